@@ -1,0 +1,193 @@
+//! A message and its delivery options (RFC 8030 section 5).
+
+mod notification;
+mod padding;
+mod topic;
+mod ttl;
+mod urgency;
+
+pub use notification::{Action, Direction, Notification};
+pub use padding::Padding;
+pub use topic::Topic;
+pub use ttl::Ttl;
+pub use urgency::Urgency;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::error::error_struct;
+
+/// What to send, and how the push service should treat it.
+///
+/// [`Notification`] turns into one; anything else that a service worker understands can be sent with
+/// [`new`](Self::new).
+///
+/// # Examples
+///
+/// ```
+/// use tower_web_push::message::{Message, Topic, Ttl, Urgency};
+///
+/// let message = Message::new("three new orders")
+///     .with_ttl(Ttl::from_secs(3600))
+///     .with_urgency(Urgency::High)
+///     .with_topic(Topic::of("orders"));
+/// assert_eq!(message.topic().map(|topic| topic.as_str().len()), Some(32));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    payload: Option<Bytes>,
+    ttl: Ttl,
+    urgency: Urgency,
+    topic: Option<Topic>,
+    padding: Padding,
+}
+
+impl Message {
+    /// The largest payload that every push service takes, in octets (RFC 8291 section 4):
+    /// 4096 less the header (86), the delimiter (1) and the tag (16).
+    pub const MAX_PAYLOAD: usize = 3993;
+
+    /// A message with a payload, sent as it is after encryption.
+    ///
+    /// Send UTF-8: Chromium hands anything else to the page as no data at all.
+    #[must_use]
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: Some(payload.into()),
+            ..Self::without_payload()
+        }
+    }
+
+    /// A message without a body: the page gets a `push` event whose `data` is null.
+    #[must_use]
+    pub const fn without_payload() -> Self {
+        Self {
+            payload: None,
+            ttl: Ttl::DEFAULT,
+            urgency: Urgency::Normal,
+            topic: None,
+            padding: Padding::DEFAULT,
+        }
+    }
+
+    /// How long the push service should keep the message for a user agent that is offline.
+    #[must_use]
+    pub const fn with_ttl(mut self, ttl: Ttl) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How much the message is worth to the user's battery.
+    #[must_use]
+    pub const fn with_urgency(mut self, urgency: Urgency) -> Self {
+        self.urgency = urgency;
+        self
+    }
+
+    /// A message with a topic replaces the undelivered one of the same topic.
+    #[must_use]
+    pub fn with_topic(mut self, topic: Topic) -> Self {
+        self.topic = Some(topic);
+        self
+    }
+
+    /// How much of the payload's length the push service gets to see.
+    #[must_use]
+    pub const fn with_padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// The payload before encryption; `None` for a message without a body.
+    #[must_use]
+    pub const fn payload(&self) -> Option<&Bytes> {
+        self.payload.as_ref()
+    }
+
+    /// How long the push service should keep it.
+    #[must_use]
+    pub const fn ttl(&self) -> Ttl {
+        self.ttl
+    }
+
+    /// How urgent it is.
+    #[must_use]
+    pub const fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
+    /// What it replaces.
+    #[must_use]
+    pub const fn topic(&self) -> Option<&Topic> {
+        self.topic.as_ref()
+    }
+
+    /// How it is padded.
+    #[must_use]
+    pub const fn padding(&self) -> Padding {
+        self.padding
+    }
+
+    /// Whether the payload is longer than [`MAX_PAYLOAD`](Self::MAX_PAYLOAD).
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.payload
+            .as_ref()
+            .is_some_and(|payload| payload.len() > Self::MAX_PAYLOAD)
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Shows the payload's length, never the payload.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("payload_octets", &self.payload.as_ref().map(Bytes::len))
+            .field("ttl", &self.ttl)
+            .field("urgency", &self.urgency)
+            .field("topic", &self.topic)
+            .field("padding", &self.padding)
+            .finish()
+    }
+}
+
+error_struct! {
+    /// Why a part of a message was refused.
+    MessageError, MessageErrorKind
+}
+
+/// Which part of a message was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MessageErrorKind {
+    /// Not `1*DIGIT` seconds (RFC 8030 section 5.2).
+    InvalidTtl,
+    /// None of very-low, low, normal, high (RFC 8030 section 5.3).
+    InvalidUrgency,
+    /// Not 1 to 32 base64url characters that decode (RFC 8030 section 5.4, and Apple).
+    InvalidTopic,
+}
+
+impl MessageErrorKind {
+    /// The stable word that HTTP answers carry as `code`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::InvalidTtl => "invalid_ttl",
+            Self::InvalidUrgency => "invalid_urgency",
+            Self::InvalidTopic => "invalid_topic",
+        }
+    }
+}
+
+impl fmt::Display for MessageErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidTtl => "the TTL is not a whole number of seconds",
+            Self::InvalidUrgency => "the urgency is none of very-low, low, normal and high",
+            Self::InvalidTopic => {
+                "the topic is not 1 to 32 base64url characters whose number modulo 4 is not 1"
+            }
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! How much of a payload's length the push service gets to see.
+
+use std::num::NonZeroU16;
+
+use super::Message;
+
+/// Padding inside the one encrypted record (RFC 8291 section 4, RFC 8188 section 4.8).
+///
+/// Padding never pushes a body above 4096 octets: a payload near the limit is padded less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Padding {
+    /// The length shows.
+    None,
+    /// Up to the next multiple of so many octets.
+    Multiple(NonZeroU16),
+    /// Always up to the largest body: nothing shows.
+    Max,
+}
+
+impl Padding {
+    /// Up to the next multiple of 256 octets.
+    pub const DEFAULT: Self = Self::Multiple(NonZeroU16::MIN.saturating_add(255));
+
+    /// The octets to add to a payload of so many.
+    #[must_use]
+    pub const fn octets_for(self, payload: usize) -> usize {
+        let room = Message::MAX_PAYLOAD.saturating_sub(payload);
+        let wanted = match self {
+            Self::None => 0,
+            Self::Multiple(block) => payload.next_multiple_of(block.get() as usize) - payload,
+            Self::Max => room,
+        };
+        if wanted < room { wanted } else { room }
+    }
+}
+
+impl Default for Padding {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_fills_blocks_of_256() {
+        assert_eq!(Padding::default().octets_for(0), 0);
+        assert_eq!(Padding::default().octets_for(1), 255);
+        assert_eq!(Padding::default().octets_for(256), 0);
+    }
+
+    #[test]
+    fn no_padding_goes_above_the_limit() {
+        for padding in [Padding::None, Padding::default(), Padding::Max] {
+            for payload in 0..=Message::MAX_PAYLOAD {
+                assert!(payload + padding.octets_for(payload) <= Message::MAX_PAYLOAD);
+            }
+        }
+        assert_eq!(Padding::Max.octets_for(10) + 10, Message::MAX_PAYLOAD);
+        assert_eq!(Padding::Max.octets_for(5000), 0);
+    }
+}

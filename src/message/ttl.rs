@@ -1,0 +1,107 @@
+//! How long a push service keeps a message.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{MessageError, MessageErrorKind};
+
+/// Time to live in whole seconds, at most 2^31 (RFC 8030 section 5.2).
+///
+/// 0 means: deliver now or drop. Larger numbers than 2^31 count as 2^31, as the RFC asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ttl(u32);
+
+impl Ttl {
+    /// Deliver now or drop.
+    pub const ZERO: Self = Self(0);
+    /// One day, what a message gets that says nothing.
+    pub const DEFAULT: Self = Self(86_400);
+    /// 28 days, the most that every push service is known to take; delivery clamps to it.
+    pub const SAFE_MAX: Self = Self(2_419_200);
+    /// 2^31 seconds, the most there is.
+    pub const MAX: Self = Self(1 << 31);
+
+    /// So many seconds, at most 2^31.
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        if secs > Self::MAX.0 as u64 {
+            Self::MAX
+        } else {
+            #[expect(clippy::cast_possible_truncation, reason = "compared just above")]
+            Self(secs as u32)
+        }
+    }
+
+    /// The seconds.
+    #[must_use]
+    pub const fn as_secs(self) -> u32 {
+        self.0
+    }
+
+    /// The same as a duration.
+    #[must_use]
+    pub const fn as_duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl Default for Ttl {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Ttl {
+    type Err = MessageError;
+
+    /// Parses `1*DIGIT`; a number that overflows counts as 2^31.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(MessageErrorKind::InvalidTtl.into());
+        }
+        Ok(text.parse().map_or(Self::MAX, Self::from_secs))
+    }
+}
+
+impl Serialize for Ttl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer)
+            .map(Self::from_secs)
+            .map_err(|_| de::Error::custom(MessageErrorKind::InvalidTtl))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overflowing_ttl_counts_as_two_to_the_31() {
+        assert_eq!("2147483649".parse::<Ttl>().unwrap(), Ttl::MAX);
+        assert_eq!("9".repeat(99).parse::<Ttl>().unwrap(), Ttl::MAX);
+        assert_eq!(Ttl::from_secs(u64::MAX).as_secs(), 2_147_483_648);
+    }
+
+    #[test]
+    fn only_digits_parse() {
+        for text in ["", "-1", "+1", "1.0", " 1", "1s", "١"] {
+            assert!(text.parse::<Ttl>().is_err(), "{text}");
+        }
+        assert_eq!("0060".parse::<Ttl>().unwrap(), Ttl::from_secs(60));
+    }
+}

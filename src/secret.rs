@@ -1,0 +1,68 @@
+//! Fixed-size secret bytes: wiped on drop, compared in constant time, never printed.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// `N` secret octets.
+///
+/// There is no derived `Debug`, `PartialEq` or serialization: comparing takes the same time whatever
+/// the contents, and nothing prints them.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SecretBytes<const N: usize>([u8; N]);
+
+impl<const N: usize> SecretBytes<N> {
+    /// Takes `N` octets in.
+    #[must_use]
+    pub const fn new(bytes: [u8; N]) -> Self {
+        Self(bytes)
+    }
+
+    /// Takes a slice in, when it has exactly `N` octets.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The octets themselves: keep them out of logs, errors and longer-lived buffers.
+    #[must_use]
+    pub const fn secret_bytes(&self) -> &[u8; N] {
+        &self.0
+    }
+}
+
+impl<const N: usize> PartialEq for SecretBytes<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl<const N: usize> Eq for SecretBytes<N> {}
+
+impl<const N: usize> fmt::Debug for SecretBytes<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretBytes<{N}>(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_the_size_only() {
+        assert_eq!(
+            format!("{:?}", SecretBytes::new([7; 4])),
+            "SecretBytes<4>(..)"
+        );
+    }
+
+    #[test]
+    fn a_slice_of_another_length_is_refused() {
+        assert!(SecretBytes::<4>::from_slice(&[1, 2, 3]).is_none());
+        assert!(
+            SecretBytes::<4>::from_slice(&[1, 2, 3, 4]) == Some(SecretBytes::new([1, 2, 3, 4]))
+        );
+    }
+}
