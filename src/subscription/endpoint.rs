@@ -134,7 +134,7 @@ impl Origin {
         let port = match authority.as_str().get(host.len()..)?.strip_prefix(':') {
             None => default_port,
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                port.parse().ok().filter(|port| *port != 0)?
+                port.parse::<u16>().ok().filter(|port| *port != 0)?
             }
             Some(_) => return None,
         };
