@@ -1,8 +1,10 @@
 //! How much of a payload's length the push service gets to see.
 
+use std::fmt;
 use std::num::NonZeroU16;
+use std::str::FromStr;
 
-use super::Message;
+use super::{Message, MessageError, MessageErrorKind};
 
 /// Padding inside the one encrypted record (RFC 8291 section 4, RFC 8188 section 4.8).
 ///
@@ -41,6 +43,31 @@ impl Default for Padding {
     }
 }
 
+impl fmt::Display for Padding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Multiple(block) => block.fmt(f),
+            Self::Max => f.write_str("max"),
+        }
+    }
+}
+
+impl FromStr for Padding {
+    type Err = MessageError;
+
+    /// Parses `none`, `max`, or the number of octets in a block.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            "max" => Ok(Self::Max),
+            block => block.parse().map(Self::Multiple).map_err(|source| {
+                MessageError::with_source(MessageErrorKind::InvalidPadding, source)
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +77,15 @@ mod tests {
         assert_eq!(Padding::default().octets_for(0), 0);
         assert_eq!(Padding::default().octets_for(1), 255);
         assert_eq!(Padding::default().octets_for(256), 0);
+    }
+
+    #[test]
+    fn its_text_round_trips() {
+        for padding in [Padding::None, Padding::default(), Padding::Max] {
+            assert_eq!(padding.to_string().parse::<Padding>().unwrap(), padding);
+        }
+        assert!("0".parse::<Padding>().is_err());
+        assert!("some".parse::<Padding>().is_err());
     }
 
     #[test]

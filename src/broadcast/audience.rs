@@ -1,0 +1,207 @@
+//! Whom a message is for.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::subscription::SubscriptionId;
+
+/// Whom a message is for (VAPID's `aud` is another thing: see [`Origin`](crate::subscription::Origin)).
+///
+/// Its JSON is `"all"`, `{"user":"…"}`, `{"tag":"…"}` or `{"ids":["…"]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Audience {
+    /// Every live subscription.
+    All,
+    /// The live subscriptions of one principal.
+    User(Principal),
+    /// The live subscriptions with a tag.
+    Tag(Tag),
+    /// These, as far as they are live; unknown ones are ignored.
+    Ids(Vec<SubscriptionId>),
+}
+
+impl Audience {
+    /// The subscriptions of one principal.
+    #[must_use]
+    pub fn user(principal: impl Into<Principal>) -> Self {
+        Self::User(principal.into())
+    }
+
+    /// One subscription.
+    #[must_use]
+    pub fn id(id: SubscriptionId) -> Self {
+        Self::Ids(vec![id])
+    }
+}
+
+impl From<SubscriptionId> for Audience {
+    fn from(id: SubscriptionId) -> Self {
+        Self::id(id)
+    }
+}
+
+/// Who a subscription belongs to, in the application's own terms: a user id, an account name.
+///
+/// The application's authentication layer puts it into the request's extensions; it never comes from a
+/// body.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Principal(Arc<str>);
+
+impl Principal {
+    /// A principal by its name.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Principal {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Principal {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<Principal> for String {
+    fn from(principal: Principal) -> Self {
+        principal.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Principal({})", self.0)
+    }
+}
+
+/// A label that subscriptions carry and messages can be sent to: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(Arc<str>);
+
+impl Tag {
+    /// The longest tag, in characters.
+    pub const MAX_LEN: usize = 64;
+
+    /// Takes a tag in.
+    ///
+    /// # Errors
+    ///
+    /// When it is empty, too long, or holds another character.
+    pub fn parse(text: &str) -> Result<Self, TagError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+        if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(allowed) {
+            return Err(TagError(()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Tag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// A text that is not a [`Tag`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagError(());
+
+impl fmt::Display for TagError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tag is 1 to 64 of the characters A-Z a-z 0-9 . _ : -")
+    }
+}
+
+impl std::error::Error for TagError {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_audience_has_the_json_of_the_http_api() {
+        let id = SubscriptionId::random();
+        for (audience, json) in [
+            (Audience::All, json!("all")),
+            (Audience::user("alice"), json!({"user": "alice"})),
+            (
+                Audience::Tag(Tag::parse("news").unwrap()),
+                json!({"tag": "news"}),
+            ),
+            (Audience::id(id), json!({"ids": [id.to_string()]})),
+        ] {
+            assert_eq!(serde_json::to_value(&audience).unwrap(), json);
+            assert_eq!(serde_json::from_value::<Audience>(json).unwrap(), audience);
+        }
+    }
+
+    #[test]
+    fn other_json_is_no_audience() {
+        for json in [
+            json!("some"),
+            json!({}),
+            json!({"user": 7}),
+            json!({"user": "a", "tag": "b"}),
+            json!({"tag": "a b"}),
+            json!({"ids": ["x"]}),
+        ] {
+            assert!(
+                serde_json::from_value::<Audience>(json.clone()).is_err(),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn tags_are_short_and_plain() {
+        assert!(Tag::parse("team:blue.1_x-y").is_ok());
+        for text in ["", "a b", "ä", &"a".repeat(65)] {
+            assert!(Tag::parse(text).is_err(), "{text}");
+        }
+    }
+}

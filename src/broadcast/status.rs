@@ -1,0 +1,288 @@
+//! What became of a broadcast.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+
+/// A broadcast's name: a random UUID (version 4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BroadcastId(Uuid);
+
+impl BroadcastId {
+    /// A fresh random name, from the operating system's randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// A name read back from a store.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 octets.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl FromStr for BroadcastId {
+    type Err = BroadcastIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text)
+            .map(Self)
+            .map_err(|_| BroadcastIdError(()))
+    }
+}
+
+impl fmt::Display for BroadcastId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for BroadcastId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BroadcastId({self})")
+    }
+}
+
+impl Serialize for BroadcastId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BroadcastId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// A text that is not a [`BroadcastId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BroadcastIdError(());
+
+impl fmt::Display for BroadcastIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a broadcast's id is a UUID")
+    }
+}
+
+impl std::error::Error for BroadcastIdError {}
+
+/// Where a broadcast stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BroadcastState {
+    /// Its `sendAt` is still ahead.
+    Scheduled,
+    /// Its audience is being written into the ledger, page by page.
+    Expanding,
+    /// All recipients are known, some are pending.
+    Sending,
+    /// Nothing is pending.
+    Done,
+    /// Cancelled: what was not leased then was not sent.
+    Cancelled,
+}
+
+/// How a delivery ended, for its broadcast's [`Counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum FinalOutcome {
+    /// The push service took it.
+    Accepted,
+    /// The subscription is no more.
+    Gone,
+    /// The subscription belongs to a VAPID key that is not ours any more.
+    KeyMismatch,
+    /// The push service refuses us, not the subscription.
+    SenderFault,
+    /// Larger than the push service takes.
+    TooLarge,
+    /// The push service could not make sense of the request.
+    BadRequest,
+    /// The endpoint policy does not let us send there.
+    Refused,
+    /// Its deadline passed.
+    Expired,
+    /// Its attempts were used up.
+    Failed,
+    /// Its broadcast was cancelled.
+    Cancelled,
+}
+
+impl FinalOutcome {
+    /// All of them, in the order of [`Counts`].
+    pub const ALL: [Self; 10] = [
+        Self::Accepted,
+        Self::Gone,
+        Self::KeyMismatch,
+        Self::SenderFault,
+        Self::TooLarge,
+        Self::BadRequest,
+        Self::Refused,
+        Self::Expired,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The name that JSON, logs and stores use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Gone => "gone",
+            Self::KeyMismatch => "key_mismatch",
+            Self::SenderFault => "sender_fault",
+            Self::TooLarge => "too_large",
+            Self::BadRequest => "bad_request",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for FinalOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How many recipients of a broadcast came to what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "the fields are the outcomes: see `FinalOutcome`"
+)]
+pub struct Counts {
+    /// Not at their end yet.
+    pub pending: u64,
+    pub accepted: u64,
+    pub gone: u64,
+    pub key_mismatch: u64,
+    pub sender_fault: u64,
+    pub too_large: u64,
+    pub bad_request: u64,
+    pub refused: u64,
+    pub expired: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+}
+
+impl Counts {
+    /// The count of one outcome.
+    #[must_use]
+    pub fn of(mut self, outcome: FinalOutcome) -> u64 {
+        *self.slot(outcome)
+    }
+
+    /// Adds to the count of one outcome; saturates.
+    pub fn add(&mut self, outcome: FinalOutcome, number: u64) {
+        let slot = self.slot(outcome);
+        *slot = slot.saturating_add(number);
+    }
+
+    /// How many have come to their end, whatever it was.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        FinalOutcome::ALL
+            .into_iter()
+            .map(|outcome| self.of(outcome))
+            .sum()
+    }
+
+    const fn slot(&mut self, outcome: FinalOutcome) -> &mut u64 {
+        match outcome {
+            FinalOutcome::Accepted => &mut self.accepted,
+            FinalOutcome::Gone => &mut self.gone,
+            FinalOutcome::KeyMismatch => &mut self.key_mismatch,
+            FinalOutcome::SenderFault => &mut self.sender_fault,
+            FinalOutcome::TooLarge => &mut self.too_large,
+            FinalOutcome::BadRequest => &mut self.bad_request,
+            FinalOutcome::Refused => &mut self.refused,
+            FinalOutcome::Expired => &mut self.expired,
+            FinalOutcome::Failed => &mut self.failed,
+            FinalOutcome::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// A broadcast as the ledger knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BroadcastStatus {
+    /// Its name.
+    pub id: BroadcastId,
+    /// Where it stands.
+    pub state: BroadcastState,
+    /// How many it is for: as counted when it was accepted, and exact once it is expanded.
+    pub recipients: u64,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it is to be sent, where that is later than its acceptance.
+    pub send_at: Option<Timestamp>,
+    /// When it is given up.
+    pub deadline: Timestamp,
+    /// What came of its recipients. Together they are `recipients` once it is expanded.
+    pub counts: Counts,
+}
+
+impl BroadcastStatus {
+    /// A broadcast of which nothing has happened yet.
+    #[must_use]
+    pub fn new(
+        id: BroadcastId,
+        state: BroadcastState,
+        recipients: u64,
+        created_at: Timestamp,
+        deadline: Timestamp,
+    ) -> Self {
+        let counts = Counts {
+            pending: recipients,
+            ..Counts::default()
+        };
+        Self {
+            id,
+            state,
+            recipients,
+            created_at,
+            send_at: None,
+            deadline,
+            counts,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_outcomes_and_counts_share_their_names() {
+        let mut counts = Counts::default();
+        for (number, outcome) in (1..).zip(FinalOutcome::ALL) {
+            counts.add(outcome, number);
+        }
+        let json = serde_json::to_value(counts).unwrap();
+        for outcome in FinalOutcome::ALL {
+            assert_eq!(json[outcome.as_str()], counts.of(outcome), "{outcome}");
+        }
+        assert_eq!(counts.finished(), 55);
+        assert_eq!(json.as_object().unwrap().len(), 11);
+    }
+}

@@ -1,0 +1,39 @@
+//! Where subscriptions, keys, deliveries and schedules are kept: the traits and their contracts.
+//!
+//! Four traits, because applications bring their own table for the first one only:
+//!
+//! | trait | keeps | who implements it |
+//! |---|---|---|
+//! | [`SubscriptionStore`] | subscriptions | applications with a table of their own, and every back end |
+//! | [`VapidKeyStore`] | VAPID keys, sealed | every back end |
+//! | [`DeliveryLedger`] | broadcasts and what is left to deliver: the queue | every back end |
+//! | [`ScheduleStore`] | daily notifications; a ledger too, since firing is one transaction | every back end |
+//!
+//! Each trait's documentation numbers its contract sentences. The conformance suite has a case for each
+//! number, is run by every back end here and is offered to third parties.
+//!
+//! Common to all of them:
+//!
+//! - `now` is a parameter. A store never reads a clock of its own to decide anything.
+//! - Uniqueness and claiming are one statement or one transaction, never a read and then a write.
+//! - A call that returns an error has changed nothing.
+//! - A future that is dropped has done all of its change or none of it.
+
+mod error;
+mod ledger;
+mod schedules;
+mod subscriptions;
+mod vapid_keys;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use ledger::{
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, DeliveryLedger, Expansion,
+    Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, PauseReason,
+    Settled, Settlement,
+};
+pub use schedules::{Fired, ScheduleStore};
+pub use subscriptions::{
+    Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+};
+pub use vapid_keys::{StoredVapidKey, VapidKeyStore};

@@ -1,0 +1,380 @@
+//! The contract of a subscriptions table.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::broadcast::{Audience, Principal, Tag};
+use crate::clock::Timestamp;
+use crate::deliver::PushService;
+use crate::subscription::{EndpointKey, Subscription, SubscriptionId};
+use crate::vapid::KeyId;
+
+/// Keeps subscriptions: five methods.
+///
+/// # Contract
+///
+/// - **S1** A row is known by its endpoint's [`EndpointKey`] and by its [`SubscriptionId`]; both are unique.
+/// - **S2** [`upsert`](Self::upsert) of an unknown endpoint inserts a row with `new.id`. Of N concurrent
+///   upserts of one endpoint exactly one inserts.
+/// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
+///   `last_seen_at`, revives it (clears `retired` and `stale`, and the failure streak), and replaces principal,
+///   tags, expiration and VAPID key by those that are given; an absent principal, absent tags or an absent
+///   VAPID key leave the stored ones.
+/// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only
+///   where the row has a principal and `new` names the same one; else it answers [`Upserted::Conflict`] and
+///   changes nothing, retired or not.
+/// - **S5** With `new.replaces` the row of that key is removed in the same transaction, and its id, `created_at`,
+///   tags and principal pass to the row of the new endpoint (tags and principal as far as `new` gives none). A
+///   row that stood there loses its own id, which the answer names as `superseded`. Where the row to be replaced
+///   is unknown, or is the new endpoint itself, it is a plain upsert. S4 holds for the row at the new endpoint.
+/// - **S6** An upsert that makes a principal have more than `limits.per_principal` rows removes that principal's
+///   least recently seen others in the same transaction.
+/// - **S7** An insert above `limits.total` rows is refused with [`StoreErrorKind::Full`](super::StoreErrorKind::Full).
+///   Retired rows count too. A shared store may count with some delay.
+/// - **S8** [`get`](Self::get) answers in the order of the question, `None` for what is unknown; retired and stale
+///   rows are shown.
+/// - **S9** [`page`](Self::page) walks the *live* rows of an audience in the order of their keys, strictly after
+///   `after`, at most `limit`. Fewer than `limit` means that the walk is over. Live: not retired, not stale, not
+///   expired at `now`. A row that is neither added nor removed during a walk is seen exactly once.
+/// - **S10** [`count`](Self::count) counts what the filter takes.
+/// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and answers how many
+///   rows they changed. A change to an unknown row changes nothing. Applying one twice has no other effect than
+///   applying it once, but for [`Change::Failed`], which counts.
+/// - **S12** [`Change::Retire`] and [`Change::Stale`] do nothing to a row whose `last_seen_at` is later than their
+///   `observed_at`: what was learned of it is out of date.
+/// - **S13** [`Change::PurgeRetired`] deletes rows that were retired before the given moment, and no other.
+#[async_trait]
+pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
+    /// Inserts or updates the row of an endpoint (S2 to S7).
+    ///
+    /// # Errors
+    ///
+    /// [`Full`](super::StoreErrorKind::Full), or what keeps the store from working.
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError>;
+
+    /// The rows of these ids or keys (S8).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError>;
+
+    /// The next live rows of an audience (S9).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError>;
+
+    /// How many rows the filter takes (S10).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Makes changes (S11 to S13); answers how many rows changed.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Names one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "S1: a row has these two names")]
+pub enum SubscriptionRef {
+    /// By its id.
+    Id(SubscriptionId),
+    /// By its endpoint.
+    Key(EndpointKey),
+}
+
+/// A stored subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionRecord {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// What the browser handed over.
+    pub subscription: Subscription,
+    /// Who it belongs to.
+    pub principal: Option<Principal>,
+    /// Its labels.
+    pub tags: BTreeSet<Tag>,
+    /// The VAPID key that the browser subscribed with.
+    pub vapid_key: KeyId,
+    /// When its id was made.
+    pub created_at: Timestamp,
+    /// When its `p256dh` or `auth` last changed.
+    pub keys_changed_at: Timestamp,
+    /// When the browser last posted it.
+    pub last_seen_at: Timestamp,
+    /// When a push service last took a message for it.
+    pub last_success_at: Option<Timestamp>,
+    /// Failed attempts since then.
+    pub failure_streak: u32,
+    /// No live VAPID key fits: in no audience until it subscribes again.
+    pub stale: bool,
+    /// Gone, and to be purged later.
+    pub retired: Option<Retired>,
+}
+
+impl SubscriptionRecord {
+    /// A row as it is when it is inserted.
+    #[must_use]
+    pub const fn new(
+        id: SubscriptionId,
+        subscription: Subscription,
+        vapid_key: KeyId,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            subscription,
+            principal: None,
+            tags: BTreeSet::new(),
+            vapid_key,
+            created_at: now,
+            keys_changed_at: now,
+            last_seen_at: now,
+            last_success_at: None,
+            failure_streak: 0,
+            stale: false,
+            retired: None,
+        }
+    }
+
+    /// Whether it belongs to an audience at all: not retired, not stale, not expired at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.retired.is_none()
+            && !self.stale
+            && self
+                .subscription
+                .expiration_time()
+                .is_none_or(|at| at > now)
+    }
+}
+
+/// Since when and why a row is retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Retired {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: RetireReason,
+}
+
+impl Retired {
+    /// Retired at a moment for a reason.
+    #[must_use]
+    pub const fn new(at: Timestamp, reason: RetireReason) -> Self {
+        Self { at, reason }
+    }
+}
+
+/// Why a row was retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetireReason {
+    /// The push service answered that it is gone (404, 410).
+    Gone,
+}
+
+impl RetireReason {
+    /// The name that stores use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+        }
+    }
+
+    /// The reason of a stored name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        (name == Self::Gone.as_str()).then_some(Self::Gone)
+    }
+}
+
+/// What to insert or update.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NewSubscription {
+    /// The id that a new row gets.
+    pub id: SubscriptionId,
+    /// What the browser handed over.
+    pub subscription: Subscription,
+    /// Who it belongs to, where the caller is somebody.
+    pub principal: Option<Principal>,
+    /// The labels, where they are given.
+    pub tags: Option<BTreeSet<Tag>>,
+    /// The VAPID key that the browser named.
+    pub vapid_key: Option<KeyId>,
+    /// The VAPID key that a new row gets when none was named: the active one.
+    pub default_vapid_key: KeyId,
+    /// The row that this one takes the place of (S5). The caller has checked that it may.
+    pub replaces: Option<EndpointKey>,
+}
+
+impl NewSubscription {
+    /// A subscription of nobody in particular, under a fresh id.
+    #[must_use]
+    pub fn new(subscription: Subscription, default_vapid_key: KeyId) -> Self {
+        Self {
+            id: SubscriptionId::random(),
+            subscription,
+            principal: None,
+            tags: None,
+            vapid_key: None,
+            default_vapid_key,
+            replaces: None,
+        }
+    }
+}
+
+/// How many rows there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionLimits {
+    /// In all.
+    pub total: u64,
+    /// Of one principal.
+    pub per_principal: u32,
+}
+
+impl SubscriptionLimits {
+    /// So many in all, so many of one principal.
+    #[must_use]
+    pub const fn new(total: u64, per_principal: u32) -> Self {
+        Self {
+            total,
+            per_principal,
+        }
+    }
+}
+
+impl Default for SubscriptionLimits {
+    /// Ten million in all, 32 of one principal.
+    fn default() -> Self {
+        Self::new(10_000_000, 32)
+    }
+}
+
+/// What an upsert came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "S2 to S5 name both ends")]
+pub enum Upserted {
+    /// There is a row now, and this is it.
+    Stored {
+        /// The row after the change.
+        record: Box<SubscriptionRecord>,
+        /// Whether its endpoint was unknown before.
+        created: bool,
+        /// The id that the row at the new endpoint had before it took over another (S5).
+        superseded: Option<SubscriptionId>,
+    },
+    /// The endpoint is known with other keys, and the caller may not change them (S4).
+    Conflict,
+}
+
+/// Which rows to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CountFilter {
+    /// Of this audience.
+    pub audience: Audience,
+    /// In this state.
+    pub liveness: Liveness,
+    /// At this push service.
+    pub push_service: Option<PushService>,
+    /// Of this VAPID key.
+    pub vapid_key: Option<KeyId>,
+}
+
+impl CountFilter {
+    /// Every row of an audience that is in one state.
+    #[must_use]
+    pub const fn new(audience: Audience, liveness: Liveness) -> Self {
+        Self {
+            audience,
+            liveness,
+            push_service: None,
+            vapid_key: None,
+        }
+    }
+}
+
+/// The states of a row that can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Liveness {
+    /// Every row there is.
+    Any,
+    /// Neither retired nor stale nor expired: what [`page`](SubscriptionStore::page) walks.
+    Live,
+    /// Not retired, but no live VAPID key fits.
+    Stale,
+    /// Retired.
+    Retired,
+}
+
+/// One change to stored subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Deletes a row: its user unsubscribed.
+    Delete(EndpointKey),
+    /// Retires a row softly.
+    Retire {
+        /// Which.
+        key: EndpointKey,
+        /// Why.
+        reason: RetireReason,
+        /// When the attempt began that showed it (S12).
+        observed_at: Timestamp,
+    },
+    /// No live VAPID key fits the row.
+    Stale {
+        /// Which.
+        key: EndpointKey,
+        /// When the attempt began that showed it (S12).
+        observed_at: Timestamp,
+    },
+    /// A push service took a message: sets `last_success_at` to `now` and ends the failure streak.
+    Accepted(EndpointKey),
+    /// An attempt failed: adds one to the failure streak.
+    Failed(EndpointKey),
+    /// Another live VAPID key turned out to be the row's own.
+    UseVapidKey {
+        /// Which row.
+        key: EndpointKey,
+        /// Its key.
+        vapid_key: KeyId,
+    },
+    /// Deletes what was retired before a moment (S13).
+    PurgeRetired {
+        /// The moment.
+        before: Timestamp,
+    },
+}
