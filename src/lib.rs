@@ -2,8 +2,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
+pub mod ece;
 mod encoding;
+pub mod encryption;
 pub mod error;
 pub mod message;
+pub mod p256;
 pub mod secret;
 pub mod subscription;
