@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
+#[cfg(feature = "_engine")]
+pub mod deliver;
 pub mod ece;
 mod encoding;
 pub mod encryption;

@@ -1,0 +1,285 @@
+//! The rules of the endpoint policy, and the corpus of endpoints that must never be reached.
+
+use super::*;
+
+fn check(policy: &EndpointPolicy, url: &str) -> Result<(), PolicyErrorKind> {
+    let endpoint = Endpoint::parse(url).unwrap_or_else(|_| panic!("{url}"));
+    policy.check(&endpoint).map_err(|error| error.kind())
+}
+
+fn refused(policy: &EndpointPolicy, urls: &[&str], kind: PolicyErrorKind) {
+    for url in urls {
+        assert_eq!(check(policy, url), Err(kind), "{url}");
+    }
+}
+
+fn everyone() -> [EndpointPolicy; 3] {
+    [
+        EndpointPolicy::known_push_services(),
+        EndpointPolicy::public_hosts(),
+        EndpointPolicy::hosts(["known", "*.example.com"]).unwrap(),
+    ]
+}
+
+#[test]
+fn the_push_services_of_the_browsers_pass_every_preset() {
+    let mut policies = everyone().to_vec();
+    policies.push(EndpointPolicy::insecure_allow_local());
+    for policy in policies {
+        for url in [
+            // Not to be mistaken for a unique-local address, whose text begins with "fc" too.
+            "https://fcm.googleapis.com/fcm/send/x",
+            "https://fcm.googleapis.com:443/wp/x",
+            "https://jmt17.google.com/fcm/send/x",
+            "https://updates.push.services.mozilla.com/wpush/v2/x",
+            "https://web.push.apple.com/Qx",
+            "https://wns2-par02p.notify.windows.com/w/?token=x",
+        ] {
+            assert_eq!(check(&policy, url), Ok(()), "{url}");
+        }
+    }
+}
+
+#[test]
+fn fcm_is_not_mistaken_for_a_unique_local_address() {
+    let policy = EndpointPolicy::default();
+    assert_eq!(check(&policy, "https://fcm.googleapis.com/x"), Ok(()));
+    assert!(policy.check_addr("fc00::1".parse().unwrap()).is_err());
+    let open = EndpointPolicy::public_hosts();
+    assert_eq!(check(&open, "https://fd.example.com/x"), Ok(()));
+    assert_eq!(check(&open, "https://fe80.example.com/x"), Ok(()));
+}
+
+#[test]
+fn the_default_lists_known_push_services_only() {
+    refused(
+        &EndpointPolicy::default(),
+        &[
+            "https://push.example.com/x",
+            "https://evilfcm.googleapis.com/x",
+            "https://fcm.googleapis.com.evil.example/x",
+            "https://googleapis.com/x",
+            "https://notify.windows.com.evil.example/x",
+        ],
+        PolicyErrorKind::NotListed,
+    );
+}
+
+#[test]
+fn literal_addresses_are_refused() {
+    for policy in everyone() {
+        refused(
+            &policy,
+            &[
+                "https://127.0.0.1/x",
+                "https://8.8.8.8/x",
+                "https://169.254.169.254/latest/meta-data",
+                "https://[::1]/x",
+                "https://[::ffff:127.0.0.1]/x",
+                "https://[2a00:1450:4001:80b::200a]/x",
+            ],
+            PolicyErrorKind::LiteralAddress,
+        );
+    }
+}
+
+#[test]
+fn hosts_that_end_in_a_number_are_refused() {
+    for policy in everyone() {
+        refused(
+            &policy,
+            &[
+                "https://127.1/x",
+                "https://0177.0.0.1/x",
+                "https://0x7f.1/x",
+                "https://0x7f.0x1/x",
+                "https://127.0.0.0x1/x",
+                "https://127.0.0.0X/x",
+                "https://1.2.3.4.5/x",
+                "https://push.example.08/x",
+            ],
+            PolicyErrorKind::NumericHost,
+        );
+    }
+}
+
+#[test]
+fn single_labels_and_local_names_are_refused() {
+    for policy in everyone() {
+        refused(
+            &policy,
+            &[
+                "https://localhost/x",
+                "https://LOCALHOST/x",
+                "https://a.localhost/x",
+                "https://printer.local/x",
+                "https://metadata.google.internal/x",
+                "https://permanently-removed.invalid/x",
+                "https://intranet/x",
+                "https://2130706433/x",
+                "https://0x7f000001/x",
+            ],
+            PolicyErrorKind::LocalName,
+        );
+    }
+}
+
+#[test]
+fn malformed_hosts_are_refused() {
+    let long = format!("https://{}.example.com/x", "a".repeat(64));
+    for policy in everyone() {
+        refused(
+            &policy,
+            &[
+                "https://fcm.googleapis.com./x",
+                "https://localhost./x",
+                "https://.example.com/x",
+                "https://a..example.com/x",
+                "https://./x",
+                &long,
+            ],
+            PolicyErrorKind::MalformedHost,
+        );
+    }
+}
+
+#[test]
+fn other_ports_and_plain_http_are_refused() {
+    for policy in everyone() {
+        refused(
+            &policy,
+            &[
+                "https://fcm.googleapis.com:22/x",
+                "https://fcm.googleapis.com:8443/x",
+            ],
+            PolicyErrorKind::Port,
+        );
+        refused(
+            &policy,
+            &[
+                "http://fcm.googleapis.com/x",
+                "http://fcm.googleapis.com:443/x",
+            ],
+            PolicyErrorKind::InsecureScheme,
+        );
+    }
+}
+
+#[test]
+fn the_dead_push_service_is_refused() {
+    for policy in everyone() {
+        refused(
+            &policy,
+            &["https://android.googleapis.com/gcm/send/x"],
+            PolicyErrorKind::DeadHost,
+        );
+    }
+}
+
+#[test]
+fn an_own_list_names_hosts_parents_and_ports() {
+    let policy: EndpointPolicy = "Push.Example.com, *.example.net:8443,push.example.com:8080"
+        .parse()
+        .unwrap();
+    for url in [
+        "https://push.example.com/x",
+        "https://PUSH.example.COM/x",
+        "https://push.example.com:8080/x",
+        "https://a.example.net:8443/x",
+        "https://a.b.example.net:8443/x",
+    ] {
+        assert_eq!(check(&policy, url), Ok(()), "{url}");
+    }
+    refused(
+        &policy,
+        &[
+            "https://fcm.googleapis.com/x",
+            "https://a.push.example.com/x",
+            "https://example.net:8443/x",
+            "https://badexample.net:8443/x",
+        ],
+        PolicyErrorKind::NotListed,
+    );
+    refused(
+        &policy,
+        &["https://a.example.net/x", "https://push.example.com:8443/x"],
+        PolicyErrorKind::Port,
+    );
+}
+
+#[test]
+fn settings_are_read() {
+    let parse = |text: &str| text.parse::<EndpointPolicy>();
+    assert_eq!(parse("known").unwrap(), EndpointPolicy::default());
+    assert_eq!(parse(" public ").unwrap(), EndpointPolicy::public_hosts());
+    assert_eq!(
+        parse("local").unwrap(),
+        EndpointPolicy::insecure_allow_local()
+    );
+    for text in [
+        "",
+        ",",
+        "known,",
+        "localhost",
+        "intranet",
+        "127.0.0.1",
+        "*",
+        "*.",
+        "*.local",
+        "a.*.example.com",
+        "https://push.example.com",
+        "push.example.com:0",
+        "push.example.com:65536",
+        "push.example.com:",
+        "push.example.com:+1",
+        "public,push.example.com",
+    ] {
+        let kind = parse(text).map_err(|error| error.kind());
+        assert_eq!(kind, Err(PolicyErrorKind::InvalidPattern), "{text}");
+    }
+}
+
+#[test]
+fn only_the_local_policy_admits_loopback_and_http_to_it() {
+    let policy = EndpointPolicy::insecure_allow_local();
+    for url in [
+        "http://127.0.0.1:8090/notify/x",
+        "https://127.0.0.1:8443/x",
+        "http://localhost:8090/x",
+        "http://a.localhost:1/x",
+        "http://[::1]:8090/x",
+    ] {
+        assert_eq!(check(&policy, url), Ok(()), "{url}");
+    }
+    for url in [
+        "http://push.example.com/x",
+        "https://push.example.com:8443/x",
+        "http://10.0.0.1/x",
+        "https://169.254.169.254/x",
+        "http://printer.local/x",
+        "http://0.0.0.0:80/x",
+        "http://127.1:80/x",
+    ] {
+        assert!(check(&policy, url).is_err(), "{url}");
+    }
+    let ok = |addr: &str| policy.check_addr(addr.parse().unwrap()).is_ok();
+    assert!(ok("127.0.0.1") && ok("::1") && ok("8.8.8.8"));
+    assert!(!ok("10.0.0.1") && !ok("169.254.169.254") && !ok("0.0.0.0"));
+    for policy in everyone() {
+        let kind = policy.check_addr("127.0.0.1".parse().unwrap()).unwrap_err();
+        assert_eq!(kind.kind(), PolicyErrorKind::PrivateAddress);
+    }
+}
+
+#[test]
+fn every_refusal_has_the_same_http_code() {
+    assert_eq!(PolicyErrorKind::NotListed.code(), "endpoint_not_allowed");
+    assert_eq!(
+        PolicyErrorKind::PrivateAddress.code(),
+        "endpoint_not_allowed"
+    );
+    assert_eq!(
+        PolicyErrorKind::InvalidPattern.code(),
+        "invalid_endpoint_policy"
+    );
+}

@@ -1,0 +1,307 @@
+//! One gate per origin: how many requests may be in flight, and "not before T because R".
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Timestamp;
+use crate::subscription::Origin;
+
+/// The gates of all origins. Cheap to clone; clones share them.
+///
+/// At most [`CAPACITY`](Self::CAPACITY) gates are kept; the least recently used ones make room, but for
+/// those in use: an origin never gets a second set of permits while the first is out. A pause that goes
+/// with its gate comes back with the next [`load`](Self::load).
+///
+/// # Examples
+///
+/// ```
+/// use tower_web_push::clock::Timestamp;
+/// use tower_web_push::deliver::{OriginGates, PauseReason};
+/// use tower_web_push::subscription::Origin;
+///
+/// let gates = OriginGates::new();
+/// let origin = Origin::parse("https://push.example.com")?;
+/// let now = Timestamp::from_secs(100);
+/// gates.pause(&origin, Timestamp::from_secs(160), PauseReason::RateLimited);
+/// assert!(gates.gate(&origin).closed_at(now).is_some());
+/// assert!(gates.gate(&origin).closed_at(Timestamp::from_secs(160)).is_none());
+/// # Ok::<(), tower_web_push::subscription::SubscriptionError>(())
+/// ```
+#[derive(Clone)]
+pub struct OriginGates(Arc<Inner>);
+
+struct Inner {
+    gates: Mutex<LruCache<Origin, OriginGate>>,
+    in_flight: usize,
+}
+
+impl OriginGates {
+    /// How many gates are kept when none is in use.
+    pub const CAPACITY: usize = 4096;
+    /// How many requests may be in flight per origin where nothing else is said.
+    pub const IN_FLIGHT: usize = 100;
+
+    /// Gates with [`IN_FLIGHT`](Self::IN_FLIGHT) permits each.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_in_flight(Self::IN_FLIGHT)
+    }
+
+    /// Gates with so many permits each, at least one.
+    #[must_use]
+    pub fn with_in_flight(permits: usize) -> Self {
+        Self(Arc::new(Inner {
+            // The room is made by `make_room`, which looks at what is in use.
+            gates: Mutex::new(LruCache::unbounded()),
+            in_flight: permits.clamp(1, Semaphore::MAX_PERMITS),
+        }))
+    }
+
+    /// The gate of an origin.
+    #[must_use]
+    pub fn gate(&self, origin: &Origin) -> OriginGate {
+        let mut gates = self.lock();
+        if let Some(gate) = gates.get(origin) {
+            return gate.clone();
+        }
+        make_room(&mut gates);
+        let gate = OriginGate::new(self.0.in_flight);
+        gates.put(origin.clone(), gate.clone());
+        gate
+    }
+
+    /// Closes the gate of an origin until then; a pause that ends later stays.
+    pub fn pause(&self, origin: &Origin, until: Timestamp, reason: PauseReason) {
+        self.gate(origin).pause(until, reason);
+    }
+
+    /// Opens the gate of an origin, whoever closed it.
+    pub fn resume(&self, origin: &Origin) {
+        if let Some(gate) = self.lock().peek(origin) {
+            *gate.pauses() = Pauses::default();
+        }
+    }
+
+    /// Takes over the pauses that all replicas share, in place of those loaded before.
+    ///
+    /// Pauses set by [`pause`](Self::pause) stay: they may not have reached the shared ones yet.
+    pub fn load(&self, shared: impl IntoIterator<Item = (Origin, Closed)>) {
+        let mut named = HashSet::new();
+        for (origin, pause) in shared {
+            self.gate(&origin).pauses().shared = Some(pause);
+            named.insert(origin);
+        }
+        for (origin, gate) in self.lock().iter() {
+            if !named.contains(origin) {
+                gate.pauses().shared = None;
+            }
+        }
+    }
+
+    /// Every gate that is closed at `now`, and why.
+    #[must_use]
+    pub fn closed(&self, now: Timestamp) -> Vec<(Origin, Closed)> {
+        self.lock()
+            .iter()
+            .filter_map(|(origin, gate)| Some((origin.clone(), gate.closed_at(now)?)))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<Origin, OriginGate>> {
+        // Nothing panics while holding the lock.
+        self.0.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops the least recently used gates until a new one fits.
+///
+/// Only a few are looked at each time: whatever is in use was used recently, so it is rarely among them.
+fn make_room(gates: &mut LruCache<Origin, OriginGate>) {
+    const LOOKED_AT: usize = 8;
+    let mut left = LOOKED_AT;
+    while gates.len() >= OriginGates::CAPACITY && left > 0 {
+        left = left.saturating_sub(1);
+        let Some((origin, gate)) = gates.pop_lru() else {
+            return;
+        };
+        if gate.is_in_use() {
+            gates.put(origin, gate);
+        }
+    }
+}
+
+impl Default for OriginGates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for OriginGates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginGates")
+            .field("gates", &self.lock().len())
+            .field("in_flight", &self.0.in_flight)
+            .finish()
+    }
+}
+
+/// The gate of one origin. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct OriginGate {
+    permits: Arc<Semaphore>,
+    pauses: Arc<Mutex<Pauses>>,
+}
+
+/// What this process found out, and what all replicas share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pauses {
+    own: Option<Closed>,
+    shared: Option<Closed>,
+}
+
+impl OriginGate {
+    fn new(permits: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(permits)),
+            pauses: Arc::default(),
+        }
+    }
+
+    /// Why and until when the gate is closed at `now`; `None` when it is open.
+    #[must_use]
+    pub fn closed_at(&self, now: Timestamp) -> Option<Closed> {
+        let Pauses { own, shared } = *self.pauses();
+        [own, shared]
+            .into_iter()
+            .flatten()
+            .filter(|pause| pause.until > now)
+            .max_by_key(|pause| pause.until)
+    }
+
+    /// Closes the gate until then; a pause that ends later stays.
+    pub fn pause(&self, until: Timestamp, reason: PauseReason) {
+        let mut pauses = self.pauses();
+        if pauses.own.is_none_or(|own| own.until < until) {
+            pauses.own = Some(Closed::new(until, reason));
+        }
+    }
+
+    /// How many requests may start right now.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.permits.available_permits()
+    }
+
+    /// A permit, when one is free.
+    #[must_use]
+    pub fn try_acquire(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Permit { _permit: permit })
+    }
+
+    /// A permit as soon as one is free, in the order of asking. The pause is not looked at.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue and nothing else.
+    pub async fn acquire(&self) -> Permit {
+        loop {
+            // The semaphore is never closed; if it were, waiting for ever would be right.
+            if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+                return Permit { _permit: permit };
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether anyone beside the map holds the gate or one of its permits.
+    fn is_in_use(&self) -> bool {
+        // A permit holds the semaphore, a handle both.
+        Arc::strong_count(&self.permits) > 1
+    }
+
+    fn pauses(&self) -> MutexGuard<'_, Pauses> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for OriginGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginGate")
+            .field("available", &self.available())
+            .field("pauses", &*self.pauses())
+            .finish()
+    }
+}
+
+/// The right to one request in flight; given back when dropped.
+#[derive(Debug)]
+#[must_use = "dropping it gives it back"]
+pub struct Permit {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A closed gate: "not before T because R".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// The first moment at which the origin may be asked again.
+    pub until: Timestamp,
+    /// Why it may not before.
+    pub reason: PauseReason,
+}
+
+impl Closed {
+    /// Not before `until`, because of `reason`.
+    #[must_use]
+    pub const fn new(until: Timestamp, reason: PauseReason) -> Self {
+        Self { until, reason }
+    }
+}
+
+/// Why a gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PauseReason {
+    /// The push service asked for it.
+    RateLimited,
+    /// It refuses our tokens: key, clock or contact is wrong.
+    SenderFault,
+    /// It does not answer.
+    Unreachable,
+}
+
+impl PauseReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::RateLimited, Self::SenderFault, Self::Unreachable];
+
+    /// The stable name, in snake case: what ledgers store and `/stats` shows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::SenderFault => "sender_fault",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
+    /// The reason of a stored name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+#[path = "origin_gate_tests.rs"]
+mod tests;

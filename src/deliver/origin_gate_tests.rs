@@ -1,0 +1,132 @@
+//! Permits, pauses, and room for new gates.
+
+use futures_util::FutureExt as _;
+
+use super::*;
+
+fn origin(n: usize) -> Origin {
+    Origin::parse(&format!("https://push{n}.example.com")).unwrap()
+}
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+fn limited(until: i64) -> Closed {
+    Closed::new(at(until), PauseReason::RateLimited)
+}
+
+#[test]
+fn permits_are_counted_per_origin() {
+    let gates = OriginGates::with_in_flight(2);
+    let gate = gates.gate(&origin(1));
+    let first = gate.try_acquire().unwrap();
+    let _second = gates.gate(&origin(1)).try_acquire().unwrap();
+    assert!(gate.try_acquire().is_none());
+    assert!(gates.gate(&origin(2)).try_acquire().is_some());
+    drop(first);
+    assert_eq!(gate.available(), 1);
+}
+
+#[tokio::test]
+async fn a_waiter_gets_the_permit_that_comes_back() {
+    let gate = OriginGates::with_in_flight(1).gate(&origin(1));
+    let held = gate.acquire().await;
+    let mut waiting = Box::pin(gate.acquire());
+    assert!(
+        (&mut waiting).now_or_never().is_none(),
+        "the only permit is out"
+    );
+    drop(held);
+    let _permit = waiting.await;
+    assert_eq!(gate.available(), 0);
+}
+
+#[test]
+fn a_gate_is_closed_until_its_pause_ends() {
+    let gates = OriginGates::new();
+    gates.pause(&origin(1), at(100), PauseReason::RateLimited);
+    let gate = gates.gate(&origin(1));
+    assert_eq!(gate.closed_at(at(99)), Some(limited(100)));
+    assert_eq!(gate.closed_at(at(100)), None);
+    assert_eq!(gates.gate(&origin(2)).closed_at(at(99)), None);
+}
+
+#[test]
+fn the_longer_pause_wins() {
+    let gate = OriginGates::new().gate(&origin(1));
+    gate.pause(at(300), PauseReason::SenderFault);
+    gate.pause(at(100), PauseReason::RateLimited);
+    let fault = Closed::new(at(300), PauseReason::SenderFault);
+    assert_eq!(gate.closed_at(at(0)), Some(fault));
+    gate.pause(at(400), PauseReason::RateLimited);
+    assert_eq!(gate.closed_at(at(0)), Some(limited(400)));
+}
+
+#[test]
+fn resuming_opens_whoever_closed_it() {
+    let gates = OriginGates::new();
+    gates.pause(&origin(1), at(100), PauseReason::RateLimited);
+    gates.load([(origin(1), limited(200))]);
+    gates.resume(&origin(1));
+    assert_eq!(gates.gate(&origin(1)).closed_at(at(0)), None);
+    gates.resume(&origin(2));
+}
+
+#[test]
+fn loaded_pauses_replace_those_loaded_before_but_no_others() {
+    let gates = OriginGates::new();
+    gates.pause(&origin(1), at(50), PauseReason::RateLimited);
+    gates.load([(origin(2), limited(100)), (origin(3), limited(100))]);
+    gates.load([(origin(3), limited(80))]);
+    let mut closed = gates.closed(at(0));
+    closed.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(closed, [(origin(1), limited(50)), (origin(3), limited(80))]);
+    assert_eq!(gates.closed(at(60)), [(origin(3), limited(80))]);
+}
+
+#[test]
+fn the_map_is_bounded() {
+    let gates = OriginGates::new();
+    for n in 0..OriginGates::CAPACITY + 100 {
+        drop(gates.gate(&origin(n)));
+    }
+    assert_eq!(gates.lock().len(), OriginGates::CAPACITY);
+}
+
+#[test]
+fn a_gate_in_use_keeps_its_permits_whatever_comes_after() {
+    let gates = OriginGates::with_in_flight(1);
+    let permit = gates.gate(&origin(0)).try_acquire().unwrap();
+    let handle = gates.gate(&origin(1));
+    for n in 2..2 * OriginGates::CAPACITY {
+        drop(gates.gate(&origin(n)));
+    }
+    assert!(gates.gate(&origin(0)).try_acquire().is_none());
+    let _taken = handle.try_acquire().unwrap();
+    assert!(gates.gate(&origin(1)).try_acquire().is_none());
+    drop(permit);
+    assert!(gates.gate(&origin(0)).try_acquire().is_some());
+}
+
+#[test]
+fn gates_all_in_use_are_kept_beyond_the_bound_and_go_afterwards() {
+    let gates = OriginGates::new();
+    let held: Vec<_> = (0..OriginGates::CAPACITY + 10)
+        .map(|n| gates.gate(&origin(n)))
+        .collect();
+    assert_eq!(gates.lock().len(), OriginGates::CAPACITY + 10);
+    drop(held);
+    for n in 0..10 {
+        drop(gates.gate(&origin(OriginGates::CAPACITY + 100 + n)));
+    }
+    assert!(gates.lock().len() <= OriginGates::CAPACITY);
+}
+
+#[test]
+fn reasons_round_trip_through_their_names() {
+    for reason in PauseReason::ALL {
+        assert_eq!(PauseReason::from_name(reason.as_str()), Some(reason));
+    }
+    assert_eq!(PauseReason::from_name(""), None);
+}

@@ -1,0 +1,118 @@
+//! What came of one attempt.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// What came of one delivery attempt, by what the sender does next.
+///
+/// The names are the same in Rust, JSON, logs and a broadcast's counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The push service took the message (RFC 8030 section 5): stored or being delivered, never "shown".
+    Accepted,
+    /// The subscription no longer exists (404, 410): retire it.
+    Gone,
+    /// The subscription was made with another VAPID key: try the other live keys, then ask the page to
+    /// subscribe again.
+    KeyMismatch,
+    /// Our token, clock or contact is wrong: raise an alarm, delete nothing.
+    SenderFault,
+    /// The body is larger than this push service takes: ends this message only.
+    TooLarge,
+    /// The push service will never take this request (any redirect too): ends this message only.
+    BadRequest,
+    /// Too many requests: wait as long as the push service asks.
+    RateLimited,
+    /// The network or the push service failed: try again later.
+    Transient,
+    /// The endpoint policy forbids sending there: ends this message, deletes nothing.
+    Refused,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Accepted,
+        Self::Gone,
+        Self::KeyMismatch,
+        Self::SenderFault,
+        Self::TooLarge,
+        Self::BadRequest,
+        Self::RateLimited,
+        Self::Transient,
+        Self::Refused,
+    ];
+
+    /// The stable name, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Gone => "gone",
+            Self::KeyMismatch => "key_mismatch",
+            Self::SenderFault => "sender_fault",
+            Self::TooLarge => "too_large",
+            Self::BadRequest => "bad_request",
+            Self::RateLimited => "rate_limited",
+            Self::Transient => "transient",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Whether the same message to the same subscription can succeed later without anyone's doing.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Transient)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_own_snake_case_name() {
+        let mut names: Vec<_> = Outcome::ALL.map(Outcome::as_str).to_vec();
+        assert!(
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        );
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Outcome::ALL.len());
+    }
+
+    #[test]
+    fn json_uses_the_same_names() {
+        for outcome in Outcome::ALL {
+            assert_eq!(
+                serde_json::to_string(&outcome).unwrap(),
+                format!("\"{outcome}\"")
+            );
+        }
+    }
+
+    #[test]
+    fn only_rate_limited_and_transient_are_retried() {
+        let retried: Vec<_> = Outcome::ALL
+            .into_iter()
+            .filter(|outcome| outcome.is_retryable())
+            .collect();
+        assert_eq!(retried, [Outcome::RateLimited, Outcome::Transient]);
+    }
+}

@@ -1,0 +1,224 @@
+//! The push services of the browsers, and their quirks.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::message::Ttl;
+use crate::subscription::Endpoint;
+
+/// Who runs a push service, as far as its host tells.
+///
+/// Answers of a known service are read down to their reason; any other's by status only, since the
+/// words of an unknown service mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PushService {
+    /// Google's Firebase Cloud Messaging: Chrome and most Chromium browsers.
+    Fcm,
+    /// Mozilla autopush: Firefox, Sunup.
+    Mozilla,
+    /// Apple: Safari, Home Screen apps.
+    Apple,
+    /// Windows Notification Service: Edge on Windows.
+    Wns,
+    /// Any other host: UnifiedPush servers, gateways, tests.
+    Other,
+}
+
+/// How far a "too many requests" of a push service reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PauseScope {
+    /// It limits the sender: everything to this origin waits.
+    Origin,
+    /// It limits one subscription: only that row waits.
+    Subscription,
+}
+
+impl PushService {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Fcm,
+        Self::Mozilla,
+        Self::Apple,
+        Self::Wns,
+        Self::Other,
+    ];
+
+    /// The push service that an endpoint belongs to, by its host: whole labels, without regard to case.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self::of_host(endpoint.host())
+    }
+
+    /// The push service of a host name.
+    #[must_use]
+    pub fn of_host(host: &str) -> Self {
+        let is = |name: &str| host.eq_ignore_ascii_case(name);
+        // `jmt17` serves Chromium builds without Google API keys, test browsers among them.
+        if is("fcm.googleapis.com") || is("jmt17.google.com") {
+            Self::Fcm
+        } else if is_below(host, "push.services.mozilla.com") {
+            Self::Mozilla
+        } else if is_below(host, "push.apple.com") {
+            Self::Apple
+        } else if is_below(host, "notify.windows.com") {
+            Self::Wns
+        } else {
+            Self::Other
+        }
+    }
+
+    /// The stable name: `fcm`, `mozilla`, `apple`, `wns` or `other`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fcm => "fcm",
+            Self::Mozilla => "mozilla",
+            Self::Apple => "apple",
+            Self::Wns => "wns",
+            Self::Other => "other",
+        }
+    }
+
+    /// What an answer "too many requests" pauses.
+    #[must_use]
+    pub const fn pause_scope(self) -> PauseScope {
+        match self {
+            Self::Apple | Self::Wns => PauseScope::Subscription,
+            Self::Fcm | Self::Mozilla | Self::Other => PauseScope::Origin,
+        }
+    }
+
+    /// The TTL that goes on the wire: at most [`Ttl::SAFE_MAX`], and for Apple at least one second.
+    ///
+    /// Apple documents a *positive* number. Whether it refuses 0 is not known; one second instead of
+    /// none changes nothing for the user, a 400 loses the message.
+    #[must_use]
+    pub fn wire_ttl(self, ttl: Ttl) -> Ttl {
+        let least = match self {
+            Self::Apple => Ttl::from_secs(1),
+            _ => Ttl::ZERO,
+        };
+        ttl.clamp(least, Ttl::SAFE_MAX)
+    }
+
+    /// Whether the request needs `X-WNS-Cache-Policy: no-cache`: on WNS with a TTL of 0, and only there.
+    #[must_use]
+    pub fn wants_no_cache(self, ttl: Ttl) -> bool {
+        self == Self::Wns && ttl == Ttl::ZERO
+    }
+
+    /// The longest wait an answer of this service may ask for; anything above counts as this.
+    ///
+    /// A day for known services, an hour for any other host: it is the subscriber who chose that.
+    #[must_use]
+    pub const fn longest_wait(self) -> Duration {
+        match self {
+            Self::Other => Duration::from_secs(3600),
+            _ => Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Whether a host belonged to a push service that no longer exists: nothing is ever sent there.
+pub(crate) fn is_dead_host(host: &str) -> bool {
+    host.eq_ignore_ascii_case("android.googleapis.com")
+}
+
+/// Whether a host is some name below `parent`, compared by whole labels and without regard to case.
+pub(crate) fn is_below(host: &str, parent: &str) -> bool {
+    host.len()
+        .checked_sub(parent.len())
+        .and_then(|at| host.split_at_checked(at))
+        .is_some_and(|(labels, tail)| {
+            tail.eq_ignore_ascii_case(parent) && labels.len() > 1 && labels.ends_with('.')
+        })
+}
+
+impl fmt::Display for PushService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for PushService {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_host_is_recognised_whatever_its_case() {
+        for (host, service) in [
+            ("fcm.googleapis.com", PushService::Fcm),
+            ("FCM.GoogleAPIs.com", PushService::Fcm),
+            ("jmt17.google.com", PushService::Fcm),
+            ("updates.push.services.mozilla.com", PushService::Mozilla),
+            ("web.push.apple.com", PushService::Apple),
+            ("eu.web.push.apple.com", PushService::Apple),
+            ("wns2-par02p.notify.windows.com", PushService::Wns),
+            ("db5p.Notify.Windows.com", PushService::Wns),
+        ] {
+            let endpoint = Endpoint::parse(&format!("https://{host}/x")).unwrap();
+            assert_eq!(PushService::of(&endpoint), service, "{host}");
+        }
+    }
+
+    #[test]
+    fn labels_compare_whole() {
+        for host in [
+            "evilfcm.googleapis.com",
+            "fcm.googleapis.com.evil.example",
+            "evilpush.apple.com",
+            "push.apple.com",
+            ".push.apple.com",
+            "web.push.apple.com.evil.example",
+            "evilnotify.windows.com",
+            "notify.windows.com",
+            "a.notify.windows.com.",
+            "push.services.mozilla.com.evil.example",
+            "",
+        ] {
+            assert_eq!(PushService::of_host(host), PushService::Other, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_limit_reaches_the_origin_but_for_apple_and_wns() {
+        for service in PushService::ALL {
+            let row = matches!(service, PushService::Apple | PushService::Wns);
+            assert_eq!(
+                service.pause_scope() == PauseScope::Subscription,
+                row,
+                "{service}"
+            );
+        }
+    }
+
+    #[test]
+    fn apple_gets_a_positive_ttl_and_everyone_at_most_28_days() {
+        for service in PushService::ALL {
+            assert_eq!(service.wire_ttl(Ttl::MAX), Ttl::SAFE_MAX);
+            let least = if service == PushService::Apple { 1 } else { 0 };
+            assert_eq!(service.wire_ttl(Ttl::ZERO), Ttl::from_secs(least));
+        }
+    }
+
+    #[test]
+    fn only_wns_with_ttl_0_wants_the_cache_policy() {
+        for service in PushService::ALL {
+            assert_eq!(
+                service.wants_no_cache(Ttl::ZERO),
+                service == PushService::Wns
+            );
+            assert!(!service.wants_no_cache(Ttl::from_secs(1)));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! When to try again: pure, so that every branch can be tested.
+
+use std::time::Duration;
+
+use super::Outcome;
+use crate::clock::Timestamp;
+
+/// How often and how slowly a message is tried again.
+///
+/// The values bound the *number* of attempts and the pause between them; the message's own deadline
+/// bounds the time.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_web_push::clock::Timestamp;
+/// use tower_web_push::deliver::{Jitter, Outcome, RetryPolicy};
+///
+/// let policy = RetryPolicy::default();
+/// let now = Timestamp::from_secs(1_000);
+/// let deadline = now + Duration::from_secs(3600);
+/// let asked = Some(Duration::from_secs(120));
+/// assert_eq!(
+///     policy.next_attempt(Outcome::RateLimited, 1, asked, deadline, now, Jitter::NONE),
+///     Some(now + Duration::from_secs(120)),
+/// );
+/// assert_eq!(policy.next_attempt(Outcome::Gone, 1, None, deadline, now, Jitter::NONE), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    base: Duration,
+    cap: Duration,
+    max_attempts: u32,
+}
+
+impl RetryPolicy {
+    /// Backoff starts at `base`, doubles up to `cap`, and ends after `max_attempts` attempts in all.
+    ///
+    /// A `cap` below `base` counts as `base`; `max_attempts` of 0 or 1 never tries again.
+    #[must_use]
+    pub const fn new(base: Duration, cap: Duration, max_attempts: u32) -> Self {
+        Self {
+            base,
+            cap,
+            max_attempts,
+        }
+    }
+
+    /// The upper end of the first pause.
+    #[must_use]
+    pub const fn base(&self) -> Duration {
+        self.base
+    }
+
+    /// The upper end of any pause that the push service did not ask for.
+    #[must_use]
+    pub const fn cap(&self) -> Duration {
+        self.cap
+    }
+
+    /// How many attempts there are in all.
+    #[must_use]
+    pub const fn max_attempts(&self) -> u32 {
+        self.max_attempts
+    }
+
+    /// When to try again; `None` for never.
+    ///
+    /// `attempts` counts those made, this one included. Only [`RateLimited`](Outcome::RateLimited) and
+    /// [`Transient`](Outcome::Transient) are tried again, after the longer of what the push service
+    /// asked for and a random part of an exponentially growing pause ("full jitter": rows that failed
+    /// together do not come back together), and only before `deadline`.
+    #[must_use]
+    pub fn next_attempt(
+        &self,
+        outcome: Outcome,
+        attempts: u32,
+        retry_after: Option<Duration>,
+        deadline: Timestamp,
+        now: Timestamp,
+        jitter: Jitter,
+    ) -> Option<Timestamp> {
+        if !outcome.is_retryable() || attempts >= self.max_attempts {
+            return None;
+        }
+        let doublings = attempts.saturating_sub(1).min(31);
+        let ceiling = self
+            .base
+            .saturating_mul(1 << doublings)
+            .min(self.cap.max(self.base));
+        let pause = jitter.of(ceiling).max(retry_after.unwrap_or_default());
+        let at = now + pause;
+        (at < deadline).then_some(at)
+    }
+}
+
+impl Default for RetryPolicy {
+    /// From 2 seconds, doubling up to an hour, 24 attempts: an outage of several hours is outlived.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(2), Duration::from_secs(3600), 24)
+    }
+}
+
+/// A random fraction of a pause, in steps of 2^-32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jitter(u32);
+
+impl Jitter {
+    /// No pause at all.
+    pub const NONE: Self = Self(0);
+    /// The whole pause, less 2^-32 of it.
+    pub const FULL: Self = Self(u32::MAX);
+
+    /// The fraction `part` / 2^32.
+    #[must_use]
+    pub const fn from_part(part: u32) -> Self {
+        Self(part)
+    }
+
+    /// A fresh random fraction; the whole pause when the system has no randomness to give.
+    #[must_use]
+    pub fn random() -> Self {
+        getrandom::u32().map_or(Self::FULL, Self)
+    }
+
+    /// This fraction of a pause, in whole milliseconds.
+    #[must_use]
+    pub fn of(self, pause: Duration) -> Duration {
+        let millis = (pause.as_millis() * u128::from(self.0)) >> 32;
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+    const POLICY: RetryPolicy =
+        RetryPolicy::new(Duration::from_secs(2), Duration::from_secs(60), 8);
+
+    fn next(outcome: Outcome, attempts: u32, jitter: Jitter) -> Option<Duration> {
+        POLICY
+            .next_attempt(outcome, attempts, None, Timestamp::MAX, NOW, jitter)
+            .map(|at| at.since(NOW))
+    }
+
+    #[test]
+    fn only_rate_limited_and_transient_are_tried_again() {
+        for outcome in Outcome::ALL {
+            assert_eq!(
+                next(outcome, 1, Jitter::FULL).is_some(),
+                outcome.is_retryable(),
+                "{outcome}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_the_cap() {
+        let half = Jitter::from_part(1 << 31);
+        let pauses: Vec<_> = (1..8)
+            .map(|attempts| next(Outcome::Transient, attempts, half).unwrap().as_secs())
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn jitter_reaches_from_nothing_to_almost_everything() {
+        assert_eq!(
+            next(Outcome::Transient, 1, Jitter::NONE),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(
+            next(Outcome::Transient, 1, Jitter::FULL),
+            Some(Duration::from_millis(1999))
+        );
+    }
+
+    #[test]
+    fn attempts_are_bounded() {
+        assert!(next(Outcome::Transient, 7, Jitter::NONE).is_some());
+        assert!(next(Outcome::Transient, 8, Jitter::NONE).is_none());
+        assert!(next(Outcome::RateLimited, u32::MAX, Jitter::NONE).is_none());
+    }
+
+    #[test]
+    fn what_the_push_service_asks_for_is_a_lower_bound_above_the_cap_too() {
+        let asked = Some(Duration::from_secs(900));
+        for jitter in [Jitter::NONE, Jitter::FULL] {
+            let at =
+                POLICY.next_attempt(Outcome::RateLimited, 1, asked, Timestamp::MAX, NOW, jitter);
+            assert_eq!(at, Some(NOW + Duration::from_secs(900)));
+        }
+        let short = Some(Duration::from_secs(1));
+        let at = POLICY.next_attempt(
+            Outcome::Transient,
+            6,
+            short,
+            Timestamp::MAX,
+            NOW,
+            Jitter::FULL,
+        );
+        assert_eq!(at, Some(NOW + Duration::from_millis(59_999)));
+    }
+
+    #[test]
+    fn nothing_is_tried_at_or_after_the_deadline() {
+        let asked = Some(Duration::from_secs(10));
+        let at = |deadline| {
+            POLICY.next_attempt(Outcome::Transient, 1, asked, deadline, NOW, Jitter::NONE)
+        };
+        assert!(at(NOW + Duration::from_millis(10_001)).is_some());
+        assert!(at(NOW + Duration::from_secs(10)).is_none());
+        assert!(at(Timestamp::MIN).is_none());
+    }
+
+    #[test]
+    fn absurd_values_saturate() {
+        let policy = RetryPolicy::new(Duration::MAX, Duration::ZERO, u32::MAX);
+        let at = policy.next_attempt(
+            Outcome::Transient,
+            u32::MAX - 1,
+            Some(Duration::MAX),
+            Timestamp::MAX,
+            NOW,
+            Jitter::FULL,
+        );
+        assert_eq!(at, None);
+    }
+
+    #[test]
+    fn random_fractions_differ() {
+        let drawn: Vec<_> = (0..8).map(|_| Jitter::random()).collect();
+        assert!(drawn.iter().any(|jitter| *jitter != drawn[0]));
+    }
+}
