@@ -166,6 +166,8 @@ pub enum MessageErrorKind {
     InvalidUrgency,
     /// Not 1 to 32 base64url characters that decode (RFC 8030 section 5.4, and Apple).
     InvalidTopic,
+    /// A member of a notification has the wrong type; [`MessageError::member`] says which.
+    InvalidNotification,
     /// None of `none`, `max` and a block's number of octets.
     InvalidPadding,
 }
@@ -178,6 +180,7 @@ impl MessageErrorKind {
             Self::InvalidTtl => "invalid_ttl",
             Self::InvalidUrgency => "invalid_urgency",
             Self::InvalidTopic => "invalid_topic",
+            Self::InvalidNotification => "invalid_notification",
             Self::InvalidPadding => "invalid_padding",
         }
     }
@@ -191,6 +194,7 @@ impl fmt::Display for MessageErrorKind {
             Self::InvalidTopic => {
                 "the topic is not 1 to 32 base64url characters whose number modulo 4 is not 1"
             }
+            Self::InvalidNotification => "a member of the notification has the wrong type",
             Self::InvalidPadding => "the padding is none of none, max and a number of octets",
         })
     }

@@ -1,0 +1,49 @@
+//! A button of a notification.
+
+use std::fmt;
+
+/// A button of a notification.
+///
+/// Browsers show as many as they have room for, mostly two.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Action {
+    pub(super) action: String,
+    pub(super) title: String,
+    pub(super) navigate: Option<String>,
+    pub(super) icon: Option<String>,
+}
+
+impl Action {
+    /// A button with the name that the service worker gets to see, and its text.
+    #[must_use]
+    pub fn new(action: impl Into<String>, title: impl Into<String>) -> Self {
+        Self {
+            action: action.into(),
+            title: title.into(),
+            navigate: None,
+            icon: None,
+        }
+    }
+
+    /// Where a click on it leads.
+    ///
+    /// Anything but an absolute http or https URL keeps the whole message from being declarative.
+    #[must_use]
+    pub fn navigate(mut self, url: impl Into<String>) -> Self {
+        self.navigate = Some(url.into());
+        self
+    }
+
+    /// The URL of an icon.
+    #[must_use]
+    pub fn icon(mut self, url: impl Into<String>) -> Self {
+        self.icon = Some(url.into());
+        self
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Action").finish_non_exhaustive()
+    }
+}
