@@ -12,3 +12,5 @@ pub mod message;
 pub mod p256;
 pub mod secret;
 pub mod subscription;
+#[cfg(feature = "vapid")]
+pub mod vapid;

@@ -1,0 +1,122 @@
+//! What can go wrong with keys, contacts and tokens.
+
+use std::fmt;
+
+use crate::error::error_struct;
+
+error_struct! {
+    /// Why a key, a contact or a token was refused.
+    ///
+    /// Neither `Display` nor `Debug` repeats what was given: most of it is secret.
+    VapidError, VapidErrorKind
+}
+
+/// What was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum VapidErrorKind {
+    /// No known form of a P-256 private key, another curve, or a number outside 1 to n - 1.
+    InvalidPrivateKey,
+    /// The private key is protected by a password: decrypt it first.
+    PasswordProtected,
+    /// Not 65 octets of base64 holding an uncompressed point on P-256.
+    InvalidPublicKey,
+    /// The public key that came with the private key is not its own.
+    KeyPairMismatch,
+    /// Not a key id of 22 base64url characters.
+    InvalidKeyId,
+    /// The contact does not begin with `mailto:` or `https:`.
+    ContactScheme,
+    /// The contact is no plain mail address or https URL.
+    InvalidContact,
+    /// The contact's host is a local name or a literal address, which push services refuse.
+    LocalContact,
+    /// The operating system gave no randomness.
+    NoRandomness,
+    /// The token could not be signed.
+    Signing,
+    /// There are no credentials of the `vapid` scheme (RFC 8292 section 4.2: 401).
+    NoCredentials,
+    /// `t` or `k` is missing, given twice or unreadable (RFC 8292 section 4.2: 403).
+    InvalidCredentials,
+    /// The token is no ES256 JWT with a numeric `exp`, an `aud` and, if any, a textual `sub` (403).
+    InvalidToken,
+    /// The token's signature is not by `k` (403).
+    BadSignature,
+    /// The token has expired (403).
+    Expired,
+    /// The token expires more than 24 hours from now (403).
+    ExpiresTooLate,
+    /// The token is for another origin (403).
+    WrongAudience,
+    /// A key-encryption key is not 32 octets of base64.
+    InvalidEncryptionKey,
+    /// A stored key was encrypted under a key-encryption key that is not configured.
+    UnknownEncryptionKey,
+    /// A stored key is malformed, was altered, or belongs to another public key.
+    UnreadableKey,
+    /// The key store failed; the cause is a `StoreError`.
+    Store,
+}
+
+impl VapidErrorKind {
+    /// The stable word that HTTP answers and logs carry as `code`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::InvalidPrivateKey => "invalid_vapid_private_key",
+            Self::PasswordProtected => "vapid_key_password_protected",
+            Self::InvalidPublicKey => "invalid_vapid_public_key",
+            Self::KeyPairMismatch => "vapid_key_pair_mismatch",
+            Self::InvalidKeyId => "invalid_vapid_key_id",
+            Self::ContactScheme => "contact_scheme",
+            Self::InvalidContact => "invalid_contact",
+            Self::LocalContact => "local_contact",
+            Self::NoRandomness => "no_randomness",
+            Self::Signing => "vapid_signing",
+            Self::NoCredentials => "no_vapid_credentials",
+            Self::InvalidCredentials => "invalid_vapid_credentials",
+            Self::InvalidToken => "invalid_vapid_token",
+            Self::BadSignature => "bad_vapid_signature",
+            Self::Expired => "vapid_token_expired",
+            Self::ExpiresTooLate => "vapid_token_expires_too_late",
+            Self::WrongAudience => "wrong_vapid_audience",
+            Self::InvalidEncryptionKey => "invalid_key_encryption_key",
+            Self::UnknownEncryptionKey => "unknown_key_encryption_key",
+            Self::UnreadableKey => "unreadable_vapid_key",
+            Self::Store => "vapid_key_store",
+        }
+    }
+}
+
+impl fmt::Display for VapidErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidPrivateKey => "the private key is in no known form, or not on P-256",
+            Self::PasswordProtected => "the private key is protected by a password",
+            Self::InvalidPublicKey => {
+                "the public key is not an uncompressed P-256 point of 65 octets in base64"
+            }
+            Self::KeyPairMismatch => "the public key does not belong to the private key",
+            Self::InvalidKeyId => "the key id is not 22 base64url characters",
+            Self::ContactScheme => "the contact does not begin with mailto: or https:",
+            Self::InvalidContact => "the contact is no plain mail address or https URL",
+            Self::LocalContact => "the contact's host is a local name or a literal address",
+            Self::NoRandomness => "the operating system gave no randomness",
+            Self::Signing => "the token could not be signed",
+            Self::NoCredentials => "there are no vapid credentials",
+            Self::InvalidCredentials => "the vapid credentials lack a readable t or k",
+            Self::InvalidToken => "the token is no ES256 JWT with the claims of VAPID",
+            Self::BadSignature => "the token is not signed by k",
+            Self::Expired => "the token has expired",
+            Self::ExpiresTooLate => "the token expires more than 24 hours from now",
+            Self::WrongAudience => "the token is for another origin",
+            Self::InvalidEncryptionKey => "the key-encryption key is not 32 octets in base64",
+            Self::UnknownEncryptionKey => {
+                "the stored key is encrypted under a key-encryption key that is not configured"
+            }
+            Self::UnreadableKey => "the stored key is malformed or was altered",
+            Self::Store => "the key store failed",
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! PKCS#8 (RFC 5208, RFC 5958) and SEC1 (RFC 5915) in DER.
+
+use p256::SecretKey;
+use p256::pkcs8::PrivateKeyInfoRef;
+use zeroize::Zeroizing;
+
+use super::VapidKey;
+use crate::vapid::{VapidError, VapidErrorKind, VapidPublicKey};
+
+impl VapidKey {
+    /// Takes PKCS#8 or SEC1 in, whichever it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_pkcs8_der`](Self::from_pkcs8_der) and [`from_sec1_der`](Self::from_sec1_der).
+    pub fn from_der(der: &[u8]) -> Result<Self, VapidError> {
+        // Both begin with a version number, but only PKCS#8 continues with an algorithm.
+        if PrivateKeyInfoRef::try_from(der).is_ok() {
+            Self::from_pkcs8_der(der)
+        } else if der.windows(PBES2.len()).any(|at| at == PBES2) {
+            Err(VapidErrorKind::PasswordProtected.into())
+        } else {
+            Self::from_sec1_der(der)
+        }
+    }
+
+    /// Takes PKCS#8 in, with or without its public key.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, another curve, and a
+    /// public key inside that is not this key's;
+    /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch) or
+    /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) for one at the end (RFC 5958).
+    pub fn from_pkcs8_der(der: &[u8]) -> Result<Self, VapidError> {
+        let invalid = |source| VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source);
+        let info = PrivateKeyInfoRef::try_from(der).map_err(invalid)?;
+        let public_key = info.public_key;
+        let key = Self::from_secret(SecretKey::try_from(info).map_err(invalid)?)?;
+        match public_key {
+            None => Ok(key),
+            Some(public_key) => key.stated(&VapidPublicKey::from_bytes(public_key.raw_bytes())?),
+        }
+    }
+
+    /// Takes a SEC1 `ECPrivateKey` in, with or without its parameters and public key.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, another curve, and a
+    /// public key inside that is not this key's.
+    pub fn from_sec1_der(der: &[u8]) -> Result<Self, VapidError> {
+        let secret = SecretKey::from_sec1_der(der)
+            .map_err(|source| VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source))?;
+        Self::from_secret(secret)
+    }
+
+    /// PKCS#8 with the public key inside, as OpenSSL writes it: 138 octets.
+    #[must_use]
+    pub fn secret_to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
+        concat(&[
+            PKCS8_HEAD,
+            self.secret_bytes().as_slice(),
+            PUBLIC_HEAD,
+            self.public_key.as_bytes(),
+        ])
+    }
+
+    /// SEC1 with parameters and public key, as OpenSSL writes it: 121 octets.
+    #[must_use]
+    pub fn secret_to_sec1_der(&self) -> Zeroizing<Vec<u8>> {
+        concat(&[
+            SEC1_HEAD,
+            self.secret_bytes().as_slice(),
+            SEC1_CURVE,
+            PUBLIC_HEAD,
+            self.public_key.as_bytes(),
+        ])
+    }
+}
+
+/// Joins without ever growing, so that no copy of the secret stays behind.
+fn concat(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut out = Zeroizing::new(Vec::with_capacity(len));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+// All lengths are fixed for this curve, so the DER around the numbers is constant.
+
+/// Sequence, version 0, `id-ecPublicKey` with `prime256v1`; octet string, sequence, version 1; octet
+/// string of 32.
+const PKCS8_HEAD: &[u8] = b"\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
+    \x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x6d\x30\x6b\x02\x01\x01\x04\x20";
+/// Sequence, version 1; octet string of 32.
+const SEC1_HEAD: &[u8] = b"\x30\x77\x02\x01\x01\x04\x20";
+/// `[0]` with `prime256v1`.
+const SEC1_CURVE: &[u8] = b"\xa0\x0a\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+/// `[1]` with a bit string of 65 octets.
+const PUBLIC_HEAD: &[u8] = b"\xa1\x44\x03\x42\x00";
+/// The identifier that every PKCS#8 key under a password begins with (RFC 8018 appendix A.4).
+const PBES2: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";

@@ -1,0 +1,353 @@
+use p256::SecretKey;
+use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
+
+use super::*;
+use crate::encoding::base64url;
+
+/// Made by OpenSSL 3, for these tests only; its number and point are `SECRET` and `PUBLIC`.
+const SEC1: &str = "-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIDZ+Wv4Bw6JP60vqGkPrRKP57dZS5Ae+29De4QmtxeBgoAoGCCqGSM49
+AwEHoUQDQgAEQE9+s3KkhXGcNbwqsTgdo9o1pXN8uRIwc2r+g2j44ZEOD9L/wcMi
+86huXbFAWkGtkfTq/e3B2NLzRy5utWBidQ==
+-----END EC PRIVATE KEY-----
+";
+const SEC1_NO_PUBLIC: &str = "-----BEGIN EC PRIVATE KEY-----
+MDECAQEEIDZ+Wv4Bw6JP60vqGkPrRKP57dZS5Ae+29De4QmtxeBgoAoGCCqGSM49
+AwEH
+-----END EC PRIVATE KEY-----
+";
+const PKCS8: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgNn5a/gHDok/rS+oa
+Q+tEo/nt1lLkB77b0N7hCa3F4GChRANCAARAT36zcqSFcZw1vCqxOB2j2jWlc3y5
+EjBzav6DaPjhkQ4P0v/BwyLzqG5dsUBaQa2R9Or97cHY0vNHLm61YGJ1
+-----END PRIVATE KEY-----
+";
+const PKCS8_NO_PUBLIC: &str = "-----BEGIN PRIVATE KEY-----
+MEECAQAwEwYHKoZIzj0CAQYIKoZIzj0DAQcEJzAlAgEBBCA2flr+AcOiT+tL6hpD
+60Sj+e3WUuQHvtvQ3uEJrcXgYA==
+-----END PRIVATE KEY-----
+";
+const SPKI: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEQE9+s3KkhXGcNbwqsTgdo9o1pXN8
+uRIwc2r+g2j44ZEOD9L/wcMi86huXbFAWkGtkfTq/e3B2NLzRy5utWBidQ==
+-----END PUBLIC KEY-----
+";
+const PARAMETERS: &str = "-----BEGIN EC PARAMETERS-----
+BggqhkjOPQMBBw==
+-----END EC PARAMETERS-----
+";
+const SECRET: &str = "Nn5a_gHDok_rS-oaQ-tEo_nt1lLkB77b0N7hCa3F4GA";
+const PUBLIC: &str =
+    "BEBPfrNypIVxnDW8KrE4HaPaNaVzfLkSMHNq_oNo-OGRDg_S_8HDIvOobl2xQFpBrZH06v3twdjS80cubrVgYnU";
+const X: &str = "QE9-s3KkhXGcNbwqsTgdo9o1pXN8uRIwc2r-g2j44ZE";
+const Y: &str = "Dg_S_8HDIvOobl2xQFpBrZH06v3twdjS80cubrVgYnU";
+
+/// Another curve each: secp256k1 in both PEM forms, P-384; and P-256 with its parameters spelled out.
+const OTHER_CURVES: [&str; 4] = [
+    "-----BEGIN EC PRIVATE KEY-----
+MHQCAQEEIMEPVLg1l1Xs84tX4Vkf01Tj4Eg54DdY44u89SUcpN2joAcGBSuBBAAK
+oUQDQgAEJsR5Q5nNXcngWhcbqmUUkXdNwcaUrhcV0az5qGJ6vD85b4E7h7+BMHSi
+Or5p+tFz7+HLgEfogOMwV0GbHsCxHg==
+-----END EC PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----
+MIGEAgEAMBAGByqGSM49AgEGBSuBBAAKBG0wawIBAQQgwQ9UuDWXVezzi1fhWR/T
+VOPgSDngN1jji7z1JRyk3aOhRANCAAQmxHlDmc1dyeBaFxuqZRSRd03BxpSuFxXR
+rPmoYnq8PzlvgTuHv4EwdKI6vmn60XPv4cuAR+iA4zBXQZsewLEe
+-----END PRIVATE KEY-----",
+    "-----BEGIN EC PRIVATE KEY-----
+MIGkAgEBBDCJo3+6JkSrCic6OXhANL4mbPIrFsPhNpfK/cbV4V+iktj9lPHRW68u
+9u11MyWfSyugBwYFK4EEACKhZANiAAS8uDvzzvS4NUzhze3tFqIu7I45pBRN2E9T
+EsEEExHnSIfNigTg1QWmnmVcfRP15H5J8XyGKSMWULdoXMm9kSfx4qZLFgw69SQz
+PwqOnEFONPgO3vpgJ89pJqc5f3z3sr8=
+-----END EC PRIVATE KEY-----",
+    "-----BEGIN EC PRIVATE KEY-----
+MIIBaAIBAQQgNn5a/gHDok/rS+oaQ+tEo/nt1lLkB77b0N7hCa3F4GCggfowgfcC
+AQEwLAYHKoZIzj0BAQIhAP////8AAAABAAAAAAAAAAAAAAAA////////////////
+MFsEIP////8AAAABAAAAAAAAAAAAAAAA///////////////8BCBaxjXYqjqT57Pr
+vVV2mIa8ZR0GsMxTsPY7zjw+J9JgSwMVAMSdNgiG5wSTamZ44ROdJreBn36QBEEE
+axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54W
+K84zV2sxXs7LtkBoN79R9QIhAP////8AAAAA//////////+85vqtpxeehPO5ysL8
+YyVRAgEBoUQDQgAEQE9+s3KkhXGcNbwqsTgdo9o1pXN8uRIwc2r+g2j44ZEOD9L/
+wcMi86huXbFAWkGtkfTq/e3B2NLzRy5utWBidQ==
+-----END EC PRIVATE KEY-----",
+];
+
+const PROTECTED: [&str; 2] = [
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjbiu5NgfTRJAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEMOFcLELXakdOCkaUZg4YxoEgZAK
+aOoNgqE/VX+K8h5Jqmx191VOaV+KTMle38AkdwEOsNpbMySZFgg670WhX86mx5H5
+li6GQkZ2tA43SmrhV1F9alIMCrxR5I0d11qVbhgDYBPmB8YcK1y66YOd9wQjfHfO
+aVxfBvSYDqh91V2kbNxYHETspDsLIaBADSfRdmwYkXdMG/sZZ0H8DLcc8NsPzhU=
+-----END ENCRYPTED PRIVATE KEY-----",
+    "-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-128-CBC,B087775C0E352A7DBD6A96B015CA7C3A
+
+/uZnMaFlamSlS9/jVVGise4eYvc7brk3tH866rA1gm6XXlXu6wmxswyE19wX6moI
+-----END EC PRIVATE KEY-----",
+];
+
+fn body(pem: &str) -> String {
+    pem.lines().filter(|line| !line.starts_with('-')).collect()
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    base64_any(&body(pem)).unwrap().to_vec()
+}
+
+fn kind(key: impl AsRef<[u8]>) -> VapidErrorKind {
+    VapidKey::parse(key).unwrap_err().kind()
+}
+
+#[track_caller]
+fn assert_is_the_key(key: impl AsRef<[u8]>) {
+    let key = VapidKey::parse(key).unwrap();
+    assert_eq!(key.public_key().to_base64url(), PUBLIC);
+    assert_eq!(*key.secret_to_raw_base64url(), SECRET);
+}
+
+#[test]
+fn openssl_pem_is_read_with_and_without_the_public_key() {
+    for pem in [SEC1, SEC1_NO_PUBLIC, PKCS8, PKCS8_NO_PUBLIC] {
+        assert_is_the_key(pem);
+        assert_is_the_key(pem.replace('\n', "\r\n"));
+        assert_is_the_key(pem.replace('\n', "\\n"));
+        assert_is_the_key(pem.replace('\n', " "));
+        assert_is_the_key(format!("\u{feff}# the key\n{PARAMETERS}{pem}{SPKI}"));
+    }
+}
+
+#[test]
+fn der_is_read_bare_and_in_base64() {
+    for pem in [SEC1, SEC1_NO_PUBLIC, PKCS8, PKCS8_NO_PUBLIC] {
+        assert_is_the_key(der(pem));
+        assert_is_the_key(body(pem));
+        assert_is_the_key(format!(" {}\n", body(pem)));
+        assert_is_the_key(base64url(&der(pem)));
+    }
+}
+
+#[test]
+fn the_bare_number_is_read() {
+    assert_is_the_key(SECRET);
+    assert_is_the_key(format!("\n{SECRET}=  "));
+    assert_is_the_key(SECRET.replace('-', "+").replace('_', "/"));
+    assert_is_the_key(base64_any(SECRET).unwrap().as_slice());
+    let with_sign = [&[0], base64_any(SECRET).unwrap().as_slice()].concat();
+    assert_is_the_key(base64url(&with_sign));
+}
+
+#[test]
+fn json_is_read() {
+    assert_is_the_key(jwk(SECRET, X, Y, ""));
+    assert_is_the_key(jwk(
+        SECRET,
+        X,
+        Y,
+        r#","key_ops":["sign"],"ext":true,"alg":"ES256","use":"sig""#,
+    ));
+    assert_is_the_key(format!(
+        "{{\"publicKey\":\"{PUBLIC}\",\"privateKey\":\"{SECRET}\"}}\n"
+    ));
+}
+
+fn jwk(d: &str, x: &str, y: &str, more: &str) -> String {
+    format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{d}"{more}}}"#)
+}
+
+#[test]
+fn a_jwk_of_another_kind_is_refused() {
+    let good = jwk(SECRET, X, Y, "");
+    for bad in [
+        good.replace("\"EC\"", "\"OKP\""),
+        good.replace("P-256", "P-384"),
+        good.replace("\"d\"", "\"e\""),
+        good.replace("\"y\"", "\"z\""),
+        jwk(SECRET, X, Y, r#","use":"enc""#),
+        jwk(SECRET, X, Y, r#","alg":"ECDH-ES""#),
+        jwk(SECRET, X, Y, &format!(r#","d":"{SECRET}""#)),
+        good[..good.len() - 1].to_owned(),
+        "{}".to_owned(),
+    ] {
+        assert_eq!(kind(&bad), VapidErrorKind::InvalidPrivateKey, "{bad}");
+    }
+    assert_eq!(
+        kind(jwk(SECRET, &X[2..], Y, "")),
+        VapidErrorKind::InvalidPublicKey
+    );
+}
+
+#[test]
+fn a_public_key_of_another_pair_is_refused() {
+    let other = VapidKey::generate().unwrap();
+    let (x, y) = other.public_key().coordinates();
+    let mismatch = VapidErrorKind::KeyPairMismatch;
+    assert_eq!(
+        kind(jwk(SECRET, &base64url(x), &base64url(y), "")),
+        mismatch
+    );
+    let pair = format!(
+        "{{\"publicKey\":\"{}\",\"privateKey\":\"{SECRET}\"}}",
+        other.public_key()
+    );
+    assert_eq!(kind(pair), mismatch);
+    let pem = format!("{}{SPKI}", *other.secret_to_pkcs8_pem());
+    assert_eq!(kind(pem), mismatch);
+    let error = VapidKey::parse_pair(SEC1, &other.public_key().to_base64url()).unwrap_err();
+    assert_eq!(error.kind(), mismatch);
+    assert!(VapidKey::parse_pair(SEC1, &format!("{PUBLIC}=")).is_ok());
+    // Inside the DER, where `p256` itself compares.
+    for pem in [SEC1, PKCS8] {
+        let mut der = der(pem);
+        let at = der.len() - 65;
+        der[at..].copy_from_slice(other.public_key().as_bytes());
+        assert_eq!(kind(&der), VapidErrorKind::InvalidPrivateKey);
+    }
+}
+
+#[test]
+fn a_public_key_at_the_end_of_pkcs8_is_compared() {
+    let other = VapidKey::generate().unwrap();
+    let with = |public_key: &VapidPublicKey| {
+        let version_1 = der(PKCS8_NO_PUBLIC);
+        let mut der = vec![0x30, 0x81, 0x85, 0x02, 0x01, 0x01];
+        der.extend_from_slice(&version_1[5..]);
+        der.extend_from_slice(&[0x81, 0x42, 0x00]);
+        der.extend_from_slice(public_key.as_bytes());
+        der
+    };
+    assert_is_the_key(with(&VapidPublicKey::parse(PUBLIC).unwrap()));
+    assert_eq!(
+        kind(with(other.public_key())),
+        VapidErrorKind::KeyPairMismatch
+    );
+}
+
+#[test]
+fn another_curve_is_refused() {
+    for pem in OTHER_CURVES {
+        assert_eq!(kind(pem), VapidErrorKind::InvalidPrivateKey, "{pem}");
+        assert_eq!(kind(der(pem)), VapidErrorKind::InvalidPrivateKey, "{pem}");
+    }
+}
+
+#[test]
+fn a_password_protected_key_says_so() {
+    for pem in PROTECTED {
+        assert_eq!(kind(pem), VapidErrorKind::PasswordProtected, "{pem}");
+    }
+    assert_eq!(kind(der(PROTECTED[0])), VapidErrorKind::PasswordProtected);
+}
+
+#[test]
+fn two_private_keys_are_refused() {
+    assert_eq!(
+        kind(format!("{SEC1}{PKCS8}")),
+        VapidErrorKind::InvalidPrivateKey
+    );
+}
+
+#[test]
+fn damaged_text_is_refused() {
+    for text in [
+        "",
+        "   ",
+        "hello",
+        PUBLIC,
+        SPKI,
+        PARAMETERS,
+        &SECRET[..31],
+        &SEC1.replace("-----END EC", "-----END"),
+        &SEC1.replace("MHcC", "MH!C"),
+        &SEC1[..SEC1.len() - 20],
+        &format!("{}A", body(SEC1)),
+        &"A".repeat(VapidKey::MAX_TEXT + 1),
+    ] {
+        assert_eq!(kind(text), VapidErrorKind::InvalidPrivateKey, "{text}");
+    }
+    let der = der(PKCS8);
+    // Any 32 octets are a key.
+    for len in (0..der.len()).filter(|len| *len != VapidKey::SECRET_LEN) {
+        assert!(VapidKey::parse(&der[..len]).is_err(), "{len}");
+    }
+    assert!(VapidKey::parse([&der[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn zero_and_numbers_from_the_order_up_are_refused() {
+    let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let mut order: Vec<u8> = (0..64)
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&order[at..at + 2], 16).unwrap())
+        .collect();
+    assert!(VapidKey::from_secret_bytes(&order).is_err());
+    assert!(VapidKey::from_secret_bytes(&[0; 32]).is_err());
+    assert!(VapidKey::from_secret_bytes(&[0xff; 32]).is_err());
+    order[31] -= 1;
+    assert!(VapidKey::from_secret_bytes(&order).is_ok());
+}
+
+#[test]
+fn a_short_key_gets_its_zeros_back_in_front() {
+    let mut number = [7; 32];
+    number[0] = 0;
+    let whole = VapidKey::from_secret_bytes(&number).unwrap();
+    let short = VapidKey::parse(base64url(&number[1..])).unwrap();
+    assert_eq!(short.public_key(), whole.public_key());
+    assert_eq!(*short.secret_bytes(), number);
+    let json = whole.secret_to_jwk();
+    let json = json.replace(&base64url(&number), &base64url(&number[1..]));
+    assert_eq!(
+        VapidKey::parse(json).unwrap().public_key(),
+        whole.public_key()
+    );
+}
+
+#[test]
+fn every_form_written_is_read_back() {
+    for _ in 0..8 {
+        let key = VapidKey::generate().unwrap();
+        for again in [
+            VapidKey::from_pem(&key.secret_to_pkcs8_pem()),
+            VapidKey::from_pem(&key.secret_to_sec1_pem()),
+            VapidKey::from_pkcs8_der(&key.secret_to_pkcs8_der()),
+            VapidKey::from_sec1_der(&key.secret_to_sec1_der()),
+            VapidKey::from_raw_base64(&key.secret_to_raw_base64url()),
+            VapidKey::from_secret_bytes(key.secret_bytes().as_slice()),
+            VapidKey::from_jwk(&key.secret_to_jwk()),
+        ] {
+            assert_eq!(again.unwrap().public_key(), key.public_key());
+        }
+    }
+}
+
+#[test]
+fn what_is_written_equals_what_openssl_and_p256_write() {
+    let key = VapidKey::parse(SECRET).unwrap();
+    assert_eq!(*key.secret_to_sec1_pem(), SEC1);
+    assert_eq!(*key.secret_to_pkcs8_pem(), PKCS8);
+    assert_eq!(*key.secret_to_sec1_der(), der(SEC1));
+    assert_eq!(*key.secret_to_pkcs8_der(), der(PKCS8));
+    assert_eq!(*key.secret_to_jwk(), jwk(SECRET, X, Y, ""));
+    let p256 = SecretKey::from_slice(key.secret_bytes().as_slice()).unwrap();
+    let pem = p256.to_pkcs8_pem(LineEnding::LF).unwrap();
+    assert_eq!(*key.secret_to_pkcs8_pem(), *pem);
+}
+
+#[test]
+fn debug_and_errors_show_no_secret() {
+    let key = VapidKey::parse(SECRET).unwrap();
+    assert_eq!(format!("{key:?}"), format!("VapidKey({})", key.id()));
+    for text in [
+        format!("{SECRET}AAAA"),
+        jwk(SECRET, Y, X, ""),
+        SEC1.replace("MHcC", "MHdC"),
+    ] {
+        let error = format!("{:?}", VapidKey::parse(text).unwrap_err());
+        assert!(
+            !error.contains(&SECRET[..8]) && !error.contains("Nn5a"),
+            "{error}"
+        );
+    }
+}
