@@ -1,6 +1,8 @@
 //! VAPID against the vectors: RFC 8292's own example, RFC 6979 tokens, and everything a push service
 //! must refuse.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 use std::time::Duration;
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
@@ -50,7 +52,11 @@ impl Forger {
     }
 
     fn authorization(&self, header: &str, claims: &str) -> String {
-        format!("vapid t={}, k={}", self.token(header, claims), self.public_key)
+        format!(
+            "vapid t={}, k={}",
+            self.token(header, claims),
+            self.public_key
+        )
     }
 
     fn claims(&self, claims: &Value) -> String {
@@ -106,7 +112,8 @@ fn another_origin_is_refused() {
 fn the_rfc_6979_tokens_verify() {
     let file: Value = serde_json::from_str(DETERMINISTIC).unwrap();
     for case in file["cases"].as_array().unwrap() {
-        let claims: Value = serde_json::from_str(case["jwt_claims_json"].as_str().unwrap()).unwrap();
+        let claims: Value =
+            serde_json::from_str(case["jwt_claims_json"].as_str().unwrap()).unwrap();
         let verified = vapid::verify(
             case["authorization"].as_str().unwrap(),
             &origin(claims["aud"].as_str().unwrap()),
@@ -165,7 +172,13 @@ fn a_signature_is_64_octets_and_never_der() {
     let (signature, key) = rest.split_once(", ").unwrap();
     let octets = Base64UrlUnpadded::decode_vec(signature).unwrap();
     let der = Signature::from_slice(&octets).unwrap().to_der();
-    for signature in [der.as_bytes(), &octets[..63], &[&octets[..], &[0]].concat(), &[], &[0; 64]] {
+    for signature in [
+        der.as_bytes(),
+        &octets[..63],
+        &[&octets[..], &[0]].concat(),
+        &[],
+        &[0; 64],
+    ] {
         let header = format!("{input}.{}, {key}", base64url(signature));
         assert_eq!(kind(&header), VapidErrorKind::BadSignature);
     }
@@ -205,16 +218,35 @@ fn claims_of_the_wrong_kind_are_refused() {
         json!("text"),
     ] {
         // A JSON array is refused like any other non-object.
-        assert_eq!(kind(&forger.claims(&claims)), VapidErrorKind::InvalidToken, "{claims}");
+        assert_eq!(
+            kind(&forger.claims(&claims)),
+            VapidErrorKind::InvalidToken,
+            "{claims}"
+        );
     }
     for (claims, expected) in [
-        (json!({"aud": [], "exp": EXP}), VapidErrorKind::WrongAudience),
-        (json!({"aud": format!("{aud}/"), "exp": EXP}), VapidErrorKind::WrongAudience),
+        (
+            json!({"aud": [], "exp": EXP}),
+            VapidErrorKind::WrongAudience,
+        ),
+        (
+            json!({"aud": format!("{aud}/"), "exp": EXP}),
+            VapidErrorKind::WrongAudience,
+        ),
         (json!({"aud": aud, "exp": -1}), VapidErrorKind::Expired),
         (json!({"aud": aud, "exp": -1e300}), VapidErrorKind::Expired),
-        (json!({"aud": aud, "exp": 1e300}), VapidErrorKind::ExpiresTooLate),
-        (json!({"aud": aud, "exp": u64::MAX}), VapidErrorKind::ExpiresTooLate),
-        (json!({"aud": aud, "exp": i64::MAX}), VapidErrorKind::ExpiresTooLate),
+        (
+            json!({"aud": aud, "exp": 1e300}),
+            VapidErrorKind::ExpiresTooLate,
+        ),
+        (
+            json!({"aud": aud, "exp": u64::MAX}),
+            VapidErrorKind::ExpiresTooLate,
+        ),
+        (
+            json!({"aud": aud, "exp": i64::MAX}),
+            VapidErrorKind::ExpiresTooLate,
+        ),
     ] {
         assert_eq!(kind(&forger.claims(&claims)), expected, "{claims}");
     }
@@ -236,9 +268,16 @@ fn headers_that_are_not_es256_are_refused() {
         "",
     ] {
         let header_value = forger.authorization(header, &claims);
-        assert_eq!(kind(&header_value), VapidErrorKind::InvalidToken, "{header}");
+        assert_eq!(
+            kind(&header_value),
+            VapidErrorKind::InvalidToken,
+            "{header}"
+        );
     }
-    for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","typ":"jwt","kid":"1"}"#] {
+    for header in [
+        r#"{"alg":"ES256"}"#,
+        r#"{"alg":"ES256","typ":"jwt","kid":"1"}"#,
+    ] {
         let now = Timestamp::from_secs(EXP);
         let header = forger.authorization(header, &claims);
         assert!(vapid::verify(&header, &origin("https://push.example.net"), now).is_ok());
@@ -254,15 +293,33 @@ fn malformed_credentials_are_told_apart() {
     for (header, expected) in [
         (String::new(), VapidErrorKind::NoCredentials),
         (format!("WebPush {token}"), VapidErrorKind::NoCredentials),
-        (format!("vapid t={token}"), VapidErrorKind::InvalidCredentials),
+        (
+            format!("vapid t={token}"),
+            VapidErrorKind::InvalidCredentials,
+        ),
         (format!("vapid k={k}"), VapidErrorKind::InvalidCredentials),
-        (format!("vapid t={token}, k={k}, k={k}"), VapidErrorKind::InvalidCredentials),
-        (format!("vapid t={token}, k={k}="), VapidErrorKind::InvalidPublicKey),
-        (format!("vapid t={token}, k={}", &k[..86]), VapidErrorKind::InvalidPublicKey),
-        (format!("vapid t={token}, k=B{}", "A".repeat(86)), VapidErrorKind::InvalidPublicKey),
+        (
+            format!("vapid t={token}, k={k}, k={k}"),
+            VapidErrorKind::InvalidCredentials,
+        ),
+        (
+            format!("vapid t={token}, k={k}="),
+            VapidErrorKind::InvalidPublicKey,
+        ),
+        (
+            format!("vapid t={token}, k={}", &k[..86]),
+            VapidErrorKind::InvalidPublicKey,
+        ),
+        (
+            format!("vapid t={token}, k=B{}", "A".repeat(86)),
+            VapidErrorKind::InvalidPublicKey,
+        ),
         (format!("vapid t=a, k={k}"), VapidErrorKind::InvalidToken),
         (format!("vapid t=.., k={k}"), VapidErrorKind::InvalidToken),
-        (format!("vapid t={token}.a, k={k}"), VapidErrorKind::InvalidToken),
+        (
+            format!("vapid t={token}.a, k={k}"),
+            VapidErrorKind::InvalidToken,
+        ),
     ] {
         assert_eq!(kind(&header), expected, "{header}");
     }
