@@ -1,6 +1,8 @@
 //! Web Push for Tower applications.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "_engine")]
+pub mod broadcast;
 pub mod clock;
 #[cfg(feature = "_engine")]
 pub mod deliver;
@@ -10,7 +12,11 @@ pub mod encryption;
 pub mod error;
 pub mod message;
 pub mod p256;
+#[cfg(feature = "_engine")]
+pub mod schedule;
 pub mod secret;
+#[cfg(feature = "_engine")]
+pub mod store;
 pub mod subscription;
 #[cfg(feature = "vapid")]
 pub mod vapid;

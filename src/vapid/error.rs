@@ -55,6 +55,8 @@ pub enum VapidErrorKind {
     UnknownEncryptionKey,
     /// A stored key is malformed, was altered, or belongs to another public key.
     UnreadableKey,
+    /// The store holds keys, and none of them is active.
+    NoActiveKey,
     /// The key store failed; the cause is a `StoreError`.
     Store,
 }
@@ -84,6 +86,7 @@ impl VapidErrorKind {
             Self::InvalidEncryptionKey => "invalid_key_encryption_key",
             Self::UnknownEncryptionKey => "unknown_key_encryption_key",
             Self::UnreadableKey => "unreadable_vapid_key",
+            Self::NoActiveKey => "no_active_vapid_key",
             Self::Store => "vapid_key_store",
         }
     }
@@ -116,6 +119,7 @@ impl fmt::Display for VapidErrorKind {
                 "the stored key is encrypted under a key-encryption key that is not configured"
             }
             Self::UnreadableKey => "the stored key is malformed or was altered",
+            Self::NoActiveKey => "the store holds no active key",
             Self::Store => "the key store failed",
         })
     }

@@ -71,8 +71,8 @@ impl fmt::Debug for KeyEncryptionKey {
 /// The key-encryption keys of a deployment: the first encrypts, all decrypt, none at all means in the
 /// clear.
 ///
-/// To replace one, put the new one in front; once every process has started with both, stored keys are
-/// under the new one and the old one can go.
+/// To replace one while processes run: start all of them with the new one at the end, then all with the
+/// new one in front, which seals the stored keys again, then drop the old one.
 #[derive(Clone, Debug, Default)]
 pub struct KeyEncryptionKeys(Vec<KeyEncryptionKey>);
 

@@ -1,0 +1,305 @@
+//! All keys of a deployment, in memory and in the store.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKey};
+use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::store::{
+    CountFilter, Liveness, StoreError, StoredVapidKey, SubscriptionStore, VapidKeyStore,
+};
+
+/// The live keys of a deployment: one active, which new subscriptions use, and older ones, which the
+/// subscriptions made with them need as long as they last (RFC 8292 section 4).
+///
+/// Keys are read from the store and decrypted once; reading them from here takes a short lock. Other
+/// processes may rotate at any time: [`refresh`](Self::refresh) follows them, and so does
+/// [`find`](Self::find) when it is asked for a key it does not know.
+///
+/// # Cancel safety
+///
+/// What a call changes, it changes in the store first and takes over into memory afterwards. A future
+/// dropped in between leaves the memory one `refresh` behind.
+#[derive(Debug)]
+pub struct KeyRing {
+    store: Arc<dyn VapidKeyStore>,
+    keks: KeyEncryptionKeys,
+    keys: RwLock<Arc<Keys>>,
+    /// When the store was last read for an unknown key. Held while reading, so that of two readings the
+    /// later one stays.
+    reading: Mutex<Option<Timestamp>>,
+    /// Keys that the configuration names: kept even when no row does.
+    adopted: RwLock<Vec<KeyId>>,
+}
+
+/// The keys at one moment; the active one is always among them.
+#[derive(Debug)]
+struct Keys {
+    active: Arc<VapidKey>,
+    /// The active one first, then the youngest first.
+    live: Arc<[Arc<VapidKey>]>,
+}
+
+impl KeyRing {
+    /// How long a key that no row names is kept after it was made, and after a rotation: pages opened
+    /// before it may still subscribe with it.
+    pub const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    /// The shortest time between two looks into the store for keys that nobody knows.
+    pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+    /// Reads all keys, and makes the first one when there is none: exactly one, however many processes
+    /// start at once.
+    ///
+    /// `adopt` is a key from the configuration. It becomes live, and active where it is the first. Stored
+    /// keys that are not under the first of `keks` are sealed again.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownEncryptionKey`](VapidErrorKind::UnknownEncryptionKey),
+    /// [`UnreadableKey`](VapidErrorKind::UnreadableKey) or
+    /// [`NoActiveKey`](VapidErrorKind::NoActiveKey) when any stored key cannot be read or none is active:
+    /// never is a new key made in its place, since that would orphan every subscription.
+    /// [`NoRandomness`](VapidErrorKind::NoRandomness), [`Store`](VapidErrorKind::Store).
+    pub async fn open(
+        store: Arc<dyn VapidKeyStore>,
+        keks: KeyEncryptionKeys,
+        adopt: Option<VapidKey>,
+        now: Timestamp,
+    ) -> Result<Self, VapidError> {
+        let mut rows = store.keys().await.map_err(failed)?;
+        if rows.is_empty() {
+            let first = match &adopt {
+                Some(key) => stored(&keks, key, true, now)?,
+                None => stored(&keks, &VapidKey::generate()?, true, now)?,
+            };
+            // Whoever loses this race uses the winner's key.
+            store.insert_first(&first).await.map_err(failed)?;
+            rows = store.keys().await.map_err(failed)?;
+        }
+        let mut keys = Keys::read(&rows, &keks, None)?;
+        if let Some(key) = &adopt
+            && keys.get(&key.id()).is_none()
+        {
+            let row = stored(&keks, key, false, now)?;
+            store.insert(&row).await.map_err(failed)?;
+            rows = store.keys().await.map_err(failed)?;
+            keys = Keys::read(&rows, &keks, Some(&keys))?;
+        }
+        for (row, key) in rows.iter().zip(keys.live.iter()) {
+            if !keks.is_current(&row.sealed) {
+                let sealed = keks.seal(key)?;
+                let resealed = store.reseal(&row.id, &row.sealed, &sealed).await;
+                // `false` means that another process was faster.
+                resealed.map_err(failed)?;
+            }
+        }
+        Ok(Self {
+            store,
+            keks,
+            keys: RwLock::new(Arc::new(keys)),
+            reading: Mutex::new(None),
+            adopted: RwLock::new(adopt.iter().map(VapidKey::id).collect()),
+        })
+    }
+
+    /// The key that new subscriptions use.
+    #[must_use]
+    pub fn active(&self) -> Arc<VapidKey> {
+        Arc::clone(&self.keys().active)
+    }
+
+    /// All live keys, the active one first, then the youngest first.
+    #[must_use]
+    pub fn live(&self) -> Arc<[Arc<VapidKey>]> {
+        Arc::clone(&self.keys().live)
+    }
+
+    /// A live key, from memory only.
+    #[must_use]
+    pub fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
+        self.keys().get(id)
+    }
+
+    /// A live key; one that is not in memory is looked for in the store, at most once in
+    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN), whoever asks: ids come from outside.
+    ///
+    /// # Errors
+    ///
+    /// As [`refresh`](Self::refresh).
+    pub async fn find(
+        &self,
+        id: &KeyId,
+        now: Timestamp,
+    ) -> Result<Option<Arc<VapidKey>>, VapidError> {
+        if let Some(key) = self.get(id) {
+            return Ok(Some(key));
+        }
+        let mut looked = self.reading.lock().await;
+        // Somebody else may have looked while we waited.
+        if let Some(key) = self.get(id) {
+            return Ok(Some(key));
+        }
+        let recently = |at: Timestamp| at <= now && now.since(at) < Self::LOOK_AGAIN;
+        if looked.is_some_and(recently) {
+            return Ok(None);
+        }
+        // A failure counts as well: a store in trouble is not asked more often.
+        *looked = Some(now);
+        self.read().await?;
+        Ok(self.get(id))
+    }
+
+    /// Reads the store again. What is in memory stays where that fails.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](VapidErrorKind::Store), or as [`open`](Self::open) for a key that is new.
+    pub async fn refresh(&self) -> Result<(), VapidError> {
+        let _reading = self.reading.lock().await;
+        self.read().await
+    }
+
+    /// `reading` is held.
+    async fn read(&self) -> Result<(), VapidError> {
+        let rows = self.store.keys().await.map_err(failed)?;
+        let keys = Keys::read(&rows, &self.keks, Some(&self.keys()))?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(())
+    }
+
+    /// Makes a new active key. The others stay live, and every subscription keeps working.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
+    pub async fn rotate(&self, now: Timestamp) -> Result<Arc<VapidKey>, VapidError> {
+        let key = VapidKey::generate()?;
+        let id = key.id();
+        let row = stored(&self.keks, &key, true, now)?;
+        self.store.insert(&row).await.map_err(failed)?;
+        self.refresh().await?;
+        // Another process may have rotated since, but ours is live.
+        Ok(self.get(&id).unwrap_or_else(|| self.active()))
+    }
+
+    /// Takes in a key made elsewhere: live, not active, and not forgotten by this process.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
+    pub async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
+        let row = stored(&self.keks, key, false, now)?;
+        self.adopted
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(key.id());
+        self.store.insert(&row).await.map_err(failed)?;
+        self.refresh().await
+    }
+
+    /// Removes the keys that no row of `subscriptions` names, retired ones included. Answers which.
+    ///
+    /// Never the active one, nor an adopted one; nor any key that is younger than
+    /// [`KEEP_UNUSED`](Self::KEEP_UNUSED), nor any at all that soon after a rotation. A subscription that
+    /// names the key at this very moment becomes stale, and its page subscribes again.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](VapidErrorKind::Store), or as [`refresh`](Self::refresh). Keys removed before it stay
+    /// removed.
+    pub async fn forget_unused(
+        &self,
+        subscriptions: &dyn SubscriptionStore,
+        now: Timestamp,
+    ) -> Result<Vec<KeyId>, VapidError> {
+        let rows = self.store.keys().await.map_err(failed)?;
+        let young = |row: &StoredVapidKey| now.since(row.created_at) < Self::KEEP_UNUSED;
+        let mut forgotten = Vec::new();
+        if rows.iter().any(|row| row.active && young(row)) {
+            return Ok(forgotten);
+        }
+        for row in rows {
+            if row.active || young(&row) || self.is_adopted(&row.id) {
+                continue;
+            }
+            let mut filter = CountFilter::new(Audience::All, Liveness::Any);
+            filter.vapid_key = Some(row.id);
+            if subscriptions.count(&filter, now).await.map_err(failed)? == 0
+                && self.store.remove(&row.id).await.map_err(failed)?
+            {
+                forgotten.push(row.id);
+            }
+        }
+        if !forgotten.is_empty() {
+            self.refresh().await?;
+        }
+        Ok(forgotten)
+    }
+
+    fn is_adopted(&self, id: &KeyId) -> bool {
+        let adopted = self.adopted.read().unwrap_or_else(PoisonError::into_inner);
+        adopted.contains(id)
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Keys {
+    /// Opens every row, except where `known` holds its key already.
+    fn read(
+        rows: &[StoredVapidKey],
+        keks: &KeyEncryptionKeys,
+        known: Option<&Self>,
+    ) -> Result<Self, VapidError> {
+        let open = |row: &StoredVapidKey| match known.and_then(|known| known.get(&row.id)) {
+            Some(key) => Ok(key),
+            None if row.public_key.id() == row.id => {
+                keks.open(&row.sealed, &row.public_key).map(Arc::new)
+            }
+            None => Err(VapidErrorKind::UnreadableKey.into()),
+        };
+        let live: Arc<[_]> = rows.iter().map(open).collect::<Result<_, _>>()?;
+        // The store answers the active key first (contract K4).
+        match (rows.first(), live.first()) {
+            (Some(row), Some(active)) if row.active => Ok(Self {
+                active: Arc::clone(active),
+                live,
+            }),
+            _ => Err(VapidErrorKind::NoActiveKey.into()),
+        }
+    }
+
+    fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
+        self.live.iter().find(|key| key.id() == *id).map(Arc::clone)
+    }
+}
+
+fn stored(
+    keks: &KeyEncryptionKeys,
+    key: &VapidKey,
+    active: bool,
+    now: Timestamp,
+) -> Result<StoredVapidKey, VapidError> {
+    let sealed = keks.seal(key)?;
+    let public_key = *key.public_key();
+    Ok(StoredVapidKey::new(
+        key.id(),
+        public_key,
+        sealed,
+        now,
+        active,
+    ))
+}
+
+fn failed(source: StoreError) -> VapidError {
+    VapidError::with_source(VapidErrorKind::Store, source)
+}
+
+#[cfg(test)]
+mod tests;

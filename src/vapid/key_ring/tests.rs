@@ -1,0 +1,330 @@
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::store::{
+    Change, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, Upserted,
+};
+use crate::subscription::EndpointKey;
+use crate::vapid::{KeyEncryptionKey, SealedVapidKey};
+
+const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+/// Counts how often it is read, and fails when told to.
+#[derive(Debug, Default)]
+struct Table {
+    rows: std::sync::Mutex<Vec<StoredVapidKey>>,
+    reads: AtomicUsize,
+    broken: AtomicBool,
+}
+
+impl Table {
+    fn rows(&self) -> Result<std::sync::MutexGuard<'_, Vec<StoredVapidKey>>, StoreError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(StoreErrorKind::Unavailable.into());
+        }
+        Ok(self.rows.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl VapidKeyStore for Table {
+    async fn keys(&self) -> Result<Vec<StoredVapidKey>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let mut rows = self.rows()?.clone();
+        rows.sort_by_key(|row| std::cmp::Reverse((row.active, row.created_at)));
+        // Lets others in, as a real store would.
+        tokio::task::yield_now().await;
+        Ok(rows)
+    }
+
+    async fn insert_first(&self, key: &StoredVapidKey) -> Result<bool, StoreError> {
+        let mut rows = self.rows()?;
+        if rows.is_empty() {
+            rows.push(key.clone());
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    async fn insert(&self, key: &StoredVapidKey) -> Result<(), StoreError> {
+        let mut rows = self.rows()?;
+        if key.active {
+            rows.iter_mut().for_each(|row| row.active = false);
+        }
+        match rows.iter_mut().find(|row| row.id == key.id) {
+            Some(row) => row.active |= key.active,
+            None => rows.push(key.clone()),
+        }
+        Ok(())
+    }
+
+    async fn reseal(
+        &self,
+        id: &KeyId,
+        expected: &SealedVapidKey,
+        sealed: &SealedVapidKey,
+    ) -> Result<bool, StoreError> {
+        let mut rows = self.rows()?;
+        let found = rows
+            .iter_mut()
+            .find(|row| row.id == *id && row.sealed == *expected);
+        Ok(found.map(|row| row.sealed = sealed.clone()).is_some())
+    }
+
+    async fn remove(&self, id: &KeyId) -> Result<bool, StoreError> {
+        let mut rows = self.rows()?;
+        let before = rows.len();
+        rows.retain(|row| row.id != *id || row.active);
+        Ok(rows.len() < before)
+    }
+}
+
+/// Subscriptions that name these keys; only counting works.
+#[derive(Debug, Default)]
+struct Naming(HashSet<KeyId>);
+
+#[async_trait]
+impl SubscriptionStore for Naming {
+    async fn count(&self, filter: &CountFilter, _: Timestamp) -> Result<u64, StoreError> {
+        assert_eq!(filter.liveness, Liveness::Any);
+        Ok(u64::from(self.0.contains(&filter.vapid_key.unwrap())))
+    }
+
+    async fn upsert(
+        &self,
+        _: &NewSubscription,
+        _: &SubscriptionLimits,
+        _: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        unreachable!()
+    }
+
+    async fn get(
+        &self,
+        _: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        unreachable!()
+    }
+
+    async fn page(
+        &self,
+        _: &Audience,
+        _: Option<&EndpointKey>,
+        _: usize,
+        _: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        unreachable!()
+    }
+
+    async fn apply(&self, _: &[Change], _: Timestamp) -> Result<u64, StoreError> {
+        unreachable!()
+    }
+}
+
+fn keks(octets: &[u8]) -> KeyEncryptionKeys {
+    KeyEncryptionKeys::new(
+        octets
+            .iter()
+            .map(|octet| KeyEncryptionKey::new([*octet; 32])),
+    )
+}
+
+async fn ring(table: &Arc<Table>, keks: KeyEncryptionKeys) -> Result<KeyRing, VapidError> {
+    open(table, keks, None).await
+}
+
+async fn open(
+    table: &Arc<Table>,
+    keks: KeyEncryptionKeys,
+    adopt: Option<VapidKey>,
+) -> Result<KeyRing, VapidError> {
+    let store: Arc<Table> = Arc::clone(table);
+    KeyRing::open(store, keks, adopt, START).await
+}
+
+#[tokio::test]
+async fn the_first_key_is_made_once_and_found_again() {
+    let table = Arc::new(Table::default());
+    let first = ring(&table, keks(&[1])).await.unwrap();
+    assert_eq!(first.live().len(), 1);
+    assert!(table.rows.lock().unwrap()[0].sealed.is_encrypted());
+    let second = ring(&table, keks(&[1])).await.unwrap();
+    assert_eq!(second.active().id(), first.active().id());
+    assert_eq!(second.live().len(), 1);
+}
+
+#[tokio::test]
+async fn processes_that_start_at_once_agree_on_one_key() {
+    let table = Arc::new(Table::default());
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let table = Arc::clone(&table);
+        starts.spawn(async move { ring(&table, keks(&[1])).await.unwrap().active().id() });
+    }
+    let ids: HashSet<KeyId> = starts.join_all().await.into_iter().collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(table.rows.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_configured_key_is_active_only_where_it_is_the_first() {
+    let key = VapidKey::generate().unwrap();
+    let text = key.secret_to_raw_base64url();
+    let again = || Some(VapidKey::parse(text.as_str()).unwrap());
+
+    let table = Arc::new(Table::default());
+    let fresh = open(&table, keks(&[1]), again()).await.unwrap();
+    assert_eq!(fresh.active().id(), key.id());
+    let restarted = open(&table, keks(&[1]), again()).await.unwrap();
+    assert_eq!(restarted.live().len(), 1);
+
+    let table = Arc::new(Table::default());
+    let generated = ring(&table, keks(&[1])).await.unwrap().active().id();
+    let joined = open(&table, keks(&[1]), again()).await.unwrap();
+    assert_eq!(joined.active().id(), generated);
+    assert!(joined.get(&key.id()).is_some());
+    assert_eq!(joined.live().len(), 2);
+}
+
+#[tokio::test]
+async fn rotation_keeps_the_old_keys() {
+    let table = Arc::new(Table::default());
+    let ring = ring(&table, keks(&[1])).await.unwrap();
+    let old = ring.active().id();
+    let new = ring.rotate(START + HOUR).await.unwrap().id();
+    assert_ne!(old, new);
+    assert_eq!(ring.active().id(), new);
+    let ids: Vec<KeyId> = ring.live().iter().map(|key| key.id()).collect();
+    assert_eq!(ids, [new, old]);
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn an_unknown_key_is_looked_for_once_a_second() {
+    let table = Arc::new(Table::default());
+    let here = ring(&table, keks(&[1])).await.unwrap();
+    let there = ring(&table, keks(&[1])).await.unwrap();
+    let new = there.rotate(START).await.unwrap().id();
+    assert!(here.get(&new).is_none());
+    let reads = || table.reads.load(Ordering::Relaxed);
+
+    let before = reads();
+    let unknown = KeyId::from_bytes([7; 16]);
+    assert!(here.find(&unknown, START).await.unwrap().is_none());
+    assert_eq!(reads(), before + 1);
+    assert_eq!(here.active().id(), new, "the same look found the new key");
+    let soon = START + KeyRing::LOOK_AGAIN - Duration::from_millis(1);
+    assert!(here.find(&unknown, soon).await.unwrap().is_none());
+    assert_eq!(reads(), before + 1);
+    assert!(here.find(&new, soon).await.unwrap().is_some());
+    assert_eq!(reads(), before + 1);
+    // After a second, and when the clock was set back.
+    for (now, expected) in [(START + KeyRing::LOOK_AGAIN, 2), (START - HOUR, 3)] {
+        assert!(here.find(&unknown, now).await.unwrap().is_none());
+        assert_eq!(reads(), before + expected);
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_trouble_leaves_the_memory_as_it_is() {
+    let table = Arc::new(Table::default());
+    let ring = ring(&table, keks(&[1])).await.unwrap();
+    let active = ring.active().id();
+    table.broken.store(true, Ordering::Relaxed);
+    let error = ring.rotate(START).await.unwrap_err();
+    assert_eq!(error.kind(), VapidErrorKind::Store);
+    assert!(std::error::Error::source(&error).is_some());
+    assert!(ring.refresh().await.is_err());
+    let unknown = KeyId::from_bytes([7; 16]);
+    assert!(ring.find(&unknown, START).await.is_err());
+    assert!(ring.find(&unknown, START).await.unwrap().is_none());
+    assert_eq!(ring.active().id(), active);
+    table.broken.store(false, Ordering::Relaxed);
+    ring.refresh().await.unwrap();
+    assert_eq!(ring.live().len(), 1);
+}
+
+#[tokio::test]
+async fn rows_under_older_keys_are_sealed_again_at_start() {
+    let table = Arc::new(Table::default());
+    let id = ring(&table, KeyEncryptionKeys::none())
+        .await
+        .unwrap()
+        .active()
+        .id();
+    let sealed = || table.rows.lock().unwrap()[0].sealed.clone();
+    assert!(!sealed().is_encrypted());
+    for octets in [&[1][..], &[2, 1], &[2]] {
+        let ring = ring(&table, keks(octets)).await.unwrap();
+        assert_eq!(ring.active().id(), id);
+        assert!(keks(octets).is_current(&sealed()), "{octets:?}");
+    }
+    let before = sealed();
+    ring(&table, keks(&[2, 3])).await.unwrap();
+    assert_eq!(before, sealed(), "nothing to do, nothing done");
+}
+
+#[tokio::test]
+async fn an_unreadable_key_stops_the_start_and_changes_nothing() {
+    let table = Arc::new(Table::default());
+    ring(&table, keks(&[1])).await.unwrap();
+    let adopt = || Some(VapidKey::generate().unwrap());
+    for (keks, expected) in [
+        (keks(&[2]), VapidErrorKind::UnknownEncryptionKey),
+        (
+            KeyEncryptionKeys::none(),
+            VapidErrorKind::UnknownEncryptionKey,
+        ),
+    ] {
+        let error = open(&table, keks, adopt()).await.unwrap_err();
+        assert_eq!(error.kind(), expected);
+    }
+    let other = VapidKey::generate().unwrap();
+    let good = table.rows.lock().unwrap()[0].clone();
+    let damaged: [fn(&mut StoredVapidKey, &VapidKey); 3] = [
+        |row, _| row.sealed = SealedVapidKey::new("v1.damaged"),
+        |row, other| row.public_key = *other.public_key(),
+        |row, other| row.id = other.id(),
+    ];
+    for damage in damaged {
+        damage(&mut table.rows.lock().unwrap()[0], &other);
+        let error = open(&table, keks(&[1]), adopt()).await.unwrap_err();
+        assert_eq!(error.kind(), VapidErrorKind::UnreadableKey);
+        assert_eq!(table.rows.lock().unwrap().len(), 1);
+        table.rows.lock().unwrap()[0] = good.clone();
+    }
+    table.rows.lock().unwrap()[0].active = false;
+    let error = open(&table, keks(&[1]), adopt()).await.unwrap_err();
+    assert_eq!(error.kind(), VapidErrorKind::NoActiveKey);
+}
+
+#[tokio::test]
+async fn only_old_unnamed_keys_are_forgotten() {
+    let table = Arc::new(Table::default());
+    let adopted = VapidKey::generate().unwrap();
+    let ring = ring(&table, keks(&[1])).await.unwrap();
+    let unnamed = ring.active().id();
+    let named = ring.rotate(START + HOUR).await.unwrap().id();
+    ring.adopt(&adopted, START).await.unwrap();
+    let active = ring.rotate(START + HOUR * 2).await.unwrap().id();
+    let subscriptions = Naming(HashSet::from([named]));
+
+    let due = START + HOUR * 2 + KeyRing::KEEP_UNUSED;
+    let early = due - Duration::from_millis(1);
+    let forgotten = ring.forget_unused(&subscriptions, early).await.unwrap();
+    assert_eq!(forgotten, []);
+    let forgotten = ring.forget_unused(&subscriptions, due).await.unwrap();
+    assert_eq!(forgotten, [unnamed]);
+    let left: HashSet<KeyId> = ring.live().iter().map(|key| key.id()).collect();
+    assert_eq!(left, HashSet::from([active, named, adopted.id()]));
+
+    // With nobody left, the active key stays all the same.
+    let forgotten = ring.forget_unused(&Naming::default(), due).await.unwrap();
+    assert_eq!(forgotten, [named]);
+    assert_eq!(ring.active().id(), active);
+}
