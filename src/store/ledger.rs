@@ -24,12 +24,14 @@ use crate::subscription::{EndpointKey, Origin};
 ///   far as the back end is durable).
 /// - **L2** `open` with an idempotency key that is known answers [`Opened::Repeat`] with the first broadcast when
 ///   the fingerprint is the same, [`Opened::Conflict`] when it is not, and changes nothing. Of N concurrent calls
-///   with one key exactly one opens. Keys are kept as long as their broadcast.
+///   with one key exactly one opens. Keys are kept as long as their broadcast. An id that is known answers
+///   [`Opened::Repeat`], so that `open` may be called again where its answer was lost.
 /// - **L3** [`expandable`](Self::expandable) names broadcasts that are due (`send_at` is not after `now`), not
-///   cancelled and not at [`Cursor::End`], the least recently expanded first.
+///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction, where the
 ///   cursor still is the expected one; else it answers [`PageWrite::Stale`] and changes nothing. A recipient
-///   that is in the broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact.
+///   that is in the broadcast already and pending is not written twice. At [`Cursor::End`] `recipients` becomes
+///   exact.
 /// - **L5** [`claim`](Self::claim) takes rows that are due and rows whose lease has ended, at most `limit`, at most
 ///   `per_origin` of one origin, none of an origin in `exclude` or paused at `now`, fair over origins (an origin
 ///   with few rows is not left behind one with many), the oldest of an origin first. It counts the attempt and
@@ -38,21 +40,27 @@ use crate::subscription::{EndpointKey, Origin};
 /// - **L7** [`settle`](Self::settle) ends or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast,
 ///   [`Settlement::RetryAt`] makes it due then. For any other token it changes nothing and answers
-///   [`Settled::Lost`]. It does not matter whether the lease has ended, as long as nobody else has claimed.
+///   [`Settled::Lost`]. It does not matter whether the lease has ended, as long as nobody else has claimed. A
+///   token is spent once its row is settled or released.
 /// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt; a lost token
 ///   changes nothing.
 /// - **L9** [`cancel`](Self::cancel) ends all rows that are not leased at `now` as cancelled and stops the expansion;
-///   leased ones may still be settled, and a retry of them is counted as cancelled. Repeating it changes nothing.
-/// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment; `done` (or `cancelled`)
-///   with nothing pending once the last row is settled. A done broadcast's message is wiped.
+///   recipients that were expected and not yet written count as cancelled too. Leased rows may still be settled;
+///   a retry or release of them is counted as cancelled, and when their lease ends they are ended, not claimed
+///   again. Repeating it, or cancelling what is done, changes nothing.
+/// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up to
+///   `recipients`; `done` (or `cancelled`) with nothing pending once the last row is settled. A done broadcast's
+///   message is wiped.
 /// - **L11** [`pause`](Self::pause) of an origin keeps the later end of two; an `until` that is not after `now` lifts the
 ///   pause. [`pauses`](Self::pauses) lists those that hold at `now`. Everyone on the same database sees them.
 /// - **L12** [`expire`](Self::expire) ends rows that are not leased and whose broadcast's deadline is not after `now`,
-///   paused or not, at most `limit`, and stops the expansion of such broadcasts.
+///   paused or not, at most `limit`, and stops the expansion of such broadcasts; recipients that were expected and
+///   not yet written count as expired.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
 ///   idempotency keys.
 /// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would have
-///   something that they have not at `now`; `now` itself where they have.
+///   something that they have not at `now`; `now` itself where they have. It may be earlier, but is later than
+///   `now` where there is nothing to do, so that a worker that waits for it does not spin.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

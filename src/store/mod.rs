@@ -20,7 +20,12 @@
 //! - A future that is dropped has done all of its change or none of it.
 
 mod error;
+mod fair;
+mod forward;
 mod ledger;
+mod memory;
+mod merge;
+mod progress;
 mod schedules;
 mod subscriptions;
 mod vapid_keys;
@@ -31,6 +36,7 @@ pub use ledger::{
     Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, PauseReason,
     Settled, Settlement,
 };
+pub use memory::MemoryStore;
 pub use schedules::{Fired, ScheduleStore};
 pub use subscriptions::{
     Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,

@@ -20,20 +20,22 @@ use crate::vapid::KeyId;
 /// - **S2** [`upsert`](Self::upsert) of an unknown endpoint inserts a row with `new.id`. Of N concurrent
 ///   upserts of one endpoint exactly one inserts.
 /// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
-///   `last_seen_at`, revives it (clears `retired` and `stale`, and the failure streak), and replaces principal,
-///   tags, expiration and VAPID key by those that are given; an absent principal, absent tags or an absent
-///   VAPID key leave the stored ones.
+///   `last_seen_at`, revives it (clears `retired` and `stale`, and the failure streak), takes over the expiration
+///   (none, when `new` has none), and replaces principal, tags and VAPID key by those that are given; an absent
+///   principal, absent tags or an absent VAPID key leave the stored ones.
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only
 ///   where the row has a principal and `new` names the same one; else it answers [`Upserted::Conflict`] and
 ///   changes nothing, retired or not.
 /// - **S5** With `new.replaces` the row of that key is removed in the same transaction, and its id, `created_at`,
-///   tags and principal pass to the row of the new endpoint (tags and principal as far as `new` gives none). A
-///   row that stood there loses its own id, which the answer names as `superseded`. Where the row to be replaced
-///   is unknown, or is the new endpoint itself, it is a plain upsert. S4 holds for the row at the new endpoint.
+///   tags and principal pass to the row of the new endpoint (tags and principal as far as `new` gives none, and
+///   its VAPID key where `new` gives none and no row stood there). A row that stood there loses its own id, which
+///   the answer names as `superseded`. Where the row to be replaced is unknown, or is the new endpoint itself, it
+///   is a plain upsert. S4 holds for the row at the new endpoint.
 /// - **S6** An upsert that makes a principal have more than `limits.per_principal` rows removes that principal's
 ///   least recently seen others in the same transaction.
 /// - **S7** An insert above `limits.total` rows is refused with [`StoreErrorKind::Full`](super::StoreErrorKind::Full).
-///   Retired rows count too. A shared store may count with some delay.
+///   Retired rows count too; rows that the same upsert removes (S5, S6) do not. A shared store may count with
+///   some delay.
 /// - **S8** [`get`](Self::get) answers in the order of the question, `None` for what is unknown; retired and stale
 ///   rows are shown.
 /// - **S9** [`page`](Self::page) walks the *live* rows of an audience in the order of their keys, strictly after
@@ -42,7 +44,8 @@ use crate::vapid::KeyId;
 /// - **S10** [`count`](Self::count) counts what the filter takes.
 /// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and answers how many
 ///   rows they changed. A change to an unknown row changes nothing. Applying one twice has no other effect than
-///   applying it once, but for [`Change::Failed`], which counts.
+///   applying it once, but for [`Change::Failed`], which counts: a row that is retired (or stale) already keeps
+///   its moment and is not changed.
 /// - **S12** [`Change::Retire`] and [`Change::Stale`] do nothing to a row whose `last_seen_at` is later than their
 ///   `observed_at`: what was learned of it is out of date.
 /// - **S13** [`Change::PurgeRetired`] deletes rows that were retired before the given moment, and no other.
@@ -313,6 +316,28 @@ pub struct CountFilter {
 }
 
 impl CountFilter {
+    /// Whether it takes a row at `now`: what S10 means, for stores that filter in Rust.
+    #[must_use]
+    pub fn takes(&self, record: &SubscriptionRecord, now: Timestamp) -> bool {
+        let of_audience = match &self.audience {
+            Audience::All => true,
+            Audience::User(principal) => record.principal.as_ref() == Some(principal),
+            Audience::Tag(tag) => record.tags.contains(tag),
+            Audience::Ids(ids) => ids.contains(&record.id),
+        };
+        let in_state = match self.liveness {
+            Liveness::Any => true,
+            Liveness::Live => record.is_live(now),
+            Liveness::Stale => record.stale && record.retired.is_none(),
+            Liveness::Retired => record.retired.is_some(),
+        };
+        let at_service = |service| PushService::of(record.subscription.endpoint()) == service;
+        of_audience
+            && in_state
+            && self.push_service.is_none_or(at_service)
+            && self.vapid_key.is_none_or(|key| record.vapid_key == key)
+    }
+
     /// Every row of an audience that is in one state.
     #[must_use]
     pub const fn new(audience: Audience, liveness: Liveness) -> Self {

@@ -1,0 +1,223 @@
+//! A shared store is a store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{
+    Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
+    Fired, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
+    ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted, VapidKeyStore,
+};
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::schedule::{NotifyType, Schedule};
+use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::vapid::{KeyId, SealedVapidKey};
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Arc<T> {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        (**self).upsert(new, limits, now).await
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        (**self).get(which).await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        (**self).page(audience, after, limit, now).await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        (**self).count(filter, now).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        (**self).apply(changes, now).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: VapidKeyStore + ?Sized> VapidKeyStore for Arc<T> {
+    async fn keys(&self) -> Result<Vec<StoredVapidKey>, StoreError> {
+        (**self).keys().await
+    }
+
+    async fn insert_first(&self, key: &StoredVapidKey) -> Result<bool, StoreError> {
+        (**self).insert_first(key).await
+    }
+
+    async fn insert(&self, key: &StoredVapidKey) -> Result<(), StoreError> {
+        (**self).insert(key).await
+    }
+
+    async fn reseal(
+        &self,
+        id: &KeyId,
+        expected: &SealedVapidKey,
+        sealed: &SealedVapidKey,
+    ) -> Result<bool, StoreError> {
+        (**self).reseal(id, expected, sealed).await
+    }
+
+    async fn remove(&self, id: &KeyId) -> Result<bool, StoreError> {
+        (**self).remove(id).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        (**self).open(broadcast, now).await
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        (**self).expandable(limit, now).await
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        (**self)
+            .enqueue_page(broadcast, expected, rows, next, now)
+            .await
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        (**self).claim(request, now).await
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        (**self).settle(rows, now).await
+    }
+
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        (**self).release(tokens, now).await
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        (**self).cancel(broadcast, now).await
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        (**self).status(broadcast, now).await
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        (**self).pause(pause, now).await
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        (**self).pauses(now).await
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        (**self).expire(limit, now).await
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+        (**self).prune(ended_before).await
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        (**self).next_due(now).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        (**self).stats(now).await
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        (**self).server_time().await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: ScheduleStore + ?Sized> ScheduleStore for Arc<T> {
+    async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
+        (**self).put_schedule(schedule).await
+    }
+
+    async fn schedules(&self, subscription: SubscriptionId) -> Result<Vec<Schedule>, StoreError> {
+        (**self).schedules(subscription).await
+    }
+
+    async fn remove_schedules(
+        &self,
+        subscription: SubscriptionId,
+        notify_type: Option<NotifyType>,
+    ) -> Result<u64, StoreError> {
+        (**self).remove_schedules(subscription, notify_type).await
+    }
+
+    async fn move_schedules(
+        &self,
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<(), StoreError> {
+        (**self).move_schedules(from, to).await
+    }
+
+    async fn due_schedules(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        (**self).due_schedules(limit, now).await
+    }
+
+    async fn fire(
+        &self,
+        schedule: &Schedule,
+        next_fire_at: Timestamp,
+        broadcast: Option<&NewBroadcast>,
+        now: Timestamp,
+    ) -> Result<Fired, StoreError> {
+        (**self).fire(schedule, next_fire_at, broadcast, now).await
+    }
+
+    async fn record_run(&self, at: Timestamp) -> Result<(), StoreError> {
+        (**self).record_run(at).await
+    }
+
+    async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        (**self).last_run().await
+    }
+}

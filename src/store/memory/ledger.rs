@@ -1,0 +1,107 @@
+//! The ledger in memory: each operation under one lock.
+
+use async_trait::async_trait;
+
+use super::MemoryStore;
+use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::store::{
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+};
+
+#[async_trait]
+impl DeliveryLedger for MemoryStore {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        let ledger = &mut self.lock()?.ledger;
+        if let Some(known) = ledger.known(broadcast, now) {
+            return Ok(known);
+        }
+        self.room_for(ledger.broadcasts(), 1)?;
+        ledger.open(broadcast, now);
+        Ok(Opened::New)
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        Ok(self.lock()?.ledger.expandable(limit, now))
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        let ledger = &mut self.lock()?.ledger;
+        self.room_for(ledger.rows(), rows.len())?;
+        Ok(ledger.enqueue_page(broadcast, expected, rows, next, now))
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        Ok(self.lock()?.ledger.claim(request, now))
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let ledger = &mut self.lock()?.ledger;
+        let settle =
+            |(token, settlement): &(ClaimToken, Settlement)| ledger.settle(token, *settlement, now);
+        Ok(rows.iter().map(settle).collect())
+    }
+
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        let ledger = &mut self.lock()?.ledger;
+        tokens.iter().for_each(|token| ledger.release(token, now));
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        Ok(self.lock()?.ledger.cancel(broadcast, now))
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        Ok(self.lock()?.ledger.status(broadcast, now))
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        self.lock()?.ledger.pause(pause, now);
+        Ok(())
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        Ok(self.lock()?.ledger.pauses(now))
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.lock()?.ledger.expire(limit, now))
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.lock()?.ledger.prune(ended_before))
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.lock()?.ledger.next_due(now))
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        Ok(self.lock()?.ledger.stats(now))
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+}

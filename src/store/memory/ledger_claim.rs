@@ -1,0 +1,155 @@
+//! Claiming, settling and releasing rows in memory.
+
+use std::convert::Infallible;
+
+use super::ledger_state::{Ledger, Seq};
+use crate::broadcast::FinalOutcome;
+use crate::clock::Timestamp;
+use crate::store::fair::deal;
+use crate::store::{
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
+};
+use crate::subscription::{EndpointKey, Origin};
+
+impl Ledger {
+    pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
+        let mut origins: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|(origin, queue)| {
+                queue.head().is_some_and(|at| at <= now)
+                    && queue.paused_until() <= now
+                    && !request.exclude.contains(origin)
+            })
+            .map(|(origin, queue)| (queue.served, queue.head(), origin.clone()))
+            .collect();
+        origins.sort_unstable();
+        self.last_fence += 1;
+        let mut claims = Claims::default();
+        let Ok(()) = deal::<Infallible>(
+            origins.len(),
+            request.limit,
+            request.per_origin,
+            |index, wanted| {
+                let taken = origins.get(index).map_or(0, |(.., origin)| {
+                    self.take(origin, wanted, request, now, &mut claims)
+                });
+                Ok(taken)
+            },
+        );
+        claims
+    }
+
+    /// Claims up to `wanted` rows of one origin; how many.
+    fn take(
+        &mut self,
+        origin: &Origin,
+        wanted: usize,
+        request: &ClaimRequest,
+        now: Timestamp,
+        claims: &mut Claims,
+    ) -> usize {
+        let mut taken = 0;
+        let leased_until = now + request.lease;
+        while taken < wanted {
+            let Some(queue) = self.queues.get_mut(origin) else {
+                break;
+            };
+            let Some(&(at, seq, key)) = queue.rows.first().filter(|(at, ..)| *at <= now) else {
+                break;
+            };
+            queue.served = self.last_fence;
+            let Some(broadcast) = self.broadcasts.get(&seq) else {
+                break;
+            };
+            if broadcast.progress.cancelled {
+                // L9: its lease has ended, and with it the last reason to keep it.
+                self.finish(seq, key, FinalOutcome::Cancelled);
+                self.close_if_over(seq, now);
+                continue;
+            }
+            let Some(row) = self.rows.get_mut(&(seq, key)) else {
+                break;
+            };
+            queue.rows.remove(&(at, seq, key));
+            queue.rows.insert((leased_until, seq, key));
+            self.leased.remove(&(at, seq, key));
+            self.leased.insert((leased_until, seq, key));
+            row.at = leased_until;
+            row.leased = true;
+            row.fence = self.last_fence;
+            row.attempt = row.attempt.saturating_add(1);
+            let progress = &broadcast.progress;
+            let token = ClaimToken::new(progress.id, key, row.fence);
+            let claimed = Claimed::new(token, origin.clone(), row.attempt, leased_until);
+            claims.rows.push(claimed);
+            if let Some(message) = &broadcast.message {
+                claims.messages.entry(progress.id).or_insert_with(|| {
+                    ClaimedMessage::new(message.clone(), progress.due_at(), progress.deadline)
+                });
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        token: &ClaimToken,
+        settlement: Settlement,
+        now: Timestamp,
+    ) -> Settled {
+        let Some(seq) = self.held(token) else {
+            return Settled::Lost;
+        };
+        let is_cancelled = self.is_cancelled(seq);
+        match settlement {
+            Settlement::Finished(outcome) => self.finish(seq, token.key, outcome),
+            Settlement::RetryAt(_) if is_cancelled => {
+                self.finish(seq, token.key, FinalOutcome::Cancelled);
+            }
+            Settlement::RetryAt(at) => self.put_back(seq, token.key, at, 0),
+        }
+        self.close_if_over(seq, now);
+        Settled::Done
+    }
+
+    pub(super) fn release(&mut self, token: &ClaimToken, now: Timestamp) {
+        let Some(seq) = self.held(token) else {
+            return;
+        };
+        if self.is_cancelled(seq) {
+            self.finish(seq, token.key, FinalOutcome::Cancelled);
+            self.close_if_over(seq, now);
+        } else {
+            self.put_back(seq, token.key, now, 1);
+        }
+    }
+
+    /// The broadcast of a token that is the latest one given, and not spent.
+    fn held(&self, token: &ClaimToken) -> Option<Seq> {
+        let seq = *self.by_id.get(&token.broadcast)?;
+        let row = self.rows.get(&(seq, token.key))?;
+        (row.leased && row.fence == token.fence).then_some(seq)
+    }
+
+    fn is_cancelled(&self, seq: Seq) -> bool {
+        let broadcast = self.broadcasts.get(&seq);
+        broadcast.is_some_and(|broadcast| broadcast.progress.cancelled)
+    }
+
+    /// Makes a claimed row due at a moment, with so many attempts fewer.
+    fn put_back(&mut self, seq: Seq, key: EndpointKey, at: Timestamp, untried: u32) {
+        let Some(row) = self.rows.get_mut(&(seq, key)) else {
+            return;
+        };
+        self.leased.remove(&(row.at, seq, key));
+        if let Some(queue) = self.queues.get_mut(&row.origin) {
+            queue.rows.remove(&(row.at, seq, key));
+            queue.rows.insert((at, seq, key));
+        }
+        row.at = at;
+        row.leased = false;
+        row.attempt = row.attempt.saturating_sub(untried);
+    }
+}

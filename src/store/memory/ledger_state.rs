@@ -1,0 +1,347 @@
+//! The ledger's rows in memory: what each operation does to them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::message::Message;
+use crate::store::progress::Progress;
+use crate::store::{
+    Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause,
+};
+use crate::subscription::{EndpointKey, Origin};
+
+/// A broadcast's place in the order of acceptance.
+pub(super) type Seq = u64;
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) broadcasts: BTreeMap<Seq, Broadcast>,
+    pub(super) by_id: HashMap<BroadcastId, Seq>,
+    pub(super) by_idempotency: HashMap<String, Seq>,
+    /// Broadcasts that are not over, by deadline.
+    pub(super) open: BTreeSet<(Timestamp, Seq)>,
+    /// Broadcasts to expand, by when they were expanded last, or are due.
+    pub(super) expanding: BTreeSet<(Timestamp, Seq)>,
+    pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
+    /// Rows under a lease, by its end: few, so that counting them is cheap.
+    pub(super) leased: BTreeSet<(Timestamp, Seq, EndpointKey)>,
+    pub(super) queues: BTreeMap<Origin, Queue>,
+    pub(super) last_seq: Seq,
+    pub(super) last_fence: u64,
+}
+
+pub(super) struct Broadcast {
+    progress: Progress,
+    audience: Audience,
+    /// Wiped when it is over.
+    message: Option<Message>,
+    cursor: Cursor,
+    expanded_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    idempotency: Option<Idempotency>,
+}
+
+pub(super) struct Row {
+    origin: Origin,
+    /// When it can be claimed: due, or the end of its lease.
+    at: Timestamp,
+    pub(super) leased: bool,
+    fence: u64,
+    attempt: u32,
+}
+
+/// What is left for one origin.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// By when they can be claimed; then the older broadcast first.
+    pub(super) rows: BTreeSet<(Timestamp, Seq, EndpointKey)>,
+    pause: Option<Pause>,
+    /// The fence of the last claim that took from it: who waited longest is served first.
+    served: u64,
+}
+
+impl Queue {
+    fn paused_until(&self) -> Timestamp {
+        self.pause
+            .as_ref()
+            .map_or(Timestamp::MIN, |pause| pause.until)
+    }
+
+    fn head(&self) -> Option<Timestamp> {
+        self.rows.first().map(|(at, ..)| *at)
+    }
+}
+
+impl Ledger {
+    pub(super) fn broadcasts(&self) -> usize {
+        self.broadcasts.len()
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn known(&self, new: &NewBroadcast, now: Timestamp) -> Option<Opened> {
+        let repeat = |seq| self.broadcasts.get(seq);
+        if let Some(stored) = self.by_id.get(&new.id).and_then(repeat) {
+            return Some(Opened::Repeat(stored.progress.status(now)));
+        }
+        let idempotency = new.idempotency.as_ref()?;
+        let stored = self.by_idempotency.get(&idempotency.key).and_then(repeat)?;
+        Some(if stored.idempotency.as_ref() == Some(idempotency) {
+            Opened::Repeat(stored.progress.status(now))
+        } else {
+            Opened::Conflict
+        })
+    }
+
+    /// Stores a broadcast that is not known.
+    pub(super) fn open(&mut self, new: &NewBroadcast, now: Timestamp) {
+        self.last_seq += 1;
+        let seq = self.last_seq;
+        let progress = Progress {
+            id: new.id,
+            expected: new.recipients,
+            written: 0,
+            expanding: true,
+            cancelled: false,
+            created_at: now,
+            send_at: new.send_at,
+            deadline: new.deadline,
+            counts: crate::broadcast::Counts::default(),
+        };
+        let due_at = progress.due_at();
+        self.by_id.insert(new.id, seq);
+        if let Some(idempotency) = &new.idempotency {
+            self.by_idempotency.insert(idempotency.key.clone(), seq);
+        }
+        self.open.insert((new.deadline, seq));
+        self.expanding.insert((due_at, seq));
+        let broadcast = Broadcast {
+            progress,
+            audience: new.audience.clone(),
+            message: Some(new.message.clone()),
+            cursor: Cursor::Start,
+            expanded_at: due_at,
+            ended_at: None,
+            idempotency: new.idempotency.clone(),
+        };
+        self.broadcasts.insert(seq, broadcast);
+    }
+
+    pub(super) fn expandable(&self, limit: usize, now: Timestamp) -> Vec<Expansion> {
+        self.expanding
+            .iter()
+            .filter_map(|(_, seq)| self.broadcasts.get(seq))
+            .filter(|broadcast| {
+                let progress = &broadcast.progress;
+                progress.due_at() <= now && progress.deadline > now
+            })
+            .take(limit)
+            .map(|broadcast| {
+                let audience = broadcast.audience.clone();
+                Expansion::new(broadcast.progress.id, audience, broadcast.cursor)
+            })
+            .collect()
+    }
+
+    pub(super) fn enqueue_page(
+        &mut self,
+        id: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> PageWrite {
+        let Some(&seq) = self.by_id.get(&id) else {
+            return PageWrite::Stale;
+        };
+        let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
+            return PageWrite::Stale;
+        };
+        let progress = &mut broadcast.progress;
+        if !progress.expanding || progress.deadline <= now || broadcast.cursor != *expected {
+            return PageWrite::Stale;
+        }
+        let at = progress.due_at();
+        for row in rows {
+            if self.rows.contains_key(&(seq, row.key)) {
+                continue;
+            }
+            let queue = self.queues.entry(row.origin.clone()).or_default();
+            queue.rows.insert((at, seq, row.key));
+            let stored = Row {
+                origin: row.origin.clone(),
+                at,
+                leased: false,
+                fence: 0,
+                attempt: 0,
+            };
+            self.rows.insert((seq, row.key), stored);
+            progress.written += 1;
+        }
+        broadcast.cursor = *next;
+        self.expanding.remove(&(broadcast.expanded_at, seq));
+        broadcast.expanded_at = now;
+        if *next == Cursor::End {
+            progress.expanding = false;
+        } else {
+            self.expanding.insert((now, seq));
+        }
+        self.close_if_over(seq, now);
+        PageWrite::Stored
+    }
+
+    pub(super) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
+        let seq = *self.by_id.get(&id)?;
+        let broadcast = self.broadcasts.get_mut(&seq)?;
+        if !broadcast.progress.cancelled && broadcast.ended_at.is_none() {
+            broadcast.progress.cancelled = true;
+            self.expanding.remove(&(broadcast.expanded_at, seq));
+            let progress = &mut broadcast.progress;
+            progress.give_up_unwritten(FinalOutcome::Cancelled);
+            self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
+            self.close_if_over(seq, now);
+        }
+        self.status(id, now)
+    }
+
+    pub(super) fn status(&self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
+        let broadcast = self.broadcasts.get(self.by_id.get(&id)?)?;
+        Some(broadcast.progress.status(now))
+    }
+
+    pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
+        let queue = self.queues.entry(pause.origin.clone()).or_default();
+        if pause.until <= now {
+            queue.pause = None;
+        } else if pause.until > queue.paused_until() {
+            queue.pause = Some(pause.clone());
+        }
+    }
+
+    pub(super) fn pauses(&self, now: Timestamp) -> Vec<Pause> {
+        let pauses = self.queues.values().filter_map(|queue| queue.pause.clone());
+        pauses.filter(|pause| pause.until > now).collect()
+    }
+
+    pub(super) fn expire(&mut self, limit: usize, now: Timestamp) -> u64 {
+        let past = ..=(now, Seq::MAX);
+        let mut seqs: VecDeque<_> = self.open.range(past).map(|(_, seq)| *seq).collect();
+        let mut ended = 0;
+        while let Some(seq) = seqs.pop_front().filter(|_| ended < limit) {
+            let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
+                continue;
+            };
+            self.expanding.remove(&(broadcast.expanded_at, seq));
+            let progress = &mut broadcast.progress;
+            progress.give_up_unwritten(FinalOutcome::Expired);
+            let outcome = if progress.cancelled {
+                FinalOutcome::Cancelled
+            } else {
+                FinalOutcome::Expired
+            };
+            ended += self.end_unleased(seq, limit - ended, outcome, now);
+            self.close_if_over(seq, now);
+        }
+        ended as u64
+    }
+
+    pub(super) fn prune(&mut self, ended_before: Timestamp) -> u64 {
+        let before = self.broadcasts.len();
+        self.broadcasts.retain(|_, broadcast| {
+            let keep = broadcast.ended_at.is_none_or(|at| at >= ended_before);
+            if !keep {
+                self.by_id.remove(&broadcast.progress.id);
+                if let Some(idempotency) = &broadcast.idempotency {
+                    self.by_idempotency.remove(&idempotency.key);
+                }
+            }
+            keep
+        });
+        self.queues
+            .retain(|_, queue| !queue.rows.is_empty() || queue.paused_until() > ended_before);
+        (before - self.broadcasts.len()) as u64
+    }
+
+    pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let open = |seq| Some(&self.broadcasts.get(seq)?.progress);
+        let expansions = self
+            .expanding
+            .iter()
+            .filter_map(|(_, seq)| open(seq))
+            .filter(|progress| progress.deadline > now)
+            .map(Progress::due_at);
+        let claims = self
+            .queues
+            .values()
+            .filter_map(|queue| Some(queue.head()?.max(queue.paused_until())));
+        // A deadline is something to do for `expire`.
+        let after_now = (Bound::Excluded((now, Seq::MAX)), Bound::Unbounded);
+        let deadline = self.open.range(after_now).next().map(|(at, _)| *at);
+        let next = expansions.chain(claims).chain(deadline).min()?;
+        Some(next.max(now))
+    }
+
+    pub(super) fn stats(&self, now: Timestamp) -> LedgerStats {
+        let after_now = (
+            Bound::Excluded((now, Seq::MAX, EndpointKey::from_bytes([0xff; 32]))),
+            Bound::Unbounded,
+        );
+        let leased = self.leased.range(after_now).count() as u64;
+        let heads = self.queues.values().filter_map(Queue::head);
+        let oldest_due = heads.min().filter(|at| *at <= now);
+        LedgerStats::new(self.rows.len() as u64, leased, oldest_due)
+    }
+
+    /// Deletes a row and counts it.
+    fn finish(&mut self, seq: Seq, key: EndpointKey, outcome: FinalOutcome) {
+        let Some(row) = self.rows.remove(&(seq, key)) else {
+            return;
+        };
+        if let Some(queue) = self.queues.get_mut(&row.origin) {
+            queue.rows.remove(&(row.at, seq, key));
+        }
+        self.leased.remove(&(row.at, seq, key));
+        if let Some(broadcast) = self.broadcasts.get_mut(&seq) {
+            broadcast.progress.counts.add(outcome, 1);
+        }
+    }
+
+    /// Ends up to `limit` rows of a broadcast that are not leased at `now`; how many.
+    fn end_unleased(
+        &mut self,
+        seq: Seq,
+        limit: usize,
+        outcome: FinalOutcome,
+        now: Timestamp,
+    ) -> usize {
+        let first = EndpointKey::from_bytes([0; 32]);
+        let last = EndpointKey::from_bytes([0xff; 32]);
+        let keys: Vec<_> = self
+            .rows
+            .range((seq, first)..=(seq, last))
+            .filter(|(_, row)| !row.leased || row.at <= now)
+            .map(|((_, key), _)| *key)
+            .take(limit)
+            .collect();
+        for key in &keys {
+            self.finish(seq, *key, outcome);
+        }
+        keys.len()
+    }
+
+    fn close_if_over(&mut self, seq: Seq, now: Timestamp) {
+        if let Some(broadcast) = self.broadcasts.get_mut(&seq)
+            && broadcast.ended_at.is_none()
+            && broadcast.progress.is_over()
+        {
+            broadcast.ended_at = Some(now);
+            broadcast.message = None;
+            broadcast.audience = Audience::Ids(Vec::new());
+            self.open.remove(&(broadcast.progress.deadline, seq));
+        }
+    }
+}

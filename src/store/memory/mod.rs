@@ -1,0 +1,102 @@
+//! A store in this process's memory.
+
+mod ledger;
+mod ledger_claim;
+mod ledger_state;
+mod schedules;
+mod subscriptions;
+mod vapid_keys;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use self::ledger_state::Ledger;
+use self::schedules::Schedules;
+use self::subscriptions::Subscriptions;
+use super::{StoreError, StoreErrorKind, StoredVapidKey};
+
+/// Keeps everything in memory, for tests and for small applications in one process.
+///
+/// Nothing survives the process. Clones share one content. Each kind of row (subscriptions, broadcasts,
+/// deliveries, schedules) has a maximum number, above which calls answer
+/// [`Full`](StoreErrorKind::Full).
+#[derive(Clone)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    max_rows: usize,
+}
+
+impl MemoryStore {
+    /// The number of rows of each kind that an ordinary one holds: a million.
+    pub const DEFAULT_MAX_ROWS: usize = 1_000_000;
+
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_max_rows(Self::DEFAULT_MAX_ROWS)
+    }
+
+    /// An empty store for at most so many rows of each kind.
+    #[must_use]
+    pub fn with_max_rows(max_rows: usize) -> Self {
+        Self {
+            state: Arc::default(),
+            max_rows,
+        }
+    }
+
+    /// Each call holds the lock once, from its first look to its last change: that is its transaction.
+    fn lock(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        self.state.lock().map_err(|_| {
+            StoreError::new(
+                StoreErrorKind::Corrupt,
+                "a thread panicked while changing it",
+            )
+        })
+    }
+
+    /// Refuses when `more` rows beside `rows` are more than there may be.
+    fn room_for(&self, rows: usize, more: usize) -> Result<(), StoreError> {
+        if rows.saturating_add(more) > self.max_rows {
+            return Err(StoreErrorKind::Full.into());
+        }
+        Ok(())
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("max_rows", &self.max_rows)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    subscriptions: Subscriptions,
+    vapid_keys: Vec<StoredVapidKey>,
+    ledger: Ledger,
+    schedules: Schedules,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreErrorKind;
+
+    #[test]
+    fn it_is_full_at_its_maximum() {
+        let store = MemoryStore::with_max_rows(2);
+        assert!(store.room_for(1, 1).is_ok());
+        let full = store.room_for(2, 1).unwrap_err();
+        assert_eq!(full.kind(), StoreErrorKind::Full);
+        assert!(store.room_for(usize::MAX, usize::MAX).is_err());
+    }
+}
