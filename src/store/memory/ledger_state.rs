@@ -8,7 +8,8 @@ use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::store::progress::Progress;
 use crate::store::{
-    Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause,
+    Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
+    Pause,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -33,23 +34,23 @@ pub(super) struct Ledger {
 }
 
 pub(super) struct Broadcast {
-    progress: Progress,
-    audience: Audience,
+    pub(super) progress: Progress,
+    pub(super) audience: Audience,
     /// Wiped when it is over.
-    message: Option<Message>,
-    cursor: Cursor,
-    expanded_at: Timestamp,
-    ended_at: Option<Timestamp>,
-    idempotency: Option<Idempotency>,
+    pub(super) message: Option<Message>,
+    pub(super) cursor: Cursor,
+    pub(super) expanded_at: Timestamp,
+    pub(super) ended_at: Option<Timestamp>,
+    pub(super) idempotency: Option<Idempotency>,
 }
 
 pub(super) struct Row {
-    origin: Origin,
+    pub(super) origin: Origin,
     /// When it can be claimed: due, or the end of its lease.
-    at: Timestamp,
+    pub(super) at: Timestamp,
     pub(super) leased: bool,
-    fence: u64,
-    attempt: u32,
+    pub(super) fence: u64,
+    pub(super) attempt: u32,
 }
 
 /// What is left for one origin.
@@ -57,19 +58,19 @@ pub(super) struct Row {
 pub(super) struct Queue {
     /// By when they can be claimed; then the older broadcast first.
     pub(super) rows: BTreeSet<(Timestamp, Seq, EndpointKey)>,
-    pause: Option<Pause>,
+    pub(super) pause: Option<Pause>,
     /// The fence of the last claim that took from it: who waited longest is served first.
-    served: u64,
+    pub(super) served: u64,
 }
 
 impl Queue {
-    fn paused_until(&self) -> Timestamp {
+    pub(super) fn paused_until(&self) -> Timestamp {
         self.pause
             .as_ref()
             .map_or(Timestamp::MIN, |pause| pause.until)
     }
 
-    fn head(&self) -> Option<Timestamp> {
+    pub(super) fn head(&self) -> Option<Timestamp> {
         self.rows.first().map(|(at, ..)| *at)
     }
 }
@@ -297,7 +298,7 @@ impl Ledger {
     }
 
     /// Deletes a row and counts it.
-    fn finish(&mut self, seq: Seq, key: EndpointKey, outcome: FinalOutcome) {
+    pub(super) fn finish(&mut self, seq: Seq, key: EndpointKey, outcome: FinalOutcome) {
         let Some(row) = self.rows.remove(&(seq, key)) else {
             return;
         };
@@ -333,7 +334,7 @@ impl Ledger {
         keys.len()
     }
 
-    fn close_if_over(&mut self, seq: Seq, now: Timestamp) {
+    pub(super) fn close_if_over(&mut self, seq: Seq, now: Timestamp) {
         if let Some(broadcast) = self.broadcasts.get_mut(&seq)
             && broadcast.ended_at.is_none()
             && broadcast.progress.is_over()
