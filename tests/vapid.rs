@@ -1,6 +1,5 @@
 //! VAPID against the vectors: RFC 8292's own example, RFC 6979 tokens, and everything a push service
 //! must refuse.
-
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::time::Duration;

@@ -115,7 +115,7 @@ fn mail_host(address: &str) -> Option<&str> {
 fn https_host<'a>(url: &'a str, rest: &'a str) -> Option<&'a str> {
     // Not part of any URI (RFC 3986 section 2), whatever a parser puts up with.
     let odd = |byte: u8| !byte.is_ascii_graphic() || b"<>\"\\^`{|}".contains(&byte);
-    if url.bytes().any(odd) || url.contains('@') {
+    if url.bytes().any(odd) {
         return None;
     }
     let uri = Uri::from_str(url).ok()?;
@@ -188,6 +188,7 @@ mod tests {
             "mailto:a%40b@xn--bcher-kva.example",
             "https://example.com/contact",
             "https://example.com",
+            "https://social.example/@push",
             "https://example.com:8443/contact?to=push#form",
         ] {
             assert_eq!(Contact::parse(text).unwrap().as_str(), text);
@@ -265,6 +266,8 @@ mod tests {
             "https://",
             "https:///contact",
             "https://user@example.com/",
+            "https://example.com@example.com/",
+            "https://example.com:443@example.com/",
             "https://example.com\\@evil.example/",
             "https://example.com:0/",
             "https://example.com:/",

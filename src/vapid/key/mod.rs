@@ -60,8 +60,8 @@ impl VapidKey {
     /// - the 32 octets of the private key, as they are or in base64;
     /// - JSON: a JWK, or `{"publicKey","privateKey"}` in base64 as the npm package `web-push` prints it.
     ///
-    /// base64 may use either alphabet, padded or not; blanks around the text are ignored. A key shorter
-    /// than 32 octets has lost leading zeros and gets them back (24 octets at least).
+    /// base64 may use either alphabet, padded or not; blanks around the text are ignored. A key of 31
+    /// octets has lost a leading zero and gets it back.
     ///
     /// # Errors
     ///
@@ -74,10 +74,10 @@ impl VapidKey {
         if key.len() > Self::MAX_TEXT {
             return Err(VapidErrorKind::InvalidPrivateKey.into());
         }
-        let key = key.strip_prefix(b"\xef\xbb\xbf").unwrap_or(key);
-        match std::str::from_utf8(key) {
+        let text = key.strip_prefix(BYTE_ORDER_MARK).unwrap_or(key);
+        match std::str::from_utf8(text) {
+            // DER never is, for the version numbers in it, and 32 random octets hardly ever are.
             Ok(text) if text.bytes().all(is_text) => Self::parse_text(text.trim_ascii()),
-            // No DER holding this curve's identifier is ASCII, and 32 random octets hardly ever are.
             _ if key.len() == Self::SECRET_LEN => Self::from_secret_bytes(key),
             _ => Self::from_der(key),
         }
@@ -102,7 +102,7 @@ impl VapidKey {
             return Self::from_pem(text);
         }
         let bytes = base64_lines(text).ok_or(VapidErrorKind::InvalidPrivateKey)?;
-        // The shortest DER of such a key has 51 octets.
+        // The shortest DER has 39 octets.
         if bytes.len() <= Self::SECRET_LEN + 1 {
             Self::from_secret_bytes(&bytes)
         } else {
@@ -155,6 +155,8 @@ impl fmt::Debug for VapidKey {
         write!(f, "VapidKey({})", self.id)
     }
 }
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 const fn is_text(byte: u8) -> bool {
     byte.is_ascii_graphic() || byte.is_ascii_whitespace()

@@ -10,10 +10,11 @@ impl VapidKey {
     /// Octets of a private key.
     pub const SECRET_LEN: usize = 32;
 
-    /// Takes the private key in as a big-endian number of 24 to 32 octets.
+    /// Takes the private key in as a big-endian number of 32 octets.
     ///
-    /// Fewer than 32 means that leading zeros were dropped: they are put back in front, never at the end.
-    /// One zero too many, as signed big integers print it, is fine.
+    /// One octet less means that a leading zero was dropped, as one key in 256 has one: it is put back in
+    /// front, never at the end. Anything shorter is more likely cut off. One zero too many in front, as
+    /// signed big integers print it, is fine.
     ///
     /// # Errors
     ///
@@ -22,8 +23,10 @@ impl VapidKey {
     pub fn from_secret_bytes(bytes: &[u8]) -> Result<Self, VapidError> {
         let number = match bytes {
             [0, number @ ..] if number.len() == Self::SECRET_LEN => number,
-            number => number,
+            number if number.len() + 1 >= Self::SECRET_LEN => number,
+            _ => return Err(VapidErrorKind::InvalidPrivateKey.into()),
         };
+        // Refuses more than 32 octets, and puts the zero in front of fewer.
         let secret = p256::SecretKey::from_slice(number)
             .map_err(|source| VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source))?;
         Self::from_secret(secret)

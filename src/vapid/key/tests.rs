@@ -257,7 +257,8 @@ fn damaged_text_is_refused() {
         PUBLIC,
         SPKI,
         PARAMETERS,
-        &SECRET[..31],
+        &SECRET[..40],
+        &SECRET[..42],
         &SEC1.replace("-----END EC", "-----END"),
         &SEC1.replace("MHcC", "MH!C"),
         &SEC1[..SEC1.len() - 20],
@@ -283,6 +284,9 @@ fn zero_and_numbers_from_the_order_up_are_refused() {
         .collect();
     assert!(VapidKey::from_secret_bytes(&order).is_err());
     assert!(VapidKey::from_secret_bytes(&[0; 32]).is_err());
+    assert!(VapidKey::from_secret_bytes(&[0; 33]).is_err());
+    assert!(VapidKey::from_secret_bytes(&[1; 33]).is_err());
+    assert!(VapidKey::from_secret_bytes(&[]).is_err());
     assert!(VapidKey::from_secret_bytes(&[0xff; 32]).is_err());
     order[31] -= 1;
     assert!(VapidKey::from_secret_bytes(&order).is_ok());

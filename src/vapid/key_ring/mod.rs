@@ -193,10 +193,10 @@ impl KeyRing {
     /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
     pub async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
         let row = stored(&self.keks, key, false, now)?;
-        self.adopted
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(key.id());
+        if !self.is_adopted(&key.id()) {
+            let mut adopted = self.adopted.write().unwrap_or_else(PoisonError::into_inner);
+            adopted.push(key.id());
+        }
         self.store.insert(&row).await.map_err(failed)?;
         self.refresh().await
     }
