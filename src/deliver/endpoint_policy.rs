@@ -20,7 +20,8 @@ use crate::subscription::Endpoint;
 /// Whatever the policy: a host of whole, non-empty labels, no numeric last label, no single label, no
 /// `localhost`, `local`, `internal` or `invalid` at its end, no literal address, `https`, port 443; and
 /// only public addresses behind it. An own list may name other ports, and
-/// [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
+/// [`insecure_allow_local`](Self::insecure_allow_local) and
+/// [`insecure_only_local`](Self::insecure_only_local) alone admit loopback.
 ///
 /// # Examples
 ///
@@ -42,6 +43,7 @@ pub struct EndpointPolicy(Rule);
 enum Rule {
     Public,
     Local,
+    OnlyLocal,
     Hosts(Arc<[Pattern]>),
 }
 
@@ -98,10 +100,22 @@ impl EndpointPolicy {
         Self(Rule::Local)
     }
 
+    /// Loopback by `http` or `https` on any port, and nothing else.
+    ///
+    /// For a sender without a contact: it can be tried out on its own machine.
+    ///
+    /// # Security
+    ///
+    /// As [`insecure_allow_local`](Self::insecure_allow_local).
+    #[must_use]
+    pub const fn insecure_only_local() -> Self {
+        Self(Rule::OnlyLocal)
+    }
+
     /// Whether loopback and plain `http` are admitted.
     #[must_use]
     pub const fn allows_local(&self) -> bool {
-        matches!(self.0, Rule::Local)
+        matches!(self.0, Rule::Local | Rule::OnlyLocal)
     }
 
     /// Whether an endpoint may be sent to, as far as its URL tells.
@@ -124,6 +138,7 @@ impl EndpointPolicy {
         match &self.0 {
             Rule::Public | Rule::Local if port == HTTPS => Ok(()),
             Rule::Public | Rule::Local => Err(PolicyErrorKind::Port.into()),
+            Rule::OnlyLocal => Err(PolicyErrorKind::NotListed.into()),
             Rule::Hosts(patterns) => {
                 let named = patterns.iter().filter(|pattern| pattern.names(host));
                 let mut ports = named.map(Pattern::port).peekable();
@@ -145,7 +160,8 @@ impl EndpointPolicy {
     /// [`PrivateAddress`](PolicyErrorKind::PrivateAddress) for whatever is not globally reachable
     /// unicast, also when it is embedded in an IPv6 address.
     pub fn check_addr(&self, addr: IpAddr) -> Result<(), PolicyError> {
-        if is_public(addr) || (self.allows_local() && is_loopback(addr)) {
+        let public = is_public(addr) && !matches!(self.0, Rule::OnlyLocal);
+        if public || (self.allows_local() && is_loopback(addr)) {
             Ok(())
         } else {
             Err(PolicyErrorKind::PrivateAddress.into())

@@ -283,3 +283,24 @@ fn every_refusal_has_the_same_http_code() {
         "invalid_endpoint_policy"
     );
 }
+
+#[test]
+fn only_local_admits_nothing_that_leaves_the_machine() {
+    let policy = EndpointPolicy::insecure_only_local();
+    assert!(policy.allows_local());
+    assert_eq!(check(&policy, "http://127.0.0.1:8090/notify/x"), Ok(()));
+    assert_eq!(policy.check_addr("::1".parse().unwrap()).ok(), Some(()));
+    for url in [
+        "https://fcm.googleapis.com/fcm/send/x",
+        "https://push.example.com/x",
+    ] {
+        assert_eq!(
+            check(&policy, url),
+            Err(PolicyErrorKind::NotListed),
+            "{url}"
+        );
+    }
+    // A name of this machine that is answered with another's address.
+    assert!(policy.check_addr("142.250.1.1".parse().unwrap()).is_err());
+    assert!(policy.check_addr("192.168.0.1".parse().unwrap()).is_err());
+}
