@@ -12,6 +12,10 @@ pub mod encryption;
 pub mod error;
 pub mod message;
 pub mod p256;
+#[cfg(feature = "vapid")]
+pub mod push_request;
+#[cfg(feature = "vapid")]
+pub mod push_service;
 #[cfg(feature = "_engine")]
 pub mod schedule;
 pub mod secret;

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::Uri;
 use http::uri::Scheme;
 
 use super::address::{is_loopback, is_public};
-use super::push_service::{PushService, is_below, is_dead_host};
 use crate::error::error_struct;
+use crate::push_service::{PushService, is_below, is_dead_host};
 use crate::subscription::Endpoint;
 
 /// Which endpoints may be sent to. Cheap to clone.
@@ -124,14 +125,17 @@ impl EndpointPolicy {
     ///
     /// The kind says which rule refused it; its HTTP code is always `endpoint_not_allowed`.
     pub fn check(&self, endpoint: &Endpoint) -> Result<(), PolicyError> {
-        let uri = endpoint.uri();
-        let https = uri.scheme() == Some(&Scheme::HTTPS);
-        let host = endpoint.host();
+        self.check_uri(endpoint.uri())
+    }
+
+    /// The same for what is about to be dialled, whoever built the request.
+    pub(super) fn check_uri(&self, uri: &Uri) -> Result<(), PolicyError> {
+        let host = uri.host().unwrap_or_default();
         if self.allows_local() && is_local_host(host) {
             return Ok(());
         }
         check_host(host)?;
-        if !https {
+        if uri.scheme() != Some(&Scheme::HTTPS) {
             return Err(PolicyErrorKind::InsecureScheme.into());
         }
         let port = uri.port_u16().unwrap_or(HTTPS);

@@ -6,15 +6,16 @@
 mod address;
 mod classify;
 mod endpoint_policy;
+mod error;
 mod origin_gate;
 mod outcome;
-mod push_service;
 mod retry;
 mod retry_after;
 
+pub use crate::push_service::{PauseScope, PushService};
 pub use classify::{BODY_LIMIT, Verdict, classify};
 pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
+pub use error::{Accepted, DeliveryError};
 pub use origin_gate::{Closed, OriginGate, OriginGates, PauseReason, Permit};
 pub use outcome::Outcome;
-pub use push_service::{PauseScope, PushService};
 pub use retry::{Jitter, RetryPolicy};

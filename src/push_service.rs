@@ -1,4 +1,4 @@
-//! The push services of the browsers, and their quirks.
+//! The push services of the browsers, and their quirks: pure, below both the request and its delivery.
 
 use std::fmt;
 use std::time::Duration;

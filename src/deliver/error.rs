@@ -1,0 +1,378 @@
+//! What came of an attempt: [`Accepted`] or [`DeliveryError`].
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
+
+use super::classify::printable;
+use super::endpoint_policy::PolicyError;
+use super::{Closed, Outcome, PushService, Verdict};
+use crate::error::BoxError;
+use crate::message::Ttl;
+
+/// The push service took the message: it is stored or being delivered, never "shown".
+///
+/// # Security
+///
+/// The location is a capability as the endpoint is (RFC 8030 section 8.3): `Debug` leaves it out.
+#[derive(Clone)]
+pub struct Accepted {
+    push_service: PushService,
+    status: StatusCode,
+    location: Option<Box<str>>,
+    ttl: Option<Ttl>,
+    diagnostics: Diagnostics,
+}
+
+impl Accepted {
+    pub(super) fn new(push_service: PushService, status: StatusCode, headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name)?.to_str().ok();
+        Self {
+            push_service,
+            status,
+            location: text(LOCATION.as_str()).map(Into::into),
+            ttl: text("ttl").and_then(|ttl| ttl.trim().parse().ok()),
+            diagnostics: Diagnostics::of(headers),
+        }
+    }
+
+    /// Who took it.
+    #[must_use]
+    pub const fn push_service(&self) -> PushService {
+        self.push_service
+    }
+
+    /// The status: 201 by RFC 8030 section 5; any 2xx counts, gateways answer 200.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The message resource (RFC 8030 section 5), as it was answered; Mozilla cancels the message on a
+    /// `DELETE` of it.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
+
+    /// How long the push service keeps the message, where it says so (RFC 8030 section 5.2).
+    #[must_use]
+    pub const fn ttl(&self) -> Option<Ttl> {
+        self.ttl
+    }
+
+    /// The push service's own names for this exchange, for its support: header name and value.
+    pub fn diagnostics(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.diagnostics.iter()
+    }
+}
+
+impl fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accepted")
+            .field("push_service", &self.push_service)
+            .field("status", &self.status)
+            .field("location", &self.location.is_some())
+            .field("ttl", &self.ttl)
+            .field("diagnostics", &self.diagnostics)
+            .finish()
+    }
+}
+
+/// A message was not accepted: [`outcome`](Self::outcome) says what to do next.
+///
+/// Neither `Display` nor `Debug` shows the endpoint.
+pub struct DeliveryError(Box<Inner>);
+
+struct Inner {
+    outcome: Outcome,
+    push_service: Option<PushService>,
+    status: Option<StatusCode>,
+    reason: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+    closed: Option<Closed>,
+    diagnostics: Diagnostics,
+    source: Option<BoxError>,
+}
+
+impl DeliveryError {
+    pub(super) fn new(outcome: Outcome, push_service: impl Into<Option<PushService>>) -> Self {
+        Self(Box::new(Inner {
+            outcome,
+            push_service: push_service.into(),
+            status: None,
+            reason: None,
+            retry_after: None,
+            closed: None,
+            diagnostics: Diagnostics::default(),
+            source: None,
+        }))
+    }
+
+    /// An answer that is not an acceptance.
+    pub(super) fn answered(
+        push_service: PushService,
+        status: StatusCode,
+        headers: &HeaderMap,
+        verdict: Verdict,
+    ) -> Self {
+        let mut error = Self::new(verdict.outcome, push_service);
+        error.0.status = Some(status);
+        error.0.reason = verdict.reason;
+        error.0.retry_after = verdict.retry_after;
+        error.0.diagnostics = Diagnostics::of(headers);
+        error
+    }
+
+    /// The client failed: a policy's refusal somewhere in the causes is one, anything else may pass.
+    pub(super) fn client(push_service: Option<PushService>, source: BoxError) -> Self {
+        let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
+        let mut error = match refusal {
+            Some(_) => Self::new(Outcome::Refused, push_service),
+            None => Self::new(Outcome::Transient, push_service),
+        };
+        error.0.reason = refusal.map(|kind| kind.code().into());
+        error.0.source = Some(source);
+        error
+    }
+
+    pub(super) fn refused(push_service: PushService, source: PolicyError) -> Self {
+        Self::client(Some(push_service), source.into())
+    }
+
+    /// The gate is closed: nothing was sent.
+    pub(super) fn closed_gate(push_service: PushService, closed: Closed, wait: Duration) -> Self {
+        let mut error = Self::new(Outcome::RateLimited, push_service);
+        error.0.reason = Some(closed.reason.as_str().into());
+        error.0.retry_after = Some(wait);
+        error.0.closed = Some(closed);
+        error
+    }
+
+    pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(super) fn with_reason(mut self, reason: &'static str) -> Self {
+        self.0.reason = Some(reason.into());
+        self
+    }
+
+    /// What to do next; never [`Outcome::Accepted`].
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// The status of the answer; `None` when there was none, or nothing was sent.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status
+    }
+
+    /// How long to wait at least, from `Retry-After` or what WNS has for it, clamped to a day (an hour
+    /// for a host that is no known push service); or until the gate opens.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Whose answer it was; `None` when the client failed before it was given anything to send.
+    #[must_use]
+    pub fn push_service(&self) -> Option<PushService> {
+        self.0.push_service
+    }
+
+    /// The short word behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno,
+    /// Apple's reason, a header of WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal;
+    /// `timeout`; the name of a [`PauseReason`](super::PauseReason) for a closed gate.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// Why the origin's gate was closed; then nothing was sent, and the attempt need not count.
+    #[must_use]
+    pub fn closed(&self) -> Option<Closed> {
+        self.0.closed
+    }
+
+    /// The push service's own names for this exchange, for its support: header name and value, never
+    /// the endpoint.
+    pub fn diagnostics(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.diagnostics.iter()
+    }
+}
+
+impl fmt::Debug for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        let mut debug = f.debug_struct("DeliveryError");
+        debug.field("outcome", &inner.outcome);
+        if let Some(push_service) = inner.push_service {
+            debug.field("push_service", &push_service);
+        }
+        if let Some(status) = inner.status {
+            debug.field("status", &status.as_u16());
+        }
+        if let Some(reason) = &inner.reason {
+            debug.field("reason", reason);
+        }
+        if let Some(retry_after) = inner.retry_after {
+            debug.field("retry_after", &retry_after);
+        }
+        if let Some(closed) = inner.closed {
+            debug.field("closed", &closed);
+        }
+        if !inner.diagnostics.0.is_empty() {
+            debug.field("diagnostics", &inner.diagnostics);
+        }
+        if let Some(source) = &inner.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.closed.is_some() {
+            return f.write_str("requests to the push service are paused");
+        }
+        f.write_str(match self.0.outcome {
+            Outcome::Accepted => "the push service accepted the message",
+            Outcome::Gone => "the subscription no longer exists",
+            Outcome::KeyMismatch => "the subscription was made with another VAPID key",
+            Outcome::SenderFault => "the push service does not take our VAPID token",
+            Outcome::TooLarge => "the message is larger than the push service takes",
+            Outcome::BadRequest => "the push service will never take this request",
+            Outcome::RateLimited => "the push service wants fewer requests",
+            Outcome::Transient => "the push service could not be reached or failed",
+            Outcome::Refused => "the endpoint policy forbids sending there",
+        })
+    }
+}
+
+impl StdError for DeliveryError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.0.source.as_deref()?;
+        Some(source)
+    }
+}
+
+/// Header names and values that identify an exchange without the endpoint.
+#[derive(Clone, Default)]
+struct Diagnostics(Vec<(&'static str, Cow<'static, str>)>);
+
+impl Diagnostics {
+    const HEADERS: [&'static str; 3] = ["apns-id", "x-wns-msg-id", "ms-cv"];
+
+    fn of(headers: &HeaderMap) -> Self {
+        let value = |name| Some((name, printable(headers.get(name)?.as_bytes())?));
+        Self(Self::HEADERS.into_iter().filter_map(value).collect())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_ref()))
+    }
+}
+
+impl fmt::Debug for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// The first `T` among an error and its causes.
+pub(super) fn find_source<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An `io::Error` names the cause of what it wraps, not what it wraps.
+        next = match error.downcast_ref::<std::io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::PolicyErrorKind;
+
+    #[test]
+    fn debug_shows_neither_location_nor_other_headers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            LOCATION,
+            "https://push.example.com/m/secret".parse().unwrap(),
+        );
+        headers.insert("apns-id", "6F9C".parse().unwrap());
+        headers.insert("ttl", "60".parse().unwrap());
+        let accepted = Accepted::new(PushService::Apple, StatusCode::CREATED, &headers);
+        assert_eq!(
+            accepted.location(),
+            Some("https://push.example.com/m/secret")
+        );
+        assert_eq!(accepted.ttl(), Some(Ttl::from_secs(60)));
+        assert_eq!(
+            accepted.diagnostics().collect::<Vec<_>>(),
+            [("apns-id", "6F9C")]
+        );
+        let debug = format!("{accepted:?}");
+        assert!(
+            !debug.contains("secret") && debug.contains("6F9C"),
+            "{debug}"
+        );
+    }
+
+    #[test]
+    fn a_ttl_that_is_no_number_is_not_there() {
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("ttl"),
+            "soon".parse().unwrap(),
+        )]);
+        let accepted = Accepted::new(PushService::Other, StatusCode::OK, &headers);
+        assert_eq!(accepted.ttl(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_found_however_deep_it_lies() {
+        #[derive(Debug)]
+        struct Outer(BoxError);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("outer")
+            }
+        }
+        impl StdError for Outer {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(self.0.as_ref())
+            }
+        }
+        let refusal = PolicyError::from(PolicyErrorKind::PrivateAddress);
+        let io = std::io::Error::other(Outer(refusal.into()));
+        let error = DeliveryError::client(None, Outer(io.into()).into());
+        assert_eq!(error.outcome(), Outcome::Refused);
+        assert_eq!(error.reason(), Some("endpoint_not_allowed"));
+        let other = DeliveryError::client(None, Outer(std::io::Error::other("x").into()).into());
+        assert_eq!(other.outcome(), Outcome::Transient);
+        assert_eq!(other.source().unwrap().to_string(), "outer");
+    }
+
+    #[test]
+    fn an_error_is_one_word_wide() {
+        assert_eq!(size_of::<DeliveryError>(), size_of::<usize>());
+    }
+}
