@@ -150,7 +150,7 @@ impl Push {
         // RFC 8292 section 3: also without a payload.
         headers.insert(AUTHORIZATION, authorization);
         let ttl = push_service.wire_ttl(self.ttl());
-        headers.insert(TTL, HeaderValue::from(ttl.as_secs()));
+        headers.insert(&TTL, HeaderValue::from(ttl.as_secs()));
         let len = body.as_ref().map_or(0, Bytes::len);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
         if body.is_some() {
@@ -163,7 +163,7 @@ impl Push {
         // RFC 8030 section 5.3: nothing said means normal.
         let urgency = self.message.urgency();
         if urgency != Urgency::Normal {
-            headers.insert(URGENCY, HeaderValue::from_static(urgency.as_str()));
+            headers.insert(&URGENCY, HeaderValue::from_static(urgency.as_str()));
         }
         // A topic is base64url, always a valid value.
         if let Some(Ok(topic)) = self
@@ -171,10 +171,10 @@ impl Push {
             .topic()
             .map(|topic| HeaderValue::from_str(topic.as_str()))
         {
-            headers.insert(TOPIC, topic);
+            headers.insert(&TOPIC, topic);
         }
         if push_service.wants_no_cache(ttl) {
-            headers.insert(WNS_CACHE_POLICY, HeaderValue::from_static("no-cache"));
+            headers.insert(&WNS_CACHE_POLICY, HeaderValue::from_static("no-cache"));
         }
 
         let mut request = Request::new(PushBody(body));

@@ -5,17 +5,36 @@
 
 mod address;
 mod classify;
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "client")]
+mod connector;
+#[cfg(feature = "client")]
+mod dialled;
 mod endpoint_policy;
 mod error;
+mod future;
 mod origin_gate;
 mod outcome;
+#[cfg(feature = "client")]
+mod resolver;
 mod retry;
 mod retry_after;
+mod service;
 
 pub use crate::push_service::{PauseScope, PushService};
 pub use classify::{BODY_LIMIT, Verdict, classify};
+#[cfg(feature = "client")]
+pub use client::{
+    HttpBody, HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind, HttpError,
+    HttpFuture,
+};
 pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
+pub use future::DeliverFuture;
 pub use origin_gate::{Closed, OriginGate, OriginGates, PauseReason, Permit};
 pub use outcome::Outcome;
+#[cfg(feature = "client")]
+pub use resolver::{Resolver, SystemResolver};
 pub use retry::{Jitter, RetryPolicy};
+pub use service::Deliver;

@@ -1,0 +1,135 @@
+//! A real server on a loopback port: TLS, HTTP/2 or HTTP/1.1, and a handler that the test writes.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Handler = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
+
+/// Ends with the value: its tasks stop, its connections close.
+#[derive(Debug)]
+pub(crate) struct PushServer {
+    pub(crate) addr: SocketAddr,
+    /// The certificate, for `extra_root_ca_pem`.
+    pub(crate) ca_pem: String,
+    connections: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+/// What the server offers by ALPN; `None` for plain http.
+pub(crate) type Alpn = Option<&'static [&'static [u8]]>;
+
+pub(crate) const BOTH: Alpn = Some(&[b"h2", b"http/1.1"]);
+pub(crate) const HTTP1: Alpn = Some(&[b"http/1.1"]);
+pub(crate) const NO_ALPN: Alpn = Some(&[]);
+pub(crate) const PLAIN: Alpn = None;
+
+impl PushServer {
+    pub(crate) async fn start<F>(alpn: Alpn, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
+    {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let names = [
+            "localhost",
+            "push.localhost",
+            "127.0.0.1",
+            "push.example.com",
+        ];
+        let certified = rcgen::generate_simple_self_signed(names.map(String::from)).unwrap();
+        let tls = alpn.map(|alpn| acceptor(alpn, &certified));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let handler: Handler = Arc::new(handler);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, tls, handler, Arc::clone(&connections)));
+        Self {
+            addr,
+            ca_pem: certified.cert.pem(),
+            connections,
+            _tasks: tasks,
+        }
+    }
+
+    /// TCP connections accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
+    }
+}
+
+fn acceptor(alpn: &[&[u8]], certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    handler: Handler,
+    connections: Arc<AtomicUsize>,
+) {
+    let mut tasks = JoinSet::new();
+    while let Ok((tcp, _)) = listener.accept().await {
+        connections.fetch_add(1, Ordering::SeqCst);
+        let (tls, handler) = (tls.clone(), Arc::clone(&handler));
+        tasks.spawn(async move {
+            let serve = service_fn(|request| {
+                let answer = handler(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let builder = auto::Builder::new(TokioExecutor::new());
+            // A client may go away at any time.
+            let _gone = match tls {
+                None => builder.serve_connection(TokioIo::new(tcp), serve).await,
+                Some(tls) => match tls.accept(tcp).await {
+                    Ok(stream) => builder.serve_connection(TokioIo::new(stream), serve).await,
+                    Err(_) => return,
+                },
+            };
+        });
+    }
+}
+
+/// An answer with a short body.
+pub(crate) fn answer(status: u16, headers: &[(&'static str, &str)], body: &'static str) -> Answer {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    let body = Full::new(Bytes::from_static(body.as_bytes()));
+    response
+        .body(body.map_err(|never| match never {}).boxed())
+        .unwrap()
+}
