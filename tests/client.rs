@@ -1,4 +1,5 @@
 //! `Deliver` and the default client against real servers on loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 #[path = "support/push_server.rs"]
 mod push_server;

@@ -1,4 +1,5 @@
 //! `Deliver` over a client that the test plays, polled by hand, time paused.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -16,13 +17,14 @@ use tower::{Service as _, ServiceExt as _};
 use tower_test::mock::{self, Mock};
 use tower_web_push::clock::{Clock, SystemClock, Timestamp};
 use tower_web_push::deliver::{
-    Accepted, Deliver, DeliveryError, EndpointPolicy, OriginGates, Outcome, PauseReason,
-    PolicyError, PushService,
+    Accepted, Deliver, DeliveryError, EndpointPolicy, OriginGates, Outcome, PolicyError,
+    PushService,
 };
 use tower_web_push::error::BoxError;
 use tower_web_push::message::Message;
 use tower_web_push::p256::UaSecretKey;
 use tower_web_push::push_request::{Push, PushBody};
+use tower_web_push::store::PauseReason;
 use tower_web_push::subscription::{AuthSecret, Origin, Subscription};
 use tower_web_push::vapid::{Contact, VapidKey};
 

@@ -66,7 +66,6 @@ struct Clients {
 
 impl HttpClient {
     /// A client for the push services of the browsers, before it is built.
-    #[must_use]
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder {
             policy: EndpointPolicy::default(),

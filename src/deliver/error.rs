@@ -190,7 +190,7 @@ impl DeliveryError {
 
     /// The short word behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno,
     /// Apple's reason, a header of WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal;
-    /// `timeout`; the name of a [`PauseReason`](super::PauseReason) for a closed gate.
+    /// `timeout`; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()

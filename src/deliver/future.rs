@@ -15,11 +15,10 @@ use tower_service::Service;
 
 use super::classify::{BODY_LIMIT, classify};
 use super::service::Settings;
-use super::{
-    Accepted, DeliveryError, OriginGate, Outcome, PauseReason, PauseScope, Permit, PushService,
-};
+use super::{Accepted, DeliveryError, OriginGate, Outcome, PauseScope, Permit, PushService};
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
+use crate::store::PauseReason;
 
 pin_project! {
     /// The future of [`Deliver`](super::Deliver).

@@ -32,7 +32,7 @@ pub use client::{
 pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
-pub use origin_gate::{Closed, OriginGate, OriginGates, PauseReason, Permit};
+pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
 pub use outcome::Outcome;
 #[cfg(feature = "client")]
 pub use resolver::{Resolver, SystemResolver};

@@ -8,6 +8,7 @@ use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Timestamp;
+use crate::store::PauseReason;
 use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
@@ -20,7 +21,8 @@ use crate::subscription::Origin;
 ///
 /// ```
 /// use tower_web_push::clock::Timestamp;
-/// use tower_web_push::deliver::{OriginGates, PauseReason};
+/// use tower_web_push::deliver::OriginGates;
+/// use tower_web_push::store::PauseReason;
 /// use tower_web_push::subscription::Origin;
 ///
 /// let gates = OriginGates::new();
@@ -260,45 +262,6 @@ impl Closed {
     #[must_use]
     pub const fn new(until: Timestamp, reason: PauseReason) -> Self {
         Self { until, reason }
-    }
-}
-
-/// Why a gate is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum PauseReason {
-    /// The push service asked for it.
-    RateLimited,
-    /// It refuses our tokens: key, clock or contact is wrong.
-    SenderFault,
-    /// It does not answer.
-    Unreachable,
-}
-
-impl PauseReason {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::RateLimited, Self::SenderFault, Self::Unreachable];
-
-    /// The stable name, in snake case: what ledgers store and `/stats` shows.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limited",
-            Self::SenderFault => "sender_fault",
-            Self::Unreachable => "unreachable",
-        }
-    }
-
-    /// The reason of a stored name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
-    }
-}
-
-impl fmt::Display for PauseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

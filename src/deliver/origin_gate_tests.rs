@@ -122,11 +122,3 @@ fn gates_all_in_use_are_kept_beyond_the_bound_and_go_afterwards() {
     }
     assert!(gates.lock().len() <= OriginGates::CAPACITY);
 }
-
-#[test]
-fn reasons_round_trip_through_their_names() {
-    for reason in PauseReason::ALL {
-        assert_eq!(PauseReason::from_name(reason.as_str()), Some(reason));
-    }
-    assert_eq!(PauseReason::from_name(""), None);
-}

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::StoreError;
 use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
-use crate::deliver::PushService;
+use crate::push_service::PushService;
 use crate::subscription::{EndpointKey, Subscription, SubscriptionId};
 use crate::vapid::KeyId;
 
