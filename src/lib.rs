@@ -1,5 +1,108 @@
-//! Web Push for Tower applications.
+//! Web Push for applications built on Tower: encryption (RFC 8291), VAPID (RFC 8292), subscriptions behind a
+//! store trait, the HTTP API as a `Service` and a `Layer`, and delivery that survives restarts.
+//!
+//! ```
+//! use tower_web_push::{Audience, Notification, WebPush};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The contact goes into every token, so that a push service can reach somebody.
+//! let push = WebPush::builder("mailto:ops@example.com").build().await?;
+//!
+//! // One future drives everything: deliveries, retries, purging.
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
+//!
+//! // Send in one line, from any handler.
+//! let hello = Notification::new("Shipped").url("https://shop.example/orders/7");
+//! let queued = push.enqueue(Audience::user("alice"), hello).await?;
+//! assert_eq!(queued.recipients, 0); // alice has not subscribed yet
+//!
+//! drop(stop);
+//! running.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! Data flows one way, and each room knows only those above it:
+//!
+//! | room | what it does | I/O |
+//! |---|---|---|
+//! | [`subscription`], [`message`] | the values, parsed once | none |
+//! | [`p256`], [`ece`], [`encryption`] | RFC 8188 and RFC 8291 | none |
+//! | [`vapid`] | keys, contacts, tokens, the key ring | none, but for the key ring's store |
+//! | [`push_request`] | a push as an `http::Request` | none |
+//! | [`deliver`] | [`Deliver`](deliver::Deliver): a `Service<Push>` over any HTTP client; policy, gates, outcomes | the client's |
+//! | [`store`] | four contracts, and back ends | the back end's |
+//! | [`broadcast`], [`schedule`] | audiences, reports, daily times | none |
+//! | `api` | the HTTP API as a service and a layer | none of its own |
+//! | [`WebPush`] | ties them together | |
+//!
+//! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
+//! `http::Request` → endpoint policy → origin gate → HTTP client → [`Outcome`](deliver::Outcome) → settled: done,
+//! retired, tried again at a moment, or given up.
+//!
+//! # Only the encryption
+//!
+//! Without any feature the crate is values and encryption in pure Rust:
+//!
+//! ```
+//! use tower_web_push::message::Padding;
+//! use tower_web_push::subscription::Subscription;
+//! use tower_web_push::{encryption, p256};
+//!
+//! let subscription = Subscription::from_json(br#"{
+//!     "endpoint": "https://updates.push.services.mozilla.com/wpush/v2/gAAAAABk",
+//!     "keys": {
+//!         "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+//!         "auth": "BTBZMqHH6r4Tts7J_aSIgg"
+//!     }
+//! }"#)?;
+//! let body = encryption::encrypt(p256::fastest(), &subscription, b"hello", Padding::None)?;
+//! assert_eq!(body.len(), 5 + encryption::OVERHEAD);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Layers
+//!
+//! From the outside in: limits on calls, then [`Deliver`](deliver::Deliver), then whatever belongs to one attempt,
+//! then the HTTP client. A retry must go around `Deliver`: every attempt signs and encrypts anew, with a fresh salt
+//! and key. A retry can duplicate what was already delivered: Web Push has no idempotency. A
+//! [`Topic`](message::Topic) and a notification's tag hide the double.
+//!
+//! # Features
+//!
+//! A feature adds; it never changes what something means. The tests compare this table with `cargo tree`.
+//!
+//! | feature | adds | pulls in |
+//! |---|---|---|
+//! | none | values, encryption | RustCrypto (`p256`, `aes-gcm`, `hkdf`, `sha2`), `http`, `bytes`, `serde`: no runtime, no C, no TLS, no version twice |
+//! | `vapid` (default) | keys, tokens, push requests | `jwt-simple`, `http-body`, `lru` |
+//! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `tokio`; C: `aws-lc-rs` |
+//! | `api` (default) | [`WebPush`], the HTTP API | `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
+//! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
+//! | `sqlite` | `SqliteStore` | C: `rusqlite` with SQLite bundled |
+//! | `testing` | a push service and user agents in process, the stores' conformance suite | nothing more |
+//! | `tracing`, `metrics` | log lines, counters | the crate of that name |
+//! | `full` | all of them | |
+//!
+//! # Security
+//!
+//! Endpoints come from outside: [`EndpointPolicy`](deliver::EndpointPolicy) says where messages may go, at registration and
+//! again for every address that is dialled. Secrets are wiped, compared in constant time and never printed; an
+//! endpoint shows as its origin and a short hash. `SECURITY.md` lists what is promised.
+//!
+//! # Minimum supported Rust version
+//!
+//! 1.89. It rises to a release at least six months old, in a minor version, with a line in the changelog.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Without its features the front page still names what they add.
+#![cfg_attr(
+    not(all(feature = "api", feature = "client")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 #[cfg(feature = "_engine")]
 pub mod broadcast;
@@ -11,11 +114,15 @@ mod encoding;
 pub mod encryption;
 pub mod error;
 pub mod message;
+#[cfg(feature = "_engine")]
+mod observe;
 pub mod p256;
 #[cfg(feature = "vapid")]
 pub mod push_request;
 #[cfg(feature = "vapid")]
 pub mod push_service;
+#[cfg(feature = "_engine")]
+mod run;
 #[cfg(feature = "_engine")]
 pub mod schedule;
 pub mod secret;
@@ -24,3 +131,14 @@ pub mod store;
 pub mod subscription;
 #[cfg(feature = "vapid")]
 pub mod vapid;
+#[cfg(feature = "_engine")]
+mod web_push;
+
+#[cfg(feature = "_engine")]
+pub use broadcast::{Audience, Principal};
+pub use message::{Message, Notification};
+#[cfg(feature = "_engine")]
+pub use run::{RunError, RunErrorKind, Tick};
+pub use subscription::Subscription;
+#[cfg(feature = "_engine")]
+pub use web_push::{BuildError, BuildErrorKind, Builder, WebPush};

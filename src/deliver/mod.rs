@@ -20,6 +20,7 @@ mod outcome;
 mod resolver;
 mod retry;
 mod retry_after;
+mod sender;
 mod service;
 
 pub use crate::push_service::{PauseScope, PushService};
@@ -37,4 +38,5 @@ pub use outcome::Outcome;
 #[cfg(feature = "client")]
 pub use resolver::{Resolver, SystemResolver};
 pub use retry::{Jitter, RetryPolicy};
+pub(crate) use sender::Sender;
 pub use service::Deliver;

@@ -1,0 +1,168 @@
+//! Accepting a broadcast: what `enqueue` and `/notify` share.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Audience, BroadcastState, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::error::error_struct;
+use crate::message::{Message, Ttl};
+use crate::store::{
+    CountFilter, Idempotency, Liveness, NewBroadcast, Opened, ScheduleStore, StoreError,
+    SubscriptionStore,
+};
+
+/// How far ahead `sendAt` may be.
+pub(crate) const LATEST_SEND_AT: Duration = Duration::from_secs(30 * 86_400);
+
+/// Even a message that is to be delivered now or never (TTL 0) gets so long to reach the push service.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+
+/// What to broadcast.
+#[derive(Clone, Debug)]
+pub(crate) struct BroadcastRequest {
+    pub(crate) audience: Audience,
+    pub(crate) message: Message,
+    pub(crate) send_at: Option<Timestamp>,
+    pub(crate) idempotency: Option<Idempotency>,
+}
+
+/// What accepting it came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Opening {
+    New(BroadcastStatus),
+    // Only the HTTP API has idempotency keys.
+    #[cfg_attr(
+        not(feature = "api"),
+        expect(dead_code, reason = "read by the HTTP API")
+    )]
+    Repeat(BroadcastStatus),
+    Conflict,
+}
+
+/// Accepts a broadcast: once it returns, the broadcast is as durable as the ledger.
+pub(crate) async fn open(
+    subscriptions: &dyn SubscriptionStore,
+    ledger: &dyn ScheduleStore,
+    request: BroadcastRequest,
+    now: Timestamp,
+) -> Result<Opening, SendError> {
+    let BroadcastRequest {
+        audience,
+        message,
+        send_at,
+        idempotency,
+    } = request;
+    if message.is_too_large() {
+        return Err(SendErrorKind::PayloadTooLarge.into());
+    }
+    let send_at = send_at.filter(|at| *at > now);
+    if send_at.is_some_and(|at| at > now + LATEST_SEND_AT) {
+        return Err(SendErrorKind::SendAtTooFarAhead.into());
+    }
+    let filter = CountFilter::new(audience.clone(), Liveness::Live);
+    let recipients = subscriptions.count(&filter, now).await?;
+    let mut broadcast = NewBroadcast::new(audience, message, now);
+    broadcast.deadline = deadline(send_at.unwrap_or(now), broadcast.message.ttl());
+    broadcast.send_at = send_at;
+    broadcast.recipients = recipients;
+    broadcast.idempotency = idempotency;
+    Ok(match ledger.open(&broadcast, now).await? {
+        Opened::New => {
+            let state = match send_at {
+                Some(_) => BroadcastState::Scheduled,
+                None => BroadcastState::Expanding,
+            };
+            let mut status =
+                BroadcastStatus::new(broadcast.id, state, recipients, now, broadcast.deadline);
+            status.send_at = send_at;
+            Opening::New(status)
+        }
+        Opened::Repeat(status) => Opening::Repeat(status),
+        Opened::Conflict => Opening::Conflict,
+    })
+}
+
+/// When a message that is due at a moment is given up: after its TTL, 28 days at most.
+pub(crate) fn deadline(due_at: Timestamp, ttl: Ttl) -> Timestamp {
+    due_at + ttl.min(Ttl::SAFE_MAX).as_duration().max(SHORTEST_LIFE)
+}
+
+/// The TTL that is left of a message that was due at a moment (design: the header shrinks by the time waited).
+pub(crate) fn remaining_ttl(due_at: Timestamp, ttl: Ttl, now: Timestamp) -> Ttl {
+    Ttl::from_secs(
+        u64::from(ttl.min(Ttl::SAFE_MAX).as_secs()).saturating_sub(now.since(due_at).as_secs()),
+    )
+}
+
+error_struct! {
+    /// Why a message was not accepted for sending.
+    SendError, SendErrorKind
+}
+
+/// What kept a message from being accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SendErrorKind {
+    /// The payload is above [`Message::MAX_PAYLOAD`].
+    PayloadTooLarge,
+    /// `sendAt` is more than 30 days ahead.
+    SendAtTooFarAhead,
+    /// The store did not take it: see the source.
+    Store,
+}
+
+impl SendErrorKind {
+    /// The stable word that HTTP answers carry as `code`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::SendAtTooFarAhead => "send_at_too_far_ahead",
+            Self::Store => "store_unavailable",
+        }
+    }
+}
+
+impl fmt::Display for SendErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PayloadTooLarge => "the payload is larger than 3993 octets",
+            Self::SendAtTooFarAhead => "sendAt is more than 30 days ahead",
+            Self::Store => "the store did not take the message",
+        })
+    }
+}
+
+impl From<StoreError> for SendError {
+    fn from(source: StoreError) -> Self {
+        Self::with_source(SendErrorKind::Store, source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUE: Timestamp = Timestamp::from_secs(1_000);
+
+    #[test]
+    fn the_deadline_is_the_ttl_within_bounds() {
+        assert_eq!(
+            deadline(DUE, Ttl::from_secs(300)),
+            DUE + Duration::from_secs(300)
+        );
+        assert_eq!(deadline(DUE, Ttl::MAX), DUE + Ttl::SAFE_MAX.as_duration());
+        assert_eq!(deadline(DUE, Ttl::ZERO), DUE + SHORTEST_LIFE);
+    }
+
+    #[test]
+    fn the_ttl_shrinks_by_the_time_waited() {
+        let left =
+            |waited| remaining_ttl(DUE, Ttl::from_secs(300), DUE + Duration::from_secs(waited));
+        assert_eq!(left(0), Ttl::from_secs(300));
+        assert_eq!(left(100), Ttl::from_secs(200));
+        assert_eq!(left(400), Ttl::ZERO);
+        assert_eq!(remaining_ttl(DUE, Ttl::MAX, DUE), Ttl::SAFE_MAX);
+    }
+}

@@ -1,0 +1,58 @@
+//! What sending came to.
+
+use super::{BroadcastId, Counts};
+use crate::deliver::DeliveryError;
+use crate::subscription::SubscriptionId;
+
+/// A broadcast that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Queued {
+    /// Its name, for [`WebPush::status`](crate::WebPush::status).
+    pub broadcast: BroadcastId,
+    /// How many subscriptions it is for, as counted now.
+    pub recipients: u64,
+}
+
+impl Queued {
+    pub(crate) const fn new(broadcast: BroadcastId, recipients: u64) -> Self {
+        Self {
+            broadcast,
+            recipients,
+        }
+    }
+}
+
+/// What one attempt for each recipient came to.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// How many came to what; `pending` is always 0.
+    pub counts: Counts,
+    /// Some of the failures, [`Report::MAX_FAILURES`] at most.
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    /// How many failures are kept.
+    pub const MAX_FAILURES: usize = 32;
+}
+
+/// One attempt that failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// Whose.
+    pub subscription: SubscriptionId,
+    /// Why.
+    pub error: DeliveryError,
+}
+
+impl Failure {
+    pub(crate) const fn new(subscription: SubscriptionId, error: DeliveryError) -> Self {
+        Self {
+            subscription,
+            error,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Logs and counters, both optional: without their features nothing of them is compiled.
+
+/// A log line of feature `tracing`: `event!(WARN, field = value, "text")`.
+macro_rules! event {
+    ($level:ident, $($arg:tt)+) => {{
+        #[cfg(feature = "tracing")]
+        ::tracing::event!(target: "tower_web_push", ::tracing::Level::$level, $($arg)+);
+    }};
+}
+
+pub(crate) use event;
+
+use crate::deliver::PushService;
+
+/// Counts one attempt (feature `metrics`): `web_push_attempts_total{push_service, outcome}`.
+pub(crate) fn count_attempt(push_service: PushService, outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!(
+        "web_push_attempts_total",
+        "push_service" => push_service.as_str(),
+        "outcome" => outcome,
+    )
+    .increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (push_service, outcome);
+}
+
+/// Counts recipients that came to their end (feature `metrics`): `web_push_finished_total{outcome}`.
+pub(crate) fn count_finished(outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("web_push_finished_total", "outcome" => outcome).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = outcome;
+}
+
+/// Shows how many attempts are under way (feature `metrics`): `web_push_in_flight`.
+pub(crate) fn show_in_flight(attempts: usize) {
+    #[cfg(feature = "metrics")]
+    #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
+    ::metrics::gauge!("web_push_in_flight").set(attempts as f64);
+    #[cfg(not(feature = "metrics"))]
+    let _ = attempts;
+}

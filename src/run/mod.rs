@@ -1,0 +1,186 @@
+//! The one driving future: expand, claim, deliver, settle, purge; `tick` is one step of it.
+
+mod attempt;
+mod worker;
+
+pub(crate) use attempt::{Job, Next, attempt};
+
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use self::worker::Worker;
+use crate::error::error_struct;
+use crate::observe;
+use crate::store::StoreError;
+use crate::web_push::WebPush;
+
+/// Ends are written together: at most so many, at most so late.
+const SETTLE_AT: usize = 256;
+const SETTLE_WITHIN: Duration = Duration::from_millis(20);
+/// Between two looks at the store while attempts are under way.
+const SHORTEST_STEP: Duration = Duration::from_millis(5);
+/// The pause after the store failed, so that a dead store is not hammered.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest pause while due rows wait for a gate.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// A clock that differs by more from the database server's would end leases of others.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
+
+/// What one [`tick`](WebPush::tick) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tick {
+    /// Recipients written into the ledger.
+    pub expanded: usize,
+    /// Deliveries claimed and attempted.
+    pub attempted: usize,
+    /// Deliveries given up because of their deadline.
+    pub expired: u64,
+}
+
+impl Tick {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One step, to its end: what `run` does, without running on.
+pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
+    let mut worker = Worker::new(push);
+    let progress = worker.step().await;
+    while worker.attempt_ended().await.is_some() {}
+    worker.settle().await?;
+    let progress = progress?;
+    Ok(Tick {
+        expanded: progress.expanded,
+        attempted: progress.claimed,
+        expired: progress.expired,
+    })
+}
+
+/// Drives deliveries until `shutdown`, then finishes what is in flight.
+pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    check_clock(&push).await?;
+    let _alive = push.worker_guard();
+    let mut shutdown = pin!(shutdown);
+    let mut worker = Worker::new(push.clone());
+    let mut settle_by: Option<Instant> = None;
+    let mut next_step = Instant::now();
+    let mut wake = next_step;
+    loop {
+        // Ends come in by the thousand: not each is worth another look at the store.
+        if worker.in_flight() == 0 || Instant::now() >= next_step {
+            let pause = match worker.step().await {
+                Ok(progress) => pause(&push, progress.more).await,
+                Err(error) => {
+                    observe::event!(ERROR, error = %error, "the store failed");
+                    let _ = error;
+                    STORE_PAUSE
+                }
+            };
+            next_step = Instant::now() + SHORTEST_STEP;
+            wake = Instant::now() + pause;
+        }
+        if worker.unsettled() > 0 {
+            settle_by.get_or_insert_with(|| Instant::now() + SETTLE_WITHIN);
+        }
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            () = sleep_until(settle_by.unwrap_or(wake)), if settle_by.is_some() => {}
+            Some(()) = worker.attempt_ended() => {}
+            () = push.woken() => next_step = Instant::now(),
+            () = sleep_until(wake.max(next_step)) => {}
+        }
+        let due = settle_by.is_some_and(|by| by <= Instant::now());
+        let idle = worker.in_flight() == 0;
+        if worker.unsettled() > 0 && (due || idle || worker.unsettled() >= SETTLE_AT) {
+            settle_by = None;
+            if let Err(error) = worker.settle().await {
+                observe::event!(ERROR, error = %error, "cannot settle; trying again");
+                let _ = error;
+                wake = Instant::now() + STORE_PAUSE;
+                next_step = wake;
+                settle_by = Some(wake);
+            }
+        }
+    }
+    drain(&push, worker).await
+}
+
+/// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
+async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
+    let limit = push.request_timeout() + STORE_PAUSE;
+    let ended = timeout(limit, async {
+        while worker.attempt_ended().await.is_some() {}
+    })
+    .await;
+    if ended.is_err() {
+        observe::event!(
+            WARN,
+            left = worker.in_flight(),
+            "attempts left behind; their leases end by themselves"
+        );
+    }
+    Ok(worker.settle().await?)
+}
+
+/// How long there is nothing to do, unless somebody wakes us or an attempt ends.
+async fn pause(push: &WebPush, more: bool) -> Duration {
+    let longest = push.poll_interval();
+    let now = push.now();
+    match push.ledger().next_due(now).await {
+        Ok(Some(at)) if more && at <= now => Duration::ZERO,
+        // Due, yet not claimed: its gate is closed or busy.
+        Ok(Some(at)) => at
+            .since(now)
+            .clamp(SHORTEST_PAUSE, longest.max(SHORTEST_PAUSE)),
+        Ok(None) => longest,
+        Err(_) => STORE_PAUSE,
+    }
+}
+
+async fn check_clock(push: &WebPush) -> Result<(), RunError> {
+    if let Some(server) = push.ledger().server_time().await? {
+        let own = push.now();
+        if own.since(server) > CLOCK_SKEW || server.since(own) > CLOCK_SKEW {
+            return Err(RunErrorKind::ClockSkew.into());
+        }
+    }
+    Ok(())
+}
+
+error_struct! {
+    /// Why the driving future ended, or a step of it failed.
+    RunError, RunErrorKind
+}
+
+/// What made the driving future end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RunErrorKind {
+    /// This machine's clock and the database server's differ by more than 10 seconds.
+    ClockSkew,
+    /// The store failed: at start, in a [`tick`](WebPush::tick), or while what was in flight was written down.
+    Store,
+}
+
+impl fmt::Display for RunErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClockSkew => "the clock differs from the store's by more than 10 seconds",
+            Self::Store => "the store failed",
+        })
+    }
+}
+
+impl From<StoreError> for RunError {
+    fn from(source: StoreError) -> Self {
+        Self::with_source(RunErrorKind::Store, source)
+    }
+}

@@ -1,0 +1,335 @@
+//! The steps of the driving future: expand, claim, deliver, settle, purge.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::task::{self, JoinError, JoinSet};
+
+use super::attempt::{Job, Next, Verdict, attempt};
+use crate::broadcast::FinalOutcome;
+use crate::clock::Timestamp;
+use crate::deliver::Closed;
+use crate::observe;
+use crate::store::{
+    Change, ClaimRequest, ClaimToken, Claims, Cursor, NewDelivery, PageWrite, Pause, Settlement,
+    StoreError, SubscriptionRef,
+};
+use crate::subscription::Origin;
+use crate::web_push::WebPush;
+
+/// Attempts under way at once, over all origins.
+const IN_FLIGHT: usize = 1024;
+/// Recipients written into the ledger in one transaction.
+const PAGE: usize = 500;
+/// Broadcasts that are expanded side by side.
+const EXPANSIONS: usize = 4;
+/// Rows given up in one transaction.
+const EXPIRED_AT_ONCE: usize = 1000;
+/// How old the shared pauses may get.
+const PAUSES_KEPT: Duration = Duration::from_secs(5);
+/// How long finished broadcasts are kept.
+const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// How long retired subscriptions are kept.
+const RETIRED_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// How often to look for what can be forgotten.
+const PURGE_EVERY: Duration = Duration::from_secs(3600);
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Recipients written into the ledger.
+    pub(super) expanded: usize,
+    /// Rows claimed.
+    pub(super) claimed: usize,
+    /// Rows given up because of their deadline.
+    pub(super) expired: u64,
+    /// Whether there may be more to do at once.
+    pub(super) more: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    push: WebPush,
+    attempts: JoinSet<(ClaimToken, Origin, Verdict)>,
+    /// The origin of each attempt under way.
+    origins: HashMap<task::Id, Origin>,
+    changes: Vec<Change>,
+    settlements: Vec<(ClaimToken, Settlement)>,
+    released: Vec<ClaimToken>,
+    pauses_read: Option<Timestamp>,
+    purged: Option<Timestamp>,
+}
+
+impl Worker {
+    pub(super) fn new(push: WebPush) -> Self {
+        Self {
+            push,
+            attempts: JoinSet::new(),
+            origins: HashMap::new(),
+            changes: Vec::new(),
+            settlements: Vec::new(),
+            released: Vec::new(),
+            pauses_read: None,
+            purged: None,
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// Rows whose end is known and not written yet.
+    pub(super) fn unsettled(&self) -> usize {
+        self.settlements.len() + self.released.len()
+    }
+
+    /// Reads the pauses, expands, claims and starts attempts.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped after claiming, rows stay leased until their lease ends, and are claimed again.
+    pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
+        let mut progress = Progress::default();
+        let now = self.push.now();
+        if self
+            .pauses_read
+            .is_none_or(|read| now.since(read) >= PAUSES_KEPT || read > now)
+        {
+            let pauses = self.push.ledger().pauses(now).await?;
+            let closed = |pause: Pause| (pause.origin, Closed::new(pause.until, pause.reason));
+            self.push.gates().load(pauses.into_iter().map(closed));
+            progress.expired = self.push.ledger().expire(EXPIRED_AT_ONCE, now).await?;
+            progress.more |= progress.expired >= EXPIRED_AT_ONCE as u64;
+            self.push.ledger().record_run(now).await?;
+            self.pauses_read = Some(now);
+        }
+        if self
+            .purged
+            .is_none_or(|purged| now.since(purged) >= PURGE_EVERY || purged > now)
+        {
+            self.purge(now).await?;
+            self.purged = Some(now);
+        }
+        progress.expanded = self.expand(now).await?;
+        progress.claimed = self.claim(now).await?;
+        progress.more |= progress.expanded > 0 || progress.claimed > 0;
+        Ok(progress)
+    }
+
+    /// Writes the next page of each broadcast that is not fully written out.
+    async fn expand(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let mut written = 0;
+        for expansion in self.push.ledger().expandable(EXPANSIONS, now).await? {
+            let after = match &expansion.cursor {
+                Cursor::After(key) => Some(key),
+                Cursor::Start | Cursor::End => None,
+            };
+            let page = self
+                .push
+                .subscriptions()
+                .page(&expansion.audience, after, PAGE, now)
+                .await?;
+            let rows: Vec<_> = page
+                .iter()
+                .map(|record| {
+                    let endpoint = record.subscription.endpoint();
+                    NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+                })
+                .collect();
+            let next = match rows.last() {
+                Some(last) if rows.len() == PAGE => Cursor::After(last.key),
+                _ => Cursor::End,
+            };
+            let ledger = self.push.ledger();
+            // A stale page was written by another replica: its rows are there.
+            match ledger
+                .enqueue_page(expansion.id, &expansion.cursor, &rows, &next, now)
+                .await?
+            {
+                PageWrite::Stored => written += rows.len().max(1),
+                PageWrite::Stale => {}
+            }
+        }
+        Ok(written)
+    }
+
+    /// Claims as many rows as there is room for, and starts their attempts.
+    async fn claim(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        let room = IN_FLIGHT.saturating_sub(self.attempts.len());
+        // Few free places are not worth a transaction: wait until there are more.
+        if room < IN_FLIGHT / 8 {
+            return Ok(0);
+        }
+        let mut request = ClaimRequest::new(room, self.push.lease());
+        request.per_origin = self.push.in_flight_per_origin();
+        request.exclude = self.busy_origins(now);
+        let claims = self.push.ledger().claim(&request, now).await?;
+        let claimed = claims.rows.len();
+        if claimed > 0 {
+            self.start(claims, now).await?;
+        }
+        Ok(claimed)
+    }
+
+    /// Origins that would only wait: all their permits are out, or this process knows of a pause.
+    fn busy_origins(&self, now: Timestamp) -> Vec<Origin> {
+        let mut busy: Vec<_> = self
+            .push
+            .gates()
+            .closed(now)
+            .into_iter()
+            .map(|(origin, _)| origin)
+            .collect();
+        let mut counts: HashMap<&Origin, usize> = HashMap::new();
+        for origin in self.origins.values() {
+            let count = counts.entry(origin).or_default();
+            *count += 1;
+            if *count == self.push.in_flight_per_origin() {
+                busy.push(origin.clone());
+            }
+        }
+        busy
+    }
+
+    async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {
+        let keys: Vec<_> = claims
+            .rows
+            .iter()
+            .map(|row| SubscriptionRef::Key(row.token.key))
+            .collect();
+        let records = match self.push.subscriptions().get(&keys).await {
+            Ok(records) => records,
+            Err(error) => {
+                self.released
+                    .extend(claims.rows.iter().map(|row| row.token));
+                return Err(error);
+            }
+        };
+        for (row, record) in claims.rows.into_iter().zip(records) {
+            let Some(record) = record else {
+                // Its user has unsubscribed meanwhile.
+                let gone = Settlement::Finished(FinalOutcome::Gone);
+                self.settlements.push((row.token, gone));
+                continue;
+            };
+            let Some(message) = claims.messages.get(&row.token.broadcast) else {
+                self.released.push(row.token);
+                continue;
+            };
+            let job = Job {
+                record,
+                message: message.message.clone(),
+                due_at: message.due_at,
+                deadline: message.deadline,
+                attempt: row.attempt,
+                leased_until: row.leased_until.max(now),
+            };
+            let push = self.push.clone();
+            let (token, origin) = (row.token, row.origin.clone());
+            let handle = self.attempts.spawn(async move {
+                let verdict = attempt(&push, job).await;
+                (token, origin, verdict)
+            });
+            self.origins.insert(handle.id(), row.origin);
+        }
+        observe::show_in_flight(self.attempts.len());
+        Ok(())
+    }
+
+    /// The next attempt that ends; `None` when none is under way.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: an attempt that ended is still there for the next call.
+    pub(super) async fn attempt_ended(&mut self) -> Option<()> {
+        let ended = self.attempts.join_next_with_id().await?;
+        self.note(ended).await;
+        while let Some(ended) = self.attempts.try_join_next_with_id() {
+            self.note(ended).await;
+        }
+        observe::show_in_flight(self.attempts.len());
+        Some(())
+    }
+
+    async fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
+        let (id, (token, origin, verdict)) = match ended {
+            Ok(ended) => ended,
+            // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
+            // attempts are used up.
+            Err(error) => {
+                observe::event!(ERROR, error = %error, "an attempt panicked");
+                self.origins.remove(&error.id());
+                return;
+            }
+        };
+        self.origins.remove(&id);
+        self.changes.extend(verdict.changes);
+        match verdict.next {
+            Next::Finished(outcome) => {
+                observe::count_finished(outcome.as_str());
+                self.settlements
+                    .push((token, Settlement::Finished(outcome)));
+            }
+            Next::RetryAt(at) => self.settlements.push((token, Settlement::RetryAt(at))),
+            Next::Release => self.released.push(token),
+        }
+        if let Some((until, reason)) = verdict.pause {
+            self.pause(Pause::new(origin, until, reason)).await;
+        }
+    }
+
+    async fn pause(&self, pause: Pause) {
+        let now = self.push.now();
+        let gate = self.push.gates().gate(&pause.origin);
+        gate.pause(pause.until, pause.reason);
+        observe::event!(INFO, origin = %pause.origin, reason = pause.reason.as_str(), "origin paused");
+        // Others learn of it late when the store is down; this process knows it already.
+        if let Err(error) = self.push.ledger().pause(&pause, now).await {
+            observe::event!(WARN, error = %error, "cannot store the pause of an origin");
+            let _ = error;
+        }
+    }
+
+    /// Writes down what is known: the effects on subscriptions first, then the rows' ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was not written is written by the next call; what was written twice changes nothing.
+    pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
+        let now = self.push.now();
+        if !self.changes.is_empty() {
+            self.push.subscriptions().apply(&self.changes, now).await?;
+            self.changes.clear();
+        }
+        if !self.settlements.is_empty() {
+            self.push.ledger().settle(&self.settlements, now).await?;
+            self.settlements.clear();
+            self.push.settled();
+        }
+        if !self.released.is_empty() {
+            self.push.ledger().release(&self.released, now).await?;
+            self.released.clear();
+        }
+        Ok(())
+    }
+
+    async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.push.ledger().prune(now - FINISHED_KEPT).await?;
+        let before = now - RETIRED_KEPT;
+        self.push
+            .subscriptions()
+            .apply(&[Change::PurgeRetired { before }], now)
+            .await?;
+        // A key that stays one purge longer does no harm.
+        if let Err(error) = self
+            .push
+            .key_ring()
+            .forget_unused(self.push.subscriptions(), now)
+            .await
+        {
+            observe::event!(WARN, error = %error, "cannot forget unused VAPID keys");
+            let _ = error;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,434 @@
+//! How a `WebPush` is configured; `build` validates everything.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::sync::Notify;
+use tower_service::Service;
+
+use super::{Inner, WebPush};
+#[cfg(any())] // feature = "api"
+use crate::broadcast::Tag;
+use crate::clock::{Clock, SystemClock};
+use crate::deliver::{Deliver, EndpointPolicy, OriginGates, RetryPolicy, Sender};
+use crate::error::{BoxError, error_struct};
+use crate::p256::P256;
+use crate::push_request::PushBody;
+use crate::store::{
+    MemoryStore, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
+};
+#[cfg(any())] // feature = "api"
+use crate::subscription::Origin;
+use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidError, VapidKey};
+
+/// Configures a [`WebPush`].
+///
+/// Where nothing is said: subscriptions in memory, messages to the known push services only, the HTTP client of
+/// feature `client`.
+///
+/// # Examples
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_web_push::WebPush;
+///
+/// let push = WebPush::builder("mailto:ops@example.com").build().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens before `build`"]
+pub struct Builder {
+    contact: String,
+    insecure_local_contact: bool,
+    subscriptions: Option<Arc<dyn SubscriptionStore>>,
+    vapid_keys: Option<Arc<dyn VapidKeyStore>>,
+    ledger: Option<Arc<dyn ScheduleStore>>,
+    sender: Option<MakeSender>,
+    clock: Arc<dyn Clock>,
+    p256: Arc<dyn P256>,
+    endpoint_policy: EndpointPolicy,
+    limits: SubscriptionLimits,
+    vapid_private_key: Option<VapidKey>,
+    key_encryption_keys: KeyEncryptionKeys,
+    extra_root_ca_pem: Option<Bytes>,
+    in_flight_per_origin: usize,
+    retry: RetryPolicy,
+    request_timeout: Duration,
+    lease: Duration,
+    poll_interval: Duration,
+    remote_workers: bool,
+    #[cfg(any())] // feature = "api"
+    api: crate::api::ApiSettings,
+}
+
+/// A client is given before the policy and the clock are known.
+type MakeSender = Box<dyn FnOnce(Shared) -> Arc<dyn Sender> + Send>;
+
+/// What every delivery shares, whatever the client.
+struct Shared {
+    contact: Contact,
+    policy: EndpointPolicy,
+    gates: OriginGates,
+    p256: Arc<dyn P256>,
+    clock: Arc<dyn Clock>,
+    timeout: Duration,
+}
+
+impl Shared {
+    fn deliver<C>(self, client: C) -> Deliver<C> {
+        Deliver::new(client, self.contact)
+            .with_policy(self.policy)
+            .with_gates(self.gates)
+            .with_p256(self.p256)
+            .with_clock(self.clock)
+            .with_timeout(self.timeout)
+    }
+}
+
+impl Builder {
+    pub(super) fn new(contact: String) -> Self {
+        Self {
+            contact,
+            insecure_local_contact: false,
+            subscriptions: None,
+            vapid_keys: None,
+            ledger: None,
+            sender: None,
+            clock: Arc::new(SystemClock::new()),
+            p256: Arc::new(crate::p256::fastest()),
+            endpoint_policy: EndpointPolicy::known_push_services(),
+            limits: SubscriptionLimits::default(),
+            vapid_private_key: None,
+            key_encryption_keys: KeyEncryptionKeys::default(),
+            extra_root_ca_pem: None,
+            in_flight_per_origin: OriginGates::IN_FLIGHT,
+            retry: RetryPolicy::default(),
+            request_timeout: Duration::from_secs(15),
+            lease: Duration::from_secs(45),
+            poll_interval: Duration::from_secs(60),
+            remote_workers: false,
+            #[cfg(any())] // feature = "api"
+            api: crate::api::ApiSettings::default(),
+        }
+    }
+
+    /// Keeps everything in one store. Memory where nothing is said.
+    pub fn store<S>(mut self, store: S) -> Self
+    where
+        S: SubscriptionStore + VapidKeyStore + ScheduleStore,
+    {
+        let store = Arc::new(store);
+        self.subscriptions = Some(Arc::clone(&store) as Arc<dyn SubscriptionStore>);
+        self.vapid_keys = Some(Arc::clone(&store) as Arc<dyn VapidKeyStore>);
+        self.ledger = Some(store);
+        self
+    }
+
+    /// Keeps subscriptions elsewhere: in the application's own table.
+    ///
+    /// Call it after [`store`](Self::store).
+    pub fn subscriptions(mut self, subscriptions: impl SubscriptionStore) -> Self {
+        self.subscriptions = Some(Arc::new(subscriptions));
+        self
+    }
+
+    /// Sends through another HTTP client: any Tower service.
+    ///
+    /// It must not follow redirects, and must check resolved addresses with the
+    /// [`EndpointPolicy`] where endpoints come from outside.
+    pub fn client<C, B>(mut self, client: C) -> Self
+    where
+        C: Service<http::Request<PushBody>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.sender = Some(Box::new(move |shared| Arc::new(shared.deliver(client))));
+        self
+    }
+
+    /// Takes the time from elsewhere.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Uses another P-256; the fastest one compiled in where nothing is said.
+    pub fn p256(mut self, p256: impl P256) -> Self {
+        self.p256 = Arc::new(p256);
+        self
+    }
+
+    /// Which endpoints may be registered and sent to; the known push services where nothing is said.
+    pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
+        self.endpoint_policy = policy;
+        self
+    }
+
+    /// Takes a contact with a local name, for push services on the same machine. The real ones refuse it.
+    pub const fn insecure_local_contact(mut self) -> Self {
+        self.insecure_local_contact = true;
+        self
+    }
+
+    /// How many subscriptions there may be.
+    pub const fn subscription_limits(mut self, limits: SubscriptionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Adopts a VAPID key: it becomes live, and active where there is none yet.
+    pub fn vapid_private_key(mut self, key: VapidKey) -> Self {
+        self.vapid_private_key = Some(key);
+        self
+    }
+
+    /// Seals VAPID keys at rest. Without it they lie in the store as they are.
+    pub fn key_encryption_keys(mut self, keys: KeyEncryptionKeys) -> Self {
+        self.key_encryption_keys = keys;
+        self
+    }
+
+    /// Trusts the certificates of a PEM file beside the usual roots. Only the built-in client reads it.
+    pub fn extra_root_ca_pem(mut self, pem: impl Into<Bytes>) -> Self {
+        self.extra_root_ca_pem = Some(pem.into());
+        self
+    }
+
+    /// How many requests may be in flight to one origin; 100 where nothing is said.
+    pub const fn in_flight_per_origin(mut self, requests: usize) -> Self {
+        self.in_flight_per_origin = requests;
+        self
+    }
+
+    /// How often and how slowly messages are tried again.
+    pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// How long one request may take in all; 15 s where nothing is said. The lease follows: 30 s more.
+    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self.lease = timeout.saturating_add(Duration::from_secs(30));
+        self
+    }
+
+    /// How long a claimed delivery is one worker's. Must be longer than the request timeout.
+    pub const fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The longest pause between two looks at due work; 60 s where nothing is said.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        #[cfg(any())] // feature = "api"
+        {
+            self.api.scheduler_grace = interval.saturating_mul(3).max(Duration::from_secs(60));
+        }
+        self
+    }
+
+    /// Another process on the same store delivers: `/notify` accepts although no [`run`](WebPush::run) is alive here.
+    pub const fn remote_workers(mut self, remote: bool) -> Self {
+        self.remote_workers = remote;
+        self
+    }
+
+    /// Makes it, with the first VAPID key where the store has none.
+    ///
+    /// # Errors
+    ///
+    /// One kind per thing that can be wrong: see [`BuildErrorKind`].
+    pub async fn build(self) -> Result<WebPush, BuildError> {
+        if self.lease <= self.request_timeout {
+            return Err(BuildErrorKind::LeaseTooShort.into());
+        }
+        let contact = if self.insecure_local_contact {
+            Contact::insecure_allow_local(&self.contact)
+        } else {
+            Contact::parse(&self.contact)
+        };
+        let contact = contact
+            .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidContact, error))?;
+        let memory = Arc::new(MemoryStore::new());
+        let vapid_keys = self.vapid_keys.unwrap_or_else(|| Arc::clone(&memory) as _);
+        let key_ring = KeyRing::open(
+            vapid_keys,
+            self.key_encryption_keys,
+            self.vapid_private_key,
+            self.clock.now(),
+        )
+        .await?;
+        let gates = OriginGates::with_in_flight(self.in_flight_per_origin);
+        let make_sender = match self.sender {
+            Some(make_sender) => make_sender,
+            None => default_client(&self.endpoint_policy, self.extra_root_ca_pem.as_ref())?,
+        };
+        let sender = make_sender(Shared {
+            contact,
+            policy: self.endpoint_policy.clone(),
+            gates: gates.clone(),
+            p256: self.p256,
+            clock: Arc::clone(&self.clock),
+            timeout: self.request_timeout,
+        });
+        let inner = Inner {
+            subscriptions: self.subscriptions.unwrap_or_else(|| Arc::clone(&memory) as _),
+            ledger: self.ledger.unwrap_or(memory),
+            key_ring,
+            clock: self.clock,
+            endpoint_policy: self.endpoint_policy,
+            limits: self.limits,
+            gates,
+            in_flight_per_origin: self.in_flight_per_origin.max(1),
+            sender,
+            retry: self.retry,
+            request_timeout: self.request_timeout,
+            lease: self.lease,
+            poll_interval: self.poll_interval,
+            remote_workers: self.remote_workers,
+            workers: AtomicUsize::new(0),
+            wake: Notify::new(),
+            settled: Notify::new(),
+            #[cfg(any())] // feature = "api"
+            api: self.api,
+        };
+        Ok(WebPush {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+/// The HTTP API (feature `api`).
+#[cfg(any())] // feature = "api"
+impl Builder {
+    /// Who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
+    /// application's own rule. Nobody where nothing is said.
+    pub fn authorizer(mut self, authorizer: impl crate::api::Authorizer) -> Self {
+        self.api.authorizer = Arc::new(authorizer);
+        self
+    }
+
+    /// Origins of other hosts whose pages may act for a signed-in user; none where nothing is said.
+    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
+        self.api.allowed_origins = origins.into_iter().collect();
+        self
+    }
+
+    /// Tags that anyone may subscribe to; none where nothing is said.
+    pub fn public_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.api.public_tags = tags.into_iter().collect();
+        self
+    }
+
+    /// Whether only signed-in users, those with a [`Principal`](crate::broadcast::Principal) in the
+    /// request's extensions, may subscribe.
+    pub const fn require_principal(mut self, required: bool) -> Self {
+        self.api.require_principal = required;
+        self
+    }
+
+    /// Whether a new subscriber of a daily notification gets a confirmation push; `true` where nothing is said.
+    pub const fn confirmation(mut self, confirmation: bool) -> Self {
+        self.api.confirmation = confirmation;
+        self
+    }
+
+    /// What `/ping` calls the server's version; this crate's where nothing is said.
+    pub fn server_version(mut self, version: impl Into<String>) -> Self {
+        self.api.version = version.into();
+        self
+    }
+}
+
+#[cfg(feature = "client")]
+fn default_client(
+    policy: &EndpointPolicy,
+    extra_root_ca_pem: Option<&Bytes>,
+) -> Result<MakeSender, BuildError> {
+    let mut client = crate::deliver::HttpClient::builder().policy(policy.clone());
+    if let Some(pem) = extra_root_ca_pem {
+        client = client.extra_root_ca_pem(pem.clone());
+    }
+    let client = client
+        .build()
+        .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidRootCa, error))?;
+    Ok(Box::new(move |shared| Arc::new(shared.deliver(client))))
+}
+
+#[cfg(not(feature = "client"))]
+fn default_client(
+    _policy: &EndpointPolicy,
+    _extra_root_ca_pem: Option<&Bytes>,
+) -> Result<MakeSender, BuildError> {
+    Err(BuildErrorKind::NoClient.into())
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("contact", &self.contact)
+            .field("endpoint_policy", &self.endpoint_policy)
+            .finish_non_exhaustive()
+    }
+}
+
+error_struct! {
+    /// Why a [`WebPush`] could not be made.
+    BuildError, BuildErrorKind
+}
+
+/// What was wrong with a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BuildErrorKind {
+    /// The contact is not one that push services take: see the source.
+    InvalidContact,
+    /// The lease is not longer than the request timeout.
+    LeaseTooShort,
+    /// The extra root certificates cannot be read.
+    InvalidRootCa,
+    /// Feature `client` is off and no client was given.
+    NoClient,
+    /// A stored VAPID key cannot be read, or no key could be made: see the source.
+    VapidKey,
+    /// The store does not answer.
+    Store,
+}
+
+impl fmt::Display for BuildErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidContact => "the contact is not one that push services take",
+            Self::LeaseTooShort => "the lease is not longer than the request timeout",
+            Self::InvalidRootCa => "the extra root certificates cannot be read",
+            Self::NoClient => "there is no HTTP client: enable feature `client` or give one",
+            Self::VapidKey => "the VAPID keys cannot be read or made",
+            Self::Store => "the store does not answer",
+        })
+    }
+}
+
+impl From<VapidError> for BuildError {
+    fn from(source: VapidError) -> Self {
+        Self::with_source(BuildErrorKind::VapidKey, source)
+    }
+}
+
+impl From<StoreError> for BuildError {
+    fn from(source: StoreError) -> Self {
+        Self::with_source(BuildErrorKind::Store, source)
+    }
+}

@@ -1,0 +1,386 @@
+//! `WebPush`: ties the rooms together.
+
+mod builder;
+mod direct;
+
+pub use builder::{BuildError, BuildErrorKind, Builder};
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+#[cfg(any())] // feature = "api"
+use tokio::time::{Instant, timeout_at};
+
+use crate::broadcast::{
+    self, Audience, BroadcastId, BroadcastRequest, BroadcastStatus, Opening, Queued, Report,
+    SendError,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::deliver::{Accepted, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender};
+use crate::message::Message;
+use crate::push_request::Push;
+use crate::run::{self, RunError, Tick};
+#[cfg(any())] // feature = "api"
+use crate::store::SubscriptionRecord;
+use crate::store::{ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
+use crate::subscription::Subscription;
+use crate::vapid::{KeyId, KeyRing, VapidError};
+
+/// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
+///
+/// - [`service`](Self::service) and [`layer`](Self::layer) answer the HTTP API (feature `api`).
+/// - [`enqueue`](Self::enqueue) accepts a message durably, [`send`](Self::send) makes one attempt now.
+/// - [`run`](Self::run) is the one future that drives all deliveries: spawn it once per process.
+#[derive(Clone)]
+pub struct WebPush {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    subscriptions: Arc<dyn SubscriptionStore>,
+    ledger: Arc<dyn ScheduleStore>,
+    key_ring: KeyRing,
+    clock: Arc<dyn Clock>,
+    endpoint_policy: EndpointPolicy,
+    #[allow(dead_code, reason = "for the HTTP API")]
+    limits: SubscriptionLimits,
+    gates: OriginGates,
+    in_flight_per_origin: usize,
+    sender: Arc<dyn Sender>,
+    retry: RetryPolicy,
+    request_timeout: Duration,
+    lease: Duration,
+    poll_interval: Duration,
+    #[allow(dead_code, reason = "for the HTTP API")]
+    remote_workers: bool,
+    workers: AtomicUsize,
+    wake: Notify,
+    settled: Notify,
+    #[cfg(any())] // feature = "api"
+    api: crate::api::ApiSettings,
+}
+
+impl WebPush {
+    /// Starts to configure: the contact is the `sub` claim of every token (RFC 8292 section 2.1), a `mailto:` or
+    /// `https:` URI that the push services can reach somebody at.
+    pub fn builder(contact: impl Into<String>) -> Builder {
+        Builder::new(contact.into())
+    }
+
+    /// The HTTP API as a Tower service, for any server that speaks `http` types.
+    #[cfg(any())] // feature = "api"
+    #[must_use]
+    pub fn service(&self) -> crate::api::WebPushService {
+        crate::api::WebPushService::new(self.clone())
+    }
+
+    /// The HTTP API as middleware under prefixes of your choice.
+    #[cfg(any())] // feature = "api"
+    #[must_use]
+    pub fn layer(&self) -> crate::api::WebPushLayer {
+        crate::api::WebPushLayer::new(self.clone())
+    }
+
+    /// Accepts a message for every live subscription of an audience. Once it returns, the message is as durable
+    /// as the store, and a [`run`](Self::run) delivers it, here or on another machine.
+    ///
+    /// The audience is resolved while the broadcast is expanded: whoever subscribes before that is reached, too.
+    ///
+    /// # Errors
+    ///
+    /// A payload above [`Message::MAX_PAYLOAD`], or a store that does not answer; nothing is sent then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, the message may have been accepted.
+    pub async fn enqueue(
+        &self,
+        to: impl Into<Audience> + Send,
+        message: impl Into<Message> + Send,
+    ) -> Result<Queued, SendError> {
+        let request = BroadcastRequest {
+            audience: to.into(),
+            message: message.into(),
+            send_at: None,
+            idempotency: None,
+        };
+        self.enqueue_request(request).await
+    }
+
+    /// Accepts a message to be sent at a moment, at most 30 days ahead. The audience is resolved then.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue), and a moment that is too far ahead.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    pub async fn enqueue_at(
+        &self,
+        at: Timestamp,
+        to: impl Into<Audience> + Send,
+        message: impl Into<Message> + Send,
+    ) -> Result<Queued, SendError> {
+        let request = BroadcastRequest {
+            audience: to.into(),
+            message: message.into(),
+            send_at: Some(at),
+            idempotency: None,
+        };
+        self.enqueue_request(request).await
+    }
+
+    async fn enqueue_request(&self, request: BroadcastRequest) -> Result<Queued, SendError> {
+        match self.open(request).await? {
+            Opening::New(status) | Opening::Repeat(status) => {
+                Ok(Queued::new(status.id, status.recipients))
+            }
+            // Without an idempotency key there is nothing to be in conflict with.
+            Opening::Conflict => Err(broadcast::SendErrorKind::Store.into()),
+        }
+    }
+
+    pub(crate) async fn open(&self, request: BroadcastRequest) -> Result<Opening, SendError> {
+        let opening =
+            broadcast::open(self.subscriptions(), self.ledger(), request, self.now()).await?;
+        self.inner.wake.notify_one();
+        Ok(opening)
+    }
+
+    /// Makes one attempt for every live subscription of an audience, and waits for all of them.
+    ///
+    /// Nothing is stored but what the push services said of the subscriptions, and nothing is tried again: what is
+    /// lost with the process is lost. An origin whose gate is closed is not asked.
+    ///
+    /// # Errors
+    ///
+    /// A payload above [`Message::MAX_PAYLOAD`], or a store that does not answer; some may have been sent by then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it stops all attempts that are under way.
+    pub async fn send(
+        &self,
+        to: impl Into<Audience> + Send,
+        message: impl Into<Message> + Send,
+    ) -> Result<Report, SendError> {
+        direct::send(self, &to.into(), message.into()).await
+    }
+
+    /// Makes one attempt for a subscription that need not be stored, with the active VAPID key.
+    ///
+    /// # Errors
+    ///
+    /// What the push service, or the endpoint policy, had against it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the request is under way, the push service may have taken the message.
+    pub async fn deliver(
+        &self,
+        to: &Subscription,
+        message: Message,
+    ) -> Result<Accepted, DeliveryError> {
+        self.deliver_push(Push::new(to.clone(), message, self.key_ring().active()))
+            .await
+    }
+
+    /// Where a broadcast stands; `None` when there is none of this id, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn status(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.ledger().status(id, self.now()).await
+    }
+
+    /// Cancels what of a broadcast is not under way yet; `None` when there is none of this id.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn cancel(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
+        let status = self.ledger().cancel(id, self.now()).await?;
+        self.settled();
+        Ok(status)
+    }
+
+    /// Makes a new active VAPID key. The old ones stay usable for the subscriptions that were made with them.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer, or a system without randomness.
+    pub async fn rotate_vapid_key(&self) -> Result<KeyId, VapidError> {
+        Ok(self.key_ring().rotate(self.now()).await?.id())
+    }
+
+    /// Drives everything: expands broadcasts, delivers, tries again, gives up, purges. Spawn it once per process.
+    ///
+    /// It goes on until `shutdown` is ready; then nothing new is begun, what is in flight ends within one request
+    /// timeout, and the future is ready. A store that fails is asked again after a second; messages wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// A clock that differs from the store's at start, or a store that failed while the last ends were written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it stops the attempts that are under way. Nothing is lost: their leases end, and they are made
+    /// again; a push service that had taken such a message gets it twice.
+    pub fn run(
+        &self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
+        run::run(self.clone(), shutdown)
+    }
+
+    /// One step of [`run`](Self::run), to its end: for tests, and for schedulers of your own.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
+    pub async fn tick(&self) -> Result<Tick, RunError> {
+        run::tick(self.clone()).await
+    }
+
+    pub(crate) async fn deliver_push(&self, push: Push) -> Result<Accepted, DeliveryError> {
+        self.inner.sender.send(push).await
+    }
+
+    /// One attempt for a stored subscription, with its own VAPID key.
+    #[cfg(any())] // feature = "api"
+    pub(crate) async fn send_to(
+        &self,
+        record: &SubscriptionRecord,
+        message: Message,
+    ) -> direct::Attempted {
+        direct::send_to(self, record.clone(), message).await
+    }
+
+    /// Waits until a broadcast is done, at most so long; where it stands then.
+    #[cfg(any())] // feature = "api"
+    pub(crate) async fn wait_done(
+        &self,
+        id: BroadcastId,
+        at_most: Duration,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        // Another machine's worker does not wake us.
+        const LOOK_AGAIN: Duration = Duration::from_millis(250);
+        let until = Instant::now() + at_most;
+        loop {
+            let settled = self.inner.settled.notified();
+            let status = self.status(id).await?;
+            let done = status.as_ref().is_none_or(|status| {
+                use crate::broadcast::BroadcastState::{Cancelled, Done};
+                matches!(status.state, Done | Cancelled) && status.counts.pending == 0
+            });
+            if done || Instant::now() >= until {
+                return Ok(status);
+            }
+            let _ = timeout_at(until.min(Instant::now() + LOOK_AGAIN), settled).await;
+        }
+    }
+
+    pub(crate) fn subscriptions(&self) -> &dyn SubscriptionStore {
+        &*self.inner.subscriptions
+    }
+
+    pub(crate) fn ledger(&self) -> &dyn ScheduleStore {
+        &*self.inner.ledger
+    }
+
+    pub(crate) fn key_ring(&self) -> &KeyRing {
+        &self.inner.key_ring
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    #[allow(dead_code, reason = "for the HTTP API")]
+    pub(crate) fn endpoint_policy(&self) -> &EndpointPolicy {
+        &self.inner.endpoint_policy
+    }
+
+    #[allow(dead_code, reason = "for the HTTP API")]
+    pub(crate) fn subscription_limits(&self) -> &SubscriptionLimits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn gates(&self) -> &OriginGates {
+        &self.inner.gates
+    }
+
+    pub(crate) fn in_flight_per_origin(&self) -> usize {
+        self.inner.in_flight_per_origin
+    }
+
+    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
+        &self.inner.retry
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.inner.request_timeout
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        self.inner.lease
+    }
+
+    pub(crate) fn poll_interval(&self) -> Duration {
+        self.inner.poll_interval
+    }
+
+    #[cfg(any())] // feature = "api"
+    pub(crate) fn api_settings(&self) -> &crate::api::ApiSettings {
+        &self.inner.api
+    }
+
+    /// Whether somebody delivers what is accepted here.
+    #[cfg(any())] // feature = "api"
+    pub(crate) fn worker_alive(&self) -> bool {
+        self.inner.remote_workers || self.inner.workers.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn worker_guard(&self) -> WorkerGuard {
+        self.inner.workers.fetch_add(1, Ordering::Relaxed);
+        WorkerGuard(Arc::clone(&self.inner))
+    }
+
+    /// Something new may be due.
+    pub(crate) async fn woken(&self) {
+        self.inner.wake.notified().await;
+    }
+
+    /// Rows came to their end.
+    pub(crate) fn settled(&self) {
+        self.inner.settled.notify_waiters();
+    }
+}
+
+impl fmt::Debug for WebPush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebPush")
+            .field("subscriptions", &self.inner.subscriptions)
+            .field("ledger", &self.inner.ledger)
+            .field("endpoint_policy", &self.inner.endpoint_policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts as a living `run` until it is dropped.
+pub(crate) struct WorkerGuard(Arc<Inner>);
+
+impl Drop for WorkerGuard {
+    fn drop(&mut self) {
+        self.0.workers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
