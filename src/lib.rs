@@ -129,6 +129,8 @@ pub mod secret;
 #[cfg(feature = "_engine")]
 pub mod store;
 pub mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "vapid")]
 pub mod vapid;
 #[cfg(feature = "_engine")]

@@ -1,0 +1,380 @@
+//! A push service in the process of the test.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderValue;
+use tokio::sync::watch;
+
+use super::inbox::Inbox;
+use super::received::ReceivedPush;
+use super::refusal::Refusal;
+use super::registration::{Registration, random};
+use super::script::{Answer, Script, When};
+use super::service::MountedPushService;
+use super::user_agent::UserAgent;
+use super::vapid_cache::VapidCache;
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::deliver::PushService;
+use crate::encoding::base64url;
+use crate::message::Ttl;
+use crate::p256::CryptoError;
+use crate::subscription::{Endpoint, Origin};
+use crate::vapid::VapidPublicKey;
+
+/// A push service for tests: strict, scriptable, without a network.
+///
+/// It is a `tower_service::Service<http::Request<B>>` and stands in for an HTTP client, or behind a
+/// server when it is mounted. Every request is checked as RFC 8030 and RFC 8292 let a push service
+/// check, decrypted with the user agent's key and recorded. It can play the push services of several origins
+/// at once, each with its own manners: `fcm.googleapis.com` refuses in Google's words,
+/// `updates.push.services.mozilla.com` in Mozilla's.
+///
+/// Clones are the same push service. The [module](super) shows it at work.
+#[derive(Clone)]
+pub struct TestPushService(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    origin: Origin,
+    pub(super) clock: Arc<dyn Clock>,
+    recording: Recording,
+    retention: Ttl,
+    registrations: Mutex<HashMap<Box<str>, Arc<Registration>>>,
+    script: Mutex<Script>,
+    pub(super) vapid: VapidCache,
+    record: Mutex<Record>,
+    pub(super) counts: watch::Sender<Counts>,
+    messages: AtomicU64,
+}
+
+#[derive(Default)]
+struct Record {
+    accepted: VecDeque<ReceivedPush>,
+    refusals: VecDeque<Refusal>,
+}
+
+/// How much a [`TestPushService`] remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recording {
+    /// Every push, in the service and in its user agents.
+    #[default]
+    All,
+    /// The latest so many pushes, in the service and in each user agent.
+    Latest(usize),
+    /// No push: flat memory for runs with many recipients. [`Counts`], the number per endpoint, and the
+    /// latest refusals are kept all the same, and every push is still checked and decrypted.
+    Counts,
+}
+
+impl Recording {
+    const fn limit(self) -> usize {
+        match self {
+            Self::All => usize::MAX,
+            Self::Latest(limit) => limit,
+            Self::Counts => 0,
+        }
+    }
+}
+
+/// What a [`TestPushService`] has seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests that came in.
+    pub requests: u64,
+    /// Requests without an answer yet.
+    pub in_flight: u64,
+    /// The most there ever were at once.
+    pub peak_in_flight: u64,
+    /// Pushes accepted with 201.
+    pub accepted: u64,
+    /// Requests refused by the checks.
+    pub refused: u64,
+    /// Requests answered, dropped or swallowed by a script.
+    pub scripted: u64,
+    /// Accepted pushes that made way for a newer one of their topic.
+    pub replaced: u64,
+    /// Accepted pushes whose TTL ended while the user agent was offline.
+    pub expired: u64,
+}
+
+impl TestPushService {
+    /// A push service at `https://push.example.net`, with the system's clock, that remembers everything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Sets what [`new`](Self::new) leaves at its default.
+    pub fn builder() -> TestPushServiceBuilder {
+        TestPushServiceBuilder::default()
+    }
+
+    /// A new browser at this push service, not subscribed yet.
+    #[must_use]
+    pub fn user_agent(&self) -> UserAgent {
+        self.user_agent_at(&self.0.origin)
+    }
+
+    /// A new browser whose endpoints are at another origin than the builder's.
+    #[must_use]
+    pub fn user_agent_at(&self, origin: &Origin) -> UserAgent {
+        let inbox = Inbox::new(self.0.recording.limit());
+        UserAgent::new(self.clone(), origin.clone(), inbox)
+    }
+
+    /// The same service with `Error = Infallible`, for servers that ask for it, as axum's
+    /// `fallback_service`.
+    #[must_use]
+    pub fn mount(&self) -> MountedPushService {
+        MountedPushService::new(self.clone())
+    }
+
+    /// Prescribes answers. Of several scripts that hold for a request the oldest counts; it comes before
+    /// every check, so what it answers is neither checked nor recorded.
+    pub fn script(&self, when: When, answer: Answer) {
+        lock(&self.0.script).push(when, answer);
+    }
+
+    /// Ends all scripts.
+    pub fn clear_script(&self) {
+        lock(&self.0.script).clear();
+    }
+
+    /// The pushes accepted, the oldest first, as far as [`Recording`] keeps them.
+    #[must_use]
+    pub fn accepted(&self) -> Vec<ReceivedPush> {
+        lock(&self.0.record).accepted.iter().cloned().collect()
+    }
+
+    /// How many pushes were accepted for one endpoint, whatever is recorded.
+    #[must_use]
+    pub fn accepted_for(&self, endpoint: &Endpoint) -> u64 {
+        self.0
+            .find(path(endpoint))
+            .map_or(0, |found| found.accepted())
+    }
+
+    /// The requests refused, the oldest first, as far as [`Recording`] keeps them; at least the latest 32.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusal> {
+        lock(&self.0.record).refusals.iter().cloned().collect()
+    }
+
+    /// The numbers so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.0.counts.borrow()
+    }
+
+    /// Waits until the numbers are as wanted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn wait_until(&self, wanted: impl FnMut(&Counts) -> bool) -> Counts {
+        match self.0.counts.subscribe().wait_for(wanted).await {
+            Ok(counts) => *counts,
+            // The sender lives in `self`, so it is not gone.
+            Err(_) => self.counts(),
+        }
+    }
+
+    /// Ends a subscription from the push service's side: its endpoint answers 410 from now on, and the user
+    /// agent does not know. Gives back whether there was one.
+    pub fn expire(&self, endpoint: &Endpoint) -> bool {
+        let found = self.0.find(path(endpoint));
+        if let Some(registration) = &found {
+            registration.end();
+        }
+        found.is_some()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    pub(super) fn count_expired(&self, expired: u64) {
+        self.0
+            .counts
+            .send_modify(|counts| counts.expired += expired);
+    }
+
+    pub(super) fn register(
+        &self,
+        origin: &Origin,
+        key: Option<VapidPublicKey>,
+        inbox: Arc<Inbox>,
+    ) -> Result<Arc<Registration>, CryptoError> {
+        // RFC 8030 section 8.3 asks for 120 bits that nobody guesses.
+        let token = base64url(&random::<16>()?);
+        let endpoint = format!("{origin}{}{token}", resource(origin));
+        let endpoint = Endpoint::parse(&endpoint).map_err(|_| CryptoError::new())?;
+        let registration = Arc::new(Registration::new(endpoint, key, inbox)?);
+        let path = path(registration.endpoint()).into();
+        lock(&self.0.registrations).insert(path, Arc::clone(&registration));
+        Ok(registration)
+    }
+}
+
+impl Inner {
+    /// What a script says to this request.
+    pub(super) fn scripted(&self, request: &http::request::Parts) -> Option<Answer> {
+        lock(&self.script).take(request)
+    }
+
+    /// The subscription of a path and query, whether it is still there or not.
+    pub(super) fn find(&self, path: &str) -> Option<Arc<Registration>> {
+        lock(&self.registrations).get(path).map(Arc::clone)
+    }
+
+    pub(super) fn record_accepted(&self, push: ReceivedPush) {
+        keep(
+            &mut lock(&self.record).accepted,
+            push,
+            self.recording.limit(),
+        );
+    }
+
+    pub(super) fn record_refusal(&self, refusal: Refusal) {
+        let limit = self.recording.limit().max(LATEST_REFUSALS);
+        keep(&mut lock(&self.record).refusals, refusal, limit);
+    }
+
+    /// The `TTL` of the answer: at most what was asked for (RFC 8030 section 5.2).
+    pub(super) fn effective_ttl(&self, asked: Ttl) -> Ttl {
+        asked.min(self.retention)
+    }
+
+    /// The `Location` of an accepted message (RFC 8030 section 5).
+    pub(super) fn location(&self, origin: &Origin) -> Option<HeaderValue> {
+        let message = self.messages.fetch_add(1, Ordering::Relaxed);
+        HeaderValue::try_from(format!("{origin}/m/{message}")).ok()
+    }
+}
+
+/// Sets up a [`TestPushService`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `build`"]
+pub struct TestPushServiceBuilder {
+    origin: Option<Origin>,
+    clock: Arc<dyn Clock>,
+    recording: Recording,
+    retention: Ttl,
+}
+
+impl TestPushServiceBuilder {
+    /// Where endpoints are: a browser's push service, or the loopback address it is served at.
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// The clock that tokens and TTLs are measured by.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How much to remember.
+    pub fn recording(mut self, recording: Recording) -> Self {
+        self.recording = recording;
+        self
+    }
+
+    /// The longest TTL that the answer's `TTL` promises; 28 days where nothing is said.
+    pub fn retention(mut self, retention: Ttl) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Makes the push service.
+    #[must_use]
+    pub fn build(self) -> TestPushService {
+        TestPushService(Arc::new(Inner {
+            origin: self.origin.unwrap_or_else(default_origin),
+            clock: self.clock,
+            recording: self.recording,
+            retention: self.retention,
+            registrations: Mutex::default(),
+            script: Mutex::default(),
+            vapid: VapidCache::default(),
+            record: Mutex::default(),
+            counts: watch::Sender::default(),
+            messages: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Default for TestPushServiceBuilder {
+    fn default() -> Self {
+        Self {
+            origin: None,
+            clock: Arc::new(SystemClock::new()),
+            recording: Recording::default(),
+            retention: Ttl::SAFE_MAX,
+        }
+    }
+}
+
+impl Default for TestPushService {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for TestPushService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestPushService")
+            .field("origin", &self.0.origin)
+            .field("recording", &self.0.recording)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refusals are rare and explain failures, so some are kept in any case.
+const LATEST_REFUSALS: usize = 32;
+
+fn default_origin() -> Origin {
+    let uri = http::Uri::from_static("https://push.example.net");
+    match Origin::of(&uri) {
+        Some(origin) => origin,
+        None => unreachable!("a constant, and every test of this module parses it"),
+    }
+}
+
+/// What comes before the token in an endpoint: each push service's own form. WNS keeps the token in the
+/// query, which a sender must not lose.
+fn resource(origin: &Origin) -> &'static str {
+    let host = origin.as_str().rsplit('/').next().unwrap_or_default();
+    match PushService::of_host(host) {
+        PushService::Fcm => "/fcm/send/",
+        PushService::Mozilla => "/wpush/v2/",
+        PushService::Apple => "/Q",
+        PushService::Wns => "/w/?token=",
+        _ => "/wpush/",
+    }
+}
+
+/// What a request to an endpoint names, wherever it is sent.
+fn path(endpoint: &Endpoint) -> &str {
+    endpoint
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+}
+
+fn keep<T>(queue: &mut VecDeque<T>, item: T, limit: usize) {
+    queue.push_back(item);
+    while queue.len() > limit {
+        queue.pop_front();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
