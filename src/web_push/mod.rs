@@ -27,7 +27,7 @@ use crate::run::{self, RunError, Tick};
 use crate::store::SubscriptionRecord;
 use crate::store::{ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
 use crate::subscription::Subscription;
-use crate::vapid::{KeyId, KeyRing, VapidError};
+use crate::vapid::{KeyId, KeyRing, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
 ///
@@ -207,6 +207,12 @@ impl WebPush {
         let status = self.ledger().cancel(id, self.now()).await?;
         self.settled();
         Ok(status)
+    }
+
+    /// The active VAPID key's public half: what pages subscribe with, as `applicationServerKey`.
+    #[must_use]
+    pub fn vapid_public_key(&self) -> VapidPublicKey {
+        *self.key_ring().active().public_key()
     }
 
     /// Makes a new active VAPID key. The old ones stay usable for the subscriptions that were made with them.
