@@ -1,5 +1,9 @@
 //! Accepting and delivering: `enqueue`, `send`, `tick` and `run` against the in-process push service.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test says what failed"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,6 +19,8 @@
 //! - A call that returns an error has changed nothing.
 //! - A future that is dropped has done all of its change or none of it.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod error;
 mod fair;
 mod forward;

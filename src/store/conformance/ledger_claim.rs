@@ -1,0 +1,266 @@
+//! L5 to L8: claiming rows, settling and releasing them.
+
+use std::collections::HashSet;
+
+use super::Handles;
+use super::sample::{LEASE, at, claim, claim_as, delivery, origin, recipient, sending};
+use crate::broadcast::{BroadcastState, FinalOutcome};
+use crate::store::{
+    ClaimRequest, Claimed, DeliveryLedger, Pause, PauseReason, Settled, Settlement,
+};
+
+const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
+
+fn count(rows: &[Claimed], name: &str) -> usize {
+    let origin = origin(name);
+    rows.iter().filter(|row| row.origin == origin).count()
+}
+
+/// L5: due rows are leased, once, with their attempt counted.
+pub async fn l5_a_claim_leases_due_rows<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let id = sending(ledger, &[delivery("a", 1), delivery("b", 2)], at(0)).await;
+    let rows = claim(ledger, 9, at(0)).await;
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        assert_eq!((row.token.broadcast, row.attempt), (id, 1));
+        let expected = if row.token.key == recipient(1) {
+            "a"
+        } else {
+            "b"
+        };
+        assert_eq!(row.origin, origin(expected));
+    }
+    assert_eq!(claim(ledger, 9, at(0)).await.len(), 0, "they are leased");
+    let status = ledger.status(id, at(0)).await.unwrap().unwrap();
+    assert_eq!(status.counts.pending, 2);
+    assert_eq!(claim(ledger, 0, at(0)).await.len(), 0);
+}
+
+/// L5: a row whose lease has ended is claimed again, with another token.
+pub async fn l5_a_lease_that_ended_is_claimed_again<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    sending(h.store(), &[delivery("a", 1)], at(0)).await;
+    let first = claim(h.store(), 9, at(0)).await;
+    let last_moment = at(0) + LEASE - std::time::Duration::from_millis(1);
+    assert_eq!(claim(h.second(), 9, last_moment).await.len(), 0);
+    let second = claim(h.second(), 9, at(0) + LEASE).await;
+    assert_eq!(second.len(), 1);
+    assert_eq!(second[0].attempt, 2);
+    assert!(second[0].token.fence > first[0].token.fence);
+}
+
+/// L5: an origin with few rows is not left behind one with many.
+pub async fn l5_a_claim_is_fair_over_origins<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let mut rows: Vec<_> = (0..60).map(|n| delivery("many", n)).collect();
+    sending(ledger, &rows, at(0)).await;
+    rows = (0..3).map(|n| delivery("few", 100 + n)).collect();
+    rows.push(delivery("one", 200));
+    sending(ledger, &rows, at(1)).await;
+    let rows = claim(ledger, 12, at(2)).await;
+    assert_eq!(rows.len(), 12);
+    assert_eq!((count(&rows, "few"), count(&rows, "one")), (3, 1));
+    assert_eq!(count(&rows, "many"), 8, "nobody else needs the rest");
+}
+
+/// L5: with more origins than rows to claim, all get their turn.
+pub async fn l5_every_origin_gets_its_turn<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows: Vec<_> = (0..40)
+        .map(|n| delivery(&format!("o{}", n % 8), n))
+        .collect();
+    sending(ledger, &rows, at(0)).await;
+    let mut served = HashSet::new();
+    for _ in 0..4 {
+        let rows = claim(ledger, 2, at(1)).await;
+        served.extend(rows.iter().map(|row| row.origin.clone()));
+    }
+    assert_eq!(served.len(), 8);
+}
+
+/// L5: limits by origin, excluded and paused origins.
+pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    for name in ["a", "b", "c"] {
+        let number = |n| u32::from(name.as_bytes()[0]) * 100 + n;
+        let rows: Vec<_> = (0..5).map(|n| delivery(name, number(n))).collect();
+        sending(ledger, &rows, at(0)).await;
+    }
+    let pause = Pause::new(origin("c"), at(10), PauseReason::RateLimited);
+    ledger.pause(&pause, at(0)).await.unwrap();
+    let mut request = ClaimRequest::new(100, LEASE);
+    request.per_origin = 2;
+    request.exclude = vec![origin("b")];
+    let rows = claim_as(ledger, &request, at(1)).await;
+    assert_eq!((rows.len(), count(&rows, "a")), (2, 2));
+    request.exclude.clear();
+    request.per_origin = 4;
+    let rows = claim_as(ledger, &request, at(1)).await;
+    assert_eq!((count(&rows, "a"), count(&rows, "b")), (3, 4));
+    assert_eq!(count(&rows, "c"), 0);
+    let rows = claim_as(ledger, &request, at(10)).await;
+    assert_eq!(count(&rows, "c"), 4, "the pause is over");
+}
+
+/// L5: within an origin the row that is due longest comes first.
+pub async fn l5_the_oldest_row_of_an_origin_is_first<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows: Vec<_> = (0..4).map(|n| delivery("a", n)).collect();
+    sending(ledger, &rows, at(0)).await;
+    let claimed = claim(ledger, 4, at(0)).await;
+    let due = [30, 10, 20, 40];
+    let settlements: Vec<_> = claimed
+        .iter()
+        .zip(due)
+        .map(|(row, secs)| (row.token, Settlement::RetryAt(at(secs))))
+        .collect();
+    ledger.settle(&settlements, at(1)).await.unwrap();
+    sending(ledger, &[delivery("a", 9)], at(15)).await;
+    let expected = [
+        claimed[1].token.key,
+        recipient(9),
+        claimed[2].token.key,
+        claimed[0].token.key,
+    ];
+    for key in expected {
+        let next = claim(ledger, 1, at(30)).await;
+        assert_eq!(next[0].token.key, key);
+    }
+    assert_eq!(claim(ledger, 1, at(30)).await.len(), 0);
+}
+
+/// L6: of concurrent claimants each row goes to one.
+pub async fn l6_concurrent_claims_share_no_row<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let rows: Vec<_> = (0..100)
+        .map(|n| delivery(["a", "b", "c"][n % 3], u32::try_from(n).unwrap()))
+        .collect();
+    sending(h.store(), &rows, at(0)).await;
+    let claims = h
+        .race(8, |ledger, _| async move {
+            let mut rows = Vec::new();
+            loop {
+                let more = claim(&*ledger, 7, at(1)).await;
+                if more.is_empty() {
+                    return rows;
+                }
+                rows.extend(more);
+            }
+        })
+        .await;
+    let rows: Vec<_> = claims.into_iter().flatten().collect();
+    let keys: HashSet<_> = rows.iter().map(|row| row.token.key).collect();
+    assert_eq!((rows.len(), keys.len()), (100, 100));
+    assert!(rows.iter().all(|row| row.attempt == 1));
+}
+
+/// L7: a finished row is gone and counted; a postponed one is due then.
+pub async fn l7_settling_ends_or_postpones<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows: Vec<_> = (0..12).map(|n| delivery("a", n)).collect();
+    let id = sending(ledger, &rows, at(0)).await;
+    let claimed = claim(ledger, 12, at(0)).await;
+    let outcomes = FinalOutcome::ALL.into_iter().map(Settlement::Finished);
+    let retries = [at(60), at(5)].map(Settlement::RetryAt);
+    let settlements: Vec<_> = claimed
+        .iter()
+        .map(|row| row.token)
+        .zip(outcomes.chain(retries))
+        .collect();
+    let answers = h.second().settle(&settlements, at(1)).await.unwrap();
+    assert_eq!(answers, [Settled::Done; 12]);
+    let status = ledger.status(id, at(1)).await.unwrap().unwrap();
+    for outcome in FinalOutcome::ALL {
+        assert_eq!(status.counts.of(outcome), 1, "{outcome}");
+    }
+    assert_eq!((status.counts.pending, status.recipients), (2, 12));
+    assert_eq!(claim(ledger, 9, at(4)).await.len(), 0);
+    let second = claim(ledger, 9, at(5)).await;
+    assert_eq!(second.len(), 1);
+    assert_eq!(
+        (second[0].token.key, second[0].attempt),
+        (claimed[11].token.key, 2)
+    );
+    assert_eq!(
+        claim(ledger, 9, at(60)).await.len(),
+        2,
+        "and a lease has ended"
+    );
+    assert_eq!(ledger.settle(&[], at(60)).await.unwrap(), []);
+}
+
+/// L7: a token that was given before another claim, or was spent, is worth nothing.
+pub async fn l7_a_lost_token_settles_nothing<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let id = sending(ledger, &[delivery("a", 1), delivery("a", 2)], at(0)).await;
+    let first = claim(ledger, 9, at(0)).await;
+    let second = claim(ledger, 9, at(100)).await;
+    assert_eq!(second.len(), 2);
+    let mut unknown = second[0].token;
+    unknown.key = recipient(7);
+    let settlements = [
+        (first[0].token, ACCEPTED),
+        (second[0].token, ACCEPTED),
+        (first[1].token, Settlement::RetryAt(at(5))),
+        (unknown, ACCEPTED),
+        (second[0].token, ACCEPTED),
+        (second[1].token, Settlement::RetryAt(at(101))),
+        (second[1].token, ACCEPTED),
+    ];
+    let answers = ledger.settle(&settlements, at(100)).await.unwrap();
+    let done = [false, true, false, false, false, true, false];
+    let done = done.map(|done| if done { Settled::Done } else { Settled::Lost });
+    assert_eq!(answers, done);
+    let status = ledger.status(id, at(100)).await.unwrap().unwrap();
+    assert_eq!((status.counts.accepted, status.counts.pending), (1, 1));
+    assert_eq!(status.state, BroadcastState::Sending);
+}
+
+/// L7: the end of a lease alone loses nothing.
+pub async fn l7_a_late_settlement_counts_where_nobody_claimed<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let id = sending(ledger, &[delivery("a", 1)], at(0)).await;
+    let claimed = claim(ledger, 9, at(0)).await;
+    let late = at(1000);
+    let answers = ledger.settle(&[(claimed[0].token, ACCEPTED)], late).await;
+    assert_eq!(answers.unwrap(), [Settled::Done]);
+    let status = ledger.status(id, late).await.unwrap().unwrap();
+    assert_eq!(status.state, BroadcastState::Done);
+}
+
+/// L7: of concurrent settlements of one token one counts.
+pub async fn l7_a_token_settles_once<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let id = sending(h.store(), &[delivery("a", 1), delivery("a", 2)], at(0)).await;
+    let claimed = claim(h.store(), 9, at(0)).await;
+    let token = claimed[0].token;
+    let answers = h
+        .race(6, move |ledger, _| async move {
+            ledger.settle(&[(token, ACCEPTED)], at(1)).await.unwrap()
+        })
+        .await;
+    let done = answers.iter().filter(|answer| answer[0] == Settled::Done);
+    assert_eq!(done.count(), 1);
+    let status = h.second().status(id, at(1)).await.unwrap().unwrap();
+    assert_eq!((status.counts.accepted, status.counts.pending), (1, 1));
+}
+
+/// L8: a released row is due at once, as if it had not been claimed.
+pub async fn l8_a_released_row_is_due_without_an_attempt<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    sending(ledger, &[delivery("a", 1), delivery("a", 2)], at(0)).await;
+    let first = claim(ledger, 9, at(0)).await;
+    let token = first[0].token;
+    ledger.release(&[token], at(1)).await.unwrap();
+    let again = claim(h.second(), 9, at(1)).await;
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].token.key, again[0].attempt), (token.key, 1));
+    assert_ne!(again[0].token.fence, token.fence);
+    // A spent token releases nothing.
+    ledger.release(&[token], at(2)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(2)).await.len(), 0);
+    let answers = ledger.settle(&[(token, ACCEPTED)], at(2)).await.unwrap();
+    assert_eq!(answers, [Settled::Lost]);
+}

@@ -1,0 +1,146 @@
+//! L11 and L14: pauses, and when there is something to do; the statistics.
+
+use super::Handles;
+use super::sample::{LEASE, at, broadcast, claim, delivery, origin, sending};
+use crate::broadcast::FinalOutcome;
+use crate::clock::Timestamp;
+use crate::store::{
+    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, Pause, PauseReason, Settlement,
+};
+
+fn pause(name: &str, until: i64, reason: PauseReason) -> Pause {
+    Pause::new(origin(name), at(until), reason)
+}
+
+async fn pauses<L: DeliveryLedger + ?Sized>(ledger: &L, secs: i64) -> Vec<Pause> {
+    let mut pauses = ledger.pauses(at(secs)).await.unwrap();
+    pauses.sort_by_key(|pause| pause.origin.clone());
+    pauses
+}
+
+/// L11: the later end holds, with its reason, for everyone.
+pub async fn l11_the_later_end_of_two_pauses_holds<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let long = pause("a", 60, PauseReason::SenderFault);
+    let short = pause("a", 30, PauseReason::RateLimited);
+    let other = pause("b", 20, PauseReason::Unreachable);
+    for one in [&short, &long, &short, &other] {
+        h.store().pause(one, at(0)).await.unwrap();
+    }
+    assert_eq!(pauses(h.second(), 1).await, [long.clone(), other]);
+    assert_eq!(pauses(h.second(), 20).await, [long]);
+    assert_eq!(pauses(h.second(), 60).await, []);
+    // What is over does not hold back what comes later.
+    let next = pause("a", 90, PauseReason::RateLimited);
+    h.store().pause(&next, at(61)).await.unwrap();
+    assert_eq!(pauses(h.second(), 61).await, [next]);
+}
+
+/// L11: an end that is not ahead lifts the pause.
+pub async fn l11_a_past_end_lifts_the_pause<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    sending(ledger, &[delivery("a", 1)], at(0)).await;
+    ledger
+        .pause(&pause("a", 60, PauseReason::RateLimited), at(0))
+        .await
+        .unwrap();
+    assert_eq!(claim(h.second(), 9, at(5)).await.len(), 0);
+    let lift = pause("a", 5, PauseReason::RateLimited);
+    h.second().pause(&lift, at(5)).await.unwrap();
+    assert_eq!(pauses(ledger, 5).await, []);
+    assert_eq!(claim(ledger, 9, at(5)).await.len(), 1);
+}
+
+/// The next moment; never `now` where there is nothing to claim or to expand, never later than there is.
+async fn next_due<L: DeliveryLedger + ?Sized>(ledger: &L, secs: i64) -> Option<Timestamp> {
+    let next = ledger.next_due(at(secs)).await.unwrap();
+    assert!(next.is_none_or(|next| next >= at(secs)));
+    next
+}
+
+/// L14: nothing, then broadcasts as they become due.
+pub async fn l14_a_scheduled_broadcast_is_due_then<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    assert_eq!(next_due(ledger, 0).await, None);
+    let mut later = broadcast();
+    later.send_at = Some(at(50));
+    ledger.open(&later, at(0)).await.unwrap();
+    assert_eq!(next_due(ledger, 0).await, Some(at(50)));
+    assert_eq!(next_due(ledger, 51).await, Some(at(51)));
+    let now = broadcast();
+    ledger.open(&now, at(10)).await.unwrap();
+    assert_eq!(next_due(ledger, 10).await, Some(at(10)));
+    ledger.cancel(now.id, at(10)).await.unwrap();
+    assert_eq!(next_due(ledger, 10).await, Some(at(50)));
+    ledger.cancel(later.id, at(10)).await.unwrap();
+    assert_eq!(next_due(ledger, 10).await, None);
+}
+
+/// L14: rows as they become due, leases as they end.
+pub async fn l14_rows_are_due_as_they_can_be_claimed<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    sending(ledger, &[delivery("a", 1), delivery("b", 2)], at(0)).await;
+    assert_eq!(next_due(ledger, 0).await, Some(at(0)));
+    let claimed = claim(ledger, 9, at(0)).await;
+    assert_eq!(next_due(ledger, 1).await, Some(at(0) + LEASE));
+    let retry = [(claimed[0].token, Settlement::RetryAt(at(20)))];
+    ledger.settle(&retry, at(1)).await.unwrap();
+    assert_eq!(next_due(h.second(), 1).await, Some(at(20)));
+    let ended = Settlement::Finished(FinalOutcome::Accepted);
+    ledger
+        .settle(&[(claimed[1].token, ended)], at(1))
+        .await
+        .unwrap();
+    ledger
+        .pause(
+            &Pause::new(claimed[0].origin.clone(), at(70), PauseReason::RateLimited),
+            at(2),
+        )
+        .await
+        .unwrap();
+    assert_eq!(next_due(ledger, 30).await, Some(at(70)), "it is paused");
+    let last = claim(ledger, 9, at(70)).await;
+    ledger
+        .settle(&[(last[0].token, ended)], at(71))
+        .await
+        .unwrap();
+    assert_eq!(next_due(ledger, 71).await, None);
+}
+
+/// L14: a worker that waits for what it is told does not spin, even when everything is late.
+pub async fn l14_what_is_late_and_leased_is_not_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let new = NewBroadcast::new(
+        crate::broadcast::Audience::All,
+        crate::message::Message::new("x"),
+        at(10),
+    );
+    super::sample::sending_as(ledger, &new, &[delivery("a", 1)], at(0)).await;
+    claim(ledger, 9, at(0)).await;
+    ledger.expire(9, at(20)).await.unwrap();
+    assert_eq!(next_due(ledger, 20).await, Some(at(0) + LEASE));
+}
+
+/// The statistics: depth, leases and the oldest due row.
+pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let stats = async |secs| ledger.stats(at(secs)).await.unwrap();
+    assert_eq!(stats(0).await, LedgerStats::new(0, 0, None));
+    let new = broadcast();
+    ledger.open(&new, at(0)).await.unwrap();
+    let rows: Vec<_> = (0..4).map(|n| delivery("a", n)).collect();
+    ledger
+        .enqueue_page(new.id, &Cursor::Start, &rows, &Cursor::End, at(0))
+        .await
+        .unwrap();
+    assert_eq!(stats(5).await, LedgerStats::new(4, 0, Some(at(0))));
+    let claimed = claim(ledger, 3, at(5)).await;
+    assert_eq!(stats(6).await, LedgerStats::new(4, 3, Some(at(0))));
+    let settlements = [
+        (claimed[0].token, Settlement::Finished(FinalOutcome::Gone)),
+        (claimed[1].token, Settlement::RetryAt(at(99))),
+    ];
+    ledger.settle(&settlements, at(6)).await.unwrap();
+    assert_eq!(stats(6).await, LedgerStats::new(3, 1, Some(at(0))));
+    ledger.cancel(new.id, at(7)).await.unwrap();
+    assert_eq!(stats(7).await, LedgerStats::new(1, 1, None));
+}

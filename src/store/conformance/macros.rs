@@ -1,0 +1,174 @@
+//! The list of cases, and the tests that are made of it.
+
+/// Makes one test of each contract sentence of all four store traits.
+///
+/// `store_conformance!(name, make)` expands to a module `name` of `#[tokio::test]` functions. `make` is the
+/// path of an async function without parameters that answers a fresh, empty store (or
+/// [`Handles`](crate::store::conformance::Handles) of one) each time.
+#[macro_export]
+macro_rules! store_conformance {
+    ($name:ident, $make:path) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $crate::__store_conformance_subscriptions!($make);
+            $crate::__store_conformance_tests! {
+                $make;
+                k1_the_first_key_is_inserted_once
+                k1_one_of_many_concurrent_first_keys_wins
+                k2_an_active_key_replaces_the_active_one
+                k3_an_inactive_key_leaves_the_active_one
+                k4_keys_are_listed_the_active_one_first
+                k5_resealing_compares_first
+                k6_only_inactive_keys_are_removed
+                l1_an_open_broadcast_is_stored_whole
+                l2_a_repeated_request_opens_once
+                l2_a_known_id_is_a_repeat
+                l2_one_of_many_concurrent_requests_opens
+                l3_due_broadcasts_are_expandable
+                l3_the_least_recently_expanded_is_first
+                l4_a_page_is_written_where_the_cursor_is_expected
+                l4_a_page_of_an_ended_broadcast_is_stale
+                l4_one_of_many_concurrent_pages_is_written
+                l5_a_claim_leases_due_rows
+                l5_a_lease_that_ended_is_claimed_again
+                l5_a_claim_is_fair_over_origins
+                l5_every_origin_gets_its_turn
+                l5_a_claim_leaves_out_what_it_is_told
+                l5_the_oldest_row_of_an_origin_is_first
+                l6_concurrent_claims_share_no_row
+                l7_settling_ends_or_postpones
+                l7_a_lost_token_settles_nothing
+                l7_a_late_settlement_counts_where_nobody_claimed
+                l7_a_token_settles_once
+                l8_a_released_row_is_due_without_an_attempt
+                l9_cancel_ends_what_is_not_leased
+                l9_a_cancelled_row_is_not_claimed_again
+                l9_cancel_stops_the_expansion
+                l9_a_done_broadcast_is_not_cancelled
+                l10_the_state_follows_the_rows
+                l10_an_empty_broadcast_is_done
+                l10_the_statistics_follow_the_rows
+                l11_the_later_end_of_two_pauses_holds
+                l11_a_past_end_lifts_the_pause
+                l12_expire_ends_what_is_late
+                l12_expire_stops_the_expansion
+                l13_prune_forgets_what_ended_before
+                l14_a_scheduled_broadcast_is_due_then
+                l14_rows_are_due_as_they_can_be_claimed
+                l14_what_is_late_and_leased_is_not_due
+                d1_a_schedule_is_inserted_or_replaced
+                d2_schedules_are_listed_by_type
+                d3_schedules_are_removed
+                d4_schedules_move_where_there_is_none
+                d5_due_schedules_are_listed_oldest_first
+                d6_fire_opens_and_moves_on
+                d6_one_of_many_concurrent_calls_fires
+                d6_a_known_broadcast_is_not_opened_twice
+                d7_the_latest_run_is_kept
+            }
+        }
+    };
+}
+
+/// Makes one test of each contract sentence of [`SubscriptionStore`](crate::store::SubscriptionStore) alone:
+/// for an application's own subscriptions table.
+///
+/// Its form is that of [`store_conformance!`](crate::store_conformance).
+#[macro_export]
+macro_rules! subscription_store_conformance {
+    ($name:ident, $make:path) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $crate::__store_conformance_subscriptions!($make);
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_subscriptions {
+    ($make:path) => {
+        $crate::__store_conformance_tests! {
+            $make;
+            s1_a_row_is_known_by_key_and_by_id
+            s1_an_id_names_one_row
+            s2_an_unknown_endpoint_is_inserted
+            s2_one_of_many_concurrent_upserts_inserts
+            s3_the_same_keys_update_the_row
+            s3_absent_parts_leave_the_stored_ones
+            s3_a_retired_or_stale_row_revives
+            s4_other_keys_need_the_same_principal
+            s4_nobody_changes_the_keys_of_a_row_of_nobody
+            s5_a_replacement_takes_over
+            s5_what_is_given_wins
+            s5_a_row_that_stood_there_is_superseded
+            s5_nothing_to_replace_is_a_plain_upsert
+            s5_a_conflict_replaces_nothing
+            s6_the_least_recently_seen_make_room
+            s7_a_full_table_refuses_inserts
+            s7_a_replacement_fits_into_a_full_table
+            s8_get_answers_in_order
+            s9_a_walk_sees_every_row_once_in_order
+            s9_each_audience_is_walked
+            s9_only_live_rows_are_walked
+            s9_a_walk_survives_changes
+            s10_every_filter_counts
+            s11_changes_are_made_in_order
+            s11_an_unknown_row_changes_nothing
+            s11_applying_twice_is_applying_once
+            s12_an_observation_can_be_out_of_date
+            s13_only_rows_retired_before_are_purged
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_tests {
+    ($make:path; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let store = $make().await;
+                let handles = $crate::store::conformance::Handles::from(store);
+                $crate::store::conformance::$case(&handles).await;
+            }
+        )*
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_case_is_in_the_list() {
+        let list = include_str!("macros.rs");
+        let mut cases = 0;
+        for file in [
+            include_str!("ledger_claim.rs"),
+            include_str!("ledger_end.rs"),
+            include_str!("ledger_open.rs"),
+            include_str!("ledger_pause.rs"),
+            include_str!("schedules.rs"),
+            include_str!("subscription_changes.rs"),
+            include_str!("subscription_pages.rs"),
+            include_str!("subscription_replace.rs"),
+            include_str!("subscriptions.rs"),
+            include_str!("vapid_keys.rs"),
+        ] {
+            for line in file.lines() {
+                let Some(rest) = line.strip_prefix("pub async fn ") else {
+                    continue;
+                };
+                let (case, _) = rest.split_once('<').unwrap();
+                let listed = list.lines().any(|line| line.trim() == case);
+                assert!(listed, "{case}");
+                cases += 1;
+            }
+        }
+        assert!(cases > 60, "{cases}");
+    }
+}

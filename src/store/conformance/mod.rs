@@ -1,0 +1,138 @@
+//! The contracts of the stores, as tests: run them against a store of your own.
+//!
+//! One public async function per contract sentence, named by its number, each wanting a fresh store. The
+//! macros [`store_conformance!`](crate::store_conformance) and
+//! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each; the
+//! crate that uses them needs `tokio` with the features `macros` and `rt`.
+//!
+//! # Examples
+//!
+//! ```
+//! use tower_web_push::store::MemoryStore;
+//!
+//! async fn fresh() -> MemoryStore {
+//!     MemoryStore::new()
+//! }
+//!
+//! tower_web_push::store_conformance!(memory, fresh);
+//! # fn main() {}
+//! ```
+//!
+//! # Stability
+//!
+//! Cases are added whenever a contract turns out to have a hole, in patch releases too: that a store stops
+//! passing is a finding and not a breaking change. Call the cases through the macros.
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "tests: every case panics where the store breaks its contract"
+)]
+
+mod ledger_claim;
+mod ledger_end;
+mod ledger_open;
+mod ledger_pause;
+mod macros;
+mod sample;
+mod schedules;
+mod subscription_changes;
+mod subscription_pages;
+mod subscription_replace;
+mod subscriptions;
+mod vapid_keys;
+
+pub use ledger_claim::*;
+pub use ledger_end::*;
+pub use ledger_open::*;
+pub use ledger_pause::*;
+pub use schedules::*;
+pub use subscription_changes::*;
+pub use subscription_pages::*;
+pub use subscription_replace::*;
+pub use subscriptions::*;
+pub use vapid_keys::*;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+/// A fresh store under test: two handles of it, and what has to live as long.
+///
+/// A plain store is turned into one with two equal handles. Where two processes can share the store's
+/// database, hand in two stores that do: the races then run across them.
+pub struct Handles<S: ?Sized> {
+    first: Arc<S>,
+    second: Arc<S>,
+    _keep: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl<S> Handles<S> {
+    /// Two handles of one fresh store.
+    pub fn new(first: S, second: S) -> Self {
+        Self {
+            first: Arc::new(first),
+            second: Arc::new(second),
+            _keep: None,
+        }
+    }
+}
+
+impl<S: ?Sized> Handles<S> {
+    /// The same, dropping `guard` (a temporary folder, a container) after the handles.
+    #[must_use]
+    pub fn keeping(mut self, guard: impl Any + Send + Sync) -> Self {
+        self._keep = Some(Box::new(guard));
+        self
+    }
+
+    /// The first handle.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.first
+    }
+
+    /// The second handle.
+    #[must_use]
+    pub fn second(&self) -> &S {
+        &self.second
+    }
+}
+
+impl<S: Send + Sync + ?Sized + 'static> Handles<S> {
+    /// What `n` concurrent tasks answer, half of them on each handle.
+    async fn race<T, F>(&self, n: usize, task: impl Fn(Arc<S>, usize) -> F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for number in 0..n {
+            let handle = if number % 2 == 0 {
+                &self.first
+            } else {
+                &self.second
+            };
+            tasks.spawn(task(Arc::clone(handle), number));
+        }
+        tasks.join_all().await
+    }
+}
+
+impl<S> From<S> for Handles<S> {
+    fn from(store: S) -> Self {
+        let store = Arc::new(store);
+        Self {
+            first: Arc::clone(&store),
+            second: store,
+            _keep: None,
+        }
+    }
+}
+
+impl<S: ?Sized> fmt::Debug for Handles<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handles").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! S9 and S10: walking and counting.
+
+use std::collections::BTreeSet;
+
+use super::Handles;
+use super::sample::{at, endpoint, key_id, new, of, put, tag, tagged, unknown_id};
+use crate::broadcast::Audience;
+use crate::push_service::PushService;
+use crate::store::{
+    Change, CountFilter, Liveness, NewSubscription, RetireReason, SubscriptionStore,
+};
+use crate::subscription::{Endpoint, EndpointKey, Subscription};
+
+/// The keys of a whole walk in pages of `limit`, which have to be full but for the last.
+async fn walk<S: SubscriptionStore + ?Sized>(
+    store: &S,
+    audience: &Audience,
+    limit: usize,
+) -> Vec<EndpointKey> {
+    let mut keys: Vec<EndpointKey> = Vec::new();
+    loop {
+        let page = store
+            .page(audience, keys.last(), limit, at(0))
+            .await
+            .unwrap();
+        assert!(page.len() <= limit);
+        keys.extend(page.iter().map(|row| row.subscription.endpoint().key()));
+        if page.len() < limit {
+            assert!(keys.is_sorted());
+            return keys;
+        }
+    }
+}
+
+fn keys_of(numbers: impl IntoIterator<Item = u32>) -> Vec<EndpointKey> {
+    let keys: BTreeSet<_> = numbers.into_iter().map(|n| endpoint(n).key()).collect();
+    keys.into_iter().collect()
+}
+
+/// S9: every row once, by key, whatever the size of the page.
+pub async fn s9_a_walk_sees_every_row_once_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    for number in 0..12 {
+        put(store, &new(number), at(0)).await;
+    }
+    for limit in [1, 4, 5, 12, 100] {
+        assert_eq!(walk(store, &Audience::All, limit).await, keys_of(0..12));
+    }
+    let empty = store.page(&Audience::All, None, 0, at(0)).await.unwrap();
+    assert_eq!(empty, []);
+}
+
+/// S9: each audience has its own walk.
+pub async fn s9_each_audience_is_walked<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        let mut row = new(number);
+        if number < 5 {
+            row = of("alice", row);
+        }
+        if number % 2 == 0 {
+            row = tagged(&["even", "all"], row);
+        }
+        ids.push(put(store, &row, at(0)).await.0.id);
+    }
+    put(store, &tagged(&["odd", "all"], of("bob", new(9))), at(0)).await;
+    let some = vec![ids[6], unknown_id(), ids[1], ids[1], ids[3]];
+    for (audience, expected) in [
+        (Audience::user("alice"), keys_of(0..5)),
+        (Audience::user("nobody"), vec![]),
+        (Audience::Tag(tag("even")), keys_of([0, 2, 4, 6])),
+        (Audience::Tag(tag("all")), keys_of([0, 2, 4, 6, 9])),
+        (Audience::Tag(tag("none")), vec![]),
+        (Audience::Ids(some), keys_of([1, 3, 6])),
+        (Audience::Ids(vec![]), vec![]),
+    ] {
+        for limit in [1, 2, 100] {
+            assert_eq!(
+                walk(store, &audience, limit).await,
+                expected,
+                "{audience:?}"
+            );
+        }
+        let filter = CountFilter::new(audience, Liveness::Live);
+        let count = store.count(&filter, at(0)).await.unwrap();
+        assert_eq!(count, expected.len() as u64, "{filter:?}");
+    }
+}
+
+/// Seven rows: live, retired, stale, both, expired, expiring, expired and stale.
+async fn in_every_state<S: SubscriptionStore + ?Sized>(store: &S) {
+    for number in 0..7 {
+        let mut row = tagged(&["a"], of("alice", new(number)));
+        let expires = [(4, -1), (5, 1), (6, 0)];
+        let expires = expires.iter().find(|(of, _)| *of == number);
+        let expires = expires.map(|(_, secs)| at(*secs));
+        row.subscription = row.subscription.with_expiration_time(expires);
+        put(store, &row, at(-10)).await;
+    }
+    let retire = |number| Change::Retire {
+        key: endpoint(number).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(-5),
+    };
+    let stale = |number| Change::Stale {
+        key: endpoint(number).key(),
+        observed_at: at(-5),
+    };
+    let changes = [retire(1), stale(2), retire(3), stale(3), stale(6)];
+    assert_eq!(store.apply(&changes, at(-5)).await.unwrap(), 5);
+}
+
+/// S9: retired, stale and expired rows are in no audience.
+pub async fn s9_only_live_rows_are_walked<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    in_every_state(store).await;
+    for audience in [
+        Audience::All,
+        Audience::user("alice"),
+        Audience::Tag(tag("a")),
+    ] {
+        assert_eq!(
+            walk(store, &audience, 1).await,
+            keys_of([0, 5]),
+            "{audience:?}"
+        );
+    }
+}
+
+/// S9: rows that come and go during a walk disturb nobody else's place in it.
+pub async fn s9_a_walk_survives_changes<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let order = keys_of(0..20);
+    let number = |key: &EndpointKey| (0..20).find(|n| endpoint(*n).key() == *key).unwrap();
+    // Every other row of the order is there from the beginning.
+    for key in order.iter().step_by(2) {
+        put(store, &new(number(key)), at(0)).await;
+    }
+    let first = store.page(&Audience::All, None, 4, at(0)).await.unwrap();
+    let cursor = first[3].subscription.endpoint().key();
+    assert_eq!(cursor, order[6]);
+    // Behind and before the cursor one row comes and one goes; the cursor's own row goes as well.
+    let gone = [order[2], order[6], order[8]].map(Change::Delete);
+    assert_eq!(store.apply(&gone, at(0)).await.unwrap(), 3);
+    for key in [order[1], order[9]] {
+        put(store, &new(number(&key)), at(0)).await;
+    }
+    let rest = store
+        .page(&Audience::All, Some(&cursor), 100, at(0))
+        .await
+        .unwrap();
+    let rest: Vec<_> = rest
+        .iter()
+        .map(|row| row.subscription.endpoint().key())
+        .collect();
+    let expected = [9, 10, 12, 14, 16, 18].map(|place: usize| order[place]);
+    assert_eq!(rest, expected);
+}
+
+/// S10: each state, push service and key is counted.
+pub async fn s10_every_filter_counts<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    in_every_state(store).await;
+    let fcm = Endpoint::parse("https://fcm.googleapis.com/fcm/send/1").unwrap();
+    let other = new(0).subscription;
+    let fcm = Subscription::new(fcm, *other.ua_public(), other.auth().clone());
+    put(store, &NewSubscription::new(fcm, key_id(2)), at(-10)).await;
+    for (audience, liveness, service, key, expected) in [
+        (Audience::All, Liveness::Any, None, None, 8),
+        (Audience::All, Liveness::Live, None, None, 3),
+        (Audience::All, Liveness::Stale, None, None, 2),
+        (Audience::All, Liveness::Retired, None, None, 2),
+        (Audience::user("alice"), Liveness::Any, None, None, 7),
+        (Audience::user("alice"), Liveness::Stale, None, None, 2),
+        (Audience::Tag(tag("a")), Liveness::Retired, None, None, 2),
+        (Audience::Tag(tag("a")), Liveness::Live, None, None, 2),
+        (
+            Audience::All,
+            Liveness::Live,
+            Some(PushService::Fcm),
+            None,
+            1,
+        ),
+        (
+            Audience::All,
+            Liveness::Any,
+            Some(PushService::Mozilla),
+            None,
+            7,
+        ),
+        (
+            Audience::All,
+            Liveness::Any,
+            Some(PushService::Wns),
+            None,
+            0,
+        ),
+        (Audience::All, Liveness::Any, None, Some(2), 1),
+        (Audience::All, Liveness::Retired, None, Some(1), 2),
+        (
+            Audience::All,
+            Liveness::Live,
+            Some(PushService::Mozilla),
+            Some(1),
+            2,
+        ),
+        (
+            Audience::All,
+            Liveness::Live,
+            Some(PushService::Mozilla),
+            Some(2),
+            0,
+        ),
+        (
+            Audience::user("alice"),
+            Liveness::Any,
+            Some(PushService::Fcm),
+            None,
+            0,
+        ),
+    ] {
+        let mut filter = CountFilter::new(audience, liveness);
+        filter.push_service = service;
+        filter.vapid_key = key.map(key_id);
+        assert_eq!(
+            store.count(&filter, at(0)).await.unwrap(),
+            expected,
+            "{filter:?}"
+        );
+    }
+}

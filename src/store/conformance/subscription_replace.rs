@@ -1,0 +1,120 @@
+//! S5: a subscription that takes the place of another.
+
+use super::Handles;
+use super::sample::{at, endpoint, key_id, new, of, put, rekeyed, row, tagged, tags};
+use crate::broadcast::{Audience, Principal};
+use crate::store::{
+    CountFilter, Liveness, NewSubscription, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Upserted,
+};
+use crate::subscription::SubscriptionId;
+
+fn replacing(old: u32, mut new: NewSubscription) -> NewSubscription {
+    new.replaces = Some(endpoint(old).key());
+    new
+}
+
+/// The row, whether it is new, and the id it had before.
+async fn replace<S: SubscriptionStore + ?Sized>(
+    store: &S,
+    new: &NewSubscription,
+    secs: i64,
+) -> (SubscriptionRecord, bool, Option<SubscriptionId>) {
+    let limits = SubscriptionLimits::default();
+    let answer = store.upsert(new, &limits, at(secs)).await.unwrap();
+    let Upserted::Stored {
+        record,
+        created,
+        superseded,
+    } = answer
+    else {
+        panic!("the upsert was refused");
+    };
+    (*record, created, superseded)
+}
+
+/// S5: id, creation, tags and principal pass to the new endpoint.
+pub async fn s5_a_replacement_takes_over<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let mut old = tagged(&["a"], of("alice", new(1)));
+    old.vapid_key = Some(key_id(3));
+    let (old, _) = put(store, &old, at(0)).await;
+    let renewed = replacing(1, rekeyed(new(2)));
+    let (record, created, superseded) = replace(store, &renewed, 9).await;
+    assert!(created);
+    assert_eq!(superseded, None);
+    assert_eq!((record.id, record.created_at), (old.id, at(0)));
+    assert_eq!(record.principal, Some(Principal::from("alice")));
+    assert_eq!(record.tags, tags(&["a"]));
+    assert_eq!(record.vapid_key, key_id(3));
+    assert_eq!(
+        (record.keys_changed_at, record.last_seen_at),
+        (at(9), at(9))
+    );
+    assert_eq!(row(store, 1).await, None);
+    let by_id = store.get(&[SubscriptionRef::Id(old.id)]).await.unwrap();
+    assert_eq!(by_id, [Some(record)]);
+    // The tag leads to the new row only.
+    let tagged = CountFilter::new(Audience::Tag(super::sample::tag("a")), Liveness::Any);
+    assert_eq!(store.count(&tagged, at(9)).await.unwrap(), 1);
+}
+
+/// S5: tags, principal and VAPID key that are given win.
+pub async fn s5_what_is_given_wins<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    put(store, &tagged(&["a"], of("alice", new(1))), at(0)).await;
+    let mut renewed = replacing(1, tagged(&["b"], of("bob", new(2))));
+    renewed.vapid_key = Some(key_id(4));
+    let (record, ..) = replace(store, &renewed, 9).await;
+    assert_eq!(record.principal, Some(Principal::from("bob")));
+    assert_eq!(record.tags, tags(&["b"]));
+    assert_eq!(record.vapid_key, key_id(4));
+}
+
+/// S5: a row that stood at the new endpoint loses its id.
+pub async fn s5_a_row_that_stood_there_is_superseded<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let (old, _) = put(store, &new(1), at(0)).await;
+    let (standing, _) = put(store, &new(2), at(1)).await;
+    let (record, created, superseded) = replace(store, &replacing(1, new(2)), 9).await;
+    assert!(!created);
+    assert_eq!(superseded, Some(standing.id));
+    assert_eq!((record.id, record.created_at), (old.id, at(0)));
+    assert_eq!(row(store, 1).await, None);
+    assert_eq!(row(store, 2).await, Some(record));
+    let lost = store
+        .get(&[SubscriptionRef::Id(standing.id)])
+        .await
+        .unwrap();
+    assert_eq!(lost, [None]);
+}
+
+/// S5: nothing to replace, or itself: a plain upsert.
+pub async fn s5_nothing_to_replace_is_a_plain_upsert<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let wanted = replacing(7, new(1));
+    let (record, created, superseded) = replace(store, &wanted, 0).await;
+    assert!(created);
+    assert_eq!((record.id, superseded), (wanted.id, None));
+    let (again, created, superseded) = replace(store, &replacing(1, new(1)), 9).await;
+    assert!(!created);
+    assert_eq!((again.id, superseded), (wanted.id, None));
+    assert_eq!(again.last_seen_at, at(9));
+}
+
+/// S5, S4: a conflict at the new endpoint replaces nothing.
+pub async fn s5_a_conflict_replaces_nothing<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let (old, _) = put(store, &of("alice", new(1)), at(0)).await;
+    let (standing, _) = put(store, &new(2), at(0)).await;
+    let takeover = replacing(1, of("alice", rekeyed(new(2))));
+    let limits = SubscriptionLimits::default();
+    let answer = store.upsert(&takeover, &limits, at(9)).await.unwrap();
+    assert_eq!(answer, Upserted::Conflict);
+    assert_eq!(row(store, 1).await, Some(old));
+    assert_eq!(row(store, 2).await, Some(standing));
+}

@@ -1,0 +1,280 @@
+//! S1 to S4, S6 to S8: rows, their names, and what an upsert does to them.
+
+use super::Handles;
+use super::sample::{at, endpoint, key_id, new, of, put, rekeyed, row, tagged, tags, unknown_id};
+use crate::broadcast::{Audience, Principal};
+use crate::store::{
+    Change, CountFilter, Liveness, RetireReason, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRef, SubscriptionStore, Upserted,
+};
+
+/// Every row there is.
+async fn rows<S: SubscriptionStore + ?Sized>(store: &S) -> u64 {
+    let every = CountFilter::new(Audience::All, Liveness::Any);
+    store.count(&every, at(0)).await.unwrap()
+}
+
+/// S1: key and id name the same row.
+pub async fn s1_a_row_is_known_by_key_and_by_id<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    put(store, &new(2), at(0)).await;
+    let (record, _) = put(store, &tagged(&["a"], of("alice", new(1))), at(0)).await;
+    let key = SubscriptionRef::Key(endpoint(1).key());
+    let found = store
+        .get(&[SubscriptionRef::Id(record.id), key])
+        .await
+        .unwrap();
+    assert_eq!(found, [Some(record.clone()), Some(record)]);
+}
+
+/// S1: a second row of one id is an error, and changes nothing.
+pub async fn s1_an_id_names_one_row<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let (first, _) = put(store, &new(1), at(0)).await;
+    let mut second = new(2);
+    second.id = first.id;
+    let limits = SubscriptionLimits::default();
+    assert!(store.upsert(&second, &limits, at(1)).await.is_err());
+    assert_eq!(row(store, 1).await, Some(first));
+    assert_eq!(row(store, 2).await, None);
+}
+
+/// S2: an unknown endpoint becomes a row, exactly as given.
+pub async fn s2_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let mut wanted = tagged(&["a", "b"], of("alice", new(1)));
+    wanted.subscription = wanted.subscription.with_expiration_time(Some(at(99)));
+    wanted.vapid_key = Some(key_id(7));
+    let (record, created) = put(store, &wanted, at(5)).await;
+    assert!(created);
+    assert_eq!(record.id, wanted.id);
+    assert_eq!(record.subscription, wanted.subscription);
+    assert_eq!(record.principal, Some(Principal::from("alice")));
+    assert_eq!(record.tags, tags(&["a", "b"]));
+    assert_eq!(record.vapid_key, key_id(7));
+    let times = (
+        record.created_at,
+        record.keys_changed_at,
+        record.last_seen_at,
+    );
+    assert_eq!(times, (at(5), at(5), at(5)));
+    assert_eq!((record.last_success_at, record.failure_streak), (None, 0));
+    assert_eq!((record.stale, record.retired), (false, None));
+    assert_eq!(row(store, 1).await, Some(record));
+
+    let (plain, _) = put(store, &new(2), at(5)).await;
+    assert_eq!(
+        plain.vapid_key,
+        key_id(1),
+        "the default where none is named"
+    );
+    assert_eq!((plain.principal, plain.tags), (None, tags(&[])));
+}
+
+/// S2: of concurrent upserts of one endpoint one inserts, and all name its row.
+pub async fn s2_one_of_many_concurrent_upserts_inserts<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let answers = h
+        .race(
+            8,
+            |store, _| async move { put(&*store, &new(1), at(0)).await },
+        )
+        .await;
+    let created = answers.iter().filter(|(_, created)| *created).count();
+    assert_eq!(created, 1);
+    let stored = row(h.second(), 1).await.unwrap();
+    assert!(answers.iter().all(|(record, _)| record.id == stored.id));
+    assert_eq!(rows(h.store()).await, 1);
+}
+
+/// S3: the same keys keep id and creation; what is given replaces what is stored.
+pub async fn s3_the_same_keys_update_the_row<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let (first, _) = put(store, &tagged(&["a"], of("alice", new(1))), at(0)).await;
+    let mut again = tagged(&["b"], of("bob", new(1)));
+    again.vapid_key = Some(key_id(2));
+    again.subscription = again.subscription.with_expiration_time(Some(at(99)));
+    let (second, created) = put(store, &again, at(9)).await;
+    assert!(!created);
+    assert_eq!(second.id, first.id);
+    assert_eq!((second.created_at, second.keys_changed_at), (at(0), at(0)));
+    assert_eq!(second.last_seen_at, at(9));
+    assert_eq!(second.principal, Some(Principal::from("bob")));
+    assert_eq!(second.tags, tags(&["b"]));
+    assert_eq!(second.vapid_key, key_id(2));
+    assert_eq!(second.subscription.expiration_time(), Some(at(99)));
+    assert_eq!(row(store, 1).await, Some(second));
+}
+
+/// S3: what is absent leaves what is stored, but for the expiration.
+pub async fn s3_absent_parts_leave_the_stored_ones<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let mut first = tagged(&["a"], of("alice", new(1)));
+    first.vapid_key = Some(key_id(2));
+    first.subscription = first.subscription.with_expiration_time(Some(at(99)));
+    put(store, &first, at(0)).await;
+    let (second, _) = put(store, &new(1), at(9)).await;
+    assert_eq!(second.principal, Some(Principal::from("alice")));
+    assert_eq!(second.tags, tags(&["a"]));
+    assert_eq!(second.vapid_key, key_id(2));
+    assert_eq!(second.subscription.expiration_time(), None);
+    // Empty tags are given tags.
+    let (third, _) = put(store, &tagged(&[], new(1)), at(10)).await;
+    assert_eq!(third.tags, tags(&[]));
+}
+
+/// S3: whoever subscribes again is back.
+pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let (first, _) = put(store, &new(1), at(0)).await;
+    let key = endpoint(1).key();
+    let observed_at = at(1);
+    let changes = [
+        Change::Accepted(key),
+        Change::Failed(key),
+        Change::Stale { key, observed_at },
+        Change::Retire {
+            key,
+            reason: RetireReason::Gone,
+            observed_at,
+        },
+    ];
+    assert_eq!(store.apply(&changes, at(2)).await.unwrap(), 4);
+    let (second, created) = put(store, &new(1), at(9)).await;
+    assert!(!created);
+    assert_eq!((second.id, second.last_seen_at), (first.id, at(9)));
+    assert_eq!((second.retired, second.stale), (None, false));
+    assert_eq!(second.failure_streak, 0);
+    assert_eq!(second.last_success_at, Some(at(2)), "that stays true");
+}
+
+/// S4: other keys are taken from the row's own principal only.
+pub async fn s4_other_keys_need_the_same_principal<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let limits = SubscriptionLimits::default();
+    let (first, _) = put(store, &of("alice", new(1)), at(0)).await;
+    for stranger in [rekeyed(new(1)), of("bob", rekeyed(new(1)))] {
+        let answer = store.upsert(&stranger, &limits, at(5)).await.unwrap();
+        assert_eq!(answer, Upserted::Conflict);
+        assert_eq!(row(store, 1).await.as_ref(), Some(&first));
+    }
+    let (second, created) = put(store, &of("alice", rekeyed(new(1))), at(5)).await;
+    assert!(!created);
+    assert_eq!((second.id, second.created_at), (first.id, at(0)));
+    assert_eq!(second.keys_changed_at, at(5));
+    assert!(second.subscription.same_keys(&rekeyed(new(1)).subscription));
+}
+
+/// S4: a row of nobody has no owner who could change its keys, not even when it is retired.
+pub async fn s4_nobody_changes_the_keys_of_a_row_of_nobody<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let limits = SubscriptionLimits::default();
+    put(store, &new(1), at(0)).await;
+    let retire = Change::Retire {
+        key: endpoint(1).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(0),
+    };
+    for retired in [false, true] {
+        if retired {
+            store
+                .apply(std::slice::from_ref(&retire), at(1))
+                .await
+                .unwrap();
+        }
+        let before = row(store, 1).await;
+        for new in [rekeyed(new(1)), of("alice", rekeyed(new(1)))] {
+            let answer = store.upsert(&new, &limits, at(5)).await.unwrap();
+            assert_eq!(answer, Upserted::Conflict);
+        }
+        assert_eq!(row(store, 1).await, before);
+    }
+}
+
+/// S6: the least recently seen rows of the same principal make room, nobody else's.
+pub async fn s6_the_least_recently_seen_make_room<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let limits = SubscriptionLimits::new(100, 2);
+    put(store, &of("bob", new(9)), at(0)).await;
+    put(store, &new(8), at(0)).await;
+    for (number, secs) in [(1, 1), (2, 2), (1, 3), (3, 4)] {
+        let new = of("alice", new(number));
+        store.upsert(&new, &limits, at(secs)).await.unwrap();
+    }
+    assert_eq!(row(store, 2).await, None, "seen before 1 was seen again");
+    for number in [1, 3, 8, 9] {
+        assert!(row(store, number).await.is_some(), "{number}");
+    }
+    // A row that passes to a principal counts as one of hers, and is not the one to go.
+    let adopted = of("alice", new(8));
+    store.upsert(&adopted, &limits, at(5)).await.unwrap();
+    assert_eq!(row(store, 1).await, None);
+    assert!(row(store, 8).await.is_some());
+}
+
+/// S7: inserts above the total are refused and change nothing; updates are not.
+pub async fn s7_a_full_table_refuses_inserts<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let limits = SubscriptionLimits::new(2, 32);
+    for number in [1, 2] {
+        store.upsert(&new(number), &limits, at(0)).await.unwrap();
+    }
+    let retire = Change::Retire {
+        key: endpoint(1).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(0),
+    };
+    store.apply(&[retire], at(1)).await.unwrap();
+    let refused = store.upsert(&new(3), &limits, at(2)).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Full);
+    assert_eq!(row(store, 3).await, None);
+    store.upsert(&new(2), &limits, at(3)).await.unwrap();
+    assert_eq!(row(store, 2).await.unwrap().last_seen_at, at(3));
+    assert_eq!(rows(store).await, 2);
+}
+
+/// S7: what the same upsert removes does not count.
+pub async fn s7_a_replacement_fits_into_a_full_table<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let limits = SubscriptionLimits::new(1, 32);
+    store.upsert(&new(1), &limits, at(0)).await.unwrap();
+    let mut renewed = new(2);
+    renewed.replaces = Some(endpoint(1).key());
+    store.upsert(&renewed, &limits, at(1)).await.unwrap();
+    assert_eq!(row(store, 1).await, None);
+    assert!(row(store, 2).await.is_some());
+}
+
+/// S8: answers stand where the questions stood.
+pub async fn s8_get_answers_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let (first, _) = put(store, &new(1), at(0)).await;
+    let (second, _) = put(store, &new(2), at(0)).await;
+    let retire = Change::Retire {
+        key: endpoint(2).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(0),
+    };
+    store.apply(&[retire], at(1)).await.unwrap();
+    let questions = [
+        SubscriptionRef::Key(endpoint(2).key()),
+        SubscriptionRef::Id(unknown_id()),
+        SubscriptionRef::Id(first.id),
+        SubscriptionRef::Key(endpoint(7).key()),
+        SubscriptionRef::Id(second.id),
+    ];
+    let answers = store.get(&questions).await.unwrap();
+    let ids: Vec<_> = answers
+        .iter()
+        .map(|row| row.as_ref().map(|row| row.id))
+        .collect();
+    let expected = [Some(second.id), None, Some(first.id), None, Some(second.id)];
+    assert_eq!(ids, expected);
+    assert!(answers[0].as_ref().unwrap().retired.is_some());
+    assert_eq!(store.get(&[]).await.unwrap(), []);
+}
