@@ -9,7 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 ///
 /// There is no derived `Debug`, `PartialEq` or serialization: comparing takes the same time whatever
 /// the contents, and nothing prints them.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub struct SecretBytes<const N: usize>([u8; N]);
 
 impl<const N: usize> SecretBytes<N> {
@@ -31,6 +31,14 @@ impl<const N: usize> SecretBytes<N> {
         &self.0
     }
 }
+
+impl<const N: usize> Drop for SecretBytes<N> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<const N: usize> ZeroizeOnDrop for SecretBytes<N> {}
 
 impl<const N: usize> PartialEq for SecretBytes<N> {
     fn eq(&self, other: &Self) -> bool {
