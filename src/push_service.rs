@@ -123,11 +123,6 @@ impl PushService {
     }
 }
 
-/// Whether a host belonged to a push service that no longer exists: nothing is ever sent there.
-pub(crate) fn is_dead_host(host: &str) -> bool {
-    host.eq_ignore_ascii_case("android.googleapis.com")
-}
-
 /// Whether a host is some name below `parent`, compared by whole labels and without regard to case.
 pub(crate) fn is_below(host: &str, parent: &str) -> bool {
     host.len()

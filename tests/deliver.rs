@@ -204,6 +204,14 @@ async fn an_endless_body_is_read_to_8_kib() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endless_empty_frames_end_too() {
+    let (deliver, mut handle) = deliver();
+    let body = TestBody::of(b"", usize::MAX);
+    let error = exchange(&deliver, &mut handle, FCM, answer(410, &[], body)).await;
+    assert_eq!(error.unwrap_err().outcome(), Outcome::Gone);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_breaks_or_hangs_leaves_the_status() {
     for then in [Then::Fail, Then::Hang] {
         let (deliver, mut handle) = deliver();

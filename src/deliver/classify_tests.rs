@@ -240,3 +240,29 @@ fn a_long_or_binary_reason_is_left_out() {
     assert_eq!(read(Apple, 400, &[], r#"{"reason":"é"}"#).reason, None);
     assert_eq!(read(Apple, 400, &[], r#"{"reason":""}"#).reason, None);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_answer_panics_and_only_the_status_retires(
+        status in 100_u16..1000,
+        date in "\\PC{0,40}",
+        wait in "[0-9A-Za-z, :-]{0,40}",
+        body in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("date", &date), ("retry-after", &wait), ("x-wns-status", &date)] {
+            if let Ok(value) = value.parse() {
+                headers.insert(name, value);
+            }
+        }
+        let status = StatusCode::from_u16(status).unwrap();
+        for service in PushService::ALL {
+            let verdict = classify(service, status, &headers, &body, NOW);
+            let gone = matches!(status.as_u16(), 404 | 410);
+            proptest::prop_assert_eq!(verdict.outcome == Gone, gone);
+            if let Some(wait) = verdict.retry_after {
+                proptest::prop_assert!(wait <= service.longest_wait());
+            }
+        }
+    }
+}

@@ -284,7 +284,10 @@ impl HttpClientBuilder {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Self::IDLE_TIMEOUT)
+            // Answers are short; what a hostile server can make us buffer is too.
             .http1_max_buf_size(64 * 1024)
+            .http2_initial_stream_window_size(16 * 1024)
+            .http2_initial_connection_window_size(256 * 1024)
             .http2_keep_alive_interval(self.keep_alive)
             .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
             .http2_keep_alive_while_idle(true);

@@ -304,3 +304,19 @@ fn only_local_admits_nothing_that_leaves_the_machine() {
     assert!(policy.check_addr("142.250.1.1".parse().unwrap()).is_err());
     assert!(policy.check_addr("192.168.0.1".parse().unwrap()).is_err());
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_passes_is_https_to_a_name_with_a_top_level_domain(
+        url in "https?://[a-zA-Z0-9.:\\[\\]-]{1,40}/x",
+    ) {
+        if let Ok(endpoint) = Endpoint::parse(&url)
+            && EndpointPolicy::public_hosts().check(&endpoint).is_ok()
+        {
+            let (_, last) = endpoint.host().rsplit_once('.').unwrap();
+            proptest::prop_assert!(url.starts_with("https://"));
+            proptest::prop_assert!(literal_addr(endpoint.host()).is_none());
+            proptest::prop_assert!(!last.is_empty() && last.parse::<u128>().is_err());
+        }
+    }
+}

@@ -58,6 +58,8 @@ pin_project! {
             #[pin] body: B,
             head: Parts,
             read: Vec<u8>,
+            // Octets left to read, a frame counting for one at least: frames can be empty for ever.
+            left: usize,
         },
         Done,
     }
@@ -175,27 +177,35 @@ where
                                 &[],
                             ));
                         }
-                        let read = Vec::new();
-                        this.step.set(Step::Reading { body, head, read });
+                        this.step.set(Step::Reading {
+                            body,
+                            head,
+                            read: Vec::new(),
+                            left: BODY_LIMIT,
+                        });
                     }
                 },
                 StepProj::Reading {
                     mut body,
                     head,
                     read,
+                    left,
                 } => {
                     // However the body ends, by its end, the limit, an error or the time: the status is
                     // known, and the text is only a closer reading of it.
-                    while read.len() < BODY_LIMIT {
+                    while *left > 0 {
                         match body.as_mut().poll_frame(cx) {
                             Poll::Pending => {
                                 ready!(elapsed(this.timer.as_mut(), cx));
                                 break;
                             }
                             Poll::Ready(Some(Ok(frame))) => {
+                                let before = read.len();
                                 if let Ok(mut data) = frame.into_data() {
-                                    take(read, &mut data);
+                                    take(read, &mut data, *left);
                                 }
+                                let taken = read.len().saturating_sub(before);
+                                *left = left.saturating_sub(taken.max(1));
                             }
                             Poll::Ready(Some(Err(_)) | None) => break,
                         }
@@ -269,13 +279,15 @@ fn elapsed(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
         .map_or(Poll::Pending, |timer| timer.poll(cx))
 }
 
-/// Copies what fits below [`BODY_LIMIT`], chunk by chunk.
-fn take(read: &mut Vec<u8>, data: &mut impl bytes::Buf) {
-    while data.has_remaining() && read.len() < BODY_LIMIT {
+/// Copies at most `limit` octets, chunk by chunk.
+fn take(read: &mut Vec<u8>, data: &mut impl bytes::Buf, mut limit: usize) {
+    while data.has_remaining() && limit > 0 {
         let chunk = data.chunk();
-        let len = chunk.len().min(BODY_LIMIT - read.len());
-        read.extend_from_slice(chunk.get(..len).unwrap_or_default());
-        data.advance(len);
+        let chunk = chunk.get(..limit).unwrap_or(chunk);
+        read.extend_from_slice(chunk);
+        let taken = chunk.len();
+        data.advance(taken);
+        limit = limit.saturating_sub(taken);
     }
 }
 
