@@ -1,4 +1,4 @@
-//! Message encryption for Web Push (RFC 8291), on top of [`ece`](crate::ece).
+//! Message encryption for Web Push (RFC 8291), on top of [`ece`].
 //!
 //! # Examples
 //!
