@@ -14,14 +14,16 @@ impl VapidKey {
     ///
     /// As [`from_pkcs8_der`](Self::from_pkcs8_der) and [`from_sec1_der`](Self::from_sec1_der).
     pub fn from_der(der: &[u8]) -> Result<Self, VapidError> {
-        // Both begin with a version number, but only PKCS#8 continues with an algorithm.
+        // Both are sequences, but only PKCS#8 goes on with a version and an algorithm.
         if PrivateKeyInfoRef::try_from(der).is_ok() {
-            Self::from_pkcs8_der(der)
-        } else if der.windows(PBES2.len()).any(|at| at == PBES2) {
-            Err(VapidErrorKind::PasswordProtected.into())
-        } else {
-            Self::from_sec1_der(der)
+            return Self::from_pkcs8_der(der);
         }
+        // Last, as an explanation: those octets could as well be part of a key.
+        let is_protected = || der.windows(PBES2.len()).any(|at| at == PBES2);
+        Self::from_sec1_der(der).map_err(|error| match is_protected() {
+            true => VapidErrorKind::PasswordProtected.into(),
+            false => error,
+        })
     }
 
     /// Takes PKCS#8 in, with or without its public key.

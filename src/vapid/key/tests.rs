@@ -241,6 +241,17 @@ fn a_password_protected_key_says_so() {
 }
 
 #[test]
+fn a_key_that_looks_protected_is_still_a_key() {
+    let mut number = [7; 32];
+    number[..11].copy_from_slice(b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d");
+    let key = VapidKey::from_secret_bytes(&number).unwrap();
+    for der in [key.secret_to_sec1_der(), key.secret_to_pkcs8_der()] {
+        let again = VapidKey::parse(der.as_slice()).unwrap();
+        assert_eq!(again.public_key(), key.public_key());
+    }
+}
+
+#[test]
 fn two_private_keys_are_refused() {
     assert_eq!(
         kind(format!("{SEC1}{PKCS8}")),
