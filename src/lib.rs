@@ -104,6 +104,8 @@
     allow(rustdoc::broken_intra_doc_links)
 )]
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "_engine")]
 pub mod broadcast;
 pub mod clock;

@@ -31,11 +31,6 @@ pub(crate) struct BroadcastRequest {
 #[derive(Clone, Debug)]
 pub(crate) enum Opening {
     New(BroadcastStatus),
-    // Only the HTTP API has idempotency keys.
-    #[cfg_attr(
-        not(feature = "api"),
-        expect(dead_code, reason = "read by the HTTP API")
-    )]
     Repeat(BroadcastStatus),
     Conflict,
 }

@@ -28,7 +28,12 @@ impl Subscription {
     ///
     /// As [`from_json`](Self::from_json).
     pub fn from_value(value: &Value) -> Result<Self, SubscriptionError> {
-        let object = value.as_object().ok_or(Kind::InvalidJson)?;
+        Self::from_members(value.as_object().ok_or(Kind::InvalidJson)?)
+    }
+
+    pub(crate) fn from_members(
+        object: &serde_json::Map<String, Value>,
+    ) -> Result<Self, SubscriptionError> {
         let endpoint = match object.get("endpoint") {
             None | Some(Value::Null) => return Err(Kind::MissingEndpoint.into()),
             Some(Value::String(url)) if url.is_empty() => return Err(Kind::MissingEndpoint.into()),

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 
 use super::{Inner, WebPush};
-#[cfg(any())] // feature = "api"
+#[cfg(feature = "api")]
 use crate::broadcast::Tag;
 use crate::clock::{Clock, SystemClock};
 use crate::deliver::{Deliver, EndpointPolicy, OriginGates, RetryPolicy, Sender};
@@ -21,7 +21,7 @@ use crate::push_request::PushBody;
 use crate::store::{
     MemoryStore, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
-#[cfg(any())] // feature = "api"
+#[cfg(feature = "api")]
 use crate::subscription::Origin;
 use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidError, VapidKey};
 
@@ -61,7 +61,7 @@ pub struct Builder {
     lease: Duration,
     poll_interval: Duration,
     remote_workers: bool,
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     api: crate::api::ApiSettings,
 }
 
@@ -111,7 +111,7 @@ impl Builder {
             lease: Duration::from_secs(45),
             poll_interval: Duration::from_secs(60),
             remote_workers: false,
-            #[cfg(any())] // feature = "api"
+            #[cfg(feature = "api")]
             api: crate::api::ApiSettings::default(),
         }
     }
@@ -233,7 +233,7 @@ impl Builder {
     /// The longest pause between two looks at due work; 60 s where nothing is said.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
-        #[cfg(any())] // feature = "api"
+        #[cfg(feature = "api")]
         {
             self.api.scheduler_grace = interval.saturating_mul(3).max(Duration::from_secs(60));
         }
@@ -285,7 +285,9 @@ impl Builder {
             timeout: self.request_timeout,
         });
         let inner = Inner {
-            subscriptions: self.subscriptions.unwrap_or_else(|| Arc::clone(&memory) as _),
+            subscriptions: self
+                .subscriptions
+                .unwrap_or_else(|| Arc::clone(&memory) as _),
             ledger: self.ledger.unwrap_or(memory),
             key_ring,
             clock: self.clock,
@@ -302,7 +304,7 @@ impl Builder {
             workers: AtomicUsize::new(0),
             wake: Notify::new(),
             settled: Notify::new(),
-            #[cfg(any())] // feature = "api"
+            #[cfg(feature = "api")]
             api: self.api,
         };
         Ok(WebPush {
@@ -312,7 +314,7 @@ impl Builder {
 }
 
 /// The HTTP API (feature `api`).
-#[cfg(any())] // feature = "api"
+#[cfg(feature = "api")]
 impl Builder {
     /// Who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
     /// application's own rule. Nobody where nothing is said.

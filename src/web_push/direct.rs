@@ -75,7 +75,7 @@ pub(super) async fn send(
 }
 
 /// One attempt for one stored subscription, its effects on the subscription included.
-#[cfg(any())] // feature = "api"
+#[cfg(feature = "api")]
 pub(super) async fn send_to(
     push: &WebPush,
     record: SubscriptionRecord,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-#[cfg(any())] // feature = "api"
+#[cfg(feature = "api")]
 use tokio::time::{Instant, timeout_at};
 
 use crate::broadcast::{
@@ -23,7 +23,7 @@ use crate::deliver::{Accepted, DeliveryError, EndpointPolicy, OriginGates, Retry
 use crate::message::Message;
 use crate::push_request::Push;
 use crate::run::{self, RunError, Tick};
-#[cfg(any())] // feature = "api"
+#[cfg(feature = "api")]
 use crate::store::SubscriptionRecord;
 use crate::store::{ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
 use crate::subscription::Subscription;
@@ -45,7 +45,6 @@ struct Inner {
     key_ring: KeyRing,
     clock: Arc<dyn Clock>,
     endpoint_policy: EndpointPolicy,
-    #[allow(dead_code, reason = "for the HTTP API")]
     limits: SubscriptionLimits,
     gates: OriginGates,
     in_flight_per_origin: usize,
@@ -54,12 +53,12 @@ struct Inner {
     request_timeout: Duration,
     lease: Duration,
     poll_interval: Duration,
-    #[allow(dead_code, reason = "for the HTTP API")]
+    #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     remote_workers: bool,
     workers: AtomicUsize,
     wake: Notify,
     settled: Notify,
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     api: crate::api::ApiSettings,
 }
 
@@ -71,14 +70,14 @@ impl WebPush {
     }
 
     /// The HTTP API as a Tower service, for any server that speaks `http` types.
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     #[must_use]
     pub fn service(&self) -> crate::api::WebPushService {
         crate::api::WebPushService::new(self.clone())
     }
 
     /// The HTTP API as middleware under prefixes of your choice.
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     #[must_use]
     pub fn layer(&self) -> crate::api::WebPushLayer {
         crate::api::WebPushLayer::new(self.clone())
@@ -262,7 +261,7 @@ impl WebPush {
     }
 
     /// One attempt for a stored subscription, with its own VAPID key.
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     pub(crate) async fn send_to(
         &self,
         record: &SubscriptionRecord,
@@ -272,7 +271,7 @@ impl WebPush {
     }
 
     /// Waits until a broadcast is done, at most so long; where it stands then.
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     pub(crate) async fn wait_done(
         &self,
         id: BroadcastId,
@@ -311,12 +310,12 @@ impl WebPush {
         self.inner.clock.now()
     }
 
-    #[allow(dead_code, reason = "for the HTTP API")]
+    #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     pub(crate) fn endpoint_policy(&self) -> &EndpointPolicy {
         &self.inner.endpoint_policy
     }
 
-    #[allow(dead_code, reason = "for the HTTP API")]
+    #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     pub(crate) fn subscription_limits(&self) -> &SubscriptionLimits {
         &self.inner.limits
     }
@@ -345,13 +344,13 @@ impl WebPush {
         self.inner.poll_interval
     }
 
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     pub(crate) fn api_settings(&self) -> &crate::api::ApiSettings {
         &self.inner.api
     }
 
     /// Whether somebody delivers what is accepted here.
-    #[cfg(any())] // feature = "api"
+    #[cfg(feature = "api")]
     pub(crate) fn worker_alive(&self) -> bool {
         self.inner.remote_workers || self.inner.workers.load(Ordering::Relaxed) > 0
     }

@@ -1,0 +1,161 @@
+//! Who may do what an administrator does.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Response;
+use http::request::Parts;
+
+use super::ApiBody;
+use super::problem::{Problem, ProblemKind};
+
+/// Decides on every request to an administrator's route.
+///
+/// [`AdminCredentials`](super::AdminCredentials) is the built-in one. An application with roles of its own
+/// looks at what its authentication layer left in `parts.extensions`.
+///
+/// # Examples
+///
+/// ```
+/// use tower_web_push::api::{AdminAction, Authorizer, Denied};
+///
+/// /// What the application's own layer puts into the extensions.
+/// #[derive(Clone)]
+/// struct Role(&'static str);
+///
+/// #[derive(Debug)]
+/// struct ByRole;
+///
+/// #[async_trait::async_trait]
+/// impl Authorizer for ByRole {
+///     async fn authorize(
+///         &self,
+///         action: AdminAction,
+///         parts: &http::request::Parts,
+///     ) -> Result<(), Denied> {
+///         match (parts.extensions.get::<Role>(), action) {
+///             (Some(Role("admin")), _) | (Some(Role("editor")), AdminAction::Notify) => Ok(()),
+///             (Some(_), _) => Err(Denied::Forbidden),
+///             (None, _) => Err(Denied::WrongCredentials),
+///         }
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
+    /// Whether the caller may do it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    async fn authorize(&self, action: AdminAction, parts: &Parts) -> Result<(), Denied>;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: Authorizer + ?Sized> Authorizer for Arc<A> {
+    async fn authorize(&self, action: AdminAction, parts: &Parts) -> Result<(), Denied> {
+        (**self).authorize(action, parts).await
+    }
+}
+
+/// What an administrator can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AdminAction {
+    /// Send a broadcast.
+    Notify,
+    /// See what became of one.
+    ShowBroadcast,
+    /// Cancel one.
+    CancelBroadcast,
+    /// Make a new VAPID key the active one.
+    RegenerateVapid,
+    /// See statistics and metrics.
+    ShowStats,
+}
+
+/// Why an administrator's request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// 401: the credentials are missing or wrong.
+    WrongCredentials,
+    /// 403: whoever it is may not do this.
+    Forbidden,
+    /// 403: nobody can be an administrator, since nothing is configured.
+    NotConfigured,
+    /// 429: too many wrong passwords; nothing was compared.
+    TooManyFailures {
+        /// For how long.
+        retry_after: Duration,
+    },
+    /// 503: the credentials could not be checked.
+    Unavailable,
+}
+
+impl Denied {
+    /// The answer that the service's own routes give, for an application's routes beside them.
+    #[must_use]
+    pub fn into_response(self) -> Response<ApiBody> {
+        Problem::from(self).into_response()
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WrongCredentials => "the credentials are missing or wrong",
+            Self::Forbidden => "the caller may not do this",
+            Self::NotConfigured => "no admin credentials are configured",
+            Self::TooManyFailures { .. } => "too many wrong passwords",
+            Self::Unavailable => "the credentials could not be checked",
+        })
+    }
+}
+
+impl std::error::Error for Denied {}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::WrongCredentials => ProblemKind::WrongCredentials.into(),
+            Denied::Forbidden => ProblemKind::Forbidden.into(),
+            Denied::NotConfigured => ProblemKind::AdminNotConfigured.into(),
+            Denied::TooManyFailures { retry_after } => {
+                Self::from(ProblemKind::TooManyFailures).with_retry_after(retry_after)
+            }
+            Denied::Unavailable => ProblemKind::AuthorizerUnavailable.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trait_stays_dyn_compatible() {
+        fn takes(_: Option<Arc<dyn Authorizer>>) {}
+        takes(None);
+    }
+
+    #[test]
+    fn every_denial_has_its_status() {
+        let retry_after = Duration::from_millis(30_500);
+        for (denied, status) in [
+            (Denied::WrongCredentials, 401),
+            (Denied::Forbidden, 403),
+            (Denied::NotConfigured, 403),
+            (Denied::TooManyFailures { retry_after }, 429),
+            (Denied::Unavailable, 503),
+        ] {
+            assert_eq!(denied.into_response().status(), status, "{denied}");
+        }
+        let response = Denied::TooManyFailures { retry_after }.into_response();
+        assert_eq!(response.headers()["retry-after"], "31");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    }
+}

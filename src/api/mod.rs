@@ -1,0 +1,145 @@
+//! The HTTP API: a [`WebPushService`] to mount, a [`WebPushLayer`] where there is no router.
+//!
+//! Paths are relative to where the service is mounted; a path has one spelling, without a slash at its
+//! end. `GET /openapi.json` is the whole contract; refusals are problem details (RFC 9457) whose `code`
+//! is stable, and [`ProblemKind`] lists them.
+//!
+//! | route | for |
+//! |---|---|
+//! | `GET /vapid`, `GET /subscribe` | everybody |
+//! | `POST /subscribe` | everybody, or signed-in users only |
+//! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | whoever holds the subscription |
+//! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `GET /ping`, `GET /ready`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everybody |
+//!
+//! Who is signed in is the application's business: its own layer puts a
+//! [`Principal`](crate::broadcast::Principal) into the request's extensions.
+
+mod authorizer;
+mod body;
+mod credentials;
+mod cross_site;
+mod layer;
+mod members;
+mod problem;
+mod read_body;
+mod reply;
+mod routes;
+mod settings;
+mod time;
+
+pub use authorizer::{AdminAction, Authorizer, Denied};
+pub use body::ApiBody;
+pub use credentials::{AdminCredentials, CredentialsError};
+pub use layer::{LayerBody, LayerFuture, WebPushLayer, WebPushMiddleware};
+pub use problem::ProblemKind;
+
+pub(crate) use settings::ApiSettings;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::WebPush;
+use crate::error::BoxError;
+use problem::Problem;
+use reply::Reply;
+use routes::Route;
+
+/// The HTTP API as a service: for axum's `nest_service`, for bare hyper, for any Tower server.
+///
+/// Always ready and never failing: whatever is wrong is in the answer. Bodies are read up to 64 KiB and
+/// for 10 seconds, which needs a tokio runtime with its timer enabled.
+///
+/// # Cancel safety
+///
+/// An answer whose future is dropped may have changed the store or not; every route can be repeated.
+#[derive(Clone, Debug)]
+pub struct WebPushService {
+    push: WebPush,
+}
+
+impl WebPushService {
+    pub(crate) const fn new(push: WebPush) -> Self {
+        Self { push }
+    }
+}
+
+impl<B> Service<Request<B>> for WebPushService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ApiBody>;
+    type Error = Infallible;
+    type Future = ApiFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ApiFuture {
+        ApiFuture(Box::pin(serve(self.push.clone(), request)))
+    }
+}
+
+async fn serve<B>(push: WebPush, request: Request<B>) -> Reply
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let method = request.method().clone();
+    let reply = match answer(&push, request).await {
+        Ok(reply) => reply,
+        Err(problem) => problem.into_response(),
+    };
+    reply::finished(reply, &method)
+}
+
+/// First everything that can be refused by the head alone, then the body, then the route.
+async fn answer<B>(push: &WebPush, request: Request<B>) -> Result<Reply, Problem>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let (parts, body) = request.into_parts();
+    let settings = push.api_settings();
+    let route = Route::find(&parts.method, parts.uri.path())?;
+    if let Some(action) = route.admin_action() {
+        settings.authorizer.authorize(action, &parts).await?;
+    }
+    if !parts.method.is_safe() {
+        cross_site::check(&parts, &settings.allowed_origins)?;
+    }
+    let body = if route.takes_json() {
+        read_body::require_json(&parts.headers)?;
+        read_body::read_body(&parts.headers, body, settings.body_limits).await?
+    } else {
+        drop(body);
+        Vec::new()
+    };
+    routes::answer(push, route, &parts, &body).await
+}
+
+/// The answer of a [`WebPushService`] on its way.
+pub struct ApiFuture(Pin<Box<dyn Future<Output = Response<ApiBody>> + Send>>);
+
+impl Future for ApiFuture {
+    type Output = Result<Response<ApiBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for ApiFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiFuture").finish_non_exhaustive()
+    }
+}

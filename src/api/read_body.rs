@@ -1,0 +1,231 @@
+//! Bodies from outside: always through a limit of size and time.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _};
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::Body;
+
+use super::problem::{Problem, ProblemKind};
+
+/// How much of a body is read, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    /// Octets.
+    pub(crate) size: usize,
+    /// From the first look at the body to its end.
+    pub(crate) time: Duration,
+}
+
+impl Default for BodyLimits {
+    /// 64 KiB within 10 seconds.
+    fn default() -> Self {
+        Self {
+            size: 64 * 1024,
+            time: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Refuses what is not declared as JSON, before any of it is read.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let declared = types.next().and_then(|value| value.to_str().ok());
+    // RFC 9110 section 8.3.1: parameters such as charset may follow, the type ignores case.
+    let essence = declared.map(|value| value.split(';').next().unwrap_or_default().trim());
+    match essence {
+        Some(essence)
+            if essence.eq_ignore_ascii_case("application/json") && types.next().is_none() =>
+        {
+            Ok(())
+        }
+        _ => Err(ProblemKind::UnsupportedMediaType.into()),
+    }
+}
+
+/// Reads a body to its end.
+///
+/// Needs a tokio runtime with its timer enabled.
+pub(super) async fn read_body<B>(
+    headers: &HeaderMap,
+    body: B,
+    limits: BodyLimits,
+) -> Result<Vec<u8>, Problem>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let at_least = body.size_hint().lower().max(declared.unwrap_or(0));
+    if usize::try_from(at_least).map_or(true, |least| least > limits.size) {
+        return Err(ProblemKind::BodyTooLarge.into());
+    }
+    match tokio::time::timeout(limits.time, collect(body, limits.size)).await {
+        Ok(read) => read,
+        Err(_) => Err(ProblemKind::BodyTimeout.into()),
+    }
+}
+
+async fn collect<B>(body: B, limit: usize) -> Result<Vec<u8>, Problem>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let mut body = pin!(body);
+    let mut read = Vec::new();
+    let mut frames = 0_usize;
+    loop {
+        // The error is dropped at once: it need not be `Send`.
+        let next = poll_fn(|cx| {
+            body.as_mut()
+                .poll_frame(cx)
+                .map(Option::transpose)
+                .map_err(drop)
+        });
+        let frame = match next.await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(read),
+            Err(()) => return Err(ProblemKind::IncompleteBody.into()),
+        };
+        frames = frames.saturating_add(1);
+        // Empty frames and trailers have no size; their number is limited instead.
+        if frames > limit {
+            return Err(ProblemKind::BodyTooLarge.into());
+        }
+        if let Ok(data) = frame.into_data() {
+            if data.remaining() > limit.saturating_sub(read.len()) {
+                return Err(ProblemKind::BodyTooLarge.into());
+            }
+            read.put(data);
+        }
+        // A body that is always ready would never let the timeout look at the clock.
+        if frames.is_multiple_of(64) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http::HeaderValue;
+    use http_body::Frame;
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+
+    use super::*;
+
+    async fn read<B>(body: B) -> Result<Vec<u8>, ProblemKind>
+    where
+        B: Body + Send,
+        B::Data: Send,
+    {
+        let read = read_body(&HeaderMap::new(), body, BodyLimits::default()).await;
+        read.map_err(|problem| problem.kind())
+    }
+
+    /// Gives the same frame for ever, after a pause if there is one.
+    struct Endless(
+        &'static [u8],
+        Option<Duration>,
+        Option<Pin<Box<tokio::time::Sleep>>>,
+    );
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if let Some(pause) = self.1 {
+                let sleep = self
+                    .2
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+                std::task::ready!(sleep.as_mut().poll(cx));
+                self.2 = None;
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.0)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_exact() {
+        let body = |len: usize| Full::new(Bytes::from(vec![b' '; len]));
+        assert_eq!(read(body(65_536)).await.unwrap().len(), 65_536);
+        assert_eq!(read(body(65_537)).await, Err(ProblemKind::BodyTooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_is_believed_before_anything_is_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("65537"));
+        let body = Endless(b"", Some(Duration::from_secs(3600)), None);
+        let refused = read_body(&headers, body, BodyLimits::default()).await;
+        assert_eq!(refused.unwrap_err().kind(), ProblemKind::BodyTooLarge);
+    }
+
+    #[tokio::test]
+    async fn odd_frames_are_put_together() {
+        let frames: VecDeque<Result<_, Infallible>> = [
+            Frame::data(Bytes::new()),
+            Frame::data(Bytes::from_static(b"{")),
+            Frame::data(Bytes::new()),
+            Frame::data(Bytes::from_static(b"}")),
+            Frame::trailers(HeaderMap::new()),
+        ]
+        .map(Ok)
+        .into();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        assert_eq!(read(body).await.unwrap(), b"{}");
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_ends_whatever_its_frames() {
+        for frame in [&b""[..], b"x", b"a longer one"] {
+            let body = Endless(frame, None, None);
+            assert_eq!(read(body).await, Err(ProblemKind::BodyTooLarge));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_ends_after_ten_seconds_in_all() {
+        let began = tokio::time::Instant::now();
+        let body = Endless(b"x", Some(Duration::from_secs(3)), None);
+        assert_eq!(read(body).await, Err(ProblemKind::BodyTimeout));
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_fails_is_incomplete() {
+        let frames = vec![Ok(Frame::data(Bytes::from_static(b"{"))), Err("cut off")];
+        let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+        assert_eq!(read(body).await, Err(ProblemKind::IncompleteBody));
+    }
+
+    #[test]
+    fn json_is_told_by_its_essence() {
+        let declared = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            require_json(&headers).is_ok()
+        };
+        assert!(declared("application/json"));
+        assert!(declared("Application/JSON; charset=utf-8"));
+        assert!(!declared("text/plain"));
+        assert!(!declared("application/json, text/plain"));
+        assert!(!declared("application/x-www-form-urlencoded"));
+        assert!(!declared(""));
+        assert!(require_json(&HeaderMap::new()).is_err());
+    }
+}

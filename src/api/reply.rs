@@ -1,0 +1,75 @@
+//! Answers that are not refusals, and what every answer has.
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
+
+use super::ApiBody;
+
+/// An answer of any route.
+pub(super) type Reply = Response<ApiBody>;
+
+/// JSON, never to be kept by a cache.
+pub(super) fn json(status: StatusCode, content: &impl Serialize) -> Reply {
+    // The wire types have string keys only: they cannot fail to serialize.
+    let json = serde_json::to_vec(content).unwrap_or_default();
+    dynamic(status, "application/json", json)
+}
+
+/// Plain text, never to be kept by a cache.
+pub(super) fn text(text: String) -> Reply {
+    dynamic(StatusCode::OK, "text/plain; charset=utf-8", text.into())
+}
+
+fn dynamic(status: StatusCode, content_type: &'static str, content: Vec<u8>) -> Reply {
+    let mut reply = Response::new(ApiBody::new(content));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// The two headers that every answer has.
+pub(super) fn secured(mut reply: Reply) -> Reply {
+    let headers = reply.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    reply
+}
+
+/// The last hand on every answer: the headers that all have, and HEAD's own form (RFC 9110 section 9.3.2).
+pub(super) fn finished(reply: Reply, method: &Method) -> Reply {
+    let mut reply = secured(reply);
+    if *method == Method::HEAD {
+        if reply.status() != StatusCode::NOT_MODIFIED {
+            let length = HeaderValue::from(reply.body().len());
+            reply.headers_mut().insert(CONTENT_LENGTH, length);
+        }
+        *reply.body_mut() = ApiBody::default();
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[test]
+    fn head_keeps_the_headers_and_loses_the_body() {
+        let get = finished(text("pong".into()), &Method::GET);
+        let head = finished(text("pong".into()), &Method::HEAD);
+        assert_eq!(get.body().size_hint().exact(), Some(4));
+        assert!(head.body().is_end_stream());
+        assert_eq!(head.headers()[CONTENT_LENGTH], "4");
+        for reply in [get, head] {
+            assert_eq!(reply.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+            assert_eq!(reply.headers()[REFERRER_POLICY], "no-referrer");
+            assert_eq!(reply.headers()[CACHE_CONTROL], "no-store");
+        }
+    }
+}

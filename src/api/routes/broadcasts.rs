@@ -1,0 +1,55 @@
+//! `GET` and `DELETE /broadcasts/{id}`: what became of a broadcast, and its end.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::WebPush;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::reply::{self, Reply};
+use crate::api::time::iso8601;
+use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BroadcastAnswer {
+    id: BroadcastId,
+    state: BroadcastState,
+    recipients: u64,
+    created_at: String,
+    send_at: Option<String>,
+    deadline: String,
+    counts: Counts,
+}
+
+impl From<BroadcastStatus> for BroadcastAnswer {
+    fn from(status: BroadcastStatus) -> Self {
+        Self {
+            id: status.id,
+            state: status.state,
+            recipients: status.recipients,
+            created_at: iso8601(status.created_at),
+            send_at: status.send_at.map(iso8601),
+            deadline: iso8601(status.deadline),
+            counts: status.counts,
+        }
+    }
+}
+
+pub(super) async fn show(push: &WebPush, id: &str) -> Result<Reply, Problem> {
+    let status = push.ledger().status(parse(id)?, push.now()).await?;
+    answer(status)
+}
+
+pub(super) async fn cancel(push: &WebPush, id: &str) -> Result<Reply, Problem> {
+    let status = push.ledger().cancel(parse(id)?, push.now()).await?;
+    answer(status)
+}
+
+fn parse(id: &str) -> Result<BroadcastId, Problem> {
+    id.parse().map_err(|_| ProblemKind::UnknownBroadcast.into())
+}
+
+fn answer(status: Option<BroadcastStatus>) -> Result<Reply, Problem> {
+    let status = status.ok_or(ProblemKind::UnknownBroadcast)?;
+    Ok(reply::json(StatusCode::OK, &BroadcastAnswer::from(status)))
+}

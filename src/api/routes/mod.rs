@@ -1,0 +1,283 @@
+//! Which route a request is for, who may ask it, and its answer.
+
+mod assets;
+mod broadcasts;
+mod notify;
+mod ping;
+mod prefer;
+mod ready;
+mod regenerate;
+mod registration;
+mod renew;
+mod send_test;
+mod stats;
+mod subscribe;
+mod unsubscribe;
+mod vapid;
+
+use http::Method;
+use http::request::Parts;
+
+use super::authorizer::AdminAction;
+use super::problem::{Problem, ProblemKind};
+use super::reply::Reply;
+use crate::WebPush;
+
+/// A route: path and method together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    Vapid,
+    Subscribe,
+    Unsubscribe,
+    Renew,
+    Notify,
+    ShowBroadcast(&'a str),
+    CancelBroadcast(&'a str),
+    SendTest,
+    RegenerateVapid,
+    Ping,
+    Ready,
+    Stats,
+    OpenApi,
+    Client,
+    ServiceWorker,
+}
+
+impl<'a> Route<'a> {
+    /// The route of a method and a path. Each path has one spelling, so that a rule for it in a proxy holds:
+    /// no percent-encoding, no slash at its end.
+    pub(super) fn find(method: &Method, path: &'a str) -> Result<Self, Problem> {
+        let methods = Methods::of(path).ok_or(ProblemKind::NotFound)?;
+        let route = match *method {
+            Method::GET | Method::HEAD => methods.get,
+            Method::POST => methods.post,
+            Method::DELETE => methods.delete,
+            _ => None,
+        };
+        route
+            .ok_or_else(|| Problem::from(ProblemKind::MethodNotAllowed).with_allow(methods.allow()))
+    }
+
+    /// What an administrator must be allowed to do for it; `None` for a public route.
+    pub(super) const fn admin_action(self) -> Option<AdminAction> {
+        Some(match self {
+            Self::Notify => AdminAction::Notify,
+            Self::ShowBroadcast(_) => AdminAction::ShowBroadcast,
+            Self::CancelBroadcast(_) => AdminAction::CancelBroadcast,
+            Self::RegenerateVapid => AdminAction::RegenerateVapid,
+            Self::Stats => AdminAction::ShowStats,
+            Self::Vapid
+            | Self::Subscribe
+            | Self::Unsubscribe
+            | Self::Renew
+            | Self::SendTest
+            | Self::Ping
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Client
+            | Self::ServiceWorker => return None,
+        })
+    }
+
+    /// Whether it reads a JSON object from the request's body.
+    pub(super) const fn takes_json(self) -> bool {
+        matches!(
+            self,
+            Self::Subscribe | Self::Unsubscribe | Self::Renew | Self::Notify | Self::SendTest
+        )
+    }
+}
+
+/// The routes of one path.
+#[derive(Clone, Copy, Default)]
+struct Methods<'a> {
+    get: Option<Route<'a>>,
+    post: Option<Route<'a>>,
+    delete: Option<Route<'a>>,
+}
+
+impl<'a> Methods<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let get = |route| Self {
+            get: Some(route),
+            ..Self::default()
+        };
+        let post = |route| Self {
+            post: Some(route),
+            ..Self::default()
+        };
+        Some(match path {
+            "/vapid" => get(Route::Vapid),
+            "/subscribe" => Self {
+                get: Some(Route::Vapid),
+                ..post(Route::Subscribe)
+            },
+            "/unsubscribe" => post(Route::Unsubscribe),
+            "/renew" => post(Route::Renew),
+            "/notify" => post(Route::Notify),
+            "/send-test" => post(Route::SendTest),
+            "/regenerate-vapid" => post(Route::RegenerateVapid),
+            "/ping" => get(Route::Ping),
+            "/ready" => get(Route::Ready),
+            "/stats" => get(Route::Stats),
+            "/openapi.json" => get(Route::OpenApi),
+            "/client.js" => get(Route::Client),
+            "/service-worker.js" => get(Route::ServiceWorker),
+            _ => {
+                let id = path.strip_prefix("/broadcasts/")?;
+                if id.is_empty() || id.contains('/') {
+                    return None;
+                }
+                Self {
+                    delete: Some(Route::CancelBroadcast(id)),
+                    ..get(Route::ShowBroadcast(id))
+                }
+            }
+        })
+    }
+
+    const fn allow(self) -> &'static str {
+        match (
+            self.get.is_some(),
+            self.post.is_some(),
+            self.delete.is_some(),
+        ) {
+            (true, true, _) => "GET, HEAD, POST",
+            (true, false, true) => "GET, HEAD, DELETE",
+            (true, false, false) => "GET, HEAD",
+            (false, _, _) => "POST",
+        }
+    }
+}
+
+/// Answers a request that was admitted to a route.
+pub(super) async fn answer(
+    push: &WebPush,
+    route: Route<'_>,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Reply, Problem> {
+    match route {
+        Route::Vapid => Ok(vapid::show(push)),
+        Route::Subscribe => subscribe::subscribe(push, parts, body).await,
+        Route::Unsubscribe => unsubscribe::unsubscribe(push, body).await,
+        Route::Renew => renew::renew(push, parts, body).await,
+        Route::Notify => notify::notify(push, parts, body).await,
+        Route::ShowBroadcast(id) => broadcasts::show(push, id).await,
+        Route::CancelBroadcast(id) => broadcasts::cancel(push, id).await,
+        Route::SendTest => send_test::send_test(push, body).await,
+        Route::RegenerateVapid => regenerate::regenerate(push).await,
+        Route::Ping => ping::ping(push).await,
+        Route::Ready => Ok(ready::ready(push).await),
+        Route::Stats => stats::stats(push).await,
+        Route::OpenApi => Ok(assets::OPENAPI.answer(&parts.headers)),
+        Route::Client => Ok(assets::CLIENT.answer(&parts.headers)),
+        Route::ServiceWorker => Ok(assets::SERVICE_WORKER.answer(&parts.headers)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn contract() -> Value {
+        serde_json::from_str(include_str!("../openapi.json")).unwrap()
+    }
+
+    #[test]
+    fn the_contract_and_the_routes_agree() {
+        let contract = contract();
+        let mut listed = 0;
+        for (path, methods) in contract["paths"].as_object().unwrap() {
+            let path = path.replace("{id}", "x");
+            for method in methods
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|key| *key != "parameters")
+            {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                assert!(Route::find(&method, &path).is_ok(), "{method} {path}");
+                listed += 1;
+            }
+        }
+        assert_eq!(listed, 16, "one for each route, and GET /subscribe twice");
+    }
+
+    #[test]
+    fn the_contract_lists_every_code() {
+        let contract = contract();
+        let listed = &contract["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
+        let listed: Vec<_> = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|code| code.as_str().unwrap())
+            .collect();
+        let codes: Vec<_> = ProblemKind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(listed, codes);
+    }
+
+    #[test]
+    fn every_reference_in_the_contract_leads_somewhere() {
+        fn walk(at: &Value, root: &Value) {
+            match at {
+                Value::Object(members) => {
+                    if let Some(reference) = members.get("$ref") {
+                        let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
+                        assert!(root.pointer(pointer).is_some(), "{pointer}");
+                    }
+                    members.values().for_each(|value| walk(value, root));
+                }
+                Value::Array(values) => values.iter().for_each(|value| walk(value, root)),
+                _ => {}
+            }
+        }
+        let contract = contract();
+        walk(&contract, &contract);
+    }
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        for path in [
+            "",
+            "/",
+            "/vapid/",
+            "//vapid",
+            "/Vapid",
+            "/%76apid",
+            "vapid",
+            "/vapid/x",
+            "/broadcasts",
+            "/broadcasts/",
+            "/broadcasts/a/b",
+            "*",
+        ] {
+            let refused = Route::find(&Method::GET, path).unwrap_err();
+            assert_eq!(refused.kind(), ProblemKind::NotFound, "{path}");
+        }
+    }
+
+    #[test]
+    fn another_method_is_told_the_right_ones() {
+        for (method, path, allow) in [
+            (Method::POST, "/vapid", "GET, HEAD"),
+            (Method::DELETE, "/subscribe", "GET, HEAD, POST"),
+            (Method::GET, "/notify", "POST"),
+            (Method::HEAD, "/notify", "POST"),
+            (Method::OPTIONS, "/notify", "POST"),
+            (Method::POST, "/broadcasts/x", "GET, HEAD, DELETE"),
+        ] {
+            let response = Route::find(&method, path).unwrap_err().into_response();
+            assert_eq!(response.status(), 405, "{method} {path}");
+            assert_eq!(response.headers()["allow"], allow, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn head_is_get() {
+        assert_eq!(Route::find(&Method::HEAD, "/ping").unwrap(), Route::Ping);
+    }
+}

@@ -1,0 +1,157 @@
+//! `POST /notify`: a message to many, through the ledger.
+
+use std::collections::BTreeMap;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::prefer;
+use crate::WebPush;
+use crate::api::members::{Members, parse_object};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::reply::{self, Reply};
+use crate::api::time::rfc3339;
+use crate::broadcast::{
+    Audience, BroadcastId, BroadcastRequest, BroadcastState, BroadcastStatus, Counts, Opening,
+    SendError, SendErrorKind,
+};
+use crate::clock::Timestamp;
+use crate::message::{Message, Notification, Topic, Ttl, Urgency};
+
+#[derive(Serialize)]
+struct NotifyAnswer {
+    success: bool,
+    message: String,
+    broadcast: BroadcastId,
+    recipients: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<Counts>,
+}
+
+pub(super) async fn notify(push: &WebPush, parts: &Parts, body: &[u8]) -> Result<Reply, Problem> {
+    let object = parse_object(body)?;
+    let members = Members::of(&object);
+    let request = BroadcastRequest {
+        message: message(members, body)?,
+        audience: audience(members)?,
+        send_at: send_at(members)?,
+        idempotency: prefer::idempotency(&parts.headers, body)?,
+    };
+    if !push.worker_alive() {
+        return Err(ProblemKind::NoWorker.into());
+    }
+    // Nobody waits for something that is not due.
+    let is_due = request.send_at.is_none_or(|at| at <= push.now());
+    let wait = prefer::wait(&parts.headers).filter(|_| is_due);
+    let opened = match push.open(request).await? {
+        Opening::New(status) | Opening::Repeat(status) => status,
+        Opening::Conflict => return Err(ProblemKind::IdempotencyConflict.into()),
+    };
+    let Some(wait) = wait else {
+        return Ok(queued(&opened));
+    };
+    // It is accepted whether or not the store can still be asked how it is getting on.
+    let mut reply = match push.wait_done(opened.id, wait).await {
+        Ok(Some(status)) if is_done(&status) => sent(&status),
+        _ => queued(&opened),
+    };
+    if let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
+        reply.headers_mut().insert(&PREFERENCE_APPLIED, applied);
+    }
+    Ok(reply)
+}
+
+fn is_done(status: &BroadcastStatus) -> bool {
+    matches!(
+        status.state,
+        BroadcastState::Done | BroadcastState::Cancelled
+    ) && status.counts.pending == 0
+}
+
+fn queued(status: &BroadcastStatus) -> Reply {
+    let answer = NotifyAnswer {
+        success: true,
+        message: format!("{} notification(s) queued", status.recipients),
+        broadcast: status.id,
+        recipients: status.recipients,
+        counts: None,
+    };
+    reply::json(StatusCode::ACCEPTED, &answer)
+}
+
+fn sent(status: &BroadcastStatus) -> Reply {
+    let answer = NotifyAnswer {
+        success: true,
+        message: format!("{} notification(s) sent", status.counts.accepted),
+        broadcast: status.id,
+        recipients: status.recipients,
+        counts: Some(status.counts),
+    };
+    reply::json(StatusCode::OK, &answer)
+}
+
+/// Content and delivery options together.
+fn message(members: Members<'_>, body: &[u8]) -> Result<Message, Problem> {
+    let mut message: Message = match (members.has("title"), members.has("payload")) {
+        (true, true) => return Err(ProblemKind::AmbiguousContent.into()),
+        (false, false) => return Err(ProblemKind::MissingContent.into()),
+        (true, false) => Notification::from_members(members.map())?.into(),
+        (false, true) => Message::new(raw_payload(body)?),
+    };
+    if let Some(ttl) = members.value("ttl") {
+        let secs = ttl.as_u64().ok_or(ProblemKind::InvalidTtl)?;
+        message = message.with_ttl(Ttl::from_secs(secs));
+    }
+    if let Some(urgency) = members.value("urgency") {
+        let urgency = urgency
+            .as_str()
+            .and_then(|text| text.parse::<Urgency>().ok());
+        message = message.with_urgency(urgency.ok_or(ProblemKind::InvalidUrgency)?);
+    }
+    if let Some(topic) = members.text("topic")? {
+        message = message.with_topic(Topic::parse(topic)?);
+    }
+    if message.is_too_large() {
+        return Err(ProblemKind::PayloadTooLarge.into());
+    }
+    Ok(message)
+}
+
+/// `payload` byte for byte as it stood in the request.
+fn raw_payload(body: &[u8]) -> Result<Vec<u8>, Problem> {
+    let mut members: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(body).map_err(|_| ProblemKind::InvalidJson)?;
+    let payload = members
+        .remove("payload")
+        .ok_or(ProblemKind::MissingContent)?;
+    Ok(payload.get().as_bytes().to_vec())
+}
+
+fn send_at(members: Members<'_>) -> Result<Option<Timestamp>, Problem> {
+    let Some(value) = members.value("sendAt") else {
+        return Ok(None);
+    };
+    let at = value.as_str().and_then(rfc3339);
+    Ok(Some(at.ok_or(ProblemKind::InvalidSendAt)?))
+}
+
+fn audience(members: Members<'_>) -> Result<Audience, Problem> {
+    let Some(value) = members.value("audience") else {
+        return Ok(Audience::All);
+    };
+    serde_json::from_value(value.clone()).map_err(|_| ProblemKind::InvalidAudience.into())
+}
+
+impl From<SendError> for Problem {
+    fn from(error: SendError) -> Self {
+        match error.kind() {
+            SendErrorKind::PayloadTooLarge => ProblemKind::PayloadTooLarge.into(),
+            SendErrorKind::SendAtTooFarAhead => ProblemKind::SendAtTooFarAhead.into(),
+            SendErrorKind::Store => ProblemKind::StoreUnavailable.into(),
+        }
+    }
+}
+
+static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");

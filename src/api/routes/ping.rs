@@ -1,0 +1,15 @@
+//! `GET /ping`: one line of text, in the words of the replaced server.
+
+use crate::WebPush;
+use crate::api::problem::Problem;
+use crate::api::reply::{self, Reply};
+use crate::api::time::iso8601;
+
+pub(super) async fn ping(push: &WebPush) -> Result<Reply, Problem> {
+    let last = push.ledger().last_run().await?;
+    let last = last.map_or_else(|| "None".to_owned(), iso8601);
+    let version = &push.api_settings().version;
+    Ok(reply::text(format!(
+        "pong from web push server version {version} with latest subscription run at {last}"
+    )))
+}

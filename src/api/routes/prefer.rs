@@ -1,0 +1,116 @@
+//! The request headers of `/notify`: `Prefer` and `Idempotency-Key`.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+use sha2::{Digest as _, Sha256};
+
+use crate::api::problem::{Problem, ProblemKind};
+use crate::store::Idempotency;
+
+/// The longest wait that a request may ask for, in seconds.
+const MOST: u64 = 30;
+
+/// How long the caller prefers to wait (RFC 7240 section 4.3), 30 seconds at most. What cannot be read is
+/// ignored, as a preference should be.
+pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let mut preferences = headers
+        .get_all(&PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        // Parameters of a preference mean nothing for this one.
+        .filter_map(|preference| preference.split(';').next()?.split_once('='));
+    // RFC 7240 section 2: of several the first one counts; a value may be quoted.
+    let secs = preferences.find_map(|(name, value)| {
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        is_wait.then(|| value.trim().trim_matches('"'))
+    })?;
+    if secs.is_empty() || !secs.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let secs = secs.parse().map_or(MOST, |secs: u64| secs.min(MOST));
+    Some(Duration::from_secs(secs))
+}
+
+/// The idempotency key, if there is one, with the fingerprint of the body it was sent with.
+pub(super) fn idempotency(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<Idempotency>, Problem> {
+    let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let (Ok(key), None) = (key.to_str(), keys.next()) else {
+        return Err(ProblemKind::InvalidIdempotencyKey.into());
+    };
+    if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ProblemKind::InvalidIdempotencyKey.into());
+    }
+    Ok(Some(Idempotency::new(key, Sha256::digest(body).into())))
+}
+
+static PREFER: HeaderName = HeaderName::from_static("prefer");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn waits(values: &[&str]) -> Option<u64> {
+        wait(&headers("prefer", values)).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_wait_is_found_among_other_preferences() {
+        assert_eq!(waits(&["wait=10"]), Some(10));
+        assert_eq!(waits(&["respond-async, Wait = \"5\" ;a=b"]), Some(5));
+        assert_eq!(waits(&["return=minimal", "wait=7", "wait=9"]), Some(7));
+        assert_eq!(waits(&["wait=0"]), Some(0));
+        assert_eq!(waits(&["wait=31"]), Some(30));
+        assert_eq!(waits(&["wait=99999999999999999999999"]), Some(30));
+    }
+
+    #[test]
+    fn other_preferences_are_ignored() {
+        for value in [
+            "", "wait", "wait=", "wait=-1", "wait=+1", "wait=1.5", "waits=1",
+        ] {
+            assert_eq!(waits(&[value]), None, "{value}");
+        }
+        assert_eq!(waits(&[]), None);
+    }
+
+    #[test]
+    fn an_idempotency_key_is_visible_ascii() {
+        let read = |values: &[&str]| idempotency(&headers("idempotency-key", values), b"{}");
+        assert!(read(&[]).unwrap().is_none());
+        assert_eq!(read(&["a-1_~!"]).unwrap().unwrap().key, "a-1_~!");
+        assert_eq!(read(&[&"k".repeat(255)]).unwrap().unwrap().key.len(), 255);
+        for values in [&[""][..], &["a b"], &["a", "b"], &[&"k".repeat(256)]] {
+            assert!(read(values).is_err(), "{values:?}");
+        }
+        let latin = HeaderValue::from_bytes(b"\xe4").unwrap();
+        let latin = HeaderMap::from_iter([(IDEMPOTENCY_KEY.clone(), latin)]);
+        assert!(idempotency(&latin, b"{}").is_err());
+    }
+
+    #[test]
+    fn another_body_has_another_fingerprint() {
+        let headers = headers("idempotency-key", &["a"]);
+        let of = |body: &[u8]| idempotency(&headers, body).unwrap().unwrap();
+        assert_eq!(of(b"{}"), of(b"{}"));
+        assert_ne!(of(b"{}"), of(b"{ }"));
+    }
+}

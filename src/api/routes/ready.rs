@@ -1,0 +1,41 @@
+//! `GET /ready`: whether this process should get traffic.
+
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::WebPush;
+use crate::api::reply::{self, Reply};
+
+#[derive(Serialize)]
+struct ReadyAnswer {
+    ready: bool,
+    /// The stores answer.
+    store: bool,
+    /// Somebody looked at due work a short while ago.
+    scheduler: bool,
+    /// Something is running that delivers.
+    worker: bool,
+}
+
+pub(super) async fn ready(push: &WebPush) -> Reply {
+    let last_run = push.ledger().last_run().await;
+    let subscriptions = push.subscriptions().get(&[]).await;
+    let grace = push.api_settings().scheduler_grace;
+    let store = last_run.is_ok() && subscriptions.is_ok();
+    let scheduler = matches!(last_run, Ok(Some(at)) if push.now().since(at) <= grace);
+    let worker = push.worker_alive();
+    let answer = ReadyAnswer {
+        ready: store && scheduler && worker,
+        store,
+        scheduler,
+        worker,
+    };
+    if answer.ready {
+        return reply::json(StatusCode::OK, &answer);
+    }
+    let mut reply = reply::json(StatusCode::SERVICE_UNAVAILABLE, &answer);
+    let wait = HeaderValue::from_static("5");
+    reply.headers_mut().insert(RETRY_AFTER, wait);
+    reply
+}

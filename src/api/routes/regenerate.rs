@@ -1,0 +1,25 @@
+//! `POST /regenerate-vapid`: a new active key; subscriptions of the old ones keep working.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::WebPush;
+use crate::api::problem::Problem;
+use crate::api::reply::{self, Reply};
+
+#[derive(Serialize)]
+struct RegenerateAnswer {
+    success: bool,
+    message: &'static str,
+    #[serde(rename = "keyId")]
+    key_id: String,
+}
+
+pub(super) async fn regenerate(push: &WebPush) -> Result<Reply, Problem> {
+    let answer = RegenerateAnswer {
+        success: true,
+        message: "VAPID keys regenerated successfully",
+        key_id: push.rotate_vapid_key().await?.to_string(),
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}

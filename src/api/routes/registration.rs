@@ -1,0 +1,147 @@
+//! What `/subscribe` and `/renew` read: a subscription, and what the page wants with it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::api::ApiSettings;
+use crate::api::members::Members;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::broadcast::Tag;
+use crate::clock::Timestamp;
+use crate::schedule::{DailyTime, NotifyType, Schedule};
+use crate::subscription::{Subscription, SubscriptionErrorKind, SubscriptionId};
+use crate::vapid::VapidPublicKey;
+
+/// The most tags that one subscription carries.
+const MOST_TAGS: usize = 32;
+
+/// A subscription that is well-formed in all its parts; policy and key ring have not been asked.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) subscription: Subscription,
+    pub(super) server_key: Option<VapidPublicKey>,
+    pub(super) tags: Option<BTreeSet<Tag>>,
+    pub(super) daily: Option<Daily>,
+}
+
+/// A daily notification, as the page asked for it.
+#[derive(Debug)]
+pub(super) struct Daily {
+    notify_type: NotifyType,
+    time: DailyTime,
+    message: Option<String>,
+}
+
+impl Registration {
+    pub(super) fn parse(
+        members: Members<'_>,
+        settings: &ApiSettings,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        let subscription = subscription(members)?;
+        if subscription.expiration_time().is_some_and(|at| at <= now) {
+            return Err(ProblemKind::SubscriptionExpired.into());
+        }
+        Ok(Self {
+            subscription,
+            server_key: server_key(members)?,
+            daily: Daily::parse(members)?,
+            tags: tags(members, &settings.public_tags)?,
+        })
+    }
+}
+
+impl Daily {
+    fn parse(members: Members<'_>) -> Result<Option<Self>, Problem> {
+        let notify_type = notify_type(members)?;
+        // A form sends an empty text where nothing was written.
+        let message = members
+            .text("message")?
+            .filter(|message| !message.is_empty());
+        if message.is_some_and(|message| message.chars().count() > Schedule::MAX_MESSAGE) {
+            return Err(ProblemKind::MessageTooLong.into());
+        }
+        match members.value("notifyTime") {
+            Some(time) => Ok(Some(Self {
+                notify_type: notify_type.unwrap_or_default(),
+                time: daily_time(time)?,
+                message: message.map(str::to_owned),
+            })),
+            None if notify_type.is_some() || message.is_some() => {
+                Err(ProblemKind::MissingNotifyTime.into())
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The schedule of a stored subscription, first due at its next occurrence.
+    pub(super) fn schedule(self, id: SubscriptionId, now: Timestamp) -> Schedule {
+        let next = self.time.next_after(now);
+        let mut schedule = Schedule::new(id, self.notify_type, self.time, next);
+        schedule.message = self.message;
+        schedule
+    }
+}
+
+/// `notifyType`, where there is one.
+pub(super) fn notify_type(members: Members<'_>) -> Result<Option<NotifyType>, Problem> {
+    let parse = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
+    members
+        .value("notifyType")
+        .map(|value| parse(value).ok_or_else(|| ProblemKind::InvalidNotifyType.into()))
+        .transpose()
+}
+
+fn subscription(members: Members<'_>) -> Result<Subscription, Problem> {
+    Subscription::from_members(members.map()).map_err(|error| match error.kind() {
+        SubscriptionErrorKind::MissingEndpoint => {
+            Problem::from(error).with_detail("Missing subscription information")
+        }
+        _ => error.into(),
+    })
+}
+
+fn server_key(members: Members<'_>) -> Result<Option<VapidPublicKey>, Problem> {
+    let parse = |value: &Value| VapidPublicKey::parse(value.as_str()?).ok();
+    members
+        .value("applicationServerKey")
+        .map(|value| parse(value).ok_or_else(|| ProblemKind::InvalidApplicationServerKey.into()))
+        .transpose()
+}
+
+fn tags(members: Members<'_>, public: &BTreeSet<Tag>) -> Result<Option<BTreeSet<Tag>>, Problem> {
+    let Some(value) = members.value("tags") else {
+        return Ok(None);
+    };
+    let wrong_type = || Problem::member("tags", "an array of strings");
+    let list = value.as_array().ok_or_else(wrong_type)?;
+    let mut tags = BTreeSet::new();
+    for tag in list {
+        let text = tag.as_str().ok_or_else(wrong_type)?;
+        tags.insert(Tag::parse(text).map_err(|_| ProblemKind::InvalidTag)?);
+    }
+    if tags.len() > MOST_TAGS {
+        return Err(ProblemKind::TooManyTags.into());
+    }
+    if !tags.is_subset(public) {
+        return Err(ProblemKind::TagNotPublic.into());
+    }
+    Ok(Some(tags))
+}
+
+fn daily_time(value: &Value) -> Result<DailyTime, Problem> {
+    let invalid = |member| Problem::from(ProblemKind::InvalidNotifyTime).with_member(member);
+    let object = value.as_object().ok_or_else(|| invalid("notifyTime"))?;
+    if object.contains_key("zone") && !object.contains_key("utcHour") {
+        return Err(ProblemKind::ZonesUnsupported.into());
+    }
+    let part = |name: &str, member: &'static str| {
+        let part = object.get(name).and_then(Value::as_u64);
+        part.and_then(|part| u8::try_from(part).ok())
+            .ok_or_else(|| invalid(member))
+    };
+    let hour = part("utcHour", "notifyTime.utcHour")?;
+    let minute = part("minute", "notifyTime.minute")?;
+    DailyTime::new(hour, minute).map_err(|_| invalid("notifyTime"))
+}

@@ -1,0 +1,88 @@
+//! `POST /send-test`: one push to whoever holds the subscription.
+
+use http::StatusCode;
+use serde::Serialize;
+use subtle::ConstantTimeEq as _;
+
+use crate::WebPush;
+use crate::api::members::{Members, parse_object};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::reply::{self, Reply};
+use crate::broadcast::FinalOutcome;
+use crate::message::Message;
+use crate::store::SubscriptionRef;
+use crate::subscription::Subscription;
+
+/// The replaced server's payload, which its service workers know.
+#[derive(Serialize)]
+struct TestPayload<'a> {
+    title: &'a str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct SendTestAnswer {
+    success: bool,
+    message: String,
+}
+
+pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
+    let object = parse_object(body)?;
+    let members = Members::of(&object);
+    let given = Subscription::from_members(members.map())?;
+    let message = message(members)?;
+
+    let key = given.endpoint().key();
+    let rows = push
+        .subscriptions()
+        .get(&[SubscriptionRef::Key(key)])
+        .await?;
+    let row = rows
+        .into_iter()
+        .flatten()
+        .next()
+        // A retired one is no more: the page subscribes again, which revives it.
+        .filter(|row| row.retired.is_none() && is_same(&given, &row.subscription))
+        .ok_or(ProblemKind::UnknownSubscription)?;
+    // Only who holds the subscription can use its turn up.
+    push.api_settings()
+        .tests
+        .take(key)
+        .map_err(|wait| Problem::from(ProblemKind::TooManyTests).with_retry_after(wait))?;
+
+    let outcome = push.send_to(&row, message).await.outcome;
+    let success = outcome == FinalOutcome::Accepted;
+    let message = match success {
+        true => "Test notification sent successfully".to_owned(),
+        false => format!("Test notification was not sent: {outcome}"),
+    };
+    let answer = SendTestAnswer { success, message };
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+fn message(members: Members<'_>) -> Result<Message, Problem> {
+    let payload = TestPayload {
+        title: members.text("title")?.unwrap_or("Test Notification"),
+        message: members
+            .text("message")?
+            .unwrap_or("This is a test notification."),
+    };
+    let message = Message::new(serde_json::to_vec(&payload).unwrap_or_default());
+    if message.is_too_large() {
+        return Err(ProblemKind::PayloadTooLarge.into());
+    }
+    Ok(message)
+}
+
+/// Compares both keys in constant time, and always both.
+fn is_same(given: &Subscription, stored: &Subscription) -> bool {
+    let ua_public = given
+        .ua_public()
+        .as_bytes()
+        .ct_eq(stored.ua_public().as_bytes());
+    let auth = given
+        .auth()
+        .secret_bytes()
+        .ct_eq(stored.auth().secret_bytes());
+    (ua_public & auth).into()
+}

@@ -1,0 +1,99 @@
+//! `GET /stats`: how much there is, how far behind, and who does not want to be asked.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::WebPush;
+use crate::api::problem::Problem;
+use crate::api::reply::{self, Reply};
+use crate::api::time::iso8601;
+use crate::broadcast::Audience;
+use crate::deliver::PushService;
+use crate::store::{CountFilter, Liveness};
+
+#[derive(Serialize)]
+struct StatsAnswer {
+    subscriptions: SubscriptionStats,
+    ledger: LedgerAnswer,
+    gates: Vec<Gate>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SubscriptionStats {
+    total: u64,
+    live: u64,
+    stale: u64,
+    retired: u64,
+    /// Of the live ones.
+    by_push_service: BTreeMap<&'static str, u64>,
+    /// Of the live ones.
+    by_vapid_key: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LedgerAnswer {
+    depth: u64,
+    leased: u64,
+    oldest_due: Option<String>,
+}
+
+/// A push service that is not asked for a while.
+#[derive(Serialize)]
+struct Gate {
+    origin: String,
+    until: String,
+    reason: &'static str,
+}
+
+pub(super) async fn stats(push: &WebPush) -> Result<Reply, Problem> {
+    let now = push.now();
+    let ledger = push.ledger().stats(now).await?;
+    let pauses = push.ledger().pauses(now).await?;
+    let answer = StatsAnswer {
+        subscriptions: subscriptions(push).await?,
+        ledger: LedgerAnswer {
+            depth: ledger.depth,
+            leased: ledger.leased,
+            oldest_due: ledger.oldest_due.map(iso8601),
+        },
+        gates: pauses
+            .into_iter()
+            .map(|pause| Gate {
+                origin: pause.origin.as_str().to_owned(),
+                until: iso8601(pause.until),
+                reason: pause.reason.as_str(),
+            })
+            .collect(),
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+async fn subscriptions(push: &WebPush) -> Result<SubscriptionStats, Problem> {
+    let now = push.now();
+    let store = push.subscriptions();
+    let all = |liveness| CountFilter::new(Audience::All, liveness);
+    let mut by_push_service = BTreeMap::new();
+    for service in PushService::ALL {
+        let mut filter = all(Liveness::Live);
+        filter.push_service = Some(service);
+        by_push_service.insert(service.as_str(), store.count(&filter, now).await?);
+    }
+    let mut by_vapid_key = BTreeMap::new();
+    for key in push.key_ring().live().iter() {
+        let mut filter = all(Liveness::Live);
+        filter.vapid_key = Some(key.id());
+        by_vapid_key.insert(key.id().to_string(), store.count(&filter, now).await?);
+    }
+    Ok(SubscriptionStats {
+        total: store.count(&all(Liveness::Any), now).await?,
+        live: store.count(&all(Liveness::Live), now).await?,
+        stale: store.count(&all(Liveness::Stale), now).await?,
+        retired: store.count(&all(Liveness::Retired), now).await?,
+        by_push_service,
+        by_vapid_key,
+    })
+}

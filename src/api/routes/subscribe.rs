@@ -1,0 +1,157 @@
+//! `POST /subscribe`: stores what the browser handed over.
+
+use http::StatusCode;
+use http::request::Parts;
+use serde::Serialize;
+
+use super::registration::Registration;
+use crate::WebPush;
+use crate::api::members::{Members, parse_object};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::reply::{self, Reply};
+use crate::broadcast::{Audience, BroadcastRequest, Principal};
+use crate::message::Message;
+use crate::observe::event;
+use crate::store::{Change, NewSubscription, SubscriptionRecord, Upserted};
+use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::vapid::KeyId;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SubscribeAnswer {
+    success: bool,
+    message: &'static str,
+    id: SubscriptionId,
+    created: bool,
+    stale_key: bool,
+}
+
+/// A stored registration.
+pub(super) struct Stored {
+    record: Box<SubscriptionRecord>,
+    created: bool,
+    has_schedule: bool,
+    stale_key: bool,
+}
+
+pub(super) async fn subscribe(
+    push: &WebPush,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Reply, Problem> {
+    let object = parse_object(body)?;
+    let members = Members::of(&object);
+    let registration = Registration::parse(members, push.api_settings(), push.now())?;
+    let stored = store(push, parts, registration, None).await?;
+    if stored.created && stored.has_schedule && push.api_settings().confirmation {
+        confirm(push, stored.record.id).await;
+    }
+    Ok(answer(&stored))
+}
+
+pub(super) fn answer(stored: &Stored) -> Reply {
+    let answer = SubscribeAnswer {
+        success: true,
+        message: "Subscription saved successfully",
+        id: stored.record.id,
+        created: stored.created,
+        stale_key: stored.stale_key,
+    };
+    reply::json(StatusCode::OK, &answer)
+}
+
+/// Who the application's authentication layer says is asking.
+pub(super) fn principal(parts: &Parts) -> Option<Principal> {
+    parts.extensions.get().cloned()
+}
+
+/// Stores a registration, in the place of another row where the caller may.
+pub(super) async fn store(
+    push: &WebPush,
+    parts: &Parts,
+    registration: Registration,
+    replaces: Option<EndpointKey>,
+) -> Result<Stored, Problem> {
+    let principal = principal(parts);
+    if principal.is_none() && push.api_settings().require_principal {
+        return Err(ProblemKind::PrincipalRequired.into());
+    }
+    let subscription = registration.subscription;
+    push.endpoint_policy().check(subscription.endpoint())?;
+    let vapid_key = match registration.server_key {
+        Some(key) => Some(live_key(push, key.id()).await?),
+        None => None,
+    };
+    // Asked after looking for the named key, which may have shown that another process rotated.
+    let active = push.key_ring().active().id();
+    let mut new = NewSubscription::new(subscription, active);
+    new.principal = principal;
+    new.tags = registration.tags;
+    new.vapid_key = vapid_key;
+    new.replaces = replaces;
+
+    let now = push.now();
+    let limits = push.subscription_limits();
+    let upserted = push.subscriptions().upsert(&new, limits, now).await?;
+    let Upserted::Stored {
+        record,
+        created,
+        superseded,
+    } = upserted
+    else {
+        return Err(ProblemKind::SubscriptionConflict.into());
+    };
+    if let Some(superseded) = superseded {
+        push.ledger().move_schedules(superseded, record.id).await?;
+    }
+    let has_schedule = registration.daily.is_some();
+    if let Some(daily) = registration.daily {
+        let schedule = daily.schedule(record.id, now);
+        if let Err(error) = push.ledger().put_schedule(&schedule).await {
+            undo(push, &record, created).await;
+            return Err(error.into());
+        }
+    }
+    Ok(Stored {
+        stale_key: record.vapid_key != active,
+        record,
+        created,
+        has_schedule,
+    })
+}
+
+async fn live_key(push: &WebPush, id: KeyId) -> Result<KeyId, Problem> {
+    let key = push.key_ring().find(&id, push.now()).await?;
+    let key = key.ok_or(ProblemKind::UnknownVapidKey)?;
+    Ok(key.id())
+}
+
+/// A refused request stores nothing: subscriptions and schedules may be in two databases.
+async fn undo(push: &WebPush, record: &SubscriptionRecord, created: bool) {
+    if !created {
+        return;
+    }
+    let delete = Change::Delete(record.subscription.endpoint().key());
+    if let Err(error) = push.subscriptions().apply(&[delete], push.now()).await {
+        event!(ERROR, error = %error, "a subscription without its schedule stays");
+        let _ = error;
+    }
+}
+
+/// The first push of a new subscriber. Subscribing does not fail where this fails.
+async fn confirm(push: &WebPush, id: SubscriptionId) {
+    let request = BroadcastRequest {
+        audience: Audience::id(id),
+        message: Message::new(CONFIRMATION),
+        send_at: None,
+        idempotency: None,
+    };
+    if let Err(error) = push.open(request).await {
+        event!(WARN, error = %error, "a confirmation push was not accepted");
+        let _ = error;
+    }
+}
+
+/// The replaced server's own words.
+const CONFIRMATION: &str =
+    r#"{"title":"Subscription Successful","message":"Thank you for subscribing!"}"#;

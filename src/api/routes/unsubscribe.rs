@@ -1,0 +1,105 @@
+//! `POST /unsubscribe`: by id or by endpoint, as often as one likes.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::registration::notify_type;
+use crate::WebPush;
+use crate::api::members::{Members, parse_object};
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::reply::{self, Reply};
+use crate::schedule::NotifyType;
+use crate::store::{Change, SubscriptionRecord, SubscriptionRef};
+use crate::subscription::{Endpoint, SubscriptionId};
+
+#[derive(Serialize)]
+struct UnsubscribeAnswer {
+    success: bool,
+    message: &'static str,
+}
+
+/// What names the subscription. Whoever knows either may end it.
+enum Form {
+    /// `client_uuid`, as one of the replaced servers called it, or `id`.
+    Id(SubscriptionId),
+    /// The endpoint, and the one type of daily notification to end.
+    Endpoint(Endpoint, Option<NotifyType>),
+}
+
+pub(super) async fn unsubscribe(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
+    let object = parse_object(body)?;
+    let message = match Form::parse(Members::of(&object))? {
+        Form::Id(id) => {
+            // Schedules may be left of an attempt that was cut off: they go whether there is a row or not.
+            push.ledger().remove_schedules(id, None).await?;
+            if let Some(row) = find(push, SubscriptionRef::Id(id)).await? {
+                delete(push, &row).await?;
+            }
+            "unsubscribed"
+        }
+        Form::Endpoint(endpoint, notify_type) => {
+            if let Some(row) = find(push, SubscriptionRef::Key(endpoint.key())).await? {
+                by_endpoint(push, &row, notify_type).await?;
+            }
+            "Subscription deleted successfully"
+        }
+    };
+    let answer = UnsubscribeAnswer {
+        success: true,
+        message,
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+impl Form {
+    fn parse(members: Members<'_>) -> Result<Self, Problem> {
+        if members.has("client_uuid") {
+            let id = members.text("client_uuid")?.unwrap_or_default();
+            if id.is_empty() {
+                return Err(ProblemKind::MissingClientUuid.into());
+            }
+            return Ok(Self::Id(id.parse()?));
+        }
+        if let Some(id) = members.text("id")? {
+            return Ok(Self::Id(id.parse()?));
+        }
+        let endpoint = members.text("endpoint")?.filter(|url| !url.is_empty());
+        let endpoint = Endpoint::parse(endpoint.ok_or(ProblemKind::MissingEndpoint)?)?;
+        Ok(Self::Endpoint(endpoint, notify_type(members)?))
+    }
+}
+
+async fn by_endpoint(
+    push: &WebPush,
+    row: &SubscriptionRecord,
+    notify_type: Option<NotifyType>,
+) -> Result<(), Problem> {
+    if notify_type.is_some() {
+        let schedules = push.ledger().schedules(row.id).await?;
+        let is_last = match schedules.as_slice() {
+            [only] => Some(only.notify_type) == notify_type,
+            _ => false,
+        };
+        // A row that is somebody's, or that messages are sent to by tag, is of use without a schedule.
+        if !is_last || row.principal.is_some() || !row.tags.is_empty() {
+            push.ledger().remove_schedules(row.id, notify_type).await?;
+            return Ok(());
+        }
+    }
+    push.ledger().remove_schedules(row.id, None).await?;
+    delete(push, row).await
+}
+
+async fn find(
+    push: &WebPush,
+    which: SubscriptionRef,
+) -> Result<Option<SubscriptionRecord>, Problem> {
+    let rows = push.subscriptions().get(&[which]).await?;
+    Ok(rows.into_iter().flatten().next())
+}
+
+async fn delete(push: &WebPush, row: &SubscriptionRecord) -> Result<(), Problem> {
+    let delete = Change::Delete(row.subscription.endpoint().key());
+    push.subscriptions().apply(&[delete], push.now()).await?;
+    Ok(())
+}

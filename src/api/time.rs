@@ -1,0 +1,104 @@
+//! Moments as the API writes and reads them.
+
+use crate::clock::Timestamp;
+
+/// ISO 8601 in UTC. Moments beyond the year 9999 show as its end.
+pub(super) fn iso8601(at: Timestamp) -> String {
+    let moment = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or({
+        if at < Timestamp::from_millis(0) {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        }
+    });
+    moment.to_string()
+}
+
+/// An RFC 3339 date and time with an offset; `None` for anything else.
+pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
+    if !is_rfc3339(text.as_bytes()) {
+        return None;
+    }
+    let moment: jiff::Timestamp = text.parse().ok()?;
+    Some(Timestamp::from_millis(moment.as_millisecond()))
+}
+
+/// The grammar of RFC 3339 section 5.6. jiff takes more than that.
+fn is_rfc3339(text: &[u8]) -> bool {
+    let Some((moment, rest)) = text.split_at_checked(19) else {
+        return false;
+    };
+    let follows = |pattern: &[u8], text: &[u8]| {
+        pattern.len() == text.len()
+            && pattern
+                .iter()
+                .zip(text)
+                .all(|(pattern, byte)| match pattern {
+                    b'0' => byte.is_ascii_digit(),
+                    b'T' => matches!(byte, b'T' | b't'),
+                    other => other == byte,
+                })
+    };
+    if !follows(b"0000-00-00T00:00:00", moment) {
+        return false;
+    }
+    let offset = match rest.strip_prefix(b".") {
+        None => rest,
+        Some(fraction) => {
+            let digits = fraction
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count();
+            if digits == 0 {
+                return false;
+            }
+            fraction.get(digits..).unwrap_or_default()
+        }
+    };
+    matches!(offset, b"Z" | b"z") || follows(b"+00:00", offset) || follows(b"-00:00", offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_round_trips() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+        ] {
+            assert_eq!(iso8601(Timestamp::from_millis(millis)), text);
+            assert_eq!(rfc3339(text), Some(Timestamp::from_millis(millis)));
+        }
+        let local = rfc3339("2023-11-14T23:13:20.1230+01:00");
+        assert_eq!(local, Some(Timestamp::from_millis(1_700_000_000_123)));
+    }
+
+    #[test]
+    fn the_ends_of_time_have_a_text() {
+        assert!(iso8601(Timestamp::MAX).starts_with("9999-"));
+        assert!(iso8601(Timestamp::MIN).starts_with("-009999-"));
+    }
+
+    #[test]
+    fn what_has_no_offset_or_another_form_is_refused() {
+        for text in [
+            "",
+            "2023-11-14",
+            "2023-11-14T22:13:20",
+            "2023-11-14 22:13:20Z",
+            "20231114T221320Z",
+            "2023-11-14T22:13Z",
+            "2023-11-14T22:13:20.Z",
+            "2023-11-14T22:13:20+01",
+            "2023-11-14T22:13:20Z[UTC]",
+            "2023-13-14T22:13:20Z",
+            "2023-11-14T25:13:20Z",
+            "2023-11-14T22:13:20Zä",
+            "1700000000",
+        ] {
+            assert_eq!(rfc3339(text), None, "{text}");
+        }
+    }
+}
