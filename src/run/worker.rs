@@ -27,6 +27,8 @@ const EXPANSIONS: usize = 4;
 const EXPIRED_AT_ONCE: usize = 1000;
 /// How old the shared pauses may get.
 const PAUSES_KEPT: Duration = Duration::from_secs(5);
+/// How old the VAPID keys in memory may get: another process may have made a new one.
+const KEYS_KEPT: Duration = Duration::from_secs(60);
 /// How long finished broadcasts are kept.
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How long retired subscriptions are kept.
@@ -57,6 +59,7 @@ pub(super) struct Worker {
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
     pauses_read: Option<Timestamp>,
+    keys_read: Option<Timestamp>,
     purged: Option<Timestamp>,
 }
 
@@ -70,6 +73,7 @@ impl Worker {
             settlements: Vec::new(),
             released: Vec::new(),
             pauses_read: None,
+            keys_read: None,
             purged: None,
         }
     }
@@ -91,10 +95,7 @@ impl Worker {
     pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
         let mut progress = Progress::default();
         let now = self.push.now();
-        if self
-            .pauses_read
-            .is_none_or(|read| now.since(read) >= PAUSES_KEPT || read > now)
-        {
+        if is_due(self.pauses_read, PAUSES_KEPT, now) {
             let pauses = self.push.ledger().pauses(now).await?;
             let closed = |pause: Pause| (pause.origin, Closed::new(pause.until, pause.reason));
             self.push.gates().load(pauses.into_iter().map(closed));
@@ -103,10 +104,15 @@ impl Worker {
             self.push.ledger().record_run(now).await?;
             self.pauses_read = Some(now);
         }
-        if self
-            .purged
-            .is_none_or(|purged| now.since(purged) >= PURGE_EVERY || purged > now)
-        {
+        if is_due(self.keys_read, KEYS_KEPT, now) {
+            // What is in memory goes on working, and a key that is missing is looked for by its id.
+            if let Err(error) = self.push.key_ring().refresh().await {
+                observe::event!(WARN, error = %error, "cannot read the VAPID keys");
+                let _ = error;
+            }
+            self.keys_read = Some(now);
+        }
+        if is_due(self.purged, PURGE_EVERY, now) {
             self.purge(now).await?;
             self.purged = Some(now);
         }
@@ -332,4 +338,9 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Whether something is to be done again; a clock that was set back does not put it off.
+fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+    last.is_none_or(|last| now.since(last) >= every || last > now)
 }
