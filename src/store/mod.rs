@@ -29,6 +29,8 @@ mod memory;
 mod merge;
 mod progress;
 mod schedules;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod subscriptions;
 mod vapid_keys;
 
@@ -40,6 +42,8 @@ pub use ledger::{
 };
 pub use memory::MemoryStore;
 pub use schedules::{Fired, ScheduleStore};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 pub use subscriptions::{
     Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,

@@ -3,8 +3,8 @@
 /// Makes one test of each contract sentence of all four store traits.
 ///
 /// `store_conformance!(name, make)` expands to a module `name` of `#[tokio::test]` functions. `make` is the
-/// path of an async function without parameters that answers a fresh, empty store (or
-/// [`Handles`](crate::store::conformance::Handles) of one) each time.
+/// path of an async function without parameters that answers the
+/// [`Handles`](crate::store::conformance::Handles) of a fresh, empty store each time.
 #[macro_export]
 macro_rules! store_conformance {
     ($name:ident, $make:path) => {
@@ -133,9 +133,7 @@ macro_rules! __store_conformance_tests {
         $(
             #[tokio::test]
             async fn $case() {
-                let store = $make().await;
-                let handles = $crate::store::conformance::Handles::from(store);
-                $crate::store::conformance::$case(&handles).await;
+                $crate::store::conformance::$case(&$make().await).await;
             }
         )*
     };

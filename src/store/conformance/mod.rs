@@ -9,9 +9,10 @@
 //!
 //! ```
 //! use tower_web_push::store::MemoryStore;
+//! use tower_web_push::store::conformance::Handles;
 //!
-//! async fn fresh() -> MemoryStore {
-//!     MemoryStore::new()
+//! async fn fresh() -> Handles<MemoryStore> {
+//!     Handles::one(MemoryStore::new())
 //! }
 //!
 //! tower_web_push::store_conformance!(memory, fresh);
@@ -60,8 +61,8 @@ use tokio::task::JoinSet;
 
 /// A fresh store under test: two handles of it, and what has to live as long.
 ///
-/// A plain store is turned into one with two equal handles. Where two processes can share the store's
-/// database, hand in two stores that do: the races then run across them.
+/// Where two processes can share the store's database, hand in two stores that do: the races then run across
+/// them.
 pub struct Handles<S: ?Sized> {
     first: Arc<S>,
     second: Arc<S>,
@@ -69,8 +70,20 @@ pub struct Handles<S: ?Sized> {
 }
 
 impl<S> Handles<S> {
+    /// One fresh store, which is both handles.
+    #[must_use]
+    pub fn one(store: S) -> Self {
+        let store = Arc::new(store);
+        Self {
+            first: Arc::clone(&store),
+            second: store,
+            _keep: None,
+        }
+    }
+
     /// Two handles of one fresh store.
-    pub fn new(first: S, second: S) -> Self {
+    #[must_use]
+    pub fn two(first: S, second: S) -> Self {
         Self {
             first: Arc::new(first),
             second: Arc::new(second),
@@ -117,17 +130,6 @@ impl<S: Send + Sync + ?Sized + 'static> Handles<S> {
             tasks.spawn(task(Arc::clone(handle), number));
         }
         tasks.join_all().await
-    }
-}
-
-impl<S> From<S> for Handles<S> {
-    fn from(store: S) -> Self {
-        let store = Arc::new(store);
-        Self {
-            first: Arc::clone(&store),
-            second: store,
-            _keep: None,
-        }
     }
 }
 

@@ -1,0 +1,332 @@
+//! Broadcasts in SQLite: opened, expanded, ended.
+
+use std::collections::HashMap;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::content;
+use super::error::corrupt;
+use super::query::{Columns, all, execute, first, integer};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::store::progress::Progress;
+use crate::store::{
+    Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, StoreError,
+};
+use crate::subscription::{EndpointKey, Origin};
+
+/// What [`Stored::read`] reads: the outcomes in the order of [`FinalOutcome::ALL`].
+macro_rules! stored_columns {
+    () => {
+        "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, \
+         accepted, gone, key_mismatch, sender_fault, too_large, bad_request, refused, expired, failed, \
+         cancelled"
+    };
+}
+
+const BY_ID: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM broadcast WHERE id = ?1"
+);
+const BY_SEQ: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM broadcast WHERE seq = ?1"
+);
+const OPEN: &str = "INSERT INTO broadcast \
+     (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8) RETURNING seq";
+const SAVE: &str = "UPDATE broadcast SET written = ?2, expanding = ?3, is_cancelled = ?4, ended_at = ?5, \
+     accepted = ?6, gone = ?7, key_mismatch = ?8, sender_fault = ?9, too_large = ?10, bad_request = ?11, \
+     refused = ?12, expired = ?13, failed = ?14, cancelled = ?15 WHERE seq = ?1";
+/// Nobody is expanded before he is due, so those who are due stand at the front.
+pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
+     JOIN content ON content.broadcast = seq \
+     WHERE expanding = 1 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
+/// Those that a replica with a faster clock has expanded.
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
+     JOIN content ON content.broadcast = seq \
+     WHERE expanding = 1 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
+     ORDER BY expanded_at, seq LIMIT ?2";
+const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, at) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (broadcast, key) DO NOTHING";
+pub(super) const UNLEASED: &str = "SELECT key FROM delivery \
+     WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
+pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL AND deadline <= ?1 \
+     ORDER BY deadline LIMIT ?2 OFFSET ?3";
+pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE ended_at < ?1";
+/// Origins that nobody waits for, and that do not wait.
+const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
+     AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.origin = origin.id)";
+
+/// A broadcast's row.
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) progress: Progress,
+    cursor: Cursor,
+    ended_at: Option<Timestamp>,
+}
+
+impl Stored {
+    pub(super) fn by_id(conn: &Connection, id: BroadcastId) -> Result<Option<Self>, StoreError> {
+        first(conn, BY_ID, [id.as_bytes()], Self::read)
+    }
+
+    pub(super) fn by_seq(conn: &Connection, seq: i64) -> Result<Self, StoreError> {
+        first(conn, BY_SEQ, [seq], Self::read)?.ok_or_else(|| corrupt("a row without a broadcast"))
+    }
+
+    fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
+        let seq = columns.get()?;
+        let mut progress = Progress {
+            id: BroadcastId::from_bytes(columns.bytes()?),
+            expected: columns.count()?,
+            written: columns.count()?,
+            expanding: columns.flag()?,
+            cancelled: columns.flag()?,
+            created_at: columns.time()?,
+            send_at: columns.time_or_null()?,
+            deadline: columns.time()?,
+            counts: Counts::default(),
+        };
+        let cursor = read_cursor(columns)?;
+        let ended_at = columns.time_or_null()?;
+        for outcome in FinalOutcome::ALL {
+            progress.counts.add(outcome, columns.count()?);
+        }
+        Ok(Self {
+            seq,
+            progress,
+            cursor,
+            ended_at,
+        })
+    }
+
+    /// Writes the numbers back; wipes the content of what is over.
+    pub(super) fn save(&mut self, conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
+        if self.ended_at.is_none() && self.progress.is_over() {
+            self.ended_at = Some(now);
+            content::delete(conn, self.seq)?;
+        }
+        let progress = &self.progress;
+        let mut values = vec![
+            Value::Integer(self.seq),
+            Value::Integer(integer(progress.written)),
+            Value::Integer(i64::from(progress.expanding)),
+            Value::Integer(i64::from(progress.cancelled)),
+            self.ended_at
+                .map_or(Value::Null, |at| Value::Integer(at.as_millis())),
+        ];
+        let counts = FinalOutcome::ALL.map(|outcome| progress.counts.of(outcome));
+        values.extend(counts.map(|count| Value::Integer(integer(count))));
+        execute(conn, SAVE, params_from_iter(values)).map(|_| ())
+    }
+
+    /// Ends up to `limit` rows that are not leased at `now`; how many. To be saved.
+    fn end_unleased(
+        &mut self,
+        conn: &Connection,
+        limit: usize,
+        outcome: FinalOutcome,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let values = params![self.seq, now.as_millis(), integer(limit)];
+        let keys = all(conn, UNLEASED, values, |row| row.bytes::<32>())?;
+        for key in &keys {
+            let sql = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
+            execute(conn, sql, params![self.seq, key])?;
+        }
+        self.progress.counts.add(outcome, keys.len() as u64);
+        Ok(keys.len())
+    }
+}
+
+/// Null at the start, empty at the end.
+fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, StoreError> {
+    let cursor: Option<Vec<u8>> = columns.get()?;
+    match cursor {
+        None => Ok(Cursor::Start),
+        Some(key) if key.is_empty() => Ok(Cursor::End),
+        Some(key) => {
+            let key = key.try_into().map_err(|_| corrupt("a cursor"))?;
+            Ok(Cursor::After(EndpointKey::from_bytes(key)))
+        }
+    }
+}
+
+pub(super) fn open(
+    conn: &Connection,
+    new: &NewBroadcast,
+    now: Timestamp,
+) -> Result<Opened, StoreError> {
+    if let Some(known) = known(conn, new, now)? {
+        return Ok(known);
+    }
+    let idempotency = new.idempotency.as_ref();
+    let due_at = new.send_at.map_or(now, |at| at.max(now));
+    let values = params![
+        new.id.as_bytes(),
+        now.as_millis(),
+        new.send_at.map(Timestamp::as_millis),
+        due_at.as_millis(),
+        new.deadline.as_millis(),
+        integer(new.recipients),
+        idempotency.map(|idempotency| &idempotency.key),
+        idempotency.map(|idempotency| idempotency.fingerprint),
+    ];
+    let seq: Option<i64> = first(conn, OPEN, values, |row| row.get())?;
+    let seq = seq.ok_or_else(|| corrupt("a broadcast without a number"))?;
+    content::insert(conn, seq, new)?;
+    Ok(Opened::New)
+}
+
+/// The answer for a broadcast that is there already (L2).
+fn known(
+    conn: &Connection,
+    new: &NewBroadcast,
+    now: Timestamp,
+) -> Result<Option<Opened>, StoreError> {
+    if let Some(stored) = Stored::by_id(conn, new.id)? {
+        return Ok(Some(Opened::Repeat(stored.progress.status(now))));
+    }
+    let Some(Idempotency { key, fingerprint }) = &new.idempotency else {
+        return Ok(None);
+    };
+    let sql = "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
+    let found = first(conn, sql, [key], |columns| {
+        Ok((columns.get()?, columns.bytes::<32>()?))
+    })?;
+    Ok(match found {
+        None => None,
+        Some((_, stored)) if stored != *fingerprint => Some(Opened::Conflict),
+        Some((seq, _)) => {
+            let stored = Stored::by_seq(conn, seq)?;
+            Some(Opened::Repeat(stored.progress.status(now)))
+        }
+    })
+}
+
+pub(super) fn expandable(
+    conn: &Connection,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Expansion>, StoreError> {
+    let now = now.as_millis();
+    let read = |columns: &mut Columns<'_, '_>| {
+        let id = BroadcastId::from_bytes(columns.bytes()?);
+        let audience = content::audience(columns)?;
+        Ok(Expansion::new(id, audience, read_cursor(columns)?))
+    };
+    let mut found = all(conn, EXPANDABLE, params![now, integer(limit)], read)?;
+    let left = limit.saturating_sub(found.len());
+    let ahead = params![now, integer(left)];
+    found.extend(all(conn, EXPANDABLE_AHEAD, ahead, read)?);
+    Ok(found)
+}
+
+pub(super) fn enqueue_page(
+    conn: &Connection,
+    id: BroadcastId,
+    expected: Cursor,
+    rows: &[NewDelivery],
+    next: Cursor,
+    now: Timestamp,
+) -> Result<PageWrite, StoreError> {
+    let Some(mut stored) = Stored::by_id(conn, id)? else {
+        return Ok(PageWrite::Stale);
+    };
+    let progress = &mut stored.progress;
+    if !progress.expanding || progress.deadline <= now || stored.cursor != expected {
+        return Ok(PageWrite::Stale);
+    }
+    let at = progress.due_at().as_millis();
+    let mut origins = HashMap::new();
+    for row in rows {
+        let origin = match origins.get(&row.origin) {
+            Some(origin) => *origin,
+            None => {
+                let id = origin_id(conn, &row.origin)?;
+                origins.insert(row.origin.clone(), id);
+                id
+            }
+        };
+        let values = params![stored.seq, row.key.as_bytes(), origin, at];
+        progress.written += execute(conn, ENQUEUE, values)? as u64;
+    }
+    let cursor = match &next {
+        Cursor::Start => None,
+        Cursor::After(key) => Some(key.as_bytes().as_slice()),
+        Cursor::End => {
+            progress.expanding = false;
+            Some([].as_slice())
+        }
+    };
+    let sql = "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
+    execute(conn, sql, params![stored.seq, cursor, now.as_millis()])?;
+    stored.save(conn, now)?;
+    Ok(PageWrite::Stored)
+}
+
+/// The row of an origin, made where there is none.
+pub(super) fn origin_id(conn: &Connection, origin: &Origin) -> Result<i64, StoreError> {
+    let sql = "SELECT id FROM origin WHERE origin = ?1";
+    if let Some(id) = first(conn, sql, [origin.as_str()], |row| row.get())? {
+        return Ok(id);
+    }
+    let sql = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
+    first(conn, sql, [origin.as_str()], |row| row.get())?
+        .ok_or_else(|| corrupt("an origin without a number"))
+}
+
+pub(super) fn cancel(
+    conn: &Connection,
+    id: BroadcastId,
+    now: Timestamp,
+) -> Result<Option<BroadcastStatus>, StoreError> {
+    let Some(mut stored) = Stored::by_id(conn, id)? else {
+        return Ok(None);
+    };
+    if !stored.progress.cancelled && stored.ended_at.is_none() {
+        stored.progress.cancelled = true;
+        stored.progress.give_up_unwritten(FinalOutcome::Cancelled);
+        stored.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)?;
+        stored.save(conn, now)?;
+    }
+    Ok(Some(stored.progress.status(now)))
+}
+
+pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+    let mut ended = 0;
+    // Broadcasts whose last rows are leased stay; the others leave the list when they are dealt with.
+    let mut skipped = 0;
+    while ended < limit {
+        let values = params![now.as_millis(), 1, skipped];
+        let Some(seq) = first(conn, LATE, values, |row| row.get())? else {
+            break;
+        };
+        let mut stored = Stored::by_seq(conn, seq)?;
+        let was_expanding = stored.progress.expanding;
+        stored.progress.give_up_unwritten(FinalOutcome::Expired);
+        let outcome = if stored.progress.cancelled {
+            FinalOutcome::Cancelled
+        } else {
+            FinalOutcome::Expired
+        };
+        let rows = stored.end_unleased(conn, limit - ended, outcome, now)?;
+        ended += rows;
+        if rows > 0 || was_expanding {
+            stored.save(conn, now)?;
+        }
+        skipped += i64::from(stored.ended_at.is_none());
+    }
+    Ok(ended as u64)
+}
+
+pub(super) fn prune(conn: &Connection, ended_before: Timestamp) -> Result<u64, StoreError> {
+    let before = ended_before.as_millis();
+    let pruned = execute(conn, PRUNE, [before])?;
+    execute(conn, PRUNE_ORIGINS, [before])?;
+    Ok(pruned as u64)
+}

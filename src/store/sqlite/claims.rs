@@ -1,0 +1,298 @@
+//! Claiming, settling and releasing rows in SQLite.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use rusqlite::{Connection, params};
+
+use super::broadcasts::Stored;
+use super::content;
+use super::error::corrupt;
+use super::query::{all, execute, first, integer};
+use crate::broadcast::{BroadcastId, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::store::fair::deal;
+use crate::store::{
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement, StoreError,
+};
+use crate::subscription::{EndpointKey, Origin};
+
+/// The next origin that has rows, with the first moment of one of them: claiming never looks at the backlog.
+pub(super) const NEXT_ORIGIN: &str =
+    "SELECT origin, at FROM delivery WHERE origin > ?1 ORDER BY origin, at LIMIT 1";
+pub(super) const ORIGIN: &str = "SELECT origin, paused_until, served FROM origin WHERE id = ?1";
+pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt FROM delivery \
+     WHERE origin = ?1 AND at <= ?2 ORDER BY at, broadcast, key LIMIT ?3";
+const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
+     WHERE broadcast = ?1 AND key = ?2";
+const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
+pub(super) const FINISH: &str =
+    "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
+const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
+     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
+
+/// An origin that has rows.
+pub(super) struct Head {
+    pub(super) id: i64,
+    pub(super) origin: Origin,
+    pub(super) paused_until: Option<Timestamp>,
+    /// The fence of the last claim that took from it.
+    served: i64,
+    /// When its first row can be claimed.
+    pub(super) at: Timestamp,
+}
+
+/// All origins that have rows: two short look-ups for each.
+pub(super) fn heads(conn: &Connection) -> Result<Vec<Head>, StoreError> {
+    let mut heads = Vec::new();
+    let mut last = i64::MIN;
+    let next = |last: i64| {
+        first(conn, NEXT_ORIGIN, [last], |columns| {
+            Ok((columns.get::<i64>()?, columns.time()?))
+        })
+    };
+    while let Some((id, at)) = next(last)? {
+        last = id;
+        let head = first(conn, ORIGIN, [id], |columns| {
+            let origin: String = columns.get()?;
+            Ok(Head {
+                id,
+                origin: Origin::parse(&origin).map_err(|_| corrupt("an origin"))?,
+                paused_until: columns.time_or_null()?,
+                served: columns.get()?,
+                at,
+            })
+        })?;
+        heads.push(head.ok_or_else(|| corrupt("a row without its origin"))?);
+    }
+    Ok(heads)
+}
+
+pub(super) fn claim(
+    conn: &Connection,
+    request: &ClaimRequest,
+    now: Timestamp,
+) -> Result<Claims, StoreError> {
+    let mut origins = heads(conn)?;
+    origins.retain(|head| {
+        head.at <= now
+            && head.paused_until.is_none_or(|until| until <= now)
+            && !request.exclude.contains(&head.origin)
+    });
+    if origins.is_empty() {
+        return Ok(Claims::default());
+    }
+    // Who has waited longest is served first, when there are more origins than rows to claim.
+    origins.sort_by_key(|head| (head.served, head.at));
+    let sql = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
+    let fence = first(conn, sql, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
+    let mut claim = Claim {
+        conn,
+        now,
+        leased_until: now + request.lease,
+        fence,
+        broadcasts: HashMap::new(),
+        claims: Claims::default(),
+    };
+    deal(
+        origins.len(),
+        request.limit,
+        request.per_origin,
+        |index, wanted| match origins.get(index) {
+            Some(head) => claim.take(head, wanted),
+            None => Ok(0),
+        },
+    )?;
+    for stored in claim.broadcasts.values_mut().filter(|one| one.is_changed) {
+        stored.row.save(conn, now)?;
+    }
+    Ok(claim.claims)
+}
+
+/// A claim under way.
+struct Claim<'a> {
+    conn: &'a Connection,
+    now: Timestamp,
+    leased_until: Timestamp,
+    fence: u64,
+    broadcasts: HashMap<i64, Loaded>,
+    claims: Claims,
+}
+
+struct Loaded {
+    row: Stored,
+    is_changed: bool,
+}
+
+impl Claim<'_> {
+    /// Claims up to `wanted` rows of an origin; how many.
+    fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
+        let sql = "UPDATE origin SET served = ?2 WHERE id = ?1";
+        execute(self.conn, sql, params![head.id, integer(self.fence)])?;
+        let mut taken = 0;
+        while taken < wanted {
+            let missing = wanted - taken;
+            let values = params![head.id, self.now.as_millis(), integer(missing)];
+            let rows = all(self.conn, CLAIMABLE, values, |columns| {
+                let seq: i64 = columns.get()?;
+                let key = EndpointKey::from_bytes(columns.bytes()?);
+                Ok((seq, key, columns.count()?))
+            })?;
+            for (seq, key, attempts) in &rows {
+                taken += usize::from(self.lease(head, *seq, *key, *attempts)?);
+            }
+            if rows.len() < missing {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Leases one row, or ends it where its broadcast is cancelled (L9); whether it is leased.
+    fn lease(
+        &mut self,
+        head: &Head,
+        seq: i64,
+        key: EndpointKey,
+        attempts: u64,
+    ) -> Result<bool, StoreError> {
+        let loaded = match self.broadcasts.entry(seq) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let row = Stored::by_seq(self.conn, seq)?;
+                let progress = &row.progress;
+                if !progress.cancelled {
+                    let message = content::message(self.conn, seq)?;
+                    let message =
+                        ClaimedMessage::new(message, progress.due_at(), progress.deadline);
+                    self.claims.messages.insert(progress.id, message);
+                }
+                let is_changed = false;
+                entry.insert(Loaded { row, is_changed })
+            }
+        };
+        let progress = &mut loaded.row.progress;
+        if progress.cancelled {
+            execute(self.conn, DELETE, params![seq, key.as_bytes()])?;
+            progress.counts.add(FinalOutcome::Cancelled, 1);
+            loaded.is_changed = true;
+            return Ok(false);
+        }
+        let until = self.leased_until;
+        let values = params![seq, key.as_bytes(), until.as_millis(), integer(self.fence)];
+        execute(self.conn, LEASE, values)?;
+        let token = ClaimToken::new(progress.id, key, self.fence);
+        let attempt = u32::try_from(attempts.saturating_add(1)).unwrap_or(u32::MAX);
+        let claimed = Claimed::new(token, head.origin.clone(), attempt, until);
+        self.claims.rows.push(claimed);
+        Ok(true)
+    }
+}
+
+pub(super) fn settle(
+    conn: &Connection,
+    rows: &[(ClaimToken, Settlement)],
+    now: Timestamp,
+) -> Result<Vec<Settled>, StoreError> {
+    let mut settling = Settling::new(conn);
+    let mut answers = Vec::with_capacity(rows.len());
+    for (token, settlement) in rows {
+        let is_done = match *settlement {
+            Settlement::Finished(outcome) => settling.finish(token, outcome)?,
+            Settlement::RetryAt(at) => settling.postpone(token, at, 0)?,
+        };
+        answers.push(if is_done {
+            Settled::Done
+        } else {
+            Settled::Lost
+        });
+    }
+    settling.save(now)?;
+    Ok(answers)
+}
+
+pub(super) fn release(
+    conn: &Connection,
+    tokens: &[ClaimToken],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut settling = Settling::new(conn);
+    for token in tokens {
+        settling.postpone(token, now, 1)?;
+    }
+    settling.save(now)
+}
+
+/// Settlements under way: each broadcast is read once and written once.
+struct Settling<'a> {
+    conn: &'a Connection,
+    broadcasts: HashMap<BroadcastId, Option<Loaded>>,
+}
+
+impl<'a> Settling<'a> {
+    fn new(conn: &'a Connection) -> Self {
+        Self {
+            conn,
+            broadcasts: HashMap::new(),
+        }
+    }
+
+    fn broadcast(&mut self, id: BroadcastId) -> Result<Option<&mut Loaded>, StoreError> {
+        let loaded = match self.broadcasts.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let is_changed = false;
+                let row = Stored::by_id(self.conn, id)?;
+                entry.insert(row.map(|row| Loaded { row, is_changed }))
+            }
+        };
+        Ok(loaded.as_mut())
+    }
+
+    /// Deletes and counts a row whose token is good; whether it is.
+    fn finish(&mut self, token: &ClaimToken, outcome: FinalOutcome) -> Result<bool, StoreError> {
+        let conn = self.conn;
+        let Some(loaded) = self.broadcast(token.broadcast)? else {
+            return Ok(false);
+        };
+        let values = params![loaded.row.seq, token.key.as_bytes(), integer(token.fence)];
+        let is_held = execute(conn, FINISH, values)? > 0;
+        if is_held {
+            loaded.row.progress.counts.add(outcome, 1);
+            loaded.is_changed = true;
+        }
+        Ok(is_held)
+    }
+
+    /// Makes a row due at a moment, with so many attempts fewer; of a cancelled broadcast it ends.
+    fn postpone(
+        &mut self,
+        token: &ClaimToken,
+        at: Timestamp,
+        untried: u32,
+    ) -> Result<bool, StoreError> {
+        let conn = self.conn;
+        let Some(loaded) = self.broadcast(token.broadcast)? else {
+            return Ok(false);
+        };
+        if loaded.row.progress.cancelled {
+            return self.finish(token, FinalOutcome::Cancelled);
+        }
+        let values = params![
+            loaded.row.seq,
+            token.key.as_bytes(),
+            integer(token.fence),
+            at.as_millis(),
+            untried,
+        ];
+        Ok(execute(conn, POSTPONE, values)? > 0)
+    }
+
+    fn save(self, now: Timestamp) -> Result<(), StoreError> {
+        let changed = self.broadcasts.into_values().flatten();
+        for mut loaded in changed.filter(|loaded| loaded.is_changed) {
+            loaded.row.save(self.conn, now)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! What a broadcast says and whom it is for, in a row of its own: its numbers change often, this never, and
+//! it is deleted when the broadcast is over.
+
+use rusqlite::{Connection, params};
+
+use super::error::corrupt;
+use super::query::{Columns, execute, first};
+use crate::broadcast::Audience;
+use crate::message::{Message, Padding, Topic, Ttl, Urgency};
+use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
+
+const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<(), StoreError> {
+    let audience = serde_json::to_string(&new.audience)
+        .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))?;
+    let message = &new.message;
+    let values = params![
+        seq,
+        audience,
+        message.payload().map(|payload| payload.as_ref()),
+        message.ttl().as_secs(),
+        message.urgency().as_str(),
+        message.topic().map(Topic::as_str),
+        message.padding().to_string(),
+    ];
+    execute(conn, INSERT, values).map(|_| ())
+}
+
+/// Wipes it.
+pub(super) fn delete(conn: &Connection, seq: i64) -> Result<(), StoreError> {
+    execute(conn, "DELETE FROM content WHERE broadcast = ?1", [seq]).map(|_| ())
+}
+
+/// Reads the text of an audience.
+pub(super) fn audience(columns: &mut Columns<'_, '_>) -> Result<Audience, StoreError> {
+    let text: String = columns.get()?;
+    serde_json::from_str(&text).map_err(|_| corrupt("an audience"))
+}
+
+pub(super) fn message(conn: &Connection, seq: i64) -> Result<Message, StoreError> {
+    let sql = "SELECT payload, ttl, urgency, topic, padding FROM content WHERE broadcast = ?1";
+    first(conn, sql, [seq], |columns| {
+        let payload: Option<Vec<u8>> = columns.get()?;
+        let ttl = Ttl::from_secs(columns.count()?);
+        let urgency: String = columns.get()?;
+        let topic: Option<String> = columns.get()?;
+        let padding: String = columns.get()?;
+        let urgency: Urgency = urgency.parse().map_err(|_| corrupt("an urgency"))?;
+        let padding: Padding = padding.parse().map_err(|_| corrupt("a padding"))?;
+        let message = payload.map_or_else(Message::without_payload, Message::new);
+        let message = message
+            .with_ttl(ttl)
+            .with_urgency(urgency)
+            .with_padding(padding);
+        match topic {
+            Some(topic) => {
+                let topic = Topic::parse(&topic).map_err(|_| corrupt("a topic"))?;
+                Ok(message.with_topic(topic))
+            }
+            None => Ok(message),
+        }
+    })?
+    .ok_or_else(|| corrupt("a pending broadcast without a message"))
+}

@@ -1,0 +1,116 @@
+//! The ledger in SQLite: each operation one job of a thread.
+
+use async_trait::async_trait;
+
+use super::broadcasts::{self, Stored};
+use super::{SqliteStore, claims, pauses};
+use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::store::{
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+};
+
+#[async_trait]
+impl DeliveryLedger for SqliteStore {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        let new = broadcast.clone();
+        self.write(move |conn| broadcasts::open(conn, &new, now))
+            .await
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        self.read(move |conn| broadcasts::expandable(conn, limit, now))
+            .await
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        let (expected, next, rows) = (*expected, *next, rows.to_vec());
+        self.write(move |conn| {
+            broadcasts::enqueue_page(conn, broadcast, expected, &rows, next, now)
+        })
+        .await
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        let request = request.clone();
+        self.write(move |conn| claims::claim(conn, &request, now))
+            .await
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let rows = rows.to_vec();
+        self.write(move |conn| claims::settle(conn, &rows, now))
+            .await
+    }
+
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        let tokens = tokens.to_vec();
+        self.write(move |conn| claims::release(conn, &tokens, now))
+            .await
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.write(move |conn| broadcasts::cancel(conn, broadcast, now))
+            .await
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.read(move |conn| {
+            let stored = Stored::by_id(conn, broadcast)?;
+            Ok(stored.map(|stored| stored.progress.status(now)))
+        })
+        .await
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        let pause = pause.clone();
+        self.write(move |conn| pauses::pause(conn, &pause, now))
+            .await
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        self.read(move |conn| pauses::pauses(conn, now)).await
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |conn| broadcasts::expire(conn, limit, now))
+            .await
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |conn| broadcasts::prune(conn, ended_before))
+            .await
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |conn| pauses::next_due(conn, now)).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        self.read(move |conn| pauses::stats(conn, now)).await
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,93 @@
+//! Statements and their rows, with the store's own errors.
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, Params, Row};
+
+use super::error::{corrupt, failed};
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+
+/// Runs a statement; how many rows it changed.
+pub(super) fn execute(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<usize, StoreError> {
+    let mut statement = conn.prepare_cached(sql).map_err(failed)?;
+    statement.execute(params).map_err(failed)
+}
+
+/// All rows of a query.
+pub(super) fn all<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut read: impl FnMut(&mut Columns<'_, '_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = conn.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query(params).map_err(failed)?;
+    let mut answers = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        answers.push(read(&mut Columns { row, next: 0 })?);
+    }
+    Ok(answers)
+}
+
+/// The first row of a query.
+pub(super) fn first<T>(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&mut Columns<'_, '_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = conn.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query(params).map_err(failed)?;
+    match rows.next().map_err(failed)? {
+        Some(row) => read(&mut Columns { row, next: 0 }).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A row, read column by column from the first.
+pub(super) struct Columns<'a, 'stmt> {
+    row: &'a Row<'stmt>,
+    next: usize,
+}
+
+impl Columns<'_, '_> {
+    /// The next column; a value of another type is corrupt.
+    pub(super) fn get<T: FromSql>(&mut self) -> Result<T, StoreError> {
+        let column = self.next;
+        self.next += 1;
+        self.row.get(column).map_err(failed)
+    }
+
+    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let bytes: Vec<u8> = self.get()?;
+        bytes.try_into().map_err(|_| corrupt("a key's length"))
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
+        self.get().map(Timestamp::from_millis)
+    }
+
+    pub(super) fn time_or_null(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let millis: Option<i64> = self.get()?;
+        Ok(millis.map(Timestamp::from_millis))
+    }
+
+    pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
+        self.get()
+    }
+
+    /// A number that is not negative.
+    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
+        let number: i64 = self.get()?;
+        u64::try_from(number).map_err(|_| corrupt("a count below zero"))
+    }
+}
+
+/// A number as SQLite keeps it; what is larger than it can keep counts as the largest.
+pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}

@@ -1,0 +1,306 @@
+//! Subscriptions in SQLite.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, ToSql, params};
+
+use super::SqliteStore;
+use super::query::{all, execute, first, integer};
+use super::subscription_rows::{find, limit as row_limit, record, record_columns, total, write};
+use crate::broadcast::{Audience, Principal};
+use crate::clock::Timestamp;
+use crate::store::merge::{Merged, merge};
+use crate::store::{
+    Change, CountFilter, Liveness, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+};
+use crate::subscription::{EndpointKey, SubscriptionId};
+
+macro_rules! live {
+    () => {
+        "s.retired_at IS NULL AND s.stale = 0 AND (s.expires_at IS NULL OR s.expires_at > ?2)"
+    };
+}
+
+pub(super) const PAGE_ALL: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM subscription s WHERE s.key > ?1 AND ",
+    live!(),
+    " ORDER BY s.key LIMIT ?3"
+);
+pub(super) const PAGE_USER: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM subscription s WHERE s.principal = ?4 AND s.key > ?1 AND ",
+    live!(),
+    " ORDER BY s.key LIMIT ?3"
+);
+// The cross join keeps the order of the tables: the tag's rows lead.
+pub(super) const PAGE_TAG: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM subscription_tag g CROSS JOIN subscription s ON s.key = g.key \
+     WHERE g.tag = ?4 AND g.key > ?1 AND ",
+    live!(),
+    " ORDER BY g.key LIMIT ?3"
+);
+pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription \
+     WHERE principal = ?1 AND key <> ?2 ORDER BY last_seen_at, key LIMIT ?3)";
+pub(super) const PURGE: &str = "DELETE FROM subscription WHERE retired_at < ?1";
+
+fn upsert(
+    conn: &Connection,
+    new: &NewSubscription,
+    limits: &SubscriptionLimits,
+    now: Timestamp,
+) -> Result<Upserted, StoreError> {
+    let key = new.subscription.endpoint().key();
+    let standing = find(conn, SubscriptionRef::Key(key))?;
+    let replaces = new.replaces.filter(|replaced| *replaced != key);
+    let replaced = match replaces {
+        Some(key) => find(conn, SubscriptionRef::Key(key))?,
+        None => None,
+    };
+    let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
+        return Ok(Upserted::Conflict);
+    };
+    let Merged {
+        record,
+        created,
+        superseded,
+    } = merged;
+    if let (Some(key), true) = (replaces, replaced.is_some()) {
+        delete(conn, &key)?;
+    }
+    write(conn, &key, &record, created)?;
+    if let Some(principal) = &record.principal {
+        make_room(conn, principal, &key, limits.per_principal)?;
+    }
+    if created && total(conn)? > limits.total {
+        // The savepoint around this call takes everything back.
+        return Err(StoreErrorKind::Full.into());
+    }
+    Ok(Upserted::Stored {
+        record: Box::new(record),
+        created,
+        superseded,
+    })
+}
+
+/// Removes the principal's least recently seen other rows above the limit (S6).
+fn make_room(
+    conn: &Connection,
+    principal: &Principal,
+    key: &EndpointKey,
+    per_principal: u32,
+) -> Result<(), StoreError> {
+    let sql = "SELECT count(*) FROM subscription WHERE principal = ?1";
+    let rows = first(conn, sql, [principal.as_str()], |row| row.count())?.unwrap_or(0);
+    let surplus = rows.saturating_sub(u64::from(per_principal));
+    if surplus > 0 {
+        let values = params![principal.as_str(), key.as_bytes(), integer(surplus)];
+        execute(conn, EVICT, values)?;
+    }
+    Ok(())
+}
+
+fn delete(conn: &Connection, key: &EndpointKey) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM subscription WHERE key = ?1";
+    execute(conn, sql, [key.as_bytes()])
+}
+
+fn page(
+    conn: &Connection,
+    audience: &Audience,
+    after: Option<&EndpointKey>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<SubscriptionRecord>, StoreError> {
+    // Nothing sorts before every key.
+    let after = after.map_or([].as_slice(), |key| key.as_bytes());
+    let (now_ms, max) = (now.as_millis(), row_limit(limit));
+    match audience {
+        Audience::All => all(conn, PAGE_ALL, params![after, now_ms, max], record),
+        Audience::User(principal) => {
+            let values = params![after, now_ms, max, principal.as_str()];
+            all(conn, PAGE_USER, values, record)
+        }
+        Audience::Tag(tag) => {
+            let values = params![after, now_ms, max, tag.as_str()];
+            all(conn, PAGE_TAG, values, record)
+        }
+        Audience::Ids(ids) => {
+            let mut rows = Vec::new();
+            for key in keys_of(conn, ids)? {
+                if rows.len() >= limit {
+                    break;
+                }
+                if key.as_bytes().as_slice() > after {
+                    let row = find(conn, SubscriptionRef::Key(key))?;
+                    rows.extend(row.filter(|row| row.is_live(now)));
+                }
+            }
+            Ok(rows)
+        }
+    }
+}
+
+/// The keys of the rows of these ids, each once and in order.
+fn keys_of(conn: &Connection, ids: &[SubscriptionId]) -> Result<BTreeSet<EndpointKey>, StoreError> {
+    let mut keys = BTreeSet::new();
+    for id in ids {
+        let sql = "SELECT key FROM subscription WHERE id = ?1";
+        let key = first(conn, sql, [id.as_bytes()], |row| row.bytes())?;
+        keys.extend(key.map(EndpointKey::from_bytes));
+    }
+    Ok(keys)
+}
+
+fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+    if let Audience::Ids(ids) = &filter.audience {
+        let mut number = 0;
+        for key in keys_of(conn, ids)? {
+            let row = find(conn, SubscriptionRef::Key(key))?;
+            number += u64::from(row.is_some_and(|row| filter.takes(&row, now)));
+        }
+        return Ok(number);
+    }
+    if *filter == CountFilter::new(Audience::All, Liveness::Any) {
+        return total(conn);
+    }
+    let (sql, values) = count_statement(filter, now);
+    let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
+    Ok(first(conn, &sql, values.as_slice(), |row| row.count())?.unwrap_or(0))
+}
+
+type Values = Vec<Box<dyn ToSql>>;
+
+/// The statement of a filter, put together from fixed parts: one of a few dozen.
+pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, Values) {
+    let mut values: Values = Vec::new();
+    let mut sql = String::from("SELECT count(*) FROM ");
+    let mut bind = |value: Box<dyn ToSql>| {
+        values.push(value);
+        values.len()
+    };
+    sql.push_str(&match &filter.audience {
+        Audience::Tag(tag) => format!(
+            "subscription_tag g CROSS JOIN subscription s ON s.key = g.key WHERE g.tag = ?{}",
+            bind(Box::new(tag.as_str().to_owned()))
+        ),
+        Audience::User(principal) => format!(
+            "subscription s WHERE s.principal = ?{}",
+            bind(Box::new(principal.as_str().to_owned()))
+        ),
+        _ => "subscription s WHERE 1".to_owned(),
+    });
+    sql.push_str(&match filter.liveness {
+        Liveness::Any => String::new(),
+        Liveness::Live => format!(
+            " AND s.retired_at IS NULL AND s.stale = 0 AND (s.expires_at IS NULL OR s.expires_at > ?{})",
+            bind(Box::new(now.as_millis()))
+        ),
+        Liveness::Stale => " AND s.retired_at IS NULL AND s.stale = 1".to_owned(),
+        Liveness::Retired => " AND s.retired_at IS NOT NULL".to_owned(),
+    });
+    if let Some(service) = filter.push_service {
+        let place = bind(Box::new(service.as_str()));
+        sql.push_str(&format!(" AND s.push_service = ?{place}"));
+    }
+    if let Some(key) = filter.vapid_key {
+        let place = bind(Box::new(key.as_bytes().to_vec()));
+        sql.push_str(&format!(" AND s.vapid_key = ?{place}"));
+    }
+    (sql, values)
+}
+
+fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, StoreError> {
+    let now = now.as_millis();
+    match change {
+        Change::Delete(key) => delete(conn, key),
+        Change::Retire {
+            key,
+            reason,
+            observed_at,
+        } => {
+            let sql = "UPDATE subscription SET retired_at = ?2, retire_reason = ?3 \
+                       WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?4";
+            let observed_at = observed_at.as_millis();
+            let values = params![key.as_bytes(), now, reason.as_str(), observed_at];
+            execute(conn, sql, values)
+        }
+        Change::Stale { key, observed_at } => {
+            let sql = "UPDATE subscription SET stale = 1 \
+                       WHERE key = ?1 AND stale = 0 AND last_seen_at <= ?2";
+            execute(conn, sql, params![key.as_bytes(), observed_at.as_millis()])
+        }
+        Change::Accepted(key) => {
+            let sql =
+                "UPDATE subscription SET last_success_at = ?2, failure_streak = 0 WHERE key = ?1";
+            execute(conn, sql, params![key.as_bytes(), now])
+        }
+        Change::Failed(key) => {
+            let sql = "UPDATE subscription SET failure_streak = failure_streak + 1 WHERE key = ?1";
+            execute(conn, sql, [key.as_bytes()])
+        }
+        Change::UseVapidKey { key, vapid_key } => {
+            let sql = "UPDATE subscription SET vapid_key = ?2 WHERE key = ?1";
+            execute(conn, sql, params![key.as_bytes(), vapid_key.as_bytes()])
+        }
+        Change::PurgeRetired { before } => execute(conn, PURGE, [before.as_millis()]),
+    }
+}
+
+#[async_trait]
+impl SubscriptionStore for SqliteStore {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        let (new, limits) = (new.clone(), *limits);
+        self.write(move |conn| upsert(conn, &new, &limits, now))
+            .await
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        let which = which.to_vec();
+        self.read(move |conn| which.into_iter().map(|which| find(conn, which)).collect())
+            .await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let (audience, after) = (audience.clone(), after.copied());
+        self.read(move |conn| page(conn, &audience, after.as_ref(), limit, now))
+            .await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        let filter = filter.clone();
+        self.read(move |conn| count(conn, &filter, now)).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        let changes = changes.to_vec();
+        self.write(move |conn| {
+            let mut changed = 0;
+            for change in &changes {
+                changed += apply(conn, change, now)? as u64;
+            }
+            Ok(changed)
+        })
+        .await
+    }
+}
