@@ -16,6 +16,8 @@ const MIGRATIONS: &[&str] = &[VERSION_1];
 /// Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are
 /// their own indexes, `WITHOUT ROWID`.
 ///
+/// Subscriptions are counted from the partial indexes alone, which therefore hold their own conditions too.
+///
 /// A delivery's `at` is when it can be claimed: due, or the end of its lease. One index by origin and `at`
 /// serves every claim, however long the backlog is.
 const VERSION_1: &str = "
@@ -44,9 +46,10 @@ CREATE TABLE subscription (
     retired_at INTEGER,
     retire_reason TEXT
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX subscription_live ON subscription (push_service, vapid_key, expires_at)
+CREATE INDEX subscription_live
+    ON subscription (push_service, vapid_key, expires_at, stale, retired_at)
     WHERE retired_at IS NULL AND stale = 0;
-CREATE INDEX subscription_stale ON subscription (push_service, vapid_key)
+CREATE INDEX subscription_stale ON subscription (push_service, vapid_key, stale, retired_at)
     WHERE retired_at IS NULL AND stale = 1;
 CREATE INDEX subscription_retired ON subscription (retired_at) WHERE retired_at IS NOT NULL;
 CREATE INDEX subscription_principal ON subscription (principal) WHERE principal IS NOT NULL;
