@@ -1,4 +1,5 @@
 //! Every store against the contracts.
+#![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
 use std::sync::Arc;
 

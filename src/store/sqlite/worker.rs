@@ -36,8 +36,11 @@ pub(super) trait Job: Send {
 /// Work that was done, and not yet answered.
 pub(super) struct Done {
     is_ok: bool,
-    answer: Box<dyn FnOnce(Option<&CommitError>)>,
+    answer: Box<Answer>,
 }
+
+/// Tells the caller, given why the transaction was not committed, if it was not.
+type Answer = dyn FnOnce(Option<&CommitError>);
 
 /// Sends work to a thread and waits for its answer.
 ///
