@@ -9,6 +9,10 @@
 //! // The contact goes into every token, so that a push service can reach somebody.
 //! let push = WebPush::builder("mailto:ops@example.com").build().await?;
 //!
+//! // Mount in one line: axum's `nest_service("/web-push", push.service())`, or `push.layer().at("/web-push")`
+//! // in front of any other service.
+//! let service = push.service();
+//!
 //! // One future drives everything: deliveries, retries, purging.
 //! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
 //! let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
@@ -20,6 +24,7 @@
 //!
 //! drop(stop);
 //! running.await??;
+//! # drop(service);
 //! # Ok(())
 //! # }
 //! ```
@@ -37,7 +42,7 @@
 //! | [`deliver`] | [`Deliver`](deliver::Deliver): a `Service<Push>` over any HTTP client; policy, gates, outcomes | the client's |
 //! | [`store`] | four contracts, and back ends | the back end's |
 //! | [`broadcast`], [`schedule`] | audiences, reports, daily times | none |
-//! | `api` | the HTTP API as a service and a layer | none of its own |
+//! | [`api`] | the HTTP API as a service and a layer | none of its own |
 //! | [`WebPush`] | ties them together | |
 //!
 //! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
@@ -84,7 +89,7 @@
 //! | `api` (default) | [`WebPush`], the HTTP API | `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
 //! | `sqlite` | `SqliteStore` | C: `rusqlite` with SQLite bundled |
-//! | `testing` | a push service and user agents in process, the stores' conformance suite | nothing more |
+//! | [`testing`] | a push service and user agents in process, the stores' conformance suite | nothing more |
 //! | `tracing`, `metrics` | log lines, counters | the crate of that name |
 //! | `full` | all of them | |
 //!
