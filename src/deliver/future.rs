@@ -72,7 +72,12 @@ impl<C, B> DeliverFuture<C, B>
 where
     C: Service<Request<PushBody>>,
 {
-    pub(super) fn new(client: C, push: Push, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(
+        client: C,
+        push: Push,
+        permit: Option<Permit>,
+        settings: Arc<Settings>,
+    ) -> Self {
         Self {
             push_service: PushService::of(push.subscription().endpoint()),
             step: Step::Start {
@@ -80,7 +85,7 @@ where
                 waiting: None,
             },
             timer: None,
-            permit: None,
+            permit,
             gate: None,
             settings,
         }
@@ -132,7 +137,9 @@ where
                             .map_err(|error| DeliveryError::refused(push_service, error))?;
                         let gate = this.settings.gates.gate(endpoint.origin());
                         this.settings.check_gate(&gate, push_service)?;
-                        *this.permit = gate.try_acquire();
+                        if this.permit.is_none() {
+                            *this.permit = gate.try_acquire();
+                        }
                         if this.permit.is_none() {
                             let full = gate.clone();
                             *waiting = Some(Box::pin(async move { full.acquire().await }));

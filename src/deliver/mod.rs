@@ -38,5 +38,5 @@ pub use outcome::Outcome;
 #[cfg(feature = "client")]
 pub use resolver::{Resolver, SystemResolver};
 pub use retry::{Jitter, RetryPolicy};
-pub(crate) use sender::Sender;
+pub(crate) use sender::{Begin, Sender};
 pub use service::Deliver;

@@ -10,8 +10,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::future::DeliverFuture;
-use super::{Accepted, DeliveryError, EndpointPolicy, OriginGates};
-use crate::clock::{Clock, SystemClock};
+use super::{Accepted, DeliveryError, EndpointPolicy, OriginGates, Permit};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::BoxError;
 use crate::p256::{self, P256};
 use crate::push_request::{Push, PushBody};
@@ -176,6 +176,10 @@ impl<C> Deliver<C> {
         self.settings.timeout
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.settings.clock.now()
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.settings));
         self
@@ -199,10 +203,24 @@ where
     }
 
     fn call(&mut self, push: Push) -> Self::Future {
+        self.call_with(push, None)
+    }
+}
+
+impl<C> Deliver<C>
+where
+    C: Service<Request<PushBody>> + Clone,
+{
+    /// The same with a permit of the origin's gate that the caller has already.
+    pub(super) fn call_with<B>(
+        &mut self,
+        push: Push,
+        permit: Option<Permit>,
+    ) -> DeliverFuture<C, B> {
         // The request starts later, so the client that is ready moves into the future.
         let clone = self.client.clone();
         let ready = std::mem::replace(&mut self.client, clone);
-        DeliverFuture::new(ready, push, Arc::clone(&self.settings))
+        DeliverFuture::new(ready, push, permit, Arc::clone(&self.settings))
     }
 }
 

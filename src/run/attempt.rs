@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::broadcast::{FinalOutcome, remaining_ttl};
 use crate::clock::Timestamp;
-use crate::deliver::{DeliveryError, Jitter, Outcome, PauseScope, PushService, RetryPolicy};
+use crate::deliver::{Begin, DeliveryError, Jitter, Outcome, PauseScope, PushService, RetryPolicy};
 use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
@@ -25,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) attempt: u32,
     /// No request begins that could outlast this.
     pub(crate) leased_until: Timestamp,
+    /// No request begins once this is true.
+    pub(crate) stop: Option<watch::Receiver<bool>>,
 }
 
 /// What follows from an attempt.
@@ -91,14 +95,15 @@ pub(crate) async fn attempt(push: &WebPush, job: Job) -> Verdict {
     let others = push.key_ring().live();
     let others = others.iter().filter(|other| other.id() != own_id);
     // The row's own key first; the others only after a push service said that it is another's.
+    let mut unasked = Next::Release;
     for vapid_key in own.iter().chain(others) {
-        if push.now() + push.request_timeout() > job.leased_until {
-            return Verdict::new(Next::RetryAt(push.now()));
-        }
         match send(push, &job, vapid_key).await {
-            Ok(()) => return accepted(&job, key, vapid_key, push.now()),
-            Err(error) if error.outcome() == Outcome::KeyMismatch => {}
-            Err(error) => return failed(push.retry_policy(), &job, key, error, push.now()),
+            None => return Verdict::new(unasked),
+            Some(Ok(())) => return accepted(&job, key, vapid_key, push.now()),
+            Some(Err(error)) if error.outcome() == Outcome::KeyMismatch => {
+                unasked = Next::RetryAt(push.now());
+            }
+            Some(Err(error)) => return failed(push.retry_policy(), &job, key, error, push.now()),
         }
     }
     observe::event!(INFO, endpoint = ?job.record.subscription.endpoint(), "no live VAPID key fits");
@@ -129,7 +134,12 @@ fn before_sending(push: &WebPush, job: &Job, now: Timestamp) -> Option<Verdict> 
     gate.closed_at(now).map(|_| Verdict::new(Next::Release))
 }
 
-async fn send(push: &WebPush, job: &Job, vapid_key: &Arc<VapidKey>) -> Result<(), DeliveryError> {
+/// Answers `None` where no request could begin while the row was ours.
+async fn send(
+    push: &WebPush,
+    job: &Job,
+    vapid_key: &Arc<VapidKey>,
+) -> Option<Result<(), DeliveryError>> {
     let ttl = remaining_ttl(job.due_at, job.message.ttl(), push.now());
     let request = Push::new(
         job.record.subscription.clone(),
@@ -138,12 +148,14 @@ async fn send(push: &WebPush, job: &Job, vapid_key: &Arc<VapidKey>) -> Result<()
     )
     .with_ttl(ttl);
     let push_service = PushService::of(job.record.subscription.endpoint());
-    let result = push.deliver_push(request).await;
+    let latest = job.leased_until - push.request_timeout();
+    let begin = Begin::by(latest.min(job.deadline)).unless(job.stop.clone());
+    let result = push.deliver_push(request, begin).await?;
     let outcome = result
         .as_ref()
         .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);
     observe::count_attempt(push_service, outcome.as_str());
-    result.map(drop)
+    Some(result.map(drop))
 }
 
 fn accepted(job: &Job, key: EndpointKey, vapid_key: &VapidKey, now: Timestamp) -> Verdict {
@@ -214,12 +226,17 @@ fn failed(
         Outcome::Refused => Verdict::finished(FinalOutcome::Refused),
         _ => Verdict::finished(FinalOutcome::Failed),
     };
-    if let (Outcome::RateLimited, Next::RetryAt(at)) = (outcome, verdict.next)
-        && error
-            .push_service()
-            .is_some_and(|service| service.pause_scope() == PauseScope::Origin)
+    let of_origin = |service: PushService| service.pause_scope() == PauseScope::Origin;
+    if outcome == Outcome::RateLimited
+        && error.closed().is_none()
+        && error.push_service().is_some_and(of_origin)
     {
-        verdict.pause = Some((at, PauseReason::RateLimited));
+        // It holds for the others also where this message has no attempt left.
+        let until = match verdict.next {
+            Next::RetryAt(at) => at,
+            _ => now + retry_after.unwrap_or(policy.base()),
+        };
+        verdict.pause = Some((until, PauseReason::RateLimited));
     }
     observe::event!(
         DEBUG,

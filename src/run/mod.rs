@@ -76,7 +76,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
         // Ends come in by the thousand: not each is worth another look at the store.
         if worker.in_flight() == 0 || Instant::now() >= next_step {
             let pause = match worker.step().await {
-                Ok(progress) => pause(&push, progress.more).await,
+                Ok(progress) => pause(&push, progress.more, worker.in_flight() == 0).await,
                 Err(error) => {
                     observe::event!(ERROR, error = %error, "the store failed");
                     let _ = error;
@@ -115,6 +115,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
 
 /// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
 async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
+    worker.stop();
     let limit = push.request_timeout() + STORE_PAUSE;
     let ended = timeout(limit, async {
         while worker.attempt_ended().await.is_some() {}
@@ -131,15 +132,17 @@ async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
 }
 
 /// How long there is nothing to do, unless somebody wakes us or an attempt ends.
-async fn pause(push: &WebPush, more: bool) -> Duration {
+async fn pause(push: &WebPush, more: bool, idle: bool) -> Duration {
     let longest = push.poll_interval();
     let now = push.now();
     match push.ledger().next_due(now).await {
         Ok(Some(at)) if more && at <= now => Duration::ZERO,
-        // Due, yet not claimed: its gate is closed or busy.
-        Ok(Some(at)) => at
-            .since(now)
-            .clamp(SHORTEST_PAUSE, longest.max(SHORTEST_PAUSE)),
+        // Due, yet not claimed: its gate is busy; or, when nothing is under way, closed by this process.
+        Ok(Some(at)) => {
+            let shortest = if idle { STORE_PAUSE } else { SHORTEST_PAUSE };
+            let shortest = if at <= now { shortest } else { SHORTEST_PAUSE };
+            at.since(now).clamp(shortest, longest.max(shortest))
+        }
         Ok(None) => longest,
         Err(_) => STORE_PAUSE,
     }

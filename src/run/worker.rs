@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 
 use super::attempt::{Job, Next, Verdict, attempt};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::Closed;
 use crate::observe;
 use crate::store::{
     Change, ClaimRequest, ClaimToken, Claims, Cursor, NewDelivery, PageWrite, Pause, Settlement,
@@ -25,8 +25,6 @@ const PAGE: usize = 500;
 const EXPANSIONS: usize = 4;
 /// Rows given up in one transaction.
 const EXPIRED_AT_ONCE: usize = 1000;
-/// How old the shared pauses may get.
-const PAUSES_KEPT: Duration = Duration::from_secs(5);
 /// How old the VAPID keys in memory may get: another process may have made a new one.
 const KEYS_KEPT: Duration = Duration::from_secs(60);
 /// How long finished broadcasts are kept.
@@ -58,6 +56,9 @@ pub(super) struct Worker {
     changes: Vec<Change>,
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
+    /// Pauses that the ledger does not know yet, one per origin.
+    pauses: Vec<Pause>,
+    stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
     keys_read: Option<Timestamp>,
     purged: Option<Timestamp>,
@@ -72,6 +73,8 @@ impl Worker {
             changes: Vec::new(),
             settlements: Vec::new(),
             released: Vec::new(),
+            pauses: Vec::new(),
+            stop: watch::Sender::new(false),
             pauses_read: None,
             keys_read: None,
             purged: None,
@@ -82,9 +85,14 @@ impl Worker {
         self.attempts.len()
     }
 
-    /// Rows whose end is known and not written yet.
+    /// What is known and not written yet.
     pub(super) fn unsettled(&self) -> usize {
-        self.settlements.len() + self.released.len()
+        self.settlements.len() + self.released.len() + self.pauses.len()
+    }
+
+    /// From here on no request begins: attempts that wait for a permit end without one.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
     }
 
     /// Reads the pauses, expands, claims and starts attempts.
@@ -95,10 +103,8 @@ impl Worker {
     pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
         let mut progress = Progress::default();
         let now = self.push.now();
-        if is_due(self.pauses_read, PAUSES_KEPT, now) {
-            let pauses = self.push.ledger().pauses(now).await?;
-            let closed = |pause: Pause| (pause.origin, Closed::new(pause.until, pause.reason));
-            self.push.gates().load(pauses.into_iter().map(closed));
+        if is_due(self.pauses_read, WebPush::PAUSES_KEPT, now) {
+            self.push.load_pauses(now).await?;
             progress.expired = self.push.ledger().expire(EXPIRED_AT_ONCE, now).await?;
             progress.more |= progress.expired >= EXPIRED_AT_ONCE as u64;
             self.push.ledger().record_run(now).await?;
@@ -161,6 +167,10 @@ impl Worker {
 
     /// Claims as many rows as there is room for, and starts their attempts.
     async fn claim(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        // Where ends cannot be written, more of them would only be sent again.
+        if self.unsettled() >= IN_FLIGHT {
+            return Ok(0);
+        }
         let room = IN_FLIGHT.saturating_sub(self.attempts.len());
         // Few free places are not worth a transaction: wait until there are more.
         if room < IN_FLIGHT / 8 {
@@ -229,6 +239,7 @@ impl Worker {
                 deadline: message.deadline,
                 attempt: row.attempt,
                 leased_until: row.leased_until.max(now),
+                stop: Some(self.stop.subscribe()),
             };
             let push = self.push.clone();
             let (token, origin) = (row.token, row.origin.clone());
@@ -249,15 +260,15 @@ impl Worker {
     /// Nothing is lost: an attempt that ended is still there for the next call.
     pub(super) async fn attempt_ended(&mut self) -> Option<()> {
         let ended = self.attempts.join_next_with_id().await?;
-        self.note(ended).await;
+        self.note(ended);
         while let Some(ended) = self.attempts.try_join_next_with_id() {
-            self.note(ended).await;
+            self.note(ended);
         }
         observe::show_in_flight(self.attempts.len());
         Some(())
     }
 
-    async fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
+    fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
         let (id, (token, origin, verdict)) = match ended {
             Ok(ended) => ended,
             // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
@@ -280,23 +291,34 @@ impl Worker {
             Next::Release => self.released.push(token),
         }
         if let Some((until, reason)) = verdict.pause {
-            self.pause(Pause::new(origin, until, reason)).await;
+            self.pause(Pause::new(origin, until, reason));
         }
     }
 
-    async fn pause(&self, pause: Pause) {
-        let now = self.push.now();
+    /// This process knows of it at once, the others once it is settled.
+    fn pause(&mut self, pause: Pause) {
         let gate = self.push.gates().gate(&pause.origin);
         gate.pause(pause.until, pause.reason);
-        observe::event!(INFO, origin = %pause.origin, reason = pause.reason.as_str(), "origin paused");
-        // Others learn of it late when the store is down; this process knows it already.
-        if let Err(error) = self.push.ledger().pause(&pause, now).await {
-            observe::event!(WARN, error = %error, "cannot store the pause of an origin");
-            let _ = error;
+        let known = self
+            .pauses
+            .iter_mut()
+            .find(|known| known.origin == pause.origin);
+        match known {
+            Some(known) if known.until >= pause.until => {}
+            Some(known) => *known = pause,
+            None => {
+                observe::event!(
+                    INFO,
+                    origin = %pause.origin,
+                    reason = pause.reason.as_str(),
+                    "origin paused",
+                );
+                self.pauses.push(pause);
+            }
         }
     }
 
-    /// Writes down what is known: the effects on subscriptions first, then the rows' ends.
+    /// Writes down what is known: the effects on subscriptions first, then the rows' ends, then pauses.
     ///
     /// # Cancel safety
     ///
@@ -315,6 +337,10 @@ impl Worker {
         if !self.released.is_empty() {
             self.push.ledger().release(&self.released, now).await?;
             self.released.clear();
+        }
+        while let Some(pause) = self.pauses.last() {
+            self.push.ledger().pause(pause, now).await?;
+            self.pauses.pop();
         }
         Ok(())
     }

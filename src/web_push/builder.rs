@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -303,6 +303,7 @@ impl Builder {
             remote_workers: self.remote_workers,
             workers: AtomicUsize::new(0),
             wake: Notify::new(),
+            pauses_read: AtomicI64::new(i64::MIN),
             settled: Notify::new(),
             #[cfg(feature = "api")]
             api: self.api,

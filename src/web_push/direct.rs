@@ -1,13 +1,14 @@
 //! Sending without the ledger: one attempt, now.
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::WebPush;
 use crate::broadcast::{Audience, Failure, FinalOutcome, Report, SendError, SendErrorKind};
+use crate::clock::Timestamp;
 use crate::deliver::DeliveryError;
 use crate::message::Message;
 use crate::run::{Job, Next, attempt};
-use crate::store::{Change, SubscriptionRecord};
+use crate::store::{Change, Pause, StoreError, SubscriptionRecord};
 use crate::subscription::SubscriptionId;
 
 /// Subscriptions read at once.
@@ -21,6 +22,7 @@ pub(crate) struct Attempted {
     pub(crate) outcome: FinalOutcome,
     pub(crate) error: Option<DeliveryError>,
     changes: Vec<Change>,
+    pause: Option<Pause>,
     subscription: SubscriptionId,
 }
 
@@ -34,10 +36,11 @@ pub(super) async fn send(
     }
     let mut report = Report::default();
     let mut attempts = JoinSet::new();
-    let mut changes = Vec::new();
+    let mut effects = Effects::default();
     let mut after = None;
     loop {
         let now = push.now();
+        push.refresh_pauses(now).await?;
         let page = push
             .subscriptions()
             .page(to, after.as_ref(), PAGE, now)
@@ -48,29 +51,25 @@ pub(super) async fn send(
         let is_last = page.len() < PAGE;
         for record in page {
             if attempts.len() >= IN_FLIGHT
-                && let Some(Ok(attempted)) = attempts.join_next().await
+                && let Some(ended) = attempts.join_next().await
             {
-                note(&mut report, &mut changes, attempted);
+                note(push, &mut report, &mut effects, ended);
             }
             let (push, message) = (push.clone(), message.clone());
             attempts.spawn(async move { once(&push, record, message).await });
         }
-        while let Some(Ok(attempted)) = attempts.try_join_next() {
-            note(&mut report, &mut changes, attempted);
+        while let Some(ended) = attempts.try_join_next() {
+            note(push, &mut report, &mut effects, ended);
         }
         if is_last {
             break;
         }
-        push.subscriptions().apply(&changes, push.now()).await?;
-        changes.clear();
+        effects.write(push).await?;
     }
     while let Some(ended) = attempts.join_next().await {
-        match ended {
-            Ok(attempted) => note(&mut report, &mut changes, attempted),
-            Err(_) => report.counts.add(FinalOutcome::Failed, 1),
-        }
+        note(push, &mut report, &mut effects, ended);
     }
-    push.subscriptions().apply(&changes, push.now()).await?;
+    effects.write(push).await?;
     Ok(report)
 }
 
@@ -93,12 +92,15 @@ pub(super) async fn send_to(
 async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> Attempted {
     let now = push.now();
     let subscription = record.id;
+    let origin = record.subscription.endpoint().origin().clone();
     let job = Job {
         record,
-        deadline: now + push.lease(),
+        // There is no later attempt that could be too late.
+        deadline: Timestamp::MAX,
         due_at: now,
         attempt: 1,
         leased_until: now + push.lease(),
+        stop: None,
         message,
     };
     let verdict = attempt(push, job).await;
@@ -110,13 +112,61 @@ async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> A
         outcome,
         error: verdict.error,
         changes: verdict.changes,
+        pause: verdict
+            .pause
+            .map(|(until, reason)| Pause::new(origin, until, reason)),
         subscription,
     }
 }
 
-fn note(report: &mut Report, changes: &mut Vec<Change>, attempted: Attempted) {
+/// What push services said of subscriptions and of their senders.
+#[derive(Debug, Default)]
+struct Effects {
+    changes: Vec<Change>,
+    pauses: Vec<Pause>,
+}
+
+impl Effects {
+    fn pause(&mut self, push: &WebPush, pause: Pause) {
+        push.gates().pause(&pause.origin, pause.until, pause.reason);
+        match self
+            .pauses
+            .iter_mut()
+            .find(|known| known.origin == pause.origin)
+        {
+            Some(known) if known.until >= pause.until => {}
+            Some(known) => *known = pause,
+            None => self.pauses.push(pause),
+        }
+    }
+
+    async fn write(&mut self, push: &WebPush) -> Result<(), StoreError> {
+        let now = push.now();
+        push.subscriptions().apply(&self.changes, now).await?;
+        self.changes.clear();
+        for pause in self.pauses.drain(..) {
+            push.ledger().pause(&pause, now).await?;
+        }
+        Ok(())
+    }
+}
+
+fn note(
+    push: &WebPush,
+    report: &mut Report,
+    effects: &mut Effects,
+    ended: Result<Attempted, JoinError>,
+) {
+    let Ok(attempted) = ended else {
+        // A panic in somebody's client.
+        report.counts.add(FinalOutcome::Failed, 1);
+        return;
+    };
     report.counts.add(attempted.outcome, 1);
-    changes.extend(attempted.changes);
+    effects.changes.extend(attempted.changes);
+    if let Some(pause) = attempted.pause {
+        effects.pause(push, pause);
+    }
     if let Some(error) = attempted.error
         && report.failures.len() < Report::MAX_FAILURES
     {

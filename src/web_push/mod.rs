@@ -7,7 +7,7 @@ pub use builder::{BuildError, BuildErrorKind, Builder};
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -19,13 +19,15 @@ use crate::broadcast::{
     SendError,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::deliver::{Accepted, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender};
+use crate::deliver::{
+    Accepted, Begin, Closed, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender,
+};
 use crate::message::Message;
 use crate::push_request::Push;
 use crate::run::{self, RunError, Tick};
 #[cfg(feature = "api")]
 use crate::store::SubscriptionRecord;
-use crate::store::{ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
+use crate::store::{Pause, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
 use crate::subscription::Subscription;
 use crate::vapid::{KeyId, KeyRing, VapidError, VapidPublicKey};
 
@@ -57,6 +59,8 @@ struct Inner {
     remote_workers: bool,
     workers: AtomicUsize,
     wake: Notify,
+    /// When the shared pauses were last read, in milliseconds.
+    pauses_read: AtomicI64,
     settled: Notify,
     #[cfg(feature = "api")]
     api: crate::api::ApiSettings,
@@ -184,8 +188,12 @@ impl WebPush {
         to: &Subscription,
         message: Message,
     ) -> Result<Accepted, DeliveryError> {
-        self.deliver_push(Push::new(to.clone(), message, self.key_ring().active()))
-            .await
+        let push = Push::new(to.clone(), message, self.key_ring().active());
+        match self.deliver_push(push, Begin::ANY_TIME).await {
+            Some(result) => result,
+            // Any time is in time.
+            None => std::future::pending().await,
+        }
     }
 
     /// Where a broadcast stands; `None` when there is none of this id, or no longer.
@@ -256,8 +264,13 @@ impl WebPush {
         run::tick(self.clone()).await
     }
 
-    pub(crate) async fn deliver_push(&self, push: Push) -> Result<Accepted, DeliveryError> {
-        self.inner.sender.send(push).await
+    /// Answers `None` where the request could not begin in time.
+    pub(crate) async fn deliver_push(
+        &self,
+        push: Push,
+        begin: Begin,
+    ) -> Option<Result<Accepted, DeliveryError>> {
+        self.inner.sender.send(push, begin).await
     }
 
     /// One attempt for a stored subscription, with its own VAPID key.
@@ -318,6 +331,28 @@ impl WebPush {
     #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     pub(crate) fn subscription_limits(&self) -> &SubscriptionLimits {
         &self.inner.limits
+    }
+
+    /// How old the shared pauses may get.
+    pub(crate) const PAUSES_KEPT: Duration = Duration::from_secs(5);
+
+    /// Takes over which origins are paused for all replicas.
+    pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        let pauses = self.ledger().pauses(now).await?;
+        let closed = |pause: Pause| (pause.origin, Closed::new(pause.until, pause.reason));
+        self.gates().load(pauses.into_iter().map(closed));
+        let read = &self.inner.pauses_read;
+        read.store(now.as_millis(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The same where nobody did of late: a process may send without running a worker.
+    pub(crate) async fn refresh_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        let read = Timestamp::from_millis(self.inner.pauses_read.load(Ordering::Relaxed));
+        if read <= now && now.since(read) < Self::PAUSES_KEPT {
+            return Ok(());
+        }
+        self.load_pauses(now).await
     }
 
     pub(crate) fn gates(&self) -> &OriginGates {
