@@ -1,0 +1,83 @@
+//! Push in an application that has users already: `cargo run --example existing_app`.
+//!
+//! Its own login tells who subscribes; a handler sends to that user in one line. Try it:
+//!
+//! ```sh
+//! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/vapid
+//! curl -H 'Authorization: Bearer alice-session' -X POST http://127.0.0.1:3000/orders/7/ship
+//! ```
+
+use std::env;
+use std::error::Error;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use tokio::net::TcpListener;
+use tower_web_push::{Audience, Notification, Principal, WebPush};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // In memory; `.store(SqliteStore::open("push.db").await?)` keeps subscriptions and messages.
+    let push = WebPush::builder("mailto:ops@example.com")
+        .require_principal(true)
+        .build()
+        .await?;
+
+    let address = env::var("BIND").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(address).await?;
+    println!("Listening on http://{}", listener.local_addr()?);
+    let served = axum::serve(listener, app(push.clone())).with_graceful_shutdown(interrupted());
+    let (served, ran) = tokio::join!(served.into_future(), push.run(interrupted()));
+    served?;
+    ran?;
+    Ok(())
+}
+
+/// The application: the layer that knows the user goes around everything, the push API too.
+fn app(push: WebPush) -> Router {
+    Router::new()
+        .route("/orders/{id}/ship", post(ship))
+        .nest_service("/web-push", push.service())
+        .with_state(push)
+        .layer(middleware::from_fn(sign_in))
+}
+
+/// Stands for the application's own sessions. What it leaves in the extensions is all that the push API
+/// wants to know: `/subscribe` ties the browser to this user, and never believes a body.
+async fn sign_in(mut request: Request, next: Next) -> Response {
+    let session = request.headers().get(AUTHORIZATION);
+    let user = match session.map(|value| value.as_bytes()) {
+        Some(b"Bearer alice-session") => "alice",
+        Some(b"Bearer bob-session") => "bob",
+        _ => return (StatusCode::UNAUTHORIZED, "sign in first\n").into_response(),
+    };
+    request.extensions_mut().insert(Principal::from(user));
+    next.run(request).await
+}
+
+/// A handler that sends. Once `enqueue` returns, the message is as durable as the store; `run` delivers it
+/// to every browser of the customer.
+async fn ship(State(push): State<WebPush>, Path(order): Path<u32>) -> Result<String, StatusCode> {
+    let customer = "alice";
+    let shipped = Notification::new("Shipped")
+        .body(format!("Order {order} is on its way"))
+        .url(format!("https://shop.example/orders/{order}"))
+        .tag(format!("order-{order}"));
+    let queued = push
+        .enqueue(Audience::user(customer), shipped)
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(format!(
+        "shipped; {} browser(s) will hear of it\n",
+        queued.recipients
+    ))
+}
+
+async fn interrupted() {
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,150 @@
+//! Sends one message to one subscription and says what came of it.
+//!
+//! ```sh
+//! cargo run --example vapid_keys > keys.txt              # once; the page subscribes with the public key
+//! cargo run --example send -- --key private.pem --contact mailto:ops@example.com subscription.json "Hello"
+//! ```
+//!
+//! The subscription is `JSON.stringify(subscription)` of the page, from a file or (`-`) standard input.
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tower::ServiceExt as _;
+use tower_web_push::deliver::{
+    Accepted, Deliver, DeliveryError, EndpointPolicy, HttpClient, Outcome,
+};
+use tower_web_push::message::{Message, Ttl, Urgency};
+use tower_web_push::push_request::Push;
+use tower_web_push::subscription::Subscription;
+use tower_web_push::vapid::{Contact, VapidKey};
+
+/// Sends one message to one subscription
+#[derive(Parser)]
+struct Arguments {
+    /// The VAPID private key that the page subscribed with: a file in any form
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+
+    /// Whom the push service can write to: `mailto:` or `https:`
+    #[arg(long)]
+    contact: String,
+
+    /// How long the push service keeps the message for a browser that is offline, in seconds
+    #[arg(long, default_value_t = 86400)]
+    ttl: u64,
+
+    /// very-low, low, normal or high
+    #[arg(long, default_value = "normal")]
+    urgency: String,
+
+    /// The subscription as JSON: a file, or - for standard input
+    subscription: PathBuf,
+
+    /// What to send: text or JSON, as the page's service worker reads it
+    text: Option<String>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let key = VapidKey::parse(fs::read(&arguments.key)?.trim_ascii())?;
+    let subscription = Subscription::from_json(&read(&arguments.subscription)?)?;
+    let message = arguments
+        .text
+        .map_or_else(Message::without_payload, Message::new)
+        .with_ttl(Ttl::from_secs(arguments.ttl))
+        .with_urgency(arguments.urgency.parse::<Urgency>()?);
+
+    // Whoever runs this chose the endpoint, so this machine may be one.
+    let policy = EndpointPolicy::insecure_allow_local();
+    let client = HttpClient::builder().policy(policy.clone()).build()?;
+    let contact = Contact::parse(&arguments.contact)?;
+    let deliver = Deliver::new(client, contact).with_policy(policy);
+
+    match deliver
+        .oneshot(Push::new(subscription, message, Arc::new(key)))
+        .await
+    {
+        Ok(accepted) => {
+            println!("{}", in_words(&accepted));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("{}", what_to_do(&error));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return fs::read(path);
+    }
+    let mut input = Vec::new();
+    io::stdin().read_to_end(&mut input)?;
+    Ok(input)
+}
+
+fn in_words(accepted: &Accepted) -> String {
+    let kept = accepted.ttl().map_or_else(String::new, |ttl| {
+        format!(
+            " It keeps the message for at most {} seconds.",
+            ttl.as_secs()
+        )
+    });
+    format!(
+        "{} took the message with status {}: it is stored or on its way, which does not mean that it is shown.{kept}",
+        accepted.push_service(),
+        accepted.status().as_u16(),
+    )
+}
+
+fn what_to_do(error: &DeliveryError) -> String {
+    let advice = match error.outcome() {
+        Outcome::Gone => {
+            "The subscription no longer exists. Delete it; the page has to subscribe again."
+        }
+        Outcome::KeyMismatch => {
+            "The page subscribed with another key. Use that one, or have it subscribe again."
+        }
+        Outcome::SenderFault => {
+            "The token was refused. Check this machine's clock, the key and the contact."
+        }
+        Outcome::TooLarge => {
+            "The message is too long for this push service. Send less, or an address to fetch it from."
+        }
+        Outcome::BadRequest => {
+            "The push service will never take this request. Check the endpoint and the options."
+        }
+        Outcome::RateLimited => "Too many messages. Wait before the next one.",
+        Outcome::Transient => "The push service or the network failed. Try again later.",
+        Outcome::Refused => "Nothing was sent: this is no address that a push service could have.",
+        _ => "See the reason.",
+    };
+    let mut lines = vec![format!("Not delivered: {error}.")];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        lines.push(format!("Because: {error}."));
+        cause = error.source();
+    }
+    if let Some(status) = error.status() {
+        lines.push(format!("The push service answered with status {status}."));
+    }
+    if let Some(reason) = error.reason() {
+        lines.push(format!("Its reason: {reason}."));
+    }
+    if let Some(pause) = error.retry_after() {
+        lines.push(format!(
+            "It asks for a pause of {} seconds.",
+            pause.as_secs()
+        ));
+    }
+    lines.push(advice.to_owned());
+    lines.join("\n")
+}

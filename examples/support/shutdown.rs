@@ -1,0 +1,73 @@
+//! SIGTERM or ctrl-c, told to everything that has to come to an end.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// How long requests and deliveries under way may take before the process leaves without them.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
+/// A signal that any number of tasks can wait for, before or after it came. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// Listens from now on, so a signal that comes during the start is not lost.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let (begin, begun) = watch::channel(false);
+        let mut signals = Signals::new()?;
+        tokio::spawn(async move {
+            signals.next().await;
+            begin.send_replace(true);
+            // A second one means now.
+            signals.next().await;
+            std::process::exit(1);
+        });
+        Ok(Self(begun))
+    }
+
+    /// Waits for the signal.
+    pub(crate) async fn begun(mut self) {
+        // An error means that the listening task is gone, and nobody can ask for a drain any more.
+        let _ = self.0.wait_for(|begun| *begun).await;
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

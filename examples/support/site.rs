@@ -1,0 +1,48 @@
+//! What the example servers answer outside the API: the page, and `/metrics`.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tower::Service;
+use tower_web_push::api::WebPushService;
+
+use super::metrics::Metrics;
+use super::page;
+
+/// Everything but the API.
+#[derive(Clone)]
+pub(crate) struct Site {
+    api: WebPushService,
+    metrics: Metrics,
+}
+
+impl Site {
+    pub(crate) fn new(api: WebPushService, metrics: Metrics) -> Self {
+        Self { api, metrics }
+    }
+}
+
+impl<B> Service<Request<B>> for Site {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if request.uri().path() != "/metrics" {
+            let answer = page::answer(request.method(), request.uri().path());
+            return Box::pin(ready(Ok(answer)));
+        }
+        let Self { api, metrics } = self.clone();
+        let headers = request.headers().clone();
+        Box::pin(async move { Ok(metrics.answer(api, headers).await) })
+    }
+}

@@ -1,0 +1,228 @@
+//! A real Firefox gets real notifications from an example server. Nothing leaves the machine.
+//!
+//! Firefox missing: skipped, aloud; with `WEB_PUSH_REQUIRE_PEERS=1` a failure. `WEB_PUSH_SCREENSHOTS=FOLDER`
+//! leaves a picture of the page there.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod support {
+    pub(crate) mod autopush;
+    pub(crate) mod firefox;
+    #[allow(dead_code, reason = "other tests use the rest")]
+    pub(crate) mod http_client;
+    pub(crate) mod proxy_recorder;
+    #[allow(dead_code, reason = "other tests use the rest")]
+    pub(crate) mod server_process;
+}
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+use http::Method;
+use serde_json::json;
+
+use support::autopush::Autopush;
+use support::firefox::{self, Firefox};
+use support::http_client::HttpClient;
+use support::proxy_recorder::ProxyRecorder;
+use support::server_process::ServerProcess;
+
+const ADMIN: &str = "h9Jm3pXq7vTz2LkB";
+
+/// The page, its client, the worker, the server and the push service, one after the other: a browser's
+/// start is most of the time.
+#[tokio::test]
+async fn a_real_browser_subscribes_is_notified_follows_a_new_key_and_leaves() {
+    let Some(program) = firefox::find() else {
+        assert!(
+            env::var_os("WEB_PUSH_REQUIRE_PEERS").is_none_or(|value| value != "1"),
+            "Firefox is missing"
+        );
+        eprintln!("SKIPPED: no Firefox; install firefox-esr, or set FIREFOX");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store_url = format!("sqlite://{}", folder.path().join("push.db").display());
+    let server = ServerProcess::start(
+        "axum_server",
+        &[
+            ("BIND", "127.0.0.1:0"),
+            ("STORE_URL", &store_url),
+            ("VAPID_SUBJECT", "mailto:ops@example.com"),
+            ("ENDPOINT_POLICY", "local"),
+            ("ADMIN_TOKEN", ADMIN),
+            ("SECONDS_BETWEEN_NOTIFICATIONS", "1"),
+        ],
+    )
+    .await;
+    let client = HttpClient::new(&server.url);
+    let autopush = Autopush::start().await;
+    let outside = ProxyRecorder::start().await;
+    let mut firefox = Firefox::start(program, &autopush.server_url(), outside.port()).await;
+
+    firefox.open(&server.url).await;
+    // Before that, `subscribe()` hangs for ever.
+    autopush
+        .wait_for("the browser's hello", |state| {
+            (state.hellos > 0).then_some(())
+        })
+        .await;
+
+    // Subscribe.
+    click(&mut firefox, "enable").await;
+    let id = wait_for_id(&mut firefox).await;
+    let shown = firefox
+        .wait_for("document.querySelector('#credentials pre').textContent")
+        .await;
+    assert!(
+        shown.as_str().unwrap().contains("/wpush/v2/token0"),
+        "{shown}"
+    );
+
+    // Be notified, by the whole way: ledger, encryption, VAPID, push service, browser, worker, page.
+    let sent = client
+        .call(Method::POST, "/web-push/notify")
+        .bearer(ADMIN)
+        .json(&json!({
+            "title": "Shipped ✓",
+            "body": "Order 7 is on its way",
+            "url": "https://shop.example/orders/7",
+            "tag": "order-7",
+            "data": {"order": 7},
+            "actions": [{"action": "track", "title": "Track", "navigate": "https://shop.example/track/7"}],
+        }))
+        .send()
+        .await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    firefox.wait_for("document.querySelector('#log li')").await;
+    let notifications = firefox.evaluate(NOTIFICATIONS).await;
+    assert_eq!(
+        notifications,
+        json!([{
+            "title": "Shipped ✓",
+            "body": "Order 7 is on its way",
+            "tag": "order-7",
+            "data": {
+                "from": "tower-web-push",
+                "url": "https://shop.example/orders/7",
+                "actions": {"track": "https://shop.example/track/7"},
+                "data": {"order": 7},
+            },
+        }])
+    );
+    let logged = firefox
+        .evaluate("document.querySelector('#log li').textContent")
+        .await;
+    assert!(
+        logged.as_str().unwrap().contains("Order 7 is on its way"),
+        "{logged}"
+    );
+    let codes = autopush
+        .wait_for("an acknowledgement", |state| {
+            let codes: Vec<i64> = state.acks.iter().map(|(_, code)| *code).collect();
+            (!codes.is_empty()).then_some(codes)
+        })
+        .await;
+    assert_eq!(codes, [100], "delivered, and decrypted by the browser");
+
+    // The page's own button.
+    click(&mut firefox, "test").await;
+    firefox
+        .wait_for("document.querySelectorAll('#log li').length === 2")
+        .await;
+
+    // A new VAPID key: the page changes over, and the server knows it for the same subscription.
+    let rotated = client
+        .call(Method::POST, "/web-push/regenerate-vapid")
+        .bearer(ADMIN)
+        .send()
+        .await;
+    assert_eq!(rotated.status, 200, "{rotated:?}");
+    firefox
+        .evaluate("import('/web-push/client.js').then((client) => client.subscribe()).then(({ id }) => { document.title = id; })")
+        .await;
+    assert_eq!(firefox.evaluate("document.title").await, json!(id));
+    autopush
+        .wait_for("the old subscription's end", |state| {
+            (state.channels.len() == 2 && state.channels["token0"].is_none()).then_some(())
+        })
+        .await;
+    let sent = client
+        .call(Method::POST, "/web-push/notify")
+        .bearer(ADMIN)
+        .header("prefer", "wait=30")
+        .json(&json!({"title": "Under the new key"}))
+        .send()
+        .await;
+    assert_eq!(sent.status, 200, "{sent:?}");
+    firefox
+        .wait_for("document.querySelectorAll('#log li').length === 3")
+        .await;
+
+    if let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS") {
+        let picture = firefox.screenshot().await;
+        fs::write(Path::new(&folder).join("page.png"), picture).unwrap();
+    }
+
+    // Leave.
+    click(&mut firefox, "disable").await;
+    autopush
+        .wait_for("the browser to unsubscribe", |state| {
+            state.channels["token1"].is_none().then_some(())
+        })
+        .await;
+    let sent = client
+        .call(Method::POST, "/web-push/notify")
+        .bearer(ADMIN)
+        .json(&json!({"title": "Nobody is left"}))
+        .send()
+        .await;
+    assert_eq!(sent.json()["recipients"], 0, "{sent:?}");
+
+    autopush
+        .wait_for("every push to be answered", |state| {
+            for push in &state.pushes {
+                assert_eq!(push.status, 201, "{}", push.why);
+            }
+            assert_eq!(state.nacks, [0; 0], "the worker failed");
+            (state.pushes.len() == 3).then_some(())
+        })
+        .await;
+    firefox.close().await;
+    assert_eq!(
+        outside.asked(),
+        [""; 0],
+        "nothing is asked of any other host"
+    );
+    assert!(server.terminate().await.success());
+}
+
+async fn click(firefox: &mut Firefox, id: &str) {
+    firefox
+        .wait_for(&format!("!document.getElementById('{id}').hidden"))
+        .await;
+    firefox
+        .evaluate(&format!("document.getElementById('{id}').click()"))
+        .await;
+}
+
+/// The id that the page reports, or its error as a failure.
+async fn wait_for_id(firefox: &mut Firefox) -> String {
+    let status = firefox
+        .wait_for(
+            "(() => {
+                const { textContent, dataset } = document.getElementById('status');
+                return textContent.includes('are on') || dataset.kind === 'error' ? textContent : null;
+            })()",
+        )
+        .await;
+    let status = status.as_str().unwrap();
+    let id = status.trim_end_matches('.').rsplit(' ').next().unwrap();
+    assert_eq!(id.len(), 36, "{status}");
+    id.to_owned()
+}
+
+const NOTIFICATIONS: &str = "navigator.serviceWorker.getRegistration('/web-push/')
+    .then((registration) => registration.getNotifications())
+    .then((shown) => shown.map(({ title, body, tag, data }) => ({ title, body, tag, data })))";

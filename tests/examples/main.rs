@@ -1,0 +1,47 @@
+//! The examples as processes: both servers over real sockets, and the programs beside them.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod clients;
+#[path = "../support/http_client.rs"]
+mod http_client;
+mod programs;
+mod restarts;
+#[path = "../support/server_process.rs"]
+mod server_process;
+mod settings;
+mod world;
+
+/// The same cases for both servers: only the way they serve HTTP differs.
+macro_rules! both_servers {
+    ($($group:ident::$case:ident)*) => {
+        mod axum_server {
+            $(#[tokio::test]
+            async fn $case() {
+                crate::$group::$case("axum_server").await;
+            })*
+        }
+
+        mod hyper_server {
+            $(#[tokio::test]
+            async fn $case() {
+                crate::$group::$case("hyper_server").await;
+            })*
+        }
+    };
+}
+
+both_servers! {
+    clients::the_page_may_do_nothing_but_what_it_needs
+    clients::a_client_of_the_flask_and_redis_demo_works_unchanged
+    clients::a_client_of_the_flask_and_sqlite_server_works_unchanged
+    clients::the_admin_routes_and_the_metrics_want_credentials
+    settings::a_new_token_is_printed_where_only_this_machine_can_connect
+    settings::pages_of_listed_origins_may_call
+    settings::a_daily_subscription_is_confirmed_unless_switched_off
+    settings::without_a_contact_only_this_machine_is_sent_to
+    restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
+    restarts::memory_is_forgotten
+    settings::a_wrong_setting_is_one_line_and_exit_code_2
+    settings::help_names_every_setting
+}

@@ -1,0 +1,148 @@
+//! The programs beside the servers.
+
+use std::fs;
+use std::process::Output;
+
+use http::{Method, StatusCode};
+use tower_web_push::subscription::Origin;
+use tower_web_push::testing::TestPushService;
+use tower_web_push::vapid::{VapidKey, VapidPublicKey};
+
+use crate::http_client::HttpClient;
+use crate::server_process::{ServerProcess, command, example, finish};
+use crate::world::{World, next};
+
+fn printed(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_example_is_built() {
+    for name in [
+        "axum_server",
+        "custom_store",
+        "existing_app",
+        "hyper_server",
+        "quickstart",
+        "send",
+        "vapid_keys",
+    ] {
+        example(name);
+    }
+}
+
+#[tokio::test]
+async fn quickstart_prints_what_the_browser_decrypted() {
+    let output = finish(command("quickstart", &[])).await;
+    assert!(output.status.success(), "{output:?}");
+    let text = printed(&output);
+    assert!(
+        text.contains("Shipped") && text.contains("Order 7 is on its way"),
+        "{text}"
+    );
+    let source = include_str!("../../examples/quickstart.rs");
+    assert!(source.lines().count() < 60, "a showpiece fits on a page");
+}
+
+#[tokio::test]
+async fn existing_app_knows_its_users() {
+    let server = ServerProcess::start("existing_app", &[("BIND", "127.0.0.1:0")]).await;
+    let client = HttpClient::new(&server.url);
+    let nobody = client.get("/web-push/vapid").await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    let alice = |method, path| client.call(method, path).bearer("alice-session");
+    let key = alice(Method::GET, "/web-push/vapid").send().await.json();
+    let key = VapidPublicKey::parse(key["vapidKey"].as_str().unwrap()).unwrap();
+
+    let shipped = alice(Method::POST, "/orders/7/ship").send().await;
+    assert_eq!(shipped.text(), "shipped; 0 browser(s) will hear of it\n");
+
+    // It sends to the push services of the browsers only, so from here on nothing is sent.
+    let push_service = TestPushService::builder()
+        .origin(Origin::parse("https://updates.push.services.mozilla.com").unwrap())
+        .build();
+    let subscription = push_service.user_agent().subscribe(&key).unwrap();
+    let subscription = serde_json::to_value(subscription).unwrap();
+    let subscribe = alice(Method::POST, "/web-push/subscribe");
+    let subscribed = subscribe.json(&subscription).send().await;
+    assert_eq!(subscribed.status, StatusCode::OK, "{subscribed:?}");
+}
+
+#[tokio::test]
+async fn custom_store_sends_to_a_row_of_its_own_table() {
+    let output = finish(command("custom_store", &[])).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(printed(&output).starts_with("1 accepted\n"), "{output:?}");
+}
+
+#[tokio::test]
+async fn vapid_keys_makes_keys_and_reads_its_own_forms() {
+    let output = finish(command("vapid_keys", &[])).await;
+    assert!(output.status.success(), "{output:?}");
+    let made = printed(&output);
+    let lines: Vec<_> = made.lines().collect();
+    let (public, private) = (lines[1], lines[4]);
+    assert_eq!((public.len(), private.len()), (87, 43), "{made}");
+    let pem = &made[made.find("-----BEGIN").unwrap()..];
+
+    let folder = tempfile::tempdir().unwrap();
+    for form in [private, pem] {
+        let file = folder.path().join("key");
+        fs::write(&file, form).unwrap();
+        let mut from_file = command("vapid_keys", &[]);
+        from_file.arg(&file);
+        assert_eq!(printed(&finish(from_file).await), made);
+        let mut from_input = command("vapid_keys", &[]);
+        from_input.arg("-").stdin(fs::File::open(&file).unwrap());
+        assert_eq!(printed(&finish(from_input).await), made);
+    }
+    fs::write(folder.path().join("key"), "no key").unwrap();
+    let mut wrong = command("vapid_keys", &[]);
+    wrong.arg(folder.path().join("key"));
+    assert!(!finish(wrong).await.status.success());
+}
+
+#[tokio::test]
+async fn send_says_in_words_what_came_of_it() {
+    let world = World::new().await;
+    let browser = world.push_service.user_agent();
+    let key = VapidKey::generate().unwrap();
+    let subscription = browser.subscribe(key.public_key()).unwrap();
+    let folder = world.folder.path();
+    fs::write(folder.join("key"), key.secret_to_raw_base64url().as_str()).unwrap();
+    let json = serde_json::to_string(&subscription).unwrap();
+    fs::write(folder.join("subscription.json"), json).unwrap();
+    let send = |key: &str| {
+        let mut command = command("send", &[]);
+        command
+            .arg("--key")
+            .arg(folder.join(key))
+            .args(["--contact", "mailto:ops@example.com", "--ttl", "60"])
+            .arg(folder.join("subscription.json"))
+            .arg("Hello from the terminal");
+        finish(command)
+    };
+
+    let output = send("key").await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        printed(&output).contains("took the message with status 201"),
+        "{output:?}"
+    );
+    assert_eq!(next(&browser).await.text(), Some("Hello from the terminal"));
+
+    let other = VapidKey::generate().unwrap();
+    fs::write(
+        folder.join("other"),
+        other.secret_to_raw_base64url().as_str(),
+    )
+    .unwrap();
+    let output = send("other").await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+
+    assert!(browser.unsubscribe());
+    let output = send("key").await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("no longer exists"), "{text}");
+}

@@ -1,0 +1,215 @@
+//! What the settings do, and what is said of wrong ones.
+
+use std::fs;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::server_process::{command, finish};
+use crate::world::{TOKEN, World, next, notify, subscription};
+
+pub(crate) async fn a_new_token_is_printed_where_only_this_machine_can_connect(name: &str) {
+    let world = World::new().await;
+    let nobody = [("ADMIN_TOKEN", ""), ("ADMIN_PASSWORD", "")];
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let (server, client) = world.start(name, &nobody).await;
+        let printed = server.printed();
+        let mut lines = printed
+            .lines()
+            .filter_map(|line| line.strip_prefix("Admin token: "));
+        let token = lines.next().expect("no token printed").to_owned();
+        assert_eq!(lines.next(), None, "printed once");
+        let call = client.call(Method::GET, "/web-push/stats");
+        assert_eq!(call.bearer(&token).send().await.status, StatusCode::OK);
+        tokens.push(token);
+        server.terminate().await;
+    }
+    assert_ne!(tokens[0], tokens[1]);
+    let (server, _) = world.start(name, &[]).await;
+    assert!(!server.printed().contains("Admin token"));
+    assert!(!server.printed().contains(TOKEN));
+}
+
+pub(crate) async fn pages_of_listed_origins_may_call(name: &str) {
+    let world = World::new().await;
+    let origins = "https://shop.example, https://app.example:8443";
+    let (_server, client) = world.start(name, &[("ALLOWED_ORIGINS", origins)]).await;
+    let preflight = |origin: &'static str| {
+        client
+            .call(Method::OPTIONS, "/web-push/subscribe")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "content-type")
+            .send()
+    };
+    for origin in ["https://shop.example", "https://app.example:8443"] {
+        let answer = preflight(origin).await;
+        assert_eq!(answer.header("access-control-allow-origin"), origin);
+        assert!(
+            answer
+                .header("access-control-allow-headers")
+                .contains("content-type")
+        );
+    }
+    let answer = preflight("https://other.example").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "");
+}
+
+pub(crate) async fn a_daily_subscription_is_confirmed_unless_switched_off(name: &str) {
+    let world = World::new().await;
+    let (_server, client) = world
+        .start(
+            name,
+            &[("CONFIRMATION", "false"), ("PUBLIC_TAGS", "news, sport")],
+        )
+        .await;
+    let browser = world.push_service.user_agent();
+    let wanted = json!({"notifyTime": {"utcHour": 0, "minute": 0}, "tags": ["news"]});
+    let body = subscription(&client, &browser, wanted).await;
+    let subscribed = client.post("/web-push/subscribe", &body).await;
+    assert_eq!(subscribed.status, StatusCode::OK, "{subscribed:?}");
+    let content = json!({"title": "The first to arrive", "audience": {"tag": "news"}});
+    let sent = notify(&client, "/web-push/notify", &content).await;
+    assert_eq!(sent.json()["recipients"], 1, "{sent:?}");
+    let first = next(&browser).await.json::<Value>().unwrap();
+    assert_eq!(first["title"], "The first to arrive");
+
+    let mut other = body.clone();
+    other["tags"] = json!(["staff"]);
+    let refused = client.post("/web-push/subscribe", &other).await;
+    assert_eq!(
+        refused.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "{refused:?}"
+    );
+}
+
+pub(crate) async fn without_a_contact_only_this_machine_is_sent_to(name: &str) {
+    let world = World::new().await;
+    let nobody = [("VAPID_SUBJECT", ""), ("ENDPOINT_POLICY", "public")];
+    let (server, client) = world.start(name, &nobody).await;
+    let browser = world.push_service.user_agent();
+    let mut body = subscription(&client, &browser, json!({})).await;
+    let local = client.post("/web-push/subscribe", &body).await;
+    assert_eq!(local.status, StatusCode::OK, "{local:?}");
+    body["endpoint"] = json!("https://updates.push.services.mozilla.com/wpush/v2/x");
+    let public = client.post("/web-push/subscribe", &body).await;
+    assert_eq!(public.json()["code"], "endpoint_not_allowed");
+    assert!(
+        server.printed().contains("VAPID_SUBJECT"),
+        "{}",
+        server.printed()
+    );
+}
+
+pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let missing = folder.path().join("missing/push.db").display().to_string();
+    let missing_store = format!("sqlite://{missing}");
+    let no_certificate = file("ca.pem", "nothing");
+    let no_database = format!(
+        "sqlite://{}",
+        file("push.db", &"no database at all\n".repeat(99))
+    );
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[("BIND", "0.0.0.0:0")],
+            "ADMIN_TOKEN or ADMIN_PASSWORD must be set",
+        ),
+        (&[("BIND", "nowhere")], "BIND: "),
+        (&[("ADMIN_PASSWORD", "admin")], "ADMIN_PASSWORD: "),
+        (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
+        (
+            &[("STORE_URL", "postgres://user:hunter2@db/push")],
+            "no postgres store",
+        ),
+        (&[("STORE_URL", "rediss://:hunter2@db")], "no rediss store"),
+        (&[("STORE_URL", "mysql://db")], "STORE_URL: "),
+        (&[("STORE_URL", &missing_store)], "error: "),
+        (&[("STORE_URL", &no_database)], "error: "),
+        (&[("VAPID_SUBJECT", "ops@example.com")], "VAPID_SUBJECT: "),
+        (
+            &[("VAPID_SUBJECT", "mailto:ops@localhost")],
+            "VAPID_SUBJECT: ",
+        ),
+        (&[("VAPID_PRIVATE_KEY", "hunter2")], "VAPID_PRIVATE_KEY: "),
+        (&[("KEY_ENCRYPTION_KEY", "hunter2")], "KEY_ENCRYPTION_KEY: "),
+        (&[("ENDPOINT_POLICY", "localhost")], "ENDPOINT_POLICY: "),
+        (
+            &[("ALLOWED_ORIGINS", "https://shop.example/path")],
+            "ALLOWED_ORIGINS: ",
+        ),
+        (&[("PUBLIC_TAGS", "a tag")], "PUBLIC_TAGS: "),
+        (&[("CONFIRMATION", "perhaps")], "CONFIRMATION: "),
+        (&[("EXTRA_ROOT_CA", &missing)], "EXTRA_ROOT_CA: "),
+        (&[("EXTRA_ROOT_CA", &no_certificate)], "EXTRA_ROOT_CA: "),
+        (
+            &[("SECONDS_BETWEEN_NOTIFICATIONS", "0")],
+            "SECONDS_BETWEEN_NOTIFICATIONS: ",
+        ),
+        (&[("RUST_LOG", "a=b=c")], "RUST_LOG: "),
+    ];
+    for (wrong, message) in cases {
+        let mut settings = vec![("STORE_URL", "memory:"), ("BIND", "127.0.0.1:0")];
+        settings.retain(|(name, _)| wrong.iter().all(|(other, _)| other != name));
+        settings.extend_from_slice(wrong);
+        // Settings that were wrong a level below are warned of at the default level, too.
+        if wrong[0].0 != "RUST_LOG" {
+            settings.push(("RUST_LOG", "off"));
+        }
+        let output = finish(command(name, &settings)).await;
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {errors}");
+        assert!(
+            errors.starts_with("error: ") && errors.contains(message),
+            "{wrong:?}: {errors}"
+        );
+        assert_eq!(errors.lines().count(), 1, "{wrong:?}: {errors}");
+        assert!(!errors.contains("hunter2"), "{wrong:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{wrong:?}");
+    }
+    let mut unknown = command(name, &[]);
+    unknown.arg("--unknown");
+    let output = finish(unknown).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
+}
+
+pub(crate) async fn help_names_every_setting(name: &str) {
+    let mut help = command(name, &[("ADMIN_TOKEN", "hunter2")]);
+    help.arg("--help");
+    let output = finish(help).await;
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for (setting, default) in [
+        ("BIND", "127.0.0.1:8080"),
+        ("STORE_URL", "sqlite://web-push.db"),
+        ("VAPID_SUBJECT", ""),
+        ("VAPID_PRIVATE_KEY", ""),
+        ("ADMIN_TOKEN", ""),
+        ("ADMIN_PASSWORD", ""),
+        ("KEY_ENCRYPTION_KEY", ""),
+        ("ENDPOINT_POLICY", "known"),
+        ("ALLOWED_ORIGINS", ""),
+        ("PUBLIC_TAGS", ""),
+        ("CONFIRMATION", "true"),
+        ("EXTRA_ROOT_CA", ""),
+        ("SECONDS_BETWEEN_NOTIFICATIONS", "60"),
+        ("PUSH_SERVER_VERSION", env!("CARGO_PKG_VERSION")),
+        ("RUST_LOG", "info"),
+    ] {
+        assert!(text.contains(&format!("[env: {setting}")), "{setting}");
+        assert!(text.contains(&format!("--{}", setting.to_lowercase().replace('_', "-"))));
+        assert!(
+            default.is_empty() || text.contains(&format!("[default: {default}]")),
+            "{setting}"
+        );
+    }
+    assert!(!text.contains("hunter2"));
+}

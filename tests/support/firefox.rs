@@ -1,0 +1,254 @@
+//! A headless Firefox, driven by WebDriver BiDi (<https://w3c.github.io/webdriver-bidi/>).
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64ct::{Base64, Encoding as _};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// Generous: a busy machine needs ten seconds for the start alone.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// One browser with a profile of its own and one tab.
+pub(crate) struct Firefox {
+    process: Child,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    commands: u64,
+    tab: String,
+    // Removed after the process is gone.
+    _profile: TempDir,
+}
+
+/// Where Firefox is: `FIREFOX`, or the first of its usual names on the `PATH`.
+pub(crate) fn find() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("FIREFOX") {
+        return Some(path.into());
+    }
+    let folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH")?).collect();
+    ["firefox-esr", "firefox"]
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
+        .find(|path| path.is_file())
+}
+
+impl Firefox {
+    /// Starts it with everything that would ask the outside world sent to `proxy` instead.
+    pub(crate) async fn start(program: PathBuf, push_server: &str, proxy_port: u16) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        fs::write(
+            profile.path().join("user.js"),
+            preferences(push_server, proxy_port),
+        )
+        .unwrap();
+        let mut process = Command::new(program)
+            .args(["--headless", "--no-remote", "--remote-debugging-port=0"])
+            .arg("--profile")
+            .arg(profile.path())
+            .arg("about:blank")
+            .env("HOME", profile.path())
+            .env("MOZ_CRASHREPORTER_DISABLE", "1")
+            .env("MOZ_REMOTE_SETTINGS_DEVTOOLS", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = timeout(LIMIT, async {
+            loop {
+                let line = lines.next_line().await.unwrap();
+                let line = line.expect("Firefox ended before it listened");
+                if let Some(address) = line.strip_prefix("WebDriver BiDi listening on ") {
+                    return address.to_owned();
+                }
+            }
+        })
+        .await
+        .expect("Firefox does not listen");
+        // Read on, or Firefox blocks once the pipe is full.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+
+        let (socket, _) = connect_async(format!("{address}/session")).await.unwrap();
+        let mut firefox = Self {
+            process,
+            socket,
+            commands: 0,
+            tab: String::new(),
+            _profile: profile,
+        };
+        firefox
+            .command("session.new", json!({"capabilities": {}}))
+            .await;
+        let tree = firefox.command("browsingContext.getTree", json!({})).await;
+        firefox.tab = tree["contexts"][0]["context"].as_str().unwrap().to_owned();
+        firefox
+    }
+
+    /// Opens an address and waits until it has loaded.
+    pub(crate) async fn open(&mut self, url: &str) {
+        let params = json!({"context": self.tab, "url": url, "wait": "complete"});
+        self.command("browsingContext.navigate", params).await;
+    }
+
+    /// What an expression, or the promise that it is, comes to.
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
+        let params = json!({
+            "expression": format!("(async () => JSON.stringify(await ({expression})))()"),
+            "target": {"context": self.tab},
+            "awaitPromise": true,
+            "userActivation": true,
+        });
+        let answer = self.command("script.evaluate", params).await;
+        assert_eq!(answer["type"], "success", "{expression}: {answer}");
+        match answer["result"]["value"].as_str() {
+            Some(text) => serde_json::from_str(text).unwrap(),
+            None => Value::Null,
+        }
+    }
+
+    /// Waits in the page until an expression comes to something true, and answers that.
+    pub(crate) async fn wait_for(&mut self, expression: &str) -> Value {
+        self.evaluate(&format!(
+            "new Promise((resolve, reject) => {{
+                const check = async () => {{
+                    const value = await ({expression});
+                    if (value) resolve(value); else setTimeout(() => check().catch(reject), 50);
+                }};
+                check().catch(reject);
+            }})"
+        ))
+        .await
+    }
+
+    /// The page as PNG.
+    pub(crate) async fn screenshot(&mut self) -> Vec<u8> {
+        let params = json!({"context": self.tab, "origin": "document"});
+        let answer = self
+            .command("browsingContext.captureScreenshot", params)
+            .await;
+        Base64::decode_vec(answer["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// Ends it in good order, so that nothing writes to the profile any more.
+    pub(crate) async fn close(mut self) {
+        self.command("browser.close", json!({})).await;
+        timeout(LIMIT, self.process.wait())
+            .await
+            .expect("Firefox does not end")
+            .unwrap();
+    }
+
+    async fn command(&mut self, method: &str, params: Value) -> Value {
+        self.commands += 1;
+        let id = self.commands;
+        let command = json!({"id": id, "method": method, "params": params});
+        self.socket
+            .send(Message::text(command.to_string()))
+            .await
+            .unwrap();
+        let answer = timeout(LIMIT, async {
+            loop {
+                let message = self.socket.next().await.expect("Firefox hung up").unwrap();
+                let Message::Text(text) = message else {
+                    continue;
+                };
+                let value: Value = serde_json::from_str(&text).unwrap();
+                if value["id"] == id {
+                    return value;
+                }
+            }
+        })
+        .await;
+        let answer = answer.unwrap_or_else(|_| panic!("no answer in time to {method}: {params}"));
+        assert_eq!(answer["type"], "success", "{method}: {answer}");
+        answer["result"].clone()
+    }
+}
+
+fn preferences(push_server: &str, proxy_port: u16) -> String {
+    let preferences = [
+        ("dom.push.serverURL", json!(push_server)),
+        // Else a `ws:` address is ignored without a word.
+        ("dom.push.testing.allowInsecureServerURL", json!(true)),
+        // Written out, because automation turns it off.
+        ("dom.push.connection.enabled", json!(true)),
+        ("dom.push.retryBaseInterval", json!(200)),
+        ("remote.prefs.recommended", json!(false)),
+        ("permissions.default.desktop-notification", json!(1)),
+        // There is no desktop to show anything on.
+        ("alerts.useSystemBackend", json!(false)),
+        // Whatever is not on this machine goes to a listener that takes notes.
+        ("network.proxy.type", json!(1)),
+        ("network.proxy.http", json!("127.0.0.1")),
+        ("network.proxy.http_port", json!(proxy_port)),
+        ("network.proxy.ssl", json!("127.0.0.1")),
+        ("network.proxy.ssl_port", json!(proxy_port)),
+        ("network.proxy.no_proxies_on", json!("localhost, 127.0.0.1")),
+        // What a browser asks its maker in the background.
+        (
+            "services.settings.server",
+            json!("data:,#remote-settings-dummy/v1"),
+        ),
+        ("app.normandy.enabled", json!(false)),
+        ("app.update.disabledForTesting", json!(true)),
+        ("browser.aboutwelcome.enabled", json!(false)),
+        ("browser.newtab.preload", json!(false)),
+        (
+            "browser.newtabpage.activity-stream.feeds.system.topstories",
+            json!(false),
+        ),
+        (
+            "browser.newtabpage.activity-stream.newtabWallpapers.enabled",
+            json!(false),
+        ),
+        (
+            "browser.newtabpage.activity-stream.newtabWallpapers.v2.enabled",
+            json!(false),
+        ),
+        ("browser.newtabpage.enabled", json!(false)),
+        ("browser.region.network.url", json!("")),
+        ("browser.region.update.enabled", json!(false)),
+        ("browser.safebrowsing.downloads.enabled", json!(false)),
+        ("browser.safebrowsing.malware.enabled", json!(false)),
+        ("browser.safebrowsing.phishing.enabled", json!(false)),
+        ("browser.safebrowsing.update.enabled", json!(false)),
+        (
+            "browser.search.serpEventTelemetryCategorization.enabled",
+            json!(false),
+        ),
+        ("browser.search.update", json!(false)),
+        ("browser.shell.checkDefaultBrowser", json!(false)),
+        ("browser.startup.homepage_override.mstone", json!("ignore")),
+        ("browser.topsites.contile.enabled", json!(false)),
+        ("browser.urlbar.quicksuggest.enabled", json!(false)),
+        ("datareporting.healthreport.uploadEnabled", json!(false)),
+        ("datareporting.policy.dataSubmissionEnabled", json!(false)),
+        ("extensions.getAddons.cache.enabled", json!(false)),
+        ("extensions.systemAddon.update.enabled", json!(false)),
+        ("extensions.update.enabled", json!(false)),
+        ("media.gmp-manager.updateEnabled", json!(false)),
+        ("network.captive-portal-service.enabled", json!(false)),
+        ("network.connectivity-service.enabled", json!(false)),
+        ("startup.homepage_welcome_url", json!("")),
+        ("telemetry.fog.test.localhost_port", json!(-1)),
+        ("toolkit.telemetry.enabled", json!(false)),
+        ("toolkit.telemetry.server", json!("")),
+    ];
+    preferences
+        .iter()
+        .map(|(name, value)| format!("user_pref({}, {value});\n", json!(name)))
+        .collect()
+}

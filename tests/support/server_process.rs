@@ -1,0 +1,118 @@
+//! An example server as a process of its own.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Generous: a debug build on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A server that listens, ended with its test.
+pub(crate) struct ServerProcess {
+    process: Child,
+    /// `http://127.0.0.1:PORT`, as it printed.
+    pub(crate) url: String,
+    printed: Arc<Mutex<String>>,
+}
+
+/// An example's file, which cargo puts beside the folder of this test's own.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let mut path = env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(format!("{name}{}", env::consts::EXE_SUFFIX));
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build --examples --all-features` first",
+        path.display()
+    );
+    path
+}
+
+/// A command with nothing of our own environment that would change a setting.
+pub(crate) fn command(name: &str, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(example(name));
+    command
+        .env_clear()
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs an example to its end.
+pub(crate) async fn finish(mut command: Command) -> Output {
+    timeout(LIMIT, command.output())
+        .await
+        .expect("it does not end")
+        .unwrap()
+}
+
+impl ServerProcess {
+    /// Starts it and waits until it has printed where it listens.
+    pub(crate) async fn start(name: &str, settings: &[(&str, &str)]) -> Self {
+        let mut process = command(name, settings).spawn().unwrap();
+        let printed = Arc::new(Mutex::new(String::new()));
+        collect(process.stderr.take().unwrap(), Arc::clone(&printed));
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let url = timeout(LIMIT, async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                printed.lock().unwrap().push_str(&format!("{line}\n"));
+                if let Some(at) = line.find("http://") {
+                    return line[at..].trim_end_matches('/').to_owned();
+                }
+            }
+            panic!("{name} ended at once: {}", printed.lock().unwrap());
+        })
+        .await
+        .expect("it does not listen");
+        collect(lines.into_inner(), Arc::clone(&printed));
+        Self {
+            process,
+            url,
+            printed,
+        }
+    }
+
+    /// What it has printed so far, on both streams.
+    pub(crate) fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
+    }
+
+    /// Asks it to end, as a process manager does.
+    #[cfg(unix)]
+    pub(crate) async fn terminate(mut self) -> ExitStatus {
+        let id = self.process.id().expect("it has ended already").to_string();
+        // std cannot send it, and the crate forbids unsafe code.
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(sent.await.unwrap().success());
+        timeout(LIMIT, self.process.wait())
+            .await
+            .unwrap_or_else(|_| panic!("it does not end: {}", self.printed()))
+            .unwrap()
+    }
+
+    /// Ends it without a warning, as a power cut does.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+}
+
+/// Reads on, or the process blocks once the pipe is full.
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, printed: Arc<Mutex<String>>) {
+    let mut lines = BufReader::new(stream).lines();
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            printed.lock().unwrap().push_str(&format!("{line}\n"));
+        }
+    });
+}
