@@ -1,0 +1,193 @@
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::Value;
+use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+use tower_web_push::WebPush;
+use tower_web_push::api::{ApiBody, ApiFuture, LayerBody, WebPushLayer, WebPushService};
+
+use super::{World, full};
+
+async fn text<B>(response: Response<B>) -> (u16, String)
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[test]
+fn what_servers_need_of_the_types_holds() {
+    fn service<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
+    fn future<T: Send + Unpin + std::fmt::Debug>() {}
+    service::<WebPushService>();
+    service::<WebPushLayer>();
+    service::<WebPush>();
+    future::<ApiFuture>();
+    future::<ApiBody>();
+    future::<LayerBody<ApiBody>>();
+}
+
+#[tokio::test]
+async fn axum_nests_the_service() {
+    let world = World::new().await;
+    let app: Router = Router::new()
+        .route("/", get(|| async { "home" }))
+        .nest_service("/web-push", world.push.service());
+    for (path, status) in [
+        ("/web-push/vapid", 200),
+        ("/web-push/ping", 200),
+        ("/web-push/nothing", 404),
+        ("/web-push/vapid/", 404),
+        ("/web-push", 404),
+        ("/", 200),
+    ] {
+        let request = Request::get(path).body(axum::body::Body::empty()).unwrap();
+        let (answered, text) = text(app.clone().oneshot(request).await.unwrap()).await;
+        assert_eq!(answered, status, "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn axum_takes_the_layer_and_handlers_get_the_handle() {
+    let world = World::new().await;
+    let handler = |axum::Extension(push): axum::Extension<WebPush>| async move {
+        push.vapid_public_key().to_base64url()
+    };
+    let app: Router = Router::new()
+        .route("/key", get(handler))
+        .layer(world.push.layer().at("/web-push").at("/api"));
+    let key = world.push.vapid_public_key().to_base64url();
+    let request = Request::get("/key")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    assert_eq!(
+        text(app.clone().oneshot(request).await.unwrap()).await,
+        (200, key.clone())
+    );
+    for path in ["/web-push/vapid", "/api/vapid"] {
+        let request = Request::get(path).body(axum::body::Body::empty()).unwrap();
+        let (status, text) = text(app.clone().oneshot(request).await.unwrap()).await;
+        assert!(status == 200 && text.contains(&key), "{path}: {text}");
+    }
+}
+
+/// An application that answers with what it was asked.
+fn layered(
+    layer: WebPushLayer,
+) -> impl tower::Service<
+    Request<Full<Bytes>>,
+    Response = Response<LayerBody<Full<Bytes>>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone {
+    let inner = |request: Request<Full<Bytes>>| async move {
+        let has_handle = request.extensions().get::<WebPush>().is_some();
+        let text = format!("inner {} {has_handle}", request.uri());
+        Ok::<_, Infallible>(Response::new(full(text)))
+    };
+    ServiceBuilder::new()
+        .layer(layer)
+        .service(service_fn(inner))
+}
+
+#[tokio::test]
+async fn requests_under_a_prefix_are_answered_and_all_others_go_on() {
+    let world = World::new().await;
+    let service = layered(world.push.layer().at("/web-push").at("api/").at("/api/v2"));
+    for (uri, expected) in [
+        ("/web-push/ping", "pong"),
+        ("/api/ping?x=/api", "pong"),
+        ("/api/v2/ping", "pong"),
+        ("http://app.example/api/ping", "pong"),
+        ("/web-push", "not_found"),
+        ("/api/", "not_found"),
+        ("/api/v2", "not_found"),
+        ("/ping", "inner /ping true"),
+        ("/apiary/ping?x", "inner /apiary/ping?x true"),
+        ("/x/api/ping", "inner /x/api/ping true"),
+    ] {
+        let request = Request::get(uri).body(full("")).unwrap();
+        let (_, text) = text(service.clone().oneshot(request).await.unwrap()).await;
+        assert!(text.contains(expected), "{uri}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_prefix_the_layer_only_hands_the_handle_out() {
+    let world = World::new().await;
+    let service = layered(world.push.layer());
+    let request = Request::get("/vapid").body(full("")).unwrap();
+    let answer = text(service.oneshot(request).await.unwrap()).await;
+    assert_eq!(answer.1, "inner /vapid true");
+    let request = Request::get("/vapid").body(full("")).unwrap();
+    let answer = text(
+        layered(world.push.layer().at("/"))
+            .oneshot(request)
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert!(answer.1.contains("vapidKey"), "the root is everything");
+}
+
+#[tokio::test]
+async fn head_works_wherever_get_does() {
+    let world = World::new().await;
+    for path in [
+        "/vapid",
+        "/subscribe",
+        "/ping",
+        "/ready",
+        "/openapi.json",
+        "/client.js",
+        "/service-worker.js",
+    ] {
+        let get = world.get(path).await;
+        let request = Request::head(path).body(full("")).unwrap();
+        let head = world.call(request).await;
+        assert_eq!(head.status, get.status, "{path}");
+        assert!(head.body.is_empty(), "{path}");
+        assert_eq!(
+            head.headers["content-length"],
+            get.body.len().to_string(),
+            "{path}"
+        );
+        assert_eq!(
+            head.headers["content-type"], get.headers["content-type"],
+            "{path}"
+        );
+    }
+    let stats = world.admin(Method::HEAD, "/stats", &Value::Null).await;
+    assert!(stats.status == 200 && stats.body.is_empty());
+    let unknown = world
+        .call(Request::head("/x").body(full("")).unwrap())
+        .await;
+    assert!(unknown.status == 404 && unknown.body.is_empty());
+}
+
+#[tokio::test]
+async fn another_method_or_path_is_refused() {
+    let world = World::new().await;
+    for (method, path, allow) in [
+        (Method::PUT, "/subscribe", "GET, HEAD, POST"),
+        (Method::GET, "/notify", "POST"),
+        (Method::POST, "/ping", "GET, HEAD"),
+        (Method::OPTIONS, "/vapid", "GET, HEAD"),
+        (Method::PATCH, "/broadcasts/x", "GET, HEAD, DELETE"),
+    ] {
+        let request = Request::builder().method(&method).uri(path);
+        let answer = world.call(request.body(full("")).unwrap()).await;
+        answer.is(405, "method_not_allowed");
+        assert_eq!(answer.headers["allow"], allow);
+    }
+    for path in ["/", "/vapid/", "/metrics", "/broadcasts", "/.."] {
+        world.get(path).await.is(404, "not_found");
+    }
+}

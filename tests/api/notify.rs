@@ -1,0 +1,350 @@
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tower_web_push::broadcast::Tag;
+use tower_web_push::message::{Ttl, Urgency};
+
+use super::{Answer, TOKEN, World, full, news, with};
+
+async fn notify_with(world: &World, headers: &[(&'static str, &str)], body: &Value) -> Answer {
+    let mut request = super::post("/notify", body);
+    request
+        .headers_mut()
+        .insert("authorization", TOKEN.parse().unwrap());
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    world.call(request).await
+}
+
+#[tokio::test]
+async fn a_message_reaches_everybody() {
+    let world = World::new().await;
+    let (one, ..) = world.subscriber().await;
+    let (other, ..) = world.subscriber().await;
+    let answer = world.notify(&json!({"title": "Shipped"})).await;
+    assert_eq!(answer.status, 202);
+    answer.has_members(&["success", "message", "broadcast", "recipients"]);
+    assert_eq!(answer.message(), "2 notification(s) queued");
+    assert_eq!(answer.json()["recipients"], 2);
+    world.settle().await;
+    for browser in [one, other] {
+        let payload: Value = browser.messages()[0].json().unwrap();
+        assert_eq!(
+            payload,
+            json!({"title": "Shipped", "body": null, "url": null})
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_absolute_url_makes_the_message_declarative_as_well() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    let body = json!({"title": "a", "body": "b", "url": "https://shop.example/7", "tag": "t"});
+    world.notify(&body).await;
+    world.settle().await;
+    let payload: Value = browser.messages()[0].json().unwrap();
+    assert_eq!(payload["web_push"], 8030);
+    assert_eq!(
+        payload["notification"]["navigate"],
+        "https://shop.example/7"
+    );
+    assert_eq!(
+        (&payload["title"], &payload["url"]),
+        (&json!("a"), &json!("https://shop.example/7"))
+    );
+}
+
+#[tokio::test]
+async fn a_payload_goes_out_byte_for_byte() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    for payload in [
+        "{ \"b\" : 1.00,\n\"a\":\"\\u00e4\",\"b\":2 }",
+        "null",
+        "\"text\"",
+        "[1,2]",
+        "1e400",
+    ] {
+        let mut request = super::post("/notify", &json!({}));
+        *request.body_mut() = full(format!("{{\"ttl\":60, \"payload\" : {payload} }}"));
+        request
+            .headers_mut()
+            .insert("authorization", TOKEN.parse().unwrap());
+        let answer = world.call(request).await;
+        if payload == "1e400" {
+            // No number of any JSON reader here: refused before anything is sent.
+            answer.is(400, "invalid_json");
+            continue;
+        }
+        assert_eq!(answer.status, 202, "{payload}");
+        world.settle().await;
+        assert_eq!(browser.messages().pop().unwrap().text(), Some(payload));
+    }
+}
+
+#[tokio::test]
+async fn delivery_options_reach_the_push_service() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    let body = json!({"title": "a", "ttl": 300, "urgency": "very-low", "topic": "abcd-_12"});
+    world.notify(&body).await;
+    world.settle().await;
+    let message = browser.messages().remove(0);
+    assert_eq!(message.ttl(), Ttl::from_secs(300));
+    assert_eq!(message.urgency(), Urgency::VeryLow);
+    assert_eq!(message.topic(), Some("abcd-_12"));
+}
+
+#[tokio::test]
+async fn an_audience_is_everybody_a_user_a_tag_or_ids() {
+    let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+    let (_, tagged) = world.browser();
+    world
+        .post("/subscribe", &with(&tagged, json!({"tags": news()})))
+        .await;
+    let (_, alices) = world.browser();
+    world.post_as("alice", "/subscribe", &alices).await;
+    let (_, _, id) = world.subscriber().await;
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    for (audience, recipients) in [
+        (json!("all"), 3),
+        (json!(null), 3),
+        (json!({"user": "alice"}), 1),
+        (json!({"user": "nobody"}), 0),
+        (json!({"tag": "news"}), 1),
+        (json!({"ids": [id, unknown]}), 1),
+        (json!({"ids": []}), 0),
+    ] {
+        let mut body = json!({"title": "a"});
+        body["audience"] = audience.clone();
+        let answer = world.notify(&body).await;
+        assert_eq!(
+            (answer.status, &answer.json()["recipients"]),
+            (202, &json!(recipients)),
+            "{audience}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_malformed_member_has_its_code_and_queues_nothing() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    let title = json!({"title": "a"});
+    let cases = [
+        (json!({"title": null}), 400, "missing_content"),
+        (json!({"payload": 1}), 400, "ambiguous_content"),
+        (json!({"title": 1}), 400, "invalid_member"),
+        (json!({"body": 1}), 400, "invalid_member"),
+        (json!({"url": {}}), 400, "invalid_member"),
+        (json!({"icon": 1}), 400, "invalid_member"),
+        (json!({"image": []}), 400, "invalid_member"),
+        (json!({"badge": 1}), 400, "invalid_member"),
+        (json!({"tag": 1}), 400, "invalid_member"),
+        (json!({"actions": "a"}), 400, "invalid_member"),
+        (json!({"actions": [{"action": "a"}]}), 400, "invalid_member"),
+        (json!({"silent": "yes"}), 400, "invalid_member"),
+        (json!({"vibrate": "x"}), 400, "invalid_member"),
+        (json!({"ttl": "60"}), 400, "invalid_ttl"),
+        (json!({"ttl": -1}), 400, "invalid_ttl"),
+        (json!({"ttl": 1.5}), 400, "invalid_ttl"),
+        (json!({"urgency": "urgent"}), 400, "invalid_urgency"),
+        (json!({"urgency": 1}), 400, "invalid_urgency"),
+        (json!({"topic": 1}), 400, "invalid_member"),
+        (json!({"topic": ""}), 422, "invalid_topic"),
+        (json!({"topic": "a"}), 422, "invalid_topic"),
+        (json!({"topic": "a b"}), 422, "invalid_topic"),
+        (json!({"topic": "a".repeat(34)}), 422, "invalid_topic"),
+        (json!({"sendAt": 1_800_000_000}), 400, "invalid_send_at"),
+        (json!({"sendAt": "tomorrow"}), 400, "invalid_send_at"),
+        (
+            json!({"sendAt": "2027-01-16T08:00:00"}),
+            400,
+            "invalid_send_at",
+        ),
+        (
+            json!({"sendAt": "2027-02-14T08:00:01Z"}),
+            422,
+            "send_at_too_far_ahead",
+        ),
+        (json!({"audience": "some"}), 400, "invalid_audience"),
+        (json!({"audience": {"user": 1}}), 400, "invalid_audience"),
+        (json!({"audience": {"ids": ["x"]}}), 400, "invalid_audience"),
+        (
+            json!({"audience": {"user": "a", "tag": "b"}}),
+            400,
+            "invalid_audience",
+        ),
+        (json!({"body": "x".repeat(4000)}), 422, "payload_too_large"),
+    ];
+    for (members, status, code) in cases {
+        let answer = world.notify(&with(&title, members.clone())).await;
+        answer.is(status, code);
+        if code == "invalid_member" {
+            let member = answer.json()["member"].as_str().unwrap().to_owned();
+            let name = members.as_object().unwrap().keys().next().unwrap();
+            assert!(member.starts_with(name.as_str()), "{member}");
+        }
+    }
+    world.settle().await;
+    assert!(browser.messages().is_empty());
+}
+
+#[tokio::test]
+async fn the_largest_payload_is_exact() {
+    let world = World::new().await;
+    let payload = |len: usize| json!({"payload": "x".repeat(len - 2)});
+    assert_eq!(world.notify(&payload(3993)).await.status, 202);
+    world
+        .notify(&payload(3994))
+        .await
+        .is(422, "payload_too_large");
+}
+
+#[tokio::test]
+async fn a_message_can_wait_for_its_hour() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    let body = json!({"title": "a", "sendAt": "2027-01-15T10:00:00+01:00"});
+    let answer = notify_with(&world, &[("prefer", "wait=5")], &body).await;
+    assert_eq!(answer.status, 202, "nobody waits for what is not due");
+    assert!(!answer.headers.contains_key("preference-applied"));
+    let path = format!(
+        "/broadcasts/{}",
+        answer.json()["broadcast"].as_str().unwrap()
+    );
+    world.settle().await;
+    assert!(browser.messages().is_empty());
+    let status = world.admin(Method::GET, &path, &Value::Null).await.json();
+    assert_eq!(
+        (&status["state"], &status["sendAt"]),
+        (&json!("scheduled"), &json!("2027-01-15T09:00:00Z"))
+    );
+    world.clock.advance(Duration::from_secs(3600));
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+
+    let past = world
+        .notify(&json!({"title": "a", "sendAt": "2020-01-01T00:00:00Z"}))
+        .await;
+    assert_eq!(past.status, 202);
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 2, "the past is now");
+}
+
+#[tokio::test]
+async fn a_broadcast_tells_what_became_of_it_and_can_be_cancelled() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.notify(&json!({"title": "a", "ttl": 60})).await.json()["broadcast"].clone();
+    let path = format!("/broadcasts/{}", id.as_str().unwrap());
+    world.settle().await;
+    let answer = world.admin(Method::GET, &path, &Value::Null).await;
+    answer.has_members(&[
+        "id",
+        "state",
+        "recipients",
+        "createdAt",
+        "sendAt",
+        "deadline",
+        "counts",
+    ]);
+    let status = answer.json();
+    assert_eq!(status["id"], id);
+    assert_eq!(status["state"], "done");
+    assert_eq!(status["createdAt"], "2027-01-15T08:00:00Z");
+    assert_eq!(status["deadline"], "2027-01-15T08:01:00Z");
+    assert_eq!(status["sendAt"], Value::Null);
+    assert_eq!(status["counts"]["accepted"], 1);
+    assert_eq!(status["counts"].as_object().unwrap().len(), 11);
+
+    let later = json!({"title": "a", "sendAt": "2027-01-16T08:00:00Z"});
+    let id = world.notify(&later).await.json()["broadcast"].clone();
+    let path = format!("/broadcasts/{}", id.as_str().unwrap());
+    let cancelled = world.admin(Method::DELETE, &path, &Value::Null).await;
+    assert_eq!(
+        (cancelled.status, &cancelled.json()["state"]),
+        (200, &json!("cancelled"))
+    );
+    let again = world.admin(Method::DELETE, &path, &Value::Null).await;
+    assert_eq!(again.json(), cancelled.json());
+
+    for unknown in [
+        "/broadcasts/x",
+        "/broadcasts/00000000-0000-4000-8000-000000000000",
+    ] {
+        for method in [Method::GET, Method::DELETE] {
+            world
+                .admin(method, unknown, &Value::Null)
+                .await
+                .is(404, "unknown_broadcast");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_prefers_to_wait_gets_the_counts() {
+    let world = World::with(|b| b.remote_workers(false)).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
+    tokio::task::yield_now().await;
+    world.subscriber().await;
+    let body = json!({"title": "a"});
+    let answer = notify_with(&world, &[("prefer", "respond-async, wait=20")], &body).await;
+    assert_eq!(answer.status, 200);
+    answer.has_members(&["success", "message", "broadcast", "recipients", "counts"]);
+    assert_eq!(answer.message(), "1 notification(s) sent");
+    assert_eq!(answer.json()["counts"]["accepted"], 1);
+    assert_eq!(answer.headers["preference-applied"], "wait=20");
+    drop(stop);
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_vain_ends_and_the_message_is_still_queued() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let answer = notify_with(&world, &[("prefer", "wait=99")], &json!({"title": "a"})).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.headers["preference-applied"], "wait=30");
+    assert_eq!(answer.message(), "1 notification(s) queued");
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_that_nobody_would_deliver() {
+    let world = World::with(|b| b.remote_workers(false)).await;
+    world
+        .notify(&json!({"title": "a"}))
+        .await
+        .is(503, "no_worker");
+    world
+        .notify(&json!({"title": 1}))
+        .await
+        .is(400, "invalid_member");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_stands_for_one_message() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    let key = [("idempotency-key", "order-7")];
+    let body = json!({"title": "a"});
+    let first = notify_with(&world, &key, &body).await;
+    let again = notify_with(&world, &key, &body).await;
+    assert_eq!((again.status, again.json()), (202, first.json()));
+    notify_with(&world, &key, &json!({"title": "b"}))
+        .await
+        .is(409, "idempotency_conflict");
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+    let after = notify_with(&world, &key, &body).await;
+    assert_eq!(after.json(), first.json(), "also when it is done");
+    let bad = [("idempotency-key", "a b")];
+    notify_with(&world, &bad, &body)
+        .await
+        .is(400, "invalid_idempotency_key");
+}

@@ -1,0 +1,133 @@
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tower_web_push::clock::Clock as _;
+use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _};
+use tower_web_push::subscription::Origin;
+use tower_web_push::testing::{Answer, When};
+
+use super::{FCM, World, full};
+
+#[tokio::test]
+async fn the_public_key_has_both_of_its_names() {
+    let world = World::new().await;
+    let key = world.push.vapid_public_key();
+    for path in ["/vapid", "/subscribe"] {
+        let answer = world.get(path).await;
+        let text = key.to_base64url();
+        assert_eq!(
+            answer.json(),
+            json!({"vapidKey": text, "public_key": text, "keyId": key.id().to_string()})
+        );
+        assert_eq!(text.len(), 87);
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert_eq!(answer.headers["content-type"], "application/json");
+    }
+}
+
+#[tokio::test]
+async fn ping_tells_version_and_last_run() {
+    let world = World::with(|b| b.server_version("7.8.9")).await;
+    let before = world.get("/ping").await;
+    let prefix = "pong from web push server version 7.8.9 with latest subscription run at ";
+    assert_eq!(before.text(), format!("{prefix}None"));
+    assert_eq!(before.headers["content-type"], "text/plain; charset=utf-8");
+    world.store.record_run(world.clock.now()).await.unwrap();
+    assert_eq!(
+        world.get("/ping").await.text(),
+        format!("{prefix}2027-01-15T08:00:00Z")
+    );
+    let plain = World::new().await.get("/ping").await;
+    assert!(plain.text().contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn ready_is_when_everything_works() {
+    let world = World::with(|b| b.remote_workers(false)).await;
+    let answer = world.get("/ready").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert_eq!(
+        answer.json(),
+        json!({"ready": false, "store": true, "scheduler": false, "worker": false})
+    );
+
+    let world = World::new().await;
+    world.store.record_run(world.clock.now()).await.unwrap();
+    let answer = world.get("/ready").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({"ready": true, "store": true, "scheduler": true, "worker": true})
+    );
+    world.clock.advance(Duration::from_secs(3600));
+    let stuck = world.get("/ready").await;
+    assert_eq!(
+        (stuck.status, &stuck.json()["scheduler"]),
+        (503, &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn stats_count_subscriptions_queue_and_closed_gates() {
+    let world = World::new().await;
+    world.subscriber().await;
+    world.subscriber().await;
+    world.notify(&json!({"title": "a"})).await;
+    let busy = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.service.script(When::any().times(1), busy);
+    world.settle().await;
+    world.clock.advance(Duration::from_secs(600));
+    let (origin, until) = (
+        Origin::parse(FCM).unwrap(),
+        world.clock.now() + Duration::from_secs(60),
+    );
+    let pause = Pause::new(origin, until, PauseReason::RateLimited);
+    world.store.pause(&pause, world.clock.now()).await.unwrap();
+
+    let answer = world.admin(Method::GET, "/stats", &Value::Null).await;
+    assert_eq!(answer.status, 200);
+    let stats = answer.json();
+    let key = world.push.vapid_public_key().id().to_string();
+    assert_eq!(stats["subscriptions"]["total"], 2);
+    assert_eq!(stats["subscriptions"]["live"], 2);
+    assert_eq!(stats["subscriptions"]["byPushService"]["fcm"], 2);
+    assert_eq!(stats["subscriptions"]["byPushService"]["apple"], 0);
+    assert_eq!(stats["subscriptions"]["byVapidKey"][&key], 2);
+    assert_eq!(stats["ledger"]["depth"], 1);
+    assert!(
+        stats["ledger"]["oldestDue"]
+            .as_str()
+            .unwrap()
+            .starts_with("2027-01-15T")
+    );
+    assert_eq!(
+        stats["gates"],
+        json!([{"origin": FCM, "until": "2027-01-15T08:11:00Z", "reason": "rate_limited"}])
+    );
+}
+
+#[tokio::test]
+async fn files_have_a_tag_and_are_asked_for_again() {
+    let world = World::new().await;
+    for (path, content_type) in [
+        ("/openapi.json", "application/json"),
+        ("/client.js", "text/javascript; charset=utf-8"),
+        ("/service-worker.js", "text/javascript; charset=utf-8"),
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["content-type"], content_type);
+        assert_eq!(answer.headers["cache-control"], "no-cache");
+        let etag = answer.headers["etag"].clone();
+        for method in [Method::GET, Method::HEAD] {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.header("if-none-match", &etag);
+            let again = world.call(request.body(full("")).unwrap()).await;
+            assert_eq!(again.status, 304);
+            assert!(again.body.is_empty() && again.headers["etag"] == etag);
+        }
+    }
+    assert_eq!(world.get("/openapi.json").await.json()["openapi"], "3.1.0");
+}

@@ -1,0 +1,167 @@
+use http::Request;
+use serde_json::{Value, json};
+use tower_web_push::broadcast::Principal;
+use tower_web_push::store::SubscriptionLimits;
+use tower_web_push::subscription::Origin;
+
+use super::{World, full, with};
+
+/// The same endpoint with the keys of another browser.
+fn other_keys(world: &World, json: &Value) -> Value {
+    with(json, json!({"keys": world.browser().1["keys"]}))
+}
+
+async fn owner(world: &World, json: &Value) -> Option<Principal> {
+    world.row(json).await.unwrap().principal
+}
+
+#[tokio::test]
+async fn the_same_keys_pass_a_row_on_and_nobody_takes_it_away() {
+    let world = World::new().await;
+    let (_, json) = world.browser();
+    world.post_as("alice", "/subscribe", &json).await;
+    assert_eq!(owner(&world, &json).await, Some("alice".into()));
+    world.post("/subscribe", &json).await;
+    assert_eq!(owner(&world, &json).await, Some("alice".into()));
+    world.post_as("bob", "/subscribe", &json).await;
+    assert_eq!(owner(&world, &json).await, Some("bob".into()));
+}
+
+#[tokio::test]
+async fn other_keys_are_taken_from_the_owner_only() {
+    let world = World::new().await;
+    let (_, mine) = world.browser();
+    let id = world.post_as("alice", "/subscribe", &mine).await.id();
+    let changed = other_keys(&world, &mine);
+    world
+        .post("/subscribe", &changed)
+        .await
+        .is(409, "subscription_conflict");
+    let bob = world.post_as("bob", "/subscribe", &changed).await;
+    bob.is(409, "subscription_conflict");
+    assert_eq!(
+        owner(&world, &mine).await,
+        Some("alice".into()),
+        "nothing changed"
+    );
+    assert_eq!(
+        world.post_as("alice", "/subscribe", &changed).await.id(),
+        id
+    );
+
+    let (_, nobodys, _) = world.subscriber().await;
+    let changed = other_keys(&world, &nobodys);
+    world
+        .post("/subscribe", &changed)
+        .await
+        .is(409, "subscription_conflict");
+    world
+        .post_as("alice", "/subscribe", &changed)
+        .await
+        .is(409, "subscription_conflict");
+}
+
+#[tokio::test]
+async fn above_the_cap_the_least_recently_seen_makes_room() {
+    let limits = SubscriptionLimits::new(100, 2);
+    let world = World::with(|b| b.subscription_limits(limits)).await;
+    let mut browsers = Vec::new();
+    for _ in 0..3 {
+        let (_, json) = world.browser();
+        assert_eq!(
+            world.post_as("alice", "/subscribe", &json).await.status,
+            200
+        );
+        browsers.push(json);
+        world.clock.advance(std::time::Duration::from_secs(1));
+    }
+    assert!(world.row(&browsers[0]).await.is_none());
+    assert!(world.row(&browsers[2]).await.is_some());
+}
+
+#[tokio::test]
+async fn an_application_can_demand_to_be_signed_in() {
+    let world = World::with(|b| b.require_principal(true)).await;
+    let (_, json) = world.browser();
+    world
+        .post("/subscribe", &json)
+        .await
+        .is(403, "principal_required");
+    let renewal = json!({"oldEndpoint": json["endpoint"], "subscription": json});
+    world
+        .post("/renew", &renewal)
+        .await
+        .is(403, "principal_required");
+    assert_eq!(world.count().await, 0);
+    assert_eq!(
+        world.post_as("alice", "/subscribe", &json).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn another_site_cannot_act_for_who_is_signed_in() {
+    let listed = Origin::parse("https://listed.example").unwrap();
+    let world = World::with(|b| b.allowed_origins([listed])).await;
+    let (_, json) = world.browser();
+    // Headers, and whether they pass.
+    let cases: [(&[(&str, &str)], bool); 7] = [
+        (
+            &[("cookie", "a=b"), ("sec-fetch-site", "cross-site")],
+            false,
+        ),
+        (&[("cookie", "a=b"), ("sec-fetch-site", "same-site")], false),
+        (
+            &[("cookie", "a=b"), ("origin", "https://evil.example")],
+            false,
+        ),
+        (
+            &[("cookie", "a=b"), ("origin", "https://listed.example")],
+            true,
+        ),
+        (
+            &[("cookie", "a=b"), ("origin", "https://app.example")],
+            true,
+        ),
+        (
+            &[("cookie", "a=b"), ("sec-fetch-site", "same-origin")],
+            true,
+        ),
+        (
+            &[
+                ("sec-fetch-site", "cross-site"),
+                ("origin", "https://evil.example"),
+            ],
+            true,
+        ),
+    ];
+    for path in ["/subscribe", "/unsubscribe", "/renew", "/send-test"] {
+        for (headers, passes) in cases {
+            let mut request = Request::post(path)
+                .header("host", "app.example")
+                .header("content-type", "application/json");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let answer = world.call(request.body(full("{}")).unwrap()).await;
+            let code = answer.code();
+            assert_eq!(code != "cross_site", passes, "{path} {headers:?}");
+            assert_eq!(answer.status == 403, !passes, "{path} {headers:?}");
+        }
+    }
+    // Reading is harmless: scripts of the mount are loaded from wherever the page is.
+    let request = Request::get("/client.js")
+        .header("cookie", "a=b")
+        .header("sec-fetch-site", "cross-site");
+    assert_eq!(
+        world.call(request.body(full("")).unwrap()).await.status,
+        200
+    );
+    let mut request = super::post("/subscribe", &json);
+    request.extensions_mut().insert(Principal::from("alice"));
+    request
+        .headers_mut()
+        .insert("sec-fetch-site", "cross-site".parse().unwrap());
+    world.call(request).await.is(403, "cross_site");
+    assert_eq!(world.count().await, 0);
+}

@@ -1,0 +1,152 @@
+use serde_json::{Value, json};
+use tower_web_push::broadcast::Tag;
+use tower_web_push::store::ScheduleStore as _;
+
+use super::{Answer, World, news, with};
+
+async fn world() -> World {
+    World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await
+}
+
+/// A row with everything that can move.
+async fn old(world: &World) -> (Value, Answer) {
+    let (_, json) = world.browser();
+    let everything = with(
+        &json,
+        json!({"tags": news(), "notifyTime": {"utcHour": 8, "minute": 0}}),
+    );
+    let answer = world.post_as("alice", "/subscribe", &everything).await;
+    assert_eq!(answer.status, 200);
+    (json, answer)
+}
+
+fn renewal(old: &Value, old_auth: &Value, new: &Value) -> Value {
+    json!({"oldEndpoint": old["endpoint"], "oldAuth": old_auth, "subscription": new})
+}
+
+#[tokio::test]
+async fn who_knows_the_old_secret_keeps_everything() {
+    let world = world().await;
+    let (old, before) = old(&world).await;
+    let (_, new) = world.browser();
+    let answer = world
+        .post("/renew", &renewal(&old, &old["keys"]["auth"], &new))
+        .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.id(), before.id());
+    assert!(world.row(&old).await.is_none());
+    let row = world.row(&new).await.unwrap();
+    assert_eq!(row.principal, Some("alice".into()));
+    assert_eq!(row.tags.len(), 1);
+    assert_eq!(world.store.schedules(row.id).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_owner_keeps_everything_without_the_secret() {
+    let world = world().await;
+    let (old, before) = old(&world).await;
+    let (_, new) = world.browser();
+    let body = renewal(&old, &Value::Null, &new);
+    assert_eq!(
+        world.post_as("alice", "/renew", &body).await.id(),
+        before.id()
+    );
+}
+
+#[tokio::test]
+async fn everybody_else_just_subscribes_and_is_not_told() {
+    let world = world().await;
+    let (old, before) = old(&world).await;
+    let (_, proof) = world.browser();
+    let moved = {
+        let (_, other) = world.browser();
+        world.post("/subscribe", &other).await;
+        let (_, new) = world.browser();
+        world
+            .post("/renew", &renewal(&other, &other["keys"]["auth"], &new))
+            .await
+    };
+    for auth in [&Value::Null, &proof["keys"]["auth"]] {
+        for principal in [None, Some("bob")] {
+            let (_, new) = world.browser();
+            let body = renewal(&old, auth, &new);
+            let answer = match principal {
+                None => world.post("/renew", &body).await,
+                Some(name) => world.post_as(name, "/renew", &body).await,
+            };
+            assert_eq!(answer.status, 200);
+            assert_ne!(answer.id(), before.id());
+            let same = |answer: &Answer| with(&answer.json(), json!({"id": null}));
+            assert_eq!(same(&answer), same(&moved));
+            assert!(world.row(&old).await.is_some(), "the old row is left alone");
+            assert!(world.row(&new).await.unwrap().tags.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_old_endpoint_that_nobody_knows_is_a_plain_subscribe() {
+    let world = world().await;
+    let (_, old) = world.browser();
+    let (_, new) = world.browser();
+    let answer = world
+        .post("/renew", &renewal(&old, &old["keys"]["auth"], &new))
+        .await;
+    assert_eq!(
+        (answer.status, &answer.json()["created"]),
+        (200, &json!(true))
+    );
+    let same = world
+        .post("/renew", &renewal(&new, &new["keys"]["auth"], &new))
+        .await;
+    assert_eq!(same.id(), answer.id());
+    let (_, newer) = world.browser();
+    let forgotten = json!({"oldEndpoint": null, "subscription": newer});
+    assert_eq!(world.post("/renew", &forgotten).await.status, 200);
+}
+
+#[tokio::test]
+async fn two_rows_become_one_with_the_schedules_of_both() {
+    let world = world().await;
+    let (old, before) = old(&world).await;
+    let (_, new) = world.browser();
+    let direct =
+        json!({"notifyTime": {"utcHour": 9, "minute": 0}, "notifyType": "DIRECT_NOTIFICATION"});
+    let superseded = world.post("/subscribe", &with(&new, direct)).await.id();
+    let answer = world
+        .post("/renew", &renewal(&old, &old["keys"]["auth"], &new))
+        .await;
+    assert_eq!(answer.id(), before.id());
+    assert_eq!(world.store.schedules(before.id()).await.unwrap().len(), 2);
+    assert!(world.store.schedules(superseded).await.unwrap().is_empty());
+    assert_eq!(world.count().await, 1);
+}
+
+#[tokio::test]
+async fn a_malformed_renewal_changes_nothing() {
+    let world = world().await;
+    let (old, _) = old(&world).await;
+    let (_, new) = world.browser();
+    let good = renewal(&old, &old["keys"]["auth"], &new);
+    for (members, code) in [
+        (json!({"oldEndpoint": null}), "missing_endpoint"),
+        (json!({"oldEndpoint": ""}), "missing_endpoint"),
+        (json!({"oldEndpoint": 1}), "invalid_member"),
+        (json!({"oldEndpoint": "x"}), "invalid_endpoint"),
+        (json!({"oldAuth": 1}), "invalid_member"),
+        (json!({"oldAuth": "AAAA"}), "invalid_auth"),
+        (json!({"subscription": null}), "missing_endpoint"),
+        (json!({"subscription": "x"}), "invalid_member"),
+        (json!({"subscription": {}}), "missing_endpoint"),
+        (
+            json!({"subscription": {"endpoint": new["endpoint"]}}),
+            "missing_keys",
+        ),
+    ] {
+        world
+            .post("/renew", &with(&good, members))
+            .await
+            .is(400, code);
+        assert!(world.row(&new).await.is_none() && world.row(&old).await.is_some());
+    }
+}

@@ -1,0 +1,175 @@
+use serde_json::json;
+use tower_web_push::broadcast::Tag;
+use tower_web_push::store::ScheduleStore as _;
+
+use super::{World, news, with};
+
+#[tokio::test]
+async fn both_names_of_a_subscription_end_it_as_often_as_one_likes() {
+    let world = World::new().await;
+    let (_, one, by_uuid) = world.subscriber().await;
+    let (_, other, by_id) = world.subscriber().await;
+    let (_, third, _) = world.subscriber().await;
+    for (body, text) in [
+        (json!({"client_uuid": by_uuid}), "unsubscribed"),
+        (json!({"id": by_id}), "unsubscribed"),
+        (
+            json!({"endpoint": third["endpoint"]}),
+            "Subscription deleted successfully",
+        ),
+    ] {
+        for _ in 0..2 {
+            let answer = world.post("/unsubscribe", &body).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.json(), json!({"success": true, "message": text}));
+        }
+    }
+    for json in [one, other, third] {
+        assert!(world.row(&json).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn what_names_nothing_is_told() {
+    let world = World::new().await;
+    for (body, code, text) in [
+        (
+            json!({}),
+            "missing_endpoint",
+            "Missing endpoint information",
+        ),
+        (
+            json!({"endpoint": ""}),
+            "missing_endpoint",
+            "Missing endpoint information",
+        ),
+        (
+            json!({"endpoint": null}),
+            "missing_endpoint",
+            "Missing endpoint information",
+        ),
+        (
+            json!({"client_uuid": ""}),
+            "missing_client_uuid",
+            "client_uuid is required",
+        ),
+        (
+            json!({"client_uuid": null}),
+            "missing_client_uuid",
+            "client_uuid is required",
+        ),
+        (
+            json!({"client_uuid": 1}),
+            "invalid_member",
+            "client_uuid is not a string.",
+        ),
+        (
+            json!({"client_uuid": "x"}),
+            "invalid_id",
+            "The id is not a UUID.",
+        ),
+        (json!({"id": []}), "invalid_member", "id is not a string."),
+        (json!({"id": ""}), "invalid_id", "The id is not a UUID."),
+        (
+            json!({"endpoint": 1}),
+            "invalid_member",
+            "endpoint is not a string.",
+        ),
+        (
+            json!({"endpoint": "https://fcm.googleapis.com/x", "notifyType": "x"}),
+            "invalid_notify_type",
+            "Invalid notifyType",
+        ),
+    ] {
+        let answer = world.post("/unsubscribe", &body).await;
+        answer.is(400, code);
+        assert_eq!(answer.message(), text);
+    }
+    world
+        .post("/unsubscribe", &json!({"endpoint": "x"}))
+        .await
+        .is(400, "invalid_endpoint");
+}
+
+#[tokio::test]
+async fn the_last_schedule_takes_the_subscription_with_it_unless_it_is_of_other_use() {
+    let tag = Tag::parse("news").unwrap();
+    let world = World::with(|b| b.public_tags([tag])).await;
+    let daily = |notify_type: &str| json!({"notifyTime": {"utcHour": 8, "minute": 0}, "notifyType": notify_type});
+    let end = |json: &serde_json::Value, notify_type: &str| json!({"endpoint": json["endpoint"], "notifyType": notify_type});
+
+    let (_, plain) = world.browser();
+    world
+        .post("/subscribe", &with(&plain, daily("DAILY_CHECK")))
+        .await;
+    let id = world
+        .post("/subscribe", &with(&plain, daily("DIRECT_NOTIFICATION")))
+        .await
+        .id();
+    assert_eq!(world.store.schedules(id).await.unwrap().len(), 2);
+    let answer = world
+        .post("/unsubscribe", &end(&plain, "DAILY_CHECK"))
+        .await;
+    assert_eq!(answer.message(), "Subscription deleted successfully");
+    assert_eq!(world.store.schedules(id).await.unwrap().len(), 1);
+    world
+        .post("/unsubscribe", &end(&plain, "DAILY_CHECK"))
+        .await;
+    assert!(
+        world.row(&plain).await.is_some(),
+        "that type was not there any more"
+    );
+    world
+        .post("/unsubscribe", &end(&plain, "DIRECT_NOTIFICATION"))
+        .await;
+    assert!(world.row(&plain).await.is_none());
+    assert!(world.store.schedules(id).await.unwrap().is_empty());
+
+    let (_, tagged) = world.browser();
+    let body = with(
+        &with(&tagged, daily("DAILY_CHECK")),
+        json!({"tags": news()}),
+    );
+    let id = world.post("/subscribe", &body).await.id();
+    world
+        .post("/unsubscribe", &end(&tagged, "DAILY_CHECK"))
+        .await;
+    assert!(world.row(&tagged).await.is_some());
+    assert!(world.store.schedules(id).await.unwrap().is_empty());
+
+    let (_, owned) = world.browser();
+    world
+        .post_as("alice", "/subscribe", &with(&owned, daily("DAILY_CHECK")))
+        .await;
+    world
+        .post("/unsubscribe", &end(&owned, "DAILY_CHECK"))
+        .await;
+    assert!(world.row(&owned).await.is_some());
+    let all = json!({"endpoint": owned["endpoint"]});
+    world.post("/unsubscribe", &all).await;
+    assert!(
+        world.row(&owned).await.is_none(),
+        "the whole subscription goes when asked to"
+    );
+}
+
+#[tokio::test]
+async fn a_subscription_without_schedules_stays_when_a_type_ends() {
+    let world = World::new().await;
+    let (_, json, _) = world.subscriber().await;
+    let body = json!({"endpoint": json["endpoint"], "notifyType": "DAILY_CHECK"});
+    assert_eq!(world.post("/unsubscribe", &body).await.status, 200);
+    assert!(world.row(&json).await.is_some());
+}
+
+#[tokio::test]
+async fn schedules_end_with_their_subscription() {
+    let world = World::new().await;
+    let (_, json) = world.browser();
+    let daily = with(&json, json!({"notifyTime": {"utcHour": 8, "minute": 0}}));
+    let id = world.post("/subscribe", &daily).await.id();
+    world
+        .post("/unsubscribe", &json!({"client_uuid": id}))
+        .await;
+    assert!(world.store.schedules(id).await.unwrap().is_empty());
+}
