@@ -31,15 +31,13 @@ use crate::error::BoxError;
 #[derive(Clone, Debug)]
 pub struct WebPushLayer {
     service: WebPushService,
-    push: WebPush,
     prefixes: Arc<[Box<str>]>,
 }
 
 impl WebPushLayer {
     pub(crate) fn new(push: WebPush) -> Self {
         Self {
-            service: WebPushService::new(push.clone()),
-            push,
+            service: WebPushService::new(push),
             prefixes: Arc::new([]),
         }
     }
@@ -108,7 +106,9 @@ where
                 kind: Kind::Api { future },
             };
         }
-        request.extensions_mut().insert(self.layer.push.clone());
+        request
+            .extensions_mut()
+            .insert(self.layer.service.push.clone());
         let future = self.inner.call(request);
         LayerFuture {
             kind: Kind::Inner { future },

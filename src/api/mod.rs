@@ -14,6 +14,31 @@
 //!
 //! Who is signed in is the application's business: its own layer puts a
 //! [`Principal`](crate::broadcast::Principal) into the request's extensions.
+//!
+//! # Examples
+//!
+//! ```
+//! use axum::Router;
+//! use tower_web_push::WebPush;
+//! use tower_web_push::api::AdminCredentials;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let push = WebPush::builder("mailto:ops@example.com")
+//!     .authorizer(AdminCredentials::new().with_bearer_token("h9Jm3pXq7vTz2LkB")?)
+//!     .build()
+//!     .await?;
+//!
+//! // In axum, one line. Elsewhere `push.layer().at("/web-push")` goes in front of any service.
+//! let app: Router = Router::new().nest_service("/web-push", push.service());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Security
+//!
+//! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
+//! a signed-in user must not come from another site: `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
+//! repeat an endpoint or a key.
 
 mod authorizer;
 mod body;

@@ -19,6 +19,7 @@ use crate::broadcast::{
 };
 use crate::clock::Timestamp;
 use crate::message::{Message, Notification, Topic, Ttl, Urgency};
+use crate::observe::event;
 
 #[derive(Serialize)]
 struct NotifyAnswer {
@@ -149,7 +150,10 @@ impl From<SendError> for Problem {
         match error.kind() {
             SendErrorKind::PayloadTooLarge => ProblemKind::PayloadTooLarge.into(),
             SendErrorKind::SendAtTooFarAhead => ProblemKind::SendAtTooFarAhead.into(),
-            SendErrorKind::Store => ProblemKind::StoreUnavailable.into(),
+            SendErrorKind::Store => {
+                event!(ERROR, error = ?error, "the store did not accept a message");
+                ProblemKind::StoreUnavailable.into()
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::WebPush;
 use crate::api::reply::{self, Reply};
+use crate::broadcast::Audience;
 
 #[derive(Serialize)]
 struct ReadyAnswer {
@@ -20,7 +21,10 @@ struct ReadyAnswer {
 
 pub(super) async fn ready(push: &WebPush) -> Reply {
     let last_run = push.ledger().last_run().await;
-    let subscriptions = push.subscriptions().get(&[]).await;
+    let first = push
+        .subscriptions()
+        .page(&Audience::All, None, 1, push.now());
+    let subscriptions = first.await;
     let grace = push.api_settings().scheduler_grace;
     let store = last_run.is_ok() && subscriptions.is_ok();
     let scheduler = matches!(last_run, Ok(Some(at)) if push.now().since(at) <= grace);
