@@ -9,8 +9,11 @@
 //! | [`DeliveryLedger`] | broadcasts and what is left to deliver: the queue | every back end |
 //! | [`ScheduleStore`] | daily notifications; a ledger too, since firing is one transaction | every back end |
 //!
-//! Each trait's documentation numbers its contract sentences. The conformance suite has a case for each
-//! number, is run by every back end here and is offered to third parties.
+//! Two back ends are all four: [`MemoryStore`] and, with the feature `sqlite`, `SqliteStore`.
+//!
+//! Each trait's documentation numbers its contract sentences. The conformance suite (`store::conformance`, with
+//! the feature `testing`) has a case for each number, is run by every back end here and is offered to third
+//! parties.
 //!
 //! Common to all of them:
 //!
@@ -25,27 +28,31 @@ mod error;
 mod fair;
 mod forward;
 mod ledger;
+mod ledger_values;
 mod memory;
 mod merge;
 mod progress;
 mod schedules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod subscription_values;
 mod subscriptions;
 mod vapid_keys;
 
 pub use error::{StoreError, StoreErrorKind};
-pub use ledger::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, DeliveryLedger, Expansion,
-    Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, PauseReason,
-    Settled, Settlement,
+pub use ledger::DeliveryLedger;
+pub use ledger_values::{
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Expansion, Idempotency,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, PauseReason, Settled,
+    Settlement,
 };
 pub use memory::MemoryStore;
 pub use schedules::{Fired, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-pub use subscriptions::{
+pub use subscription_values::{
     Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    SubscriptionRecord, SubscriptionRef, Upserted,
 };
+pub use subscriptions::SubscriptionStore;
 pub use vapid_keys::{StoredVapidKey, VapidKeyStore};

@@ -1,0 +1,360 @@
+//! What goes into the delivery ledger and what comes out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::message::Message;
+use crate::subscription::{EndpointKey, Origin};
+
+/// A broadcast to accept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NewBroadcast {
+    /// Its name, made by the caller.
+    pub id: BroadcastId,
+    /// Whom it is for.
+    pub audience: Audience,
+    /// What to send.
+    pub message: Message,
+    /// When to resolve the audience and send; at once when absent.
+    pub send_at: Option<Timestamp>,
+    /// When to give up.
+    pub deadline: Timestamp,
+    /// How many recipients there were at acceptance.
+    pub recipients: u64,
+    /// What makes a repeated request the same request.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl NewBroadcast {
+    /// A broadcast to be sent at once, under a fresh id.
+    #[must_use]
+    pub fn new(audience: Audience, message: Message, deadline: Timestamp) -> Self {
+        Self {
+            id: BroadcastId::random(),
+            audience,
+            message,
+            send_at: None,
+            deadline,
+            recipients: 0,
+            idempotency: None,
+        }
+    }
+}
+
+/// An `Idempotency-Key` and what it was first used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Idempotency {
+    /// The key, 1 to 255 visible ASCII characters.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub fingerprint: [u8; 32],
+}
+
+impl Idempotency {
+    /// A key with the fingerprint of its request.
+    #[must_use]
+    pub fn new(key: impl Into<String>, fingerprint: [u8; 32]) -> Self {
+        Self {
+            key: key.into(),
+            fingerprint,
+        }
+    }
+}
+
+/// What opening a broadcast came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "L2 names all three")]
+pub enum Opened {
+    /// It is stored.
+    New,
+    /// The same request was accepted before, as this broadcast.
+    Repeat(BroadcastStatus),
+    /// The idempotency key was used for another request.
+    Conflict,
+}
+
+/// How far a broadcast's audience is written out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a walk begins, goes on and ends")]
+pub enum Cursor {
+    /// Nothing yet.
+    Start,
+    /// Up to and with this row.
+    After(EndpointKey),
+    /// Everything.
+    End,
+}
+
+/// A broadcast whose audience is not fully written out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expansion {
+    /// Which.
+    pub id: BroadcastId,
+    /// Whom it is for.
+    pub audience: Audience,
+    /// How far it is.
+    pub cursor: Cursor,
+}
+
+impl Expansion {
+    /// A broadcast, its audience and how far it is.
+    #[must_use]
+    pub const fn new(id: BroadcastId, audience: Audience, cursor: Cursor) -> Self {
+        Self {
+            id,
+            audience,
+            cursor,
+        }
+    }
+}
+
+/// One recipient to write into a broadcast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewDelivery {
+    /// The subscription.
+    pub key: EndpointKey,
+    /// Its push service's origin, so that claiming is fair over origins.
+    pub origin: Origin,
+}
+
+impl NewDelivery {
+    /// One recipient.
+    #[must_use]
+    pub const fn new(key: EndpointKey, origin: Origin) -> Self {
+        Self { key, origin }
+    }
+}
+
+/// What writing a page came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "L4 names both")]
+pub enum PageWrite {
+    /// Rows and cursor are stored.
+    Stored,
+    /// Somebody else has moved the cursor, or the broadcast is cancelled, past its deadline or gone.
+    Stale,
+}
+
+/// How many rows to claim, and for how long.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClaimRequest {
+    /// At most so many rows.
+    pub limit: usize,
+    /// At most so many of one origin.
+    pub per_origin: usize,
+    /// How long they are the claimant's.
+    pub lease: Duration,
+    /// Origins to leave out: those that the claimant is busy with.
+    pub exclude: Vec<Origin>,
+}
+
+impl ClaimRequest {
+    /// So many rows of any origin, for so long.
+    #[must_use]
+    pub const fn new(limit: usize, lease: Duration) -> Self {
+        Self {
+            limit,
+            per_origin: limit,
+            lease,
+            exclude: Vec::new(),
+        }
+    }
+}
+
+/// The right to settle one claimed row. A later claim of the row makes it worthless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ClaimToken {
+    /// The broadcast.
+    pub broadcast: BroadcastId,
+    /// The subscription.
+    pub key: EndpointKey,
+    /// A number that grows with each claim in the ledger.
+    pub fence: u64,
+}
+
+impl ClaimToken {
+    /// A token, as a back end hands it out.
+    #[must_use]
+    pub const fn new(broadcast: BroadcastId, key: EndpointKey, fence: u64) -> Self {
+        Self {
+            broadcast,
+            key,
+            fence,
+        }
+    }
+}
+
+/// Claimed rows, and the messages they are about.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Claims {
+    /// The rows.
+    pub rows: Vec<Claimed>,
+    /// Each broadcast's message, once.
+    pub messages: HashMap<BroadcastId, ClaimedMessage>,
+}
+
+/// One claimed row.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Claimed {
+    /// The right to settle it.
+    pub token: ClaimToken,
+    /// The push service's origin.
+    pub origin: Origin,
+    /// The number of this attempt, from 1.
+    pub attempt: u32,
+    /// Until when it is the claimant's.
+    pub leased_until: Timestamp,
+}
+
+impl Claimed {
+    /// A claimed row, as a back end hands it out.
+    #[must_use]
+    pub const fn new(
+        token: ClaimToken,
+        origin: Origin,
+        attempt: u32,
+        leased_until: Timestamp,
+    ) -> Self {
+        Self {
+            token,
+            origin,
+            attempt,
+            leased_until,
+        }
+    }
+}
+
+/// What a claimed row is about.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClaimedMessage {
+    /// What to send. Its TTL counts from `due_at`.
+    pub message: Message,
+    /// The later of acceptance and `send_at`.
+    pub due_at: Timestamp,
+    /// When to give up.
+    pub deadline: Timestamp,
+}
+
+impl ClaimedMessage {
+    /// A message with its times.
+    #[must_use]
+    pub const fn new(message: Message, due_at: Timestamp, deadline: Timestamp) -> Self {
+        Self {
+            message,
+            due_at,
+            deadline,
+        }
+    }
+}
+
+/// What to do with a claimed row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "L7 names both")]
+pub enum Settlement {
+    /// It is at its end.
+    Finished(FinalOutcome),
+    /// It is tried again, not before this moment.
+    RetryAt(Timestamp),
+}
+
+/// What settling a row came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "L7 names both")]
+pub enum Settled {
+    /// Done as asked.
+    Done,
+    /// The row was somebody else's by then; nothing changed.
+    Lost,
+}
+
+/// An origin that is not asked for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pause {
+    /// Whose.
+    pub origin: Origin,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: PauseReason,
+}
+
+impl Pause {
+    /// A pause of an origin.
+    #[must_use]
+    pub const fn new(origin: Origin, until: Timestamp, reason: PauseReason) -> Self {
+        Self {
+            origin,
+            until,
+            reason,
+        }
+    }
+}
+
+/// Why an origin is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PauseReason {
+    /// It asked for it (429, 406, `Retry-After`).
+    RateLimited,
+    /// It does not answer.
+    Unreachable,
+    /// It refuses us as a sender.
+    SenderFault,
+}
+
+impl PauseReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::RateLimited, Self::Unreachable, Self::SenderFault];
+
+    /// The name that stores and JSON use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Unreachable => "unreachable",
+            Self::SenderFault => "sender_fault",
+        }
+    }
+
+    /// The reason of a stored name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+/// How full the ledger is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerStats {
+    /// Rows that are left to deliver, leased ones included.
+    pub depth: u64,
+    /// Rows under a lease that has not ended.
+    pub leased: u64,
+    /// Since when the oldest row that is not leased is due.
+    pub oldest_due: Option<Timestamp>,
+}
+
+impl LedgerStats {
+    /// The three numbers.
+    #[must_use]
+    pub const fn new(depth: u64, leased: u64, oldest_due: Option<Timestamp>) -> Self {
+        Self {
+            depth,
+            leased,
+            oldest_due,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What goes into a subscriptions table and what comes out.
+
+use std::collections::BTreeSet;
+
+use crate::broadcast::{Audience, Principal, Tag};
+use crate::clock::Timestamp;
+use crate::push_service::PushService;
+use crate::subscription::{EndpointKey, Subscription, SubscriptionId};
+use crate::vapid::KeyId;
+
+/// Names one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "S1: a row has these two names")]
+pub enum SubscriptionRef {
+    /// By its id.
+    Id(SubscriptionId),
+    /// By its endpoint.
+    Key(EndpointKey),
+}
+
+/// A stored subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionRecord {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// What the browser handed over.
+    pub subscription: Subscription,
+    /// Who it belongs to.
+    pub principal: Option<Principal>,
+    /// Its labels.
+    pub tags: BTreeSet<Tag>,
+    /// The VAPID key that the browser subscribed with.
+    pub vapid_key: KeyId,
+    /// When its id was made.
+    pub created_at: Timestamp,
+    /// When its `p256dh` or `auth` last changed.
+    pub keys_changed_at: Timestamp,
+    /// When the browser last posted it.
+    pub last_seen_at: Timestamp,
+    /// When a push service last took a message for it.
+    pub last_success_at: Option<Timestamp>,
+    /// Failed attempts since then.
+    pub failure_streak: u32,
+    /// No live VAPID key fits: in no audience until it subscribes again.
+    pub stale: bool,
+    /// Gone, and to be purged later.
+    pub retired: Option<Retired>,
+}
+
+impl SubscriptionRecord {
+    /// A row as it is when it is inserted.
+    #[must_use]
+    pub const fn new(
+        id: SubscriptionId,
+        subscription: Subscription,
+        vapid_key: KeyId,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            subscription,
+            principal: None,
+            tags: BTreeSet::new(),
+            vapid_key,
+            created_at: now,
+            keys_changed_at: now,
+            last_seen_at: now,
+            last_success_at: None,
+            failure_streak: 0,
+            stale: false,
+            retired: None,
+        }
+    }
+
+    /// Whether it belongs to an audience at all: not retired, not stale, not expired at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.retired.is_none()
+            && !self.stale
+            && self
+                .subscription
+                .expiration_time()
+                .is_none_or(|at| at > now)
+    }
+}
+
+/// Since when and why a row is retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Retired {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: RetireReason,
+}
+
+impl Retired {
+    /// Retired at a moment for a reason.
+    #[must_use]
+    pub const fn new(at: Timestamp, reason: RetireReason) -> Self {
+        Self { at, reason }
+    }
+}
+
+/// Why a row was retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetireReason {
+    /// The push service answered that it is gone (404, 410).
+    Gone,
+}
+
+impl RetireReason {
+    /// The name that stores use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+        }
+    }
+
+    /// The reason of a stored name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        (name == Self::Gone.as_str()).then_some(Self::Gone)
+    }
+}
+
+/// What to insert or update.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NewSubscription {
+    /// The id that a new row gets.
+    pub id: SubscriptionId,
+    /// What the browser handed over.
+    pub subscription: Subscription,
+    /// Who it belongs to, where the caller is somebody.
+    pub principal: Option<Principal>,
+    /// The labels, where they are given.
+    pub tags: Option<BTreeSet<Tag>>,
+    /// The VAPID key that the browser named.
+    pub vapid_key: Option<KeyId>,
+    /// The VAPID key that a new row gets when none was named: the active one.
+    pub default_vapid_key: KeyId,
+    /// The row that this one takes the place of (S5). The caller has checked that it may.
+    pub replaces: Option<EndpointKey>,
+}
+
+impl NewSubscription {
+    /// A subscription of nobody in particular, under a fresh id.
+    #[must_use]
+    pub fn new(subscription: Subscription, default_vapid_key: KeyId) -> Self {
+        Self {
+            id: SubscriptionId::random(),
+            subscription,
+            principal: None,
+            tags: None,
+            vapid_key: None,
+            default_vapid_key,
+            replaces: None,
+        }
+    }
+}
+
+/// How many rows there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionLimits {
+    /// In all.
+    pub total: u64,
+    /// Of one principal.
+    pub per_principal: u32,
+}
+
+impl SubscriptionLimits {
+    /// So many in all, so many of one principal.
+    #[must_use]
+    pub const fn new(total: u64, per_principal: u32) -> Self {
+        Self {
+            total,
+            per_principal,
+        }
+    }
+}
+
+impl Default for SubscriptionLimits {
+    /// Ten million in all, 32 of one principal.
+    fn default() -> Self {
+        Self::new(10_000_000, 32)
+    }
+}
+
+/// What an upsert came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "S2 to S5 name both ends")]
+pub enum Upserted {
+    /// There is a row now, and this is it.
+    Stored {
+        /// The row after the change.
+        record: Box<SubscriptionRecord>,
+        /// Whether its endpoint was unknown before.
+        created: bool,
+        /// The id that the row at the new endpoint had before it took over another (S5).
+        superseded: Option<SubscriptionId>,
+    },
+    /// The endpoint is known with other keys, and the caller may not change them (S4).
+    Conflict,
+}
+
+/// Which rows to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CountFilter {
+    /// Of this audience.
+    pub audience: Audience,
+    /// In this state.
+    pub liveness: Liveness,
+    /// At this push service.
+    pub push_service: Option<PushService>,
+    /// Of this VAPID key.
+    pub vapid_key: Option<KeyId>,
+}
+
+impl CountFilter {
+    /// Whether it takes a row at `now`: what S10 means, for stores that filter in Rust.
+    #[must_use]
+    pub fn takes(&self, record: &SubscriptionRecord, now: Timestamp) -> bool {
+        let of_audience = match &self.audience {
+            Audience::All => true,
+            Audience::User(principal) => record.principal.as_ref() == Some(principal),
+            Audience::Tag(tag) => record.tags.contains(tag),
+            Audience::Ids(ids) => ids.contains(&record.id),
+        };
+        let in_state = match self.liveness {
+            Liveness::Any => true,
+            Liveness::Live => record.is_live(now),
+            Liveness::Stale => record.stale && record.retired.is_none(),
+            Liveness::Retired => record.retired.is_some(),
+        };
+        let at_service = |service| PushService::of(record.subscription.endpoint()) == service;
+        of_audience
+            && in_state
+            && self.push_service.is_none_or(at_service)
+            && self.vapid_key.is_none_or(|key| record.vapid_key == key)
+    }
+
+    /// Every row of an audience that is in one state.
+    #[must_use]
+    pub const fn new(audience: Audience, liveness: Liveness) -> Self {
+        Self {
+            audience,
+            liveness,
+            push_service: None,
+            vapid_key: None,
+        }
+    }
+}
+
+/// The states of a row that can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Liveness {
+    /// Every row there is.
+    Any,
+    /// Neither retired nor stale nor expired: what [`page`](super::SubscriptionStore::page) walks.
+    Live,
+    /// Not retired, but no live VAPID key fits.
+    Stale,
+    /// Retired.
+    Retired,
+}
+
+/// One change to stored subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Deletes a row: its user unsubscribed.
+    Delete(EndpointKey),
+    /// Retires a row softly.
+    Retire {
+        /// Which.
+        key: EndpointKey,
+        /// Why.
+        reason: RetireReason,
+        /// When the attempt began that showed it (S12).
+        observed_at: Timestamp,
+    },
+    /// No live VAPID key fits the row.
+    Stale {
+        /// Which.
+        key: EndpointKey,
+        /// When the attempt began that showed it (S12).
+        observed_at: Timestamp,
+    },
+    /// A push service took a message: sets `last_success_at` to `now` and ends the failure streak.
+    Accepted(EndpointKey),
+    /// An attempt failed: adds one to the failure streak.
+    Failed(EndpointKey),
+    /// Another live VAPID key turned out to be the row's own.
+    UseVapidKey {
+        /// Which row.
+        key: EndpointKey,
+        /// Its key.
+        vapid_key: KeyId,
+    },
+    /// Deletes what was retired before a moment (S13).
+    PurgeRetired {
+        /// The moment.
+        before: Timestamp,
+    },
+}
