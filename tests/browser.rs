@@ -33,7 +33,7 @@ const ADMIN: &str = "h9Jm3pXq7vTz2LkB";
 /// The page, its client, the worker, the server and the push service, one after the other: a browser's
 /// start is most of the time.
 #[tokio::test]
-async fn a_real_browser_subscribes_is_notified_follows_a_new_key_and_leaves() {
+async fn a_real_browser_subscribes_is_notified_follows_new_keys_and_losses_and_leaves() {
     let Some(program) = firefox::find() else {
         assert!(
             env::var_os("WEB_PUSH_REQUIRE_PEERS").is_none_or(|value| value != "1"),
@@ -160,6 +160,25 @@ async fn a_real_browser_subscribes_is_notified_follows_a_new_key_and_leaves() {
         .wait_for("document.querySelectorAll('#log li').length === 3")
         .await;
 
+    // The push service loses the browser: the worker subscribes again and tells the server, unasked.
+    autopush.forget_the_browser();
+    autopush
+        .wait_for("a new subscription", |state| {
+            state.channels.get("token2")?.as_ref().map(|_| ())
+        })
+        .await;
+    firefox.wait_for(&remembers("token2")).await;
+    let sent = client
+        .call(Method::POST, "/web-push/notify")
+        .bearer(ADMIN)
+        .json(&json!({"title": "After the loss", "audience": {"ids": [id]}}))
+        .send()
+        .await;
+    assert_eq!(sent.json()["recipients"], 1, "{sent:?}");
+    firefox
+        .wait_for("document.querySelectorAll('#log li').length === 4")
+        .await;
+
     if let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS") {
         let picture = firefox.screenshot().await;
         fs::write(Path::new(&folder).join("page.png"), picture).unwrap();
@@ -169,7 +188,7 @@ async fn a_real_browser_subscribes_is_notified_follows_a_new_key_and_leaves() {
     click(&mut firefox, "disable").await;
     autopush
         .wait_for("the browser to unsubscribe", |state| {
-            state.channels["token1"].is_none().then_some(())
+            state.channels["token2"].is_none().then_some(())
         })
         .await;
     let sent = client
@@ -186,7 +205,7 @@ async fn a_real_browser_subscribes_is_notified_follows_a_new_key_and_leaves() {
                 assert_eq!(push.status, 201, "{}", push.why);
             }
             assert_eq!(state.nacks, [0; 0], "the worker failed");
-            (state.pushes.len() == 3).then_some(())
+            (state.pushes.len() == 4).then_some(())
         })
         .await;
     firefox.close().await;
@@ -221,6 +240,24 @@ async fn wait_for_id(firefox: &mut Firefox) -> String {
     let id = status.trim_end_matches('.').rsplit(' ').next().unwrap();
     assert_eq!(id.len(), 36, "{status}");
     id.to_owned()
+}
+
+/// Whether the worker remembers an endpoint: it does once the server has taken it.
+fn remembers(token: &str) -> String {
+    format!(
+        "new Promise((resolve, reject) => {{
+            const opening = indexedDB.open('tower-web-push');
+            opening.onerror = () => reject(opening.error);
+            opening.onsuccess = () => {{
+                const database = opening.result;
+                const all = database.transaction('subscriptions').objectStore('subscriptions').getAll();
+                all.onsuccess = () => {{
+                    database.close();
+                    resolve(all.result.some(({{ endpoint }}) => endpoint.endsWith('/{token}')));
+                }};
+            }};
+        }})"
+    )
 }
 
 const NOTIFICATIONS: &str = "navigator.serviceWorker.getRegistration('/web-push/')

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::Full;
 use tower::Service;
 use tower_web_push::api::WebPushService;
@@ -37,7 +37,8 @@ impl<B> Service<Request<B>> for Site {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.uri().path() != "/metrics" {
+        let is_get = request.method() == Method::GET;
+        if request.uri().path() != "/metrics" || !is_get {
             let answer = page::answer(request.method(), request.uri().path());
             return Box::pin(ready(Ok(answer)));
         }

@@ -3,6 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod clients;
+// Its tests are the conformance suite of the store contracts.
+#[allow(dead_code, reason = "`programs` runs its main function")]
+#[path = "../../examples/custom_store.rs"]
+mod custom_store;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod programs;

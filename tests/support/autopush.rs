@@ -30,7 +30,6 @@ use tokio_tungstenite::tungstenite::handshake::server::{
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
-const UAID: &str = "5bc7cdef62984eb286ae856f9ce318f3";
 
 /// One push service, for one browser.
 #[derive(Clone)]
@@ -54,6 +53,9 @@ pub(crate) struct State {
     pub(crate) acks: Vec<(String, i64)>,
     /// Codes of what a service worker failed at.
     pub(crate) nacks: Vec<i64>,
+    /// How often the browser was forgotten; part of the name that it is given.
+    forgotten: usize,
+    /// To the browser that said hello last; its connection ends when this is dropped.
     browser: Option<mpsc::UnboundedSender<Value>>,
 }
 
@@ -126,6 +128,19 @@ impl Autopush {
         .unwrap_or_else(|_| panic!("waited in vain: {what}"))
     }
 
+    /// Loses what it knew of the browser, as push services do now and then: its subscriptions end, and when
+    /// it comes back it is told so by another name.
+    pub(crate) fn forget_the_browser(&self) {
+        self.change(|state| {
+            state.forgotten += 1;
+            state.browser = None;
+            state
+                .channels
+                .values_mut()
+                .for_each(|channel| *channel = None);
+        });
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.state.lock().unwrap());
         self.changed.send_replace(());
@@ -148,33 +163,40 @@ impl Autopush {
             return;
         };
         let (sender, mut outbox) = mpsc::unbounded_channel();
+        let mut sender = Some(sender);
         loop {
             tokio::select! {
                 message = socket.next() => {
                     let Some(Ok(message)) = message else { return };
                     let Message::Text(text) = message else { continue };
                     let said: Value = serde_json::from_str(&text).unwrap();
-                    if let Some(answer) = self.answer(&said, &sender) {
+                    if let Some(answer) = self.answer(&said, &mut sender) {
                         let _ = socket.send(Message::text(answer.to_string())).await;
                     }
                 }
-                Some(notification) = outbox.recv() => {
+                notification = outbox.recv() => {
+                    let Some(notification) = notification else { return };
                     let _ = socket.send(Message::text(notification.to_string())).await;
                 }
             }
         }
     }
 
-    fn answer(&self, said: &Value, sender: &mpsc::UnboundedSender<Value>) -> Option<Value> {
+    fn answer(
+        &self,
+        said: &Value,
+        sender: &mut Option<mpsc::UnboundedSender<Value>>,
+    ) -> Option<Value> {
         let channel_id = said["channelID"].as_str();
         match said["messageType"].as_str() {
             Some("hello") => {
-                self.change(|state| {
+                let name = self.change(|state| {
                     state.hellos += 1;
-                    state.browser = Some(sender.clone());
+                    state.browser = sender.take();
+                    format!("browser{}", state.forgotten)
                 });
                 Some(json!({
-                    "messageType": "hello", "uaid": UAID, "status": 200,
+                    "messageType": "hello", "uaid": name, "status": 200,
                     "use_webpush": true, "broadcasts": {},
                 }))
             }

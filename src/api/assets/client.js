@@ -144,7 +144,8 @@ export async function subscribe(options = {}) {
 }
 
 /**
- * Ends the subscription, or with a `notifyType` only the schedule of that type.
+ * Ends the subscription, or with a `notifyType` only the schedule of that type. With the last schedule the
+ * server forgets a subscription that has neither a user nor tags: to stay, {@link subscribe} again.
  *
  * The server is told first: when that fails, nothing has changed and the call can be repeated.
  *
