@@ -83,6 +83,11 @@ impl ServerProcess {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id().expect("it has ended already")
+    }
+
     /// What it has printed so far, on both streams.
     pub(crate) fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
@@ -91,7 +96,7 @@ impl ServerProcess {
     /// Asks it to end, as a process manager does.
     #[cfg(unix)]
     pub(crate) async fn terminate(mut self) -> ExitStatus {
-        let id = self.process.id().expect("it has ended already").to_string();
+        let id = self.id().to_string();
         // std cannot send it, and the crate forbids unsafe code.
         let sent = Command::new("kill").args(["-TERM", &id]).status();
         assert!(sent.await.unwrap().success());
