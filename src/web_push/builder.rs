@@ -58,7 +58,7 @@ pub struct Builder {
     in_flight_per_origin: usize,
     retry: RetryPolicy,
     request_timeout: Duration,
-    lease: Duration,
+    lease: Option<Duration>,
     poll_interval: Duration,
     remote_workers: bool,
     #[cfg(feature = "api")]
@@ -108,7 +108,7 @@ impl Builder {
             in_flight_per_origin: OriginGates::IN_FLIGHT,
             retry: RetryPolicy::default(),
             request_timeout: Duration::from_secs(15),
-            lease: Duration::from_secs(45),
+            lease: None,
             poll_interval: Duration::from_secs(60),
             remote_workers: false,
             #[cfg(feature = "api")]
@@ -217,16 +217,16 @@ impl Builder {
         self
     }
 
-    /// How long one request may take in all; 15 s where nothing is said. The lease follows: 30 s more.
+    /// How long one request may take in all; 15 s where nothing is said.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
-        self.lease = timeout.saturating_add(Duration::from_secs(30));
         self
     }
 
-    /// How long a claimed delivery is one worker's. Must be longer than the request timeout.
+    /// How long a claimed delivery is one worker's: longer than the request timeout, by 30 s where nothing is
+    /// said. Little more than the timeout leaves no time to wait for a permit: the delivery is put back then.
     pub const fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+        self.lease = Some(lease);
         self
     }
 
@@ -252,7 +252,10 @@ impl Builder {
     ///
     /// One kind per thing that can be wrong: see [`BuildErrorKind`].
     pub async fn build(self) -> Result<WebPush, BuildError> {
-        if self.lease <= self.request_timeout {
+        let lease = self
+            .lease
+            .unwrap_or_else(|| self.request_timeout.saturating_add(PERMIT_WAIT));
+        if lease <= self.request_timeout {
             return Err(BuildErrorKind::LeaseTooShort.into());
         }
         let contact = if self.insecure_local_contact {
@@ -298,7 +301,7 @@ impl Builder {
             sender,
             retry: self.retry,
             request_timeout: self.request_timeout,
-            lease: self.lease,
+            lease,
             poll_interval: self.poll_interval,
             remote_workers: self.remote_workers,
             workers: AtomicUsize::new(0),
@@ -355,6 +358,9 @@ impl Builder {
         self
     }
 }
+
+/// What a lease leaves beside the request itself.
+const PERMIT_WAIT: Duration = Duration::from_secs(30);
 
 #[cfg(feature = "client")]
 fn default_client(
