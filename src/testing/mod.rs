@@ -7,37 +7,24 @@
 //! # Examples
 //!
 //! ```
-//! use tower_web_push::clock::{Clock, SystemClock};
-//! use tower_web_push::encryption::encrypt;
-//! use tower_web_push::message::Padding;
-//! use tower_web_push::p256;
+//! use tower_web_push::deliver::EndpointPolicy;
 //! use tower_web_push::testing::TestPushService;
-//! use tower_web_push::vapid::{Contact, VapidKey, authorization};
-//! use tower_service::Service;
+//! use tower_web_push::{Message, WebPush};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut push_service = TestPushService::new();
+//! let push_service = TestPushService::new();
+//! let push = WebPush::builder("mailto:ops@example.com")
+//!     .client(push_service.clone())
+//!     // Its endpoints are at https://push.example.net, which no list of known services has.
+//!     .endpoint_policy(EndpointPolicy::public_hosts())
+//!     .build()
+//!     .await?;
+//!
+//! // A page subscribes with the server's key, the server sends, and the browser has it.
 //! let browser = push_service.user_agent();
-//!
-//! // The page subscribes with the server's key ...
-//! let key = VapidKey::generate()?;
-//! let subscription = browser.subscribe(key.public_key())?;
-//!
-//! // ... the server sends, here by hand ...
-//! let contact = Contact::parse("mailto:ops@example.com")?;
-//! let origin = subscription.endpoint().origin();
-//! let body = encrypt(p256::fastest(), &subscription, b"shipped", Padding::default())?;
-//! let request = http::Request::post(subscription.endpoint().as_str())
-//!     .header("ttl", "60")
-//!     .header("content-encoding", "aes128gcm")
-//!     .header("authorization", authorization(&key, origin, &contact, SystemClock::new().now())?)
-//!     .body(http_body_util::Full::new(body))?;
-//! let answer = push_service.call(request).await?;
-//! assert_eq!(answer.status(), 201);
-//!
-//! // ... and the browser has it.
+//! let subscription = browser.subscribe(&push.vapid_public_key())?;
+//! push.deliver(&subscription, Message::new("shipped")).await?;
 //! assert_eq!(browser.next().await.text(), Some("shipped"));
-//! assert!(push_service.refusals().is_empty());
 //! # Ok(())
 //! # }
 //! ```
@@ -69,7 +56,7 @@ mod user_agent;
 mod vapid_cache;
 
 pub use clock::ManualClock;
-pub use push_service::{Counts, Recording, TestPushService, TestPushServiceBuilder};
+pub use push_service::{Recording, ServiceCounts, TestPushService, TestPushServiceBuilder};
 pub use received::ReceivedPush;
 pub use refusal::{Refusal, RefusalReason};
 pub use script::{Answer, When};

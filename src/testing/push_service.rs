@@ -45,7 +45,7 @@ pub(super) struct Inner {
     script: Mutex<Script>,
     pub(super) vapid: VapidCache,
     record: Mutex<Record>,
-    pub(super) counts: watch::Sender<Counts>,
+    pub(super) counts: watch::Sender<ServiceCounts>,
     messages: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ pub enum Recording {
     All,
     /// The latest so many pushes, in the service and in each user agent.
     Latest(usize),
-    /// No push: flat memory for runs with many recipients. [`Counts`], the number per endpoint, and the
+    /// No push: flat memory for runs with many recipients. [`ServiceCounts`], the number per endpoint, and the
     /// latest refusals are kept all the same, and every push is still checked and decrypted.
     Counts,
 }
@@ -82,7 +82,7 @@ impl Recording {
 /// What a [`TestPushService`] has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct ServiceCounts {
     /// Requests that came in.
     pub requests: u64,
     /// Requests without an answer yet.
@@ -166,7 +166,7 @@ impl TestPushService {
 
     /// The numbers so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ServiceCounts {
         *self.0.counts.borrow()
     }
 
@@ -175,7 +175,7 @@ impl TestPushService {
     /// # Cancel safety
     ///
     /// Nothing is lost when the future is dropped.
-    pub async fn wait_until(&self, wanted: impl FnMut(&Counts) -> bool) -> Counts {
+    pub async fn wait_until(&self, wanted: impl FnMut(&ServiceCounts) -> bool) -> ServiceCounts {
         match self.0.counts.subscribe().wait_for(wanted).await {
             Ok(counts) => *counts,
             // The sender lives in `self`, so it is not gone.

@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::checks;
 use super::dialect;
 use super::inbox::Fate;
-use super::push_service::{Counts, Inner, TestPushService};
+use super::push_service::{Inner, ServiceCounts, TestPushService};
 use super::received::{Parts, ReceivedPush};
 use super::refusal::{Refusal, RefusalReason as Reason};
 use super::registration::Registration;
@@ -224,10 +224,10 @@ fn refuse(
 }
 
 /// One request without an answer yet.
-struct InFlight<'a>(&'a watch::Sender<Counts>);
+struct InFlight<'a>(&'a watch::Sender<ServiceCounts>);
 
 impl<'a> InFlight<'a> {
-    fn new(counts: &'a watch::Sender<Counts>) -> Self {
+    fn new(counts: &'a watch::Sender<ServiceCounts>) -> Self {
         counts.send_modify(|counts| {
             counts.requests += 1;
             counts.in_flight += 1;
