@@ -1,6 +1,7 @@
 //! A process with an SQLite store is killed in the middle of its work: what it was answered is there.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -23,12 +24,8 @@ fn at(secs: i64) -> Timestamp {
 }
 
 /// Works and says so, until it is killed.
-#[tokio::test]
-#[ignore = "is the process that the other test kills"]
-async fn work_until_killed() {
-    let store = SqliteStore::open(std::env::var_os(PATH).unwrap())
-        .await
-        .unwrap();
+async fn work_until_killed(path: OsString) {
+    let store = SqliteStore::open(path).await.unwrap();
     let origin = Origin::parse("https://push.example.net").unwrap();
     loop {
         let new = NewBroadcast::new(Audience::All, Message::new("x"), at(99_999));
@@ -62,10 +59,18 @@ fn say(what: &str, id: BroadcastId) {
 
 #[tokio::test]
 async fn what_was_answered_survives_a_kill() {
+    // This test's own process starts a second one of itself, which is the one to be killed.
+    if let Some(path) = std::env::var_os(PATH) {
+        return work_until_killed(path).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("push.db");
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "work_until_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "what_was_answered_survives_a_kill",
+            "--nocapture",
+        ])
         .env(PATH, &path)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
