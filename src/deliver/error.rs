@@ -232,10 +232,8 @@ impl fmt::Debug for DeliveryError {
         if !inner.diagnostics.0.is_empty() {
             debug.field("diagnostics", &inner.diagnostics);
         }
-        if let Some(source) = &inner.source {
-            debug.field("source", source);
-        }
-        debug.finish()
+        // The cause is the client's own, and clients like to name the URL: `source` has it.
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -310,6 +308,14 @@ pub(super) fn find_source<'a, T: StdError + 'static>(
 mod tests {
     use super::*;
     use crate::deliver::PolicyErrorKind;
+
+    #[test]
+    fn a_client_that_names_the_url_does_not_show_in_debug() {
+        let source = "error sending request for url (https://push.example.net/secret)";
+        let error = DeliveryError::client(Some(PushService::Other), source.into());
+        assert!(!format!("{error:?} {error}").contains("secret"));
+        assert!(error.source().is_some());
+    }
 
     #[test]
     fn debug_shows_neither_location_nor_other_headers() {
