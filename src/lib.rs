@@ -79,7 +79,7 @@
 //!
 //! # Features
 //!
-//! A feature adds; it never changes what something means. The tests compare this table with `cargo tree`.
+//! A feature adds; it never changes what something means. `./test core` compares this table with `cargo tree`.
 //!
 //! | feature | adds | pulls in |
 //! |---|---|---|
