@@ -1,6 +1,5 @@
 //! A real server on a loopback port: TLS, HTTP/2 or HTTP/1.1, and a handler that the test writes.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +23,11 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// In the extensions of an answer: instead of the answer, the connection breaks; over HTTP/2 its stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Broken;
+
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
 
 /// Ends with the value: its tasks stop, its connections close.
@@ -107,7 +111,14 @@ async fn accept(
         tasks.spawn(async move {
             let serve = service_fn(|request| {
                 let answer = handler(request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                async move {
+                    let answer = answer.await;
+                    match answer.extensions().get::<Broken>() {
+                        Some(Broken) => Err(io::ErrorKind::ConnectionReset),
+                        None => Ok(answer),
+                    }
+                    .map_err(io::Error::from)
+                }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
             // A client may go away at any time.
