@@ -54,15 +54,21 @@ impl PushServer {
         F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
     {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::start_on(listener, &certificate(), alpn, handler)
+    }
+
+    /// The same on a socket, and with a certificate, that are there already.
+    pub(crate) fn start_on<F>(
+        listener: TcpListener,
+        certified: &Certified,
+        alpn: Alpn,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
+    {
         let addr = listener.local_addr().unwrap();
-        let names = [
-            "localhost",
-            "push.localhost",
-            "127.0.0.1",
-            "push.example.com",
-        ];
-        let certified = rcgen::generate_simple_self_signed(names.map(String::from)).unwrap();
-        let tls = alpn.map(|alpn| acceptor(alpn, &certified));
+        let tls = alpn.map(|alpn| acceptor(alpn, certified));
         let connections = Arc::new(AtomicUsize::new(0));
         let handler: Handler = Arc::new(handler);
         let mut tasks = JoinSet::new();
@@ -85,7 +91,20 @@ impl PushServer {
     }
 }
 
-fn acceptor(alpn: &[&[u8]], certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
+pub(crate) type Certified = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+/// For every name that a test calls its server by.
+pub(crate) fn certificate() -> Certified {
+    let names = [
+        "localhost",
+        "push.localhost",
+        "127.0.0.1",
+        "push.example.com",
+    ];
+    rcgen::generate_simple_self_signed(names.map(String::from)).unwrap()
+}
+
+fn acceptor(alpn: &[&[u8]], certified: &Certified) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -93,13 +93,24 @@ impl ServerProcess {
         self.printed.lock().unwrap().clone()
     }
 
-    /// Asks it to end, as a process manager does.
+    /// Asks it to end, as a process manager does, and waits until it has.
     #[cfg(unix)]
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
+    pub(crate) async fn terminate(self) -> ExitStatus {
+        self.ask_to_end().await;
+        self.ended().await
+    }
+
+    /// SIGTERM.
+    #[cfg(unix)]
+    pub(crate) async fn ask_to_end(&self) {
         let id = self.id().to_string();
         // std cannot send it, and the crate forbids unsafe code.
         let sent = Command::new("kill").args(["-TERM", &id]).status();
         assert!(sent.await.unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
         timeout(LIMIT, self.process.wait())
             .await
             .unwrap_or_else(|_| panic!("it does not end: {}", self.printed()))
