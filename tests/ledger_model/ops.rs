@@ -1,0 +1,147 @@
+//! What may happen to a ledger: numbers are taken modulo what there is, so that every sequence means something.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tower_web_push::broadcast::FinalOutcome;
+
+/// Who claims and expands.
+pub(crate) const WORKERS: usize = 3;
+/// Push services; recipient `n` is at the `n % ORIGINS`th.
+pub(crate) const ORIGINS: u8 = 4;
+const RECIPIENTS: u8 = 16;
+
+/// One step. Times are seconds from the moment of the step; a few of them, so that moments often coincide.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Open(Opening),
+    /// The same broadcast once more, its answer having been lost.
+    OpenAgain(usize),
+    /// A worker asks what there is to expand, and keeps the answer for as long as it likes.
+    Look {
+        worker: usize,
+        limit: usize,
+    },
+    /// A worker writes a page after the cursor that it last saw.
+    Page {
+        worker: usize,
+        which: usize,
+        recipients: Vec<u8>,
+        is_last: bool,
+    },
+    Claim {
+        worker: usize,
+        limit: usize,
+        per_origin: usize,
+        lease: u8,
+        excluded: Vec<u8>,
+    },
+    /// Of rows that the worker has claimed and not settled yet.
+    Settle {
+        worker: usize,
+        rows: Vec<(usize, End)>,
+    },
+    Release {
+        worker: usize,
+        rows: Vec<usize>,
+    },
+    /// With tokens that were given at some time, or with the number after theirs.
+    SettleAny(Vec<(usize, bool, End)>),
+    ReleaseAny(Vec<usize>),
+    Cancel(usize),
+    /// Until nothing more is late, so many at once.
+    Expire(usize),
+    Pause {
+        origin: u8,
+        secs: i8,
+        reason: usize,
+    },
+    Wait(u8),
+    /// Until the ledger says that there is something to do.
+    WaitUntilDue,
+    Prune(u8),
+    /// Nobody knows his tokens any more; a store in a file is opened again.
+    Crash,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    /// The idempotency key, and what it stands for.
+    pub(crate) idempotency: Option<(u8, u8)>,
+    pub(crate) send_in: Option<i8>,
+    /// From when it is due.
+    pub(crate) lives: u8,
+    pub(crate) expected: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Finished(usize),
+    RetryIn(i8),
+}
+
+impl End {
+    pub(crate) fn outcome(number: usize) -> FinalOutcome {
+        FinalOutcome::ALL[number % FinalOutcome::ALL.len()]
+    }
+}
+
+/// Any sequence of steps.
+pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
+    vec(op(), 1..70)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let index = any::<u8>().prop_map(usize::from);
+    let worker = 0..WORKERS;
+    prop_oneof![
+        4 => opening().prop_map(Op::Open),
+        1 => index.clone().prop_map(Op::OpenAgain),
+        2 => (worker.clone(), 1_usize..4).prop_map(|(worker, limit)| Op::Look { worker, limit }),
+        6 => (worker.clone(), index.clone(), vec(0..RECIPIENTS, 0..8), any::<bool>()).prop_map(
+            |(worker, which, recipients, is_last)| Op::Page { worker, which, recipients, is_last }
+        ),
+        7 => (worker.clone(), 0_usize..10, 0_usize..6, 1_u8..9, excluded()).prop_map(
+            |(worker, limit, per_origin, lease, excluded)| {
+                Op::Claim { worker, limit, per_origin, lease, excluded }
+            }
+        ),
+        5 => (worker.clone(), vec((index.clone(), end()), 0..5))
+            .prop_map(|(worker, rows)| Op::Settle { worker, rows }),
+        2 => (worker, vec(index.clone(), 0..3)).prop_map(|(worker, rows)| Op::Release { worker, rows }),
+        2 => vec((index.clone(), prop::bool::weighted(0.2), end()), 0..4).prop_map(Op::SettleAny),
+        1 => vec(index.clone(), 0..3).prop_map(Op::ReleaseAny),
+        1 => index.clone().prop_map(Op::Cancel),
+        1 => (1_usize..6).prop_map(Op::Expire),
+        2 => (0..ORIGINS, -2_i8..12, index.clone())
+            .prop_map(|(origin, secs, reason)| Op::Pause { origin, secs, reason }),
+        5 => (0_u8..7).prop_map(Op::Wait),
+        2 => Just(Op::WaitUntilDue),
+        1 => (0_u8..20).prop_map(Op::Prune),
+        1 => Just(Op::Crash),
+    ]
+}
+
+fn opening() -> impl Strategy<Value = Opening> {
+    let idempotency = prop::option::weighted(0.3, (0_u8..3, 0_u8..2));
+    let send_in = prop::option::weighted(0.3, -2_i8..10);
+    (idempotency, send_in, 0_u8..40, 0_u8..6).prop_map(|(idempotency, send_in, lives, expected)| {
+        Opening {
+            idempotency,
+            send_in,
+            lives,
+            expected,
+        }
+    })
+}
+
+/// Mostly none.
+fn excluded() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![3 => Just(Vec::new()), 1 => vec(0..ORIGINS, 1..3)]
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        2 => any::<u8>().prop_map(|number| End::Finished(usize::from(number))),
+        1 => (-2_i8..10).prop_map(End::RetryIn),
+    ]
+}
