@@ -6,7 +6,7 @@
 )]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -34,6 +34,9 @@ const FCM: &str = "https://fcm.googleapis.com";
 const MOZILLA: &str = "https://updates.push.services.mozilla.com";
 const APPLE: &str = "https://web.push.apple.com";
 const WNS: &str = "https://wns2-db5p.notify.windows.com";
+
+/// Only a test that fails takes so long.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One process: its HTTP API over a store, and the push services that it sends to.
 struct App {
@@ -134,6 +137,7 @@ impl App {
 
     /// Waits until the state of a broadcast, as JSON, is no longer what it is.
     async fn wait_while(&self, broadcast: &str, states: &[&str]) -> Value {
+        let began = Instant::now();
         let mut look = tokio::time::interval(Duration::from_millis(5));
         loop {
             look.tick().await;
@@ -141,6 +145,8 @@ impl App {
             if !states.contains(&status["state"].as_str().unwrap()) {
                 return status;
             }
+            let refusals = self.service.refusals();
+            assert!(began.elapsed() < LIMIT, "{status}, {refusals:?}");
         }
     }
 
