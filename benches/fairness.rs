@@ -1,0 +1,250 @@
+//! How fast messages go to a push service that works, alone and beside one that does not.
+//!
+//! `cargo bench --bench fairness --all-features`. Real sockets, TLS and HTTP/2: the push services run on a
+//! thread of their own in this process, and answer at once; the sender runs on another, with the threads of
+//! its store. Beside a push service that never answers, or one that has just asked for an hour of patience,
+//! each with a backlog of 20,000, no more than 5 % of the throughput may be lost. What the sender's threads
+//! cost per message is printed too, as Linux counts it.
+#![allow(missing_docs, reason = "a program")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
+// Of what the tests share only a part is used.
+#[allow(dead_code)]
+#[path = "../tests/support/push_server.rs"]
+mod push_server;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt as _, stream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tower_web_push::broadcast::{BroadcastId, BroadcastState, Tag};
+use tower_web_push::clock::{Clock as _, SystemClock};
+use tower_web_push::deliver::EndpointPolicy;
+use tower_web_push::p256::UaSecretKey;
+use tower_web_push::store::{
+    MemoryStore, NewSubscription, ScheduleStore, SqliteStore, SubscriptionLimits,
+    SubscriptionStore, VapidKeyStore,
+};
+use tower_web_push::subscription::{AuthSecret, Endpoint, Subscription};
+use tower_web_push::vapid::KeyId;
+use tower_web_push::{Audience, Message, WebPush};
+
+use push_server::{BOTH, PushServer, answer};
+
+/// To the push service that works, per measurement.
+const MESSAGES: usize = 20_000;
+/// At the one that does not.
+const BACKLOG: usize = 20_000;
+/// Of each measurement; medians are printed.
+const ROUNDS: usize = 5;
+
+/// What is beside the push service that works.
+#[derive(Clone, Copy, Debug)]
+enum Beside {
+    Nothing,
+    BlackHole,
+    Paused,
+}
+
+const ALL: [(Beside, &str); 3] = [
+    (Beside::Nothing, "alone"),
+    (Beside::BlackHole, "beside one that never answers"),
+    (Beside::Paused, "beside one that is paused"),
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    per_second: f64,
+    /// Of the sender's threads, per message.
+    cpu: Duration,
+}
+
+fn main() {
+    let push_services = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name(PUSH_SERVICES)
+        .enable_all()
+        .build()
+        .unwrap();
+    let sender = Builder::new_current_thread().enable_all().build().unwrap();
+    for store in ["memory", "sqlite"] {
+        let mut measured = [const { Vec::new() }; ALL.len()];
+        // Taken in turns: what else the machine does hits all alike.
+        for _ in 0..ROUNDS {
+            for (list, (beside, _)) in measured.iter_mut().zip(ALL) {
+                list.push(sender.block_on(measure(store, beside, &push_services)));
+            }
+        }
+        report(store, &measured);
+    }
+    println!("repeat it: cargo bench --bench fairness --all-features");
+}
+
+fn report(store: &str, measured: &[Vec<Measured>; ALL.len()]) {
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    for (list, (_, what)) in measured.iter().zip(ALL) {
+        let per_second = median(list.iter().map(|one| one.per_second).collect());
+        let cpu = median(list.iter().map(|one| one.cpu.as_secs_f64() * 1e6).collect());
+        let loss = list.iter().zip(&measured[0]);
+        let loss = median(
+            loss.map(|(one, alone)| (1.0 - one.per_second / alone.per_second) * 100.0)
+                .collect(),
+        );
+        println!(
+            "{store:6} {what:30} {per_second:7.0} messages/s, loss {loss:5.1} %, {cpu:4.0} us CPU per message"
+        );
+    }
+}
+
+async fn measure(store: &str, beside: Beside, push_services: &Runtime) -> Measured {
+    match store {
+        "memory" => measure_with(Arc::new(MemoryStore::new()), beside, push_services).await,
+        _ => {
+            let folder = tempfile::tempdir().unwrap();
+            let store = SqliteStore::open(folder.path().join("push.db"))
+                .await
+                .unwrap();
+            let measured = measure_with(store.clone(), beside, push_services).await;
+            store.close().await;
+            measured
+        }
+    }
+}
+
+async fn measure_with<S>(store: S, beside: Beside, push_services: &Runtime) -> Measured
+where
+    S: SubscriptionStore + VapidKeyStore + ScheduleStore + Clone,
+{
+    let well = push_services
+        .spawn(PushServer::start(BOTH, |_| {
+            Box::pin(async { answer(201, &[], "") })
+        }))
+        .await
+        .unwrap();
+    let (asked, was_asked) = oneshot::channel();
+    let asked = std::sync::Mutex::new(Some(asked));
+    let sick = push_services
+        .spawn(PushServer::start(BOTH, move |_| {
+            if let Some(asked) = asked.lock().unwrap().take() {
+                let _ = asked.send(());
+            }
+            Box::pin(async move {
+                match beside {
+                    Beside::Paused => answer(429, &[("retry-after", "3600")], ""),
+                    Beside::BlackHole | Beside::Nothing => pending().await,
+                }
+            })
+        }))
+        .await
+        .unwrap();
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(store.clone())
+        .endpoint_policy(EndpointPolicy::insecure_allow_local())
+        .extra_root_ca_pem(format!("{}{}", well.ca_pem, sick.ca_pem))
+        .build()
+        .await
+        .unwrap();
+    subscribe(&push, &store, "well", &well, MESSAGES).await;
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
+    if !matches!(beside, Beside::Nothing) {
+        subscribe(&push, &store, "sick", &sick, BACKLOG).await;
+        let backlog = enqueue(&push, "sick").await;
+        until(&push, backlog, BroadcastState::Sending).await;
+        was_asked.await.unwrap();
+    }
+    let (began, cpu) = (Instant::now(), sender_cpu());
+    let broadcast = enqueue(&push, "well").await;
+    until(&push, broadcast, BroadcastState::Done).await;
+    let (took, cpu) = (began.elapsed(), sender_cpu().saturating_sub(cpu));
+    // What waits for a black hole would be waited for.
+    drop(stop);
+    running.abort();
+    let _ = running.await;
+    Measured {
+        per_second: MESSAGES as f64 / took.as_secs_f64(),
+        cpu: cpu / MESSAGES as u32,
+    }
+}
+
+async fn subscribe<S: SubscriptionStore>(
+    push: &WebPush,
+    store: &S,
+    tag: &str,
+    server: &PushServer,
+    number: usize,
+) {
+    let secret = UaSecretKey::random().unwrap();
+    let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
+    let now = SystemClock::new().now();
+    let limits = SubscriptionLimits::default();
+    let tags = BTreeSet::from([Tag::parse(tag).unwrap()]);
+    stream::iter(0..number)
+        .for_each_concurrent(64, |number| {
+            let endpoint = format!("https://localhost:{}/{number}", server.port());
+            let endpoint = Endpoint::parse(&endpoint).unwrap();
+            // Nobody decrypts it: one browser's keys do for all.
+            let subscription = Subscription::new(endpoint, *secret.public(), auth.clone());
+            let mut new = NewSubscription::new(subscription, KeyId::of(&push.vapid_public_key()));
+            new.tags = Some(tags.clone());
+            async move {
+                store.upsert(&new, &limits, now).await.unwrap();
+            }
+        })
+        .await;
+}
+
+async fn enqueue(push: &WebPush, tag: &str) -> BroadcastId {
+    let audience = Audience::Tag(Tag::parse(tag).unwrap());
+    let message = Message::new(vec![b'x'; 200]);
+    push.enqueue(audience, message).await.unwrap().broadcast
+}
+
+async fn until(push: &WebPush, broadcast: BroadcastId, state: BroadcastState) {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        look.tick().await;
+        if push.status(broadcast).await.unwrap().unwrap().state == state {
+            return;
+        }
+    }
+}
+
+/// How the threads are called that are not the sender's.
+const PUSH_SERVICES: &str = "push-services";
+
+/// What the process has used so far, but for the push services; zero where there is no such file.
+fn sender_cpu() -> Duration {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return Duration::ZERO;
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok())
+        .filter(|stat| !stat.contains(PUSH_SERVICES))
+        .map(|stat| cpu_of(&stat))
+        .sum()
+}
+
+/// User and system time: the 14th and 15th field, of which the name, in parentheses, is the second.
+fn cpu_of(stat: &str) -> Duration {
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
+    // A hundred in a second on every Linux.
+    Duration::from_millis(ticks * 10)
+}
