@@ -224,7 +224,8 @@ impl Builder {
     }
 
     /// How long a claimed delivery is one worker's: longer than the request timeout, by 30 s where nothing is
-    /// said. Little more than the timeout leaves no time to wait for a permit: the delivery is put back then.
+    /// said, by 5 s at least. No request begins that could outlast its lease, so what is left beside the timeout
+    /// is the time to wait for a permit: where it passes, the delivery is put back.
     pub const fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
@@ -255,7 +256,7 @@ impl Builder {
         let lease = self
             .lease
             .unwrap_or_else(|| self.request_timeout.saturating_add(PERMIT_WAIT));
-        if lease <= self.request_timeout {
+        if lease.saturating_sub(self.request_timeout) < SHORTEST_PERMIT_WAIT {
             return Err(BuildErrorKind::LeaseTooShort.into());
         }
         let contact = if self.insecure_local_contact {
@@ -361,6 +362,8 @@ impl Builder {
 
 /// What a lease leaves beside the request itself.
 const PERMIT_WAIT: Duration = Duration::from_secs(30);
+/// Less would let no request begin on a busy machine, and its deliveries be claimed and put back for ever.
+const SHORTEST_PERMIT_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(feature = "client")]
 fn default_client(
@@ -405,7 +408,7 @@ error_struct! {
 pub enum BuildErrorKind {
     /// The contact is not one that push services take: see the source.
     InvalidContact,
-    /// The lease is not longer than the request timeout.
+    /// The lease is not longer than the request timeout, by 5 seconds at least.
     LeaseTooShort,
     /// The extra root certificates cannot be read.
     InvalidRootCa,
@@ -421,7 +424,7 @@ impl fmt::Display for BuildErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InvalidContact => "the contact is not one that push services take",
-            Self::LeaseTooShort => "the lease is not longer than the request timeout",
+            Self::LeaseTooShort => "the lease is not 5 seconds longer than the request timeout",
             Self::InvalidRootCa => "the extra root certificates cannot be read",
             Self::NoClient => "there is no HTTP client: enable feature `client` or give one",
             Self::VapidKey => "the VAPID keys cannot be read or made",

@@ -9,6 +9,7 @@ mod gate;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod killed;
+mod leases;
 #[allow(dead_code)]
 #[path = "../support/push_server.rs"]
 mod push_server;
