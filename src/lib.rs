@@ -150,4 +150,4 @@ pub use message::{Message, Notification};
 pub use run::{RunError, RunErrorKind, Tick};
 pub use subscription::Subscription;
 #[cfg(feature = "_engine")]
-pub use web_push::{BuildError, BuildErrorKind, Builder, WebPush};
+pub use web_push::{BuildError, BuildErrorKind, Builder, Progress, WebPush};

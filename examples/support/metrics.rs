@@ -67,18 +67,6 @@ impl Metrics {
         response
     }
 
-    /// The sum of a counter over all its labels.
-    pub(crate) fn total(&self, counter: &str) -> u64 {
-        let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let counts = metrics.iter().filter(|((name, _), _)| name == counter);
-        counts
-            .map(|(_, metric)| match metric {
-                Metric::Counter(count) => count.load(Ordering::Relaxed),
-                Metric::Gauge(_) => 0,
-            })
-            .sum()
-    }
-
     /// Prometheus' text format 0.0.4.
     fn print(&self) -> String {
         let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -35,7 +35,6 @@ pub(crate) struct Server {
     pub(crate) cors: CorsLayer,
     pub(crate) listener: TcpListener,
     pub(crate) shutdown: Shutdown,
-    metrics: Metrics,
 }
 
 /// Where the API is: both, so that clients of either kind find it.
@@ -137,8 +136,7 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     println!("Open http://{address}/");
 
     Ok(Server {
-        site: Site::new(push.service(), metrics.clone()),
-        metrics,
+        site: Site::new(push.service(), metrics),
         push,
         cors,
         listener,
@@ -153,7 +151,7 @@ where
     F: Future<Output = io::Result<()>>,
 {
     let shutdown = server.shutdown.clone();
-    let progress = progress::show(server.metrics.clone());
+    let progress = progress::show(server.push.clone());
     let worker = tokio::spawn(server.push.run(shutdown.clone().begun()));
     let both = async {
         tokio::try_join!(

@@ -1,28 +1,66 @@
-//! A line in the log, now and then, while many messages are on their way.
+//! While a large broadcast runs: one line on a terminal that goes on counting, lines in the log otherwise.
 
-use std::time::Duration;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
+use tower_web_push::WebPush;
+use tower_web_push::broadcast::{BroadcastState, BroadcastStatus};
 
-use super::metrics::Metrics;
-
-/// How often at most.
-const PAUSE: Duration = Duration::from_secs(5);
-/// Fewer than this in one pause are not worth a line.
+/// Fewer recipients are not worth a line.
 const MANY: u64 = 100;
+/// Between two looks for a broadcast to show.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two lines in the log.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// Goes on for ever: drop it to end it.
-pub(crate) async fn show(metrics: Metrics) {
-    let mut pauses = interval(PAUSE);
-    pauses.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = 0;
+pub(crate) async fn show(push: WebPush) {
     loop {
-        pauses.tick().await;
-        let finished = metrics.total("web_push_finished_total");
-        let now = finished - before;
-        if now >= MANY {
-            tracing::info!(finished, per_second = now / PAUSE.as_secs(), "sending");
+        // A store that fails shows elsewhere in the log.
+        let underway = push.underway(16).await.unwrap_or_default();
+        if let Some(broadcast) = underway.into_iter().find(is_worth_a_line) {
+            follow(&push, &broadcast).await;
         }
-        before = finished;
+        sleep(PAUSE).await;
     }
+}
+
+fn is_worth_a_line(status: &BroadcastStatus) -> bool {
+    status.state != BroadcastState::Scheduled && status.recipients >= MANY
+}
+
+/// Shows one broadcast until it is over.
+async fn follow(push: &WebPush, broadcast: &BroadcastStatus) {
+    let is_terminal = io::stderr().is_terminal();
+    let began = Instant::now();
+    let before = broadcast.counts.finished();
+    let mut shown: Option<Instant> = None;
+    let mut progress = push.progress(broadcast.id);
+    while let Some(Ok(status)) = progress.next().await {
+        let line = line(&status, status.counts.finished() - before, began.elapsed());
+        if is_terminal {
+            // Over the same line again: it gets no longer than a terminal is wide.
+            let _ = write!(io::stderr(), "\r\x1b[2K{line}");
+        } else if status.is_over() || shown.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            tracing::info!(broadcast = %status.id, "{line}");
+            shown = Some(Instant::now());
+        }
+    }
+    if is_terminal {
+        let _ = writeln!(io::stderr());
+    }
+}
+
+fn line(status: &BroadcastStatus, since: u64, elapsed: Duration) -> String {
+    let counts = &status.counts;
+    let done = counts.finished();
+    let failed = done - counts.accepted;
+    let percent = done.saturating_mul(100) / status.recipients.max(1);
+    let per_second =
+        since.saturating_mul(1000) / u64::try_from(elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
+    format!(
+        "sending {done}/{} ({percent} %), {} accepted, {failed} not, {per_second}/s",
+        status.recipients, counts.accepted
+    )
 }

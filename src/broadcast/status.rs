@@ -243,6 +243,13 @@ pub struct BroadcastStatus {
 }
 
 impl BroadcastStatus {
+    /// Whether nothing is going to happen any more.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, BroadcastState::Done | BroadcastState::Cancelled)
+            && self.counts.pending == 0
+    }
+
     /// A broadcast of which nothing has happened yet.
     #[must_use]
     pub fn new(

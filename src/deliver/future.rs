@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Buf as _;
 use http::response::Parts;
@@ -15,10 +16,12 @@ use tower_service::Service;
 
 use super::classify::{BODY_LIMIT, classify};
 use super::service::Settings;
-use super::{Accepted, DeliveryError, OriginGate, Outcome, PauseScope, Permit, PushService};
+use super::standing::Observation;
+use super::{Accepted, Closed, DeliveryError, OriginGate, Outcome, Permit, PushService};
+use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
-use crate::store::PauseReason;
+use crate::subscription::{Endpoint, EndpointKey};
 
 pin_project! {
     /// The future of [`Deliver`](super::Deliver).
@@ -38,7 +41,7 @@ pin_project! {
         timer: Option<Sleep>,
         permit: Option<Permit>,
         gate: Option<OriginGate>,
-        push_service: PushService,
+        asked: Asked,
         settings: Arc<Settings>,
     }
 }
@@ -79,7 +82,7 @@ where
         settings: Arc<Settings>,
     ) -> Self {
         Self {
-            push_service: PushService::of(push.subscription().endpoint()),
+            asked: Asked::of(push.subscription().endpoint()),
             step: Step::Start {
                 start: Some((client, push)),
                 waiting: None,
@@ -125,7 +128,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Accepted, DeliveryError>> {
         let mut this = self.project();
-        let push_service = *this.push_service;
+        let push_service = this.asked.push_service;
         loop {
             match this.step.as_mut().project() {
                 StepProj::Start { start, waiting } => {
@@ -146,15 +149,19 @@ where
                         }
                         *this.gate = Some(gate);
                     }
-                    if let (Some(acquire), Some(gate)) = (waiting, &this.gate) {
+                    if let Some(acquire) = waiting {
                         *this.permit = Some(ready!(acquire.as_mut().poll(cx)));
-                        // It may have been closed meanwhile.
-                        this.settings.check_gate(gate, push_service)?;
                     }
                     let Some((mut client, push)) = start.take() else {
                         this.step.set(Step::Done);
                         continue;
                     };
+                    this.asked.began = this.settings.clock.now();
+                    if let Some(gate) = &this.gate {
+                        let now = this.asked.began;
+                        gate.admit(now)
+                            .map_err(|closed| closed_gate(push_service, closed, now))?;
+                    }
                     let request = this
                         .settings
                         .request(&push)
@@ -168,21 +175,21 @@ where
                     Poll::Pending => {
                         ready!(elapsed(this.timer.as_mut(), cx));
                         let error = DeliveryError::new(Outcome::Transient, push_service);
-                        return Poll::Ready(Err(error.with_reason("timeout")));
+                        let error = error.with_reason("timeout");
+                        let gate = this.gate.as_ref();
+                        return Poll::Ready(Err(this.settings.silence(this.asked, gate, error)));
                     }
                     Poll::Ready(Err(error)) => {
                         let error = DeliveryError::client(Some(push_service), error.into());
-                        return Poll::Ready(Err(error));
+                        let gate = this.gate.as_ref();
+                        return Poll::Ready(Err(this.settings.silence(this.asked, gate, error)));
                     }
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
                         if head.status.is_success() {
-                            return Poll::Ready(this.settings.judge(
-                                push_service,
-                                this.gate.as_ref(),
-                                &head,
-                                &[],
-                            ));
+                            let gate = this.gate.as_ref();
+                            let result = this.settings.judge(this.asked, gate, &head, &[]);
+                            return Poll::Ready(result);
                         }
                         this.step.set(Step::Reading {
                             body,
@@ -217,12 +224,8 @@ where
                             Poll::Ready(Some(Err(_)) | None) => break,
                         }
                     }
-                    return Poll::Ready(this.settings.judge(
-                        push_service,
-                        this.gate.as_ref(),
-                        head,
-                        read,
-                    ));
+                    let gate = this.gate.as_ref();
+                    return Poll::Ready(this.settings.judge(this.asked, gate, head, read));
                 }
                 #[expect(clippy::panic, reason = "what every future does")]
                 StepProj::Done => panic!("`DeliverFuture` polled after completion"),
@@ -243,40 +246,89 @@ impl Settings {
         push_service: PushService,
     ) -> Result<(), DeliveryError> {
         let now = self.clock.now();
-        gate.closed_at(now).map_or(Ok(()), |closed| {
-            let wait = closed.until.since(now);
-            Err(DeliveryError::closed_gate(push_service, closed, wait))
-        })
+        gate.closed_at(now)
+            .map_or(Ok(()), |closed| Err(closed_gate(push_service, closed, now)))
     }
 
     /// What the answer means, for the caller and for the gate.
     fn judge(
         &self,
-        push_service: PushService,
+        asked: &Asked,
         gate: Option<&OriginGate>,
         head: &Parts,
         body: &[u8],
     ) -> Result<Accepted, DeliveryError> {
+        let (push_service, headers) = (asked.push_service, &head.headers);
         let now = self.clock.now();
-        let verdict = classify(push_service, head.status, &head.headers, body, now);
-        if verdict.outcome == Outcome::Accepted {
-            return Ok(Accepted::new(push_service, head.status, &head.headers));
+        let verdict = classify(push_service, head.status, headers, body, now);
+        if let Some(gate) = gate {
+            gate.observe(&asked.saw(verdict.outcome, true, verdict.retry_after), now);
         }
-        if let (Outcome::RateLimited, PauseScope::Origin, Some(wait), Some(gate)) = (
-            verdict.outcome,
-            push_service.pause_scope(),
-            verdict.retry_after,
-            gate,
-        ) {
-            gate.pause(now + wait, PauseReason::RateLimited);
+        if verdict.outcome == Outcome::Accepted {
+            return Ok(Accepted::new(push_service, head.status, headers));
         }
         Err(DeliveryError::answered(
             push_service,
             head.status,
-            &head.headers,
+            headers,
             verdict,
         ))
     }
+
+    /// What it means that there is no answer, for the gate.
+    fn silence(
+        &self,
+        asked: &Asked,
+        gate: Option<&OriginGate>,
+        error: DeliveryError,
+    ) -> DeliveryError {
+        // A refusal of the endpoint policy says nothing of the push service.
+        if let (Outcome::Transient, Some(gate)) = (error.outcome(), gate) {
+            gate.observe(
+                &asked.saw(Outcome::Transient, false, None),
+                self.clock.now(),
+            );
+        }
+        error
+    }
+}
+
+/// Who is asked, about whom, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    push_service: PushService,
+    key: EndpointKey,
+    began: Timestamp,
+}
+
+impl Asked {
+    fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            push_service: PushService::of(endpoint),
+            key: endpoint.key(),
+            began: Timestamp::MIN,
+        }
+    }
+
+    fn saw(
+        &self,
+        outcome: Outcome,
+        has_answered: bool,
+        retry_after: Option<Duration>,
+    ) -> Observation {
+        Observation {
+            key: self.key,
+            began: self.began,
+            outcome,
+            has_answered,
+            retry_after,
+            scope: self.push_service.pause_scope(),
+        }
+    }
+}
+
+fn closed_gate(push_service: PushService, closed: Closed, now: Timestamp) -> DeliveryError {
+    DeliveryError::closed_gate(push_service, closed, closed.until.since(now))
 }
 
 /// Ready when the time is up; without a timer there is no end.
@@ -313,7 +365,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeliverFuture")
-            .field("push_service", &self.push_service)
+            .field("push_service", &self.asked.push_service)
             .field("step", &self.step)
             .finish_non_exhaustive()
     }

@@ -22,6 +22,8 @@ mod retry;
 mod retry_after;
 mod sender;
 mod service;
+mod standing;
+mod streaks;
 
 pub use crate::push_service::{PauseScope, PushService};
 pub use classify::{BODY_LIMIT, Verdict, classify};

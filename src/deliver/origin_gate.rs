@@ -1,14 +1,15 @@
 //! One gate per origin: how many requests may be in flight, and "not before T because R".
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::standing::{Observation, Standing};
 use crate::clock::Timestamp;
-use crate::store::PauseReason;
+use crate::store::{Pause, PauseReason};
 use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
@@ -46,6 +47,8 @@ impl OriginGates {
     pub const CAPACITY: usize = 4096;
     /// How many requests may be in flight per origin where nothing else is said.
     pub const IN_FLIGHT: usize = 100;
+    /// How many of them may go to an origin that has not answered yet, or no longer does.
+    pub(crate) const UNPROVEN: usize = 8;
 
     /// Gates with [`IN_FLIGHT`](Self::IN_FLIGHT) permits each.
     #[must_use]
@@ -71,7 +74,7 @@ impl OriginGates {
             return gate.clone();
         }
         make_room(&mut gates);
-        let gate = OriginGate::new(self.0.in_flight);
+        let gate = OriginGate::new(origin.clone(), self.0.in_flight);
         gates.put(origin.clone(), gate.clone());
         gate
     }
@@ -84,24 +87,38 @@ impl OriginGates {
     /// Opens the gate of an origin, whoever closed it.
     pub fn resume(&self, origin: &Origin) {
         if let Some(gate) = self.lock().peek(origin) {
-            *gate.pauses() = Pauses::default();
+            gate.standing().resume();
         }
     }
 
     /// Takes over the pauses that all replicas share, in place of those loaded before.
     ///
-    /// Pauses set by [`pause`](Self::pause) stay: they may not have reached the shared ones yet.
-    pub fn load(&self, shared: impl IntoIterator<Item = (Origin, Closed)>) {
-        let mut named = HashSet::new();
-        for (origin, pause) in shared {
-            self.gate(&origin).pauses().shared = Some(pause);
-            named.insert(origin);
-        }
+    /// Pauses that this process came to itself stay until they are shared.
+    pub fn load(&self, shared: impl IntoIterator<Item = Pause>, now: Timestamp) {
+        let mut shared: HashMap<_, _> = shared
+            .into_iter()
+            .map(|pause| (pause.origin.clone(), pause))
+            .collect();
         for (origin, gate) in self.lock().iter() {
-            if !named.contains(origin) {
-                gate.pauses().shared = None;
-            }
+            gate.standing().load(shared.remove(origin), now);
         }
+        for (origin, pause) in shared {
+            self.gate(&origin).standing().load(Some(pause), now);
+        }
+    }
+
+    /// How many requests may be in flight at each origin that is known: none where the gate is closed.
+    pub(crate) fn rooms(&self, now: Timestamp) -> HashMap<Origin, usize> {
+        let room = |gate: &OriginGate| match gate.closed_at(now) {
+            Some(_) => 0,
+            None if gate.standing().answers() => self.0.in_flight,
+            None => self.0.in_flight.min(Self::UNPROVEN),
+        };
+        let gates = self.lock();
+        let rooms = gates
+            .iter()
+            .map(|(origin, gate)| (origin.clone(), room(gate)));
+        rooms.collect()
     }
 
     /// Every gate that is closed at `now`, and why.
@@ -154,42 +171,53 @@ impl fmt::Debug for OriginGates {
 /// The gate of one origin. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub struct OriginGate {
+    origin: Origin,
     permits: Arc<Semaphore>,
-    pauses: Arc<Mutex<Pauses>>,
-}
-
-/// What this process found out, and what all replicas share.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pauses {
-    own: Option<Closed>,
-    shared: Option<Closed>,
+    standing: Arc<Mutex<Standing>>,
 }
 
 impl OriginGate {
-    fn new(permits: usize) -> Self {
+    fn new(origin: Origin, permits: usize) -> Self {
         Self {
+            standing: Arc::new(Mutex::new(Standing::new(origin.clone()))),
+            origin,
             permits: Arc::new(Semaphore::new(permits)),
-            pauses: Arc::default(),
         }
     }
 
     /// Why and until when the gate is closed at `now`; `None` when it is open.
     #[must_use]
     pub fn closed_at(&self, now: Timestamp) -> Option<Closed> {
-        let Pauses { own, shared } = *self.pauses();
-        [own, shared]
-            .into_iter()
-            .flatten()
-            .filter(|pause| pause.until > now)
-            .max_by_key(|pause| pause.until)
+        let closed = self.standing().closed_at(now);
+        closed.map(|(until, reason)| Closed::new(until, reason))
     }
 
     /// Closes the gate until then; a pause that ends later stays.
     pub fn pause(&self, until: Timestamp, reason: PauseReason) {
-        let mut pauses = self.pauses();
-        if pauses.own.is_none_or(|own| own.until < until) {
-            pauses.own = Some(Closed::new(until, reason));
-        }
+        let pause = Pause::new(self.origin.clone(), until, reason);
+        self.standing().pause(&pause, Timestamp::MIN);
+    }
+
+    /// Lets one request begin, unless the gate is closed. Of a pause that is over and
+    /// [is probed](PauseReason::is_probed) the request is the probe: all others wait for its answer.
+    pub(super) fn admit(&self, now: Timestamp) -> Result<(), Closed> {
+        let admitted = self.standing().admit(now);
+        admitted.map_err(|(until, reason)| Closed::new(until, reason))
+    }
+
+    /// Draws the conclusions from an answer.
+    pub(super) fn observe(&self, seen: &Observation, now: Timestamp) {
+        self.standing().observe(seen, now);
+    }
+
+    /// A pause, or the end of one, that the other replicas should know of; each is handed out once.
+    pub(crate) fn take_news(&self, now: Timestamp) -> Option<Pause> {
+        self.standing().take_news(now)
+    }
+
+    /// What was handed out is shared now.
+    pub(crate) fn shared(&self, now: Timestamp) {
+        self.standing().shared(now);
     }
 
     /// How many requests may start right now.
@@ -226,8 +254,8 @@ impl OriginGate {
         Arc::strong_count(&self.permits) > 1
     }
 
-    fn pauses(&self) -> MutexGuard<'_, Pauses> {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -235,7 +263,7 @@ impl fmt::Debug for OriginGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OriginGate")
             .field("available", &self.available())
-            .field("pauses", &*self.pauses())
+            .field("standing", &*self.standing())
             .finish()
     }
 }

@@ -16,6 +16,31 @@ fn limited(until: i64) -> Closed {
     Closed::new(at(until), PauseReason::RateLimited)
 }
 
+fn shared(n: usize, until: i64) -> Pause {
+    Pause::new(origin(n), at(until), PauseReason::RateLimited)
+}
+
+#[test]
+fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed() {
+    let gates = OriginGates::new();
+    let gate = gates.gate(&origin(1));
+    drop(gates.gate(&origin(2)));
+    gates.pause(&origin(3), at(100), PauseReason::RateLimited);
+    let seen = Observation {
+        key: crate::subscription::EndpointKey::from_bytes([1; 32]),
+        began: at(0),
+        outcome: crate::deliver::Outcome::Accepted,
+        has_answered: true,
+        retry_after: None,
+        scope: crate::deliver::PauseScope::Origin,
+    };
+    gate.observe(&seen, at(0));
+    let rooms = gates.rooms(at(0));
+    let expected = [(origin(1), 100), (origin(2), 8), (origin(3), 0)];
+    assert_eq!(rooms, HashMap::from(expected));
+    assert_eq!(gates.rooms(at(100))[&origin(3)], 8);
+}
+
 #[test]
 fn permits_are_counted_per_origin() {
     let gates = OriginGates::with_in_flight(2);
@@ -60,14 +85,15 @@ fn the_longer_pause_wins() {
     let fault = Closed::new(at(300), PauseReason::SenderFault);
     assert_eq!(gate.closed_at(at(0)), Some(fault));
     gate.pause(at(400), PauseReason::RateLimited);
-    assert_eq!(gate.closed_at(at(0)), Some(limited(400)));
+    let fault = Closed::new(at(400), PauseReason::SenderFault);
+    assert_eq!(gate.closed_at(at(0)), Some(fault));
 }
 
 #[test]
 fn resuming_opens_whoever_closed_it() {
     let gates = OriginGates::new();
     gates.pause(&origin(1), at(100), PauseReason::RateLimited);
-    gates.load([(origin(1), limited(200))]);
+    gates.load([shared(1, 200)], at(0));
     gates.resume(&origin(1));
     assert_eq!(gates.gate(&origin(1)).closed_at(at(0)), None);
     gates.resume(&origin(2));
@@ -77,8 +103,8 @@ fn resuming_opens_whoever_closed_it() {
 fn loaded_pauses_replace_those_loaded_before_but_no_others() {
     let gates = OriginGates::new();
     gates.pause(&origin(1), at(50), PauseReason::RateLimited);
-    gates.load([(origin(2), limited(100)), (origin(3), limited(100))]);
-    gates.load([(origin(3), limited(80))]);
+    gates.load([shared(2, 100), shared(3, 100)], at(0));
+    gates.load([shared(3, 80)], at(0));
     let mut closed = gates.closed(at(0));
     closed.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(closed, [(origin(1), limited(50)), (origin(3), limited(80))]);

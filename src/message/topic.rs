@@ -25,11 +25,11 @@ impl Topic {
     /// The longest topic, in characters.
     pub const MAX_LEN: usize = 32;
 
-    /// A topic that is safe on every push service, for any text: the first 32 characters of the
+    /// A topic that is safe on every push service, for any text or octets: the first 32 characters of the
     /// base64url SHA-256.
     #[must_use]
-    pub fn of(text: &str) -> Self {
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+    pub fn of(name: impl AsRef<[u8]>) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name.as_ref()).into();
         // 24 octets are 32 characters.
         let mut head = [0; 24];
         head.iter_mut()

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::broadcast::{FinalOutcome, remaining_ttl};
+use crate::broadcast::{BroadcastId, FinalOutcome, remaining_ttl};
 use crate::clock::Timestamp;
-use crate::deliver::{Begin, DeliveryError, Jitter, Outcome, PauseScope, PushService, RetryPolicy};
-use crate::message::Message;
+use crate::deliver::{Begin, DeliveryError, Jitter, Outcome, PushService, RetryPolicy};
+use crate::message::{Message, Topic};
 use crate::observe;
 use crate::push_request::Push;
-use crate::store::{Change, PauseReason, RetireReason, SubscriptionRecord};
+use crate::store::{Change, RetireReason, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 use crate::vapid::VapidKey;
 use crate::web_push::WebPush;
@@ -19,6 +19,8 @@ use crate::web_push::WebPush;
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) record: SubscriptionRecord,
+    /// The broadcast that the row belongs to, where there is one.
+    pub(crate) broadcast: Option<BroadcastId>,
     pub(crate) message: Message,
     /// The later of acceptance and `sendAt`: the TTL counts from here.
     pub(crate) due_at: Timestamp,
@@ -37,8 +39,8 @@ pub(crate) struct Verdict {
     pub(crate) next: Next,
     /// To be applied before the row is settled, so that a crash between the two repeats them.
     pub(crate) changes: Vec<Change>,
-    /// Keeps everybody from the origin for a while.
-    pub(crate) pause: Option<(Timestamp, PauseReason)>,
+    /// The subscription is gone: retires it, unless its push service says so of too many.
+    pub(crate) retire: Option<(EndpointKey, Change)>,
     pub(crate) error: Option<DeliveryError>,
 }
 
@@ -56,7 +58,7 @@ impl Verdict {
         Self {
             next,
             changes: Vec::new(),
-            pause: None,
+            retire: None,
             error: None,
         }
     }
@@ -77,12 +79,15 @@ impl Verdict {
 ///
 /// Dropped while a request is under way, the push service may have taken the message; the row's lease
 /// runs out and the message is sent again.
-pub(crate) async fn attempt(push: &WebPush, job: Job) -> Verdict {
+pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> Verdict {
     let now = push.now();
     if let Some(verdict) = before_sending(push, &job, now) {
         return verdict;
     }
     let key = job.record.subscription.endpoint().key();
+    if let (Some(broadcast), true) = (job.broadcast, push.stable_topic()) {
+        name(&mut job.message, broadcast, key);
+    }
     let own = match push.key_ring().find(&job.record.vapid_key, now).await {
         Ok(own) => own,
         Err(source) => {
@@ -111,6 +116,15 @@ pub(crate) async fn attempt(push: &WebPush, job: Job) -> Verdict {
         key,
         observed_at: now,
     })
+}
+
+/// Gives a message without a topic one of its own, the same at each attempt: should the push service have taken it
+/// when we did not hear of it, the repeat replaces what is not delivered yet (RFC 8030 section 5.4).
+fn name(message: &mut Message, broadcast: BroadcastId, key: EndpointKey) {
+    if message.topic().is_none() {
+        let name = [broadcast.as_bytes().as_slice(), key.as_bytes()].concat();
+        *message = message.clone().with_topic(Topic::of(name));
+    }
 }
 
 /// What needs no request.
@@ -210,11 +224,16 @@ fn failed(
         // Nothing was asked of anybody.
         _ if error.closed().is_some() => Verdict::new(Next::Release),
         Outcome::Gone if now < young_until => Verdict::new(Next::RetryAt(young_until)),
-        Outcome::Gone => Verdict::finished(FinalOutcome::Gone).with_change(Change::Retire {
-            key,
-            reason: RetireReason::Gone,
-            observed_at: now,
-        }),
+        Outcome::Gone => {
+            let retire = Change::Retire {
+                key,
+                reason: RetireReason::Gone,
+                observed_at: now,
+            };
+            let mut verdict = Verdict::finished(FinalOutcome::Gone);
+            verdict.retire = Some((key, retire));
+            verdict
+        }
         Outcome::RateLimited => next(outcome, given_up(policy, job)),
         Outcome::Transient => next(outcome, given_up(policy, job)).with_change(Change::Failed(key)),
         // Ours to mend, not the row's: it backs off like a push service that is down.
@@ -226,18 +245,6 @@ fn failed(
         Outcome::Refused => Verdict::finished(FinalOutcome::Refused),
         _ => Verdict::finished(FinalOutcome::Failed),
     };
-    let of_origin = |service: PushService| service.pause_scope() == PauseScope::Origin;
-    if outcome == Outcome::RateLimited
-        && error.closed().is_none()
-        && error.push_service().is_some_and(of_origin)
-    {
-        // It holds for the others also where this message has no attempt left.
-        let until = match verdict.next {
-            Next::RetryAt(at) => at,
-            _ => now + retry_after.unwrap_or(policy.base()),
-        };
-        verdict.pause = Some((until, PauseReason::RateLimited));
-    }
     observe::event!(
         DEBUG,
         endpoint = ?job.record.subscription.endpoint(),

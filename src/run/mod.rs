@@ -1,15 +1,19 @@
 //! The one driving future: expand, claim, deliver, settle, purge; `tick` is one step of it.
 
 mod attempt;
+mod effects;
+mod prune_breaker;
 mod worker;
 
-pub(crate) use attempt::{Job, Next, attempt};
+pub(crate) use attempt::{Job, Next, Verdict, attempt};
+pub(crate) use effects::Effects;
+pub(crate) use prune_breaker::PruneBreaker;
 
 use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::worker::Worker;
 use crate::error::error_struct;
@@ -24,6 +28,8 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(20);
 const SHORTEST_STEP: Duration = Duration::from_millis(5);
 /// The pause after the store failed, so that a dead store is not hammered.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long the last ends are tried to be written at shutdown.
+const SETTLE_AT_LAST: Duration = Duration::from_secs(5);
 /// The shortest pause while due rows wait for a gate.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// A clock that differs by more from the database server's would end leases of others.
@@ -54,7 +60,7 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
     let mut worker = Worker::new(push);
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
-    worker.settle().await?;
+    worker.finish().await?;
     let progress = progress?;
     Ok(Tick {
         expanded: progress.expanded,
@@ -66,6 +72,10 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
 /// Drives deliveries until `shutdown`, then finishes what is in flight.
 pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     check_clock(&push).await?;
+    // Whoever was refused under another contact is asked again.
+    let own = push.contact().as_str();
+    push.lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
+        .await?;
     let _alive = push.worker_guard();
     let mut shutdown = pin!(shutdown);
     let mut worker = Worker::new(push.clone());
@@ -116,8 +126,8 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
 /// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
 async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
     worker.stop();
-    let limit = push.request_timeout() + STORE_PAUSE;
-    let ended = timeout(limit, async {
+    let limit = Instant::now() + push.request_timeout() + STORE_PAUSE;
+    let ended = timeout_at(limit, async {
         while worker.attempt_ended().await.is_some() {}
     })
     .await;
@@ -128,7 +138,19 @@ async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
             "attempts left behind; their leases end by themselves"
         );
     }
-    Ok(worker.settle().await?)
+    // What is not settled now is sent again when its lease ends: worth a few tries.
+    let limit = Instant::now() + SETTLE_AT_LAST;
+    loop {
+        match worker.finish().await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() + STORE_PAUSE >= limit => return Err(error.into()),
+            Err(error) => {
+                observe::event!(ERROR, error = %error, "cannot settle; trying again");
+                let _ = error;
+            }
+        }
+        sleep(STORE_PAUSE).await;
+    }
 }
 
 /// How long there is nothing to do, unless somebody wakes us or an attempt ends.

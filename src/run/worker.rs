@@ -7,18 +7,26 @@ use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 
 use super::attempt::{Job, Next, Verdict, attempt};
+use super::effects::Effects;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::deliver::OriginGates;
 use crate::observe;
 use crate::store::{
-    Change, ClaimRequest, ClaimToken, Claims, Cursor, NewDelivery, PageWrite, Pause, Settlement,
+    Change, ClaimRequest, ClaimToken, Claims, Cursor, NewDelivery, PageWrite, Settlement,
     StoreError, SubscriptionRef,
 };
 use crate::subscription::Origin;
 use crate::web_push::WebPush;
 
-/// Attempts under way at once, over all origins.
-const IN_FLIGHT: usize = 1024;
+/// Attempts under way at once, over all origins: room for so many that those which do not answer leave enough.
+const IN_FLIGHT: usize = 4096;
+/// Fewer free places are not worth a transaction.
+const FREE_AT_LEAST: usize = 128;
+/// Rows claimed in one transaction.
+const CLAIM: usize = 1024;
+/// Ends that could not be written: with so many of them nothing more is claimed.
+const UNSETTLED: usize = 1024;
 /// Recipients written into the ledger in one transaction.
 const PAGE: usize = 500;
 /// Broadcasts that are expanded side by side.
@@ -53,11 +61,9 @@ pub(super) struct Worker {
     attempts: JoinSet<(ClaimToken, Origin, Verdict)>,
     /// The origin of each attempt under way.
     origins: HashMap<task::Id, Origin>,
-    changes: Vec<Change>,
+    effects: Effects,
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
-    /// Pauses that the ledger does not know yet, one per origin.
-    pauses: Vec<Pause>,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
     keys_read: Option<Timestamp>,
@@ -70,10 +76,9 @@ impl Worker {
             push,
             attempts: JoinSet::new(),
             origins: HashMap::new(),
-            changes: Vec::new(),
+            effects: Effects::default(),
             settlements: Vec::new(),
             released: Vec::new(),
-            pauses: Vec::new(),
             stop: watch::Sender::new(false),
             pauses_read: None,
             keys_read: None,
@@ -87,7 +92,7 @@ impl Worker {
 
     /// What is known and not written yet.
     pub(super) fn unsettled(&self) -> usize {
-        self.settlements.len() + self.released.len() + self.pauses.len()
+        self.settlements.len() + self.released.len() + self.effects.pauses()
     }
 
     /// From here on no request begins: attempts that wait for a permit end without one.
@@ -168,17 +173,16 @@ impl Worker {
     /// Claims as many rows as there is room for, and starts their attempts.
     async fn claim(&mut self, now: Timestamp) -> Result<usize, StoreError> {
         // Where ends cannot be written, more of them would only be sent again.
-        if self.unsettled() >= IN_FLIGHT {
+        if self.unsettled() >= UNSETTLED {
             return Ok(0);
         }
-        let room = IN_FLIGHT.saturating_sub(self.attempts.len());
-        // Few free places are not worth a transaction: wait until there are more.
-        if room < IN_FLIGHT / 8 {
+        let free = IN_FLIGHT.saturating_sub(self.attempts.len());
+        if free < FREE_AT_LEAST {
             return Ok(0);
         }
-        let mut request = ClaimRequest::new(room, self.push.lease());
-        request.per_origin = self.push.in_flight_per_origin();
-        request.exclude = self.busy_origins(now);
+        let mut request = ClaimRequest::new(free.min(CLAIM), self.push.lease());
+        request.rooms = self.rooms(now);
+        request.per_origin = self.push.in_flight_per_origin().min(OriginGates::UNPROVEN);
         let claims = self.push.ledger().claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
@@ -187,24 +191,21 @@ impl Worker {
         Ok(claimed)
     }
 
-    /// Origins that would only wait: all their permits are out, or this process knows of a pause.
-    fn busy_origins(&self, now: Timestamp) -> Vec<Origin> {
-        let mut busy: Vec<_> = self
-            .push
-            .gates()
-            .closed(now)
-            .into_iter()
-            .map(|(origin, _)| origin)
-            .collect();
-        let mut counts: HashMap<&Origin, usize> = HashMap::new();
+    /// How many more attempts there is room for at each origin that is known.
+    fn rooms(&self, now: Timestamp) -> HashMap<Origin, usize> {
+        let mut rooms = self.push.gates().rooms(now);
+        let mut under_way: HashMap<&Origin, usize> = HashMap::new();
         for origin in self.origins.values() {
-            let count = counts.entry(origin).or_default();
-            *count += 1;
-            if *count == self.push.in_flight_per_origin() {
-                busy.push(origin.clone());
-            }
+            *under_way.entry(origin).or_default() += 1;
         }
-        busy
+        for (origin, under_way) in under_way {
+            // Made anew while its attempts were under way, its gate has as little room as an unknown one.
+            let room = rooms.entry(origin.clone()).or_insert(OriginGates::UNPROVEN);
+            let left = room.saturating_sub(under_way);
+            // A few at a time are not worth a transaction each.
+            *room = if left < *room / 8 { 0 } else { left };
+        }
+        rooms
     }
 
     async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {
@@ -234,6 +235,7 @@ impl Worker {
             };
             let job = Job {
                 record,
+                broadcast: Some(row.token.broadcast),
                 message: message.message.clone(),
                 due_at: message.due_at,
                 deadline: message.deadline,
@@ -269,7 +271,7 @@ impl Worker {
     }
 
     fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
-        let (id, (token, origin, verdict)) = match ended {
+        let (id, (token, origin, mut verdict)) = match ended {
             Ok(ended) => ended,
             // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
             // attempts are used up.
@@ -280,7 +282,7 @@ impl Worker {
             }
         };
         self.origins.remove(&id);
-        self.changes.extend(verdict.changes);
+        self.effects.note(&self.push, &origin, &mut verdict);
         match verdict.next {
             Next::Finished(outcome) => {
                 observe::count_finished(outcome.as_str());
@@ -290,45 +292,16 @@ impl Worker {
             Next::RetryAt(at) => self.settlements.push((token, Settlement::RetryAt(at))),
             Next::Release => self.released.push(token),
         }
-        if let Some((until, reason)) = verdict.pause {
-            self.pause(Pause::new(origin, until, reason));
-        }
     }
 
-    /// This process knows of it at once, the others once it is settled.
-    fn pause(&mut self, pause: Pause) {
-        let gate = self.push.gates().gate(&pause.origin);
-        gate.pause(pause.until, pause.reason);
-        let known = self
-            .pauses
-            .iter_mut()
-            .find(|known| known.origin == pause.origin);
-        match known {
-            Some(known) if known.until >= pause.until => {}
-            Some(known) => *known = pause,
-            None => {
-                observe::event!(
-                    INFO,
-                    origin = %pause.origin,
-                    reason = pause.reason.as_str(),
-                    "origin paused",
-                );
-                self.pauses.push(pause);
-            }
-        }
-    }
-
-    /// Writes down what is known: the effects on subscriptions first, then the rows' ends, then pauses.
+    /// Writes down what is known: pauses and the effects on subscriptions first, then the rows' ends.
     ///
     /// # Cancel safety
     ///
     /// What was not written is written by the next call; what was written twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.push.now();
-        if !self.changes.is_empty() {
-            self.push.subscriptions().apply(&self.changes, now).await?;
-            self.changes.clear();
-        }
+        self.effects.write(&self.push, now).await?;
         if !self.settlements.is_empty() {
             self.push.ledger().settle(&self.settlements, now).await?;
             self.settlements.clear();
@@ -338,11 +311,17 @@ impl Worker {
             self.push.ledger().release(&self.released, now).await?;
             self.released.clear();
         }
-        while let Some(pause) = self.pauses.last() {
-            self.push.ledger().pause(pause, now).await?;
-            self.pauses.pop();
-        }
         Ok(())
+    }
+
+    /// The last settlement: nothing is left to be written by a later one.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`settle`](Self::settle).
+    pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
+        self.settle().await?;
+        self.effects.finish(&self.push, self.push.now()).await
     }
 
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {

@@ -1,31 +1,30 @@
 //! How a claim is shared among origins.
 
-/// Deals `limit` rows to the origins `0..origins` in rounds, so that one with few rows is not left behind
-/// one with many.
+/// Deals `limit` rows in rounds to origins that have room for so many, so that one with few rows is not left
+/// behind one with many.
 ///
-/// `take(origin, n)` takes up to `n` rows and answers how many it got; fewer than `n` means that there are
+/// `take(index, n)` takes up to `n` rows and answers how many it got; fewer than `n` means that there are
 /// no more. In each round every origin that may have more gets an equal share of what is left, at least
-/// one row and in all at most `per_origin`.
+/// one row and in all at most its room.
 pub(super) fn deal<E>(
-    origins: usize,
+    rooms: &[usize],
     limit: usize,
-    per_origin: usize,
     mut take: impl FnMut(usize, usize) -> Result<usize, E>,
 ) -> Result<(), E> {
     let mut left = limit;
-    let mut hungry: Vec<(usize, usize)> = (0..origins).map(|origin| (origin, 0)).collect();
+    let mut hungry: Vec<(usize, usize)> = rooms.iter().copied().enumerate().collect();
     while left > 0 && !hungry.is_empty() {
         let share = (left / hungry.len()).max(1);
         let mut still_hungry = Vec::with_capacity(hungry.len());
-        for (origin, had) in hungry {
-            let wanted = share.min(left).min(per_origin.saturating_sub(had));
+        for (origin, room) in hungry {
+            let wanted = share.min(left).min(room);
             if wanted == 0 {
                 continue;
             }
             let got = take(origin, wanted)?;
             left = left.saturating_sub(got);
             if got >= wanted {
-                still_hungry.push((origin, had.saturating_add(got)));
+                still_hungry.push((origin, room.saturating_sub(got)));
             }
         }
         hungry = still_hungry;
@@ -39,9 +38,14 @@ mod tests {
 
     use super::*;
 
-    fn dealt(mut stock: Vec<usize>, limit: usize, per_origin: usize) -> Vec<usize> {
+    fn dealt(stock: Vec<usize>, limit: usize, per_origin: usize) -> Vec<usize> {
+        let rooms = vec![per_origin; stock.len()];
+        dealt_within(&rooms, stock, limit)
+    }
+
+    fn dealt_within(rooms: &[usize], mut stock: Vec<usize>, limit: usize) -> Vec<usize> {
         let mut got = vec![0; stock.len()];
-        deal::<Infallible>(stock.len(), limit, per_origin, |origin, wanted| {
+        deal::<Infallible>(rooms, limit, |origin, wanted| {
             let taken = wanted.min(stock[origin]);
             stock[origin] -= taken;
             got[origin] += taken;
@@ -66,6 +70,7 @@ mod tests {
     fn no_origin_gets_more_than_its_limit() {
         assert_eq!(dealt(vec![9, 9], 100, 4), [4, 4]);
         assert_eq!(dealt(vec![9, 9], 100, 0), [0, 0]);
+        assert_eq!(dealt_within(&[1, 9, 3], vec![9, 9, 9], 100), [1, 9, 3]);
     }
 
     #[test]

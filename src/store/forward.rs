@@ -8,12 +8,12 @@ use super::{
     Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
     Fired, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
     ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted, VapidKeyStore,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::schedule::{NotifyType, Schedule};
-use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::subscription::{EndpointKey, Origin, SubscriptionId};
 use crate::vapid::{KeyId, SealedVapidKey};
 
 #[deny(clippy::missing_trait_methods)]
@@ -145,6 +145,26 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
 
     async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
         (**self).pauses(now).await
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        (**self).tally(counts, now).await
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        (**self).tallies().await
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        (**self).underway(limit, now).await
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {

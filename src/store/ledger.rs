@@ -6,10 +6,11 @@ use async_trait::async_trait;
 
 use super::{
     ClaimRequest, ClaimToken, Claims, Cursor, Expansion, LedgerStats, NewBroadcast, NewDelivery,
-    Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
+use crate::subscription::Origin;
 
 /// Keeps broadcasts and their pending deliveries.
 ///
@@ -32,9 +33,11 @@ use crate::clock::Timestamp;
 ///   that is in the broadcast already and pending is not written twice. At [`Cursor::End`] `recipients` becomes
 ///   exact.
 /// - **L5** [`claim`](Self::claim) takes rows that are due and rows whose lease has ended, at most `limit`, at most
-///   `per_origin` of one origin, none of an origin in `exclude` or paused at `now`, fair over origins (an origin
-///   with few rows is not left behind one with many), the oldest of an origin first. It counts the attempt and
-///   gives each row a token that no earlier claim had.
+///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over
+///   origins (an origin with few rows is not left behind one with many), the oldest of an origin first. It counts
+///   the attempt and gives each row a token that no earlier claim had. Of an origin whose pause
+///   [is probed](crate::store::PauseReason::is_probed) and whose `until` has come, it takes one row as the probe
+///   and moves `until` to the end of that row's lease: of all claimants one asks.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) ends or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast,
@@ -50,8 +53,9 @@ use crate::clock::Timestamp;
 /// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up to
 ///   `recipients`; `done` (or `cancelled`) with nothing pending once the last row is settled. A done broadcast's
 ///   message is wiped.
-/// - **L11** [`pause`](Self::pause) of an origin keeps the later end of two; an `until` that is not after `now` lifts the
-///   pause. [`pauses`](Self::pauses) lists those that hold at `now`. Everyone on the same database sees them.
+/// - **L11** [`pause`](Self::pause) of an origin stores what [`Pause::on_top_of`] makes of it: the later end of two
+///   holds, a probed reason outlives a plain one, and an `until` that is not after `now` lifts the pause.
+///   [`pauses`](Self::pauses) lists those that are not over at `now`. Everyone on the same database sees them.
 /// - **L12** [`expire`](Self::expire) ends rows that are not leased and whose broadcast's deadline is not after `now`,
 ///   paused or not, at most `limit`, and stops the expansion of such broadcasts; recipients that were expected and
 ///   not yet written count as expired.
@@ -60,6 +64,11 @@ use crate::clock::Timestamp;
 /// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would have
 ///   something that they have not at `now`; `now` itself where they have. It may be earlier, but is later than
 ///   `now` where there is nothing to do, so that a worker that waits for it does not spin.
+/// - **L15** [`tally`](Self::tally) adds to what is stored of each origin as [`Tally::plus`] does, all in one
+///   transaction, and answers the sums in the same order; adding nothing reads. [`tallies`](Self::tallies) lists the
+///   origins that said "gone" of late.
+/// - **L16** [`underway`](Self::underway) lists broadcasts with something pending or to expand, at most `limit`, in the
+///   order of their deadlines.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -150,6 +159,35 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     ///
     /// What keeps the store from working.
     async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError>;
+
+    /// Adds to what origins said of their subscriptions of late (L15); the sums.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError>;
+
+    /// The origins that said "gone" of late (L15).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError>;
+
+    /// Broadcasts that are not over (L16).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError>;
 
     /// Gives up what is past its deadline (L12); how many rows.
     ///

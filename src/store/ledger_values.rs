@@ -147,24 +147,30 @@ pub enum PageWrite {
 pub struct ClaimRequest {
     /// At most so many rows.
     pub limit: usize,
-    /// At most so many of one origin.
+    /// At most so many of one origin that `rooms` does not name.
     pub per_origin: usize,
     /// How long they are the claimant's.
     pub lease: Duration,
-    /// Origins to leave out: those that the claimant is busy with.
-    pub exclude: Vec<Origin>,
+    /// At most so many of these origins: those that the claimant knows, or is busy with.
+    pub rooms: HashMap<Origin, usize>,
 }
 
 impl ClaimRequest {
     /// So many rows of any origin, for so long.
     #[must_use]
-    pub const fn new(limit: usize, lease: Duration) -> Self {
+    pub fn new(limit: usize, lease: Duration) -> Self {
         Self {
             limit,
             per_origin: limit,
             lease,
-            exclude: Vec::new(),
+            rooms: HashMap::new(),
         }
+    }
+
+    /// How many rows of an origin there is room for.
+    #[must_use]
+    pub fn room_for(&self, origin: &Origin) -> usize {
+        self.rooms.get(origin).copied().unwrap_or(self.per_origin)
     }
 }
 
@@ -276,63 +282,6 @@ pub enum Settled {
     Done,
     /// The row was somebody else's by then; nothing changed.
     Lost,
-}
-
-/// An origin that is not asked for a while.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pause {
-    /// Whose.
-    pub origin: Origin,
-    /// Until when.
-    pub until: Timestamp,
-    /// Why.
-    pub reason: PauseReason,
-}
-
-impl Pause {
-    /// A pause of an origin.
-    #[must_use]
-    pub const fn new(origin: Origin, until: Timestamp, reason: PauseReason) -> Self {
-        Self {
-            origin,
-            until,
-            reason,
-        }
-    }
-}
-
-/// Why an origin is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PauseReason {
-    /// It asked for it (429, 406, `Retry-After`).
-    RateLimited,
-    /// It does not answer.
-    Unreachable,
-    /// It refuses us as a sender.
-    SenderFault,
-}
-
-impl PauseReason {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::RateLimited, Self::Unreachable, Self::SenderFault];
-
-    /// The name that stores and JSON use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RateLimited => "rate_limited",
-            Self::Unreachable => "unreachable",
-            Self::SenderFault => "sender_fault",
-        }
-    }
-
-    /// The reason of a stored name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
-    }
 }
 
 /// How full the ledger is.

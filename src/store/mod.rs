@@ -31,22 +31,24 @@ mod ledger;
 mod ledger_values;
 mod memory;
 mod merge;
+mod pause;
 mod progress;
 mod schedules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription_values;
 mod subscriptions;
+mod tally;
 mod vapid_keys;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use ledger::DeliveryLedger;
 pub use ledger_values::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Expansion, Idempotency,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, PauseReason, Settled,
-    Settlement,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Settled, Settlement,
 };
 pub use memory::MemoryStore;
+pub use pause::{Pause, PauseReason};
 pub use schedules::{Fired, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
@@ -55,4 +57,5 @@ pub use subscription_values::{
     SubscriptionRecord, SubscriptionRef, Upserted,
 };
 pub use subscriptions::SubscriptionStore;
+pub use tally::Tally;
 pub use vapid_keys::{StoredVapidKey, VapidKeyStore};

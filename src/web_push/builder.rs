@@ -18,6 +18,7 @@ use crate::deliver::{Deliver, EndpointPolicy, OriginGates, RetryPolicy, Sender};
 use crate::error::{BoxError, error_struct};
 use crate::p256::P256;
 use crate::push_request::PushBody;
+use crate::run::PruneBreaker;
 use crate::store::{
     MemoryStore, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
@@ -57,6 +58,8 @@ pub struct Builder {
     extra_root_ca_pem: Option<Bytes>,
     in_flight_per_origin: usize,
     retry: RetryPolicy,
+    prune_breaker: PruneBreaker,
+    stable_topic: bool,
     request_timeout: Duration,
     lease: Option<Duration>,
     poll_interval: Duration,
@@ -107,6 +110,8 @@ impl Builder {
             extra_root_ca_pem: None,
             in_flight_per_origin: OriginGates::IN_FLIGHT,
             retry: RetryPolicy::default(),
+            prune_breaker: PruneBreaker::default(),
+            stable_topic: true,
             request_timeout: Duration::from_secs(15),
             lease: None,
             poll_interval: Duration::from_secs(60),
@@ -217,6 +222,28 @@ impl Builder {
         self
     }
 
+    /// No subscription of a push service is retired while more than so many percent of its latest answers, of at
+    /// least 50, say that theirs is gone; 30 where nothing is said, 100 retires whatever they say.
+    ///
+    /// A push service that says so of every third subscriber has a fault of its own more often than not. Until it
+    /// is over, the subscriptions are kept and asked again with the next message; the log and `/stats` tell.
+    pub const fn retire_at_most(mut self, percent: u8) -> Self {
+        self.prune_breaker = PruneBreaker::new(percent);
+        self
+    }
+
+    /// Whether a message without a topic gets one of its own (RFC 8030 section 5.4), the same at every attempt; it does
+    /// where nothing is said.
+    ///
+    /// Should an answer be lost, the repeat replaces the first on the push service, as long as that is not delivered
+    /// yet. A push service that keeps only so many topics for a browser that is offline may drop the oldest: whoever
+    /// sends many messages to browsers that are rarely online, and would rather have one of them twice than miss
+    /// one, says `false`.
+    pub const fn stable_topic(mut self, stable: bool) -> Self {
+        self.stable_topic = stable;
+        self
+    }
+
     /// How long one request may take in all; 15 s where nothing is said.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
@@ -281,7 +308,7 @@ impl Builder {
             None => default_client(&self.endpoint_policy, self.extra_root_ca_pem.as_ref())?,
         };
         let sender = make_sender(Shared {
-            contact,
+            contact: contact.clone(),
             policy: self.endpoint_policy.clone(),
             gates: gates.clone(),
             p256: self.p256,
@@ -301,6 +328,9 @@ impl Builder {
             in_flight_per_origin: self.in_flight_per_origin.max(1),
             sender,
             retry: self.retry,
+            contact,
+            prune_breaker: self.prune_breaker,
+            stable_topic: self.stable_topic,
             request_timeout: self.request_timeout,
             lease,
             poll_interval: self.poll_interval,

@@ -7,9 +7,9 @@ use crate::broadcast::{Audience, Failure, FinalOutcome, Report, SendError, SendE
 use crate::clock::Timestamp;
 use crate::deliver::DeliveryError;
 use crate::message::Message;
-use crate::run::{Job, Next, attempt};
-use crate::store::{Change, Pause, StoreError, SubscriptionRecord};
-use crate::subscription::SubscriptionId;
+use crate::run::{Effects, Job, Next, Verdict, attempt};
+use crate::store::SubscriptionRecord;
+use crate::subscription::{Origin, SubscriptionId};
 
 /// Subscriptions read at once.
 const PAGE: usize = 500;
@@ -21,8 +21,8 @@ const IN_FLIGHT: usize = 512;
 pub(crate) struct Attempted {
     pub(crate) outcome: FinalOutcome,
     pub(crate) error: Option<DeliveryError>,
-    changes: Vec<Change>,
-    pause: Option<Pause>,
+    origin: Origin,
+    verdict: Verdict,
     subscription: SubscriptionId,
 }
 
@@ -64,12 +64,12 @@ pub(super) async fn send(
         if is_last {
             break;
         }
-        effects.write(push).await?;
+        effects.write(push, push.now()).await?;
     }
     while let Some(ended) = attempts.join_next().await {
         note(push, &mut report, &mut effects, ended);
     }
-    effects.write(push).await?;
+    effects.finish(push, push.now()).await?;
     Ok(report)
 }
 
@@ -80,12 +80,11 @@ pub(super) async fn send_to(
     record: SubscriptionRecord,
     message: Message,
 ) -> Attempted {
-    let attempted = once(push, record, message).await;
+    let mut attempted = once(push, record, message).await;
+    let mut effects = Effects::default();
+    effects.note(push, &attempted.origin, &mut attempted.verdict);
     // The answer is about the message; the same effect comes of the next attempt.
-    let _ = push
-        .subscriptions()
-        .apply(&attempted.changes, push.now())
-        .await;
+    let _ = effects.write(push, push.now()).await;
     attempted
 }
 
@@ -95,6 +94,7 @@ async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> A
     let origin = record.subscription.endpoint().origin().clone();
     let job = Job {
         record,
+        broadcast: None,
         // There is no later attempt that could be too late.
         deadline: Timestamp::MAX,
         due_at: now,
@@ -103,51 +103,17 @@ async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> A
         stop: None,
         message,
     };
-    let verdict = attempt(push, job).await;
+    let mut verdict = attempt(push, job).await;
     let outcome = match verdict.next {
         Next::Finished(outcome) => outcome,
         Next::RetryAt(_) | Next::Release => FinalOutcome::Failed,
     };
     Attempted {
         outcome,
-        error: verdict.error,
-        changes: verdict.changes,
-        pause: verdict
-            .pause
-            .map(|(until, reason)| Pause::new(origin, until, reason)),
+        error: verdict.error.take(),
+        origin,
+        verdict,
         subscription,
-    }
-}
-
-/// What push services said of subscriptions and of their senders.
-#[derive(Debug, Default)]
-struct Effects {
-    changes: Vec<Change>,
-    pauses: Vec<Pause>,
-}
-
-impl Effects {
-    fn pause(&mut self, push: &WebPush, pause: Pause) {
-        push.gates().pause(&pause.origin, pause.until, pause.reason);
-        match self
-            .pauses
-            .iter_mut()
-            .find(|known| known.origin == pause.origin)
-        {
-            Some(known) if known.until >= pause.until => {}
-            Some(known) => *known = pause,
-            None => self.pauses.push(pause),
-        }
-    }
-
-    async fn write(&mut self, push: &WebPush) -> Result<(), StoreError> {
-        let now = push.now();
-        push.subscriptions().apply(&self.changes, now).await?;
-        self.changes.clear();
-        for pause in self.pauses.drain(..) {
-            push.ledger().pause(&pause, now).await?;
-        }
-        Ok(())
     }
 }
 
@@ -157,16 +123,13 @@ fn note(
     effects: &mut Effects,
     ended: Result<Attempted, JoinError>,
 ) {
-    let Ok(attempted) = ended else {
+    let Ok(mut attempted) = ended else {
         // A panic in somebody's client.
         report.counts.add(FinalOutcome::Failed, 1);
         return;
     };
     report.counts.add(attempted.outcome, 1);
-    effects.changes.extend(attempted.changes);
-    if let Some(pause) = attempted.pause {
-        effects.pause(push, pause);
-    }
+    effects.note(push, &attempted.origin, &mut attempted.verdict);
     if let Some(error) = attempted.error
         && report.failures.len() < Report::MAX_FAILURES
     {

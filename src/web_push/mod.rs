@@ -2,8 +2,10 @@
 
 mod builder;
 mod direct;
+mod progress;
 
 pub use builder::{BuildError, BuildErrorKind, Builder};
+pub use progress::Progress;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +22,19 @@ use crate::broadcast::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{
-    Accepted, Begin, Closed, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender,
+    Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender,
 };
 use crate::message::Message;
+use crate::observe;
 use crate::push_request::Push;
-use crate::run::{self, RunError, Tick};
+use crate::run::{self, PruneBreaker, RunError, Tick};
 #[cfg(feature = "api")]
 use crate::store::SubscriptionRecord;
-use crate::store::{Pause, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
+use crate::store::{
+    Pause, PauseReason, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore,
+};
 use crate::subscription::Subscription;
-use crate::vapid::{KeyId, KeyRing, VapidError, VapidPublicKey};
+use crate::vapid::{Contact, KeyId, KeyRing, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
 ///
@@ -52,6 +57,9 @@ struct Inner {
     in_flight_per_origin: usize,
     sender: Arc<dyn Sender>,
     retry: RetryPolicy,
+    contact: Contact,
+    prune_breaker: PruneBreaker,
+    stable_topic: bool,
     request_timeout: Duration,
     lease: Duration,
     poll_interval: Duration,
@@ -205,6 +213,20 @@ impl WebPush {
         self.ledger().status(id, self.now()).await
     }
 
+    /// How a broadcast goes on, until it is over: a stream of where it stands.
+    pub fn progress(&self, id: BroadcastId) -> Progress {
+        Progress::new(self.clone(), id)
+    }
+
+    /// Broadcasts that are not over, at most so many, in the order of their deadlines.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn underway(&self, limit: usize) -> Result<Vec<BroadcastStatus>, StoreError> {
+        self.ledger().underway(limit, self.now()).await
+    }
+
     /// Cancels what of a broadcast is not under way yet; `None` when there is none of this id.
     ///
     /// # Errors
@@ -224,11 +246,35 @@ impl WebPush {
 
     /// Makes a new active VAPID key. The old ones stay usable for the subscriptions that were made with them.
     ///
+    /// Push services that refused us as a sender are asked again.
+    ///
     /// # Errors
     ///
     /// A store that does not answer, or a system without randomness.
     pub async fn rotate_vapid_key(&self) -> Result<KeyId, VapidError> {
-        Ok(self.key_ring().rotate(self.now()).await?.id())
+        let id = self.key_ring().rotate(self.now()).await?.id();
+        // The key is made: whether the push services are asked at once or by the next probe is of less weight.
+        if let Err(error) = self.lift_sender_faults(|_| true).await {
+            observe::event!(WARN, error = %error, "cannot lift the pauses of refused senders");
+            let _ = error;
+        }
+        Ok(id)
+    }
+
+    /// Asks push services again that refused another sender than we are now.
+    pub(crate) async fn lift_sender_faults(
+        &self,
+        which: impl Fn(&Pause) -> bool + Send,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        for mut pause in self.ledger().pauses(now).await? {
+            if pause.reason == PauseReason::SenderFault && which(&pause) {
+                pause.until = now;
+                self.ledger().pause(&pause, now).await?;
+                self.gates().resume(&pause.origin);
+            }
+        }
+        Ok(())
     }
 
     /// Drives everything: expands broadcasts, delivers, tries again, gives up, purges. Spawn it once per process.
@@ -296,10 +342,7 @@ impl WebPush {
         loop {
             let settled = self.inner.settled.notified();
             let status = self.status(id).await?;
-            let done = status.as_ref().is_none_or(|status| {
-                use crate::broadcast::BroadcastState::{Cancelled, Done};
-                matches!(status.state, Done | Cancelled) && status.counts.pending == 0
-            });
+            let done = status.as_ref().is_none_or(BroadcastStatus::is_over);
             if done || Instant::now() >= until {
                 return Ok(status);
             }
@@ -339,8 +382,7 @@ impl WebPush {
     /// Takes over which origins are paused for all replicas.
     pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         let pauses = self.ledger().pauses(now).await?;
-        let closed = |pause: Pause| (pause.origin, Closed::new(pause.until, pause.reason));
-        self.gates().load(pauses.into_iter().map(closed));
+        self.gates().load(pauses, now);
         let read = &self.inner.pauses_read;
         read.store(now.as_millis(), Ordering::Relaxed);
         Ok(())
@@ -361,6 +403,18 @@ impl WebPush {
 
     pub(crate) fn in_flight_per_origin(&self) -> usize {
         self.inner.in_flight_per_origin
+    }
+
+    pub(crate) fn contact(&self) -> &Contact {
+        &self.inner.contact
+    }
+
+    pub(crate) fn prune_breaker(&self) -> PruneBreaker {
+        self.inner.prune_breaker
+    }
+
+    pub(crate) fn stable_topic(&self) -> bool {
+        self.inner.stable_topic
     }
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {

@@ -50,7 +50,7 @@ async fn ready_is_when_everything_works() {
     assert!(answer.headers.contains_key("retry-after"));
     assert_eq!(
         answer.json(),
-        json!({"ready": false, "store": true, "scheduler": false, "worker": false})
+        json!({"ready": false, "store": true, "scheduler": false, "worker": false, "senderFault": false})
     );
 
     let world = World::new().await;

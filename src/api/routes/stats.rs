@@ -14,10 +14,13 @@ use crate::deliver::PushService;
 use crate::store::{CountFilter, Liveness};
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct StatsAnswer {
     subscriptions: SubscriptionStats,
     ledger: LedgerAnswer,
     gates: Vec<Gate>,
+    /// Push services that say "gone" of too many: none of theirs is retired.
+    retiring_stopped: Vec<Doubted>,
 }
 
 #[derive(Serialize)]
@@ -47,6 +50,16 @@ struct Gate {
     origin: String,
     until: String,
     reason: &'static str,
+    /// How many times in a row it was closed for this reason.
+    closures: u32,
+}
+
+#[derive(Serialize)]
+struct Doubted {
+    origin: String,
+    /// Of its latest answers.
+    gone: u64,
+    accepted: u64,
 }
 
 pub(super) async fn stats(push: &WebPush) -> Result<Reply, Problem> {
@@ -66,6 +79,19 @@ pub(super) async fn stats(push: &WebPush) -> Result<Reply, Problem> {
                 origin: pause.origin.as_str().to_owned(),
                 until: iso8601(pause.until),
                 reason: pause.reason.as_str(),
+                closures: pause.closures,
+            })
+            .collect(),
+        retiring_stopped: push
+            .ledger()
+            .tallies()
+            .await?
+            .into_iter()
+            .filter(|(_, tally)| push.prune_breaker().is_open(*tally))
+            .map(|(origin, tally)| Doubted {
+                origin: origin.as_str().to_owned(),
+                gone: tally.gone,
+                accepted: tally.accepted,
             })
             .collect(),
     };

@@ -90,16 +90,59 @@ pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h
     ledger.pause(&pause, at(0)).await.unwrap();
     let mut request = ClaimRequest::new(100, LEASE);
     request.per_origin = 2;
-    request.exclude = vec![origin("b")];
+    request.rooms.insert(origin("b"), 0);
     let rows = claim_as(ledger, &request, at(1)).await;
     assert_eq!((rows.len(), count(&rows, "a")), (2, 2));
-    request.exclude.clear();
+    request.rooms.insert(origin("b"), 3);
     request.per_origin = 4;
     let rows = claim_as(ledger, &request, at(1)).await;
-    assert_eq!((count(&rows, "a"), count(&rows, "b")), (3, 4));
+    assert_eq!((count(&rows, "a"), count(&rows, "b")), (3, 3));
     assert_eq!(count(&rows, "c"), 0);
     let rows = claim_as(ledger, &request, at(10)).await;
     assert_eq!(count(&rows, "c"), 4, "the pause is over");
+}
+
+/// L5: when a probed pause's time has come, one row of one claimant is the probe until its lease ends.
+pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows: Vec<_> = (0..5).map(|n| delivery("a", n)).collect();
+    sending(ledger, &rows, at(0)).await;
+    for reason in [PauseReason::SenderFault, PauseReason::Unreachable] {
+        let pause = Pause::new(origin("a"), at(10), reason);
+        ledger.pause(&pause, at(0)).await.unwrap();
+        assert_eq!(claim(ledger, 9, at(9)).await.len(), 0);
+        let probe = claim(ledger, 9, at(10)).await;
+        assert_eq!(probe.len(), 1);
+        assert_eq!(claim(h.second(), 9, at(11)).await.len(), 0, "one asks");
+        let pauses = h.second().pauses(at(11)).await.unwrap();
+        assert_eq!(pauses[0].until, at(10) + LEASE);
+        assert_eq!(pauses[0].reason, reason);
+        // Nobody settled it: the next one asks.
+        let next = claim(h.second(), 9, at(10) + LEASE).await;
+        assert_eq!(next.len(), 1);
+        let lift = Pause::new(origin("a"), at(0), reason);
+        let then = at(11) + LEASE;
+        h.second().pause(&lift, then).await.unwrap();
+        let rest = claim(ledger, 9, then).await;
+        assert_eq!(rest.len(), 4, "all but the probe");
+        let tokens: Vec<_> = rest.iter().chain(&next).map(|row| row.token).collect();
+        ledger.release(&tokens, at(0)).await.unwrap();
+    }
+}
+
+/// L5: a cancelled row is no probe.
+pub async fn l5_a_probe_is_a_row_that_is_sent<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let first = sending(ledger, &[delivery("a", 1)], at(0)).await;
+    sending(ledger, &[delivery("a", 2)], at(1)).await;
+    assert_eq!(claim(ledger, 1, at(1)).await.len(), 1);
+    ledger.cancel(first, at(2)).await.unwrap();
+    let pause = Pause::new(origin("a"), at(90), PauseReason::SenderFault);
+    ledger.pause(&pause, at(2)).await.unwrap();
+    let probe = claim(ledger, 9, at(100)).await;
+    assert_eq!(probe[0].token.key, recipient(2));
+    let pauses = ledger.pauses(at(100)).await.unwrap();
+    assert_eq!(pauses[0].until, at(100) + LEASE);
 }
 
 /// L5: within an origin the row that is due longest comes first.

@@ -1,11 +1,11 @@
-//! L11 and L14: pauses, and when there is something to do; the statistics.
+//! L11 and L14 to L16: pauses, and when there is something to do; the statistics.
 
 use super::Handles;
 use super::sample::{LEASE, at, broadcast, claim, delivery, origin, sending};
-use crate::broadcast::FinalOutcome;
+use crate::broadcast::{BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::{
-    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, Pause, PauseReason, Settlement,
+    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, Pause, PauseReason, Settlement, Tally,
 };
 
 fn pause(name: &str, until: i64, reason: PauseReason) -> Pause {
@@ -20,9 +20,9 @@ async fn pauses<L: DeliveryLedger + ?Sized>(ledger: &L, secs: i64) -> Vec<Pause>
 
 /// L11: the later end holds, with its reason, for everyone.
 pub async fn l11_the_later_end_of_two_pauses_holds<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
-    let long = pause("a", 60, PauseReason::SenderFault);
+    let long = pause("a", 60, PauseReason::RateLimited);
     let short = pause("a", 30, PauseReason::RateLimited);
-    let other = pause("b", 20, PauseReason::Unreachable);
+    let other = pause("b", 20, PauseReason::RateLimited);
     for one in [&short, &long, &short, &other] {
         h.store().pause(one, at(0)).await.unwrap();
     }
@@ -33,6 +33,27 @@ pub async fn l11_the_later_end_of_two_pauses_holds<L: DeliveryLedger + ?Sized>(h
     let next = pause("a", 90, PauseReason::RateLimited);
     h.store().pause(&next, at(61)).await.unwrap();
     assert_eq!(pauses(h.second(), 61).await, [next]);
+}
+
+/// L11: a probed reason stays until it is lifted, with all that is known of it, whatever comes on top.
+pub async fn l11_a_probed_pause_ends_by_being_lifted<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let mut fault = pause("a", 60, PauseReason::SenderFault);
+    fault.closures = 3;
+    fault.contact = Some("mailto:ops@example.com".to_owned());
+    ledger.pause(&fault, at(0)).await.unwrap();
+    assert_eq!(pauses(h.second(), 61).await, [fault.clone()]);
+    let limit = pause("a", 90, PauseReason::RateLimited);
+    h.second().pause(&limit, at(61)).await.unwrap();
+    fault.until = at(90);
+    assert_eq!(pauses(ledger, 99).await, [fault]);
+    let lift = pause("a", 99, PauseReason::SenderFault);
+    h.second().pause(&lift, at(99)).await.unwrap();
+    assert_eq!(pauses(ledger, 99).await, []);
+    // Nothing of it is left for the next one.
+    let next = pause("a", 120, PauseReason::SenderFault);
+    h.second().pause(&next, at(99)).await.unwrap();
+    assert_eq!(pauses(ledger, 100).await, [next]);
 }
 
 /// L11: an end that is not ahead lifts the pause.
@@ -143,4 +164,66 @@ pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &
     assert_eq!(stats(6).await, LedgerStats::new(3, 1, Some(at(0))));
     ledger.cancel(new.id, at(7)).await.unwrap();
     assert_eq!(stats(7).await, LedgerStats::new(1, 1, None));
+}
+
+/// L15: sums per origin, for everyone; old answers fade.
+pub async fn l15_tallies_add_up_per_origin<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let counts = [
+        (origin("a"), Tally::new(3, 1)),
+        (origin("b"), Tally::new(2, 0)),
+        (origin("a"), Tally::new(1, 1)),
+    ];
+    let sums = ledger.tally(&counts, at(0)).await.unwrap();
+    assert_eq!(sums, [Tally::new(3, 1), Tally::new(2, 0), Tally::new(4, 2)]);
+    let nothing = [
+        (origin("c"), Tally::default()),
+        (origin("b"), Tally::default()),
+    ];
+    let sums = h.second().tally(&nothing, at(1)).await.unwrap();
+    assert_eq!(sums, [Tally::default(), Tally::new(2, 0)]);
+    let tallies = h.second().tallies().await.unwrap();
+    assert_eq!(tallies, [(origin("a"), Tally::new(4, 2))]);
+    let many = [(origin("a"), Tally::new(1_000, 0))];
+    let sums = ledger.tally(&many, at(2)).await.unwrap();
+    assert_eq!(sums, [Tally::new(4, 2).plus(Tally::new(1_000, 0))]);
+}
+
+/// L15: of concurrent additions none is lost.
+pub async fn l15_concurrent_tallies_lose_nothing<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    h.race(8, |ledger, _| async move {
+        for _ in 0..5 {
+            let one = [(origin("a"), Tally::new(1, 1))];
+            ledger.tally(&one, at(0)).await.unwrap();
+        }
+    })
+    .await;
+    let tallies = h.store().tallies().await.unwrap();
+    assert_eq!(tallies, [(origin("a"), Tally::new(40, 40))]);
+}
+
+/// L16: what is not over, by deadline.
+pub async fn l16_broadcasts_underway_are_listed<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let mut later = broadcast();
+    later.deadline = at(500);
+    later.send_at = Some(at(50));
+    let mut sooner = broadcast();
+    sooner.deadline = at(400);
+    for new in [&later, &sooner] {
+        ledger.open(new, at(0)).await.unwrap();
+    }
+    let ids = |listed: Vec<BroadcastStatus>| -> Vec<_> {
+        listed.into_iter().map(|status| status.id).collect()
+    };
+    let listed = h.second().underway(9, at(1)).await.unwrap();
+    let status = ledger.status(sooner.id, at(1)).await.unwrap();
+    assert_eq!(Some(&listed[0]), status.as_ref());
+    assert_eq!(ids(listed), [sooner.id, later.id]);
+    assert_eq!(ids(ledger.underway(1, at(1)).await.unwrap()), [sooner.id]);
+    ledger.cancel(sooner.id, at(2)).await.unwrap();
+    assert_eq!(ids(ledger.underway(9, at(2)).await.unwrap()), [later.id]);
 }

@@ -37,6 +37,8 @@ macro_rules! store_conformance {
                 l5_every_origin_gets_its_turn
                 l5_a_claim_leaves_out_what_it_is_told
                 l5_the_oldest_row_of_an_origin_is_first
+                l5_one_claimant_probes_a_paused_origin
+                l5_a_probe_is_a_row_that_is_sent
                 l6_concurrent_claims_share_no_row
                 l7_settling_ends_or_postpones
                 l7_a_lost_token_settles_nothing
@@ -51,6 +53,7 @@ macro_rules! store_conformance {
                 l10_an_empty_broadcast_is_done
                 l10_the_statistics_follow_the_rows
                 l11_the_later_end_of_two_pauses_holds
+                l11_a_probed_pause_ends_by_being_lifted
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
                 l12_expire_stops_the_expansion
@@ -58,6 +61,9 @@ macro_rules! store_conformance {
                 l14_a_scheduled_broadcast_is_due_then
                 l14_rows_are_due_as_they_can_be_claimed
                 l14_what_is_late_and_leased_is_not_due
+                l15_tallies_add_up_per_origin
+                l15_concurrent_tallies_lose_nothing
+                l16_broadcasts_underway_are_listed
                 d1_a_schedule_is_inserted_or_replaced
                 d2_schedules_are_listed_by_type
                 d3_schedules_are_removed

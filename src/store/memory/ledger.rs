@@ -7,8 +7,9 @@ use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
-    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
 };
+use crate::subscription::Origin;
 
 #[async_trait]
 impl DeliveryLedger for MemoryStore {
@@ -83,6 +84,28 @@ impl DeliveryLedger for MemoryStore {
 
     async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
         Ok(self.lock()?.ledger.pauses(now))
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        let ledger = &mut self.lock()?.ledger;
+        let tally = |(origin, counts): &(Origin, Tally)| ledger.tally(origin, *counts, now);
+        Ok(counts.iter().map(tally).collect())
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        Ok(self.lock()?.ledger.tallies())
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        Ok(self.lock()?.ledger.underway(limit, now))
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {

@@ -19,24 +19,26 @@ impl Ledger {
             .filter(|(origin, queue)| {
                 queue.head().is_some_and(|at| at <= now)
                     && queue.paused_until() <= now
-                    && !request.exclude.contains(origin)
+                    && request.room_for(origin) > 0
             })
-            .map(|(origin, queue)| (queue.served, queue.head(), origin.clone()))
+            .map(|(origin, queue)| {
+                let room = match &queue.pause {
+                    Some(pause) if pause.reason.is_probed() => 1,
+                    _ => request.room_for(origin),
+                };
+                (queue.served, queue.head(), origin.clone(), room)
+            })
             .collect();
         origins.sort_unstable();
+        let rooms: Vec<_> = origins.iter().map(|(.., room)| *room).collect();
         self.last_fence += 1;
         let mut claims = Claims::default();
-        let Ok(()) = deal::<Infallible>(
-            origins.len(),
-            request.limit,
-            request.per_origin,
-            |index, wanted| {
-                let taken = origins.get(index).map_or(0, |(.., origin)| {
-                    self.take(origin, wanted, request, now, &mut claims)
-                });
-                Ok(taken)
-            },
-        );
+        let Ok(()) = deal::<Infallible>(&rooms, request.limit, |index, wanted| {
+            let taken = origins.get(index).map_or(0, |(_, _, origin, _)| {
+                self.take(origin, wanted, request, now, &mut claims)
+            });
+            Ok(taken)
+        });
         claims
     }
 
@@ -75,6 +77,11 @@ impl Ledger {
             queue.rows.insert((leased_until, seq, key));
             self.leased.remove(&(at, seq, key));
             self.leased.insert((leased_until, seq, key));
+            if let Some(pause) = &mut queue.pause
+                && pause.reason.is_probed()
+            {
+                pause.until = leased_until;
+            }
             row.at = leased_until;
             row.leased = true;
             row.fence = self.last_fence;

@@ -9,7 +9,7 @@ use crate::message::Message;
 use crate::store::progress::Progress;
 use crate::store::{
     Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
-    Pause,
+    Pause, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -61,6 +61,8 @@ pub(super) struct Queue {
     pub(super) pause: Option<Pause>,
     /// The fence of the last claim that took from it: who waited longest is served first.
     pub(super) served: u64,
+    tally: Tally,
+    tallied_at: Option<Timestamp>,
 }
 
 impl Queue {
@@ -216,16 +218,35 @@ impl Ledger {
 
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         let queue = self.queues.entry(pause.origin.clone()).or_default();
-        if pause.until <= now {
-            queue.pause = None;
-        } else if pause.until > queue.paused_until() {
-            queue.pause = Some(pause.clone());
-        }
+        queue.pause = pause.on_top_of(queue.pause.as_ref(), now);
     }
 
     pub(super) fn pauses(&self, now: Timestamp) -> Vec<Pause> {
         let pauses = self.queues.values().filter_map(|queue| queue.pause.clone());
-        pauses.filter(|pause| pause.until > now).collect()
+        pauses.filter(|pause| !pause.is_over(now)).collect()
+    }
+
+    pub(super) fn tally(&mut self, origin: &Origin, counts: Tally, now: Timestamp) -> Tally {
+        if counts == Tally::default() {
+            return self.queues.get(origin).map_or(counts, |queue| queue.tally);
+        }
+        let queue = self.queues.entry(origin.clone()).or_default();
+        queue.tally = queue.tally.plus(counts);
+        queue.tallied_at = Some(now);
+        queue.tally
+    }
+
+    pub(super) fn tallies(&self) -> Vec<(Origin, Tally)> {
+        let with_gone = self.queues.iter().filter(|(_, queue)| queue.tally.gone > 0);
+        with_gone
+            .map(|(origin, queue)| (origin.clone(), queue.tally))
+            .collect()
+    }
+
+    pub(super) fn underway(&self, limit: usize, now: Timestamp) -> Vec<BroadcastStatus> {
+        let open = self.open.iter().take(limit);
+        open.filter_map(|(_, seq)| Some(self.broadcasts.get(seq)?.progress.status(now)))
+            .collect()
     }
 
     pub(super) fn expire(&mut self, limit: usize, now: Timestamp) -> u64 {
@@ -262,8 +283,11 @@ impl Ledger {
             }
             keep
         });
-        self.queues
-            .retain(|_, queue| !queue.rows.is_empty() || queue.paused_until() > ended_before);
+        self.queues.retain(|_, queue| {
+            let tallied_at = queue.tallied_at.unwrap_or(Timestamp::MIN);
+            let used_at = queue.paused_until().max(tallied_at);
+            !queue.rows.is_empty() || used_at > ended_before
+        });
         (before - self.broadcasts.len()) as u64
     }
 

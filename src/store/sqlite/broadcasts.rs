@@ -35,6 +35,11 @@ const BY_SEQ: &str = concat!(
     stored_columns!(),
     " FROM broadcast WHERE seq = ?1"
 );
+pub(super) const UNDERWAY: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM broadcast WHERE ended_at IS NULL ORDER BY deadline LIMIT ?1"
+);
 const OPEN: &str = "INSERT INTO broadcast \
      (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8) RETURNING seq";
@@ -59,6 +64,7 @@ pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL 
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE ended_at < ?1";
 /// Origins that nobody waits for, and that do not wait.
 const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
+     AND (tallied_at IS NULL OR tallied_at <= ?1) \
      AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.origin = origin.id)";
 
 /// A broadcast's row.
@@ -295,6 +301,16 @@ pub(super) fn cancel(
         stored.save(conn, now)?;
     }
     Ok(Some(stored.progress.status(now)))
+}
+
+pub(super) fn underway(
+    conn: &Connection,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<BroadcastStatus>, StoreError> {
+    let stored = all(conn, UNDERWAY, [integer(limit)], Stored::read)?;
+    let status = |stored: Stored| stored.progress.status(now);
+    Ok(stored.into_iter().map(status).collect())
 }
 
 pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<u64, StoreError> {

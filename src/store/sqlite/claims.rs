@@ -13,16 +13,21 @@ use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::fair::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement, StoreError,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, Settled, Settlement,
+    StoreError,
 };
 use crate::subscription::{EndpointKey, Origin};
 
 /// The next origin that has rows, with the first moment of one of them: claiming never looks at the backlog.
 pub(super) const NEXT_ORIGIN: &str =
     "SELECT origin, at FROM delivery WHERE origin > ?1 ORDER BY origin, at LIMIT 1";
-pub(super) const ORIGIN: &str = "SELECT origin, paused_until, served FROM origin WHERE id = ?1";
+pub(super) const ORIGIN: &str =
+    "SELECT origin, paused_until, pause_reason, served FROM origin WHERE id = ?1";
 pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt FROM delivery \
      WHERE origin = ?1 AND at <= ?2 ORDER BY at, broadcast, key LIMIT ?3";
+const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
+/// The probe keeps everybody else away until its lease ends.
+const PROBED: &str = "UPDATE origin SET paused_until = ?2 WHERE id = ?1";
 const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2";
 const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
@@ -36,6 +41,7 @@ pub(super) struct Head {
     pub(super) id: i64,
     pub(super) origin: Origin,
     pub(super) paused_until: Option<Timestamp>,
+    is_probed: bool,
     /// The fence of the last claim that took from it.
     served: i64,
     /// When its first row can be claimed.
@@ -59,6 +65,10 @@ pub(super) fn heads(conn: &Connection) -> Result<Vec<Head>, StoreError> {
                 id,
                 origin: Origin::parse(&origin).map_err(|_| corrupt("an origin"))?,
                 paused_until: columns.time_or_null()?,
+                is_probed: columns
+                    .get::<Option<String>>()?
+                    .and_then(|reason| PauseReason::from_name(&reason))
+                    .is_some_and(PauseReason::is_probed),
                 served: columns.get()?,
                 at,
             })
@@ -77,7 +87,7 @@ pub(super) fn claim(
     origins.retain(|head| {
         head.at <= now
             && head.paused_until.is_none_or(|until| until <= now)
-            && !request.exclude.contains(&head.origin)
+            && request.room_for(&head.origin) > 0
     });
     if origins.is_empty() {
         return Ok(Claims::default());
@@ -94,15 +104,16 @@ pub(super) fn claim(
         broadcasts: HashMap::new(),
         claims: Claims::default(),
     };
-    deal(
-        origins.len(),
-        request.limit,
-        request.per_origin,
-        |index, wanted| match origins.get(index) {
-            Some(head) => claim.take(head, wanted),
-            None => Ok(0),
-        },
-    )?;
+    let room = |head: &Head| match head.is_probed {
+        true => 1,
+        false => request.room_for(&head.origin),
+    };
+    let rooms: Vec<_> = origins.iter().map(room).collect();
+    deal(&rooms, request.limit, |index, wanted| {
+        origins
+            .get(index)
+            .map_or(Ok(0), |head| claim.take(head, wanted))
+    })?;
     for stored in claim.broadcasts.values_mut().filter(|one| one.is_changed) {
         stored.row.save(conn, now)?;
     }
@@ -127,8 +138,7 @@ struct Loaded {
 impl Claim<'_> {
     /// Claims up to `wanted` rows of an origin; how many.
     fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
-        let sql = "UPDATE origin SET served = ?2 WHERE id = ?1";
-        execute(self.conn, sql, params![head.id, integer(self.fence)])?;
+        execute(self.conn, SERVED, params![head.id, integer(self.fence)])?;
         let mut taken = 0;
         while taken < wanted {
             let missing = wanted - taken;
@@ -144,6 +154,10 @@ impl Claim<'_> {
             if rows.len() < missing {
                 break;
             }
+        }
+        if head.is_probed && taken > 0 {
+            let until = self.leased_until.as_millis();
+            execute(self.conn, PROBED, params![head.id, until])?;
         }
         Ok(taken)
     }

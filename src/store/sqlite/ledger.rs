@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
-use super::{SqliteStore, claims, pauses};
+use super::{SqliteStore, claims, pauses, tallies};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
-    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
 };
+use crate::subscription::Origin;
 
 #[async_trait]
 impl DeliveryLedger for SqliteStore {
@@ -90,6 +91,29 @@ impl DeliveryLedger for SqliteStore {
 
     async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
         self.read(move |conn| pauses::pauses(conn, now)).await
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        let counts = counts.to_vec();
+        self.write(move |conn| tallies::tally(conn, &counts, now))
+            .await
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        self.read(tallies::tallies).await
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        self.read(move |conn| broadcasts::underway(conn, limit, now))
+            .await
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {

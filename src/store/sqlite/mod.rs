@@ -14,6 +14,7 @@ mod schedules;
 mod schema;
 mod subscription_rows;
 mod subscriptions;
+mod tallies;
 mod vapid_keys;
 mod worker;
 

@@ -5,16 +5,18 @@ use rusqlite::{Connection, params};
 use super::broadcasts::{expandable, origin_id};
 use super::claims::heads;
 use super::error::corrupt;
-use super::query::{all, execute, first};
+use super::query::{Columns, all, execute, first};
 use crate::clock::Timestamp;
 use crate::store::{LedgerStats, Pause, PauseReason, StoreError};
 use crate::subscription::Origin;
 
-/// What holds and ends later stays.
-const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3 \
-     WHERE id = ?1 AND (paused_until IS NULL OR paused_until < ?2)";
-pub(super) const PAUSES: &str =
-    "SELECT origin, paused_until, pause_reason FROM origin WHERE paused_until > ?1";
+const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5 \
+     WHERE id = ?1";
+/// Few: those that are over are overwritten or pruned.
+pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
+     WHERE paused_until IS NOT NULL";
+const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
+     WHERE origin = ?1 AND paused_until IS NOT NULL";
 pub(super) const NEXT_EXPANSION: &str =
     "SELECT min(expanded_at) FROM broadcast WHERE expanding = 1 AND expanded_at > ?1";
 pub(super) const NEXT_DEADLINE: &str =
@@ -25,24 +27,37 @@ pub(super) const DEPTH: &str = "SELECT coalesce(sum(written - accepted - gone - 
 pub(super) const LEASED: &str = "SELECT count(*) FROM delivery WHERE leased = 1 AND at > ?1";
 
 pub(super) fn pause(conn: &Connection, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
-    if pause.until <= now {
+    let stored = first(conn, PAUSE_OF, [pause.origin.as_str()], read)?;
+    let Some(merged) = pause.on_top_of(stored.as_ref(), now) else {
         let sql = "UPDATE origin SET paused_until = NULL, pause_reason = NULL WHERE origin = ?1";
         return execute(conn, sql, [pause.origin.as_str()]).map(|_| ());
-    }
-    let id = origin_id(conn, &pause.origin)?;
-    let values = params![id, pause.until.as_millis(), pause.reason.as_str()];
+    };
+    let values = params![
+        origin_id(conn, &pause.origin)?,
+        merged.until.as_millis(),
+        merged.reason.as_str(),
+        merged.closures,
+        merged.contact,
+    ];
     execute(conn, PAUSE, values).map(|_| ())
 }
 
 pub(super) fn pauses(conn: &Connection, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
-    all(conn, PAUSES, [now.as_millis()], |columns| {
-        let origin: String = columns.get()?;
-        let origin = Origin::parse(&origin).map_err(|_| corrupt("an origin"))?;
-        let until = columns.time()?;
-        let reason = PauseReason::from_name(&columns.get::<String>()?);
-        let reason = reason.ok_or_else(|| corrupt("the reason of a pause"))?;
-        Ok(Pause::new(origin, until, reason))
-    })
+    let mut pauses = all(conn, PAUSES, [], read)?;
+    pauses.retain(|pause| !pause.is_over(now));
+    Ok(pauses)
+}
+
+fn read(columns: &mut Columns<'_, '_>) -> Result<Pause, StoreError> {
+    let origin: String = columns.get()?;
+    let origin = Origin::parse(&origin).map_err(|_| corrupt("an origin"))?;
+    let until = columns.time()?;
+    let reason = PauseReason::from_name(&columns.get::<String>()?);
+    let reason = reason.ok_or_else(|| corrupt("the reason of a pause"))?;
+    let mut pause = Pause::new(origin, until, reason);
+    pause.closures = columns.get()?;
+    pause.contact = columns.get()?;
+    Ok(pause)
 }
 
 pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {

@@ -11,7 +11,7 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 /// One script per version of the schema: the first makes version 1, the next version 2 of it, and so on.
 ///
 /// A script that was released is never edited.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are
 /// their own indexes, `WITHOUT ROWID`.
@@ -149,6 +149,16 @@ CREATE TABLE schedule (
     PRIMARY KEY (subscription, notify_type)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX schedule_due ON schedule (next_fire_at);
+";
+
+/// What is known of an origin beside its pause: how often it was paused in a row, whom it refuses, and what it said
+/// of its subscriptions of late.
+const VERSION_2: &str = "
+ALTER TABLE origin ADD COLUMN closures INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE origin ADD COLUMN pause_contact TEXT;
+ALTER TABLE origin ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE origin ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE origin ADD COLUMN tallied_at INTEGER;
 ";
 
 /// Refuses a file that is another application's, or of a version that is not known here.

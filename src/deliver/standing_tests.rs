@@ -1,0 +1,217 @@
+//! The rules of pausing an origin, one by one.
+
+use super::*;
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+fn standing() -> Standing {
+    Standing::new(Origin::parse("https://push.example.com").unwrap())
+}
+
+fn seen(n: u8, began: i64, outcome: Outcome) -> Observation {
+    Observation {
+        key: EndpointKey::from_bytes([n; 32]),
+        began: at(began),
+        outcome,
+        has_answered: true,
+        retry_after: None,
+        scope: PauseScope::Origin,
+    }
+}
+
+/// Eight rows, all begun and answered at one moment.
+fn eight(standing: &mut Standing, outcome: Outcome, secs: i64) {
+    for n in 0..8 {
+        standing.observe(&seen(n, secs, outcome), at(secs));
+    }
+}
+
+fn closed(standing: &Standing, secs: i64) -> Option<(i64, PauseReason)> {
+    let (until, reason) = standing.closed_at(at(secs))?;
+    Some((until.as_millis() / 1000, reason))
+}
+
+const FAULT: PauseReason = PauseReason::SenderFault;
+const UNREACHABLE: PauseReason = PauseReason::Unreachable;
+const LIMIT: PauseReason = PauseReason::RateLimited;
+
+#[test]
+fn eight_sender_faults_in_a_row_close_the_gate_for_five_minutes_doubling_to_sixty() {
+    let mut origin = standing();
+    for n in 0..7 {
+        origin.observe(&seen(n, 0, Outcome::SenderFault), at(0));
+    }
+    assert_eq!(closed(&origin, 0), None);
+    origin.observe(&seen(7, 0, Outcome::SenderFault), at(0));
+    let mut now = 300;
+    assert_eq!(closed(&origin, 0), Some((300, FAULT)));
+    for minutes in [10, 20, 40, 60, 60] {
+        // One probe: the next one waits for what comes of it.
+        origin.admit(at(now)).unwrap();
+        assert!(origin.admit(at(now)).is_err());
+        origin.observe(&seen(9, now, Outcome::SenderFault), at(now + 1));
+        assert_eq!(
+            closed(&origin, now + 1),
+            Some((now + 1 + 60 * minutes, FAULT))
+        );
+        now += 1 + 60 * minutes;
+    }
+    origin.admit(at(now)).unwrap();
+    origin.observe(&seen(9, now, Outcome::Accepted), at(now + 1));
+    assert_eq!(closed(&origin, now + 1), None);
+    assert!(origin.admit(at(now + 1)).is_ok());
+    assert!(origin.admit(at(now + 1)).is_ok());
+}
+
+#[test]
+fn faults_that_were_under_way_when_it_closed_do_not_count_again() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 10);
+    for n in 10..110 {
+        origin.observe(&seen(n, 9, Outcome::SenderFault), at(11));
+    }
+    assert_eq!(closed(&origin, 11), Some((310, FAULT)));
+}
+
+#[test]
+fn a_probe_whose_answer_stays_out_is_repeated_after_a_minute() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    origin.admit(at(300)).unwrap();
+    assert_eq!(closed(&origin, 359), Some((360, FAULT)));
+    origin.admit(at(360)).unwrap();
+}
+
+#[test]
+fn an_origin_that_does_not_answer_is_closed_for_half_a_minute_doubling_to_ten() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::Transient, 0);
+    assert_eq!(closed(&origin, 0), Some((30, UNREACHABLE)));
+    origin.admit(at(30)).unwrap();
+    origin.observe(&seen(1, 30, Outcome::Transient), at(40));
+    assert_eq!(closed(&origin, 40), Some((100, UNREACHABLE)));
+    // Any answer but an error of its own shows that it is back.
+    origin.admit(at(100)).unwrap();
+    origin.observe(&seen(1, 100, Outcome::Gone), at(101));
+    assert_eq!(closed(&origin, 101), None);
+}
+
+#[test]
+fn an_unreachable_origin_waits_as_long_as_it_asks() {
+    let mut origin = standing();
+    for n in 0..8 {
+        let mut seen = seen(n, 0, Outcome::Transient);
+        seen.retry_after = Some(Duration::from_secs(120));
+        origin.observe(&seen, at(0));
+    }
+    assert_eq!(closed(&origin, 0), Some((120, UNREACHABLE)));
+}
+
+#[test]
+fn an_origin_answers_until_it_is_unreachable() {
+    let mut origin = standing();
+    assert!(!origin.answers());
+    let mut silence = seen(1, 0, Outcome::Transient);
+    silence.has_answered = false;
+    origin.observe(&silence, at(0));
+    assert!(!origin.answers());
+    origin.observe(&seen(1, 0, Outcome::RateLimited), at(0));
+    assert!(origin.answers());
+    for n in 0..8 {
+        silence.key = EndpointKey::from_bytes([n; 32]);
+        origin.observe(&silence, at(0));
+    }
+    assert!(!origin.answers());
+}
+
+#[test]
+fn a_limit_of_the_origin_pauses_it_as_long_as_it_asks() {
+    let mut origin = standing();
+    let mut limit = seen(1, 0, Outcome::RateLimited);
+    limit.retry_after = Some(Duration::from_secs(90));
+    origin.observe(&limit, at(0));
+    assert_eq!(closed(&origin, 89), Some((90, LIMIT)));
+    // Everybody goes on then, without a probe; what was under way lifts nothing.
+    origin.observe(&seen(2, 0, Outcome::Accepted), at(1));
+    assert_eq!(closed(&origin, 89), Some((90, LIMIT)));
+    assert!(origin.admit(at(90)).is_ok());
+    assert!(origin.admit(at(90)).is_ok());
+}
+
+#[test]
+fn limits_without_a_time_double_from_five_seconds_until_something_is_accepted() {
+    let mut origin = standing();
+    let mut now = 0;
+    for wait in [5, 10, 20] {
+        for n in 0..3 {
+            origin.observe(&seen(n, now, Outcome::RateLimited), at(now + 1));
+        }
+        assert_eq!(closed(&origin, now + 1), Some((now + 1 + wait, LIMIT)));
+        now += 1 + wait;
+    }
+    origin.observe(&seen(1, now, Outcome::Accepted), at(now));
+    origin.observe(&seen(2, now, Outcome::RateLimited), at(now));
+    assert_eq!(closed(&origin, now), Some((now + 5, LIMIT)));
+}
+
+#[test]
+fn limits_of_single_subscriptions_pause_the_origin_from_eight_within_a_minute() {
+    let mut origin = standing();
+    for n in 0..8 {
+        let mut limit = seen(n, i64::from(n), Outcome::RateLimited);
+        limit.scope = PauseScope::Subscription;
+        limit.retry_after = Some(Duration::from_secs(900));
+        assert_eq!(closed(&origin, i64::from(n)), None);
+        origin.observe(&limit, at(i64::from(n)));
+    }
+    assert_eq!(closed(&origin, 7), Some((907, LIMIT)));
+}
+
+#[test]
+fn a_fault_outlives_a_limit_on_top_of_it() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    let mut limit = seen(1, 0, Outcome::RateLimited);
+    limit.retry_after = Some(Duration::from_secs(600));
+    origin.observe(&limit, at(1));
+    assert_eq!(closed(&origin, 599), Some((601, FAULT)));
+    origin.admit(at(601)).unwrap();
+    assert!(origin.admit(at(601)).is_err());
+}
+
+#[test]
+fn each_conclusion_is_news_once_and_others_may_lift_what_is_shared() {
+    let mut origin = standing();
+    assert_eq!(origin.take_news(at(0)), None);
+    eight(&mut origin, Outcome::SenderFault, 0);
+    let pause = origin.take_news(at(0)).unwrap();
+    assert_eq!(
+        (pause.until, pause.reason, pause.closures),
+        (at(300), FAULT, 1)
+    );
+    assert_eq!(origin.take_news(at(0)), None);
+    // Not shared yet: what the others know does not matter.
+    origin.load(None, at(1));
+    assert_eq!(closed(&origin, 1), Some((300, FAULT)));
+    origin.shared(at(1));
+    assert_eq!(closed(&origin, 1), Some((300, FAULT)));
+    origin.load(None, at(2));
+    assert_eq!(closed(&origin, 2), None);
+}
+
+#[test]
+fn an_acceptance_lifts_what_another_replica_closed_too() {
+    let mut origin = standing();
+    let mut shared = Pause::new(origin.origin.clone(), at(300), FAULT);
+    shared.closures = 3;
+    origin.load(Some(shared), at(10));
+    origin.observe(&seen(1, 9, Outcome::SenderFault), at(11));
+    assert_eq!(origin.take_news(at(11)), None, "it was under way");
+    origin.admit(at(300)).unwrap();
+    origin.observe(&seen(1, 300, Outcome::Accepted), at(301));
+    let lifted = origin.take_news(at(301)).unwrap();
+    assert!(lifted.until <= at(301));
+    assert_eq!(closed(&origin, 301), None);
+}

@@ -1,0 +1,152 @@
+//! What attempts found out about subscriptions and their push services, until it is written down.
+
+use std::collections::{HashMap, HashSet};
+
+use super::attempt::{Next, Verdict};
+use crate::broadcast::FinalOutcome;
+use crate::clock::Timestamp;
+use crate::observe;
+use crate::store::{Change, Pause, PauseReason, StoreError, Tally};
+use crate::subscription::{EndpointKey, Origin};
+use crate::web_push::WebPush;
+
+/// Acceptances are worth a write of their own from this number on; with a "gone" they are written at once.
+const TALLY_AT: u64 = 500;
+
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    changes: Vec<Change>,
+    /// Subscriptions that are gone, if their push service is to be believed.
+    gone: Vec<(Origin, EndpointKey, Change)>,
+    /// What is not in the ledger yet.
+    tallies: HashMap<Origin, Tally>,
+    /// Origins that are known not to be believed.
+    doubted: HashSet<Origin>,
+    /// What the other replicas do not know yet, in order.
+    pauses: Vec<Pause>,
+}
+
+impl Effects {
+    /// How many pauses wait to be written.
+    pub(crate) fn pauses(&self) -> usize {
+        self.pauses.len()
+    }
+
+    /// Takes in what an attempt at a subscription of this origin came to.
+    pub(crate) fn note(&mut self, push: &WebPush, origin: &Origin, verdict: &mut Verdict) {
+        self.changes.append(&mut verdict.changes);
+        let mut seen = Tally::default();
+        if verdict.next == Next::Finished(FinalOutcome::Accepted) {
+            seen.accepted = 1;
+        }
+        if let Some((key, change)) = verdict.retire.take() {
+            seen.gone = 1;
+            self.gone.push((origin.clone(), key, change));
+        }
+        if seen != Tally::default() {
+            let tally = self.tallies.entry(origin.clone()).or_default();
+            *tally = Tally::new(tally.accepted + seen.accepted, tally.gone + seen.gone);
+        }
+        if let Some(mut pause) = push.gates().gate(origin).take_news(push.now()) {
+            if pause.reason == PauseReason::SenderFault {
+                pause.contact = Some(push.contact().as_str().to_owned());
+            }
+            tell(&pause, push.now());
+            self.pauses.push(pause);
+        }
+    }
+
+    /// Writes it all down: pauses first, then the changes to subscriptions.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was not written is written by the next call. Written twice, a change changes nothing and a tally is a
+    /// little off.
+    pub(crate) async fn write(&mut self, push: &WebPush, now: Timestamp) -> Result<(), StoreError> {
+        while let Some(pause) = self.pauses.first() {
+            push.ledger().pause(pause, now).await?;
+            push.gates().gate(&pause.origin).shared(now);
+            self.pauses.remove(0);
+        }
+        let accepted: u64 = self.tallies.values().map(|tally| tally.accepted).sum();
+        if !self.gone.is_empty() || accepted >= TALLY_AT {
+            self.judge(push, now).await?;
+        }
+        if !self.changes.is_empty() {
+            push.subscriptions().apply(&self.changes, now).await?;
+            self.changes.clear();
+        }
+        Ok(())
+    }
+
+    /// The same at the end, with whatever few acceptances are left to count.
+    pub(crate) async fn finish(
+        &mut self,
+        push: &WebPush,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(push, now).await?;
+        if !self.tallies.is_empty() {
+            self.judge(push, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Retires what is gone, unless too much is: then it is kept, and counts as failed.
+    async fn judge(&mut self, push: &WebPush, now: Timestamp) -> Result<(), StoreError> {
+        let counts: Vec<_> = self
+            .tallies
+            .iter()
+            .map(|(origin, tally)| (origin.clone(), *tally))
+            .collect();
+        let sums = push.ledger().tally(&counts, now).await?;
+        self.tallies.clear();
+        let mut doubted = HashSet::new();
+        for ((origin, _), sum) in counts.into_iter().zip(sums) {
+            let is_open = push.prune_breaker().is_open(sum);
+            if is_open && !self.doubted.contains(&origin) {
+                observe::event!(
+                    ERROR,
+                    origin = %origin,
+                    gone = sum.gone,
+                    accepted = sum.accepted,
+                    "an unusual share of subscriptions is said to be gone: none is retired"
+                );
+            }
+            if is_open {
+                doubted.insert(origin);
+            } else {
+                self.doubted.remove(&origin);
+            }
+        }
+        for (origin, key, retire) in self.gone.drain(..) {
+            self.changes.push(if doubted.contains(&origin) {
+                Change::Failed(key)
+            } else {
+                retire
+            });
+        }
+        self.doubted.extend(doubted);
+        Ok(())
+    }
+}
+
+/// Tells the operator; a fault of the sender once, and loudly.
+fn tell(pause: &Pause, now: Timestamp) {
+    let reason = pause.reason.as_str();
+    let secs = pause.until.since(now).as_secs();
+    if pause.until <= now {
+        observe::event!(INFO, origin = %pause.origin, "origin is asked again");
+    } else if pause.reason == PauseReason::SenderFault && pause.closures == 1 {
+        observe::event!(
+            ERROR,
+            origin = %pause.origin,
+            secs,
+            "the push service refuses us as a sender: check the VAPID key, the contact and this machine's \
+             clock; nothing is deleted, and one request at a time finds out when it is over"
+        );
+    } else {
+        observe::event!(INFO, origin = %pause.origin, reason, secs, "origin paused");
+    }
+    let _ = (reason, secs);
+}

@@ -1,0 +1,49 @@
+//! What origins said of their subscriptions of late, in SQLite.
+
+use rusqlite::{Connection, params};
+
+use super::broadcasts::origin_id;
+use super::error::corrupt;
+use super::query::{Columns, all, execute, first, integer};
+use crate::clock::Timestamp;
+use crate::store::{StoreError, Tally};
+use crate::subscription::Origin;
+
+const TALLY: &str = "SELECT accepted, gone FROM origin WHERE origin = ?1";
+const SAVE: &str = "UPDATE origin SET accepted = ?2, gone = ?3, tallied_at = ?4 WHERE id = ?1";
+const TALLIES: &str = "SELECT origin, accepted, gone FROM origin WHERE gone > 0 ORDER BY origin";
+
+pub(super) fn tally(
+    conn: &Connection,
+    counts: &[(Origin, Tally)],
+    now: Timestamp,
+) -> Result<Vec<Tally>, StoreError> {
+    let add = |(origin, new): &(Origin, Tally)| {
+        let stored = first(conn, TALLY, [origin.as_str()], read)?.unwrap_or_default();
+        if *new == Tally::default() {
+            return Ok(stored);
+        }
+        let sum = stored.plus(*new);
+        let values = params![
+            origin_id(conn, origin)?,
+            integer(sum.accepted),
+            integer(sum.gone),
+            now.as_millis(),
+        ];
+        execute(conn, SAVE, values)?;
+        Ok(sum)
+    };
+    counts.iter().map(add).collect()
+}
+
+pub(super) fn tallies(conn: &Connection) -> Result<Vec<(Origin, Tally)>, StoreError> {
+    all(conn, TALLIES, [], |columns| {
+        let origin: String = columns.get()?;
+        let origin = Origin::parse(&origin).map_err(|_| corrupt("an origin"))?;
+        Ok((origin, read(columns)?))
+    })
+}
+
+fn read(columns: &mut Columns<'_, '_>) -> Result<Tally, StoreError> {
+    Ok(Tally::new(columns.count()?, columns.count()?))
+}

@@ -1,0 +1,148 @@
+//! How a broadcast goes on, as a stream.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::WebPush;
+use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::store::StoreError;
+
+/// At most four times a second.
+const PACE: Duration = Duration::from_millis(250);
+/// Another machine's worker does not wake us.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A broadcast's [`BroadcastStatus`]: as it is, then each time it has changed, at most four times a second, until the
+/// broadcast is over. It ends after the last one, or at once where there is no such broadcast.
+///
+/// A store that fails is an item too; whoever goes on asks again.
+///
+/// # Examples
+///
+/// ```
+/// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_web_push::{Audience, Message};
+///
+/// let queued = push.enqueue(Audience::All, Message::new("hello")).await?;
+/// let mut progress = push.progress(queued.broadcast);
+/// while let Some(status) = progress.next().await {
+///     let status = status?;
+///     println!("{} of {}", status.counts.finished(), status.recipients);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "streams do nothing unless polled"]
+pub struct Progress {
+    push: WebPush,
+    broadcast: BroadcastId,
+    last: Option<BroadcastStatus>,
+    asking: Option<Asking>,
+    is_over: bool,
+}
+
+type Asking =
+    Pin<Box<dyn Future<Output = Result<Option<BroadcastStatus>, StoreError>> + Send + 'static>>;
+
+impl Progress {
+    pub(super) const fn new(push: WebPush, broadcast: BroadcastId) -> Self {
+        Self {
+            push,
+            broadcast,
+            last: None,
+            asking: None,
+            is_over: false,
+        }
+    }
+
+    /// The next status; `None` when there will be none any more.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer. The next call asks it again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: the next call goes on where this one was dropped.
+    pub async fn next(&mut self) -> Option<Result<BroadcastStatus, StoreError>> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Progress {
+    type Item = Result<BroadcastStatus, StoreError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let this = &mut *self;
+        let asking = this.asking.get_or_insert_with(|| {
+            Box::pin(changed(
+                this.push.clone(),
+                this.broadcast,
+                this.last.clone(),
+            ))
+        });
+        let answer = ready!(asking.as_mut().poll(cx));
+        this.asking = None;
+        Poll::Ready(match answer {
+            Ok(Some(status)) => {
+                this.is_over = status.is_over();
+                this.last = Some(status.clone());
+                Some(Ok(status))
+            }
+            Ok(None) => {
+                this.is_over = true;
+                None
+            }
+            Err(error) => {
+                // Without a pause a dead store would be hammered.
+                this.asking = Some(Box::pin(after_pause(this.push.clone(), this.broadcast)));
+                Some(Err(error))
+            }
+        })
+    }
+}
+
+/// Waits until the status is another one than the last.
+async fn changed(
+    push: WebPush,
+    broadcast: BroadcastId,
+    last: Option<BroadcastStatus>,
+) -> Result<Option<BroadcastStatus>, StoreError> {
+    if last.is_some() {
+        sleep(PACE).await;
+    }
+    loop {
+        let settled = push.inner.settled.notified();
+        let status = push.status(broadcast).await?;
+        if status.is_none() || status != last {
+            return Ok(status);
+        }
+        let _ = timeout_at(Instant::now() + LOOK_AGAIN, settled).await;
+    }
+}
+
+async fn after_pause(
+    push: WebPush,
+    broadcast: BroadcastId,
+) -> Result<Option<BroadcastStatus>, StoreError> {
+    sleep(LOOK_AGAIN).await;
+    push.status(broadcast).await
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress")
+            .field("broadcast", &self.broadcast)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,72 @@
+//! Each subscription is served with the VAPID key that it was made with.
+
+use crate::world::*;
+
+#[tokio::test]
+async fn after_a_rotation_everyone_is_served_with_the_key_they_subscribed_with() {
+    let world = World::at(FCM).await;
+    let (old, _) = world.subscriber().await;
+    world.push.rotate_vapid_key().await.unwrap();
+    let (new, _) = world.subscriber().await;
+    world
+        .push
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    world.settle().await;
+    assert_eq!((old.messages().len(), new.messages().len()), (1, 1));
+    assert!(world.service.refusals().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_that_names_the_wrong_key_is_served_with_another_live_one_and_keeps_it() {
+    let world = World::at(FCM).await;
+    let (browser, record) = world.subscriber().await;
+    let right = record.vapid_key;
+    let wrong = world.push.rotate_vapid_key().await.unwrap();
+    let change = Change::UseVapidKey {
+        key: record.subscription.endpoint().key(),
+        vapid_key: wrong,
+    };
+    world
+        .store
+        .apply(&[change], world.clock.now())
+        .await
+        .unwrap();
+    world
+        .push
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+    assert_eq!(world.record(&record).await.vapid_key, right);
+}
+
+#[tokio::test]
+async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
+    let world = World::at(FCM).await;
+    let stranger = tower_web_push::vapid::VapidKey::generate().unwrap();
+    let browser = world.service.user_agent();
+    let subscription = browser.subscribe(stranger.public_key()).unwrap();
+    let active = KeyId::of(&world.push.vapid_public_key());
+    let new = NewSubscription::new(subscription, active);
+    world
+        .store
+        .upsert(&new, &SubscriptionLimits::default(), world.clock.now())
+        .await
+        .unwrap();
+    world.clock.advance(2 * MINUTE);
+    let queued = world
+        .push
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    world.settle().await;
+    assert_eq!(world.status(queued.broadcast).await.counts.key_mismatch, 1);
+    let stale = CountFilter::new(Audience::All, Liveness::Stale);
+    assert_eq!(
+        world.store.count(&stale, world.clock.now()).await.unwrap(),
+        1
+    );
+}

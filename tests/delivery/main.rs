@@ -1,0 +1,17 @@
+//! The rules of delivery, one test each, against the in-process push service.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what failed"
+)]
+
+mod building;
+mod keys;
+mod pausing;
+mod progress;
+mod retiring;
+mod retrying;
+mod running;
+mod sending;
+mod world;
