@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tower_web_push::clock::Clock as _;
-use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _};
+use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
 use tower_web_push::subscription::Origin;
 use tower_web_push::testing::{Answer, When};
 
@@ -59,7 +59,7 @@ async fn ready_is_when_everything_works() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({"ready": true, "store": true, "scheduler": true, "worker": true})
+        json!({"ready": true, "store": true, "scheduler": true, "worker": true, "senderFault": false})
     );
     world.clock.advance(Duration::from_secs(3600));
     let stuck = world.get("/ready").await;
@@ -104,7 +104,49 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
     );
     assert_eq!(
         stats["gates"],
-        json!([{"origin": FCM, "until": "2027-01-15T08:11:00Z", "reason": "rate_limited"}])
+        json!([{"origin": FCM, "until": "2027-01-15T08:11:00Z", "reason": "rate_limited", "closures": 1}])
+    );
+    assert_eq!(stats["retiringStopped"], json!([]));
+}
+
+#[tokio::test]
+async fn a_refused_sender_is_an_alarm_in_stats_and_ready() {
+    let world = World::new().await;
+    for _ in 0..8 {
+        world.subscriber().await;
+    }
+    let refused = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
+    world.service.script(When::any(), refused);
+    world.notify(&json!({"title": "a"})).await;
+    world.settle().await;
+    let ready = world.get("/ready").await;
+    assert_eq!(ready.status, 200, "the other push services go on");
+    assert_eq!(ready.json()["senderFault"], true);
+    let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+    let gate = &stats.json()["gates"][0];
+    assert_eq!(
+        (&gate["origin"], &gate["reason"], &gate["closures"]),
+        (&json!(FCM), &json!("sender_fault"), &json!(1))
+    );
+    assert_eq!(stats.json()["subscriptions"]["live"], 8);
+    // An operator who makes a new key is believed.
+    world
+        .admin(Method::POST, "/regenerate-vapid", &Value::Null)
+        .await;
+    assert_eq!(world.get("/ready").await.json()["senderFault"], false);
+}
+
+#[tokio::test]
+async fn a_push_service_that_says_gone_too_often_shows_in_stats() {
+    let world = World::new().await;
+    let origin = Origin::parse(FCM).unwrap();
+    let counts = [(origin, Tally::new(55, 45))];
+    let now = world.clock.now();
+    world.store.tally(&counts, now).await.unwrap();
+    let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+    assert_eq!(
+        stats.json()["retiringStopped"],
+        json!([{"origin": FCM, "gone": 45, "accepted": 55}])
     );
 }
 
