@@ -20,7 +20,7 @@ impl Model {
     ) -> Result<(), TestCaseError> {
         let mut left: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| self.is_claimable(row, now)) {
-            if !request.exclude.contains(&row.origin) {
+            if request.room_for(&row.origin) > 0 {
                 left.entry(row.origin.clone()).or_default().push(row.at);
             }
         }

@@ -106,7 +106,7 @@ impl World {
             } => {
                 let mut request = ClaimRequest::new(limit, Duration::from_secs(lease.into()));
                 request.per_origin = per_origin;
-                request.exclude = excluded.into_iter().map(origin).collect();
+                request.rooms = excluded.into_iter().map(|name| (origin(name), 0)).collect();
                 let tokens = self.claim(worker, &request).await?;
                 self.workers[worker].claimed.extend(tokens);
             }
