@@ -210,9 +210,9 @@ impl OriginGate {
         self.standing().observe(seen, now);
     }
 
-    /// A pause, or the end of one, that the other replicas should know of; each is handed out once.
-    pub(crate) fn take_news(&self, now: Timestamp) -> Option<Pause> {
-        self.standing().take_news(now)
+    /// Pauses, and ends of pauses, that the other replicas should know of; each is handed out once.
+    pub(crate) fn take_news(&self) -> Vec<Pause> {
+        self.standing().take_news()
     }
 
     /// What was handed out is shared now.

@@ -44,8 +44,8 @@ pub(super) struct Standing {
     own: Option<Pause>,
     /// What all replicas share, as it was last read.
     shared: Option<Pause>,
-    /// Whether there is something to share.
-    has_news: bool,
+    /// What is to be shared, in order.
+    news: Vec<Pause>,
     /// What began before says nothing about whether the reason for the pause still holds.
     paused_at: Timestamp,
     /// A probe is under way: nobody else asks until then.
@@ -63,7 +63,7 @@ impl Standing {
             origin,
             own: None,
             shared: None,
-            has_news: false,
+            news: Vec::new(),
             paused_at: Timestamp::MIN,
             probe_until: Timestamp::MIN,
             streaks: Streaks::default(),
@@ -102,7 +102,9 @@ impl Standing {
     /// A pause of somebody else's making, to be shared.
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         self.own = pause.on_top_of(self.own.as_ref(), now);
-        self.has_news = true;
+        // The latest says it all, unless it follows a lift.
+        self.news.retain(|news| news.until <= now);
+        self.news.extend(self.own.clone());
     }
 
     /// Opens it, whoever closed it.
@@ -121,17 +123,14 @@ impl Standing {
         self.shared = shared;
     }
 
-    /// What is to be shared, each time once: a pause, or the end of one.
-    pub(super) fn take_news(&mut self, now: Timestamp) -> Option<Pause> {
-        std::mem::take(&mut self.has_news).then(|| {
-            let lifted = || Pause::new(self.origin.clone(), now, PauseReason::Unreachable);
-            self.own.clone().unwrap_or_else(lifted)
-        })
+    /// What is to be shared, each time once: pauses, and ends of pauses.
+    pub(super) fn take_news(&mut self) -> Vec<Pause> {
+        std::mem::take(&mut self.news)
     }
 
     /// It is shared now: others may lift it.
     pub(super) fn shared(&mut self, now: Timestamp) {
-        if !self.has_news
+        if self.news.is_empty()
             && let Some(own) = self.own.take()
         {
             self.shared = own.on_top_of(self.shared.as_ref(), now);
@@ -145,12 +144,16 @@ impl Standing {
             Outcome::Accepted => {
                 self.streaks.accepted();
                 self.limits = 0;
-                self.lift(|_| true);
+                self.lift(PauseReason::Unreachable, now);
+                // What was under way when it closed says nothing of what came after.
+                if seen.began >= self.paused_at {
+                    self.lift(PauseReason::SenderFault, now);
+                }
             }
             Outcome::Transient => self.failed(seen, now),
             outcome => {
                 self.streaks.answered();
-                self.lift(|reason| reason == PauseReason::Unreachable);
+                self.lift(PauseReason::Unreachable, now);
                 match outcome {
                     Outcome::SenderFault => self.sender_fault(seen, now),
                     Outcome::RateLimited => self.limited(seen, now),
@@ -220,12 +223,12 @@ impl Standing {
         self.pause(&pause, now);
     }
 
-    /// Ends a pause that is probed.
-    fn lift(&mut self, which: impl Fn(PauseReason) -> bool) {
-        if self.probed().is_some_and(|pause| which(pause.reason)) {
+    /// Ends a pause of this reason, and what came on top of it.
+    fn lift(&mut self, reason: PauseReason, now: Timestamp) {
+        if self.closures(reason).is_some() {
             self.own = None;
             self.shared = None;
-            self.has_news = true;
+            self.news = vec![Pause::new(self.origin.clone(), now, reason)];
         }
     }
 

@@ -47,7 +47,7 @@ impl Effects {
             let tally = self.tallies.entry(origin.clone()).or_default();
             *tally = Tally::new(tally.accepted + seen.accepted, tally.gone + seen.gone);
         }
-        if let Some(mut pause) = push.gates().gate(origin).take_news(push.now()) {
+        for mut pause in push.gates().gate(origin).take_news() {
             if pause.reason == PauseReason::SenderFault {
                 pause.contact = Some(push.contact().as_str().to_owned());
             }

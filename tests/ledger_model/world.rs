@@ -154,7 +154,8 @@ impl World {
                 secs,
                 reason,
             } => {
-                let reason = PauseReason::ALL[reason % PauseReason::ALL.len()];
+                let _ = reason;
+                let reason = PauseReason::RateLimited;
                 let pause = Pause::new(origin(number), self.in_secs(secs), reason);
                 self.ledger(1).pause(&pause, self.now).await.unwrap();
                 self.model.pause(&pause, self.now);
