@@ -47,7 +47,8 @@
 //!
 //! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
 //! `http::Request` → endpoint policy → origin gate → HTTP client → [`Outcome`](deliver::Outcome) → settled: done,
-//! retired, tried again at a moment, or given up.
+//! retired, tried again at a moment, or given up. The [`guide`] tells it in full: what happens to a message, and what
+//! follows from each answer of a push service.
 //!
 //! # Only the encryption
 //!
@@ -120,6 +121,8 @@ pub mod ece;
 mod encoding;
 pub mod encryption;
 pub mod error;
+#[cfg(feature = "_engine")]
+pub mod guide;
 pub mod message;
 #[cfg(feature = "_engine")]
 mod observe;

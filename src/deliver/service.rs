@@ -24,8 +24,10 @@ use crate::vapid::{Contact, Signer};
 /// ([`DeliveryError::closed`]), a full one makes the call wait for a permit. No redirect is followed. The
 /// answer's body is read on failure only, and at most 8 KiB of it.
 ///
-/// An answer "too many requests" that means the whole origin closes its gate, for every clone. Retries
-/// are the caller's: every attempt must come through here again, since each one is encrypted anew.
+/// Answers that mean the whole origin close its gate, for every clone: too many requests, eight distinct
+/// subscriptions in a row that are refused as sender faults or get no answer
+/// ([the rules](crate::guide::what_the_push_service_said)). Retries are the caller's: every attempt must come
+/// through here again, since each one is encrypted anew.
 ///
 /// # Layers
 ///

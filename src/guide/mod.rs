@@ -1,0 +1,12 @@
+//! Longer answers to two questions.
+//!
+//! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
+//!   in between does.
+//! - [What the push service said, and what we do](what_the_push_service_said): every answer, the rule that follows, and
+//!   where the rule can be changed.
+
+#[doc = include_str!("what_happens_to_a_message.md")]
+pub mod what_happens_to_a_message {}
+
+#[doc = include_str!("what_the_push_service_said.md")]
+pub mod what_the_push_service_said {}
