@@ -20,14 +20,14 @@ impl Model {
     ) -> Result<(), TestCaseError> {
         let mut left: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| self.is_claimable(row, now)) {
-            if request.room_for(&row.origin) > 0 {
+            if self.room(request, &row.origin) > 0 {
                 left.entry(row.origin.clone()).or_default().push(row.at);
             }
         }
         let eligible = left.len();
         let possible: usize = left
-            .values()
-            .map(|rows| rows.len().min(request.per_origin))
+            .iter()
+            .map(|(origin, rows)| rows.len().min(self.room(request, origin)))
             .sum();
         prop_assert_eq!(
             claims.rows.len(),
@@ -54,7 +54,8 @@ impl Model {
             let place = left
                 .get_mut(&row.origin)
                 .and_then(|left| Some((left.iter().position(|at| *at == row.at)?, left)));
-            let (place, left) = place.ok_or_else(|| TestCaseError::fail("an excluded origin"))?;
+            let (place, left) =
+                place.ok_or_else(|| TestCaseError::fail("an origin without room"))?;
             left.swap_remove(place);
             taken.entry(row.origin.clone()).or_default().push(row.at);
 
@@ -66,7 +67,7 @@ impl Model {
             prop_assert_eq!(message.deadline, broadcast.new.deadline);
         }
         for (origin, rows) in &taken {
-            prop_assert!(rows.len() <= request.per_origin);
+            prop_assert!(rows.len() <= self.room(request, origin));
             let youngest = rows.iter().max();
             let oldest_left = left[origin].iter().min();
             prop_assert!(
@@ -75,7 +76,7 @@ impl Model {
                 origin
             );
         }
-        if request.limit >= eligible && request.per_origin > 0 {
+        if request.limit >= eligible {
             prop_assert_eq!(taken.len(), eligible, "an origin was left out");
         }
 
@@ -89,6 +90,9 @@ impl Model {
             row.at = claimed.leased_until;
             row.fence = Some(token.fence);
             row.attempt = claimed.attempt;
+        }
+        for origin in taken.keys() {
+            self.origins.claimed(origin, now + request.lease);
         }
         let highest = claims.rows.iter().map(|row| row.token.fence).max();
         self.last_fence = self.last_fence.max(highest.unwrap_or(0));

@@ -7,6 +7,7 @@
 mod claims;
 mod model;
 mod ops;
+mod origins;
 mod world;
 
 use std::path::PathBuf;
@@ -70,12 +71,12 @@ fn check(cases: u32, backend: impl Fn() -> Backend) {
 
 #[test]
 fn memory_does_what_the_model_does() {
-    check(1000, || Backend::Memory);
+    check(500, || Backend::Memory);
 }
 
 #[test]
 fn sqlite_does_what_the_model_does() {
-    check(100, || Backend::SqliteInMemory);
+    check(80, || Backend::SqliteInMemory);
 }
 
 #[test]

@@ -7,16 +7,18 @@ use tower_web_push::broadcast::{
 };
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
-    ClaimToken, Cursor, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled,
-    Settlement,
+    ClaimRequest, ClaimToken, Cursor, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
+    Settled, Settlement,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
+
+use crate::origins::Origins;
 
 #[derive(Default)]
 pub(crate) struct Model {
     pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) rows: Vec<Row>,
-    pauses: BTreeMap<Origin, Pause>,
+    pub(crate) origins: Origins,
     /// The highest number of a token so far.
     pub(crate) last_fence: u64,
 }
@@ -160,9 +162,17 @@ impl Model {
         PageWrite::Stored
     }
 
-    /// Whether a claim that leaves out no origin may take it.
+    /// How many rows of an origin a claim may take: of one that is probed a single one.
+    pub(crate) fn room(&self, request: &ClaimRequest, origin: &Origin) -> usize {
+        let room = *request.rooms.get(origin).unwrap_or(&request.per_origin);
+        room.min(self.origins.most(origin))
+    }
+
+    /// Whether a claim that has room for its origin may take it.
     pub(crate) fn is_claimable(&self, row: &Row, now: Timestamp) -> bool {
-        row.at <= now && !self.is_cancelled(row.broadcast) && self.paused_until(row, now).is_none()
+        row.at <= now
+            && !self.is_cancelled(row.broadcast)
+            && self.origins.paused_until(&row.origin) <= now
     }
 
     /// Rows of cancelled broadcasts whose lease has ended: a claim ends them when it comes to them (L9).
@@ -248,25 +258,14 @@ impl Model {
         ended
     }
 
-    pub(crate) fn pause(&mut self, pause: &Pause, now: Timestamp) {
-        let holds = |old: &Pause| old.until >= pause.until;
-        if pause.until <= now {
-            self.pauses.remove(&pause.origin);
-        } else if !self.pauses.get(&pause.origin).is_some_and(holds) {
-            self.pauses.insert(pause.origin.clone(), pause.clone());
-        }
-    }
-
-    /// In the order of their origins.
-    pub(crate) fn pauses(&self, now: Timestamp) -> Vec<Pause> {
-        let pauses = self.pauses.values().filter(|pause| pause.until > now);
-        pauses.cloned().collect()
-    }
-
     pub(crate) fn prune(&mut self, before: Timestamp) -> u64 {
         let were = self.broadcasts.len();
         self.broadcasts
             .retain(|one| one.ended_at.is_none_or(|at| at >= before));
+        let rows = &self.rows;
+        self.origins.prune(before, |origin| {
+            rows.iter().any(|row| row.origin == *origin)
+        });
         (were - self.broadcasts.len()) as u64
     }
 
@@ -294,6 +293,14 @@ impl Model {
         Some(status)
     }
 
+    /// What is not over, by deadline.
+    pub(crate) fn underway(&self) -> Vec<&NewBroadcast> {
+        let open = self.broadcasts.iter().filter(|one| one.ended_at.is_none());
+        let mut open: Vec<_> = open.map(|one| &one.new).collect();
+        open.sort_by_key(|new| new.deadline);
+        open
+    }
+
     pub(crate) fn stats(&self, now: Timestamp) -> LedgerStats {
         let leased = self.rows.iter().filter(|row| row.is_leased(now)).count();
         let waiting = self.rows.iter().filter(|row| !row.is_leased(now));
@@ -308,8 +315,8 @@ impl Model {
             (one.expanding && at < one.new.deadline).then_some(at)
         });
         let rows = self.rows.iter().filter_map(|row| {
-            let paused_until = self.paused_until(row, now).unwrap_or(now);
-            (!self.is_cancelled(row.broadcast)).then_some(row.at.max(paused_until))
+            let from = self.origins.paused_until(&row.origin).max(now);
+            (!self.is_cancelled(row.broadcast)).then_some(row.at.max(from))
         });
         expansions.chain(rows).min()
     }
@@ -349,10 +356,5 @@ impl Model {
 
     fn is_cancelled(&self, id: BroadcastId) -> bool {
         self.broadcast(id).is_some_and(|one| one.cancelled)
-    }
-
-    fn paused_until(&self, row: &Row, now: Timestamp) -> Option<Timestamp> {
-        let pause = self.pauses.get(&row.origin)?;
-        (pause.until > now).then_some(pause.until)
     }
 }

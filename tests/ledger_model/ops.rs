@@ -33,7 +33,7 @@ pub(crate) enum Op {
         limit: usize,
         per_origin: usize,
         lease: u8,
-        excluded: Vec<u8>,
+        rooms: Vec<(u8, usize)>,
     },
     /// Of rows that the worker has claimed and not settled yet.
     Settle {
@@ -54,7 +54,9 @@ pub(crate) enum Op {
         origin: u8,
         secs: i8,
         reason: usize,
+        closures: u32,
     },
+    Tally(Vec<(u8, u64, u64)>),
     Wait(u8),
     /// Until the ledger says that there is something to do.
     WaitUntilDue,
@@ -94,31 +96,35 @@ fn op() -> impl Strategy<Value = Op> {
     let index = any::<u8>().prop_map(usize::from);
     let worker = 0..WORKERS;
     prop_oneof![
-        4 => opening().prop_map(Op::Open),
-        1 => index.clone().prop_map(Op::OpenAgain),
-        2 => (worker.clone(), 1_usize..4).prop_map(|(worker, limit)| Op::Look { worker, limit }),
-        6 => (worker.clone(), index.clone(), vec(0..RECIPIENTS, 0..8), any::<bool>()).prop_map(
-            |(worker, which, recipients, is_last)| Op::Page { worker, which, recipients, is_last }
-        ),
-        7 => (worker.clone(), 0_usize..10, 0_usize..6, 1_u8..9, excluded()).prop_map(
-            |(worker, limit, per_origin, lease, excluded)| {
-                Op::Claim { worker, limit, per_origin, lease, excluded }
-            }
-        ),
-        5 => (worker.clone(), vec((index.clone(), end()), 0..5))
-            .prop_map(|(worker, rows)| Op::Settle { worker, rows }),
-        2 => (worker, vec(index.clone(), 0..3)).prop_map(|(worker, rows)| Op::Release { worker, rows }),
-        2 => vec((index.clone(), prop::bool::weighted(0.2), end()), 0..4).prop_map(Op::SettleAny),
-        1 => vec(index.clone(), 0..3).prop_map(Op::ReleaseAny),
-        1 => index.clone().prop_map(Op::Cancel),
-        1 => (1_usize..6).prop_map(Op::Expire),
-        2 => (0..ORIGINS, -2_i8..12, index.clone())
-            .prop_map(|(origin, secs, reason)| Op::Pause { origin, secs, reason }),
-        5 => (0_u8..7).prop_map(Op::Wait),
-        2 => Just(Op::WaitUntilDue),
-        1 => (0_u8..20).prop_map(Op::Prune),
-        1 => Just(Op::Crash),
-    ]
+            4 => opening().prop_map(Op::Open),
+            1 => index.clone().prop_map(Op::OpenAgain),
+            2 => (worker.clone(), 1_usize..4).prop_map(|(worker, limit)| Op::Look { worker, limit }),
+            6 => (worker.clone(), index.clone(), vec(0..RECIPIENTS, 0..8), any::<bool>()).prop_map(
+                |(worker, which, recipients, is_last)| Op::Page { worker, which, recipients, is_last }
+            ),
+            7 => (worker.clone(), 0_usize..10, 0_usize..6, 1_u8..9, rooms()).prop_map(
+                |(worker, limit, per_origin, lease, rooms)| {
+                    Op::Claim { worker, limit, per_origin, lease,
+                        rooms,
+    }
+                }
+            ),
+            5 => (worker.clone(), vec((index.clone(), end()), 0..5))
+                .prop_map(|(worker, rows)| Op::Settle { worker, rows }),
+            2 => (worker, vec(index.clone(), 0..3)).prop_map(|(worker, rows)| Op::Release { worker, rows }),
+            2 => vec((index.clone(), prop::bool::weighted(0.2), end()), 0..4).prop_map(Op::SettleAny),
+            1 => vec(index.clone(), 0..3).prop_map(Op::ReleaseAny),
+            1 => index.clone().prop_map(Op::Cancel),
+            1 => (1_usize..6).prop_map(Op::Expire),
+            3 => (0..ORIGINS, -2_i8..12, index, 1_u32..4).prop_map(|(origin, secs, reason, closures)| {
+                Op::Pause { origin, secs, reason, closures }
+            }),
+            1 => vec((0..ORIGINS, 0_u64..400, 0_u64..400), 0..3).prop_map(Op::Tally),
+            5 => (0_u8..7).prop_map(Op::Wait),
+            2 => Just(Op::WaitUntilDue),
+            1 => (0_u8..20).prop_map(Op::Prune),
+            1 => Just(Op::Crash),
+        ]
 }
 
 fn opening() -> impl Strategy<Value = Opening> {
@@ -134,9 +140,9 @@ fn opening() -> impl Strategy<Value = Opening> {
     })
 }
 
-/// Mostly none.
-fn excluded() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![3 => Just(Vec::new()), 1 => vec(0..ORIGINS, 1..3)]
+/// Mostly as many of each as of all the others.
+fn rooms() -> impl Strategy<Value = Vec<(u8, usize)>> {
+    prop_oneof![3 => Just(Vec::new()), 1 => vec((0..ORIGINS, 0_usize..3), 1..3)]
 }
 
 fn end() -> impl Strategy<Value = End> {
