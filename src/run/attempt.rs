@@ -12,7 +12,7 @@ use crate::observe;
 use crate::push_request::Push;
 use crate::store::{Change, RetireReason, SubscriptionRecord};
 use crate::subscription::EndpointKey;
-use crate::vapid::VapidKey;
+use crate::vapid::{KeyRing, VapidKey};
 use crate::web_push::WebPush;
 
 /// What one attempt is about.
@@ -93,6 +93,8 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> Verdict {
         Err(source) => {
             observe::event!(WARN, error = %source, "cannot read the VAPID keys");
             let _ = source;
+            // Put back at once, it would be claimed at once, as long as the keys cannot be read.
+            tokio::time::sleep(KeyRing::LOOK_AGAIN).await;
             return Verdict::new(Next::Release);
         }
     };

@@ -28,11 +28,19 @@ pub struct KeyRing {
     store: Arc<dyn VapidKeyStore>,
     keks: KeyEncryptionKeys,
     keys: RwLock<Arc<Keys>>,
-    /// When the store was last read for an unknown key. Held while reading, so that of two readings the
+    /// The last look into the store for an unknown key. Held while reading, so that of two readings the
     /// later one stays.
-    reading: Mutex<Option<Timestamp>>,
+    reading: Mutex<Option<Look>>,
     /// Keys that the configuration names: kept even when no row does.
     adopted: RwLock<Vec<KeyId>>,
+}
+
+/// A look into the store that came to its end.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Timestamp,
+    /// Whether the store answered: else nobody knows which keys there are.
+    is_answered: bool,
 }
 
 /// The keys at one moment; the active one is always among them.
@@ -125,11 +133,12 @@ impl KeyRing {
     }
 
     /// A live key; one that is not in memory is looked for in the store, at most once in
-    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN), whoever asks: ids come from outside.
+    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN), whoever asks: ids come from outside. `None` is said only after the
+    /// store has answered: a row whose key is said not to be there becomes stale.
     ///
     /// # Errors
     ///
-    /// As [`refresh`](Self::refresh).
+    /// As [`refresh`](Self::refresh), and the same again for so long as the store is not looked into.
     pub async fn find(
         &self,
         id: &KeyId,
@@ -143,13 +152,20 @@ impl KeyRing {
         if let Some(key) = self.get(id) {
             return Ok(Some(key));
         }
-        let recently = |at: Timestamp| at <= now && now.since(at) < Self::LOOK_AGAIN;
-        if looked.is_some_and(recently) {
-            return Ok(None);
-        }
         // A failure counts as well: a store in trouble is not asked more often.
-        *looked = Some(now);
-        self.read().await?;
+        let recently = |look: &Look| look.at <= now && now.since(look.at) < Self::LOOK_AGAIN;
+        match looked.filter(recently) {
+            Some(look) if look.is_answered => return Ok(None),
+            Some(_) => return Err(VapidErrorKind::Store.into()),
+            None => {}
+        }
+        let read = self.read().await;
+        // Only now: a look that was dropped on the way has found out nothing.
+        *looked = Some(Look {
+            at: now,
+            is_answered: read.is_ok(),
+        });
+        read?;
         Ok(self.get(id))
     }
 
