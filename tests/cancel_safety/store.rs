@@ -1,0 +1,102 @@
+//! A store whose every call is an await point, before and after it is done.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::task::yield_now;
+use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::schedule::{NotifyType, Schedule};
+use tower_web_push::store::{
+    Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
+    Fired, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite,
+    Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
+    VapidKeyStore,
+};
+use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
+use tower_web_push::vapid::{KeyId, SealedVapidKey};
+
+#[derive(Debug, Default)]
+pub(crate) struct YieldingStore {
+    pub(crate) memory: MemoryStore,
+    failing: Mutex<Option<&'static str>>,
+}
+
+impl YieldingStore {
+    /// All calls of one name fail from now on, or none any more.
+    pub(crate) fn fail(&self, call: impl Into<Option<&'static str>>) {
+        *self.failing.lock().unwrap() = call.into();
+    }
+
+    fn check(&self, call: &str) -> Result<(), StoreError> {
+        match *self.failing.lock().unwrap() {
+            Some(failing) if failing == call => Err(StoreErrorKind::Unavailable.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A whole trait, each method the memory store's between two yields.
+macro_rules! yielding {
+    ($of:ident: $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)+) => {
+        #[async_trait]
+        impl $of for YieldingStore {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$answer, StoreError> {
+                yield_now().await;
+                self.check(stringify!($name))?;
+                let answer = self.memory.$name($($arg),*).await;
+                yield_now().await;
+                answer
+            })+
+        }
+    };
+}
+
+yielding! { SubscriptionStore:
+    upsert(new: &NewSubscription, limits: &SubscriptionLimits, now: Timestamp) -> Upserted;
+    get(which: &[SubscriptionRef]) -> Vec<Option<SubscriptionRecord>>;
+    page(audience: &Audience, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> Vec<SubscriptionRecord>;
+    count(filter: &CountFilter, now: Timestamp) -> u64;
+    apply(changes: &[Change], now: Timestamp) -> u64;
+}
+
+yielding! { VapidKeyStore:
+    keys() -> Vec<StoredVapidKey>;
+    insert_first(key: &StoredVapidKey) -> bool;
+    insert(key: &StoredVapidKey) -> ();
+    reseal(id: &KeyId, expected: &SealedVapidKey, sealed: &SealedVapidKey) -> bool;
+    remove(id: &KeyId) -> bool;
+}
+
+yielding! { DeliveryLedger:
+    open(broadcast: &NewBroadcast, now: Timestamp) -> Opened;
+    expandable(limit: usize, now: Timestamp) -> Vec<Expansion>;
+    enqueue_page(broadcast: BroadcastId, expected: &Cursor, rows: &[NewDelivery], next: &Cursor, now: Timestamp) -> PageWrite;
+    claim(request: &ClaimRequest, now: Timestamp) -> Claims;
+    settle(rows: &[(ClaimToken, Settlement)], now: Timestamp) -> Vec<Settled>;
+    release(tokens: &[ClaimToken], now: Timestamp) -> ();
+    cancel(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
+    status(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
+    pause(pause: &Pause, now: Timestamp) -> ();
+    pauses(now: Timestamp) -> Vec<Pause>;
+    tally(tallies: &[(Origin, Tally)], now: Timestamp) -> Vec<Tally>;
+    tallies() -> Vec<(Origin, Tally)>;
+    underway(limit: usize, now: Timestamp) -> Vec<BroadcastStatus>;
+    expire(limit: usize, now: Timestamp) -> u64;
+    prune(ended_before: Timestamp) -> u64;
+    next_due(now: Timestamp) -> Option<Timestamp>;
+    stats(now: Timestamp) -> LedgerStats;
+    server_time() -> Option<Timestamp>;
+}
+
+yielding! { ScheduleStore:
+    put_schedule(schedule: &Schedule) -> ();
+    schedules(subscription: SubscriptionId) -> Vec<Schedule>;
+    remove_schedules(subscription: SubscriptionId, notify_type: Option<NotifyType>) -> u64;
+    move_schedules(from: SubscriptionId, to: SubscriptionId) -> ();
+    due_schedules(limit: usize, now: Timestamp) -> Vec<Schedule>;
+    fire(schedule: &Schedule, next_fire_at: Timestamp, broadcast: Option<&NewBroadcast>, now: Timestamp) -> Fired;
+    record_run(at: Timestamp) -> ();
+    last_run() -> Option<Timestamp>;
+}
