@@ -25,12 +25,12 @@ macro_rules! stored_columns {
     };
 }
 
-const BY_ID: &str = concat!(
+pub(super) const BY_ID: &str = concat!(
     "SELECT ",
     stored_columns!(),
     " FROM broadcast WHERE id = ?1"
 );
-const BY_SEQ: &str = concat!(
+pub(super) const BY_SEQ: &str = concat!(
     "SELECT ",
     stored_columns!(),
     " FROM broadcast WHERE seq = ?1"
@@ -40,10 +40,12 @@ pub(super) const UNDERWAY: &str = concat!(
     stored_columns!(),
     " FROM broadcast WHERE ended_at IS NULL ORDER BY deadline LIMIT ?1"
 );
+pub(super) const BY_IDEMPOTENCY_KEY: &str =
+    "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
 const OPEN: &str = "INSERT INTO broadcast \
      (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8) RETURNING seq";
-const SAVE: &str = "UPDATE broadcast SET written = ?2, expanding = ?3, is_cancelled = ?4, ended_at = ?5, \
+pub(super) const SAVE: &str = "UPDATE broadcast SET written = ?2, expanding = ?3, is_cancelled = ?4, ended_at = ?5, \
      accepted = ?6, gone = ?7, key_mismatch = ?8, sender_fault = ?9, too_large = ?10, bad_request = ?11, \
      refused = ?12, expired = ?13, failed = ?14, cancelled = ?15 WHERE seq = ?1";
 /// Nobody is expanded before he is due, so those who are due stand at the front.
@@ -57,15 +59,20 @@ pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broa
      ORDER BY expanded_at, seq LIMIT ?2";
 const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, at) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (broadcast, key) DO NOTHING";
+pub(super) const MOVE_CURSOR: &str =
+    "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
 pub(super) const UNLEASED: &str = "SELECT key FROM delivery \
      WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
+pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
 pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL AND deadline <= ?1 \
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE ended_at < ?1";
 /// Origins that nobody waits for, and that do not wait.
-const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
+pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
      AND (tallied_at IS NULL OR tallied_at <= ?1) \
      AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.origin = origin.id)";
+pub(super) const ORIGIN_ID: &str = "SELECT id FROM origin WHERE origin = ?1";
+const NEW_ORIGIN: &str = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
 
 /// A broadcast's row.
 pub(super) struct Stored {
@@ -141,8 +148,7 @@ impl Stored {
         let values = params![self.seq, now.as_millis(), integer(limit)];
         let keys = all(conn, UNLEASED, values, |row| row.bytes::<32>())?;
         for key in &keys {
-            let sql = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
-            execute(conn, sql, params![self.seq, key])?;
+            execute(conn, DELETE, params![self.seq, key])?;
         }
         self.progress.counts.add(outcome, keys.len() as u64);
         Ok(keys.len())
@@ -200,8 +206,7 @@ fn known(
     let Some(Idempotency { key, fingerprint }) = &new.idempotency else {
         return Ok(None);
     };
-    let sql = "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
-    let found = first(conn, sql, [key], |columns| {
+    let found = first(conn, BY_IDEMPOTENCY_KEY, [key], |columns| {
         Ok((columns.get()?, columns.bytes::<32>()?))
     })?;
     Ok(match found {
@@ -269,20 +274,21 @@ pub(super) fn enqueue_page(
             Some([].as_slice())
         }
     };
-    let sql = "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
-    execute(conn, sql, params![stored.seq, cursor, now.as_millis()])?;
+    execute(
+        conn,
+        MOVE_CURSOR,
+        params![stored.seq, cursor, now.as_millis()],
+    )?;
     stored.save(conn, now)?;
     Ok(PageWrite::Stored)
 }
 
 /// The row of an origin, made where there is none.
 pub(super) fn origin_id(conn: &Connection, origin: &Origin) -> Result<i64, StoreError> {
-    let sql = "SELECT id FROM origin WHERE origin = ?1";
-    if let Some(id) = first(conn, sql, [origin.as_str()], |row| row.get())? {
+    if let Some(id) = first(conn, ORIGIN_ID, [origin.as_str()], |row| row.get())? {
         return Ok(id);
     }
-    let sql = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
-    first(conn, sql, [origin.as_str()], |row| row.get())?
+    first(conn, NEW_ORIGIN, [origin.as_str()], |row| row.get())?
         .ok_or_else(|| corrupt("an origin without a number"))
 }
 

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, params};
 
-use super::broadcasts::Stored;
+use super::broadcasts::{DELETE, Stored};
 use super::content;
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
@@ -25,15 +25,16 @@ pub(super) const ORIGIN: &str =
     "SELECT origin, paused_until, pause_reason, served FROM origin WHERE id = ?1";
 pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt FROM delivery \
      WHERE origin = ?1 AND at <= ?2 ORDER BY at, broadcast, key LIMIT ?3";
-const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
+pub(super) const NEXT_FENCE: &str =
+    "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
+pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
 /// The probe keeps everybody else away until its lease ends.
-const PROBED: &str = "UPDATE origin SET paused_until = ?2 WHERE id = ?1";
-const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
+pub(super) const PROBED: &str = "UPDATE origin SET paused_until = ?2 WHERE id = ?1";
+pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2";
-const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
-const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
+pub(super) const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
      WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
 
 /// An origin that has rows.
@@ -94,8 +95,8 @@ pub(super) fn claim(
     }
     // Who has waited longest is served first, when there are more origins than rows to claim.
     origins.sort_by_key(|head| (head.served, head.at));
-    let sql = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
-    let fence = first(conn, sql, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
+    let fence =
+        first(conn, NEXT_FENCE, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
     let mut claim = Claim {
         conn,
         now,

@@ -11,6 +11,9 @@ use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
 
 const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(super) const DELETE: &str = "DELETE FROM content WHERE broadcast = ?1";
+pub(super) const MESSAGE: &str =
+    "SELECT payload, ttl, urgency, topic, padding FROM content WHERE broadcast = ?1";
 
 pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<(), StoreError> {
     let audience = serde_json::to_string(&new.audience)
@@ -30,7 +33,7 @@ pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<
 
 /// Wipes it.
 pub(super) fn delete(conn: &Connection, seq: i64) -> Result<(), StoreError> {
-    execute(conn, "DELETE FROM content WHERE broadcast = ?1", [seq]).map(|_| ())
+    execute(conn, DELETE, [seq]).map(|_| ())
 }
 
 /// Reads the text of an audience.
@@ -40,8 +43,7 @@ pub(super) fn audience(columns: &mut Columns<'_, '_>) -> Result<Audience, StoreE
 }
 
 pub(super) fn message(conn: &Connection, seq: i64) -> Result<Message, StoreError> {
-    let sql = "SELECT payload, ttl, urgency, topic, padding FROM content WHERE broadcast = ?1";
-    first(conn, sql, [seq], |columns| {
+    first(conn, MESSAGE, [seq], |columns| {
         let payload: Option<Vec<u8>> = columns.get()?;
         let ttl = Ttl::from_secs(columns.count()?);
         let urgency: String = columns.get()?;

@@ -10,12 +10,14 @@ use crate::clock::Timestamp;
 use crate::store::{LedgerStats, Pause, PauseReason, StoreError};
 use crate::subscription::Origin;
 
-const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5 \
+pub(super) const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5 \
      WHERE id = ?1";
 /// Few: those that are over are overwritten or pruned.
 pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE paused_until IS NOT NULL";
-const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
+pub(super) const LIFT: &str =
+    "UPDATE origin SET paused_until = NULL, pause_reason = NULL WHERE origin = ?1";
+pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE origin = ?1 AND paused_until IS NOT NULL";
 pub(super) const NEXT_EXPANSION: &str =
     "SELECT min(expanded_at) FROM broadcast WHERE expanding = 1 AND expanded_at > ?1";
@@ -29,8 +31,7 @@ pub(super) const LEASED: &str = "SELECT count(*) FROM delivery WHERE leased = 1 
 pub(super) fn pause(conn: &Connection, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
     let stored = first(conn, PAUSE_OF, [pause.origin.as_str()], read)?;
     let Some(merged) = pause.on_top_of(stored.as_ref(), now) else {
-        let sql = "UPDATE origin SET paused_until = NULL, pause_reason = NULL WHERE origin = ?1";
-        return execute(conn, sql, [pause.origin.as_str()]).map(|_| ());
+        return execute(conn, LIFT, [pause.origin.as_str()]).map(|_| ());
     };
     let values = params![
         origin_id(conn, &pause.origin)?,

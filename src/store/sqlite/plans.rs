@@ -3,12 +3,9 @@
 use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
-use super::broadcasts::{EXPANDABLE, EXPANDABLE_AHEAD, LATE, PRUNE, UNDERWAY, UNLEASED};
-use super::claims::{CLAIMABLE, FINISH, NEXT_ORIGIN, ORIGIN};
-use super::pauses::{DEPTH, LEASED, NEXT_DEADLINE, NEXT_EXPANSION, PAUSES};
-use super::schedules::DUE;
-use super::subscriptions::{EVICT, PAGE_ALL, PAGE_TAG, PAGE_USER, PURGE, count_statement};
-use super::{connection, schema};
+use super::{
+    broadcasts, claims, connection, content, pauses, schedules, schema, subscriptions, tallies,
+};
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
@@ -25,48 +22,140 @@ fn plan(conn: &Connection, sql: &str) -> String {
     lines.join("\n")
 }
 
+/// One row, or the first of an order that an index has.
+const SHORT: &[(&str, &str)] = &[
+    (
+        broadcasts::BY_ID,
+        "INDEX sqlite_autoindex_broadcast_1 (id=?)",
+    ),
+    (broadcasts::BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        broadcasts::BY_IDEMPOTENCY_KEY,
+        "INDEX sqlite_autoindex_broadcast_2 (idempotency_key=?)",
+    ),
+    (broadcasts::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        broadcasts::EXPANDABLE,
+        "INDEX broadcast_expanding (expanded_at<?)",
+    ),
+    (
+        broadcasts::EXPANDABLE_AHEAD,
+        "INDEX broadcast_started (expanded_at>?)",
+    ),
+    (broadcasts::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
+    (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
+    (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (broadcasts::LATE, "INDEX broadcast_open (deadline<?)"),
+    (broadcasts::PRUNE, "INDEX broadcast_ended (ended_at<?)"),
+    (
+        broadcasts::ORIGIN_ID,
+        "COVERING INDEX sqlite_autoindex_origin_1 (origin=?)",
+    ),
+    (
+        claims::NEXT_ORIGIN,
+        "COVERING INDEX delivery_due (origin>?)",
+    ),
+    (claims::ORIGIN, "INTEGER PRIMARY KEY (rowid=?)"),
+    (claims::CLAIMABLE, "INDEX delivery_due (origin=? AND at<?)"),
+    (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
+    (claims::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (claims::LEASE, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (claims::FINISH, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (claims::POSTPONE, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (content::MESSAGE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (content::DELETE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (pauses::PAUSE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        pauses::PAUSE_OF,
+        "INDEX sqlite_autoindex_origin_1 (origin=?)",
+    ),
+    (pauses::LIFT, "INDEX sqlite_autoindex_origin_1 (origin=?)"),
+    (
+        pauses::NEXT_EXPANSION,
+        "INDEX broadcast_expanding (expanded_at>?)",
+    ),
+    (pauses::NEXT_DEADLINE, "INDEX broadcast_open (deadline>?)"),
+    (pauses::LEASED, "COVERING INDEX delivery_leased (at>?)"),
+    (tallies::TALLY, "INDEX sqlite_autoindex_origin_1 (origin=?)"),
+    (tallies::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (subscriptions::PAGE_ALL, "PRIMARY KEY (key>?)"),
+    (
+        subscriptions::PAGE_USER,
+        "INDEX subscription_principal (principal=? AND key>?)",
+    ),
+    (
+        subscriptions::PAGE_TAG,
+        "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
+    ),
+    (
+        subscriptions::PURGE,
+        "INDEX subscription_retired (retired_at<?)",
+    ),
+    (schedules::DUE, "INDEX schedule_due (next_fire_at<?)"),
+];
+
+/// These sort or scan few rows: the open broadcasts', the origins', one principal's.
+const OF_FEW_ROWS: &[(&str, &str)] = &[
+    (broadcasts::UNDERWAY, "INDEX broadcast_open"),
+    (
+        broadcasts::PRUNE_ORIGINS,
+        "COVERING INDEX delivery_due (origin=?)",
+    ),
+    (pauses::PAUSES, "INDEX origin_paused (paused_until>?)"),
+    (pauses::DEPTH, "INDEX broadcast_open"),
+    (tallies::TALLIES, "INDEX sqlite_autoindex_origin_1"),
+    (
+        subscriptions::EVICT,
+        "INDEX subscription_principal (principal=?)",
+    ),
+];
+
 #[test]
 fn nothing_that_runs_often_scans_a_table_or_sorts() {
     let conn = connection::in_memory().unwrap();
-    for (sql, uses) in [
-        (NEXT_ORIGIN, "COVERING INDEX delivery_due (origin>?)"),
-        (ORIGIN, "INTEGER PRIMARY KEY (rowid=?)"),
-        (CLAIMABLE, "INDEX delivery_due (origin=? AND at<?)"),
-        (FINISH, "PRIMARY KEY (broadcast=? AND key=?)"),
-        (UNLEASED, "PRIMARY KEY (broadcast=?)"),
-        (EXPANDABLE, "INDEX broadcast_expanding (expanded_at<?)"),
-        (EXPANDABLE_AHEAD, "INDEX broadcast_started (expanded_at>?)"),
-        (LATE, "INDEX broadcast_open (deadline<?)"),
-        (PRUNE, "INDEX broadcast_ended (ended_at<?)"),
-        (NEXT_EXPANSION, "INDEX broadcast_expanding (expanded_at>?)"),
-        (NEXT_DEADLINE, "INDEX broadcast_open (deadline>?)"),
-        (LEASED, "COVERING INDEX delivery_leased (at>?)"),
-        (PAGE_ALL, "PRIMARY KEY (key>?)"),
-        (
-            PAGE_USER,
-            "INDEX subscription_principal (principal=? AND key>?)",
-        ),
-        (
-            PAGE_TAG,
-            "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
-        ),
-        (PURGE, "INDEX subscription_retired (retired_at<?)"),
-        (DUE, "INDEX schedule_due (next_fire_at<?)"),
-    ] {
+    for (sql, uses) in SHORT {
         let plan = plan(&conn, sql);
         assert!(plan.contains(uses), "{sql}\n{plan}");
         assert!(!plan.contains("SCAN"), "{sql}\n{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
-    // These sort or scan few rows: one principal's, the open broadcasts', the paused origins'.
-    for (sql, uses) in [
-        (PAUSES, "INDEX origin_paused (paused_until>?)"),
-        (UNDERWAY, "INDEX broadcast_open"),
-        (EVICT, "INDEX subscription_principal (principal=?)"),
-        (DEPTH, "INDEX broadcast_open"),
-    ] {
+    for (sql, uses) in OF_FEW_ROWS {
         let plan = plan(&conn, sql);
         assert!(plan.contains(uses), "{sql}\n{plan}");
+    }
+}
+
+#[test]
+fn no_statement_of_the_ledger_is_without_its_plan() {
+    let here = include_str!("plans.rs");
+    for (module, text) in [
+        ("broadcasts", include_str!("broadcasts.rs")),
+        ("claims", include_str!("claims.rs")),
+        ("content", include_str!("content.rs")),
+        ("pauses", include_str!("pauses.rs")),
+        ("tallies", include_str!("tallies.rs")),
+    ] {
+        let statements = text.split("const ").skip(1).filter_map(|constant| {
+            let (name, rest) = constant.split_once(": &str =")?;
+            let (statement, _) = rest.split_once(';')?;
+            // An insertion has no plan.
+            (!statement.contains("INSERT")).then_some(name)
+        });
+        for name in statements {
+            let listed = format!("({module}::{name},");
+            let listed_long = format!("{module}::{name},\n");
+            assert!(
+                here.contains(&listed) || here.contains(&listed_long),
+                "{module}::{name}"
+            );
+        }
+        let hidden = ["\"SELECT ", "\"UPDATE ", "\"DELETE "]
+            .iter()
+            .map(|verb| text.matches(verb).count())
+            .sum::<usize>();
+        let named = text.matches(": &str =").count() - text.matches("\"INSERT ").count();
+        assert_eq!(hidden, named, "{module}: a statement without a name");
     }
 }
 
@@ -80,12 +169,12 @@ fn counting_reads_an_index_only() {
         (Liveness::Retired, "COVERING INDEX subscription_retired"),
     ] {
         let mut filter = CountFilter::new(Audience::All, liveness);
-        let all = plan(&conn, &count_statement(&filter, now).0);
+        let all = plan(&conn, &subscriptions::count_statement(&filter, now).0);
         assert!(all.contains(index), "{all}");
         if liveness != Liveness::Retired {
             filter.push_service = Some(PushService::Fcm);
             filter.vapid_key = Some(KeyId::from_bytes([1; KeyId::LEN]));
-            let one = plan(&conn, &count_statement(&filter, now).0);
+            let one = plan(&conn, &subscriptions::count_statement(&filter, now).0);
             let uses = format!("{index} (push_service=? AND vapid_key=?");
             assert!(one.contains(&uses), "{one}");
         }
@@ -93,7 +182,7 @@ fn counting_reads_an_index_only() {
     let tag = Audience::Tag(Tag::parse("a").unwrap());
     let tagged = plan(
         &conn,
-        &count_statement(&CountFilter::new(tag, Liveness::Live), now).0,
+        &subscriptions::count_statement(&CountFilter::new(tag, Liveness::Live), now).0,
     );
     assert!(tagged.contains("subscription_by_tag (tag=?)"), "{tagged}");
     assert!(tagged.contains("PRIMARY KEY (key=?)"), "{tagged}");

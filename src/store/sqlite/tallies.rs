@@ -9,9 +9,11 @@ use crate::clock::Timestamp;
 use crate::store::{StoreError, Tally};
 use crate::subscription::Origin;
 
-const TALLY: &str = "SELECT accepted, gone FROM origin WHERE origin = ?1";
-const SAVE: &str = "UPDATE origin SET accepted = ?2, gone = ?3, tallied_at = ?4 WHERE id = ?1";
-const TALLIES: &str = "SELECT origin, accepted, gone FROM origin WHERE gone > 0 ORDER BY origin";
+pub(super) const TALLY: &str = "SELECT accepted, gone FROM origin WHERE origin = ?1";
+pub(super) const SAVE: &str =
+    "UPDATE origin SET accepted = ?2, gone = ?3, tallied_at = ?4 WHERE id = ?1";
+pub(super) const TALLIES: &str =
+    "SELECT origin, accepted, gone FROM origin WHERE gone > 0 ORDER BY origin";
 
 pub(super) fn tally(
     conn: &Connection,
