@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::request::Parts;
 use tokio::time::Instant;
+use tower_web_push::broadcast::{BroadcastId, BroadcastState};
 use tower_web_push::clock::{Clock, Timestamp};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::store::{
@@ -23,6 +25,9 @@ use tower_web_push::{Audience, Message, WebPush};
 const HEALTHY: usize = 1_500;
 /// How long they take for an answer.
 const LATENCY: Duration = Duration::from_millis(50);
+
+/// Where nothing else is said.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Wall time that goes with tokio's.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ struct Sick {
     origins: usize,
     recipients: usize,
     answer: Answer,
+    /// Whether they took the broadcast before this one.
+    worked_before: bool,
 }
 
 /// What came of one broadcast to everybody.
@@ -79,20 +86,16 @@ async fn send(sick: &[Sick]) -> Sent {
     };
     for number in 0..2 {
         let origin = Origin::parse(&format!("https://well-{number}.example.com")).unwrap();
-        let slowly = Answer::ordinary().after(LATENCY);
-        service.script(When::origin(&origin), slowly);
         for _ in 0..HEALTHY {
             put(service.user_agent_at(&origin).subscribe(&key).unwrap()).await;
         }
     }
     let someone = service.user_agent().subscribe(&key).unwrap();
+    let mut origins = Vec::new();
     for (kind, sick) in sick.iter().enumerate() {
         for number in 0..sick.origins {
             let origin = format!("https://sick-{kind}-{number}.example.com");
-            service.script(
-                When::origin(&Origin::parse(&origin).unwrap()),
-                sick.answer.clone(),
-            );
+            origins.push((Origin::parse(&origin).unwrap(), sick));
             for recipient in 0..sick.recipients {
                 let endpoint = Endpoint::parse(&format!("{origin}/{recipient}")).unwrap();
                 // Nobody decrypts it: the keys may be anybody's.
@@ -107,19 +110,53 @@ async fn send(sick: &[Sick]) -> Sent {
     }
 
     let running = tokio::spawn(push.run(pending()));
+    if sick.iter().any(|sick| sick.worked_before) {
+        service.script(When::head(is_sick), Answer::status(StatusCode::CREATED));
+        let queued = enqueue(&push).await;
+        let mut look = tokio::time::interval(LATENCY);
+        while push.status(queued).await.unwrap().unwrap().state != BroadcastState::Done {
+            look.tick().await;
+        }
+    }
+    service.clear_script();
+    service.script(When::head(is_well), Answer::ordinary().after(LATENCY));
+    for (origin, sick) in &origins {
+        service.script(When::origin(origin), sick.answer.clone());
+    }
+
+    let before = service.counts();
     let began = Instant::now();
-    push.enqueue(Audience::All, Message::new("to everybody"))
-        .await
-        .unwrap();
+    enqueue(&push).await;
     let all = 2 * HEALTHY as u64;
-    let counts = service.wait_until(|counts| counts.accepted == all).await;
+    let counts = service
+        .wait_until(|counts| counts.accepted == before.accepted + all)
+        .await;
     let took = began.elapsed();
     running.abort();
     assert_eq!(counts.refused, 0);
     Sent {
         took,
-        wasted: counts.requests - all,
+        wasted: counts.requests - before.requests - all,
     }
+}
+
+fn is_sick(request: &Parts) -> bool {
+    request
+        .uri
+        .host()
+        .is_some_and(|host| host.starts_with("sick"))
+}
+
+fn is_well(request: &Parts) -> bool {
+    !is_sick(request)
+}
+
+async fn enqueue(push: &WebPush) -> BroadcastId {
+    let message = Message::new("to everybody");
+    push.enqueue(Audience::All, message)
+        .await
+        .unwrap()
+        .broadcast
 }
 
 /// How much longer it takes than without those that do not work, in percent.
@@ -137,6 +174,7 @@ async fn a_push_service_that_never_answers_costs_the_others_nothing() {
         origins: 1,
         recipients: 5_000,
         answer: Answer::never(),
+        worked_before: false,
     };
     let (percent, _) = loss(&[black_hole]).await;
     assert!(percent < 5.0);
@@ -148,8 +186,39 @@ async fn a_push_service_that_asks_for_patience_costs_the_others_nothing() {
         origins: 1,
         recipients: 20_000,
         answer: Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(3600),
+        worked_before: false,
     };
     let (percent, sent) = loss(&[busy]).await;
     assert!(percent < 5.0);
-    assert!(sent.wasted <= 100, "asked during its pause");
+    assert!(sent.wasted <= 8, "asked during its pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_push_services_that_never_answer_cost_the_others_nothing() {
+    for (origins, recipients) in [(20, 1_000), (200, 20)] {
+        let black_holes = Sick {
+            origins,
+            recipients,
+            answer: Answer::never(),
+            worked_before: false,
+        };
+        let (percent, sent) = loss(&[black_holes]).await;
+        assert!(percent < 5.0);
+        // Of each only as many as it takes to find out.
+        assert!(sent.wasted <= 8 * origins as u64);
+    }
+}
+
+/// Nobody knows it of them yet, and each has as many requests under way as one that works: once they
+/// were given up, they are left alone.
+#[tokio::test(start_paused = true)]
+async fn push_services_that_all_fall_silent_cost_the_others_one_request_timeout() {
+    let silent = Sick {
+        origins: 50,
+        recipients: 200,
+        answer: Answer::never(),
+        worked_before: true,
+    };
+    let (_, sent) = loss(&[silent]).await;
+    assert!(sent.took < REQUEST_TIMEOUT + Duration::from_secs(1));
 }
