@@ -1,7 +1,7 @@
 //! The delivery ledger against a model of its contract: random work of several workers, step by step.
 //!
-//! Each case ends with everything delivered, and nothing may be missing then. `PROPTEST_CASES=2560` runs ten
-//! times as many cases.
+//! Each case ends with everything delivered, and nothing may be missing then.
+//! `PROPTEST_CASES=2560 cargo test --all-features --test ledger_model` runs ten times as many cases.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
 mod claims;
