@@ -46,7 +46,7 @@ pub(super) struct Standing {
     shared: Option<Pause>,
     /// What is to be shared, in order.
     news: Vec<Pause>,
-    /// What began before says nothing about whether the reason for the pause still holds.
+    /// What had begun by then says nothing about whether the reason for the pause still holds.
     paused_at: Timestamp,
     /// A probe is under way: nobody else asks until then.
     probe_until: Timestamp,
@@ -118,7 +118,8 @@ impl Standing {
     /// Takes over what all replicas share.
     pub(super) fn load(&mut self, shared: Option<Pause>, now: Timestamp) {
         if self.probed().is_none() && shared.as_ref().is_some_and(|one| one.reason.is_probed()) {
-            self.paused_at = now;
+            // The probe may begin in this very moment.
+            self.paused_at = now - Duration::from_millis(1);
         }
         self.shared = shared;
     }
@@ -140,13 +141,17 @@ impl Standing {
     /// Draws the conclusions from an answer.
     pub(super) fn observe(&mut self, seen: &Observation, now: Timestamp) {
         self.answers |= seen.has_answered;
+        if !self.was_under_way(seen) {
+            // The probe is over. What it left open the next request finds out: the same row with another key, say.
+            self.probe_until = Timestamp::MIN;
+        }
         match seen.outcome {
             Outcome::Accepted => {
                 self.streaks.accepted();
                 self.limits = 0;
                 self.lift(PauseReason::Unreachable, now);
                 // What was under way when it closed says nothing of what came after.
-                if seen.began >= self.paused_at {
+                if !self.was_under_way(seen) {
                     self.lift(PauseReason::SenderFault, now);
                 }
             }
@@ -180,10 +185,12 @@ impl Standing {
     }
 
     fn limited(&mut self, seen: &Observation, now: Timestamp) {
-        let wait = match (seen.scope, seen.retry_after) {
+        // No time at all, or one in the past, is no answer to "how long".
+        let asked = seen.retry_after.filter(|wait| !wait.is_zero());
+        let wait = match (seen.scope, asked) {
             (PauseScope::Origin, Some(wait)) => wait,
             // Those that were under way when it closed do not make it longer.
-            (PauseScope::Origin, None) if seen.began < self.paused_at => return,
+            (PauseScope::Origin, None) if self.was_under_way(seen) => return,
             (PauseScope::Origin, None) => {
                 self.limits = self.limits.saturating_add(1);
                 rung(PauseReason::RateLimited, self.limits)
@@ -211,7 +218,7 @@ impl Standing {
         now: Timestamp,
     ) {
         // Only a probe's answer is news; those that were under way say again what is known.
-        if closures.is_some() && seen.began < self.paused_at {
+        if closures.is_some() && self.was_under_way(seen) {
             return;
         }
         let closures = closures.unwrap_or(0).saturating_add(1);
@@ -221,6 +228,11 @@ impl Standing {
         self.paused_at = now;
         self.answers &= reason != PauseReason::Unreachable;
         self.pause(&pause, now);
+    }
+
+    /// Whether it began before the gate closed, or in the same moment: at full speed many do.
+    fn was_under_way(&self, seen: &Observation) -> bool {
+        seen.began <= self.paused_at
     }
 
     /// Ends a pause of this reason, and what came on top of it.

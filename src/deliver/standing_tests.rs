@@ -76,6 +76,48 @@ fn faults_that_were_under_way_when_it_closed_do_not_count_again() {
 }
 
 #[test]
+fn what_began_in_the_moment_when_it_closed_was_under_way() {
+    for (outcome, secs, reason) in [
+        (Outcome::SenderFault, 300, FAULT),
+        (Outcome::Transient, 30, UNREACHABLE),
+        (Outcome::RateLimited, 5, LIMIT),
+    ] {
+        let mut origin = standing();
+        eight(&mut origin, outcome, 10);
+        for n in 10..110 {
+            origin.observe(&seen(n, 10, outcome), at(10));
+        }
+        assert_eq!(closed(&origin, 10), Some((10 + secs, reason)));
+    }
+}
+
+#[test]
+fn a_probe_whose_answer_says_nothing_makes_room_for_the_next() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    origin.admit(at(300)).unwrap();
+    origin.observe(&seen(1, 0, Outcome::Gone), at(300));
+    assert!(origin.admit(at(300)).is_err(), "that was not the probe");
+    origin.observe(&seen(9, 300, Outcome::KeyMismatch), at(301));
+    origin.admit(at(301)).unwrap();
+    assert!(origin.admit(at(301)).is_err(), "one at a time");
+}
+
+#[test]
+fn a_limit_for_no_time_is_one_without_a_time() {
+    let mut origin = standing();
+    eight(&mut origin, Outcome::SenderFault, 0);
+    let mut limit = seen(1, 0, Outcome::RateLimited);
+    limit.retry_after = Some(Duration::ZERO);
+    origin.observe(&limit, at(1));
+    assert_eq!(closed(&origin, 1), Some((300, FAULT)), "it lifts nothing");
+    assert_eq!(origin.take_news().len(), 1);
+    let mut origin = standing();
+    origin.observe(&limit, at(1));
+    assert_eq!(closed(&origin, 1), Some((6, LIMIT)));
+}
+
+#[test]
 fn a_probe_whose_answer_stays_out_is_repeated_after_a_minute() {
     let mut origin = standing();
     eight(&mut origin, Outcome::SenderFault, 0);

@@ -179,6 +179,31 @@ async fn an_acceptance_clears_a_sender_fault_for_all() {
 }
 
 #[tokio::test]
+async fn a_probe_tries_the_other_keys_too() {
+    let world = World::at(FCM).await;
+    let rows = world.subscribers(20).await;
+    // Pages that never say which key they use: every row names the wrong one.
+    let wrong = world.push.rotate_vapid_key().await.unwrap();
+    let rename = |(_, record): &(UserAgent, SubscriptionRecord)| Change::UseVapidKey {
+        key: record.subscription.endpoint().key(),
+        vapid_key: wrong,
+    };
+    let changes: Vec<_> = rows.iter().map(rename).collect();
+    let now = world.clock.now();
+    world.store.apply(&changes, now).await.unwrap();
+    world.service.script(When::any().times(8), fault());
+    let broadcast = world.enqueue().await;
+    world.settle().await;
+    assert_eq!(world.paused().await, [(FCM.to_owned(), 5 * MINUTE)]);
+    world.clock.advance(5 * MINUTE);
+    world.settle().await;
+    assert_eq!(world.paused().await, []);
+    world.clock.advance(MINUTE);
+    world.settle().await;
+    assert_eq!(world.status(broadcast).await.counts.accepted, 20);
+}
+
+#[tokio::test]
 async fn a_probe_that_nobody_settles_is_repeated_when_its_lease_ends() {
     let world = World::at(FCM).await;
     refused(&world).await;
