@@ -14,7 +14,7 @@ use crate::deliver::OriginGates;
 use crate::observe;
 use crate::store::{
     Change, ClaimRequest, ClaimToken, Claims, Cursor, NewDelivery, PageWrite, Settlement,
-    StoreError, SubscriptionRef,
+    StoreError, StoreErrorKind, SubscriptionRef,
 };
 use crate::subscription::Origin;
 use crate::web_push::WebPush;
@@ -161,10 +161,13 @@ impl Worker {
             // A stale page was written by another replica: its rows are there.
             match ledger
                 .enqueue_page(expansion.id, &expansion.cursor, &rows, &next, now)
-                .await?
+                .await
             {
-                PageWrite::Stored => written += rows.len().max(1),
-                PageWrite::Stale => {}
+                Ok(PageWrite::Stored) => written += rows.len().max(1),
+                Ok(PageWrite::Stale) => {}
+                // Room comes of sending what is there.
+                Err(error) if error.kind() == StoreErrorKind::Full => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(written)

@@ -75,6 +75,18 @@ async fn what_a_dropped_run_had_claimed_is_sent_by_the_next() {
     assert_eq!(world.status(queued.broadcast).await.counts.accepted, 1);
 }
 
+#[tokio::test]
+async fn a_full_ledger_is_emptied_before_more_is_written_into_it() {
+    let store = MemoryStore::with_max_rows(10);
+    let world = World::on(store, FCM, |builder| builder).await;
+    world.subscribers(10).await;
+    let broadcasts = [world.enqueue().await, world.enqueue().await];
+    world.settle().await;
+    for broadcast in broadcasts {
+        assert_eq!(world.status(broadcast).await.counts.accepted, 10);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_after_the_shutdown() {
     let world = World::with(FCM, small).await;

@@ -37,12 +37,20 @@ impl World {
     }
 
     pub(crate) async fn with(origin: &str, configure: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::on(MemoryStore::new(), origin, configure).await
+    }
+
+    pub(crate) async fn on(
+        store: MemoryStore,
+        origin: &str,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
         let service = TestPushService::builder()
             .origin(Origin::parse(origin).unwrap())
             .clock(clock.clone())
             .build();
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(store);
         let builder = builder(&store, &clock).client(service.clone());
         Self {
             push: configure(builder).build().await.unwrap(),
