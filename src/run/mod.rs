@@ -127,16 +127,28 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
 async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
     worker.stop();
     let limit = Instant::now() + push.request_timeout() + STORE_PAUSE;
-    let ended = timeout_at(limit, async {
-        while worker.attempt_ended().await.is_some() {}
-    })
-    .await;
-    if ended.is_err() {
-        observe::event!(
-            WARN,
-            left = worker.in_flight(),
-            "attempts left behind; their leases end by themselves"
-        );
+    let mut is_written = true;
+    loop {
+        match timeout_at(limit, worker.attempt_ended()).await {
+            Ok(Some(())) => {}
+            Ok(None) => break,
+            Err(_) => {
+                observe::event!(
+                    WARN,
+                    left = worker.in_flight(),
+                    "attempts left behind; their leases end by themselves"
+                );
+                break;
+            }
+        }
+        let together = limit.min(Instant::now() + SETTLE_WITHIN);
+        let _ = timeout_at(together, async {
+            while worker.attempt_ended().await.is_some() {}
+        })
+        .await;
+        // Written as they come: whoever stops this process may have less patience than the slowest request, and
+        // what is given back is another process's at once. A store in trouble is left to the tries below.
+        is_written = is_written && worker.settle().await.is_ok();
     }
     // What is not settled now is sent again when its lease ends: worth a few tries.
     let limit = Instant::now() + SETTLE_AT_LAST;

@@ -88,6 +88,29 @@ async fn a_full_ledger_is_emptied_before_more_is_written_into_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_ends_after_the_shutdown_is_written_before_the_slowest_has_ended() {
+    let world = World::at(FCM).await;
+    world.subscribers(2).await;
+    let soon = Duration::from_millis(50);
+    world.service.script(When::any().times(1), Answer::never());
+    world
+        .service
+        .script(When::any(), Answer::ordinary().after(soon));
+    let broadcast = world.enqueue().await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
+    world
+        .service
+        .wait_until(|counts| counts.requests == 2)
+        .await;
+    drop(stop);
+    tokio::time::sleep(4 * soon).await;
+    assert!(!running.is_finished());
+    assert_eq!(world.status(broadcast).await.counts.accepted, 1);
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_begins_after_the_shutdown() {
     let world = World::with(FCM, small).await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
