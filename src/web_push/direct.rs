@@ -80,6 +80,8 @@ pub(super) async fn send_to(
     record: SubscriptionRecord,
     message: Message,
 ) -> Attempted {
+    // Where they cannot be read, those that are known hold.
+    let _ = push.refresh_pauses(push.now()).await;
     let mut attempted = once(push, record, message).await;
     let mut effects = Effects::default();
     effects.note(push, &attempted.origin, &mut attempted.verdict);

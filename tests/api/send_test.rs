@@ -3,11 +3,13 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 use tower_web_push::clock::Clock as _;
-use tower_web_push::store::{Change, RetireReason, SubscriptionStore as _};
-use tower_web_push::subscription::Endpoint;
+use tower_web_push::store::{
+    Change, DeliveryLedger as _, Pause, PauseReason, RetireReason, SubscriptionStore as _,
+};
+use tower_web_push::subscription::{Endpoint, Origin};
 use tower_web_push::testing::{Answer, When};
 
-use super::{World, with};
+use super::{FCM, World, with};
 
 #[tokio::test(start_paused = true)]
 async fn the_holder_gets_one_push_every_ten_seconds() {
@@ -40,6 +42,19 @@ async fn the_holder_gets_one_push_every_ten_seconds() {
     );
     tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(world.post("/send-test", &json).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_push_service_that_another_process_paused_is_not_asked() {
+    let world = World::new().await;
+    let (_, json, _) = world.subscriber().await;
+    let until = world.clock.now() + Duration::from_secs(60);
+    let pause = Pause::new(Origin::parse(FCM).unwrap(), until, PauseReason::RateLimited);
+    let now = world.clock.now();
+    world.store.pause(&pause, now).await.unwrap();
+    let answer = world.post("/send-test", &json).await;
+    assert_eq!(answer.json()["success"], json!(false));
+    assert_eq!(world.service.counts().requests, 0);
 }
 
 #[tokio::test]
