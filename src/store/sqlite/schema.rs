@@ -214,3 +214,7 @@ fn number(conn: &Connection, sql: &str) -> Result<i64, StoreError> {
     conn.query_row(sql, [], |row| row.get(0))
         .map_err(failed_to_open)
 }
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;
