@@ -113,6 +113,11 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> Verdict {
             Some(Err(error)) => return failed(push.retry_policy(), &job, key, error, push.now()),
         }
     }
+    // Another process may have made the key that the row names a moment ago.
+    let is_young_until = job.record.last_seen_at + YOUNG;
+    if own.is_none() && now < is_young_until {
+        return Verdict::new(Next::RetryAt(is_young_until));
+    }
     observe::event!(INFO, endpoint = ?job.record.subscription.endpoint(), "no live VAPID key fits");
     Verdict::finished(FinalOutcome::KeyMismatch).with_change(Change::Stale {
         key,
@@ -268,5 +273,5 @@ fn given_up(policy: &RetryPolicy, job: &Job) -> FinalOutcome {
     }
 }
 
-/// So long after its keys changed a row is not retired.
+/// So long after its keys changed a row is not retired, and after it was written a key is not unknown.
 const YOUNG: std::time::Duration = std::time::Duration::from_secs(60);

@@ -70,3 +70,27 @@ async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_row_whose_key_another_process_has_just_made_is_not_stale() {
+    let world = World::at(FCM).await;
+    let other = world.replica().await;
+    let subscribe = async |names: KeyId| {
+        let browser = world.service.user_agent();
+        let key = other.vapid_public_key();
+        let new = NewSubscription::new(browser.subscribe(&key).unwrap(), names);
+        let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
+        world.store.upsert(&new, &limits, now).await.unwrap();
+        browser
+    };
+    // The store is read for a key that nobody knows, and right after that there is a new one.
+    subscribe(KeyId::from_bytes([7; KeyId::LEN])).await;
+    let send = async || world.push.send(Audience::All, Message::new("x")).await;
+    assert_eq!(send().await.unwrap().counts.accepted, 1);
+    let new = other.rotate_vapid_key().await.unwrap();
+    let browser = subscribe(new).await;
+    send().await.unwrap();
+    world.clock.advance(KeyRing::LOOK_AGAIN);
+    send().await.unwrap();
+    assert_eq!(browser.messages().len(), 1);
+}

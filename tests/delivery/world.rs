@@ -16,7 +16,7 @@ pub(crate) use tower_web_push::store::{
 };
 pub(crate) use tower_web_push::subscription::Origin;
 pub(crate) use tower_web_push::testing::{Answer, ManualClock, TestPushService, UserAgent, When};
-pub(crate) use tower_web_push::vapid::KeyId;
+pub(crate) use tower_web_push::vapid::{KeyId, KeyRing};
 pub(crate) use tower_web_push::{Audience, Builder, Message, WebPush};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
