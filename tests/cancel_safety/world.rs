@@ -1,5 +1,6 @@
 //! Twelve recipients at two push services, one of which is busy at first. All of the time is tokio's.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,11 +26,14 @@ const ORIGINS: [&str; 2] = [
     "https://fcm.googleapis.com",
     "https://updates.push.services.mozilla.com",
 ];
-/// How long a push service takes to look at a request, and how long its answer takes to come.
-const WAY: Duration = Duration::from_millis(30);
-/// In virtual time: leases may have to end first.
-pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+/// How long one request takes to come to the push service, and its answer to come back; the next one takes
+/// twice as long, and so on by turns.
+const WAY: Duration = Duration::from_millis(10);
+/// In virtual time: leases and pauses may have to end first.
+pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 const RETRY_AFTER: u32 = 2;
+/// Long enough that all are refused, which closes the gate, and shorter than that lasts.
+const A_WHILE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     pub(crate) push: WebPush,
@@ -38,6 +42,25 @@ pub(crate) struct World {
     clock: VirtualClock,
     recipients: Mutex<Vec<Subscription>>,
     broadcast: Mutex<Option<BroadcastId>>,
+}
+
+/// What is wrong at first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trouble {
+    /// The push service has no time for one recipient's message.
+    OneIsBusy,
+    /// A push service takes us for somebody else, for long enough to close its gate.
+    SenderIsRefused,
+}
+
+impl Trouble {
+    /// Nobody can be done before.
+    pub(crate) const fn lasts(self) -> Duration {
+        match self {
+            Self::OneIsBusy => Duration::ZERO,
+            Self::SenderIsRefused => Duration::from_secs(300),
+        }
+    }
 }
 
 /// Moves with tokio's time, which jumps ahead when all tasks wait.
@@ -58,17 +81,22 @@ fn builder(store: &Arc<YieldingStore>, clock: VirtualClock) -> Builder {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(Trouble::OneIsBusy).await
+    }
+
+    pub(crate) async fn with(trouble: Trouble) -> Self {
         let clock = VirtualClock(Instant::now());
         let service = TestPushService::builder().clock(clock).build();
         let store = Arc::new(YieldingStore::default());
         let over_the_network = {
-            let service = service.clone();
+            let (service, number) = (service.clone(), Arc::new(AtomicU32::new(0)));
             service_fn(move |request: Request<PushBody>| {
                 let mut service = service.clone();
+                let way = WAY * (1 + number.fetch_add(1, Ordering::SeqCst) % 2);
                 async move {
-                    sleep(WAY).await;
+                    sleep(way).await;
                     let answer = service.call(request).await;
-                    sleep(WAY).await;
+                    sleep(way).await;
                     answer
                 }
             })
@@ -89,13 +117,27 @@ impl World {
             broadcast: Mutex::default(),
         };
         let key = world.push.vapid_public_key();
-        let mut busy = None;
         for number in 0..RECIPIENTS {
             let origin = ORIGINS[usize::from(number % 3 == 0)];
-            busy = Some(world.subscribe(origin, &key).await);
+            world.subscribe(origin, &key).await;
         }
-        let answer = Answer::status(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(RETRY_AFTER);
-        let when = When::endpoint(busy.unwrap().endpoint()).times(1);
+        let (when, answer) = match trouble {
+            Trouble::OneIsBusy => {
+                let one = world.recipients.lock().unwrap()[1].clone();
+                let busy = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+                let busy = busy.with_retry_after(RETRY_AFTER);
+                (When::endpoint(one.endpoint()).times(1), busy)
+            }
+            Trouble::SenderIsRefused => {
+                let origin = Origin::parse(ORIGINS[0]).unwrap();
+                let over = clock.now() + A_WHILE;
+                let meanwhile = When::head(move |head| {
+                    Origin::of(&head.uri).as_ref() == Some(&origin) && clock.now() < over
+                });
+                let refused = Answer::status(StatusCode::FORBIDDEN);
+                (meanwhile, refused.with_body("invalid JWT provided"))
+            }
+        };
         world.service.script(when, answer);
         world
     }
@@ -153,6 +195,10 @@ impl World {
                 .wait_until(|counts| counts.accepted >= messages)
                 .await;
         }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.clock.0.elapsed()
     }
 
     pub(crate) async fn retry_is_due(&self) {
