@@ -86,6 +86,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
         // Ends come in by the thousand: not each is worth another look at the store.
         if worker.in_flight() == 0 || Instant::now() >= next_step {
             let pause = match worker.step().await {
+                Ok(progress) if progress.is_behind => Duration::ZERO,
                 Ok(progress) => pause(&push, progress.more, worker.in_flight() == 0).await,
                 Err(error) => {
                     observe::event!(ERROR, error = %error, "the store failed");

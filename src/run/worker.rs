@@ -53,6 +53,8 @@ pub(super) struct Progress {
     pub(super) expired: u64,
     /// Whether there may be more to do at once.
     pub(super) more: bool,
+    /// Whether there is more to give up, which nothing that becomes due tells.
+    pub(super) is_behind: bool,
 }
 
 #[derive(Debug)]
@@ -111,9 +113,10 @@ impl Worker {
         if is_due(self.pauses_read, WebPush::PAUSES_KEPT, now) {
             self.push.load_pauses(now).await?;
             progress.expired = self.push.ledger().expire(EXPIRED_AT_ONCE, now).await?;
-            progress.more |= progress.expired >= EXPIRED_AT_ONCE as u64;
+            progress.is_behind = progress.expired >= EXPIRED_AT_ONCE as u64;
             self.push.ledger().record_run(now).await?;
-            self.pauses_read = Some(now);
+            // More of them are given up by the next step, which may not be put off.
+            self.pauses_read = (!progress.is_behind).then_some(now);
         }
         if is_due(self.keys_read, KEYS_KEPT, now) {
             // What is in memory goes on working, and a key that is missing is looked for by its id.

@@ -49,6 +49,29 @@ async fn what_is_not_delivered_by_its_deadline_expires() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_backlog_behind_a_closed_gate_expires_at_once() {
+    let world = World::at(FCM).await;
+    world.subscribers(1_100).await;
+    let origin = Origin::parse(FCM).unwrap();
+    let until = world.clock.now() + 60 * MINUTE;
+    let pause = Pause::new(origin, until, PauseReason::RateLimited);
+    world.store.pause(&pause, world.clock.now()).await.unwrap();
+    let mut queued = Vec::new();
+    for _ in 0..2 {
+        let message = Message::new("x").with_ttl(Ttl::from_secs(60));
+        queued.push(world.push.enqueue(Audience::All, message).await.unwrap());
+    }
+    world.settle().await;
+    world.clock.advance(2 * MINUTE);
+    let running = world.push.run(tokio::time::sleep(Duration::from_secs(1)));
+    running.await.unwrap();
+    for queued in queued {
+        let counts = world.status(queued.broadcast).await.counts;
+        assert_eq!(counts.expired, 1_100);
+    }
+}
+
 #[tokio::test]
 async fn attempts_are_bounded() {
     let world = World::with(FCM, |builder| {
