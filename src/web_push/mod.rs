@@ -106,7 +106,8 @@ impl WebPush {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, the message may have been accepted.
+    /// Dropped while the store is writing, the message may have been accepted: for the whole audience, or not at
+    /// all. A worker that pauses is not woken then, and finds it with its next look.
     pub async fn enqueue(
         &self,
         to: impl Into<Audience> + Send,
@@ -232,6 +233,10 @@ impl WebPush {
     /// # Errors
     ///
     /// A store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, it may have been cancelled. Calling it again does no harm.
     pub async fn cancel(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         let status = self.ledger().cancel(id, self.now()).await?;
         self.settled();
@@ -251,6 +256,11 @@ impl WebPush {
     /// # Errors
     ///
     /// A store that does not answer, or a system without randomness.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, there may be a new key. This process learns of it as the others do:
+    /// within a minute, where [`run`](Self::run) is alive.
     pub async fn rotate_vapid_key(&self) -> Result<KeyId, VapidError> {
         let id = self.key_ring().rotate(self.now()).await?.id();
         // The key is made: whether the push services are asked at once or by the next probe is of less weight.
