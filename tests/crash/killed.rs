@@ -10,7 +10,7 @@ use crate::world::{Broadcast, LOOK_AGAIN, Rows, Server, World, until};
 
 const FEW: usize = 60;
 /// Several pages of the expansion.
-const MANY: usize = 4_000;
+const MANY: usize = 3_000;
 
 /// How things stood when a server was killed.
 struct Remains {

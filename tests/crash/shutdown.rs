@@ -7,7 +7,7 @@ use crate::world::{HOST, QUIET, World, until};
 
 /// The host whose push service holds requests back. The other one answers all the time.
 const HELD: &str = "127.0.0.1";
-const EACH: usize = 1_500;
+const EACH: usize = 800;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_ends_and_nothing_else_begins() {
@@ -25,7 +25,7 @@ async fn stopped(name: &str) {
     recipients.extend(world.subscribe_at(HELD, EACH).await);
     let server = world.start(name).await;
     let broadcast = server.notify(recipients.len()).await;
-    let some = EACH as u64 / 4;
+    let some = EACH as u64 / 8;
     let accepted = |wanted| {
         world
             .push_service
