@@ -1,5 +1,5 @@
-//! The example server killed at every step of a delivery, and started again: nobody is forgotten, and nobody
-//! gets a message twice but those whose request was under way.
+//! The example servers killed at every step of a delivery and started again, stopped in the middle, and two of
+//! them on one file: nobody is forgotten, and nobody gets a message twice but those whose request was under way.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 

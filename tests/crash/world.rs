@@ -64,7 +64,7 @@ pub(crate) struct Broadcast {
     pub(crate) recipients: u64,
 }
 
-/// Rows of the ledger as they lie in the file, by what they are due to: the recipients.
+/// The rows that are left in the file, one per recipient.
 pub(crate) type Rows = HashMap<EndpointKey, IsLeased>;
 pub(crate) type IsLeased = bool;
 
