@@ -268,10 +268,10 @@ async fn a_page_that_never_names_its_key_costs_one_refusal_in_its_life() {
     let (store, service, clock) = world();
     let app = App::new(Arc::clone(&store), &service, &clock).await;
     let first = app.key().await;
-    // Subscribed before the rotation, posted after it. Microsoft's service does not say what is wrong.
+    // Subscribed before the rotation, posted after it.
     let mut browsers = Vec::new();
     for number in 0..600 {
-        let origin = [FCM, MOZILLA, APPLE][number % 3];
+        let origin = [FCM, MOZILLA, APPLE, WNS][number % 4];
         let browser = service.user_agent_at(&Origin::parse(origin).unwrap());
         browser.subscribe(&first).unwrap();
         browsers.push(browser);

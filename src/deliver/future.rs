@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Buf as _;
 use http::response::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -79,10 +79,11 @@ where
         client: C,
         push: Push,
         permit: Option<Permit>,
+        has_other_keys: bool,
         settings: Arc<Settings>,
     ) -> Self {
         Self {
-            asked: Asked::of(push.subscription().endpoint()),
+            asked: Asked::of(push.subscription().endpoint(), has_other_keys),
             step: Step::Start {
                 start: Some((client, push)),
                 waiting: None,
@@ -260,7 +261,10 @@ impl Settings {
     ) -> Result<Accepted, DeliveryError> {
         let (push_service, headers) = (asked.push_service, &head.headers);
         let now = self.clock.now();
-        let verdict = classify(push_service, head.status, headers, body, now);
+        let mut verdict = classify(push_service, head.status, headers, body, now);
+        if asked.has_other_keys && may_mean_the_key(push_service, head.status) {
+            verdict.outcome = Outcome::KeyMismatch;
+        }
         if let Some(gate) = gate {
             gate.observe(&asked.saw(verdict.outcome, true, verdict.retry_after), now);
         }
@@ -299,11 +303,19 @@ struct Asked {
     push_service: PushService,
     key: EndpointKey,
     began: Timestamp,
+    /// Whether the sender has keys left to try.
+    has_other_keys: bool,
+}
+
+/// WNS answers a bare 401 to the wrong key, and to everything else that is wrong with the token.
+fn may_mean_the_key(push_service: PushService, status: StatusCode) -> bool {
+    push_service == PushService::Wns && status == StatusCode::UNAUTHORIZED
 }
 
 impl Asked {
-    fn of(endpoint: &Endpoint) -> Self {
+    fn of(endpoint: &Endpoint, has_other_keys: bool) -> Self {
         Self {
+            has_other_keys,
             push_service: PushService::of(endpoint),
             key: endpoint.key(),
             began: Timestamp::MIN,

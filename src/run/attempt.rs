@@ -103,8 +103,10 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> Verdict {
     let others = others.iter().filter(|other| other.id() != own_id);
     // The row's own key first; the others only after a push service said that it is another's.
     let mut unasked = Next::Release;
+    let mut left = own.iter().chain(others.clone()).count();
     for vapid_key in own.iter().chain(others) {
-        match send(push, &job, vapid_key).await {
+        left = left.saturating_sub(1);
+        match send(push, &job, vapid_key, left > 0).await {
             None => return Verdict::new(unasked),
             Some(Ok(())) => return accepted(&job, key, vapid_key, push.now()),
             Some(Err(error)) if error.outcome() == Outcome::KeyMismatch => {
@@ -160,6 +162,7 @@ async fn send(
     push: &WebPush,
     job: &Job,
     vapid_key: &Arc<VapidKey>,
+    has_other_keys: bool,
 ) -> Option<Result<(), DeliveryError>> {
     let ttl = remaining_ttl(job.due_at, job.message.ttl(), push.now());
     let request = Push::new(
@@ -171,7 +174,7 @@ async fn send(
     let push_service = PushService::of(job.record.subscription.endpoint());
     let latest = job.leased_until - push.request_timeout();
     let begin = Begin::by(latest.min(job.deadline)).unless(job.stop.clone());
-    let result = push.deliver_push(request, begin).await?;
+    let result = push.deliver_push(request, begin, has_other_keys).await?;
     let outcome = result
         .as_ref()
         .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);

@@ -198,7 +198,7 @@ impl WebPush {
         message: Message,
     ) -> Result<Accepted, DeliveryError> {
         let push = Push::new(to.clone(), message, self.key_ring().active());
-        match self.deliver_push(push, Begin::ANY_TIME).await {
+        match self.deliver_push(push, Begin::ANY_TIME, false).await {
             Some(result) => result,
             // Any time is in time.
             None => std::future::pending().await,
@@ -325,8 +325,9 @@ impl WebPush {
         &self,
         push: Push,
         begin: Begin,
+        has_other_keys: bool,
     ) -> Option<Result<Accepted, DeliveryError>> {
-        self.inner.sender.send(push, begin).await
+        self.inner.sender.send(push, begin, has_other_keys).await
     }
 
     /// One attempt for a stored subscription, with its own VAPID key.

@@ -72,6 +72,24 @@ async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
 }
 
 #[tokio::test]
+async fn wns_says_no_more_than_401_so_it_is_the_sender_once_all_keys_are_refused() {
+    let world = World::at(WNS).await;
+    let (browser, record) = world.subscriber().await;
+    world.push.rotate_vapid_key().await.unwrap();
+    let unauthorized = Answer::status(StatusCode::UNAUTHORIZED);
+    world.service.script(When::any().times(2), unauthorized);
+    let broadcast = world.enqueue().await;
+    world.settle().await;
+    assert_eq!(world.asked(), 2);
+    assert_eq!(world.status(broadcast).await.counts.pending, 1);
+    assert!(!world.record(&record).await.stale);
+    world.clock.advance(MINUTE);
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+    assert_eq!(world.record(&record).await.vapid_key, record.vapid_key);
+}
+
+#[tokio::test]
 async fn a_row_whose_key_another_process_has_just_made_is_not_stale() {
     let world = World::at(FCM).await;
     let other = world.replica().await;
