@@ -41,3 +41,14 @@ pub(crate) fn show_in_flight(attempts: usize) {
     #[cfg(not(feature = "metrics"))]
     let _ = attempts;
 }
+
+/// Counts daily notifications (feature `metrics`): `web_push_daily_total{what}`, `fired` or `skipped`.
+pub(crate) fn count_daily(fired: u64, skipped: u64) {
+    #[cfg(feature = "metrics")]
+    {
+        ::metrics::counter!("web_push_daily_total", "what" => "fired").increment(fired);
+        ::metrics::counter!("web_push_daily_total", "what" => "skipped").increment(skipped);
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (fired, skipped);
+}

@@ -66,7 +66,7 @@ problem_kinds! {
     MissingClientUuid, BAD_REQUEST, "missing_client_uuid", "client_uuid is required";
     InvalidTag, BAD_REQUEST, "invalid_tag", "A tag is 1 to 64 of the characters A-Z a-z 0-9 . _ : -";
     MissingNotifyTime, BAD_REQUEST, "missing_notify_time", "Missing notifyTime information";
-    InvalidNotifyTime, BAD_REQUEST, "invalid_notify_time", "notifyTime is not {\"utcHour\": 0 to 23, \"minute\": 0 to 59}.";
+    InvalidNotifyTime, BAD_REQUEST, "invalid_notify_time", "notifyTime is neither {\"utcHour\": 0 to 23, \"minute\": 0 to 59} nor {\"hour\", \"minute\", \"zone\", \"weekdays\"?: [\"mon\", …]}.";
     InvalidNotifyType, BAD_REQUEST, "invalid_notify_type", "Invalid notifyType";
     MessageTooLong, BAD_REQUEST, "message_too_long", "Message is too long. Max 100 characters.";
     MissingContent, BAD_REQUEST, "missing_content", "The message has neither title nor payload.";
@@ -94,6 +94,7 @@ problem_kinds! {
     EndpointNotAllowed, UNPROCESSABLE_ENTITY, "endpoint_not_allowed", "The endpoint is not at a push service that this server sends to.";
     TooManyTags, UNPROCESSABLE_ENTITY, "too_many_tags", "A subscription has at most 32 tags.";
     TagNotPublic, UNPROCESSABLE_ENTITY, "tag_not_public", "A tag is not one that anyone may subscribe to.";
+    UnknownZone, UNPROCESSABLE_ENTITY, "unknown_zone", "The time zone is not in the IANA database.";
     ZonesUnsupported, UNPROCESSABLE_ENTITY, "zones_unsupported", "This server takes notifyTime in UTC only: {\"utcHour\", \"minute\"}.";
     PayloadTooLarge, UNPROCESSABLE_ENTITY, "payload_too_large", "The message is larger than 3993 octets.";
     InvalidTopic, UNPROCESSABLE_ENTITY, "invalid_topic", "topic is not 1 to 32 base64url characters whose number modulo 4 is not 1.";

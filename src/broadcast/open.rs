@@ -103,6 +103,8 @@ pub enum SendErrorKind {
     PayloadTooLarge,
     /// `sendAt` is more than 30 days ahead.
     SendAtTooFarAhead,
+    /// The daily time has no next occurrence: its zone is not known here.
+    NeverDue,
     /// The store did not take it: see the source.
     Store,
 }
@@ -114,6 +116,7 @@ impl SendErrorKind {
         match self {
             Self::PayloadTooLarge => "payload_too_large",
             Self::SendAtTooFarAhead => "send_at_too_far_ahead",
+            Self::NeverDue => "unknown_zone",
             Self::Store => "store_unavailable",
         }
     }
@@ -124,6 +127,7 @@ impl fmt::Display for SendErrorKind {
         f.write_str(match self {
             Self::PayloadTooLarge => "the payload is larger than 3993 octets",
             Self::SendAtTooFarAhead => "sendAt is more than 30 days ahead",
+            Self::NeverDue => "the daily time has no next occurrence",
             Self::Store => "the store did not take the message",
         })
     }

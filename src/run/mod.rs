@@ -1,6 +1,7 @@
 //! The one driving future: expand, claim, deliver, settle, purge; `tick` is one step of it.
 
 mod attempt;
+mod daily;
 mod effects;
 mod prune_breaker;
 mod worker;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use self::worker::Worker;
+use self::daily::Daily;
+use self::worker::{Ended, Worker};
 use crate::error::error_struct;
 use crate::observe;
 use crate::store::StoreError;
@@ -45,6 +47,10 @@ pub struct Tick {
     pub attempted: usize,
     /// Deliveries given up because of their deadline.
     pub expired: u64,
+    /// Daily notifications that became due, and are broadcasts now.
+    pub fired: u64,
+    /// Daily notifications that were too late, or that nobody could compose.
+    pub skipped: u64,
 }
 
 impl Tick {
@@ -61,8 +67,14 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
     worker.finish().await?;
+    let daily = match worker.ended().await.transpose()? {
+        Some(Ended::Daily(daily)) => daily,
+        _ => Daily::default(),
+    };
     let progress = progress?;
     Ok(Tick {
+        fired: daily.fired,
+        skipped: daily.skipped,
         expanded: progress.expanded,
         attempted: progress.claimed,
         expired: progress.expired,
@@ -104,8 +116,18 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
             biased;
             () = &mut shutdown => break,
             () = sleep_until(settle_by.unwrap_or(wake)), if settle_by.is_some() => {}
-            Some(()) = worker.attempt_ended() => {}
-            () = push.woken() => next_step = Instant::now(),
+            Some(ended) = worker.ended() => match ended {
+                Ok(Ended::Attempts) => {}
+                Ok(Ended::Daily(_)) => next_step = Instant::now(),
+                Err(error) => {
+                    observe::event!(ERROR, error = %error, "the store failed");
+                    let _ = error;
+                }
+            },
+            () = push.woken() => {
+                worker.look_at_schedules();
+                next_step = Instant::now();
+            }
             () = sleep_until(wake.max(next_step)) => {}
         }
         let due = settle_by.is_some_and(|by| by <= Instant::now());
@@ -170,7 +192,15 @@ async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
 async fn pause(push: &WebPush, more: bool, idle: bool) -> Duration {
     let longest = push.poll_interval();
     let now = push.now();
-    match push.ledger().next_due(now).await {
+    let next_due = push.ledger().next_due(now).await;
+    let next_fire = push.ledger().next_fire_at().await;
+    let longest = match next_fire {
+        // Due already: it is being fired, and its end wakes us.
+        Ok(Some(at)) => at.since(now).clamp(STORE_PAUSE, longest.max(STORE_PAUSE)),
+        Ok(None) => longest,
+        Err(_) => STORE_PAUSE,
+    };
+    match next_due {
         Ok(Some(at)) if more && at <= now => Duration::ZERO,
         // Due, yet not claimed: its gate is busy; or, when nothing is under way, closed by this process.
         Ok(Some(at)) => {

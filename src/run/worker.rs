@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 
 use super::attempt::{Job, Next, Verdict, attempt};
+use super::daily::{Daily, fire_due};
 use super::effects::Effects;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
@@ -35,6 +36,8 @@ const EXPANSIONS: usize = 4;
 const EXPIRED_AT_ONCE: usize = 1000;
 /// How old the VAPID keys in memory may get: another process may have made a new one.
 const KEYS_KEPT: Duration = Duration::from_secs(60);
+/// How old the knowledge of what is scheduled may get.
+const SCHEDULES_KEPT: Duration = Duration::from_secs(1);
 /// How long finished broadcasts are kept.
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How long retired subscriptions are kept.
@@ -57,6 +60,13 @@ pub(super) struct Progress {
     pub(super) is_behind: bool,
 }
 
+/// What came to its end.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Attempts,
+    Daily(Daily),
+}
+
 #[derive(Debug)]
 pub(super) struct Worker {
     push: WebPush,
@@ -70,6 +80,9 @@ pub(super) struct Worker {
     pauses_read: Option<Timestamp>,
     keys_read: Option<Timestamp>,
     purged: Option<Timestamp>,
+    schedules_read: Option<Timestamp>,
+    /// One look at the schedules at a time, beside the deliveries: a callback of the application may take its time.
+    daily: JoinSet<Result<Daily, StoreError>>,
 }
 
 impl Worker {
@@ -85,6 +98,8 @@ impl Worker {
             pauses_read: None,
             keys_read: None,
             purged: None,
+            schedules_read: None,
+            daily: JoinSet::new(),
         }
     }
 
@@ -130,10 +145,29 @@ impl Worker {
             self.purge(now).await?;
             self.purged = Some(now);
         }
+        self.fire(now).await?;
         progress.expanded = self.expand(now).await?;
         progress.claimed = self.claim(now).await?;
         progress.more |= progress.expanded > 0 || progress.claimed > 0;
         Ok(progress)
+    }
+
+    /// Begins to fire the schedules that are due.
+    async fn fire(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        if !self.daily.is_empty() || !is_due(self.schedules_read, SCHEDULES_KEPT, now) {
+            return Ok(());
+        }
+        let next = self.push.ledger().next_fire_at().await?;
+        if next.is_some_and(|at| at <= now) {
+            self.daily.spawn(fire_due(self.push.clone()));
+        }
+        self.schedules_read = Some(now);
+        Ok(())
+    }
+
+    /// There may be something to fire earlier than was known.
+    pub(super) fn look_at_schedules(&mut self) {
+        self.schedules_read = None;
     }
 
     /// Writes the next page of each broadcast that is not fully written out.
@@ -261,19 +295,58 @@ impl Worker {
         Ok(())
     }
 
-    /// The next attempt that ends; `None` when none is under way.
+    /// The next attempts that end; `None` when none is under way.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost: an attempt that ended is still there for the next call.
     pub(super) async fn attempt_ended(&mut self) -> Option<()> {
         let ended = self.attempts.join_next_with_id().await?;
+        self.note_all(ended);
+        Some(())
+    }
+
+    /// Whatever ends next, attempts or a look at the schedules; `None` when nothing is under way.
+    ///
+    /// # Errors
+    ///
+    /// A store that did not answer while schedules were fired.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: what ended is still there for the next call.
+    pub(super) async fn ended(&mut self) -> Option<Result<Ended, StoreError>> {
+        tokio::select! {
+            Some(ended) = self.attempts.join_next_with_id() => {
+                self.note_all(ended);
+                Some(Ok(Ended::Attempts))
+            }
+            Some(daily) = self.daily.join_next() => Some(self.fired(daily).map(Ended::Daily)),
+            else => None,
+        }
+    }
+
+    fn fired(
+        &mut self,
+        daily: Result<Result<Daily, StoreError>, JoinError>,
+    ) -> Result<Daily, StoreError> {
+        let daily = daily.unwrap_or_else(|error| {
+            observe::event!(ERROR, error = %error, "composing a daily notification panicked");
+            let _ = error;
+            Ok(Daily::default())
+        })?;
+        if daily.more {
+            self.look_at_schedules();
+        }
+        Ok(daily)
+    }
+
+    fn note_all(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
         self.note(ended);
         while let Some(ended) = self.attempts.try_join_next_with_id() {
             self.note(ended);
         }
         observe::show_in_flight(self.attempts.len());
-        Some(())
     }
 
     fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {

@@ -1,58 +1,133 @@
-//! A time of day, and its next occurrence.
+//! A time of day somewhere, and its occurrences.
 
 use std::fmt;
-use std::time::Duration;
 
+use jiff::civil::{Date, Time};
+use jiff::tz::TimeZone;
+
+use super::{Weekdays, Zone};
 use crate::clock::Timestamp;
 
-const MINUTE: i64 = 60_000;
-const DAY: i64 = 24 * 60 * MINUTE;
-
-/// A time of day in UTC, to the minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A time of day to the minute, in a time zone, on some days of the week.
+///
+/// What is kept is the wall clock's time; each occurrence is derived from it. Where the clocks skip it, it is as much
+/// later as they skip; where they show it twice, it is the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DailyTime {
     hour: u8,
     minute: u8,
+    zone: Zone,
+    weekdays: Weekdays,
 }
 
+/// No zone has gone without a day for so long.
+const DAYS_LOOKED_AT: usize = 16;
+
 impl DailyTime {
-    /// A time of day.
+    /// A time of day in UTC, every day.
     ///
     /// # Errors
     ///
     /// When the hour is above 23 or the minute above 59.
-    pub const fn new(hour: u8, minute: u8) -> Result<Self, DailyTimeError> {
+    pub fn new(hour: u8, minute: u8) -> Result<Self, DailyTimeError> {
         if hour > 23 || minute > 59 {
             return Err(DailyTimeError(()));
         }
-        Ok(Self { hour, minute })
+        Ok(Self {
+            hour,
+            minute,
+            zone: Zone::utc(),
+            weekdays: Weekdays::ALL,
+        })
+    }
+
+    /// The same time of another zone.
+    #[must_use]
+    pub fn in_zone(self, zone: Zone) -> Self {
+        Self { zone, ..self }
+    }
+
+    /// On these days only.
+    #[must_use]
+    pub fn on(self, weekdays: Weekdays) -> Self {
+        Self { weekdays, ..self }
     }
 
     /// The hour, 0 to 23.
     #[must_use]
-    pub const fn hour(self) -> u8 {
+    pub const fn hour(&self) -> u8 {
         self.hour
     }
 
     /// The minute, 0 to 59.
     #[must_use]
-    pub const fn minute(self) -> u8 {
+    pub const fn minute(&self) -> u8 {
         self.minute
     }
 
-    /// Its first occurrence after a moment, at most a day later.
+    /// The zone.
     #[must_use]
-    pub fn next_after(self, now: Timestamp) -> Timestamp {
-        let of_day = (i64::from(self.hour) * 60 + i64::from(self.minute)) * MINUTE;
-        let ahead = (of_day - now.as_millis().rem_euclid(DAY)).rem_euclid(DAY);
-        let ahead = if ahead == 0 { DAY } else { ahead };
-        now + Duration::from_millis(ahead.unsigned_abs())
+    pub const fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// The days of the week.
+    #[must_use]
+    pub const fn weekdays(&self) -> Weekdays {
+        self.weekdays
+    }
+
+    /// Its first occurrence after a moment. `None` where the zone is not known here, or time comes to its end.
+    #[must_use]
+    pub fn first_after(&self, moment: Timestamp) -> Option<Timestamp> {
+        // An occurrence that the clocks skip may fall on the day after its own.
+        let from = self.date_of(moment)?.yesterday().ok()?;
+        self.occurrences(from).find(|at| *at > moment)
+    }
+
+    /// The occurrence that follows one: the first on a later local date, whatever the clocks do in between. `None`
+    /// as in [`first_after`](Self::first_after).
+    ///
+    /// `occurrence` may be up to 59 seconds later than the minute is.
+    #[must_use]
+    pub fn next_after(&self, occurrence: Timestamp) -> Option<Timestamp> {
+        self.occurrences(self.date_of(occurrence)?.tomorrow().ok()?)
+            .next()
+    }
+
+    fn date_of(&self, moment: Timestamp) -> Option<Date> {
+        let moment = jiff::Timestamp::from_millisecond(moment.as_millis()).ok()?;
+        Some(moment.to_zoned(self.rules()?.clone()).date())
+    }
+
+    /// Its occurrences from a local date on, for as many days as are looked at.
+    fn occurrences(&self, from: Date) -> impl Iterator<Item = Timestamp> {
+        from.series(jiff::ToSpan::days(1))
+            .take(DAYS_LOOKED_AT)
+            .filter(|date| self.weekdays.has(date.weekday()))
+            .filter_map(|date| self.on_date(date))
+    }
+
+    fn on_date(&self, date: Date) -> Option<Timestamp> {
+        let (hour, minute) = (
+            i8::try_from(self.hour).ok()?,
+            i8::try_from(self.minute).ok()?,
+        );
+        let time = Time::new(hour, minute, 0, 0).ok()?;
+        // jiff's "compatible": a gap shifts forward by its length, a fold is the first.
+        let rules = self.rules()?.clone();
+        let zoned = date.to_datetime(time).to_zoned(rules).ok()?;
+        Some(Timestamp::from_millis(zoned.timestamp().as_millisecond()))
+    }
+
+    fn rules(&self) -> Option<&TimeZone> {
+        self.zone.rules()
     }
 }
 
 impl fmt::Display for DailyTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}:{:02}", self.hour, self.minute)
+        write!(f, "{:02}:{:02} {}", self.hour, self.minute, self.zone)
     }
 }
 
@@ -69,29 +144,5 @@ impl fmt::Display for DailyTimeError {
 impl std::error::Error for DailyTimeError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_occurrence_is_later_and_within_a_day() {
-        let midnight = Timestamp::from_secs(1_700_006_400);
-        let at = |hour, minute| DailyTime::new(hour, minute).unwrap().next_after(midnight);
-        assert_eq!(at(0, 1), midnight + Duration::from_secs(60));
-        assert_eq!(at(23, 59), midnight + Duration::from_secs(86_340));
-        assert_eq!(at(0, 0), midnight + Duration::from_secs(86_400));
-    }
-
-    #[test]
-    fn it_works_before_the_epoch_too() {
-        let before = Timestamp::from_millis(-1);
-        let next = DailyTime::new(0, 0).unwrap().next_after(before);
-        assert_eq!(next, Timestamp::from_millis(0));
-    }
-
-    #[test]
-    fn there_is_no_25th_hour() {
-        assert!(DailyTime::new(24, 0).is_err());
-        assert!(DailyTime::new(0, 60).is_err());
-        assert_eq!(DailyTime::new(7, 5).unwrap().to_string(), "07:05");
-    }
-}
+#[path = "daily_time_tests.rs"]
+mod tests;

@@ -1,103 +1,160 @@
-//! Daily notifications: when, and what they say.
+//! Daily notifications: when, to whom, and what they say.
 
+mod compose;
 mod daily_time;
+mod firing;
+mod notify_type;
+mod weekdays;
+mod zone;
 
+pub use compose::Compose;
 pub use daily_time::{DailyTime, DailyTimeError};
+pub(crate) use firing::Due;
+pub use notify_type::{NotifyType, NotifyTypeError};
+pub use weekdays::{Weekdays, WeekdaysError};
+pub use zone::Zone;
+#[cfg(feature = "zones")]
+pub use zone::ZoneError;
 
 use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::broadcast::Audience;
 use crate::clock::Timestamp;
+use crate::message::Message;
 use crate::subscription::SubscriptionId;
 
-/// One subscription's daily notification of one type.
+/// A daily notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Schedule {
-    /// Whose. Together with the type it names the schedule.
-    pub subscription: SubscriptionId,
-    /// Its type.
-    pub notify_type: NotifyType,
+    /// Whose it is, and what it says.
+    pub plan: Plan,
     /// When.
     pub time: DailyTime,
-    /// What a direct notification says; at most [`Schedule::MAX_MESSAGE`] Unicode scalar values.
-    pub message: Option<String>,
-    /// The next moment it is due.
+    /// The next moment it is due: derived from `time`, and up to 59 seconds later for a subscriber.
     pub next_fire_at: Timestamp,
 }
 
+/// Whose a daily notification is, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "D1: a schedule is one of these two"
+)]
+pub enum Plan {
+    /// A subscriber's own, at most one of each type.
+    Subscriber {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Its type.
+        notify_type: NotifyType,
+        /// What it says; at most [`Schedule::MAX_MESSAGE`] Unicode scalar values.
+        message: Option<String>,
+    },
+    /// The application's.
+    Application {
+        /// Its name.
+        label: ScheduleLabel,
+        /// Who gets it: resolved each time.
+        to: Audience,
+        /// What it says, where the [`Compose`] callback has nothing else.
+        message: Message,
+    },
+}
+
+/// What a schedule is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "D1: a schedule is one of these two"
+)]
+pub enum ScheduleName {
+    /// A subscriber's own, of a type.
+    Subscriber(SubscriptionId, NotifyType),
+    /// The application's.
+    Application(ScheduleLabel),
+}
+
 impl Schedule {
-    /// The longest message, in Unicode scalar values.
+    /// The longest message of a subscriber, in Unicode scalar values.
     pub const MAX_MESSAGE: usize = 100;
 
     /// A schedule that is next due at a moment.
     #[must_use]
-    pub const fn new(
-        subscription: SubscriptionId,
-        notify_type: NotifyType,
-        time: DailyTime,
-        next_fire_at: Timestamp,
-    ) -> Self {
+    pub const fn new(plan: Plan, time: DailyTime, next_fire_at: Timestamp) -> Self {
         Self {
-            subscription,
-            notify_type,
+            plan,
             time,
-            message: None,
             next_fire_at,
         }
     }
-}
 
-/// The two types of a daily notification.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum NotifyType {
-    /// Wakes the application, which looks whether there is anything to say.
-    #[default]
-    DailyCheck,
-    /// Says what the subscriber asked to be told.
-    DirectNotification,
-}
-
-impl NotifyType {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::DailyCheck, Self::DirectNotification];
-
-    /// The name that JSON and stores use.
+    /// What it is known by.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::DailyCheck => "DAILY_CHECK",
-            Self::DirectNotification => "DIRECT_NOTIFICATION",
+    pub fn name(&self) -> ScheduleName {
+        match &self.plan {
+            Plan::Subscriber {
+                subscription,
+                notify_type,
+                ..
+            } => ScheduleName::Subscriber(*subscription, *notify_type),
+            Plan::Application { label, .. } => ScheduleName::Application(label.clone()),
+        }
+    }
+
+    /// Who gets it.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        match &self.plan {
+            Plan::Subscriber { subscription, .. } => Audience::id(*subscription),
+            Plan::Application { to, .. } => to.clone(),
         }
     }
 }
 
-impl fmt::Display for NotifyType {
+/// The name of an application's schedule: 1 to 64 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScheduleLabel(Arc<str>);
+
+impl ScheduleLabel {
+    /// The longest name.
+    pub const MAX_LEN: usize = 64;
+
+    /// A name.
+    ///
+    /// # Errors
+    ///
+    /// An empty text, one that is too long, or one with other characters.
+    pub fn parse(text: &str) -> Result<Self, ScheduleLabelError> {
+        let fits = (1..=Self::MAX_LEN).contains(&text.len());
+        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ScheduleLabelError(()));
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ScheduleLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for NotifyType {
-    type Err = NotifyTypeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|notify_type| notify_type.as_str() == text)
-            .ok_or(NotifyTypeError(()))
-    }
-}
-
-/// A text that is not a [`NotifyType`].
+/// A text that names no schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotifyTypeError(());
+pub struct ScheduleLabelError(());
 
-impl fmt::Display for NotifyTypeError {
+impl fmt::Display for ScheduleLabelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the type is neither DAILY_CHECK nor DIRECT_NOTIFICATION")
+        f.write_str("the name of a schedule is 1 to 64 visible ASCII characters")
     }
 }
 
-impl std::error::Error for NotifyTypeError {}
+impl std::error::Error for ScheduleLabelError {}

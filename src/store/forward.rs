@@ -6,13 +6,13 @@ use async_trait::async_trait;
 
 use super::{
     Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
-    Fired, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
-    ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionLimits,
+    Fired, Firing, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite,
+    Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
-use crate::schedule::{NotifyType, Schedule};
+use crate::schedule::{Schedule, ScheduleName};
 use crate::subscription::{EndpointKey, Origin, SubscriptionId};
 use crate::vapid::{KeyId, SealedVapidKey};
 
@@ -195,16 +195,16 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Arc<T> {
         (**self).put_schedule(schedule).await
     }
 
-    async fn schedules(&self, subscription: SubscriptionId) -> Result<Vec<Schedule>, StoreError> {
-        (**self).schedules(subscription).await
+    async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
+        (**self).schedules(of).await
     }
 
-    async fn remove_schedules(
-        &self,
-        subscription: SubscriptionId,
-        notify_type: Option<NotifyType>,
-    ) -> Result<u64, StoreError> {
-        (**self).remove_schedules(subscription, notify_type).await
+    async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
+        (**self).remove_schedule(name).await
+    }
+
+    async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
+        (**self).remove_schedules(of).await
     }
 
     async fn move_schedules(
@@ -223,14 +223,12 @@ impl<T: ScheduleStore + ?Sized> ScheduleStore for Arc<T> {
         (**self).due_schedules(limit, now).await
     }
 
-    async fn fire(
-        &self,
-        schedule: &Schedule,
-        next_fire_at: Timestamp,
-        broadcast: Option<&NewBroadcast>,
-        now: Timestamp,
-    ) -> Result<Fired, StoreError> {
-        (**self).fire(schedule, next_fire_at, broadcast, now).await
+    async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
+        (**self).fire(firings, now).await
+    }
+
+    async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        (**self).next_fire_at().await
     }
 
     async fn record_run(&self, at: Timestamp) -> Result<(), StoreError> {

@@ -49,7 +49,7 @@ pub use ledger_values::{
 };
 pub use memory::MemoryStore;
 pub use pause::{Pause, PauseReason};
-pub use schedules::{Fired, ScheduleStore};
+pub use schedules::{Fired, Firing, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 pub use subscription_values::{

@@ -4,23 +4,26 @@ use async_trait::async_trait;
 
 use super::{DeliveryLedger, NewBroadcast, StoreError};
 use crate::clock::Timestamp;
-use crate::schedule::{NotifyType, Schedule};
+use crate::schedule::{Schedule, ScheduleName};
 use crate::subscription::SubscriptionId;
 
 /// Keeps daily notifications, in the ledger's own database.
 ///
 /// # Contract
 ///
-/// - **D1** [`put_schedule`](Self::put_schedule) inserts a subscription's schedule of a type or replaces it.
-/// - **D2** [`schedules`](Self::schedules) lists those of one subscription, by type.
-/// - **D3** [`remove_schedules`](Self::remove_schedules) removes those of one subscription, all or of one type.
+/// - **D1** [`put_schedule`](Self::put_schedule) inserts a schedule or replaces the one of its name. Where the stored one
+///   has the same time (hour, minute, zone, days), it keeps its `next_fire_at`: what is due stays due.
+/// - **D2** [`schedules`](Self::schedules) lists those of one subscription, or the application's own, by name.
+/// - **D3** [`remove_schedule`](Self::remove_schedule) removes the one of a name,
+///   [`remove_schedules`](Self::remove_schedules) all of a subscription.
 /// - **D4** [`move_schedules`](Self::move_schedules) gives one subscription's schedules to another, where that has none
 ///   of the type; the rest is removed.
 /// - **D5** [`due_schedules`](Self::due_schedules) lists those whose `next_fire_at` is not after `now`, the longest due first.
-/// - **D6** [`fire`](Self::fire) opens the broadcast, if there is one, and moves `next_fire_at`, in one transaction, where it
-///   still is the expected one; else it answers [`Fired::Stale`] and changes nothing. Of N concurrent calls
-///   exactly one fires.
+/// - **D6** [`fire`](Self::fire), for each firing: opens the broadcast, if there is one, and moves `next_fire_at`, where
+///   it still is the expected one; else it answers [`Fired::Stale`] and changes nothing. All firings of a call are
+///   one transaction. Of N concurrent calls exactly one fires.
 /// - **D7** [`last_run`](Self::last_run) is the latest moment that [`record_run`](Self::record_run) was given.
+/// - **D8** [`next_fire_at`](Self::next_fire_at) is the earliest of all schedules.
 #[async_trait]
 pub trait ScheduleStore: DeliveryLedger {
     /// Inserts or replaces a schedule (D1).
@@ -30,23 +33,26 @@ pub trait ScheduleStore: DeliveryLedger {
     /// What keeps the store from working.
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError>;
 
-    /// The schedules of one subscription (D2).
+    /// The schedules of one subscription, or with `None` the application's own (D2).
     ///
     /// # Errors
     ///
     /// What keeps the store from working.
-    async fn schedules(&self, subscription: SubscriptionId) -> Result<Vec<Schedule>, StoreError>;
+    async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError>;
 
-    /// Removes schedules of one subscription (D3); how many.
+    /// Removes a schedule (D3); whether there was one.
     ///
     /// # Errors
     ///
     /// What keeps the store from working.
-    async fn remove_schedules(
-        &self,
-        subscription: SubscriptionId,
-        notify_type: Option<NotifyType>,
-    ) -> Result<u64, StoreError>;
+    async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError>;
+
+    /// Removes the schedules of one subscription (D3); how many.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError>;
 
     /// Gives the schedules of one subscription to another (D4).
     ///
@@ -70,19 +76,19 @@ pub trait ScheduleStore: DeliveryLedger {
         now: Timestamp,
     ) -> Result<Vec<Schedule>, StoreError>;
 
-    /// Fires a schedule (D6). `schedule.next_fire_at` is the expected moment; with no broadcast the occurrence is
-    /// skipped.
+    /// Fires schedules (D6); one answer each, in order.
     ///
     /// # Errors
     ///
     /// What keeps the store from working.
-    async fn fire(
-        &self,
-        schedule: &Schedule,
-        next_fire_at: Timestamp,
-        broadcast: Option<&NewBroadcast>,
-        now: Timestamp,
-    ) -> Result<Fired, StoreError>;
+    async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError>;
+
+    /// When the next schedule is due, or since when (D8); `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Notes that due work was looked at (D7).
     ///
@@ -97,6 +103,37 @@ pub trait ScheduleStore: DeliveryLedger {
     ///
     /// What keeps the store from working.
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError>;
+}
+
+/// One schedule to fire.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Firing {
+    /// Which.
+    pub name: ScheduleName,
+    /// What its `next_fire_at` has to be.
+    pub expected: Timestamp,
+    /// What it becomes.
+    pub next_fire_at: Timestamp,
+    /// What to open; with none the occurrence is skipped.
+    pub broadcast: Option<NewBroadcast>,
+}
+
+impl Firing {
+    /// A schedule, from its present moment to the next.
+    #[must_use]
+    pub fn new(
+        schedule: &Schedule,
+        next_fire_at: Timestamp,
+        broadcast: Option<NewBroadcast>,
+    ) -> Self {
+        Self {
+            name: schedule.name(),
+            expected: schedule.next_fire_at,
+            next_fire_at,
+            broadcast,
+        }
+    }
 }
 
 /// What firing came to.

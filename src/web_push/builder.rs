@@ -19,6 +19,7 @@ use crate::error::{BoxError, error_struct};
 use crate::p256::P256;
 use crate::push_request::PushBody;
 use crate::run::PruneBreaker;
+use crate::schedule::Compose;
 use crate::store::{
     MemoryStore, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
@@ -60,6 +61,8 @@ pub struct Builder {
     retry: RetryPolicy,
     prune_breaker: PruneBreaker,
     stable_topic: bool,
+    composer: Option<Arc<dyn Compose>>,
+    daily_text: String,
     request_timeout: Duration,
     lease: Option<Duration>,
     poll_interval: Duration,
@@ -112,6 +115,8 @@ impl Builder {
             retry: RetryPolicy::default(),
             prune_breaker: PruneBreaker::default(),
             stable_topic: true,
+            composer: None,
+            daily_text: "Here is your daily notification.".to_owned(),
             request_timeout: Duration::from_secs(15),
             lease: None,
             poll_interval: Duration::from_secs(60),
@@ -244,6 +249,19 @@ impl Builder {
         self
     }
 
+    /// Asks this callback what each daily notification says, at the moment it is due.
+    pub fn compose(mut self, callback: impl Compose) -> Self {
+        self.composer = Some(Arc::new(callback));
+        self
+    }
+
+    /// What a subscriber's daily notification of the type `DIRECT_NOTIFICATION` says when it was scheduled without a
+    /// message.
+    pub fn daily_text(mut self, text: impl Into<String>) -> Self {
+        self.daily_text = text.into();
+        self
+    }
+
     /// How long one request may take in all; 15 s where nothing is said.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
@@ -331,6 +349,8 @@ impl Builder {
             contact,
             prune_breaker: self.prune_breaker,
             stable_topic: self.stable_topic,
+            composer: self.composer,
+            daily_text: self.daily_text,
             request_timeout: self.request_timeout,
             lease,
             poll_interval: self.poll_interval,

@@ -28,6 +28,7 @@ use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
 use crate::run::{self, PruneBreaker, RunError, Tick};
+use crate::schedule::{Compose, DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName};
 #[cfg(feature = "api")]
 use crate::store::SubscriptionRecord;
 use crate::store::{
@@ -60,6 +61,8 @@ struct Inner {
     contact: Contact,
     prune_breaker: PruneBreaker,
     stable_topic: bool,
+    composer: Option<Arc<dyn Compose>>,
+    daily_text: String,
     request_timeout: Duration,
     lease: Duration,
     poll_interval: Duration,
@@ -243,6 +246,61 @@ impl WebPush {
         Ok(status)
     }
 
+    /// Sends a message every day at a time, to whoever is in the audience then. A schedule of this name is replaced.
+    ///
+    /// What it says can be decided when it is due: [`Builder::compose`]. Missed while nothing ran, an occurrence is
+    /// sent up to 24 hours late, and skipped after that; no local date has two.
+    ///
+    /// # Errors
+    ///
+    /// A payload above [`Message::MAX_PAYLOAD`], a zone that is not known here, or a store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, the schedule may be there.
+    pub async fn schedule(
+        &self,
+        label: ScheduleLabel,
+        time: DailyTime,
+        to: impl Into<Audience> + Send,
+        message: impl Into<Message> + Send,
+    ) -> Result<(), SendError> {
+        let (to, message) = (to.into(), message.into());
+        if message.is_too_large() {
+            return Err(broadcast::SendErrorKind::PayloadTooLarge.into());
+        }
+        let plan = Plan::Application { label, to, message };
+        let first = plan.first_fire_at(&time, self.now());
+        let first = first.ok_or(broadcast::SendErrorKind::NeverDue)?;
+        self.put_schedule(&Schedule::new(plan, time, first)).await?;
+        Ok(())
+    }
+
+    /// Ends a schedule; whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn unschedule(&self, label: &ScheduleLabel) -> Result<bool, StoreError> {
+        let name = ScheduleName::Application(label.clone());
+        self.ledger().remove_schedule(&name).await
+    }
+
+    /// The application's schedules, by name.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.ledger().schedules(None).await
+    }
+
+    pub(crate) async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
+        self.ledger().put_schedule(schedule).await?;
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
     /// The active VAPID key's public half: what pages subscribe with, as `applicationServerKey`.
     #[must_use]
     pub fn vapid_public_key(&self) -> VapidPublicKey {
@@ -287,7 +345,8 @@ impl WebPush {
         Ok(())
     }
 
-    /// Drives everything: expands broadcasts, delivers, tries again, gives up, purges. Spawn it once per process.
+    /// Drives everything: fires daily notifications, expands broadcasts, delivers, tries again, gives up, purges.
+    /// Spawn it once per process.
     ///
     /// It goes on until `shutdown` is ready; then nothing new is begun, what is in flight ends within one request
     /// timeout, and the future is ready. A store that fails is asked again after a second; messages wait meanwhile.
@@ -426,6 +485,14 @@ impl WebPush {
 
     pub(crate) fn stable_topic(&self) -> bool {
         self.inner.stable_topic
+    }
+
+    pub(crate) fn composer(&self) -> Option<&dyn Compose> {
+        self.inner.composer.as_deref()
+    }
+
+    pub(crate) fn daily_text(&self) -> &str {
+        &self.inner.daily_text
     }
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {

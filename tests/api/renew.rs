@@ -38,7 +38,7 @@ async fn who_knows_the_old_secret_keeps_everything() {
     let row = world.row(&new).await.unwrap();
     assert_eq!(row.principal, Some("alice".into()));
     assert_eq!(row.tags.len(), 1);
-    assert_eq!(world.store.schedules(row.id).await.unwrap().len(), 1);
+    assert_eq!(world.store.schedules(Some(row.id)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -117,8 +117,23 @@ async fn two_rows_become_one_with_the_schedules_of_both() {
         .post("/renew", &renewal(&old, &old["keys"]["auth"], &new))
         .await;
     assert_eq!(answer.id(), before.id());
-    assert_eq!(world.store.schedules(before.id()).await.unwrap().len(), 2);
-    assert!(world.store.schedules(superseded).await.unwrap().is_empty());
+    assert_eq!(
+        world
+            .store
+            .schedules(Some(before.id()))
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+    assert!(
+        world
+            .store
+            .schedules(Some(superseded))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(world.count().await, 1);
 }
 

@@ -2,10 +2,18 @@ use std::time::Duration;
 
 use serde_json::json;
 use tower_web_push::clock::{Clock as _, Timestamp};
-use tower_web_push::schedule::NotifyType;
+use tower_web_push::schedule::{NotifyType, Plan, Schedule, ScheduleName};
 use tower_web_push::store::ScheduleStore as _;
 
 use super::{World, with};
+
+/// A subscriber's own words.
+fn message(schedule: &Schedule) -> Option<&str> {
+    match &schedule.plan {
+        Plan::Subscriber { message, .. } => message.as_deref(),
+        Plan::Application { .. } => panic!("not the application's"),
+    }
+}
 
 #[tokio::test]
 async fn a_daily_notification_is_due_at_its_next_occurrence() {
@@ -18,13 +26,21 @@ async fn a_daily_notification_is_due_at_its_next_occurrence() {
             .post("/subscribe", &with(&json, json!({"notifyTime": time})))
             .await
             .id();
-        let schedules = world.store.schedules(id).await.unwrap();
+        let schedules = world.store.schedules(Some(id)).await.unwrap();
         let [schedule] = schedules.as_slice() else {
             panic!("one for each type");
         };
         let due = world.clock.now() + Duration::from_secs(ahead);
-        assert_eq!(schedule.next_fire_at, due, "{hour}:{minute}");
-        assert_eq!(schedule.notify_type, NotifyType::DailyCheck);
+        let minute_of = Duration::from_secs(59);
+        let spread = schedule.next_fire_at.since(due);
+        assert!(
+            schedule.next_fire_at >= due && spread <= minute_of,
+            "{hour}:{minute}"
+        );
+        assert_eq!(
+            schedule.name(),
+            ScheduleName::Subscriber(id, NotifyType::DailyCheck)
+        );
     }
     assert_eq!(
         Timestamp::from_secs(1_800_000_000).as_secs() % 86_400,
@@ -43,16 +59,15 @@ async fn types_stand_beside_each_other_and_a_post_without_leaves_them() {
         .await;
     let id = world.post("/subscribe", &with(&json, direct)).await.id();
     world.post("/subscribe", &json).await;
-    let schedules = world.store.schedules(id).await.unwrap();
+    let schedules = world.store.schedules(Some(id)).await.unwrap();
     assert_eq!(schedules.len(), 2);
-    assert_eq!(
-        schedules[1].message.as_deref().unwrap().chars().count(),
-        100
-    );
+    let text = message(&schedules[1]).unwrap();
+    assert_eq!(text.chars().count(), 100);
 
     let empty = json!({"notifyTime": time, "notifyType": "DIRECT_NOTIFICATION", "message": ""});
     world.post("/subscribe", &with(&json, empty)).await;
-    assert_eq!(world.store.schedules(id).await.unwrap()[1].message, None);
+    let schedules = world.store.schedules(Some(id)).await.unwrap();
+    assert_eq!(message(&schedules[1]), None);
 }
 
 #[tokio::test]
@@ -96,4 +111,74 @@ async fn thanks_can_be_switched_off() {
         .await;
     world.settle().await;
     assert!(browser.messages().is_empty());
+}
+
+#[cfg(feature = "zones")]
+#[tokio::test]
+async fn a_time_of_another_zone_is_kept_as_it_was_said() {
+    let world = World::new().await;
+    let (_, json) = world.browser();
+    let time = json!({"hour": 8, "minute": 0, "zone": "europe/berlin", "weekdays": ["sat", "mon"]});
+    let id = world
+        .post("/subscribe", &with(&json, json!({"notifyTime": time})))
+        .await
+        .id();
+    let schedules = world.store.schedules(Some(id)).await.unwrap();
+    let time = &schedules[0].time;
+    assert_eq!(time.to_string(), "08:00 Europe/Berlin");
+    assert_eq!(time.weekdays().names().collect::<Vec<_>>(), ["mon", "sat"]);
+    // It is Friday, 08:00 UTC: 08:00 in Berlin tomorrow is 07:00 UTC.
+    let due = world.clock.now() + Duration::from_secs(23 * 3600);
+    assert!(schedules[0].next_fire_at.since(due) < Duration::from_secs(60));
+    assert!(schedules[0].next_fire_at >= due);
+}
+
+#[tokio::test]
+async fn a_daily_notification_arrives_in_the_replaced_servers_words() {
+    let world = World::new().await;
+    let (browser, json) = world.browser();
+    let time = json!({"utcHour": 9, "minute": 0});
+    let daily = with(&json, json!({"notifyTime": time, "message": "look"}));
+    world.post("/subscribe", &daily).await;
+    let direct = json!({"notifyTime": time, "notifyType": "DIRECT_NOTIFICATION"});
+    world.post("/subscribe", &with(&json, direct)).await;
+    world.settle().await;
+    let thanks = browser.messages().len();
+    world.clock.advance(Duration::from_secs(3600 + 60));
+    world.settle().await;
+    let mut texts: Vec<_> = browser.messages()[thanks..]
+        .iter()
+        .map(|message| message.text().unwrap().to_owned())
+        .collect();
+    texts.sort();
+    assert_eq!(
+        texts,
+        [
+            r#"{"title":"DAILY_CHECK","message":"look"}"#,
+            r#"{"title":"DIRECT_NOTIFICATION","message":"Here is your daily notification."}"#,
+        ]
+    );
+    // Until the next occurrence, and not a second longer.
+    let ttl = browser.messages()[thanks].ttl().as_secs();
+    assert!((86_400 - 120..=86_400).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn who_unsubscribes_from_a_type_gets_it_no_more() {
+    let world = World::new().await;
+    let (browser, json) = world.browser();
+    for notify_type in ["DAILY_CHECK", "DIRECT_NOTIFICATION"] {
+        let time = json!({"utcHour": 9, "minute": 0});
+        let daily = json!({"notifyTime": time, "notifyType": notify_type});
+        world.post("/subscribe", &with(&json, daily)).await;
+    }
+    let direct = json!({"endpoint": json["endpoint"], "notifyType": "DIRECT_NOTIFICATION"});
+    world.post("/unsubscribe", &direct).await;
+    world.settle().await;
+    let before = browser.messages().len();
+    world.clock.advance(Duration::from_secs(3600 + 60));
+    world.settle().await;
+    let messages = browser.messages();
+    assert_eq!(messages.len(), before + 1);
+    assert_eq!(messages[before].text(), Some(r#"{"title":"DAILY_CHECK"}"#));
 }

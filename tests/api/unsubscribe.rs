@@ -106,12 +106,12 @@ async fn the_last_schedule_takes_the_subscription_with_it_unless_it_is_of_other_
         .post("/subscribe", &with(&plain, daily("DIRECT_NOTIFICATION")))
         .await
         .id();
-    assert_eq!(world.store.schedules(id).await.unwrap().len(), 2);
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 2);
     let answer = world
         .post("/unsubscribe", &end(&plain, "DAILY_CHECK"))
         .await;
     assert_eq!(answer.message(), "Subscription deleted successfully");
-    assert_eq!(world.store.schedules(id).await.unwrap().len(), 1);
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
     world
         .post("/unsubscribe", &end(&plain, "DAILY_CHECK"))
         .await;
@@ -123,7 +123,7 @@ async fn the_last_schedule_takes_the_subscription_with_it_unless_it_is_of_other_
         .post("/unsubscribe", &end(&plain, "DIRECT_NOTIFICATION"))
         .await;
     assert!(world.row(&plain).await.is_none());
-    assert!(world.store.schedules(id).await.unwrap().is_empty());
+    assert!(world.store.schedules(Some(id)).await.unwrap().is_empty());
 
     let (_, tagged) = world.browser();
     let body = with(
@@ -135,7 +135,7 @@ async fn the_last_schedule_takes_the_subscription_with_it_unless_it_is_of_other_
         .post("/unsubscribe", &end(&tagged, "DAILY_CHECK"))
         .await;
     assert!(world.row(&tagged).await.is_some());
-    assert!(world.store.schedules(id).await.unwrap().is_empty());
+    assert!(world.store.schedules(Some(id)).await.unwrap().is_empty());
 
     let (_, owned) = world.browser();
     world
@@ -171,5 +171,5 @@ async fn schedules_end_with_their_subscription() {
     world
         .post("/unsubscribe", &json!({"client_uuid": id}))
         .await;
-    assert!(world.store.schedules(id).await.unwrap().is_empty());
+    assert!(world.store.schedules(Some(id)).await.unwrap().is_empty());
 }

@@ -7,6 +7,7 @@
 )]
 
 mod building;
+mod daily;
 mod keys;
 mod pausing;
 mod progress;

@@ -150,6 +150,7 @@ impl From<SendError> for Problem {
         match error.kind() {
             SendErrorKind::PayloadTooLarge => ProblemKind::PayloadTooLarge.into(),
             SendErrorKind::SendAtTooFarAhead => ProblemKind::SendAtTooFarAhead.into(),
+            SendErrorKind::NeverDue => ProblemKind::UnknownZone.into(),
             SendErrorKind::Store => {
                 event!(ERROR, error = ?error, "the store did not accept a message");
                 ProblemKind::StoreUnavailable.into()

@@ -9,7 +9,7 @@ use crate::api::members::Members;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::broadcast::Tag;
 use crate::clock::Timestamp;
-use crate::schedule::{DailyTime, NotifyType, Schedule};
+use crate::schedule::{DailyTime, NotifyType, Plan, Schedule, Weekdays, Zone};
 use crate::subscription::{Subscription, SubscriptionErrorKind, SubscriptionId};
 use crate::vapid::VapidPublicKey;
 
@@ -76,11 +76,16 @@ impl Daily {
     }
 
     /// The schedule of a stored subscription, first due at its next occurrence.
-    pub(super) fn schedule(self, id: SubscriptionId, now: Timestamp) -> Schedule {
-        let next = self.time.next_after(now);
-        let mut schedule = Schedule::new(id, self.notify_type, self.time, next);
-        schedule.message = self.message;
-        schedule
+    pub(super) fn schedule(self, id: SubscriptionId, now: Timestamp) -> Result<Schedule, Problem> {
+        let plan = Plan::Subscriber {
+            subscription: id,
+            notify_type: self.notify_type,
+            message: self.message,
+        };
+        // Nothing that was parsed lacks one, but for a clock at the end of time.
+        let first = plan.first_fire_at(&self.time, now);
+        let first = first.ok_or(ProblemKind::InvalidNotifyTime)?;
+        Ok(Schedule::new(plan, self.time, first))
     }
 }
 
@@ -131,17 +136,53 @@ fn tags(members: Members<'_>, public: &BTreeSet<Tag>) -> Result<Option<BTreeSet<
 }
 
 fn daily_time(value: &Value) -> Result<DailyTime, Problem> {
-    let invalid = |member| Problem::from(ProblemKind::InvalidNotifyTime).with_member(member);
     let object = value.as_object().ok_or_else(|| invalid("notifyTime"))?;
-    if object.contains_key("zone") && !object.contains_key("utcHour") {
-        return Err(ProblemKind::ZonesUnsupported.into());
-    }
     let part = |name: &str, member: &'static str| {
         let part = object.get(name).and_then(Value::as_u64);
         part.and_then(|part| u8::try_from(part).ok())
             .ok_or_else(|| invalid(member))
     };
-    let hour = part("utcHour", "notifyTime.utcHour")?;
     let minute = part("minute", "notifyTime.minute")?;
-    DailyTime::new(hour, minute).map_err(|_| invalid("notifyTime"))
+    let is_local = ["hour", "zone", "weekdays"]
+        .iter()
+        .any(|name| object.contains_key(*name));
+    let time = |hour| DailyTime::new(hour, minute).map_err(|_| invalid("notifyTime"));
+    if !is_local {
+        return time(part("utcHour", "notifyTime.utcHour")?);
+    }
+    if object.contains_key("utcHour") {
+        return Err(invalid("notifyTime.utcHour"));
+    }
+    let time = time(part("hour", "notifyTime.hour")?)?;
+    let zone = object.get("zone").and_then(Value::as_str);
+    let time = time.in_zone(zone_of(zone.ok_or_else(|| invalid("notifyTime.zone"))?)?);
+    match object.get("weekdays") {
+        None | Some(Value::Null) => Ok(time),
+        Some(names) => weekdays(names)
+            .map(|days| time.on(days))
+            .ok_or_else(|| invalid("notifyTime.weekdays")),
+    }
+}
+
+fn invalid(member: &'static str) -> Problem {
+    Problem::from(ProblemKind::InvalidNotifyTime).with_member(member)
+}
+
+#[cfg(feature = "zones")]
+fn zone_of(name: &str) -> Result<Zone, Problem> {
+    let unknown = Problem::from(ProblemKind::UnknownZone).with_member("notifyTime.zone");
+    Zone::parse(name).map_err(|_| unknown)
+}
+
+#[cfg(not(feature = "zones"))]
+fn zone_of(name: &str) -> Result<Zone, Problem> {
+    match name {
+        "UTC" => Ok(Zone::utc()),
+        _ => Err(ProblemKind::ZonesUnsupported.into()),
+    }
+}
+
+fn weekdays(names: &Value) -> Option<Weekdays> {
+    let names: Option<Vec<_>> = names.as_array()?.iter().map(Value::as_str).collect();
+    Weekdays::parse(names?).ok()
 }

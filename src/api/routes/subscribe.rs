@@ -106,10 +106,13 @@ pub(super) async fn store(
     }
     let has_schedule = registration.daily.is_some();
     if let Some(daily) = registration.daily {
-        let schedule = daily.schedule(record.id, now);
-        if let Err(error) = push.ledger().put_schedule(&schedule).await {
+        let scheduled = match daily.schedule(record.id, now) {
+            Ok(schedule) => push.put_schedule(&schedule).await.map_err(Problem::from),
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = scheduled {
             undo(push, &record, created).await;
-            return Err(error.into());
+            return Err(problem);
         }
     }
     Ok(Stored {

@@ -8,7 +8,7 @@ use crate::WebPush;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
-use crate::schedule::NotifyType;
+use crate::schedule::{NotifyType, ScheduleName};
 use crate::store::{Change, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::{Endpoint, SubscriptionId};
 
@@ -31,7 +31,7 @@ pub(super) async fn unsubscribe(push: &WebPush, body: &[u8]) -> Result<Reply, Pr
     let message = match Form::parse(Members::of(&object))? {
         Form::Id(id) => {
             // Schedules may be left of an attempt that was cut off: they go whether there is a row or not.
-            push.ledger().remove_schedules(id, None).await?;
+            push.ledger().remove_schedules(id).await?;
             if let Some(row) = find(push, SubscriptionRef::Id(id)).await? {
                 delete(push, &row).await?;
             }
@@ -74,19 +74,17 @@ async fn by_endpoint(
     row: &SubscriptionRecord,
     notify_type: Option<NotifyType>,
 ) -> Result<(), Problem> {
-    if notify_type.is_some() {
-        let schedules = push.ledger().schedules(row.id).await?;
-        let is_last = match schedules.as_slice() {
-            [only] => Some(only.notify_type) == notify_type,
-            _ => false,
-        };
+    if let Some(notify_type) = notify_type {
+        let name = ScheduleName::Subscriber(row.id, notify_type);
+        let schedules = push.ledger().schedules(Some(row.id)).await?;
+        let is_last = matches!(schedules.as_slice(), [only] if only.name() == name);
         // A row that is somebody's, or that messages are sent to by tag, is of use without a schedule.
         if !is_last || row.principal.is_some() || !row.tags.is_empty() {
-            push.ledger().remove_schedules(row.id, notify_type).await?;
+            push.ledger().remove_schedule(&name).await?;
             return Ok(());
         }
     }
-    push.ledger().remove_schedules(row.id, None).await?;
+    push.ledger().remove_schedules(row.id).await?;
     delete(push, row).await
 }
 

@@ -65,14 +65,17 @@ macro_rules! store_conformance {
                 l15_concurrent_tallies_lose_nothing
                 l16_broadcasts_underway_are_listed
                 d1_a_schedule_is_inserted_or_replaced
-                d2_schedules_are_listed_by_type
+                d1_the_same_time_stays_due
+                d2_schedules_are_listed_by_name
                 d3_schedules_are_removed
                 d4_schedules_move_where_there_is_none
                 d5_due_schedules_are_listed_oldest_first
                 d6_fire_opens_and_moves_on
+                d6_many_fire_at_once
                 d6_one_of_many_concurrent_calls_fires
                 d6_a_known_broadcast_is_not_opened_twice
                 d7_the_latest_run_is_kept
+                d8_the_next_moment_is_the_earliest
             }
         }
     };

@@ -1,29 +1,69 @@
-//! D1 to D7: daily notifications.
+//! D1 to D8: daily notifications.
 
 use super::Handles;
 use super::sample::{at, broadcast, unknown_id};
-use crate::schedule::{DailyTime, NotifyType, Schedule};
-use crate::store::{DeliveryLedger, Fired, Idempotency, ScheduleStore};
+use crate::broadcast::{Audience, Tag};
+use crate::message::{Message, Ttl};
+use crate::schedule::{
+    DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone,
+};
+use crate::store::{DeliveryLedger, Fired, Firing, Idempotency, NewBroadcast, ScheduleStore};
 use crate::subscription::SubscriptionId;
 
 fn id(number: u8) -> SubscriptionId {
     SubscriptionId::from_bytes([number; 16])
 }
 
+fn subscribers(number: u8, notify_type: NotifyType, message: Option<&str>) -> Plan {
+    Plan::Subscriber {
+        subscription: id(number),
+        notify_type,
+        message: message.map(str::to_owned),
+    }
+}
+
 fn daily(number: u8, next: i64) -> Schedule {
     let time = DailyTime::new(number % 24, 30).unwrap();
-    Schedule::new(id(number), NotifyType::DailyCheck, time, at(next))
+    let plan = subscribers(number, NotifyType::DailyCheck, None);
+    Schedule::new(plan, time, at(next))
 }
 
 fn direct(number: u8, next: i64) -> Schedule {
     let time = DailyTime::new(7, number % 60).unwrap();
-    let mut schedule = Schedule::new(id(number), NotifyType::DirectNotification, time, at(next));
-    schedule.message = Some("Grüße 👋".into());
-    schedule
+    let plan = subscribers(number, NotifyType::DirectNotification, Some("Grüße 👋"));
+    Schedule::new(plan, time, at(next))
+}
+
+/// One of the application's, with everything that can be said.
+fn application(label: &str, next: i64) -> Schedule {
+    let days = Weekdays::parse(["mon", "sun"]).unwrap();
+    let time = DailyTime::new(23, 59)
+        .unwrap()
+        .in_zone(Zone::stored("Nowhere/At_All"))
+        .on(days);
+    let plan = Plan::Application {
+        label: ScheduleLabel::parse(label).unwrap(),
+        to: Audience::Tag(Tag::parse("news").unwrap()),
+        message: Message::new("x").with_ttl(Ttl::from_secs(60)),
+    };
+    Schedule::new(plan, time, at(next))
 }
 
 async fn open_broadcasts<S: DeliveryLedger + ?Sized>(store: &S) -> usize {
     store.expandable(100, at(0)).await.unwrap().len()
+}
+
+/// Fires one schedule.
+async fn fire<S: ScheduleStore + ?Sized>(
+    store: &S,
+    schedule: &Schedule,
+    next: i64,
+    broadcast: Option<NewBroadcast>,
+) -> Fired {
+    let firing = Firing::new(schedule, at(next), broadcast);
+    let answers = store.fire(&[firing], at(0)).await.unwrap();
+    assert_eq!(answers.len(), 1);
+    answers[0]
 }
 
 /// D1: one schedule of each type, replaced by the next.
@@ -32,10 +72,10 @@ pub async fn d1_a_schedule_is_inserted_or_replaced<S: ScheduleStore + ?Sized>(h:
     store.put_schedule(&daily(1, 10)).await.unwrap();
     store.put_schedule(&direct(1, 20)).await.unwrap();
     let mut other = direct(1, 5);
-    other.message = None;
+    other.plan = subscribers(1, NotifyType::DirectNotification, None);
     other.time = DailyTime::new(23, 59).unwrap();
     store.put_schedule(&other).await.unwrap();
-    let stored = h.second().schedules(id(1)).await.unwrap();
+    let stored = h.second().schedules(Some(id(1))).await.unwrap();
     assert_eq!(stored, [daily(1, 10), other.clone()]);
     let due = store.due_schedules(9, at(30)).await.unwrap();
     assert_eq!(
@@ -45,30 +85,70 @@ pub async fn d1_a_schedule_is_inserted_or_replaced<S: ScheduleStore + ?Sized>(h:
     );
 }
 
-/// D2: those of one subscription, by type.
-pub async fn d2_schedules_are_listed_by_type<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+/// D1: with the same time it is due when it was, whatever else is new.
+pub async fn d1_the_same_time_stays_due<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
-    for schedule in [direct(1, 1), daily(2, 2), daily(1, 3)] {
+    for schedule in [direct(1, 10), application("digest", 20)] {
         store.put_schedule(&schedule).await.unwrap();
     }
-    let stored = store.schedules(id(1)).await.unwrap();
-    assert_eq!(stored, [daily(1, 3), direct(1, 1)]);
-    assert_eq!(store.schedules(unknown_id()).await.unwrap(), []);
+    let mut again = direct(1, 99);
+    again.plan = subscribers(1, NotifyType::DirectNotification, Some("new"));
+    store.put_schedule(&again).await.unwrap();
+    again.next_fire_at = at(10);
+    assert_eq!(h.second().schedules(Some(id(1))).await.unwrap(), [again]);
+    let mut moved = application("digest", 99);
+    moved.time = moved.time.in_zone(Zone::utc());
+    store.put_schedule(&moved).await.unwrap();
+    assert_eq!(h.second().schedules(None).await.unwrap(), [moved.clone()]);
+    moved.time = moved.time.on(Weekdays::ALL);
+    moved.next_fire_at = at(7);
+    store.put_schedule(&moved).await.unwrap();
+    assert_eq!(h.second().schedules(None).await.unwrap(), [moved]);
 }
 
-/// D3: one type, or all.
-pub async fn d3_schedules_are_removed<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+/// D2: those of one subscription, by type; the application's, by name.
+pub async fn d2_schedules_are_listed_by_name<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
-    for schedule in [daily(1, 1), direct(1, 1), daily(2, 1), direct(2, 1)] {
+    for schedule in [
+        direct(1, 1),
+        application("b", 4),
+        daily(2, 2),
+        application("a", 5),
+        daily(1, 3),
+    ] {
         store.put_schedule(&schedule).await.unwrap();
     }
-    let one = Some(NotifyType::DailyCheck);
-    assert_eq!(store.remove_schedules(id(1), one).await.unwrap(), 1);
-    assert_eq!(store.remove_schedules(id(1), one).await.unwrap(), 0);
-    assert_eq!(store.schedules(id(1)).await.unwrap(), [direct(1, 1)]);
-    assert_eq!(store.remove_schedules(id(2), None).await.unwrap(), 2);
-    assert_eq!(store.schedules(id(2)).await.unwrap(), []);
-    assert_eq!(store.due_schedules(9, at(9)).await.unwrap(), [direct(1, 1)]);
+    let stored = store.schedules(Some(id(1))).await.unwrap();
+    assert_eq!(stored, [daily(1, 3), direct(1, 1)]);
+    let stored = h.second().schedules(None).await.unwrap();
+    assert_eq!(stored, [application("a", 5), application("b", 4)]);
+    assert_eq!(store.schedules(Some(unknown_id())).await.unwrap(), []);
+}
+
+/// D3: one, or all of a subscription.
+pub async fn d3_schedules_are_removed<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    for schedule in [
+        daily(1, 1),
+        direct(1, 1),
+        daily(2, 1),
+        direct(2, 1),
+        application("a", 1),
+        application("b", 1),
+    ] {
+        store.put_schedule(&schedule).await.unwrap();
+    }
+    let one = ScheduleName::Subscriber(id(1), NotifyType::DailyCheck);
+    assert!(store.remove_schedule(&one).await.unwrap());
+    assert!(!store.remove_schedule(&one).await.unwrap());
+    assert_eq!(store.schedules(Some(id(1))).await.unwrap(), [direct(1, 1)]);
+    assert_eq!(store.remove_schedules(id(2)).await.unwrap(), 2);
+    assert_eq!(store.remove_schedules(id(2)).await.unwrap(), 0);
+    let name = application("a", 1).name();
+    assert!(h.second().remove_schedule(&name).await.unwrap());
+    let due = store.due_schedules(9, at(9)).await.unwrap();
+    assert_eq!(due.len(), 2);
+    assert!(due.contains(&direct(1, 1)) && due.contains(&application("b", 1)));
 }
 
 /// D4: what the other one has stays, the rest moves.
@@ -78,19 +158,19 @@ pub async fn d4_schedules_move_where_there_is_none<S: ScheduleStore + ?Sized>(h:
         store.put_schedule(&schedule).await.unwrap();
     }
     store.move_schedules(id(1), id(2)).await.unwrap();
-    assert_eq!(store.schedules(id(1)).await.unwrap(), []);
+    assert_eq!(store.schedules(Some(id(1))).await.unwrap(), []);
     let mut moved = direct(1, 2);
-    moved.subscription = id(2);
+    moved.plan = subscribers(2, NotifyType::DirectNotification, Some("Grüße 👋"));
     let expected = [daily(2, 3), moved.clone()];
-    assert_eq!(store.schedules(id(2)).await.unwrap(), expected);
+    assert_eq!(store.schedules(Some(id(2))).await.unwrap(), expected);
     assert_eq!(
         store.due_schedules(9, at(9)).await.unwrap(),
         [moved, daily(2, 3)]
     );
     store.move_schedules(id(2), id(2)).await.unwrap();
-    assert_eq!(store.schedules(id(2)).await.unwrap(), expected);
+    assert_eq!(store.schedules(Some(id(2))).await.unwrap(), expected);
     store.move_schedules(unknown_id(), id(2)).await.unwrap();
-    assert_eq!(store.schedules(id(2)).await.unwrap(), expected);
+    assert_eq!(store.schedules(Some(id(2))).await.unwrap(), expected);
 }
 
 /// D5: who is due longest is first.
@@ -112,29 +192,53 @@ pub async fn d6_fire_opens_and_moves_on<S: ScheduleStore + ?Sized>(h: &Handles<S
     let schedule = direct(1, 0);
     store.put_schedule(&schedule).await.unwrap();
     let new = broadcast();
-    let fired = store.fire(&schedule, at(100), Some(&new), at(0)).await;
-    assert_eq!(fired.unwrap(), Fired::Fired);
+    let fired = fire(store, &schedule, 100, Some(new.clone())).await;
+    assert_eq!(fired, Fired::Fired);
     assert!(store.status(new.id, at(0)).await.unwrap().is_some());
-    assert_eq!(store.schedules(id(1)).await.unwrap(), [direct(1, 100)]);
+    assert_eq!(
+        store.schedules(Some(id(1))).await.unwrap(),
+        [direct(1, 100)]
+    );
     assert_eq!(store.due_schedules(9, at(99)).await.unwrap(), []);
 
     let again = broadcast();
-    let stale = h
-        .second()
-        .fire(&schedule, at(200), Some(&again), at(0))
-        .await;
-    assert_eq!(stale.unwrap(), Fired::Stale);
-    let gone = store
-        .fire(&direct(2, 0), at(200), Some(&again), at(0))
-        .await;
-    assert_eq!(gone.unwrap(), Fired::Stale);
+    let stale = fire(h.second(), &schedule, 200, Some(again.clone())).await;
+    assert_eq!(stale, Fired::Stale);
+    let gone = fire(store, &direct(2, 0), 200, Some(again.clone())).await;
+    assert_eq!(gone, Fired::Stale);
     assert_eq!(store.status(again.id, at(0)).await.unwrap(), None);
-    assert_eq!(store.schedules(id(1)).await.unwrap(), [direct(1, 100)]);
+    assert_eq!(
+        store.schedules(Some(id(1))).await.unwrap(),
+        [direct(1, 100)]
+    );
 
-    let skipped = store.fire(&direct(1, 100), at(200), None, at(0)).await;
-    assert_eq!(skipped.unwrap(), Fired::Fired);
-    assert_eq!(store.schedules(id(1)).await.unwrap(), [direct(1, 200)]);
+    assert_eq!(fire(store, &direct(1, 100), 200, None).await, Fired::Fired);
+    assert_eq!(
+        store.schedules(Some(id(1))).await.unwrap(),
+        [direct(1, 200)]
+    );
     assert_eq!(open_broadcasts(store).await, 1);
+}
+
+/// D6: many at once, each by itself.
+pub async fn d6_many_fire_at_once<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    for schedule in [daily(1, 0), daily(2, 0), application("a", 0)] {
+        store.put_schedule(&schedule).await.unwrap();
+    }
+    let firings = [
+        Firing::new(&daily(1, 0), at(100), Some(broadcast())),
+        Firing::new(&daily(2, 1), at(100), Some(broadcast())),
+        Firing::new(&application("a", 0), at(100), Some(broadcast())),
+    ];
+    let answers = store.fire(&firings, at(0)).await.unwrap();
+    assert_eq!(answers, [Fired::Fired, Fired::Stale, Fired::Fired]);
+    assert_eq!(open_broadcasts(h.second()).await, 2);
+    let due = h.second().due_schedules(9, at(9)).await.unwrap();
+    assert_eq!(due, [daily(2, 0)]);
+    let repeated = [firings[1].clone(), firings[1].clone()];
+    let answers = store.fire(&repeated, at(0)).await.unwrap();
+    assert_eq!(answers, [Fired::Stale, Fired::Stale]);
 }
 
 /// D6: of concurrent calls one fires.
@@ -142,11 +246,7 @@ pub async fn d6_one_of_many_concurrent_calls_fires<S: ScheduleStore + ?Sized>(h:
     h.store().put_schedule(&daily(1, 0)).await.unwrap();
     let answers = h
         .race(8, |store, _| async move {
-            let new = broadcast();
-            store
-                .fire(&daily(1, 0), at(100), Some(&new), at(0))
-                .await
-                .unwrap()
+            fire(&*store, &daily(1, 0), 100, Some(broadcast())).await
         })
         .await;
     let fired = answers.iter().filter(|answer| **answer == Fired::Fired);
@@ -161,11 +261,11 @@ pub async fn d6_a_known_broadcast_is_not_opened_twice<S: ScheduleStore + ?Sized>
     for next in [0, 100] {
         let mut new = broadcast();
         new.idempotency = Some(Idempotency::new("daily", [1; 32]));
-        let fired = store.fire(&daily(1, 0), at(next), Some(&new), at(0)).await;
-        assert_eq!(fired.unwrap(), Fired::Fired);
+        let fired = fire(store, &daily(1, 0), next, Some(new)).await;
+        assert_eq!(fired, Fired::Fired);
     }
     assert_eq!(open_broadcasts(store).await, 1);
-    assert_eq!(store.schedules(id(1)).await.unwrap(), [daily(1, 100)]);
+    assert_eq!(store.schedules(Some(id(1))).await.unwrap(), [daily(1, 100)]);
 }
 
 /// D7: the latest run is kept, whoever noted it.
@@ -176,4 +276,16 @@ pub async fn d7_the_latest_run_is_kept<S: ScheduleStore + ?Sized>(h: &Handles<S>
         store.record_run(at(secs)).await.unwrap();
         assert_eq!(h.second().last_run().await.unwrap(), Some(at(latest)));
     }
+}
+
+/// D8: the earliest of all.
+pub async fn d8_the_next_moment_is_the_earliest<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    assert_eq!(store.next_fire_at().await.unwrap(), None);
+    for schedule in [daily(1, 30), application("a", 10), daily(2, 20)] {
+        store.put_schedule(&schedule).await.unwrap();
+    }
+    assert_eq!(h.second().next_fire_at().await.unwrap(), Some(at(10)));
+    fire(store, &application("a", 10), 40, None).await;
+    assert_eq!(h.second().next_fire_at().await.unwrap(), Some(at(20)));
 }

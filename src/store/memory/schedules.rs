@@ -6,38 +6,45 @@ use async_trait::async_trait;
 
 use super::MemoryStore;
 use crate::clock::Timestamp;
-use crate::schedule::{NotifyType, Schedule};
-use crate::store::{Fired, NewBroadcast, ScheduleStore, StoreError};
+use crate::schedule::{NotifyType, Plan, Schedule, ScheduleName};
+use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
-
-type Name = (SubscriptionId, NotifyType);
 
 /// Schedules by name, and their names by when they are due.
 #[derive(Default)]
 pub(super) struct Schedules {
-    rows: BTreeMap<Name, Schedule>,
-    due: BTreeSet<(Timestamp, Name)>,
+    rows: BTreeMap<ScheduleName, Schedule>,
+    due: BTreeSet<(Timestamp, ScheduleName)>,
     last_run: Option<Timestamp>,
 }
 
 impl Schedules {
     fn put(&mut self, schedule: Schedule) {
-        let name = (schedule.subscription, schedule.notify_type);
+        let name = schedule.name();
         self.remove(&name);
-        self.due.insert((schedule.next_fire_at, name));
+        self.due.insert((schedule.next_fire_at, name.clone()));
         self.rows.insert(name, schedule);
     }
 
-    fn remove(&mut self, name: &Name) -> Option<Schedule> {
+    fn remove(&mut self, name: &ScheduleName) -> Option<Schedule> {
         let schedule = self.rows.remove(name)?;
-        self.due.remove(&(schedule.next_fire_at, *name));
+        self.due.remove(&(schedule.next_fire_at, name.clone()));
         Some(schedule)
     }
 
-    fn of(&self, subscription: SubscriptionId) -> impl Iterator<Item = &Schedule> {
+    fn of(&self, of: Option<SubscriptionId>) -> Vec<Schedule> {
+        let Some(id) = of else {
+            let is_application = |name: &ScheduleName| matches!(name, ScheduleName::Application(_));
+            let rows = self.rows.iter().filter(|(name, _)| is_application(name));
+            return rows.map(|(_, schedule)| schedule.clone()).collect();
+        };
         // By type, and not by a range over names: that would have to know the first and the last type.
-        let row = move |notify_type| self.rows.get(&(subscription, notify_type));
-        NotifyType::ALL.into_iter().filter_map(row)
+        let row = |notify_type| self.rows.get(&ScheduleName::Subscriber(id, notify_type));
+        NotifyType::ALL
+            .into_iter()
+            .filter_map(row)
+            .cloned()
+            .collect()
     }
 }
 
@@ -45,26 +52,31 @@ impl Schedules {
 impl ScheduleStore for MemoryStore {
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
         let schedules = &mut self.lock()?.schedules;
-        self.room_for(schedules.rows.len(), 1)?;
-        schedules.put(schedule.clone());
+        let mut new = schedule.clone();
+        match schedules.rows.get(&schedule.name()) {
+            Some(stored) if stored.time == new.time => new.next_fire_at = stored.next_fire_at,
+            Some(_) => {}
+            None => self.room_for(schedules.rows.len(), 1)?,
+        }
+        schedules.put(new);
         Ok(())
     }
 
-    async fn schedules(&self, subscription: SubscriptionId) -> Result<Vec<Schedule>, StoreError> {
-        Ok(self.lock()?.schedules.of(subscription).cloned().collect())
+    async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
+        Ok(self.lock()?.schedules.of(of))
     }
 
-    async fn remove_schedules(
-        &self,
-        subscription: SubscriptionId,
-        notify_type: Option<NotifyType>,
-    ) -> Result<u64, StoreError> {
+    async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
+        Ok(self.lock()?.schedules.remove(name).is_some())
+    }
+
+    async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
         let schedules = &mut self.lock()?.schedules;
-        let removed = NotifyType::ALL
-            .into_iter()
-            .filter(|one| notify_type.is_none_or(|wanted| wanted == *one))
-            .filter_map(|one| schedules.remove(&(subscription, one)));
-        Ok(removed.count() as u64)
+        let theirs = schedules.of(Some(of));
+        for schedule in &theirs {
+            schedules.remove(&schedule.name());
+        }
+        Ok(theirs.len() as u64)
     }
 
     async fn move_schedules(
@@ -76,12 +88,12 @@ impl ScheduleStore for MemoryStore {
             return Ok(());
         }
         let schedules = &mut self.lock()?.schedules;
-        for notify_type in NotifyType::ALL {
-            let moved = schedules.remove(&(from, notify_type));
-            if let Some(mut schedule) = moved
-                && !schedules.rows.contains_key(&(to, notify_type))
-            {
-                schedule.subscription = to;
+        for mut schedule in schedules.of(Some(from)) {
+            schedules.remove(&schedule.name());
+            if let Plan::Subscriber { subscription, .. } = &mut schedule.plan {
+                *subscription = to;
+            }
+            if !schedules.rows.contains_key(&schedule.name()) {
                 schedules.put(schedule);
             }
         }
@@ -101,30 +113,34 @@ impl ScheduleStore for MemoryStore {
             .collect())
     }
 
-    async fn fire(
-        &self,
-        schedule: &Schedule,
-        next_fire_at: Timestamp,
-        broadcast: Option<&NewBroadcast>,
-        now: Timestamp,
-    ) -> Result<Fired, StoreError> {
+    async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
         let state = &mut *self.lock()?;
-        let name = (schedule.subscription, schedule.notify_type);
-        let stored = state.schedules.rows.get(&name);
-        let Some(stored) = stored.filter(|stored| stored.next_fire_at == schedule.next_fire_at)
-        else {
-            return Ok(Fired::Stale);
-        };
-        let mut moved = stored.clone();
-        if let Some(broadcast) = broadcast
-            && state.ledger.known(broadcast, now).is_none()
-        {
-            self.room_for(state.ledger.broadcasts(), 1)?;
-            state.ledger.open(broadcast, now);
+        let opened = firings.iter().filter(|firing| firing.broadcast.is_some());
+        self.room_for(state.ledger.broadcasts(), opened.count())?;
+        let mut answers = Vec::with_capacity(firings.len());
+        for firing in firings {
+            let stored = state.schedules.rows.get(&firing.name);
+            let Some(stored) = stored.filter(|stored| stored.next_fire_at == firing.expected)
+            else {
+                answers.push(Fired::Stale);
+                continue;
+            };
+            let mut moved = stored.clone();
+            moved.next_fire_at = firing.next_fire_at;
+            state.schedules.put(moved);
+            if let Some(broadcast) = &firing.broadcast
+                && state.ledger.known(broadcast, now).is_none()
+            {
+                state.ledger.open(broadcast, now);
+            }
+            answers.push(Fired::Fired);
         }
-        moved.next_fire_at = next_fire_at;
-        state.schedules.put(moved);
-        Ok(Fired::Fired)
+        Ok(answers)
+    }
+
+    async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let schedules = &self.lock()?.schedules;
+        Ok(schedules.due.first().map(|(at, _)| *at))
     }
 
     async fn record_run(&self, at: Timestamp) -> Result<(), StoreError> {

@@ -16,8 +16,7 @@ pub(super) const MESSAGE: &str =
     "SELECT payload, ttl, urgency, topic, padding FROM content WHERE broadcast = ?1";
 
 pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<(), StoreError> {
-    let audience = serde_json::to_string(&new.audience)
-        .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))?;
+    let audience = audience_text(&new.audience)?;
     let message = &new.message;
     let values = params![
         seq,
@@ -36,6 +35,12 @@ pub(super) fn delete(conn: &Connection, seq: i64) -> Result<(), StoreError> {
     execute(conn, DELETE, [seq]).map(|_| ())
 }
 
+/// An audience as it is stored.
+pub(super) fn audience_text(audience: &Audience) -> Result<String, StoreError> {
+    serde_json::to_string(audience)
+        .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
+}
+
 /// Reads the text of an audience.
 pub(super) fn audience(columns: &mut Columns<'_, '_>) -> Result<Audience, StoreError> {
     let text: String = columns.get()?;
@@ -43,26 +48,29 @@ pub(super) fn audience(columns: &mut Columns<'_, '_>) -> Result<Audience, StoreE
 }
 
 pub(super) fn message(conn: &Connection, seq: i64) -> Result<Message, StoreError> {
-    first(conn, MESSAGE, [seq], |columns| {
-        let payload: Option<Vec<u8>> = columns.get()?;
-        let ttl = Ttl::from_secs(columns.count()?);
-        let urgency: String = columns.get()?;
-        let topic: Option<String> = columns.get()?;
-        let padding: String = columns.get()?;
-        let urgency: Urgency = urgency.parse().map_err(|_| corrupt("an urgency"))?;
-        let padding: Padding = padding.parse().map_err(|_| corrupt("a padding"))?;
-        let message = payload.map_or_else(Message::without_payload, Message::new);
-        let message = message
-            .with_ttl(ttl)
-            .with_urgency(urgency)
-            .with_padding(padding);
-        match topic {
-            Some(topic) => {
-                let topic = Topic::parse(&topic).map_err(|_| corrupt("a topic"))?;
-                Ok(message.with_topic(topic))
-            }
-            None => Ok(message),
+    first(conn, MESSAGE, [seq], read_message)?
+        .ok_or_else(|| corrupt("a pending broadcast without a message"))
+}
+
+/// Reads payload, TTL, urgency, topic and padding.
+pub(super) fn read_message(columns: &mut Columns<'_, '_>) -> Result<Message, StoreError> {
+    let payload: Option<Vec<u8>> = columns.get()?;
+    let ttl = Ttl::from_secs(columns.count()?);
+    let urgency: String = columns.get()?;
+    let topic: Option<String> = columns.get()?;
+    let padding: String = columns.get()?;
+    let urgency: Urgency = urgency.parse().map_err(|_| corrupt("an urgency"))?;
+    let padding: Padding = padding.parse().map_err(|_| corrupt("a padding"))?;
+    let message = payload.map_or_else(Message::without_payload, Message::new);
+    let message = message
+        .with_ttl(ttl)
+        .with_urgency(urgency)
+        .with_padding(padding);
+    match topic {
+        Some(topic) => {
+            let topic = Topic::parse(&topic).map_err(|_| corrupt("a topic"))?;
+            Ok(message.with_topic(topic))
         }
-    })?
-    .ok_or_else(|| corrupt("a pending broadcast without a message"))
+        None => Ok(message),
+    }
 }

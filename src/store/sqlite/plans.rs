@@ -93,6 +93,9 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX subscription_retired (retired_at<?)",
     ),
     (schedules::DUE, "INDEX schedule_due (next_fire_at<?)"),
+    (schedules::FIRE, "PRIMARY KEY (owner=? AND name=?)"),
+    (schedules::NEXT, "COVERING INDEX schedule_due"),
+    (schedules::OF, "PRIMARY KEY (owner=?)"),
 ];
 
 /// These sort or scan few rows: the open broadcasts', the origins', one principal's.

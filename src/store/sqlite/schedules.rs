@@ -5,79 +5,150 @@ use rusqlite::{Connection, params};
 
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
-use super::{SqliteStore, broadcasts};
+use super::{SqliteStore, broadcasts, content};
 use crate::clock::Timestamp;
-use crate::schedule::{DailyTime, NotifyType, Schedule};
-use crate::store::{Fired, NewBroadcast, ScheduleStore, StoreError};
+use crate::message::Topic;
+use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
+use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
-const PUT: &str = "INSERT INTO schedule (subscription, notify_type, minute_of_day, message, next_fire_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (subscription, notify_type) DO UPDATE SET \
-     minute_of_day = excluded.minute_of_day, message = excluded.message, \
-     next_fire_at = excluded.next_fire_at";
-const OF: &str = "SELECT subscription, notify_type, minute_of_day, message, next_fire_at FROM schedule \
-     WHERE subscription = ?1";
-pub(super) const DUE: &str = "SELECT subscription, notify_type, minute_of_day, message, next_fire_at \
-     FROM schedule WHERE next_fire_at <= ?1 ORDER BY next_fire_at, subscription, notify_type LIMIT ?2";
-const REMOVE: &str =
-    "DELETE FROM schedule WHERE subscription = ?1 AND (?2 IS NULL OR notify_type = ?2)";
-const MOVE: &str = "UPDATE OR IGNORE schedule SET subscription = ?2 WHERE subscription = ?1";
-const FIRE: &str = "UPDATE schedule SET next_fire_at = ?4 \
-     WHERE subscription = ?1 AND notify_type = ?2 AND next_fire_at = ?3";
+macro_rules! columns {
+    () => {
+        "owner, name, minute_of_day, zone, weekdays, next_fire_at, message, audience, \
+         payload, ttl, urgency, topic, padding"
+    };
+}
+
+/// Of a schedule whose time is the same, the next moment stays (D1).
+const PUT: &str = concat!(
+    "INSERT INTO schedule (",
+    columns!(),
+    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+     ON CONFLICT (owner, name) DO UPDATE SET \
+     next_fire_at = CASE WHEN minute_of_day = excluded.minute_of_day AND zone = excluded.zone \
+         AND weekdays = excluded.weekdays THEN next_fire_at ELSE excluded.next_fire_at END, \
+     minute_of_day = excluded.minute_of_day, zone = excluded.zone, weekdays = excluded.weekdays, \
+     message = excluded.message, audience = excluded.audience, payload = excluded.payload, \
+     ttl = excluded.ttl, urgency = excluded.urgency, topic = excluded.topic, padding = excluded.padding"
+);
+pub(super) const OF: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM schedule WHERE owner = ?1 ORDER BY name"
+);
+pub(super) const DUE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM schedule WHERE next_fire_at <= ?1 ORDER BY next_fire_at, owner, name LIMIT ?2"
+);
+const REMOVE: &str = "DELETE FROM schedule WHERE owner = ?1 AND name = ?2";
+const REMOVE_ALL: &str = "DELETE FROM schedule WHERE owner = ?1";
+const MOVE: &str = "UPDATE OR IGNORE schedule SET owner = ?2 WHERE owner = ?1";
+pub(super) const FIRE: &str = "UPDATE schedule SET next_fire_at = ?4 \
+     WHERE owner = ?1 AND name = ?2 AND next_fire_at = ?3";
+pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM schedule";
 const RECORD_RUN: &str = "INSERT INTO meta (name, value) VALUES ('last_run', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
 
+/// Nobody's: the application's own.
+const APPLICATION: &[u8] = &[];
+
+/// The two columns of a name.
+fn name_columns(name: &ScheduleName) -> (&[u8], &str) {
+    match name {
+        ScheduleName::Subscriber(id, notify_type) => (id.as_bytes(), notify_type.as_str()),
+        ScheduleName::Application(label) => (APPLICATION, label.as_str()),
+    }
+}
+
 fn schedule(columns: &mut Columns<'_, '_>) -> Result<Schedule, StoreError> {
-    let subscription = SubscriptionId::from_bytes(columns.bytes()?);
-    let notify_type: String = columns.get()?;
-    let notify_type: NotifyType = notify_type
-        .parse()
-        .map_err(|_| corrupt("a type of notification"))?;
+    let owner: Vec<u8> = columns.get()?;
+    let name: String = columns.get()?;
+    let time = time(columns)?;
+    let next_fire_at = columns.time()?;
+    let message: Option<String> = columns.get()?;
+    let plan = if owner == APPLICATION {
+        Plan::Application {
+            label: ScheduleLabel::parse(&name).map_err(|_| corrupt("a schedule's name"))?,
+            to: content::audience(columns)?,
+            message: content::read_message(columns)?,
+        }
+    } else {
+        let owner = owner
+            .try_into()
+            .map_err(|_| corrupt("a schedule's owner"))?;
+        Plan::Subscriber {
+            subscription: SubscriptionId::from_bytes(owner),
+            notify_type: name
+                .parse()
+                .map_err(|_| corrupt("a type of notification"))?,
+            message,
+        }
+    };
+    Ok(Schedule::new(plan, time, next_fire_at))
+}
+
+fn time(columns: &mut Columns<'_, '_>) -> Result<DailyTime, StoreError> {
     let minute = columns.count()?;
+    let zone: String = columns.get()?;
+    let weekdays = u8::try_from(columns.count()?).ok();
+    let weekdays = weekdays.and_then(Weekdays::from_bits);
+    let weekdays = weekdays.ok_or_else(|| corrupt("days of the week"))?;
     let time = u8::try_from(minute / 60)
         .ok()
         .zip(u8::try_from(minute % 60).ok())
         .and_then(|(hour, minute)| DailyTime::new(hour, minute).ok())
         .ok_or_else(|| corrupt("a time of day"))?;
-    let message = columns.get()?;
-    let next_fire_at = columns.time()?;
-    let mut schedule = Schedule::new(subscription, notify_type, time, next_fire_at);
-    schedule.message = message;
-    Ok(schedule)
+    Ok(time.in_zone(Zone::stored(&zone)).on(weekdays))
 }
 
 fn put(conn: &Connection, schedule: &Schedule) -> Result<(), StoreError> {
-    let minute = i64::from(schedule.time.hour()) * 60 + i64::from(schedule.time.minute());
+    let time = &schedule.time;
+    let name = schedule.name();
+    let (owner, name) = name_columns(&name);
+    let (text, to, message) = match &schedule.plan {
+        Plan::Subscriber { message, .. } => (message.as_deref(), None, None),
+        Plan::Application { to, message, .. } => {
+            (None, Some(content::audience_text(to)?), Some(message))
+        }
+    };
+    let payload = message.and_then(|message| message.payload());
     let values = params![
-        schedule.subscription.as_bytes(),
-        schedule.notify_type.as_str(),
-        minute,
-        schedule.message,
+        owner,
+        name,
+        i64::from(time.hour()) * 60 + i64::from(time.minute()),
+        time.zone().name(),
+        time.weekdays().bits(),
         schedule.next_fire_at.as_millis(),
+        text,
+        to,
+        payload.map(|payload| payload.as_ref()),
+        message.map(|message| message.ttl().as_secs()),
+        message.map(|message| message.urgency().as_str()),
+        message.and_then(|message| message.topic().map(Topic::as_str)),
+        message.map(|message| message.padding().to_string()),
     ];
     execute(conn, PUT, values).map(|_| ())
 }
 
-fn fire(
-    conn: &Connection,
-    schedule: &Schedule,
-    next_fire_at: Timestamp,
-    broadcast: Option<&NewBroadcast>,
-    now: Timestamp,
-) -> Result<Fired, StoreError> {
-    let values = params![
-        schedule.subscription.as_bytes(),
-        schedule.notify_type.as_str(),
-        schedule.next_fire_at.as_millis(),
-        next_fire_at.as_millis(),
-    ];
-    if execute(conn, FIRE, values)? == 0 {
-        return Ok(Fired::Stale);
-    }
-    if let Some(broadcast) = broadcast {
-        broadcasts::open(conn, broadcast, now)?;
-    }
-    Ok(Fired::Fired)
+fn fire(conn: &Connection, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
+    let fire = |firing: &Firing| {
+        let (owner, name) = name_columns(&firing.name);
+        let values = params![
+            owner,
+            name,
+            firing.expected.as_millis(),
+            firing.next_fire_at.as_millis(),
+        ];
+        if execute(conn, FIRE, values)? == 0 {
+            return Ok(Fired::Stale);
+        }
+        if let Some(broadcast) = &firing.broadcast {
+            broadcasts::open(conn, broadcast, now)?;
+        }
+        Ok(Fired::Fired)
+    };
+    firings.iter().map(fire).collect()
 }
 
 #[async_trait]
@@ -87,26 +158,26 @@ impl ScheduleStore for SqliteStore {
         self.write(move |conn| put(conn, &schedule)).await
     }
 
-    async fn schedules(&self, subscription: SubscriptionId) -> Result<Vec<Schedule>, StoreError> {
+    async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
         self.read(move |conn| {
-            let mut schedules = all(conn, OF, [subscription.as_bytes()], schedule)?;
-            schedules.sort_by_key(|schedule| schedule.notify_type);
-            Ok(schedules)
+            let owner = of.as_ref().map_or(APPLICATION, |id| id.as_bytes());
+            all(conn, OF, [owner], schedule)
         })
         .await
     }
 
-    async fn remove_schedules(
-        &self,
-        subscription: SubscriptionId,
-        notify_type: Option<NotifyType>,
-    ) -> Result<u64, StoreError> {
+    async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
+        let name = name.clone();
         self.write(move |conn| {
-            let notify_type = notify_type.map(NotifyType::as_str);
-            let values = params![subscription.as_bytes(), notify_type];
-            Ok(execute(conn, REMOVE, values)? as u64)
+            let (owner, name) = name_columns(&name);
+            Ok(execute(conn, REMOVE, params![owner, name])? > 0)
         })
         .await
+    }
+
+    async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
+        self.write(move |conn| Ok(execute(conn, REMOVE_ALL, [of.as_bytes()])? as u64))
+            .await
     }
 
     async fn move_schedules(
@@ -120,7 +191,7 @@ impl ScheduleStore for SqliteStore {
         self.write(move |conn| {
             execute(conn, MOVE, params![from.as_bytes(), to.as_bytes()])?;
             // What could not move stands at the other one already.
-            execute(conn, REMOVE, params![from.as_bytes(), None::<&str>]).map(|_| ())
+            execute(conn, REMOVE_ALL, [from.as_bytes()]).map(|_| ())
         })
         .await
     }
@@ -141,15 +212,13 @@ impl ScheduleStore for SqliteStore {
         .await
     }
 
-    async fn fire(
-        &self,
-        schedule: &Schedule,
-        next_fire_at: Timestamp,
-        broadcast: Option<&NewBroadcast>,
-        now: Timestamp,
-    ) -> Result<Fired, StoreError> {
-        let (schedule, broadcast) = (schedule.clone(), broadcast.cloned());
-        self.write(move |conn| fire(conn, &schedule, next_fire_at, broadcast.as_ref(), now))
+    async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
+        let firings = firings.to_vec();
+        self.write(move |conn| fire(conn, &firings, now)).await
+    }
+
+    async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(|conn| Ok(first(conn, NEXT, [], |row| row.time_or_null())?.flatten()))
             .await
     }
 

@@ -11,7 +11,7 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 /// One script per version of the schema: the first makes version 1, the next version 2 of it, and so on.
 ///
 /// A script that was released is never edited.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are
 /// their own indexes, `WITHOUT ROWID`.
@@ -159,6 +159,21 @@ ALTER TABLE origin ADD COLUMN pause_contact TEXT;
 ALTER TABLE origin ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE origin ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE origin ADD COLUMN tallied_at INTEGER;
+";
+
+/// Schedules in time zones and on some days of the week, and the application's own: those have an empty owner, an
+/// audience and a message like a broadcast's.
+const VERSION_3: &str = "
+ALTER TABLE schedule RENAME COLUMN subscription TO owner;
+ALTER TABLE schedule RENAME COLUMN notify_type TO name;
+ALTER TABLE schedule ADD COLUMN zone TEXT NOT NULL DEFAULT 'UTC';
+ALTER TABLE schedule ADD COLUMN weekdays INTEGER NOT NULL DEFAULT 127;
+ALTER TABLE schedule ADD COLUMN audience TEXT;
+ALTER TABLE schedule ADD COLUMN payload BLOB;
+ALTER TABLE schedule ADD COLUMN ttl INTEGER;
+ALTER TABLE schedule ADD COLUMN urgency TEXT;
+ALTER TABLE schedule ADD COLUMN topic TEXT;
+ALTER TABLE schedule ADD COLUMN padding TEXT;
 ";
 
 /// Refuses a file that is another application's, or of a version that is not known here.

@@ -1,0 +1,174 @@
+//! Daily notifications: whatever is due becomes a broadcast, and its schedule moves on.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::broadcast::deadline;
+use crate::clock::Timestamp;
+use crate::message::{Message, Ttl};
+use crate::observe;
+use crate::schedule::{Due, Plan, Schedule};
+use crate::store::{
+    CountFilter, Fired, Firing, Liveness, NewBroadcast, StoreError, SubscriptionRecord,
+    SubscriptionRef,
+};
+use crate::subscription::SubscriptionId;
+use crate::web_push::WebPush;
+
+/// Schedules fired in one transaction.
+pub(super) const AT_ONCE: usize = 256;
+/// How long a callback may take to build one message.
+const COMPOSE_WITHIN: Duration = Duration::from_secs(10);
+/// When to look again at a schedule whose zone is not known here: after an update of the system it may be.
+const UNKNOWN_ZONE_PAUSE: Duration = Duration::from_secs(3600);
+
+/// What one look at the schedules did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Daily {
+    /// Occurrences that became broadcasts.
+    pub(super) fired: u64,
+    /// Occurrences that are not sent: too late, or nobody could say what they should say.
+    pub(super) skipped: u64,
+    /// Whether there may be more to do at once.
+    pub(super) more: bool,
+}
+
+/// Fires what is due, at most [`AT_ONCE`].
+///
+/// # Cancel safety
+///
+/// Dropped, an occurrence is fired wholly or not at all: then the next call does.
+pub(super) async fn fire_due(push: WebPush) -> Result<Daily, StoreError> {
+    let now = push.now();
+    let due = push.ledger().due_schedules(AT_ONCE, now).await?;
+    let mut daily = Daily {
+        more: due.len() == AT_ONCE,
+        ..Daily::default()
+    };
+    let subscribers = subscribers(&push, &due).await?;
+    let mut firings = Vec::with_capacity(due.len());
+    let mut skipped = Vec::with_capacity(due.len());
+    for (schedule, subscriber) in due.iter().zip(subscribers) {
+        if let (Plan::Subscriber { subscription, .. }, None) = (&schedule.plan, &subscriber) {
+            // Its row went another way than by unsubscribing.
+            push.ledger().remove_schedules(*subscription).await?;
+            continue;
+        }
+        let Some(due) = schedule.due(now) else {
+            observe::event!(ERROR, time = %schedule.time, "a schedule's time zone is not known here");
+            firings.push(Firing::new(schedule, now + UNKNOWN_ZONE_PAUSE, None));
+            skipped.push(0);
+            continue;
+        };
+        // A retired row may be revived; until then there is nobody to tell.
+        let is_live = subscriber.is_none_or(|row| row.is_live(now));
+        let (broadcast, missed) = match due.fires && is_live {
+            true => compose(&push, schedule, &due, now).await,
+            false => (None, 0),
+        };
+        firings.push(Firing::new(schedule, due.next_fire_at, broadcast));
+        skipped.push(due.skipped + missed);
+    }
+    if firings.is_empty() {
+        return Ok(daily);
+    }
+    let answers = push.ledger().fire(&firings, now).await?;
+    for ((answer, firing), skipped) in answers.iter().zip(&firings).zip(skipped) {
+        if *answer == Fired::Fired {
+            daily.fired += u64::from(firing.broadcast.is_some());
+            daily.skipped += skipped;
+        }
+    }
+    if daily.skipped > 0 {
+        observe::event!(
+            WARN,
+            skipped = daily.skipped,
+            "daily notifications were skipped"
+        );
+    }
+    observe::count_daily(daily.fired, daily.skipped);
+    Ok(daily)
+}
+
+/// The row of each schedule's subscriber; `None` for the application's schedules, and where there is no row.
+async fn subscribers(
+    push: &WebPush,
+    due: &[Schedule],
+) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+    let id = |schedule: &Schedule| -> Option<SubscriptionId> {
+        match &schedule.plan {
+            Plan::Subscriber { subscription, .. } => Some(*subscription),
+            Plan::Application { .. } => None,
+        }
+    };
+    let wanted: Vec<_> = due.iter().filter_map(id).map(SubscriptionRef::Id).collect();
+    let mut found = match wanted.as_slice() {
+        [] => Vec::new(),
+        wanted => push.subscriptions().get(wanted).await?,
+    }
+    .into_iter();
+    let row = |schedule: &Schedule| id(schedule).and_then(|_| found.next().flatten());
+    Ok(due.iter().map(row).collect())
+}
+
+/// The broadcast of an occurrence, if there is anything to say; whether it was missed.
+async fn compose(
+    push: &WebPush,
+    schedule: &Schedule,
+    due: &Due,
+    now: Timestamp,
+) -> (Option<NewBroadcast>, u64) {
+    let until_next = Ttl::from_secs(due.next_fire_at.since(now).as_secs());
+    let within = |message: Message| {
+        let ttl = message.ttl().min(until_next);
+        message.with_ttl(ttl)
+    };
+    let message = within(match &schedule.plan {
+        Plan::Subscriber {
+            notify_type,
+            message,
+            ..
+        } => notify_type
+            .message(message.as_deref(), push.daily_text())
+            .with_ttl(until_next),
+        Plan::Application { message, .. } => message.clone(),
+    });
+    let composed = match push.composer() {
+        None => Ok(Some(message)),
+        Some(composer) => timeout(COMPOSE_WITHIN, composer.compose(schedule, message))
+            .await
+            .unwrap_or_else(|elapsed| Err(elapsed.into())),
+    };
+    match composed {
+        Ok(None) => (None, 0),
+        Ok(Some(message)) if message.is_too_large() => {
+            observe::event!(ERROR, "a daily notification is larger than 3993 octets");
+            (None, 1)
+        }
+        Ok(Some(message)) => {
+            let message = within(message);
+            let deadline = deadline(now, message.ttl());
+            let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
+            broadcast.recipients = recipients(push, schedule, now).await;
+            (Some(broadcast), 0)
+        }
+        Err(error) => {
+            observe::event!(ERROR, error = %error, "a daily notification could not be composed");
+            let _ = error;
+            (None, 1)
+        }
+    }
+}
+
+/// How many it is for, as far as that is known now.
+async fn recipients(push: &WebPush, schedule: &Schedule, now: Timestamp) -> u64 {
+    match &schedule.plan {
+        Plan::Subscriber { .. } => 1,
+        Plan::Application { to, .. } => {
+            let filter = CountFilter::new(to.clone(), Liveness::Live);
+            // Exact once it is expanded.
+            push.subscriptions().count(&filter, now).await.unwrap_or(0)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The two types of a subscriber's daily notification.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::message::Message;
+
+/// The two types of a daily notification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum NotifyType {
+    /// Wakes the application, which looks whether there is anything to say.
+    #[default]
+    DailyCheck,
+    /// Says what the subscriber asked to be told.
+    DirectNotification,
+}
+
+impl NotifyType {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::DailyCheck, Self::DirectNotification];
+
+    /// The name that JSON and stores use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DailyCheck => "DAILY_CHECK",
+            Self::DirectNotification => "DIRECT_NOTIFICATION",
+        }
+    }
+}
+
+impl NotifyType {
+    /// What a subscriber's daily notification says, in the replaced server's words: the type is the title, and a
+    /// direct one always has a text.
+    pub(crate) fn message(self, text: Option<&str>, default_text: &str) -> Message {
+        #[derive(Serialize)]
+        struct Payload<'a> {
+            title: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            message: Option<&'a str>,
+        }
+        let message = match self {
+            Self::DailyCheck => text,
+            Self::DirectNotification => text.or(Some(default_text)),
+        };
+        let payload = Payload {
+            title: self.as_str(),
+            message,
+        };
+        // Two texts: there is nothing in them that JSON has not.
+        Message::new(serde_json::to_vec(&payload).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for NotifyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for NotifyType {
+    type Err = NotifyTypeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|notify_type| notify_type.as_str() == text)
+            .ok_or(NotifyTypeError(()))
+    }
+}
+
+/// A text that is not a [`NotifyType`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotifyTypeError(());
+
+impl fmt::Display for NotifyTypeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the type is neither DAILY_CHECK nor DIRECT_NOTIFICATION")
+    }
+}
+
+impl std::error::Error for NotifyTypeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(notify_type: NotifyType, text: Option<&str>) -> String {
+        let message = notify_type.message(text, "Hello again.");
+        String::from_utf8(message.payload().unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn payloads_are_those_of_the_replaced_server() {
+        use NotifyType::{DailyCheck, DirectNotification};
+        for (notify_type, message, payload) in [
+            (DailyCheck, None, r#"{"title":"DAILY_CHECK"}"#),
+            (
+                DailyCheck,
+                Some("a"),
+                r#"{"title":"DAILY_CHECK","message":"a"}"#,
+            ),
+            (
+                DirectNotification,
+                Some("\"Grüße\""),
+                r#"{"title":"DIRECT_NOTIFICATION","message":"\"Grüße\""}"#,
+            ),
+            (
+                DirectNotification,
+                None,
+                r#"{"title":"DIRECT_NOTIFICATION","message":"Hello again."}"#,
+            ),
+        ] {
+            assert_eq!(text(notify_type, message), payload);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Time zones by their IANA names.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+/// A time zone: UTC, or with feature `zones` any of the IANA database.
+///
+/// The data is the system's; for a name that the system does not know, and where there is none, that of the `jiff`
+/// release that is compiled in.
+#[derive(Clone)]
+pub struct Zone {
+    name: Arc<str>,
+    /// `None` for a stored name that is not known here.
+    rules: Option<TimeZone>,
+}
+
+impl Zone {
+    /// Coordinated universal time.
+    #[must_use]
+    pub fn utc() -> Self {
+        Self {
+            name: Arc::from("UTC"),
+            rules: Some(TimeZone::UTC),
+        }
+    }
+
+    /// The zone of an IANA name, `Europe/Berlin`, in any case; links such as `US/Eastern` are names too.
+    ///
+    /// # Errors
+    ///
+    /// A name that is in neither database.
+    #[cfg(feature = "zones")]
+    pub fn parse(name: &str) -> Result<Self, ZoneError> {
+        let rules = look_up(name).ok_or(ZoneError(()))?;
+        let name = rules.iana_name().unwrap_or(name);
+        Ok(Self {
+            name: Arc::from(name),
+            rules: Some(rules),
+        })
+    }
+
+    /// The zone of a name that was stored. One that is not known (any more) keeps its name, and has no times.
+    #[must_use]
+    pub fn stored(name: &str) -> Self {
+        Self {
+            name: Arc::from(name),
+            rules: look_up(name),
+        }
+    }
+
+    /// Its IANA name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) const fn rules(&self) -> Option<&TimeZone> {
+        self.rules.as_ref()
+    }
+}
+
+/// Longer than any name there is.
+#[cfg(feature = "zones")]
+const LONGEST: usize = 64;
+
+#[cfg(feature = "zones")]
+fn look_up(name: &str) -> Option<TimeZone> {
+    use jiff::tz::{TimeZoneDatabase, db};
+
+    // The database is files: what is no name must not become a path.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-/".contains(&byte);
+    if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_plain) {
+        return None;
+    }
+    if name.eq_ignore_ascii_case("UTC") {
+        return Some(TimeZone::UTC);
+    }
+    // A system may have left out the links, or everything.
+    db().get(name)
+        .or_else(|_| TimeZoneDatabase::bundled().get(name))
+        .ok()
+}
+
+#[cfg(not(feature = "zones"))]
+fn look_up(name: &str) -> Option<TimeZone> {
+    (name == "UTC").then_some(TimeZone::UTC)
+}
+
+/// Zones are equal by name.
+impl PartialEq for Zone {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Zone {}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Zone({})", self.name)
+    }
+}
+
+/// A name that is no time zone.
+#[cfg(feature = "zones")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneError(());
+
+#[cfg(feature = "zones")]
+impl fmt::Display for ZoneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time zone is not in the IANA database")
+    }
+}
+
+#[cfg(feature = "zones")]
+impl std::error::Error for ZoneError {}
+
+#[cfg(all(test, feature = "zones"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_any_case_and_links_too() {
+        for (given, name) in [
+            ("Europe/Berlin", "Europe/Berlin"),
+            ("europe/berlin", "Europe/Berlin"),
+            (
+                "America/Argentina/Buenos_Aires",
+                "America/Argentina/Buenos_Aires",
+            ),
+            ("Etc/GMT+5", "Etc/GMT+5"),
+            ("utc", "UTC"),
+            ("US/Eastern", "US/Eastern"),
+            ("Asia/Calcutta", "Asia/Calcutta"),
+        ] {
+            assert_eq!(Zone::parse(given).unwrap().name(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for name in [
+            "",
+            "Europe",
+            "Europe/Atlantis",
+            "../../etc/passwd",
+            "/etc/localtime",
+            "Europe/Berlin ",
+            "Europe\\Berlin",
+            "+01:00",
+            "CET-1CEST",
+            "Europe/Berlin\0",
+            &"A".repeat(65),
+        ] {
+            assert!(Zone::parse(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stored_name_that_is_not_known_is_kept() {
+        let zone = Zone::stored("Europe/Atlantis");
+        assert_eq!(zone.name(), "Europe/Atlantis");
+        assert!(zone.rules().is_none());
+        assert_eq!(
+            Zone::stored("Asia/Tokyo"),
+            Zone::parse("asia/tokyo").unwrap()
+        );
+    }
+}
