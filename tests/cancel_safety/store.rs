@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use tokio::task::yield_now;
 use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use tower_web_push::clock::Timestamp;
-use tower_web_push::schedule::{NotifyType, Schedule};
+use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
     Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
-    Fired, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite,
-    Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
-    VapidKeyStore,
+    Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened,
+    PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
+    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Tally, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
@@ -92,11 +92,13 @@ yielding! { DeliveryLedger:
 
 yielding! { ScheduleStore:
     put_schedule(schedule: &Schedule) -> ();
-    schedules(subscription: SubscriptionId) -> Vec<Schedule>;
-    remove_schedules(subscription: SubscriptionId, notify_type: Option<NotifyType>) -> u64;
+    schedules(of: Option<SubscriptionId>) -> Vec<Schedule>;
+    remove_schedule(name: &ScheduleName) -> bool;
+    remove_schedules(of: SubscriptionId) -> u64;
     move_schedules(from: SubscriptionId, to: SubscriptionId) -> ();
     due_schedules(limit: usize, now: Timestamp) -> Vec<Schedule>;
-    fire(schedule: &Schedule, next_fire_at: Timestamp, broadcast: Option<&NewBroadcast>, now: Timestamp) -> Fired;
+    fire(firings: &[Firing], now: Timestamp) -> Vec<Fired>;
+    next_fire_at() -> Option<Timestamp>;
     record_run(at: Timestamp) -> ();
     last_run() -> Option<Timestamp>;
 }
