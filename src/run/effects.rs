@@ -132,6 +132,13 @@ impl Effects {
 }
 
 /// Tells the operator; a fault of the sender once, and loudly.
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(
+        clippy::if_same_then_else,
+        reason = "without a log there is nothing to tell"
+    )
+)]
 fn tell(pause: &Pause, now: Timestamp) {
     let reason = pause.reason.as_str();
     let secs = pause.until.since(now).as_secs();

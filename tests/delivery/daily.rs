@@ -101,12 +101,12 @@ async fn two_loops_at_once_and_a_crash_in_between_fire_once() {
     let dying = world.replica().await;
     drop(tokio::time::timeout(Duration::from_millis(3), dying.tick()).await);
     let (a, b) = tokio::join!(world.push.tick(), other.tick());
-    (a.unwrap(), b.unwrap());
+    a.and(b).unwrap();
     // What it had claimed comes back.
     world.clock.advance(MINUTE);
     for _ in 0..5 {
         let (a, b) = tokio::join!(world.push.tick(), other.tick());
-        (a.unwrap(), b.unwrap());
+        a.and(b).unwrap();
     }
     world.settle().await;
     let received: Vec<_> = browsers.iter().map(|one| one.messages().len()).collect();
