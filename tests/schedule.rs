@@ -133,8 +133,11 @@ fn every_zone_has_one_occurrence_on_every_date_of_two_years() {
     );
 }
 
+/// Hours and minutes.
+type Times = BTreeSet<(i8, i8)>;
+
 /// Times that a change of the clocks may skip, show twice, or move.
-fn delicate(change: jiff::Timestamp, before: Offset, after: Offset) -> BTreeSet<(i8, i8)> {
+fn delicate(change: jiff::Timestamp, before: Offset, after: Offset) -> Times {
     let from = before.to_datetime(change);
     let to = after.to_datetime(change);
     let half = SignedDuration::from_secs(i64::from(after.seconds() - before.seconds()) / 2);
@@ -159,8 +162,7 @@ async fn process(store: &Arc<MemoryStore>, clock: &ManualClock) -> WebPush {
 
 #[tokio::test]
 async fn two_schedulers_and_a_restart_fire_once_per_local_date_through_every_change() {
-    let mut by_change: BTreeMap<jiff::Timestamp, Vec<(String, BTreeSet<(i8, i8)>)>> =
-        BTreeMap::new();
+    let mut by_change: BTreeMap<jiff::Timestamp, Vec<(String, Times)>> = BTreeMap::new();
     for (name, zone) in zones() {
         for (at, before, after) in changes(&zone) {
             let times = delicate(at, before, after);
@@ -175,7 +177,7 @@ async fn two_schedulers_and_a_restart_fire_once_per_local_date_through_every_cha
 }
 
 /// Runs two processes from two days before a change to three days after it.
-async fn fire_through(change: jiff::Timestamp, zones: Vec<(String, BTreeSet<(i8, i8)>)>) {
+async fn fire_through(change: jiff::Timestamp, zones: Vec<(String, Times)>) {
     let start = change - SignedDuration::from_hours(48);
     let end = change + SignedDuration::from_hours(72);
     let clock = ManualClock::new(timestamp(start));
