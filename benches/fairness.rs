@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
+use http_body_util::BodyExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tower_web_push::broadcast::{BroadcastId, BroadcastState, Tag};
@@ -43,6 +44,9 @@ const MESSAGES: usize = 20_000;
 const BACKLOG: usize = 20_000;
 /// Of each measurement; medians are printed.
 const ROUNDS: usize = 5;
+
+/// Only what does not work takes so long.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is beside the push service that works.
 #[derive(Clone, Copy, Debug)]
@@ -125,19 +129,23 @@ where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore + Clone,
 {
     let well = push_services
-        .spawn(PushServer::start(BOTH, |_| {
-            Box::pin(async { answer(201, &[], "") })
+        .spawn(PushServer::start(BOTH, |request| {
+            Box::pin(async {
+                read(request).await;
+                answer(201, &[], "")
+            })
         }))
         .await
         .unwrap();
     let (asked, was_asked) = oneshot::channel();
     let asked = std::sync::Mutex::new(Some(asked));
     let sick = push_services
-        .spawn(PushServer::start(BOTH, move |_| {
+        .spawn(PushServer::start(BOTH, move |request| {
             if let Some(asked) = asked.lock().unwrap().take() {
                 let _ = asked.send(());
             }
             Box::pin(async move {
+                read(request).await;
                 match beside {
                     Beside::Paused => answer(429, &[("retry-after", "3600")], ""),
                     Beside::BlackHole | Beside::Nothing => pending().await,
@@ -177,6 +185,11 @@ where
     }
 }
 
+/// A body that is not read resets its stream, and a server that resets too many ends the connection.
+async fn read(request: http::Request<hyper::body::Incoming>) {
+    let _ = request.into_body().collect().await;
+}
+
 async fn subscribe<S: SubscriptionStore>(
     push: &WebPush,
     store: &S,
@@ -211,12 +224,15 @@ async fn enqueue(push: &WebPush, tag: &str) -> BroadcastId {
 }
 
 async fn until(push: &WebPush, broadcast: BroadcastId, state: BroadcastState) {
+    let began = Instant::now();
     let mut look = tokio::time::interval(Duration::from_millis(5));
     loop {
         look.tick().await;
-        if push.status(broadcast).await.unwrap().unwrap().state == state {
+        let status = push.status(broadcast).await.unwrap().unwrap();
+        if status.state == state {
             return;
         }
+        assert!(began.elapsed() < LIMIT, "{status:?}");
     }
 }
 
