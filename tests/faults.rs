@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tower_service::Service as _;
 use tower_web_push::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::{EndpointPolicy, RetryPolicy};
 use tower_web_push::store::{
-    NewSubscription, SqliteStore, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore as _,
+    MemoryStore, NewSubscription, SqliteStore, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore as _,
 };
 use tower_web_push::subscription::{Endpoint, Origin};
 use tower_web_push::testing::{MountedPushService, Recording, TestPushService};
@@ -325,4 +325,97 @@ async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_re
         assert_eq!(record.is_live(now), !is_gone, "{endpoint:?}");
         assert_eq!(record.failure_streak, 0, "{endpoint:?}");
     }
+}
+
+/// Requests that have come and wait for a permit, and those that ended while they did.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    now: usize,
+    in_vain: usize,
+}
+
+/// One request that waits; without a permit when it ends, it has waited in vain.
+struct Wait<'a>(&'a watch::Sender<Waiting>, bool);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| {
+            waiting.now -= 1;
+            waiting.in_vain += usize::from(!self.1);
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_is_no_outage() {
+    const RECIPIENTS: u64 = 2_000;
+    const AT_ONCE: usize = 100;
+    let service = TestPushService::builder()
+        .recording(Recording::Counts)
+        .build();
+    let permits = Arc::new(Semaphore::new(1_000));
+    let waiting = Arc::new(watch::Sender::new(Waiting::default()));
+    let server = PushServer::start(BOTH, {
+        let (mounted, permits, waiting) =
+            (service.mount(), Arc::clone(&permits), Arc::clone(&waiting));
+        move |request| {
+            let (mut service, permits) = (mounted.clone(), Arc::clone(&permits));
+            let waiting = Arc::clone(&waiting);
+            Box::pin(async move {
+                waiting.send_modify(|waiting| waiting.now += 1);
+                let mut wait = Wait(&waiting, false);
+                permits.acquire().await.unwrap().forget();
+                wait.1 = true;
+                drop(wait);
+                let answer = service.call(request).await.unwrap();
+                answer.map(|body| body.map_err(io::Error::other).boxed())
+            })
+        }
+    })
+    .await;
+    let store = Arc::new(MemoryStore::new());
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&store))
+        .endpoint_policy(EndpointPolicy::insecure_allow_local())
+        .extra_root_ca_pem(server.ca_pem.clone())
+        .in_flight_per_origin(AT_ONCE)
+        .build()
+        .await
+        .unwrap();
+    let key = push.vapid_public_key();
+    let origin = Origin::parse(&format!("https://localhost:{}", server.port())).unwrap();
+    let mut endpoints = Vec::new();
+    for _ in 0..RECIPIENTS {
+        let subscription = service.user_agent_at(&origin).subscribe(&key).unwrap();
+        endpoints.push(subscription.endpoint().clone());
+        let new = NewSubscription::new(subscription, KeyId::of(&key));
+        let (limits, now) = (SubscriptionLimits::default(), SystemClock::new().now());
+        store.upsert(&new, &limits, now).await.unwrap();
+    }
+    let running = tokio::spawn(push.run(pending()));
+    let queued = push
+        .enqueue(Audience::All, Message::new("to everybody"))
+        .await
+        .unwrap();
+
+    let mut seen = waiting.subscribe();
+    service.wait_until(|counts| counts.accepted == 1_000).await;
+    seen.wait_for(|waiting| waiting.now == AT_ONCE)
+        .await
+        .unwrap();
+    server.break_connections();
+    seen.wait_for(|waiting| waiting.in_vain == AT_ONCE)
+        .await
+        .unwrap();
+    let broke = Instant::now();
+    permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    let status = done(&push, queued.broadcast).await;
+    running.abort();
+
+    assert_eq!(status.counts.accepted, RECIPIENTS);
+    for endpoint in &endpoints {
+        assert_eq!(service.accepted_for(endpoint), 1);
+    }
+    // A push service that is taken for unreachable is left alone for 30 s.
+    assert!(broke.elapsed() < Duration::from_secs(20));
 }

@@ -140,6 +140,22 @@ impl DeliveryError {
         error
     }
 
+    /// Whether the client lost a connection that it had. Of any client but our own that is not known: it is what
+    /// happens to many requests at once.
+    pub(super) fn has_broken_off(&self) -> bool {
+        let Some(source) = self.0.source.as_deref() else {
+            return false;
+        };
+        #[cfg(feature = "client")]
+        let is_dial = find_source::<super::dialled::DialError>(source).is_some();
+        #[cfg(not(feature = "client"))]
+        let is_dial = {
+            let _ = source;
+            false
+        };
+        !is_dial
+    }
+
     pub(super) fn refused(push_service: PushService, source: PolicyError) -> Self {
         Self::client(Some(push_service), source.into())
     }

@@ -288,10 +288,9 @@ impl Settings {
     ) -> DeliveryError {
         // A refusal of the endpoint policy says nothing of the push service.
         if let (Outcome::Transient, Some(gate)) = (error.outcome(), gate) {
-            gate.observe(
-                &asked.saw(Outcome::Transient, false, None),
-                self.clock.now(),
-            );
+            let mut seen = asked.saw(Outcome::Transient, false, None);
+            seen.broke_off = error.has_broken_off();
+            gate.observe(&seen, self.clock.now());
         }
         error
     }
@@ -333,6 +332,7 @@ impl Asked {
             began: self.began,
             outcome,
             has_answered,
+            broke_off: false,
             retry_after,
             scope: self.push_service.pause_scope(),
         }

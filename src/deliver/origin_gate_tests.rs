@@ -31,6 +31,7 @@ fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed
         began: at(0),
         outcome: crate::deliver::Outcome::Accepted,
         has_answered: true,
+        broke_off: false,
         retry_after: None,
         scope: crate::deliver::PauseScope::Origin,
     };

@@ -32,6 +32,8 @@ pub(super) struct Observation {
     pub(super) outcome: Outcome,
     /// Whether there was an answer at all.
     pub(super) has_answered: bool,
+    /// Whether a connection that stood broke under the request.
+    pub(super) broke_off: bool,
     pub(super) retry_after: Option<Duration>,
     /// What "too many requests" of this push service limits.
     pub(super) scope: PauseScope,
@@ -51,6 +53,8 @@ pub(super) struct Standing {
     /// A probe is under way: nobody else asks until then.
     probe_until: Timestamp,
     streaks: Streaks,
+    /// When a connection last broke under what was under way.
+    broke_at: Timestamp,
     /// How many times in a row it limited us without saying for how long.
     limits: u32,
     /// Whether it answers: until it has, it gets few requests at once.
@@ -67,6 +71,7 @@ impl Standing {
             paused_at: Timestamp::MIN,
             probe_until: Timestamp::MIN,
             streaks: Streaks::default(),
+            broke_at: Timestamp::MIN,
             limits: 0,
             answers: false,
         }
@@ -178,6 +183,13 @@ impl Standing {
 
     fn failed(&mut self, seen: &Observation, now: Timestamp) {
         let closures = self.closures(PauseReason::Unreachable);
+        // A connection takes all the requests on it along: with a push service that works, that is one failure.
+        if closures.is_none() && self.answers && seen.broke_off {
+            if seen.began <= self.broke_at {
+                return;
+            }
+            self.broke_at = now;
+        }
         if closures.is_none() && !self.streaks.failed(seen.key) {
             return;
         }

@@ -16,6 +16,7 @@ fn seen(n: u8, began: i64, outcome: Outcome) -> Observation {
         began: at(began),
         outcome,
         has_answered: true,
+        broke_off: false,
         retry_after: None,
         scope: PauseScope::Origin,
     }
@@ -138,6 +139,43 @@ fn an_origin_that_does_not_answer_is_closed_for_half_a_minute_doubling_to_ten() 
     origin.admit(at(100)).unwrap();
     origin.observe(&seen(1, 100, Outcome::Gone), at(101));
     assert_eq!(closed(&origin, 101), None);
+}
+
+#[test]
+fn a_connection_that_breaks_with_many_requests_on_it_is_one_failure_where_there_were_answers() {
+    let mut broken = seen(0, 10, Outcome::Transient);
+    (broken.has_answered, broken.broke_off) = (false, true);
+    let mut all_break = |origin: &mut Standing, began, secs| {
+        for n in 0..100 {
+            broken.key = EndpointKey::from_bytes([n; 32]);
+            broken.began = at(began);
+            origin.observe(&broken, at(secs));
+        }
+    };
+    let mut origin = standing();
+    origin.observe(&seen(1, 0, Outcome::Accepted), at(1));
+    all_break(&mut origin, 10, 10);
+    all_break(&mut origin, 9, 11);
+    assert_eq!(closed(&origin, 11), None);
+    // Connections that break one after the other, and no answer between.
+    let mut origin = standing();
+    origin.observe(&seen(1, 0, Outcome::Accepted), at(1));
+    for n in 1..8_u8 {
+        let now = 10 * i64::from(n);
+        broken.key = EndpointKey::from_bytes([n; 32]);
+        broken.began = at(now - 1);
+        origin.observe(&broken, at(now));
+        assert_eq!(closed(&origin, now), None);
+    }
+    broken.key = EndpointKey::from_bytes([8; 32]);
+    broken.began = at(80);
+    origin.observe(&broken, at(81));
+    assert_eq!(closed(&origin, 81), Some((111, UNREACHABLE)));
+    // A probe that breaks off is as good as any.
+    origin.admit(at(111)).unwrap();
+    broken.began = at(111);
+    origin.observe(&broken, at(112));
+    assert_eq!(closed(&origin, 112), Some((172, UNREACHABLE)));
 }
 
 #[test]

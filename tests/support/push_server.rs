@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -37,6 +38,7 @@ pub(crate) struct PushServer {
     /// The certificate, for `extra_root_ca_pem`.
     pub(crate) ca_pem: String,
     connections: Arc<AtomicUsize>,
+    breaks: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -72,11 +74,19 @@ impl PushServer {
         let connections = Arc::new(AtomicUsize::new(0));
         let handler: Handler = Arc::new(handler);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, tls, handler, Arc::clone(&connections)));
+        let breaks = watch::Sender::new(());
+        tasks.spawn(accept(
+            listener,
+            tls,
+            handler,
+            Arc::clone(&connections),
+            breaks.clone(),
+        ));
         Self {
             addr,
             ca_pem: certified.cert.pem(),
             connections,
+            breaks,
             _tasks: tasks,
         }
     }
@@ -84,6 +94,11 @@ impl PushServer {
     /// TCP connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Breaks all connections there are; new ones are accepted.
+    pub(crate) fn break_connections(&self) {
+        self.breaks.send_replace(());
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -122,12 +137,16 @@ async fn accept(
     tls: Option<TlsAcceptor>,
     handler: Handler,
     connections: Arc<AtomicUsize>,
+    breaks: watch::Sender<()>,
 ) {
     let mut tasks = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         connections.fetch_add(1, Ordering::SeqCst);
+        // As every push service does: else answers wait for the client's next packet.
+        tcp.set_nodelay(true).unwrap();
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
-        tasks.spawn(async move {
+        let mut breaks = breaks.subscribe();
+        let serve = async move {
             let serve = service_fn(|request| {
                 let answer = handler(request);
                 async move {
@@ -148,6 +167,12 @@ async fn accept(
                     Err(_) => return,
                 },
             };
+        };
+        tasks.spawn(async move {
+            tokio::select! {
+                () = serve => {}
+                _ = breaks.changed() => {}
+            }
         });
     }
 }
