@@ -1,6 +1,8 @@
 //! `Deliver` and the default client against real servers on loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+// Each test file uses its part of what they share.
+#[allow(dead_code)]
 #[path = "support/push_server.rs"]
 mod push_server;
 
