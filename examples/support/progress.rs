@@ -9,6 +9,8 @@ use tower_web_push::broadcast::{BroadcastState, BroadcastStatus};
 
 /// Fewer recipients are not worth a line.
 const MANY: u64 = 100;
+/// Broadcasts among which the largest is looked for.
+const LOOKED_AT: usize = 256;
 /// Between two looks for a broadcast to show.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Between two lines in the log.
@@ -18,9 +20,10 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 pub(crate) async fn show(push: WebPush) {
     loop {
         // A store that fails shows elsewhere in the log.
-        let underway = push.underway(16).await.unwrap_or_default();
-        if let Some(broadcast) = underway.into_iter().find(is_worth_a_line) {
-            follow(&push, &broadcast).await;
+        let underway = push.underway(LOOKED_AT).await.unwrap_or_default();
+        let worth_it = underway.into_iter().filter(is_worth_a_line);
+        if let Some(largest) = worth_it.max_by_key(|status| status.counts.pending) {
+            follow(&push, &largest).await;
         }
         sleep(PAUSE).await;
     }

@@ -157,16 +157,17 @@ where
                         this.step.set(Step::Done);
                         continue;
                     };
+                    // What cannot be made is no probe: first the request, then the gate.
+                    let request = this
+                        .settings
+                        .request(&push)
+                        .map_err(|error| not_made(push_service, error))?;
                     this.asked.began = this.settings.clock.now();
                     if let Some(gate) = &this.gate {
                         let now = this.asked.began;
                         gate.admit(now)
                             .map_err(|closed| closed_gate(push_service, closed, now))?;
                     }
-                    let request = this
-                        .settings
-                        .request(&push)
-                        .map_err(|error| not_made(push_service, error))?;
                     let response = client.call(request);
                     this.timer
                         .set(Some(tokio::time::sleep(this.settings.timeout)));

@@ -48,6 +48,8 @@ pub(super) struct Standing {
     shared: Option<Pause>,
     /// What is to be shared, in order.
     news: Vec<Pause>,
+    /// Whether the first of it is a lift.
+    is_lifted: bool,
     /// What had begun by then says nothing about whether the reason for the pause still holds.
     paused_at: Timestamp,
     /// A probe is under way: nobody else asks until then.
@@ -68,6 +70,7 @@ impl Standing {
             own: None,
             shared: None,
             news: Vec::new(),
+            is_lifted: false,
             paused_at: Timestamp::MIN,
             probe_until: Timestamp::MIN,
             streaks: Streaks::default(),
@@ -107,9 +110,9 @@ impl Standing {
     /// A pause of somebody else's making, to be shared.
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         self.own = pause.on_top_of(self.own.as_ref(), now);
-        // The latest says it all, unless it follows a lift.
-        self.news.retain(|news| news.until <= now);
-        self.news.extend(self.own.clone());
+        // The latest says it all; a lift goes before it.
+        let lift = self.is_lifted.then(|| self.news.first().cloned()).flatten();
+        self.news = lift.into_iter().chain(self.own.clone()).collect();
     }
 
     /// Opens it, whoever closed it.
@@ -131,6 +134,7 @@ impl Standing {
 
     /// What is to be shared, each time once: pauses, and ends of pauses.
     pub(super) fn take_news(&mut self) -> Vec<Pause> {
+        self.is_lifted = false;
         std::mem::take(&mut self.news)
     }
 
@@ -253,6 +257,7 @@ impl Standing {
             self.own = None;
             self.shared = None;
             self.news = vec![Pause::new(self.origin.clone(), now, reason)];
+            self.is_lifted = true;
         }
     }
 

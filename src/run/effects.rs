@@ -47,6 +47,11 @@ impl Effects {
             let tally = self.tallies.entry(origin.clone()).or_default();
             *tally = Tally::new(tally.accepted + seen.accepted, tally.gone + seen.gone);
         }
+        self.note_origin(push, origin);
+    }
+
+    /// Takes in what an attempt showed of an origin.
+    pub(crate) fn note_origin(&mut self, push: &WebPush, origin: &Origin) {
         for mut pause in push.gates().gate(origin).take_news() {
             if pause.reason == PauseReason::SenderFault {
                 pause.contact = Some(push.contact().as_str().to_owned());

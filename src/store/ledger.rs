@@ -37,7 +37,8 @@ use crate::subscription::Origin;
 ///   origins (an origin with few rows is not left behind one with many), the oldest of an origin first. It counts
 ///   the attempt and gives each row a token that no earlier claim had. Of an origin whose pause
 ///   [is probed](crate::store::PauseReason::is_probed) and whose `until` has come, it takes one row as the probe
-///   and moves `until` to the end of that row's lease: of all claimants one asks.
+///   and moves `until` to the end of that row's lease: of all claimants one asks. When that row is settled or
+///   released by its token, and no pause was written meanwhile, `until` is that moment: the next one may ask.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) ends or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast,

@@ -90,6 +90,13 @@ pub(super) async fn send_to(
     attempted
 }
 
+/// Tells the other replicas what an attempt showed of a push service, as far as the store answers.
+pub(super) async fn share_news(push: &WebPush, origin: &Origin) {
+    let mut effects = Effects::default();
+    effects.note_origin(push, origin);
+    let _ = effects.write(push, push.now()).await;
+}
+
 async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> Attempted {
     let now = push.now();
     let subscription = record.id;

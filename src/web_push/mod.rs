@@ -188,6 +188,9 @@ impl WebPush {
 
     /// Makes one attempt for a subscription that need not be stored, with the active VAPID key.
     ///
+    /// Pauses that other replicas stored are obeyed, and what this attempt shows of the push service is stored for
+    /// them, as far as the store answers.
+    ///
     /// # Errors
     ///
     /// What the push service, or the endpoint policy, had against it.
@@ -200,12 +203,16 @@ impl WebPush {
         to: &Subscription,
         message: Message,
     ) -> Result<Accepted, DeliveryError> {
+        // What the other replicas know of the push service is worth a try; without it this one finds out itself.
+        let _ = self.refresh_pauses(self.now()).await;
         let push = Push::new(to.clone(), message, self.key_ring().active());
-        match self.deliver_push(push, Begin::ANY_TIME, false).await {
+        let result = match self.deliver_push(push, Begin::ANY_TIME, false).await {
             Some(result) => result,
             // Any time is in time.
             None => std::future::pending().await,
-        }
+        };
+        direct::share_news(self, to.endpoint().origin()).await;
+        result
     }
 
     /// Where a broadcast stands; `None` when there is none of this id, or no longer.
@@ -353,7 +360,8 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// A clock that differs from the store's at start, or a store that failed while the last ends were written.
+    /// A clock that differs from the store's, or a store that does not answer, at start; a store that failed while
+    /// the last ends were written.
     ///
     /// # Cancel safety
     ///

@@ -356,3 +356,42 @@ async fn a_limit_in_any_form_is_obeyed() {
         assert_eq!(world.status(broadcast).await.counts.accepted, 1);
     }
 }
+
+#[tokio::test]
+async fn a_probe_that_asks_nobody_makes_room_for_the_next() {
+    let world = World::at(FCM).await;
+    let rows = world.subscribers(30).await;
+    world.service.script(When::any(), fault());
+    let broadcast = world.enqueue().await;
+    world.settle().await;
+    world.service.clear_script();
+    // Whoever is asked first has left since.
+    let now = world.clock.now();
+    let left: Vec<_> = rows[..25]
+        .iter()
+        .map(|(_, record)| Change::Delete(record.subscription.endpoint().key()))
+        .collect();
+    world.store.apply(&left, now).await.unwrap();
+    world.clock.advance(5 * MINUTE);
+    world.settle().await;
+    assert_eq!(world.paused().await, []);
+    let counts = world.status(broadcast).await.counts;
+    assert_eq!((counts.accepted + counts.pending, counts.gone), (5, 25));
+}
+
+#[tokio::test]
+async fn a_single_delivery_obeys_what_others_know_and_tells_them() {
+    let world = World::at(FCM).await;
+    let (_, record) = world.subscriber().await;
+    let other = world.replica().await;
+    let limit = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
+    world.service.script(When::any(), limit);
+    let deliver = async |push: &WebPush| {
+        let result = push.deliver(&record.subscription, Message::new("x")).await;
+        result.unwrap_err()
+    };
+    assert!(deliver(&world.push).await.closed().is_none());
+    assert_eq!(world.paused().await, [(FCM.to_owned(), 10 * MINUTE)]);
+    assert!(deliver(&other).await.closed().is_some());
+    assert_eq!(world.asked(), 1);
+}

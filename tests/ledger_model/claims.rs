@@ -91,8 +91,9 @@ impl Model {
             row.fence = Some(token.fence);
             row.attempt = claimed.attempt;
         }
-        for origin in taken.keys() {
-            self.origins.claimed(origin, now + request.lease);
+        for claimed in &claims.rows {
+            let until = now + request.lease;
+            self.origins.claimed(&claimed.origin, claimed.token, until);
         }
         let highest = claims.rows.iter().map(|row| row.token.fence).max();
         self.last_fence = self.last_fence.max(highest.unwrap_or(0));

@@ -199,6 +199,7 @@ impl Model {
         let Some(row) = self.rows.iter_mut().find(|row| row.is_of(token)) else {
             return Settled::Lost;
         };
+        self.origins.ended(token, now);
         match settlement {
             Settlement::RetryAt(at) if !cancelled => {
                 row.at = at;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tower_web_push::clock::Timestamp;
-use tower_web_push::store::{Pause, Tally};
+use tower_web_push::store::{ClaimToken, Pause, Tally};
 use tower_web_push::subscription::Origin;
 
 #[derive(Default)]
@@ -14,13 +14,17 @@ pub(crate) struct Origins {
 #[derive(Default)]
 struct Known {
     pause: Option<Pause>,
+    /// Who finds out whether the pause still has its reason.
+    probe: Option<ClaimToken>,
     tally: Tally,
     tallied_at: Option<Timestamp>,
 }
 
 impl Origins {
     pub(crate) fn pause(&mut self, new: &Pause, now: Timestamp) {
-        let stored = &mut self.known.entry(new.origin.clone()).or_default().pause;
+        let known = self.known.entry(new.origin.clone()).or_default();
+        known.probe = None;
+        let stored = &mut known.pause;
         if new.until <= now {
             *stored = None;
             return;
@@ -64,13 +68,25 @@ impl Origins {
     }
 
     /// Rows were claimed: where one of them is the probe, nobody else asks before its lease ends.
-    pub(crate) fn claimed(&mut self, origin: &Origin, leased_until: Timestamp) {
-        let pause = self
-            .known
-            .get_mut(origin)
-            .and_then(|one| one.pause.as_mut());
-        if let Some(pause) = pause.filter(|pause| pause.reason.is_probed()) {
-            pause.until = leased_until;
+    pub(crate) fn claimed(&mut self, origin: &Origin, token: ClaimToken, until: Timestamp) {
+        let Some(known) = self.known.get_mut(origin) else {
+            return;
+        };
+        if let Some(pause) = known.pause.as_mut().filter(|one| one.reason.is_probed()) {
+            pause.until = until;
+            known.probe = Some(token);
+        }
+    }
+
+    /// A claimed row was settled or released: where it was a probe, the next one may ask.
+    pub(crate) fn ended(&mut self, token: &ClaimToken, now: Timestamp) {
+        for known in self.known.values_mut() {
+            if known.probe.as_ref() == Some(token) {
+                known.probe = None;
+                if let Some(pause) = &mut known.pause {
+                    pause.until = now;
+                }
+            }
         }
     }
 

@@ -130,6 +130,43 @@ pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(
     }
 }
 
+/// L5: a probe that came to its end without a pause makes room for the next one, whoever asks.
+pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows: Vec<_> = (0..5).map(|n| delivery("a", n)).collect();
+    sending(ledger, &rows, at(0)).await;
+    sending(ledger, &[delivery("b", 9)], at(0)).await;
+    let pause = Pause::new(origin("a"), at(10), PauseReason::SenderFault);
+    ledger.pause(&pause, at(0)).await.unwrap();
+    let both = claim(ledger, 9, at(10)).await;
+    assert_eq!((count(&both, "a"), count(&both, "b")), (1, 1));
+    // The end of another row is not the probe's.
+    let (probe, other) = match both[0].origin == origin("a") {
+        true => (both[0].token, both[1].token),
+        false => (both[1].token, both[0].token),
+    };
+    let gone = Settlement::Finished(FinalOutcome::Gone);
+    ledger.settle(&[(other, gone)], at(11)).await.unwrap();
+    assert_eq!(claim(h.second(), 9, at(11)).await.len(), 0);
+    ledger.settle(&[(probe, gone)], at(12)).await.unwrap();
+    let next = claim(h.second(), 9, at(12)).await;
+    assert_eq!(next.len(), 1);
+    ledger.release(&[next[0].token], at(13)).await.unwrap();
+    let next = claim(ledger, 9, at(13)).await;
+    assert_eq!(next.len(), 1);
+    // A pause that was written meanwhile stays, and a token that was used up ends nothing.
+    let longer = Pause::new(origin("a"), at(500), PauseReason::SenderFault);
+    h.second().pause(&longer, at(14)).await.unwrap();
+    let again = Settlement::RetryAt(at(15));
+    ledger
+        .settle(&[(next[0].token, again)], at(15))
+        .await
+        .unwrap();
+    ledger.settle(&[(probe, gone)], at(15)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(499)).await.len(), 0);
+    assert_eq!(claim(ledger, 9, at(500)).await.len(), 1);
+}
+
 /// L5: a cancelled row is no probe.
 pub async fn l5_a_probe_is_a_row_that_is_sent<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();

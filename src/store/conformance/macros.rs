@@ -38,6 +38,7 @@ macro_rules! store_conformance {
                 l5_a_claim_leaves_out_what_it_is_told
                 l5_the_oldest_row_of_an_origin_is_first
                 l5_one_claimant_probes_a_paused_origin
+                l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent
                 l6_concurrent_claims_share_no_row
                 l7_settling_ends_or_postpones

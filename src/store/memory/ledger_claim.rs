@@ -81,6 +81,7 @@ impl Ledger {
                 && pause.reason.is_probed()
             {
                 pause.until = leased_until;
+                queue.probe = Some((self.last_fence, key));
             }
             row.at = leased_until;
             row.leased = true;
@@ -109,6 +110,7 @@ impl Ledger {
         let Some(seq) = self.held(token) else {
             return Settled::Lost;
         };
+        self.end_probe(seq, token, now);
         let is_cancelled = self.is_cancelled(seq);
         match settlement {
             Settlement::Finished(outcome) => self.finish(seq, token.key, outcome),
@@ -125,11 +127,27 @@ impl Ledger {
         let Some(seq) = self.held(token) else {
             return;
         };
+        self.end_probe(seq, token, now);
         if self.is_cancelled(seq) {
             self.finish(seq, token.key, FinalOutcome::Cancelled);
             self.close_if_over(seq, now);
         } else {
             self.put_back(seq, token.key, now, 1);
+        }
+    }
+
+    /// A probe that came to its end makes room for the next.
+    fn end_probe(&mut self, seq: Seq, token: &ClaimToken, now: Timestamp) {
+        let Some(row) = self.rows.get(&(seq, token.key)) else {
+            return;
+        };
+        if let Some(queue) = self.queues.get_mut(&row.origin)
+            && queue.probe == Some((token.fence, token.key))
+        {
+            queue.probe = None;
+            if let Some(pause) = &mut queue.pause {
+                pause.until = now;
+            }
         }
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Queue {
     /// By when they can be claimed; then the older broadcast first.
     pub(super) rows: BTreeSet<(Timestamp, Seq, EndpointKey)>,
     pub(super) pause: Option<Pause>,
+    /// The claimed row that finds out whether the pause still has its reason: its fence and key.
+    pub(super) probe: Option<(u64, EndpointKey)>,
     /// The fence of the last claim that took from it: who waited longest is served first.
     pub(super) served: u64,
     tally: Tally,
@@ -219,6 +221,7 @@ impl Ledger {
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         let queue = self.queues.entry(pause.origin.clone()).or_default();
         queue.pause = pause.on_top_of(queue.pause.as_ref(), now);
+        queue.probe = None;
     }
 
     pub(super) fn pauses(&self, now: Timestamp) -> Vec<Pause> {

@@ -1,7 +1,7 @@
 //! Claiming, settling and releasing rows in SQLite.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
@@ -29,7 +29,13 @@ pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
 pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
 /// The probe keeps everybody else away until its lease ends.
-pub(super) const PROBED: &str = "UPDATE origin SET paused_until = ?2 WHERE id = ?1";
+pub(super) const PROBED: &str =
+    "UPDATE origin SET paused_until = ?2, probe_fence = ?3, probe_key = ?4 WHERE id = ?1";
+pub(super) const PROBES: &str =
+    "SELECT probe_fence, probe_key FROM origin WHERE probe_fence IS NOT NULL";
+/// A probe that came to its end makes room for the next.
+pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
+     WHERE probe_fence = ?1 AND probe_key = ?2";
 pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2";
 pub(super) const FINISH: &str =
@@ -156,9 +162,14 @@ impl Claim<'_> {
                 break;
             }
         }
-        if head.is_probed && taken > 0 {
+        if head.is_probed
+            && taken > 0
+            && let Some(probe) = self.claims.rows.last()
+        {
             let until = self.leased_until.as_millis();
-            execute(self.conn, PROBED, params![head.id, until])?;
+            let key = probe.token.key;
+            let values = params![head.id, until, integer(self.fence), key.as_bytes()];
+            execute(self.conn, PROBED, values)?;
         }
         Ok(taken)
     }
@@ -209,13 +220,14 @@ pub(super) fn settle(
     rows: &[(ClaimToken, Settlement)],
     now: Timestamp,
 ) -> Result<Vec<Settled>, StoreError> {
-    let mut settling = Settling::new(conn);
+    let mut settling = Settling::new(conn)?;
     let mut answers = Vec::with_capacity(rows.len());
     for (token, settlement) in rows {
         let is_done = match *settlement {
             Settlement::Finished(outcome) => settling.finish(token, outcome)?,
             Settlement::RetryAt(at) => settling.postpone(token, at, 0)?,
         };
+        settling.end_probe(token, is_done, now)?;
         answers.push(if is_done {
             Settled::Done
         } else {
@@ -231,9 +243,10 @@ pub(super) fn release(
     tokens: &[ClaimToken],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let mut settling = Settling::new(conn);
+    let mut settling = Settling::new(conn)?;
     for token in tokens {
-        settling.postpone(token, now, 1)?;
+        let is_done = settling.postpone(token, now, 1)?;
+        settling.end_probe(token, is_done, now)?;
     }
     settling.save(now)
 }
@@ -242,14 +255,32 @@ pub(super) fn release(
 struct Settling<'a> {
     conn: &'a Connection,
     broadcasts: HashMap<BroadcastId, Option<Loaded>>,
+    /// Rows that are probes of paused origins: few, and most of the time none.
+    probes: HashSet<(u64, [u8; 32])>,
 }
 
 impl<'a> Settling<'a> {
-    fn new(conn: &'a Connection) -> Self {
-        Self {
+    fn new(conn: &'a Connection) -> Result<Self, StoreError> {
+        let probes = all(conn, PROBES, [], |row| Ok((row.count()?, row.bytes()?)))?;
+        Ok(Self {
             conn,
             broadcasts: HashMap::new(),
+            probes: probes.into_iter().collect(),
+        })
+    }
+
+    fn end_probe(
+        &self,
+        token: &ClaimToken,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let probe = (token.fence, *token.key.as_bytes());
+        if is_held && self.probes.contains(&probe) {
+            let values = params![integer(token.fence), token.key.as_bytes(), now.as_millis()];
+            execute(self.conn, END_PROBE, values)?;
         }
+        Ok(())
     }
 
     fn broadcast(&mut self, id: BroadcastId) -> Result<Option<&mut Loaded>, StoreError> {

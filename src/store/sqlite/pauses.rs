@@ -10,13 +10,13 @@ use crate::clock::Timestamp;
 use crate::store::{LedgerStats, Pause, PauseReason, StoreError};
 use crate::subscription::Origin;
 
-pub(super) const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5 \
-     WHERE id = ?1";
+pub(super) const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5, \
+     probe_fence = NULL, probe_key = NULL WHERE id = ?1";
 /// Few: those that are over are overwritten or pruned.
 pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE paused_until IS NOT NULL";
-pub(super) const LIFT: &str =
-    "UPDATE origin SET paused_until = NULL, pause_reason = NULL WHERE origin = ?1";
+pub(super) const LIFT: &str = "UPDATE origin SET paused_until = NULL, pause_reason = NULL, probe_fence = NULL, probe_key = NULL \
+     WHERE origin = ?1";
 pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE origin = ?1 AND paused_until IS NOT NULL";
 pub(super) const NEXT_EXPANSION: &str =

@@ -60,6 +60,10 @@ const SHORT: &[(&str, &str)] = &[
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
     (claims::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        claims::END_PROBE,
+        "INDEX origin_probe (probe_fence=? AND probe_key=?)",
+    ),
     (claims::LEASE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::FINISH, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::POSTPONE, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -101,6 +105,7 @@ const SHORT: &[(&str, &str)] = &[
 /// These sort or scan few rows: the open broadcasts', the origins', one principal's.
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
+    (claims::PROBES, "COVERING INDEX origin_probe"),
     (
         broadcasts::PRUNE_ORIGINS,
         "COVERING INDEX delivery_due (origin=?)",

@@ -162,7 +162,7 @@ ALTER TABLE origin ADD COLUMN tallied_at INTEGER;
 ";
 
 /// Schedules in time zones and on some days of the week, and the application's own: those have an empty owner, an
-/// audience and a message like a broadcast's.
+/// audience and a message like a broadcast's. And which claimed row is the probe of a paused origin.
 const VERSION_3: &str = "
 ALTER TABLE schedule RENAME COLUMN subscription TO owner;
 ALTER TABLE schedule RENAME COLUMN notify_type TO name;
@@ -174,6 +174,9 @@ ALTER TABLE schedule ADD COLUMN ttl INTEGER;
 ALTER TABLE schedule ADD COLUMN urgency TEXT;
 ALTER TABLE schedule ADD COLUMN topic TEXT;
 ALTER TABLE schedule ADD COLUMN padding TEXT;
+ALTER TABLE origin ADD COLUMN probe_fence INTEGER;
+ALTER TABLE origin ADD COLUMN probe_key BLOB;
+CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
 ";
 
 /// Refuses a file that is another application's, or of a version that is not known here.
