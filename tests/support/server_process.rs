@@ -93,17 +93,6 @@ impl ServerProcess {
         self.printed.lock().unwrap().clone()
     }
 
-    /// Waits until it has printed this.
-    pub(crate) async fn wait_printed(&self, text: &str) {
-        let printed = async {
-            while !self.printed().contains(text) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let in_time = timeout(LIMIT, printed).await;
-        assert!(in_time.is_ok(), "no {text:?} in {}", self.printed());
-    }
-
     /// Asks it to end, as a process manager does, and waits until it has.
     #[cfg(unix)]
     pub(crate) async fn terminate(self) -> ExitStatus {
