@@ -134,6 +134,48 @@ async fn a_time_of_another_zone_is_kept_as_it_was_said() {
 }
 
 #[tokio::test]
+async fn a_time_of_null_is_none_and_a_member_of_null_is_not_there() {
+    let world = World::new().await;
+    let (browser, json) = world.browser();
+    let none = with(&json, json!({"notifyTime": null}));
+    let id = world.post("/subscribe", &none).await.id();
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap(), []);
+    let typed = json!({"notifyTime": null, "notifyType": "DAILY_CHECK"});
+    let refused = world.post("/subscribe", &with(&json, typed)).await;
+    refused.is(400, "missing_notify_time");
+    world.settle().await;
+    world.clock.advance(Duration::from_secs(86_400));
+    world.settle().await;
+    assert!(browser.messages().is_empty());
+
+    for time in [
+        json!({"utcHour": 9, "minute": 30, "hour": null, "zone": null, "weekdays": null}),
+        json!({"utcHour": null, "hour": 9, "minute": 30, "zone": "UTC", "weekdays": null}),
+        json!({"utcHour": 9, "minute": 30, "second": 59, "utcMinute": 1}),
+    ] {
+        let daily = with(&json, json!({"notifyTime": time}));
+        world.post("/subscribe", &daily).await.id();
+        let schedules = world.store.schedules(Some(id)).await.unwrap();
+        assert_eq!(schedules[0].time.to_string(), "09:30 UTC", "{time}");
+    }
+    for time in [
+        json!({"utcHour": null, "minute": 30}),
+        json!({"utcHour": 9, "minute": null}),
+        json!({"hour": 9, "minute": 30, "zone": null}),
+        json!({"utcHour": 9.0, "minute": 30}),
+        json!({"utcHour": 1e300, "minute": 30}),
+        json!({"utcHour": 18_446_744_073_709_551_615_u64, "minute": 30}),
+        json!({"utcHour": true, "minute": 30}),
+        json!([9, 30]),
+        json!("09:30"),
+    ] {
+        let daily = with(&json, json!({"notifyTime": time}));
+        let refused = world.post("/subscribe", &daily).await;
+        refused.is(400, "invalid_notify_time");
+    }
+}
+
+#[tokio::test]
 async fn a_daily_notification_arrives_in_the_replaced_servers_words() {
     let world = World::new().await;
     let (browser, json) = world.browser();

@@ -137,27 +137,28 @@ fn tags(members: Members<'_>, public: &BTreeSet<Tag>) -> Result<Option<BTreeSet<
 
 fn daily_time(value: &Value) -> Result<DailyTime, Problem> {
     let object = value.as_object().ok_or_else(|| invalid("notifyTime"))?;
+    let object = Members::of(object);
     let part = |name: &str, member: &'static str| {
-        let part = object.get(name).and_then(Value::as_u64);
+        let part = object.value(name).and_then(Value::as_u64);
         part.and_then(|part| u8::try_from(part).ok())
             .ok_or_else(|| invalid(member))
     };
     let minute = part("minute", "notifyTime.minute")?;
     let is_local = ["hour", "zone", "weekdays"]
         .iter()
-        .any(|name| object.contains_key(*name));
+        .any(|name| object.value(name).is_some());
     let time = |hour| DailyTime::new(hour, minute).map_err(|_| invalid("notifyTime"));
     if !is_local {
         return time(part("utcHour", "notifyTime.utcHour")?);
     }
-    if object.contains_key("utcHour") {
+    if object.value("utcHour").is_some() {
         return Err(invalid("notifyTime.utcHour"));
     }
     let time = time(part("hour", "notifyTime.hour")?)?;
-    let zone = object.get("zone").and_then(Value::as_str);
+    let zone = object.value("zone").and_then(Value::as_str);
     let time = time.in_zone(zone_of(zone.ok_or_else(|| invalid("notifyTime.zone"))?)?);
-    match object.get("weekdays") {
-        None | Some(Value::Null) => Ok(time),
+    match object.value("weekdays") {
+        None => Ok(time),
         Some(names) => weekdays(names)
             .map(|days| time.on(days))
             .ok_or_else(|| invalid("notifyTime.weekdays")),
