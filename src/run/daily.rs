@@ -1,14 +1,16 @@
 //! Daily notifications: whatever is due becomes a broadcast, and its schedule moves on.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::broadcast::deadline;
 use crate::clock::Timestamp;
 use crate::message::{Message, Ttl};
 use crate::observe;
-use crate::schedule::{Due, Plan, Schedule};
+use crate::schedule::{Plan, Schedule};
 use crate::store::{
     CountFilter, Fired, Firing, Liveness, NewBroadcast, StoreError, SubscriptionRecord,
     SubscriptionRef,
@@ -18,6 +20,8 @@ use crate::web_push::WebPush;
 
 /// Schedules fired in one transaction.
 pub(super) const AT_ONCE: usize = 256;
+/// Messages that a callback builds side by side.
+const COMPOSED_AT_ONCE: usize = 64;
 /// How long a callback may take to build one message.
 const COMPOSE_WITHIN: Duration = Duration::from_secs(10);
 /// When to look again at a schedule whose zone is not known here: after an update of the system it may be.
@@ -49,7 +53,8 @@ pub(super) async fn fire_due(push: WebPush) -> Result<Daily, StoreError> {
     let subscribers = subscribers(&push, &due).await?;
     let mut firings = Vec::with_capacity(due.len());
     let mut skipped = Vec::with_capacity(due.len());
-    for (schedule, subscriber) in due.iter().zip(subscribers) {
+    let mut occurrences = Vec::new();
+    for (schedule, subscriber) in due.into_iter().zip(subscribers) {
         if let (Plan::Subscriber { subscription, .. }, None) = (&schedule.plan, &subscriber) {
             // Its row went another way than by unsubscribing.
             push.ledger().remove_schedules(*subscription).await?;
@@ -57,19 +62,18 @@ pub(super) async fn fire_due(push: WebPush) -> Result<Daily, StoreError> {
         }
         let Some(due) = schedule.due(now) else {
             observe::event!(ERROR, time = %schedule.time, "a schedule's time zone is not known here");
-            firings.push(Firing::new(schedule, now + UNKNOWN_ZONE_PAUSE, None));
+            firings.push(Firing::new(&schedule, now + UNKNOWN_ZONE_PAUSE, None));
             skipped.push(0);
             continue;
         };
+        firings.push(Firing::new(&schedule, due.next_fire_at, None));
+        skipped.push(due.skipped);
         // A retired row may be revived; until then there is nobody to tell.
-        let is_live = subscriber.is_none_or(|row| row.is_live(now));
-        let (broadcast, missed) = match due.fires && is_live {
-            true => compose(&push, schedule, &due, now).await,
-            false => (None, 0),
-        };
-        firings.push(Firing::new(schedule, due.next_fire_at, broadcast));
-        skipped.push(due.skipped + missed);
+        if due.fires && subscriber.is_none_or(|row| row.is_live(now)) {
+            occurrences.push((firings.len() - 1, schedule));
+        }
     }
+    compose_all(&push, occurrences, &mut firings, &mut skipped, now).await;
     if firings.is_empty() {
         return Ok(daily);
     }
@@ -112,14 +116,55 @@ async fn subscribers(
     Ok(due.iter().map(row).collect())
 }
 
+/// Composes the occurrences side by side: one that takes its time, or panics, keeps no other from being sent.
+///
+/// Each comes with the place of its firing, whose broadcast it becomes.
+async fn compose_all(
+    push: &WebPush,
+    occurrences: Vec<(usize, Schedule)>,
+    firings: &mut [Firing],
+    skipped: &mut [u64],
+    now: Timestamp,
+) {
+    let mut waiting = occurrences.into_iter();
+    let mut places = HashMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let room = COMPOSED_AT_ONCE.saturating_sub(tasks.len());
+        for (place, schedule) in waiting.by_ref().take(room) {
+            let Some(firing) = firings.get(place) else {
+                continue;
+            };
+            let (push, next_fire_at) = (push.clone(), firing.next_fire_at);
+            let task =
+                tasks.spawn(async move { compose(&push, &schedule, next_fire_at, now).await });
+            places.insert(task.id(), place);
+        }
+        let Some(ended) = tasks.join_next_with_id().await else {
+            return;
+        };
+        let (id, (broadcast, missed)) = ended.unwrap_or_else(|error| {
+            observe::event!(ERROR, error = %error, "composing a daily notification panicked");
+            (error.id(), (None, 1))
+        });
+        let Some(place) = places.remove(&id) else {
+            continue;
+        };
+        if let (Some(firing), Some(skipped)) = (firings.get_mut(place), skipped.get_mut(place)) {
+            firing.broadcast = broadcast;
+            *skipped += missed;
+        }
+    }
+}
+
 /// The broadcast of an occurrence, if there is anything to say; whether it was missed.
 async fn compose(
     push: &WebPush,
     schedule: &Schedule,
-    due: &Due,
+    next_fire_at: Timestamp,
     now: Timestamp,
 ) -> (Option<NewBroadcast>, u64) {
-    let until_next = Ttl::from_secs(due.next_fire_at.since(now).as_secs());
+    let until_next = Ttl::from_secs(next_fire_at.since(now).as_secs());
     let within = |message: Message| {
         let ttl = message.ttl().min(until_next);
         message.with_ttl(ttl)

@@ -153,7 +153,7 @@ impl Worker {
     }
 
     /// Begins to fire the schedules that are due.
-    async fn fire(&mut self, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn fire(&mut self, now: Timestamp) -> Result<(), StoreError> {
         if !self.daily.is_empty() || !is_due(self.schedules_read, SCHEDULES_KEPT, now) {
             return Ok(());
         }
@@ -331,7 +331,7 @@ impl Worker {
         daily: Result<Result<Daily, StoreError>, JoinError>,
     ) -> Result<Daily, StoreError> {
         let daily = daily.unwrap_or_else(|error| {
-            observe::event!(ERROR, error = %error, "composing a daily notification panicked");
+            observe::event!(ERROR, error = %error, "looking at the schedules panicked");
             let _ = error;
             Ok(Daily::default())
         })?;

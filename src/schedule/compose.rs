@@ -36,12 +36,13 @@ pub trait Compose: fmt::Debug + Send + Sync + 'static {
     /// The message of an occurrence; `None` where there is nothing to say this time.
     ///
     /// `message` is what would be sent without this callback. Its TTL ends with the next occurrence; that of the
-    /// answer is cut to that, too. It may be called for an occurrence that another replica has sent by then.
+    /// answer is cut to that, too. It may be called for an occurrence that another replica has sent by then, and for up
+    /// to 64 occurrences at once.
     ///
     /// # Errors
     ///
     /// Whatever kept it from finding out: the occurrence is skipped, logged and counted. So is one that takes longer
-    /// than 10 seconds.
+    /// than 10 seconds, and one that panics.
     async fn compose(
         &self,
         schedule: &Schedule,

@@ -9,7 +9,6 @@ mod zone;
 
 pub use compose::Compose;
 pub use daily_time::{DailyTime, DailyTimeError};
-pub(crate) use firing::Due;
 pub use notify_type::{NotifyType, NotifyTypeError};
 pub use weekdays::{Weekdays, WeekdaysError};
 pub use zone::Zone;

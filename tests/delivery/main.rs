@@ -7,7 +7,9 @@
 )]
 
 mod building;
+mod composing;
 mod daily;
+mod downtimes;
 mod keys;
 mod pausing;
 mod progress;
