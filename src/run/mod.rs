@@ -63,14 +63,18 @@ impl Tick {
 
 /// One step, to its end: what `run` does, without running on.
 pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
-    let mut worker = Worker::new(push);
+    let mut worker = Worker::new(push.clone());
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
     worker.finish().await?;
-    let daily = match worker.ended().await.transpose()? {
-        Some(Ended::Daily(daily)) => daily,
-        _ => Daily::default(),
-    };
+    let mut daily = Daily::default();
+    while let Some(Ended::Daily(ended)) = worker.ended().await.transpose()? {
+        daily = ended;
+        // So many with nothing to say, or nobody to tell, look like none: there is more behind them.
+        if daily.more && daily.fired == 0 && daily.skipped == 0 {
+            worker.fire(push.now()).await?;
+        }
+    }
     let progress = progress?;
     Ok(Tick {
         fired: daily.fired,

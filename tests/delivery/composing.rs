@@ -102,6 +102,20 @@ async fn those_that_hang_are_waited_for_side_by_side() {
     assert_eq!(texts(&browser), ["other"]);
 }
 
+#[tokio::test]
+async fn many_with_nothing_to_say_do_not_look_like_nothing_to_do() {
+    let (world, _) = world().await;
+    let (browser, _) = world.subscribe().await;
+    for number in 0..AT_ONCE {
+        schedule(&world.push, &format!("silent{number}"), 0).await;
+    }
+    schedule(&world.push, "last", 1).await;
+    world.clock.advance(HOUR + MINUTE);
+    // Until a tick says that there was nothing to do.
+    world.settle().await;
+    assert_eq!(texts(&browser), ["last"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_look_that_takes_longer_than_the_pause_between_two_is_not_begun_again_and_holds_up_no_delivery()
  {
