@@ -200,7 +200,7 @@ async fn pause(push: &WebPush, more: bool, idle: bool) -> Duration {
     let next_fire = push.ledger().next_fire_at().await;
     let longest = match next_fire {
         // Due already: it is being fired, and its end wakes us.
-        Ok(Some(at)) => at.since(now).clamp(STORE_PAUSE, longest.max(STORE_PAUSE)),
+        Ok(Some(at)) => at.since(now).max(STORE_PAUSE).min(longest),
         Ok(None) => longest,
         Err(_) => STORE_PAUSE,
     };

@@ -117,6 +117,27 @@ async fn many_with_nothing_to_say_do_not_look_like_nothing_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_schedule_ahead_makes_no_pause_longer() {
+    let often = Duration::from_millis(100);
+    let world = World::with(FCM, |builder| builder.poll_interval(often)).await;
+    world.subscribe().await;
+    schedule(&world.push, "ahead", 0).await;
+    let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let _running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
+    // Not at a full second.
+    sleep(MINUTE + often * 3 / 2).await;
+    let other = world.replica().await;
+    let began = Instant::now();
+    other
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    let service = &world.service;
+    service.wait_until(|counts| counts.accepted == 1).await;
+    assert!(began.elapsed() < 3 * often, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_look_that_takes_longer_than_the_pause_between_two_is_not_begun_again_and_holds_up_no_delivery()
  {
     let (world, callback) = world().await;
