@@ -6,12 +6,13 @@ use super::*;
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
+use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::sqlite::{SqliteStore, broadcasts};
 use crate::store::{
-    ClaimRequest, Cursor, DeliveryLedger as _, NewBroadcast, NewDelivery, PauseReason, Settlement,
-    Tally,
+    ClaimRequest, Cursor, DeliveryLedger as _, Fired, Firing, NewBroadcast, NewDelivery,
+    PauseReason, ScheduleStore as _, Settlement, Tally,
 };
-use crate::subscription::{EndpointKey, Origin};
+use crate::subscription::{EndpointKey, Origin, SubscriptionId};
 
 const fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
@@ -89,4 +90,48 @@ async fn a_file_of_version_1_goes_on_where_it_was() {
     // Opened again, nothing is left to be done.
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(store.tallies().await.unwrap(), [(origin, gone)]);
+}
+
+#[tokio::test]
+async fn a_schedule_of_version_1_or_2_is_of_utc_and_every_day() {
+    for version in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let id = SubscriptionId::from_bytes([7; 16]);
+        let conn = Connection::open(&path).unwrap();
+        for script in &MIGRATIONS[..version] {
+            conn.execute_batch(script).unwrap();
+        }
+        conn.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};
+             INSERT INTO schedule (subscription, notify_type, minute_of_day, message, next_fire_at) VALUES
+                 (x'{id}', 'DAILY_CHECK', 570, NULL, 1000),
+                 (x'{id}', 'DIRECT_NOTIFICATION', 0, 'look', 2000);",
+            id = "07".repeat(16)
+        ))
+        .unwrap();
+        drop(conn);
+        let store = SqliteStore::open(&path).await.unwrap();
+        let stored = |notify_type, hour, minute, message: Option<&str>, next| {
+            let plan = Plan::Subscriber {
+                subscription: id,
+                notify_type,
+                message: message.map(str::to_owned),
+            };
+            Schedule::new(plan, DailyTime::new(hour, minute).unwrap(), at(next))
+        };
+        let expected = [
+            stored(NotifyType::DailyCheck, 9, 30, None, 1),
+            stored(NotifyType::DirectNotification, 0, 0, Some("look"), 2),
+        ];
+        assert_eq!(store.schedules(Some(id)).await.unwrap(), expected);
+        assert_eq!(store.due_schedules(9, at(2)).await.unwrap(), expected);
+        let firing = Firing::new(&expected[0], at(9), None);
+        let fired = store.fire(&[firing], at(2)).await.unwrap();
+        assert_eq!(fired, [Fired::Fired]);
+        // The same time again keeps what it is due.
+        store.put_schedule(&expected[0]).await.unwrap();
+        let due = store.due_schedules(9, at(8)).await.unwrap();
+        assert_eq!(due, expected[1..]);
+    }
 }
