@@ -10,22 +10,22 @@ use http_body::Body;
 use tokio::sync::Notify;
 use tower_service::Service;
 
-use super::{Inner, WebPush};
+use super::{BuildError, BuildErrorKind, Inner, WebPush};
 #[cfg(feature = "api")]
 use crate::broadcast::Tag;
 use crate::clock::{Clock, SystemClock};
 use crate::deliver::{Deliver, EndpointPolicy, OriginGates, RetryPolicy, Sender};
-use crate::error::{BoxError, error_struct};
+use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
 use crate::run::PruneBreaker;
 use crate::schedule::Compose;
 use crate::store::{
-    MemoryStore, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
+    MemoryStore, ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
 #[cfg(feature = "api")]
 use crate::subscription::Origin;
-use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidError, VapidKey};
+use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidKey};
 
 /// Configures a [`WebPush`].
 ///
@@ -444,53 +444,5 @@ impl fmt::Debug for Builder {
             .field("contact", &self.contact)
             .field("endpoint_policy", &self.endpoint_policy)
             .finish_non_exhaustive()
-    }
-}
-
-error_struct! {
-    /// Why a [`WebPush`] could not be made.
-    BuildError, BuildErrorKind
-}
-
-/// What was wrong with a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BuildErrorKind {
-    /// The contact is not one that push services take: see the source.
-    InvalidContact,
-    /// The lease is not longer than the request timeout, by 5 seconds at least.
-    LeaseTooShort,
-    /// The extra root certificates cannot be read.
-    InvalidRootCa,
-    /// Feature `client` is off and no client was given.
-    NoClient,
-    /// A stored VAPID key cannot be read, or no key could be made: see the source.
-    VapidKey,
-    /// The store does not answer.
-    Store,
-}
-
-impl fmt::Display for BuildErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::InvalidContact => "the contact is not one that push services take",
-            Self::LeaseTooShort => "the lease is not 5 seconds longer than the request timeout",
-            Self::InvalidRootCa => "the extra root certificates cannot be read",
-            Self::NoClient => "there is no HTTP client: enable feature `client` or give one",
-            Self::VapidKey => "the VAPID keys cannot be read or made",
-            Self::Store => "the store does not answer",
-        })
-    }
-}
-
-impl From<VapidError> for BuildError {
-    fn from(source: VapidError) -> Self {
-        Self::with_source(BuildErrorKind::VapidKey, source)
-    }
-}
-
-impl From<StoreError> for BuildError {
-    fn from(source: StoreError) -> Self {
-        Self::with_source(BuildErrorKind::Store, source)
     }
 }

@@ -1,10 +1,14 @@
 //! `WebPush`: ties the rooms together.
 
+mod build_error;
 mod builder;
 mod direct;
+mod pauses;
 mod progress;
+mod schedules;
 
-pub use builder::{BuildError, BuildErrorKind, Builder};
+pub use build_error::{BuildError, BuildErrorKind};
+pub use builder::Builder;
 pub use progress::Progress;
 
 use std::fmt;
@@ -28,12 +32,10 @@ use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
 use crate::run::{self, PruneBreaker, RunError, Tick};
-use crate::schedule::{Compose, DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName};
+use crate::schedule::Compose;
 #[cfg(feature = "api")]
 use crate::store::SubscriptionRecord;
-use crate::store::{
-    Pause, PauseReason, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore,
-};
+use crate::store::{ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
 use crate::subscription::Subscription;
 use crate::vapid::{Contact, KeyId, KeyRing, VapidError, VapidPublicKey};
 
@@ -253,61 +255,6 @@ impl WebPush {
         Ok(status)
     }
 
-    /// Sends a message every day at a time, to whoever is in the audience then. A schedule of this name is replaced.
-    ///
-    /// What it says can be decided when it is due: [`Builder::compose`]. Missed while nothing ran, an occurrence is
-    /// sent up to 24 hours late, and skipped after that; no local date has two.
-    ///
-    /// # Errors
-    ///
-    /// A payload above [`Message::MAX_PAYLOAD`], a zone that is not known here, or a store that does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped while the store is writing, the schedule may be there.
-    pub async fn schedule(
-        &self,
-        label: ScheduleLabel,
-        time: DailyTime,
-        to: impl Into<Audience> + Send,
-        message: impl Into<Message> + Send,
-    ) -> Result<(), SendError> {
-        let (to, message) = (to.into(), message.into());
-        if message.is_too_large() {
-            return Err(broadcast::SendErrorKind::PayloadTooLarge.into());
-        }
-        let plan = Plan::Application { label, to, message };
-        let first = plan.first_fire_at(&time, self.now());
-        let first = first.ok_or(broadcast::SendErrorKind::NeverDue)?;
-        self.put_schedule(&Schedule::new(plan, time, first)).await?;
-        Ok(())
-    }
-
-    /// Ends a schedule; whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// A store that does not answer.
-    pub async fn unschedule(&self, label: &ScheduleLabel) -> Result<bool, StoreError> {
-        let name = ScheduleName::Application(label.clone());
-        self.ledger().remove_schedule(&name).await
-    }
-
-    /// The application's schedules, by name.
-    ///
-    /// # Errors
-    ///
-    /// A store that does not answer.
-    pub async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
-        self.ledger().schedules(None).await
-    }
-
-    pub(crate) async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
-        self.ledger().put_schedule(schedule).await?;
-        self.inner.wake.notify_one();
-        Ok(())
-    }
-
     /// The active VAPID key's public half: what pages subscribe with, as `applicationServerKey`.
     #[must_use]
     pub fn vapid_public_key(&self) -> VapidPublicKey {
@@ -334,22 +281,6 @@ impl WebPush {
             let _ = error;
         }
         Ok(id)
-    }
-
-    /// Asks push services again that refused another sender than we are now.
-    pub(crate) async fn lift_sender_faults(
-        &self,
-        which: impl Fn(&Pause) -> bool + Send,
-    ) -> Result<(), StoreError> {
-        let now = self.now();
-        for mut pause in self.ledger().pauses(now).await? {
-            if pause.reason == PauseReason::SenderFault && which(&pause) {
-                pause.until = now;
-                self.ledger().pause(&pause, now).await?;
-                self.gates().resume(&pause.origin);
-            }
-        }
-        Ok(())
     }
 
     /// Drives everything: fires daily notifications, expands broadcasts, delivers, tries again, gives up, purges.
@@ -452,27 +383,6 @@ impl WebPush {
     #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     pub(crate) fn subscription_limits(&self) -> &SubscriptionLimits {
         &self.inner.limits
-    }
-
-    /// How old the shared pauses may get.
-    pub(crate) const PAUSES_KEPT: Duration = Duration::from_secs(5);
-
-    /// Takes over which origins are paused for all replicas.
-    pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
-        let pauses = self.ledger().pauses(now).await?;
-        self.gates().load(pauses, now);
-        let read = &self.inner.pauses_read;
-        read.store(now.as_millis(), Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// The same where nobody did of late: a process may send without running a worker.
-    pub(crate) async fn refresh_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
-        let read = Timestamp::from_millis(self.inner.pauses_read.load(Ordering::Relaxed));
-        if read <= now && now.since(read) < Self::PAUSES_KEPT {
-            return Ok(());
-        }
-        self.load_pauses(now).await
     }
 
     pub(crate) fn gates(&self) -> &OriginGates {
