@@ -3,6 +3,7 @@
 mod attempt;
 mod daily;
 mod effects;
+mod expand;
 mod prune_breaker;
 mod worker;
 

@@ -9,13 +9,13 @@ use tokio::task::{self, JoinError, JoinSet};
 use super::attempt::{Job, Next, Verdict, attempt};
 use super::daily::{Daily, fire_due};
 use super::effects::Effects;
+use super::expand::expand;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGates;
 use crate::observe;
 use crate::store::{
-    Change, ClaimRequest, ClaimToken, Claims, Cursor, NewDelivery, PageWrite, Settlement,
-    StoreError, StoreErrorKind, SubscriptionRef,
+    Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
 };
 use crate::subscription::Origin;
 use crate::web_push::WebPush;
@@ -28,10 +28,6 @@ const FREE_AT_LEAST: usize = 128;
 const CLAIM: usize = 1024;
 /// Ends that could not be written: with so many of them nothing more is claimed.
 const UNSETTLED: usize = 1024;
-/// Recipients written into the ledger in one transaction.
-const PAGE: usize = 500;
-/// Broadcasts that are expanded side by side.
-const EXPANSIONS: usize = 4;
 /// Rows given up in one transaction.
 const EXPIRED_AT_ONCE: usize = 1000;
 /// How old the VAPID keys in memory may get: another process may have made a new one.
@@ -146,7 +142,7 @@ impl Worker {
             self.purged = Some(now);
         }
         self.fire(now).await?;
-        progress.expanded = self.expand(now).await?;
+        progress.expanded = expand(&self.push, now).await?;
         progress.claimed = self.claim(now).await?;
         progress.more |= progress.expanded > 0 || progress.claimed > 0;
         Ok(progress)
@@ -168,46 +164,6 @@ impl Worker {
     /// There may be something to fire earlier than was known.
     pub(super) fn look_at_schedules(&mut self) {
         self.schedules_read = None;
-    }
-
-    /// Writes the next page of each broadcast that is not fully written out.
-    async fn expand(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let mut written = 0;
-        for expansion in self.push.ledger().expandable(EXPANSIONS, now).await? {
-            let after = match &expansion.cursor {
-                Cursor::After(key) => Some(key),
-                Cursor::Start | Cursor::End => None,
-            };
-            let page = self
-                .push
-                .subscriptions()
-                .page(&expansion.audience, after, PAGE, now)
-                .await?;
-            let rows: Vec<_> = page
-                .iter()
-                .map(|record| {
-                    let endpoint = record.subscription.endpoint();
-                    NewDelivery::new(endpoint.key(), endpoint.origin().clone())
-                })
-                .collect();
-            let next = match rows.last() {
-                Some(last) if rows.len() == PAGE => Cursor::After(last.key),
-                _ => Cursor::End,
-            };
-            let ledger = self.push.ledger();
-            // A stale page was written by another replica: its rows are there.
-            match ledger
-                .enqueue_page(expansion.id, &expansion.cursor, &rows, &next, now)
-                .await
-            {
-                Ok(PageWrite::Stored) => written += rows.len().max(1),
-                Ok(PageWrite::Stale) => {}
-                // Room comes of sending what is there.
-                Err(error) if error.kind() == StoreErrorKind::Full => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(written)
     }
 
     /// Claims as many rows as there is room for, and starts their attempts.

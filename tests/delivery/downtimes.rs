@@ -127,3 +127,16 @@ async fn two_loops_run_beside_each_other_and_each_occurrence_is_one_message() {
     }
     assert!(received(&browsers).iter().all(|number| *number == 3));
 }
+
+#[tokio::test]
+async fn hundreds_that_are_due_together_are_on_their_way_within_a_few_steps() {
+    let world = World::at(FCM).await;
+    let browsers = at_nine(&world, 300).await;
+    world.clock.advance(HOUR + MINUTE);
+    let mut ticks = 0;
+    while !world.push.tick().await.unwrap().is_idle() {
+        ticks += 1;
+    }
+    assert!(received(&browsers).iter().all(|number| *number == 1));
+    assert!(ticks < 20, "{ticks}");
+}

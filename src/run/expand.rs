@@ -1,0 +1,76 @@
+//! From an audience to rows of the ledger, page by page.
+
+use std::panic::resume_unwind;
+
+use tokio::task::JoinSet;
+
+use crate::clock::Timestamp;
+use crate::store::{Cursor, NewDelivery, PageWrite, StoreError, StoreErrorKind};
+use crate::web_push::WebPush;
+
+/// Recipients written into the ledger in one transaction.
+const PAGE: usize = 500;
+/// Broadcasts that are expanded side by side, and the recipients after which the others wait for the next step.
+const EXPANSIONS: usize = 64;
+const EXPANDED_AT_ONCE: usize = 4 * PAGE;
+
+/// Writes the next page of each broadcast that is not fully written out; how many recipients.
+///
+/// # Cancel safety
+///
+/// Dropped, each page is written wholly or not at all.
+pub(super) async fn expand(push: &WebPush, now: Timestamp) -> Result<usize, StoreError> {
+    let mut pages = JoinSet::new();
+    let mut read = 0;
+    for expansion in push.ledger().expandable(EXPANSIONS, now).await? {
+        if read >= EXPANDED_AT_ONCE {
+            break;
+        }
+        let after = match &expansion.cursor {
+            Cursor::After(key) => Some(key),
+            Cursor::Start | Cursor::End => None,
+        };
+        let page = push
+            .subscriptions()
+            .page(&expansion.audience, after, PAGE, now)
+            .await?;
+        let rows: Vec<_> = page
+            .iter()
+            .map(|record| {
+                let endpoint = record.subscription.endpoint();
+                NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+            })
+            .collect();
+        read += rows.len();
+        let next = match rows.last() {
+            Some(last) if rows.len() == PAGE => Cursor::After(last.key),
+            _ => Cursor::End,
+        };
+        // Side by side: the thousands that are due at the full hour have one recipient each, and share a
+        // transaction.
+        let push = push.clone();
+        pages.spawn(async move {
+            let (id, cursor) = (expansion.id, &expansion.cursor);
+            let write = push.ledger().enqueue_page(id, cursor, &rows, &next, now);
+            write.await.map(|write| (write, rows.len()))
+        });
+    }
+    let mut written = 0;
+    while let Some(ended) = pages.join_next().await {
+        match ended {
+            Ok(Ok((PageWrite::Stored, rows))) => written += rows.max(1),
+            // A stale page was written by another replica: its rows are there.
+            Ok(Ok((PageWrite::Stale, _))) => {}
+            // Room comes of sending what is there.
+            Ok(Err(error)) if error.kind() == StoreErrorKind::Full => {}
+            Ok(Err(error)) => return Err(error),
+            // Nobody stops them.
+            Err(error) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    resume_unwind(panic);
+                }
+            }
+        }
+    }
+    Ok(written)
+}
