@@ -10,7 +10,8 @@ impl WebPush {
     /// Sends a message every day at a time, to whoever is in the audience then. A schedule of this name is replaced.
     ///
     /// What it says can be decided when it is due: [`Builder::compose`](crate::Builder::compose). Missed while nothing ran, an occurrence is
-    /// sent up to 24 hours late, and skipped after that; no local date has two.
+    /// sent up to 24 hours late, and skipped after that; no local date has two, unless
+    /// another time is said in between.
     ///
     /// # Errors
     ///
