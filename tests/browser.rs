@@ -23,7 +23,7 @@ use http::Method;
 use serde_json::json;
 
 use support::autopush::Autopush;
-use support::firefox::{self, Firefox};
+use support::firefox::{self, Firefox, ZONE};
 use support::http_client::HttpClient;
 use support::proxy_recorder::ProxyRecorder;
 use support::server_process::ServerProcess;
@@ -179,10 +179,15 @@ async fn a_real_browser_subscribes_is_notified_follows_new_keys_and_losses_and_l
         .wait_for("document.querySelectorAll('#log li').length === 4")
         .await;
 
+    a_daily_time_is_the_visitors_own(&mut firefox).await;
+    a_server_without_zones_is_told_in_utc(&mut firefox).await;
+    a_test_comes_in_a_minute(&mut firefox).await;
+
     if let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS") {
         let picture = firefox.screenshot().await;
         fs::write(Path::new(&folder).join("page.png"), picture).unwrap();
     }
+    a_daily_time_is_stopped(&mut firefox).await;
 
     // Leave.
     click(&mut firefox, "disable").await;
@@ -215,6 +220,124 @@ async fn a_real_browser_subscribes_is_notified_follows_new_keys_and_losses_and_l
         "nothing is asked of any other host"
     );
     assert!(server.terminate().await.success());
+}
+
+/// What the form posts, and what the page says of it.
+async fn a_daily_time_is_the_visitors_own(firefox: &mut Firefox) {
+    firefox
+        .evaluate(
+            "(() => {
+                window.posted = [];
+                const real = window.fetch;
+                window.fetch = async (to, init) => {
+                    const body = init?.body ? JSON.parse(init.body) : {};
+                    if (init?.body) window.posted.push(body);
+                    const zone = body.notifyTime?.zone ?? 'UTC';
+                    if (window.noZones && zone !== 'UTC') {
+                        return new Response('{\"code\": \"zones_unsupported\"}', { status: 422 });
+                    }
+                    return real(to, init);
+                };
+                document.querySelector('input[value=sun]').checked = false;
+            })()",
+        )
+        .await;
+    let shown = submit_daily(firefox, "06:30").await;
+    let time = format!("06:30 {ZONE}, mon tue wed thu fri sat");
+    assert!(shown.contains(&time), "{shown}");
+    let posted = firefox.evaluate("window.posted.at(-1)").await;
+    let days = ["mon", "tue", "wed", "thu", "fri", "sat"];
+    let wanted = json!({"hour": 6, "minute": 30, "zone": ZONE, "weekdays": days});
+    assert_eq!(posted["notifyTime"], wanted);
+    assert_eq!(posted["notifyType"], "DIRECT_NOTIFICATION");
+    assert_eq!(posted["message"], "Good morning");
+    let listed = listed(firefox).await;
+    assert!(listed.starts_with(&time), "{listed}");
+}
+
+/// 05:00 there is 23:15 in UTC, the day before.
+async fn a_server_without_zones_is_told_in_utc(firefox: &mut Firefox) {
+    firefox
+        .evaluate("(() => { window.noZones = true; })()")
+        .await;
+    let shown = submit_daily(firefox, "05:00").await;
+    assert!(
+        shown.contains("23:15 UTC, sun mon tue wed thu fri"),
+        "{shown}"
+    );
+    firefox
+        .evaluate(
+            "(() => { for (const day of document.querySelectorAll('[name=weekdays]')) day.checked = true; })()",
+        )
+        .await;
+    submit_daily(firefox, "06:00").await;
+    let posted = firefox.evaluate("window.posted.at(-1)").await;
+    assert_eq!(
+        posted["notifyTime"],
+        json!({"utcHour": 0, "minute": 15}),
+        "{posted}"
+    );
+    firefox
+        .evaluate("(() => { window.noZones = false; })()")
+        .await;
+}
+
+/// Every day is no list of days, and a type has one time.
+async fn a_test_comes_in_a_minute(firefox: &mut Firefox) {
+    click(firefox, "daily-test").await;
+    let shown = firefox.wait_for(&daily_status("The test comes at")).await;
+    assert!(shown.as_str().unwrap().contains(ZONE), "{shown}");
+    let posted = firefox.evaluate("window.posted.at(-1)").await;
+    assert_eq!(posted["notifyTime"]["zone"], ZONE);
+    assert_eq!(posted["notifyTime"]["weekdays"], json!(null));
+    listed(firefox).await;
+    let entries = firefox
+        .evaluate("document.querySelectorAll('#daily-list li').length")
+        .await;
+    assert_eq!(entries, 1);
+}
+
+async fn a_daily_time_is_stopped(firefox: &mut Firefox) {
+    firefox
+        .evaluate("document.querySelector('#daily-list button').click()")
+        .await;
+    firefox.wait_for(&daily_status("Stopped")).await;
+    firefox
+        .wait_for("!document.getElementById('daily-none').hidden")
+        .await;
+}
+
+/// What the page says once it has saved a time.
+async fn submit_daily(firefox: &mut Firefox, time: &str) -> String {
+    firefox
+        .evaluate(&format!(
+            "(() => {{
+                document.getElementById('status').textContent = '';
+                document.getElementById('daily-time').value = '{time}';
+                document.getElementById('daily').requestSubmit();
+            }})()"
+        ))
+        .await;
+    let shown = firefox.wait_for(&daily_status("Scheduled")).await;
+    shown.as_str().unwrap().to_owned()
+}
+
+/// The list's first entry, once there is one.
+async fn listed(firefox: &mut Firefox) -> String {
+    let entry = firefox
+        .wait_for("document.querySelector('#daily-list li')?.textContent")
+        .await;
+    entry.as_str().unwrap().to_owned()
+}
+
+/// What the page says, once it begins so, or says what went wrong.
+fn daily_status(beginning: &str) -> String {
+    format!(
+        "(() => {{
+            const {{ textContent, dataset }} = document.getElementById('status');
+            return textContent.startsWith('{beginning}') || dataset.kind === 'error' ? textContent : null;
+        }})()"
+    )
 }
 
 async fn click(firefox: &mut Firefox, id: &str) {

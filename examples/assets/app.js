@@ -1,8 +1,8 @@
 // The example's page. The work is done by the client that the mount serves; this only wires it to buttons.
 import { onPush, sendTest, state, subscribe, unsubscribe } from "/web-push/client.js";
+import { clock, minuteAhead, schedule, scheduled, words, zone } from "/daily.js";
 
 const byId = (id) => document.getElementById(id);
-const DAILY = "DIRECT_NOTIFICATION";
 
 /** Runs one action at a time for a button, and says in words what came of it. */
 async function run(button, action) {
@@ -40,6 +40,8 @@ async function refresh() {
   byId("enable").hidden = enabled;
   byId("test").hidden = byId("disable").hidden = byId("credentials").hidden = !enabled;
   byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(subscription, null, 2) : "";
+  if (!enabled) scheduled.clear();
+  showScheduled();
   return { supported, enabled };
 }
 
@@ -63,21 +65,57 @@ onClick("disable", async () => {
   return "Notifications are off.";
 });
 
+/** Saves what the form says, at its time or at another one. */
+async function daily(form, time) {
+  const type = form.get("type");
+  const message = form.get("message") || undefined;
+  const told = await schedule(time, type, message);
+  scheduled.set(type, { time: words(told), message });
+  return told;
+}
+
 onSubmit("daily", async (form) => {
   const [hour, minute] = form.get("time").split(":").map(Number);
-  const local = new Date();
-  local.setHours(hour, minute, 0, 0);
-  const notifyTime = { utcHour: local.getUTCHours(), minute: local.getUTCMinutes() };
-  await subscribe({ notifyTime, notifyType: DAILY, message: form.get("message") });
-  return `A notification will arrive every day at ${form.get("time")}.`;
+  const days = form.getAll("weekdays");
+  if (days.length === 0) throw new Error("Choose a day at least.");
+  const told = await daily(form, { hour, minute, weekdays: days.length < 7 ? days : undefined });
+  return `Scheduled at ${words(told)}. It comes within that minute.`;
 });
 
-onClick("daily-stop", async () => {
-  await unsubscribe({ notifyType: DAILY });
+onClick("daily-test", async () => {
+  const told = await daily(new FormData(byId("daily")), minuteAhead());
+  return `The test comes at ${clock(told)}, up to 59 seconds into that minute. It is a daily time now: stop it in the list.`;
+});
+
+async function stop(notifyType) {
+  await unsubscribe({ notifyType });
+  scheduled.set(notifyType, undefined);
   // With its last schedule the server forgets a subscription; this page wants to stay.
   if ((await state()).subscription) await subscribe();
-  return "No daily notification.";
-});
+  byId("daily-time").focus();
+  return `Stopped: ${notifyType}.`;
+}
+
+function showScheduled() {
+  const entries = Object.entries(scheduled.all());
+  byId("daily-none").hidden = entries.length > 0;
+  byId("daily-list").replaceChildren(
+    ...entries.map(([type, { time, message }]) => {
+      const at = document.createElement("strong");
+      at.textContent = time;
+      const what = document.createElement("span");
+      what.textContent = message ? `${type}: ${message}` : type;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Stop";
+      button.setAttribute("aria-label", `Stop ${type} at ${time}`);
+      button.addEventListener("click", () => run(button, () => stop(type)));
+      const entry = document.createElement("li");
+      entry.append(at, " ", what, " ", button);
+      return entry;
+    }),
+  );
+}
 
 onSubmit("notify", async (form) => {
   const content = { title: form.get("title") };
@@ -112,6 +150,7 @@ onPush(({ title, options, at }) => {
   if (byId("log").children.length > 50) byId("log").lastElementChild.remove();
 });
 
+byId("daily-zone").textContent = zone ?? "your time, kept as UTC";
 const { supported, enabled } = await refresh();
 if (!supported) say("This browser, or this connection, cannot receive notifications.", "error");
 else say(enabled ? "Notifications are on." : "Notifications are off.");

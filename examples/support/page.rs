@@ -13,7 +13,7 @@ use http_body_util::Full;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     worker-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page, or one of its two files.
+/// The page, or one of its files.
 pub(crate) fn answer(method: &Method, path: &str) -> Response<Full<Bytes>> {
     let (content_type, content) = match path {
         "/" => (
@@ -23,6 +23,10 @@ pub(crate) fn answer(method: &Method, path: &str) -> Response<Full<Bytes>> {
         "/app.js" => (
             "text/javascript; charset=utf-8",
             include_str!("../assets/app.js"),
+        ),
+        "/daily.js" => (
+            "text/javascript; charset=utf-8",
+            include_str!("../assets/daily.js"),
         ),
         "/style.css" => (
             "text/css; charset=utf-8",

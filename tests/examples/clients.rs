@@ -11,6 +11,7 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
     for (path, content_type) in [
         ("/", "text/html; charset=utf-8"),
         ("/app.js", "text/javascript; charset=utf-8"),
+        ("/daily.js", "text/javascript; charset=utf-8"),
         ("/style.css", "text/css; charset=utf-8"),
     ] {
         let answer = client.get(path).await;
@@ -34,14 +35,16 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
     ] {
         assert!(!page.contains(inline), "{inline}");
     }
-    let script = client.get("/app.js").await;
-    for markup in [
-        "innerHTML",
-        "outerHTML",
-        "insertAdjacentHTML",
-        "document.write",
-    ] {
-        assert!(!script.text().contains(markup), "{markup}");
+    for path in ["/app.js", "/daily.js"] {
+        let script = client.get(path).await;
+        for markup in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+        ] {
+            assert!(!script.text().contains(markup), "{path}: {markup}");
+        }
     }
     for path in [
         "/api/client.js",

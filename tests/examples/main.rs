@@ -7,9 +7,13 @@ mod clients;
 #[allow(dead_code, reason = "`programs` runs its main function")]
 #[path = "../../examples/custom_store.rs"]
 mod custom_store;
+mod daily;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod programs;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/push_server.rs"]
+mod push_server;
 mod restarts;
 #[path = "../support/server_process.rs"]
 mod server_process;
@@ -40,6 +44,7 @@ both_servers! {
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged
     clients::a_client_of_the_flask_and_sqlite_server_works_unchanged
     clients::the_admin_routes_and_the_metrics_want_credentials
+    daily::wrong_times_zones_days_and_types_are_refused_and_nothing_is_stored
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off

@@ -20,6 +20,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// Generous: a busy machine needs ten seconds for the start alone.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// Where the browser is.
+pub(crate) const ZONE: &str = "Asia/Kathmandu";
+
 /// One browser with a profile of its own and one tab.
 pub(crate) struct Firefox {
     process: Child,
@@ -58,6 +61,8 @@ impl Firefox {
             .arg("about:blank")
             .env("HOME", profile.path())
             .env("MOZ_CRASHREPORTER_DISABLE", "1")
+            // Neither its hour nor its minute are UTC's, all year round.
+            .env("TZ", ZONE)
             .env("MOZ_REMOTE_SETTINGS_DEVTOOLS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

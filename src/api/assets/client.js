@@ -15,12 +15,17 @@
  *   Your own service worker, when it imports ours. Default: ours, in the mount's own scope.
  */
 
+/** @typedef {"mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun"} Weekday */
+
 /**
  * @typedef {object} SubscribeOptions
  * @property {string[]} [tags] Groups to join, of those that the server opens to anyone.
- * @property {{utcHour: number, minute: number} | {hour: number, minute: number, zone: string, weekdays?: string[]}} [notifyTime]
- *   When the daily notification is sent.
- * @property {string} [notifyType] `DAILY_CHECK` or `DIRECT_NOTIFICATION`; needs a `notifyTime`.
+ * @property {{hour: number, minute: number, zone: string, weekdays?: Weekday[]} | {utcHour: number, minute: number}} [notifyTime]
+ *   When the daily notification is sent, within that minute: by the clock of an IANA zone, on these days or on all of
+ *   them; or every day in UTC. The visitor's zone is `Intl.DateTimeFormat().resolvedOptions().timeZone`. A server
+ *   without zones refuses all but UTC: the problem's code is `zones_unsupported`.
+ * @property {"DAILY_CHECK" | "DIRECT_NOTIFICATION"} [notifyType] `DAILY_CHECK` where nothing is said; needs a `notifyTime`,
+ *   and replaces the daily notification of the same type.
  * @property {string} [message] The daily notification's text, at most 100 characters; needs a `notifyTime`.
  */
 
@@ -149,7 +154,7 @@ export async function subscribe(options = {}) {
  *
  * The server is told first: when that fails, nothing has changed and the call can be repeated.
  *
- * @param {{notifyType?: string} & Options} [options]
+ * @param {{notifyType?: "DAILY_CHECK" | "DIRECT_NOTIFICATION"} & Options} [options]
  * @returns {Promise<void>}
  */
 export async function unsubscribe(options = {}) {
