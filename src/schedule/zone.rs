@@ -77,10 +77,16 @@ fn look_up(name: &str) -> Option<TimeZone> {
     if name.eq_ignore_ascii_case("UTC") {
         return Some(TimeZone::UTC);
     }
+    // Files beside the zones' that follow the machine's settings: what they mean differs from replica to replica.
+    if ["localtime", "posixrules"].contains(&name.to_ascii_lowercase().as_str()) {
+        return None;
+    }
     // A system may have left out the links, or everything.
     db().get(name)
         .or_else(|_| TimeZoneDatabase::bundled().get(name))
         .ok()
+        // `Etc/Unknown`, which browsers say where they cannot tell, would be UTC.
+        .filter(|rules| !rules.is_unknown())
 }
 
 #[cfg(not(feature = "zones"))]
@@ -157,8 +163,14 @@ mod tests {
             "Europe/Berlin ",
             "Europe\\Berlin",
             "+01:00",
+            "localtime",
+            "PosixRules",
+            "Etc/Unknown",
             "CET-1CEST",
             "Europe/Berlin\0",
+            "localtime",
+            "PosixRules",
+            "Etc/Unknown",
             &"A".repeat(65),
         ] {
             assert!(Zone::parse(name).is_err(), "{name}");
