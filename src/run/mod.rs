@@ -27,7 +27,9 @@ use crate::web_push::WebPush;
 /// Ends are written together: at most so many, at most so late.
 const SETTLE_AT: usize = 256;
 const SETTLE_WITHIN: Duration = Duration::from_millis(20);
-/// Between two looks at the store while attempts are under way.
+/// So many places are taken again at once: whoever answers fast waits for nobody who does not.
+const WORTH_A_STEP: usize = 50;
+/// Between two looks at the store while attempts are under way and few have ended.
 const SHORTEST_STEP: Duration = Duration::from_millis(5);
 /// The pause after the store failed, so that a dead store is not hammered.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -100,8 +102,11 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
     let mut next_step = Instant::now();
     let mut wake = next_step;
     loop {
-        // Ends come in by the thousand: not each is worth another look at the store.
-        if worker.in_flight() == 0 || Instant::now() >= next_step {
+        // Ends come in by the thousand: not each is worth another look at the store, but some dozens are.
+        if worker.in_flight() == 0
+            || worker.ended_lately() >= WORTH_A_STEP
+            || Instant::now() >= next_step
+        {
             let pause = match worker.step().await {
                 Ok(progress) if progress.is_behind => Duration::ZERO,
                 Ok(progress) => pause(&push, progress.more, worker.in_flight() == 0).await,
@@ -122,7 +127,8 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
             () = &mut shutdown => break,
             () = sleep_until(settle_by.unwrap_or(wake)), if settle_by.is_some() => {}
             Some(ended) = worker.ended() => match ended {
-                Ok(Ended::Attempts) => {}
+                // There is room for others now, also where some that never end are under way.
+                Ok(Ended::Attempts) => wake = wake.min(next_step),
                 Ok(Ended::Daily(_)) => next_step = Instant::now(),
                 Err(error) => {
                     observe::event!(ERROR, error = %error, "the store failed");

@@ -72,6 +72,7 @@ pub(super) struct Worker {
     effects: Effects,
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
+    ended_lately: usize,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
     keys_read: Option<Timestamp>,
@@ -90,6 +91,7 @@ impl Worker {
             effects: Effects::default(),
             settlements: Vec::new(),
             released: Vec::new(),
+            ended_lately: 0,
             stop: watch::Sender::new(false),
             pauses_read: None,
             keys_read: None,
@@ -101,6 +103,11 @@ impl Worker {
 
     pub(super) fn in_flight(&self) -> usize {
         self.attempts.len()
+    }
+
+    /// How many attempts have ended since the last step.
+    pub(super) const fn ended_lately(&self) -> usize {
+        self.ended_lately
     }
 
     /// What is known and not written yet.
@@ -121,6 +128,7 @@ impl Worker {
     pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
         let mut progress = Progress::default();
         let now = self.push.now();
+        self.ended_lately = 0;
         if is_due(self.pauses_read, WebPush::PAUSES_KEPT, now) {
             self.push.load_pauses(now).await?;
             progress.expired = self.push.ledger().expire(EXPIRED_AT_ONCE, now).await?;
@@ -306,6 +314,7 @@ impl Worker {
     }
 
     fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
+        self.ended_lately += 1;
         let (id, (token, origin, mut verdict)) = match ended {
             Ok(ended) => ended,
             // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
