@@ -195,6 +195,8 @@ async fn compose(
             let message = within(message);
             let deadline = deadline(now, message.ttl());
             let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
+            // Its name is nobody's: an application's shows in what is under way, and may be followed.
+            broadcast.forget_when_over = matches!(schedule.plan, Plan::Subscriber { .. });
             broadcast.recipients = recipients(push, schedule, now).await;
             (Some(broadcast), 0)
         }

@@ -62,7 +62,8 @@ use crate::subscription::Origin;
 ///   not yet written count as expired.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
 ///   idempotency keys; and pauses and tallies of origins that nobody waits for, where neither is younger (a pause is
-///   as old as its `until`, a probed one too).
+///   as old as its `until`, a probed one too). A broadcast with
+///   [`forget_when_over`](NewBroadcast::forget_when_over) is removed as soon as nothing of it is pending.
 /// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would have
 ///   something that they have not at `now`; `now` itself where they have. It may be earlier, but is later than
 ///   `now` where there is nothing to do, so that a worker that waits for it does not spin.

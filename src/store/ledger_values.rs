@@ -26,6 +26,8 @@ pub struct NewBroadcast {
     pub recipients: u64,
     /// What makes a repeated request the same request.
     pub idempotency: Option<Idempotency>,
+    /// Whether nobody will ask what became of it: a daily notification to one subscriber, say.
+    pub forget_when_over: bool,
 }
 
 impl NewBroadcast {
@@ -40,6 +42,7 @@ impl NewBroadcast {
             deadline,
             recipients: 0,
             idempotency: None,
+            forget_when_over: false,
         }
     }
 }

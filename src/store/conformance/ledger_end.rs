@@ -232,3 +232,43 @@ pub async fn l13_prune_forgets_what_ended_before<L: DeliveryLedger + ?Sized>(h: 
     again.idempotency = Some(Idempotency::new("k", [2; 32]));
     assert_eq!(ledger.open(&again, at(99)).await.unwrap(), Opened::New);
 }
+
+/// L13: what nobody asks for is gone with its last row, however that ended.
+pub async fn l13_a_broadcast_may_be_forgotten_when_it_is_over<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    let forgettable = |number: u32| {
+        let mut new = broadcast();
+        new.forget_when_over = true;
+        new.recipients = 1;
+        (new, [delivery("a", number)])
+    };
+    let (settled, row) = forgettable(1);
+    sending_as(ledger, &settled, &row, at(0)).await;
+    let rows = claim(ledger, 9, at(1)).await;
+    assert!(ledger.status(settled.id, at(1)).await.unwrap().is_some());
+    let ends = [(rows[0].token, ACCEPTED)];
+    let answers = ledger.settle(&ends, at(2)).await.unwrap();
+    assert_eq!(answers, [Settled::Done]);
+    // Nothing is left to be settled again.
+    let answers = h.second().settle(&ends, at(2)).await.unwrap();
+    assert_eq!(answers, [Settled::Lost]);
+
+    let (cancelled, row) = forgettable(2);
+    sending_as(ledger, &cancelled, &row, at(3)).await;
+    ledger.cancel(cancelled.id, at(4)).await.unwrap();
+    let (mut late, row) = forgettable(3);
+    late.deadline = at(9);
+    sending_as(ledger, &late, &row, at(5)).await;
+    assert_eq!(ledger.expire(9, at(9)).await.unwrap(), 1);
+    let (nobody, _) = forgettable(4);
+    sending_as(ledger, &nobody, &[], at(6)).await;
+    for id in [settled.id, cancelled.id, late.id, nobody.id] {
+        assert_eq!(h.second().status(id, at(9)).await.unwrap(), None);
+    }
+    assert_eq!(h.second().underway(9, at(9)).await.unwrap(), []);
+    assert_eq!(h.second().expandable(9, at(9)).await.unwrap(), []);
+    assert_eq!(ledger.stats(at(9)).await.unwrap().depth, 0);
+}

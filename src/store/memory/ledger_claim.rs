@@ -66,6 +66,7 @@ impl Ledger {
             };
             if broadcast.progress.cancelled {
                 // L9: its lease has ended, and with it the last reason to keep it.
+                self.end_probe(seq, key, now);
                 self.finish(seq, key, FinalOutcome::Cancelled);
                 self.close_if_over(seq, now);
                 continue;
@@ -110,7 +111,7 @@ impl Ledger {
         let Some(seq) = self.held(token) else {
             return Settled::Lost;
         };
-        self.end_probe(seq, token, now);
+        self.end_probe(seq, token.key, now);
         let is_cancelled = self.is_cancelled(seq);
         match settlement {
             Settlement::Finished(outcome) => self.finish(seq, token.key, outcome),
@@ -127,7 +128,7 @@ impl Ledger {
         let Some(seq) = self.held(token) else {
             return;
         };
-        self.end_probe(seq, token, now);
+        self.end_probe(seq, token.key, now);
         if self.is_cancelled(seq) {
             self.finish(seq, token.key, FinalOutcome::Cancelled);
             self.close_if_over(seq, now);
@@ -136,13 +137,13 @@ impl Ledger {
         }
     }
 
-    /// A probe that came to its end makes room for the next.
-    fn end_probe(&mut self, seq: Seq, token: &ClaimToken, now: Timestamp) {
-        let Some(row) = self.rows.get(&(seq, token.key)) else {
+    /// A row came to its end: where it was a probe, it makes room for the next.
+    fn end_probe(&mut self, seq: Seq, key: EndpointKey, now: Timestamp) {
+        let Some(row) = self.rows.get(&(seq, key)) else {
             return;
         };
         if let Some(queue) = self.queues.get_mut(&row.origin)
-            && queue.probe == Some((token.fence, token.key))
+            && queue.probe == Some((row.fence, key))
         {
             queue.probe = None;
             if let Some(pause) = &mut queue.pause {

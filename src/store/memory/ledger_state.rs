@@ -42,6 +42,7 @@ pub(super) struct Broadcast {
     pub(super) expanded_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) idempotency: Option<Idempotency>,
+    forget_when_over: bool,
 }
 
 pub(super) struct Row {
@@ -132,6 +133,7 @@ impl Ledger {
             expanded_at: due_at,
             ended_at: None,
             idempotency: new.idempotency.clone(),
+            forget_when_over: new.forget_when_over,
         };
         self.broadcasts.insert(seq, broadcast);
     }
@@ -370,6 +372,19 @@ impl Ledger {
             broadcast.message = None;
             broadcast.audience = Audience::Ids(Vec::new());
             self.open.remove(&(broadcast.progress.deadline, seq));
+            if broadcast.forget_when_over {
+                self.forget(seq);
+            }
+        }
+    }
+
+    fn forget(&mut self, seq: Seq) {
+        if let Some(broadcast) = self.broadcasts.remove(&seq) {
+            self.expanding.remove(&(broadcast.expanded_at, seq));
+            self.by_id.remove(&broadcast.progress.id);
+            if let Some(idempotency) = &broadcast.idempotency {
+                self.by_idempotency.remove(&idempotency.key);
+            }
         }
     }
 }

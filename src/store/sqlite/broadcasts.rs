@@ -66,6 +66,7 @@ pub(super) const UNLEASED: &str = "SELECT key FROM delivery \
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
 pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL AND deadline <= ?1 \
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
+pub(super) const FORGET: &str = "DELETE FROM broadcast WHERE seq = ?1";
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE ended_at < ?1";
 /// Origins that nobody waits for, and that do not wait.
 pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
@@ -121,7 +122,9 @@ impl Stored {
     pub(super) fn save(&mut self, conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
         if self.ended_at.is_none() && self.progress.is_over() {
             self.ended_at = Some(now);
-            content::delete(conn, self.seq)?;
+            if content::delete(conn, self.seq)? {
+                return execute(conn, FORGET, [self.seq]).map(|_| ());
+            }
         }
         let progress = &self.progress;
         let mut values = vec![

@@ -36,6 +36,8 @@ pub(super) const PROBES: &str =
 /// A probe that came to its end makes room for the next.
 pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
+pub(super) const SWEEP_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
+     WHERE id = ?1 AND probe_key = ?2";
 pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2";
 pub(super) const FINISH: &str =
@@ -199,6 +201,10 @@ impl Claim<'_> {
         };
         let progress = &mut loaded.row.progress;
         if progress.cancelled {
+            if head.is_probed {
+                let values = params![head.id, key.as_bytes(), self.now.as_millis()];
+                execute(self.conn, SWEEP_PROBE, values)?;
+            }
             execute(self.conn, DELETE, params![seq, key.as_bytes()])?;
             progress.counts.add(FinalOutcome::Cancelled, 1);
             loaded.is_changed = true;

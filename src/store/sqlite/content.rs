@@ -11,7 +11,9 @@ use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
 
 const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-pub(super) const DELETE: &str = "DELETE FROM content WHERE broadcast = ?1";
+pub(super) const FORGET: &str = "UPDATE content SET forget_when_over = 1 WHERE broadcast = ?1";
+pub(super) const DELETE: &str =
+    "DELETE FROM content WHERE broadcast = ?1 RETURNING forget_when_over";
 pub(super) const MESSAGE: &str =
     "SELECT payload, ttl, urgency, topic, padding FROM content WHERE broadcast = ?1";
 
@@ -27,12 +29,17 @@ pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<
         message.topic().map(Topic::as_str),
         message.padding().to_string(),
     ];
-    execute(conn, INSERT, values).map(|_| ())
+    execute(conn, INSERT, values)?;
+    if new.forget_when_over {
+        execute(conn, FORGET, [seq])?;
+    }
+    Ok(())
 }
 
-/// Wipes it.
-pub(super) fn delete(conn: &Connection, seq: i64) -> Result<(), StoreError> {
-    execute(conn, DELETE, [seq]).map(|_| ())
+/// Wipes it; whether its broadcast is to be forgotten too.
+pub(super) fn delete(conn: &Connection, seq: i64) -> Result<bool, StoreError> {
+    let forget = first(conn, DELETE, [seq], |columns| columns.flag())?;
+    Ok(forget.unwrap_or(false))
 }
 
 /// An audience as it is stored.

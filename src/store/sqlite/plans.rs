@@ -60,6 +60,7 @@ const SHORT: &[(&str, &str)] = &[
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
     (claims::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (claims::SWEEP_PROBE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::END_PROBE,
         "INDEX origin_probe (probe_fence=? AND probe_key=?)",
@@ -69,6 +70,8 @@ const SHORT: &[(&str, &str)] = &[
     (claims::POSTPONE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (content::MESSAGE, "INTEGER PRIMARY KEY (rowid=?)"),
     (content::DELETE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (content::FORGET, "INTEGER PRIMARY KEY (rowid=?)"),
+    (broadcasts::FORGET, "INTEGER PRIMARY KEY (rowid=?)"),
     (pauses::PAUSE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         pauses::PAUSE_OF,

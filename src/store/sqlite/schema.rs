@@ -11,7 +11,7 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 /// One script per version of the schema: the first makes version 1, the next version 2 of it, and so on.
 ///
 /// A script that was released is never edited.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are
 /// their own indexes, `WITHOUT ROWID`.
@@ -177,6 +177,11 @@ ALTER TABLE schedule ADD COLUMN padding TEXT;
 ALTER TABLE origin ADD COLUMN probe_fence INTEGER;
 ALTER TABLE origin ADD COLUMN probe_key BLOB;
 CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
+";
+
+/// Broadcasts that are forgotten as soon as they are over.
+const VERSION_4: &str = "
+ALTER TABLE content ADD COLUMN forget_when_over INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Refuses a file that is another application's, or of a version that is not known here.
