@@ -8,11 +8,7 @@ async fn after_a_rotation_everyone_is_served_with_the_key_they_subscribed_with()
     let (old, _) = world.subscriber().await;
     world.push.rotate_vapid_key().await.unwrap();
     let (new, _) = world.subscriber().await;
-    world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    world.enqueue().await;
     world.settle().await;
     assert_eq!((old.messages().len(), new.messages().len()), (1, 1));
     assert!(world.service.refusals().is_empty());
@@ -33,11 +29,7 @@ async fn a_row_that_names_the_wrong_key_is_served_with_another_live_one_and_keep
         .apply(&[change], world.clock.now())
         .await
         .unwrap();
-    world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    world.enqueue().await;
     world.settle().await;
     assert_eq!(browser.messages().len(), 1);
     assert_eq!(world.record(&record).await.vapid_key, right);
@@ -57,13 +49,9 @@ async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
         .await
         .unwrap();
     world.clock.advance(2 * MINUTE);
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    let broadcast = world.enqueue().await;
     world.settle().await;
-    assert_eq!(world.status(queued.broadcast).await.counts.key_mismatch, 1);
+    assert_eq!(world.status(broadcast).await.counts.key_mismatch, 1);
     let stale = CountFilter::new(Audience::All, Liveness::Stale);
     assert_eq!(
         world.store.count(&stale, world.clock.now()).await.unwrap(),

@@ -10,11 +10,7 @@ async fn rate_limited_pauses_the_origin_of_fcm_and_nobody_asks_it_meanwhile() {
     }
     let busy = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(120);
     world.service.script(When::any().times(3), busy);
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    let broadcast = world.enqueue().await;
     world.settle().await;
     let asked = world.service.counts().requests;
     world.clock.advance(Duration::from_secs(119));
@@ -27,7 +23,7 @@ async fn rate_limited_pauses_the_origin_of_fcm_and_nobody_asks_it_meanwhile() {
     world.service.clear_script();
     world.clock.advance(MINUTE);
     world.settle().await;
-    assert_eq!(world.status(queued.broadcast).await.counts.accepted, 3);
+    assert_eq!(world.status(broadcast).await.counts.accepted, 3);
 }
 
 #[tokio::test]
@@ -40,11 +36,7 @@ async fn rate_limited_pauses_the_row_alone_at_apple() {
     world
         .service
         .script(When::endpoint(&endpoint).times(1), busy);
-    world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    world.enqueue().await;
     world.settle().await;
     assert_eq!((limited.messages().len(), free.messages().len()), (0, 1));
     world.clock.advance(11 * MINUTE);

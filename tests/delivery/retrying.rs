@@ -84,16 +84,12 @@ async fn attempts_are_bounded() {
     .await;
     world.subscriber().await;
     world.service.script(When::any(), Answer::disconnect());
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    let broadcast = world.enqueue().await;
     for _ in 0..5 {
         world.settle().await;
         world.clock.advance(Duration::from_secs(5));
     }
-    assert_eq!(world.status(queued.broadcast).await.counts.failed, 1);
+    assert_eq!(world.status(broadcast).await.counts.failed, 1);
     assert_eq!(world.service.counts().requests, 3);
 }
 

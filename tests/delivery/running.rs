@@ -37,18 +37,11 @@ async fn run_delivers_what_is_queued_and_ends_when_it_is_told() {
     let (browser, _) = world.subscriber().await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    let broadcast = world.enqueue().await;
     assert_eq!(browser.next().await.text(), Some("x"));
     drop(stop);
     running.await.unwrap().unwrap();
-    assert_eq!(
-        world.status(queued.broadcast).await.state,
-        BroadcastState::Done
-    );
+    assert_eq!(world.status(broadcast).await.state, BroadcastState::Done);
 }
 
 #[tokio::test]
@@ -56,11 +49,7 @@ async fn what_a_dropped_run_had_claimed_is_sent_by_the_next() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
     world.service.script(When::any().times(1), Answer::never());
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    let broadcast = world.enqueue().await;
     let running = tokio::spawn(world.push.run(std::future::pending()));
     world
         .service
@@ -72,7 +61,7 @@ async fn what_a_dropped_run_had_claimed_is_sent_by_the_next() {
     assert!(browser.messages().is_empty(), "its lease has not ended");
     world.clock.advance(MINUTE);
     world.settle().await;
-    assert_eq!(world.status(queued.broadcast).await.counts.accepted, 1);
+    assert_eq!(world.status(broadcast).await.counts.accepted, 1);
 }
 
 #[tokio::test]

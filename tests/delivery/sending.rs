@@ -95,12 +95,8 @@ async fn a_message_too_far_ahead_or_too_large_is_not_accepted() {
 async fn a_cancelled_broadcast_sends_nothing_more() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
-    let status = world.push.cancel(queued.broadcast).await.unwrap().unwrap();
+    let broadcast = world.enqueue().await;
+    let status = world.push.cancel(broadcast).await.unwrap().unwrap();
     assert_eq!(status.state, BroadcastState::Cancelled);
     world.settle().await;
     assert!(browser.messages().is_empty());
@@ -155,13 +151,9 @@ async fn an_endpoint_that_the_policy_forbids_is_refused_and_kept() {
     })
     .await;
     let (_, record) = world.subscriber().await;
-    let queued = world
-        .push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
+    let broadcast = world.enqueue().await;
     world.settle().await;
-    assert_eq!(world.status(queued.broadcast).await.counts.refused, 1);
+    assert_eq!(world.status(broadcast).await.counts.refused, 1);
     assert!(world.record(&record).await.retired.is_none());
     assert_eq!(world.service.counts().requests, 0);
 }
