@@ -128,7 +128,7 @@ impl Worker {
     pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
         let mut progress = Progress::default();
         let now = self.push.now();
-        self.ended_lately = 0;
+        let is_calm = std::mem::take(&mut self.ended_lately) == 0;
         if is_due(self.pauses_read, WebPush::PAUSES_KEPT, now) {
             self.push.load_pauses(now).await?;
             progress.expired = self.push.ledger().expire(EXPIRED_AT_ONCE, now).await?;
@@ -151,7 +151,7 @@ impl Worker {
         }
         self.fire(now).await?;
         progress.expanded = expand(&self.push, now).await?;
-        progress.claimed = self.claim(now).await?;
+        progress.claimed = self.claim(now, is_calm).await?;
         progress.more |= progress.expanded > 0 || progress.claimed > 0;
         Ok(progress)
     }
@@ -175,7 +175,7 @@ impl Worker {
     }
 
     /// Claims as many rows as there is room for, and starts their attempts.
-    async fn claim(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+    async fn claim(&mut self, now: Timestamp, is_calm: bool) -> Result<usize, StoreError> {
         // Where ends cannot be written, more of them would only be sent again.
         if self.unsettled() >= UNSETTLED {
             return Ok(0);
@@ -185,7 +185,7 @@ impl Worker {
             return Ok(0);
         }
         let mut request = ClaimRequest::new(free.min(CLAIM), self.push.lease());
-        request.rooms = self.rooms(now);
+        request.rooms = self.rooms(now, is_calm);
         request.per_origin = self.push.in_flight_per_origin().min(OriginGates::UNPROVEN);
         let claims = self.push.ledger().claim(&request, now).await?;
         let claimed = claims.rows.len();
@@ -196,7 +196,7 @@ impl Worker {
     }
 
     /// How many more attempts there is room for at each origin that is known.
-    fn rooms(&self, now: Timestamp) -> HashMap<Origin, usize> {
+    fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
         let mut rooms = self.push.gates().rooms(now);
         let mut under_way: HashMap<&Origin, usize> = HashMap::new();
         for origin in self.origins.values() {
@@ -206,8 +206,12 @@ impl Worker {
             // Made anew while its attempts were under way, its gate has as little room as an unknown one.
             let room = rooms.entry(origin.clone()).or_insert(OriginGates::UNPROVEN);
             let left = room.saturating_sub(under_way);
-            // A few at a time are not worth a transaction each.
-            *room = if left < *room / 8 { 0 } else { left };
+            // A few at a time are not worth a transaction each, while more come free.
+            *room = if !is_calm && left < *room / 8 {
+                0
+            } else {
+                left
+            };
         }
         rooms
     }
