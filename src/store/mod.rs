@@ -31,8 +31,12 @@ mod ledger;
 mod ledger_values;
 mod memory;
 mod merge;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod message_parts;
 mod pause;
 mod progress;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod reason;
 mod schedules;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -6,7 +6,8 @@ use rusqlite::{Connection, params};
 use super::error::corrupt;
 use super::query::{Columns, execute, first};
 use crate::broadcast::Audience;
-use crate::message::{Message, Padding, Topic, Ttl, Urgency};
+use crate::message::{Message, Topic};
+use crate::store::message_parts::MessageParts;
 use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
 
 const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding) \
@@ -61,23 +62,12 @@ pub(super) fn message(conn: &Connection, seq: i64) -> Result<Message, StoreError
 
 /// Reads payload, TTL, urgency, topic and padding.
 pub(super) fn read_message(columns: &mut Columns<'_, '_>) -> Result<Message, StoreError> {
-    let payload: Option<Vec<u8>> = columns.get()?;
-    let ttl = Ttl::from_secs(columns.count()?);
-    let urgency: String = columns.get()?;
-    let topic: Option<String> = columns.get()?;
-    let padding: String = columns.get()?;
-    let urgency: Urgency = urgency.parse().map_err(|_| corrupt("an urgency"))?;
-    let padding: Padding = padding.parse().map_err(|_| corrupt("a padding"))?;
-    let message = payload.map_or_else(Message::without_payload, Message::new);
-    let message = message
-        .with_ttl(ttl)
-        .with_urgency(urgency)
-        .with_padding(padding);
-    match topic {
-        Some(topic) => {
-            let topic = Topic::parse(&topic).map_err(|_| corrupt("a topic"))?;
-            Ok(message.with_topic(topic))
-        }
-        None => Ok(message),
-    }
+    let parts = MessageParts {
+        payload: columns.get()?,
+        ttl_secs: columns.count()?,
+        urgency: columns.get()?,
+        topic: columns.get()?,
+        padding: columns.get()?,
+    };
+    parts.into_message()
 }

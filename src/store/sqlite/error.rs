@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Error, ErrorCode};
 
+use crate::store::reason::because;
+pub(super) use crate::store::reason::{corrupt, misconfigured};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The meaning of an error while the store is in use.
@@ -33,33 +35,10 @@ pub(super) fn failed_to_open(error: Error) -> StoreError {
     failed(error)
 }
 
-/// A value that was read back and makes no sense.
-pub(super) fn corrupt(what: &'static str) -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, Reason(what))
-}
-
-/// A store that cannot be used as it is.
-pub(super) fn misconfigured(why: &'static str) -> StoreError {
-    StoreError::new(StoreErrorKind::Misconfigured, Reason(why))
-}
-
 /// The threads of the store are gone.
 pub(super) fn closed() -> StoreError {
-    let reason = Reason("the database is closed");
-    StoreError::new(StoreErrorKind::Unavailable, reason)
+    because(StoreErrorKind::Unavailable, "the database is closed")
 }
-
-/// A short text as a cause.
-#[derive(Debug)]
-struct Reason(&'static str);
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Reason {}
 
 /// One error for all the changes of one transaction.
 #[derive(Clone, Debug)]

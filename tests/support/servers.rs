@@ -1,0 +1,209 @@
+//! Database servers for tests: the ones that `./test` has started for all, and some of a test's own.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::env;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+/// Generous: a database that recovers on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What there are scripts for in `tests/servers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+    Redis,
+    Valkey,
+    Nats,
+}
+
+/// A server that a test may stop, kill and start again; ended with its value.
+pub(crate) struct Server {
+    kind: Kind,
+    folder: TempDir,
+    port: u16,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+impl Kind {
+    const fn script(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis | Self::Valkey => "redis",
+            Self::Nats => "nats",
+        }
+    }
+
+    /// Where `./test` says that its own one is.
+    const fn variable(self) -> &'static str {
+        match self {
+            Self::Postgres => "WEB_PUSH_TEST_POSTGRES",
+            Self::Redis => "WEB_PUSH_TEST_REDIS",
+            Self::Valkey => "WEB_PUSH_TEST_VALKEY",
+            Self::Nats => "WEB_PUSH_TEST_NATS",
+        }
+    }
+
+    fn url(self, port: u16) -> String {
+        match self {
+            Self::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            Self::Redis | Self::Valkey => format!("redis://127.0.0.1:{port}"),
+            Self::Nats => format!("nats://127.0.0.1:{port}"),
+        }
+    }
+
+    fn is_installed(self) -> bool {
+        match self {
+            Self::Postgres => {
+                is_in_path("postgres") || Path::new("/usr/lib/postgresql").is_dir()
+            }
+            Self::Redis => is_in_path("redis-server"),
+            Self::Valkey => is_in_path("valkey-server"),
+            Self::Nats => is_in_path("nats-server"),
+        }
+    }
+}
+
+/// The URL of the server that all tests share: each keeps to a namespace of its own. `None`, said aloud, where
+/// there is none: `./test` starts them.
+pub(crate) fn shared(kind: Kind) -> Option<String> {
+    let url = env::var(kind.variable()).ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        missing(&format!("{} is not set", kind.variable()));
+    }
+    url
+}
+
+impl Server {
+    /// Starts one, with what the script takes as options, and waits until it listens. `None`, said aloud, where
+    /// it is not installed.
+    pub(crate) async fn start(kind: Kind, options: &[&str]) -> Option<Self> {
+        if !kind.is_installed() {
+            missing(&format!("{kind:?} is not installed"));
+            return None;
+        }
+        let mut server = Self {
+            kind,
+            folder: TempDir::new().unwrap(),
+            port: free_port(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            process: None,
+        };
+        server.start_again().await;
+        Some(server)
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        self.kind.url(self.port)
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A folder that lives as long as it does: for certificates, say.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it on its port and its data, and waits until it listens.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.process.is_none(), "it runs");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/servers")
+            .join(self.kind.script());
+        let mut command = Command::new(script);
+        command
+            .arg(self.folder.path().join("data"))
+            .arg(self.port.to_string())
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        if self.kind == Kind::Valkey {
+            command.env("VALKEY", "1");
+        }
+        // The data's folder is the server's own user's, who has to come through here.
+        open_to_all(self.folder.path());
+        let mut process = command.spawn().unwrap();
+        let listens = async {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
+                if let Some(status) = process.try_wait().unwrap() {
+                    panic!("{:?} ended at once: {status}", self.kind);
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LIMIT, listens).await.expect("it does not listen");
+        self.process = Some(process);
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) async fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().await.unwrap();
+    }
+
+    /// Ends it as its service manager does, cutting connections.
+    pub(crate) async fn stop(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        signal(&process, "-INT").await;
+        timeout(LIMIT, process.wait()).await.expect("it does not end").unwrap();
+    }
+
+    /// Makes it stop answering while its connections stay open, until [`thaw`](Self::thaw).
+    pub(crate) async fn freeze(&self) {
+        signal(self.process.as_ref().expect("it runs"), "-STOP").await;
+    }
+
+    pub(crate) async fn thaw(&self) {
+        signal(self.process.as_ref().expect("it runs"), "-CONT").await;
+    }
+}
+
+async fn signal(process: &Child, name: &str) {
+    let id = process.id().expect("it runs").to_string();
+    // std cannot send it, and the crate forbids unsafe code.
+    let sent = Command::new("kill").args([name, &id]).status().await;
+    assert!(sent.unwrap().success());
+}
+
+fn open_to_all(folder: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn is_in_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    // Where Debian puts servers, and a user's PATH has not always.
+    folders.push("/usr/sbin".into());
+    folders.iter().any(|folder| folder.join(program).is_file())
+}
+
+fn missing(what: &str) {
+    assert!(
+        env::var_os("WEB_PUSH_REQUIRE_PEERS").is_none(),
+        "{what}, and WEB_PUSH_REQUIRE_PEERS is set: ./test --install"
+    );
+    eprintln!("SKIPPED: {what}");
+}
