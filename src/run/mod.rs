@@ -97,6 +97,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
         .await?;
     let _alive = push.worker_guard();
     let mut shutdown = pin!(shutdown);
+    let mut changes = push.ledger().changes();
     let mut worker = Worker::new(push.clone());
     let mut settle_by: Option<Instant> = None;
     let mut next_step = Instant::now();
@@ -138,6 +139,11 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
             () = push.woken() => {
                 worker.look_at_schedules();
                 next_step = Instant::now();
+            }
+            // Others' news, and our own once more: never sooner than a step that nobody asked for.
+            () = changes.next() => {
+                worker.look_at_schedules();
+                wake = wake.min(next_step);
             }
             () = sleep_until(wake.max(next_step)) => {}
         }

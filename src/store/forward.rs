@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
-    Fired, Firing, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite,
-    Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted, VapidKeyStore,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger,
+    Expansion, Fired, Firing, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened,
+    PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
+    VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
@@ -185,6 +186,10 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         (**self).server_time().await
+    }
+
+    fn changes(&self) -> Changes {
+        (**self).changes()
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    ClaimRequest, ClaimToken, Claims, Cursor, Expansion, LedgerStats, NewBroadcast, NewDelivery,
-    Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, Expansion, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
@@ -226,4 +226,13 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     ///
     /// What keeps the store from working.
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Hints that there may be something to do, so that a worker need not wait for its next look.
+    ///
+    /// Nothing depends on them, which is why there is no number for them and why none is right for every ledger.
+    /// Where a ledger can tell cheaply, it hints when a broadcast was opened, a schedule was written, or claimed
+    /// rows were given back. They are heard from this call on.
+    fn changes(&self) -> Changes {
+        Changes::none()
+    }
 }

@@ -22,6 +22,7 @@
 //! - A call that returns an error has changed nothing.
 //! - A future that is dropped has done all of its change or none of it.
 
+mod changes;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
@@ -45,6 +46,7 @@ mod subscriptions;
 mod tally;
 mod vapid_keys;
 
+pub use changes::Changes;
 pub use error::{StoreError, StoreErrorKind};
 pub use ledger::DeliveryLedger;
 pub use ledger_values::{

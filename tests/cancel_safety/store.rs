@@ -8,9 +8,9 @@ use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
-    Change, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Expansion,
-    Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened,
-    PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger,
+    Expansion, Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription,
+    Opened, PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
     StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
     Tally, Upserted, VapidKeyStore,
 };
@@ -39,9 +39,10 @@ impl YieldingStore {
 
 /// A whole trait, each method the memory store's between two yields.
 macro_rules! yielding {
-    ($of:ident: $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)+) => {
+    ($of:ident: $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)+ $(; $($more:tt)+)?) => {
         #[async_trait]
         impl $of for YieldingStore {
+            $($($more)+)?
             $(async fn $name(&self, $($arg: $type),*) -> Result<$answer, StoreError> {
                 yield_now().await;
                 self.check(stringify!($name))?;
@@ -88,6 +89,10 @@ yielding! { DeliveryLedger:
     next_due(now: Timestamp) -> Option<Timestamp>;
     stats(now: Timestamp) -> LedgerStats;
     server_time() -> Option<Timestamp>;
+    ;
+    fn changes(&self) -> Changes {
+        self.memory.changes()
+    }
 }
 
 yielding! { ScheduleStore:
