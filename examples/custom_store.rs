@@ -45,6 +45,10 @@ impl SubscriptionStore for Devices {
         let mut rows = self.begin()?;
         let key = new.subscription.endpoint().key();
         let standing = rows.get(&key).cloned();
+        // S14: what is imported never changes a row that is there.
+        if new.only_if_unknown && standing.is_some() {
+            return Ok(Upserted::Conflict);
+        }
         // S5: a subscription that was renewed takes the place of the old one.
         let replaced = new
             .replaces

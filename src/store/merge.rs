@@ -13,7 +13,7 @@ pub(super) struct Merged {
 }
 
 /// Merges `new` with the row that stands at its endpoint and the row that it replaces, which is another one;
-/// `None` is S4's conflict.
+/// `None` is the conflict of S4 and S14.
 pub(super) fn merge(
     standing: Option<SubscriptionRecord>,
     replaced: Option<&SubscriptionRecord>,
@@ -23,6 +23,9 @@ pub(super) fn merge(
     let created = standing.is_none();
     let mut superseded = None;
     let mut record = if let Some(mut record) = standing {
+        if new.only_if_unknown {
+            return None;
+        }
         if !record.subscription.same_keys(&new.subscription) {
             if !is_owner(record.principal.as_ref(), new.principal.as_ref()) {
                 return None;

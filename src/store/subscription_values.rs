@@ -145,6 +145,8 @@ pub struct NewSubscription {
     pub default_vapid_key: KeyId,
     /// The row that this one takes the place of (S5). The caller has checked that it may.
     pub replaces: Option<EndpointKey>,
+    /// Insert it, or change nothing (S14).
+    pub only_if_unknown: bool,
 }
 
 impl NewSubscription {
@@ -159,6 +161,7 @@ impl NewSubscription {
             vapid_key: None,
             default_vapid_key,
             replaces: None,
+            only_if_unknown: false,
         }
     }
 }
@@ -193,7 +196,7 @@ impl Default for SubscriptionLimits {
 
 /// What an upsert came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "S2 to S5 name both ends")]
+#[expect(clippy::exhaustive_enums, reason = "S2 to S5 and S14 name both ends")]
 pub enum Upserted {
     /// There is a row now, and this is it.
     Stored {
@@ -204,7 +207,8 @@ pub enum Upserted {
         /// The id that the row at the new endpoint had before it took over another (S5).
         superseded: Option<SubscriptionId>,
     },
-    /// The endpoint is known with other keys, and the caller may not change them (S4).
+    /// The endpoint is known with other keys, and the caller may not change them (S4); or it is known at all, and
+    /// only a new row was wanted (S14).
     Conflict,
 }
 

@@ -50,9 +50,11 @@ use crate::subscription::EndpointKey;
 /// - **S12** [`Change::Retire`] and [`Change::Stale`] do nothing to a row whose `last_seen_at` is later than their
 ///   `observed_at`: what was learned of it is out of date.
 /// - **S13** [`Change::PurgeRetired`] deletes rows that were retired before the given moment, and no other.
+/// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint answers [`Upserted::Conflict`] and changes nothing,
+///   whatever its keys and its state.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
-    /// Inserts or updates the row of an endpoint (S2 to S7).
+    /// Inserts or updates the row of an endpoint (S2 to S7, S14).
     ///
     /// # Errors
     ///

@@ -133,6 +133,8 @@ macro_rules! __store_conformance_subscriptions {
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date
             s13_only_rows_retired_before_are_purged
+            s14_only_an_unknown_endpoint_is_inserted
+            s14_one_of_many_concurrent_inserts_wins
         }
     };
 }

@@ -1,11 +1,11 @@
-//! S1 to S4, S6 to S8: rows, their names, and what an upsert does to them.
+//! S1 to S4, S6 to S8, S14: rows, their names, and what an upsert does to them.
 
 use super::Handles;
 use super::sample::{at, endpoint, key_id, new, of, put, rekeyed, row, tagged, tags, unknown_id};
 use crate::broadcast::{Audience, Principal};
 use crate::store::{
-    Change, CountFilter, Liveness, RetireReason, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, Liveness, NewSubscription, RetireReason, StoreErrorKind,
+    SubscriptionLimits, SubscriptionRef, SubscriptionStore, Upserted,
 };
 
 /// Every row there is.
@@ -277,4 +277,68 @@ pub async fn s8_get_answers_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<
     assert_eq!(ids, expected);
     assert!(answers[0].as_ref().unwrap().retired.is_some());
     assert_eq!(store.get(&[]).await.unwrap(), []);
+}
+
+/// S14: what is known stays as it is, in every state and whatever keys come in; what is not is inserted.
+pub async fn s14_only_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let limits = SubscriptionLimits::default();
+    let only_new = |mut new: NewSubscription| {
+        new.only_if_unknown = true;
+        new
+    };
+    let wanted = only_new(tagged(&["a"], of("alice", new(1))));
+    let (first, created) = put(store, &wanted, at(0)).await;
+    assert!(created);
+    assert_eq!(first.id, wanted.id);
+    let retire = Change::Retire {
+        key: endpoint(1).key(),
+        reason: RetireReason::Gone,
+        observed_at: at(1),
+    };
+    for retired in [false, true] {
+        if retired {
+            let retire = std::slice::from_ref(&retire);
+            store.apply(retire, at(1)).await.unwrap();
+        }
+        let before = row(store, 1).await;
+        for again in [
+            new(1),
+            tagged(&["b"], of("alice", new(1))),
+            of("bob", new(1)),
+            of("alice", rekeyed(new(1))),
+        ] {
+            let answer = store.upsert(&only_new(again), &limits, at(5)).await;
+            assert_eq!(answer.unwrap(), Upserted::Conflict);
+            assert_eq!(row(store, 1).await, before);
+        }
+    }
+    let (back, created) = put(store, &new(1), at(6)).await;
+    assert_eq!((back.id, created), (first.id, false));
+}
+
+/// S14: of concurrent inserts one wins, and its row is whole.
+pub async fn s14_one_of_many_concurrent_inserts_wins<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let limits = SubscriptionLimits::default();
+    let answers = h
+        .race(8, |store, number| async move {
+            let mut new = of(&format!("user {number}"), new(1));
+            new.only_if_unknown = true;
+            store.upsert(&new, &limits, at(0)).await.unwrap()
+        })
+        .await;
+    let stored: Vec<_> = answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            Upserted::Stored { record, .. } => Some(*record),
+            Upserted::Conflict => None,
+        })
+        .collect();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(row(h.second(), 1).await.as_ref(), stored.first());
+    assert_eq!(rows(h.store()).await, 1);
 }
