@@ -1,13 +1,16 @@
 //! The one driving future: expand, claim, deliver, settle, purge; `tick` is one step of it.
 
 mod attempt;
+mod clock_skew;
 mod daily;
 mod effects;
 mod expand;
 mod prune_breaker;
+mod shutdown;
 mod worker;
 
 pub(crate) use attempt::{Job, Next, Verdict, attempt};
+pub(crate) use clock_skew::ClockSkew;
 pub(crate) use effects::Effects;
 pub(crate) use prune_breaker::PruneBreaker;
 
@@ -15,9 +18,10 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use self::daily::Daily;
+use self::shutdown::{STORE_PATIENCE, Shutdown};
 use self::worker::{Ended, Worker};
 use crate::error::error_struct;
 use crate::observe;
@@ -37,9 +41,6 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const SETTLE_AT_LAST: Duration = Duration::from_secs(5);
 /// The shortest pause while due rows wait for a gate.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// A clock that differs by more from the database server's would end leases of others.
-const CLOCK_SKEW: Duration = Duration::from_secs(10);
-
 /// What one [`tick`](WebPush::tick) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -90,13 +91,13 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
 
 /// Drives deliveries until `shutdown`, then finishes what is in flight.
 pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    check_clock(&push).await?;
-    // Whoever was refused under another contact is asked again.
-    let own = push.contact().as_str();
-    push.lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
-        .await?;
+    let shutdown = pin!(shutdown);
+    let mut shutdown = Shutdown::new(shutdown);
+    match shutdown.or_give_up(prepare(&push)).await {
+        Some(prepared) => prepared?,
+        None => return Ok(()),
+    }
     let _alive = push.worker_guard();
-    let mut shutdown = pin!(shutdown);
     let mut changes = push.ledger().changes();
     let mut worker = Worker::new(push.clone());
     let mut settle_by: Option<Instant> = None;
@@ -108,9 +109,18 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
             || worker.ended_lately() >= WORTH_A_STEP
             || Instant::now() >= next_step
         {
-            let pause = match worker.step().await {
-                Ok(progress) if progress.is_behind => Duration::ZERO,
-                Ok(progress) => pause(&push, progress.more, worker.in_flight() == 0).await,
+            let step = async {
+                let progress = worker.step().await?;
+                if progress.is_behind {
+                    return Ok(Duration::ZERO);
+                }
+                Ok::<_, StoreError>(pause(&push, progress.more, worker.in_flight() == 0).await)
+            };
+            let Some(step) = shutdown.or_give_up(step).await else {
+                break;
+            };
+            let pause = match step {
+                Ok(pause) => pause,
                 Err(error) => {
                     observe::event!(ERROR, error = %error, "the store failed");
                     let _ = error;
@@ -125,7 +135,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
         }
         tokio::select! {
             biased;
-            () = &mut shutdown => break,
+            () = shutdown.asked() => break,
             () = sleep_until(settle_by.unwrap_or(wake)), if settle_by.is_some() => {}
             Some(ended) = worker.ended() => match ended {
                 // There is room for others now, also where some that never end are under way.
@@ -151,7 +161,10 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
         let idle = worker.in_flight() == 0;
         if worker.unsettled() > 0 && (due || idle || worker.unsettled() >= SETTLE_AT) {
             settle_by = None;
-            if let Err(error) = worker.settle().await {
+            let Some(settled) = shutdown.or_give_up(worker.settle()).await else {
+                break;
+            };
+            if let Err(error) = settled {
                 observe::event!(ERROR, error = %error, "cannot settle; trying again");
                 let _ = error;
                 wake = Instant::now() + STORE_PAUSE;
@@ -161,6 +174,15 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
         }
     }
     drain(&push, worker).await
+}
+
+async fn prepare(push: &WebPush) -> Result<(), RunError> {
+    check_clock(push).await?;
+    // Whoever was refused under another contact is asked again.
+    let own = push.contact().as_str();
+    push.lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
+        .await?;
+    Ok(())
 }
 
 /// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
@@ -188,15 +210,17 @@ async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
         .await;
         // Written as they come: whoever stops this process may have less patience than the slowest request, and
         // what is given back is another process's at once. A store in trouble is left to the tries below.
-        is_written = is_written && worker.settle().await.is_ok();
+        let settled = timeout(STORE_PATIENCE, worker.settle());
+        is_written = is_written && matches!(settled.await, Ok(Ok(())));
     }
     // What is not settled now is sent again when its lease ends: worth a few tries.
     let limit = Instant::now() + SETTLE_AT_LAST;
     loop {
-        match worker.finish().await {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() + STORE_PAUSE >= limit => return Err(error.into()),
-            Err(error) => {
+        match timeout_at(limit, worker.finish()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if Instant::now() + STORE_PAUSE >= limit => return Err(error.into()),
+            Err(silence) => return Err(RunError::with_source(RunErrorKind::Store, silence)),
+            Ok(Err(error)) => {
                 observe::event!(ERROR, error = %error, "cannot settle; trying again");
                 let _ = error;
             }
@@ -231,13 +255,10 @@ async fn pause(push: &WebPush, more: bool, idle: bool) -> Duration {
 }
 
 async fn check_clock(push: &WebPush) -> Result<(), RunError> {
-    if let Some(server) = push.ledger().server_time().await? {
-        let own = push.now();
-        if own.since(server) > CLOCK_SKEW || server.since(own) > CLOCK_SKEW {
-            return Err(RunErrorKind::ClockSkew.into());
-        }
+    match ClockSkew::of(push.clock(), push.ledger()).await? {
+        Some(skew) => Err(RunError::with_source(RunErrorKind::ClockSkew, skew)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 error_struct! {
@@ -249,7 +270,7 @@ error_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunErrorKind {
-    /// This machine's clock and the database server's differ by more than 10 seconds.
+    /// This machine's clock and the database server's differ by more than 10 seconds: see the source.
     ClockSkew,
     /// The store failed: at start, in a [`tick`](WebPush::tick), or while what was in flight was written down.
     Store,
@@ -258,7 +279,7 @@ pub enum RunErrorKind {
 impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ClockSkew => "the clock differs from the store's by more than 10 seconds",
+            Self::ClockSkew => "the clock is not the store's",
             Self::Store => "the store failed",
         })
     }

@@ -27,6 +27,8 @@ pub enum BuildErrorKind {
     VapidKey,
     /// The store does not answer.
     Store,
+    /// This machine's clock and the database server's differ by more than 10 seconds: see the source.
+    ClockSkew,
 }
 
 impl fmt::Display for BuildErrorKind {
@@ -38,6 +40,7 @@ impl fmt::Display for BuildErrorKind {
             Self::NoClient => "there is no HTTP client: enable feature `client` or give one",
             Self::VapidKey => "the VAPID keys cannot be read or made",
             Self::Store => "the store does not answer",
+            Self::ClockSkew => "the clock is not the store's",
         })
     }
 }

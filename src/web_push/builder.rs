@@ -18,7 +18,7 @@ use crate::deliver::{Deliver, EndpointPolicy, OriginGates, RetryPolicy, Sender};
 use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
-use crate::run::PruneBreaker;
+use crate::run::{ClockSkew, PruneBreaker};
 use crate::schedule::Compose;
 use crate::store::{
     MemoryStore, ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
@@ -312,6 +312,10 @@ impl Builder {
         let contact = contact
             .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidContact, error))?;
         let memory = Arc::new(MemoryStore::new());
+        let ledger = self.ledger.unwrap_or_else(|| Arc::clone(&memory) as _);
+        if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
+            return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
+        }
         let vapid_keys = self.vapid_keys.unwrap_or_else(|| Arc::clone(&memory) as _);
         let key_ring = KeyRing::open(
             vapid_keys,
@@ -334,10 +338,8 @@ impl Builder {
             timeout: self.request_timeout,
         });
         let inner = Inner {
-            subscriptions: self
-                .subscriptions
-                .unwrap_or_else(|| Arc::clone(&memory) as _),
-            ledger: self.ledger.unwrap_or(memory),
+            subscriptions: self.subscriptions.unwrap_or(memory),
+            ledger,
             key_ring,
             clock: self.clock,
             endpoint_policy: self.endpoint_policy,

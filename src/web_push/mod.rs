@@ -371,6 +371,10 @@ impl WebPush {
         &self.inner.key_ring
     }
 
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.inner.clock.as_ref()
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.inner.clock.now()
     }

@@ -16,6 +16,8 @@ mod replaced;
 mod schedules;
 mod send_test;
 mod subscribe;
+#[path = "../support/tampered_store.rs"]
+mod tampered_store;
 mod unsubscribe;
 
 use std::collections::HashSet;

@@ -1,12 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
 use tower_web_push::subscription::Origin;
 use tower_web_push::testing::{Answer, When};
 
+use super::tampered_store::TamperedStore;
 use super::{FCM, World, full};
 
 #[tokio::test]
@@ -67,6 +70,29 @@ async fn ready_is_when_everything_works() {
         (stuck.status, &stuck.json()["scheduler"]),
         (503, &json!(false))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_is_not_while_the_store_fails_or_does_not_answer() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    store.record_run(world.clock.now()).await.unwrap();
+    assert_eq!(world.get("/ready").await.status, 200);
+    for call in ["last_run", "page", "pauses"] {
+        store.fail(call);
+        let failing = world.get("/ready").await;
+        store.fail(None);
+        store.hang(call);
+        let began = Instant::now();
+        let silent = world.get("/ready").await;
+        store.hang(None);
+        assert!(began.elapsed() < Duration::from_secs(5), "{call}");
+        for answer in [failing, silent] {
+            let store = &answer.json()["store"];
+            assert_eq!((answer.status, store), (503, &json!(false)), "{call}");
+        }
+        assert_eq!(world.get("/ready").await.status, 200, "{call}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! was under way.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
-mod store;
+#[path = "../support/tampered_store.rs"]
+mod tampered_store;
 mod world;
 
 use std::future::poll_fn;

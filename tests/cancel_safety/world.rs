@@ -19,7 +19,7 @@ use tower_web_push::testing::{Answer, TestPushService, When};
 use tower_web_push::vapid::{KeyId, VapidPublicKey};
 use tower_web_push::{Audience, Builder, Message, WebPush};
 
-use crate::store::YieldingStore;
+use crate::tampered_store::TamperedStore;
 
 pub(crate) const RECIPIENTS: u64 = 12;
 const ORIGINS: [&str; 2] = [
@@ -37,7 +37,7 @@ const A_WHILE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
     pub(crate) push: WebPush,
-    pub(crate) store: Arc<YieldingStore>,
+    pub(crate) store: Arc<TamperedStore>,
     pub(crate) service: TestPushService,
     clock: VirtualClock,
     recipients: Mutex<Vec<Subscription>>,
@@ -73,7 +73,7 @@ impl Clock for VirtualClock {
     }
 }
 
-fn builder(store: &Arc<YieldingStore>, clock: VirtualClock) -> Builder {
+fn builder(store: &Arc<TamperedStore>, clock: VirtualClock) -> Builder {
     WebPush::builder("mailto:ops@example.com")
         .store(Arc::clone(store))
         .clock(clock)
@@ -87,7 +87,7 @@ impl World {
     pub(crate) async fn with(trouble: Trouble) -> Self {
         let clock = VirtualClock(Instant::now());
         let service = TestPushService::builder().clock(clock).build();
-        let store = Arc::new(YieldingStore::default());
+        let store = Arc::new(TamperedStore::default());
         let over_the_network = {
             let (service, number) = (service.clone(), Arc::new(AtomicU32::new(0)));
             service_fn(move |request: Request<PushBody>| {

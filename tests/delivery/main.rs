@@ -17,4 +17,7 @@ mod retiring;
 mod retrying;
 mod running;
 mod sending;
+mod silent_store;
+#[path = "../support/tampered_store.rs"]
+mod tampered_store;
 mod world;

@@ -1,8 +1,11 @@
 //! `GET /ready`: whether this process should get traffic.
 
+use std::time::Duration;
+
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::WebPush;
 use crate::api::reply::{self, Reply};
@@ -23,17 +26,27 @@ struct ReadyAnswer {
     sender_fault: bool,
 }
 
+/// Whoever asks has less patience than a store that tries to come back.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
 pub(super) async fn ready(push: &WebPush) -> Reply {
-    let last_run = push.ledger().last_run().await;
-    let first = push
-        .subscriptions()
-        .page(&Audience::All, None, 1, push.now());
-    let subscriptions = first.await;
+    let now = push.now();
+    let ledger = push.ledger();
+    let looks = async {
+        tokio::join!(
+            ledger.last_run(),
+            push.subscriptions().page(&Audience::All, None, 1, now),
+            ledger.pauses(now)
+        )
+    };
+    let (store, last_run, pauses) = match timeout(STORE_ANSWERS_WITHIN, looks).await {
+        Ok((Ok(last_run), Ok(_), Ok(pauses))) => (true, last_run, pauses),
+        // What is known of a store that is in trouble may be old.
+        _ => (false, None, Vec::new()),
+    };
     let grace = push.api_settings().scheduler_grace;
-    let store = last_run.is_ok() && subscriptions.is_ok();
-    let scheduler = matches!(last_run, Ok(Some(at)) if push.now().since(at) <= grace);
+    let scheduler = last_run.is_some_and(|at| now.since(at) <= grace);
     let worker = push.worker_alive();
-    let pauses = push.ledger().pauses(push.now()).await.unwrap_or_default();
     let is_fault = |pause: &Pause| pause.reason == PauseReason::SenderFault;
     let answer = ReadyAnswer {
         ready: store && scheduler && worker,

@@ -1,6 +1,10 @@
-//! A store whose every call is an await point, before and after it is done.
+//! A store whose every call is an await point, before and after it is done, and that can be told to fail, to hang,
+//! and to have a server with a clock of its own.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::future::pending;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::task::yield_now;
@@ -18,15 +22,49 @@ use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
 
 #[derive(Debug, Default)]
-pub(crate) struct YieldingStore {
+pub(crate) struct TamperedStore {
     pub(crate) memory: MemoryStore,
     failing: Mutex<Option<&'static str>>,
+    hanging: Mutex<Option<&'static str>>,
+    has_hung: AtomicBool,
+    server_time: Mutex<Option<Timestamp>>,
 }
 
-impl YieldingStore {
+impl TamperedStore {
+    /// On the same rows as another handle.
+    pub(crate) fn over(memory: &MemoryStore) -> Self {
+        Self {
+            memory: memory.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether a call was made that is not answered.
+    pub(crate) fn has_hung(&self) -> bool {
+        self.has_hung.load(Ordering::Relaxed)
+    }
+
     /// All calls of one name fail from now on, or none any more.
     pub(crate) fn fail(&self, call: impl Into<Option<&'static str>>) {
         *self.failing.lock().unwrap() = call.into();
+    }
+
+    /// All calls of one name are never answered from now on, or are again.
+    pub(crate) fn hang(&self, call: impl Into<Option<&'static str>>) {
+        *self.hanging.lock().unwrap() = call.into();
+    }
+
+    /// What the server's clock says from now on.
+    pub(crate) fn set_server_time(&self, time: Timestamp) {
+        *self.server_time.lock().unwrap() = Some(time);
+    }
+
+    async fn answers(&self, call: &str) {
+        let hanging = *self.hanging.lock().unwrap();
+        if hanging == Some(call) {
+            self.has_hung.store(true, Ordering::Relaxed);
+            pending::<()>().await;
+        }
     }
 
     fn check(&self, call: &str) -> Result<(), StoreError> {
@@ -38,23 +76,24 @@ impl YieldingStore {
 }
 
 /// A whole trait, each method the memory store's between two yields.
-macro_rules! yielding {
-    ($of:ident: $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)+ $(; $($more:tt)+)?) => {
+macro_rules! tampered {
+    ($of:ident: $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)+ $({ $($extra:tt)* })?) => {
         #[async_trait]
-        impl $of for YieldingStore {
-            $($($more)+)?
+        impl $of for TamperedStore {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$answer, StoreError> {
                 yield_now().await;
+                self.answers(stringify!($name)).await;
                 self.check(stringify!($name))?;
                 let answer = self.memory.$name($($arg),*).await;
                 yield_now().await;
                 answer
             })+
+            $($($extra)*)?
         }
     };
 }
 
-yielding! { SubscriptionStore:
+tampered! { SubscriptionStore:
     upsert(new: &NewSubscription, limits: &SubscriptionLimits, now: Timestamp) -> Upserted;
     get(which: &[SubscriptionRef]) -> Vec<Option<SubscriptionRecord>>;
     page(audience: &Audience, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> Vec<SubscriptionRecord>;
@@ -62,7 +101,7 @@ yielding! { SubscriptionStore:
     apply(changes: &[Change], now: Timestamp) -> u64;
 }
 
-yielding! { VapidKeyStore:
+tampered! { VapidKeyStore:
     keys() -> Vec<StoredVapidKey>;
     insert_first(key: &StoredVapidKey) -> bool;
     insert(key: &StoredVapidKey) -> ();
@@ -70,7 +109,7 @@ yielding! { VapidKeyStore:
     remove(id: &KeyId) -> bool;
 }
 
-yielding! { DeliveryLedger:
+tampered! { DeliveryLedger:
     open(broadcast: &NewBroadcast, now: Timestamp) -> Opened;
     expandable(limit: usize, now: Timestamp) -> Vec<Expansion>;
     enqueue_page(broadcast: BroadcastId, expected: &Cursor, rows: &[NewDelivery], next: &Cursor, now: Timestamp) -> PageWrite;
@@ -88,14 +127,19 @@ yielding! { DeliveryLedger:
     prune(ended_before: Timestamp) -> u64;
     next_due(now: Timestamp) -> Option<Timestamp>;
     stats(now: Timestamp) -> LedgerStats;
-    server_time() -> Option<Timestamp>;
-    ;
-    fn changes(&self) -> Changes {
-        self.memory.changes()
+    {
+        async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+            self.answers("server_time").await;
+            Ok(*self.server_time.lock().unwrap())
+        }
+
+        fn changes(&self) -> Changes {
+            self.memory.changes()
+        }
     }
 }
 
-yielding! { ScheduleStore:
+tampered! { ScheduleStore:
     put_schedule(schedule: &Schedule) -> ();
     schedules(of: Option<SubscriptionId>) -> Vec<Schedule>;
     remove_schedule(name: &ScheduleName) -> bool;
