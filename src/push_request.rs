@@ -56,6 +56,7 @@ pub struct Push {
     message: Message,
     key: Arc<VapidKey>,
     ttl: Option<Ttl>,
+    has_other_keys: bool,
 }
 
 impl Push {
@@ -68,6 +69,7 @@ impl Push {
             message,
             key,
             ttl: None,
+            has_other_keys: false,
         }
     }
 
@@ -75,6 +77,14 @@ impl Push {
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Ttl) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// Whether there are other keys to try where this one is refused. An answer that may be about the key, as WNS's
+    /// bare 401, is then a key mismatch; else it is a fault of the sender, and counts against its origin.
+    #[must_use]
+    pub const fn with_other_keys(mut self, has_other_keys: bool) -> Self {
+        self.has_other_keys = has_other_keys;
         self
     }
 
@@ -107,6 +117,12 @@ impl Push {
     #[must_use]
     pub fn ttl(&self) -> Ttl {
         self.ttl.unwrap_or_else(|| self.message.ttl())
+    }
+
+    /// What [`with_other_keys`](Self::with_other_keys) said; `false` when nothing was.
+    #[must_use]
+    pub const fn has_other_keys(&self) -> bool {
+        self.has_other_keys
     }
 
     /// The request of RFC 8030 section 5, for any HTTP client.

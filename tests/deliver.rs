@@ -365,6 +365,24 @@ async fn a_limit_closes_the_gate_where_it_means_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bare_401_is_about_the_key_while_there_are_others_to_try() {
+    for (endpoint, has_other_keys, outcome) in [
+        (WNS, true, Outcome::KeyMismatch),
+        (WNS, false, Outcome::SenderFault),
+        (MOZILLA, true, Outcome::SenderFault),
+    ] {
+        let (deliver, mut handle) = deliver();
+        let call = deliver.oneshot(push(endpoint).with_other_keys(has_other_keys));
+        let serve = async {
+            let (_, send) = handle.next_request().await.unwrap();
+            send.send_response(answer(401, &[], TestBody::default()));
+        };
+        let (result, ()) = tokio::join!(call, serve);
+        assert_eq!(result.unwrap_err().outcome(), outcome, "{endpoint}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_call_gives_its_permit_back() {
     let (deliver, mut handle) = deliver();
     handle.allow(1);

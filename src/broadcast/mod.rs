@@ -6,7 +6,7 @@ mod report;
 mod status;
 
 pub use audience::{Audience, Principal, Tag, TagError};
-pub(crate) use open::{BroadcastRequest, Opening, deadline, open, remaining_ttl};
+pub(crate) use open::{BroadcastRequest, Opening, open};
 pub use open::{SendError, SendErrorKind};
 pub use report::{Failure, Queued, Report};
 pub use status::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Audience, BroadcastState, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::error::error_struct;
-use crate::message::{Message, Ttl};
+use crate::message::Message;
 use crate::store::{
     CountFilter, Idempotency, Liveness, NewBroadcast, Opened, ScheduleStore, StoreError,
     SubscriptionStore,
@@ -14,9 +14,6 @@ use crate::store::{
 
 /// How far ahead `sendAt` may be.
 pub(crate) const LATEST_SEND_AT: Duration = Duration::from_secs(30 * 86_400);
-
-/// Even a message that is to be delivered now or never (TTL 0) gets so long to reach the push service.
-const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
 /// What to broadcast.
 #[derive(Clone, Debug)]
@@ -58,7 +55,7 @@ pub(crate) async fn open(
     let filter = CountFilter::new(audience.clone(), Liveness::Live);
     let recipients = subscriptions.count(&filter, now).await?;
     let mut broadcast = NewBroadcast::new(audience, message, now);
-    broadcast.deadline = deadline(send_at.unwrap_or(now), broadcast.message.ttl());
+    broadcast.deadline = broadcast.message.ttl().deadline(send_at.unwrap_or(now));
     broadcast.send_at = send_at;
     broadcast.recipients = recipients;
     broadcast.idempotency = idempotency;
@@ -76,18 +73,6 @@ pub(crate) async fn open(
         Opened::Repeat(status) => Opening::Repeat(status),
         Opened::Conflict => Opening::Conflict,
     })
-}
-
-/// When a message that is due at a moment is given up: after its TTL, 28 days at most.
-pub(crate) fn deadline(due_at: Timestamp, ttl: Ttl) -> Timestamp {
-    due_at + ttl.min(Ttl::SAFE_MAX).as_duration().max(SHORTEST_LIFE)
-}
-
-/// The TTL that is left of a message that was due at a moment (design: the header shrinks by the time waited).
-pub(crate) fn remaining_ttl(due_at: Timestamp, ttl: Ttl, now: Timestamp) -> Ttl {
-    Ttl::from_secs(
-        u64::from(ttl.min(Ttl::SAFE_MAX).as_secs()).saturating_sub(now.since(due_at).as_secs()),
-    )
 }
 
 error_struct! {
@@ -136,32 +121,5 @@ impl fmt::Display for SendErrorKind {
 impl From<StoreError> for SendError {
     fn from(source: StoreError) -> Self {
         Self::with_source(SendErrorKind::Store, source)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DUE: Timestamp = Timestamp::from_secs(1_000);
-
-    #[test]
-    fn the_deadline_is_the_ttl_within_bounds() {
-        assert_eq!(
-            deadline(DUE, Ttl::from_secs(300)),
-            DUE + Duration::from_secs(300)
-        );
-        assert_eq!(deadline(DUE, Ttl::MAX), DUE + Ttl::SAFE_MAX.as_duration());
-        assert_eq!(deadline(DUE, Ttl::ZERO), DUE + SHORTEST_LIFE);
-    }
-
-    #[test]
-    fn the_ttl_shrinks_by_the_time_waited() {
-        let left =
-            |waited| remaining_ttl(DUE, Ttl::from_secs(300), DUE + Duration::from_secs(waited));
-        assert_eq!(left(0), Ttl::from_secs(300));
-        assert_eq!(left(100), Ttl::from_secs(200));
-        assert_eq!(left(400), Ttl::ZERO);
-        assert_eq!(remaining_ttl(DUE, Ttl::MAX, DUE), Ttl::SAFE_MAX);
     }
 }

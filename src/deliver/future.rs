@@ -21,7 +21,7 @@ use super::{Accepted, Closed, DeliveryError, OriginGate, Outcome, Permit, PushSe
 use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
-use crate::subscription::{Endpoint, EndpointKey};
+use crate::subscription::EndpointKey;
 
 pin_project! {
     /// The future of [`Deliver`](super::Deliver).
@@ -79,11 +79,10 @@ where
         client: C,
         push: Push,
         permit: Option<Permit>,
-        has_other_keys: bool,
         settings: Arc<Settings>,
     ) -> Self {
         Self {
-            asked: Asked::of(push.subscription().endpoint(), has_other_keys),
+            asked: Asked::of(&push),
             step: Step::Start {
                 start: Some((client, push)),
                 waiting: None,
@@ -313,9 +312,10 @@ fn may_mean_the_key(push_service: PushService, status: StatusCode) -> bool {
 }
 
 impl Asked {
-    fn of(endpoint: &Endpoint, has_other_keys: bool) -> Self {
+    fn of(push: &Push) -> Self {
+        let endpoint = push.subscription().endpoint();
         Self {
-            has_other_keys,
+            has_other_keys: push.has_other_keys(),
             push_service: PushService::of(endpoint),
             key: endpoint.key(),
             began: Timestamp::MIN,

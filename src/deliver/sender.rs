@@ -17,15 +17,7 @@ use crate::push_request::{Push, PushBody};
 #[async_trait]
 pub(crate) trait Sender: fmt::Debug + Send + Sync {
     /// Answers `None`, and sends nothing, where the request could not begin in time.
-    ///
-    /// A refusal that may be about the key is [`Outcome::KeyMismatch`](super::Outcome::KeyMismatch) where the caller
-    /// has other keys to try.
-    async fn send(
-        &self,
-        push: Push,
-        begin: Begin,
-        has_other_keys: bool,
-    ) -> Option<Result<Accepted, DeliveryError>>;
+    async fn send(&self, push: Push, begin: Begin) -> Option<Result<Accepted, DeliveryError>>;
 }
 
 /// How long a request may wait for the client and for a permit before it begins.
@@ -88,12 +80,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    async fn send(
-        &self,
-        push: Push,
-        mut begin: Begin,
-        has_other_keys: bool,
-    ) -> Option<Result<Accepted, DeliveryError>> {
+    async fn send(&self, push: Push, mut begin: Begin) -> Option<Result<Accepted, DeliveryError>> {
         let mut deliver = self.clone();
         if begin.is_over(self.now()) {
             return None;
@@ -116,7 +103,7 @@ where
             return None;
         }
         match permit {
-            Ok(permit) => Some(deliver.call_with(push, permit, has_other_keys).await),
+            Ok(permit) => Some(deliver.call_with(push, permit).await),
             Err(error) => Some(Err(error)),
         }
     }

@@ -205,7 +205,7 @@ where
     }
 
     fn call(&mut self, push: Push) -> Self::Future {
-        self.call_with(push, None, false)
+        self.call_with(push, None)
     }
 }
 
@@ -213,19 +213,17 @@ impl<C> Deliver<C>
 where
     C: Service<Request<PushBody>> + Clone,
 {
-    /// The same with a permit of the origin's gate that the caller has already, and with other keys to try where this
-    /// one is refused.
+    /// The same with a permit of the origin's gate that the caller has already.
     pub(super) fn call_with<B>(
         &mut self,
         push: Push,
         permit: Option<Permit>,
-        has_other_keys: bool,
     ) -> DeliverFuture<C, B> {
         // The request starts later, so the client that is ready moves into the future.
         let clone = self.client.clone();
         let ready = std::mem::replace(&mut self.client, clone);
         let settings = Arc::clone(&self.settings);
-        DeliverFuture::new(ready, push, permit, has_other_keys, settings)
+        DeliverFuture::new(ready, push, permit, settings)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{MessageError, MessageErrorKind};
+use crate::clock::Timestamp;
 
 /// Time to live in whole seconds, at most 2^31 (RFC 8030 section 5.2).
 ///
@@ -46,7 +47,25 @@ impl Ttl {
     pub const fn as_duration(self) -> Duration {
         Duration::from_secs(self.0 as u64)
     }
+
+    /// When to give up a message that was due at a moment: after its TTL, 28 days ([`SAFE_MAX`](Self::SAFE_MAX))
+    /// at most, and a minute at least, so that a message for now or never can reach the push service at all.
+    #[must_use]
+    pub fn deadline(self, due_at: Timestamp) -> Timestamp {
+        due_at + self.min(Self::SAFE_MAX).as_duration().max(SHORTEST_LIFE)
+    }
+
+    /// What is left of it at `now` for a message that was due at a moment: for
+    /// [`Push::with_ttl`](crate::push_request::Push::with_ttl), since a push service counts from the request.
+    #[must_use]
+    pub fn left(self, due_at: Timestamp, now: Timestamp) -> Self {
+        let waited = now.since(due_at).as_secs();
+        Self::from_secs(u64::from(self.min(Self::SAFE_MAX).as_secs()).saturating_sub(waited))
+    }
 }
+
+/// Even a message that is to be delivered now or never (TTL 0) gets so long to reach the push service.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
 impl Default for Ttl {
     fn default() -> Self {
@@ -95,6 +114,25 @@ mod tests {
         assert_eq!("2147483649".parse::<Ttl>().unwrap(), Ttl::MAX);
         assert_eq!("9".repeat(99).parse::<Ttl>().unwrap(), Ttl::MAX);
         assert_eq!(Ttl::from_secs(u64::MAX).as_secs(), 2_147_483_648);
+    }
+
+    const DUE: Timestamp = Timestamp::from_secs(1_000);
+
+    #[test]
+    fn the_deadline_is_the_ttl_within_bounds() {
+        let deadline = |ttl: Ttl| ttl.deadline(DUE).since(DUE);
+        assert_eq!(deadline(Ttl::from_secs(300)), Duration::from_secs(300));
+        assert_eq!(deadline(Ttl::MAX), Ttl::SAFE_MAX.as_duration());
+        assert_eq!(deadline(Ttl::ZERO), SHORTEST_LIFE);
+    }
+
+    #[test]
+    fn it_shrinks_by_the_time_waited() {
+        let left = |waited| Ttl::from_secs(300).left(DUE, DUE + Duration::from_secs(waited));
+        assert_eq!(left(0), Ttl::from_secs(300));
+        assert_eq!(left(100), Ttl::from_secs(200));
+        assert_eq!(left(400), Ttl::ZERO);
+        assert_eq!(Ttl::MAX.left(DUE, DUE), Ttl::SAFE_MAX);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::broadcast::{BroadcastId, FinalOutcome, remaining_ttl};
+use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::deliver::{Begin, DeliveryError, Jitter, Outcome, PushService, RetryPolicy};
 use crate::message::{Message, Topic};
@@ -164,17 +164,18 @@ async fn send(
     vapid_key: &Arc<VapidKey>,
     has_other_keys: bool,
 ) -> Option<Result<(), DeliveryError>> {
-    let ttl = remaining_ttl(job.due_at, job.message.ttl(), push.now());
+    let ttl = job.message.ttl().left(job.due_at, push.now());
     let request = Push::new(
         job.record.subscription.clone(),
         job.message.clone(),
         Arc::clone(vapid_key),
     )
-    .with_ttl(ttl);
+    .with_ttl(ttl)
+    .with_other_keys(has_other_keys);
     let push_service = PushService::of(job.record.subscription.endpoint());
     let latest = job.leased_until - push.request_timeout();
     let begin = Begin::by(latest.min(job.deadline)).unless(job.stop.clone());
-    let result = push.deliver_push(request, begin, has_other_keys).await?;
+    let result = push.deliver_push(request, begin).await?;
     let outcome = result
         .as_ref()
         .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);

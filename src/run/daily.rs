@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::broadcast::deadline;
 use crate::clock::Timestamp;
 use crate::message::{Message, Ttl};
 use crate::observe;
@@ -193,7 +192,7 @@ async fn compose(
         }
         Ok(Some(message)) => {
             let message = within(message);
-            let deadline = deadline(now, message.ttl());
+            let deadline = message.ttl().deadline(now);
             let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
             // Its name is nobody's: an application's shows in what is under way, and may be followed.
             broadcast.forget_when_over = matches!(schedule.plan, Plan::Subscriber { .. });

@@ -208,7 +208,7 @@ impl WebPush {
         // What the other replicas know of the push service is worth a try; without it this one finds out itself.
         let _ = self.refresh_pauses(self.now()).await;
         let push = Push::new(to.clone(), message, self.key_ring().active());
-        let result = match self.deliver_push(push, Begin::ANY_TIME, false).await {
+        let result = match self.deliver_push(push, Begin::ANY_TIME).await {
             Some(result) => result,
             // Any time is in time.
             None => std::future::pending().await,
@@ -323,9 +323,8 @@ impl WebPush {
         &self,
         push: Push,
         begin: Begin,
-        has_other_keys: bool,
     ) -> Option<Result<Accepted, DeliveryError>> {
-        self.inner.sender.send(push, begin, has_other_keys).await
+        self.inner.sender.send(push, begin).await
     }
 
     /// One attempt for a stored subscription, with its own VAPID key.
