@@ -1,5 +1,6 @@
 //! What the two example servers have in common: all but the way they serve HTTP.
 
+mod causes;
 mod flags;
 mod metrics;
 mod page;
@@ -7,6 +8,7 @@ mod progress;
 mod settings;
 mod shutdown;
 mod site;
+mod store;
 
 use std::env;
 use std::error::Error;
@@ -19,14 +21,15 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower_http::cors::CorsLayer;
 use tower_web_push::WebPush;
-use tower_web_push::store::{MemoryStore, SqliteStore};
 use tower_web_push::subscription::Origin;
 
 pub(crate) use self::shutdown::Shutdown;
 pub(crate) use self::site::Site;
 
+use self::causes::with_causes;
 use self::metrics::Metrics;
-use self::settings::{Asked, Settings, StoreUrl, with_causes};
+use self::settings::{Asked, Settings};
+use self::store::StoreUrl;
 
 /// What there is to serve. The API belongs under [`PREFIXES`], everything else is the site's.
 pub(crate) struct Server {
@@ -99,11 +102,10 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
         Some(contact) => WebPush::builder(contact.as_str()),
         None => WebPush::builder("mailto:nobody@localhost").insecure_local_contact(),
     };
-    builder = match settings.store {
-        StoreUrl::Memory => builder.store(MemoryStore::new()),
-        StoreUrl::Sqlite(path) => builder.store(SqliteStore::open(path).await?),
-    };
-    builder = builder
+    builder = settings
+        .store
+        .open(builder)
+        .await?
         .endpoint_policy(policy)
         .poll_interval(settings.poll_interval)
         .authorizer(settings.admin)

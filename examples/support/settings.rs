@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -17,7 +16,9 @@ use tower_web_push::subscription::Origin;
 use tower_web_push::vapid::{Contact, KeyEncryptionKeys, VapidKey};
 use tracing_subscriber::EnvFilter;
 
+use super::causes::with_causes;
 use super::flags::Flags;
+use super::store::StoreUrl;
 
 /// Settings that can be acted upon.
 pub(crate) struct Settings {
@@ -39,13 +40,6 @@ pub(crate) struct Settings {
     pub(crate) poll_interval: Duration,
     pub(crate) server_version: String,
     pub(crate) log: EnvFilter,
-}
-
-/// Where the server keeps everything.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum StoreUrl {
-    Memory,
-    Sqlite(PathBuf),
 }
 
 /// What the command line asks for.
@@ -88,7 +82,7 @@ impl Settings {
         let (admin, fresh_token) = admin(flags.admin_token, flags.admin_password, bind)?;
         Ok(Self {
             bind,
-            store: setting("STORE_URL", &flags.store_url, store_url)?,
+            store: setting("STORE_URL", &flags.store_url, StoreUrl::parse)?,
             contact: optional("VAPID_SUBJECT", flags.vapid_subject, |text| {
                 Contact::parse(text).map_err(with_causes)
             })?,
@@ -183,20 +177,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("not an address and a port: {text}"))
 }
 
-fn store_url(text: &str) -> Result<StoreUrl, String> {
-    if text == "memory:" {
-        return Ok(StoreUrl::Memory);
-    }
-    match text.split_once("://") {
-        Some(("sqlite", path)) if !path.is_empty() => Ok(StoreUrl::Sqlite(path.into())),
-        // Not the whole URL: it may hold a password.
-        Some((scheme @ ("postgres" | "postgresql" | "redis" | "rediss"), _)) => Err(format!(
-            "this build has no {scheme} store; use sqlite://FILE or memory:"
-        )),
-        _ => Err("neither sqlite://FILE nor memory:".to_owned()),
-    }
-}
-
 fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).map_err(|_| format!("not an origin as https://shop.example is: {text}"))
 }
@@ -247,17 +227,6 @@ fn list<T>(
         .filter(|entry| !entry.trim().is_empty())
         .map(|entry| setting(name, entry, &mut parse))
         .collect()
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn with_causes(error: impl Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
 }
 
 impl fmt::Display for SettingsError {
