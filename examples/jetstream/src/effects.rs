@@ -1,0 +1,68 @@
+//! What a part of a job found out about subscriptions, written down before the part counts as done.
+
+use std::collections::HashMap;
+
+use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::clock::Timestamp;
+use tower_web_push::store::{Change, StoreError, SubscriptionRecord, Tally};
+use tower_web_push::subscription::Origin;
+
+use crate::attempt::{Next, Verdict};
+use crate::store::Store;
+
+/// Nobody is retired above this share of "gone" among a push service's latest answers: it is wrong, then, more often
+/// than all those people have left.
+const RETIRE_AT_MOST_PERCENT: u64 = 30;
+/// Fewer answers say nothing.
+const SAMPLE: u64 = 50;
+
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    changes: Vec<Change>,
+    retire: Vec<(Origin, Change)>,
+    tallies: HashMap<Origin, Tally>,
+}
+
+impl Effects {
+    pub(crate) fn note(&mut self, record: &SubscriptionRecord, verdict: &mut Verdict) {
+        let origin = record.subscription.endpoint().origin();
+        let mut count = |accepted, gone| {
+            let tally = self.tallies.entry(origin.clone()).or_default();
+            *tally = tally.plus(Tally::new(accepted, gone));
+        };
+        if verdict.next == Next::Finished(FinalOutcome::Accepted) {
+            count(1, 0);
+        }
+        for change in verdict.changes.drain(..) {
+            if matches!(change, Change::Retire { .. }) {
+                count(0, 1);
+                self.retire.push((origin.clone(), change));
+            } else {
+                self.changes.push(change);
+            }
+        }
+    }
+
+    /// Writes it down. Done twice, it changes nothing the second time; the counts are a little off then.
+    pub(crate) async fn write(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+        // The counts are shared with all other workers, and with the crate's own.
+        let tallies: Vec<_> = self.tallies.clone().into_iter().collect();
+        let sums = store.tally(&tallies, now).await?;
+        let mut doubted = Vec::new();
+        for ((origin, _), sum) in tallies.into_iter().zip(sums) {
+            if sum.answers() >= SAMPLE && sum.gone * 100 > sum.answers() * RETIRE_AT_MOST_PERCENT {
+                doubted.push(origin);
+            }
+        }
+        let mut changes = self.changes.clone();
+        for (origin, retire) in &self.retire {
+            if doubted.contains(origin) {
+                eprintln!("{origin} says that too many are gone: a subscription is not retired");
+            } else {
+                changes.push(retire.clone());
+            }
+        }
+        store.apply(&changes, now).await?;
+        Ok(())
+    }
+}

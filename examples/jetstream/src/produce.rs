@@ -1,0 +1,72 @@
+//! Accepting a broadcast.
+
+use tower_web_push::Notification;
+use tower_web_push::broadcast::{Audience, BroadcastId};
+use tower_web_push::clock::{Clock as _, SystemClock};
+use tower_web_push::message::Message;
+
+use crate::Error;
+use crate::flags::{Places, Produce};
+use crate::job::Job;
+use crate::store;
+use crate::streams::Streams;
+
+/// Writes one job for each page of live subscriptions.
+///
+/// Interrupted, the first pages are accepted and the last ones are not. Called again with the same id it walks
+/// again, and what is in the stream already is not added a second time.
+pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error> {
+    let store = store::open(&places.store_url).await?;
+    let streams = Streams::open(&places.nats_url).await?;
+    let clock = SystemClock::new();
+    let audience = match (&flags.user, &flags.tag) {
+        (Some(user), _) => Audience::user(user.as_str()),
+        (None, Some(tag)) => Audience::Tag(tag.clone()),
+        (None, None) => Audience::All,
+    };
+    let due_at = clock.now();
+    let mut job = Job {
+        broadcast: flags.id.unwrap_or_else(BroadcastId::random),
+        message: message(&flags)?,
+        due_at,
+        not_before: due_at,
+        attempts: 0,
+        recipients: Vec::new(),
+    };
+    println!("broadcast {}", job.broadcast);
+
+    let (mut after, mut jobs, mut recipients) = (None, 0, 0);
+    loop {
+        let page = store
+            .page(&audience, after.as_ref(), Job::PAGE, clock.now())
+            .await?;
+        let (Some(first), Some(last)) = (page.first(), page.last()) else {
+            break;
+        };
+        // The same page again has the same name; one whose ends have moved since is another, and some of its
+        // recipients get the message twice. None is left out.
+        let name = format!("{}-{}-{}", job.broadcast, first.id, last.id);
+        after = Some(last.subscription.endpoint().key());
+        job.recipients = page.iter().map(|record| record.id).collect();
+        streams.publish(&job, Some(&name)).await?;
+        jobs += 1;
+        recipients += page.len();
+    }
+    println!("{recipients} recipients in {jobs} jobs");
+    Ok(())
+}
+
+fn message(flags: &Produce) -> Result<Message, Error> {
+    let mut notification = Notification::new(flags.title.as_str());
+    if let Some(body) = &flags.body {
+        notification = notification.body(body.as_str());
+    }
+    if let Some(url) = &flags.url {
+        notification = notification.url(url.as_str());
+    }
+    let message = Message::from(notification).with_ttl(flags.ttl);
+    if message.is_too_large() {
+        return Err("the notification is larger than push services take".into());
+    }
+    Ok(message)
+}

@@ -1,0 +1,24 @@
+//! The store that the application and all workers share.
+
+use std::sync::Arc;
+
+use tower_web_push::store::{DeliveryLedger, SqliteStore, SubscriptionStore, VapidKeyStore};
+
+use crate::Error;
+
+/// What an engine needs of a store: subscriptions, VAPID keys, and of the ledger no more than
+/// [`tally`](DeliveryLedger::tally), which counts how many subscriptions each push service says are gone.
+pub(crate) trait Store: SubscriptionStore + VapidKeyStore + DeliveryLedger {}
+
+impl<S: SubscriptionStore + VapidKeyStore + DeliveryLedger> Store for S {}
+
+pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(path).await?)),
+        // Workers on many machines: another back end of the crate is one more line here.
+        //
+        // Not the whole URL: it may hold a password.
+        Some((scheme, _)) => Err(format!("STORE_URL: there is no {scheme} store here").into()),
+        None => Err("STORE_URL: not sqlite://FILE".into()),
+    }
+}

@@ -1,0 +1,255 @@
+//! A worker process.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{AckKind, Message};
+use futures_util::TryStreamExt as _;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+use tower::limit::ConcurrencyLimit;
+use tower_web_push::broadcast::{Counts, FinalOutcome};
+use tower_web_push::clock::{Clock as _, SystemClock};
+use tower_web_push::deliver::{Deliver, HttpClient, RetryPolicy};
+use tower_web_push::store::{StoreError, StoreErrorKind, SubscriptionRef};
+use tower_web_push::vapid::{KeyEncryptionKeys, KeyRing};
+
+use crate::attempt::{Next, Post};
+use crate::effects::Effects;
+use crate::flags::{Places, Work};
+use crate::job::Job;
+use crate::left::Left;
+use crate::store::{self, Store};
+use crate::streams::{Streams, backoff};
+use crate::{Error, shutdown, with_causes};
+
+/// How long a pull waits for a job.
+const PULL: Duration = Duration::from_secs(5);
+/// Before NATS or the store is asked again where it did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Worker {
+    store: Arc<dyn Store>,
+    streams: Streams,
+    jobs: PullConsumer,
+    post: Post,
+    flags: Work,
+    stop: watch::Receiver<bool>,
+}
+
+/// Delivers until this process is asked to end; what is in hand then is brought to the end of its part.
+pub(crate) async fn work(places: &Places, flags: Work) -> Result<(), Error> {
+    let stop = shutdown::listen()?;
+    let worker = Arc::new(Worker::open(places, flags, stop).await?);
+    println!("working");
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < worker.flags.jobs.max(1) && !worker.is_stopping() {
+            running.spawn(Arc::clone(&worker).hand());
+        }
+        // A panic costs its job one delivery, and not the process a hand.
+        if running.join_next().await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+impl Worker {
+    async fn open(
+        places: &Places,
+        flags: Work,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, Error> {
+        let store = store::open(&places.store_url).await?;
+        let streams = Streams::open(&places.nats_url).await?;
+        let clock = SystemClock::new();
+        let keks = match &flags.key_encryption_key {
+            Some(keys) => KeyEncryptionKeys::parse(keys)?,
+            None => KeyEncryptionKeys::none(),
+        };
+        // The keys that browsers have subscribed with are in the store: the application's and ours are the same.
+        let keys = KeyRing::open(Arc::clone(&store) as _, keks, None, clock.now()).await?;
+        // The policy is asked twice: for the endpoint, and for every address that its name resolves to.
+        let policy = flags.endpoint_policy.clone();
+        let client = HttpClient::builder().policy(policy.clone()).build()?;
+        let deliver = Deliver::new(client, flags.vapid_subject.clone()).with_policy(policy);
+        let post = Post {
+            deliver: ConcurrencyLimit::new(deliver, flags.concurrency.max(1)),
+            keys,
+            retry: RetryPolicy::default(),
+            clock,
+        };
+        Ok(Self {
+            jobs: streams.workers(flags.ack_wait).await?,
+            store,
+            streams,
+            post,
+            flags,
+            stop,
+        })
+    }
+
+    /// Works on one job after the other. A job is pulled by a hand that is free, so that none waits in this process
+    /// while its time to be acknowledged runs.
+    async fn hand(self: Arc<Self>) {
+        let mut stop = self.stop.clone();
+        loop {
+            let pulled = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                pulled = self.pull() => pulled,
+            };
+            let done = match pulled {
+                Ok(Some(message)) => self.answer(&message).await,
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                // NATS is away. The client connects again by itself, and what is not acknowledged comes again.
+                eprintln!("{}", with_causes(&*error));
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn pull(&self) -> Result<Option<Message>, Error> {
+        let batch = self.jobs.batch().max_messages(1).expires(PULL);
+        batch.messages().await?.try_next().await
+    }
+
+    /// Works on a job and tells NATS what came of it, and meanwhile that somebody is at it.
+    async fn answer(&self, message: &Message) -> Result<(), Error> {
+        let mut work = pin!(self.work_on(message));
+        let mut signs_of_life = interval(self.flags.ack_wait / 3);
+        let result = loop {
+            tokio::select! {
+                result = &mut work => break result,
+                _ = signs_of_life.tick() => message.ack_with(AckKind::Progress).await?,
+            }
+        };
+        let ack = result.or_else(|error| {
+            let info = message.info()?;
+            eprintln!("job {}: {}", info.stream_sequence, with_causes(&*error));
+            let pause = backoff(self.flags.ack_wait, info.delivered);
+            Ok::<_, Error>(AckKind::Nak(Some(pause)))
+        })?;
+        // Confirmed: an acknowledgement that was lost would have the job done twice.
+        message.double_ack_with(ack).await
+    }
+
+    async fn work_on(&self, message: &Message) -> Result<AckKind, Error> {
+        let info = message.info()?;
+        let job = Job::read(&message.payload);
+        if let Ok(job) = &job {
+            let wait = job.not_before.since(self.post.clock.now());
+            if !wait.is_zero() {
+                // Nobody waits here: NATS delivers it again when its time has come.
+                return Ok(AckKind::Nak(Some(wait)));
+            }
+        }
+        if info.delivered > self.flags.max_deliver {
+            // This delivery only moves it, whatever it was that went wrong: also where it takes its worker down.
+            let reason = match &job {
+                Ok(_) => format!("{} deliveries came to nothing", self.flags.max_deliver),
+                Err(error) => error.to_string(),
+            };
+            self.streams.bury(message, &reason).await?;
+            println!("job {}: dead letter", info.stream_sequence);
+            return Ok(AckKind::Ack);
+        }
+        self.part(&job?, info.stream_sequence, info.delivered)
+            .await?;
+        Ok(AckKind::Ack)
+    }
+
+    /// Asks the store until it answers. No other worker could do better meanwhile, so the job is kept; put back, it would
+    /// come closer to the dead letters each time, through no fault of its own.
+    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Err(error)
+                    if error.kind() == StoreErrorKind::Unavailable && !self.is_stopping() =>
+                {
+                    eprintln!("{}", with_causes(&error));
+                    sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Works on a part of a job. Whatever is left of it is a job of its own by the end.
+    ///
+    /// The order is what makes a crash harmless: what was learned of subscriptions, then what is left, then the
+    /// acknowledgement. Whenever the process dies, the job comes again, and this part of it is sent once more.
+    async fn part(&self, job: &Job, number: u64, delivered: i64) -> Result<(), Error> {
+        let size = self.flags.part.max(1).min(job.recipients.len());
+        let (part, rest) = job.recipients.split_at(size);
+        let refs: Vec<_> = part.iter().map(|id| SubscriptionRef::Id(*id)).collect();
+        let records = self.patiently(|| self.store.get(&refs)).await?;
+
+        // All at once, as far as `Post` lets them.
+        let ended = join_all(records.into_iter().map(|record| async {
+            let verdict = self.post.attempt(job, record.as_ref()).await;
+            (record, verdict)
+        }))
+        .await;
+
+        let now = self.post.clock.now();
+        let mut effects = Effects::default();
+        let mut left = Left::new(now);
+        let mut counts = Counts::default();
+        for (recipient, (record, mut verdict)) in part.iter().zip(ended) {
+            match verdict.next {
+                Next::Finished(outcome) => counts.add(outcome, 1),
+                Next::Again { at, attempts } => left.add(*recipient, at, attempts),
+            }
+            if let Some(record) = &record {
+                effects.note(record, &mut verdict);
+            }
+        }
+        self.patiently(|| effects.write(&*self.store, now)).await?;
+
+        if !rest.is_empty() {
+            // Its name is the same when this part is done again after a crash, so there is no second one.
+            let name = format!("rest-of-{number}");
+            self.streams
+                .publish(&job.for_others(rest.to_vec()), Some(&name))
+                .await?;
+        }
+        // Without a name: done again, this part may end differently, and a repeat must not hide that.
+        let later = left.into_jobs(job);
+        for job in &later {
+            self.streams.publish(job, None).await?;
+        }
+        report(number, delivered, counts, rest.len(), &later);
+        Ok(())
+    }
+}
+
+fn report(number: u64, delivered: i64, counts: Counts, rest: usize, later: &[Job]) {
+    let ends = FinalOutcome::ALL.map(|outcome| (outcome.as_str(), counts.of(outcome)));
+    let later = later.iter().map(|job| job.recipients.len() as u64).sum();
+    let mut line = format!("job {number}: delivery {delivered}");
+    for (name, count) in ends
+        .into_iter()
+        .chain([("later", later), ("rest", rest as u64)])
+    {
+        if count > 0 {
+            line = format!("{line}, {name} {count}");
+        }
+    }
+    println!("{line}");
+}

@@ -1,0 +1,78 @@
+//! A NATS server of the test's own, so that its streams are its own.
+
+use std::env;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+/// Ends with the value.
+pub(crate) struct Nats {
+    port: u16,
+    _process: Child,
+}
+
+impl Nats {
+    /// Starts one. `None`, said aloud, where it is not installed.
+    pub(crate) async fn start(folder: &Path) -> Option<Self> {
+        // Where Debian puts it, and a user's PATH has not always.
+        let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+        if !env::split_paths(&path).any(|folder| folder.join("nats-server").is_file()) {
+            let required = env::var_os("WEB_PUSH_REQUIRE_PEERS").is_some();
+            assert!(
+                !required,
+                "nats-server is missing, and WEB_PUSH_REQUIRE_PEERS is set"
+            );
+            eprintln!("SKIPPED: nats-server is missing");
+            return None;
+        }
+        let port = free_port();
+        let mut process = Command::new("nats-server")
+            .env("PATH", path)
+            .args([
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--jetstream",
+                "--store_dir",
+            ])
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let listens = async {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .is_err()
+            {
+                assert!(
+                    process.try_wait().unwrap().is_none(),
+                    "nats-server ended at once"
+                );
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), listens)
+            .await
+            .expect("nats-server does not listen");
+        let _process = process;
+        Some(Self { port, _process })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
