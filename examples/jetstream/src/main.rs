@@ -46,7 +46,11 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line = format!("{line}: {error}");
+        let text = error.to_string();
+        // Some libraries name their cause themselves.
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         cause = error.source();
     }
     line
