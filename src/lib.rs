@@ -44,6 +44,7 @@
 //! | [`broadcast`] | audiences, reports | none |
 //! | [`schedule`] | daily times in any zone, and the callback that says what to send | the callback's |
 //! | [`api`] | the HTTP API as a service and a layer | none of its own |
+//! | [`import`] | subscriptions and keys of another library or server | the store's |
 //! | [`WebPush`] | ties them together | |
 //!
 //! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
@@ -127,6 +128,8 @@ pub mod encryption;
 pub mod error;
 #[cfg(feature = "_engine")]
 pub mod guide;
+#[cfg(feature = "_engine")]
+pub mod import;
 pub mod message;
 #[cfg(feature = "_engine")]
 mod observe;

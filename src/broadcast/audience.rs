@@ -99,6 +99,9 @@ impl Tag {
     /// The longest tag, in characters.
     pub const MAX_LEN: usize = 64;
 
+    /// The most tags that one subscription carries.
+    pub const MAX_PER_SUBSCRIPTION: usize = 32;
+
     /// Takes a tag in.
     ///
     /// # Errors

@@ -1,13 +1,17 @@
-//! Longer answers to three questions.
+//! Longer answers to four questions.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
 //!   in between does.
 //! - [What the push service said, and what we do](what_the_push_service_said): every answer, the rule that follows, and
 //!   where the rule can be changed.
 //! - [Daily notifications](daily_notifications): when they come, to whom, and what they say.
+//! - [Moving here](moving_here) from another library or server: what to bring, and what differs afterwards.
 
 #[doc = include_str!("daily_notifications.md")]
 pub mod daily_notifications {}
+
+#[doc = include_str!("moving_here.md")]
+pub mod moving_here {}
 
 #[doc = include_str!("what_happens_to_a_message.md")]
 pub mod what_happens_to_a_message {}

@@ -8,7 +8,7 @@ use super::{DailyTime, Plan, Schedule};
 use crate::clock::Timestamp;
 
 /// How late an occurrence may be and still be worth sending.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// What is due of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! Daily notifications: when, to whom, and what they say.
 
 mod compose;
+mod daily;
 mod daily_time;
-mod firing;
+pub(crate) mod firing;
 mod notify_type;
 mod weekdays;
 mod zone;
 
 pub use compose::Compose;
+pub use daily::{Daily, DailyError};
 pub use daily_time::{DailyTime, DailyTimeError};
 pub use notify_type::{NotifyType, NotifyTypeError};
 pub use weekdays::{Weekdays, WeekdaysError};

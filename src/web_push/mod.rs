@@ -28,6 +28,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::deliver::{
     Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender,
 };
+use crate::import::Import;
 use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
@@ -358,6 +359,12 @@ impl WebPush {
         }
     }
 
+    /// Takes over what another library or server has stored: its VAPID keys first, then its subscriptions.
+    #[must_use]
+    pub fn import(&self) -> Import {
+        Import::new(self.clone())
+    }
+
     pub(crate) fn subscriptions(&self) -> &dyn SubscriptionStore {
         &*self.inner.subscriptions
     }
@@ -378,12 +385,10 @@ impl WebPush {
         self.inner.clock.now()
     }
 
-    #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     pub(crate) fn endpoint_policy(&self) -> &EndpointPolicy {
         &self.inner.endpoint_policy
     }
 
-    #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
     pub(crate) fn subscription_limits(&self) -> &SubscriptionLimits {
         &self.inner.limits
     }

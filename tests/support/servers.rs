@@ -62,9 +62,7 @@ impl Kind {
 
     fn is_installed(self) -> bool {
         match self {
-            Self::Postgres => {
-                is_in_path("postgres") || Path::new("/usr/lib/postgresql").is_dir()
-            }
+            Self::Postgres => is_in_path("postgres") || Path::new("/usr/lib/postgresql").is_dir(),
             Self::Redis => is_in_path("redis-server"),
             Self::Valkey => is_in_path("valkey-server"),
             Self::Nats => is_in_path("nats-server"),
@@ -137,7 +135,10 @@ impl Server {
         open_to_all(self.folder.path());
         let mut process = command.spawn().unwrap();
         let listens = async {
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
+                .await
+                .is_err()
+            {
                 if let Some(status) = process.try_wait().unwrap() {
                     panic!("{:?} ended at once: {status}", self.kind);
                 }
@@ -158,7 +159,10 @@ impl Server {
     pub(crate) async fn stop(&mut self) {
         let mut process = self.process.take().expect("it runs");
         signal(&process, "-INT").await;
-        timeout(LIMIT, process.wait()).await.expect("it does not end").unwrap();
+        timeout(LIMIT, process.wait())
+            .await
+            .expect("it does not end")
+            .unwrap();
     }
 
     /// Makes it stop answering while its connections stay open, until [`thaw`](Self::thaw).

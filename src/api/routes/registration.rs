@@ -9,12 +9,9 @@ use crate::api::members::Members;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::broadcast::Tag;
 use crate::clock::Timestamp;
-use crate::schedule::{DailyTime, NotifyType, Plan, Schedule, Weekdays, Zone};
-use crate::subscription::{Subscription, SubscriptionErrorKind, SubscriptionId};
+use crate::schedule::{Daily, DailyTime, NotifyType, Weekdays, Zone};
+use crate::subscription::{Subscription, SubscriptionErrorKind};
 use crate::vapid::VapidPublicKey;
-
-/// The most tags that one subscription carries.
-const MOST_TAGS: usize = 32;
 
 /// A subscription that is well-formed in all its parts; policy and key ring have not been asked.
 #[derive(Debug)]
@@ -23,14 +20,6 @@ pub(super) struct Registration {
     pub(super) server_key: Option<VapidPublicKey>,
     pub(super) tags: Option<BTreeSet<Tag>>,
     pub(super) daily: Option<Daily>,
-}
-
-/// A daily notification, as the page asked for it.
-#[derive(Debug)]
-pub(super) struct Daily {
-    notify_type: NotifyType,
-    time: DailyTime,
-    message: Option<String>,
 }
 
 impl Registration {
@@ -46,46 +35,26 @@ impl Registration {
         Ok(Self {
             subscription,
             server_key: server_key(members)?,
-            daily: Daily::parse(members)?,
+            daily: daily(members)?,
             tags: tags(members, &settings.public_tags)?,
         })
     }
 }
 
-impl Daily {
-    fn parse(members: Members<'_>) -> Result<Option<Self>, Problem> {
-        let notify_type = notify_type(members)?;
-        // A form sends an empty text where nothing was written.
-        let message = members
-            .text("message")?
-            .filter(|message| !message.is_empty());
-        if message.is_some_and(|message| message.chars().count() > Schedule::MAX_MESSAGE) {
-            return Err(ProblemKind::MessageTooLong.into());
+fn daily(members: Members<'_>) -> Result<Option<Daily>, Problem> {
+    let notify_type = notify_type(members)?;
+    let too_long = |_| Problem::from(ProblemKind::MessageTooLong);
+    let message = Daily::message(members.text("message")?).map_err(too_long)?;
+    match members.value("notifyTime") {
+        Some(time) => {
+            let notify_type = notify_type.unwrap_or_default();
+            let daily = Daily::new(notify_type, daily_time(time)?, message);
+            daily.map(Some).map_err(too_long)
         }
-        match members.value("notifyTime") {
-            Some(time) => Ok(Some(Self {
-                notify_type: notify_type.unwrap_or_default(),
-                time: daily_time(time)?,
-                message: message.map(str::to_owned),
-            })),
-            None if notify_type.is_some() || message.is_some() => {
-                Err(ProblemKind::MissingNotifyTime.into())
-            }
-            None => Ok(None),
+        None if notify_type.is_some() || message.is_some() => {
+            Err(ProblemKind::MissingNotifyTime.into())
         }
-    }
-
-    /// The schedule of a stored subscription, first due at its next occurrence.
-    pub(super) fn schedule(self, id: SubscriptionId, now: Timestamp) -> Result<Schedule, Problem> {
-        let plan = Plan::Subscriber {
-            subscription: id,
-            notify_type: self.notify_type,
-            message: self.message,
-        };
-        // Nothing that was parsed lacks one, but for a clock at the end of time.
-        let first = plan.first_fire_at(&self.time, now);
-        let first = first.ok_or(ProblemKind::InvalidNotifyTime)?;
-        Ok(Schedule::new(plan, self.time, first))
+        None => Ok(None),
     }
 }
 
@@ -126,7 +95,7 @@ fn tags(members: Members<'_>, public: &BTreeSet<Tag>) -> Result<Option<BTreeSet<
         let text = tag.as_str().ok_or_else(wrong_type)?;
         tags.insert(Tag::parse(text).map_err(|_| ProblemKind::InvalidTag)?);
     }
-    if tags.len() > MOST_TAGS {
+    if tags.len() > Tag::MAX_PER_SUBSCRIPTION {
         return Err(ProblemKind::TooManyTags.into());
     }
     if !tags.is_subset(public) {

@@ -107,8 +107,9 @@ pub(super) async fn store(
     let has_schedule = registration.daily.is_some();
     if let Some(daily) = registration.daily {
         let scheduled = match daily.schedule(record.id, now) {
-            Ok(schedule) => push.put_schedule(&schedule).await.map_err(Problem::from),
-            Err(problem) => Err(problem),
+            Some(schedule) => push.put_schedule(&schedule).await.map_err(Problem::from),
+            // Nothing that was parsed lacks one, but for a clock at the end of time.
+            None => Err(ProblemKind::InvalidNotifyTime.into()),
         };
         if let Err(problem) = scheduled {
             undo(push, &record, created).await;

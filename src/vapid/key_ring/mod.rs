@@ -208,7 +208,39 @@ impl KeyRing {
     ///
     /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
     pub async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
-        let row = stored(&self.keks, key, false, now)?;
+        self.take_in(key, false, now).await
+    }
+
+    /// Takes in a key that is not known here as [`adopt`](Self::adopt) does, and makes it the active one where no row of
+    /// `subscriptions` names the one that is. A known key is left as it is: it may have been replaced since.
+    ///
+    /// # Errors
+    ///
+    /// As [`adopt`](Self::adopt), and [`Store`](VapidErrorKind::Store) for subscriptions that cannot be counted.
+    pub(crate) async fn adopt_as_active(
+        &self,
+        key: &VapidKey,
+        subscriptions: &dyn SubscriptionStore,
+        now: Timestamp,
+    ) -> Result<(), VapidError> {
+        self.refresh().await?;
+        if self.get(&key.id()).is_some() {
+            return Ok(());
+        }
+        let mut filter = CountFilter::new(Audience::All, Liveness::Any);
+        filter.vapid_key = Some(self.active().id());
+        let users = subscriptions.count(&filter, now).await.map_err(failed)?;
+        // Whoever subscribes with the other one at this moment has a live key all the same.
+        self.take_in(key, users == 0, now).await
+    }
+
+    async fn take_in(
+        &self,
+        key: &VapidKey,
+        active: bool,
+        now: Timestamp,
+    ) -> Result<(), VapidError> {
+        let row = stored(&self.keks, key, active, now)?;
         if !self.is_adopted(&key.id()) {
             let mut adopted = self.adopted.write().unwrap_or_else(PoisonError::into_inner);
             adopted.push(key.id());

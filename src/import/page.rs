@@ -1,0 +1,281 @@
+//! A page of rows: what of it is here already is asked at once, and the rest is written side by side.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::task::JoinSet;
+
+use super::{Import, ImportedSubscription, RefusalKind, RefusedRow};
+use crate::broadcast::{Audience, Principal};
+use crate::clock::Timestamp;
+use crate::error::BoxError;
+use crate::schedule::{Daily, NotifyType, Schedule, ScheduleName};
+use crate::store::{
+    CountFilter, Liveness, NewSubscription, StoreError, StoreErrorKind, SubscriptionRecord,
+    SubscriptionRef, Upserted,
+};
+use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::vapid::KeyId;
+use crate::web_push::WebPush;
+
+/// As many as a store may commit together.
+const FULL: usize = 64;
+
+/// Rows that have neither endpoint nor id in common.
+#[derive(Default)]
+pub(super) struct Page {
+    rows: Vec<ImportedSubscription>,
+    keys: HashSet<EndpointKey>,
+    ids: HashSet<SubscriptionId>,
+}
+
+/// What one row came to, and how many daily notifications came with it.
+enum Taken {
+    Created(u64),
+    /// Here already; so many daily notifications were missing.
+    Known(u64),
+    Superseded,
+    Refused(RefusedRow),
+}
+
+/// What every row is written with.
+#[derive(Clone)]
+struct Writer {
+    push: WebPush,
+    default_vapid_key: KeyId,
+    daily_after: Timestamp,
+    now: Timestamp,
+    is_dry_run: bool,
+}
+
+impl Page {
+    pub(super) const fn is_full(&self) -> bool {
+        self.rows.len() >= FULL
+    }
+
+    /// Whether a row of it has the endpoint or the id of this one.
+    pub(super) fn names(&self, row: &ImportedSubscription) -> bool {
+        self.keys.contains(&row.subscription.endpoint().key())
+            || row.id.is_some_and(|id| self.ids.contains(&id))
+    }
+
+    pub(super) fn push(&mut self, row: ImportedSubscription) {
+        self.keys.insert(row.subscription.endpoint().key());
+        self.ids.extend(row.id);
+        self.rows.push(row);
+    }
+
+    pub(super) async fn write(self, import: &mut Import) -> Result<(), StoreError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let push = import.push.clone();
+        let now = push.now();
+        let writer = Writer {
+            default_vapid_key: import
+                .active
+                .unwrap_or_else(|| push.key_ring().active().id()),
+            daily_after: import.daily_after(now),
+            now,
+            is_dry_run: import.is_dry_run,
+            push,
+        };
+        let mut standing = writer.standing(&self.rows).await?.into_iter();
+        let mut room = Room::default();
+        // Owned here: dropping this call stops them all, each before or after its change.
+        let mut tasks = JoinSet::new();
+        for row in self.rows {
+            let standing = standing.next().flatten();
+            if standing.is_none() && !room.take(&writer, row.principal.as_ref()).await? {
+                let refused = row.refused(RefusalKind::PrincipalFull, None);
+                import.report.refuse(refused);
+                continue;
+            }
+            let writer = writer.clone();
+            tasks.spawn(async move { writer.take(row, standing).await });
+        }
+        while let Some(taken) = tasks.join_next().await {
+            let report = &mut import.report;
+            match taken.map_err(panicked)?? {
+                Taken::Created(daily) => {
+                    report.created += 1;
+                    report.daily += daily;
+                }
+                Taken::Known(0) => report.unchanged += 1,
+                Taken::Known(daily) => {
+                    report.updated += 1;
+                    report.daily += daily;
+                }
+                Taken::Superseded => report.superseded += 1,
+                Taken::Refused(refused) => report.refuse(refused),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// What is stored under each row's endpoint, or else under its id.
+    async fn standing(
+        &self,
+        rows: &[ImportedSubscription],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        let names = rows.iter().flat_map(|row| {
+            let key = SubscriptionRef::Key(row.subscription.endpoint().key());
+            [key, row.id.map_or(key, SubscriptionRef::Id)]
+        });
+        let names: Vec<_> = names.collect();
+        let mut found = self.push.subscriptions().get(&names).await?.into_iter();
+        let mut one = || found.next().flatten();
+        Ok(rows
+            .iter()
+            .map(|_| {
+                let (of_endpoint, of_id) = (one(), one());
+                of_endpoint.or(of_id)
+            })
+            .collect())
+    }
+
+    async fn take(
+        self,
+        mut row: ImportedSubscription,
+        standing: Option<SubscriptionRecord>,
+    ) -> Result<Taken, StoreError> {
+        let wanted = std::mem::take(&mut row.daily);
+        if let Some(standing) = standing {
+            return self.keep(row, &standing, wanted).await;
+        }
+        let id = row.id.unwrap_or_else(SubscriptionId::random);
+        // Looked at before anything is written, and again below for the row that is stored.
+        if self.schedules(id, wanted.clone()).is_none() {
+            return Ok(Taken::Refused(row.refused(RefusalKind::NeverDue, None)));
+        }
+        if !self.is_dry_run {
+            let mut new = NewSubscription::new(row.subscription.clone(), self.default_vapid_key);
+            new.id = id;
+            new.principal.clone_from(&row.principal);
+            new.tags = Some(std::mem::take(&mut row.tags));
+            new.vapid_key = row.vapid_key;
+            new.only_if_unknown = true;
+            // The browser was last seen by the other side, and its keys are no younger than that.
+            let created_at = row.created_at.map_or(self.now, |at| at.min(self.now));
+            let limits = self.push.subscription_limits();
+            let subscriptions = self.push.subscriptions();
+            match subscriptions.upsert(&new, limits, created_at).await {
+                Ok(Upserted::Stored { .. }) => {}
+                Ok(Upserted::Conflict) => {
+                    // Somebody subscribed in this moment.
+                    let rows = std::slice::from_ref(&row);
+                    let standing = self.standing(rows).await?.into_iter().next().flatten();
+                    return match standing {
+                        Some(standing) => self.keep(row, &standing, wanted).await,
+                        None => Ok(Taken::Superseded),
+                    };
+                }
+                Err(error) => return full(row, error),
+            }
+        }
+        match self.put(id, wanted, &[]).await {
+            Ok(daily) => Ok(Taken::Created(daily)),
+            Err(error) => full(row, error),
+        }
+    }
+
+    /// A row that is here already: what is stored stays.
+    async fn keep(
+        &self,
+        row: ImportedSubscription,
+        standing: &SubscriptionRecord,
+        wanted: Vec<Daily>,
+    ) -> Result<Taken, StoreError> {
+        let theirs = |principal| standing.principal.as_ref() == Some(principal);
+        let is_same = standing.subscription.endpoint() == row.subscription.endpoint()
+            && standing.subscription.same_keys(&row.subscription)
+            && row.id.is_none_or(|id| id == standing.id)
+            && row.principal.as_ref().is_none_or(theirs);
+        if !is_same {
+            return Ok(Taken::Superseded);
+        }
+        if wanted.is_empty() || standing.retired.is_some() {
+            return Ok(Taken::Known(0));
+        }
+        let stored = self.push.ledger().schedules(Some(standing.id)).await?;
+        match self.put(standing.id, wanted, &stored).await {
+            Ok(daily) => Ok(Taken::Known(daily)),
+            Err(error) => full(row, error),
+        }
+    }
+
+    /// Stores the daily notifications of types that are not stored yet; how many.
+    async fn put(
+        &self,
+        id: SubscriptionId,
+        wanted: Vec<Daily>,
+        stored: &[Schedule],
+    ) -> Result<u64, StoreError> {
+        let is_stored = |notify_type: NotifyType| {
+            let name = ScheduleName::Subscriber(id, notify_type);
+            stored.iter().any(|schedule| schedule.name() == name)
+        };
+        let mut missing = wanted;
+        missing.retain(|daily| !is_stored(daily.notify_type()));
+        let schedules = self.schedules(id, missing).unwrap_or_default();
+        for schedule in &schedules {
+            if !self.is_dry_run {
+                self.push.put_schedule(schedule).await?;
+            }
+        }
+        Ok(schedules.len() as u64)
+    }
+
+    /// The schedules of a subscription, one of each type; `None` where one would never be due.
+    fn schedules(&self, id: SubscriptionId, wanted: Vec<Daily>) -> Option<Vec<Schedule>> {
+        let mut types = HashSet::new();
+        wanted
+            .into_iter()
+            .filter(|daily| types.insert(daily.notify_type()))
+            .map(|daily| daily.schedule(id, self.daily_after))
+            .collect()
+    }
+}
+
+/// How many more subscriptions each principal of a page may have.
+#[derive(Default)]
+struct Room(HashMap<Principal, u64>);
+
+impl Room {
+    /// Takes a place, where there is one.
+    async fn take(
+        &mut self,
+        writer: &Writer,
+        principal: Option<&Principal>,
+    ) -> Result<bool, StoreError> {
+        let Some(principal) = principal else {
+            return Ok(true);
+        };
+        let left = match self.0.get(principal) {
+            Some(left) => *left,
+            None => {
+                let of_principal = Audience::User(principal.clone());
+                let filter = CountFilter::new(of_principal, Liveness::Any);
+                let subscriptions = writer.push.subscriptions();
+                let stored = subscriptions.count(&filter, writer.now).await?;
+                let limit = writer.push.subscription_limits().per_principal;
+                u64::from(limit.max(1)).saturating_sub(stored)
+            }
+        };
+        self.0.insert(principal.clone(), left.saturating_sub(1));
+        Ok(left > 0)
+    }
+}
+
+/// A full store is the row's misfortune; any other error ends the call.
+fn full(row: ImportedSubscription, error: StoreError) -> Result<Taken, StoreError> {
+    match error.kind() {
+        StoreErrorKind::Full => Ok(Taken::Refused(row.refused(RefusalKind::StoreFull, None))),
+        _ => Err(error),
+    }
+}
+
+fn panicked(error: impl Into<BoxError>) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, error)
+}

@@ -1,0 +1,89 @@
+//! A subscriber's daily notification, before it is anybody's.
+
+use std::fmt;
+
+use super::{DailyTime, NotifyType, Plan, Schedule};
+use crate::clock::Timestamp;
+use crate::subscription::SubscriptionId;
+
+/// A daily notification as a subscriber asks for it: its type, when, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daily {
+    notify_type: NotifyType,
+    time: DailyTime,
+    message: Option<String>,
+}
+
+impl Daily {
+    /// A type, a time, and a text of at most [`Schedule::MAX_MESSAGE`] Unicode scalar values; an empty text is none.
+    ///
+    /// # Errors
+    ///
+    /// A text that is longer.
+    pub fn new(
+        notify_type: NotifyType,
+        time: DailyTime,
+        message: Option<&str>,
+    ) -> Result<Self, DailyError> {
+        Ok(Self {
+            notify_type,
+            time,
+            message: Self::message(message)?.map(str::to_owned),
+        })
+    }
+
+    /// What a text is to a daily notification.
+    pub(crate) fn message(text: Option<&str>) -> Result<Option<&str>, DailyError> {
+        // A form sends an empty text where nothing was written.
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) if text.chars().count() > Schedule::MAX_MESSAGE => Err(DailyError(())),
+            text => Ok(text),
+        }
+    }
+
+    /// Its type, of which a subscriber has at most one.
+    #[must_use]
+    pub const fn notify_type(&self) -> NotifyType {
+        self.notify_type
+    }
+
+    /// The schedule of a stored subscription, due at its first occurrence after a moment; that may be past. `None`
+    /// where its zone is not known here, or time comes to its end.
+    pub(crate) fn schedule(self, id: SubscriptionId, after: Timestamp) -> Option<Schedule> {
+        let plan = Plan::Subscriber {
+            subscription: id,
+            notify_type: self.notify_type,
+            message: self.message,
+        };
+        let first = plan.first_fire_at(&self.time, after)?;
+        Some(Schedule::new(plan, self.time, first))
+    }
+}
+
+/// A text that is too long for a daily notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DailyError(());
+
+impl fmt::Display for DailyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message is longer than 100 characters")
+    }
+}
+
+impl std::error::Error for DailyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_at_most_a_hundred_unicode_scalar_values() {
+        let daily = |text: &str| {
+            let time = DailyTime::new(8, 0).unwrap();
+            Daily::new(NotifyType::DirectNotification, time, Some(text))
+        };
+        assert!(daily(&"ä".repeat(100)).is_ok());
+        assert_eq!(daily(&"ä".repeat(101)), Err(DailyError(())));
+        assert_eq!(daily("").unwrap().message, None);
+    }
+}
