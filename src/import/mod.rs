@@ -9,6 +9,8 @@
 //! use tower_web_push::vapid::VapidKey;
 //! use tower_web_push::{Subscription, WebPush};
 //!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # const P256DH: &str = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 //! # const AUTH: &str = "BTBZMqHH6r4Tts7J_aSIgg";
 //! # let key = VapidKey::generate()?.secret_to_pkcs8_pem();
@@ -16,8 +18,6 @@
 //! #     (17, "alice", format!(r#"{{"endpoint":"https://fcm.googleapis.com/fcm/send/x","keys":{{"p256dh":"{P256DH}","auth":"{AUTH}"}}}}"#)),
 //! #     (18, "bob", "{}".to_owned()),
 //! # ];
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let push = WebPush::builder("mailto:ops@example.com").build().await?;
 //! let mut import = push.import();
 //!
@@ -44,8 +44,6 @@
 //! assert_eq!(report.refusals[0].to_string(), "row 18: it cannot be imported");
 //! # Ok(())
 //! # }
-//! # main()?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod page;
