@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
@@ -522,7 +523,7 @@ async fn what_fell_due_since_the_other_side_last_sent_is_sent_once() {
         (HOUR * 3 / 2, vec!["7"]),
         (HOUR * 30, vec!["6", "7", "9"]),
         // A clock that is ahead.
-        (HOUR * 0, vec![]),
+        (Duration::ZERO, vec![]),
     ] {
         let world = World::new().await;
         let key = VapidKey::generate().unwrap();
@@ -541,7 +542,7 @@ async fn what_fell_due_since_the_other_side_last_sent_is_sent_once() {
         }
         import.add(rows).await.unwrap();
         // Each has a second of its own within its minute.
-        world.clock.advance(std::time::Duration::from_secs(60));
+        world.clock.advance(Duration::from_secs(60));
         world.settle().await;
         world.settle().await;
         let mut received = Vec::new();
@@ -598,15 +599,15 @@ proptest! {
             let world = World::with(|_, builder| builder.subscription_limits(limits)).await;
             let mut import = world.push.import();
             let (first, second) = rows.split_at(cut.min(rows.len()));
-            import.add(first.to_vec().into_iter().map(Ok)).await.unwrap();
-            import.add(second.to_vec().into_iter().map(Ok)).await.unwrap();
+            import.add(first.iter().cloned().map(Ok)).await.unwrap();
+            import.add(second.iter().cloned().map(Ok)).await.unwrap();
             let sum: u64 = counts(import.report()).iter().sum();
             assert_eq!(sum, rows.len() as u64);
             let content = world.content().await;
             assert_eq!(content.rows.len() as u64, import.report().created);
             assert!(content.schedules.len() as u64 == import.report().daily);
 
-            world.clock.advance(std::time::Duration::from_secs(1));
+            world.clock.advance(Duration::from_secs(1));
             let again = world.import(rows).await;
             let [created, updated, ..] = counts(again.report());
             assert_eq!((created, updated), (0, 0));
