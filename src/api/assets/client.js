@@ -2,11 +2,13 @@
 /**
  * Web Push in the page, for a server that mounts tower-web-push.
  *
- *     import { subscribe } from "/web-push/client.js";
+ *     import { renew, subscribe } from "/web-push/client.js";
+ *     renew();                                                   // at each visit; asks nothing
  *     button.addEventListener("click", () => subscribe());
  *
  * Every address is relative to this file's own, so it works under any mount. A call that fails throws a
- * {@link WebPushError}: its `message` can be shown to the user, its `code` can be compared.
+ * {@link WebPushError}: its `message` can be shown to the user, its `code` can be compared. It can be
+ * repeated: what the server knew is not lost, whatever failed and in however many tabs it is called.
  */
 
 /**
@@ -17,17 +19,21 @@
 
 /** @typedef {"mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun"} Weekday */
 
+/** @typedef {"DAILY_CHECK" | "DIRECT_NOTIFICATION"} NotifyType */
+
 /**
- * @typedef {object} SubscribeOptions
- * @property {string[]} [tags] Groups to join, of those that the server opens to anyone.
+ * @typedef {object} Wanted
+ * @property {string[]} [tags] Groups to join, of those that the server opens to anyone. Default: as before.
  * @property {{hour: number, minute: number, zone: string, weekdays?: Weekday[]} | {utcHour: number, minute: number}} [notifyTime]
  *   When the daily notification is sent, within that minute: by the clock of an IANA zone, on these days or on all of
  *   them; or every day in UTC. The visitor's zone is `Intl.DateTimeFormat().resolvedOptions().timeZone`. A server
  *   without zones refuses all but UTC: the problem's code is `zones_unsupported`.
- * @property {"DAILY_CHECK" | "DIRECT_NOTIFICATION"} [notifyType] `DAILY_CHECK` where nothing is said; needs a `notifyTime`,
- *   and replaces the daily notification of the same type.
+ * @property {NotifyType} [notifyType] `DAILY_CHECK` where nothing is said; needs a `notifyTime`, and replaces the
+ *   daily notification of the same type.
  * @property {string} [message] The daily notification's text, at most 100 characters; needs a `notifyTime`.
  */
+
+/** @typedef {Wanted & Options} SubscribeOptions */
 
 /**
  * @typedef {object} Subscribed
@@ -39,6 +45,7 @@
 /**
  * @typedef {object} State
  * @property {boolean} supported Whether this browser, on this page, can receive notifications.
+ * @property {WebPushError | null} why Why it cannot: not supported, or blocked by the user.
  * @property {NotificationPermission} permission `default` means that the user has not been asked.
  * @property {PushSubscription | null} subscription
  */
@@ -51,8 +58,17 @@
  */
 
 /**
- * @typedef {"unsupported" | "insecure" | "needs_home_screen" | "permission_denied" | "permission_dismissed"
- *   | "worker_failed" | "push_service_failed" | "not_subscribed" | "offline" | "refused"} Code
+ * @typedef {object} Click
+ * @property {string} action The button's, or empty for the notification itself.
+ * @property {string | null} url What is opened.
+ * @property {unknown} data The notification's `data`, as the server sent it.
+ * @property {number} at
+ */
+
+/**
+ * @typedef {"unsupported" | "insecure" | "needs_home_screen" | "no_service_worker" | "permission_denied"
+ *   | "permission_dismissed" | "worker_failed" | "push_service_failed" | "not_subscribed" | "offline" | "refused"} Code
+ *   `no_service_worker` is mostly a private window; `refused` has the server's `status` and `problem`.
  */
 
 /** What went wrong, in words for the user. */
@@ -76,6 +92,14 @@ export class WebPushError extends Error {
 
 /** Where the server is mounted: the folder of this file. */
 const mount = new URL(".", import.meta.url);
+
+/** Database, messages and locks: the same names as in service-worker.js, which shares them. */
+const NAME = "tower-web-push";
+
+/** Milliseconds. A call of the browser or the server that hangs must not keep the other tabs waiting. */
+const LIMITS = { storage: 5_000, lookUp: 10_000, request: 30_000, pushService: 60_000 };
+
+// ---- What a page calls
 
 /**
  * Registers the service worker and waits until it can receive.
@@ -106,12 +130,12 @@ export async function register() {
  * @returns {Promise<State>}
  */
 export async function state(options = {}) {
-  if (whyUnsupported() !== null) {
-    return { supported: false, permission: "denied", subscription: null };
-  }
+  const why = whyUnsupported();
+  if (why !== null) return { supported: false, why, permission: "denied", subscription: null };
+  const { permission } = Notification;
   const registration = await registered(options);
-  const subscription = (await registration?.pushManager.getSubscription()) ?? null;
-  return { supported: true, permission: Notification.permission, subscription };
+  const subscription = registration ? await current(registration) : null;
+  return { supported: true, why: permission === "denied" ? blocked() : null, permission, subscription };
 }
 
 /**
@@ -121,31 +145,52 @@ export async function state(options = {}) {
  * Calling it again is harmless. A subscription under a VAPID key that the server has since replaced is
  * exchanged for a new one, which keeps its id, tags and schedules.
  *
- * @param {SubscribeOptions & Options} [options]
+ * @param {SubscribeOptions} [options]
  * @returns {Promise<Subscribed>}
  */
 export async function subscribe(options = {}) {
-  assertSupported();
-  await askPermission();
-  const registration = options.registration ?? (await register());
-  await activated(registration);
-  const { vapidKey } = await request("GET", "vapid");
-  const { subscription, replaced } = await pushSubscription(registration, vapidKey);
+  const registration = await permitted(options);
+  return exclusively(registration.scope, () => enrol(registration, options));
+}
 
-  const { tags, notifyTime, notifyType, message } = options;
-  const wanted = {
-    ...subscription.toJSON(),
-    applicationServerKey: vapidKey,
-    tags,
-    notifyTime,
-    notifyType,
-    message,
-  };
-  const answer = replaced
-    ? await request("POST", "renew", { ...replaced, subscription: wanted })
-    : await request("POST", "subscribe", wanted);
-  registration.active?.postMessage({ type: "tower-web-push:subscribed" });
-  return { id: answer.id, created: answer.created, subscription };
+/**
+ * Exchanges the browser's subscription for a new one, which keeps its id, tags and schedules, even when
+ * nothing seems wrong with it: for a browser that stopped receiving. Else {@link subscribe}.
+ *
+ * @param {SubscribeOptions} [options]
+ * @returns {Promise<Subscribed>}
+ */
+export async function resubscribe(options = {}) {
+  const registration = await permitted(options);
+  return exclusively(registration.scope, () => enrol(registration, options, true));
+}
+
+/**
+ * Call it at each visit. It asks the user nothing, and does nothing where notifications are off. Else the
+ * server hears that the subscription is alive, what an earlier call or the worker could not tell it is made
+ * up for, and a subscription under an old key, or one that the browser lost, is exchanged.
+ *
+ * @param {Options} [options]
+ * @returns {Promise<Subscribed | null>} null where notifications are off.
+ */
+export async function renew(options = {}) {
+  if (whyUnsupported() !== null || Notification.permission !== "granted") return null;
+  const scope = options.registration?.scope ?? mount.href;
+  return exclusively(scope, async () => {
+    const known = await recall(scope);
+    const found = await registered(options);
+    const subscription = found ? await current(found) : null;
+    if (known?.ended) {
+      await leave(scope, subscription);
+      return null;
+    }
+    if (!known && !subscription) return null;
+    // Its scope holds no page, so no visit makes the browser look for a new version.
+    if (found) found.update().catch(() => {});
+    const registration = found ?? (await register());
+    await activated(registration);
+    return enrol(registration);
+  });
 }
 
 /**
@@ -154,18 +199,25 @@ export async function subscribe(options = {}) {
  *
  * The server is told first: when that fails, nothing has changed and the call can be repeated.
  *
- * @param {{notifyType?: "DAILY_CHECK" | "DIRECT_NOTIFICATION"} & Options} [options]
+ * @param {{notifyType?: NotifyType} & Options} [options]
  * @returns {Promise<void>}
  */
 export async function unsubscribe(options = {}) {
   const { notifyType } = options;
   const registration = await registered(options);
-  const subscription = await registration?.pushManager.getSubscription();
-  if (!subscription) return;
-  await request("POST", "unsubscribe", { endpoint: subscription.endpoint, notifyType });
-  if (notifyType !== undefined) return;
-  await subscription.unsubscribe();
-  registration?.active?.postMessage({ type: "tower-web-push:unsubscribed" });
+  const scope = registration?.scope ?? mount.href;
+  await exclusively(scope, async () => {
+    const subscription = registration ? await current(registration) : null;
+    const known = await recall(scope);
+    // Two, when the server has not heard of the newer one.
+    for (const endpoint of new Set([known?.endpoint, subscription?.endpoint])) {
+      if (endpoint) await request("POST", "unsubscribe", { endpoint, notifyType });
+    }
+    if (notifyType !== undefined) return;
+    // Should the browser fail now, the next visit goes on from here instead of subscribing again.
+    await remember(scope, { endpoint: null, ended: true });
+    await leave(scope, subscription);
+  });
 }
 
 /**
@@ -192,10 +244,28 @@ export async function sendTest(options = {}) {
  * @returns {() => void} Ends it.
  */
 export function onPush(listener) {
+  return onMessage("push", ({ title, options, at }) => listener({ title, options, at }));
+}
+
+/**
+ * Calls back for each click on a notification while this page is open: it may be the page that is brought
+ * to the front.
+ *
+ * @param {(click: Click) => void} listener
+ * @returns {() => void} Ends it.
+ */
+export function onClick(listener) {
+  return onMessage("click", ({ action, url, data, at }) => listener({ action, url, data, at }));
+}
+
+/**
+ * @param {string} type
+ * @param {(message: any) => void} listener
+ */
+function onMessage(type, listener) {
   /** @param {MessageEvent} event */
   const handler = ({ data }) => {
-    if (data?.type !== "tower-web-push:push") return;
-    listener({ title: data.title, options: data.options, at: data.at });
+    if (data?.type === `${NAME}:${type}`) listener(data);
   };
   const container = navigator.serviceWorker;
   if (!container) return () => {};
@@ -204,20 +274,35 @@ export function onPush(listener) {
   return () => container.removeEventListener("message", handler);
 }
 
+// ---- Whether it can work here, in words
+
 /** @returns {WebPushError | null} */
 function whyUnsupported() {
   if (!window.isSecureContext) {
-    return new WebPushError("insecure", "Notifications need a secure connection: open this page by https.");
+    return new WebPushError("insecure", "Notifications need a secure connection. Open this page by https.");
   }
-  if ("serviceWorker" in navigator && "PushManager" in window && "Notification" in window) return null;
-  // Safari on iOS has push only for pages on the Home Screen, where `standalone` is true.
-  if (/** @type {any} */ (navigator).standalone === false) {
+  const hasWorkers = "serviceWorker" in navigator;
+  if (hasWorkers && "PushManager" in window && "Notification" in window) return null;
+  if (isTabOnIos()) {
     return new WebPushError(
       "needs_home_screen",
-      "On this device, add the page to the Home Screen first and open it from there.",
+      "On this device notifications work from the Home Screen. Choose Share, then Add to Home Screen, and open it there.",
     );
   }
-  return new WebPushError("unsupported", "This browser cannot receive notifications.");
+  if (!hasWorkers) {
+    return new WebPushError(
+      "no_service_worker",
+      "This window cannot receive notifications. If it is a private one, open the page in a normal window.",
+    );
+  }
+  return new WebPushError("unsupported", "This browser cannot receive notifications. A current version of it may.");
+}
+
+/** There, push is only for pages on the Home Screen. An iPad calls itself a Mac, which has no touch screen. */
+function isTabOnIos() {
+  const { standalone, userAgent, maxTouchPoints } = /** @type {any} */ (navigator);
+  if (standalone === true) return false;
+  return standalone === false || /iPhone|iPad|iPod/.test(userAgent) || (/Macintosh/.test(userAgent) && maxTouchPoints > 1);
 }
 
 function assertSupported() {
@@ -225,17 +310,47 @@ function assertSupported() {
   if (why !== null) throw why;
 }
 
-async function askPermission() {
-  const permission = await Notification.requestPermission();
-  if (permission === "granted") return;
-  if (permission === "denied") {
-    throw new WebPushError(
-      "permission_denied",
-      "Notifications are blocked for this site. Allow them in the browser's site settings, then try again.",
-    );
-  }
-  throw new WebPushError("permission_dismissed", "Notifications stay off until you allow them. Try again.");
+/** @param {unknown} [cause] */
+function blocked(cause) {
+  return new WebPushError(
+    "permission_denied",
+    "Notifications are blocked for this site. Allow them in the browser's site settings, then try again. Private windows cannot receive any.",
+    { cause },
+  );
 }
+
+/** @param {unknown} [cause] */
+function workerFailed(cause) {
+  return new WebPushError("worker_failed", "The part that shows notifications could not be started. Reload the page, then try again.", { cause });
+}
+
+/** @param {unknown} [cause] */
+function pushServiceFailed(cause) {
+  return new WebPushError(
+    "push_service_failed",
+    "The browser could not reach its push service. Check the connection, and that push is not switched off in the browser's settings.",
+    { cause },
+  );
+}
+
+/**
+ * Asks the user, and waits for the worker.
+ *
+ * @param {Options} options
+ */
+async function permitted(options) {
+  assertSupported();
+  const permission = await Notification.requestPermission();
+  if (permission === "denied") throw blocked();
+  if (permission !== "granted") {
+    throw new WebPushError("permission_dismissed", "Notifications stay off until you allow them. Try again.");
+  }
+  const registration = options.registration ?? (await register());
+  await activated(registration);
+  return registration;
+}
+
+// ---- The worker
 
 /**
  * @param {Options} options
@@ -266,46 +381,246 @@ function activated(registration) {
   });
 }
 
-/** @param {unknown} [cause] */
-function workerFailed(cause) {
-  return new WebPushError("worker_failed", "The part that shows notifications could not be started.", { cause });
+// ---- The subscription. All of this runs in one tab at a time.
+
+/**
+ * What the server last confirmed that it knows: the proof by which a newer subscription takes the place of
+ * an older one. It changes only when the server has said yes, so whatever fails is made up for later.
+ *
+ * `endpoint` is null when the server may know nothing; `ended` when the server was told of the end, and the
+ * browser was not yet.
+ *
+ * @typedef {{endpoint: string | null, auth?: string, ended?: boolean}} Known
+ */
+
+/**
+ * Makes browser and server agree on a subscription under the server's present key.
+ *
+ * @param {ServiceWorkerRegistration} registration
+ * @param {Wanted} [wanted]
+ * @param {boolean} [anew] Not with the subscription that there is.
+ * @returns {Promise<Subscribed>}
+ */
+async function enrol(registration, wanted = {}, anew = false) {
+  const { vapidKey } = await request("GET", "vapid");
+  const existing = await current(registration);
+  if (existing && (anew || isUseless(existing, vapidKey))) {
+    return exchange(registration, existing, vapidKey, wanted);
+  }
+  const subscription = existing ?? (await make(registration, vapidKey));
+  let told;
+  try {
+    told = await tell(registration, subscription, existing ? keyOf(existing) : vapidKey, wanted);
+  } catch (error) {
+    // Else the next visit would subscribe for good, without what the server refused.
+    if (!existing && isFinal(error) && !(await recall(registration.scope))) await subscription.unsubscribe();
+    throw error;
+  }
+  // Replaced a moment ago, or this browser does not tell the key and the server remembered it.
+  if (told.staleKey) {
+    const { vapidKey } = await request("GET", "vapid");
+    return exchange(registration, subscription, vapidKey, wanted);
+  }
+  return told;
 }
 
 /**
- * The subscription under the server's present key; `replaced` tells what it stands in for.
+ * A browser holds one subscription for each worker, and refuses a second key while it does: the old one goes
+ * before the new one comes. What stands for it on the server is remembered first.
  *
  * @param {ServiceWorkerRegistration} registration
+ * @param {PushSubscription} old
  * @param {string} vapidKey
- * @returns {Promise<{subscription: PushSubscription, replaced: {oldEndpoint: string, oldAuth?: string} | null}>}
+ * @param {Wanted} wanted
  */
-async function pushSubscription({ pushManager }, vapidKey) {
-  const existing = await pushManager.getSubscription();
-  let replaced = null;
-  if (existing) {
-    const key = existing.options.applicationServerKey;
-    // A browser that does not tell the key: the server compares what it stored.
-    if (!key || toBase64url(key) === vapidKey) return { subscription: existing, replaced };
-    // A browser holds one subscription for each worker, and refuses a second key while it does.
-    replaced = { oldEndpoint: existing.endpoint, oldAuth: existing.toJSON().keys?.auth };
-    await existing.unsubscribe();
+async function exchange(registration, old, vapidKey, wanted) {
+  const { scope } = registration;
+  const known = await recall(scope);
+  if (!known || known.ended) {
+    await remember(scope, identity(old));
+  } else if (known.endpoint !== old.endpoint) {
+    try {
+      await tell(registration, old, keyOf(old), {});
+    } catch (error) {
+      // Refused for good: the server still has what is known, and the new one takes the place of that.
+      if (!isFinal(error)) throw error;
+    }
   }
+  await old.unsubscribe();
+  const subscription = await make(registration, vapidKey);
+  return tell(registration, subscription, vapidKey, wanted);
+}
+
+/**
+ * Tells the server, and then remembers that it knows.
+ *
+ * @param {ServiceWorkerRegistration} registration
+ * @param {PushSubscription} subscription
+ * @param {string | undefined} applicationServerKey
+ * @param {Wanted} wanted
+ * @returns {Promise<Subscribed & {staleKey: boolean}>}
+ */
+async function tell({ scope }, subscription, applicationServerKey, wanted) {
+  const { tags, notifyTime, notifyType, message } = wanted;
+  const body = { ...subscription.toJSON(), applicationServerKey, tags, notifyTime, notifyType, message };
+  const known = await recall(scope);
+  const moved = known && !known.ended && known.endpoint !== subscription.endpoint;
+  const { id, created, staleKey } = moved
+    ? await request("POST", "renew", { oldEndpoint: known.endpoint, oldAuth: known.auth, subscription: body })
+    : await request("POST", "subscribe", body);
+  await remember(scope, identity(subscription));
+  return { id, created, subscription, staleKey };
+}
+
+/**
+ * @param {string} scope
+ * @param {PushSubscription | null} subscription
+ */
+async function leave(scope, subscription) {
+  await subscription?.unsubscribe();
+  await remember(scope, undefined);
+}
+
+/** @param {ServiceWorkerRegistration} registration */
+async function make({ pushManager }, /** @type {string} */ vapidKey) {
+  const options = { userVisibleOnly: true, applicationServerKey: fromBase64url(vapidKey) };
   try {
-    const subscription = await pushManager.subscribe({
-      userVisibleOnly: true,
-      applicationServerKey: fromBase64url(vapidKey),
-    });
-    return { subscription, replaced };
+    return await within(LIMITS.pushService, pushManager.subscribe(options));
   } catch (cause) {
-    const denied = /** @type {any} */ (cause)?.name === "NotAllowedError";
-    throw denied
-      ? new WebPushError("permission_denied", "This browser does not allow notifications for this site.", { cause })
-      : new WebPushError(
-          "push_service_failed",
-          "The browser could not reach its push service. Check that push is not switched off, then try again.",
-          { cause },
-        );
+    throw /** @type {any} */ (cause)?.name === "NotAllowedError" ? blocked(cause) : pushServiceFailed(cause);
   }
 }
+
+/**
+ * Asked in its first seconds, Firefox never answers; asked again, it does.
+ *
+ * @param {ServiceWorkerRegistration} registration
+ * @returns {Promise<PushSubscription | null>}
+ */
+async function current({ pushManager }) {
+  const ask = () => within(LIMITS.lookUp, pushManager.getSubscription());
+  try {
+    return await ask().catch(ask);
+  } catch (cause) {
+    throw pushServiceFailed(cause);
+  }
+}
+
+/**
+ * @param {PushSubscription} subscription
+ * @param {string} vapidKey
+ */
+function isUseless(subscription, vapidKey) {
+  const key = keyOf(subscription);
+  const { expirationTime } = subscription;
+  return (key !== undefined && key !== vapidKey) || (typeof expirationTime === "number" && expirationTime <= Date.now());
+}
+
+/** Some browsers do not tell: the server compares what it stored. @param {PushSubscription} subscription */
+function keyOf({ options }) {
+  const key = options?.applicationServerKey;
+  return key ? toBase64url(key) : undefined;
+}
+
+/** @param {PushSubscription} subscription @returns {Known} */
+function identity(subscription) {
+  return { endpoint: subscription.endpoint, auth: subscription.toJSON().keys?.auth };
+}
+
+/**
+ * Whether asking again would be answered in the same way.
+ *
+ * @param {unknown} error
+ */
+function isFinal(error) {
+  const { status = 0 } = error instanceof WebPushError ? error : {};
+  return status >= 400 && status < 500 && status !== 408 && status !== 429;
+}
+
+// ---- One tab at a time
+
+/** @type {Promise<unknown>} */
+let last = Promise.resolve();
+
+/**
+ * Tabs and the worker take turns; without Web Locks, at least the calls of this page.
+ *
+ * @template T
+ * @param {string} scope
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+function exclusively(scope, work) {
+  if (navigator.locks) return navigator.locks.request(`${NAME}:${scope}`, work);
+  const turn = last.then(work);
+  last = turn.catch(() => {});
+  return turn;
+}
+
+/**
+ * @template T
+ * @param {number} limit In milliseconds.
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>}
+ */
+function within(limit, promise) {
+  /** @type {ReturnType<typeof setTimeout>} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new DOMException("no answer in time", "TimeoutError")), limit);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+// ---- Remembering: one record for each scope, in the worker's own database
+
+/** For this visit, where the browser stores nothing. @type {Map<string, Known | undefined>} */
+const unstored = new Map();
+
+/** @param {string} scope @returns {Promise<Known | undefined>} */
+async function recall(scope) {
+  if (unstored.has(scope)) return unstored.get(scope);
+  return inDatabase("readonly", (table) => table.get(scope)).catch(() => undefined);
+}
+
+/** @param {string} scope @param {Known | undefined} known */
+async function remember(scope, known) {
+  try {
+    await inDatabase("readwrite", (table) => (known ? table.put(known, scope) : table.delete(scope)));
+    unstored.delete(scope);
+  } catch {
+    unstored.set(scope, known);
+  }
+}
+
+/**
+ * @param {IDBTransactionMode} mode
+ * @param {(table: IDBObjectStore) => IDBRequest} work
+ * @returns {Promise<any>}
+ */
+async function inDatabase(mode, work) {
+  const opening = indexedDB.open(NAME, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore("subscriptions");
+  const database = await within(LIMITS.storage, result(opening));
+  try {
+    return await result(work(database.transaction("subscriptions", mode).objectStore("subscriptions")));
+  } finally {
+    database.close();
+  }
+}
+
+/**
+ * @param {IDBRequest} request
+ * @returns {Promise<any>}
+ */
+function result(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+// ---- The server
 
 /**
  * @param {"GET" | "POST"} method
@@ -314,18 +629,19 @@ async function pushSubscription({ pushManager }, vapidKey) {
  * @returns {Promise<any>}
  */
 async function request(method, path, body) {
-  let response;
+  let response, answer;
   try {
     response = await fetch(new URL(path, mount), {
       method,
       headers: body === undefined ? {} : { "content-type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
+      signal: AbortSignal.timeout?.(LIMITS.request),
     });
+    answer = await response.json().catch(() => null);
   } catch (cause) {
     throw new WebPushError("offline", "The server cannot be reached. Check the connection, then try again.", { cause });
   }
-  const answer = await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
   const message = answer?.detail ?? answer?.message ?? `The server answered with status ${response.status}.`;
   throw new WebPushError("refused", message, { status: response.status, problem: answer });

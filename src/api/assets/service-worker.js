@@ -9,20 +9,30 @@
  *     self.webPush = { mount: "/web-push/" };
  *     importScripts("/web-push/service-worker.js");
  *
- * Imported or not, it adds listeners and nothing else: no global, no caching, no `skipWaiting`, no `claim`.
- * A listener of the importing worker that was added before can keep an event to itself with
- * `stopImmediatePropagation()`; clicks on notifications that others showed are ignored.
+ * and gives its registration to the functions of `client.js`. Imported or not, it adds listeners and nothing
+ * else: no global, no caching, no `fetch`, no `skipWaiting`, no `claim`. A listener of the importing worker
+ * that was added before can keep an event to itself with `stopImmediatePropagation()`; clicks on
+ * notifications that others showed are ignored.
  */
 (() => {
   "use strict";
 
-  const worker = /** @type {ServiceWorkerGlobalScope & {webPush?: {mount?: string}}} */ (/** @type {any} */ (self));
+  /**
+   * @typedef {object} Settings
+   * @property {string} [mount] Where `vapid` and `renew` are: next to this file, unless it is imported from elsewhere.
+   * @property {string} [title] Shown where a message has none. Default: the host's name.
+   * @property {string} [body] Shown for a message that is empty or cannot be read.
+   */
 
-  /** Where `vapid` and `renew` are: next to this file, unless it is imported from elsewhere. */
-  const mount = new URL(worker.webPush?.mount ?? ".", worker.location.href);
+  const worker = /** @type {ServiceWorkerGlobalScope & {webPush?: Settings}} */ (/** @type {any} */ (self));
+  const settings = worker.webPush ?? {};
+  const mount = new URL(settings.mount ?? ".", worker.location.href);
 
-  /** Marks what we put into a notification's `data`, so that clicks on others are left alone. */
-  const MARK = "tower-web-push";
+  /** Database, messages and locks, and what we put into a notification's `data`: clicks on others are left alone. */
+  const NAME = "tower-web-push";
+
+  /** Milliseconds: shorter than a browser lets an event take. */
+  const LIMITS = { request: 15_000, turn: 15_000 };
 
   /** The options that are passed on as they are, when they have the right type. */
   const OPTIONS = {
@@ -36,10 +46,10 @@
   });
 
   worker.addEventListener("notificationclick", (event) => {
-    const data = event.notification.data;
-    if (data?.from !== MARK) return;
+    const shown = event.notification.data;
+    if (shown?.from !== NAME) return;
     event.notification.close();
-    event.waitUntil(open(data.actions[event.action] ?? data.url));
+    event.waitUntil(clicked(event.action, shown));
   });
 
   worker.addEventListener("pushsubscriptionchange", (event) => {
@@ -47,9 +57,9 @@
     event.waitUntil(changed(/** @type {any} */ (event)));
   });
 
-  worker.addEventListener("message", (event) => {
-    if (event.data?.type === `${MARK}:subscribed`) event.waitUntil(remember());
-    if (event.data?.type === `${MARK}:unsubscribed`) event.waitUntil(forget());
+  // Background Sync, where there is one: the network is back.
+  worker.addEventListener("sync", (/** @type {any} */ event) => {
+    if (event.tag === `${NAME}:renew`) event.waitUntil(inTurn(() => renewIfChanged()));
   });
 
   // ---- Showing
@@ -63,7 +73,8 @@
     } catch {
       await worker.registration.showNotification(title, { body: options.body, data: options.data });
     }
-    await Promise.allSettled([tellPages(title, options), setBadge(appBadge), renewIfChanged()]);
+    const rest = [tellPages("push", { title, options }), setBadge(appBadge), inTurn(() => renewIfChanged(), true)];
+    await Promise.allSettled(rest);
   }
 
   /**
@@ -74,8 +85,8 @@
   function read(event) {
     const payload = parse(event.data);
     // A browser that knows declarative messages has taken a mutable one apart already.
-    const declared =
-      /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
+    const given = /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
+    const declared = isObject(given) ? given : null;
     /** What the declarative part says goes first; null is the same as absent. @param {string} name */
     const value = (name) => declared?.[name] ?? payload[name];
 
@@ -93,35 +104,40 @@
     const actions = readActions(value("actions"));
     if (actions.length > 0) options.actions = actions.map(({ action, title, icon }) => ({ action, title, icon }));
     options.data = {
-      from: MARK,
+      from: NAME,
       url: httpUrl(value("navigate")) ?? httpUrl(value("url")),
       actions: Object.fromEntries(actions.map(({ action, url }) => [action, url])),
       data: value("data") ?? null,
     };
     const title = value("title");
     return {
-      title: typeof title === "string" && title !== "" ? title : worker.location.hostname,
+      title: typeof title === "string" && title.trim() !== "" ? title : (settings.title ?? worker.location.hostname),
       options,
       // The Push API has it at the top, WebKit inside the notification.
-      appBadge: payload.app_badge ?? declared?.app_badge,
+      appBadge: payload.app_badge ?? declared?.app_badge ?? /** @type {any} */ (event).appBadge,
     };
   }
 
   /**
-   * @param {PushMessageData | null} data
+   * @param {PushMessageData | null} data Null for a push without content; some browsers also where it is no UTF-8.
    * @returns {Record<string, any>}
    */
   function parse(data) {
-    if (data === null) return { body: "You have a new notification." };
-    const text = data.text();
+    let text = "";
     try {
+      text = data?.text() ?? "";
       const value = JSON.parse(text);
-      if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-      if (typeof value === "string") return { body: value };
+      if (isObject(value)) return value;
+      if (typeof value === "string") text = value;
     } catch {
       // Not JSON: shown as it is.
     }
-    return { body: text };
+    return { body: text.trim() === "" ? (settings.body ?? "You have a new notification.") : text };
+  }
+
+  /** @param {unknown} value @returns {value is Record<string, any>} */
+  function isObject(value) {
+    return typeof value === "object" && value !== null && !Array.isArray(value);
   }
 
   /**
@@ -142,21 +158,41 @@
   }
 
   /**
-   * @param {string} title
-   * @param {NotificationOptions} options
+   * Tells the open pages, for `onPush` and `onClick` of client.js.
+   *
+   * @param {"push" | "click"} type
+   * @param {object} message
    */
-  async function tellPages(title, options) {
+  async function tellPages(type, message) {
     const at = Date.now();
-    for (const page of await openPages()) page.postMessage({ type: `${MARK}:push`, title, options, at });
+    for (const page of await openPages()) page.postMessage({ type: `${NAME}:${type}`, at, ...message });
   }
 
-  /** @param {unknown} count 0 clears. */
+  /**
+   * The number on the application's icon. 0 clears it; true is a mark without a number.
+   *
+   * @param {unknown} count WebKit also takes digits.
+   */
   async function setBadge(count) {
-    const { setAppBadge } = /** @type {any} */ (worker.navigator);
-    if (setAppBadge && Number.isSafeInteger(count)) await setAppBadge.call(worker.navigator, count);
+    const navigator = /** @type {any} */ (worker.navigator);
+    const number = typeof count === "string" && /^\d{1,9}$/.test(count) ? Number(count) : count;
+    if (number === true) await navigator.setAppBadge?.();
+    else if (number === false || number === 0) await navigator.clearAppBadge?.();
+    else if (Number.isSafeInteger(number) && Number(number) > 0) await navigator.setAppBadge?.(number);
   }
 
   // ---- Clicking
+
+  /**
+   * @param {string} action The button's, or empty.
+   * @param {{url: unknown, actions?: Record<string, unknown>, data?: unknown}} shown
+   */
+  async function clicked(action, { url: own, actions = {}, data }) {
+    const url = httpUrl(Object.hasOwn(actions, action) ? actions[action] : null) ?? httpUrl(own);
+    // The browser allows this only shortly after the click: first of all, then.
+    await open(url);
+    await tellPages("click", { action, url, data });
+  }
 
   /**
    * Brings the tab that shows `url` to the front, or opens one. Without an address any tab of ours will do.
@@ -166,8 +202,12 @@
   async function open(url) {
     const pages = await openPages();
     const page = url === null ? pages[0] : pages.find((candidate) => candidate.url === url);
-    if (page) await page.focus();
-    else await worker.clients.openWindow(url ?? worker.location.origin);
+    try {
+      if (page) return void (await page.focus());
+    } catch {
+      // Closed in between, or not ours to bring forward.
+    }
+    await worker.clients.openWindow(url ?? worker.location.origin);
   }
 
   /** Pages outside the scope are not controlled by this worker, and still ours. */
@@ -194,25 +234,36 @@
 
   /**
    * The push service or the browser ended the subscription: make a new one and hand it to the server, with
-   * proof that the old one was ours.
+   * proof that the old one was ours. Not every browser tells the old one, so what is remembered goes first.
    *
    * @param {{oldSubscription?: PushSubscription | null, newSubscription?: PushSubscription | null}} event
    */
-  async function changed({ oldSubscription, newSubscription }) {
-    if (oldSubscription && !(await recall())) await store(identity(oldSubscription));
-    if (!newSubscription) {
-      await worker.registration.pushManager.subscribe({
-        userVisibleOnly: true,
-        applicationServerKey: await applicationServerKey(oldSubscription),
-      });
+  function changed({ oldSubscription, newSubscription }) {
+    return inTurn(async () => {
+      const known = await recall();
+      if (known?.ended) return;
+      const proof = known ?? (oldSubscription ? identity(oldSubscription) : { endpoint: null });
+      await remember(proof);
+      if (!newSubscription) await resubscribe(oldSubscription);
+      await renewIfChanged(proof);
+    });
+  }
+
+  /** The new key may be another than the one of a subscription that is still there: that one will do. */
+  async function resubscribe(/** @type {PushSubscription | null | undefined} */ old) {
+    const { pushManager } = worker.registration;
+    const applicationServerKey = await serverKey(old);
+    try {
+      await pushManager.subscribe({ userVisibleOnly: true, applicationServerKey });
+    } catch (error) {
+      if (!(await pushManager.getSubscription())) throw error;
     }
-    await renewIfChanged();
   }
 
   /** The server's present key; when it cannot be reached, the one that the old subscription had. */
-  async function applicationServerKey(/** @type {PushSubscription | null | undefined} */ old) {
+  async function serverKey(/** @type {PushSubscription | null | undefined} */ old) {
     try {
-      const response = await fetch(new URL("vapid", mount), { cache: "no-store" });
+      const response = await fetch(new URL("vapid", mount), { cache: "no-store", signal: timeout() });
       return fromBase64url((await response.json()).vapidKey);
     } catch (error) {
       const key = old?.options.applicationServerKey;
@@ -222,52 +273,79 @@
   }
 
   /**
-   * Tells the server about a subscription that it has not heard of. A failure is made up for at the next
-   * push, since what is remembered changes only on success.
+   * Tells the server about a subscription that it has not heard of. What is remembered changes only when it
+   * has said yes: a failure is made up for when the network is back, at the next push, or at the next visit
+   * of a page that calls `renew()`.
+   *
+   * @param {Known} [proof] For a browser that stores nothing.
    */
-  async function renewIfChanged() {
-    const [subscription, known] = [await worker.registration.pushManager.getSubscription(), await recall()];
-    if (!subscription || known?.endpoint === subscription.endpoint) return;
-    // Nothing remembered: the page subscribed and tells the server itself.
-    if (!known) return remember();
-    const key = subscription.options.applicationServerKey;
-    const response = await fetch(new URL("renew", mount), {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({
-        oldEndpoint: known.endpoint,
-        oldAuth: known.auth,
-        subscription: { ...subscription.toJSON(), applicationServerKey: key ? toBase64url(key) : undefined },
-      }),
-    });
-    if (response.ok) await remember();
-  }
-
-  /** Not every browser tells the old subscription when it is replaced, so we keep what proves it. */
-  async function remember() {
+  async function renewIfChanged(proof) {
     const subscription = await worker.registration.pushManager.getSubscription();
-    if (subscription) await store(identity(subscription));
+    const known = (await recall()) ?? proof;
+    if (!subscription || known?.ended || known?.endpoint === subscription.endpoint) return;
+    // Nothing remembered, and it receives: the server knows it from somebody else.
+    if (!known) return remember(identity(subscription));
+    const key = subscription.options.applicationServerKey;
+    try {
+      const response = await fetch(new URL("renew", mount), {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({
+          oldEndpoint: known.endpoint,
+          oldAuth: known.auth,
+          subscription: { ...subscription.toJSON(), applicationServerKey: key ? toBase64url(key) : undefined },
+        }),
+        signal: timeout(),
+      });
+      if (!response.ok) throw new Error(`the server answered with status ${response.status}`);
+    } catch (error) {
+      await /** @type {any} */ (worker.registration).sync?.register(`${NAME}:renew`);
+      throw error;
+    }
+    await remember(identity(subscription));
   }
 
-  /** @param {PushSubscription} subscription */
+  function timeout() {
+    return AbortSignal.timeout?.(LIMITS.request);
+  }
+
+  /** @param {PushSubscription} subscription @returns {Known} */
   function identity(subscription) {
     return { endpoint: subscription.endpoint, auth: subscription.toJSON().keys?.auth };
   }
 
-  // ---- Remembering: one record for each scope
+  /**
+   * Pages and the worker take turns, so that no two of them renew at once.
+   *
+   * @param {() => Promise<void>} work
+   * @param {boolean} [orNever] Somebody has their turn: leave it to them.
+   */
+  async function inTurn(work, orNever = false) {
+    const { locks } = worker.navigator;
+    if (!locks) return work();
+    const name = `${NAME}:${worker.registration.scope}`;
+    if (orNever) return locks.request(name, { ifAvailable: true }, async (lock) => (lock ? work() : undefined));
+    return locks.request(name, { signal: AbortSignal.timeout?.(LIMITS.turn) }, work);
+  }
 
-  /** @returns {Promise<{endpoint: string, auth?: string} | undefined>} */
+  // ---- Remembering: one record for each scope, in the same database as client.js
+
+  /**
+   * What the server last confirmed that it knows. `endpoint` is null when it may know nothing; `ended` when
+   * the user has left, and the browser was not told yet.
+   *
+   * @typedef {{endpoint: string | null, auth?: string, ended?: boolean}} Known
+   */
+
+  /** @returns {Promise<Known | undefined>} */
   function recall() {
-    return inDatabase("readonly", (table) => table.get(worker.registration.scope));
+    return inDatabase("readonly", (table) => table.get(worker.registration.scope)).catch(() => undefined);
   }
 
-  /** @param {{endpoint: string, auth?: string}} record */
-  function store(record) {
-    return inDatabase("readwrite", (table) => table.put(record, worker.registration.scope));
-  }
-
-  function forget() {
-    return inDatabase("readwrite", (table) => table.delete(worker.registration.scope));
+  /** @param {Known} known */
+  async function remember(known) {
+    // Where nothing can be stored, the page's next visit still tells the server.
+    await inDatabase("readwrite", (table) => table.put(known, worker.registration.scope)).catch(() => {});
   }
 
   /**
@@ -276,7 +354,7 @@
    * @returns {Promise<any>}
    */
   async function inDatabase(mode, work) {
-    const opening = indexedDB.open(MARK, 1);
+    const opening = indexedDB.open(NAME, 1);
     opening.onupgradeneeded = () => opening.result.createObjectStore("subscriptions");
     const database = await result(opening);
     try {

@@ -1,0 +1,111 @@
+// service-worker.js: where a click leads, and where it never does.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Browser } from "./support/browser.mjs";
+
+/** A page at an address, as `matchAll` answers it. */
+function page(browser, url) {
+  const page = { url, focused: 0, messages: [], focus: async () => void page.focused++, postMessage: (data) => page.messages.push(data) };
+  browser.pages.push(page);
+  return page;
+}
+
+async function shown(browser, payload) {
+  const worker = browser.worker();
+  await worker.push(JSON.stringify({ title: "x", ...payload }));
+  return worker;
+}
+
+test("a click opens the address, and closes the notification", async () => {
+  const browser = new Browser();
+  const worker = await shown(browser, { url: "https://shop.example/orders/7" });
+  const notification = await worker.click();
+  assert.equal(notification.closed, true);
+  assert.deepEqual(browser.opened, ["https://shop.example/orders/7"]);
+});
+
+test("a tab that shows the address is brought to the front, and no other one", async () => {
+  const browser = new Browser();
+  const other = page(browser, "https://app.example/");
+  const wanted = page(browser, "https://app.example/orders/7");
+  const worker = await shown(browser, { url: "/orders/7" });
+  await worker.click();
+  assert.deepEqual([other.focused, wanted.focused, browser.opened], [0, 1, []]);
+});
+
+test("without an address any tab of ours will do, and else one is opened", async () => {
+  const browser = new Browser();
+  const worker = await shown(browser, {});
+  await worker.click();
+  assert.deepEqual(browser.opened, ["https://app.example"]);
+  const open = page(browser, "https://app.example/anything");
+  await worker.click();
+  assert.deepEqual([open.focused, browser.opened.length], [1, 1]);
+});
+
+test("a tab that cannot be brought to the front is opened anew", async () => {
+  const browser = new Browser();
+  page(browser, "https://app.example/orders/7").focus = async () => Promise.reject(new DOMException("", "InvalidAccessError"));
+  const worker = await shown(browser, { url: "/orders/7" });
+  await worker.click();
+  assert.deepEqual(browser.opened, ["https://app.example/orders/7"]);
+});
+
+test("a button leads where it says, and without an address where the notification does", async () => {
+  const browser = new Browser();
+  const actions = [
+    { action: "track", title: "Track", navigate: "/track/7" },
+    { action: "hide", title: "Hide" },
+    { action: "constructor", title: "A name that objects have", url: "/named" },
+  ];
+  const worker = await shown(browser, { url: "/orders/7", actions });
+  for (const action of ["track", "hide", "constructor", "toString", "unknown"]) await worker.click(action);
+  const at = (path) => `https://app.example/${path}`;
+  assert.deepEqual(browser.opened, [at("track/7"), at("orders/7"), at("named"), at("orders/7"), at("orders/7")]);
+});
+
+for (const url of [
+  "javascript:alert(1)",
+  " javascript:alert(1)",
+  "JaVaScRiPt:alert(1)",
+  "java\nscript:alert(1)",
+  "data:text/html,<script>alert(1)</script>",
+  "file:///etc/passwd",
+  "blob:https://app.example/1",
+  "chrome://settings",
+  "intent://x#Intent;end",
+  "ftp://app.example/",
+  "mailto:a@example.com",
+  "http://",
+  "https://[",
+]) {
+  test(`${JSON.stringify(url)} is never opened`, async () => {
+    const browser = new Browser();
+    const actions = [{ action: "go", title: "Go", navigate: url }];
+    const worker = await shown(browser, { url, actions });
+    await worker.click();
+    await worker.click("go");
+    // Notifications shown by an older version of the worker, or put there by somebody else's script.
+    await worker.click("go", { from: "tower-web-push", url, actions: { go: url }, data: null });
+    assert.deepEqual(new Set(browser.opened), new Set(["https://app.example"]));
+    const declarative = { web_push: 8030, notification: { title: "x", navigate: url, actions } };
+    const other = browser.worker();
+    await other.push(JSON.stringify(declarative));
+    await other.click("go");
+    assert.deepEqual(new Set(browser.opened), new Set(["https://app.example"]));
+  });
+}
+
+test("open pages hear of the click, with the server's data", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  const clicks = [];
+  client.onClick((click) => clicks.push({ ...click }));
+  const worker = await shown(browser, { url: "/orders/7", data: { order: 7 }, actions: [{ action: "track", title: "Track" }] });
+  await worker.click("track");
+  assert.equal(clicks.length, 1);
+  assert.equal(typeof clicks[0].at, "number");
+  delete clicks[0].at;
+  assert.deepEqual(clicks, [{ action: "track", url: "https://app.example/orders/7", data: { order: 7 } }]);
+});

@@ -1,0 +1,265 @@
+// client.js: the server's key changes, answers get lost, tabs get in each other's way. Nobody's tags are lost.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Browser, MOUNT } from "./support/browser.mjs";
+import { problem } from "./support/server.mjs";
+
+/** A visitor with a tag, as every test here begins. */
+async function visitor(prepare = () => {}) {
+  const browser = new Browser();
+  prepare(browser);
+  const { client } = await browser.tab();
+  const { id } = await client.subscribe({ tags: ["news"] });
+  browser.server.requests = [];
+  return { browser, server: browser.server, client, id };
+}
+
+/** The server has one row, under its present key, for the browser's subscription, with the id and the tag. */
+function kept({ browser, server, id }) {
+  const { endpoint, key } = browser.subscription;
+  assert.deepEqual(Object.fromEntries(server.rows), {
+    [endpoint]: { id, auth: browser.subscription.toJSON().keys.auth, key: server.key, tags: ["news"] },
+  });
+  assert.equal(key, server.key);
+  assert.equal(browser.database.records.get(MOUNT).endpoint, endpoint);
+}
+
+/** The connection breaks on one route: before the request is obeyed, or after it. */
+function broken(server, path, { after = false } = {}) {
+  const cut = (asked) => {
+    if (asked === path) throw new TypeError("no connection");
+  };
+  server[after ? "lose" : "intercept"] = cut;
+}
+
+function mended(server) {
+  server.intercept = () => undefined;
+  server.lose = () => {};
+}
+
+test("each visit tells the server again, and changes nothing", async () => {
+  const world = await visitor();
+  for (let visit = 0; visit < 3; visit++) {
+    const { client } = await world.browser.tab();
+    const { id, created } = await client.renew();
+    assert.deepEqual([id, created], [world.id, false]);
+  }
+  assert.equal(world.server.posted("subscribe").length, 3);
+  assert.equal(world.browser.made, 1);
+  assert.equal(world.browser.registrations[0].updates, 3, "and looks for a new worker");
+  kept(world);
+});
+
+test("a visit asks nothing of who has not allowed it, and nothing of the server where nothing is on", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  for (browser.permission of ["default", "denied", "granted"]) assert.equal(await client.renew(), null);
+  assert.deepEqual([browser.server.requests.length, browser.registrations.length], [0, 0]);
+});
+
+test("a new key of the server is followed at a visit", async () => {
+  const world = await visitor();
+  world.server.rotate();
+  await world.client.renew();
+  assert.deepEqual(
+    world.server.posted("renew").map(({ oldEndpoint, oldAuth }) => [oldEndpoint, oldAuth]),
+    [["https://push.example/1", "auth1"]],
+  );
+  kept(world);
+});
+
+test("a key that changes while the browser is subscribed shows as staleKey, and is followed at once", async () => {
+  const world = await visitor();
+  let asked = 0;
+  world.server.intercept = (path) => {
+    if (path === "subscribe" && asked++ === 0) world.server.rotate();
+  };
+  await world.client.renew();
+  kept(world);
+});
+
+test("a browser that does not tell its key is told by the server", async () => {
+  const world = await visitor((browser) => (browser.tellsKey = false));
+  await world.client.renew();
+  assert.equal(world.server.posted("subscribe")[0].applicationServerKey, undefined, "we do not know it either");
+  assert.equal(world.browser.made, 1);
+  world.server.rotate();
+  await world.client.renew();
+  kept(world);
+});
+
+for (const [when, after] of [
+  ["before the server hears of it", false],
+  ["after the server obeyed", true],
+]) {
+  test(`a renewal that fails ${when} is made up for at the next visit`, async () => {
+    const world = await visitor();
+    world.server.rotate();
+    broken(world.server, "renew", { after });
+    await assert.rejects(world.client.subscribe(), { code: "offline" });
+    assert.equal(world.browser.subscription.endpoint, "https://push.example/2");
+    mended(world.server);
+    const { client } = await world.browser.tab();
+    await client.renew();
+    kept(world);
+  });
+
+  test(`a renewal that fails ${when} and meets another new key is made up for first`, async () => {
+    const world = await visitor();
+    world.server.rotate(2);
+    broken(world.server, "renew", { after });
+    await assert.rejects(world.client.subscribe());
+    mended(world.server);
+    world.server.rotate(3);
+    const { client } = await world.browser.tab();
+    await client.subscribe();
+    kept(world);
+  });
+}
+
+test("a subscription that the server refuses for good does not stop the next one", async () => {
+  const world = await visitor();
+  world.server.rotate(2);
+  broken(world.server, "renew");
+  await assert.rejects(world.client.subscribe());
+  world.server.rotate(3);
+  // The key in between is gone: no row named it.
+  world.server.intercept = (path, body) =>
+    path === "renew" && body.subscription.endpoint.endsWith("/2") ? problem(409, "unknown_vapid_key") : undefined;
+  await world.client.subscribe();
+  kept(world);
+});
+
+test("a push service that fails after the old subscription ended is asked again at the next visit", async () => {
+  const world = await visitor();
+  world.server.rotate();
+  world.browser.pushFails = "AbortError";
+  await assert.rejects(world.client.renew(), { code: "push_service_failed" });
+  assert.equal(world.browser.subscription, null);
+  world.browser.pushFails = null;
+  const { client } = await world.browser.tab();
+  await client.renew();
+  kept(world);
+});
+
+test("a subscription that the browser lost comes back with all that belonged to it", async () => {
+  const world = await visitor();
+  world.browser.loseSubscription();
+  await world.client.renew();
+  kept(world);
+});
+
+test("a worker that somebody unregistered comes back too", async () => {
+  const world = await visitor();
+  world.browser.loseSubscription();
+  world.browser.registrations = [];
+  await world.client.renew();
+  assert.equal(world.browser.registrations[0].scope, MOUNT);
+  kept(world);
+});
+
+test("an expired subscription is exchanged", async () => {
+  const world = await visitor();
+  world.browser.subscription.expirationTime = Date.now() - 1;
+  await world.client.renew();
+  assert.equal(world.browser.made, 2);
+  kept(world);
+});
+
+test("resubscribing exchanges what nothing seems wrong with", async () => {
+  const world = await visitor();
+  assert.equal((await world.client.resubscribe()).id, world.id);
+  assert.equal(world.browser.made, 2);
+  kept(world);
+});
+
+test("leaving while a renewal is unconfirmed ends both", async () => {
+  const world = await visitor();
+  world.server.rotate();
+  broken(world.server, "renew");
+  await assert.rejects(world.client.subscribe());
+  mended(world.server);
+  await world.client.unsubscribe();
+  assert.equal(world.server.rows.size, 0);
+  assert.deepEqual(
+    world.server.posted("unsubscribe").map(({ endpoint }) => endpoint),
+    ["https://push.example/1", "https://push.example/2"],
+  );
+});
+
+test("many tabs at once make one subscription and one renewal, one after the other", async () => {
+  const world = await visitor();
+  world.server.rotate();
+  const tabs = await Promise.all(Array.from({ length: 8 }, () => world.browser.tab()));
+  const ids = await Promise.all(tabs.map(({ client }) => client.renew()));
+  assert.deepEqual(new Set(ids.map(({ id }) => id)), new Set([world.id]));
+  assert.equal(world.browser.locks.most, 1);
+  assert.equal(world.browser.made, 2);
+  assert.equal(world.server.posted("renew").length, 1);
+  kept(world);
+});
+
+test("a page and the worker make one renewal together", async () => {
+  const world = await visitor();
+  const worker = world.browser.worker();
+  const oldSubscription = world.browser.loseSubscription();
+  await Promise.all([
+    worker.dispatch("pushsubscriptionchange", { oldSubscription, newSubscription: null }),
+    world.client.renew(),
+  ]);
+  assert.equal(world.browser.made, 2);
+  assert.equal(world.server.posted("renew").length, 1);
+  assert.equal(world.browser.locks.most, 1);
+  kept(world);
+});
+
+test("without Web Locks the calls of one page still take turns", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab({ navigator: { locks: undefined } });
+  let underWay = 0;
+  browser.server.intercept = (path) => {
+    if (path === "vapid") assert.equal(++underWay, 1);
+    if (path === "subscribe") underWay--;
+  };
+  const all = await Promise.all([client.subscribe(), client.subscribe(), client.subscribe()]);
+  assert.deepEqual(
+    all.map(({ id }) => id),
+    ["id1", "id1", "id1"],
+  );
+});
+
+test("a failed call does not keep the next one from its turn", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab({ navigator: { locks: undefined } });
+  broken(browser.server, "vapid");
+  await assert.rejects(client.subscribe());
+  mended(browser.server);
+  await client.subscribe();
+});
+
+test("where nothing can be stored it works, and within the visit nothing is lost either", async () => {
+  const world = await visitor((browser) => (browser.database.fails = true));
+  world.server.rotate();
+  broken(world.server, "renew");
+  await assert.rejects(world.client.subscribe());
+  mended(world.server);
+  await world.client.renew();
+  assert.deepEqual([...world.server.rows.values()].map(({ id, tags }) => [id, tags]), [[world.id, ["news"]]]);
+  await world.client.unsubscribe();
+  assert.equal(await world.client.renew(), null);
+  assert.equal(world.server.rows.size, 0);
+});
+
+test("a browser that never answers in its first seconds is asked again", async (context) => {
+  const world = await visitor();
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  // The contexts took the real timers when they were made: a new tab takes the mocked ones.
+  world.browser.hangs = 1;
+  const { client } = await world.browser.tab({ globals: { setTimeout, clearTimeout } });
+  const renewed = client.renew();
+  for (let turn = 0; turn < 50 && world.browser.hangs > 0; turn++) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  context.mock.timers.tick(10_000);
+  assert.equal((await renewed).id, world.id);
+});

@@ -1,0 +1,221 @@
+// client.js: subscribing, in the words a person gets, and leaving.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Browser, MOUNT } from "./support/browser.mjs";
+import { problem } from "./support/server.mjs";
+
+/** What a call fails with. */
+async function failure(promise) {
+  const error = await promise.then(
+    () => assert.fail("it did not fail"),
+    (error) => error,
+  );
+  assert.equal(error.name, "WebPushError", error.stack);
+  return error;
+}
+
+test("subscribing registers the worker in the mount's own scope and tells the server the browser's words", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  const { id, created, subscription } = await client.subscribe({ tags: ["news"] });
+  assert.deepEqual([id, created, subscription.endpoint], ["id1", true, "https://push.example/1"]);
+  assert.deepEqual(
+    browser.registrations.map(({ scope, script }) => [scope, script]),
+    [[MOUNT, `${MOUNT}service-worker.js`]],
+  );
+  assert.deepEqual(browser.server.posted("subscribe"), [
+    {
+      endpoint: "https://push.example/1",
+      expirationTime: null,
+      keys: { p256dh: "p1", auth: "auth1" },
+      applicationServerKey: browser.server.key,
+      tags: ["news"],
+    },
+  ]);
+  const again = await client.subscribe();
+  assert.deepEqual([again.id, again.created, browser.made], ["id1", false, 1]);
+});
+
+test("a daily time goes with it, word for word", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  const notifyTime = { hour: 6, minute: 30, zone: "Asia/Kathmandu", weekdays: ["mon"] };
+  await client.subscribe({ notifyTime, notifyType: "DIRECT_NOTIFICATION", message: "Good morning" });
+  const [posted] = browser.server.posted("subscribe");
+  assert.deepEqual(posted.notifyTime, notifyTime);
+  assert.equal(posted.notifyType, "DIRECT_NOTIFICATION");
+  assert.equal(posted.message, "Good morning");
+});
+
+test("an application's own worker is subscribed instead, and ours is not registered", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  const other = await (await browser.tab()).client.register();
+  browser.registrations = [];
+  const own = { ...other, scope: "https://app.example/" };
+  await client.subscribe({ registration: own });
+  assert.deepEqual(browser.registrations, []);
+  assert.deepEqual([...browser.database.records.keys()], ["https://app.example/"]);
+  assert.equal((await client.state({ registration: own })).subscription.endpoint, "https://push.example/1");
+});
+
+test("a worker of a scope around the mount is not taken for ours", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  browser.registrations.push({ scope: "https://app.example/", pushManager: null });
+  assert.equal((await client.state()).subscription, null);
+});
+
+test("the state is told without asking or registering anything", async () => {
+  const browser = new Browser();
+  browser.permission = "default";
+  const { client } = await browser.tab();
+  const state = await client.state();
+  assert.deepEqual({ ...state }, { supported: true, why: null, permission: "default", subscription: null });
+  assert.deepEqual([browser.registrations.length, browser.server.requests.length], [0, 0]);
+  browser.permission = "denied";
+  const blocked = await client.state();
+  assert.equal(blocked.supported, true);
+  assert.equal(blocked.why.code, "permission_denied");
+});
+
+for (const [what, code, words, setting] of [
+  ["a page by http", "insecure", /https/, { globals: { isSecureContext: false } }],
+  ["a private window", "no_service_worker", /private/, { navigator: { serviceWorker: undefined } }],
+  ["a browser without push", "unsupported", /browser cannot/, { globals: { PushManager: undefined } }],
+  ["Safari in a tab on iOS", "needs_home_screen", /Home Screen/, { globals: { PushManager: undefined }, navigator: { standalone: false } }],
+  [
+    "another browser on iOS",
+    "needs_home_screen",
+    /Home Screen/,
+    { globals: { PushManager: undefined }, navigator: { userAgent: "Mozilla/5.0 (iPhone; CPU iPhone OS 18_4 like Mac OS X) CriOS/130.0" } },
+  ],
+  [
+    "an iPad, which calls itself a Mac",
+    "needs_home_screen",
+    /Home Screen/,
+    { globals: { PushManager: undefined }, navigator: { userAgent: "Mozilla/5.0 (Macintosh)", maxTouchPoints: 5 } },
+  ],
+]) {
+  test(`${what} is told apart: ${code}`, async () => {
+    const browser = new Browser();
+    const { client } = await browser.tab(setting);
+    const error = await failure(client.subscribe());
+    assert.equal(error.code, code);
+    assert.match(error.message, words);
+    const state = await client.state();
+    assert.deepEqual([state.supported, state.why.code], [false, code]);
+    assert.equal(await client.renew(), null);
+    await client.unsubscribe().catch(() => assert.fail("leaving is always possible"));
+  });
+}
+
+test("a refused permission says where to allow it, and a dismissed question that it can be asked again", async () => {
+  for (const [answer, code, words] of [
+    ["denied", "permission_denied", /blocked.*settings/],
+    ["default", "permission_dismissed", /Try again/],
+  ]) {
+    const browser = new Browser();
+    browser.permission = "default";
+    browser.answerToPrompt = answer;
+    const { client } = await browser.tab();
+    const error = await failure(client.subscribe());
+    assert.equal(error.code, code);
+    assert.match(error.message, words);
+    assert.equal(browser.registrations.length, 0);
+  }
+});
+
+test("what the push service and the worker fail with is told apart", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  browser.pushFails = "AbortError";
+  const failed = await failure(client.subscribe());
+  assert.equal(failed.code, "push_service_failed");
+  assert.equal(failed.cause.name, "AbortError");
+  browser.pushFails = "NotAllowedError";
+  assert.equal((await failure(client.subscribe())).code, "permission_denied");
+  const broken = await browser.tab({
+    navigator: { serviceWorker: { register: async () => Promise.reject(new TypeError("404")) } },
+  });
+  assert.equal((await failure(broken.client.subscribe())).code, "worker_failed");
+});
+
+test("the server's refusal keeps its words, its status and its problem, and leaves nothing behind", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  browser.server.intercept = (path) => (path === "subscribe" ? problem(422, "tags_not_public", "The tag is not public") : undefined);
+  const error = await failure(client.subscribe({ tags: ["staff"] }));
+  assert.deepEqual([error.code, error.status, error.problem.code, error.message], ["refused", 422, "tags_not_public", "The tag is not public"]);
+  assert.equal(browser.subscription, null, "the next visit would subscribe without the tag");
+  browser.server.intercept = (path) => (path === "subscribe" ? new Response("<h1>", { status: 502 }) : undefined);
+  assert.match((await failure(client.subscribe())).message, /502/);
+  assert.notEqual(browser.subscription, null, "a server that is down for a moment costs nothing");
+});
+
+test("a server out of reach is said so, and the next visit makes up for it", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  browser.server.intercept = (path) => {
+    if (path === "subscribe") throw new TypeError("no connection");
+  };
+  const error = await failure(client.subscribe());
+  assert.equal(error.code, "offline");
+  assert.match(error.message, /cannot be reached/);
+  browser.server.intercept = () => undefined;
+  const { client: next } = await browser.tab();
+  assert.equal((await next.renew()).id, "id1");
+  assert.equal(browser.made, 1);
+});
+
+test("leaving tells the server first, and can be repeated", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  await client.subscribe();
+  browser.server.intercept = () => problem(503, "store_unavailable");
+  assert.equal((await failure(client.unsubscribe())).status, 503);
+  assert.notEqual(browser.subscription, null);
+  browser.server.intercept = () => undefined;
+  await client.unsubscribe();
+  assert.equal(browser.subscription, null);
+  assert.equal(browser.server.rows.size, 0);
+  assert.equal(browser.database.records.size, 0);
+  await client.unsubscribe();
+});
+
+test("one type's end ends no subscription", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  await client.subscribe();
+  await client.unsubscribe({ notifyType: "DAILY_CHECK" });
+  assert.deepEqual(browser.server.posted("unsubscribe"), [{ endpoint: "https://push.example/1", notifyType: "DAILY_CHECK" }]);
+  assert.notEqual(browser.subscription, null);
+});
+
+test("a browser that fails to end it does so at the next visit, and is not subscribed again", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  await client.subscribe();
+  const { subscription } = browser;
+  const real = subscription.unsubscribe;
+  subscription.unsubscribe = async () => Promise.reject(new DOMException("", "AbortError"));
+  await assert.rejects(client.unsubscribe());
+  subscription.unsubscribe = real;
+  const { client: next } = await browser.tab();
+  assert.equal(await next.renew(), null);
+  assert.equal(browser.subscription, null);
+  assert.equal(browser.server.rows.size, 0);
+  assert.equal((await next.subscribe()).created, true);
+});
+
+test("a test is sent with the subscription's secrets, and not without a subscription", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  assert.equal((await failure(client.sendTest())).code, "not_subscribed");
+  await client.subscribe();
+  assert.equal((await client.sendTest({ title: "Hi" })).success, true);
+  assert.deepEqual(browser.server.posted("send-test"), [
+    { endpoint: "https://push.example/1", keys: { p256dh: "p1", auth: "auth1" }, title: "Hi" },
+  ]);
+});

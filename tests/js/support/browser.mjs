@@ -1,0 +1,220 @@
+// A browser as far as the client and the worker look at it: tabs and one worker share its subscription, its
+// locks and its database. Each tab and the worker run in a context of their own.
+import { readFile } from "node:fs/promises";
+import vm from "node:vm";
+
+import { Database } from "./database.mjs";
+import { Locks } from "./locks.mjs";
+import { Server } from "./server.mjs";
+
+const ASSETS = new URL("../../../src/api/assets/", import.meta.url);
+const [CLIENT, WORKER] = await Promise.all(
+  ["client.js", "service-worker.js"].map((name) => readFile(new URL(name, ASSETS), "utf8")),
+);
+
+export const MOUNT = "https://app.example/web-push/";
+
+/** What contexts get of Node. */
+const NODE = { URL, Response, DOMException, AbortSignal, atob, btoa, setTimeout, clearTimeout };
+
+export class Browser {
+  server = new Server();
+  database = new Database();
+  locks = new Locks();
+  permission = "granted";
+  answerToPrompt = "granted";
+  /** What the push service fails with. */
+  pushFails = null;
+  /** Whether the browser tells the key of a subscription. */
+  tellsKey = true;
+  /** Times a subscription was looked up in vain, as Firefox does in its first seconds. */
+  hangs = 0;
+  subscription = null;
+  registrations = [];
+  made = 0;
+  pages = [];
+  opened = [];
+
+  /** A new tab with the client. What is undefined in `globals` or `navigator` is not there at all. */
+  async tab({ globals = {}, navigator = {} } = {}) {
+    const listeners = [];
+    const serviceWorker = {
+      register: async (url, { scope }) => this.#register(String(url), scope),
+      getRegistration: async (url) => this.registrations.find(({ scope }) => url.startsWith(scope)),
+      addEventListener: (_, listener) => listeners.push(listener),
+      removeEventListener: (_, listener) => listeners.splice(listeners.indexOf(listener), 1),
+      startMessages() {},
+    };
+    const browser = this;
+    const Notification = {
+      get permission() {
+        return browser.permission;
+      },
+      async requestPermission() {
+        if (browser.permission === "default") browser.permission = browser.answerToPrompt;
+        return browser.permission;
+      },
+    };
+    const context = vm.createContext(present({
+      ...NODE,
+      isSecureContext: true,
+      PushManager: class {},
+      Notification,
+      indexedDB: this.database,
+      fetch: (url, init) => this.server.fetch(String(url), init),
+      navigator: present({ serviceWorker, locks: this.locks, userAgent: "", maxTouchPoints: 0, ...navigator }),
+      ...globals,
+    }));
+    context.window = context;
+    const module = new vm.SourceTextModule(CLIENT, {
+      context,
+      identifier: "client.js",
+      initializeImportMeta: (meta) => {
+        meta.url = `${MOUNT}client.js`;
+      },
+    });
+    await module.link(() => {
+      throw new Error("the client depends on nothing");
+    });
+    await module.evaluate();
+    const page = {
+      url: "https://app.example/",
+      focused: 0,
+      messages: [],
+      focus: async () => void page.focused++,
+      postMessage(data) {
+        page.messages.push(data);
+        for (const listener of [...listeners]) listener({ data: structuredClone(data) });
+      },
+    };
+    this.pages.push(page);
+    return { client: module.namespace, page };
+  }
+
+  /** The worker, registered in the mount's scope, or imported by `around` in a wider one. */
+  worker({ scope = MOUNT, settings, around, navigator = {}, script = `${MOUNT}service-worker.js` } = {}) {
+    const listeners = new Map();
+    const shown = [];
+    const worker = { shown, refuses: () => false, badge: undefined, synced: [] };
+    const badge = {
+      setAppBadge: async (count) => void (worker.badge = count ?? "mark"),
+      clearAppBadge: async () => void (worker.badge = "clear"),
+    };
+    const self = {
+      ...NODE,
+      Object,
+      location: new URL(script),
+      navigator: { locks: this.locks, ...badge, ...navigator },
+      indexedDB: this.database,
+      fetch: (url, init) => this.server.fetch(String(url), init),
+      addEventListener: (type, listener) => listeners.set(type, [...(listeners.get(type) ?? []), listener]),
+      registration: {
+        scope,
+        pushManager: this.#pushManager(),
+        sync: { register: async (tag) => void worker.synced.push(tag) },
+        showNotification: async (title, options) => {
+          if (worker.refuses(title, options)) throw new TypeError("refused");
+          shown.push({ title, options: structuredClone(options) });
+        },
+      },
+      clients: {
+        matchAll: async (query) => (query.includeUncontrolled ? this.pages : []),
+        openWindow: async (url) => void this.opened.push(url),
+      },
+      webPush: settings,
+    };
+    self.self = self;
+    around?.(self);
+    vm.runInContext(WORKER, vm.createContext(self), { filename: "service-worker.js" });
+    worker.listens = [...listeners.keys()];
+    worker.globals = Object.keys(self);
+    worker.dispatch = async (type, members = {}) => {
+      const waits = [];
+      let stopped = false;
+      const event = {
+        ...members,
+        waitUntil: (promise) => waits.push(promise),
+        stopImmediatePropagation: () => void (stopped = true),
+      };
+      for (const listener of listeners.get(type) ?? []) if (!stopped) listener(event);
+      await Promise.all(waits);
+    };
+    /** A push with this text; null for one without content. */
+    worker.push = (text, members) =>
+      worker.dispatch("push", { data: text === null ? null : { text: () => text }, ...members });
+    /** A click on what was shown last. */
+    worker.click = async (action = "", data = shown.at(-1).options.data) => {
+      const notification = { data, closed: false, close: () => void (notification.closed = true) };
+      await worker.dispatch("notificationclick", { notification, action });
+      return notification;
+    };
+    return worker;
+  }
+
+  /** The push service gives the subscription up, without a word to the page. */
+  loseSubscription() {
+    const lost = this.subscription;
+    this.subscription = null;
+    return lost;
+  }
+
+  #register(script, scope) {
+    let registration = this.registrations.find((known) => known.scope === scope);
+    if (!registration) {
+      registration = {
+        scope,
+        script,
+        pushManager: this.#pushManager(),
+        updates: 0,
+        active: { state: "activated", addEventListener() {}, removeEventListener() {}, postMessage() {} },
+        async update() {
+          registration.updates++;
+        },
+      };
+      this.registrations.push(registration);
+    }
+    return registration;
+  }
+
+  #pushManager() {
+    return {
+      getSubscription: async () => {
+        if (this.hangs > 0) {
+          this.hangs--;
+          return new Promise(() => {});
+        }
+        return this.subscription;
+      },
+      subscribe: async ({ userVisibleOnly, applicationServerKey }) => {
+        if (!userVisibleOnly) throw new TypeError("userVisibleOnly is wanted");
+        if (this.pushFails) throw new DOMException("no", this.pushFails);
+        const key = Buffer.from(applicationServerKey).toString("base64url");
+        if (this.subscription && this.subscription.key !== key) throw new DOMException("", "InvalidStateError");
+        return (this.subscription ??= this.#subscription(key));
+      },
+    };
+  }
+
+  #subscription(key) {
+    const number = ++this.made;
+    const endpoint = `https://push.example/${number}`;
+    const bytes = Uint8Array.from(Buffer.from(key, "base64url")).buffer;
+    const subscription = {
+      endpoint,
+      key,
+      expirationTime: null,
+      options: { applicationServerKey: this.tellsKey ? bytes : null },
+      toJSON: () => ({ endpoint, expirationTime: null, keys: { p256dh: `p${number}`, auth: `auth${number}` } }),
+      unsubscribe: async () => {
+        if (this.subscription === subscription) this.subscription = null;
+        return true;
+      },
+    };
+    return subscription;
+  }
+}
+
+/** The client asks with `in`. */
+function present(members) {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,83 @@
+// The routes that the client and the worker call, by the rules that matter to them: a row moves to a new
+// endpoint for who knows the old one's secret, else it is a plain subscribe.
+const MOUNT = "https://app.example/web-push/";
+
+export class Server {
+  /** endpoint -> {id, auth, key, tags} */
+  rows = new Map();
+  key = key(1);
+  requests = [];
+  /** Consulted before each answer: may throw (no connection), or answer itself. */
+  intercept = () => undefined;
+  /** Consulted once the request was obeyed: may throw, so that the answer is lost. */
+  lose = () => {};
+  #ids = 0;
+
+  rotate(number = 2) {
+    this.key = key(number);
+  }
+
+  /** What was posted to `path`. */
+  posted(path) {
+    return this.requests.filter((request) => request.path === path && request.method === "POST").map(({ body }) => body);
+  }
+
+  async fetch(url, { method = "GET", body, headers = {} } = {}) {
+    if (!url.startsWith(MOUNT)) throw new Error(`${url} is not the server's`);
+    const path = url.slice(MOUNT.length);
+    const parsed = body === undefined ? undefined : JSON.parse(body);
+    if (method === "POST" && headers["content-type"] !== "application/json") return problem(415, "unsupported_media_type");
+    this.requests.push({ method, path, body: parsed });
+    await new Promise(setImmediate);
+    const answer = this.intercept(path, parsed) ?? this.#answer(method, path, parsed);
+    this.lose(path);
+    return answer;
+  }
+
+  #answer(method, path, body) {
+    switch (`${method} ${path}`) {
+      case "GET vapid":
+        return json({ vapidKey: this.key, public_key: this.key, keyId: "k" });
+      case "POST subscribe":
+        return this.#upsert(body);
+      case "POST renew": {
+        const old = this.rows.get(body.oldEndpoint);
+        const knows = old && old.auth === body.oldAuth;
+        if (knows) this.rows.delete(body.oldEndpoint);
+        return this.#upsert(body.subscription, knows ? old : undefined);
+      }
+      case "POST unsubscribe":
+        if (body.notifyType === undefined) this.rows.delete(body.endpoint);
+        return json({ success: true, message: "Subscription deleted successfully" });
+      case "POST send-test":
+        return this.rows.has(body.endpoint) ? json({ success: true, message: "sent" }) : problem(404, "unknown_subscription");
+      default:
+        return problem(404, "not_found");
+    }
+  }
+
+  #upsert({ endpoint, keys, applicationServerKey, tags }, old) {
+    const before = this.rows.get(endpoint) ?? old;
+    const row = {
+      id: before?.id ?? `id${++this.#ids}`,
+      auth: keys.auth,
+      key: applicationServerKey ?? before?.key ?? this.key,
+      tags: tags ?? before?.tags ?? [],
+    };
+    this.rows.set(endpoint, row);
+    return json({ success: true, id: row.id, created: !before, staleKey: row.key !== this.key });
+  }
+}
+
+export function problem(status, code, detail = code) {
+  return Response.json({ status, code, detail, success: false, message: detail }, { status });
+}
+
+function json(value) {
+  return Response.json(value);
+}
+
+/** 65 octets, as a point has. */
+function key(number) {
+  return Buffer.alloc(65, number).toString("base64url");
+}
