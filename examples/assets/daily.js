@@ -1,5 +1,5 @@
 // Daily times: by the visitor's own clock, or in UTC where that cannot be.
-import { subscribe } from "/web-push/client.js";
+import { enrol } from "/browser.js";
 
 /** What the browser calls the visitor's time zone, `Europe/Berlin`; some do not say. */
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -16,7 +16,7 @@ const NO_ZONE = ["zones_unsupported", "unknown_zone"];
  */
 export async function schedule({ hour, minute, weekdays }, notifyType, message) {
   const save = async (notifyTime) => {
-    await subscribe({ notifyTime, notifyType, message });
+    await enrol({ notifyTime, notifyType, message });
     return notifyTime;
   };
   if (zone) {
@@ -56,13 +56,3 @@ export function clock({ hour, utcHour, minute, zone = "UTC" }) {
 export function words(time) {
   return `${clock(time)}, ${time.weekdays?.join(" ") ?? "every day"}`;
 }
-
-/** What was scheduled from this page, by type. The server tells nobody, so the page remembers. */
-export const scheduled = {
-  all: () => JSON.parse(localStorage.getItem("daily") ?? "{}"),
-  set(notifyType, entry) {
-    // Without an entry the member is left out.
-    localStorage.setItem("daily", JSON.stringify({ ...this.all(), [notifyType]: entry }));
-  },
-  clear: () => localStorage.removeItem("daily"),
-};

@@ -9,30 +9,53 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
 /// Nothing but what the page needs from its own server: no inline script or style, no frames, no other
-/// host. `worker-src` is for the service worker, `img-src` for the favicon that browsers ask for.
+/// host. `worker-src` is for the service worker, `manifest-src` for the Home Screen, where iOS has push.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    worker-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    worker-src 'self'; img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+
+/// A file of `examples/assets`, served under its own name.
+macro_rules! asset {
+    ($content_type:expr, $name:literal) => {
+        (
+            concat!("/", $name),
+            $content_type,
+            include_str!(concat!("../assets/", $name)),
+        )
+    };
+}
+
+/// Path, content type, content.
+const FILES: [(&str, &str, &str); 19] = [
+    ("/", HTML, include_str!("../assets/index.html")),
+    asset!(CSS, "theme.css"),
+    asset!(CSS, "style.css"),
+    asset!("image/svg+xml", "icon.svg"),
+    asset!("application/manifest+json", "manifest.webmanifest"),
+    asset!(JAVASCRIPT, "app.js"),
+    asset!(JAVASCRIPT, "broadcasts.js"),
+    asset!(JAVASCRIPT, "browser.js"),
+    asset!(JAVASCRIPT, "compose.js"),
+    asset!(JAVASCRIPT, "daily-form.js"),
+    asset!(JAVASCRIPT, "daily.js"),
+    asset!(JAVASCRIPT, "dom.js"),
+    asset!(JAVASCRIPT, "log.js"),
+    asset!(JAVASCRIPT, "message.js"),
+    asset!(JAVASCRIPT, "operator.js"),
+    asset!(JAVASCRIPT, "preview.js"),
+    asset!(JAVASCRIPT, "scheduled.js"),
+    asset!(JAVASCRIPT, "server.js"),
+    asset!(JAVASCRIPT, "status.js"),
+];
 
 /// The page, or one of its files.
 pub(crate) fn answer(method: &Method, path: &str) -> Response<Full<Bytes>> {
-    let (content_type, content) = match path {
-        "/" => (
-            "text/html; charset=utf-8",
-            include_str!("../assets/index.html"),
-        ),
-        "/app.js" => (
-            "text/javascript; charset=utf-8",
-            include_str!("../assets/app.js"),
-        ),
-        "/daily.js" => (
-            "text/javascript; charset=utf-8",
-            include_str!("../assets/daily.js"),
-        ),
-        "/style.css" => (
-            "text/css; charset=utf-8",
-            include_str!("../assets/style.css"),
-        ),
-        _ => return plain(StatusCode::NOT_FOUND, "not found\n"),
+    let Some(&(_, content_type, content)) = FILES.iter().find(|(name, ..)| *name == path) else {
+        return plain(StatusCode::NOT_FOUND, "not found\n");
     };
     if method != Method::GET && method != Method::HEAD {
         let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");

@@ -227,7 +227,7 @@ test("imported by another worker it adds listeners and nothing else, and leaves 
       self.clients.claim = () => assert.fail("claim is the application's");
     },
   });
-  assert.deepEqual(worker.listens.toSorted?.() ?? [...worker.listens].sort(), [
+  assert.deepEqual(worker.listens.sort(), [
     "notificationclick",
     "push",
     "pushsubscriptionchange",

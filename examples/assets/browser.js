@@ -1,0 +1,92 @@
+// This browser: whether notifications are on, and what the server was given for them.
+import { renew, sendTest, state, subscribe, unsubscribe } from "/web-push/client.js";
+import { byId } from "/dom.js";
+import { scheduled } from "/scheduled.js";
+import { afterEach, onClick, onCopy, say } from "/status.js";
+
+/** The id that the server gave; null until it is told. @type {string | null} */
+let ownId = null;
+
+/** Subscribes, or does so again: harmless. @param {object} [options] */
+export async function enrol(options) {
+  const subscribed = await subscribe(options);
+  ownId = subscribed.id;
+  return subscribed;
+}
+
+/** Where a message to oneself goes. */
+export function self() {
+  if (ownId === null) throw new Error("Enable notifications in this browser first.");
+  return ownId;
+}
+
+/** What the page's first moment shows, and what each visit makes up for. */
+export async function visit() {
+  try {
+    const { why, subscription } = await refresh();
+    if (why !== null) return say(why.message, "error");
+    const renewed = await renew();
+    ownId = renewed?.id ?? null;
+    const enabled = (renewed?.subscription ?? subscription) !== null;
+    say(enabled ? "Notifications are on." : "Notifications are off.", enabled ? "ok" : "info");
+  } catch (error) {
+    say(error.message, "error");
+  }
+  await refresh().catch(() => {});
+}
+
+const TEXTS = {
+  on: "Notifications are on. They arrive even when this page is closed.",
+  off: "One click, and this browser gets what the server sends.",
+};
+
+async function refresh() {
+  const now = await state();
+  const { supported, why, subscription } = now;
+  const enabled = subscription !== null;
+  if (!enabled) ownId = null;
+
+  const pill = byId("browser-state");
+  const [name, text] = enabled ? ["on", "On"] : !supported ? ["error", "Not here"] : why ? ["error", "Blocked"] : ["off", "Off"];
+  pill.dataset.state = name;
+  pill.textContent = text;
+  byId("browser-text").textContent = why?.message ?? (enabled ? TEXTS.on : TEXTS.off);
+
+  byId("enable").hidden = enabled || !supported;
+  byId("test").hidden = byId("disable").hidden = byId("credentials").hidden = !enabled;
+  byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(subscription, null, 2) : "";
+  byId("credentials-id").textContent = ownId ?? "Not told yet";
+  byId("credentials-service").textContent = enabled ? new URL(subscription.endpoint).host : "";
+  if (!enabled) scheduled.clear();
+  return now;
+}
+
+onClick("enable", async () => {
+  const { id } = await enrol();
+  byId("test").hidden = false;
+  byId("test").focus();
+  return `Notifications are on. The server calls this browser ${id}.`;
+});
+
+onClick("test", async () => {
+  const { success, message } = await sendTest();
+  if (!success) throw new Error(message);
+  return "Sent. It should appear in a moment.";
+});
+
+onClick("disable", async () => {
+  await unsubscribe();
+  byId("enable").hidden = false;
+  byId("enable").focus();
+  return "Notifications are off.";
+});
+
+onCopy("credentials-copy", () => byId("credentials").querySelector("pre").textContent, "The subscription is");
+
+// A permission that is given or taken elsewhere shows here.
+navigator.permissions
+  ?.query({ name: "notifications" })
+  .then((permission) => permission.addEventListener("change", () => refresh().catch(() => {})))
+  .catch(() => {});
+
+afterEach.add(refresh);

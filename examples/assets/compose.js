@@ -1,0 +1,113 @@
+// The form that writes a message, and its way to the server.
+import { follow } from "/broadcasts.js";
+import { self } from "/browser.js";
+import { byId, element } from "/dom.js";
+import { FieldError, message } from "/message.js";
+import { authorized, demandOperator } from "/operator.js";
+import { preview } from "/preview.js";
+import { onCopy, onSubmit } from "/status.js";
+
+const MOST_ACTIONS = 3;
+const LABELS = {
+  all: "Send to everyone",
+  self: "Send to this browser",
+  user: "Send to the user",
+  tag: "Send to the tag",
+  ids: "Send to these",
+};
+
+const form = byId("notify");
+
+/** A request that may have got through without its answer is repeated under the same key: it is sent once. */
+let unanswered = { body: "", key: "" };
+
+onSubmit("notify", async (values) => {
+  demandOperator();
+  const content = read(values);
+  const body = JSON.stringify(content);
+  if (unanswered.body !== body) unanswered = { body, key: crypto.randomUUID() };
+  const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": unanswered.key } });
+  unanswered = { body: "", key: "" };
+  follow(answer.broadcast, content.title);
+  return `${answer.message}.`;
+});
+
+/** What the form says; the first field that is wrong gets the focus. @param {FormData} values */
+function read(values) {
+  try {
+    return message(values, self);
+  } catch (error) {
+    if (error instanceof FieldError) {
+      const field = form.elements[error.field];
+      field.closest("details")?.setAttribute("open", "");
+      field.setAttribute("aria-invalid", "true");
+      field.focus();
+    }
+    throw error;
+  }
+}
+
+/** One more row for a button. */
+function addAction() {
+  const rows = byId("actions");
+  const number = rows.children.length + 1;
+  const field = (name, label, placeholder) =>
+    element("input", { name, placeholder, ariaLabel: `${label} of button ${number}`, autocomplete: "off" });
+  const remove = element("button", { type: "button", className: "small quiet", ariaLabel: `Remove button ${number}` }, "Remove");
+  const row = element(
+    "div",
+    { className: "action" },
+    field("actionTitle", "Text", "Text"),
+    field("actionUrl", "Address", "https:// or /path"),
+    field("actionName", "Name", "name"),
+    remove,
+  );
+  remove.addEventListener("click", () => {
+    row.remove();
+    byId("actions-add").focus();
+    show();
+  });
+  rows.append(row);
+  row.firstElementChild.focus();
+  show();
+}
+
+/** Everything that follows from what the form says. */
+function show() {
+  const values = new FormData(form);
+  const audience = String(values.get("audience"));
+  byId("send-label").textContent = LABELS[audience];
+  for (const field of form.querySelectorAll("[data-audience]")) field.hidden = field.dataset.audience !== audience;
+  byId("actions-add").hidden = byId("actions").children.length >= MOST_ACTIONS;
+  preview(values);
+  byId("request").querySelector("pre").textContent = command(values);
+}
+
+/** The request as it would be typed. @param {FormData} values */
+function command(values) {
+  let body;
+  try {
+    body = message(values, self);
+  } catch (error) {
+    return error.message;
+  }
+  const quoted = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
+  return [
+    `curl ${location.origin}/web-push/notify \\`,
+    `  -H "Authorization: Bearer $ADMIN_TOKEN" \\`,
+    `  --json '${quoted}'`,
+  ].join("\n");
+}
+
+byId("actions-add").addEventListener("click", addAction);
+onCopy("request-copy", () => byId("request").querySelector("pre").textContent, "The request is");
+form.addEventListener("input", (event) => {
+  event.target.removeAttribute("aria-invalid");
+  show();
+});
+form.addEventListener("reset", () => {
+  byId("actions").replaceChildren();
+  // The fields are empty only after this event.
+  setTimeout(show);
+});
+show();

@@ -1,0 +1,140 @@
+// The operator's secret: kept for this tab, sent to this server only.
+import { byId, element } from "/dom.js";
+import { onSubmit, say } from "/status.js";
+
+const KEY = "operator";
+const EVERY = 5_000;
+
+/** The Authorization header's value. @type {string | null} */
+let credentials = null;
+try {
+  credentials = sessionStorage.getItem(KEY);
+} catch {
+  // Kept in memory, then.
+}
+
+/**
+ * A request that needs the operator. Gives back the answer's JSON, or throws what the server says.
+ *
+ * @param {"GET" | "POST" | "DELETE"} method
+ * @param {string} path
+ * @param {{body?: string, headers?: Record<string, string>}} [more]
+ */
+export async function authorized(method, path, { body, headers = {} } = {}) {
+  if (credentials === null) throw new Error("Unlock with the admin token first.");
+  const answer = await ask(method, path, credentials, { body, headers });
+  if (answer.status === 401) lock();
+  if (!answer.ok) throw new Error(answer.json?.detail ?? answer.json?.message ?? `The server answered with status ${answer.status}.`);
+  return answer.json;
+}
+
+/** Leads whoever is not the operator yet to where they can become it. */
+export function demandOperator() {
+  if (credentials !== null) return;
+  byId("operator-token").focus();
+  throw new Error("Unlock with the admin token first.");
+}
+
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {string} authorization
+ * @param {{body?: string, headers?: Record<string, string>}} [more]
+ */
+async function ask(method, path, authorization, { body, headers = {} } = {}) {
+  let response;
+  try {
+    response = await fetch(`/web-push/${path}`, {
+      method,
+      body,
+      headers: { authorization, ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+      cache: "no-store",
+      // A refusal must not bring up the browser's own question for a password.
+      credentials: "omit",
+    });
+  } catch (cause) {
+    throw new Error("The server cannot be reached. Check the connection, then try again.", { cause });
+  }
+  return { ok: response.ok, status: response.status, json: await response.json().catch(() => null) };
+}
+
+/** A token, or the password of the replaced server. @param {string} secret */
+async function unlock(secret) {
+  const octets = new TextEncoder().encode(`admin:${secret}`);
+  const ways = [`Bearer ${secret}`, `Basic ${btoa(String.fromCharCode(...octets))}`];
+  // What no header can hold is no token.
+  if (!/^[\x21-\x7e]+$/.test(secret)) ways.shift();
+  let answer;
+  for (const way of ways) {
+    answer = await ask("GET", "stats", way);
+    if (answer.ok) {
+      keep(way);
+      return answer.json;
+    }
+    if (answer.status !== 401) break;
+  }
+  const why = answer.status === 401 ? "The server does not know this token." : answer.json?.detail;
+  throw new Error(why ?? `The server answered with status ${answer.status}.`);
+}
+
+function keep(way) {
+  credentials = way;
+  try {
+    if (way === null) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, way);
+  } catch {
+    // Kept in memory, then.
+  }
+}
+
+function lock() {
+  keep(null);
+  show(null);
+}
+
+/** @param {any} stats What `/stats` answers; null while locked. */
+function show(stats) {
+  byId("operator").hidden = stats !== null;
+  byId("operator-stats").hidden = byId("operator-lock").hidden = stats === null;
+  if (stats === null) return;
+  const { subscriptions, ledger, gates } = stats;
+  const number = (value) => value.toLocaleString();
+  byId("stats-live").textContent = number(subscriptions.live);
+  byId("stats-depth").textContent = number(ledger.depth);
+  byId("stats-lost").textContent = number(subscriptions.stale + subscriptions.retired);
+  byId("stats-gates").textContent = number(gates.length);
+  byId("stats-paused").replaceChildren(
+    ...gates.map(({ origin, until, reason }) => {
+      const text = `${reason}, until ${new Date(until).toLocaleTimeString()}`;
+      return element("li", {}, element("div", {}, element("strong", {}, origin), " ", element("span", {}, text)));
+    }),
+  );
+}
+
+/** Shows how much there is, now and every few seconds while the page is seen. */
+export async function refreshStats() {
+  if (credentials === null) return;
+  try {
+    show(await authorized("GET", "stats"));
+  } catch {
+    // Locked by a 401; a server out of reach shows in the page's head.
+  }
+}
+
+onSubmit("operator", async (form) => {
+  show(await unlock(String(form.get("token")).trim()));
+  byId("operator").reset();
+  byId("notify-title").focus();
+  return "Unlocked for this tab.";
+});
+
+byId("operator-lock").addEventListener("click", () => {
+  lock();
+  byId("operator-token").focus();
+  say("Locked.");
+});
+
+setInterval(() => {
+  if (!document.hidden) refreshStats();
+}, EVERY);
+refreshStats();

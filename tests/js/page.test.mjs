@@ -1,0 +1,162 @@
+// The examples' page: what its form asks the server for, its times, and that its parts fit together.
+import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
+import { test } from "node:test";
+
+import { ASSETS, load } from "./support/module.mjs";
+
+const { actions, message } = await load("message.js", { globals: { Date } });
+
+/** A form with these fields and the defaults of the page's. */
+function form(fields = {}) {
+  const data = new FormData();
+  const all = { title: "Hello", audience: "all", ttlUnit: "86400", body: "", url: " ", ...fields };
+  for (const [name, values] of Object.entries(all)) for (const value of [values].flat()) data.append(name, value);
+  return data;
+}
+
+/** Out of the module's own realm. */
+const asked = (fields, self = () => "own-id") => JSON.parse(JSON.stringify(message(form(fields), self)));
+
+test("what is empty is left to the server", () => {
+  assert.deepEqual(asked(), { title: "Hello" });
+});
+
+test("every field reaches the request under the server's name", () => {
+  const fields = {
+    body: " text ",
+    url: "https://shop.example/7",
+    icon: "/icon.png",
+    image: "/image.png",
+    badge: "/badge.png",
+    tag: "order-7",
+    urgency: "high",
+    topic: "order-7",
+    requireInteraction: "on",
+    renotify: "on",
+    silent: "on",
+    app_badge: "0",
+    data: '{"order": 7}',
+    ttl: "2",
+    ttlUnit: "3600",
+    sendAt: "2026-11-23T08:00",
+    actionTitle: ["Track", "", "Hide"],
+    actionName: ["track", "lost", ""],
+    actionUrl: ["/track/7", "/lost", ""],
+  };
+  assert.deepEqual(asked(fields), {
+    title: "Hello",
+    body: "text",
+    url: "https://shop.example/7",
+    icon: "/icon.png",
+    image: "/image.png",
+    badge: "/badge.png",
+    tag: "order-7",
+    urgency: "high",
+    topic: "order-7",
+    requireInteraction: true,
+    renotify: true,
+    silent: true,
+    app_badge: 0,
+    actions: [
+      { action: "track", title: "Track", navigate: "/track/7" },
+      { action: "button-3", title: "Hide" },
+    ],
+    data: { order: 7 },
+    ttl: 7200,
+    sendAt: new Date(2026, 10, 23, 8).toISOString(),
+  });
+});
+
+test("a time to live of nothing is told, and not taken for the default", () => {
+  assert.equal(asked({ ttl: "0" }).ttl, 0);
+});
+
+test("each audience is the server's", () => {
+  for (const [fields, audience] of [
+    [{ audience: "self" }, { ids: ["own-id"] }],
+    [{ audience: "user", user: "alice" }, { user: "alice" }],
+    [{ audience: "tag", audienceTag: "news" }, { tag: "news" }],
+    [{ audience: "ids", ids: "a, b\n c;d" }, { ids: ["a", "b", "c", "d"] }],
+  ]) {
+    assert.deepEqual(asked(fields).audience, audience);
+  }
+});
+
+test("a field that is wrong is named", () => {
+  for (const [fields, field, words] of [
+    [{ audience: "user" }, "user", /which user/],
+    [{ audience: "tag", audienceTag: " " }, "audienceTag", /which tag/],
+    [{ audience: "ids" }, "ids", /at least one/],
+    [{ data: "{" }, "data", /not JSON/],
+  ]) {
+    assert.throws(() => message(form(fields)), (error) => error.field === field && words.test(error.message));
+  }
+  const off = () => {
+    throw new Error("off");
+  };
+  assert.throws(() => message(form({ audience: "self" }), off), /off/);
+});
+
+test("buttons without a text are no buttons", () => {
+  assert.equal(actions(form()).length, 0);
+  assert.equal(actions(form({ actionTitle: [" "], actionName: ["x"], actionUrl: ["/x"] })).length, 0);
+});
+
+test("a daily time is told by the visitor's clock, and in UTC where the server has no zones", async () => {
+  const told = [];
+  const zones = { refuse: false };
+  const enrol = async ({ notifyTime }) => {
+    if (zones.refuse && notifyTime.zone && notifyTime.zone !== "UTC") {
+      throw Object.assign(new Error("no zones"), { problem: { code: "zones_unsupported" } });
+    }
+    told.push(JSON.parse(JSON.stringify(notifyTime)));
+  };
+  // A clock that is five hours and three quarters ahead, as in Kathmandu.
+  class There extends Date {
+    setHours(hour, minute) {
+      this.setTime(Date.UTC(2026, 10, 23, hour, minute) - 345 * 60_000);
+    }
+    getDay() {
+      return 1;
+    }
+  }
+  const Intl = { DateTimeFormat: () => ({ resolvedOptions: () => ({ timeZone: "Asia/Kathmandu" }) }) };
+  const daily = await load("daily.js", { globals: { Intl, Date: There }, imports: { "/browser.js": { enrol } } });
+  await daily.schedule({ hour: 5, minute: 0, weekdays: ["mon"] }, "DAILY_CHECK");
+  zones.refuse = true;
+  await daily.schedule({ hour: 5, minute: 0, weekdays: ["mon", "sun"] }, "DAILY_CHECK");
+  await daily.schedule({ hour: 6, minute: 0 }, "DAILY_CHECK");
+  assert.deepEqual(told, [
+    { hour: 5, minute: 0, zone: "Asia/Kathmandu", weekdays: ["mon"] },
+    { hour: 23, minute: 15, zone: "UTC", weekdays: ["sun", "sat"] },
+    { utcHour: 0, minute: 15 },
+  ]);
+});
+
+test("what the scripts and the labels refer to is in the page, once", async () => {
+  const page = await readFile(new URL("index.html", ASSETS), "utf8");
+  const ids = [...page.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id);
+  assert.deepEqual(
+    ids.filter((id, place) => ids.indexOf(id) !== place),
+    [],
+  );
+  const wanted = new Set();
+  for (const [, names] of page.matchAll(/ (?:for|aria-labelledby|aria-describedby)="([^"]+)"/g)) {
+    for (const name of names.split(" ")) wanted.add(name);
+  }
+  for (const [, name] of page.matchAll(/ href="#([^"]+)"/g)) wanted.add(name);
+  const scripts = (await readdir(ASSETS)).filter((name) => name.endsWith(".js"));
+  for (const script of scripts) {
+    const text = await readFile(new URL(script, ASSETS), "utf8");
+    for (const [, name] of text.matchAll(/(?:byId|onClick|onSubmit|onCopy|icon)\("([^"]+)"/g)) wanted.add(name);
+    for (const [, from] of text.matchAll(/(?:from|import) "\/([^"]+)"/g)) {
+      if (!from.startsWith("web-push/")) assert.ok(scripts.includes(from), `${script} imports ${from}`);
+    }
+  }
+  assert.ok(wanted.size > 60, `${wanted.size} references found`);
+  assert.deepEqual(
+    [...wanted].filter((name) => !ids.includes(name)),
+    [],
+  );
+});
