@@ -1,4 +1,4 @@
-//! Longer answers to four questions.
+//! Longer answers to five questions.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
 //!   in between does.
@@ -6,9 +6,13 @@
 //!   where the rule can be changed.
 //! - [Daily notifications](daily_notifications): when they come, to whom, and what they say.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs afterwards.
+//! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
 
 #[doc = include_str!("daily_notifications.md")]
 pub mod daily_notifications {}
+
+#[doc = include_str!("driving_it_yourself.md")]
+pub mod driving_it_yourself {}
 
 #[doc = include_str!("moving_here.md")]
 pub mod moving_here {}
