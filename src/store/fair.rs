@@ -11,25 +11,67 @@ pub(super) fn deal<E>(
     limit: usize,
     mut take: impl FnMut(usize, usize) -> Result<usize, E>,
 ) -> Result<(), E> {
-    let mut left = limit;
-    let mut hungry: Vec<(usize, usize)> = rooms.iter().copied().enumerate().collect();
-    while left > 0 && !hungry.is_empty() {
-        let share = (left / hungry.len()).max(1);
-        let mut still_hungry = Vec::with_capacity(hungry.len());
-        for (origin, room) in hungry {
-            let wanted = share.min(left).min(room);
-            if wanted == 0 {
-                continue;
-            }
+    let mut rounds = Rounds::new(rooms, limit);
+    while let Some(round) = rounds.next_round() {
+        for (origin, wanted) in round {
             let got = take(origin, wanted)?;
-            left = left.saturating_sub(got);
-            if got >= wanted {
-                still_hungry.push((origin, room.saturating_sub(got)));
-            }
+            rounds.took(origin, wanted, got);
         }
-        hungry = still_hungry;
     }
     Ok(())
+}
+
+/// [`deal`], for whoever takes a whole round at once.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    left: usize,
+    /// The room of each origin that may have more.
+    hungry: Vec<(usize, usize)>,
+}
+
+impl Rounds {
+    pub(super) fn new(rooms: &[usize], limit: usize) -> Self {
+        let hungry = rooms.iter().copied().enumerate();
+        Self {
+            left: limit,
+            hungry: hungry.filter(|(_, room)| *room > 0).collect(),
+        }
+    }
+
+    /// How many rows of which origins are to be taken next, in all at most what is left; `None` when it is over.
+    pub(super) fn next_round(&self) -> Option<Vec<(usize, usize)>> {
+        if self.left == 0 || self.hungry.is_empty() {
+            return None;
+        }
+        let share = (self.left / self.hungry.len()).max(1);
+        let mut left = self.left;
+        let mut round = Vec::new();
+        for &(origin, room) in &self.hungry {
+            let wanted = share.min(room).min(left);
+            if wanted == 0 {
+                break;
+            }
+            left -= wanted;
+            round.push((origin, wanted));
+        }
+        Some(round)
+    }
+
+    /// Of the rows that an origin was to give, so many were there.
+    pub(super) fn took(&mut self, origin: usize, wanted: usize, got: usize) {
+        self.left = self.left.saturating_sub(got);
+        if let Some(place) = self.hungry.iter().position(|(hungry, _)| *hungry == origin) {
+            let room = self
+                .hungry
+                .get(place)
+                .map_or(0, |(_, room)| room.saturating_sub(got));
+            if got < wanted || room == 0 {
+                self.hungry.remove(place);
+            } else if let Some(hungry) = self.hungry.get_mut(place) {
+                hungry.1 = room;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

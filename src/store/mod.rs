@@ -9,7 +9,8 @@
 //! | [`DeliveryLedger`] | broadcasts and what is left to deliver: the queue | every back end |
 //! | [`ScheduleStore`] | daily notifications; a ledger too, since firing is one transaction | every back end |
 //!
-//! Two back ends are all four: [`MemoryStore`] and, with the feature `sqlite`, `SqliteStore`.
+//! Three back ends are all four: [`MemoryStore`] and, with the features of their names, `SqliteStore` and
+//! `PostgresStore`.
 //!
 //! Each trait's documentation numbers its contract sentences. The conformance suite (`store::conformance`, with
 //! the feature `testing`) has a case for each number, is run by every back end here and is offered to third
@@ -35,6 +36,8 @@ mod merge;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
 mod pause;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod progress;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod reason;
@@ -55,6 +58,8 @@ pub use ledger_values::{
 };
 pub use memory::MemoryStore;
 pub use pause::{Pause, PauseReason};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
 pub use schedules::{Fired, Firing, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -113,6 +113,12 @@ impl<S: ?Sized> Handles<S> {
     }
 }
 
+/// What makers may answer.
+#[doc(hidden)]
+pub fn made<S: ?Sized>(handles: impl Into<Option<Handles<S>>>) -> Option<Handles<S>> {
+    handles.into()
+}
+
 impl<S: Send + Sync + ?Sized + 'static> Handles<S> {
     /// What `n` concurrent tasks answer, half of them on each handle.
     async fn race<T, F>(&self, n: usize, task: impl Fn(Arc<S>, usize) -> F) -> Vec<T>

@@ -1,0 +1,426 @@
+//! Broadcasts in PostgreSQL: opened, read, locked, saved.
+
+use std::collections::HashMap;
+
+use super::connection::{Database, Tx};
+use super::content;
+use super::error::{Failed, corrupt};
+use super::rows::{Columns, first, integer, read};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::message::Topic;
+use crate::store::progress::Progress;
+use crate::store::{Cursor, Expansion, NewBroadcast, Opened, StoreError};
+use crate::subscription::EndpointKey;
+
+/// What [`Stored::read`] reads: the outcomes in the order of [`FinalOutcome::ALL`].
+macro_rules! stored_columns {
+    () => {
+        "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, expanded_at, \
+         ended_at, forget_when_over, accepted, gone, key_mismatch, sender_fault, too_large, bad_request, refused, \
+         expired, failed, cancelled"
+    };
+}
+
+pub(super) const BY_ID: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM web_push.broadcast WHERE id = $1"
+);
+pub(super) const LOCK_BY_ID: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM web_push.broadcast WHERE id = $1 FOR NO KEY UPDATE"
+);
+/// In one order for all, so that nobody waits in a circle.
+pub(super) const LOCK: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM web_push.broadcast WHERE seq = ANY($1) ORDER BY seq FOR NO KEY UPDATE"
+);
+pub(super) const UNDERWAY: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    " FROM web_push.broadcast WHERE ended_at IS NULL ORDER BY deadline, seq LIMIT $1"
+);
+pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
+    "SELECT ",
+    stored_columns!(),
+    ", fingerprint FROM web_push.broadcast WHERE idempotency_key = $1"
+);
+/// Any number of them; those that are known are left out.
+pub(super) const OPEN: &str = "INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, \
+         expanded_at, idempotency_key, fingerprint, forget_when_over) \
+     SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
+         fingerprint, forget \
+     FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::boolean[]) \
+         AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget) \
+     ORDER BY idempotency_key, id ON CONFLICT DO NOTHING RETURNING seq, id";
+pub(super) const CONTENT: &str = "INSERT INTO web_push.content \
+     (broadcast, audience, payload, ttl, urgency, topic, padding) \
+     SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::text[], $7::text[])";
+pub(super) const SAVE: &str = "UPDATE web_push.broadcast AS b SET written = fresh.written, expanding = fresh.expanding, \
+     is_cancelled = fresh.is_cancelled, ended_at = fresh.ended_at, cursor = fresh.cursor, expanded_at = fresh.expanded_at, \
+     accepted = fresh.accepted, gone = fresh.gone, key_mismatch = fresh.key_mismatch, sender_fault = fresh.sender_fault, \
+     too_large = fresh.too_large, bad_request = fresh.bad_request, refused = fresh.refused, expired = fresh.expired, \
+     failed = fresh.failed, cancelled = fresh.cancelled \
+     FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::boolean[], $5::bigint[], $6::bytea[], $7::bigint[], \
+         $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
+         $15::bigint[], $16::bigint[], $17::bigint[]) \
+         AS fresh (seq, written, expanding, is_cancelled, ended_at, cursor, expanded_at, accepted, gone, key_mismatch, \
+         sender_fault, too_large, bad_request, refused, expired, failed, cancelled) \
+     WHERE b.seq = fresh.seq";
+pub(super) const WIPE: &str = "DELETE FROM web_push.content WHERE broadcast = ANY($1)";
+pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
+/// Nobody is expanded before he is due, so those who are due stand at the front.
+pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
+     JOIN web_push.content ON content.broadcast = b.seq \
+     WHERE expanding AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2";
+/// Those that a replica with a faster clock has expanded.
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
+     JOIN web_push.content ON content.broadcast = b.seq \
+     WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 AND due_at <= $1 AND deadline > $1 \
+     ORDER BY expanded_at, seq LIMIT $2";
+
+/// A broadcast's row.
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) progress: Progress,
+    pub(super) cursor: Cursor,
+    pub(super) expanded_at: Timestamp,
+    pub(super) ended_at: Option<Timestamp>,
+    forget_when_over: bool,
+}
+
+impl Stored {
+    pub(super) fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+        let seq = columns.get()?;
+        let mut progress = Progress {
+            id: BroadcastId::from_bytes(columns.bytes()?),
+            expected: columns.count()?,
+            written: columns.count()?,
+            expanding: columns.get()?,
+            cancelled: columns.get()?,
+            created_at: columns.time()?,
+            send_at: columns.time_or_null()?,
+            deadline: columns.time()?,
+            counts: Counts::default(),
+        };
+        let cursor = read_cursor(columns)?;
+        let expanded_at = columns.time()?;
+        let ended_at = columns.time_or_null()?;
+        let forget_when_over = columns.get()?;
+        for outcome in FinalOutcome::ALL {
+            progress.counts.add(outcome, columns.count()?);
+        }
+        Ok(Self {
+            seq,
+            progress,
+            cursor,
+            expanded_at,
+            ended_at,
+            forget_when_over,
+        })
+    }
+
+    /// Waits for the row of an id, and keeps others from changing it.
+    pub(super) async fn lock(tx: &mut Tx<'_>, id: BroadcastId) -> Result<Option<Self>, Failed> {
+        let rows = tx.query(LOCK_BY_ID, &[&id.as_bytes().as_slice()]).await?;
+        Ok(first(&rows, Self::read)?)
+    }
+
+    /// Waits for rows, and keeps others from changing them.
+    pub(super) async fn lock_all(
+        tx: &mut Tx<'_>,
+        seqs: &[i64],
+    ) -> Result<HashMap<i64, Self>, Failed> {
+        if seqs.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = read(&tx.query(LOCK, &[&seqs]).await?, Self::read)?;
+        Ok(rows.into_iter().map(|row| (row.seq, row)).collect())
+    }
+}
+
+/// Writes the numbers back; wipes the content of what is over.
+pub(super) async fn save(
+    tx: &mut Tx<'_>,
+    changed: impl IntoIterator<Item = &mut Stored>,
+    now: Timestamp,
+) -> Result<(), Failed> {
+    let (mut kept, mut over, mut forgotten): (Vec<&Stored>, Vec<_>, Vec<_>) = Default::default();
+    for stored in changed {
+        if stored.ended_at.is_none() && stored.progress.is_over() {
+            stored.ended_at = Some(now);
+            over.push(stored.seq);
+            if stored.forget_when_over {
+                forgotten.push(stored.seq);
+                continue;
+            }
+        }
+        kept.push(stored);
+    }
+    if !kept.is_empty() {
+        let progress = |read: fn(&Progress) -> i64| -> Vec<i64> {
+            kept.iter().map(|stored| read(&stored.progress)).collect()
+        };
+        let flags = |read: fn(&Progress) -> bool| -> Vec<bool> {
+            kept.iter().map(|stored| read(&stored.progress)).collect()
+        };
+        let seqs: Vec<_> = kept.iter().map(|stored| stored.seq).collect();
+        let written = progress(|progress| integer(progress.written));
+        let expanding = flags(|progress| progress.expanding);
+        let cancelled = flags(|progress| progress.cancelled);
+        let ended_at: Vec<_> = kept
+            .iter()
+            .map(|stored| stored.ended_at.map(Timestamp::as_millis))
+            .collect();
+        let cursors: Vec<_> = kept
+            .iter()
+            .map(|stored| cursor_bytes(&stored.cursor))
+            .collect();
+        let expanded_at: Vec<_> = kept
+            .iter()
+            .map(|stored| stored.expanded_at.as_millis())
+            .collect();
+        let counts = FinalOutcome::ALL.map(|outcome| -> Vec<i64> {
+            let count = |stored: &&Stored| integer(stored.progress.counts.of(outcome));
+            kept.iter().map(count).collect()
+        });
+        let [a, b, c, d, e, f, g, h, i, j] = &counts;
+        tx.execute(
+            SAVE,
+            &[
+                &seqs,
+                &written,
+                &expanding,
+                &cancelled,
+                &ended_at,
+                &cursors,
+                &expanded_at,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+                i,
+                j,
+            ],
+        )
+        .await?;
+    }
+    if !over.is_empty() {
+        tx.execute(WIPE, &[&over]).await?;
+    }
+    if !forgotten.is_empty() {
+        tx.execute(FORGET, &[&forgotten]).await?;
+    }
+    Ok(())
+}
+
+/// Null at the start, empty at the end.
+fn cursor_bytes(cursor: &Cursor) -> Option<&[u8]> {
+    match cursor {
+        Cursor::Start => None,
+        Cursor::After(key) => Some(key.as_bytes().as_slice()),
+        Cursor::End => Some(&[]),
+    }
+}
+
+fn read_cursor(columns: &mut Columns<'_>) -> Result<Cursor, StoreError> {
+    let cursor: Option<&[u8]> = columns.get()?;
+    match cursor {
+        None => Ok(Cursor::Start),
+        Some([]) => Ok(Cursor::End),
+        Some(key) => {
+            let key = key.try_into().map_err(|_| corrupt("a cursor"))?;
+            Ok(Cursor::After(EndpointKey::from_bytes(key)))
+        }
+    }
+}
+
+/// Stores those that are not known, whole; how many those are.
+pub(super) async fn open_all(
+    tx: &mut Tx<'_>,
+    broadcasts: &[&NewBroadcast],
+    now: Timestamp,
+) -> Result<usize, Failed> {
+    let column = |read: fn(&NewBroadcast) -> i64| -> Vec<i64> {
+        broadcasts.iter().map(|fresh| read(fresh)).collect()
+    };
+    let mut by_id = HashMap::new();
+    let (mut ids, mut send_at, mut forget) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut keys, mut fingerprints) = (Vec::new(), Vec::new());
+    for fresh in broadcasts {
+        by_id.entry(*fresh.id.as_bytes()).or_insert(*fresh);
+        ids.push(fresh.id.as_bytes().as_slice());
+        send_at.push(fresh.send_at.map(Timestamp::as_millis));
+        forget.push(fresh.forget_when_over);
+        let idempotency = fresh.idempotency.as_ref();
+        keys.push(idempotency.map(|idempotency| idempotency.key.as_str()));
+        fingerprints.push(idempotency.map(|idempotency| idempotency.fingerprint.as_slice()));
+    }
+    let deadlines = column(|fresh| fresh.deadline.as_millis());
+    let expected = column(|fresh| integer(fresh.recipients));
+    let now = now.as_millis();
+    let rows = tx
+        .query(
+            OPEN,
+            &[
+                &now,
+                &ids,
+                &send_at,
+                &deadlines,
+                &expected,
+                &keys,
+                &fingerprints,
+                &forget,
+            ],
+        )
+        .await?;
+    let opened = read(&rows, |columns| {
+        Ok((columns.get()?, columns.bytes::<16>()?))
+    })?;
+    if opened.is_empty() {
+        return Ok(0);
+    }
+    let mut contents = Contents::default();
+    for (seq, id) in &opened {
+        let fresh = by_id.get(id);
+        contents.push(*seq, fresh.ok_or_else(|| corrupt("a broadcast's id"))?)?;
+    }
+    contents.write(tx).await?;
+    Ok(opened.len())
+}
+
+/// The columns of contents, side by side.
+#[derive(Default)]
+struct Contents<'a> {
+    seqs: Vec<i64>,
+    audiences: Vec<String>,
+    payloads: Vec<Option<&'a [u8]>>,
+    ttls: Vec<i64>,
+    urgencies: Vec<&'a str>,
+    topics: Vec<Option<&'a str>>,
+    paddings: Vec<String>,
+}
+
+impl<'a> Contents<'a> {
+    fn push(&mut self, seq: i64, of: &'a NewBroadcast) -> Result<(), StoreError> {
+        let message = &of.message;
+        self.seqs.push(seq);
+        self.audiences.push(content::audience_text(&of.audience)?);
+        self.payloads
+            .push(message.payload().map(|payload| payload.as_ref()));
+        self.ttls.push(integer(message.ttl().as_secs()));
+        self.urgencies.push(message.urgency().as_str());
+        self.topics.push(message.topic().map(Topic::as_str));
+        self.paddings.push(message.padding().to_string());
+        Ok(())
+    }
+
+    async fn write(&self, tx: &mut Tx<'_>) -> Result<u64, Failed> {
+        tx.execute(
+            CONTENT,
+            &[
+                &self.seqs,
+                &self.audiences,
+                &self.payloads,
+                &self.ttls,
+                &self.urgencies,
+                &self.topics,
+                &self.paddings,
+            ],
+        )
+        .await
+    }
+}
+
+pub(super) async fn open(
+    tx: &mut Tx<'_>,
+    new: &NewBroadcast,
+    now: Timestamp,
+) -> Result<Opened, Failed> {
+    loop {
+        if open_all(tx, &[new], now).await? > 0 {
+            return Ok(Opened::New);
+        }
+        if let Some(known) = known(tx, new, now).await? {
+            return Ok(known);
+        }
+        // Forgotten since.
+    }
+}
+
+/// The answer for a broadcast that is there already (L2).
+async fn known(
+    tx: &mut Tx<'_>,
+    new: &NewBroadcast,
+    now: Timestamp,
+) -> Result<Option<Opened>, Failed> {
+    let rows = tx.query(BY_ID, &[&new.id.as_bytes().as_slice()]).await?;
+    if let Some(stored) = first(&rows, Stored::read)? {
+        return Ok(Some(Opened::Repeat(stored.progress.status(now))));
+    }
+    let Some(idempotency) = &new.idempotency else {
+        return Ok(None);
+    };
+    let rows = tx.query(BY_IDEMPOTENCY_KEY, &[&idempotency.key]).await?;
+    let found = first(&rows, |columns| {
+        Ok((Stored::read(columns)?, columns.bytes::<32>()?))
+    })?;
+    Ok(found.map(|(stored, fingerprint)| {
+        if fingerprint == idempotency.fingerprint {
+            Opened::Repeat(stored.progress.status(now))
+        } else {
+            Opened::Conflict
+        }
+    }))
+}
+
+pub(super) async fn expandable(
+    database: &Database,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Expansion>, StoreError> {
+    let now = now.as_millis();
+    let expansion = |columns: &mut Columns<'_>| {
+        let id = BroadcastId::from_bytes(columns.bytes()?);
+        let audience = content::audience(columns)?;
+        Ok(Expansion::new(id, audience, read_cursor(columns)?))
+    };
+    let rows = database.query(EXPANDABLE, &[&now, &integer(limit)]).await?;
+    let mut found = read(&rows, expansion)?;
+    let left = limit.saturating_sub(found.len());
+    if left > 0 {
+        let rows = database
+            .query(EXPANDABLE_AHEAD, &[&now, &integer(left)])
+            .await?;
+        found.extend(read(&rows, expansion)?);
+    }
+    Ok(found)
+}
+
+pub(super) async fn status(
+    database: &Database,
+    id: BroadcastId,
+    now: Timestamp,
+) -> Result<Option<BroadcastStatus>, StoreError> {
+    let rows = database.query(BY_ID, &[&id.as_bytes().as_slice()]).await?;
+    let stored = first(&rows, Stored::read)?;
+    Ok(stored.map(|stored| stored.progress.status(now)))
+}
+
+pub(super) async fn underway(
+    database: &Database,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<BroadcastStatus>, StoreError> {
+    let rows = database.query(UNDERWAY, &[&integer(limit)]).await?;
+    let stored = read(&rows, Stored::read)?;
+    let status = |stored: Stored| stored.progress.status(now);
+    Ok(stored.into_iter().map(status).collect())
+}

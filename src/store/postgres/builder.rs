@@ -1,0 +1,273 @@
+//! How a store connects, before it does.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::Config;
+
+use super::connection::Database;
+use super::error::misconfigured;
+use super::listen::Listening;
+use super::schema::{self, Schema};
+use super::{PostgresStore, tls};
+use crate::store::StoreError;
+
+/// What the operating system takes for "never", in a database's terms.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The settings of a [`PostgresStore`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), tower_web_push::store::StoreError> {
+/// use tower_web_push::store::PostgresStore;
+///
+/// let store = PostgresStore::builder()
+///     .schema("shop_push")
+///     .pool_size(20)
+///     .connect("postgres://push@db.example.com/shop?sslmode=require")
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "it connects with `connect` or `with_pool`"]
+pub struct PostgresBuilder {
+    schema: String,
+    pool_size: usize,
+    extra_roots: Vec<Vec<u8>>,
+    connect_timeout: Duration,
+    statement_timeout: Duration,
+    migrates: bool,
+    listen: Option<String>,
+}
+
+impl PostgresBuilder {
+    /// Connections in a pool of the store's own, unless [`pool_size`](Self::pool_size) says otherwise.
+    pub const POOL_SIZE: usize = 10;
+    /// How long a connection is waited for, unless [`connect_timeout`](Self::connect_timeout) says otherwise.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long one statement may take, unless [`statement_timeout`](Self::statement_timeout) says otherwise.
+    pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
+    pub(super) fn new() -> Self {
+        Self {
+            schema: Schema::DEFAULT.to_owned(),
+            pool_size: Self::POOL_SIZE,
+            extra_roots: Vec::new(),
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            statement_timeout: Self::STATEMENT_TIMEOUT,
+            migrates: true,
+            listen: None,
+        }
+    }
+
+    /// Keeps the tables in this schema instead of `web_push`: at most 48 of `a-z`, `0-9` and `_`, not a digit nor
+    /// `pg_` first.
+    ///
+    /// A schema of its own and not a prefix of table names: it can be given to a role, dumped, moved and dropped as
+    /// one. Several stores in one database have one each.
+    pub fn schema(mut self, name: impl Into<String>) -> Self {
+        self.schema = name.into();
+        self
+    }
+
+    /// At most so many connections, at least one; without effect on an application's own pool.
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections.max(1);
+        self
+    }
+
+    /// Trusts the certificates of a PEM file beside the Mozilla roots: those of a managed database's provider, say.
+    pub fn extra_root_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.extra_roots.push(pem.into());
+        self
+    }
+
+    /// How long a call waits for a connection, be it a new one or one that comes free.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the server may work on one statement before it gives up, and a transaction may be idle. Without
+    /// an answer two seconds later the connection is thrown away.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = timeout;
+        self
+    }
+
+    /// Does not migrate: a database that is not at this version is refused. For processes whose role may not change
+    /// tables, where [`migrate`](PostgresStore::migrate) is a step of the deployment.
+    pub const fn without_migrations(mut self) -> Self {
+        self.migrates = false;
+        self
+    }
+
+    /// Listens for hints on a connection to this URL: where the store itself goes through a pool of the
+    /// application's, which does not pass them on, or through PgBouncer, which cannot.
+    pub fn listen(mut self, url: impl Into<String>) -> Self {
+        self.listen = Some(url.into());
+        self
+    }
+
+    /// Connects to a database by its URL (`postgres://user:password@host:port/database?sslmode=require`) with a pool
+    /// of the store's own, and brings the tables up to date.
+    ///
+    /// See [`PostgresStore`] for what `sslmode` means.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) for an URL, a certificate or a schema's name that
+    /// cannot be used, a role that may not log in or not create the schema, a schema that is another application's or
+    /// was written by a newer version of this crate, and a server that is too old.
+    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) for a server that does not answer, or whose
+    /// certificate is not trusted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it has created all of the tables or none.
+    pub async fn connect(self, url: &str) -> Result<PostgresStore, StoreError> {
+        let listening = self.listening(url)?;
+        let manager_config = ManagerConfig {
+            // What is not idle never comes back to the pool, and a first statement finds out about the rest.
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let (config, tls) = (listening.config.clone(), listening.tls.clone());
+        let manager = Manager::from_config(config, tls, manager_config);
+        let pool = Pool::builder(manager)
+            .max_size(self.pool_size)
+            .timeouts(Timeouts {
+                wait: Some(self.connect_timeout),
+                create: Some(self.connect_timeout),
+                recycle: Some(self.connect_timeout),
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|_| misconfigured("a pool that cannot be built"))?;
+        let listening = match &self.listen {
+            Some(url) => self.listening(url)?,
+            None => listening,
+        };
+        self.open(pool, Some(listening)).await
+    }
+
+    /// Uses the application's own pool, and brings the tables up to date.
+    ///
+    /// The store takes a connection for each call and gives it back idle, with no setting changed. Its hints are
+    /// heard only where [`listen`](Self::listen) says how.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn with_pool(self, pool: Pool) -> Result<PostgresStore, StoreError> {
+        let listening = match &self.listen {
+            Some(url) => Some(self.listening(url)?),
+            None => None,
+        };
+        self.open(pool, listening).await
+    }
+
+    async fn open(
+        self,
+        pool: Pool,
+        listening: Option<Listening>,
+    ) -> Result<PostgresStore, StoreError> {
+        let schema = Schema::parse(&self.schema)?;
+        let database = Database::new(pool, schema, self.connect_timeout, self.statement_timeout);
+        if self.migrates {
+            schema::migrate(&database).await?;
+        } else {
+            schema::check(&database).await?;
+        }
+        Ok(PostgresStore::new(database, listening.map(Arc::new)))
+    }
+
+    /// How connections to a URL are made.
+    fn listening(&self, url: &str) -> Result<Listening, StoreError> {
+        // What the driver says of a URL that it cannot read may quote it.
+        let refused = |_| misconfigured("the URL is none of a PostgreSQL database");
+        let mut config: Config = libpq_modes(url).parse().map_err(refused)?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(misconfigured("the URL names no host"));
+        }
+        config.connect_timeout(self.connect_timeout);
+        if config.get_application_name().is_none() {
+            config.application_name(env!("CARGO_PKG_NAME"));
+        }
+        // A network that is gone is noticed by who only listens, too.
+        if config.get_keepalives_idle() == DEFAULT_KEEPALIVE {
+            config.keepalives_idle(KEEPALIVE);
+        }
+        Ok(Listening {
+            config,
+            tls: tls::connector(&self.extra_roots)?,
+            connect_timeout: self.connect_timeout,
+        })
+    }
+}
+
+/// `verify-ca` and `verify-full`, which libpq knows beside `require`, are `require` here: it verifies all.
+fn libpq_modes(url: &str) -> String {
+    let Some((place, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let options = query.split('&').map(|option| match option {
+        "sslmode=verify-ca" | "sslmode=verify-full" => "sslmode=require",
+        option => option,
+    });
+    let query: Vec<_> = options.collect();
+    format!("{place}?{}", query.join("&"))
+}
+
+impl fmt::Debug for PostgresBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL to listen on holds a password.
+        f.debug_struct("PostgresBuilder")
+            .field("schema", &self.schema)
+            .field("pool_size", &self.pool_size)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("statement_timeout", &self.statement_timeout)
+            .field("migrates", &self.migrates)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreErrorKind;
+
+    #[test]
+    fn stricter_modes_of_libpq_are_the_strict_one() {
+        let url = "postgres://a:sslmode=verify-ca@h/d?sslmode=verify-full&connect_timeout=3";
+        let expected = "postgres://a:sslmode=verify-ca@h/d?sslmode=require&connect_timeout=3";
+        assert_eq!(libpq_modes(url), expected);
+        assert_eq!(libpq_modes("postgres://h"), "postgres://h");
+    }
+
+    #[test]
+    fn a_url_that_is_refused_is_not_quoted() {
+        let builder = PostgresBuilder::new().listen("postgres://u:hunter2@h/d");
+        assert!(!format!("{builder:?}").contains("hunter2"));
+        for url in [
+            "postgres://u:hunter2@h:port/d",
+            "postgres://u:hunter2@h/d?sslmode=allow",
+            "postgres://u:hunter2@h/d?hunter2=1",
+            "hunter2",
+            "password=hunter2",
+        ] {
+            let error = builder.listening(url).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{url}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        let listening = builder.listening("postgres://u:hunter2@h/d").unwrap();
+        assert!(!format!("{listening:?} {:?}", listening.config).contains("hunter2"));
+    }
+}

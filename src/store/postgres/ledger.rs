@@ -1,0 +1,138 @@
+//! The ledger in PostgreSQL: each operation one transaction.
+
+use async_trait::async_trait;
+
+use super::connection::in_transaction;
+use super::enqueue::{self, Page};
+use super::{PostgresStore, broadcasts, claims, ending, pauses, settle};
+use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::store::{
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+};
+use crate::subscription::Origin;
+
+#[async_trait]
+impl DeliveryLedger for PostgresStore {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        let opened = in_transaction!(self.database(), |tx| broadcasts::open(tx, broadcast, now))?;
+        if opened == Opened::New {
+            self.tell().await;
+        }
+        Ok(opened)
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        broadcasts::expandable(self.database(), limit, now).await
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        let page = Page {
+            of: broadcast,
+            expected,
+            rows,
+            next,
+        };
+        in_transaction!(self.database(), |tx| enqueue::enqueue_page(tx, &page, now))
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        claims::claim(self.database(), request, now).await
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        in_transaction!(self.database(), |tx| settle::settle(tx, rows, now))
+    }
+
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        in_transaction!(self.database(), |tx| settle::release(tx, tokens, now))?;
+        self.tell().await;
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        in_transaction!(self.database(), |tx| ending::cancel(tx, broadcast, now))
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        broadcasts::status(self.database(), broadcast, now).await
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        in_transaction!(self.database(), |tx| pauses::pause(tx, pause, now))
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        pauses::pauses(self.database(), now).await
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        if counts.iter().all(|(_, fresh)| *fresh == Tally::default()) {
+            return pauses::read_tallies(self.database(), counts).await;
+        }
+        in_transaction!(self.database(), |tx| pauses::tally(tx, counts, now))
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        pauses::tallies(self.database()).await
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        broadcasts::underway(self.database(), limit, now).await
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        in_transaction!(self.database(), |tx| ending::expire(tx, limit, now))
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+        in_transaction!(self.database(), |tx| ending::prune(tx, ended_before))
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        pauses::next_due(self.database(), now).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        pauses::stats(self.database(), now).await
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        pauses::server_time(self.database()).await
+    }
+
+    fn changes(&self) -> Changes {
+        self.heard()
+    }
+}

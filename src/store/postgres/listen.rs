@@ -1,0 +1,175 @@
+//! Hints: who has given the ledger something to do says so, and who works on it listens.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::connection::Database;
+
+/// A hint is not worth more of a call's time.
+const LONGEST: Duration = Duration::from_secs(1);
+/// Between two tries to connect.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Where a connection of its own is made to listen on.
+#[derive(Clone)]
+pub(super) struct Listening {
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+    pub(super) connect_timeout: Duration,
+}
+
+/// Tells the others. Of many that tell at the same time one does it for all.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    wanted: AtomicU64,
+    told: Mutex<u64>,
+}
+
+impl Hints {
+    /// After the commit, and not in the transaction: commits that notify wait for each other in the whole server.
+    pub(super) async fn tell(&self, database: &Database) {
+        let mine = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut told = self.told.lock().await;
+        if *told >= mine {
+            return;
+        }
+        // Whoever asked by now has committed.
+        *told = self.wanted.load(Ordering::SeqCst);
+        // Nobody depends on it, and a worker that was not told looks by itself.
+        let _ = timeout(LONGEST, async {
+            let mut tx = database.begin().await?;
+            let notify = format!(
+                "SET LOCAL synchronous_commit = off; NOTIFY \"{}\"",
+                database.schema.channel()
+            );
+            let done = tx.batch(&notify).await;
+            tx.end(done).await
+        })
+        .await;
+    }
+}
+
+type Encrypted = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// A connection that listens, as long as somebody polls it.
+struct Listener {
+    listening: Arc<Listening>,
+    channel: String,
+    live: Option<(Client, Connection<Socket, Encrypted>)>,
+    failures: u32,
+}
+
+impl Listener {
+    /// Waits for the next hint; the first of a new connection comes at once, for what was not heard before.
+    async fn next(mut self) -> Self {
+        loop {
+            let Some((_, connection)) = &mut self.live else {
+                self.connect().await;
+                if self.live.is_some() {
+                    return self;
+                }
+                continue;
+            };
+            let heard = poll_fn(|context| poll_all(connection, context)).await;
+            if heard {
+                return self;
+            }
+            self.live = None;
+        }
+    }
+
+    async fn connect(&mut self) {
+        if self.failures > 0 {
+            let doubled = SHORTEST_PAUSE * (1 << self.failures.min(6));
+            sleep(doubled.min(LONGEST_PAUSE)).await;
+        }
+        let listening = Arc::clone(&self.listening);
+        let connect = async {
+            let connected = listening.config.connect(listening.tls.clone()).await;
+            let (client, mut connection) = connected.ok()?;
+            let listen = format!("LISTEN \"{}\"", self.channel);
+            let listens = tokio::select! {
+                listens = client.batch_execute(&listen) => listens.is_ok(),
+                // Notifications that come already are answered by the hint that follows.
+                () = until_closed(&mut connection) => false,
+            };
+            listens.then_some((client, connection))
+        };
+        self.live = timeout(listening.connect_timeout, connect)
+            .await
+            .ok()
+            .flatten();
+        self.failures = match self.live {
+            Some(_) => 0,
+            None => self.failures.saturating_add(1),
+        };
+    }
+}
+
+/// Ready with `true` when something was heard, all that came already included; with `false` when it is closed.
+fn poll_all(
+    connection: &mut Connection<Socket, Encrypted>,
+    context: &mut Context<'_>,
+) -> Poll<bool> {
+    let mut heard = false;
+    loop {
+        match connection.poll_message(context) {
+            Poll::Ready(Some(Ok(message))) => {
+                heard |= matches!(message, AsyncMessage::Notification(_));
+            }
+            Poll::Ready(_) if heard => return Poll::Ready(true),
+            Poll::Ready(_) => return Poll::Ready(false),
+            Poll::Pending if heard => return Poll::Ready(true),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+async fn until_closed(connection: &mut Connection<Socket, Encrypted>) {
+    while poll_fn(|context| poll_all(connection, context)).await {}
+}
+
+/// The hints of one listener, as a stream that never ends.
+pub(super) struct Heard(Pin<Box<dyn Future<Output = Listener> + Send>>);
+
+impl Heard {
+    pub(super) fn new(listening: &Arc<Listening>, channel: String) -> Self {
+        let listener = Listener {
+            listening: Arc::clone(listening),
+            channel,
+            live: None,
+            failures: 0,
+        };
+        Self(Box::pin(listener.next()))
+    }
+}
+
+impl Stream for Heard {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
+        self.0.as_mut().poll(context).map(|listener| {
+            self.0 = Box::pin(listener.next());
+            Some(())
+        })
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening").finish_non_exhaustive()
+    }
+}

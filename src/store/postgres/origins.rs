@@ -1,0 +1,56 @@
+//! The origins' rows: each has a number, which its deliveries carry.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio_postgres::Row;
+
+use super::connection::Tx;
+use super::error::{Failed, corrupt};
+use super::rows::{Columns, read};
+use crate::store::StoreError;
+use crate::subscription::Origin;
+
+/// As a foreign key does it: they stay until the transaction is over.
+pub(super) const IDS: &str = "SELECT origin, id FROM web_push.origin WHERE origin = ANY($1) \
+     ORDER BY id FOR KEY SHARE";
+/// In one order for all, since who makes one waits for whoever makes it at the same time.
+pub(super) const MAKE: &str = "INSERT INTO web_push.origin (origin) SELECT origin FROM unnest($1::text[]) AS fresh (origin) \
+     ORDER BY origin ON CONFLICT DO NOTHING";
+
+/// The numbers of origins, made where there are none; they stay until the transaction ends.
+pub(super) async fn ids<'a>(
+    tx: &mut Tx<'_>,
+    origins: impl IntoIterator<Item = &'a Origin>,
+) -> Result<HashMap<Origin, i64>, Failed> {
+    lock(tx, origins, IDS, |columns| {
+        Ok((read_origin(columns)?, columns.get()?))
+    })
+    .await
+}
+
+/// What `lock`, a statement that locks the rows of origins by name, says of them; made where there are none.
+pub(super) async fn lock<'a, T>(
+    tx: &mut Tx<'_>,
+    origins: impl IntoIterator<Item = &'a Origin>,
+    lock: &'static str,
+    row: impl Fn(&mut Columns<'_>) -> Result<(Origin, T), StoreError>,
+) -> Result<HashMap<Origin, T>, Failed> {
+    let wanted: BTreeSet<_> = origins.into_iter().map(Origin::as_str).collect();
+    let mut wanted: Vec<_> = wanted.into_iter().collect();
+    let mut found = HashMap::new();
+    while !wanted.is_empty() {
+        let rows: Vec<Row> = tx.query(lock, &[&wanted]).await?;
+        found.extend(read(&rows, &row)?);
+        wanted.retain(|name| !found.keys().any(|origin: &Origin| origin.as_str() == *name));
+        // One that is forgotten between its making and its lock is made again.
+        if !wanted.is_empty() {
+            tx.execute(MAKE, &[&wanted]).await?;
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn read_origin(columns: &mut Columns<'_>) -> Result<Origin, StoreError> {
+    let origin: &str = columns.get()?;
+    Origin::parse(origin).map_err(|_| corrupt("an origin"))
+}

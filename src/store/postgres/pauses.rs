@@ -1,0 +1,171 @@
+//! Pauses, what origins said of late, and when there is something to do, in PostgreSQL.
+
+use super::claims::heads;
+use super::connection::{Database, Tx};
+use super::error::{Failed, corrupt};
+use super::origins;
+use super::rows::{Columns, first, integer, read};
+use crate::clock::Timestamp;
+use crate::store::{LedgerStats, Pause, PauseReason, StoreError, Tally};
+use crate::subscription::Origin;
+
+pub(super) const PAUSE: &str = "UPDATE web_push.origin SET paused_until = $2, pause_reason = $3, closures = $4, \
+     pause_contact = $5, probe_fence = NULL, probe_key = NULL WHERE origin = $1";
+pub(super) const LIFT: &str = "UPDATE web_push.origin SET paused_until = NULL, pause_reason = NULL, probe_fence = NULL, \
+     probe_key = NULL WHERE origin = $1 AND paused_until IS NOT NULL";
+/// Few: those that are over are overwritten or pruned.
+pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact \
+     FROM web_push.origin WHERE paused_until IS NOT NULL ORDER BY origin";
+pub(super) const LOCK_PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact \
+     FROM web_push.origin WHERE origin = ANY($1) FOR NO KEY UPDATE";
+pub(super) const READ_TALLIES: &str =
+    "SELECT origin, accepted, gone FROM web_push.origin WHERE origin = ANY($1)";
+pub(super) const LOCK_TALLIES: &str = "SELECT origin, accepted, gone FROM web_push.origin \
+     WHERE origin = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+pub(super) const SAVE_TALLIES: &str = "UPDATE web_push.origin AS o SET accepted = tally.accepted, gone = tally.gone, \
+     tallied_at = $1 FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS tally (origin, accepted, gone) \
+     WHERE o.origin = tally.origin";
+pub(super) const TALLIES: &str =
+    "SELECT origin, accepted, gone FROM web_push.origin WHERE gone > 0 ORDER BY origin";
+/// The first due moments: of what is expandable now, of rows, of expansions, and of deadlines.
+pub(super) const NEXT_DUE: &str = concat!(
+    heads!(),
+    "SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND expanded_at <= $1 AND deadline > $1) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 \
+             AND due_at <= $1 AND deadline > $1), \
+     (SELECT min(greatest(heads.at, o.paused_until)) FROM heads JOIN web_push.origin AS o ON o.id = heads.origin), \
+     (SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND expanded_at > $1), \
+     (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)"
+);
+pub(super) const STATS: &str = concat!(
+    heads!(),
+    "SELECT (SELECT coalesce(sum(written - accepted - gone - key_mismatch - sender_fault - too_large - bad_request \
+         - refused - expired - failed - cancelled), 0)::bigint FROM web_push.broadcast WHERE ended_at IS NULL), \
+     (SELECT count(*) FROM web_push.delivery WHERE leased AND at > $1), \
+     (SELECT min(at) FROM heads WHERE at <= $1)"
+);
+pub(super) const SERVER_TIME: &str =
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+pub(super) async fn pause(tx: &mut Tx<'_>, pause: &Pause, now: Timestamp) -> Result<(), Failed> {
+    let name = pause.origin.as_str();
+    if pause.until <= now {
+        return tx.execute(LIFT, &[&name]).await.map(|_| ());
+    }
+    let rows = origins::lock(tx, [&pause.origin], LOCK_PAUSES, read_row).await?;
+    let stored = rows.get(&pause.origin).and_then(Option::as_ref);
+    let Some(merged) = pause.on_top_of(stored, now) else {
+        return tx.execute(LIFT, &[&name]).await.map(|_| ());
+    };
+    let (until, reason) = (merged.until.as_millis(), merged.reason.as_str());
+    let closures = integer(merged.closures);
+    tx.execute(PAUSE, &[&name, &until, &reason, &closures, &merged.contact])
+        .await
+        .map(|_| ())
+}
+
+pub(super) async fn pauses(database: &Database, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+    let rows = read(&database.query(PAUSES, &[]).await?, read_row)?;
+    let pauses = rows.into_iter().filter_map(|(_, pause)| pause);
+    Ok(pauses.filter(|pause| !pause.is_over(now)).collect())
+}
+
+/// An origin, and its pause if there is one.
+fn read_row(columns: &mut Columns<'_>) -> Result<(Origin, Option<Pause>), StoreError> {
+    let origin = origins::read_origin(columns)?;
+    let until = columns.time_or_null()?;
+    let reason: Option<&str> = columns.get()?;
+    let closures = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
+    let contact = columns.get()?;
+    let Some((until, reason)) = until.zip(reason) else {
+        return Ok((origin, None));
+    };
+    let reason = PauseReason::from_name(reason);
+    let reason = reason.ok_or_else(|| corrupt("the reason of a pause"))?;
+    let mut pause = Pause::new(origin.clone(), until, reason);
+    pause.closures = closures;
+    pause.contact = contact;
+    Ok((origin, Some(pause)))
+}
+
+/// What origins said, where there is nothing to add.
+pub(super) async fn read_tallies(
+    database: &Database,
+    counts: &[(Origin, Tally)],
+) -> Result<Vec<Tally>, StoreError> {
+    let names: Vec<_> = counts.iter().map(|(origin, _)| origin.as_str()).collect();
+    let rows = database.query(READ_TALLIES, &[&names]).await?;
+    let stored = read(&rows, read_tally)?;
+    let of = |origin: &Origin| stored.iter().find(|(stored, _)| stored == origin);
+    Ok(counts
+        .iter()
+        .map(|(origin, _)| of(origin).map_or_else(Tally::default, |(_, tally)| *tally))
+        .collect())
+}
+
+pub(super) async fn tally(
+    tx: &mut Tx<'_>,
+    counts: &[(Origin, Tally)],
+    now: Timestamp,
+) -> Result<Vec<Tally>, Failed> {
+    let origins = counts.iter().map(|(origin, _)| origin);
+    let mut stored = origins::lock(tx, origins, LOCK_TALLIES, read_tally).await?;
+    let mut sums = Vec::with_capacity(counts.len());
+    for (origin, fresh) in counts {
+        let sum = stored.entry(origin.clone()).or_default();
+        *sum = sum.plus(*fresh);
+        sums.push(*sum);
+    }
+    let names: Vec<_> = stored.keys().map(Origin::as_str).collect();
+    let accepted: Vec<_> = stored.values().map(|sum| integer(sum.accepted)).collect();
+    let gone: Vec<_> = stored.values().map(|sum| integer(sum.gone)).collect();
+    let now = now.as_millis();
+    tx.execute(SAVE_TALLIES, &[&now, &names, &accepted, &gone])
+        .await?;
+    Ok(sums)
+}
+
+pub(super) async fn tallies(database: &Database) -> Result<Vec<(Origin, Tally)>, StoreError> {
+    read(&database.query(TALLIES, &[]).await?, read_tally)
+}
+
+fn read_tally(columns: &mut Columns<'_>) -> Result<(Origin, Tally), StoreError> {
+    let origin = origins::read_origin(columns)?;
+    Ok((origin, Tally::new(columns.count()?, columns.count()?)))
+}
+
+pub(super) async fn next_due(
+    database: &Database,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let rows = database.query(NEXT_DUE, &[&now.as_millis()]).await?;
+    let found = first(&rows, |columns| {
+        let is_expandable: bool = columns.get()?;
+        let row = columns.time_or_null()?;
+        let expansion = columns.time_or_null()?;
+        // A deadline is something to do for `expire`.
+        let deadline = columns.time_or_null()?;
+        let expandable = is_expandable.then_some(now);
+        let next = [expandable, row, expansion, deadline]
+            .into_iter()
+            .flatten()
+            .min();
+        Ok(next.map(|next| next.max(now)))
+    })?;
+    Ok(found.flatten())
+}
+
+pub(super) async fn stats(database: &Database, now: Timestamp) -> Result<LedgerStats, StoreError> {
+    let rows = database.query(STATS, &[&now.as_millis()]).await?;
+    let stats = first(&rows, |columns| {
+        let (depth, leased) = (columns.count()?, columns.count()?);
+        Ok(LedgerStats::new(depth, leased, columns.time_or_null()?))
+    })?;
+    Ok(stats.unwrap_or_default())
+}
+
+pub(super) async fn server_time(database: &Database) -> Result<Option<Timestamp>, StoreError> {
+    first(&database.query(SERVER_TIME, &[]).await?, |columns| {
+        columns.time()
+    })
+}

@@ -1,0 +1,75 @@
+//! Rows, read with the store's own errors, and numbers as PostgreSQL takes them.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, ToSql};
+
+use super::error::corrupt;
+use crate::clock::Timestamp;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The values of a statement.
+pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A row, read column by column from the first.
+pub(super) struct Columns<'a> {
+    row: &'a Row,
+    next: usize,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) const fn of(row: &'a Row) -> Self {
+        Self { row, next: 0 }
+    }
+
+    /// The next column; a value of another type is corrupt.
+    pub(super) fn get<T: FromSql<'a>>(&mut self) -> Result<T, StoreError> {
+        let column = self.next;
+        self.next += 1;
+        self.row
+            .try_get(column)
+            .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, error))
+    }
+
+    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let bytes: &[u8] = self.get()?;
+        bytes.try_into().map_err(|_| corrupt("a key's length"))
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp, StoreError> {
+        self.get().map(Timestamp::from_millis)
+    }
+
+    pub(super) fn time_or_null(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let millis: Option<i64> = self.get()?;
+        Ok(millis.map(Timestamp::from_millis))
+    }
+
+    /// A number that is not negative.
+    pub(super) fn count(&mut self) -> Result<u64, StoreError> {
+        let number: i64 = self.get()?;
+        u64::try_from(number).map_err(|_| corrupt("a count below zero"))
+    }
+}
+
+/// Reads all rows.
+pub(super) fn read<T>(
+    rows: &[Row],
+    read: impl Fn(&mut Columns<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    rows.iter().map(|row| read(&mut Columns::of(row))).collect()
+}
+
+/// Reads the first row, if there is one.
+pub(super) fn first<T>(
+    rows: &[Row],
+    read: impl FnOnce(&mut Columns<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    rows.first()
+        .map(|row| read(&mut Columns::of(row)))
+        .transpose()
+}
+
+/// A number as PostgreSQL keeps it; what is larger than it can keep counts as the largest.
+pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}

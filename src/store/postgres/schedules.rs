@@ -1,0 +1,300 @@
+//! Schedules in PostgreSQL.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use super::connection::{Tx, in_transaction};
+use super::error::{Failed, corrupt};
+use super::rows::{Columns, first, integer, read};
+use super::{PostgresStore, broadcasts, content};
+use crate::clock::Timestamp;
+use crate::message::Topic;
+use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
+use crate::store::{Fired, Firing, ScheduleStore, StoreError};
+use crate::subscription::SubscriptionId;
+
+macro_rules! columns {
+    () => {
+        "owner, name, minute_of_day, zone, weekdays, next_fire_at, message, audience, \
+         payload, ttl, urgency, topic, padding"
+    };
+}
+
+/// Of a schedule whose time is the same, the next moment stays (D1).
+const PUT: &str = concat!(
+    "INSERT INTO web_push.schedule AS s (",
+    columns!(),
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+     ON CONFLICT (owner, name) DO UPDATE SET \
+     next_fire_at = CASE WHEN s.minute_of_day = excluded.minute_of_day AND s.zone = excluded.zone \
+         AND s.weekdays = excluded.weekdays THEN s.next_fire_at ELSE excluded.next_fire_at END, \
+     minute_of_day = excluded.minute_of_day, zone = excluded.zone, weekdays = excluded.weekdays, \
+     message = excluded.message, audience = excluded.audience, payload = excluded.payload, \
+     ttl = excluded.ttl, urgency = excluded.urgency, topic = excluded.topic, padding = excluded.padding"
+);
+pub(super) const OF: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM web_push.schedule WHERE owner = $1 ORDER BY name"
+);
+pub(super) const DUE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM web_push.schedule WHERE next_fire_at <= $1 ORDER BY next_fire_at, owner, name LIMIT $2"
+);
+const REMOVE: &str = "DELETE FROM web_push.schedule WHERE owner = $1 AND name = $2";
+const REMOVE_ALL: &str = "DELETE FROM web_push.schedule WHERE owner = $1";
+/// Both subscribers' schedules, in one order for all.
+const LOCK_BOTH: &str =
+    "SELECT name FROM web_push.schedule WHERE owner = ANY($1) ORDER BY owner, name FOR UPDATE";
+const MOVE: &str = "UPDATE web_push.schedule AS s SET owner = $2 WHERE owner = $1 \
+     AND NOT EXISTS (SELECT 1 FROM web_push.schedule AS t WHERE t.owner = $2 AND t.name = s.name)";
+/// Those that are as expected, in one order for all.
+pub(super) const LOCK_DUE: &str = "SELECT asked.place FROM unnest($1::bytea[], $2::text[], $3::bigint[]) \
+         WITH ORDINALITY AS asked (owner, name, expected, place) \
+     JOIN web_push.schedule AS s ON s.owner = asked.owner AND s.name = asked.name \
+     WHERE s.next_fire_at = asked.expected ORDER BY s.owner, s.name FOR NO KEY UPDATE OF s";
+pub(super) const FIRE: &str = "UPDATE web_push.schedule AS s SET next_fire_at = fired.next_fire_at \
+     FROM unnest($1::bytea[], $2::text[], $3::bigint[]) AS fired (owner, name, next_fire_at) \
+     WHERE s.owner = fired.owner AND s.name = fired.name";
+pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM web_push.schedule";
+const RECORD_RUN: &str = "INSERT INTO web_push.meta AS m (name, value) VALUES ('last_run', $1) \
+     ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE m.value < excluded.value";
+const LAST_RUN: &str = "SELECT value FROM web_push.meta WHERE name = 'last_run'";
+
+/// Nobody's: the application's own.
+const APPLICATION: &[u8] = &[];
+
+/// The two columns of a name.
+fn name_columns(name: &ScheduleName) -> (&[u8], &str) {
+    match name {
+        ScheduleName::Subscriber(id, notify_type) => (id.as_bytes(), notify_type.as_str()),
+        ScheduleName::Application(label) => (APPLICATION, label.as_str()),
+    }
+}
+
+fn schedule(columns: &mut Columns<'_>) -> Result<Schedule, StoreError> {
+    let owner: &[u8] = columns.get()?;
+    let name: &str = columns.get()?;
+    let time = time(columns)?;
+    let next_fire_at = columns.time()?;
+    let message: Option<Vec<u8>> = columns.get()?;
+    let plan = if owner == APPLICATION {
+        Plan::Application {
+            label: ScheduleLabel::parse(name).map_err(|_| corrupt("a schedule's name"))?,
+            to: content::audience(columns)?,
+            message: content::read_message(columns)?,
+        }
+    } else {
+        let owner = owner
+            .try_into()
+            .map_err(|_| corrupt("a schedule's owner"))?;
+        let message = message.map(String::from_utf8).transpose();
+        Plan::Subscriber {
+            subscription: SubscriptionId::from_bytes(owner),
+            notify_type: name
+                .parse()
+                .map_err(|_| corrupt("a type of notification"))?,
+            message: message.map_err(|_| corrupt("a schedule's message"))?,
+        }
+    };
+    Ok(Schedule::new(plan, time, next_fire_at))
+}
+
+fn time(columns: &mut Columns<'_>) -> Result<DailyTime, StoreError> {
+    let minute = columns.count()?;
+    let zone: &str = columns.get()?;
+    let weekdays = u8::try_from(columns.count()?).ok();
+    let weekdays = weekdays.and_then(Weekdays::from_bits);
+    let weekdays = weekdays.ok_or_else(|| corrupt("days of the week"))?;
+    let time = u8::try_from(minute / 60)
+        .ok()
+        .zip(u8::try_from(minute % 60).ok())
+        .and_then(|(hour, minute)| DailyTime::new(hour, minute).ok())
+        .ok_or_else(|| corrupt("a time of day"))?;
+    Ok(time.in_zone(Zone::stored(zone)).on(weekdays))
+}
+
+async fn fire(tx: &mut Tx<'_>, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, Failed> {
+    let mut answers = vec![Fired::Stale; firings.len()];
+    let mut places: Vec<usize> = (0..firings.len()).collect();
+    // One that is there twice is fired in turn: most of the time there is one turn.
+    while !places.is_empty() {
+        let mut seen = HashSet::new();
+        let (turn, later): (Vec<usize>, Vec<usize>) = places
+            .into_iter()
+            .partition(|place| seen.insert(firings.get(*place).map(|firing| firing.name.clone())));
+        fire_each(tx, firings, &turn, &mut answers, now).await?;
+        places = later;
+    }
+    Ok(answers)
+}
+
+/// Fires those at some places of the question, no two of one name.
+async fn fire_each(
+    tx: &mut Tx<'_>,
+    firings: &[Firing],
+    turn: &[usize],
+    answers: &mut [Fired],
+    now: Timestamp,
+) -> Result<(), Failed> {
+    let asked: Vec<_> = turn
+        .iter()
+        .filter_map(|place| Some((*place, firings.get(*place)?)))
+        .collect();
+    let columns = |asked: &[(usize, &Firing)]| -> (Vec<Vec<u8>>, Vec<String>) {
+        let names = asked.iter().map(|(_, firing)| name_columns(&firing.name));
+        names
+            .map(|(owner, name)| (owner.to_vec(), name.to_owned()))
+            .unzip()
+    };
+    let (owners, names) = columns(&asked);
+    let expected: Vec<_> = asked
+        .iter()
+        .map(|(_, firing)| firing.expected.as_millis())
+        .collect();
+    let rows = tx.query(LOCK_DUE, &[&owners, &names, &expected]).await?;
+    let due: HashSet<i64> = read(&rows, |columns| columns.get())?.into_iter().collect();
+    let fired: Vec<_> = (1..)
+        .zip(asked)
+        .filter(|(place, _)| due.contains(place))
+        .map(|(_, asked)| asked)
+        .collect();
+    if fired.is_empty() {
+        return Ok(());
+    }
+    let (owners, names) = columns(&fired);
+    let next: Vec<_> = fired
+        .iter()
+        .map(|(_, firing)| firing.next_fire_at.as_millis())
+        .collect();
+    tx.execute(FIRE, &[&owners, &names, &next]).await?;
+    let opened: Vec<_> = fired
+        .iter()
+        .filter_map(|(_, firing)| firing.broadcast.as_ref())
+        .collect();
+    if !opened.is_empty() {
+        broadcasts::open_all(tx, &opened, now).await?;
+    }
+    for (place, _) in fired {
+        if let Some(answer) = answers.get_mut(place) {
+            *answer = Fired::Fired;
+        }
+    }
+    Ok(())
+}
+
+async fn move_all(tx: &mut Tx<'_>, from: SubscriptionId, to: SubscriptionId) -> Result<(), Failed> {
+    let (from, to) = (from.as_bytes().as_slice(), to.as_bytes().as_slice());
+    tx.query(LOCK_BOTH, &[&vec![from, to]]).await?;
+    tx.execute(MOVE, &[&from, &to]).await?;
+    // What could not move stands at the other one already.
+    tx.execute(REMOVE_ALL, &[&from]).await.map(|_| ())
+}
+
+#[async_trait]
+impl ScheduleStore for PostgresStore {
+    async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
+        let time = &schedule.time;
+        let name = schedule.name();
+        let (owner, name) = name_columns(&name);
+        let (text, to, message) = match &schedule.plan {
+            Plan::Subscriber { message, .. } => (message.as_deref(), None, None),
+            Plan::Application { to, message, .. } => {
+                (None, Some(content::audience_text(to)?), Some(message))
+            }
+        };
+        let minute = i64::from(time.hour()) * 60 + i64::from(time.minute());
+        let weekdays = i64::from(time.weekdays().bits());
+        let payload = message.and_then(|message| message.payload());
+        self.database()
+            .execute(
+                PUT,
+                &[
+                    &owner,
+                    &name,
+                    &minute,
+                    &time.zone().name(),
+                    &weekdays,
+                    &schedule.next_fire_at.as_millis(),
+                    &text.map(str::as_bytes),
+                    &to,
+                    &payload.map(|payload| payload.as_ref()),
+                    &message.map(|message| integer(message.ttl().as_secs())),
+                    &message.map(|message| message.urgency().as_str()),
+                    &message.and_then(|message| message.topic().map(Topic::as_str)),
+                    &message.map(|message| message.padding().to_string()),
+                ],
+            )
+            .await?;
+        self.tell().await;
+        Ok(())
+    }
+
+    async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
+        let owner = of.as_ref().map_or(APPLICATION, |id| id.as_bytes());
+        read(&self.database().query(OF, &[&owner]).await?, schedule)
+    }
+
+    async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
+        let (owner, name) = name_columns(name);
+        Ok(self.database().execute(REMOVE, &[&owner, &name]).await? > 0)
+    }
+
+    async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
+        let owner = of.as_bytes().as_slice();
+        self.database().execute(REMOVE_ALL, &[&owner]).await
+    }
+
+    async fn move_schedules(
+        &self,
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<(), StoreError> {
+        if from == to {
+            return Ok(());
+        }
+        in_transaction!(self.database(), |tx| move_all(tx, from, to))
+    }
+
+    async fn due_schedules(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        let values = (now.as_millis(), integer(limit));
+        let rows = self.database().query(DUE, &[&values.0, &values.1]).await?;
+        read(&rows, schedule)
+    }
+
+    async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
+        let fired = in_transaction!(self.database(), |tx| fire(tx, firings, now))?;
+        let opens = |(firing, fired): (&Firing, &Fired)| {
+            *fired == Fired::Fired && firing.broadcast.is_some()
+        };
+        if firings.iter().zip(&fired).any(opens) {
+            self.tell().await;
+        }
+        Ok(fired)
+    }
+
+    async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let rows = self.database().query(NEXT, &[]).await?;
+        Ok(first(&rows, |columns| columns.time_or_null())?.flatten())
+    }
+
+    async fn record_run(&self, at: Timestamp) -> Result<(), StoreError> {
+        let at = at.as_millis();
+        self.database()
+            .execute(RECORD_RUN, &[&at])
+            .await
+            .map(|_| ())
+    }
+
+    async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        first(&self.database().query(LAST_RUN, &[]).await?, |columns| {
+            columns.time()
+        })
+    }
+}

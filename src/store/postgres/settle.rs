@@ -1,0 +1,212 @@
+//! Settling and releasing claimed rows in PostgreSQL.
+
+use std::collections::HashSet;
+
+use super::broadcasts::{Stored, save};
+use super::connection::Tx;
+use super::error::Failed;
+use super::rows::{Columns, integer, read};
+use crate::broadcast::FinalOutcome;
+use crate::clock::Timestamp;
+use crate::store::{ClaimToken, Settled, Settlement, StoreError};
+
+/// Rows whose token is good, locked in one order for all. Only who holds a token of a row waits for it here.
+pub(super) const HELD: &str = "SELECT asked.place, d.broadcast, d.origin \
+     FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) WITH ORDINALITY AS asked (id, key, fence, place) \
+     JOIN web_push.broadcast AS b ON b.id = asked.id \
+     JOIN web_push.delivery AS d ON d.broadcast = b.seq AND d.key = asked.key \
+     WHERE d.leased AND d.fence = asked.fence ORDER BY d.broadcast, d.key FOR UPDATE OF d";
+pub(super) const FINISH: &str = "DELETE FROM web_push.delivery AS d USING unnest($1::bigint[], $2::bytea[]) \
+     AS ended (broadcast, key) WHERE d.broadcast = ended.broadcast AND d.key = ended.key";
+pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, at = again.at, \
+     attempt = greatest(d.attempt - again.untried, 0) \
+     FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[]) AS again (broadcast, key, at, untried) \
+     WHERE d.broadcast = again.broadcast AND d.key = again.key";
+/// The probes of origins that are paused: few, and most of the time none.
+pub(super) const PROBES: &str = "SELECT id, probe_fence, probe_key FROM web_push.origin \
+     WHERE id = ANY($1) AND probe_fence IS NOT NULL ORDER BY id FOR NO KEY UPDATE";
+/// A probe that came to its end makes room for the next.
+pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $2, probe_fence = NULL, probe_key = NULL \
+     WHERE id = ANY($1)";
+
+/// What becomes of a claimed row.
+#[derive(Clone, Copy)]
+enum End {
+    Finished(FinalOutcome),
+    /// Due at that moment, with so many attempts fewer.
+    Again(Timestamp, i64),
+}
+
+pub(super) async fn settle(
+    tx: &mut Tx<'_>,
+    rows: &[(ClaimToken, Settlement)],
+    now: Timestamp,
+) -> Result<Vec<Settled>, Failed> {
+    let ends: Vec<_> = rows
+        .iter()
+        .map(|(token, settlement)| match *settlement {
+            Settlement::Finished(outcome) => (*token, End::Finished(outcome)),
+            Settlement::RetryAt(at) => (*token, End::Again(at, 0)),
+        })
+        .collect();
+    end(tx, &ends, now).await
+}
+
+pub(super) async fn release(
+    tx: &mut Tx<'_>,
+    tokens: &[ClaimToken],
+    now: Timestamp,
+) -> Result<(), Failed> {
+    let ends: Vec<_> = tokens
+        .iter()
+        .map(|token| (*token, End::Again(now, 1)))
+        .collect();
+    end(tx, &ends, now).await.map(|_| ())
+}
+
+/// A row that is held by the token at a place of the question.
+struct Held {
+    place: usize,
+    seq: i64,
+    origin: i64,
+}
+
+/// The order of locks is rows, broadcasts, origins. Who holds a broadcast's lock waits for no row, so that nobody
+/// waits in a circle; and a broadcast's counts are locked only from here to the commit.
+async fn end(
+    tx: &mut Tx<'_>,
+    ends: &[(ClaimToken, End)],
+    now: Timestamp,
+) -> Result<Vec<Settled>, Failed> {
+    let mut answers = vec![Settled::Lost; ends.len()];
+    let held = lock(tx, ends).await?;
+    let mut seqs: Vec<_> = held.iter().map(|row| row.seq).collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    let mut broadcasts = Stored::lock_all(tx, &seqs).await?;
+    let mut changes = Changes::default();
+    let mut counted = HashSet::new();
+    for row in &held {
+        let (Some((token, end)), Some(answer)) = (ends.get(row.place), answers.get_mut(row.place))
+        else {
+            continue;
+        };
+        let Some(stored) = broadcasts.get_mut(&row.seq) else {
+            continue;
+        };
+        let end = match end {
+            // L9: it was on its way when the others were cancelled.
+            End::Again(..) if stored.progress.cancelled => End::Finished(FinalOutcome::Cancelled),
+            end => *end,
+        };
+        if let End::Finished(outcome) = end {
+            stored.progress.counts.add(outcome, 1);
+            counted.insert(row.seq);
+        }
+        changes.push(row, token, end);
+        *answer = Settled::Done;
+    }
+    changes.write(tx).await?;
+    broadcasts.retain(|seq, _| counted.contains(seq));
+    save(tx, broadcasts.values_mut(), now).await?;
+    changes.end_probes(tx, now).await?;
+    Ok(answers)
+}
+
+/// The rows whose tokens are good, each once.
+async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, End)]) -> Result<Vec<Held>, Failed> {
+    if ends.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut ids, mut keys, mut fences) = (Vec::new(), Vec::new(), Vec::new());
+    for (token, _) in ends {
+        ids.push(token.broadcast.as_bytes().as_slice());
+        keys.push(token.key.as_bytes().as_slice());
+        fences.push(integer(token.fence));
+    }
+    let rows = tx.query(HELD, &[&ids, &keys, &fences]).await?;
+    let read_held = |columns: &mut Columns<'_>| -> Result<Held, StoreError> {
+        let place: i64 = columns.get()?;
+        Ok(Held {
+            place: usize::try_from(place - 1).unwrap_or(usize::MAX),
+            seq: columns.get()?,
+            origin: columns.get()?,
+        })
+    };
+    let mut held = read(&rows, read_held)?;
+    // Of a token that is there twice the first is good, and spent.
+    held.sort_by_key(|row| row.place);
+    let mut seen = HashSet::new();
+    held.retain(|row| {
+        let token = ends.get(row.place).map(|(token, _)| *token);
+        seen.insert(token)
+    });
+    Ok(held)
+}
+
+/// Broadcasts and keys.
+type Rows<'a> = (Vec<i64>, Vec<&'a [u8]>);
+
+/// The columns of what changes, side by side.
+#[derive(Default)]
+struct Changes<'a> {
+    finished: Rows<'a>,
+    again: Rows<'a>,
+    /// When those that are tried again are due, and how many attempts they give back.
+    at: Vec<i64>,
+    untried: Vec<i64>,
+    /// The origin, fence and key of each.
+    all: HashSet<(i64, i64, [u8; 32])>,
+}
+
+impl<'a> Changes<'a> {
+    fn push(&mut self, row: &Held, token: &'a ClaimToken, end: End) {
+        let key = token.key.as_bytes().as_slice();
+        match end {
+            End::Finished(_) => {
+                self.finished.0.push(row.seq);
+                self.finished.1.push(key);
+            }
+            End::Again(at, untried) => {
+                self.again.0.push(row.seq);
+                self.again.1.push(key);
+                self.at.push(at.as_millis());
+                self.untried.push(untried);
+            }
+        }
+        self.all
+            .insert((row.origin, integer(token.fence), *token.key.as_bytes()));
+    }
+
+    async fn write(&self, tx: &mut Tx<'_>) -> Result<(), Failed> {
+        let (seqs, keys) = &self.finished;
+        if !seqs.is_empty() {
+            tx.execute(FINISH, &[seqs, keys]).await?;
+        }
+        let (seqs, keys) = &self.again;
+        if !seqs.is_empty() {
+            tx.execute(POSTPONE, &[seqs, keys, &self.at, &self.untried])
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn end_probes(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Failed> {
+        let mut origins: Vec<_> = self.all.iter().map(|(origin, ..)| *origin).collect();
+        origins.sort_unstable();
+        origins.dedup();
+        if origins.is_empty() {
+            return Ok(());
+        }
+        let rows = tx.query(PROBES, &[&origins]).await?;
+        let mut probes = read(&rows, |columns| {
+            Ok((columns.get()?, columns.get()?, columns.bytes::<32>()?))
+        })?;
+        probes.retain(|probe| self.all.contains(probe));
+        let ended: Vec<_> = probes.iter().map(|(origin, ..)| *origin).collect();
+        if !ended.is_empty() {
+            tx.execute(END_PROBES, &[&ended, &now.as_millis()]).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Changes to stored subscriptions in PostgreSQL: in their order, many in one statement.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::connection::Tx;
+use super::error::Failed;
+use super::rows::{integer, read};
+use super::subscription_count::add;
+use super::subscription_rows::delete;
+use crate::clock::Timestamp;
+use crate::store::Change;
+use crate::subscription::EndpointKey;
+
+/// Rows that one statement purges.
+const AT_ONCE: usize = 1_000;
+
+/// In one order for all.
+pub(super) const LOCK: &str =
+    "SELECT key FROM web_push.subscription WHERE key = ANY($1) ORDER BY key FOR UPDATE";
+/// Whoever is written at this moment subscribes again.
+pub(super) const PURGED: &str = "SELECT key FROM web_push.subscription WHERE retired_at < $1 \
+     ORDER BY retired_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+/// One change for each row, of any kind.
+pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
+     retired_at = CASE change.kind WHEN 'retire' THEN $1 ELSE s.retired_at END, \
+     retire_reason = CASE change.kind WHEN 'retire' THEN change.reason ELSE s.retire_reason END, \
+     stale = s.stale OR change.kind = 'stale', \
+     last_success_at = CASE change.kind WHEN 'accepted' THEN $1 ELSE s.last_success_at END, \
+     failure_streak = CASE change.kind WHEN 'accepted' THEN 0 WHEN 'failed' THEN s.failure_streak + 1 \
+         ELSE s.failure_streak END, \
+     vapid_key = CASE change.kind WHEN 'use' THEN change.vapid_key ELSE s.vapid_key END \
+     FROM unnest($2::bytea[], $3::text[], $4::bigint[], $5::text[], $6::bytea[]) \
+         AS change (key, kind, observed_at, reason, vapid_key) \
+     WHERE s.key = change.key AND CASE change.kind \
+         WHEN 'retire' THEN s.retired_at IS NULL AND s.last_seen_at <= change.observed_at \
+         WHEN 'stale' THEN NOT s.stale AND s.last_seen_at <= change.observed_at ELSE true END";
+
+pub(super) async fn apply(
+    tx: &mut Tx<'_>,
+    changes: &[Change],
+    now: Timestamp,
+) -> Result<u64, Failed> {
+    // All at first, so that later statements wait for nobody.
+    let keys: BTreeSet<_> = changes.iter().filter_map(key).collect();
+    if !keys.is_empty() {
+        let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
+        tx.query(LOCK, &[&keys]).await?;
+    }
+    let mut changed = 0;
+    let mut deleted = 0;
+    for turn in turns(changes) {
+        match turn {
+            Turn::Purge(before) => deleted += purge(tx, before).await?,
+            Turn::Rows(changes) => {
+                let is_deletion = |change: &&&Change| matches!(change, Change::Delete(_));
+                let deletions = changes.iter().filter(is_deletion);
+                let keys: Vec<_> = deletions
+                    .filter_map(|change| Some(key(change)?.as_bytes().as_slice()))
+                    .collect();
+                deleted += delete(tx, &keys).await?;
+                changed += change_rows(tx, &changes, now).await?;
+            }
+        }
+    }
+    add(tx, -integer(deleted)).await?;
+    Ok(changed + deleted)
+}
+
+/// Changes that can be made together.
+enum Turn<'a> {
+    /// No two of one row.
+    Rows(Vec<&'a Change>),
+    Purge(Timestamp),
+}
+
+/// The changes in an order that means the same: those of one row one after the other, a purge after all before it.
+fn turns(changes: &[Change]) -> Vec<Turn<'_>> {
+    let mut turns = Vec::new();
+    let mut since_purge: Vec<Vec<&Change>> = Vec::new();
+    let mut of_row: HashMap<EndpointKey, usize> = HashMap::new();
+    for change in changes {
+        match (change, key(change)) {
+            (_, Some(key)) => {
+                let turn = of_row.entry(*key).or_default();
+                if since_purge.len() <= *turn {
+                    since_purge.push(Vec::new());
+                }
+                if let Some(rows) = since_purge.get_mut(*turn) {
+                    rows.push(change);
+                }
+                *turn += 1;
+            }
+            (Change::PurgeRetired { before }, None) => {
+                turns.extend(since_purge.drain(..).map(Turn::Rows));
+                of_row.clear();
+                turns.push(Turn::Purge(*before));
+            }
+            (_, None) => {}
+        }
+    }
+    turns.extend(since_purge.into_iter().map(Turn::Rows));
+    turns
+}
+
+/// The row that a change is about.
+const fn key(change: &Change) -> Option<&EndpointKey> {
+    match change {
+        Change::Delete(key)
+        | Change::Retire { key, .. }
+        | Change::Stale { key, .. }
+        | Change::Accepted(key)
+        | Change::Failed(key)
+        | Change::UseVapidKey { key, .. } => Some(key),
+        Change::PurgeRetired { .. } => None,
+    }
+}
+
+async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Result<u64, Failed> {
+    let (mut keys, mut kinds, mut observed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reasons, mut vapid_keys) = (Vec::new(), Vec::new());
+    for change in changes {
+        let (key, kind) = match change {
+            Change::Retire { key, .. } => (key, "retire"),
+            Change::Stale { key, .. } => (key, "stale"),
+            Change::Accepted(key) => (key, "accepted"),
+            Change::Failed(key) => (key, "failed"),
+            Change::UseVapidKey { key, .. } => (key, "use"),
+            Change::Delete(_) | Change::PurgeRetired { .. } => continue,
+        };
+        keys.push(key.as_bytes().as_slice());
+        kinds.push(kind);
+        observed.push(match change {
+            Change::Retire { observed_at, .. } | Change::Stale { observed_at, .. } => {
+                Some(observed_at.as_millis())
+            }
+            _ => None,
+        });
+        reasons.push(match change {
+            Change::Retire { reason, .. } => Some(reason.as_str()),
+            _ => None,
+        });
+        vapid_keys.push(match change {
+            Change::UseVapidKey { vapid_key, .. } => Some(vapid_key.as_bytes().as_slice()),
+            _ => None,
+        });
+    }
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let now = now.as_millis();
+    tx.execute(
+        CHANGE,
+        &[&now, &keys, &kinds, &observed, &reasons, &vapid_keys],
+    )
+    .await
+}
+
+async fn purge(tx: &mut Tx<'_>, before: Timestamp) -> Result<u64, Failed> {
+    let (before, at_once) = (before.as_millis(), integer(AT_ONCE));
+    let mut purged = 0;
+    loop {
+        let rows = tx.query(PURGED, &[&before, &at_once]).await?;
+        let keys: Vec<Vec<u8>> = read(&rows, |columns| columns.get())?;
+        let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+        purged += delete(tx, &keys).await?;
+        if keys.len() < AT_ONCE {
+            return Ok(purged);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_one_row_keep_their_order_and_a_purge_its_place() {
+        let [a, b] = [1, 2].map(|n| EndpointKey::from_bytes([n; 32]));
+        let before = Timestamp::from_secs(1);
+        let changes = [
+            Change::Failed(a),
+            Change::Accepted(b),
+            Change::Accepted(a),
+            Change::PurgeRetired { before },
+            Change::Delete(a),
+        ];
+        let turns: Vec<_> = turns(&changes)
+            .into_iter()
+            .map(|turn| match turn {
+                Turn::Rows(rows) => rows.into_iter().cloned().collect(),
+                Turn::Purge(before) => vec![Change::PurgeRetired { before }],
+            })
+            .collect();
+        let [first, second, third, fourth, fifth] = changes;
+        assert_eq!(
+            turns,
+            [vec![first, second], vec![third], vec![fourth], vec![fifth]]
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! How many subscriptions there are, and how many a filter takes, in PostgreSQL.
+
+use super::connection::{Database, Tx};
+use super::error::Failed;
+use super::rows::{Values, first};
+use super::subscription_rows::principal_bytes;
+use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::store::{CountFilter, Liveness, StoreError};
+
+pub(super) const TOTAL: &str =
+    "SELECT coalesce(sum(number), 0)::bigint FROM web_push.subscription_count";
+/// One of sixteen parts, by the server's process: who writes at the same time seldom writes the same one.
+pub(super) const ADD: &str = "UPDATE web_push.subscription_count SET number = number + $1 \
+     WHERE part = pg_backend_pid() % 16";
+macro_rules! in_state {
+    () => {
+        " AND CASE $2::text WHEN 'live' THEN s.retired_at IS NULL AND NOT s.stale \
+             AND (s.expires_at IS NULL OR s.expires_at > $1) \
+         WHEN 'stale' THEN s.retired_at IS NULL AND s.stale \
+         WHEN 'retired' THEN s.retired_at IS NOT NULL ELSE true END \
+         AND ($3::text IS NULL OR s.push_service = $3) AND ($4::bytea IS NULL OR s.vapid_key = $4)"
+    };
+}
+/// What a principal's, a tag's and named rows have in common: few, or found by an index.
+pub(super) const OF_USER: &str = concat!(
+    "SELECT count(*) FROM web_push.subscription AS s WHERE s.principal = $5",
+    in_state!()
+);
+pub(super) const OF_TAG: &str = concat!(
+    "SELECT count(*) FROM web_push.subscription_tag AS g JOIN web_push.subscription AS s ON s.key = g.key \
+     WHERE g.tag = $5",
+    in_state!()
+);
+pub(super) const OF_IDS: &str = concat!(
+    "SELECT count(*) FROM web_push.subscription AS s WHERE s.id = ANY($5)",
+    in_state!()
+);
+/// All rows in a state: from that state's index alone. A null service or key is any.
+pub(super) const LIVE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND NOT stale \
+     AND (expires_at IS NULL OR expires_at > $1) \
+     AND ($2::text IS NULL OR push_service = $2) AND ($3::bytea IS NULL OR vapid_key = $3)";
+pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale \
+     AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
+pub(super) const RETIRED: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NOT NULL \
+     AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
+
+/// How many rows there are, as writers count them.
+pub(super) async fn total(tx: &mut Tx<'_>) -> Result<u64, Failed> {
+    let total = first(&tx.query(TOTAL, &[]).await?, |columns| columns.get::<i64>())?;
+    Ok(u64::try_from(total.unwrap_or(0)).unwrap_or(0))
+}
+
+/// The last change of a transaction: who waits here holds up nobody who waits for something else.
+pub(super) async fn add(tx: &mut Tx<'_>, number: i64) -> Result<(), Failed> {
+    if number != 0 {
+        tx.execute(ADD, &[&number]).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn count(
+    database: &Database,
+    filter: &CountFilter,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let now = now.as_millis();
+    let service = filter.push_service.map(|service| service.as_str());
+    let key = filter
+        .vapid_key
+        .as_ref()
+        .map(|key| key.as_bytes().as_slice());
+    let state = match filter.liveness {
+        Liveness::Any => "any",
+        Liveness::Live => "live",
+        Liveness::Stale => "stale",
+        Liveness::Retired => "retired",
+    };
+    match &filter.audience {
+        Audience::User(principal) => {
+            let which = principal_bytes(principal);
+            one(database, OF_USER, &[&now, &state, &service, &key, &which]).await
+        }
+        Audience::Tag(tag) => {
+            let which = tag.as_str();
+            one(database, OF_TAG, &[&now, &state, &service, &key, &which]).await
+        }
+        Audience::Ids(ids) => {
+            let which: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+            one(database, OF_IDS, &[&now, &state, &service, &key, &which]).await
+        }
+        Audience::All => match filter.liveness {
+            Liveness::Live => one(database, LIVE, &[&now, &service, &key]).await,
+            Liveness::Stale => one(database, STALE, &[&service, &key]).await,
+            Liveness::Retired => one(database, RETIRED, &[&service, &key]).await,
+            Liveness::Any if service.is_none() && key.is_none() => one(database, TOTAL, &[]).await,
+            Liveness::Any => {
+                let expired = Timestamp::MIN.as_millis();
+                let live = one(database, LIVE, &[&expired, &service, &key]).await?;
+                let stale = one(database, STALE, &[&service, &key]).await?;
+                let retired = one(database, RETIRED, &[&service, &key]).await?;
+                Ok(live + stale + retired)
+            }
+        },
+    }
+}
+
+async fn one(
+    database: &Database,
+    sql: &'static str,
+    values: Values<'_>,
+) -> Result<u64, StoreError> {
+    let counted = first(&database.query(sql, values).await?, |columns| {
+        columns.get::<i64>()
+    })?;
+    Ok(u64::try_from(counted.unwrap_or(0)).unwrap_or(0))
+}

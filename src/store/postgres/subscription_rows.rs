@@ -1,0 +1,172 @@
+//! Rows of the table `subscription`.
+
+use super::connection::Tx;
+use super::error::{Failed, corrupt};
+use super::rows::{Columns, integer};
+use crate::broadcast::{Principal, Tag};
+use crate::push_service::PushService;
+use crate::store::{RetireReason, Retired, StoreError, StoreErrorKind, SubscriptionRecord};
+use crate::subscription::{
+    AuthSecret, Endpoint, EndpointKey, Subscription, SubscriptionError, SubscriptionId, UaPublicKey,
+};
+use crate::vapid::KeyId;
+
+/// What [`record`] reads, of a table that is called `s`.
+macro_rules! record_columns {
+    () => {
+        "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
+         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.stale, s.retired_at, \
+         s.retire_reason, s.tags"
+    };
+}
+pub(super) use record_columns;
+
+/// Nobody waits for whoever inserts another row; who inserts the same one is waited for.
+pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
+     tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak, \
+     stale) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+     ON CONFLICT (key) DO NOTHING";
+/// Endpoint, push service and key belong together and never change.
+pub(super) const UPDATE: &str = "UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
+     principal = $6, tags = $7, vapid_key = $8, created_at = $9, keys_changed_at = $10, last_seen_at = $11, \
+     failure_streak = $12, stale = $13, retired_at = NULL, retire_reason = NULL WHERE key = $1";
+pub(super) const DELETE: &str = "DELETE FROM web_push.subscription WHERE key = ANY($1)";
+/// The tags of rows that are rewritten or deleted: few each, and found from the tags that they have.
+pub(super) const FORGET_TAGS: &str = "DELETE FROM web_push.subscription_tag AS t \
+     USING (SELECT s.key, unnest(s.tags) AS tag FROM web_push.subscription AS s WHERE s.key = ANY($1)) AS old \
+     WHERE t.tag = old.tag AND t.key = old.key";
+pub(super) const INSERT_TAGS: &str = "INSERT INTO web_push.subscription_tag (tag, key) \
+     SELECT tag, $1 FROM unnest($2::text[]) AS fresh (tag) ORDER BY tag ON CONFLICT DO NOTHING";
+
+/// Reads [`record_columns!`].
+pub(super) fn record(columns: &mut Columns<'_>) -> Result<SubscriptionRecord, StoreError> {
+    let unreadable = |error: SubscriptionError| StoreError::new(StoreErrorKind::Corrupt, error);
+    let id = SubscriptionId::from_bytes(columns.bytes()?);
+    let endpoint = Endpoint::parse(columns.get()?).map_err(unreadable)?;
+    let ua_public =
+        UaPublicKey::from_bytes(&columns.bytes::<{ UaPublicKey::LEN }>()?).map_err(unreadable)?;
+    let auth = AuthSecret::from_bytes(columns.get()?).map_err(unreadable)?;
+    let expires_at = columns.time_or_null()?;
+    let subscription =
+        Subscription::new(endpoint, ua_public, auth).with_expiration_time(expires_at);
+    let principal: Option<&[u8]> = columns.get()?;
+    let principal = principal.map(std::str::from_utf8).transpose();
+    let vapid_key = KeyId::from_bytes(columns.bytes()?);
+    let created_at = columns.time()?;
+    let mut record = SubscriptionRecord::new(id, subscription, vapid_key, created_at);
+    record.principal = principal
+        .map_err(|_| corrupt("a principal"))?
+        .map(Principal::from);
+    record.keys_changed_at = columns.time()?;
+    record.last_seen_at = columns.time()?;
+    record.last_success_at = columns.time_or_null()?;
+    record.failure_streak = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
+    record.stale = columns.get()?;
+    let retired_at = columns.time_or_null()?;
+    let reason: Option<&str> = columns.get()?;
+    record.retired = match (retired_at, reason) {
+        (None, None) => None,
+        (Some(at), Some(reason)) => {
+            let reason = RetireReason::from_name(reason);
+            let reason = reason.ok_or_else(|| corrupt("the reason why a row is retired"))?;
+            Some(Retired::new(at, reason))
+        }
+        _ => return Err(corrupt("a row that is half retired")),
+    };
+    for tag in columns.get::<Vec<&str>>()? {
+        let tag = Tag::parse(tag).map_err(|_| corrupt("a tag"))?;
+        record.tags.insert(tag);
+    }
+    Ok(record)
+}
+
+/// A principal as it is stored.
+pub(super) fn principal_bytes(principal: &Principal) -> &[u8] {
+    principal.as_str().as_bytes()
+}
+
+/// Writes a row that [`merge`](crate::store::merge::merge) made: live, and new or in the place of the one
+/// that stood there, which is locked. `false` where somebody else has made it meanwhile.
+pub(super) async fn write(
+    tx: &mut Tx<'_>,
+    key: &EndpointKey,
+    record: &SubscriptionRecord,
+    is_new: bool,
+) -> Result<bool, Failed> {
+    let subscription = &record.subscription;
+    let key = key.as_bytes().as_slice();
+    let id = record.id.as_bytes().as_slice();
+    let p256dh = subscription.ua_public().as_bytes().as_slice();
+    let auth = subscription.auth().secret_bytes().as_slice();
+    let expires_at = subscription.expiration_time().map(|at| at.as_millis());
+    let principal = record.principal.as_ref().map(principal_bytes);
+    let tags: Vec<_> = record.tags.iter().map(Tag::as_str).collect();
+    let vapid_key = record.vapid_key.as_bytes().as_slice();
+    let created_at = record.created_at.as_millis();
+    let keys_changed_at = record.keys_changed_at.as_millis();
+    let last_seen_at = record.last_seen_at.as_millis();
+    let failure_streak = integer(record.failure_streak);
+    if is_new {
+        let endpoint = subscription.endpoint();
+        let inserted = tx
+            .execute(
+                INSERT,
+                &[
+                    &key,
+                    &id,
+                    &endpoint.as_str(),
+                    &p256dh,
+                    &auth,
+                    &expires_at,
+                    &principal,
+                    &tags,
+                    &vapid_key,
+                    &PushService::of(endpoint).as_str(),
+                    &created_at,
+                    &keys_changed_at,
+                    &last_seen_at,
+                    &record.last_success_at.map(|at| at.as_millis()),
+                    &failure_streak,
+                    &record.stale,
+                ],
+            )
+            .await?;
+        if inserted == 0 {
+            return Ok(false);
+        }
+    } else {
+        tx.execute(FORGET_TAGS, &[&vec![key]]).await?;
+        tx.execute(
+            UPDATE,
+            &[
+                &key,
+                &id,
+                &p256dh,
+                &auth,
+                &expires_at,
+                &principal,
+                &tags,
+                &vapid_key,
+                &created_at,
+                &keys_changed_at,
+                &last_seen_at,
+                &failure_streak,
+                &record.stale,
+            ],
+        )
+        .await?;
+    }
+    if !tags.is_empty() {
+        tx.execute(INSERT_TAGS, &[&key, &tags]).await?;
+    }
+    Ok(true)
+}
+
+/// Deletes rows that are locked, with their tags; how many.
+pub(super) async fn delete(tx: &mut Tx<'_>, keys: &[&[u8]]) -> Result<u64, Failed> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    tx.execute(FORGET_TAGS, &[&keys]).await?;
+    tx.execute(DELETE, &[&keys]).await
+}

@@ -1,0 +1,257 @@
+//! Subscriptions in PostgreSQL.
+
+use async_trait::async_trait;
+
+use super::PostgresStore;
+use super::connection::{Tx, in_transaction};
+use super::error::{Failed, overtaken};
+use super::rows::{first, integer, read};
+use super::subscription_changes;
+use super::subscription_count::{add, count, total};
+use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
+use crate::broadcast::{Audience, Principal};
+use crate::clock::Timestamp;
+use crate::store::merge::{Merged, merge};
+use crate::store::{
+    Change, CountFilter, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+};
+use crate::subscription::EndpointKey;
+
+macro_rules! live {
+    () => {
+        "s.retired_at IS NULL AND NOT s.stale AND (s.expires_at IS NULL OR s.expires_at > $2)"
+    };
+}
+
+pub(super) const PAGE_ALL: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM web_push.subscription AS s WHERE s.key > $1 AND ",
+    live!(),
+    " ORDER BY s.key LIMIT $3"
+);
+pub(super) const PAGE_USER: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM web_push.subscription AS s WHERE s.principal = $4 AND s.key > $1 AND ",
+    live!(),
+    " ORDER BY s.key LIMIT $3"
+);
+pub(super) const PAGE_TAG: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM web_push.subscription_tag AS g JOIN web_push.subscription AS s ON s.key = g.key \
+     WHERE g.tag = $4 AND g.key > $1 AND ",
+    live!(),
+    " ORDER BY g.key LIMIT $3"
+);
+/// Named one by one, so that sorting them is sorting few.
+pub(super) const PAGE_IDS: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM web_push.subscription AS s WHERE s.id = ANY($4) AND s.key > $1 AND ",
+    live!(),
+    " ORDER BY s.key LIMIT $3"
+);
+pub(super) const BY_KEYS: &str = concat!(
+    "SELECT asked.place, ",
+    record_columns!(),
+    " FROM unnest($1::bytea[]) WITH ORDINALITY AS asked (key, place) \
+     JOIN web_push.subscription AS s ON s.key = asked.key"
+);
+pub(super) const BY_IDS: &str = concat!(
+    "SELECT asked.place, ",
+    record_columns!(),
+    " FROM unnest($1::bytea[]) WITH ORDINALITY AS asked (id, place) \
+     JOIN web_push.subscription AS s ON s.id = asked.id"
+);
+/// In one order for all.
+pub(super) const LOCK: &str = concat!(
+    "SELECT s.key, ",
+    record_columns!(),
+    " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
+);
+/// One at a time makes room for a principal; the number is one for each.
+const LOCK_PRINCIPAL: &str = "SELECT pg_advisory_xact_lock(hashtextextended('web_push.subscription', \
+     hashtextextended(encode($1::bytea, 'hex'), 0)))::text";
+pub(super) const OF_PRINCIPAL: &str =
+    "SELECT count(*) FROM web_push.subscription WHERE principal = $1";
+/// Whoever is written at this moment is seen at this moment, and not the one to go.
+pub(super) const EVICTED: &str = "SELECT key FROM web_push.subscription WHERE principal = $1 AND key <> $2 \
+     ORDER BY last_seen_at, key LIMIT $3 FOR UPDATE SKIP LOCKED";
+
+async fn upsert(
+    tx: &mut Tx<'_>,
+    new: &NewSubscription,
+    limits: &SubscriptionLimits,
+    now: Timestamp,
+) -> Result<Upserted, Failed> {
+    let key = new.subscription.endpoint().key();
+    let replaces = new.replaces.filter(|replaced| *replaced != key);
+    let keys: Vec<_> = [Some(&key), replaces.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|key| key.as_bytes().as_slice())
+        .collect();
+    let (mut standing, mut replaced) = (None, None);
+    for (found, row) in read(&tx.query(LOCK, &[&keys]).await?, |columns| {
+        Ok((columns.bytes::<32>()?, record(columns)?))
+    })? {
+        match found == *key.as_bytes() {
+            true => standing = Some(row),
+            false => replaced = Some(row),
+        }
+    }
+    let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
+        return Ok(Upserted::Conflict);
+    };
+    let Merged {
+        record,
+        created,
+        superseded,
+    } = merged;
+    let mut difference = i64::from(created);
+    if let (Some(replaces), true) = (&replaces, replaced.is_some()) {
+        difference -= integer(delete(tx, &[replaces.as_bytes()]).await?);
+    }
+    if !write(tx, &key, &record, created).await? {
+        // Somebody else has inserted it between the look and the insertion: next time it stands there.
+        return Err(overtaken());
+    }
+    if let Some(principal) = &record.principal {
+        difference -= make_room(tx, principal, &key, limits.per_principal).await?;
+    }
+    let total = integer(total(tx).await?).saturating_add(difference);
+    if created && total > integer(limits.total) {
+        // The transaction takes everything back.
+        return Err(StoreErrorKind::Full.into());
+    }
+    add(tx, difference).await?;
+    Ok(Upserted::Stored {
+        record: Box::new(record),
+        created,
+        superseded,
+    })
+}
+
+/// Removes the principal's least recently seen other rows above the limit (S6); how many.
+async fn make_room(
+    tx: &mut Tx<'_>,
+    principal: &Principal,
+    key: &EndpointKey,
+    per_principal: u32,
+) -> Result<i64, Failed> {
+    let principal = principal_bytes(principal);
+    tx.query(LOCK_PRINCIPAL, &[&principal]).await?;
+    let rows = tx.query(OF_PRINCIPAL, &[&principal]).await?;
+    let rows: i64 = first(&rows, |columns| columns.get())?.unwrap_or(0);
+    let surplus = rows - i64::from(per_principal);
+    if surplus <= 0 {
+        return Ok(0);
+    }
+    let key = key.as_bytes().as_slice();
+    let rows = tx.query(EVICTED, &[&principal, &key, &surplus]).await?;
+    let keys: Vec<Vec<u8>> = read(&rows, |columns| columns.get())?;
+    let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+    Ok(integer(delete(tx, &keys).await?))
+}
+
+impl PostgresStore {
+    /// Rows by one kind of name, at their places of the question.
+    async fn find(
+        &self,
+        sql: &'static str,
+        names: &[(usize, &[u8])],
+        found: &mut [Option<SubscriptionRecord>],
+    ) -> Result<(), StoreError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<_> = names.iter().map(|(_, name)| *name).collect();
+        let rows = self.database().query(sql, &[&asked]).await?;
+        for (place, row) in read(&rows, |columns| {
+            Ok((columns.get::<i64>()?, record(columns)?))
+        })? {
+            let place = usize::try_from(place - 1).ok();
+            let place = place.and_then(|place| names.get(place));
+            if let Some(slot) = place.and_then(|(place, _)| found.get_mut(*place)) {
+                *slot = Some(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SubscriptionStore for PostgresStore {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        in_transaction!(self.database(), |tx| upsert(tx, new, limits, now))
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        let (mut keys, mut ids) = (Vec::new(), Vec::new());
+        for (place, which) in which.iter().enumerate() {
+            match which {
+                SubscriptionRef::Key(key) => keys.push((place, key.as_bytes().as_slice())),
+                SubscriptionRef::Id(id) => ids.push((place, id.as_bytes().as_slice())),
+            }
+        }
+        let mut found = vec![None; which.len()];
+        self.find(BY_KEYS, &keys, &mut found).await?;
+        self.find(BY_IDS, &ids, &mut found).await?;
+        Ok(found)
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        // Nothing sorts before every key.
+        let after: &[u8] = after.map_or(&[], |key| key.as_bytes());
+        let (now, max) = (now.as_millis(), integer(limit));
+        let database = self.database();
+        let rows = match audience {
+            Audience::All => database.query(PAGE_ALL, &[&after, &now, &max]).await?,
+            Audience::User(principal) => {
+                let principal = principal_bytes(principal);
+                database
+                    .query(PAGE_USER, &[&after, &now, &max, &principal])
+                    .await?
+            }
+            Audience::Tag(tag) => {
+                database
+                    .query(PAGE_TAG, &[&after, &now, &max, &tag.as_str()])
+                    .await?
+            }
+            Audience::Ids(ids) => {
+                let ids: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+                database
+                    .query(PAGE_IDS, &[&after, &now, &max, &ids])
+                    .await?
+            }
+        };
+        read(&rows, record)
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        count(self.database(), filter, now).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        in_transaction!(self.database(), |tx| subscription_changes::apply(
+            tx, changes, now
+        ))
+    }
+}
