@@ -77,9 +77,10 @@ impl Post {
         }
         // Its job was written a while ago.
         if !record.is_live(began) {
-            return Verdict::finished(match record.stale {
-                true => FinalOutcome::KeyMismatch,
-                false => FinalOutcome::Gone,
+            return Verdict::finished(if record.stale {
+                FinalOutcome::KeyMismatch
+            } else {
+                FinalOutcome::Gone
             });
         }
         let Ok(own) = self.keys.find(&record.vapid_key, began).await else {
@@ -193,9 +194,10 @@ impl Post {
     }
 
     fn again(&self, job: &Job, at: Timestamp, attempts: u32) -> Verdict {
-        match at < job.deadline() {
-            true => Verdict::new(Next::Again { at, attempts }),
-            false => Verdict::finished(FinalOutcome::Expired),
+        if at < job.deadline() {
+            Verdict::new(Next::Again { at, attempts })
+        } else {
+            Verdict::finished(FinalOutcome::Expired)
         }
     }
 

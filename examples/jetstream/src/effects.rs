@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{Change, StoreError, SubscriptionRecord, Tally};
-use tower_web_push::subscription::Origin;
+use tower_web_push::subscription::{EndpointKey, Origin};
 
 use crate::attempt::{Next, Verdict};
 use crate::store::Store;
@@ -19,7 +19,8 @@ const SAMPLE: u64 = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     changes: Vec<Change>,
-    retire: Vec<(Origin, Change)>,
+    /// Who is gone, if their push service is to be believed.
+    retire: Vec<(Origin, EndpointKey, Change)>,
     tallies: HashMap<Origin, Tally>,
 }
 
@@ -34,9 +35,9 @@ impl Effects {
             count(1, 0);
         }
         for change in verdict.changes.drain(..) {
-            if matches!(change, Change::Retire { .. }) {
+            if let Change::Retire { key, .. } = change {
                 count(0, 1);
-                self.retire.push((origin.clone(), change));
+                self.retire.push((origin.clone(), key, change));
             } else {
                 self.changes.push(change);
             }
@@ -51,16 +52,17 @@ impl Effects {
         let mut doubted = Vec::new();
         for ((origin, _), sum) in tallies.into_iter().zip(sums) {
             if sum.answers() >= SAMPLE && sum.gone * 100 > sum.answers() * RETIRE_AT_MOST_PERCENT {
+                eprintln!("{origin} says that too many are gone: none of them is retired");
                 doubted.push(origin);
             }
         }
         let mut changes = self.changes.clone();
-        for (origin, retire) in &self.retire {
-            if doubted.contains(origin) {
-                eprintln!("{origin} says that too many are gone: a subscription is not retired");
+        for (origin, key, retire) in &self.retire {
+            changes.push(if doubted.contains(origin) {
+                Change::Failed(*key)
             } else {
-                changes.push(retire.clone());
-            }
+                retire.clone()
+            });
         }
         store.apply(&changes, now).await?;
         Ok(())

@@ -95,7 +95,9 @@ impl Streams {
 
     /// Copies a job as it is, readable or not, to the dead letters. Acknowledge it afterwards.
     pub(crate) async fn bury(&self, message: &Message, reason: &str) -> Result<(), Error> {
-        let name = format!("job-{}", message.info()?.stream_sequence);
+        let info = message.info()?;
+        // With the time: numbers begin again where somebody has made the stream of jobs anew.
+        let name = format!("job-{}-{}", info.stream_sequence, info.published);
         let publish = PublishMessage::build()
             .payload(message.payload.clone())
             .header(REASON, reason)

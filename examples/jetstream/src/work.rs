@@ -10,7 +10,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval_at, sleep};
 use tower::limit::ConcurrencyLimit;
 use tower_web_push::broadcast::{Counts, FinalOutcome};
 use tower_web_push::clock::{Clock as _, SystemClock};
@@ -125,11 +125,13 @@ impl Worker {
     /// Works on a job and tells NATS what came of it, and meanwhile that somebody is at it.
     async fn answer(&self, message: &Message) -> Result<(), Error> {
         let mut work = pin!(self.work_on(message));
-        let mut signs_of_life = interval(self.flags.ack_wait / 3);
+        let every = self.flags.ack_wait / 3;
+        let mut signs_of_life = interval_at(Instant::now() + every, every);
         let result = loop {
             tokio::select! {
                 result = &mut work => break result,
-                _ = signs_of_life.tick() => message.ack_with(AckKind::Progress).await?,
+                // Where it does not get through the job may come to somebody else. What is under way goes on all the same.
+                _ = signs_of_life.tick() => drop(message.ack_with(AckKind::Progress).await),
             }
         };
         let ack = result.or_else(|error| {

@@ -1,4 +1,5 @@
 //! Worker processes, one of which is killed: who is reached, how often, and what becomes of what cannot be done.
+#![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod support;
