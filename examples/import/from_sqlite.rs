@@ -29,6 +29,7 @@ pub(crate) struct FromSqlite {
     open: Option<ImportedSubscription>,
     is_over: bool,
     keys: HashMap<i64, KeyId>,
+    has_keys: bool,
     zone: TimeZone,
     /// What a null time becomes.
     this_minute: DailyTime,
@@ -53,6 +54,7 @@ impl FromSqlite {
             open: None,
             is_over: false,
             keys: HashMap::new(),
+            has_keys: false,
             this_minute: this_minute()?,
             bad_keys: Vec::new(),
             notes: Vec::new(),
@@ -63,6 +65,7 @@ impl FromSqlite {
         from.copy.execute_batch(COPY)?;
         let mut keys = Vec::from_iter(given);
         keys.extend(from.read_keys()?);
+        from.has_keys = !keys.is_empty();
         Ok(Source {
             keys,
             daily_sent_until: from.daily_sent_until()?,
@@ -181,10 +184,15 @@ impl FromSqlite {
         let mut row = ImportedSubscription::new(subscription);
         row.daily = vec![Daily::new(notify_type, time, message.as_deref())?];
         row.created_at = text(columns, 3).and_then(|text| moment_of(&text, &self.zone));
-        if let Some(key) = columns.get::<_, Option<i64>>(9)? {
-            let key = self.keys.get(&key);
-            row.vapid_key = Some(*key.ok_or("its vapid_key is not there, or cannot be read")?);
-        }
+        row.vapid_key = match columns.get::<_, Option<i64>>(9)? {
+            Some(key) => {
+                let key = self.keys.get(&key).copied();
+                Some(key.ok_or("its vapid_key is not there, or cannot be read")?)
+            }
+            // Then it is the active one's.
+            None if self.has_keys => None,
+            None => return Err("there is no VAPID key that it could be of".into()),
+        };
         row.row = Some(name.to_owned());
         Ok(row)
     }

@@ -23,7 +23,8 @@ pub struct ImportedSubscription {
     pub principal: Option<Principal>,
     /// Its labels, at most [`Tag::MAX_PER_SUBSCRIPTION`].
     pub tags: BTreeSet<Tag>,
-    /// The VAPID key that the browser subscribed with; the other side's active one where nothing is said.
+    /// The VAPID key that the browser subscribed with. Where nothing is said, the one of
+    /// [`active_vapid_key`](super::Import::active_vapid_key), and without that the one that is active here.
     pub vapid_key: Option<KeyId>,
     /// When it was stored there; now where nothing is said.
     pub created_at: Option<Timestamp>,

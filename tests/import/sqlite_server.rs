@@ -335,6 +335,41 @@ async fn a_dry_run_says_the_same_and_makes_no_file() {
 }
 
 #[tokio::test]
+async fn without_a_key_nobody_is_taken_over() {
+    let world = World::new().await;
+    let theirs = Theirs::new(world.folder.path());
+    theirs.settings(Some("no moment"), None);
+    theirs.row(1, &subscription(1, 1), None, [None; 4]);
+    theirs.row(2, &subscription(2, 1), Some(1), [None; 4]);
+    let (url, store_url) = (theirs.url(), world.store_url());
+    let mut arguments = vec!["--from", &url, "--to", &store_url];
+    let settings = [("ENDPOINT_POLICY", "public")];
+    let none = import(&arguments, &settings).await;
+    assert_eq!(none.code, Some(3), "{none:?}");
+    assert!(
+        none.out
+            .contains("0 created, 0 updated, 0 unchanged, 0 superseded, 2 refused")
+    );
+    // One that is broken is named, too.
+    let broken = "INSERT INTO vapid_key VALUES (1, 'BAAA', 'c2VjcmV0')";
+    theirs.conn.execute_batch(broken).unwrap();
+    let none = import(&arguments, &settings).await;
+    assert!(none.out.contains("Refused: vapid_key 1: "), "{none:?}");
+    assert!(!none.all().contains("c2VjcmV0"));
+    // One from a file.
+    let key = VapidKey::generate().unwrap();
+    let file = world.folder.path().join("key.txt");
+    fs::write(&file, key.secret_to_raw_base64url().as_bytes()).unwrap();
+    let file = file.display().to_string();
+    arguments.extend(["--vapid-private-key", &file]);
+    let some = import(&arguments, &settings).await;
+    assert!(
+        some.out
+            .contains("1 created, 0 updated, 0 unchanged, 0 superseded, 2 refused")
+    );
+}
+
+#[tokio::test]
 async fn killed_in_the_middle_it_is_run_again() {
     const ROWS: u32 = 3000;
     let world = World::new().await;
