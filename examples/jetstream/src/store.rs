@@ -15,10 +15,13 @@ impl<S: SubscriptionStore + VapidKeyStore + DeliveryLedger> Store for S {}
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
     match url.split_once("://") {
         Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(path).await?)),
-        // Workers on many machines: another back end of the crate is one more line here.
-        //
+        #[cfg(feature = "postgres")]
+        Some(("postgres" | "postgresql", _)) => {
+            use tower_web_push::store::PostgresStore;
+            Ok(Arc::new(PostgresStore::connect(url).await?))
+        }
         // Not the whole URL: it may hold a password.
-        Some((scheme, _)) => Err(format!("STORE_URL: there is no {scheme} store here").into()),
+        Some((scheme, _)) => Err(format!("STORE_URL: no {scheme} store in this build").into()),
         None => Err("STORE_URL: not sqlite://FILE".into()),
     }
 }

@@ -11,8 +11,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, AckKind};
-use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -292,9 +291,11 @@ async fn subscribe(store: &SqliteStore, endpoints: impl Iterator<Item = String>)
         })
         .map(|subscription| NewSubscription::new(subscription, key))
         .collect();
-    for stored in join_all(rows.iter().map(|row| store.upsert(row, &limits, now))).await {
-        stored.unwrap();
-    }
+    stream::iter(&rows)
+        .map(|row| store.upsert(row, &limits, now))
+        .buffer_unordered(64)
+        .for_each(async |stored| drop(stored.unwrap()))
+        .await;
     Browser { secret, auth }
 }
 
