@@ -80,7 +80,9 @@ test("nothing remembered and nothing told: the server hears of the new one all t
 test("nothing can be stored: the browser's word is still passed on", async () => {
   const world = await lost({ told: true, prepare: ({ database }) => (database.fails = true) });
   await world.changed();
-  assert.deepEqual([...world.server.rows.values()].map(({ id, tags }) => [id, tags]), [[world.id, ["news"]]]);
+  assert.deepEqual([...world.server.rows].map(([endpoint, { id, tags }]) => [endpoint, id, tags]), [
+    ["https://push.example/2", world.id, ["news"]],
+  ]);
 });
 
 for (const [what, intercept] of [
@@ -129,6 +131,15 @@ test("no connection at all: the old one's key makes the new one, and the server 
   kept(world);
 });
 
+test("the browser's word is remembered until the server can be told", async () => {
+  const world = await lost({ told: true, prepare: ({ database }) => database.records.clear() });
+  world.server.intercept = OFFLINE;
+  await assert.rejects(world.changed());
+  world.server.intercept = () => undefined;
+  await world.client.renew();
+  kept(world);
+});
+
 test("a subscription that is still there under an old key is kept and told", async () => {
   const world = await lost();
   await world.changed();
@@ -145,7 +156,12 @@ test("who has left is not subscribed again", async () => {
   world.browser.database.records.set(MOUNT, { endpoint: null, ended: true });
   await world.changed();
   assert.equal(world.browser.subscription, null);
-  assert.deepEqual(world.server.requests, []);
+  const browser = new Browser();
+  await (await browser.tab()).client.subscribe();
+  browser.database.records.set(MOUNT, { endpoint: null, ended: true });
+  browser.server.requests = [];
+  await browser.worker().push("A message that was on its way");
+  assert.deepEqual([...world.server.requests, ...browser.server.requests], []);
 });
 
 test("a permission that was taken away fails and forgets nothing", async () => {

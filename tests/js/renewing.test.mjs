@@ -118,6 +118,22 @@ for (const [when, after] of [
   });
 }
 
+test("what is unconfirmed is not exchanged before it can be confirmed", async () => {
+  const world = await visitor();
+  world.server.rotate(2);
+  broken(world.server, "renew", { after: true });
+  await assert.rejects(world.client.subscribe());
+  // The server has the second one, which nobody knows for sure.
+  mended(world.server);
+  world.server.rotate(3);
+  broken(world.server, "renew");
+  await assert.rejects(world.client.subscribe(), { code: "offline" });
+  assert.equal(world.browser.subscription.endpoint, "https://push.example/2");
+  mended(world.server);
+  await world.client.renew();
+  kept(world);
+});
+
 test("a subscription that the server refuses for good does not stop the next one", async () => {
   const world = await visitor();
   world.server.rotate(2);
@@ -249,6 +265,17 @@ test("where nothing can be stored it works, and within the visit nothing is lost
   await world.client.unsubscribe();
   assert.equal(await world.client.renew(), null);
   assert.equal(world.server.rows.size, 0);
+});
+
+test("a storage that works again is believed again", async () => {
+  const world = await visitor((browser) => (browser.database.fails = true));
+  world.browser.database.fails = false;
+  world.server.rotate();
+  await world.client.renew();
+  world.server.requests = [];
+  await world.client.renew();
+  assert.deepEqual([world.server.posted("renew").length, world.server.posted("subscribe").length], [0, 1]);
+  kept(world);
 });
 
 test("a browser that never answers in its first seconds is asked again", async () => {

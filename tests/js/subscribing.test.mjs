@@ -92,6 +92,12 @@ for (const [what, code, words, setting] of [
     { globals: { PushManager: undefined }, navigator: { userAgent: "Mozilla/5.0 (iPhone; CPU iPhone OS 18_4 like Mac OS X) CriOS/130.0" } },
   ],
   [
+    "an old iOS, from the Home Screen",
+    "unsupported",
+    /browser cannot/,
+    { globals: { PushManager: undefined }, navigator: { standalone: true, userAgent: "Mozilla/5.0 (iPhone; CPU iPhone OS 15_0)" } },
+  ],
+  [
     "an iPad, which calls itself a Mac",
     "needs_home_screen",
     /Home Screen/,
@@ -154,6 +160,29 @@ test("the server's refusal keeps its words, its status and its problem, and leav
   assert.notEqual(browser.subscription, null, "a server that is down for a moment costs nothing");
 });
 
+test("a server that has no time just now costs nothing", async () => {
+  for (const status of [408, 429]) {
+    const browser = new Browser();
+    const { client } = await browser.tab();
+    browser.server.intercept = (path) => (path === "subscribe" ? problem(status, "later") : undefined);
+    assert.equal((await failure(client.subscribe())).status, status);
+    assert.notEqual(browser.subscription, null);
+  }
+});
+
+test("a refused wish does not end the subscription that there is", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  await client.subscribe();
+  browser.server.intercept = (path) => (path === "subscribe" ? problem(422, "tags_not_public") : undefined);
+  await failure(client.subscribe({ tags: ["staff"] }));
+  assert.equal(browser.subscription.endpoint, "https://push.example/1");
+  // Nor one that the server knows and this browser's database does not.
+  browser.database.records.clear();
+  await failure(client.subscribe({ tags: ["staff"] }));
+  assert.equal(browser.subscription.endpoint, "https://push.example/1");
+});
+
 test("a server out of reach is said so, and the next visit makes up for it", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
@@ -207,6 +236,18 @@ test("a browser that fails to end it does so at the next visit, and is not subsc
   assert.equal(browser.subscription, null);
   assert.equal(browser.server.rows.size, 0);
   assert.equal((await next.subscribe()).created, true);
+});
+
+test("who comes back before the browser ended it is subscribed anew", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  await client.subscribe();
+  browser.subscription.unsubscribe = async () => Promise.reject(new DOMException("", "AbortError"));
+  await assert.rejects(client.unsubscribe());
+  browser.server.requests = [];
+  assert.equal((await client.subscribe()).created, true);
+  assert.deepEqual([browser.server.posted("subscribe").length, browser.server.posted("renew").length], [1, 0]);
+  assert.equal(browser.database.records.get(MOUNT).ended, undefined);
 });
 
 test("a test is sent with the subscription's secrets, and not without a subscription", async () => {

@@ -436,7 +436,7 @@ async function enrol(registration, wanted = {}, anew = false) {
 async function exchange(registration, old, vapidKey, wanted) {
   const { scope } = registration;
   const known = await recall(scope);
-  if (!known || known.ended) {
+  if (!known) {
     await remember(scope, identity(old));
   } else if (known.endpoint !== old.endpoint) {
     try {

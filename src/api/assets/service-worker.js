@@ -85,8 +85,8 @@
   function read(event) {
     const payload = parse(event.data);
     // A browser that knows declarative messages has taken a mutable one apart already.
-    const given = /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
-    const declared = isObject(given) ? given : null;
+    const declared =
+      /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
     /** What the declarative part says goes first; null is the same as absent. @param {string} name */
     const value = (name) => declared?.[name] ?? payload[name];
 
@@ -188,7 +188,7 @@
    * @param {{url: unknown, actions?: Record<string, unknown>, data?: unknown}} shown
    */
   async function clicked(action, { url: own, actions = {}, data }) {
-    const url = httpUrl(Object.hasOwn(actions, action) ? actions[action] : null) ?? httpUrl(own);
+    const url = httpUrl(actions[action]) ?? httpUrl(own);
     // The browser allows this only shortly after the click: first of all, then.
     await open(url);
     await tellPages("click", { action, url, data });

@@ -22,8 +22,9 @@ export class Server {
     return this.requests.filter((request) => request.path === path && request.method === "POST").map(({ body }) => body);
   }
 
-  async fetch(url, { method = "GET", body, headers = {} } = {}) {
+  async fetch(url, { method = "GET", body, headers = {}, cache } = {}) {
     if (!url.startsWith(MOUNT)) throw new Error(`${url} is not the server's`);
+    if (method === "GET" && cache !== "no-store") throw new Error("a key from the cache is no present one");
     const path = url.slice(MOUNT.length);
     const parsed = body === undefined ? undefined : JSON.parse(body);
     if (method === "POST" && headers["content-type"] !== "application/json") return problem(415, "unsupported_media_type");
