@@ -33,6 +33,7 @@ export function follow(id, title, at = Date.now()) {
   // The answer to a repeated request is the same broadcast.
   document.getElementById(`broadcast-${id}`)?.remove();
   watch(card({ id, title, at }), id);
+  refreshStats();
 }
 
 /** An entry of the list, to be filled. */
@@ -88,7 +89,7 @@ function show({ entry, state, bar, summary, counts, cancel }, status) {
       return element("li", { dataset: { outcome: name } }, element("b", {}, count.toLocaleString()), ` ${words}`);
     }),
   );
-  cancel.hidden = isOver;
+  cancel.hidden = isOver || status.state === "cancelled";
   return isOver;
 }
 

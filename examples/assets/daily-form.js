@@ -40,7 +40,7 @@ async function stop(notifyType) {
   return `Stopped: ${NAMES[notifyType] ?? notifyType}.`;
 }
 
-function show() {
+async function show() {
   const entries = Object.entries(scheduled.all());
   byId("daily-none").hidden = entries.length > 0;
   byId("daily-list").replaceChildren(

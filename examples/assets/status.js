@@ -1,14 +1,21 @@
 // What the page says, and how its buttons do one thing at a time.
 import { byId } from "/dom.js";
 
+/** How long what was said stays in sight of who scrolls, in milliseconds. */
+const FRESH = 8_000;
+let fading = 0;
+
 /** @param {string} text @param {"info" | "ok" | "error"} [kind] */
 export function say(text, kind = "info") {
   const status = byId("status");
   status.textContent = text;
   status.dataset.kind = kind;
+  status.dataset.fresh = "";
+  clearTimeout(fading);
+  fading = setTimeout(() => delete status.dataset.fresh, FRESH);
 }
 
-/** Called after each action, whatever came of it. @type {Set<() => unknown>} */
+/** Called after each action, whatever came of it. @type {Set<() => Promise<unknown>>} */
 export const afterEach = new Set();
 
 /**
@@ -28,7 +35,7 @@ export async function run(button, action) {
     say(error.message, "error");
   } finally {
     button.removeAttribute("aria-disabled");
-    for (const work of afterEach) await work();
+    for (const work of afterEach) await work().catch(() => {});
   }
 }
 

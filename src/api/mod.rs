@@ -12,6 +12,9 @@
 //! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
 //! | `GET /ping`, `GET /ready`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everybody |
 //!
+//! `client.js` and `service-worker.js` are the other half, ready to use: see
+//! [In the browser](crate::guide::in_the_browser).
+//!
 //! Who is signed in is the application's business: its own layer puts a
 //! [`Principal`](crate::broadcast::Principal) into the request's extensions.
 //!

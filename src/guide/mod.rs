@@ -1,10 +1,11 @@
-//! Longer answers to five questions.
+//! Longer answers to six questions.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
 //!   in between does.
 //! - [What the push service said, and what we do](what_the_push_service_said): every answer, the rule that follows, and
 //!   where the rule can be changed.
 //! - [Daily notifications](daily_notifications): when they come, to whom, and what they say.
+//! - [In the browser](in_the_browser): the page's and the worker's side, and what happens when something fails there.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs afterwards.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
 
@@ -13,6 +14,9 @@ pub mod daily_notifications {}
 
 #[doc = include_str!("driving_it_yourself.md")]
 pub mod driving_it_yourself {}
+
+#[doc = include_str!("in_the_browser.md")]
+pub mod in_the_browser {}
 
 #[doc = include_str!("moving_here.md")]
 pub mod moving_here {}

@@ -79,6 +79,27 @@ test("a key that changes while the browser is subscribed shows as staleKey, and 
   kept(world);
 });
 
+test("a visit costs one request when nothing changed", async () => {
+  const world = await visitor();
+  await world.client.renew();
+  assert.deepEqual(
+    world.server.requests.map(({ path }) => path),
+    ["subscribe"],
+  );
+});
+
+test("machines that do not agree on the key yet are not chased", async () => {
+  const world = await visitor();
+  const old = world.server.key;
+  world.server.rotate();
+  world.server.intercept = (path) => (path === "vapid" ? Response.json({ vapidKey: old }) : undefined);
+  assert.equal((await world.client.renew()).id, world.id);
+  assert.equal(world.browser.made, 1);
+  world.server.intercept = () => undefined;
+  await world.client.renew();
+  kept(world);
+});
+
 test("a browser that does not tell its key is told by the server", async () => {
   const world = await visitor((browser) => (browser.tellsKey = false));
   await world.client.renew();
@@ -265,6 +286,16 @@ test("where nothing can be stored it works, and within the visit nothing is lost
   await world.client.unsubscribe();
   assert.equal(await world.client.renew(), null);
   assert.equal(world.server.rows.size, 0);
+});
+
+test("what could not be committed is not taken for stored", async () => {
+  const world = await visitor();
+  world.browser.database.isFull = true;
+  world.server.rotate();
+  await world.client.renew();
+  world.server.requests = [];
+  await world.client.renew();
+  assert.deepEqual([world.server.posted("renew").length, world.server.posted("subscribe").length], [0, 1]);
 });
 
 test("a storage that works again is believed again", async () => {

@@ -3,8 +3,8 @@
  * Web Push in the page, for a server that mounts tower-web-push.
  *
  *     import { renew, subscribe } from "/web-push/client.js";
- *     renew();                                                   // at each visit; asks nothing
- *     button.addEventListener("click", () => subscribe());
+ *     renew().catch(show);                                       // at each visit; asks nothing
+ *     button.addEventListener("click", () => subscribe().catch(show));
  *
  * Every address is relative to this file's own, so it works under any mount. A call that fails throws a
  * {@link WebPushError}: its `message` can be shown to the user, its `code` can be compared. It can be
@@ -393,6 +393,9 @@ function activated(registration) {
  * @typedef {{endpoint: string | null, auth?: string, ended?: boolean}} Known
  */
 
+/** The server's words for a subscription that only another one can stand in for. */
+const USELESS = ["unknown_vapid_key", "subscription_expired"];
+
 /**
  * Makes browser and server agree on a subscription under the server's present key.
  *
@@ -402,26 +405,37 @@ function activated(registration) {
  * @returns {Promise<Subscribed>}
  */
 async function enrol(registration, wanted = {}, anew = false) {
-  const { vapidKey } = await request("GET", "vapid");
   const existing = await current(registration);
-  if (existing && (anew || isUseless(existing, vapidKey))) {
-    return exchange(registration, existing, vapidKey, wanted);
-  }
-  const subscription = existing ?? (await make(registration, vapidKey));
+  if (!existing) return begin(registration, wanted);
+  const key = keyOf(existing);
   let told;
   try {
-    told = await tell(registration, subscription, existing ? keyOf(existing) : vapidKey, wanted);
+    // First of all: from here on it is the one that the server knows, and a new one takes its place.
+    told = await tell(registration, existing, key, wanted);
+    if (!told.staleKey && !anew) return told;
+  } catch (error) {
+    if (!(error instanceof WebPushError) || !USELESS.includes(error.problem?.code)) throw error;
+  }
+  const vapidKey = await presentKey();
+  // Of several machines, not all have heard of the new key yet: the next visit will find them agreed.
+  if (told && !anew && key === vapidKey) return told;
+  return exchange(registration, existing, vapidKey, wanted);
+}
+
+/**
+ * @param {ServiceWorkerRegistration} registration
+ * @param {Wanted} wanted
+ */
+async function begin(registration, wanted) {
+  const vapidKey = await presentKey();
+  const subscription = await make(registration, vapidKey);
+  try {
+    return await tell(registration, subscription, vapidKey, wanted);
   } catch (error) {
     // Else the next visit would subscribe for good, without what the server refused.
-    if (!existing && isFinal(error) && !(await recall(registration.scope))) await subscription.unsubscribe();
+    if (isFinal(error) && !(await recall(registration.scope))) await subscription.unsubscribe();
     throw error;
   }
-  // Replaced a moment ago, or this browser does not tell the key and the server remembered it.
-  if (told.staleKey) {
-    const { vapidKey } = await request("GET", "vapid");
-    return exchange(registration, subscription, vapidKey, wanted);
-  }
-  return told;
 }
 
 /**
@@ -435,20 +449,15 @@ async function enrol(registration, wanted = {}, anew = false) {
  */
 async function exchange(registration, old, vapidKey, wanted) {
   const { scope } = registration;
-  const known = await recall(scope);
-  if (!known) {
-    await remember(scope, identity(old));
-  } else if (known.endpoint !== old.endpoint) {
-    try {
-      await tell(registration, old, keyOf(old), {});
-    } catch (error) {
-      // Refused for good: the server still has what is known, and the new one takes the place of that.
-      if (!isFinal(error)) throw error;
-    }
-  }
+  if (!(await recall(scope))) await remember(scope, identity(old));
   await old.unsubscribe();
   const subscription = await make(registration, vapidKey);
   return tell(registration, subscription, vapidKey, wanted);
+}
+
+/** @returns {Promise<string>} */
+async function presentKey() {
+  return (await request("GET", "vapid")).vapidKey;
 }
 
 /**
@@ -504,16 +513,6 @@ async function current({ pushManager }) {
   } catch (cause) {
     throw pushServiceFailed(cause);
   }
-}
-
-/**
- * @param {PushSubscription} subscription
- * @param {string} vapidKey
- */
-function isUseless(subscription, vapidKey) {
-  const key = keyOf(subscription);
-  const { expirationTime } = subscription;
-  return (key !== undefined && key !== vapidKey) || (typeof expirationTime === "number" && expirationTime <= Date.now());
 }
 
 /** Some browsers do not tell: the server compares what it stored. @param {PushSubscription} subscription */
@@ -603,10 +602,22 @@ async function inDatabase(mode, work) {
   opening.onupgradeneeded = () => opening.result.createObjectStore("subscriptions");
   const database = await within(LIMITS.storage, result(opening));
   try {
-    return await result(work(database.transaction("subscriptions", mode).objectStore("subscriptions")));
+    const transaction = database.transaction("subscriptions", mode);
+    const value = result(work(transaction.objectStore("subscriptions")));
+    // What is written counts once it is committed.
+    await Promise.all([value, committed(transaction)]);
+    return await value;
   } finally {
     database.close();
   }
+}
+
+/** @param {IDBTransaction} transaction */
+function committed(transaction) {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(undefined);
+    transaction.onabort = () => reject(transaction.error);
+  });
 }
 
 /**

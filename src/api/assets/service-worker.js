@@ -358,10 +358,22 @@
     opening.onupgradeneeded = () => opening.result.createObjectStore("subscriptions");
     const database = await result(opening);
     try {
-      return await result(work(database.transaction("subscriptions", mode).objectStore("subscriptions")));
+      const transaction = database.transaction("subscriptions", mode);
+      const value = result(work(transaction.objectStore("subscriptions")));
+      // What is written counts once it is committed.
+      await Promise.all([value, committed(transaction)]);
+      return await value;
     } finally {
       database.close();
     }
+  }
+
+  /** @param {IDBTransaction} transaction */
+  function committed(transaction) {
+    return new Promise((resolve, reject) => {
+      transaction.oncomplete = () => resolve(undefined);
+      transaction.onabort = () => reject(transaction.error);
+    });
   }
 
   /**

@@ -204,7 +204,7 @@ export class Browser {
       key,
       expirationTime: null,
       options: { applicationServerKey: this.tellsKey ? bytes : null },
-      toJSON: () => ({ endpoint, expirationTime: null, keys: { p256dh: `p${number}`, auth: `auth${number}` } }),
+      toJSON: () => ({ endpoint, expirationTime: subscription.expirationTime, keys: { p256dh: `p${number}`, auth: `auth${number}` } }),
       unsubscribe: async () => {
         if (this.subscription === subscription) this.subscription = null;
         return true;

@@ -3,12 +3,14 @@ export class Database {
   records = new Map();
   /** Nothing can be opened, as where a browser stores nothing. */
   fails = false;
+  /** Nothing can be committed. */
+  isFull = false;
   #created = false;
 
   open() {
     const opening = this.#request(() => {
       if (this.fails) throw new DOMException("no storage", "InvalidStateError");
-      return { createObjectStore() {}, close() {}, transaction: () => ({ objectStore: () => this.#table() }) };
+      return { createObjectStore() {}, close() {}, transaction: () => this.#transaction() };
     });
     if (!this.#created && !this.fails) {
       this.#created = true;
@@ -17,12 +19,28 @@ export class Database {
     return opening;
   }
 
-  #table() {
-    return {
-      get: (key) => this.#request(() => structuredClone(this.records.get(key))),
-      put: (value, key) => this.#request(() => void this.records.set(key, structuredClone(value))),
-      delete: (key) => this.#request(() => void this.records.delete(key)),
+  /** Written when it is committed, and not before; or not at all, as where the disk is full. */
+  #transaction() {
+    const writes = [];
+    const transaction = {
+      objectStore: () => ({
+        get: (key) => this.#request(() => structuredClone(this.records.get(key))),
+        put: (value, key) => this.#request(() => void writes.push(() => this.records.set(key, structuredClone(value)))),
+        delete: (key) => this.#request(() => void writes.push(() => this.records.delete(key))),
+      }),
     };
+    // After the request's success, which is a turn later than it is made.
+    setImmediate(() =>
+      setImmediate(() => {
+        if (this.isFull && writes.length > 0) {
+          transaction.error = new DOMException("full", "QuotaExceededError");
+          return transaction.onabort();
+        }
+        for (const write of writes) write();
+        transaction.oncomplete();
+      }),
+    );
+    return transaction;
   }
 
   #request(work) {

@@ -57,7 +57,8 @@ export class Server {
     }
   }
 
-  #upsert({ endpoint, keys, applicationServerKey, tags }, old) {
+  #upsert({ endpoint, keys, expirationTime, applicationServerKey, tags }, old) {
+    if (typeof expirationTime === "number" && expirationTime <= Date.now()) return problem(400, "subscription_expired");
     const before = this.rows.get(endpoint) ?? old;
     const row = {
       id: before?.id ?? `id${++this.#ids}`,
