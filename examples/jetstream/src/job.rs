@@ -34,7 +34,11 @@ impl Job {
     pub(crate) const PAGE: usize = 500;
 
     pub(crate) fn read(json: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(json).map_err(|error| format!("not a job: {error}").into())
+        serde_json::from_slice(json).map_err(|error| {
+            // serde's own words may quote what is there, which is somebody's message.
+            let (line, column) = (error.line(), error.column());
+            format!("not a job: {:?} at {line}:{column}", error.classify()).into()
+        })
     }
 
     /// When it is given up.
