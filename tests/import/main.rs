@@ -2,10 +2,14 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod every_store;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod library;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../stores_postgres/world.rs"]
+mod postgres_world;
 mod process;
 mod redis_demo;
 #[allow(dead_code, reason = "other tests use the rest")]

@@ -11,9 +11,9 @@ use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::import::{Import, ImportedSubscription, RefusedRow};
 use tower_web_push::schedule::{Daily, DailyTime, NotifyType, Schedule};
 use tower_web_push::store::{
-    Change, CountFilter, MemoryStore, NewSubscription, ScheduleStore as _, StoreError,
-    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Upserted, VapidKeyStore as _,
+    Change, CountFilter, MemoryStore, NewSubscription, ScheduleStore, StoreError, StoredVapidKey,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    VapidKeyStore,
 };
 use tower_web_push::subscription::{AuthSecret, Endpoint, EndpointKey, Subscription, UaPublicKey};
 use tower_web_push::testing::{ManualClock, TestPushService};
@@ -86,28 +86,34 @@ impl World {
         self.store.get(&which).await.unwrap().remove(0)
     }
 
-    /// Of the endpoints 0 to 99, in any state.
     pub(crate) async fn content(&self) -> Content {
-        let all: Vec<_> = (0..100)
-            .map(|number| SubscriptionRef::Key(endpoint(number).key()))
-            .collect();
-        let rows = self.store.get(&all).await.unwrap();
-        let rows: Vec<_> = rows.into_iter().flatten().collect();
-        let mut schedules = Vec::new();
-        for row in &rows {
-            schedules.extend(self.store.schedules(Some(row.id)).await.unwrap());
-        }
-        let keys = self.store.keys().await.unwrap();
-        Content {
-            rows,
-            schedules,
-            keys,
-        }
+        content(&*self.store).await
     }
 
     /// Ticks until there is nothing to do.
     pub(crate) async fn settle(&self) {
         while !self.push.tick().await.unwrap().is_idle() {}
+    }
+}
+
+/// Of the endpoints 0 to 99, in any state.
+pub(crate) async fn content<S>(store: &S) -> Content
+where
+    S: SubscriptionStore + VapidKeyStore + ScheduleStore,
+{
+    let all: Vec<_> = (0..100)
+        .map(|number| SubscriptionRef::Key(endpoint(number).key()))
+        .collect();
+    let rows = store.get(&all).await.unwrap();
+    let rows: Vec<_> = rows.into_iter().flatten().collect();
+    let mut schedules = Vec::new();
+    for row in &rows {
+        schedules.extend(store.schedules(Some(row.id)).await.unwrap());
+    }
+    Content {
+        rows,
+        schedules,
+        keys: store.keys().await.unwrap(),
     }
 }
 
