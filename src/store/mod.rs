@@ -41,6 +41,8 @@ mod postgres;
 mod progress;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod reason;
+#[cfg(feature = "redis")]
+mod redis;
 mod schedules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -60,6 +62,8 @@ pub use memory::MemoryStore;
 pub use pause::{Pause, PauseReason};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
+#[cfg(feature = "redis")]
+pub use redis::{RedisBuilder, RedisStore, redis_rs};
 pub use schedules::{Fired, Firing, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -1,0 +1,259 @@
+//! Broadcasts in Redis: opened, expanded, ended.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use super::content::{audience, push_broadcast};
+use super::reply::{Fields, Reply, bytes, number, unexpected};
+use super::script::{Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, UNDERWAY};
+use super::{RedisStore, StoreError};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::store::progress::Progress;
+use crate::store::reason::corrupt;
+use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite};
+use crate::subscription::{EndpointKey, Origin};
+
+/// Rows that one script ends: a few milliseconds.
+const ENDED_AT_ONCE: u64 = 1000;
+/// Broadcasts that one script lists.
+const LISTED_AT_ONCE: usize = 200;
+
+impl RedisStore {
+    pub(super) async fn open_broadcast(
+        &self,
+        new: &NewBroadcast,
+        now: Timestamp,
+    ) -> Result<Opened, StoreError> {
+        let args = push_broadcast(Args::default(), new, now)?;
+        match self.run(&OPEN, &args).await? {
+            known @ Value::Array(_) => {
+                let mut known = Reply::of(known)?;
+                Ok(Opened::Repeat(status(&mut known, now)?))
+            }
+            answer => match bytes(answer)?.as_slice() {
+                b"new" => Ok(Opened::New),
+                b"conflict" => Ok(Opened::Conflict),
+                _ => Err(unexpected()),
+            },
+        }
+    }
+
+    pub(super) async fn expandable_broadcasts(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Expansion>, StoreError> {
+        let mut found = Vec::new();
+        let (mut new, mut run) = (0, 0);
+        // Those that are past their deadline stand in the way until they are expired.
+        loop {
+            let left = limit.saturating_sub(found.len());
+            let args = Args::at(now).number(left).number(new).number(run);
+            let mut answer = Reply::of(self.run(&EXPANDABLE, &args).await?)?;
+            let (new_looked_at, run_looked_at) = (answer.number()?, answer.number()?);
+            let is_all = answer.flag()?;
+            for expansion in answer.list()? {
+                let mut parts = Reply::of(expansion)?;
+                let id = BroadcastId::from_bytes(parts.array()?);
+                let audience = audience(&parts.bytes()?)?;
+                found.push(Expansion::new(id, audience, read_cursor(&parts.bytes()?)?));
+            }
+            new += new_looked_at;
+            run += run_looked_at;
+            if is_all || found.len() >= limit || new_looked_at + run_looked_at == 0 {
+                return Ok(found);
+            }
+        }
+    }
+
+    pub(super) async fn enqueue(
+        &self,
+        id: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        let mut by_origin: BTreeMap<&Origin, Vec<&EndpointKey>> = BTreeMap::new();
+        for row in rows {
+            by_origin.entry(&row.origin).or_default().push(&row.key);
+        }
+        let mut args = Args::at(now)
+            .with(*id.as_bytes())
+            .with(cursor_text(expected))
+            .with(cursor_text(next));
+        for (origin, keys) in by_origin {
+            args = args.with(origin.as_str()).number(keys.len());
+            keys.iter().for_each(|key| args.push(*key.as_bytes()));
+        }
+        Ok(match number(self.run(&ENQUEUE, &args).await?)? {
+            0 => PageWrite::Stale,
+            _ => PageWrite::Stored,
+        })
+    }
+
+    pub(super) async fn cancel_broadcast(
+        &self,
+        id: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.lapse(now).await?;
+        let args = Args::at(now).with(*id.as_bytes());
+        match self.run(&CANCEL, &args).await? {
+            Value::Nil => Ok(None),
+            answer => status(&mut Reply::of(answer)?, now).map(Some),
+        }
+    }
+
+    pub(super) async fn broadcast_status(
+        &self,
+        id: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let inner = &*self.inner;
+        let mut key = format!("{}:b:", inner.namespace).into_bytes();
+        key.extend(id.as_bytes());
+        let mut cmd = redis::cmd("HGETALL");
+        cmd.arg(key);
+        let fields = Fields::of(inner.link.send(&cmd, inner.limits).await?)?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        progress(id, fields).map(|progress| Some(progress.status(now)))
+    }
+
+    pub(super) async fn broadcasts_underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let wanted = LISTED_AT_ONCE.min(limit - found.len());
+            let args = Args::default()
+                .number(found.len())
+                .number(found.len() + wanted - 1);
+            let before = found.len();
+            for answer in Reply::of(self.run(&UNDERWAY, &args).await?)? {
+                found.push(status(&mut Reply::of(answer)?, now)?);
+            }
+            if found.len() < before + wanted {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn expire_rows(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.lapse(now).await?;
+        let limit = limit as u64;
+        let (mut ended, mut skipped) = (0, 0);
+        while ended < limit {
+            let at_once = ENDED_AT_ONCE.min(limit - ended);
+            let args = Args::at(now).number(at_once).number(skipped);
+            let mut answer = Reply::of(self.run(&EXPIRE, &args).await?)?;
+            ended += answer.number()?;
+            skipped = answer.number()?;
+            if !answer.flag()? {
+                break;
+            }
+        }
+        Ok(ended)
+    }
+
+    pub(super) async fn prune_broadcasts(
+        &self,
+        ended_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut pruned = 0;
+        loop {
+            let some = number(self.run(&PRUNE, &Args::at(ended_before)).await?)?;
+            pruned += some;
+            if some == 0 {
+                break;
+            }
+        }
+        self.prune_origins(ended_before).await?;
+        Ok(pruned)
+    }
+
+    /// Gives back all rows whose lease has ended.
+    pub(super) async fn lapse(&self, now: Timestamp) -> Result<(), StoreError> {
+        while number(self.run(&LAPSE, &Args::at(now)).await?)? != 0 {}
+        Ok(())
+    }
+}
+
+/// Reads an id and the numbers of its broadcast.
+fn status(answer: &mut Reply, now: Timestamp) -> Result<BroadcastStatus, StoreError> {
+    let id = BroadcastId::from_bytes(answer.array()?);
+    Ok(progress(id, answer.fields()?)?.status(now))
+}
+
+fn progress(id: BroadcastId, mut fields: Fields) -> Result<Progress, StoreError> {
+    let missing = || corrupt("a broadcast without a part");
+    let mut progress = Progress {
+        id,
+        expected: fields.count("expected")?,
+        written: fields.count("written")?,
+        expanding: fields.count("expanding")? != 0,
+        cancelled: fields.count("cancelled")? != 0,
+        created_at: fields.time("created_at")?.ok_or_else(missing)?,
+        send_at: fields.time("send_at")?,
+        deadline: fields.time("deadline")?.ok_or_else(missing)?,
+        counts: Counts::default(),
+    };
+    for (place, outcome) in FinalOutcome::ALL.into_iter().enumerate() {
+        progress
+            .counts
+            .add(outcome, fields.count(&format!("o{place}"))?);
+    }
+    Ok(progress)
+}
+
+fn cursor_text(cursor: &Cursor) -> Vec<u8> {
+    match cursor {
+        Cursor::Start => Vec::new(),
+        Cursor::After(key) => [b"A", key.as_bytes().as_slice()].concat(),
+        Cursor::End => b"E".to_vec(),
+    }
+}
+
+fn read_cursor(text: &[u8]) -> Result<Cursor, StoreError> {
+    match text.split_first() {
+        None => Ok(Cursor::Start),
+        Some((b'A', key)) => {
+            let key = key.try_into().map_err(|_| corrupt("a cursor"))?;
+            Ok(Cursor::After(EndpointKey::from_bytes(key)))
+        }
+        Some((b'E', [])) => Ok(Cursor::End),
+        Some(_) => Err(corrupt("a cursor")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The scripts know these two by their place.
+    #[test]
+    fn outcomes_have_the_places_that_the_scripts_know() {
+        assert_eq!(FinalOutcome::ALL[7], FinalOutcome::Expired);
+        assert_eq!(FinalOutcome::ALL[9], FinalOutcome::Cancelled);
+    }
+
+    #[test]
+    fn cursors_come_back() {
+        let key = EndpointKey::from_bytes([b'E'; 32]);
+        for cursor in [Cursor::Start, Cursor::After(key), Cursor::End] {
+            assert_eq!(read_cursor(&cursor_text(&cursor)).unwrap(), cursor);
+        }
+        assert!(read_cursor(b"A1").is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! How a store is connected.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::cluster_async::ClusterConnection;
+
+use super::address::Address;
+use super::link::{Limits, Link, Own};
+use super::{Inner, RedisStore, start};
+use crate::store::StoreError;
+use crate::store::reason::misconfigured;
+
+/// The settings of a [`RedisStore`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), tower_web_push::store::StoreError> {
+/// use tower_web_push::store::RedisStore;
+///
+/// let store = RedisStore::builder()
+///     .prefix("shop-push")
+///     .connect("rediss://push:password@redis.example.com/2")
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "it connects with `connect`, `with_connection` or `with_cluster`"]
+pub struct RedisBuilder {
+    prefix: String,
+    extra_roots: Vec<Vec<u8>>,
+    limits: Limits,
+    listen: Option<String>,
+}
+
+impl RedisBuilder {
+    /// What all keys begin with, unless [`prefix`](Self::prefix) says otherwise.
+    pub const PREFIX: &str = "web-push";
+    /// How long connecting may take, unless [`connect_timeout`](Self::connect_timeout) says otherwise.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long an answer may take, unless [`response_timeout`](Self::response_timeout) says otherwise.
+    pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+    const LONGEST_PREFIX: usize = 64;
+
+    pub(super) fn new() -> Self {
+        Self {
+            prefix: Self::PREFIX.to_owned(),
+            extra_roots: Vec::new(),
+            limits: Limits {
+                connect: Self::CONNECT_TIMEOUT,
+                answer: Self::RESPONSE_TIMEOUT,
+            },
+            listen: None,
+        }
+    }
+
+    /// What all keys begin with, in braces: 1 to 64 visible ASCII characters without braces. Several stores in one
+    /// database have one each.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Trusts the certificates of a PEM file beside the Mozilla roots, for `rediss://`.
+    pub fn extra_root_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.extra_roots.push(pem.into());
+        self
+    }
+
+    /// How long connecting may take, with TLS and login.
+    pub const fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.limits.connect = limit;
+        self
+    }
+
+    /// How long an answer may take. No command takes longer than both limits together.
+    pub const fn response_timeout(mut self, limit: Duration) -> Self {
+        self.limits.answer = limit;
+        self
+    }
+
+    /// Listens for [hints](crate::store::DeliveryLedger::changes) on a connection to this URL: where the store itself
+    /// goes over a connection of the application's, or over one to a cluster, of which any node will do.
+    pub fn listen(mut self, url: impl Into<String>) -> Self {
+        self.listen = Some(url.into());
+        self
+    }
+
+    /// Connects to a server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` with TLS.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) where the URL or the prefix makes no sense, the
+    /// certificate or the password is refused, and where the server is older than 6.2, is a replica, evicts keys
+    /// (`maxmemory-policy allkeys-*`) or holds what a newer version of this crate has written.
+    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) where it is out of reach or still loading.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it may have written the version of its format.
+    pub async fn connect(self, url: &str) -> Result<RedisStore, StoreError> {
+        let address = Address::parse(url, &self.extra_roots)?;
+        let link = Link::Own(Box::new(Own::new(address.clone())));
+        self.over(link, Some(address)).await
+    }
+
+    /// Takes a connection of the application's own.
+    ///
+    /// It should have response and connection timeouts of its own, shorter than the limits here. A connection that is
+    /// made here is given up when it does not answer or its server has become a replica; this one is yours to
+    /// renew. Hints need [`listen`](Self::listen).
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn with_connection(
+        self,
+        connection: ConnectionManager,
+    ) -> Result<RedisStore, StoreError> {
+        self.over(Link::Manager(connection), None).await
+    }
+
+    /// Takes a connection to a cluster. Hints need [`listen`](Self::listen).
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn with_cluster(
+        self,
+        connection: ClusterConnection,
+    ) -> Result<RedisStore, StoreError> {
+        self.over(Link::Cluster(connection), None).await
+    }
+
+    async fn over(self, link: Link, address: Option<Address>) -> Result<RedisStore, StoreError> {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
+        if self.prefix.is_empty()
+            || self.prefix.len() > Self::LONGEST_PREFIX
+            || !self.prefix.bytes().all(is_plain)
+        {
+            return Err(misconfigured(
+                "a prefix is 1 to 64 visible ASCII characters without braces",
+            ));
+        }
+        let listen = match &self.listen {
+            Some(url) => Some(Address::parse(url, &self.extra_roots)?),
+            None => address,
+        };
+        let store = RedisStore::new(Arc::new(Inner {
+            link,
+            listen,
+            limits: self.limits,
+            namespace: format!("{{{}}}", self.prefix),
+        }));
+        start::check(&store).await?;
+        Ok(store)
+    }
+}
+
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder")
+            .field("prefix", &self.prefix)
+            .field("extra_roots", &self.extra_roots.len())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,248 @@
+//! Claiming, settling and releasing rows in Redis.
+//!
+//! A claim looks at the origins first, deals among them here, and takes the rows of each in scripts of bounded size.
+//! Whoever was faster in between has left fewer rows than were dealt: then it looks again.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+use super::content::message;
+use super::reply::{Reply, bytes, parse};
+use super::script::{Args, CLAIM, HEADS, SETTLE};
+use super::{RedisStore, StoreError};
+use crate::broadcast::{BroadcastId, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::store::fair::deal;
+use crate::store::reason::corrupt;
+use crate::store::{
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
+};
+use crate::subscription::{EndpointKey, Origin};
+
+/// Rows that one script claims: a few milliseconds, whoever they are for.
+const CLAIMED_AT_ONCE: usize = 256;
+/// Rows that one script settles.
+const SETTLED_AT_ONCE: usize = 1000;
+/// Looks at the origins in one claim.
+const ROUNDS: usize = 16;
+
+/// An origin where something is due.
+struct Head {
+    origin: Origin,
+    /// When its first row could be claimed.
+    at: Timestamp,
+    /// The fence of the last claim that took from it.
+    served: u64,
+    is_probed: bool,
+    /// So many rows at least are due.
+    rows: usize,
+    /// No more than these.
+    is_exact: bool,
+}
+
+impl RedisStore {
+    pub(super) async fn claim_rows(
+        &self,
+        request: &ClaimRequest,
+        now: Timestamp,
+    ) -> Result<Claims, StoreError> {
+        let mut claims = Claims::default();
+        let mut taken = HashMap::new();
+        for _ in 0..ROUNDS {
+            if claims.rows.len() >= request.limit {
+                break;
+            }
+            match self
+                .claim_round(request, now, &mut taken, &mut claims)
+                .await
+            {
+                Ok(is_all) if is_all => break,
+                Ok(_) => {}
+                // What is claimed is claimed: better told than lost for a lease.
+                Err(_) if !claims.rows.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Looks at the origins once and claims; whether there is nothing more.
+    async fn claim_round(
+        &self,
+        request: &ClaimRequest,
+        now: Timestamp,
+        taken: &mut HashMap<Origin, usize>,
+        claims: &mut Claims,
+    ) -> Result<bool, StoreError> {
+        let left = request.limit.saturating_sub(claims.rows.len());
+        let mut heads = self.heads(left, now).await?;
+        let room = |head: &Head| {
+            let taken = taken.get(&head.origin).copied().unwrap_or(0);
+            let room = request.room_for(&head.origin).saturating_sub(taken);
+            if head.is_probed { room.min(1) } else { room }
+        };
+        heads.retain(|head| room(head) > 0);
+        // Who has waited longest is served first, when there are more origins than rows to claim.
+        heads.sort_by_key(|head| (head.served, head.at));
+        let rooms: Vec<_> = heads.iter().map(room).collect();
+        let mut shares = vec![0; heads.len()];
+        let Ok(()) = deal::<Infallible>(&rooms, left, |index, wanted| {
+            let (Some(head), Some(share)) = (heads.get(index), shares.get_mut(index)) else {
+                return Ok(0);
+            };
+            let dealt = wanted.min(head.rows.saturating_sub(*share));
+            *share += dealt;
+            Ok(dealt)
+        });
+        let dealt: usize = shares.iter().sum();
+        let before = claims.rows.len();
+        let shares: Vec<_> = heads.iter().zip(shares).collect();
+        for batch in batches(shares) {
+            self.take(&batch, request, now, taken, claims).await?;
+        }
+        let is_exact = heads.iter().all(|head| head.is_exact);
+        Ok(dealt == 0 || (is_exact && claims.rows.len() - before >= dealt))
+    }
+
+    async fn heads(&self, wanted: usize, now: Timestamp) -> Result<Vec<Head>, StoreError> {
+        let args = Args::at(now).number(wanted);
+        loop {
+            let mut answer = Reply::of(self.run(&HEADS, &args).await?)?;
+            if answer.flag()? {
+                continue;
+            }
+            return answer
+                .list()?
+                .map(|head| Head::read(Reply::of(head)?))
+                .collect();
+        }
+    }
+
+    /// Claims up to so many rows of each origin.
+    async fn take(
+        &self,
+        shares: &[(&Origin, usize)],
+        request: &ClaimRequest,
+        now: Timestamp,
+        taken: &mut HashMap<Origin, usize>,
+        claims: &mut Claims,
+    ) -> Result<(), StoreError> {
+        let leased_until = now + request.lease;
+        let mut args = Args::at(now).time(leased_until);
+        for (origin, share) in shares {
+            args = args.with(origin.as_str()).number(share);
+        }
+        let mut answer = Reply::of(self.run(&CLAIM, &args).await?)?;
+        let fence = parse(&answer.bytes()?)?;
+        for row in answer.list()? {
+            let mut row = Reply::of(row)?;
+            let origin = read_origin(&mut row)?;
+            let broadcast = BroadcastId::from_bytes(row.array()?);
+            let key = EndpointKey::from_bytes(row.array()?);
+            let attempt = u32::try_from(row.number()?).unwrap_or(u32::MAX);
+            *taken.entry(origin.clone()).or_default() += 1;
+            let token = ClaimToken::new(broadcast, key, fence);
+            claims
+                .rows
+                .push(Claimed::new(token, origin, attempt, leased_until));
+        }
+        for content in answer.list()? {
+            let mut content = Reply::of(content)?;
+            let id = BroadcastId::from_bytes(content.array()?);
+            let (due_at, deadline) = (content.time()?, content.time()?);
+            let message = ClaimedMessage::new(message(content.fields()?)?, due_at, deadline);
+            claims.messages.insert(id, message);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn settle_rows(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let mut answers = Vec::with_capacity(rows.len());
+        for rows in rows.chunks(SETTLED_AT_ONCE) {
+            let mut args = Args::at(now);
+            for (token, settlement) in rows {
+                let what = match settlement {
+                    Settlement::Finished(outcome) => place(*outcome)?.to_string(),
+                    Settlement::RetryAt(at) => format!("@{}", at.as_millis()),
+                };
+                args = row(args, token).with(what);
+            }
+            let held = bytes(self.run(&SETTLE, &args).await?)?;
+            answers.extend(held.iter().map(|held| match held {
+                b'1' => Settled::Done,
+                _ => Settled::Lost,
+            }));
+        }
+        Ok(answers)
+    }
+
+    pub(super) async fn release_rows(
+        &self,
+        tokens: &[ClaimToken],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for tokens in tokens.chunks(SETTLED_AT_ONCE) {
+            let args = tokens
+                .iter()
+                .fold(Args::at(now), |args, token| row(args, token).with("R"));
+            self.run(&SETTLE, &args).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Head {
+    fn read(mut parts: Reply) -> Result<Self, StoreError> {
+        Ok(Self {
+            origin: read_origin(&mut parts)?,
+            at: parts.time()?,
+            served: parts.number()?,
+            is_probed: parts.flag()?,
+            rows: usize::try_from(parts.number()?).unwrap_or(usize::MAX),
+            is_exact: parts.flag()?,
+        })
+    }
+}
+
+/// Shares in groups of as many rows as one script takes, cut where they are larger.
+fn batches(shares: Vec<(&Head, usize)>) -> Vec<Vec<(&Origin, usize)>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut room = CLAIMED_AT_ONCE;
+    for (head, mut share) in shares {
+        while share > 0 {
+            let part = share.min(room);
+            batch.push((&head.origin, part));
+            share -= part;
+            room -= part;
+            if room == 0 {
+                batches.push(std::mem::take(&mut batch));
+                room = CLAIMED_AT_ONCE;
+            }
+        }
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+fn row(args: Args, token: &ClaimToken) -> Args {
+    args.with(*token.broadcast.as_bytes())
+        .with(*token.key.as_bytes())
+        .number(token.fence)
+}
+
+/// The place of an outcome in the list of all.
+fn place(outcome: FinalOutcome) -> Result<usize, StoreError> {
+    let place = FinalOutcome::ALL.iter().position(|one| *one == outcome);
+    place.ok_or_else(|| corrupt("an outcome"))
+}
+
+fn read_origin(parts: &mut Reply) -> Result<Origin, StoreError> {
+    Origin::parse(&parts.text()?).map_err(|_| corrupt("an origin"))
+}

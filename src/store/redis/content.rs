@@ -1,0 +1,70 @@
+//! What a broadcast says and whom it is for.
+
+use super::StoreError;
+use super::reply::{Fields, parse};
+use super::script::Args;
+use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::message::{Message, Topic};
+use crate::store::message_parts::MessageParts;
+use crate::store::reason::corrupt;
+use crate::store::{NewBroadcast, StoreErrorKind};
+
+/// The 15 arguments of a broadcast that is opened.
+pub(super) fn push_broadcast(
+    args: Args,
+    new: &NewBroadcast,
+    now: Timestamp,
+) -> Result<Args, StoreError> {
+    let due_at = new.send_at.map_or(now, |at| at.max(now));
+    let idempotency = new.idempotency.as_ref();
+    let args = args
+        .with(*new.id.as_bytes())
+        .time(now)
+        .time_or_nothing(new.send_at)
+        .time(due_at)
+        .time(new.deadline)
+        .number(new.recipients)
+        .with(idempotency.map_or("", |idempotency| &idempotency.key))
+        .with(idempotency.map_or_else(Vec::new, |idempotency| idempotency.fingerprint.to_vec()))
+        .number(u8::from(new.forget_when_over))
+        .with(audience_text(&new.audience)?);
+    Ok(push_message(args, &new.message))
+}
+
+/// The 5 arguments of a message. A payload has a mark before it, since an empty one is one.
+pub(super) fn push_message(args: Args, message: &Message) -> Args {
+    let payload = message.payload().map_or_else(Vec::new, |payload| {
+        let mut marked = vec![b'='];
+        marked.extend_from_slice(payload);
+        marked
+    });
+    args.with(payload)
+        .number(message.ttl().as_secs())
+        .with(message.urgency().as_str())
+        .with(message.topic().map_or("", Topic::as_str))
+        .with(message.padding().to_string())
+}
+
+/// An audience as it is stored.
+pub(super) fn audience_text(audience: &Audience) -> Result<String, StoreError> {
+    serde_json::to_string(audience)
+        .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
+}
+
+pub(super) fn audience(text: &[u8]) -> Result<Audience, StoreError> {
+    serde_json::from_slice(text).map_err(|_| corrupt("an audience"))
+}
+
+/// The message of a broadcast's content.
+pub(super) fn message(mut fields: Fields) -> Result<Message, StoreError> {
+    let missing = || corrupt("a pending broadcast without a message");
+    let parts = MessageParts {
+        payload: fields.take("payload"),
+        ttl_secs: parse(&fields.take("ttl").ok_or_else(missing)?)?,
+        urgency: fields.text("urgency")?.ok_or_else(missing)?,
+        topic: fields.text("topic")?,
+        padding: fields.text("padding")?.ok_or_else(missing)?,
+    };
+    parts.into_message()
+}

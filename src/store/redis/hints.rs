@@ -1,0 +1,109 @@
+//! Hints that there is something to do: a channel, and a connection that listens to it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::time::{sleep, timeout};
+
+use super::{Inner, RedisStore};
+use crate::store::Changes;
+
+/// Between two tries to listen.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After so long a silence the connection is tried.
+const SILENCE: Duration = Duration::from_secs(30);
+
+impl RedisStore {
+    /// Listens on a connection of its own; without an address there is none to be made.
+    pub(super) fn hints(&self) -> Changes {
+        match self.inner.listen {
+            Some(_) => Changes::new(Hints::new(Arc::clone(&self.inner))),
+            None => Changes::none(),
+        }
+    }
+}
+
+type Listening = Option<(PubSubSink, PubSubStream)>;
+type Step = dyn Future<Output = Listening> + Send;
+
+/// The connection that listens, made again when it is lost.
+struct Hints {
+    inner: Arc<Inner>,
+    /// Connects, or waits for the next message: answers the connection as long as it is good.
+    step: Pin<Box<Step>>,
+}
+
+impl Hints {
+    fn new(inner: Arc<Inner>) -> Self {
+        let step = Box::pin(connect(Arc::clone(&inner)));
+        Self { inner, step }
+    }
+}
+
+impl Stream for Hints {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
+        loop {
+            match ready!(self.step.as_mut().poll(context)) {
+                // A message; or a new connection, before which some may have been missed.
+                Some(listening) => {
+                    self.step = Box::pin(next(self.inner.limits.answer, listening));
+                    return Poll::Ready(Some(()));
+                }
+                None => self.step = Box::pin(connect(Arc::clone(&self.inner))),
+            }
+        }
+    }
+}
+
+async fn connect(inner: Arc<Inner>) -> Listening {
+    loop {
+        let limit = inner.limits.connect;
+        if let Ok(Some(listening)) = timeout(limit, listen(&inner)).await {
+            return Some(listening);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn listen(inner: &Inner) -> Listening {
+    let address = inner.listen.as_ref()?;
+    let stream = address.dial().await.ok()?;
+    let mut listening = PubSub::new(&address.settings, stream).await.ok()?;
+    let channel = format!("{}:hints", inner.namespace);
+    listening.subscribe(channel).await.ok()?;
+    Some(listening.split())
+}
+
+/// Waits for a message; `None` where the connection is lost, even if nobody has said so.
+async fn next(limit: Duration, (mut sink, mut stream): (PubSubSink, PubSubStream)) -> Listening {
+    loop {
+        let message = poll_fn(|context| Pin::new(&mut stream).poll_next(context));
+        match timeout(SILENCE, message).await {
+            Ok(Some(_)) => {
+                drain(&mut stream).await;
+                return Some((sink, stream));
+            }
+            Ok(None) => return None,
+            Err(_) => match timeout(limit, sink.ping::<redis::Value>()).await {
+                Ok(Ok(_)) => {}
+                _ => return None,
+            },
+        }
+    }
+}
+
+/// Drops what has come already: several hints that nobody has asked for are one.
+async fn drain(stream: &mut PubSubStream) {
+    poll_fn(|context| {
+        while let Poll::Ready(Some(_)) = Pin::new(&mut *stream).poll_next(context) {}
+        Poll::Ready(())
+    })
+    .await;
+}

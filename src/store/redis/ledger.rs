@@ -1,0 +1,125 @@
+//! The ledger in Redis: each operation a few scripts.
+
+use async_trait::async_trait;
+
+use super::RedisStore;
+use super::reply::Reply;
+use super::script::{Args, TIME};
+use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::store::{
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+};
+use crate::subscription::Origin;
+
+#[async_trait]
+impl DeliveryLedger for RedisStore {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        self.open_broadcast(broadcast, now).await
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        self.expandable_broadcasts(limit, now).await
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        self.enqueue(broadcast, expected, rows, next, now).await
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        self.claim_rows(request, now).await
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        self.settle_rows(rows, now).await
+    }
+
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        self.release_rows(tokens, now).await
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.cancel_broadcast(broadcast, now).await
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.broadcast_status(broadcast, now).await
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        self.pause_origin(pause, now).await
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        self.paused_origins(now).await
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        self.add_tallies(counts, now).await
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        self.tallies_with_gone().await
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        self.broadcasts_underway(limit, now).await
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        self.expire_rows(limit, now).await
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+        self.prune_broadcasts(ended_before).await
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.next_moment(now).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        self.ledger_stats(now).await
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        let mut answer = Reply::of(self.run(&TIME, &Args::default()).await?)?;
+        let (secs, micros) = (answer.number()?, answer.number()?);
+        let millis = secs.saturating_mul(1000).saturating_add(micros / 1000);
+        Ok(Some(Timestamp::from_millis(
+            i64::try_from(millis).unwrap_or(i64::MAX),
+        )))
+    }
+
+    fn changes(&self) -> Changes {
+        self.hints()
+    }
+}

@@ -1,0 +1,232 @@
+-- The ledger's keys, and what its scripts share.
+--
+--   b:ID        hash  the numbers of a broadcast
+--   c:ID        hash  its content, until it is over
+--   w:ID        set   the origins it was written for, until it is over
+--   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
+--   q:ORIGIN:ID zset  its rows that wait at an origin, by when they are due
+--   o:ORIGIN    zset  TURN + ID of the broadcasts that wait at an origin, by their first row; a turn is the place in the
+--                     order of acceptance
+--   heads       zset  the origins where anything waits, by their first row
+--   leased      zset  ID + recipient of the rows under a lease, by its end
+--   served      zset  origins by the fence of the last claim that took from them
+--   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE|and what only Rust reads
+--   open        zset  broadcasts that are not over, by deadline
+--   new, run    zset  broadcasts to expand: not begun, by when they are due; begun, by when they were expanded last
+--   ended       zset  broadcasts that are over, by when they ended
+--   idem        hash  idempotency key -> ID
+--   meta        hash  fence: the last one given; turn: the last one; depth: rows in all
+--
+-- A row is either in its q or in leased: what is in q is not leased, which makes cancelling 100,000 rows one step.
+
+local HEADS, LEASED, SERVED = P .. ':heads', P .. ':leased', P .. ':served'
+local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
+local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
+local ID_LEN, TURN_LEN = 16, 14
+-- Their places in the list of outcomes.
+local EXPIRED, CANCELLED = 7, 9
+
+local function numbers_key(id) return P .. ':b:' .. id end
+local function content_key(id) return P .. ':c:' .. id end
+local function origins_key(id) return P .. ':w:' .. id end
+local function states_key(id) return P .. ':s:' .. id end
+local function queue_key(origin, id) return P .. ':q:' .. origin .. ':' .. id end
+local function waiting_key(origin) return P .. ':o:' .. origin end
+
+-- The score of a sorted set's first member, as text; nil where it is empty.
+local function head(key)
+  return call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+end
+
+-- Queues that have changed: origin -> broadcasts.
+local changed = {}
+
+local function touch(origin, id)
+  local ids = changed[origin]
+  if not ids then
+    ids = {}
+    changed[origin] = ids
+  end
+  ids[id] = true
+end
+
+-- The numbers of broadcasts that were looked at; those that `is_changed` are written back.
+local loaded = {}
+local added = 0
+
+-- The numbers of a broadcast; false where there is none.
+local function broadcast(id)
+  local b = loaded[id]
+  if b == nil then
+    local flat = call('HGETALL', numbers_key(id))
+    b = false
+    if #flat > 0 then
+      b = { id = id, fields = {}, is_changed = false }
+      for i = 1, #flat, 2 do b.fields[flat[i]] = flat[i + 1] end
+      b.rows = tonumber(b.fields.rows)
+      b.is_cancelled = b.fields.cancelled == '1'
+    end
+    loaded[id] = b
+  end
+  return b
+end
+
+local function index(set, member, at)
+  if at then call('ZADD', set, at, member) else call('ZREM', set, member) end
+end
+
+-- Brings the indices over the changed queues up to date.
+local function index_changed()
+  for origin, ids in pairs(changed) do
+    for id in pairs(ids) do
+      index(waiting_key(origin), broadcast(id).fields.turn .. id, head(queue_key(origin, id)))
+    end
+    index(HEADS, origin, head(waiting_key(origin)))
+  end
+  changed = {}
+end
+
+local function set(b, name, value)
+  b.fields[name] = value
+  b.is_changed = true
+end
+
+-- Counts an outcome, without regard to rows.
+local function count(b, outcome, number)
+  local name = 'o' .. outcome
+  set(b, name, int(tonumber(b.fields[name] or '0') + number))
+end
+
+-- Adds rows, or takes some away.
+local function add_rows(b, number)
+  b.rows = b.rows + number
+  added = added + number
+  set(b, 'rows', int(b.rows))
+end
+
+-- Counts rows that are gone.
+local function finish(b, outcome, number)
+  count(b, outcome, number)
+  add_rows(b, -number)
+end
+
+-- Ends the expansion; who was expected and not written comes to `outcome`.
+local function give_up_unwritten(b, outcome)
+  if b.fields.expanding ~= '1' then return end
+  set(b, 'expanding', '0')
+  call('ZREM', NEW, b.id)
+  call('ZREM', RUN, b.id)
+  local unwritten = tonumber(b.fields.expected) - tonumber(b.fields.written)
+  if unwritten > 0 then
+    count(b, outcome, unwritten)
+    set(b, 'written', b.fields.expected)
+  end
+end
+
+local function forget(id, key)
+  call('DEL', numbers_key(id))
+  call('ZREM', ENDED, id)
+  if key and call('HGET', IDEM, key) == id then call('HDEL', IDEM, key) end
+end
+
+-- Writes the changed numbers back, and wipes the content of what is over.
+local function save_changed(now)
+  for id, b in pairs(loaded) do
+    if b and b.is_changed then
+      local fields = b.fields
+      local is_over = b.rows == 0 and fields.expanding == '0' and not fields.ended_at
+      if is_over then
+        call('UNLINK', content_key(id), origins_key(id), states_key(id))
+        call('ZREM', OPEN, id)
+        fields.ended_at = now
+      end
+      if is_over and fields.forget == '1' then
+        forget(id, fields.idem)
+      else
+        local flat = {}
+        for name, value in pairs(fields) do
+          flat[#flat + 1] = name
+          flat[#flat + 1] = value
+        end
+        call('HSET', numbers_key(id), unpack(flat))
+        if is_over then call('ZADD', ENDED, now, id) end
+      end
+    end
+  end
+  if added ~= 0 and call('HINCRBY', META, 'depth', int(added)) == 0 then
+    call('HDEL', META, 'depth')
+  end
+  loaded, added = {}, 0
+end
+
+local function state(raw)
+  local fence, attempts, origin = string.match(raw, '^(%d+):(%d+):(.*)$')
+  return { fence = fence, attempts = attempts, origin = origin }
+end
+
+local function raw_state(fence, attempts, origin)
+  return fence .. ':' .. attempts .. ':' .. origin
+end
+
+-- A pause: until when, whether it is probed, the fence of the probe.
+local function pause_of(origin)
+  local raw = call('HGET', PAUSES, origin)
+  if not raw then return nil end
+  local ends, probed, probe, rest = string.match(raw, '^(-?%d+)|([01])|(%d*)|(.*)$')
+  return { ends = ends, is_probed = probed == '1', probe = probe, rest = rest }
+end
+
+local function write_pause(origin, pause)
+  local probed = pause.is_probed and '1' or '0'
+  call('HSET', PAUSES, origin, pause.ends .. '|' .. probed .. '|' .. pause.probe .. '|' .. pause.rest)
+end
+
+-- A row of this fence came to its end: where it was a probe, it makes room for the next. Of an origin that is probed
+-- a claim takes one row, so its fence says which.
+local function end_probe(origin, fence, now)
+  local pause = pause_of(origin)
+  if pause and pause.probe == fence then
+    pause.probe, pause.ends = '', now
+    write_pause(origin, pause)
+  end
+end
+
+-- Gives back up to `limit` rows whose lease has ended: their claimant may still settle them, and the next one may
+-- claim them. Those of a cancelled broadcast end here. Whether there may be more.
+local function lapse(now, limit)
+  local rows = call('ZRANGEBYSCORE', LEASED, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
+  for i = 1, #rows, 2 do
+    local member, at = rows[i], rows[i + 1]
+    local id, recipient = string.sub(member, 1, ID_LEN), string.sub(member, ID_LEN + 1)
+    local b = broadcast(id)
+    local raw = call('HGET', states_key(id), recipient)
+    call('ZREM', LEASED, member)
+    if b and raw then
+      local row = state(raw)
+      if b.is_cancelled then
+        end_probe(row.origin, row.fence, now)
+        call('HDEL', states_key(id), recipient)
+        finish(b, CANCELLED, 1)
+      else
+        call('ZADD', queue_key(row.origin, id), at, recipient)
+        touch(row.origin, id)
+      end
+    end
+  end
+  if #rows > 0 then
+    index_changed()
+    save_changed(now)
+  end
+  return #rows >= 2 * limit
+end
+
+-- The numbers of a broadcast as they are answered.
+local function answer(id)
+  local b = broadcast(id)
+  local flat = {}
+  for name, value in pairs(b.fields) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  return { id, flat }
+end

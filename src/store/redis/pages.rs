@@ -1,0 +1,245 @@
+//! Walking and counting subscriptions in Redis.
+
+use std::collections::BTreeSet;
+
+use super::reply::{Reply, array, bytes, bytes_or_nil, number};
+use super::rows::{principal_text, unpack_row};
+use super::script::{Args, NUMBERS, ROWS, TAGGED, WALK};
+use super::{RedisStore, StoreError};
+use crate::broadcast::{Audience, Principal};
+use crate::clock::Timestamp;
+use crate::push_service::PushService;
+use crate::store::reason::corrupt;
+use crate::store::{CountFilter, Liveness, SubscriptionRecord, SubscriptionRef};
+use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::vapid::KeyId;
+
+/// Rows that one script reads.
+const READ_AT_ONCE: usize = 500;
+
+impl RedisStore {
+    /// Rows by their names.
+    pub(super) async fn rows(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        let mut found = Vec::with_capacity(which.len());
+        for raw in self.raw_rows(which).await? {
+            found.push(match raw {
+                Some(raw) => Some(unpack_row(&raw)?),
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Rows by their names, as they are stored.
+    pub(super) async fn raw_rows(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let mut found = Vec::with_capacity(which.len());
+        for which in which.chunks(READ_AT_ONCE) {
+            let mut args = Args::default();
+            for which in which {
+                args = match which {
+                    SubscriptionRef::Id(id) => args.with("id").with(*id.as_bytes()),
+                    SubscriptionRef::Key(key) => args.with("key").with(*key.as_bytes()),
+                };
+            }
+            for raw in Reply::of(self.run(&ROWS, &args).await?)? {
+                found.push(bytes_or_nil(raw)?);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn live_page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let keys = match audience {
+            Audience::All => return self.walk("all", after, limit, |row| row.is_live(now)).await,
+            Audience::Tag(tag) => {
+                let set = format!("t:{}", tag.as_str());
+                return self.walk(&set, after, limit, |row| row.is_live(now)).await;
+            }
+            Audience::User(principal) => self.keys_of_principal(principal).await?,
+            Audience::Ids(ids) => self.keys_of_ids(ids).await?,
+        };
+        let keys: Vec<_> = keys
+            .into_iter()
+            .filter(|key| after.is_none_or(|after| key > after))
+            .map(SubscriptionRef::Key)
+            .collect();
+        let mut found = Vec::new();
+        for keys in keys.chunks(READ_AT_ONCE.min(limit.max(1))) {
+            if found.len() >= limit {
+                break;
+            }
+            let rows = self.rows(keys).await?;
+            found.extend(rows.into_iter().flatten().filter(|row| row.is_live(now)));
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The next rows of a set that are wanted, by key.
+    async fn walk(
+        &self,
+        set: &str,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        is_wanted: impl Fn(&SubscriptionRecord) -> bool,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let mut found = Vec::new();
+        let mut after = after.copied();
+        while found.len() < limit {
+            let wanted = READ_AT_ONCE.min(limit - found.len());
+            let after_text = after.map_or_else(Vec::new, |key| key.as_bytes().to_vec());
+            let args = Args::default().with(set).with(after_text).number(wanted);
+            let mut seen = 0;
+            for raw in Reply::of(self.run(&WALK, &args).await?)? {
+                let raw = bytes_or_nil(raw)?.ok_or_else(|| corrupt("an index of rows"))?;
+                let row = unpack_row(&raw)?;
+                seen += 1;
+                after = Some(row.subscription.endpoint().key());
+                if is_wanted(&row) {
+                    found.push(row);
+                }
+            }
+            if seen < wanted {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The keys of a principal's rows, in order. As many as its limit lets it have.
+    async fn keys_of_principal(
+        &self,
+        principal: &Principal,
+    ) -> Result<BTreeSet<EndpointKey>, StoreError> {
+        let set = format!("u:{}", principal_text(Some(principal)));
+        let keys = Reply::of(self.read("ZRANGE", &set, &["0", "-1"]).await?)?;
+        keys.map(|key| array(&bytes(key)?).map(EndpointKey::from_bytes))
+            .collect()
+    }
+
+    /// The keys of the rows of these ids, each once and in order.
+    async fn keys_of_ids(
+        &self,
+        ids: &[SubscriptionId],
+    ) -> Result<BTreeSet<EndpointKey>, StoreError> {
+        let mut keys = BTreeSet::new();
+        for ids in ids.chunks(READ_AT_ONCE) {
+            let which: Vec<_> = ids.iter().copied().map(SubscriptionRef::Id).collect();
+            let rows = self.rows(&which).await?;
+            let rows = rows.into_iter().flatten();
+            keys.extend(rows.map(|row| row.subscription.endpoint().key()));
+        }
+        Ok(keys)
+    }
+
+    pub(super) async fn count_rows(
+        &self,
+        filter: &CountFilter,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        match &filter.audience {
+            Audience::All => self.count_all(filter, now).await,
+            Audience::Tag(tag) => {
+                let live = CountFilter::new(filter.audience.clone(), Liveness::Live);
+                if *filter == live {
+                    let args = Args::at(now).with(tag.as_str());
+                    return number(self.run(&TAGGED, &args).await?);
+                }
+                let takes = |row: &SubscriptionRecord| filter.takes(row, now);
+                let mut count = 0;
+                for kind in ["t", "tx"] {
+                    let set = format!("{kind}:{}", tag.as_str());
+                    count += self.count_walking(&set, takes).await?;
+                }
+                Ok(count)
+            }
+            Audience::User(principal) => {
+                let keys = self.keys_of_principal(principal).await?;
+                self.count_keys(keys, filter, now).await
+            }
+            Audience::Ids(ids) => {
+                let keys = self.keys_of_ids(ids).await?;
+                self.count_keys(keys, filter, now).await
+            }
+        }
+    }
+
+    /// From the numbers that are kept of each push service, VAPID key and state.
+    async fn count_all(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        let mut count = 0;
+        for entry in Reply::of(self.run(&NUMBERS, &Args::at(now)).await?)? {
+            let mut entry = Reply::of(entry)?;
+            let name = entry.bytes()?;
+            let (rows, expired) = (entry.number()?, entry.number()?);
+            let damaged = || corrupt("the name of a number");
+            let (state, group) = name.split_first().ok_or_else(damaged)?;
+            let (group, vapid_key) = group
+                .split_last_chunk::<{ KeyId::LEN }>()
+                .ok_or_else(damaged)?;
+            let service = group.strip_suffix(b"|").ok_or_else(damaged)?;
+            let is_of = |wanted: PushService| wanted.as_str().as_bytes() == service;
+            if filter.push_service.is_some_and(|wanted| !is_of(wanted))
+                || filter
+                    .vapid_key
+                    .is_some_and(|wanted| wanted.as_bytes() != vapid_key)
+            {
+                continue;
+            }
+            count += match (filter.liveness, state) {
+                (Liveness::Live, b'L') => rows.saturating_sub(expired),
+                (Liveness::Any, _) | (Liveness::Stale, b'S') | (Liveness::Retired, b'R') => rows,
+                _ => 0,
+            };
+        }
+        Ok(count)
+    }
+
+    async fn count_walking(
+        &self,
+        set: &str,
+        takes: impl Fn(&SubscriptionRecord) -> bool,
+    ) -> Result<u64, StoreError> {
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let page = self
+                .walk(set, after.as_ref(), READ_AT_ONCE, |_| true)
+                .await?;
+            count += page.iter().filter(|row| takes(row)).count() as u64;
+            match page.last() {
+                Some(last) if page.len() == READ_AT_ONCE => {
+                    after = Some(last.subscription.endpoint().key());
+                }
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    async fn count_keys(
+        &self,
+        keys: BTreeSet<EndpointKey>,
+        filter: &CountFilter,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let keys: Vec<_> = keys.into_iter().map(SubscriptionRef::Key).collect();
+        let mut count = 0;
+        for keys in keys.chunks(READ_AT_ONCE) {
+            let rows = self.rows(keys).await?;
+            let taken = rows.iter().flatten().filter(|row| filter.takes(row, now));
+            count += taken.count() as u64;
+        }
+        Ok(count)
+    }
+}

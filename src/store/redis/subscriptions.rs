@@ -1,0 +1,174 @@
+//! Subscriptions in Redis.
+
+use async_trait::async_trait;
+
+use super::error::outrun;
+use super::reply::{bytes, number, unexpected};
+use super::rows::{pack_row, unpack_row};
+use super::script::{APPLY, Args, PURGE, UPSERT};
+use super::{RedisStore, StoreError};
+use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::store::merge::{Merged, merge};
+use crate::store::reason::misconfigured;
+use crate::store::{
+    Change, CountFilter, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Upserted,
+};
+use crate::subscription::EndpointKey;
+
+/// How often an upsert is tried: each time it fails, somebody else's change of the row went through.
+const TRIES: usize = 100;
+/// Changes that one script makes.
+const CHANGED_AT_ONCE: usize = 1000;
+
+impl RedisStore {
+    /// Merges with the rows that stand and writes, where they still do; `None` where they do not.
+    async fn try_upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Option<Upserted>, StoreError> {
+        let key = new.subscription.endpoint().key();
+        let replaces = new.replaces.filter(|replaced| *replaced != key);
+        let keys: Vec<_> = [Some(key), replaces].into_iter().flatten().collect();
+        let refs: Vec<_> = keys.into_iter().map(SubscriptionRef::Key).collect();
+        let mut raw = self.raw_rows(&refs).await?.into_iter();
+        let standing_raw = raw.next().flatten();
+        let replaced_raw = raw.next().flatten();
+        let unpack = |raw: &Option<Vec<u8>>| raw.as_deref().map(unpack_row).transpose();
+        let standing = unpack(&standing_raw)?;
+        let replaced = unpack(&replaced_raw)?;
+        let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
+            return Ok(Some(Upserted::Conflict));
+        };
+        let Merged {
+            record,
+            created,
+            superseded,
+        } = merged;
+        let args = Args::default()
+            .with(*key.as_bytes())
+            .with(standing_raw.unwrap_or_default())
+            .with(replaces.map_or_else(Vec::new, |key| key.as_bytes().to_vec()))
+            .with(replaced_raw.unwrap_or_default())
+            .with(pack_row(&record))
+            .number(limits.total)
+            .number(limits.per_principal);
+        match bytes(self.run(&UPSERT, &args).await?)?.as_slice() {
+            b"stored" => Ok(Some(Upserted::Stored {
+                record: Box::new(record),
+                created,
+                superseded,
+            })),
+            b"again" => Ok(None),
+            b"full" => Err(StoreErrorKind::Full.into()),
+            // S1: ids are unique.
+            b"taken" => Err(misconfigured("the id is another row's")),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn purge(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        loop {
+            let some = number(self.run(&PURGE, &Args::at(before)).await?)?;
+            purged += some;
+            if some == 0 {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// Makes changes, none of which is a purge.
+    async fn change(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        let mut changed = 0;
+        for changes in changes.chunks(CHANGED_AT_ONCE) {
+            let args = changes.iter().fold(Args::at(now), push_change);
+            changed += number(self.run(&APPLY, &args).await?)?;
+        }
+        Ok(changed)
+    }
+}
+
+/// The four arguments of a change; none of a purge, which is made on its own.
+fn push_change(args: Args, change: &Change) -> Args {
+    let (kind, key, first, second): (_, _, Vec<u8>, _) = match change {
+        Change::Delete(key) => ("delete", key, Vec::new(), ""),
+        Change::Retire {
+            key,
+            reason,
+            observed_at,
+        } => ("retire", key, millis(*observed_at), reason.as_str()),
+        Change::Stale { key, observed_at } => ("stale", key, millis(*observed_at), ""),
+        Change::Accepted(key) => ("accepted", key, Vec::new(), ""),
+        Change::Failed(key) => ("failed", key, Vec::new(), ""),
+        Change::UseVapidKey { key, vapid_key } => {
+            ("vapid_key", key, vapid_key.as_bytes().to_vec(), "")
+        }
+        Change::PurgeRetired { .. } => return args,
+    };
+    args.with(kind)
+        .with(*key.as_bytes())
+        .with(first)
+        .with(second)
+}
+
+fn millis(at: Timestamp) -> Vec<u8> {
+    at.as_millis().to_string().into_bytes()
+}
+
+#[async_trait]
+impl SubscriptionStore for RedisStore {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        for _ in 0..TRIES {
+            if let Some(upserted) = self.try_upsert(new, limits, now).await? {
+                return Ok(upserted);
+            }
+        }
+        Err(outrun())
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        self.rows(which).await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.live_page(audience, after, limit, now).await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        self.count_rows(filter, now).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        let mut changed = 0;
+        // Each purge between what stands before and after it.
+        for part in changes.split_inclusive(|change| matches!(change, Change::PurgeRetired { .. }))
+        {
+            match part {
+                [rest @ .., Change::PurgeRetired { before }] => {
+                    changed += self.change(rest, now).await?;
+                    changed += self.purge(*before).await?;
+                }
+                rest => changed += self.change(rest, now).await?,
+            }
+        }
+        Ok(changed)
+    }
+}
