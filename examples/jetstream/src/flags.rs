@@ -28,7 +28,7 @@ pub(crate) struct Places {
         default_value = "nats://127.0.0.1:4222"
     )]
     pub(crate) nats_url: String,
-    /// Where subscriptions and VAPID keys are: sqlite://FILE, with the feature postgres also postgres://…
+    /// Where subscriptions and VAPID keys are: sqlite://FILE, with the feature of that name also postgres://… and redis://…
     #[arg(
         long,
         env,

@@ -20,6 +20,11 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
             use tower_web_push::store::PostgresStore;
             Ok(Arc::new(PostgresStore::connect(url).await?))
         }
+        #[cfg(feature = "redis")]
+        Some(("redis" | "rediss", _)) => {
+            use tower_web_push::store::RedisStore;
+            Ok(Arc::new(RedisStore::connect(url).await?))
+        }
         // Not the whole URL: it may hold a password.
         Some((scheme, _)) => Err(format!("STORE_URL: no {scheme} store in this build").into()),
         None => Err("STORE_URL: not sqlite://FILE".into()),
