@@ -54,11 +54,19 @@ async function refresh() {
 
   byId("enable").hidden = enabled || !supported;
   byId("test").hidden = byId("disable").hidden = byId("credentials").hidden = !enabled;
-  byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(subscription, null, 2) : "";
+  byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(sent(subscription), null, 2) : "";
   byId("credentials-id").textContent = ownId ?? "Not told yet";
   byId("credentials-service").textContent = enabled ? new URL(subscription.endpoint).host : "";
   if (!enabled) scheduled.clear();
   return now;
+}
+
+/** What the client posts of a subscription. @param {PushSubscription} subscription */
+function sent(subscription) {
+  const key = subscription.options?.applicationServerKey;
+  if (!key) return subscription.toJSON();
+  const text = btoa(String.fromCharCode(...new Uint8Array(key)));
+  return { ...subscription.toJSON(), applicationServerKey: text.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "") };
 }
 
 onClick("enable", async () => {

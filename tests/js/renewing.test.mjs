@@ -168,6 +168,27 @@ test("a subscription that the server refuses for good does not stop the next one
   kept(world);
 });
 
+test("a server that lost its keys and kept its rows knows who it is that comes under a new key", async () => {
+  const world = await visitor();
+  world.browser.database.records.clear();
+  world.server.rotate();
+  world.server.intercept = (path, body) =>
+    path === "subscribe" && body.endpoint.endsWith("/1") ? problem(409, "unknown_vapid_key") : undefined;
+  await world.client.renew();
+  kept(world);
+});
+
+test("a refusal does not make a visitor who comes back subscribe anew at each visit", async () => {
+  const world = await visitor();
+  world.browser.loseSubscription();
+  world.server.intercept = (path) => (path === "renew" ? problem(403, "cross_site") : undefined);
+  for (let visit = 0; visit < 3; visit++) await assert.rejects(world.client.renew(), { status: 403 });
+  assert.equal(world.browser.made, 2);
+  world.server.intercept = () => undefined;
+  await world.client.renew();
+  kept(world);
+});
+
 test("a push service that fails after the old subscription ended is asked again at the next visit", async () => {
   const world = await visitor();
   world.server.rotate();
