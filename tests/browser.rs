@@ -179,6 +179,8 @@ async fn a_real_browser_subscribes_is_notified_follows_new_keys_and_losses_and_l
         .wait_for("document.querySelectorAll('#log li').length === 4")
         .await;
 
+    the_page_sends_to_this_browser(&mut firefox).await;
+    another_visit_finds_everything_again(&mut firefox, &server.url, &id).await;
     a_daily_time_is_the_visitors_own(&mut firefox).await;
     a_server_without_zones_is_told_in_utc(&mut firefox).await;
     a_test_comes_in_a_minute(&mut firefox).await;
@@ -210,7 +212,7 @@ async fn a_real_browser_subscribes_is_notified_follows_new_keys_and_losses_and_l
                 assert_eq!(push.status, 201, "{}", push.why);
             }
             assert_eq!(state.nacks, [0; 0], "the worker failed");
-            (state.pushes.len() == 4).then_some(())
+            (state.pushes.len() == 5).then_some(())
         })
         .await;
     firefox.close().await;
@@ -220,6 +222,66 @@ async fn a_real_browser_subscribes_is_notified_follows_new_keys_and_losses_and_l
         "nothing is asked of any other host"
     );
     assert!(server.terminate().await.success());
+}
+
+/// The operator's side of the page: unlock, compose, watch what the push service answers.
+async fn the_page_sends_to_this_browser(firefox: &mut Firefox) {
+    firefox
+        .evaluate(&format!(
+            "(() => {{
+                document.getElementById('operator-token').value = '{ADMIN}';
+                document.getElementById('operator').requestSubmit();
+            }})()"
+        ))
+        .await;
+    firefox
+        .wait_for("document.getElementById('operator').hidden")
+        .await;
+    let subscribed = firefox
+        .evaluate("document.getElementById('stats-live').textContent")
+        .await;
+    assert_eq!(subscribed, "1");
+    firefox
+        .evaluate(
+            "(() => {
+                const form = document.getElementById('notify');
+                form.elements.title.value = 'From the page';
+                form.elements.body.value = 'to itself';
+                document.querySelector('[name=audience][value=self]').click();
+                form.requestSubmit();
+            })()",
+        )
+        .await;
+    let counts = firefox
+        .wait_for("document.querySelector('.broadcast[data-state=done] .chips')?.textContent")
+        .await;
+    assert_eq!(counts, "1 taken by the push service");
+    let shown = firefox
+        .wait_for(
+            "document.querySelectorAll('#log li').length === 5 && document.querySelector('#log li').textContent",
+        )
+        .await;
+    let shown = shown.as_str().unwrap();
+    assert!(shown.starts_with("From the page to itself"), "{shown}");
+}
+
+/// The server is told again, and knows the browser by the id that it had.
+async fn another_visit_finds_everything_again(firefox: &mut Firefox, url: &str, id: &str) {
+    firefox.open(url).await;
+    firefox
+        .wait_for(
+            "document.getElementById('credentials-id').textContent.length === 36
+                && document.getElementById('operator').hidden
+                && document.querySelector('.broadcast') !== null",
+        )
+        .await;
+    let found = firefox
+        .evaluate(
+            "[document.getElementById('credentials-id').textContent,
+              document.getElementById('browser-state').textContent]",
+        )
+        .await;
+    assert_eq!(found, json!([id, "On"]));
 }
 
 /// What the form posts, and what the page says of it.
