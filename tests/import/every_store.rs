@@ -8,12 +8,15 @@ use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::import::ImportedSubscription;
 use tower_web_push::schedule::NotifyType;
 use tower_web_push::store::{
-    MemoryStore, PostgresStore, ScheduleStore, SqliteStore, SubscriptionStore, VapidKeyStore,
+    MemoryStore, PostgresStore, RedisStore, ScheduleStore, SqliteStore, SubscriptionStore,
+    VapidKeyStore,
 };
+use tower_web_push::subscription::SubscriptionId;
 use tower_web_push::testing::{ManualClock, TestPushService};
 use tower_web_push::vapid::VapidKey;
 
 use crate::postgres_world::Schema;
+use crate::servers::{Kind, shared};
 use crate::world::{Content, HOUR, content, daily, imported, of_type, tag};
 
 const ROWS: u32 = 90;
@@ -38,6 +41,19 @@ async fn postgres() {
         return;
     };
     two_machines_import_at_once::<PostgresStore>(schema.store().await, schema.store().await).await;
+}
+
+#[tokio::test]
+async fn redis() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = SubscriptionId::random().to_string();
+    let connect = || async {
+        let builder = RedisStore::builder().prefix(&prefix);
+        builder.connect(&url).await.unwrap()
+    };
+    two_machines_import_at_once(connect().await, connect().await).await;
 }
 
 fn rows(now: Timestamp) -> impl Iterator<Item = ImportedSubscription> {
