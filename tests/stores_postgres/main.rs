@@ -1,8 +1,13 @@
 //! The store in PostgreSQL, against real servers.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
+mod hammer;
+mod hints;
+mod opening;
+mod outages;
 #[path = "../support/servers.rs"]
 mod servers;
+mod tls;
 mod world;
 
 use tower_web_push::store::PostgresStore;

@@ -152,7 +152,9 @@ impl Server {
     /// Ends it as a power cut does.
     pub(crate) async fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
-        process.kill().await.unwrap();
+        // One that is left behind by its parent would tidy up.
+        signal_all(&process, "-KILL").await;
+        process.wait().await.unwrap();
     }
 
     /// Ends it as its service manager does, cutting connections.
@@ -167,11 +169,11 @@ impl Server {
 
     /// Makes it stop answering while its connections stay open, until [`thaw`](Self::thaw).
     pub(crate) async fn freeze(&self) {
-        signal(self.process.as_ref().expect("it runs"), "-STOP").await;
+        signal_all(self.process.as_ref().expect("it runs"), "-STOP").await;
     }
 
     pub(crate) async fn thaw(&self) {
-        signal(self.process.as_ref().expect("it runs"), "-CONT").await;
+        signal_all(self.process.as_ref().expect("it runs"), "-CONT").await;
     }
 }
 
@@ -180,6 +182,21 @@ async fn signal(process: &Child, name: &str) {
     // std cannot send it, and the crate forbids unsafe code.
     let sent = Command::new("kill").args([name, &id]).status().await;
     assert!(sent.unwrap().success());
+}
+
+/// To it and the processes that it has started: PostgreSQL has one for each connection.
+async fn signal_all(process: &Child, name: &str) {
+    let id = process.id().expect("it runs").to_string();
+    let listed = Command::new("ps")
+        .args(["-o", "pid=", "--ppid", &id])
+        .output()
+        .await
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    // One of them may have ended since.
+    let mut kill = Command::new("kill");
+    kill.args([name, &id]).args(listed.split_whitespace());
+    kill.stderr(Stdio::null()).status().await.unwrap();
 }
 
 fn open_to_all(folder: &Path) {
