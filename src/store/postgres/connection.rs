@@ -54,6 +54,11 @@ impl Database {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn begin_sql(&self) -> &str {
+        &self.begin
+    }
+
     /// A connection of the pool, for one transaction.
     pub(super) async fn connection(&self) -> Result<Conn<'_>, Failed> {
         // The pool's own limits may be wider, or none.

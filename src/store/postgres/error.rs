@@ -84,8 +84,10 @@ fn meaning(code: &SqlState) -> StoreErrorKind {
         {
             StoreErrorKind::Unavailable
         }
-        // A password, a database, a schema, a right, a table: nothing that waiting helps.
-        "28" | "3D" | "3F" | "42" | "22" | "23" | "0L" | "0P" => StoreErrorKind::Misconfigured,
+        // A password, a database, a schema, a right, a table, a size: nothing that waiting helps.
+        "28" | "3D" | "3F" | "42" | "22" | "23" | "54" | "0L" | "0P" => {
+            StoreErrorKind::Misconfigured
+        }
         _ => StoreErrorKind::Unavailable,
     }
 }

@@ -1,1 +1,380 @@
-//! The plans of the statements whose cost must not grow with the tables.
+//! The plans of the statements whose cost must not grow with the tables, on tables of a million rows.
+
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use tokio::task::JoinSet;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::connection::Database;
+use super::schema::Schema;
+use super::{
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, origins, pauses,
+    schedules, settle, subscription_changes, subscription_count, subscription_rows, subscriptions,
+};
+use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
+use crate::clock::Timestamp;
+use crate::store::{
+    Change, ClaimRequest, CountFilter, DeliveryLedger as _, Liveness, ScheduleStore as _,
+    Settlement, SubscriptionStore as _,
+};
+use crate::subscription::EndpointKey;
+
+#[path = "../../../tests/support/servers.rs"]
+mod servers;
+
+/// One row for each that is asked for, or the first of an order that an index has.
+const SHORT: &[(&str, &str)] = &[
+    (broadcasts::BY_ID, "broadcast_id_key"),
+    (broadcasts::LOCK_BY_ID, "broadcast_id_key"),
+    (
+        broadcasts::BY_IDEMPOTENCY_KEY,
+        "broadcast_idempotency_key_key",
+    ),
+    (broadcasts::UNDERWAY, "broadcast_open"),
+    (broadcasts::SAVE, "broadcast_pkey"),
+    (broadcasts::WIPE, "content_pkey"),
+    (broadcasts::FORGET, "broadcast_pkey"),
+    (broadcasts::EXPANDABLE, "broadcast_expanding"),
+    (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
+    (claims::MESSAGES, "content_pkey"),
+    (claims::TAKE, "delivery_due"),
+    (claims::TAKE, "delivery_pkey"),
+    (claims::PROBED, "origin_pkey"),
+    (claims::SERVED, "origin_pkey"),
+    (claims::LOCK_PROBED, "origin_pkey"),
+    (ending::END, "delivery_pkey"),
+    (ending::END_OF_MANY, "delivery_pkey"),
+    (ending::LATE, "broadcast_open"),
+    (ending::LATE, "delivery_pkey"),
+    (ending::UNSWEPT, "broadcast_cancelled"),
+    (ending::PRUNE, "broadcast_ended"),
+    (ending::OLD_ORIGINS, "origin_pkey"),
+    (ending::PRUNE_ORIGINS, "delivery_due"),
+    (settle::FINISH, "delivery_pkey"),
+    (settle::POSTPONE, "delivery_pkey"),
+    (settle::END_PROBES, "origin_pkey"),
+    (pauses::PAUSE, "origin_origin_key"),
+    (pauses::LIFT, "origin_origin_key"),
+    (pauses::LOCK_PAUSES, "origin_origin_key"),
+    (pauses::READ_TALLIES, "origin_origin_key"),
+    (pauses::SAVE_TALLIES, "origin_origin_key"),
+    (pauses::NEXT_DUE, "broadcast_expanding"),
+    (pauses::NEXT_DUE, "delivery_due"),
+    (pauses::STATS, "delivery_due"),
+    (pauses::STATS, "delivery_leased"),
+    (subscription_changes::CHANGE, "subscription_pkey"),
+    (subscription_changes::PURGED, "subscription_retired"),
+    (subscription_rows::UPDATE, "subscription_pkey"),
+    (subscription_rows::DELETE, "subscription_pkey"),
+    (subscription_rows::FORGET_TAGS, "subscription_tag_pkey"),
+    (subscriptions::PAGE_ALL, "subscription_pkey"),
+    (subscriptions::PAGE_USER, "subscription_principal"),
+    (subscriptions::PAGE_TAG, "subscription_tag_pkey"),
+    (subscriptions::BY_KEYS, "subscription_pkey"),
+    (subscriptions::BY_IDS, "subscription_id_key"),
+    (subscriptions::OF_PRINCIPAL, "subscription_principal"),
+    (schedules::OF, "schedule_pkey"),
+    (schedules::DUE, "schedule_due"),
+    (schedules::FIRE, "schedule_pkey"),
+    (schedules::NEXT, "schedule_due"),
+];
+
+/// These sort few rows: those that are asked for, the origins, one principal's.
+const SORTING_FEW: &[(&str, &str)] = &[
+    (broadcasts::LOCK, "broadcast_pkey"),
+    (broadcasts::OPEN, "Function Scan on"),
+    (claims::CLAIMABLE_ORIGINS, "delivery_due"),
+    (enqueue::ENQUEUE, "Function Scan on"),
+    (ending::END_PROBES, "origin_pkey"),
+    (origins::IDS, "Index Scan using origin_"),
+    (origins::MAKE, "Function Scan on"),
+    (settle::HELD, "delivery_pkey"),
+    (settle::PROBES, "origin_pkey"),
+    (pauses::LOCK_TALLIES, "Index Scan using origin_"),
+    (subscription_changes::LOCK, "subscription_pkey"),
+    (subscription_rows::INSERT_TAGS, "Function Scan on"),
+    (subscriptions::LOCK, "subscription_pkey"),
+    (subscriptions::PAGE_IDS, "subscription_id_key"),
+    (subscriptions::EVICTED, "subscription_principal"),
+    (schedules::LOCK_DUE, "Index Scan using schedule_"),
+];
+
+/// These read an index from one end to the other, and nothing else: counts.
+const COUNTING: &[(&str, &str)] = &[
+    (
+        subscription_count::LIVE,
+        "Index Only Scan using subscription_live",
+    ),
+    (
+        subscription_count::STALE,
+        "Index Only Scan using subscription_stale",
+    ),
+    (subscription_count::RETIRED, "subscription_retired"),
+    (subscription_count::OF_USER, "subscription_principal"),
+    (subscription_count::OF_TAG, "subscription_tag_pkey"),
+    (subscription_count::OF_IDS, "subscription_id_key"),
+];
+
+/// Tables of many rows.
+const LARGE: [&str; 6] = [
+    "delivery",
+    "subscription",
+    "subscription_tag",
+    "schedule",
+    "broadcast",
+    "content",
+];
+
+/// A table each, side by side.
+const FILL: &[&str] = &[
+    "INSERT INTO web_push.delivery (broadcast, key, origin, at, leased) \
+     SELECT 1 + i % 3, int8send(i) || decode(repeat('00', 24), 'hex'), 1 + i % 50, 1000 + i % 7, i % 1000 = 0 \
+     FROM generate_series(1, 1000000) AS i",
+    "INSERT INTO web_push.subscription SELECT int8send(i) || decode(repeat('00', 24), 'hex'), int8send(i) || '\\x0000000000000000', \
+         'https://push.example.net/' || i, decode('042571b2becdfde360551aaf1ed0f4cd366c11cebe555f89bcb7b186a5333917\
+     3168ece2ebe018597bd30479b86e3c8f8eced577ca59187e9246990db682008b0e', 'hex'), \
+         int8send(i) || int8send(i), CASE i % 9 WHEN 0 THEN 5000 + i END, \
+         CASE i % 3 WHEN 0 THEN int8send(i / 30) END, CASE WHEN i % 100 = 0 THEN ARRAY['few'] ELSE ARRAY[]::text[] END, \
+         decode(repeat('01', 16), 'hex'), 'other', 1, 1, 1, NULL, 0, i % 500 = 0, \
+         CASE i % 500 WHEN 1 THEN i END, CASE i % 500 WHEN 1 THEN 'gone' END \
+     FROM generate_series(1, 1000000) AS i",
+    "INSERT INTO web_push.schedule (owner, name, minute_of_day, zone, weekdays, next_fire_at) \
+     SELECT int8send(i) || int8send(i), 'DAILY_CHECK', 60, 'UTC', 127, 5000 + i \
+     FROM generate_series(1, 1000000) AS i",
+    "INSERT INTO web_push.origin (origin) SELECT 'https://push' || i || '.example.net' FROM generate_series(1, 50) AS i; \
+     INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expanded_at, \
+         forget_when_over, ended_at, accepted) \
+     SELECT int8send(i) || int8send(i), 1, 1, CASE WHEN i < 4 THEN 9000 ELSE 2000 + i END, 333334, 333334, \
+         i BETWEEN 4 AND 9, 1, false, CASE WHEN i > 9 THEN 100 + i END, 0 FROM generate_series(1, 100000) AS i; \
+     INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
+     SELECT i, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 9) AS i",
+];
+
+async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
+    let store = builder.connect(url).await.unwrap();
+    let tables = "ALTER TABLE web_push.delivery SET UNLOGGED; ALTER TABLE web_push.subscription SET UNLOGGED; \
+                  ALTER TABLE web_push.schedule SET UNLOGGED";
+    run(store.database(), tables).await;
+    let mut tasks = JoinSet::new();
+    for fill in FILL {
+        let store = store.clone();
+        tasks.spawn(async move { run(store.database(), fill).await });
+    }
+    tasks.join_all().await;
+    let tags = "INSERT INTO web_push.subscription_tag SELECT 'few', key FROM web_push.subscription \
+                WHERE tags = ARRAY['few']; UPDATE web_push.subscription_count SET number = 1000000 WHERE part = 0";
+    run(store.database(), tags).await;
+    let object = store.database().pool.get().await.unwrap();
+    for table in [
+        "delivery",
+        "subscription",
+        "subscription_tag",
+        "schedule",
+        "broadcast",
+        "content",
+        "origin",
+    ] {
+        let vacuum = format!(
+            "VACUUM (ANALYZE) {}.{table}",
+            store.database().schema.name()
+        );
+        object.batch_execute(&vacuum).await.unwrap();
+    }
+    store
+}
+
+async fn run(database: &Database, sql: &'static str) {
+    let object = database.pool.get().await.unwrap();
+    let sql = format!(
+        "SET synchronous_commit = off; {}",
+        database.schema.in_sql(sql)
+    );
+    object.batch_execute(&sql).await.unwrap();
+}
+
+/// The plan that a statement has whatever its values are.
+async fn plan(database: &Database, sql: &'static str) -> String {
+    let object = database.pool.get().await.unwrap();
+    let text = database.schema.in_sql(sql);
+    let values = object.prepare(&text).await.unwrap().params().len();
+    let called = match values {
+        0 => String::new(),
+        _ => format!("({})", vec!["NULL"; values].join(", ")),
+    };
+    let begin = database.begin_sql();
+    let prepare =
+        format!("{begin}; SET LOCAL plan_cache_mode = force_generic_plan; PREPARE plan AS {text}");
+    object.batch_execute(&prepare).await.unwrap();
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE plan{called}");
+    let lines = object.simple_query(&explain).await.unwrap();
+    object
+        .batch_execute("ROLLBACK; DEALLOCATE plan")
+        .await
+        .unwrap();
+    let lines: Vec<_> = lines
+        .iter()
+        .filter_map(|line| match line {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        })
+        .collect();
+    lines.join("\n")
+}
+
+#[tokio::test]
+async fn nothing_that_runs_often_scans_a_table_or_sorts_a_backlog() {
+    let Some(url) = servers::shared(servers::Kind::Postgres) else {
+        return;
+    };
+    let name = format!("plans_{}", uuid::Uuid::new_v4().simple());
+    let builder = PostgresStore::builder()
+        .schema(&name)
+        .statement_timeout(Duration::from_secs(60));
+    // By this name the store's connections are told from others.
+    let named = format!("{url}?application_name={name}");
+    let store = filled(builder.clone(), &named).await;
+    let database = store.database();
+    let mut wrong = Vec::new();
+    for (statements, sorts) in [(SHORT, false), (SORTING_FEW, true), (COUNTING, false)] {
+        for (sql, uses) in statements {
+            let plan = plan(database, sql).await;
+            let mut right = plan.contains(uses) && (sorts || !plan.contains("Sort"));
+            for table in LARGE {
+                // Followed by an alias, or by nothing.
+                let scan = format!("Seq Scan on {table}");
+                let mut after = plan.split(&scan).skip(1);
+                right &= !after.any(|after| !after.starts_with('_'));
+            }
+            if !right {
+                wrong.push(format!("{sql}\nshould use {uses}:\n{plan}\n"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    drop(store);
+    let watcher = builder.clone().connect(&url).await.unwrap();
+    let watcher = watcher.database().pool.get().await.unwrap();
+    forget_scans(&watcher, &name).await;
+    let store = builder.connect(&named).await.unwrap();
+    use_it(&store).await;
+    drop(store);
+    let scanned = scans(&watcher, &name).await;
+    let drop = format!("DROP SCHEMA \"{name}\" CASCADE");
+    watcher.batch_execute(&drop).await.unwrap();
+    assert_eq!(scanned, [] as [String; 0]);
+}
+
+/// What the tables were asked with real values; plans for those are made each time.
+async fn use_it(store: &PostgresStore) {
+    let now = Timestamp::from_millis(2000);
+    for _ in 0..8 {
+        let claims = store
+            .claim(&ClaimRequest::new(200, Duration::from_secs(9)), now)
+            .await
+            .unwrap();
+        assert_eq!(claims.rows.len(), 200);
+        let ends: Vec<_> = claims
+            .rows
+            .iter()
+            .map(|row| (row.token, Settlement::Finished(FinalOutcome::Accepted)))
+            .collect();
+        store.settle(&ends, now).await.unwrap();
+        assert_eq!(store.next_due(now).await.unwrap(), Some(now));
+        store.stats(now).await.unwrap();
+        assert_eq!(store.expandable(9, now).await.unwrap().len(), 6);
+        assert_eq!(store.expire(50, now).await.unwrap(), 0);
+        assert_eq!(
+            store
+                .due_schedules(10, Timestamp::from_millis(9999))
+                .await
+                .unwrap()
+                .len(),
+            10
+        );
+        let audiences = [
+            Audience::All,
+            Audience::User(Principal::from("\0\0\0\0\0\0\0\u{7}")),
+            Audience::Tag(Tag::parse("few").unwrap()),
+        ];
+        for audience in audiences {
+            let page = store.page(&audience, None, 5, now).await.unwrap();
+            assert_eq!(page.len(), 5);
+            let live = CountFilter::new(audience, Liveness::Live);
+            assert!(store.count(&live, now).await.unwrap() >= 5);
+            let changes: Vec<_> = page
+                .iter()
+                .map(|row| Change::Accepted(row.subscription.endpoint().key()))
+                .chain([Change::Delete(EndpointKey::from_bytes([9; 32]))])
+                .collect();
+            store.apply(&changes, now).await.unwrap();
+        }
+    }
+    store.prune(Timestamp::from_millis(200)).await.unwrap();
+}
+
+/// Once the store's connections have told what they did, and ended.
+async fn ended(watcher: &Object, name: &str) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+    while watcher
+        .query_one(sql, &[&name])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        > 0
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Making indexes is reading tables, too.
+async fn forget_scans(watcher: &Object, name: &str) {
+    ended(watcher, name).await;
+    let sql = "SELECT pg_stat_reset_single_table_counters(relid) FROM pg_stat_user_tables WHERE schemaname = $1";
+    watcher.query(sql, &[&name]).await.unwrap();
+}
+
+/// Tables of many rows that were read from one end to the other, or never: then this would say nothing.
+async fn scans(watcher: &Object, name: &str) -> Vec<String> {
+    ended(watcher, name).await;
+    let sql = "SELECT relname::text || ' ' || seq_scan FROM pg_stat_user_tables \
+               WHERE schemaname = $1 AND relname = ANY($2) AND (seq_scan > 0 OR idx_scan = 0)";
+    let rows = watcher
+        .query(sql, &[&name, &LARGE.as_slice()])
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn no_statement_is_without_its_plan() {
+    let here = include_str!("plans.rs");
+    for (module, text) in [
+        ("broadcasts", include_str!("broadcasts.rs")),
+        ("claims", include_str!("claims.rs")),
+        ("ending", include_str!("ending.rs")),
+        ("enqueue", include_str!("enqueue.rs")),
+        ("origins", include_str!("origins.rs")),
+        ("pauses", include_str!("pauses.rs")),
+        ("settle", include_str!("settle.rs")),
+        (
+            "subscription_changes",
+            include_str!("subscription_changes.rs"),
+        ),
+        ("subscription_rows", include_str!("subscription_rows.rs")),
+        ("subscriptions", include_str!("subscriptions.rs")),
+    ] {
+        let names = text
+            .split("pub(super) const ")
+            .skip(1)
+            .filter_map(|constant| Some(constant.split_once(": &str =")?.0));
+        for name in names {
+            // These insert by values, read all of a few dozen rows, or no table.
+            let is_simple =
+                ["INSERT", "CONTENT", "PAUSES", "TALLIES", "SERVER_TIME"].contains(&name);
+            let listed = format!("{module}::{name},");
+            assert!(is_simple || here.contains(&listed), "{module}::{name}");
+        }
+    }
+    assert_eq!(Schema::DEFAULT, "web_push");
+}
