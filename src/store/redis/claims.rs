@@ -3,7 +3,7 @@
 //! A claim looks at the origins first, deals among them here, and takes the rows of each in scripts of bounded size.
 //! Whoever was faster in between has left fewer rows than were dealt: then it looks again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use super::content::message;
@@ -23,6 +23,8 @@ use crate::subscription::{EndpointKey, Origin};
 const CLAIMED_AT_ONCE: usize = 256;
 /// Rows that one script settles.
 const SETTLED_AT_ONCE: usize = 1000;
+/// Origins that one script looks at, as it says itself.
+const LOOKED_AT_ONCE: u64 = 500;
 /// Looks at the origins in one claim.
 const ROUNDS: usize = 16;
 
@@ -105,16 +107,25 @@ impl RedisStore {
     }
 
     async fn heads(&self, wanted: usize, now: Timestamp) -> Result<Vec<Head>, StoreError> {
-        let args = Args::at(now).number(wanted);
+        let mut heads = Vec::new();
+        let mut seen = HashSet::new();
+        let mut looked_at = 0;
         loop {
+            let args = Args::at(now).number(wanted).number(looked_at);
             let mut answer = Reply::of(self.run(&HEADS, &args).await?)?;
-            if answer.flag()? {
-                continue;
+            let has_lapsed = answer.flag()?;
+            let some = answer.number()?;
+            for head in answer.list()? {
+                let head = Head::read(Reply::of(head)?)?;
+                // Between two scripts one may have moved back.
+                if seen.insert(head.origin.clone()) {
+                    heads.push(head);
+                }
             }
-            return answer
-                .list()?
-                .map(|head| Head::read(Reply::of(head)?))
-                .collect();
+            looked_at += some;
+            if !has_lapsed && some < LOOKED_AT_ONCE {
+                return Ok(heads);
+            }
         }
     }
 

@@ -63,8 +63,9 @@ use super::StoreError;
 /// # A full server
 ///
 /// Above `maxmemory` what adds something answers [`Full`](super::StoreErrorKind::Full) and changes nothing; claiming,
-/// settling and cancelling go on, which makes room. On a 64-bit server a waiting row takes about 130 octets, a
-/// claimed one about 250 more, a subscription about 900 with its endpoint of 180 characters and indices.
+/// settling and cancelling go on, which makes room. A waiting row takes about 160 octets, a claimed one
+/// about 170 more, and a subscription of a principal, with an endpoint of 190 characters, about 920 with all its
+/// indices (Redis 7.0 on 64 bits, of 100,000 rows and 20,000 subscriptions).
 ///
 /// # Answers that were lost
 ///

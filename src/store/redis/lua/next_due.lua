@@ -5,15 +5,23 @@ local now = ARGV[1]
 if lapse(now, 200) then return { 1 } end
 local moments = { 0 }
 local best
-local origins = call('ZRANGE', HEADS, 0, 999, 'WITHSCORES')
-for i = 1, #origins, 2 do
-  local at = origins[i + 1]
-  -- They are in order: no later one can be earlier.
-  if best and tonumber(at) >= tonumber(best) then break end
-  local pause = pause_of(origins[i])
-  if pause and tonumber(pause.ends) > tonumber(at) then at = pause.ends end
-  if not best or tonumber(at) < tonumber(best) then best = at end
-end
+local first = 0
+repeat
+  local some = call('ZRANGE', HEADS, first, first + 99, 'WITHSCORES')
+  local is_last = #some == 0
+  for i = 1, #some, 2 do
+    local at = some[i + 1]
+    -- They are in order: no later one can be earlier.
+    if best and tonumber(at) >= tonumber(best) then
+      is_last = true
+      break
+    end
+    local pause = pause_of(some[i])
+    if pause and tonumber(pause.ends) > tonumber(at) then at = pause.ends end
+    if not best or tonumber(at) < tonumber(best) then best = at end
+  end
+  first = first + 100
+until is_last
 if best then moments[#moments + 1] = best end
 local lease_ends = head(LEASED)
 if lease_ends then moments[#moments + 1] = lease_ends end
