@@ -65,6 +65,10 @@ struct Arguments {
     /// Encrypts the stored VAPID keys: as `KEY_ENCRYPTION_KEY` of the example servers
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     key_encryption_key: Option<String>,
+
+    /// PEM file of certificates to trust beside the public ones, for a database behind TLS
+    #[arg(long, env, value_name = "FILE")]
+    extra_root_ca: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -173,7 +177,14 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         let copy = VapidKey::parse(key.secret_to_pkcs8_pem().as_bytes())?;
         builder = builder.vapid_private_key(copy);
     }
-    let build = to.open(builder).await?.build();
+    let extra_root_ca = match &arguments.extra_root_ca {
+        Some(path) => {
+            let pem = fs::read(path).map_err(|error| format!("--extra-root-ca: {error}"))?;
+            Some(pem)
+        }
+        None => None,
+    };
+    let build = to.open(builder, extra_root_ca.as_deref()).await?.build();
     build.await.map_err(|error: BuildError| error.into())
 }
 

@@ -13,7 +13,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) bind: String,
 
-    /// Where everything is kept: `sqlite://FILE`, `sqlite:///absolute/FILE` or `memory:`
+    /// Where everything is kept: `sqlite://FILE`, `sqlite:///absolute/FILE`, `memory:`, or shared by any number of
+    /// servers `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=require`, `redis://HOST`, `rediss://HOST`
     #[arg(long, env, value_name = "URL", default_value = "sqlite://web-push.db")]
     pub(crate) store_url: String,
 

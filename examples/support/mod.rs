@@ -104,7 +104,7 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     };
     builder = settings
         .store
-        .open(builder)
+        .open(builder, settings.extra_root_ca_pem.as_deref())
         .await?
         .endpoint_policy(policy)
         .poll_interval(settings.poll_interval)

@@ -1,15 +1,20 @@
 //! Where an example keeps everything: a store, opened from its URL.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use tower_web_push::Builder;
-use tower_web_push::store::{MemoryStore, SqliteStore, StoreError};
+use tower_web_push::store::{MemoryStore, PostgresStore, RedisStore, SqliteStore, StoreError};
 
 /// A store that there is a URL for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     Memory,
     Sqlite(PathBuf),
+    /// The whole URL.
+    Postgres(String),
+    /// The whole URL: Redis or Valkey.
+    Redis(String),
 }
 
 impl StoreUrl {
@@ -19,19 +24,54 @@ impl StoreUrl {
             return Ok(Self::Memory);
         }
         match text.split_once("://") {
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            Some((scheme @ ("postgres" | "postgresql" | "redis" | "rediss"), _)) => Err(format!(
-                "this build has no {scheme} store; use sqlite://FILE or memory:"
-            )),
-            _ => Err("neither sqlite://FILE nor memory:".to_owned()),
+            Some((_, "")) => Err("nothing follows the //".to_owned()),
+            Some(("sqlite", path)) => Ok(Self::Sqlite(path.into())),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            Some(("redis" | "rediss", _)) => Ok(Self::Redis(text.to_owned())),
+            _ => Err(
+                "none of sqlite://FILE, postgres://HOST/DATABASE, redis://HOST, rediss://HOST and memory:"
+                    .to_owned(),
+            ),
         }
     }
 
     /// Opens it as the one store of a `WebPush`.
-    pub(crate) async fn open(self, builder: Builder) -> Result<Builder, StoreError> {
+    ///
+    /// A database server behind TLS is trusted by the extra root certificates too.
+    pub(crate) async fn open(
+        self,
+        builder: Builder,
+        extra_root_ca_pem: Option<&[u8]>,
+    ) -> Result<Builder, StoreError> {
         Ok(match self {
             Self::Memory => builder.store(MemoryStore::new()),
             Self::Sqlite(path) => builder.store(SqliteStore::open(path).await?),
+            Self::Postgres(url) => {
+                let mut store = PostgresStore::builder();
+                if let Some(pem) = extra_root_ca_pem {
+                    store = store.extra_root_ca_pem(pem);
+                }
+                builder.store(store.connect(&url).await?)
+            }
+            Self::Redis(url) => {
+                let mut store = RedisStore::builder();
+                if let Some(pem) = extra_root_ca_pem {
+                    store = store.extra_root_ca_pem(pem);
+                }
+                builder.store(store.connect(&url).await?)
+            }
+        })
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    /// Without passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory:",
+            Self::Sqlite(_) => "sqlite://…",
+            Self::Postgres(_) => "postgres://…",
+            Self::Redis(_) => "redis://…",
         })
     }
 }

@@ -41,7 +41,7 @@ impl ClockSkew {
 impl fmt::Display for ClockSkew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.is_ahead { "ahead of" } else { "behind" };
-        let seconds = self.by.as_secs();
+        let seconds = self.by.as_secs_f64().round();
         write!(
             f,
             "this machine's clock is {seconds} s {direction} the database server's"

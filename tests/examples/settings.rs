@@ -125,11 +125,28 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         (&[("BIND", "nowhere")], "BIND: "),
         (&[("ADMIN_PASSWORD", "admin")], "ADMIN_PASSWORD: "),
         (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
+        // Nobody listens there.
         (
-            &[("STORE_URL", "postgres://user:hunter2@db/push")],
-            "no postgres store",
+            &[("STORE_URL", "postgres://user:hunter2@127.0.0.1:1/push")],
+            "error: the store is unavailable",
         ),
-        (&[("STORE_URL", "rediss://:hunter2@db")], "no rediss store"),
+        (
+            &[("STORE_URL", "redis://:hunter2@127.0.0.1:1")],
+            "error: the store is unavailable",
+        ),
+        (
+            &[("STORE_URL", "rediss://user:hunter2@127.0.0.1:1/0")],
+            "error: the store is unavailable",
+        ),
+        (
+            &[("STORE_URL", "postgres://user:hunter2@127.0.0.1:port/push")],
+            "error: the store is misconfigured",
+        ),
+        (
+            &[("STORE_URL", "redis://:hunter2@127.0.0.1:port")],
+            "error: the store is misconfigured",
+        ),
+        (&[("STORE_URL", "postgres://")], "STORE_URL: "),
         (&[("STORE_URL", "mysql://db")], "STORE_URL: "),
         (&[("STORE_URL", &missing_store)], "error: "),
         (&[("STORE_URL", &no_database)], "error: "),

@@ -221,7 +221,7 @@ fn is_in_path(program: &str) -> bool {
     folders.iter().any(|folder| folder.join(program).is_file())
 }
 
-fn missing(what: &str) {
+pub(crate) fn missing(what: &str) {
     assert!(
         env::var_os("WEB_PUSH_REQUIRE_PEERS").is_none(),
         "{what}, and WEB_PUSH_REQUIRE_PEERS is set: ./test --install"

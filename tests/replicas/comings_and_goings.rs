@@ -1,0 +1,130 @@
+//! Three servers, one of which is killed and one stopped in the middle, and a fourth that joins.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tower_web_push::clock::Timestamp;
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
+use tower_web_push::store::SubscriptionRecord;
+use tower_web_push::testing::RefusalReason;
+
+use crate::servers::Kind;
+use crate::traffic::now;
+use crate::world::World;
+
+const RECIPIENTS: usize = 20_000;
+/// Of them, how many also have a daily notification that is due meanwhile.
+const DAILY: usize = 300;
+const RETRY_AFTER: u32 = 6;
+/// For requests that are on their way when the push service says "too many", and for the others to hear of it:
+/// generous, for a busy machine.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+/// A request that was under way at the kill, or whose end was not written yet, came so long before it at most.
+const UNSETTLED: Duration = Duration::from_secs(5);
+/// The lease is the request timeout (15 s) and 30 s: nobody else sends a claimed row before.
+const LEASE: Duration = Duration::from_secs(45);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres() {
+    everybody_is_reached(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_redis() {
+    everybody_is_reached(Kind::Redis).await;
+}
+
+async fn everybody_is_reached(kind: Kind) {
+    let Some(world) = World::on(kind).await else {
+        return;
+    };
+    // All at once on an empty database: one of them makes the first key.
+    let (first, killed, stopped) = tokio::join!(
+        world.start("axum_server"),
+        world.start("hyper_server"),
+        world.start("axum_server"),
+    );
+    let key = first.vapid_key().await;
+    assert_eq!(killed.vapid_key().await, key);
+    assert_eq!(stopped.vapid_key().await, key);
+    let recipients = world.subscribe(&key, RECIPIENTS).await;
+
+    let broadcast = first.notify(RECIPIENTS).await;
+    world.traffic.taken(RECIPIENTS / 10).await;
+    due_now(&world, &recipients[..DAILY]).await;
+    world.traffic.taken(RECIPIENTS / 5).await;
+    killed.process.kill().await;
+    let killed_at = now();
+    world
+        .traffic
+        .taken(world.traffic.number_taken() + RECIPIENTS / 10)
+        .await;
+    assert_eq!(stopped.process.terminate().await.code(), Some(0));
+    let fourth = world.start("hyper_server").await;
+    assert_eq!(fourth.vapid_key().await, key);
+    world
+        .traffic
+        .taken(world.traffic.number_taken() + RECIPIENTS / 10)
+        .await;
+    world.be_busy_once(RETRY_AFTER);
+    world.was_busy().await;
+    let paused_at = now();
+
+    fourth.done(&broadcast, RECIPIENTS).await;
+    first.done(&broadcast, RECIPIENTS).await;
+
+    let (from, to) = (
+        paused_at + UNDER_WAY,
+        paused_at + Duration::from_secs(RETRY_AFTER.into()),
+    );
+    assert_eq!(
+        world.traffic.came_between(from, to),
+        0,
+        "asked during its pause"
+    );
+    // Two deliveries to some, one to the others; and again only what the killed one had under way.
+    let taken = world.traffic.by_delivery();
+    assert_eq!(taken.len(), RECIPIENTS + DAILY);
+    let reached: HashSet<_> = taken.keys().map(|delivery| &delivery.path).collect();
+    assert_eq!(reached.len(), RECIPIENTS);
+    let mut doubles = 0;
+    for (delivery, times) in taken.iter().filter(|(_, times)| times.len() > 1) {
+        doubles += 1;
+        assert_eq!(times.len(), 2, "{delivery:?}");
+        let (first, second) = (times[0].min(times[1]), times[0].max(times[1]));
+        assert!(
+            first <= killed_at && killed_at.since(first) < UNSETTLED,
+            "{delivery:?} came at {first:?}, and the kill at {killed_at:?}"
+        );
+        // Whatever was taken by then had been claimed a little earlier.
+        assert!(
+            second.since(first) > LEASE - UNSETTLED,
+            "{delivery:?}: {times:?}"
+        );
+    }
+    println!("{kind:?}: {doubles} doubles of {RECIPIENTS}");
+    let mut refusals = world.push_service.refusals();
+    // The kill cuts requests off.
+    refusals.retain(|refusal| refusal.reason() != RefusalReason::BrokenBody);
+    assert_eq!(refusals, []);
+    for server in [first, fourth] {
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}
+
+/// Daily notifications that are due in this minute, for every server to see.
+async fn due_now(world: &World, recipients: &[SubscriptionRecord]) {
+    let due = now();
+    let minutes = due.as_secs() / 60;
+    let time = |number: i64| u8::try_from(number).unwrap();
+    let time = DailyTime::new(time(minutes / 60 % 24), time(minutes % 60)).unwrap();
+    for recipient in recipients {
+        let plan = Plan::Subscriber {
+            subscription: recipient.id,
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        let schedule = Schedule::new(plan, time.clone(), Timestamp::from_secs(minutes * 60));
+        world.schedules.put_schedule(&schedule).await.unwrap();
+    }
+}
