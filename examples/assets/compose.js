@@ -29,8 +29,16 @@ onSubmit("notify", async (values) => {
   const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": unanswered.key } });
   unanswered = { body: "", key: "" };
   follow(answer.broadcast, content.title);
-  return `${answer.message}.`;
+  return result(answer.recipients, content.sendAt);
 });
+
+/** @param {number} recipients @param {string} [sendAt] */
+function result(recipients, sendAt) {
+  // Who gets it is looked up then.
+  if (sendAt) return `Goes out ${new Date(sendAt).toLocaleString()}.`;
+  if (recipients === 0) return "There is nobody to send it to.";
+  return `On its way to ${recipients === 1 ? "one browser" : `${recipients.toLocaleString()} browsers`}.`;
+}
 
 /** What the form says; the first field that is wrong gets the focus. @param {FormData} values */
 function read(values) {
