@@ -51,7 +51,7 @@ use super::StoreError;
 /// | setting | a crash of the server | a loss of power |
 /// |---|---|---|
 /// | `appendonly yes`, `appendfsync always` | keeps everything | keeps everything |
-/// | `appendonly yes`, `appendfsync everysec` (the default of the two) | keeps everything | may lose the last two seconds |
+/// | `appendonly yes`, `appendfsync everysec` (its default) | may lose two seconds where the disk is slow | may lose the last two seconds |
 /// | snapshots (RDB) only | loses what came after the last one | the same |
 /// | neither | loses everything | loses everything |
 ///
