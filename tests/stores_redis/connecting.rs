@@ -67,7 +67,7 @@ async fn a_certificate_has_to_come_from_a_trusted_root() {
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
     }
     // No process-wide provider was needed, and none was installed: that is the application's to choose.
-    assert!(tokio_rustls::rustls::crypto::CryptoProvider::get_default().is_none());
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
     let garbled = RedisStore::builder().extra_root_ca_pem("no certificate");
     let error = garbled.connect("rediss://localhost").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
