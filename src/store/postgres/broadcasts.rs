@@ -1,4 +1,4 @@
-//! Broadcasts in PostgreSQL: opened, read, locked, saved.
+//! Broadcasts in PostgreSQL: read, locked, saved.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,8 @@ use super::error::{Failed, corrupt};
 use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::message::Topic;
 use crate::store::progress::Progress;
-use crate::store::{Cursor, Expansion, NewBroadcast, Opened, StoreError};
+use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
 
 /// What [`Stored::read`] reads: the outcomes in the order of [`FinalOutcome::ALL`].
@@ -21,6 +20,7 @@ macro_rules! stored_columns {
          expired, failed, cancelled"
     };
 }
+pub(super) use stored_columns;
 
 pub(super) const BY_ID: &str = concat!(
     "SELECT ",
@@ -43,22 +43,6 @@ pub(super) const UNDERWAY: &str = concat!(
     stored_columns!(),
     " FROM web_push.broadcast WHERE ended_at IS NULL ORDER BY deadline, seq LIMIT $1"
 );
-pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
-    "SELECT ",
-    stored_columns!(),
-    ", fingerprint FROM web_push.broadcast WHERE idempotency_key = $1"
-);
-/// Any number of them; those that are known are left out.
-pub(super) const OPEN: &str = "INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, \
-         expanded_at, idempotency_key, fingerprint, forget_when_over) \
-     SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
-         fingerprint, forget \
-     FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::boolean[]) \
-         AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget) \
-     ORDER BY idempotency_key, id ON CONFLICT DO NOTHING RETURNING seq, id";
-pub(super) const CONTENT: &str = "INSERT INTO web_push.content \
-     (broadcast, audience, payload, ttl, urgency, topic, padding) \
-     SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::text[], $7::text[])";
 pub(super) const SAVE: &str = "UPDATE web_push.broadcast AS b SET written = fresh.written, expanding = fresh.expanding, \
      is_cancelled = fresh.is_cancelled, ended_at = fresh.ended_at, cursor = fresh.cursor, expanded_at = fresh.expanded_at, \
      accepted = fresh.accepted, gone = fresh.gone, key_mismatch = fresh.key_mismatch, sender_fault = fresh.sender_fault, \
@@ -240,145 +224,6 @@ fn read_cursor(columns: &mut Columns<'_>) -> Result<Cursor, StoreError> {
             Ok(Cursor::After(EndpointKey::from_bytes(key)))
         }
     }
-}
-
-/// Stores those that are not known, whole; how many those are.
-pub(super) async fn open_all(
-    tx: &mut Tx<'_>,
-    broadcasts: &[&NewBroadcast],
-    now: Timestamp,
-) -> Result<usize, Failed> {
-    let column = |read: fn(&NewBroadcast) -> i64| -> Vec<i64> {
-        broadcasts.iter().map(|fresh| read(fresh)).collect()
-    };
-    let mut by_id = HashMap::new();
-    let (mut ids, mut send_at, mut forget) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut keys, mut fingerprints) = (Vec::new(), Vec::new());
-    for fresh in broadcasts {
-        by_id.entry(*fresh.id.as_bytes()).or_insert(*fresh);
-        ids.push(fresh.id.as_bytes().as_slice());
-        send_at.push(fresh.send_at.map(Timestamp::as_millis));
-        forget.push(fresh.forget_when_over);
-        let idempotency = fresh.idempotency.as_ref();
-        keys.push(idempotency.map(|idempotency| idempotency.key.as_str()));
-        fingerprints.push(idempotency.map(|idempotency| idempotency.fingerprint.as_slice()));
-    }
-    let deadlines = column(|fresh| fresh.deadline.as_millis());
-    let expected = column(|fresh| integer(fresh.recipients));
-    let now = now.as_millis();
-    let rows = tx
-        .query(
-            OPEN,
-            &[
-                &now,
-                &ids,
-                &send_at,
-                &deadlines,
-                &expected,
-                &keys,
-                &fingerprints,
-                &forget,
-            ],
-        )
-        .await?;
-    let opened = read(&rows, |columns| {
-        Ok((columns.get()?, columns.bytes::<16>()?))
-    })?;
-    if opened.is_empty() {
-        return Ok(0);
-    }
-    let mut contents = Contents::default();
-    for (seq, id) in &opened {
-        let fresh = by_id.get(id);
-        contents.push(*seq, fresh.ok_or_else(|| corrupt("a broadcast's id"))?)?;
-    }
-    contents.write(tx).await?;
-    Ok(opened.len())
-}
-
-/// The columns of contents, side by side.
-#[derive(Default)]
-struct Contents<'a> {
-    seqs: Vec<i64>,
-    audiences: Vec<String>,
-    payloads: Vec<Option<&'a [u8]>>,
-    ttls: Vec<i64>,
-    urgencies: Vec<&'a str>,
-    topics: Vec<Option<&'a str>>,
-    paddings: Vec<String>,
-}
-
-impl<'a> Contents<'a> {
-    fn push(&mut self, seq: i64, of: &'a NewBroadcast) -> Result<(), StoreError> {
-        let message = &of.message;
-        self.seqs.push(seq);
-        self.audiences.push(content::audience_text(&of.audience)?);
-        self.payloads
-            .push(message.payload().map(|payload| payload.as_ref()));
-        self.ttls.push(integer(message.ttl().as_secs()));
-        self.urgencies.push(message.urgency().as_str());
-        self.topics.push(message.topic().map(Topic::as_str));
-        self.paddings.push(message.padding().to_string());
-        Ok(())
-    }
-
-    async fn write(&self, tx: &mut Tx<'_>) -> Result<u64, Failed> {
-        tx.execute(
-            CONTENT,
-            &[
-                &self.seqs,
-                &self.audiences,
-                &self.payloads,
-                &self.ttls,
-                &self.urgencies,
-                &self.topics,
-                &self.paddings,
-            ],
-        )
-        .await
-    }
-}
-
-pub(super) async fn open(
-    tx: &mut Tx<'_>,
-    new: &NewBroadcast,
-    now: Timestamp,
-) -> Result<Opened, Failed> {
-    loop {
-        if open_all(tx, &[new], now).await? > 0 {
-            return Ok(Opened::New);
-        }
-        if let Some(known) = known(tx, new, now).await? {
-            return Ok(known);
-        }
-        // Forgotten since.
-    }
-}
-
-/// The answer for a broadcast that is there already (L2).
-async fn known(
-    tx: &mut Tx<'_>,
-    new: &NewBroadcast,
-    now: Timestamp,
-) -> Result<Option<Opened>, Failed> {
-    let rows = tx.query(BY_ID, &[&new.id.as_bytes().as_slice()]).await?;
-    if let Some(stored) = first(&rows, Stored::read)? {
-        return Ok(Some(Opened::Repeat(stored.progress.status(now))));
-    }
-    let Some(idempotency) = &new.idempotency else {
-        return Ok(None);
-    };
-    let rows = tx.query(BY_IDEMPOTENCY_KEY, &[&idempotency.key]).await?;
-    let found = first(&rows, |columns| {
-        Ok((Stored::read(columns)?, columns.bytes::<32>()?))
-    })?;
-    Ok(found.map(|(stored, fingerprint)| {
-        if fingerprint == idempotency.fingerprint {
-            Opened::Repeat(stored.progress.status(now))
-        } else {
-            Opened::Conflict
-        }
-    }))
 }
 
 pub(super) async fn expandable(

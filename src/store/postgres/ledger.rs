@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
-use super::{PostgresStore, broadcasts, claims, ending, pauses, settle};
+use super::{PostgresStore, broadcasts, claims, ending, opening, pauses, settle};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -16,7 +16,7 @@ use crate::subscription::Origin;
 #[async_trait]
 impl DeliveryLedger for PostgresStore {
     async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
-        let opened = in_transaction!(self.database(), |tx| broadcasts::open(tx, broadcast, now))?;
+        let opened = in_transaction!(self.database(), |tx| opening::open(tx, broadcast, now))?;
         if opened == Opened::New {
             self.tell().await;
         }

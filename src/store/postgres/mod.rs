@@ -10,6 +10,7 @@ mod enqueue;
 mod error;
 mod ledger;
 mod listen;
+mod opening;
 mod origins;
 mod pauses;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, origins, pauses,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, opening, origins, pauses,
     schedules, settle, subscription_changes, subscription_count, subscription_rows, subscriptions,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
@@ -27,10 +27,7 @@ mod servers;
 const SHORT: &[(&str, &str)] = &[
     (broadcasts::BY_ID, "broadcast_id_key"),
     (broadcasts::LOCK_BY_ID, "broadcast_id_key"),
-    (
-        broadcasts::BY_IDEMPOTENCY_KEY,
-        "broadcast_idempotency_key_key",
-    ),
+    (opening::BY_IDEMPOTENCY_KEY, "broadcast_idempotency_key_key"),
     (broadcasts::UNDERWAY, "broadcast_open"),
     (broadcasts::SAVE, "broadcast_pkey"),
     (broadcasts::WIPE, "content_pkey"),
@@ -83,7 +80,7 @@ const SHORT: &[(&str, &str)] = &[
 /// These sort few rows: those that are asked for, the origins, one principal's.
 const SORTING_FEW: &[(&str, &str)] = &[
     (broadcasts::LOCK, "broadcast_pkey"),
-    (broadcasts::OPEN, "Function Scan on"),
+    (opening::OPEN, "Function Scan on"),
     (claims::CLAIMABLE_ORIGINS, "delivery_due"),
     (enqueue::ENQUEUE, "Function Scan on"),
     (ending::END_PROBES, "origin_pkey"),
@@ -354,6 +351,7 @@ fn no_statement_is_without_its_plan() {
         ("claims", include_str!("claims.rs")),
         ("ending", include_str!("ending.rs")),
         ("enqueue", include_str!("enqueue.rs")),
+        ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("settle", include_str!("settle.rs")),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, corrupt};
 use super::rows::{Columns, first, integer, read};
-use super::{PostgresStore, broadcasts, content};
+use super::{PostgresStore, content, opening};
 use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
@@ -175,7 +175,7 @@ async fn fire_each(
         .filter_map(|(_, firing)| firing.broadcast.as_ref())
         .collect();
     if !opened.is_empty() {
-        broadcasts::open_all(tx, &opened, now).await?;
+        opening::open_all(tx, &opened, now).await?;
     }
     for (place, _) in fired {
         if let Some(answer) = answers.get_mut(place) {
