@@ -1,6 +1,5 @@
 //! A headless Firefox, driven by WebDriver BiDi (<https://w3c.github.io/webdriver-bidi/>).
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,11 +16,10 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// Generous: a busy machine needs ten seconds for the start alone.
-const LIMIT: Duration = Duration::from_secs(90);
+use super::browser::{Look, ZONE, found};
 
-/// Where the browser is.
-pub(crate) const ZONE: &str = "Asia/Kathmandu";
+/// Generous: a busy machine needs ten seconds for the start alone.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One browser with a profile of its own and one tab.
 pub(crate) struct Firefox {
@@ -29,20 +27,15 @@ pub(crate) struct Firefox {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     commands: u64,
     tab: String,
+    /// The browser's own window around the tab.
+    window: String,
     // Removed after the process is gone.
     _profile: TempDir,
 }
 
 /// Where Firefox is: `FIREFOX`, or the first of its usual names on the `PATH`.
 pub(crate) fn find() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("FIREFOX") {
-        return Some(path.into());
-    }
-    let folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH")?).collect();
-    ["firefox-esr", "firefox"]
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
-        .find(|path| path.is_file())
+    found("FIREFOX", &["firefox-esr", "firefox"])
 }
 
 impl Firefox {
@@ -56,12 +49,13 @@ impl Firefox {
         .unwrap();
         let mut process = Command::new(program)
             .args(["--headless", "--no-remote", "--remote-debugging-port=0"])
+            // For what only the browser itself can do: clicks on notifications, and how pages look.
+            .arg("--remote-allow-system-access")
             .arg("--profile")
             .arg(profile.path())
             .arg("about:blank")
             .env("HOME", profile.path())
             .env("MOZ_CRASHREPORTER_DISABLE", "1")
-            // Neither its hour nor its minute are UTC's, all year round.
             .env("TZ", ZONE)
             .env("MOZ_REMOTE_SETTINGS_DEVTOOLS", "1")
             .stdin(Stdio::null())
@@ -92,6 +86,7 @@ impl Firefox {
             socket,
             commands: 0,
             tab: String::new(),
+            window: String::new(),
             _profile: profile,
         };
         firefox
@@ -99,6 +94,10 @@ impl Firefox {
             .await;
         let tree = firefox.command("browsingContext.getTree", json!({})).await;
         firefox.tab = tree["contexts"][0]["context"].as_str().unwrap().to_owned();
+        let chrome = json!({"moz:scope": "chrome"});
+        let tree = firefox.command("browsingContext.getTree", chrome).await;
+        firefox.window = tree["contexts"][0]["context"].as_str().unwrap().to_owned();
+        firefox.in_window(DESKTOP).await;
         firefox
     }
 
@@ -108,43 +107,65 @@ impl Firefox {
         self.command("browsingContext.navigate", params).await;
     }
 
-    /// What an expression, or the promise that it is, comes to.
-    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
-        let params = json!({
-            "expression": format!("(async () => JSON.stringify(await ({expression})))()"),
-            "target": {"context": self.tab},
-            "awaitPromise": true,
-            "userActivation": true,
-        });
-        let answer = self.command("script.evaluate", params).await;
-        assert_eq!(answer["type"], "success", "{expression}: {answer}");
-        match answer["result"]["value"].as_str() {
-            Some(text) => serde_json::from_str(text).unwrap(),
-            None => Value::Null,
-        }
+    /// What an expression in the page, or the promise that it is, comes to, as JSON.
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Option<String> {
+        let tab = self.tab.clone();
+        self.evaluate_in(&tab, expression).await
     }
 
-    /// Waits in the page until an expression comes to something true, and answers that.
-    pub(crate) async fn wait_for(&mut self, expression: &str) -> Value {
+    /// Has the page look as it would there, but for its size.
+    pub(crate) async fn set_look(&mut self, look: Look) {
+        let dark = u8::from(look.scheme() == "light");
+        self.in_window(&format!(
+            "Services.prefs.setIntPref('layout.css.prefers-color-scheme.content-override', {dark})"
+        ))
+        .await;
+        let wanted = look.scheme();
         self.evaluate(&format!(
-            "new Promise((resolve, reject) => {{
-                const check = async () => {{
-                    const value = await ({expression});
-                    if (value) resolve(value); else setTimeout(() => check().catch(reject), 50);
-                }};
-                check().catch(reject);
+            "new Promise((resolve) => {{
+                const query = matchMedia('(prefers-color-scheme: {wanted})');
+                if (query.matches) resolve(); else query.addEventListener('change', () => resolve());
             }})"
         ))
-        .await
+        .await;
     }
 
-    /// The page as PNG.
+    /// What can be seen of the page, as PNG.
     pub(crate) async fn screenshot(&mut self) -> Vec<u8> {
-        let params = json!({"context": self.tab, "origin": "document"});
+        let params = json!({"context": self.tab, "origin": "viewport"});
         let answer = self
             .command("browsingContext.captureScreenshot", params)
             .await;
         Base64::decode_vec(answer["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// The addresses of all tabs.
+    pub(crate) async fn tabs(&mut self) -> Vec<String> {
+        let tree = self.command("browsingContext.getTree", json!({})).await;
+        let tabs = tree["contexts"].as_array().unwrap();
+        tabs.iter()
+            .map(|tab| tab["url"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Closes all tabs but the first, which comes to the front.
+    pub(crate) async fn close_other_tabs(&mut self) {
+        let tree = self.command("browsingContext.getTree", json!({})).await;
+        for tab in tree["contexts"].as_array().unwrap() {
+            if tab["context"] != self.tab {
+                let tab = json!({"context": tab["context"]});
+                self.command("browsingContext.close", tab).await;
+            }
+        }
+        let tab = json!({"context": self.tab});
+        self.command("browsingContext.activate", tab).await;
+    }
+
+    /// Clicks on the last notification with this title, or on one of its buttons, once it is there.
+    pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) {
+        let (title, button) = (json!(title), json!(button));
+        let click = format!("window.desktop.click({title}, {button})");
+        self.in_window(&click).await;
     }
 
     /// Ends it in good order, so that nothing writes to the profile any more.
@@ -154,6 +175,24 @@ impl Firefox {
             .await
             .expect("Firefox does not end")
             .unwrap();
+    }
+
+    /// In the browser's own window, with all that the browser may do.
+    async fn in_window(&mut self, expression: &str) -> Option<String> {
+        let window = self.window.clone();
+        self.evaluate_in(&window, expression).await
+    }
+
+    async fn evaluate_in(&mut self, context: &str, expression: &str) -> Option<String> {
+        let params = json!({
+            "expression": expression,
+            "target": {"context": context},
+            "awaitPromise": true,
+            "userActivation": true,
+        });
+        let answer = self.command("script.evaluate", params).await;
+        assert_eq!(answer["type"], "success", "{expression}: {answer}");
+        answer["result"]["value"].as_str().map(str::to_owned)
     }
 
     async fn command(&mut self, method: &str, params: Value) -> Value {
@@ -182,6 +221,46 @@ impl Firefox {
         answer["result"].clone()
     }
 }
+
+/// In place of the service that shows notifications: a headless browser has no desktop. From here inwards
+/// everything is the browser's own, a click's way to the worker too.
+const DESKTOP: &str = r"(() => {
+    const shown = [];
+    const service = {
+        QueryInterface: ChromeUtils.generateQI(['nsIAlertsService', 'nsIAlertsDoNotDisturb']),
+        showAlert(alert, listener) {
+            shown.push({ alert, listener });
+            listener?.observe(null, 'alertshow', alert.cookie);
+        },
+        closeAlert(name) {
+            const at = shown.findLastIndex(({ alert }) => alert.name === name);
+            if (at < 0) return;
+            const [{ alert, listener }] = shown.splice(at, 1);
+            listener?.observe(null, 'alertfinished', alert.cookie);
+        },
+        manualDoNotDisturb: false,
+        suppressForScreenSharing: false,
+        teardown() {},
+        pbmTeardown() {},
+        getHistory: () => [],
+    };
+    Components.manager.QueryInterface(Ci.nsIComponentRegistrar).registerFactory(
+        Services.uuid.generateUUID(), 'desktop', '@mozilla.org/alerts-service;1',
+        { QueryInterface: ChromeUtils.generateQI(['nsIFactory']), createInstance: (id) => service.QueryInterface(id) },
+    );
+    window.desktop = {
+        async click(title, button) {
+            let found;
+            while (!(found = shown.findLast(({ alert }) => alert.title === title))) {
+                await new Promise((resolve) => setTimeout(resolve, 50));
+            }
+            const { alert, listener } = found;
+            const action = button === null ? null : alert.actions.find((action) => action.title === button);
+            if (action === undefined) throw new Error(`${title} has no button ${button}`);
+            listener.observe(action, 'alertclickcallback', alert.cookie);
+        },
+    };
+})()";
 
 fn preferences(push_server: &str, proxy_port: u16) -> String {
     let preferences = [

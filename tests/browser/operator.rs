@@ -1,0 +1,61 @@
+//! The operator's side of the page: unlock, compose, watch what the push services answer.
+
+use serde_json::json;
+
+use super::page::logged;
+use super::world::{ADMIN, World};
+
+pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
+    w.browser
+        .evaluate(&format!(
+            "(() => {{
+                document.getElementById('operator-token').value = '{ADMIN}';
+                document.getElementById('operator').requestSubmit();
+            }})()"
+        ))
+        .await;
+    w.browser
+        .wait_for("document.getElementById('operator').hidden")
+        .await;
+    let subscribed = w
+        .browser
+        .evaluate("document.getElementById('stats-live').textContent")
+        .await;
+    assert_eq!(subscribed, "1");
+    w.browser
+        .evaluate(
+            "(() => {
+                const form = document.getElementById('notify');
+                form.elements.title.value = 'From the page';
+                form.elements.body.value = 'to itself';
+                document.querySelector('[name=audience][value=self]').click();
+                form.requestSubmit();
+            })()",
+        )
+        .await;
+    let counts = w
+        .browser
+        .wait_for("document.querySelector('.broadcast[data-state=done] .chips')?.textContent")
+        .await;
+    assert_eq!(counts, "1 taken by the push service");
+    let shown = logged(w, "From the page").await;
+    assert!(shown.starts_with("From the page to itself"), "{shown}");
+}
+
+/// The server is told again, and knows the browser by the id that it had.
+pub(crate) async fn another_visit_finds_everything_again(w: &mut World) {
+    let id = "document.getElementById('credentials-id').textContent";
+    let before = w.browser.evaluate(id).await;
+    let url = w.server().url();
+    w.browser.open(&url).await;
+    w.browser
+        .wait_for(&format!(
+            "{id}.length === 36
+                && document.getElementById('operator').hidden
+                && document.querySelector('.broadcast') !== null"
+        ))
+        .await;
+    assert_eq!(w.browser.evaluate(id).await, before);
+    let state = "document.getElementById('browser-state').textContent";
+    assert_eq!(w.browser.evaluate(state).await, json!("On"));
+}

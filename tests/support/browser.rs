@@ -1,0 +1,147 @@
+//! Either browser, so that a case is written once.
+
+use std::env;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::chromium::Chromium;
+use super::firefox::Firefox;
+
+/// Where the browser is: neither its hour nor its minute are UTC's, all year round, and all browsers call it so.
+pub(crate) const ZONE: &str = "Asia/Kabul";
+
+/// A started browser.
+pub(crate) enum Browser {
+    Firefox(Box<Firefox>),
+    Chromium(Box<Chromium>),
+}
+
+/// How a page is looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Look {
+    Light,
+    Dark,
+    Phone,
+}
+
+impl Look {
+    pub(crate) const ALL: [Self; 3] = [Self::Light, Self::Dark, Self::Phone];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Dark => "dark",
+            Self::Phone => "phone",
+        }
+    }
+
+    pub(crate) const fn scheme(self) -> &'static str {
+        match self {
+            Self::Light | Self::Phone => "light",
+            Self::Dark => "dark",
+        }
+    }
+
+    /// In CSS pixels.
+    pub(crate) const fn size(self) -> (u32, u32) {
+        match self {
+            Self::Light | Self::Dark => (1024, 860),
+            Self::Phone => (390, 844),
+        }
+    }
+}
+
+impl Browser {
+    /// Opens an address in the tab and waits until it has loaded.
+    pub(crate) async fn open(&mut self, url: &str) {
+        match self {
+            Self::Firefox(firefox) => firefox.open(url).await,
+            Self::Chromium(chromium) => chromium.open(url).await,
+        }
+    }
+
+    /// What an expression in the page, or the promise that it is, comes to.
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
+        let expression = format!("(async () => JSON.stringify(await ({expression})))()");
+        let json = match self {
+            Self::Firefox(firefox) => firefox.evaluate(&expression).await,
+            Self::Chromium(chromium) => chromium.evaluate(&expression).await,
+        };
+        json.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap())
+    }
+
+    /// Waits in the page until an expression comes to something true, and answers that.
+    pub(crate) async fn wait_for(&mut self, expression: &str) -> Value {
+        self.evaluate(&format!(
+            "new Promise((resolve, reject) => {{
+                const check = async () => {{
+                    const value = await ({expression});
+                    if (value) resolve(value); else setTimeout(() => check().catch(reject), 50);
+                }};
+                check().catch(reject);
+            }})"
+        ))
+        .await
+    }
+
+    /// Has the page look as it would there; Firefox changes the colours only.
+    pub(crate) async fn set_look(&mut self, look: Look) {
+        match self {
+            Self::Firefox(firefox) => firefox.set_look(look).await,
+            Self::Chromium(chromium) => chromium.set_look(look).await,
+        }
+    }
+
+    /// What can be seen of the page, as PNG.
+    pub(crate) async fn screenshot(&mut self) -> Vec<u8> {
+        match self {
+            Self::Firefox(firefox) => firefox.screenshot().await,
+            Self::Chromium(chromium) => chromium.screenshot().await,
+        }
+    }
+
+    /// The addresses of all tabs.
+    pub(crate) async fn tabs(&mut self) -> Vec<String> {
+        match self {
+            Self::Firefox(firefox) => firefox.tabs().await,
+            Self::Chromium(chromium) => chromium.tabs().await,
+        }
+    }
+
+    /// Closes all tabs but the first, which comes to the front.
+    pub(crate) async fn close_other_tabs(&mut self) {
+        match self {
+            Self::Firefox(firefox) => firefox.close_other_tabs().await,
+            Self::Chromium(chromium) => chromium.close_other_tabs().await,
+        }
+    }
+
+    /// Clicks on a notification that the browser gave to the desktop, or on one of its buttons.
+    pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) {
+        match self {
+            Self::Firefox(firefox) => firefox.click_notification(title, button).await,
+            Self::Chromium(chromium) => chromium.click_notification(title, button).await,
+        }
+    }
+
+    /// Ends it in good order.
+    pub(crate) async fn close(self) {
+        match self {
+            Self::Firefox(firefox) => firefox.close().await,
+            Self::Chromium(chromium) => chromium.close().await,
+        }
+    }
+}
+
+/// A program: what a variable says, or the first of its names on the `PATH`.
+pub(crate) fn found(variable: &str, names: &[&str]) -> Option<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Some(path.into());
+    }
+    let folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH")?).collect();
+    names
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
+        .find(|path| path.is_file())
+}

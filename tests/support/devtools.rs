@@ -1,0 +1,122 @@
+//! Chromium's DevTools protocol over a pipe (<https://chromedevtools.github.io/devtools-protocol/>): JSON,
+//! each message ended by a zero octet.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A method, its parameters, and the session of what it is for.
+type Order = (
+    String,
+    Value,
+    Option<String>,
+    Option<oneshot::Sender<Value>>,
+);
+
+/// Cheap to clone; clones talk through the same pipe.
+#[derive(Clone)]
+pub(crate) struct DevTools {
+    orders: mpsc::UnboundedSender<Order>,
+    events: broadcast::Sender<Value>,
+}
+
+impl DevTools {
+    pub(crate) fn new(
+        writer: impl AsyncWrite + Unpin + Send + 'static,
+        reader: impl AsyncRead + Unpin + Send + 'static,
+    ) -> Self {
+        let (orders, received) = mpsc::unbounded_channel();
+        let (events, _) = broadcast::channel(4096);
+        tokio::spawn(talk(writer, reader, received, events.clone()));
+        Self { orders, events }
+    }
+
+    /// Everything that Chromium tells unasked, from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Value> {
+        self.events.subscribe()
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let (sender, answer) = oneshot::channel();
+        self.order(session, method, params.clone(), Some(sender));
+        let answer = timeout(LIMIT, answer)
+            .await
+            .unwrap_or_else(|_| panic!("no answer in time to {method}: {params}"))
+            .unwrap_or_else(|_| panic!("Chromium hung up: {method}: {params}"));
+        let error = &answer["error"];
+        assert!(error.is_null(), "{method}: {params}: {error}");
+        answer["result"].clone()
+    }
+
+    /// Asks, and does not care: what it is about may be gone.
+    pub(crate) fn tell(&self, session: Option<&str>, method: &str, params: Value) {
+        self.order(session, method, params, None);
+    }
+
+    fn order(
+        &self,
+        session: Option<&str>,
+        method: &str,
+        params: Value,
+        sender: Option<oneshot::Sender<Value>>,
+    ) {
+        let order = (
+            method.to_owned(),
+            params,
+            session.map(str::to_owned),
+            sender,
+        );
+        let _ = self.orders.send(order);
+    }
+}
+
+async fn talk(
+    mut writer: impl AsyncWrite + Unpin + Send + 'static,
+    reader: impl AsyncRead + Unpin + Send + 'static,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    events: broadcast::Sender<Value>,
+) {
+    let (heard, mut messages) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut messages = BufReader::new(reader).split(0);
+        while let Ok(Some(message)) = messages.next_segment().await {
+            let _ = heard.send(serde_json::from_slice::<Value>(&message).unwrap());
+        }
+    });
+    let mut commands = 0_u64;
+    let mut waiting = HashMap::new();
+    loop {
+        tokio::select! {
+            order = orders.recv() => {
+                let Some((method, params, session, answer)) = order else { return };
+                commands += 1;
+                let mut command = json!({"id": commands, "method": method, "params": params});
+                if let Some(session) = session {
+                    command["sessionId"] = json!(session);
+                }
+                if let Some(answer) = answer {
+                    waiting.insert(commands, answer);
+                }
+                if writer.write_all(format!("{command}\0").as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            message = messages.recv() => {
+                let Some(message) = message else { return };
+                match message["id"].as_u64() {
+                    Some(id) => if let Some(waiting) = waiting.remove(&id) {
+                        let _ = waiting.send(message);
+                    },
+                    None => drop(events.send(message)),
+                }
+            }
+        }
+    }
+}
