@@ -17,20 +17,18 @@ pub(crate) async fn a_new_key_is_followed_at_the_next_visit(w: &mut World) {
 
 pub(crate) async fn a_lost_subscription_is_replaced_unasked(w: &mut World) {
     let old = newest(w);
+    let url = w.server().url();
     match &w.browser {
         // The push service has lost it, and says so when the browser is back.
         Browser::Firefox(_) => w.push.forget_the_browser(),
         // Only the user can do it to Chromium, by a change of mind.
         Browser::Chromium(chromium) => {
-            chromium
-                .allow_notifications(&w.server().url(), "block")
-                .await;
+            chromium.allow_notifications(&url, "block").await;
             ended(w, &old).await;
-            chromium
-                .allow_notifications(&w.server().url(), "allow")
-                .await;
+            chromium.allow_notifications(&url, "allow").await;
         }
     }
+    w.browser.close_other_tabs().await;
     it_is_replaced(w, &old, "After the loss").await;
 }
 

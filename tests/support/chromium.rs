@@ -120,42 +120,20 @@ impl Chromium {
         // Workers too, from their first instruction on: what they send has to be rewritten.
         let attach = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true});
         devtools.call(None, "Target.setAutoAttach", attach).await;
-        let (target, tab) = open_tab(&devtools, "about:blank").await;
-        let chromium = Self {
+        let (target, tab) = open_tab(&devtools).await;
+        Self {
             process,
             devtools,
             target,
             tab,
             desktop,
             _profile: profile,
-        };
-        chromium.in_tab("Page.enable", json!({})).await;
-        chromium
-            .in_tab("Page.setLifecycleEventsEnabled", json!({"enabled": true}))
-            .await;
-        chromium
+        }
     }
 
     /// Opens an address and waits until it has loaded.
     pub(crate) async fn open(&self, url: &str) {
-        let mut events = self.devtools.events();
-        let loading = self.in_tab("Page.navigate", json!({"url": url})).await;
-        let loaded = async {
-            loop {
-                let event = match events.recv().await {
-                    Ok(event) => event,
-                    Err(RecvError::Lagged(_)) => continue,
-                    Err(RecvError::Closed) => panic!("Chromium hung up"),
-                };
-                let params = &event["params"];
-                if params["name"] == "load" && params["loaderId"] == loading["loaderId"] {
-                    return;
-                }
-            }
-        };
-        timeout(LIMIT, loaded)
-            .await
-            .unwrap_or_else(|_| panic!("{url} does not load: {loading}"));
+        load(&self.devtools, &self.tab, url).await;
     }
 
     /// What an expression, or the promise that it is, comes to, as JSON.
@@ -209,13 +187,12 @@ impl Chromium {
 
     /// What the user does in the settings: whether sites may notify.
     pub(crate) async fn allow_notifications(&self, origin: &str, value: &str) {
+        let (_, session) = open_tab(&self.devtools).await;
         let page = "chrome://settings/content/notifications";
-        let (_, session) = open_tab(&self.devtools, page).await;
+        load(&self.devtools, &session, page).await;
         // An answer means that the page is ready; before that, its browser would not survive being told.
         let set = format!(
-            "new Promise((resolve) => {{
-                if (document.readyState === 'complete') resolve(); else addEventListener('load', resolve);
-            }}).then(() => import('chrome://resources/js/cr.js')).then(async ({{ sendWithPromise }}) => {{
+            "import('chrome://resources/js/cr.js').then(async ({{ sendWithPromise }}) => {{
                 await sendWithPromise('getDefaultValueForContentType', 'notifications');
                 chrome.send('setCategoryPermissionForPattern', ['{origin}', '', 'notifications', '{value}', false]);
             }})"
@@ -263,20 +240,46 @@ impl Chromium {
 }
 
 /// Answers the new tab's name and its session.
-async fn open_tab(devtools: &DevTools, url: &str) -> (Value, String) {
+async fn open_tab(devtools: &DevTools) -> (Value, String) {
     let mut events = devtools.events();
-    let target = devtools
-        .call(None, "Target.createTarget", json!({"url": url}))
-        .await;
-    loop {
+    let blank = json!({"url": "about:blank"});
+    let target = devtools.call(None, "Target.createTarget", blank).await;
+    let session = loop {
         let event = events.recv().await.expect("Chromium hung up");
         let params = &event["params"];
         if params["targetInfo"]["targetId"] == target["targetId"]
             && let Some(session) = params["sessionId"].as_str()
         {
-            return (target["targetId"].clone(), session.to_owned());
+            break session.to_owned();
         }
-    }
+    };
+    devtools
+        .call(Some(&session), "Page.enable", json!({}))
+        .await;
+    let enabled = json!({"enabled": true});
+    devtools
+        .call(Some(&session), "Page.setLifecycleEventsEnabled", enabled)
+        .await;
+    (target["targetId"].clone(), session)
+}
+
+/// Opens an address in a tab and waits until it has loaded.
+async fn load(devtools: &DevTools, session: &str, url: &str) {
+    let mut events = devtools.events();
+    let params = json!({"url": url});
+    let loading = devtools.call(Some(session), "Page.navigate", params).await;
+    let loaded = async {
+        loop {
+            let event = events.recv().await.expect("Chromium hung up");
+            let params = &event["params"];
+            if params["name"] == "load" && params["loaderId"] == loading["loaderId"] {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, loaded)
+        .await
+        .unwrap_or_else(|_| panic!("{url} does not load: {loading}"));
 }
 
 /// Lets pages and workers go on, and rewrites what they tell a server.
