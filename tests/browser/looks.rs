@@ -4,30 +4,28 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
+use super::page::logged;
 use super::support::browser::Look;
 use super::world::World;
 
-/// The rules of axe-core, in light and dark and on a phone, without any violation.
-pub(crate) async fn the_page_is_accessible_and_has_its_picture_taken(w: &mut World) {
-    let url = w.server().url();
-    w.browser.open(&url).await;
-    let axe = axe();
-    if let Some(axe) = &axe {
+/// The rules of axe-core in light, dark and on a phone, with the page as a visitor sees it who came for the first
+/// time, and with everything open that can be: no violation.
+pub(crate) async fn the_page_is_accessible(w: &mut World) {
+    let Some(axe) = axe() else { return };
+    let urls = [w.servers[1].url(), w.server().url()];
+    for url in urls {
+        w.browser.open(&url).await;
+        w.browser.wait_for(SETTLED).await;
+        w.browser
+            .evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+            .await;
         w.browser
             .evaluate(&format!("(() => {{ {axe}\n }})()"))
             .await;
-    }
-    for look in Look::ALL {
-        w.browser.set_look(look).await;
-        // Colours change by and by.
-        w.browser
-            .evaluate(
-                "document.getAnimations().forEach((animation) => {
-                    if (animation instanceof CSSTransition) animation.finish();
-                })",
-            )
-            .await;
-        if axe.is_some() {
+        for look in Look::ALL {
+            look_at(w, look).await;
             let violations = w
                 .browser
                 .evaluate(
@@ -38,18 +36,70 @@ pub(crate) async fn the_page_is_accessible_and_has_its_picture_taken(w: &mut Wor
             let violations = violations.as_array().unwrap();
             assert!(violations.is_empty(), "{}: {violations:#?}", look.name());
         }
-        if let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS")
-            && !w.is_firefox()
-        {
-            let picture = w.browser.screenshot().await;
-            fs::write(
-                Path::new(&folder).join(look.name()).with_extension("png"),
-                picture,
-            )
-            .unwrap();
-        }
     }
 }
+
+/// For the README, by Chromium: `WEB_PUSH_SCREENSHOTS=docs/screenshots`.
+pub(crate) async fn the_page_has_its_picture_taken(w: &mut World) {
+    let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS") else {
+        return;
+    };
+    if w.is_firefox() {
+        return;
+    }
+    let url = w.server().url();
+    w.browser.open(&url).await;
+    w.browser.wait_for(SETTLED).await;
+    for (title, body) in [
+        ("Good morning", "Two orders came in overnight."),
+        (
+            "Your order is on its way",
+            "It arrives today between 2 and 4 pm.",
+        ),
+    ] {
+        let content = json!({"title": title, "body": body});
+        w.server().notify(&content).await;
+        logged(w, title).await;
+    }
+    // The same picture at each run: no port, no time, no zone of this machine.
+    w.browser
+        .evaluate(
+            "(() => {
+                const times = document.querySelectorAll('time');
+                times.forEach((time, index) => { time.textContent = index === 0 ? '09:41' : '07:30'; });
+                const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+                while (texts.nextNode()) {
+                    const { data } = texts.currentNode;
+                    const shown = data.replaceAll(location.host, 'push.example.com').replaceAll('http:', 'https:');
+                    if (shown !== data) texts.currentNode.data = shown;
+                }
+            })()",
+        )
+        .await;
+    for look in Look::ALL {
+        look_at(w, look).await;
+        let picture = w.browser.screenshot().await;
+        let file = Path::new(&folder).join(look.name()).with_extension("png");
+        fs::write(file, picture).unwrap();
+    }
+}
+
+async fn look_at(w: &mut World, look: Look) {
+    w.browser.set_look(look).await;
+    // Colours would change by and by.
+    w.browser
+        .evaluate(
+            "document.getAnimations().forEach((animation) => {
+                if (animation instanceof CSSTransition) animation.finish();
+            })",
+        )
+        .await;
+}
+
+/// The page knows its server and the browser.
+const SETTLED: &str = "document.getElementById('server').dataset.state === 'on'
+    && document.getElementById('browser-state').dataset.state !== 'unknown'
+    && document.getElementById('status').textContent.startsWith('Notifications are')";
 
 /// Its text; `None` if it is not installed.
 fn axe() -> Option<String> {

@@ -99,7 +99,8 @@ async fn everything(mut world: World) {
     daily::a_daily_time_is_the_visitors_own(w).await;
     renewal::a_new_key_is_followed_at_the_next_visit(w).await;
     renewal::a_lost_subscription_is_replaced_unasked(w).await;
-    looks::the_page_is_accessible_and_has_its_picture_taken(w).await;
+    looks::the_page_is_accessible(w).await;
+    looks::the_page_has_its_picture_taken(w).await;
 
     offline::what_waits_is_what_was_allowed_to(w).await;
     world.close().await;

@@ -175,9 +175,15 @@ impl World {
     // ---- The end
 
     pub(crate) async fn close(self) {
+        let is_firefox = self.is_firefox();
         self.browser.close().await;
         self.push.look(|state| {
             assert_eq!(state.nacks, [0; 0], "a worker failed");
+            let codes = state.acks.iter().map(|(_, code)| *code);
+            let failed: Vec<_> = codes.filter(|code| *code != 100).collect();
+            // The one that was changed on the way.
+            let wanted: &[i64] = if is_firefox { &[101] } else { &[] };
+            assert_eq!(failed, wanted, "what Firefox could not deliver");
             for push in &state.pushes {
                 assert!([201, 410].contains(&push.status), "{}", push.why);
             }

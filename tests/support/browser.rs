@@ -46,7 +46,7 @@ impl Look {
     /// In CSS pixels.
     pub(crate) const fn size(self) -> (u32, u32) {
         match self {
-            Self::Light | Self::Dark => (1024, 860),
+            Self::Light | Self::Dark => (1200, 760),
             Self::Phone => (390, 844),
         }
     }
