@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
 use tower_web_push::message::Message;
 use tower_web_push::store::{
-    DeliveryLedger, NewBroadcast, RedisStore, Settled, Settlement, StoreErrorKind,
+    DeliveryLedger, NewBroadcast, Pause, PauseReason, RedisStore, ScheduleStore, Settled,
+    Settlement, StoreErrorKind, Tally,
 };
 
 use crate::servers::{Kind, Server};
@@ -141,8 +142,20 @@ async fn a_full_server_takes_nothing_in_and_goes_on_with_what_it_has() {
         let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
         let refused = store.open(&new, at(0)).await.unwrap_err();
         assert_eq!(refused.kind(), StoreErrorKind::Full, "{refused:?}");
+        // A process that is started now, and knows no script, may be the one that makes room.
+        let store = impatient(&server).await;
         let rows = claim(&store, 20, at(0)).await;
         assert_eq!(rows.len(), 20);
+        let origin = &rows[0].origin;
+        let pause = Pause::new(origin.clone(), at(9), PauseReason::RateLimited);
+        store.pause(&pause, at(1)).await.unwrap();
+        assert_eq!(store.pauses(at(1)).await.unwrap().len(), 1);
+        let tally = Tally::new(1, 0);
+        store
+            .tally(&[(origin.clone(), tally)], at(1))
+            .await
+            .unwrap();
+        store.record_run(at(1)).await.unwrap();
         let (ended, back) = rows.split_at(10);
         let ends: Vec<_> = ended.iter().map(|row| (row.token, ACCEPTED)).collect();
         assert_eq!(

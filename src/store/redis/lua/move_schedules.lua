@@ -1,4 +1,6 @@
 -- Gives schedules to another owner, where that has none of the name (D4). ARGV: from, to.
+-- As many as before, or fewer.
+even_when_full()
 local from, to = ARGV[1], ARGV[2]
 local flat = call('HGETALL', owner_key(from))
 for i = 1, #flat, 2 do
