@@ -197,3 +197,34 @@ async fn many_workers_lose_nothing_and_leave_nothing_behind() {
         assert_eq!(keys(&url, &prefix).await, ["format", "meta"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_changes_hands_is_never_of_the_other_user() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let store = store(&url, &fresh_prefix()).await;
+    let write = async |user: &str| {
+        let mut new = subscription(1);
+        new.principal = Some(user.into());
+        let limits = SubscriptionLimits::default();
+        store.upsert(&new, &limits, at(0)).await.unwrap();
+    };
+    write("alice").await;
+    let walk = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for _ in 0..2000 {
+                let page = store.page(&Audience::user("alice"), None, 9, at(0)).await;
+                for row in page.unwrap() {
+                    assert_eq!(row.principal, Some("alice".into()));
+                }
+            }
+        }
+    });
+    while !walk.is_finished() {
+        write("bob").await;
+        write("alice").await;
+    }
+    walk.await.unwrap();
+}

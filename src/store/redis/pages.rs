@@ -81,7 +81,13 @@ impl RedisStore {
                 break;
             }
             let rows = self.rows(keys).await?;
-            found.extend(rows.into_iter().flatten().filter(|row| row.is_live(now)));
+            // It may have become another's since its key was read.
+            let is_of = |row: &SubscriptionRecord| match audience {
+                Audience::User(principal) => row.principal.as_ref() == Some(principal),
+                _ => true,
+            };
+            let rows = rows.into_iter().flatten();
+            found.extend(rows.filter(|row| row.is_live(now) && is_of(row)));
         }
         found.truncate(limit);
         Ok(found)
