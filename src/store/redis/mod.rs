@@ -37,8 +37,10 @@ use super::StoreError;
 ///
 /// Each change is one Lua script, so nobody sees half of it; scripts are short however much is stored, and long
 /// work is many of them. All keys begin with the hash tag `{prefix}`, so that the store runs on a cluster, where it
-/// lives on one node, and beside other data. A user for it needs `~{web-push}* &{web-push}*` and the commands of
-/// scripts, with `info`; the keys are made inside the scripts from the one that is declared.
+/// lives on one node, and beside other data. While a cluster moves their slot to another node, what needs a script
+/// answers [`Unavailable`](super::StoreErrorKind::Unavailable). A user for it needs
+/// `~{web-push}* &{web-push}* +@all -@dangerous +info`: a script that may not do its second step does not undo
+/// its first.
 ///
 /// The handle is cheap to clone. It connects anew by itself: what is called while the server is away answers
 /// [`Unavailable`](super::StoreErrorKind::Unavailable), within the sum of both
@@ -62,8 +64,8 @@ use super::StoreError;
 ///
 /// # A full server
 ///
-/// Above `maxmemory` what adds something answers [`Full`](super::StoreErrorKind::Full) and changes nothing; claiming,
-/// settling and cancelling go on, which makes room. A waiting row takes about 160 octets, a claimed one
+/// Above `maxmemory` what adds something answers [`Full`](super::StoreErrorKind::Full) and changes nothing; starting,
+/// claiming, settling, pausing and cancelling go on, which makes room. A waiting row takes about 160 octets, a claimed one
 /// about 170 more, and a subscription of a principal, with an endpoint of 190 characters, about 920 with all its
 /// indices (Redis 7.0 on 64 bits, of 100,000 rows and 20,000 subscriptions).
 ///

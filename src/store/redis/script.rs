@@ -31,7 +31,11 @@ impl Script {
 
     fn call(command: &str, script: &str, namespace: &str, args: &Args) -> Cmd {
         let mut cmd = redis::cmd(command);
-        cmd.arg(script).arg(1).arg(namespace);
+        // Two keys, neither of which ever exists: a cluster that is moving their slot has the keys that a script makes
+        // on either of two nodes, and would send it to the one that has not got this key. Of two keys neither node
+        // takes a script in that time (TRYAGAIN), so that none sees only a part of the data.
+        let nothing = format!("{namespace}:nothing");
+        cmd.arg(script).arg(2).arg(namespace).arg(nothing);
         for arg in &args.0 {
             cmd.arg(arg.as_slice());
         }
