@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::Handles;
-use super::sample::{LEASE, at, claim, claim_as, delivery, origin, recipient, sending};
+use super::sample::{LEASE, at, broadcast, claim, claim_as, delivery, origin, recipient, sending};
 use crate::broadcast::{BroadcastState, FinalOutcome};
 use crate::store::{
-    ClaimRequest, Claimed, DeliveryLedger, Pause, PauseReason, Settled, Settlement,
+    ClaimRequest, Claimed, Cursor, DeliveryLedger, Pause, PauseReason, Settled, Settlement,
 };
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -165,6 +165,30 @@ pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Ha
     ledger.settle(&[(probe, gone)], at(15)).await.unwrap();
     assert_eq!(claim(ledger, 9, at(499)).await.len(), 0);
     assert_eq!(claim(ledger, 9, at(500)).await.len(), 1);
+}
+
+/// L5: what ends beside a probe, be it for the same recipient, makes no room for another one.
+pub async fn l5_a_probe_outlives_another_row_of_its_recipient<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    sending(ledger, &[delivery("a", 1), delivery("a", 2)], at(0)).await;
+    let mut short = broadcast();
+    short.deadline = at(11);
+    ledger.open(&short, at(5)).await.unwrap();
+    let (start, end) = (Cursor::Start, Cursor::End);
+    let rows = [delivery("a", 1), delivery("a", 2)];
+    ledger
+        .enqueue_page(short.id, &start, &rows, &end, at(5))
+        .await
+        .unwrap();
+    let pause = Pause::new(origin("a"), at(10), PauseReason::Unreachable);
+    ledger.pause(&pause, at(5)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(10)).await.len(), 1);
+    assert_eq!(ledger.expire(9, at(11)).await.unwrap(), 2);
+    assert_eq!(claim(h.second(), 9, at(11)).await.len(), 0, "one asks");
+    let pauses = ledger.pauses(at(11)).await.unwrap();
+    assert_eq!(pauses[0].until, at(10) + LEASE);
 }
 
 /// L5: a cancelled row is no probe.

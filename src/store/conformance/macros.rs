@@ -41,6 +41,7 @@ macro_rules! store_conformance {
                 l5_one_claimant_probes_a_paused_origin
                 l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent
+                l5_a_probe_outlives_another_row_of_its_recipient
                 l6_concurrent_claims_share_no_row
                 l7_settling_ends_or_postpones
                 l7_a_lost_token_settles_nothing

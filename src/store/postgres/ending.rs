@@ -27,7 +27,7 @@ pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.bro
          WHERE broadcast = late.seq AND (NOT leased OR at <= $2) ORDER BY key LIMIT $3 \
          FOR UPDATE SKIP LOCKED) AS one LIMIT $3) \
      DELETE FROM web_push.delivery AS d USING ended WHERE d.broadcast = ended.broadcast AND d.key = ended.key \
-     RETURNING d.broadcast, d.key, d.origin";
+     RETURNING d.broadcast, d.origin, d.fence";
 /// Those whose last rows are leased are left alone.
 pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1 \
      AND (expanding OR EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq \
@@ -37,10 +37,11 @@ pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE end
 pub(super) const UNSWEPT: &str = "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
      AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq AND (NOT leased OR at <= $1)) \
      ORDER BY seq LIMIT $2";
-/// A row that was a probe came to its end: it makes room for the next.
+/// A row that was a probe came to its end: it makes room for the next. Known by its fence, which no other row has: a
+/// recipient may have rows of several broadcasts.
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $3, probe_fence = NULL, probe_key = NULL \
-     WHERE id IN (SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bytea[]) AS ended (origin, key) \
-         ON o.id = ended.origin AND o.probe_key = ended.key ORDER BY o.id FOR NO KEY UPDATE OF o)";
+     WHERE id IN (SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bigint[]) AS ended (origin, fence) \
+         ON o.id = ended.origin AND o.probe_fence = ended.fence ORDER BY o.id FOR NO KEY UPDATE OF o)";
 pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT seq FROM web_push.broadcast WHERE ended_at < $1 \
      ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
      DELETE FROM web_push.broadcast AS b USING over WHERE b.seq = over.seq";
@@ -120,17 +121,17 @@ async fn end_unleased(
         )
         .await?;
     let mut ended: HashMap<i64, u64> = HashMap::new();
-    let (mut origins, mut keys) = (Vec::new(), Vec::new());
-    for (seq, key, origin) in read(&rows, |columns| {
+    let (mut origins, mut fences) = (Vec::new(), Vec::new());
+    for (seq, origin, fence) in read(&rows, |columns| {
         Ok((
             columns.get::<i64>()?,
-            columns.get::<Vec<u8>>()?,
+            columns.get::<i64>()?,
             columns.get::<i64>()?,
         ))
     })? {
         *ended.entry(seq).or_default() += 1;
-        keys.push(key);
         origins.push(origin);
+        fences.push(fence);
     }
     let mut changed = Vec::new();
     for (seq, stored) in &mut locked {
@@ -147,9 +148,9 @@ async fn end_unleased(
         }
     }
     save(tx, changed, now).await?;
-    if !keys.is_empty() {
+    if !fences.is_empty() {
         let now = now.as_millis();
-        tx.execute(END_PROBES, &[&origins, &keys, &now]).await?;
+        tx.execute(END_PROBES, &[&origins, &fences, &now]).await?;
     }
     Ok(rows.len() as u64)
 }
