@@ -17,6 +17,9 @@ use crate::store::StoreError;
 /// What the operating system takes for "never", in a database's terms.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Between the questions that follow, and how many of them: the operating system would go on for eleven minutes.
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
+const KEEPALIVES: u32 = 3;
 
 /// The settings of a [`PostgresStore`].
 ///
@@ -205,6 +208,12 @@ impl PostgresBuilder {
         if config.get_keepalives_idle() == DEFAULT_KEEPALIVE {
             config.keepalives_idle(KEEPALIVE);
         }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVE_AGAIN);
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(KEEPALIVES);
+        }
         Ok(Listening {
             config,
             tls: tls::connector(&self.extra_roots)?,
@@ -250,6 +259,25 @@ mod tests {
         let expected = "postgres://a:sslmode=verify-ca@h/d?sslmode=require&connect_timeout=3";
         assert_eq!(libpq_modes(url), expected);
         assert_eq!(libpq_modes("postgres://h"), "postgres://h");
+    }
+
+    #[test]
+    fn who_only_listens_notices_a_dead_network_within_a_minute_unless_the_url_says_otherwise() {
+        let keepalives = |url: &str| {
+            let config = PostgresBuilder::new().listening(url).unwrap().config;
+            let seconds = [
+                Some(config.get_keepalives_idle()),
+                config.get_keepalives_interval(),
+            ];
+            let seconds = seconds.map(|time| time.map(|time| time.as_secs()));
+            (seconds, config.get_keepalives_retries())
+        };
+        assert_eq!(
+            keepalives("postgres://h/d"),
+            ([Some(30), Some(10)], Some(3))
+        );
+        let own = "postgres://h/d?keepalives_idle=7&keepalives_interval=8&keepalives_retries=9";
+        assert_eq!(keepalives(own), ([Some(7), Some(8)], Some(9)));
     }
 
     #[test]
