@@ -91,8 +91,9 @@ use super::{Changes, StoreError};
 /// indexes, which takes a recent vacuum too. The total of subscriptions is counted beside the table: change rows by
 /// means of this crate only.
 ///
-/// Cancelling a broadcast is one transaction, about a second for each 100,000 recipients that are waiting; as long
-/// as it runs, what ends of that broadcast's attempts is settled after it, and nothing else waits.
+/// Cancelling a broadcast is one transaction, up to a second for each 100,000 recipients that are waiting. As long as it
+/// runs, what ends of that broadcast's attempts is settled after it, and so is what a worker settles together with
+/// that: a worker that has such attempts under way begins nothing else meanwhile.
 ///
 /// # Cancel safety
 ///
