@@ -6,9 +6,10 @@ use tokio_postgres::NoTls;
 use tower_web_push::store::deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use tower_web_push::store::{
     DeliveryLedger as _, PostgresStore, ScheduleStore as _, StoreError, StoreErrorKind,
+    SubscriptionLimits, SubscriptionStore as _,
 };
 
-use crate::world::{Schema, at, client};
+use crate::world::{Schema, at, claim_of, client, sending, subscription};
 
 async fn refused(schema: &Schema) -> StoreError {
     let error = schema.builder().connect(&schema.url).await.unwrap_err();
@@ -101,17 +102,13 @@ async fn a_role_that_only_works_works() {
     let url = schema.url.replace("postgres@", &format!("{role}@"));
     let working = schema.builder().without_migrations();
     let store = working.connect(&url).await.unwrap();
-    let new = crate::world::sending(&store, 3).await;
-    let claims = store
-        .claim(&crate::world::claim_of(2), at(0))
-        .await
-        .unwrap();
+    let new = sending(&store, 3).await;
+    let claims = store.claim(&claim_of(2), at(0)).await.unwrap();
     assert_eq!(claims.rows.len(), 2);
     let tokens: Vec<_> = claims.rows.iter().map(|row| row.token).collect();
     store.release(&tokens, at(0)).await.unwrap();
     store.cancel(new.id, at(0)).await.unwrap();
-    use tower_web_push::store::{SubscriptionLimits, SubscriptionStore as _};
-    let (new, limits) = (crate::world::subscription(1), SubscriptionLimits::default());
+    let (new, limits) = (subscription(1), SubscriptionLimits::default());
     store.upsert(&new, &limits, at(0)).await.unwrap();
     drop(store);
     schema
@@ -172,6 +169,42 @@ async fn a_schema_may_have_a_word_of_sql_for_a_name() {
     let store = schema.store().await;
     store.record_run(at(3)).await.unwrap();
     assert_eq!(store.last_run().await.unwrap(), Some(at(3)));
+}
+
+/// A function of a better fitting type than PostgreSQL's own, in a schema that the role looks into: were it called,
+/// it would do what it likes with the role's rights.
+#[tokio::test]
+async fn nobody_elses_functions_are_called() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let url = format!("{}?options=-csearch_path%3D{}", schema.url, schema.name);
+    schema.store().await;
+    for (signature, answer) in [
+        ("unnest(bigint[])", "SETOF bigint"),
+        ("unnest(text[])", "SETOF text"),
+        ("unnest(bytea[])", "SETOF bytea"),
+        ("nextval(text)", "bigint"),
+        ("hashtextextended(text, integer)", "bigint"),
+    ] {
+        schema
+            .run(&format!(
+                "CREATE FUNCTION web_push.{signature} RETURNS {answer} LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE EXCEPTION 'called'; END $$"
+            ))
+            .await;
+    }
+    let store = schema.builder().connect(&url).await.unwrap();
+    let mut late = crate::world::broadcast();
+    late.deadline = at(1);
+    store.open(&late, at(0)).await.unwrap();
+    sending(&store, 3).await;
+    let claimed = store.claim(&claim_of(2), at(0)).await.unwrap();
+    assert_eq!(claimed.rows.len(), 2);
+    store.expire(9, at(2)).await.unwrap();
+    let (mut new, limits) = (subscription(1), SubscriptionLimits::default());
+    new.principal = Some("alice".into());
+    store.upsert(&new, &limits, at(0)).await.unwrap();
 }
 
 #[tokio::test]

@@ -34,9 +34,11 @@ impl Database {
     pub(super) fn new(pool: Pool, schema: Schema, wait: Duration, statement: Duration) -> Self {
         let millis = statement.as_millis().clamp(1, 2_000_000_000);
         // Not left to the database's own defaults. Planning by statistics does not fit a queue, which is empty now
-        // and has a million rows a minute later: indexes are right at any time.
+        // and has a million rows a minute later: indexes are right at any time. And what is called are PostgreSQL's
+        // functions, also where somebody else has put better fitting ones into a schema that the role looks into.
         let begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+             SET LOCAL search_path = pg_catalog; \
              SET LOCAL statement_timeout = {millis}; \
              SET LOCAL idle_in_transaction_session_timeout = {millis}; \
              SET LOCAL enable_seqscan = off; \
