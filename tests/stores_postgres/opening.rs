@@ -1,5 +1,7 @@
 //! How a store connects and makes its tables.
 
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
@@ -137,6 +139,30 @@ async fn a_pool_of_the_applications_own_serves() {
     assert!(changes.next().now_or_never().is_none());
 }
 
+/// A cancelled or failed transaction of somebody else's on a connection of a shared pool: it is not lent for ever.
+#[tokio::test]
+async fn a_connection_in_a_failed_transaction_is_replaced() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let recycling_method = RecyclingMethod::Fast;
+    let config = schema.url.parse().unwrap();
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    let new = sending(&store, 3).await;
+    let client = pool.get().await.unwrap();
+    client
+        .batch_execute("BEGIN; SELECT 1 / 0")
+        .await
+        .unwrap_err();
+    drop(client);
+    let error = store.cancel(new.id, at(0)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    let status = store.cancel(new.id, at(0)).await.unwrap().unwrap();
+    assert_eq!(status.counts.cancelled, 3);
+}
+
 async fn settings(pool: &Pool) -> Vec<String> {
     let client = pool.get().await.unwrap();
     let sql = "SELECT name || '=' || setting FROM pg_settings ORDER BY name";
@@ -205,6 +231,16 @@ async fn nobody_elses_functions_are_called() {
     let (mut new, limits) = (subscription(1), SubscriptionLimits::default());
     new.principal = Some("alice".into());
     store.upsert(&new, &limits, at(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_wants_to_wait_for_ever_may() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let builder = schema.builder().statement_timeout(Duration::MAX);
+    let store = builder.connect_timeout(Duration::MAX).connect(&schema.url);
+    store.await.unwrap().record_run(at(1)).await.unwrap();
 }
 
 #[tokio::test]

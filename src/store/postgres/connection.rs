@@ -51,8 +51,8 @@ impl Database {
             pool,
             schema,
             begin,
-            wait,
-            answer: statement + ON_THE_WAY,
+            wait: wait.saturating_add(ON_THE_WAY),
+            answer: statement.saturating_add(ON_THE_WAY),
         }
     }
 
@@ -64,7 +64,7 @@ impl Database {
     /// A connection of the pool, for one transaction.
     pub(super) async fn connection(&self) -> Result<Conn<'_>, Failed> {
         // The pool's own limits may be wider, or none.
-        let got = timeout(self.wait + ON_THE_WAY, self.pool.get()).await;
+        let got = timeout(self.wait, self.pool.get()).await;
         let object = got.map_err(|_| too_late())?.map_err(not_connected)?;
         Ok(Conn {
             object: Some(object),
@@ -131,7 +131,7 @@ impl Database {
             })
             .await?;
         let done = begun
-            .map_err(Failed::from)
+            .map_err(not_begun)
             .and(done)
             .and_then(|done| committed.map_err(Failed::from).map(|()| done));
         // After an error the `COMMIT` has rolled it back.
@@ -240,7 +240,7 @@ impl Tx<'_> {
                 ))
             })
             .await?;
-        begun?;
+        begun.map_err(not_begun)?;
         self.has_begun = true;
         done
     }
@@ -251,7 +251,7 @@ impl Tx<'_> {
         if !self.has_begun {
             let begin = &self.conn.database.begin;
             self.conn
-                .bounded(async { Ok(object.batch_execute(begin).await?) })
+                .bounded(async { object.batch_execute(begin).await.map_err(not_begun) })
                 .await?;
             self.has_begun = true;
         }
@@ -282,6 +282,15 @@ impl Tx<'_> {
         }
         self.conn.give_back();
         done
+    }
+}
+
+/// A connection on which no transaction begins is in one that failed, or was interrupted while it began: it is idle for
+/// nobody.
+fn not_begun(error: tokio_postgres::Error) -> Failed {
+    Failed {
+        broken: true,
+        ..error.into()
     }
 }
 
