@@ -2,29 +2,30 @@
 
 use serde_json::json;
 
+use super::page::logged;
 use super::world::World;
 
 pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
-    let (order, track) = (
-        format!("{}/orders/8", w.site),
-        format!("{}/track/8", w.site),
-    );
+    let order = format!("{}/orders/8", w.site);
+    let track = format!("{}/track/8", w.site);
     let content = json!({
         "title": "Click me",
+        "body": "I lead somewhere",
         "url": order,
         "actions": [{"action": "track", "title": "Track", "navigate": track}],
     });
     w.server().notify(&content).await;
-    w.browser
-        .click_notification("Click me", Some("Track"))
-        .await;
+    let text = w.browser.click_notification("Click me", Some("Track"));
+    assert!(text.await.ends_with("I lead somewhere"));
     w.wait_for_tab(&track).await;
     assert!(!w.browser.tabs().await.contains(&order));
+    // The page is told.
+    logged(w, "Button track").await;
 
     w.server().notify(&content).await;
     w.browser.click_notification("Click me", None).await;
     w.wait_for_tab(&order).await;
-    w.browser.close_other_tabs().await;
+    logged(w, &order).await;
 
     // A click takes the notification away.
     w.browser
@@ -34,4 +35,21 @@ pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
                 .then((shown) => shown.every(({ title }) => title !== 'Click me'))",
         )
         .await;
+}
+
+/// What is open already comes to the front.
+pub(crate) async fn a_click_opens_nothing_twice(w: &mut World) {
+    let tabs = w.browser.tabs().await.len();
+    let page = format!("{}/", w.server().url());
+    w.server()
+        .notify(&json!({"title": "Come back", "url": page}))
+        .await;
+    w.browser.click_notification("Come back", None).await;
+    // By then it has been opened, or brought to the front.
+    logged(w, &page).await;
+    w.browser
+        .wait_for("document.visibilityState === 'visible'")
+        .await;
+    assert_eq!(w.browser.tabs().await.len(), tabs);
+    w.browser.close_other_tabs().await;
 }

@@ -93,6 +93,7 @@ async fn everything(mut world: World) {
     page::it_subscribes(w).await;
     page::a_notification_shows_every_field(w).await;
     clicks::a_click_opens_what_the_notification_says(w).await;
+    clicks::a_click_opens_nothing_twice(w).await;
     page::a_scheduled_notification_comes_at_its_time(w).await;
     operator::the_page_sends_to_this_browser(w).await;
     operator::another_visit_finds_everything_again(w).await;

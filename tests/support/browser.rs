@@ -117,8 +117,8 @@ impl Browser {
         }
     }
 
-    /// Clicks on a notification that the browser gave to the desktop, or on one of its buttons.
-    pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) {
+    /// Clicks on a notification that the browser gave to the desktop, or on one of its buttons. Answers its text.
+    pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) -> String {
         match self {
             Self::Firefox(firefox) => firefox.click_notification(title, button).await,
             Self::Chromium(chromium) => chromium.click_notification(title, button).await,

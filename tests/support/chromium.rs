@@ -220,8 +220,8 @@ impl Chromium {
         self.in_tab("Page.bringToFront", json!({})).await;
     }
 
-    pub(crate) async fn click_notification(&self, title: &str, button: Option<&str>) {
-        self.desktop.click(title, button).await;
+    pub(crate) async fn click_notification(&self, title: &str, button: Option<&str>) -> String {
+        self.desktop.click(title, button).await
     }
 
     /// Ends it in good order, so that nothing writes to the profile any more.

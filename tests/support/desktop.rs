@@ -45,6 +45,7 @@ pub(crate) struct Desktop {
 struct Shown {
     id: u32,
     title: String,
+    body: String,
     /// Keys and what is on the buttons, in turns.
     actions: Vec<String>,
     to: mpsc::UnboundedSender<Vec<u8>>,
@@ -67,8 +68,9 @@ impl Desktop {
         desktop
     }
 
-    /// Clicks on the last notification with this title, or on one of its buttons, once it is there.
-    pub(crate) async fn click(&self, title: &str, button: Option<&str>) {
+    /// Clicks on the last notification with this title, or on one of its buttons, once it is there. Answers its
+    /// text.
+    pub(crate) async fn click(&self, title: &str, button: Option<&str>) -> String {
         let mut changes = self.changed.subscribe();
         let shown = timeout(LIMIT, async {
             loop {
@@ -95,6 +97,7 @@ impl Desktop {
         };
         let arguments = Body::default().number(shown.id).text(key);
         let _ = shown.to.send(signal("ActionInvoked", &arguments, "us"));
+        shown.body
     }
 
     async fn talk(self, stream: UnixStream) -> Option<()> {
@@ -160,9 +163,14 @@ impl Desktop {
                 let replaced = arguments.number();
                 let _icon = arguments.text();
                 let title = arguments.text();
-                let _body = arguments.text();
-                let actions = arguments.texts();
-                let id = self.show(replaced, title, actions, to.clone());
+                let body = arguments.text();
+                let id = self.show(Shown {
+                    id: replaced,
+                    title,
+                    body,
+                    actions: arguments.texts(),
+                    to: to.clone(),
+                });
                 answer(none().number(id), "u")
             }
             (NOTIFICATIONS, "CloseNotification") => {
@@ -176,23 +184,15 @@ impl Desktop {
         }
     }
 
-    fn show(
-        &self,
-        replaced: u32,
-        title: String,
-        actions: Vec<String>,
-        to: mpsc::UnboundedSender<Vec<u8>>,
-    ) -> u32 {
+    /// Under the id that it has, in place of another, or under a new one.
+    fn show(&self, mut new: Shown) -> u32 {
         let mut shown = self.shown.lock().unwrap();
-        let last = shown.iter().map(|shown| shown.id).max().unwrap_or(0);
-        let id = if replaced == 0 { last + 1 } else { replaced };
+        if new.id == 0 {
+            new.id = 1 + shown.iter().map(|shown| shown.id).max().unwrap_or(0);
+        }
+        let id = new.id;
         shown.retain(|shown| shown.id != id);
-        shown.push(Shown {
-            id,
-            title,
-            actions,
-            to,
-        });
+        shown.push(new);
         drop(shown);
         self.changed.send_replace(());
         id

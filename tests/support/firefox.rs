@@ -161,11 +161,12 @@ impl Firefox {
         self.command("browsingContext.activate", tab).await;
     }
 
-    /// Clicks on the last notification with this title, or on one of its buttons, once it is there.
-    pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) {
+    /// Clicks on the last notification with this title, or on one of its buttons, once it is there. Answers its
+    /// text.
+    pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) -> String {
         let (title, button) = (json!(title), json!(button));
         let click = format!("window.desktop.click({title}, {button})");
-        self.in_window(&click).await;
+        self.in_window(&click).await.unwrap()
     }
 
     /// Ends it in good order, so that nothing writes to the profile any more.
@@ -258,6 +259,7 @@ const DESKTOP: &str = r"(() => {
             const action = button === null ? null : alert.actions.find((action) => action.title === button);
             if (action === undefined) throw new Error(`${title} has no button ${button}`);
             listener.observe(action, 'alertclickcallback', alert.cookie);
+            return alert.text;
         },
     };
 })()";
