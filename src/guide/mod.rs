@@ -1,4 +1,4 @@
-//! Longer answers to six questions.
+//! Longer answers to seven questions.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
 //!   in between does.
@@ -6,8 +6,12 @@
 //!   where the rule can be changed.
 //! - [Daily notifications](daily_notifications): when they come, to whom, and what they say.
 //! - [In the browser](in_the_browser): the page's and the worker's side, and what happens when something fails there.
+//! - [Choosing a store](choosing_a_store): which, how large, what to watch, and how far it goes.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs afterwards.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
+
+#[doc = include_str!("choosing_a_store.md")]
+pub mod choosing_a_store {}
 
 #[doc = include_str!("daily_notifications.md")]
 pub mod daily_notifications {}
