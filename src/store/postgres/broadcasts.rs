@@ -48,21 +48,22 @@ pub(super) const SAVE: &str = "UPDATE web_push.broadcast AS b SET written = fres
      accepted = fresh.accepted, gone = fresh.gone, key_mismatch = fresh.key_mismatch, sender_fault = fresh.sender_fault, \
      too_large = fresh.too_large, bad_request = fresh.bad_request, refused = fresh.refused, expired = fresh.expired, \
      failed = fresh.failed, cancelled = fresh.cancelled \
-     FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::boolean[], $5::bigint[], $6::bytea[], $7::bigint[], \
+     FROM (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::boolean[], $5::bigint[], $6::bytea[], $7::bigint[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
          $15::bigint[], $16::bigint[], $17::bigint[]) \
          AS fresh (seq, written, expanding, is_cancelled, ended_at, cursor, expanded_at, accepted, gone, key_mismatch, \
          sender_fault, too_large, bad_request, refused, expired, failed, cancelled) \
-     WHERE b.seq = fresh.seq";
+         CROSS JOIN LATERAL (SELECT old.ctid FROM web_push.broadcast AS old WHERE old.seq = fresh.seq OFFSET 0) AS place) \
+         AS fresh WHERE b.ctid = fresh.ctid";
 pub(super) const WIPE: &str = "DELETE FROM web_push.content WHERE broadcast = ANY($1)";
 pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
 /// Nobody is expanded before he is due, so those who are due stand at the front.
 pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
-     JOIN web_push.content ON content.broadcast = b.seq \
+     CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2";
 /// Those that a replica with a faster clock has expanded.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
-     JOIN web_push.content ON content.broadcast = b.seq \
+     CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 AND due_at <= $1 AND deadline > $1 \
      ORDER BY expanded_at, seq LIMIT $2";
 

@@ -38,15 +38,16 @@ pub(super) const LOCK_PROBED: &str = "SELECT id FROM web_push.origin WHERE id = 
 /// Takes so many rows of each origin, the oldest first. What others take at this moment is theirs.
 pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, due.* \
      FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (origin, wanted, place) \
-     CROSS JOIN LATERAL (SELECT d.broadcast, d.key, d.at FROM web_push.delivery AS d \
+     CROSS JOIN LATERAL (SELECT d.ctid, d.at FROM web_push.delivery AS d \
          WHERE d.origin = asked.origin AND d.at <= $3 AND NOT EXISTS (SELECT 1 FROM web_push.broadcast AS b \
              WHERE b.seq = d.broadcast AND b.is_cancelled AND b.ended_at IS NULL) \
-         ORDER BY d.at, d.broadcast, d.key LIMIT asked.wanted FOR UPDATE OF d SKIP LOCKED) AS due) \
+         ORDER BY d.at LIMIT asked.wanted FOR UPDATE OF d SKIP LOCKED) AS due) \
      UPDATE web_push.delivery AS d SET leased = true, at = $4, fence = nextval('web_push.fence'), attempt = d.attempt + 1 \
-     FROM taken WHERE d.broadcast = taken.broadcast AND d.key = taken.key \
+     FROM taken WHERE d.ctid = taken.ctid \
      RETURNING taken.place, taken.at, d.broadcast, d.key, d.fence, d.attempt";
 pub(super) const MESSAGES: &str = "SELECT seq, id, due_at, deadline, payload, ttl, urgency, topic, padding \
-     FROM web_push.broadcast AS b JOIN web_push.content ON content.broadcast = b.seq WHERE b.seq = ANY($1)";
+     FROM web_push.broadcast AS b CROSS JOIN LATERAL ( \
+         SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content WHERE b.seq = ANY($1)";
 /// Who was served now is served last when there are more origins than rows to claim; a hint that nobody waits for.
 pub(super) const SERVED: &str = "UPDATE web_push.origin SET served = $2 WHERE id IN \
      (SELECT id FROM web_push.origin WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)";

@@ -17,16 +17,16 @@ const BROADCASTS: usize = 256;
 
 /// Rows that somebody holds at this moment are about to be claimed or settled, and whoever does that looks at the
 /// broadcast afterwards: nobody waits for them here.
-pub(super) const END: &str = "WITH ended AS MATERIALIZED (SELECT broadcast, key FROM web_push.delivery \
+pub(super) const END: &str = "WITH ended AS MATERIALIZED (SELECT ctid FROM web_push.delivery \
      WHERE broadcast = $1 AND key > $2 AND (NOT leased OR at <= $3) ORDER BY key LIMIT $4 \
      FOR UPDATE SKIP LOCKED) \
-     DELETE FROM web_push.delivery AS d USING ended WHERE d.broadcast = ended.broadcast AND d.key = ended.key \
+     DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
      RETURNING d.key";
-pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.broadcast, one.key \
-     FROM unnest($1::bigint[]) AS late (seq) CROSS JOIN LATERAL (SELECT broadcast, key FROM web_push.delivery \
+pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.ctid \
+     FROM unnest($1::bigint[]) AS late (seq) CROSS JOIN LATERAL (SELECT ctid FROM web_push.delivery \
          WHERE broadcast = late.seq AND (NOT leased OR at <= $2) ORDER BY key LIMIT $3 \
          FOR UPDATE SKIP LOCKED) AS one LIMIT $3) \
-     DELETE FROM web_push.delivery AS d USING ended WHERE d.broadcast = ended.broadcast AND d.key = ended.key \
+     DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
      RETURNING d.broadcast, d.origin, d.fence";
 /// Those whose last rows are leased are left alone.
 pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1 \
@@ -42,9 +42,9 @@ pub(super) const UNSWEPT: &str = "SELECT seq FROM web_push.broadcast AS b WHERE 
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $3, probe_fence = NULL, probe_key = NULL \
      WHERE id IN (SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bigint[]) AS ended (origin, fence) \
          ON o.id = ended.origin AND o.probe_fence = ended.fence ORDER BY o.id FOR NO KEY UPDATE OF o)";
-pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT seq FROM web_push.broadcast WHERE ended_at < $1 \
+pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT ctid FROM web_push.broadcast WHERE ended_at < $1 \
      ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
-     DELETE FROM web_push.broadcast AS b USING over WHERE b.seq = over.seq";
+     DELETE FROM web_push.broadcast AS b WHERE b.ctid = ANY(ARRAY(SELECT ctid FROM over))";
 /// Origins that do not wait; who is in use at this moment is left alone.
 pub(super) const OLD_ORIGINS: &str = "SELECT id FROM web_push.origin WHERE (paused_until IS NULL OR paused_until <= $1) \
      AND (tallied_at IS NULL OR tallied_at <= $1) AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED";

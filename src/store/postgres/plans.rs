@@ -14,11 +14,12 @@ use super::{
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
+use crate::message::Message;
 use crate::store::{
-    Change, ClaimRequest, CountFilter, DeliveryLedger as _, Liveness, ScheduleStore as _,
-    Settlement, SubscriptionStore as _,
+    Change, ClaimRequest, CountFilter, Cursor, DeliveryLedger as _, Liveness, NewBroadcast,
+    NewDelivery, PageWrite, ScheduleStore as _, Settled, Settlement, SubscriptionStore as _,
 };
-use crate::subscription::EndpointKey;
+use crate::subscription::{EndpointKey, Origin};
 
 #[path = "../../../tests/support/servers.rs"]
 mod servers;
@@ -36,20 +37,22 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
     (claims::MESSAGES, "content_pkey"),
     (claims::TAKE, "delivery_due"),
-    (claims::TAKE, "delivery_pkey"),
+    (claims::TAKE, "Tid Scan on delivery"),
     (claims::PROBED, "origin_pkey"),
     (claims::SERVED, "origin_pkey"),
     (claims::LOCK_PROBED, "origin_pkey"),
     (ending::END, "delivery_pkey"),
+    (ending::END, "Tid Scan on delivery"),
     (ending::END_OF_MANY, "delivery_pkey"),
+    (ending::END_OF_MANY, "Tid Scan on delivery"),
     (ending::LATE, "broadcast_open"),
     (ending::LATE, "delivery_pkey"),
     (ending::UNSWEPT, "broadcast_cancelled"),
     (ending::PRUNE, "broadcast_ended"),
     (ending::OLD_ORIGINS, "origin_pkey"),
     (ending::PRUNE_ORIGINS, "delivery_due"),
-    (settle::FINISH, "delivery_pkey"),
-    (settle::POSTPONE, "delivery_pkey"),
+    (settle::FINISH, "Tid Scan on delivery"),
+    (settle::POSTPONE, "Tid Scan on delivery"),
     (settle::END_PROBES, "origin_pkey"),
     (pauses::PAUSE, "origin_origin_key"),
     (pauses::LIFT, "origin_origin_key"),
@@ -260,6 +263,120 @@ async fn nothing_that_runs_often_scans_a_table_or_sorts_a_backlog() {
     let drop = format!("DROP SCHEMA \"{name}\" CASCADE");
     watcher.batch_execute(&drop).await.unwrap();
     assert_eq!(scanned, [] as [String; 0]);
+}
+
+/// What a queue looks like to the planner when a vacuum has found it all but empty, and a broadcast came in afterwards:
+/// many pages, and next to no rows in each.
+const MISLEAD: &[&str] = &[
+    "ALTER TABLE web_push.delivery SET (autovacuum_enabled = false); \
+     ALTER TABLE web_push.broadcast SET (autovacuum_enabled = false); \
+     ALTER TABLE web_push.content SET (autovacuum_enabled = false)",
+    "INSERT INTO web_push.delivery (broadcast, key, origin, at) \
+     SELECT 0, int8send(i) || decode(repeat('00', 24), 'hex'), 0, 9000000 FROM generate_series(1, 30000) AS i",
+    "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expanded_at, \
+         forget_when_over, ended_at) \
+     SELECT int8send(i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 9000000 FROM generate_series(1, 30000) AS i",
+    "INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
+     SELECT -i, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 30000) AS i",
+    "DELETE FROM web_push.delivery WHERE ctid < (SELECT max(ctid) FROM web_push.delivery)",
+    "DELETE FROM web_push.broadcast WHERE ctid < (SELECT max(ctid) FROM web_push.broadcast)",
+    "DELETE FROM web_push.content WHERE ctid < (SELECT max(ctid) FROM web_push.content)",
+    "VACUUM ANALYZE web_push.delivery",
+    "VACUUM ANALYZE web_push.broadcast",
+    "VACUUM ANALYZE web_push.content",
+    "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expanded_at, \
+         forget_when_over, ended_at) \
+     SELECT int8send(-i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 9000000 FROM generate_series(1, 20000) AS i",
+    "INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
+     SELECT -i - 30000, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 20000) AS i",
+];
+
+#[tokio::test]
+async fn the_statistics_of_an_empty_queue_mislead_nobody() {
+    const ROWS: u16 = 20_000;
+    let Some(url) = servers::shared(servers::Kind::Postgres) else {
+        return;
+    };
+    let name = format!("plans_{}", uuid::Uuid::new_v4().simple());
+    let builder = PostgresStore::builder().schema(&name);
+    // A database of its own: in this one nobody's long transaction keeps the vacuum from its work.
+    let outside = builder.clone().connect(&url).await.unwrap();
+    let outside = outside.database().pool.get().await.unwrap();
+    let create = format!("CREATE DATABASE \"{name}\"");
+    outside.batch_execute(&create).await.unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let url = format!("{server}/{name}");
+    let watching = builder.clone().connect(&url).await.unwrap();
+    let watcher = watching.database().pool.get().await.unwrap();
+    for sql in MISLEAD {
+        let sql = watching.database().schema.in_sql(sql);
+        watcher.batch_execute(&sql).await.unwrap();
+    }
+    let sql = "SELECT max(reltuples)::float8, min(relpages) FROM pg_class \
+               WHERE relnamespace = $1::text::regnamespace AND relname IN ('delivery', 'broadcast', 'content')";
+    let row = watcher.query_one(sql, &[&name]).await.unwrap();
+    assert!(
+        row.get::<_, f64>(0) <= 1.0 && row.get::<_, i32>(1) > 100,
+        "{row:?}"
+    );
+
+    let now = Timestamp::from_millis(2000);
+    let named = format!("{url}?application_name={name}");
+    let store = builder.clone().connect(&named).await.unwrap();
+    let deadline = Timestamp::from_millis(3000);
+    let broadcast = NewBroadcast::new(Audience::All, Message::new("x"), deadline);
+    store.open(&broadcast, now).await.unwrap();
+    let origin = Origin::parse("https://push.example.net").unwrap();
+    let key = |number: u16| {
+        let mut key = [7; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        EndpointKey::from_bytes(key)
+    };
+    let rows: Vec<_> = (0..ROWS)
+        .map(|number| NewDelivery::new(key(number), origin.clone()))
+        .collect();
+    let (start, end) = (Cursor::Start, Cursor::End);
+    let page = store.enqueue_page(broadcast.id, &start, &rows, &end, now);
+    assert_eq!(page.await.unwrap(), PageWrite::Stored);
+    drop(store);
+    ended(&watcher, &name).await;
+    forget_scans(&watcher, &name).await;
+
+    let store = builder.connect(&named).await.unwrap();
+    for settlement in [
+        Settlement::Finished(FinalOutcome::Accepted),
+        Settlement::RetryAt(Timestamp::from_millis(2500)),
+    ] {
+        let request = ClaimRequest::new(200, Duration::from_secs(9));
+        let claims = store.claim(&request, now).await.unwrap();
+        assert_eq!(claims.rows.len(), 200);
+        let ends: Vec<_> = claims
+            .rows
+            .iter()
+            .map(|row| (row.token, settlement))
+            .collect();
+        let settled = store.settle(&ends, now).await.unwrap();
+        assert!(settled.iter().all(|one| *one == Settled::Done));
+        store.next_due(now).await.unwrap();
+        store.status(broadcast.id, now).await.unwrap();
+        assert_eq!(store.expandable(9, now).await.unwrap().len(), 0);
+    }
+    assert_eq!(store.expire(200, deadline).await.unwrap(), 200);
+    drop(store);
+    ended(&watcher, &name).await;
+    let sql =
+        "SELECT indexrelname::text, idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = $1";
+    let read = watcher.query(sql, &[&name]).await.unwrap();
+    let read: Vec<(String, i64)> = read.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for drop in [
+        format!("DROP DATABASE \"{name}\" WITH (FORCE)"),
+        format!("DROP SCHEMA \"{name}\" CASCADE"),
+    ] {
+        outside.batch_execute(&drop).await.unwrap();
+    }
+    assert!(read.iter().any(|(_, tuples)| *tuples > 0));
+    let many: Vec<_> = read.iter().filter(|(_, tuples)| *tuples > 5_000).collect();
+    assert!(many.is_empty(), "{many:?}");
 }
 
 /// What the tables were asked with real values; plans for those are made each time.

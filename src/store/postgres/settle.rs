@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use tokio_postgres::types::ToSql;
+
 use super::broadcasts::{Stored, save};
 use super::connection::Tx;
 use super::error::Failed;
@@ -10,18 +12,25 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::store::{ClaimToken, Settled, Settlement, StoreError};
 
-/// Rows whose token is good, locked in one order for all. Only who holds a token of a row waits for it here.
-pub(super) const HELD: &str = "SELECT asked.place, d.broadcast, d.origin \
-     FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) WITH ORDINALITY AS asked (id, key, fence, place) \
-     JOIN web_push.broadcast AS b ON b.id = asked.id \
-     JOIN web_push.delivery AS d ON d.broadcast = b.seq AND d.key = asked.key \
-     WHERE d.leased AND d.fence = asked.fence ORDER BY d.broadcast, d.key FOR UPDATE OF d";
-pub(super) const FINISH: &str = "DELETE FROM web_push.delivery AS d USING unnest($1::bigint[], $2::bytea[]) \
-     AS ended (broadcast, key) WHERE d.broadcast = ended.broadcast AND d.key = ended.key";
+/// Rows whose token is good, locked in one order for all, and where they are. Only who holds a token of a row waits
+/// for it here.
+///
+/// `LATERAL` with a lock of its own, or with `OFFSET 0`, keeps the planner from turning the look-ups round: right after
+/// a vacuum of a queue that is all but empty it takes the table for one row, and would read all of it.
+/// For the same reason `leased` is hidden from the partial index.
+pub(super) const HELD: &str = "WITH asked AS MATERIALIZED (SELECT token.place, b.seq, token.key, token.fence \
+         FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) WITH ORDINALITY AS token (id, key, fence, place) \
+         CROSS JOIN LATERAL (SELECT seq FROM web_push.broadcast WHERE broadcast.id = token.id OFFSET 0) AS b \
+         ORDER BY b.seq, token.key) \
+     SELECT asked.place, asked.seq, held.origin, held.ctid::text FROM asked CROSS JOIN LATERAL ( \
+         SELECT d.origin, d.ctid FROM web_push.delivery AS d WHERE d.broadcast = asked.seq AND d.key = asked.key \
+             AND CASE WHEN d.leased THEN d.fence END = asked.fence FOR UPDATE) AS held";
+/// By their places: they are locked, so that nobody moves them.
+pub(super) const FINISH: &str = "DELETE FROM web_push.delivery WHERE ctid = ANY($1::text[]::tid[])";
 pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, at = again.at, \
      attempt = greatest(d.attempt - again.untried, 0) \
-     FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[]) AS again (broadcast, key, at, untried) \
-     WHERE d.broadcast = again.broadcast AND d.key = again.key";
+     FROM unnest($1::text[]::tid[], $2::bigint[], $3::bigint[]) AS again (place, at, untried) \
+     WHERE d.ctid = again.place";
 /// The probes of origins that are paused: few, and most of the time none.
 pub(super) const PROBES: &str = "SELECT id, probe_fence, probe_key FROM web_push.origin \
      WHERE id = ANY($1) AND probe_fence IS NOT NULL ORDER BY id FOR NO KEY UPDATE";
@@ -69,6 +78,8 @@ struct Held {
     place: usize,
     seq: i64,
     origin: i64,
+    /// Where the row is, until the end of the transaction.
+    ctid: String,
 }
 
 /// The order of locks is rows, broadcasts, origins. Who holds a broadcast's lock waits for no row, so that nobody
@@ -131,6 +142,7 @@ async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, End)]) -> Result<Vec<Held>, 
             place: usize::try_from(place - 1).unwrap_or(usize::MAX),
             seq: columns.get()?,
             origin: columns.get()?,
+            ctid: columns.get()?,
         })
     };
     let mut held = read(&rows, read_held)?;
@@ -144,14 +156,11 @@ async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, End)]) -> Result<Vec<Held>, 
     Ok(held)
 }
 
-/// Broadcasts and keys.
-type Rows<'a> = (Vec<i64>, Vec<&'a [u8]>);
-
 /// The columns of what changes, side by side.
 #[derive(Default)]
 struct Changes<'a> {
-    finished: Rows<'a>,
-    again: Rows<'a>,
+    finished: Vec<&'a str>,
+    again: Vec<&'a str>,
     /// When those that are tried again are due, and how many attempts they give back.
     at: Vec<i64>,
     untried: Vec<i64>,
@@ -160,16 +169,11 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    fn push(&mut self, row: &Held, token: &'a ClaimToken, end: End) {
-        let key = token.key.as_bytes().as_slice();
+    fn push(&mut self, row: &'a Held, token: &ClaimToken, end: End) {
         match end {
-            End::Finished(_) => {
-                self.finished.0.push(row.seq);
-                self.finished.1.push(key);
-            }
+            End::Finished(_) => self.finished.push(&row.ctid),
             End::Again(at, untried) => {
-                self.again.0.push(row.seq);
-                self.again.1.push(key);
+                self.again.push(&row.ctid);
                 self.at.push(at.as_millis());
                 self.untried.push(untried);
             }
@@ -179,14 +183,12 @@ impl<'a> Changes<'a> {
     }
 
     async fn write(&self, tx: &mut Tx<'_>) -> Result<(), Failed> {
-        let (seqs, keys) = &self.finished;
-        if !seqs.is_empty() {
-            tx.execute(FINISH, &[seqs, keys]).await?;
+        if !self.finished.is_empty() {
+            tx.execute(FINISH, &[&self.finished]).await?;
         }
-        let (seqs, keys) = &self.again;
-        if !seqs.is_empty() {
-            tx.execute(POSTPONE, &[seqs, keys, &self.at, &self.untried])
-                .await?;
+        if !self.again.is_empty() {
+            let values: [&(dyn ToSql + Sync); 3] = [&self.again, &self.at, &self.untried];
+            tx.execute(POSTPONE, &values).await?;
         }
         Ok(())
     }

@@ -138,7 +138,8 @@ CREATE TABLE web_push.delivery (
     autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 1
 );
-CREATE INDEX delivery_due ON web_push.delivery (origin, at, broadcast, key);
+-- Without broadcast and key, which the planner would look for here as well, from one end to the other.
+CREATE INDEX delivery_due ON web_push.delivery (origin, at);
 CREATE INDEX delivery_leased ON web_push.delivery (at) WHERE leased;
 
 CREATE TABLE web_push.schedule (
