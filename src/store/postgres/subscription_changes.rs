@@ -1,10 +1,10 @@
 //! Changes to stored subscriptions in PostgreSQL: in their order, many in one statement.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::connection::Tx;
 use super::error::Failed;
-use super::rows::{integer, read};
+use super::rows::{Columns, integer, read};
 use super::subscription_count::add;
 use super::subscription_rows::delete;
 use crate::clock::Timestamp;
@@ -40,15 +40,20 @@ pub(super) async fn apply(
     changes: &[Change],
     now: Timestamp,
 ) -> Result<u64, Failed> {
-    // All at first, so that later statements wait for nobody.
+    // All at first, so that later statements wait for nobody: rows that come in after that are not for them, or two
+    // of these might wait for each other.
     let keys: BTreeSet<_> = changes.iter().filter_map(key).collect();
+    let mut standing = HashSet::new();
     if !keys.is_empty() {
         let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
-        tx.query(LOCK, &[&keys]).await?;
+        let rows = tx.query(LOCK, &[&keys]).await?;
+        let locked = |columns: &mut Columns<'_>| columns.bytes().map(EndpointKey::from_bytes);
+        standing.extend(read(&rows, locked)?);
     }
+    let is_for_us = |change: &&Change| key(change).is_none_or(|key| standing.contains(key));
     let mut changed = 0;
     let mut deleted = 0;
-    for turn in turns(changes) {
+    for turn in turns(changes.iter().filter(is_for_us)) {
         match turn {
             Turn::Purge(before) => deleted += purge(tx, before).await?,
             Turn::Rows(changes) => {
@@ -74,7 +79,7 @@ enum Turn<'a> {
 }
 
 /// The changes in an order that means the same: those of one row one after the other, a purge after all before it.
-fn turns(changes: &[Change]) -> Vec<Turn<'_>> {
+fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
     let mut turns = Vec::new();
     let mut since_purge: Vec<Vec<&Change>> = Vec::new();
     let mut of_row: HashMap<EndpointKey, usize> = HashMap::new();
@@ -184,7 +189,7 @@ mod tests {
             Change::PurgeRetired { before },
             Change::Delete(a),
         ];
-        let turns: Vec<_> = turns(&changes)
+        let turns: Vec<_> = turns(changes.iter())
             .into_iter()
             .map(|turn| match turn {
                 Turn::Rows(rows) => rows.into_iter().cloned().collect(),
