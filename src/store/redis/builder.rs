@@ -110,7 +110,8 @@ impl RedisBuilder {
     ///
     /// It should have response and connection timeouts of its own, shorter than the limits here. A connection that is
     /// made here is given up when it does not answer or its server has become a replica; this one is yours to
-    /// renew. Hints need [`listen`](Self::listen).
+    /// renew. Hints need [`listen`](Self::listen). With TLS it takes the process' rustls provider, and panics where none
+    /// was installed and several are compiled in: install one before it is made.
     ///
     /// # Errors
     ///
@@ -122,7 +123,8 @@ impl RedisBuilder {
         self.over(Link::Manager(connection), None).await
     }
 
-    /// Takes a connection to a cluster. Hints need [`listen`](Self::listen).
+    /// Takes a connection to a cluster. Hints need [`listen`](Self::listen). With TLS, as
+    /// [`with_connection`](Self::with_connection) says.
     ///
     /// # Errors
     ///
