@@ -3,21 +3,24 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use futures_util::future::{Either, join3, select};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::NoTls;
 use tower_web_push::WebPush;
 use tower_web_push::broadcast::{Audience, BroadcastState};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::message::Message;
+use tower_web_push::store::deadpool_postgres::{Manager, Pool};
 use tower_web_push::store::{
-    Changes, DeliveryLedger as _, NewSubscription, PostgresStore, StoreErrorKind,
+    Changes, DeliveryLedger as _, NewSubscription, Opened, PostgresStore, StoreErrorKind,
     SubscriptionLimits, SubscriptionStore as _,
 };
 use tower_web_push::testing::TestPushService;
 use tower_web_push::vapid::KeyId;
 
 use crate::servers::{Kind, Server};
-use crate::world::{LIMIT, Schema, at, broadcast, claim_of, sending, until};
+use crate::world::{LIMIT, Schema, at, broadcast, claim_of, client, sending, until};
 
 async fn heard(changes: &mut Changes) {
     timeout(LIMIT, changes.next()).await.expect("no hint came");
@@ -44,6 +47,71 @@ async fn what_is_opened_or_given_back_elsewhere_is_heard() {
         here.open(&broadcast(), at(0)).await.unwrap();
     }
     heard(&mut changes).await;
+}
+
+/// Of many that tell at the same time one does it for all; another does it where that one was dropped meanwhile.
+#[tokio::test]
+async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let manager = Manager::new(schema.url.parse().unwrap(), NoTls);
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let builder = schema.builder().listen(&schema.url);
+    let store = builder.with_pool(pool.clone()).await.unwrap();
+    let mut changes = store.changes();
+    heard(&mut changes).await;
+    let [first, second, third] = [(); 3].map(|()| broadcast());
+    let mut first = store.open(&first, at(0));
+    let mut second = store.open(&second, at(0));
+    let mut third = store.open(&third, at(0));
+    // In this order they have the one connection; and then nobody does, so that the first one cannot tell.
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    assert!((&mut third).now_or_never().is_none());
+    let mut taken = Box::pin(pool.get());
+    assert!((&mut taken).now_or_never().is_none());
+    let opening = join3(&mut first, &mut second, &mut third);
+    let taken = match select(taken, opening).await {
+        Either::Left((taken, _)) => taken.unwrap(),
+        Either::Right(_) => panic!("they told without a connection"),
+    };
+    assert!(changes.next().now_or_never().is_none());
+    drop(first);
+    // It would tell for the third.
+    assert!((&mut second).now_or_never().is_none());
+    drop(second);
+    drop(taken);
+    assert_eq!(third.await.unwrap(), Opened::New);
+    heard(&mut changes).await;
+}
+
+/// A pooler that does not let anybody listen, say: it is asked again and again, not all the time.
+#[tokio::test]
+async fn a_listener_that_is_sent_away_at_once_comes_back_a_little_later() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let mut changes = store.changes();
+    let (url, name) = (schema.url.clone(), schema.name.clone());
+    let sending_away = tokio::spawn(async move {
+        let server = client(&url).await;
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE state = 'idle' AND query = 'LISTEN \"{name}_changes\"'"
+        );
+        loop {
+            server.batch_execute(&end).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let started = Instant::now();
+    for _ in 0..3 {
+        heard(&mut changes).await;
+    }
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    sending_away.abort();
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl Hints {
             return;
         }
         // Whoever asked by now has committed.
-        *told = self.wanted.load(Ordering::SeqCst);
+        let all = self.wanted.load(Ordering::SeqCst);
         // Nobody depends on it, and a worker that was not told looks by itself.
         let _ = timeout(LONGEST, async {
             let mut tx = database.begin().await?;
@@ -59,6 +59,8 @@ impl Hints {
             tx.end(done).await
         })
         .await;
+        // Not before: dropped meanwhile, this leaves it to the next one.
+        *told = all;
     }
 }
 
@@ -88,6 +90,8 @@ impl Listener {
                 return self;
             }
             self.live = None;
+            // Whoever is sent away each time does not come back at once.
+            self.failures = 1;
         }
     }
 
