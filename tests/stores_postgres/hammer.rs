@@ -220,6 +220,11 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
         .number("SELECT count(*) FROM web_push.delivery")
         .await;
     assert_eq!(rows, i64::try_from(pending).unwrap());
+    // Without its origin nobody would claim a row, and without its content nobody could send it.
+    let orphans = "SELECT count(*) FROM web_push.delivery AS d \
+                   WHERE NOT EXISTS (SELECT 1 FROM web_push.origin AS o WHERE o.id = d.origin) \
+                   OR NOT EXISTS (SELECT 1 FROM web_push.content AS c WHERE c.broadcast = d.broadcast)";
+    assert_eq!(schema.number(orphans).await, 0);
     let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
     let there = "SELECT count(*) FROM web_push.subscription";
     assert_eq!(schema.number(counted).await, schema.number(there).await);
