@@ -20,9 +20,9 @@ const RETRY_AFTER: u32 = 6;
 /// generous, for a busy machine.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// A request that was under way at the kill, or whose end was not written yet, came so long before it at most.
-const UNSETTLED: Duration = Duration::from_secs(5);
+pub(crate) const UNSETTLED: Duration = Duration::from_secs(5);
 /// The lease is the request timeout (15 s) and 30 s: nobody else sends a claimed row before.
-const LEASE: Duration = Duration::from_secs(45);
+pub(crate) const LEASE: Duration = Duration::from_secs(45);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres() {
