@@ -66,7 +66,10 @@ fn main() {
         println!("| store | waiting | enqueued/s | claimed/s | settled/s | drain, in relation |");
         println!("|---|---|---|---|---|---|");
         if is_wanted("memory") {
-            let ledgers = WAITING.map(|_| Arc::new(MemoryStore::new()) as Arc<dyn DeliveryLedger>);
+            let ledgers = WAITING.map(|waiting| {
+                Arc::new(MemoryStore::with_max_rows(2 * waiting + CLAIMED))
+                    as Arc<dyn DeliveryLedger>
+            });
             measure("memory", &ledgers).await;
         }
         if is_wanted("sqlite") {

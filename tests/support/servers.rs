@@ -34,12 +34,13 @@ pub(crate) struct Server {
 }
 
 impl Kind {
-    const fn script(self) -> &'static str {
-        match self {
+    fn script(self) -> PathBuf {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
+        folder.join(match self {
             Self::Postgres => "postgres",
             Self::Redis | Self::Valkey => "redis",
             Self::Nats => "nats",
-        }
+        })
     }
 
     /// Where `./test` says that its own one is.
@@ -116,10 +117,7 @@ impl Server {
     /// Starts it on its port and its data, and waits until it listens.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.process.is_none(), "it runs");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/servers")
-            .join(self.kind.script());
-        let mut command = Command::new(script);
+        let mut command = Command::new(self.kind.script());
         command
             .arg(self.folder.path().join("data"))
             .arg(self.port.to_string())
@@ -135,10 +133,7 @@ impl Server {
         open_to_all(self.folder.path());
         let mut process = command.spawn().unwrap();
         let listens = async {
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
-                .await
-                .is_err()
-            {
+            while !self.takes_connections().await {
                 if let Some(status) = process.try_wait().unwrap() {
                     panic!("{:?} ended at once: {status}", self.kind);
                 }
@@ -147,6 +142,17 @@ impl Server {
         };
         timeout(LIMIT, listens).await.expect("it does not listen");
         self.process = Some(process);
+    }
+
+    async fn takes_connections(&self) -> bool {
+        if self.kind == Kind::Postgres {
+            // It listens before it has recovered.
+            let mut asking = Command::new(self.kind.script());
+            asking.arg("--ready").arg(self.port.to_string());
+            return asking.status().await.unwrap().success();
+        }
+        let address = (Ipv4Addr::LOCALHOST, self.port);
+        TcpStream::connect(address).await.is_ok()
     }
 
     /// Ends it as a power cut does.
