@@ -173,6 +173,16 @@ async fn a_replica_is_refused() {
     // Before it has heard of its primary it may still be loading.
     assert!(texts(&error).contains("replica"), "{error:?}");
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+    // Nor does it help that the server may not be asked what it is.
+    for server in [&primary, &replica] {
+        let user = "ACL SETUSER push on nopass ~* &* +@all -info -config";
+        let words: Vec<_> = user.split(' ').collect();
+        let _: String = ask(&server.url(), &words).await;
+    }
+    let as_user = |server: &Server| format!("redis://push:any@127.0.0.1:{}", server.port());
+    RedisStore::connect(&as_user(&primary)).await.unwrap();
+    let error = refused(&as_user(&replica)).await;
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
 
 #[tokio::test]
