@@ -133,3 +133,28 @@ async fn accepted_until_it_fails(api: HttpClient) -> Vec<String> {
         accepted.push(path_of(&answer));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_redis_takes_nothing_in_and_everybody_is_reached() {
+    let Some(world) = World::on(Kind::Redis).await else {
+        return;
+    };
+    let (one, other) = tokio::join!(world.start("axum_server"), world.start("hyper_server"));
+    let key = one.vapid_key().await;
+    world.subscribe(&key, RECIPIENTS).await;
+    let broadcast = one.notify(RECIPIENTS).await;
+    world.traffic.taken(RECIPIENTS / 5).await;
+    world.redis_memory(1).await;
+    let call = one.api.call(Method::POST, "/web-push/notify").bearer(TOKEN);
+    let refused = call.json(&json!({"title": "Hello"})).send().await;
+    assert!(refused.status.is_server_error(), "{refused:?}");
+    // Even where those that work are started again.
+    assert_eq!(one.process.terminate().await.code(), Some(0));
+    let third = world.start("axum_server").await;
+    for server in [&other, &third] {
+        server.done(&broadcast, RECIPIENTS).await;
+    }
+    for server in [other, third] {
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}

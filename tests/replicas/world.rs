@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 use tower_web_push::store::{
     NewSubscription, PostgresStore, RedisStore, ScheduleStore, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionStore, Upserted,
+    SubscriptionRecord, SubscriptionStore, Upserted, redis_rs,
 };
 use tower_web_push::subscription::Origin;
 use tower_web_push::testing::{Recording, TestPushService};
@@ -128,6 +128,16 @@ impl World {
         let process = ServerProcess::start(name, &settings).await;
         let api = HttpClient::new(process.url.clone());
         Replica { process, api }
+    }
+
+    /// Redis has so many octets and no more; `0`: as many as there are.
+    pub(crate) async fn redis_memory(&self, octets: u64) {
+        let client = redis_rs::Client::open(self.database.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut set = redis_rs::cmd("CONFIG");
+        set.arg("SET").arg("maxmemory").arg(octets);
+        let set: String = set.query_async(&mut connection).await.unwrap();
+        assert_eq!(set, "OK");
     }
 
     /// The next request is told to come again so many seconds later.
