@@ -233,6 +233,25 @@ async fn nobody_elses_functions_are_called() {
     store.upsert(&new, &limits, at(0)).await.unwrap();
 }
 
+/// Of letters that cannot be compressed.
+#[tokio::test]
+async fn a_principal_is_as_long_as_the_docs_say() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let named = async |length: usize| {
+        let words = (0..200).map(|_| uuid::Uuid::new_v4().simple().to_string());
+        let name: String = words.collect();
+        let (mut new, limits) = (subscription(1), SubscriptionLimits::default());
+        new.principal = Some(name[..length].into());
+        store.upsert(&new, &limits, at(0)).await
+    };
+    named(2600).await.unwrap();
+    let error = named(5000).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+}
+
 #[tokio::test]
 async fn whoever_wants_to_wait_for_ever_may() {
     let Some(schema) = Schema::fresh() else {

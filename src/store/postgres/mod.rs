@@ -70,7 +70,9 @@ use super::{Changes, StoreError};
 /// migrates owns the tables, and needs the right to create the schema (`CREATE` on the database) or to create tables
 /// in an empty one that is there. A role that only works (see
 /// [`without_migrations`](PostgresBuilder::without_migrations)) needs `USAGE` on the schema and on its sequences, and
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables.
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables. A principal's name is indexed, which limits it to 2,600 octets;
+/// a subscription of a longer one is refused as
+/// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured).
 ///
 /// PgBouncer in transaction mode works from its version 1.21 on with `max_prepared_statements` above zero, since
 /// statements are prepared once for each connection; nothing else here outlives a transaction. Hints do not pass it:
