@@ -2,7 +2,7 @@
 import { follow } from "/broadcasts.js";
 import { self } from "/browser.js";
 import { byId, element } from "/dom.js";
-import { FieldError, message } from "/message.js";
+import { FieldError, isDocument, message, written } from "/message.js";
 import { authorized, demandOperator } from "/operator.js";
 import { preview } from "/preview.js";
 import { onCopy, onSubmit } from "/status.js";
@@ -24,11 +24,11 @@ let unanswered = { body: "", key: "" };
 onSubmit("notify", async (values) => {
   demandOperator();
   const content = read(values);
-  const body = JSON.stringify(content);
+  const body = written(values, self);
   if (unanswered.body !== body) unanswered = { body, key: crypto.randomUUID() };
   const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": unanswered.key } });
   unanswered = { body: "", key: "" };
-  follow(answer.broadcast, content.title);
+  follow(answer.broadcast, content.title ?? "A document of your own");
   return result(answer.recipients, content.sendAt);
 });
 
@@ -85,6 +85,10 @@ function show() {
   const values = new FormData(form);
   const audience = String(values.get("audience"));
   byId("send-label").textContent = LABELS[audience];
+  const kind = isDocument(values) ? "payload" : "notification";
+  for (const part of form.querySelectorAll("[data-of]")) part.hidden = part.dataset.of !== kind;
+  // What is hidden cannot be filled in.
+  form.elements.title.required = kind === "notification";
   for (const field of form.querySelectorAll("[data-audience]")) field.hidden = field.dataset.audience !== audience;
   byId("actions-add").hidden = byId("actions").children.length >= MOST_ACTIONS;
   preview(values);
@@ -95,11 +99,11 @@ function show() {
 function command(values) {
   let body;
   try {
-    body = message(values, self);
+    body = written(values, self, 2);
   } catch (error) {
     return error.message;
   }
-  const quoted = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
+  const quoted = body.replaceAll("'", "'\\''");
   return [
     `curl ${location.origin}/web-push/notify \\`,
     `  -H "Authorization: Bearer $ADMIN_TOKEN" \\`,

@@ -1,7 +1,7 @@
 // From what the form says to what `/notify` takes. Nothing of the page is touched here.
 
-const TEXTS = ["body", "url", "icon", "image", "badge", "tag", "urgency", "topic"];
-const FLAGS = ["requireInteraction", "renotify", "silent"];
+const TEXTS = ["body", "url", "icon", "image", "badge", "tag", "lang", "dir"];
+const FLAGS = ["requireInteraction", "renotify", "silent", "mutable"];
 
 /** What is wrong with a field, in words. */
 export class FieldError extends Error {
@@ -20,20 +20,66 @@ export class FieldError extends Error {
  * @returns {Record<string, any>}
  */
 export function message(form, self) {
+  const body = isDocument(form) ? { payload: payload(form) } : notification(form);
+  for (const name of ["urgency", "topic"]) if (text(form, name)) body[name] = text(form, name);
+  if (text(form, "ttl")) body.ttl = Number(text(form, "ttl")) * Number(form.get("ttlUnit"));
+  if (text(form, "sendAt")) body.sendAt = moment(form, "sendAt").toISOString();
+  const to = audience(form, self);
+  if (to !== "all") body.audience = to;
+  return body;
+}
+
+/**
+ * The same as it is written: a document of one's own stands in it as it was typed, since it goes out like that.
+ *
+ * @param {FormData} form
+ * @param {() => string} self
+ * @param {number} [indent]
+ */
+export function written(form, self, indent) {
+  const { payload, ...others } = message(form, self);
+  if (!isDocument(form)) return JSON.stringify(others, null, indent);
+  const rest = JSON.stringify(others, null, indent).slice(1);
+  return `{${indent ? "\n  " : ""}"payload":${indent ? " " : ""}${text(form, "payload")}${rest === "}" ? rest : `,${rest}`}`;
+}
+
+/** Whether the page's user writes the document that is sent. @param {FormData} form */
+export function isDocument(form) {
+  return form.get("kind") === "payload";
+}
+
+/** The document that is sent. @param {FormData} form */
+export function payload(form) {
+  return json(form, "payload", "The document is not JSON. Text needs quotes around it.");
+}
+
+/** @param {FormData} form @returns {Record<string, any>} */
+function notification(form) {
   /** @type {Record<string, any>} */
   const body = { title: text(form, "title") };
   for (const name of TEXTS) if (text(form, name)) body[name] = text(form, name);
   for (const name of FLAGS) if (form.has(name)) body[name] = true;
   if (text(form, "app_badge")) body.app_badge = Number(text(form, "app_badge"));
+  if (text(form, "vibrate")) body.vibrate = pattern(text(form, "vibrate"));
+  if (text(form, "timestamp")) body.timestamp = moment(form, "timestamp").getTime();
   const buttons = actions(form);
   if (buttons.length > 0) body.actions = buttons;
-  if (text(form, "data")) body.data = data(text(form, "data"));
-  if (text(form, "ttl")) body.ttl = Number(text(form, "ttl")) * Number(form.get("ttlUnit"));
-  // The field has no zone: it is the visitor's clock.
-  if (text(form, "sendAt")) body.sendAt = new Date(text(form, "sendAt")).toISOString();
-  const to = audience(form, self);
-  if (to !== "all") body.audience = to;
+  if (text(form, "data")) body.data = json(form, "data", "The data is not JSON. Text needs quotes around it.");
   return body;
+}
+
+/** By the visitor's clock: the fields have no zone. @param {FormData} form @param {string} name */
+function moment(form, name) {
+  return new Date(text(form, name));
+}
+
+/** @param {string} milliseconds */
+function pattern(milliseconds) {
+  const numbers = milliseconds.split(/[\s,;]+/).filter(Boolean).map(Number);
+  if (numbers.some((number) => !Number.isInteger(number) || number < 0)) {
+    throw new FieldError("vibrate", "The vibration is whole milliseconds: on, off, on.");
+  }
+  return numbers;
 }
 
 /** The buttons that have a text; without a name they are called by their place. @param {FormData} form */
@@ -64,12 +110,12 @@ function audience(form, self) {
   }
 }
 
-/** @param {string} json */
-function data(json) {
+/** @param {FormData} form @param {string} name @param {string} otherwise */
+function json(form, name, otherwise) {
   try {
-    return JSON.parse(json);
+    return JSON.parse(text(form, name));
   } catch (cause) {
-    throw new FieldError("data", "The data is not JSON. Text needs quotes around it.", { cause });
+    throw new FieldError(name, otherwise, { cause });
   }
 }
 

@@ -1,15 +1,44 @@
 // A message as a browser may show it.
 import { byId, element } from "/dom.js";
-import { actions } from "/message.js";
+import { actions, isDocument, payload } from "/message.js";
 
 const NOTE = "About as a browser shows it; each has ways of its own.";
 
+const OWN = "As the worker that comes with the server reads it; one of your own may do anything with it.";
+
 /** @param {FormData} form */
 export function preview(form) {
+  show(isDocument(form) ? asForm(form) : form, isDocument(form) ? OWN : NOTE);
+}
+
+/** What a document of one's own says to the worker. @param {FormData} form */
+function asForm(form) {
+  const shown = new FormData();
+  let members;
+  try {
+    members = payload(form);
+  } catch {
+    return shown;
+  }
+  const said = members?.notification ?? members;
+  if (typeof said !== "object" || said === null) {
+    shown.set("body", typeof said === "string" ? said : "");
+    return shown;
+  }
+  const texts = { title: said.title, body: said.body ?? said.message, icon: said.icon, image: said.image, tag: said.tag };
+  for (const [name, text] of Object.entries(texts)) if (typeof text === "string") shown.set(name, text);
+  for (const name of ["requireInteraction", "silent", "renotify"]) if (said[name] === true) shown.set(name, "on");
+  return shown;
+}
+
+/** @param {FormData} form @param {string} about */
+function show(form, about) {
   const text = (name) => String(form.get(name) ?? "").trim();
   byId("preview-origin").textContent = location.host;
   byId("preview-title").textContent = text("title") || location.hostname;
   byId("preview-body").textContent = text("body");
+  byId("preview-body").lang = text("lang");
+  for (const part of ["preview-title", "preview-body"]) byId(part).dir = text("dir") || "auto";
 
   picture(byId("preview-icon"), text("icon"), "/icon.svg");
   const shown = picture(byId("preview-image"), text("image"), null);
@@ -27,7 +56,7 @@ export function preview(form) {
   if (form.has("silent")) notes.push("Makes no sound.");
   if (text("tag")) notes.push(`Takes the place of what is tagged ${text("tag")}.`);
   if (form.has("renotify") && !text("tag")) notes.push("Announcing again needs a tag.");
-  byId("preview-notes").textContent = [NOTE, ...notes].join(" ");
+  byId("preview-notes").textContent = [about, ...notes].join(" ");
 }
 
 /** Shows a picture of this server; this page asks no other one. */

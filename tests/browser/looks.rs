@@ -86,11 +86,11 @@ pub(crate) async fn the_page_has_its_picture_taken(w: &mut World) {
 
 async fn look_at(w: &mut World, look: Look) {
     w.browser.set_look(look).await;
-    // Colours would change by and by.
+    // Colours would change, and what is new would appear, by and by.
     w.browser
         .evaluate(
             "document.getAnimations().forEach((animation) => {
-                if (animation instanceof CSSTransition) animation.finish();
+                if (animation.effect.getComputedTiming().endTime !== Infinity) animation.finish();
             })",
         )
         .await;

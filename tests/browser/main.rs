@@ -96,6 +96,7 @@ async fn everything(mut world: World) {
     clicks::a_click_opens_nothing_twice(w).await;
     page::a_scheduled_notification_comes_at_its_time(w).await;
     operator::the_page_sends_to_this_browser(w).await;
+    operator::the_page_sends_a_document_as_it_is_typed(w).await;
     operator::another_visit_finds_everything_again(w).await;
     daily::a_daily_time_is_the_visitors_own(w).await;
     renewal::a_new_key_is_followed_at_the_next_visit(w).await;

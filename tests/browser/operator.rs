@@ -42,6 +42,36 @@ pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
     assert!(shown.starts_with("From the page to itself"), "{shown}");
 }
 
+/// A document of one's own, as it is typed: the worker shows what it finds in it.
+pub(crate) async fn the_page_sends_a_document_as_it_is_typed(w: &mut World) {
+    w.browser
+        .evaluate(
+            "(() => {
+                const form = document.getElementById('notify');
+                document.querySelector('[name=kind][value=payload]').click();
+                form.elements.payload.value = JSON.stringify({ title: 'By hand', message: 'as typed' }, null, 2);
+                document.querySelector('[name=audience][value=self]').click();
+                form.dispatchEvent(new Event('input', { bubbles: true }));
+            })()",
+        )
+        .await;
+    let preview = "document.getElementById('preview-title').textContent";
+    assert_eq!(w.browser.evaluate(preview).await, "By hand");
+    let hidden = "document.getElementById('notify-title').closest('[data-of]').hidden";
+    assert_eq!(w.browser.evaluate(hidden).await, true);
+    w.browser
+        .evaluate("document.getElementById('notify').requestSubmit()")
+        .await;
+    let shown = logged(w, "By hand").await;
+    assert!(shown.starts_with("By hand as typed"), "{shown}");
+    w.browser
+        .evaluate("document.querySelector('#notify [type=reset]').click()")
+        .await;
+    w.browser
+        .wait_for("!document.getElementById('notify-title').closest('[data-of]').hidden")
+        .await;
+}
+
 /// The server is told again, and knows the browser by the id that it had.
 pub(crate) async fn another_visit_finds_everything_again(w: &mut World) {
     let id = "document.getElementById('credentials-id').textContent";

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { ASSETS, load } from "./support/module.mjs";
 
-const { actions, message } = await load("message.js", { globals: { Date } });
+const { actions, message, written } = await load("message.js", { globals: { Date } });
 
 /** A form with these fields and the defaults of the page's. */
 function form(fields = {}) {
@@ -35,6 +35,11 @@ test("every field reaches the request under the server's name", () => {
     requireInteraction: "on",
     renotify: "on",
     silent: "on",
+    mutable: "on",
+    lang: "ar",
+    dir: "rtl",
+    vibrate: "200, 100 200",
+    timestamp: "2026-11-22T08:00",
     app_badge: "0",
     data: '{"order": 7}',
     ttl: "2",
@@ -57,6 +62,11 @@ test("every field reaches the request under the server's name", () => {
     requireInteraction: true,
     renotify: true,
     silent: true,
+    mutable: true,
+    lang: "ar",
+    dir: "rtl",
+    vibrate: [200, 100, 200],
+    timestamp: new Date(2026, 10, 22, 8).getTime(),
     app_badge: 0,
     actions: [
       { action: "track", title: "Track", navigate: "/track/7" },
@@ -66,6 +76,24 @@ test("every field reaches the request under the server's name", () => {
     ttl: 7200,
     sendAt: new Date(2026, 10, 23, 8).toISOString(),
   });
+});
+
+test("a document of one's own goes out as it was typed, and nothing of a notification with it", () => {
+  const typed = '{"b": 1.0,\n "a": [ ], "b": "\\u0041"}';
+  const fields = { kind: "payload", payload: ` ${typed} `, tag: "left-over", silent: "on", topic: "seven", audience: "tag", audienceTag: "news" };
+  for (const indent of [undefined, 2]) {
+    const text = written(form(fields), () => "own-id", indent);
+    assert.ok(text.includes(typed), text);
+    assert.deepEqual(JSON.parse(text), { payload: { b: "A", a: [] }, topic: "seven", audience: { tag: "news" } });
+  }
+  assert.equal(written(form({ kind: "payload", payload: "7" }), () => "own-id"), '{"payload":7}');
+  assert.equal(written(form(), () => "own-id"), '{"title":"Hello"}');
+  assert.throws(() => written(form({ kind: "payload", payload: "{" }), () => "own-id"), { field: "payload" });
+  assert.throws(() => written(form({ kind: "payload" }), () => "own-id"), { field: "payload" });
+});
+
+test("a vibration is whole milliseconds", () => {
+  for (const vibrate of ["on, off", "1.5", "-1"]) assert.throws(() => asked({ vibrate }), { field: "vibrate" }, vibrate);
 });
 
 test("a time to live of nothing is told, and not taken for the default", () => {
