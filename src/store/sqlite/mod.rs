@@ -58,8 +58,14 @@ pub struct SqliteStore {
     writer: mpsc::Sender<Command>,
     /// None of its own for a database in memory: its one connection does everything.
     readers: Option<mpsc::Sender<Command>>,
-    /// Each thread holds a receiver as long as it holds its connection.
-    threads: Arc<watch::Sender<()>>,
+    threads: Arc<Threads>,
+}
+
+/// Each thread holds a receiver of its channel as long as it holds its connection.
+#[derive(Default)]
+struct Threads {
+    readers: watch::Sender<()>,
+    writer: watch::Sender<()>,
 }
 
 impl SqliteStore {
@@ -85,11 +91,11 @@ impl SqliteStore {
             }
         })?;
         let (writer, readers) = answer.await.map_err(|_| closed())??;
-        let (threads, alive) = watch::channel(());
+        let threads = Threads::default();
         Ok(Self {
             path: Some(path),
-            writer: start_writer(writer, &alive)?,
-            readers: Some(start_readers(readers, &alive)?),
+            writer: start_writer(writer, &threads.writer.subscribe())?,
+            readers: Some(start_readers(readers, &threads.readers.subscribe())?),
             threads: Arc::new(threads),
         })
     }
@@ -100,10 +106,10 @@ impl SqliteStore {
     ///
     /// Where SQLite or the operating system has no memory or no thread for it.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
-        let (threads, alive) = watch::channel(());
+        let threads = Threads::default();
         Ok(Self {
             path: None,
-            writer: start_writer(connection::in_memory()?, &alive)?,
+            writer: start_writer(connection::in_memory()?, &threads.writer.subscribe())?,
             readers: None,
             threads: Arc::new(threads),
         })
@@ -120,11 +126,14 @@ impl SqliteStore {
     /// Later calls answer [`Unavailable`](StoreErrorKind::Unavailable). Dropping the last clone closes it as
     /// well; this one can be waited for.
     pub async fn close(&self) {
-        for thread in self.readers.iter().chain([&self.writer]) {
-            // Closed already, or closed in the meantime: both are what is wanted.
-            let _ = thread.send(Command::Close).await;
+        // Closed already, or closed in the meantime: both are what is wanted.
+        if let Some(readers) = &self.readers {
+            let _ = readers.send(Command::Close).await;
         }
-        self.threads.closed().await;
+        self.threads.readers.closed().await;
+        // The last connection folds the log in. Of several that end at once each may take another for the last.
+        let _ = self.writer.send(Command::Close).await;
+        self.threads.writer.closed().await;
     }
 
     /// Changes the database in the writer's next transaction.
