@@ -99,6 +99,8 @@ impl Chromium {
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .env("HOME", profile.path())
+            // What it leaves behind when it is killed goes with the profile.
+            .env("TMPDIR", profile.path())
             .env("TZ", ZONE)
             .env(
                 "DBUS_SESSION_BUS_ADDRESS",
