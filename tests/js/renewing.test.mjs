@@ -33,6 +33,9 @@ function broken(server, path, { after = false } = {}) {
   server[after ? "lose" : "intercept"] = cut;
 }
 
+/** Where a second is a millisecond: what never answers is given up soon. */
+const hurried = { globals: { setTimeout: (work, limit) => setTimeout(work, limit / 1000) } };
+
 function mended(server) {
   server.intercept = () => undefined;
   server.lose = () => {};
@@ -333,9 +336,32 @@ test("a storage that works again is believed again", async () => {
 test("a browser that never answers in its first seconds is asked again", async () => {
   const world = await visitor();
   world.browser.hangs = 1;
-  const hurried = (work, limit) => setTimeout(work, limit / 1000);
-  const { client } = await world.browser.tab({ globals: { setTimeout: hurried } });
+  const { client } = await world.browser.tab(hurried);
   assert.equal((await client.renew()).id, world.id);
   world.browser.hangs = 2;
   await assert.rejects(client.state(), { code: "push_service_failed" });
+});
+
+test("a browser that never ends a subscription keeps nobody else from their turn", async () => {
+  const world = await visitor();
+  world.server.rotate();
+  const { subscription } = world.browser;
+  const real = subscription.unsubscribe;
+  subscription.unsubscribe = () => new Promise(() => {});
+  const { client } = await world.browser.tab(hurried);
+  await assert.rejects(client.renew(), { code: "push_service_failed" });
+  subscription.unsubscribe = real;
+  await world.client.renew();
+  kept(world);
+});
+
+test("what a slow storage is given up for is stored all the same", { timeout: 60_000 }, async () => {
+  const world = await visitor();
+  world.server.rotate();
+  world.browser.database.delay = 100;
+  const { client } = await world.browser.tab(hurried);
+  await client.renew();
+  const { endpoint } = world.browser.subscription;
+  assert.equal(endpoint, "https://push.example/2");
+  while (world.browser.database.records.get(MOUNT).endpoint !== endpoint) await new Promise(setImmediate);
 });

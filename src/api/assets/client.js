@@ -97,7 +97,7 @@ const mount = new URL(".", import.meta.url);
 const NAME = "tower-web-push";
 
 /** Milliseconds. A call of the browser or the server that hangs must not keep the other tabs waiting. */
-const LIMITS = { storage: 5_000, lookUp: 10_000, request: 30_000, pushService: 60_000 };
+const LIMITS = { storage: 5_000, lookUp: 10_000, request: 30_000, pushService: 60_000, worker: 60_000 };
 
 // ---- What a page calls
 
@@ -111,15 +111,9 @@ const LIMITS = { storage: 5_000, lookUp: 10_000, request: 30_000, pushService: 6
  */
 export async function register() {
   assertSupported();
-  let registration;
-  try {
-    registration = await navigator.serviceWorker.register(new URL("service-worker.js", mount), {
-      scope: mount.href,
-    });
-  } catch (cause) {
-    throw workerFailed(cause);
-  }
-  await activated(registration);
+  const options = { scope: mount.href };
+  const registration = await started(navigator.serviceWorker.register(new URL("service-worker.js", mount), options));
+  await started(activated(registration));
   return registration;
 }
 
@@ -188,7 +182,7 @@ export async function renew(options = {}) {
     // Its scope holds no page, so no visit makes the browser look for a new version.
     if (found) found.update().catch(() => {});
     const registration = found ?? (await register());
-    await activated(registration);
+    await started(activated(registration));
     return enrol(registration);
   });
 }
@@ -358,7 +352,7 @@ async function permitted(options) {
  */
 async function registered({ registration }) {
   if (registration) return registration;
-  const found = await navigator.serviceWorker?.getRegistration(mount.href);
+  const found = await started(navigator.serviceWorker?.getRegistration(mount.href));
   // Without one of its own scope, the browser answers with that of a scope around it: not ours.
   return found?.scope === mount.href ? found : undefined;
 }
@@ -379,6 +373,19 @@ function activated(registration) {
     worker?.addEventListener("statechange", check);
     check();
   });
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} starting
+ * @returns {Promise<T>}
+ */
+async function started(starting) {
+  try {
+    return await within(LIMITS.worker, starting);
+  } catch (cause) {
+    throw cause instanceof WebPushError ? cause : workerFailed(cause);
+  }
 }
 
 // ---- The subscription. All of this runs in one tab at a time.
@@ -433,7 +440,7 @@ async function begin(registration, wanted) {
     return await tell(registration, subscription, vapidKey, wanted);
   } catch (error) {
     // Else the next visit would subscribe for good, without what the server refused.
-    if (isFinal(error) && !(await recall(registration.scope))) await subscription.unsubscribe();
+    if (isFinal(error) && !(await recall(registration.scope))) await withdraw(registration.scope, subscription);
     throw error;
   }
 }
@@ -450,7 +457,7 @@ async function begin(registration, wanted) {
 async function exchange(registration, old, vapidKey, wanted) {
   const { scope } = registration;
   if (!(await recall(scope))) await remember(scope, identity(old));
-  await old.unsubscribe();
+  await end(old);
   const subscription = await make(registration, vapidKey);
   return tell(registration, subscription, vapidKey, wanted);
 }
@@ -486,8 +493,27 @@ async function tell({ scope }, subscription, applicationServerKey, wanted) {
  * @param {PushSubscription | null} subscription
  */
 async function leave(scope, subscription) {
-  await subscription?.unsubscribe();
+  if (subscription) await end(subscription);
   await remember(scope, undefined);
+}
+
+/**
+ * The server was not told of it, or refused it. Should the browser fail too, the next visit ends it.
+ *
+ * @param {string} scope
+ * @param {PushSubscription} subscription
+ */
+async function withdraw(scope, subscription) {
+  await end(subscription).catch(() => remember(scope, { endpoint: null, ended: true }));
+}
+
+/** In the browser. @param {PushSubscription} subscription */
+async function end(subscription) {
+  try {
+    await within(LIMITS.pushService, subscription.unsubscribe());
+  } catch (cause) {
+    throw pushServiceFailed(cause);
+  }
 }
 
 /** @param {ServiceWorkerRegistration} registration */
@@ -579,13 +605,15 @@ const unstored = new Map();
 /** @param {string} scope @returns {Promise<Known | undefined>} */
 async function recall(scope) {
   if (unstored.has(scope)) return unstored.get(scope);
-  return inDatabase("readonly", (table) => table.get(scope)).catch(() => undefined);
+  return within(LIMITS.storage, inDatabase("readonly", (table) => table.get(scope))).catch(() => undefined);
 }
 
 /** @param {string} scope @param {Known | undefined} known */
 async function remember(scope, known) {
   try {
-    await inDatabase("readwrite", (table) => (known ? table.put(known, scope) : table.delete(scope)));
+    const writing = inDatabase("readwrite", (table) => (known ? table.put(known, scope) : table.delete(scope)));
+    // One that is only slow still gets there, after us.
+    await within(LIMITS.storage, writing);
     unstored.delete(scope);
   } catch {
     unstored.set(scope, known);
@@ -600,7 +628,7 @@ async function remember(scope, known) {
 async function inDatabase(mode, work) {
   const opening = indexedDB.open(NAME, 1);
   opening.onupgradeneeded = () => opening.result.createObjectStore("subscriptions");
-  const database = await within(LIMITS.storage, result(opening));
+  const database = await result(opening);
   try {
     const transaction = database.transaction("subscriptions", mode);
     const value = result(work(transaction.objectStore("subscriptions")));
@@ -649,7 +677,11 @@ async function request(method, path, body) {
       cache: "no-store",
       signal: AbortSignal.timeout?.(LIMITS.request),
     });
-    answer = await response.json().catch(() => null);
+    // No JSON is no answer of ours; one that breaks off is none at all.
+    answer = await response.json().catch((error) => {
+      if (error.name !== "SyntaxError") throw error;
+      return null;
+    });
   } catch (cause) {
     throw new WebPushError("offline", "The server cannot be reached. Check the connection, then try again.", { cause });
   }

@@ -5,13 +5,15 @@ export class Database {
   fails = false;
   /** Nothing can be committed. */
   isFull = false;
+  /** Milliseconds that opening takes. */
+  delay = 0;
   #created = false;
 
   open() {
     const opening = this.#request(() => {
       if (this.fails) throw new DOMException("no storage", "InvalidStateError");
       return { createObjectStore() {}, close() {}, transaction: () => this.#transaction() };
-    });
+    }, this.delay);
     if (!this.#created && !this.fails) {
       this.#created = true;
       queueMicrotask(() => opening.onupgradeneeded?.());
@@ -43,14 +45,16 @@ export class Database {
     return transaction;
   }
 
-  #request(work) {
+  #request(work, delay = 0) {
     const request = {};
     try {
       request.result = work();
     } catch (error) {
       request.error = error;
     }
-    setImmediate(() => (request.error ? request.onerror?.() : request.onsuccess?.()));
+    const settle = () => (request.error ? request.onerror?.() : request.onsuccess?.());
+    if (delay > 0) setTimeout(settle, delay);
+    else setImmediate(settle);
     return request;
   }
 }
