@@ -200,12 +200,14 @@ test("a page that subscribed without the client is remembered, so that its loss 
 });
 
 test("a worker that imports ours talks to the mount it was given", async () => {
-  const browser = new Browser();
-  const worker = browser.worker({ scope: "https://app.example/", script: "https://app.example/sw.js", settings: { mount: "/web-push/" } });
-  await worker.dispatch("pushsubscriptionchange");
-  assert.deepEqual(
-    browser.server.requests.map(({ path }) => path),
-    ["vapid", "renew"],
-  );
-  assert.equal(browser.database.records.has("https://app.example/"), true);
+  for (const mount of ["/web-push/", "/web-push", "https://app.example/web-push"]) {
+    const browser = new Browser();
+    const worker = browser.worker({ scope: "https://app.example/", script: "https://app.example/sw.js", settings: { mount } });
+    await worker.dispatch("pushsubscriptionchange");
+    assert.deepEqual(
+      browser.server.requests.map(({ path }) => path),
+      ["vapid", "renew"],
+    );
+    assert.equal(browser.database.records.has("https://app.example/"), true);
+  }
 });

@@ -52,6 +52,17 @@ test("a tab that cannot be brought to the front is opened anew", async () => {
   assert.deepEqual(browser.opened, ["https://app.example/orders/7"]);
 });
 
+test("pages hear of a click that the browser lets open nothing", async () => {
+  const browser = new Browser();
+  const { page } = await browser.tab();
+  const around = (self) => (self.clients.openWindow = async () => Promise.reject(new DOMException("", "InvalidAccessError")));
+  const worker = browser.worker({ around });
+  await worker.push(JSON.stringify({ title: "x", url: "/orders/7" }));
+  page.messages = [];
+  await assert.rejects(worker.click(), { name: "InvalidAccessError" });
+  assert.deepEqual(page.messages.map(({ type }) => type), ["tower-web-push:click"]);
+});
+
 test("a button leads where it says, and without an address where the notification does", async () => {
   const browser = new Browser();
   const actions = [

@@ -26,7 +26,8 @@
 
   const worker = /** @type {ServiceWorkerGlobalScope & {webPush?: Settings}} */ (/** @type {any} */ (self));
   const settings = worker.webPush ?? {};
-  const mount = new URL(settings.mount ?? ".", worker.location.href);
+  // With or without the slash at its end, which makes it a folder.
+  const mount = new URL(`${settings.mount ?? "."}/`.replace(/\/+$/, "/"), worker.location.href);
 
   /** Database, messages and locks, and what we put into a notification's `data`: clicks on others are left alone. */
   const NAME = "tower-web-push";
@@ -189,9 +190,12 @@
    */
   async function clicked(action, { url: own, actions = {}, data }) {
     const url = httpUrl(actions[action]) ?? httpUrl(own);
-    // The browser allows this only shortly after the click: first of all, then.
-    await open(url);
-    await tellPages("click", { action, url, data });
+    try {
+      // The browser allows this only shortly after the click: first of all, then.
+      await open(url);
+    } finally {
+      await tellPages("click", { action, url, data });
+    }
   }
 
   /**
