@@ -53,20 +53,21 @@ function card({ id, title, at }) {
   }));
   const head = element("div", { className: "broadcast-head" }, element("strong", {}, title), parts.state);
   const foot = element("div", { className: "broadcast-foot" }, parts.summary, time(at), cancel);
-  const entry = element("li", { id: `broadcast-${id}`, className: "broadcast" }, head, parts.bar, parts.counts, foot);
+  const entry = element("li", { id: `broadcast-${id}`, className: "broadcast", tabIndex: -1 }, head, parts.bar, parts.counts, foot);
   byId("broadcasts").prepend(entry);
   while (byId("broadcasts").children.length > MOST) byId("broadcasts").lastElementChild.remove();
   byId("broadcasts-empty").hidden = true;
   return Object.assign(parts, { entry });
 }
 
-/** Asks until it is over, or its entry is gone. */
+/** Asks until it is over or unknown, or its entry is gone. */
 async function watch(parts, id, pause = SOON) {
   try {
     const status = await authorized("GET", `broadcasts/${id}`);
     if (show(parts, status)) return refreshStats();
   } catch (error) {
     parts.summary.textContent = error.message;
+    if (error.status === 404) return hide(parts.cancel, parts.entry);
   }
   const next = Math.min(pause * 1.3, LATER);
   setTimeout(() => parts.entry.isConnected && watch(parts, id, next), pause);
@@ -89,8 +90,14 @@ function show({ entry, state, bar, summary, counts, cancel }, status) {
       return element("li", { dataset: { outcome: name } }, element("b", {}, count.toLocaleString()), ` ${words}`);
     }),
   );
-  cancel.hidden = isOver || status.state === "cancelled";
+  if (isOver || status.state === "cancelled") hide(cancel, entry);
   return isOver;
+}
+
+/** The keyboard stays where it was. @param {HTMLElement} button @param {HTMLElement} around */
+function hide(button, around) {
+  if (document.activeElement === button) around.focus();
+  button.hidden = true;
 }
 
 function words({ state, recipients, sendAt }, done) {

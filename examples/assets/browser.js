@@ -2,37 +2,49 @@
 import { renew, sendTest, state, subscribe, unsubscribe } from "/web-push/client.js";
 import { byId } from "/dom.js";
 import { scheduled } from "/scheduled.js";
-import { afterEach, onClick, onCopy, say } from "/status.js";
+import { afterEach, onClick, onCopy, say, showAll } from "/status.js";
 
-/** The id that the server gave; null until it is told. @type {string | null} */
+/** What the server was told last, and the id that it gave. @type {{id: string, endpoint: string} | null} */
+let told = null;
+/** The id of the subscription that there is; null until the server is told of it. @type {string | null} */
 let ownId = null;
 
 /** Subscribes, or does so again: harmless. @param {object} [options] */
 export async function enrol(options) {
-  const subscribed = await subscribe(options);
-  ownId = subscribed.id;
+  return remember(await subscribe(options));
+}
+
+/** @param {import("/web-push/client.js").Subscribed} subscribed */
+function remember(subscribed) {
+  const { id, created, subscription } = subscribed;
+  told = { id, endpoint: subscription.endpoint };
+  ownId = id;
+  // Nothing is scheduled for one that the server had not known.
+  if (created) scheduled.clear();
   return subscribed;
 }
 
 /** Where a message to oneself goes. */
 export function self() {
-  if (ownId === null) throw new Error("Enable notifications in this browser first.");
+  if (ownId === null) throw new Error("Enable notifications in this browser first, or reload the page.");
   return ownId;
 }
 
 /** What the page's first moment shows, and what each visit makes up for. */
 export async function visit() {
   try {
-    const { why, subscription } = await refresh();
+    const { why, permission } = await refresh();
     if (why !== null) return say(why.message, "error");
     const renewed = await renew();
-    ownId = renewed?.id ?? null;
-    const enabled = (renewed?.subscription ?? subscription) !== null;
+    if (renewed) remember(renewed);
+    // What is only blocked for now comes back with what was scheduled.
+    else if (permission === "granted") scheduled.clear();
+    const enabled = (await refresh()).subscription !== null;
     say(enabled ? "Notifications are on." : "Notifications are off.", enabled ? "ok" : "info");
   } catch (error) {
     say(error.message, "error");
   }
-  await refresh().catch(() => {});
+  await showAll();
 }
 
 const TEXTS = {
@@ -44,7 +56,8 @@ async function refresh() {
   const now = await state();
   const { supported, why, subscription } = now;
   const enabled = subscription !== null;
-  if (!enabled) ownId = null;
+  // Another tab, or the worker, may have put another one in its place.
+  ownId = enabled && told?.endpoint === subscription.endpoint ? told.id : null;
 
   const pill = byId("browser-state");
   const [name, text] = enabled ? ["on", "On"] : !supported ? ["error", "Not here"] : why ? ["error", "Blocked"] : ["off", "Off"];
@@ -57,7 +70,6 @@ async function refresh() {
   byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(sent(subscription), null, 2) : "";
   byId("credentials-id").textContent = ownId ?? "Not told yet";
   byId("credentials-service").textContent = enabled ? new URL(subscription.endpoint).host : "";
-  if (!enabled) scheduled.clear();
   return now;
 }
 
@@ -84,6 +96,7 @@ onClick("test", async () => {
 
 onClick("disable", async () => {
   await unsubscribe();
+  scheduled.clear();
   byId("enable").hidden = false;
   byId("enable").focus();
   return "Notifications are off.";
@@ -91,7 +104,10 @@ onClick("disable", async () => {
 
 onCopy("credentials-copy", () => byId("credentials").querySelector("pre").textContent, "The subscription is");
 
-// A permission that is given or taken elsewhere shows here.
+// What is given or taken elsewhere, a permission or by another tab the subscription, shows here.
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh().catch(() => {});
+});
 navigator.permissions
   ?.query({ name: "notifications" })
   .then((permission) => permission.addEventListener("change", () => refresh().catch(() => {})))

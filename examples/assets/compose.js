@@ -119,6 +119,7 @@ form.addEventListener("input", (event) => {
 });
 form.addEventListener("reset", () => {
   byId("actions").replaceChildren();
+  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   // The fields are empty only after this event.
   setTimeout(show);
 });

@@ -56,4 +56,6 @@ async function show() {
 
 byId("daily-zone").textContent = zone ? `The clock of ${zone}` : "Your time, kept as UTC";
 afterEach.add(show);
+// Another tab has scheduled or stopped one.
+addEventListener("storage", show);
 show();

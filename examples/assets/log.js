@@ -16,7 +16,7 @@ function add(kind, title, body, at) {
 function show() {
   const isEmpty = byId("log").children.length === 0;
   byId("log-empty").hidden = !isEmpty;
-  byId("log-live").hidden = byId("log-clear").hidden = isEmpty;
+  byId("log-clear").hidden = isEmpty;
 }
 
 onPush(({ title, options, at }) => add("push", title, options.body ?? "", at));

@@ -21,11 +21,14 @@ try {
  * @param {{body?: string, headers?: Record<string, string>}} [more]
  */
 export async function authorized(method, path, { body, headers = {} } = {}) {
-  if (credentials === null) throw new Error("Unlock with the admin token first.");
-  const answer = await ask(method, path, credentials, { body, headers });
-  if (answer.status === 401) lock();
-  if (!answer.ok) throw new Error(answer.json?.detail ?? answer.json?.message ?? `The server answered with status ${answer.status}.`);
-  return answer.json;
+  const used = credentials;
+  if (used === null) throw new Error("Unlock with the admin token first.");
+  const answer = await ask(method, path, used, { body, headers });
+  // Others may have been given meanwhile.
+  if (answer.status === 401 && credentials === used) lock();
+  if (answer.ok) return answer.json;
+  const text = answer.json?.detail ?? answer.json?.message ?? `The server answered with status ${answer.status}.`;
+  throw Object.assign(new Error(text), { status: answer.status });
 }
 
 /** Leads whoever is not the operator yet to where they can become it. */
@@ -113,9 +116,12 @@ function show(stats) {
 
 /** Shows how much there is, now and every few seconds while the page is seen. */
 export async function refreshStats() {
-  if (credentials === null) return;
+  const used = credentials;
+  if (used === null) return;
   try {
-    show(await authorized("GET", "stats"));
+    const stats = await authorized("GET", "stats");
+    // Locked meanwhile, it stays so.
+    if (credentials === used) show(stats);
   } catch {
     // Locked by a 401; a server out of reach shows in the page's head.
   }

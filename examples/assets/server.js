@@ -2,6 +2,8 @@
 import { byId } from "/dom.js";
 
 const EVERY = 15_000;
+/** An answer that takes longer is none. */
+const LIMIT = 10_000;
 const TEXTS = { on: "Server ready", error: "Server not ready", off: "Server out of reach" };
 
 /** Looks now, and every few seconds while the page is seen. */
@@ -14,10 +16,11 @@ async function look() {
   const pill = byId("server");
   let state = "off";
   let version = "";
+  const options = /** @type {RequestInit} */ ({ cache: "no-store", signal: AbortSignal.timeout?.(LIMIT) });
   try {
-    const ready = await fetch("/web-push/ready", { cache: "no-store" });
+    const ready = await fetch("/web-push/ready", options);
     state = ready.ok ? "on" : "error";
-    const ping = await (await fetch("/web-push/ping", { cache: "no-store" })).text();
+    const ping = await (await fetch("/web-push/ping", options)).text();
     version = / version (\S+) /.exec(ping)?.[1] ?? "";
   } catch {
     // Said by the pill.

@@ -18,6 +18,11 @@ export function say(text, kind = "info") {
 /** Called after each action, whatever came of it. @type {Set<() => Promise<unknown>>} */
 export const afterEach = new Set();
 
+/** Has the parts of the page show what is now so. */
+export async function showAll() {
+  for (const work of afterEach) await work().catch(() => {});
+}
+
 /**
  * Runs an action unless it is running already, and says in words what came of it.
  *
@@ -35,7 +40,7 @@ export async function run(button, action) {
     say(error.message, "error");
   } finally {
     button.removeAttribute("aria-disabled");
-    for (const work of afterEach) await work().catch(() => {});
+    await showAll();
   }
 }
 

@@ -1,0 +1,177 @@
+// The examples' page: what it says is so, whatever happens meanwhile.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { load } from "./support/module.mjs";
+
+/** As much of a page as its scripts look at: an element for each id. */
+function page() {
+  const elements = new Map();
+  const element = () => ({
+    hidden: false,
+    dataset: {},
+    textContent: "",
+    addEventListener() {},
+    focus() {},
+    replaceChildren() {},
+    querySelector: element,
+  });
+  const byId = (id) => elements.get(id) ?? elements.set(id, element()).get(id);
+  return { byId, element };
+}
+
+/** The operator's part, unlocked; what it asks is answered by `answer`. */
+async function operator(answer) {
+  const { byId, element } = page();
+  const clicks = new Map();
+  byId("operator-lock").addEventListener = (_, listener) => clicks.set("lock", listener);
+  byId("operator").reset = () => {};
+  const stored = new Map([["operator", "Bearer first"]]);
+  const submits = new Map();
+  const { authorized, refreshStats } = await load("operator.js", {
+    globals: {
+      document: { hidden: false },
+      sessionStorage: { getItem: (key) => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, value), removeItem: (key) => stored.delete(key) },
+      fetch: async (path, { headers }) => answer(path, headers.authorization),
+      setInterval() {},
+      TextEncoder,
+      btoa,
+    },
+    imports: { "/dom.js": { byId, element }, "/status.js": { onSubmit: (id, action) => submits.set(id, action), say() {} } },
+  });
+  const unlock = (token) => submits.get("operator")(new Map([["token", token]]));
+  return { authorized, refreshStats, unlock, lock: clicks.get("lock"), isLocked: () => !byId("operator").hidden, stored };
+}
+
+const STATS = { subscriptions: { live: 1, stale: 0, retired: 0 }, ledger: { depth: 0 }, gates: [] };
+
+/** An answer that is held back, and what lets it go. */
+function held() {
+  let release;
+  const gate = new Promise((resolve) => (release = resolve));
+  return { gate, release };
+}
+
+test("numbers that come after the page was locked do not show it unlocked", async () => {
+  const late = held();
+  const { refreshStats, lock, isLocked } = await operator(async () => {
+    await late.gate;
+    return Response.json(STATS);
+  });
+  const refreshing = refreshStats();
+  lock();
+  late.release();
+  await refreshing;
+  assert.ok(isLocked());
+});
+
+test("a refusal of what was given before does not lock out what was given since", async () => {
+  const late = held();
+  const { authorized, unlock, isLocked, stored } = await operator(async (_, authorization) => {
+    if (authorization === "Bearer second") return Response.json(STATS);
+    await late.gate;
+    return Response.json({ detail: "no" }, { status: 401 });
+  });
+  const refused = assert.rejects(authorized("GET", "broadcasts/1"), { message: "no", status: 401 });
+  await unlock("second");
+  late.release();
+  await refused;
+  assert.equal(isLocked(), false);
+  assert.equal(stored.get("operator"), "Bearer second");
+});
+
+test("a token that the server does not take any more locks the page", async () => {
+  const { authorized, isLocked } = await operator(async () => Response.json({ detail: "no" }, { status: 401 }));
+  await assert.rejects(authorized("GET", "stats"));
+  assert.ok(isLocked());
+});
+
+const A = { endpoint: "https://push.example/1", toJSON: () => ({}) };
+const B = { endpoint: "https://push.example/2", toJSON: () => ({}) };
+
+/** This browser's part. `now` is what the browser has, `renewed` what a visit comes to. */
+async function browser({ now, permission = "granted", renewed = null, after = now }) {
+  const { byId } = page();
+  const said = [];
+  const cleared = [];
+  const world = { now, permission, byId, said, cleared, clicks: new Map() };
+  const client = {
+    state: async () => ({ supported: true, why: null, permission: world.permission, subscription: world.now }),
+    renew: async () => {
+      world.now = after;
+      return renewed;
+    },
+    subscribe: async () => ({ id: "id1", created: false, subscription: (world.now ??= A) }),
+    unsubscribe: async () => void (world.now = null),
+    sendTest() {},
+  };
+  const listeners = {};
+  const module = await load("browser.js", {
+    globals: {
+      URL,
+      btoa,
+      navigator: {},
+      document: { hidden: false, addEventListener: (type, listener) => (listeners[type] = listener) },
+    },
+    imports: {
+      "/web-push/client.js": client,
+      "/dom.js": { byId },
+      "/scheduled.js": { scheduled: { clear: () => cleared.push(true) } },
+      "/status.js": {
+        afterEach: new Set(),
+        onClick: (id, action) => world.clicks.set(id, action),
+        onCopy() {},
+        say: (text) => said.push(text),
+        showAll: async () => {},
+      },
+    },
+  });
+  return Object.assign(world, { listeners, self: module.self, enrol: module.enrol, visit: module.visit });
+}
+
+test("what was scheduled is remembered while the subscription comes back", async () => {
+  const world = await browser({ now: null, after: B, renewed: { id: "id1", created: false, subscription: B } });
+  await world.visit();
+  assert.deepEqual(world.cleared, []);
+  assert.equal(world.self(), "id1");
+  assert.deepEqual(world.said, ["Notifications are on."]);
+});
+
+test("what was scheduled is remembered while the permission is not given", async () => {
+  const world = await browser({ now: null, permission: "default" });
+  await world.visit();
+  assert.deepEqual(world.cleared, []);
+});
+
+test("what was scheduled is forgotten with the subscription, and where the server had not known it", async () => {
+  const left = await browser({ now: A, after: null });
+  await left.visit();
+  assert.equal(left.cleared.length, 1);
+  assert.deepEqual(left.said, ["Notifications are off."], "the visit ended what was left of it");
+  const unknown = await browser({ now: A, renewed: { id: "id2", created: true, subscription: A } });
+  await unknown.visit();
+  assert.equal(unknown.cleared.length, 1);
+  const leaving = await browser({ now: A, renewed: { id: "id1", created: false, subscription: A } });
+  await leaving.visit();
+  await leaving.clicks.get("disable")();
+  assert.equal(leaving.cleared.length, 1);
+});
+
+test("what another tab changed shows when this one is seen again", async () => {
+  const world = await browser({ now: A, renewed: { id: "id1", created: false, subscription: A } });
+  await world.visit();
+  const seen = async () => {
+    world.listeners.visibilitychange();
+    await new Promise(setImmediate);
+  };
+  world.now = null;
+  await seen();
+  assert.equal(world.byId("browser-state").textContent, "Off");
+  assert.throws(world.self);
+  world.now = B;
+  await seen();
+  assert.equal(world.byId("browser-state").textContent, "On");
+  assert.throws(world.self, "whose id it is not");
+  await world.enrol();
+  assert.equal(world.self(), "id1");
+});
