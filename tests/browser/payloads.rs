@@ -100,22 +100,16 @@ pub(crate) async fn a_burst_arrives_whole_and_once(w: &mut World) {
 /// Through a server on another origin, with its client and its worker imported.
 pub(crate) async fn eight_subscriptions_each_get_their_own(w: &mut World) {
     let mount = w.server().mount();
-    let ids = w
-        .browser
-        .evaluate(&format!(
-            "(async () => {{
-                const client = await import('{mount}client.js');
-                const ids = [];
-                for (let number = 0; number < 8; number += 1) {{
-                    const registration = await registered(`eight${{number}}`, '{mount}');
-                    ids.push((await client.subscribe({{ registration }})).id);
-                }}
-                return ids;
-            }})()"
-        ))
-        .await;
-    let ids = ids.as_array().unwrap();
-    assert_eq!(ids.len(), 8);
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        let subscribe = format!(
+            "import('{mount}client.js').then(async (client) => {{
+                const registration = await registered('eight{number}', '{mount}');
+                return (await client.subscribe({{ registration }})).id;
+            }})"
+        );
+        ids.push(w.browser.evaluate(&subscribe).await);
+    }
     for (number, id) in ids.iter().enumerate() {
         let own = json!({"title": format!("For {number}"), "audience": {"ids": [id]}});
         assert_eq!(w.server().notify(&own).await, 1);
@@ -145,17 +139,15 @@ pub(crate) async fn eight_subscriptions_each_get_their_own(w: &mut World) {
         .collect();
     assert_eq!(arrived, json!(wanted));
 
-    w.browser
-        .evaluate(&format!(
-            "(async () => {{
-                const client = await import('{mount}client.js');
-                for (let number = 0; number < 8; number += 1) {{
-                    const registration = await navigator.serviceWorker.getRegistration(`/eight${{number}}/`);
-                    await client.unsubscribe({{ registration }});
-                }}
-            }})()"
-        ))
-        .await;
+    for number in 0..8 {
+        let unsubscribe = format!(
+            "import('{mount}client.js').then(async (client) => {{
+                const registration = await navigator.serviceWorker.getRegistration('/eight{number}/');
+                await client.unsubscribe({{ registration }});
+            }})"
+        );
+        w.browser.evaluate(&unsubscribe).await;
+    }
     assert_eq!(w.server().notify(&json!({"title": "Nobody"})).await, 0);
 }
 

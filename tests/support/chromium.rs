@@ -192,11 +192,14 @@ impl Chromium {
         let (_, session) = open_tab(&self.devtools).await;
         let page = "chrome://settings/content/notifications";
         load(&self.devtools, &session, page).await;
-        // An answer means that the page is ready; before that, its browser would not survive being told.
+        // An answer means that the page is ready; before that, its browser would not survive being told. The
+        // second one means that it has been told.
         let set = format!(
             "import('chrome://resources/js/cr.js').then(async ({{ sendWithPromise }}) => {{
-                await sendWithPromise('getDefaultValueForContentType', 'notifications');
+                const answer = () => sendWithPromise('getDefaultValueForContentType', 'notifications');
+                await answer();
                 chrome.send('setCategoryPermissionForPattern', ['{origin}', '', 'notifications', '{value}', false]);
+                await answer();
             }})"
         );
         let params = json!({"expression": set, "awaitPromise": true});

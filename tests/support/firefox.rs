@@ -274,6 +274,11 @@ fn preferences(push_server: &str, proxy_port: u16) -> String {
         ("dom.push.retryBaseInterval", json!(200)),
         ("remote.prefs.recommended", json!(false)),
         ("permissions.default.desktop-notification", json!(1)),
+        // How long after a click a worker may open a page: with a second, a busy machine is too slow.
+        (
+            "dom.webnotifications.disable_open_click_delay",
+            json!(60_000),
+        ),
         // There is no desktop to show anything on.
         ("alerts.useSystemBackend", json!(false)),
         // Whatever is not on this machine goes to a listener that takes notes.
