@@ -10,6 +10,23 @@ macro_rules! event {
 
 pub(crate) use event;
 
+/// An error and all that caused it, in one line: nobody asks a log for the `source`. Some errors of drivers say their cause
+/// themselves.
+#[cfg(feature = "tracing")]
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
 use crate::deliver::PushService;
 
 /// Counts one attempt (feature `metrics`): `web_push_attempts_total{push_service, outcome}`.
@@ -51,4 +68,21 @@ pub(crate) fn count_daily(fired: u64, skipped: u64) {
     }
     #[cfg(not(feature = "metrics"))]
     let _ = (fired, skipped);
+}
+
+#[cfg(all(test, feature = "tracing"))]
+mod tests {
+    use crate::store::{StoreError, StoreErrorKind};
+    use crate::vapid::{VapidError, VapidErrorKind};
+
+    #[test]
+    fn a_log_line_names_every_cause() {
+        let refused = std::io::Error::other(std::io::Error::other("connection refused"));
+        let store = StoreError::new(StoreErrorKind::Unavailable, refused);
+        let error = VapidError::with_source(VapidErrorKind::Store, store);
+        assert_eq!(
+            super::causes(&error),
+            "the key store failed: the store is unavailable: connection refused"
+        );
+    }
 }

@@ -294,7 +294,7 @@ impl From<PolicyError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        event!(ERROR, error = %error, source = ?error, "the store failed a request");
+        event!(ERROR, error = %crate::observe::causes(&error), "the store failed a request");
         match error.kind() {
             StoreErrorKind::Full => ProblemKind::StoreFull.into(),
             _ => ProblemKind::StoreUnavailable.into(),
@@ -304,7 +304,7 @@ impl From<StoreError> for Problem {
 
 impl From<VapidError> for Problem {
     fn from(error: VapidError) -> Self {
-        event!(ERROR, error = %error, source = ?error, "a VAPID key failed a request");
+        event!(ERROR, error = %crate::observe::causes(&error), "a VAPID key failed a request");
         let _ = error;
         ProblemKind::VapidUnavailable.into()
     }

@@ -91,7 +91,7 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> Verdict {
     let own = match push.key_ring().find(&job.record.vapid_key, now).await {
         Ok(own) => own,
         Err(source) => {
-            observe::event!(WARN, error = %source, "cannot read the VAPID keys");
+            observe::event!(WARN, error = %observe::causes(&source), "cannot read the VAPID keys");
             let _ = source;
             // Put back at once, it would be claimed at once, as long as the keys cannot be read.
             tokio::time::sleep(KeyRing::LOOK_AGAIN).await;

@@ -200,7 +200,7 @@ async fn compose(
             (Some(broadcast), 0)
         }
         Err(error) => {
-            observe::event!(ERROR, error = %error, "a daily notification could not be composed");
+            observe::event!(ERROR, error = %observe::causes(&*error), "a daily notification could not be composed");
             let _ = error;
             (None, 1)
         }

@@ -122,7 +122,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
             let pause = match step {
                 Ok(pause) => pause,
                 Err(error) => {
-                    observe::event!(ERROR, error = %error, "the store failed");
+                    observe::event!(ERROR, error = %observe::causes(&error), "the store failed");
                     let _ = error;
                     STORE_PAUSE
                 }
@@ -142,7 +142,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
                 Ok(Ended::Attempts) => wake = wake.min(next_step),
                 Ok(Ended::Daily(_)) => next_step = Instant::now(),
                 Err(error) => {
-                    observe::event!(ERROR, error = %error, "the store failed");
+                    observe::event!(ERROR, error = %observe::causes(&error), "the store failed");
                     let _ = error;
                 }
             },
@@ -165,7 +165,7 @@ pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Re
                 break;
             };
             if let Err(error) = settled {
-                observe::event!(ERROR, error = %error, "cannot settle; trying again");
+                observe::event!(ERROR, error = %observe::causes(&error), "cannot settle; trying again");
                 let _ = error;
                 wake = Instant::now() + STORE_PAUSE;
                 next_step = wake;
@@ -221,7 +221,7 @@ async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
             Ok(Err(error)) if Instant::now() + STORE_PAUSE >= limit => return Err(error.into()),
             Err(silence) => return Err(RunError::with_source(RunErrorKind::Store, silence)),
             Ok(Err(error)) => {
-                observe::event!(ERROR, error = %error, "cannot settle; trying again");
+                observe::event!(ERROR, error = %observe::causes(&error), "cannot settle; trying again");
                 let _ = error;
             }
         }

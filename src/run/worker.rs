@@ -140,7 +140,7 @@ impl Worker {
         if is_due(self.keys_read, KEYS_KEPT, now) {
             // What is in memory goes on working, and a key that is missing is looked for by its id.
             if let Err(error) = self.push.key_ring().refresh().await {
-                observe::event!(WARN, error = %error, "cannot read the VAPID keys");
+                observe::event!(WARN, error = %observe::causes(&error), "cannot read the VAPID keys");
                 let _ = error;
             }
             self.keys_read = Some(now);
@@ -386,7 +386,7 @@ impl Worker {
             .forget_unused(self.push.subscriptions(), now)
             .await
         {
-            observe::event!(WARN, error = %error, "cannot forget unused VAPID keys");
+            observe::event!(WARN, error = %observe::causes(&error), "cannot forget unused VAPID keys");
             let _ = error;
         }
         Ok(())

@@ -278,7 +278,7 @@ impl WebPush {
         let id = self.key_ring().rotate(self.now()).await?.id();
         // The key is made: whether the push services are asked at once or by the next probe is of less weight.
         if let Err(error) = self.lift_sender_faults(|_| true).await {
-            observe::event!(WARN, error = %error, "cannot lift the pauses of refused senders");
+            observe::event!(WARN, error = %observe::causes(&error), "cannot lift the pauses of refused senders");
             let _ = error;
         }
         Ok(id)

@@ -152,7 +152,7 @@ impl From<SendError> for Problem {
             SendErrorKind::SendAtTooFarAhead => ProblemKind::SendAtTooFarAhead.into(),
             SendErrorKind::NeverDue => ProblemKind::UnknownZone.into(),
             SendErrorKind::Store => {
-                event!(ERROR, error = ?error, "the store did not accept a message");
+                event!(ERROR, error = %crate::observe::causes(&error), "the store did not accept a message");
                 ProblemKind::StoreUnavailable.into()
             }
         }

@@ -137,7 +137,7 @@ async fn undo(push: &WebPush, record: &SubscriptionRecord, created: bool) {
     }
     let delete = Change::Delete(record.subscription.endpoint().key());
     if let Err(error) = push.subscriptions().apply(&[delete], push.now()).await {
-        event!(ERROR, error = %error, "a subscription without its schedule stays");
+        event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
         let _ = error;
     }
 }
@@ -151,7 +151,7 @@ async fn confirm(push: &WebPush, id: SubscriptionId) {
         idempotency: None,
     };
     if let Err(error) = push.open(request).await {
-        event!(WARN, error = %error, "a confirmation push was not accepted");
+        event!(WARN, error = %crate::observe::causes(&error), "a confirmation push was not accepted");
         let _ = error;
     }
 }
