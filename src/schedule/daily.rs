@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::subscription::SubscriptionId;
 
 /// A daily notification as a subscriber asks for it: its type, when, and what it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Daily {
     notify_type: NotifyType,
     time: DailyTime,
@@ -60,6 +60,22 @@ impl Daily {
     }
 }
 
+impl fmt::Debug for Daily {
+    /// Shows how long the text is, never the text: a payload is the user's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daily")
+            .field("notify_type", &self.notify_type)
+            .field("time", &self.time)
+            .field("message_chars", &chars(self.message.as_deref()))
+            .finish()
+    }
+}
+
+/// What may be printed of a text.
+pub(super) fn chars(text: Option<&str>) -> Option<usize> {
+    text.map(|text| text.chars().count())
+}
+
 /// A text that is too long for a daily notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DailyError(());
@@ -85,5 +101,20 @@ mod tests {
         assert!(daily(&"ä".repeat(100)).is_ok());
         assert_eq!(daily(&"ä".repeat(101)), Err(DailyError(())));
         assert_eq!(daily("").unwrap().message, None);
+    }
+
+    #[test]
+    fn what_it_says_is_not_printed() {
+        let time = DailyTime::new(8, 0).unwrap();
+        let text = Some("take your pills");
+        let daily = Daily::new(NotifyType::DirectNotification, time, text).unwrap();
+        let schedule = daily
+            .clone()
+            .schedule(SubscriptionId::random(), Timestamp::from_millis(0))
+            .unwrap();
+        for printed in [format!("{daily:?}"), format!("{schedule:?}")] {
+            assert!(printed.contains("message_chars: Some(15)"), "{printed}");
+            assert!(!printed.contains("pills"), "{printed}");
+        }
     }
 }

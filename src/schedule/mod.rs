@@ -38,7 +38,7 @@ pub struct Schedule {
 }
 
 /// Whose a daily notification is, and what it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "D1: a schedule is one of these two"
@@ -62,6 +62,30 @@ pub enum Plan {
         /// What it says, where the [`Compose`] callback has nothing else.
         message: Message,
     },
+}
+
+impl fmt::Debug for Plan {
+    /// Shows how long a text is, never the text: a payload is the user's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscriber {
+                subscription,
+                notify_type,
+                message,
+            } => f
+                .debug_struct("Subscriber")
+                .field("subscription", subscription)
+                .field("notify_type", notify_type)
+                .field("message_chars", &daily::chars(message.as_deref()))
+                .finish(),
+            Self::Application { label, to, message } => f
+                .debug_struct("Application")
+                .field("label", label)
+                .field("to", to)
+                .field("message", message)
+                .finish(),
+        }
+    }
 }
 
 /// What a schedule is known by.
