@@ -1,9 +1,11 @@
 //! base64 as Web Push uses it: unpadded base64url out, both alphabets and optional padding in.
 //!
 //! Pages that build the subscription with `btoa` send the standard alphabet with padding (Push API
-//! JSON uses base64url without). `base64ct` decodes in constant time, since most of it is secret.
+//! JSON uses base64url without). Most of it is secret, so the octets are mapped without a branch, and `base64ct` decodes
+//! in constant time.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
 /// Unpadded base64url (RFC 4648 section 5).
@@ -21,17 +23,19 @@ pub(crate) fn base64_any(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let mapped: Zeroizing<Vec<u8>> = Zeroizing::new(
         unpadded
             .bytes()
-            .map(|byte| match byte {
-                b'+' => b'-',
-                b'/' => b'_',
-                other => other,
-            })
+            .map(|byte| in_place_of(b'+', b'-', byte))
+            .map(|byte| in_place_of(b'/', b'_', byte))
             .collect(),
     );
     let mapped = std::str::from_utf8(&mapped).ok()?;
     Base64UrlUnpadded::decode_vec(mapped)
         .ok()
         .map(Zeroizing::new)
+}
+
+/// `new` where the octet is `old`, else the octet.
+fn in_place_of(old: u8, new: u8, octet: u8) -> u8 {
+    u8::conditional_select(&octet, &new, octet.ct_eq(&old))
 }
 
 #[cfg(test)]

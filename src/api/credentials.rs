@@ -23,8 +23,8 @@ use crate::encoding::base64_any;
 ///
 /// Only SHA-256 digests are kept and compared, in constant time. After 10 wrong passwords within a minute
 /// Basic credentials are refused without comparing until that minute ends: the limit is for everybody,
-/// since behind a proxy all callers look alike. A bearer token is long enough not to need it, and keeps
-/// working meanwhile.
+/// since behind a proxy all callers look alike. A bearer token keeps working meanwhile, and has no such limit: it has
+/// to be long and random, which nothing here can check.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ impl AdminCredentials {
         Self::default()
     }
 
-    /// Whoever sends `Authorization: Bearer TOKEN`.
+    /// Whoever sends `Authorization: Bearer TOKEN`: 128 random bits at least, in hexadecimal digits or base64.
     ///
     /// # Errors
     ///

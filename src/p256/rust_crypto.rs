@@ -9,7 +9,7 @@ use super::{Agreement, CryptoError, P256, SharedSecret, UaSecretKey, require_unc
 use crate::secret::SecretBytes;
 use crate::subscription::UaPublicKey;
 
-/// The `p256` crate: pure Rust, no C compiler, constant time.
+/// The `p256` crate: pure Rust, no C compiler, written to be constant-time, and never audited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the name of a backend, no state")]
 pub struct RustCrypto;
