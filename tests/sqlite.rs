@@ -83,7 +83,9 @@ fn files_after_a_crash(path: &Path) -> (TempDir, PathBuf) {
 async fn refused(path: &Path) -> StoreError {
     let error = SqliteStore::open(path).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
-    assert!(std::error::Error::source(&error).is_some());
+    let about = std::error::Error::source(&error).unwrap();
+    assert_eq!(about.to_string(), path.display().to_string());
+    assert!(about.source().is_some(), "{error:?}");
     error
 }
 
@@ -152,7 +154,8 @@ async fn a_newer_schema_is_left_alone() {
     drop(conn);
     let before = fs::read(&path).unwrap();
     let error = refused(&path).await;
-    let source = std::error::Error::source(&error).unwrap();
+    let about = std::error::Error::source(&error).unwrap();
+    let source = about.source().unwrap();
     assert!(source.to_string().contains("newer version"), "{source}");
     assert_eq!(fs::read(&path).unwrap(), before);
 }

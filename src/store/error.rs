@@ -15,6 +15,40 @@ impl StoreError {
     pub fn new(kind: StoreErrorKind, source: impl Into<BoxError>) -> Self {
         Self::with_source(kind, source)
     }
+
+    /// The same, with what it is about in front of its cause.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn about(self, what: impl fmt::Display) -> Self {
+        let about = About {
+            what: what.to_string(),
+            source: self.source,
+        };
+        Self::with_source(self.kind, about)
+    }
+}
+
+/// What an error is about.
+#[cfg(feature = "sqlite")]
+#[derive(Debug)]
+struct About {
+    what: String,
+    source: Option<BoxError>,
+}
+
+#[cfg(feature = "sqlite")]
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl std::error::Error for About {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
 }
 
 /// What went wrong in a store, by what the caller can do about it.

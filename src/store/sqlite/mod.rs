@@ -87,7 +87,8 @@ impl SqliteStore {
         spawn("web-push-open", {
             let path = path.clone();
             move || {
-                let _ = opened.send(Self::connect(&path));
+                let connected = Self::connect(&path);
+                let _ = opened.send(connected.map_err(|error| error.about(path.display())));
             }
         })?;
         let (writer, readers) = answer.await.map_err(|_| closed())??;
