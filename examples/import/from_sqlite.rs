@@ -47,7 +47,8 @@ impl FromSqlite {
     ) -> Result<Source, BoxError> {
         let zone = TimeZone::get(zone).map_err(|_| format!("--zone: no such zone: {zone}"))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let copy = Connection::open_with_flags(path, flags)?;
+        let copy = Connection::open_with_flags(path, flags)
+            .map_err(|error| format!("--from: {path}: {error}"))?;
         copy.busy_timeout(Duration::from_secs(30))?;
         let mut from = Self {
             last: 0,
@@ -62,7 +63,14 @@ impl FromSqlite {
             zone,
             copy,
         };
-        from.copy.execute_batch(COPY)?;
+        // Another application's file shows by the tables and columns that it has not.
+        from.copy.execute_batch(COPY).map_err(|error| {
+            let why = match error {
+                rusqlite::Error::SqlInputError { msg, .. } => msg,
+                other => other.to_string(),
+            };
+            format!("--from: {path}: it is not of the Flask and SQLite server: {why}")
+        })?;
         let mut keys = Vec::from_iter(given);
         keys.extend(from.read_keys()?);
         from.has_keys = !keys.is_empty();

@@ -1,8 +1,9 @@
 //! Moves the data of two servers in Python here: the Flask and Redis demo, and the Flask and SQLite server.
 //!
 //! ```sh
-//! import --from redis://127.0.0.1 --vapid-private-key private_key.pem --to sqlite://web-push.db
-//! import --from sqlite:///srv/push/webpush.db --to sqlite://web-push.db --dry-run
+//! cargo build --release --features full --example import
+//! target/release/examples/import --from redis://127.0.0.1 --vapid-private-key private_key.pem --to sqlite://web-push.db
+//! target/release/examples/import --from sqlite:///srv/push/webpush.db --to sqlite://web-push.db --dry-run
 //! ```
 //!
 //! The source is only read, and may be in use. `--help` says more.
@@ -50,7 +51,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     vapid_private_key: Option<PathBuf>,
 
-    /// Only say what would be done
+    /// Only say what would be done. An empty database gets its tables and a first VAPID key all the same, which the import
+    /// then replaces
     #[arg(long)]
     dry_run: bool,
 
@@ -111,7 +113,7 @@ async fn main() -> ExitCode {
     };
     show(&push, &source, import.report());
     if arguments.dry_run {
-        println!("This was a dry run: nothing was written.");
+        println!("This was a dry run: nothing was imported.");
     }
     match import.report().refused {
         0 => ExitCode::SUCCESS,
@@ -130,8 +132,10 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
 async fn begin(arguments: &Arguments) -> Result<(WebPush, Source), BoxError> {
     let given = match &arguments.vapid_private_key {
         Some(path) => {
-            let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Some(VapidKey::parse(text.trim_ascii())?)
+            let told = |why: String| format!("--vapid-private-key: {}: {why}", path.display());
+            let text = fs::read(path).map_err(|error| told(error.to_string()))?;
+            let key = VapidKey::parse(text.trim_ascii());
+            Some(key.map_err(|error| told(with_causes(error)))?)
         }
         None => None,
     };
@@ -141,7 +145,11 @@ async fn begin(arguments: &Arguments) -> Result<(WebPush, Source), BoxError> {
             Source {
                 keys: vec![key],
                 daily_sent_until: None,
-                rows: Rows::Redis(FromRedis::open(&arguments.from).await?),
+                rows: Rows::Redis(
+                    FromRedis::open(&arguments.from)
+                        .await
+                        .map_err(|error| format!("--from: {}", with_causes(error)))?,
+                ),
             }
         }
         Some(("sqlite", path)) if !path.is_empty() => {
@@ -167,24 +175,35 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
     // Nothing is sent, so nobody need be written to.
     let mut builder = WebPush::builder("mailto:nobody@localhost")
         .insecure_local_contact()
-        .endpoint_policy(arguments.endpoint_policy.parse::<EndpointPolicy>()?);
+        .endpoint_policy(
+            arguments
+                .endpoint_policy
+                .parse::<EndpointPolicy>()
+                .map_err(|error| format!("--endpoint-policy: {}", with_causes(error)))?,
+        );
     let given = arguments.key_encryption_key.as_deref().map(str::trim);
     if let Some(keys) = given.filter(|keys| !keys.is_empty()) {
-        builder = builder.key_encryption_keys(KeyEncryptionKeys::parse(keys)?);
+        let keys = KeyEncryptionKeys::parse(keys)
+            .map_err(|error| format!("--key-encryption-key: {}", with_causes(error)))?;
+        builder = builder.key_encryption_keys(keys);
     }
     // In an empty store it is the first key, and no other is made.
-    if let (Some(key), false) = (active, arguments.dry_run) {
+    if let Some(key) = active.filter(|_| !arguments.dry_run || to == StoreUrl::Memory) {
         let copy = VapidKey::parse(key.secret_to_pkcs8_pem().as_bytes())?;
         builder = builder.vapid_private_key(copy);
     }
     let extra_root_ca = match &arguments.extra_root_ca {
         Some(path) => {
-            let pem = fs::read(path).map_err(|error| format!("--extra-root-ca: {error}"))?;
+            let pem = fs::read(path)
+                .map_err(|error| format!("--extra-root-ca: {}: {error}", path.display()))?;
             Some(pem)
         }
         None => None,
     };
-    let build = to.open(builder, extra_root_ca.as_deref()).await?.build();
+    let builder = to.open(builder, extra_root_ca.as_deref()).await;
+    let build = builder
+        .map_err(|error| format!("--to: {}", with_causes(error)))?
+        .build();
     build.await.map_err(|error: BuildError| error.into())
 }
 
@@ -233,6 +252,10 @@ fn show(push: &WebPush, source: &Source, report: &ImportReport) {
         report.created, report.updated, report.unchanged, report.superseded, report.refused
     );
     println!("Daily notifications: {} new", report.daily);
+    let seen = report.created + report.updated + report.unchanged + report.superseded;
+    if seen + report.refused == 0 {
+        println!("There is no subscription in the source: is it the right database?");
+    }
     for refused in &report.refusals {
         println!("Refused: {}", with_causes(refused));
     }

@@ -18,7 +18,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "URL", default_value = "sqlite://web-push.db")]
     pub(crate) store_url: String,
 
-    /// Whom a push service can write to, `mailto:` or `https:`; without it only this machine is sent to
+    /// Whom a push service can write to, `mailto:` or `https:`; without it only this machine is sent to, and no
+    /// browser can subscribe
     #[arg(long, env, value_name = "CONTACT")]
     pub(crate) vapid_subject: Option<String>,
 
@@ -26,7 +27,7 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "KEY", hide_env_values = true)]
     pub(crate) vapid_private_key: Option<String>,
 
-    /// What `Authorization: Bearer` carries for the admin routes
+    /// What `Authorization: Bearer` carries for the admin routes: long and random, as `openssl rand -hex 24` makes it
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
 
@@ -34,7 +35,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub(crate) admin_password: Option<String>,
 
-    /// Encrypts the stored VAPID keys: base64url of 32 bytes; of a comma list the first encrypts, all decrypt
+    /// Encrypts the stored VAPID keys: 32 random bytes in base64, as `openssl rand -base64 32` makes them; of a
+    /// comma list the first encrypts, all decrypt
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     pub(crate) key_encryption_key: Option<String>,
 

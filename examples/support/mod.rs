@@ -12,7 +12,7 @@ mod store;
 
 use std::env;
 use std::error::Error;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
@@ -81,11 +81,16 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     tracing_subscriber::fmt()
         .with_env_filter(settings.log)
         .with_writer(io::stderr)
+        // A file or a log collector wants no colours.
+        .with_ansi(io::stderr().is_terminal())
         .init();
     let metrics = Metrics::install()?;
 
     if settings.contact.is_none() {
-        tracing::warn!("VAPID_SUBJECT is not set: only push services on this machine are sent to");
+        tracing::warn!(
+            "VAPID_SUBJECT is not set: only push services on this machine are sent to, and browsers cannot \
+             subscribe; set it to a contact, as in mailto:you@example.com"
+        );
     } else if policy.allows_local() {
         tracing::warn!(
             "ENDPOINT_POLICY=local: whoever subscribes can make this server post to its own ports"
@@ -93,7 +98,8 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     }
     if settings.key_encryption_keys.is_none() && settings.store != StoreUrl::Memory {
         tracing::warn!(
-            "KEY_ENCRYPTION_KEY is not set: the VAPID private keys are stored in the clear"
+            "KEY_ENCRYPTION_KEY is not set: the VAPID private keys are stored in the clear; \
+             `openssl rand -base64 32` makes one"
         );
     }
 
@@ -105,7 +111,8 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     builder = settings
         .store
         .open(builder, settings.extra_root_ca_pem.as_deref())
-        .await?
+        .await
+        .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?
         .endpoint_policy(policy)
         .poll_interval(settings.poll_interval)
         .authorizer(settings.admin)

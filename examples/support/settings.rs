@@ -65,14 +65,12 @@ impl Settings {
                     Ok(Asked::Print(error.to_string()))
                 }
                 // clap explains at length; its first line says what is wrong.
-                _ => Err(SettingsError(
-                    error
-                        .to_string()
-                        .lines()
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
-                )),
+                _ => {
+                    let text = error.to_string();
+                    let line = text.lines().next().unwrap_or_default();
+                    let line = line.strip_prefix("error: ").unwrap_or(line);
+                    Err(SettingsError(format!("{line}; see --help")))
+                }
             },
         }
     }
@@ -115,7 +113,7 @@ impl Settings {
             )?,
             server_version: flags.push_server_version,
             log: setting("RUST_LOG", &flags.rust_log, |text| {
-                EnvFilter::try_new(text).map_err(with_causes)
+                EnvFilter::try_new(text).map_err(|error| error.to_string())
             })?,
         })
     }
@@ -174,7 +172,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| format!("not an address and a port: {text}"))
+        .ok_or_else(|| format!("not an address and a port, as in 127.0.0.1:8080: {text}"))
 }
 
 fn origin(text: &str) -> Result<Origin, String> {

@@ -299,7 +299,7 @@ fn inside() -> Subscription {
 async fn a_dry_run_says_the_same_and_makes_no_file() {
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
-    theirs.key(1);
+    let key = theirs.key(1);
     theirs.settings(None, None);
     theirs.row(
         1,
@@ -314,6 +314,8 @@ async fn a_dry_run_says_the_same_and_makes_no_file() {
     assert_eq!(dry.code, Some(0), "{dry:?}");
     assert!(dry.out.contains("1 created"), "{}", dry.out);
     assert!(dry.out.contains("dry run"));
+    let active = format!("active here: {}", key.public_key());
+    assert!(dry.out.contains(&active), "{}", dry.out);
     assert!(!world.folder.path().join("push.db").exists());
 
     // Into a store that is there.
@@ -427,11 +429,41 @@ async fn what_cannot_begin_is_one_line_and_exit_code_2() {
     let url = theirs.url();
     let nowhere = format!("sqlite://{}", world.folder.path().join("none.db").display());
     let to = world.store_url();
+    let file = |name: &str, content: &[u8]| {
+        let path = world.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let no_key = file("no_key.pem", b"s3cret");
+    let key = VapidKey::generate().unwrap().secret_to_pkcs8_pem();
+    let key = file("key.pem", key.as_bytes());
+    let other = format!("sqlite://{}", file("other.db", b""));
+    let demo = ["--from", "redis://127.0.0.1:1", "--to", &to];
     for (arguments, why) in [
         (vec!["--from", &nowhere, "--to", &to], "unable to open"),
         (
-            vec!["--from", "redis://127.0.0.1:1", "--to", &to],
-            "--vapid-private-key",
+            vec!["--from", &other, "--to", &to],
+            "not of the Flask and SQLite server: no such table",
+        ),
+        (demo.to_vec(), "--vapid-private-key is needed"),
+        (
+            [&demo[..], &["--vapid-private-key", &no_key]].concat(),
+            "--vapid-private-key: ",
+        ),
+        (
+            [&demo[..], &["--vapid-private-key", &key]].concat(),
+            "--from: ",
+        ),
+        (
+            vec![
+                "--from",
+                &url,
+                "--to",
+                &to,
+                "--key-encryption-key",
+                "s3cret",
+            ],
+            "--key-encryption-key: ",
         ),
         (
             vec!["--from", "mysql://root:s3cret@db/x", "--to", &to],
@@ -448,7 +480,7 @@ async fn what_cannot_begin_is_one_line_and_exit_code_2() {
         ),
         (
             vec!["--from", &url, "--to", &to, "--endpoint-policy", "a b"],
-            "policy",
+            "--endpoint-policy: ",
         ),
     ] {
         let failed = import(&arguments, &[]).await;
