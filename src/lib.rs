@@ -1,5 +1,6 @@
-//! Web Push for applications built on Tower: encryption (RFC 8291), VAPID (RFC 8292), subscriptions behind a
-//! store trait, the HTTP API as a `Service` and a `Layer`, and delivery that survives restarts.
+//! Web Push for applications built on Tower: encryption (RFC 8291), VAPID (RFC 8292), subscriptions and messages in
+//! memory, SQLite, PostgreSQL, Redis or a table of your own, the HTTP API as a `Service` and a `Layer`, and delivery
+//! that survives restarts.
 //!
 //! ```
 //! use tower_web_push::{Audience, Notification, WebPush};
@@ -29,6 +30,11 @@
 //! # }
 //! ```
 //!
+//! What this keeps in memory is kept elsewhere by one line more: [choosing a store](guide::choosing_a_store). The API
+//! serves the page's side too, `client.js` and a service worker: [in the browser](guide::in_the_browser). Who is signed
+//! in, and who is an administrator: [`api`]. Complete programs are in the repository's `examples`; `existing_app` is an
+//! axum application with users of its own.
+//!
 //! # What is where
 //!
 //! Data flows one way, and each room knows only those above it:
@@ -40,17 +46,18 @@
 //! | [`vapid`] | keys, contacts, tokens, the key ring | none, but for the key ring's store |
 //! | [`push_request`] | a push as an `http::Request` | none |
 //! | [`deliver`] | [`Deliver`](deliver::Deliver): a `Service<Push>` over any HTTP client; policy, gates, outcomes | the client's |
-//! | [`store`] | four contracts, and back ends | the back end's |
+//! | [`store`] | four contracts; memory, SQLite, PostgreSQL, Redis | the back end's |
 //! | [`broadcast`] | audiences, reports | none |
 //! | [`schedule`] | daily times in any zone, and the callback that says what to send | the callback's |
 //! | [`api`] | the HTTP API as a service and a layer | none of its own |
-//! | [`import`] | subscriptions and keys of another library or server | the store's |
+//! | [`import`] | subscriptions, keys and daily notifications of another library or server | the store's |
 //! | [`WebPush`] | ties them together | |
 //!
 //! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
 //! `http::Request` → endpoint policy → origin gate → HTTP client → [`Outcome`](deliver::Outcome) → settled: done,
 //! retired, tried again at a moment, or given up. The [`guide`] tells it in full: what happens to a message, what
-//! follows from each answer of a push service, and when daily notifications come.
+//! follows from each answer of a push service, when daily notifications come, how to move here from something else, and
+//! how to drive it from a queue of your own.
 //!
 //! # Only the encryption
 //!
@@ -99,6 +106,18 @@
 //! | `tracing`, `metrics` | log lines, counters | the crate of that name |
 //! | `full` | all of them | |
 //!
+//! # Logs and metrics
+//!
+//! With `tracing`, events of the target `tower_web_push`; whoever subscribes to them sees each pause, each fault of the
+//! store with its causes, and at `debug` each attempt that failed. With `metrics`, for the recorder of the process:
+//!
+//! | metric | labels | counts |
+//! |---|---|---|
+//! | `web_push_attempts_total` | `push_service`, `outcome` | attempts |
+//! | `web_push_finished_total` | `outcome` | recipients that came to their end |
+//! | `web_push_daily_total` | `what`: `fired`, `skipped` | daily notifications |
+//! | `web_push_in_flight`, a gauge | | attempts under way |
+//!
 //! # Security
 //!
 //! Endpoints come from outside: [`EndpointPolicy`](deliver::EndpointPolicy) says where messages may go, at registration and
@@ -114,6 +133,11 @@
     not(all(feature = "api", feature = "client")),
     allow(rustdoc::broken_intra_doc_links)
 )]
+
+// What the README shows compiles.
+#[cfg(all(doctest, feature = "api", feature = "client", feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 #[cfg(feature = "api")]
 pub mod api;

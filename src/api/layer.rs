@@ -24,6 +24,21 @@ use crate::error::BoxError;
 /// Without [`at`](Self::at) it answers nothing and only hands out the handle, which suits an application
 /// that mounts the [service](WebPushService) elsewhere.
 ///
+/// # Examples
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_web_push::WebPush;
+///
+/// # async fn example<S: Clone>(app: S) -> Result<(), Box<dyn std::error::Error>> {
+/// let push = WebPush::builder("mailto:ops@example.com").build().await?;
+/// // For bare hyper, say: `/web-push/subscribe` is answered here, everything else goes to `app`.
+/// let service = ServiceBuilder::new().layer(push.layer().at("/web-push")).service(app);
+/// # let _ = service;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Layer order
 ///
 /// Put the application's authentication layer around this one: it leaves the

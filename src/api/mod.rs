@@ -15,9 +15,6 @@
 //! `client.js` and `service-worker.js` are the other half, ready to use: see
 //! [In the browser](crate::guide::in_the_browser).
 //!
-//! Who is signed in is the application's business: its own layer puts a
-//! [`Principal`](crate::broadcast::Principal) into the request's extensions.
-//!
 //! # Examples
 //!
 //! ```
@@ -35,6 +32,36 @@
 //! let app: Router = Router::new().nest_service("/web-push", push.service());
 //! # Ok(())
 //! # }
+//! ```
+//!
+//! Who is signed in is the application's business: a layer of its own, around this service, puts a
+//! [`Principal`](crate::broadcast::Principal) into the request's extensions. `/subscribe` ties the browser to that user, and
+//! `Audience::user` reaches it.
+//!
+//! ```
+//! use axum::Router;
+//! use axum::extract::Request;
+//! use axum::middleware::{self, Next};
+//! use axum::response::Response;
+//! use tower_web_push::{Principal, WebPush};
+//!
+//! async fn who(mut request: Request, next: Next) -> Response {
+//!     if let Some(user) = signed_in(&request) {
+//!         request.extensions_mut().insert(Principal::from(user));
+//!     }
+//!     next.run(request).await
+//! }
+//!
+//! /// Whatever the application's sessions say.
+//! fn signed_in(_: &Request) -> Option<String> {
+//!     None
+//! }
+//!
+//! fn app(push: WebPush) -> Router {
+//!     Router::new()
+//!         .nest_service("/web-push", push.service())
+//!         .layer(middleware::from_fn(who))
+//! }
 //! ```
 //!
 //! # Security
