@@ -2,7 +2,7 @@
 import { follow } from "/broadcasts.js";
 import { self } from "/browser.js";
 import { byId, element } from "/dom.js";
-import { FieldError, isDocument, message, written } from "/message.js";
+import { FieldError, freshKey, isDocument, message, written } from "/message.js";
 import { authorized, demandOperator } from "/operator.js";
 import { preview } from "/preview.js";
 import { onCopy, onSubmit } from "/status.js";
@@ -25,7 +25,7 @@ onSubmit("notify", async (values) => {
   demandOperator();
   const content = read(values);
   const body = written(values, self);
-  if (unanswered.body !== body) unanswered = { body, key: crypto.randomUUID() };
+  if (unanswered.body !== body) unanswered = { body, key: freshKey() };
   const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": unanswered.key } });
   unanswered = { body: "", key: "" };
   follow(answer.broadcast, content.title ?? "A document of your own");

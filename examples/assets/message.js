@@ -12,6 +12,12 @@ export class FieldError extends Error {
   }
 }
 
+/** Says that two requests are one. Not `randomUUID`, which pages by http do not have. */
+export function freshKey() {
+  const octets = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(octets, (octet) => octet.toString(16).padStart(2, "0")).join("");
+}
+
 /**
  * The request's body. What is empty is left out: the server has its own defaults.
  *

@@ -5,7 +5,10 @@ import { test } from "node:test";
 
 import { ASSETS, load } from "./support/module.mjs";
 
-const { actions, message, written } = await load("message.js", { globals: { Date } });
+/** As much of `crypto` as pages by http have. */
+const crypto = { getRandomValues: (octets) => octets.fill(0).fill(0xab, 1) };
+
+const { actions, freshKey, message, written } = await load("message.js", { globals: { Date, crypto } });
 
 /** A form with these fields and the defaults of the page's. */
 function form(fields = {}) {
@@ -90,6 +93,10 @@ test("a document of one's own goes out as it was typed, and nothing of a notific
   assert.equal(written(form(), () => "own-id"), '{"title":"Hello"}');
   assert.throws(() => written(form({ kind: "payload", payload: "{" }), () => "own-id"), { field: "payload" });
   assert.throws(() => written(form({ kind: "payload" }), () => "own-id"), { field: "payload" });
+});
+
+test("a request can be repeated from a page by http too", () => {
+  assert.equal(freshKey(), `00${"ab".repeat(15)}`);
 });
 
 test("a vibration is whole milliseconds", () => {

@@ -125,9 +125,11 @@ export class Browser {
     };
     self.self = self;
     around?.(self);
+    const before = Object.keys(self);
     vm.runInContext(WORKER, vm.createContext(self), { filename: "service-worker.js" });
     worker.listens = [...listeners.keys()];
-    worker.globals = Object.keys(self);
+    /** Globals that are there since. */
+    worker.added = Object.keys(self).filter((name) => !before.includes(name));
     worker.dispatch = async (type, members = {}) => {
       const waits = [];
       let stopped = false;
