@@ -23,14 +23,7 @@ const OPTIONS: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout"
 async fn cluster() -> Option<Vec<Server>> {
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        // The port of the cluster's own bus is 10,000 above: it has to be one.
-        let node = loop {
-            let node = Server::start(Kind::Redis, &OPTIONS).await?;
-            if node.port() < 55_000 {
-                break node;
-            }
-        };
-        nodes.push(node);
+        nodes.push(Server::start(Kind::Redis, &OPTIONS).await?);
     }
     let address = |node: &Server| format!("127.0.0.1:{}", node.port());
     let create = Command::new("redis-cli")

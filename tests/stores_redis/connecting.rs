@@ -9,7 +9,7 @@ use tower_web_push::store::{
     DeliveryLedger, RedisStore, StoreError, StoreErrorKind, VapidKeyStore,
 };
 
-use crate::servers::{Kind, Server, free_port, shared};
+use crate::servers::{Kind, Port, Server, shared};
 use crate::world::{ask, at, fresh_prefix, sending, store};
 
 fn texts(error: &StoreError) -> String {
@@ -37,7 +37,8 @@ async fn a_certificate_has_to_come_from_a_trusted_root() {
     fs::write(file("server.pem"), certificate.pem()).unwrap();
     fs::write(file("key.pem"), key.serialize_pem()).unwrap();
     fs::write(file("ca.pem"), ca.pem()).unwrap();
-    let port = free_port().to_string();
+    let kept = Port::free();
+    let port = kept.number().to_string();
     let options = [
         "--tls-port",
         &port,
@@ -131,7 +132,8 @@ async fn what_is_no_address_is_refused_without_being_repeated() {
         let error = builder.connect("redis://127.0.0.1:1").await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{prefix}");
     }
-    let error = refused(&format!("redis://127.0.0.1:{}", free_port())).await;
+    let nobodys = Port::free();
+    let error = refused(&format!("redis://127.0.0.1:{}", nobodys.number())).await;
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "nobody listens");
 }
 

@@ -9,7 +9,7 @@ use tower_web_push::store::{
     Settlement, StoreErrorKind, Tally,
 };
 
-use crate::servers::{Kind, Server};
+use crate::servers::{Kind, Port, Server};
 use crate::world::{ask, at, claim, sending, status};
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -182,7 +182,8 @@ async fn a_server_that_has_become_a_replica_is_asked_again_when_it_is_none() {
         return;
     };
     let store = impatient(&server).await;
-    let port = crate::servers::free_port().to_string();
+    let nobodys = Port::free();
+    let port = nobodys.number().to_string();
     let _: String = ask(&server.url(), &["REPLICAOF", "127.0.0.1", &port]).await;
     let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
     let refused = store.open(&new, at(0)).await.unwrap_err();

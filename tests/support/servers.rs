@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::env;
-use std::net::{Ipv4Addr, TcpListener};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 /// Generous: a database that recovers on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What there are scripts for in `tests/servers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +30,15 @@ pub(crate) enum Kind {
 pub(crate) struct Server {
     kind: Kind,
     folder: TempDir,
-    port: u16,
+    port: Port,
     options: Vec<String>,
     process: Option<Child>,
+}
+
+/// A port of this machine that no other test takes as long as this lives, whether somebody listens there or not.
+pub(crate) struct Port {
+    number: u16,
+    _kept: UdpSocket,
 }
 
 impl Kind {
@@ -92,7 +100,7 @@ impl Server {
         let mut server = Self {
             kind,
             folder: TempDir::new().unwrap(),
-            port: free_port(),
+            port: Port::free(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
             process: None,
         };
@@ -102,11 +110,11 @@ impl Server {
 
     /// Where it listens.
     pub(crate) fn url(&self) -> String {
-        self.kind.url(self.port)
+        self.kind.url(self.port())
     }
 
     pub(crate) const fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// A folder that lives as long as it does: for certificates, say.
@@ -120,7 +128,7 @@ impl Server {
         let mut command = Command::new(self.kind.script());
         command
             .arg(self.folder.path().join("data"))
-            .arg(self.port.to_string())
+            .arg(self.port().to_string())
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -137,7 +145,7 @@ impl Server {
                 if let Some(status) = process.try_wait().unwrap() {
                     panic!("{:?} ended at once: {status}", self.kind);
                 }
-                sleep(Duration::from_millis(20)).await;
+                sleep(LOOK_AGAIN).await;
             }
         };
         timeout(LIMIT, listens).await.expect("it does not listen");
@@ -148,10 +156,10 @@ impl Server {
         if self.kind == Kind::Postgres {
             // It listens before it has recovered.
             let mut asking = Command::new(self.kind.script());
-            asking.arg("--ready").arg(self.port.to_string());
+            asking.arg("--ready").arg(self.port().to_string());
             return asking.status().await.unwrap().success();
         }
-        let address = (Ipv4Addr::LOCALHOST, self.port);
+        let address = (Ipv4Addr::LOCALHOST, self.port());
         TcpStream::connect(address).await.is_ok()
     }
 
@@ -159,8 +167,15 @@ impl Server {
     pub(crate) async fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
         // One that is left behind by its parent would tidy up.
-        signal_all(&process, "-KILL").await;
+        let killed = signal_all(&process, "-KILL").await;
         process.wait().await.unwrap();
+        // Until the last of them is gone it holds memory that the next PostgreSQL would not share.
+        let are_gone = async {
+            while any_runs(&killed).await {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        timeout(LIMIT, are_gone).await.expect("one outlives a kill");
     }
 
     /// Ends it as its service manager does, cutting connections.
@@ -190,19 +205,30 @@ async fn signal(process: &Child, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// To it and the processes that it has started: PostgreSQL has one for each connection.
-async fn signal_all(process: &Child, name: &str) {
+/// To it and the processes that it has started, which are answered: PostgreSQL has one for each connection.
+async fn signal_all(process: &Child, name: &str) -> Vec<String> {
     let id = process.id().expect("it runs").to_string();
-    let listed = Command::new("ps")
-        .args(["-o", "pid=", "--ppid", &id])
-        .output()
-        .await
-        .unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
+    let listed = ps(&["-o", "pid=", "--ppid", &id]).await;
+    let started: Vec<_> = listed.split_whitespace().map(str::to_owned).collect();
     // One of them may have ended since.
     let mut kill = Command::new("kill");
-    kill.args([name, &id]).args(listed.split_whitespace());
+    kill.args([name, &id]).args(&started);
     kill.stderr(Stdio::null()).status().await.unwrap();
+    started
+}
+
+/// Whether one of them is more than a name that nobody has asked for yet.
+async fn any_runs(processes: &[String]) -> bool {
+    if processes.is_empty() {
+        return false;
+    }
+    let states = ps(&["-o", "state=", "-p", &processes.join(",")]).await;
+    states.split_whitespace().any(|state| state != "Z")
+}
+
+async fn ps(arguments: &[&str]) -> String {
+    let output = Command::new("ps").args(arguments).output().await.unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn open_to_all(folder: &Path) {
@@ -213,10 +239,25 @@ fn open_to_all(folder: &Path) {
     }
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+impl Port {
+    /// None of those that the system gives to whoever connects somewhere, which begin above 30,000: it would give this
+    /// one too, before the server listens and while it is stopped. Tests know from each other by a UDP socket.
+    ///
+    /// A cluster's nodes also listen 10,000 above.
+    pub(crate) fn free() -> Self {
+        let random = RandomState::new();
+        let ports = (0_u64..).map(|number| 10_000 + (random.hash_one(number) % 10_000) as u16);
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        let free = ports.take(1_000).find_map(|number| {
+            let _kept = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+            (is_free(number) && is_free(number + 10_000)).then_some(Self { number, _kept })
+        });
+        free.expect("no port is free")
+    }
+
+    pub(crate) const fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 fn is_in_path(program: &str) -> bool {
