@@ -22,7 +22,8 @@ async fn a_server_whose_clock_is_30_seconds_off_is_refused_at_its_start() {
         let Some(world) = World::on(kind).await else {
             return;
         };
-        for (shift, words) in [("+30", "30 s ahead of"), ("-30", "30 s behind")] {
+        // How long the database took to answer is taken off.
+        for (shift, words) in [("+30", "s ahead of"), ("-30", "s behind")] {
             let mut settings = world.settings();
             settings.push(("LD_PRELOAD", library.display().to_string()));
             settings.push(("FAKETIME", shift.to_owned()));
@@ -34,7 +35,8 @@ async fn a_server_whose_clock_is_30_seconds_off_is_refused_at_its_start() {
             let output = finish(command("axum_server", &settings)).await;
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{kind:?}, {shift}: {said}");
-            assert!(said.contains(words), "{kind:?}, {shift}: {said}");
+            let is_said = |secs: u32| said.contains(&format!("{secs} {words}"));
+            assert!((20..=30).any(is_said), "{kind:?}, {shift}: {said}");
         }
         // By the right clock it starts.
         let server = world.start("axum_server").await;

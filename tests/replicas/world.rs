@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -12,8 +11,10 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
+use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
     NewSubscription, PostgresStore, RedisStore, ScheduleStore, SubscriptionLimits,
     SubscriptionRecord, SubscriptionStore, Upserted, redis_rs,
@@ -29,7 +30,7 @@ use crate::servers::{Kind, Server as Database};
 use crate::traffic::{Delivery, Traffic, now};
 
 /// Generous: debug builds, several servers, a lease to its end, a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// With a hundred requests at once of each replica, some hundreds a second: a broadcast lasts long enough for servers
 /// to come and go meanwhile, however fast the machine.
 const ANSWERS_AFTER: Duration = Duration::from_millis(150);
@@ -44,10 +45,19 @@ pub(crate) struct World {
     pub(crate) subscriptions: Arc<dyn SubscriptionStore>,
     pub(crate) schedules: Arc<dyn ScheduleStore>,
     origin: Origin,
-    /// Seconds of the next answer's Retry-After; zero: none.
-    busy: Arc<AtomicU32>,
+    busy: watch::Sender<Busy>,
     folder: TempDir,
     _door: PushServer,
+}
+
+/// Whether the push service has too much to do for one request.
+#[derive(Clone, Copy, Debug)]
+enum Busy {
+    No,
+    /// The next one is told to come again so many seconds later.
+    For(u32),
+    /// One was told, that had come then.
+    Since(Timestamp),
 }
 
 /// A server and its clients.
@@ -70,19 +80,25 @@ impl World {
             .origin(origin.clone())
             .recording(Recording::Counts)
             .build();
-        let (traffic, busy) = (Traffic::new(), Arc::new(AtomicU32::new(0)));
+        let (traffic, busy) = (Traffic::new(), watch::Sender::new(Busy::No));
         let door = PushServer::start_on(listener, &certified, BOTH, {
-            let (mounted, traffic, busy) =
-                (push_service.mount(), traffic.clone(), Arc::clone(&busy));
+            let (mounted, traffic, busy) = (push_service.mount(), traffic.clone(), busy.clone());
             move |request: Request<Incoming>| -> Answering {
                 let (mut service, traffic) = (mounted.clone(), traffic.clone());
                 let came = now();
                 let delivery = Delivery::of(request.uri().path(), request.headers());
-                let wait = busy.swap(0, Ordering::SeqCst);
+                let mut wait = None;
+                busy.send_if_modified(|busy| {
+                    if let Busy::For(secs) = *busy {
+                        wait = Some(secs.to_string());
+                        *busy = Busy::Since(came);
+                    }
+                    wait.is_some()
+                });
                 Box::pin(async move {
-                    if wait > 0 {
+                    if let Some(wait) = wait {
                         traffic.note(delivery, came, StatusCode::TOO_MANY_REQUESTS);
-                        return answer(429, &[("retry-after", &wait.to_string())], "");
+                        return answer(429, &[("retry-after", &wait)], "");
                     }
                     let answer = service.call(request).await.unwrap();
                     traffic.note(delivery, came, answer.status());
@@ -142,15 +158,31 @@ impl World {
 
     /// The next request is told to come again so many seconds later.
     pub(crate) fn be_busy_once(&self, secs: u32) {
-        self.busy.store(secs, Ordering::SeqCst);
+        self.busy.send_replace(Busy::For(secs));
     }
 
-    /// Waits until somebody was told.
-    pub(crate) async fn was_busy(&self) {
-        until("somebody is told to wait", async || {
-            self.busy.load(Ordering::SeqCst) == 0
+    /// Waits until somebody was told; when that one had come.
+    pub(crate) async fn was_busy(&self) -> Timestamp {
+        let mut busy = self.busy.subscribe();
+        let told = busy.wait_for(|busy| matches!(busy, Busy::Since(_)));
+        match timeout(LIMIT, told).await.map(|told| *told.unwrap()) {
+            Ok(Busy::Since(came)) => came,
+            never => panic!("never: somebody is told to wait, {never:?}"),
+        }
+    }
+
+    /// Waits until the servers know of a pause, and all that these had begun before has ended.
+    pub(crate) async fn is_paused(&self, servers: [&Replica; 2]) {
+        until("the pause is known", async || {
+            !self.schedules.pauses(now()).await.unwrap().is_empty()
         })
         .await;
+        for server in servers {
+            until("nothing is under way", async || {
+                server.metric("web_push_in_flight").await == 0.0
+            })
+            .await;
+        }
     }
 
     /// So many browsers, written into the database.
@@ -222,6 +254,14 @@ impl Replica {
             let expected = if outcome == "accepted" { recipients } else { 0 };
             assert_eq!(*count, expected, "{outcome}: {status}");
         }
+    }
+
+    /// A gauge of `/metrics`.
+    async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").await;
+        let mut lines = metrics.text().lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |number| number.parse().unwrap())
     }
 
     pub(crate) async fn ready(&self) -> StatusCode {
