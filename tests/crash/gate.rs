@@ -53,9 +53,9 @@ impl Gate {
         self.0.hold.send_replace(hold);
     }
 
-    /// Lets one of the held requests pass.
-    pub(crate) fn let_one_pass(&self) {
-        self.0.passes.add_permits(1);
+    /// Lets so many of the requests pass that are held.
+    pub(crate) fn let_pass(&self, number: usize) {
+        self.0.passes.add_permits(number);
     }
 
     /// Requests that came so far.

@@ -1,6 +1,7 @@
 //! SIGKILL at each step of a delivery.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_web_push::subscription::{EndpointKey, Subscription};
@@ -103,7 +104,13 @@ async fn during_the_expansion() {
     world.gate.hold(Hold::Requests);
     let broadcast = server.notify(MANY).await;
     // While somebody else has the file, the server stands still between two pages.
-    let other = world.connection();
+    let mut other = world.connection();
+    // SQLite itself would look less and less often, and see none of the moments between two pages.
+    let wait = |_: i32| {
+        std::thread::sleep(Duration::from_millis(1));
+        true
+    };
+    other.busy_handler(Some(wait)).unwrap();
     let depth = loop {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let depth = world.stats(&store).await.depth;

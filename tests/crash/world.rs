@@ -32,8 +32,8 @@ use crate::server_process::ServerProcess;
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// Between two looks at what somebody else does.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// Where nothing has changed for so long, somebody has stopped.
-pub(crate) const QUIET: Duration = Duration::from_millis(300);
+/// Where nothing has changed for so long, somebody has stopped, even on a busy machine.
+pub(crate) const QUIET: Duration = Duration::from_secs(2);
 /// The host of every endpoint, unless a test wants another.
 pub(crate) const HOST: &str = "localhost";
 const TOKEN: &str = "the-token-of-the-crash-test";

@@ -399,15 +399,32 @@ async fn killed_in_the_middle_it_is_run_again() {
         .args(arguments)
         .spawn()
         .unwrap();
-    let count = || -> u32 {
-        let ours = Connection::open(world.folder.path().join("push.db")).unwrap();
+    let path = world.folder.path().join("push.db");
+    let count = |ours: &Connection| -> u32 {
         let sql = "SELECT count(*) FROM subscription";
         ours.query_row(sql, [], |row| row.get(0)).unwrap_or(0)
     };
-    wait_for(|| count() > 100).await;
+    // While we have the file, it stands still.
+    let mut held = None;
+    wait_for(|| {
+        let mut ours = Connection::open(&path).unwrap();
+        let wait = |_: i32| {
+            std::thread::sleep(Duration::from_millis(1));
+            true
+        };
+        ours.busy_handler(Some(wait)).unwrap();
+        let is_ours = ours.execute_batch("BEGIN IMMEDIATE").is_ok();
+        held = (is_ours && count(&ours) > 100).then_some(ours);
+        held.is_some()
+    })
+    .await;
+    let halfway = held.as_ref().map(count);
     running.kill().await.unwrap();
-    let halfway = count();
-    assert!(halfway < ROWS, "it was too fast to be killed");
+    drop(held);
+    assert!(
+        halfway.is_some_and(|halfway| halfway < ROWS),
+        "it was too fast to be killed"
+    );
 
     let again = import(&arguments, &settings).await;
     assert_eq!(again.code, Some(0), "{again:?}");
