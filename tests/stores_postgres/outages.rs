@@ -12,13 +12,23 @@ use tower_web_push::store::{
 
 use crate::servers::{Kind, Server};
 use crate::world::{
-    Schema, at, broadcast, claim_of, client, delivery, sending, subscription, until,
+    LIMIT, Schema, at, broadcast, claim_of, client, delivery, sending, subscription, until,
 };
 
 /// Short enough to wait for it.
 const STATEMENT: Duration = Duration::from_secs(1);
 
-async fn store_at(server: &Server) -> PostgresStore {
+/// With long limits: only what is lost ends a call, however busy the machine.
+async fn patient(server: &Server) -> PostgresStore {
+    let builder = PostgresStore::builder()
+        .pool_size(2)
+        .connect_timeout(LIMIT)
+        .statement_timeout(LIMIT);
+    until(async || builder.clone().connect(&server.url()).await.ok()).await
+}
+
+/// With short limits, where the tables are.
+async fn impatient(server: &Server) -> PostgresStore {
     let builder = PostgresStore::builder()
         .pool_size(2)
         .connect_timeout(STATEMENT)
@@ -35,7 +45,7 @@ async fn a_server_that_was_killed_and_started_again_is_used_again() {
     let Some(mut server) = Server::start(Kind::Postgres, &[]).await else {
         return;
     };
-    let store = store_at(&server).await;
+    let store = patient(&server).await;
     let new = sending(&store, 3).await;
     let claimed = store.claim(&claim_of(2), at(0)).await.unwrap().rows;
     server.kill().await;
@@ -68,8 +78,9 @@ async fn a_server_that_is_frozen_holds_up_nobody_for_ever() {
     let Some(server) = Server::start(Kind::Postgres, &[]).await else {
         return;
     };
-    let store = store_at(&server).await;
-    let new = sending(&store, 3).await;
+    let patient = patient(&server).await;
+    let new = sending(&patient, 3).await;
+    let store = impatient(&server).await;
     server.freeze().await;
     let started = Instant::now();
     let asked = async {
@@ -87,8 +98,8 @@ async fn a_server_that_is_frozen_holds_up_nobody_for_ever() {
     let status = until(async || store.status(new.id, at(1)).await.ok()).await;
     assert_eq!(status.unwrap().counts.pending, 3);
     let which = SubscriptionRef::Key(subscription(1).subscription.endpoint().key());
-    assert_eq!(store.get(&[which]).await.unwrap(), [None]);
-    let claimed = store.claim(&claim_of(9), at(0)).await.unwrap();
+    assert_eq!(patient.get(&[which]).await.unwrap(), [None]);
+    let claimed = patient.claim(&claim_of(9), at(0)).await.unwrap();
     assert_eq!(claimed.rows.len(), 3);
 }
 
@@ -169,9 +180,10 @@ async fn a_lock_that_somebody_keeps_is_waited_for_until_the_statements_time_is_u
     let Some(schema) = Schema::fresh() else {
         return;
     };
+    let patient = schema.store().await;
+    let new = sending(&patient, 5).await;
     let builder = schema.builder().pool_size(1).statement_timeout(STATEMENT);
-    let store = builder.connect(&schema.url).await.unwrap();
-    let new = sending(&store, 5).await;
+    let store = until(async || builder.clone().connect(&schema.url).await.ok()).await;
     let locker = client(&schema.url).await;
     let lock = format!("BEGIN; SELECT * FROM {}.broadcast FOR UPDATE", schema.name);
     locker.batch_execute(&lock).await.unwrap();
@@ -180,11 +192,11 @@ async fn a_lock_that_somebody_keeps_is_waited_for_until_the_statements_time_is_u
     assert!(format!("{error:?}").contains("57014"), "{error:?}");
     // Claims wait for nobody.
     assert_eq!(
-        store.claim(&claim_of(2), at(0)).await.unwrap().rows.len(),
+        patient.claim(&claim_of(2), at(0)).await.unwrap().rows.len(),
         2
     );
     locker.batch_execute("ROLLBACK").await.unwrap();
-    let status = store.cancel(new.id, at(0)).await.unwrap().unwrap();
+    let status = patient.cancel(new.id, at(0)).await.unwrap().unwrap();
     assert_eq!(status.counts.cancelled, 3);
 }
 
