@@ -40,10 +40,11 @@ const GONE: u64 = ALL / 100;
 /// Few enough that no request waits for long on a small machine.
 const IN_FLIGHT: usize = 25;
 /// How soon a black hole is given up. Nothing else may take so long.
-const TIMEOUT: Duration = Duration::from_secs(5);
-const RETRY_AFTER: Duration = Duration::from_secs(3);
-/// For requests that are on their way when their push service says "too many": generous, for a busy machine.
-const UNDER_WAY: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(15);
+const RETRY_AFTER: Duration = Duration::from_secs(8);
+/// For requests that are on their way when their push service says "too many": 500 of all push services are, which a
+/// slow machine needs more than a second for.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 /// Timers and clocks count in milliseconds.
 const ROUNDING: Duration = Duration::from_millis(50);
 
