@@ -60,7 +60,7 @@ fn in_script(error: &RedisError) -> StoreErrorKind {
     } else if is_readonly(error) || has("-MISCONF ") || has("-NOREPLICAS ") || has("-CLUSTERDOWN ")
     {
         StoreErrorKind::Unavailable
-    } else if has("-NOPERM ") {
+    } else if has("-NOPERM ") || has("DB index is out of range") {
         StoreErrorKind::Misconfigured
     } else {
         // A script that fails has found what it did not write.
@@ -87,4 +87,19 @@ pub(super) fn outrun() -> StoreError {
         StoreErrorKind::Unavailable,
         "others changed the same entry again and again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_the_server_has_not_is_a_wrong_setting() {
+        let error = RedisError::from((
+            ErrorKind::Server(ServerErrorKind::ResponseError),
+            "Redis server refused to switch database",
+            "DB index is out of range".to_owned(),
+        ));
+        assert_eq!(failed(error).kind(), StoreErrorKind::Misconfigured);
+    }
 }
