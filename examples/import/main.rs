@@ -51,8 +51,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     vapid_private_key: Option<PathBuf>,
 
-    /// Only say what would be done. An empty database gets its tables and a first VAPID key all the same, which the import
-    /// then replaces
+    /// Only say what would be done. An empty database gets its tables and the VAPID key all the same
     #[arg(long)]
     dry_run: bool,
 
@@ -188,10 +187,10 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         builder = builder.key_encryption_keys(keys);
     }
     // In an empty store it is the first key, and no other is made.
-    if let Some(key) = active.filter(|_| !arguments.dry_run || to == StoreUrl::Memory) {
-        let copy = VapidKey::parse(key.secret_to_pkcs8_pem().as_bytes())?;
-        builder = builder.vapid_private_key(copy);
-    }
+    let first = match active {
+        Some(key) => Some(VapidKey::parse(key.secret_to_pkcs8_pem().as_bytes())?),
+        None => None,
+    };
     let extra_root_ca = match &arguments.extra_root_ca {
         Some(path) => {
             let pem = fs::read(path)
@@ -200,7 +199,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         }
         None => None,
     };
-    let builder = to.open(builder, extra_root_ca.as_deref()).await;
+    let builder = to.open(builder, first, extra_root_ca.as_deref()).await;
     let build = builder
         .map_err(|error| format!("--to: {}", with_causes(error)))?
         .build();

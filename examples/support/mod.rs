@@ -110,7 +110,7 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     };
     builder = settings
         .store
-        .open(builder, settings.extra_root_ca_pem.as_deref())
+        .open(builder, None, settings.extra_root_ca_pem.as_deref())
         .await
         .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?
         .endpoint_policy(policy)

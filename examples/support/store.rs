@@ -4,7 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use tower_web_push::Builder;
-use tower_web_push::store::{MemoryStore, PostgresStore, RedisStore, SqliteStore, StoreError};
+use tower_web_push::store::{
+    MemoryStore, PostgresStore, RedisStore, ScheduleStore, SqliteStore, StoreError,
+    SubscriptionStore, VapidKeyStore,
+};
+use tower_web_push::vapid::VapidKey;
 
 /// A store that there is a URL for.
 #[derive(PartialEq, Eq)]
@@ -35,33 +39,50 @@ impl StoreUrl {
         }
     }
 
-    /// Opens it as the one store of a `WebPush`.
+    /// Opens it as the one store of a `WebPush`. `first_key` is taken in where there is no key yet: as one that is
+    /// already there and not active it would not become so any more.
     ///
     /// A database server behind TLS is trusted by the extra root certificates too.
     pub(crate) async fn open(
         self,
         builder: Builder,
+        first_key: Option<VapidKey>,
         extra_root_ca_pem: Option<&[u8]>,
     ) -> Result<Builder, StoreError> {
-        Ok(match self {
-            Self::Memory => builder.store(MemoryStore::new()),
-            Self::Sqlite(path) => builder.store(SqliteStore::open(path).await?),
+        match self {
+            Self::Memory => with(builder, MemoryStore::new(), first_key).await,
+            Self::Sqlite(path) => with(builder, SqliteStore::open(path).await?, first_key).await,
             Self::Postgres(url) => {
                 let mut store = PostgresStore::builder();
                 if let Some(pem) = extra_root_ca_pem {
                     store = store.extra_root_ca_pem(pem);
                 }
-                builder.store(store.connect(&url).await?)
+                with(builder, store.connect(&url).await?, first_key).await
             }
             Self::Redis(url) => {
                 let mut store = RedisStore::builder();
                 if let Some(pem) = extra_root_ca_pem {
                     store = store.extra_root_ca_pem(pem);
                 }
-                builder.store(store.connect(&url).await?)
+                with(builder, store.connect(&url).await?, first_key).await
             }
-        })
+        }
     }
+}
+
+async fn with<S>(
+    builder: Builder,
+    store: S,
+    first_key: Option<VapidKey>,
+) -> Result<Builder, StoreError>
+where
+    S: SubscriptionStore + VapidKeyStore + ScheduleStore,
+{
+    let builder = match first_key {
+        Some(key) if store.keys().await?.is_empty() => builder.vapid_private_key(key),
+        _ => builder,
+    };
+    Ok(builder.store(store))
 }
 
 impl fmt::Debug for StoreUrl {

@@ -8,9 +8,10 @@ use http::Method;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
-use tower_web_push::Subscription;
+use tower_web_push::store::SqliteStore;
 use tower_web_push::testing::UserAgent;
 use tower_web_push::vapid::VapidKey;
+use tower_web_push::{Subscription, WebPush};
 
 use crate::process::{dump, import, imports, minutes_ago, stats, wait_for};
 use crate::server_process::{self, finish};
@@ -437,6 +438,36 @@ async fn killed_in_the_middle_it_is_run_again() {
     let before = dump(&world);
     assert_eq!(import(&arguments, &settings).await.code, Some(0));
     assert_eq!(dump(&world), before);
+}
+
+#[tokio::test]
+async fn their_key_is_the_active_one_of_a_store_that_somebody_has_only_looked_at() {
+    let world = World::new().await;
+    let theirs = Theirs::new(world.folder.path());
+    let key = theirs.key(1);
+    theirs.settings(None, None);
+    theirs.row(
+        1,
+        &subscription(1, 1),
+        Some(1),
+        [Some("08:00"), DAILY, None, None],
+    );
+    // What a first start of the new server leaves: a key that nobody uses.
+    let store = SqliteStore::open(world.folder.path().join("push.db")).await;
+    let push = WebPush::builder("mailto:ops@example.com").store(store.unwrap());
+    assert_ne!(
+        push.build().await.unwrap().vapid_public_key(),
+        *key.public_key()
+    );
+
+    let (url, store_url) = (theirs.url(), world.store_url());
+    let arguments = ["--from", &url, "--to", &store_url];
+    let active = format!("active here: {}", key.public_key());
+    for _ in 0..2 {
+        let done = import(&arguments, &[("ENDPOINT_POLICY", "public")]).await;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert!(done.out.contains(&active), "{}", done.out);
+    }
 }
 
 #[tokio::test]
