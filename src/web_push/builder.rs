@@ -203,7 +203,20 @@ impl Builder {
         self
     }
 
-    /// Seals VAPID keys at rest. Without it they lie in the store as they are.
+    /// Seals VAPID keys at rest. Without it they lie in the store as they are. A start without the key that they were
+    /// sealed under is an error, and never makes new ones.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_web_push::WebPush;
+    /// use tower_web_push::vapid::KeyEncryptionKeys;
+    ///
+    /// // 32 random octets, as `openssl rand -base64 32` prints them.
+    /// let keys = KeyEncryptionKeys::parse(&std::env::var("KEY_ENCRYPTION_KEY")?)?;
+    /// let push = WebPush::builder("mailto:ops@example.com").key_encryption_keys(keys).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn key_encryption_keys(mut self, keys: KeyEncryptionKeys) -> Self {
         self.key_encryption_keys = keys;
         self
