@@ -1,9 +1,10 @@
 //! Delivery: one attempt to send one message, and what came of it.
 //!
-//! Everything here but the clients is pure or a plain [`tower_service::Service`]: whoever drives it
-//! decides when to try again ([`RetryPolicy`]) and what an [`Outcome`] does to the subscription.
+//! Everything here but the clients is pure or a plain [`tower_service::Service`]. What follows from an [`Outcome`], for the
+//! delivery and for the subscription, is said by an [`Attempt`]; whoever drives it writes that down.
 
 mod address;
+mod attempt;
 mod classify;
 #[cfg(feature = "client")]
 mod client;
@@ -16,6 +17,7 @@ mod error;
 mod future;
 mod origin_gate;
 mod outcome;
+mod prune_breaker;
 #[cfg(feature = "client")]
 mod resolver;
 mod retry;
@@ -26,6 +28,7 @@ mod standing;
 mod streaks;
 
 pub use crate::push_service::{PauseScope, PushService};
+pub use attempt::{Attempt, Consequence, Next};
 pub use classify::{BODY_LIMIT, Verdict, classify};
 #[cfg(feature = "client")]
 pub use client::{
@@ -37,6 +40,7 @@ pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
 pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
 pub use outcome::Outcome;
+pub use prune_breaker::PruneBreaker;
 #[cfg(feature = "client")]
 pub use resolver::{Resolver, SystemResolver};
 pub use retry::{Jitter, RetryPolicy};

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::attempt::{Next, Verdict};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::deliver::{Consequence, Next};
 use crate::observe;
 use crate::store::{Change, Pause, PauseReason, StoreError, Tally};
 use crate::subscription::{EndpointKey, Origin};
@@ -33,15 +33,18 @@ impl Effects {
     }
 
     /// Takes in what an attempt at a subscription of this origin came to.
-    pub(crate) fn note(&mut self, push: &WebPush, origin: &Origin, verdict: &mut Verdict) {
-        self.changes.append(&mut verdict.changes);
+    pub(crate) fn note(&mut self, push: &WebPush, origin: &Origin, consequence: Consequence) {
         let mut seen = Tally::default();
-        if verdict.next == Next::Finished(FinalOutcome::Accepted) {
+        if consequence.next == Next::Finished(FinalOutcome::Accepted) {
             seen.accepted = 1;
         }
-        if let Some((key, change)) = verdict.retire.take() {
-            seen.gone = 1;
-            self.gone.push((origin.clone(), key, change));
+        for change in consequence.changes {
+            if let Change::Retire { key, .. } = change {
+                seen.gone = 1;
+                self.gone.push((origin.clone(), key, change));
+            } else {
+                self.changes.push(change);
+            }
         }
         if seen != Tally::default() {
             let tally = self.tallies.entry(origin.clone()).or_default();

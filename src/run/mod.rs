@@ -5,14 +5,12 @@ mod clock_skew;
 mod daily;
 mod effects;
 mod expand;
-mod prune_breaker;
 mod shutdown;
 mod worker;
 
-pub(crate) use attempt::{Job, Next, Verdict, attempt};
+pub(crate) use attempt::{Job, attempt};
 pub(crate) use clock_skew::ClockSkew;
 pub(crate) use effects::Effects;
-pub(crate) use prune_breaker::PruneBreaker;
 
 use std::fmt;
 use std::pin::pin;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 
-use super::attempt::{Job, Next, Verdict, attempt};
+use super::attempt::{Job, attempt};
 use super::daily::{Daily, fire_due};
 use super::effects::Effects;
 use super::expand::expand;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::OriginGates;
+use crate::deliver::{Consequence, Next, OriginGates};
 use crate::observe;
 use crate::store::{
     Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
@@ -66,7 +66,7 @@ pub(super) enum Ended {
 #[derive(Debug)]
 pub(super) struct Worker {
     push: WebPush,
-    attempts: JoinSet<(ClaimToken, Origin, Verdict)>,
+    attempts: JoinSet<(ClaimToken, Origin, Consequence)>,
     /// The origin of each attempt under way.
     origins: HashMap<task::Id, Origin>,
     effects: Effects,
@@ -247,15 +247,15 @@ impl Worker {
                 message: message.message.clone(),
                 due_at: message.due_at,
                 deadline: message.deadline,
-                attempt: row.attempt,
+                number: row.attempt,
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
             };
             let push = self.push.clone();
             let (token, origin) = (row.token, row.origin.clone());
             let handle = self.attempts.spawn(async move {
-                let verdict = attempt(&push, job).await;
-                (token, origin, verdict)
+                let (consequence, _) = attempt(&push, job).await;
+                (token, origin, consequence)
             });
             self.origins.insert(handle.id(), row.origin);
         }
@@ -309,7 +309,10 @@ impl Worker {
         Ok(daily)
     }
 
-    fn note_all(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
+    fn note_all(
+        &mut self,
+        ended: Result<(task::Id, (ClaimToken, Origin, Consequence)), JoinError>,
+    ) {
         self.note(ended);
         while let Some(ended) = self.attempts.try_join_next_with_id() {
             self.note(ended);
@@ -317,9 +320,9 @@ impl Worker {
         observe::show_in_flight(self.attempts.len());
     }
 
-    fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Verdict)), JoinError>) {
+    fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Consequence)), JoinError>) {
         self.ended_lately += 1;
-        let (id, (token, origin, mut verdict)) = match ended {
+        let (id, (token, origin, consequence)) = match ended {
             Ok(ended) => ended,
             // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
             // attempts are used up.
@@ -330,15 +333,16 @@ impl Worker {
             }
         };
         self.origins.remove(&id);
-        self.effects.note(&self.push, &origin, &mut verdict);
-        match verdict.next {
+        let next = consequence.next;
+        self.effects.note(&self.push, &origin, consequence);
+        match next {
             Next::Finished(outcome) => {
                 observe::count_finished(outcome.as_str());
                 self.settlements
                     .push((token, Settlement::Finished(outcome)));
             }
             Next::RetryAt(at) => self.settlements.push((token, Settlement::RetryAt(at))),
-            Next::Release => self.released.push(token),
+            Next::Deferred(_) => self.released.push(token),
         }
     }
 

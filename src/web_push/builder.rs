@@ -14,11 +14,11 @@ use super::{BuildError, BuildErrorKind, Inner, WebPush};
 #[cfg(feature = "api")]
 use crate::broadcast::Tag;
 use crate::clock::{Clock, SystemClock};
-use crate::deliver::{Deliver, EndpointPolicy, OriginGates, RetryPolicy, Sender};
+use crate::deliver::{Deliver, EndpointPolicy, OriginGates, PruneBreaker, RetryPolicy, Sender};
 use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
-use crate::run::{ClockSkew, PruneBreaker};
+use crate::run::ClockSkew;
 use crate::schedule::Compose;
 use crate::store::{
     MemoryStore, ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore,

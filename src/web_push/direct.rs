@@ -5,9 +5,9 @@ use tokio::task::{JoinError, JoinSet};
 use super::WebPush;
 use crate::broadcast::{Audience, Failure, FinalOutcome, Report, SendError, SendErrorKind};
 use crate::clock::Timestamp;
-use crate::deliver::DeliveryError;
+use crate::deliver::{Consequence, DeliveryError, Next};
 use crate::message::Message;
-use crate::run::{Effects, Job, Next, Verdict, attempt};
+use crate::run::{Effects, Job, attempt};
 use crate::store::SubscriptionRecord;
 use crate::subscription::{Origin, SubscriptionId};
 
@@ -22,7 +22,6 @@ pub(crate) struct Attempted {
     pub(crate) outcome: FinalOutcome,
     pub(crate) error: Option<DeliveryError>,
     origin: Origin,
-    verdict: Verdict,
     subscription: SubscriptionId,
 }
 
@@ -82,9 +81,9 @@ pub(super) async fn send_to(
 ) -> Attempted {
     // Where they cannot be read, those that are known hold.
     let _ = push.refresh_pauses(push.now()).await;
-    let mut attempted = once(push, record, message).await;
+    let (attempted, consequence) = once(push, record, message).await;
     let mut effects = Effects::default();
-    effects.note(push, &attempted.origin, &mut attempted.verdict);
+    effects.note(push, &attempted.origin, consequence);
     // The answer is about the message; the same effect comes of the next attempt.
     let _ = effects.write(push, push.now()).await;
     attempted
@@ -97,7 +96,11 @@ pub(super) async fn share_news(push: &WebPush, origin: &Origin) {
     let _ = effects.write(push, push.now()).await;
 }
 
-async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> Attempted {
+async fn once(
+    push: &WebPush,
+    record: SubscriptionRecord,
+    message: Message,
+) -> (Attempted, Consequence) {
     let now = push.now();
     let subscription = record.id;
     let origin = record.subscription.endpoint().origin().clone();
@@ -107,38 +110,38 @@ async fn once(push: &WebPush, record: SubscriptionRecord, message: Message) -> A
         // There is no later attempt that could be too late.
         deadline: Timestamp::MAX,
         due_at: now,
-        attempt: 1,
+        number: 1,
         leased_until: now + push.lease(),
         stop: None,
         message,
     };
-    let mut verdict = attempt(push, job).await;
-    let outcome = match verdict.next {
+    let (consequence, error) = attempt(push, job).await;
+    let outcome = match consequence.next {
         Next::Finished(outcome) => outcome,
-        Next::RetryAt(_) | Next::Release => FinalOutcome::Failed,
+        Next::RetryAt(_) | Next::Deferred(_) => FinalOutcome::Failed,
     };
-    Attempted {
+    let attempted = Attempted {
         outcome,
-        error: verdict.error.take(),
+        error,
         origin,
-        verdict,
         subscription,
-    }
+    };
+    (attempted, consequence)
 }
 
 fn note(
     push: &WebPush,
     report: &mut Report,
     effects: &mut Effects,
-    ended: Result<Attempted, JoinError>,
+    ended: Result<(Attempted, Consequence), JoinError>,
 ) {
-    let Ok(mut attempted) = ended else {
+    let Ok((attempted, consequence)) = ended else {
         // A panic in somebody's client.
         report.counts.add(FinalOutcome::Failed, 1);
         return;
     };
     report.counts.add(attempted.outcome, 1);
-    effects.note(push, &attempted.origin, &mut attempted.verdict);
+    effects.note(push, &attempted.origin, consequence);
     if let Some(error) = attempted.error
         && report.failures.len() < Report::MAX_FAILURES
     {

@@ -26,13 +26,13 @@ use crate::broadcast::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{
-    Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, RetryPolicy, Sender,
+    Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, PruneBreaker, RetryPolicy, Sender,
 };
 use crate::import::Import;
 use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
-use crate::run::{self, PruneBreaker, RunError, Tick};
+use crate::run::{self, RunError, Tick};
 use crate::schedule::Compose;
 #[cfg(feature = "api")]
 use crate::store::SubscriptionRecord;

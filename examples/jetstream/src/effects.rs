@@ -4,17 +4,11 @@ use std::collections::HashMap;
 
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::clock::Timestamp;
+use tower_web_push::deliver::{Consequence, Next, PruneBreaker};
 use tower_web_push::store::{Change, StoreError, SubscriptionRecord, Tally};
 use tower_web_push::subscription::{EndpointKey, Origin};
 
-use crate::attempt::{Next, Verdict};
 use crate::store::Store;
-
-/// Nobody is retired above this share of "gone" among a push service's latest answers: it is wrong, then, more often
-/// than all those people have left.
-const RETIRE_AT_MOST_PERCENT: u64 = 30;
-/// Fewer answers say nothing.
-const SAMPLE: u64 = 50;
 
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
@@ -25,16 +19,16 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    pub(crate) fn note(&mut self, record: &SubscriptionRecord, verdict: &mut Verdict) {
+    pub(crate) fn note(&mut self, record: &SubscriptionRecord, consequence: Consequence) {
         let origin = record.subscription.endpoint().origin();
         let mut count = |accepted, gone| {
             let tally = self.tallies.entry(origin.clone()).or_default();
             *tally = tally.plus(Tally::new(accepted, gone));
         };
-        if verdict.next == Next::Finished(FinalOutcome::Accepted) {
+        if consequence.next == Next::Finished(FinalOutcome::Accepted) {
             count(1, 0);
         }
-        for change in verdict.changes.drain(..) {
+        for change in consequence.changes {
             if let Change::Retire { key, .. } = change {
                 count(0, 1);
                 self.retire.push((origin.clone(), key, change));
@@ -51,7 +45,7 @@ impl Effects {
         let sums = store.tally(&tallies, now).await?;
         let mut doubted = Vec::new();
         for ((origin, _), sum) in tallies.into_iter().zip(sums) {
-            if sum.answers() >= SAMPLE && sum.gone * 100 > sum.answers() * RETIRE_AT_MOST_PERCENT {
+            if PruneBreaker::default().is_open(sum) {
                 eprintln!("{origin} says that too many are gone: none of them is retired");
                 doubted.push(origin);
             }

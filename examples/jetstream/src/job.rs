@@ -41,11 +41,6 @@ impl Job {
         })
     }
 
-    /// When it is given up.
-    pub(crate) fn deadline(&self) -> Timestamp {
-        self.message.ttl().deadline(self.due_at)
-    }
-
     /// The same for others of its recipients.
     pub(crate) fn for_others(&self, recipients: Vec<SubscriptionId>) -> Self {
         Self {

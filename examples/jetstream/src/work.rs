@@ -14,11 +14,11 @@ use tokio::time::{Instant, interval_at, sleep};
 use tower::limit::ConcurrencyLimit;
 use tower_web_push::broadcast::{Counts, FinalOutcome};
 use tower_web_push::clock::{Clock as _, SystemClock};
-use tower_web_push::deliver::{Deliver, HttpClient, RetryPolicy};
+use tower_web_push::deliver::{Deliver, HttpClient, Next, RetryPolicy};
 use tower_web_push::store::{StoreError, StoreErrorKind, SubscriptionRef};
 use tower_web_push::vapid::{KeyEncryptionKeys, KeyRing};
 
-use crate::attempt::{Next, Post};
+use crate::attempt::Post;
 use crate::effects::Effects;
 use crate::flags::{Places, Work};
 use crate::job::Job;
@@ -204,8 +204,8 @@ impl Worker {
 
         // All at once, as far as `Post` lets them.
         let ended = join_all(records.into_iter().map(|record| async {
-            let verdict = self.post.attempt(job, record.as_ref()).await;
-            (record, verdict)
+            let consequence = self.post.attempt(job, record.as_ref()).await;
+            (record, consequence)
         }))
         .await;
 
@@ -213,13 +213,14 @@ impl Worker {
         let mut effects = Effects::default();
         let mut left = Left::new(now);
         let mut counts = Counts::default();
-        for (recipient, (record, mut verdict)) in part.iter().zip(ended) {
-            match verdict.next {
+        for (recipient, (record, consequence)) in part.iter().zip(ended) {
+            match consequence.next {
                 Next::Finished(outcome) => counts.add(outcome, 1),
-                Next::Again { at, attempts } => left.add(*recipient, at, attempts),
+                Next::RetryAt(at) => left.add(*recipient, at, job.attempts + 1),
+                Next::Deferred(at) => left.add(*recipient, at, job.attempts),
             }
             if let Some(record) = &record {
-                effects.note(record, &mut verdict);
+                effects.note(record, consequence);
             }
         }
         self.patiently(|| effects.write(&*self.store, now)).await?;

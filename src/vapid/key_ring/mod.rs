@@ -169,6 +169,23 @@ impl KeyRing {
         Ok(self.get(id))
     }
 
+    /// The keys to ask with for a subscription that names this one: its own first, where [`find`](Self::find) finds it,
+    /// then the others, for where it turns out to be another's.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub async fn candidates(
+        &self,
+        id: &KeyId,
+        now: Timestamp,
+    ) -> Result<Vec<Arc<VapidKey>>, VapidError> {
+        let own = self.find(id, now).await?;
+        let live = self.live();
+        let others = live.iter().filter(|key| key.id() != *id).cloned();
+        Ok(own.into_iter().chain(others).collect())
+    }
+
     /// Reads the store again. What is in memory stays where that fails.
     ///
     /// # Errors

@@ -1,0 +1,345 @@
+//! One attempt at one subscription: what to ask, and what follows from the answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::vec;
+
+use super::{Accepted, DeliveryError, Jitter, Outcome, RetryPolicy};
+use crate::broadcast::FinalOutcome;
+use crate::clock::Timestamp;
+use crate::message::Message;
+use crate::push_request::Push;
+use crate::store::{Change, RetireReason, SubscriptionRecord};
+use crate::subscription::EndpointKey;
+use crate::vapid::{KeyId, VapidKey};
+
+/// One attempt to deliver a message to a stored subscription: the requests that it takes, and what follows from their
+/// answers. Pure: whoever drives it sends, reads the clock and writes down.
+///
+/// It is one request, unless the push service says that the subscription was made with another VAPID key: then one
+/// with each key there is, until one fits. What follows is a [`Consequence`].
+/// [`WebPush::run`](crate::WebPush::run) drives it from the ledger; the guide's page [driving it
+/// yourself](crate::guide::driving_it_yourself) shows it on another queue.
+///
+/// # Examples
+///
+/// ```
+/// use tower::{Service, ServiceExt as _};
+/// use tower_web_push::Message;
+/// use tower_web_push::clock::{Clock, Timestamp};
+/// use tower_web_push::deliver::{Accepted, Attempt, Consequence, DeliveryError, Jitter};
+/// use tower_web_push::push_request::Push;
+/// use tower_web_push::store::SubscriptionRecord;
+/// use tower_web_push::vapid::{KeyRing, VapidError};
+///
+/// /// `due_at` is when the message was accepted, `number` counts the attempts from 1.
+/// async fn attempt<S>(
+///     deliver: S,
+///     keys: &KeyRing,
+///     clock: &dyn Clock,
+///     record: &SubscriptionRecord,
+///     (message, due_at, number): (Message, Timestamp, u32),
+/// ) -> Result<Consequence, VapidError>
+/// where
+///     S: Service<Push, Response = Accepted, Error = DeliveryError> + Clone,
+/// {
+///     let now = clock.now();
+///     let keys = keys.candidates(&record.vapid_key, now).await?;
+///     let mut attempt = Attempt::new(record, message, due_at, number, now).with_keys(keys);
+///     while let Some(push) = attempt.next_push(clock.now()) {
+///         let answer = deliver.clone().oneshot(push).await;
+///         attempt.answered(&answer, clock.now(), Jitter::random());
+///     }
+///     Ok(attempt.end(clock.now()))
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    record: &'a SubscriptionRecord,
+    message: Message,
+    due_at: Timestamp,
+    deadline: Timestamp,
+    number: u32,
+    began: Timestamp,
+    policy: RetryPolicy,
+    /// Those that no request was signed with yet.
+    keys: vec::IntoIter<Arc<VapidKey>>,
+    is_own_key_known: bool,
+    /// What the last request was signed with.
+    asked_with: Option<KeyId>,
+    /// Whether an answer has come.
+    is_answered: bool,
+    end: Option<Consequence>,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Consequence {
+    /// Where the delivery goes from here.
+    pub next: Next,
+    /// What was learned of the subscription, for [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply):
+    /// to be written before the delivery is settled, so that a crash between the two repeats the attempt.
+    ///
+    /// A [`Change::Retire`] is for the [`PruneBreaker`](super::PruneBreaker) to judge: where it is open,
+    /// [`Change::Failed`] takes its place.
+    pub changes: Vec<Change>,
+}
+
+/// Where a delivery goes from an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "it is over, or tried again, or was not tried yet"
+)]
+pub enum Next {
+    /// It is at its end.
+    Finished(FinalOutcome),
+    /// Another attempt, not before this moment.
+    RetryAt(Timestamp),
+    /// The same attempt, not before this moment: nothing was asked of the push service, so this one does not count.
+    Deferred(Timestamp),
+}
+
+impl<'a> Attempt<'a> {
+    /// So long after its keys changed a row is not retired, and after it was written a key is not unknown.
+    const YOUNG: Duration = Duration::from_secs(60);
+    /// One write an hour says as much as one per message.
+    const WORTH_WRITING: Duration = Duration::from_secs(3600);
+
+    /// The attempt of this number, from 1, to deliver a message that was due at a moment.
+    ///
+    /// `now` is when the record was read: what was learned of it is not held against a subscription that its page
+    /// has posted since. The deadline is the one of the message's TTL, the policy the default one, and there are no
+    /// keys: without [`with_keys`](Self::with_keys) nothing is asked.
+    #[must_use]
+    pub fn new(
+        record: &'a SubscriptionRecord,
+        message: Message,
+        due_at: Timestamp,
+        number: u32,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            record,
+            deadline: message.ttl().deadline(due_at),
+            message,
+            due_at,
+            number,
+            began: now,
+            policy: RetryPolicy::default(),
+            keys: Vec::new().into_iter(),
+            is_own_key_known: false,
+            asked_with: None,
+            is_answered: false,
+            end: None,
+        }
+    }
+
+    /// The keys to ask with, in this order: those of [`KeyRing::candidates`](crate::vapid::KeyRing::candidates).
+    #[must_use]
+    pub fn with_keys(mut self, keys: Vec<Arc<VapidKey>>) -> Self {
+        self.is_own_key_known = keys.iter().any(|key| key.id() == self.record.vapid_key);
+        self.keys = keys.into_iter();
+        self
+    }
+
+    /// Gives up at another moment than the message's TTL says.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Timestamp) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Tries again as often and as slowly as this policy says.
+    #[must_use]
+    pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The next request to make, with the TTL that is left at `now`; `None` when there is none to make (any more).
+    pub fn next_push(&mut self, now: Timestamp) -> Option<Push> {
+        if self.asked_with.is_none() && self.end.is_none() {
+            self.end = self.foregone().map(Consequence::finished);
+        }
+        if self.end.is_some() {
+            return None;
+        }
+        let Some(key) = self.keys.next() else {
+            self.end = self.is_answered.then(|| self.no_key_fits());
+            return None;
+        };
+        self.asked_with = Some(key.id());
+        let has_other_keys = self.keys.len() > 0;
+        // The push service counts from the request, not from when the message was due (RFC 8030 section 5.2).
+        let ttl = self.message.ttl().left(self.due_at, now);
+        let push = Push::new(self.record.subscription.clone(), self.message.clone(), key);
+        Some(push.with_ttl(ttl).with_other_keys(has_other_keys))
+    }
+
+    /// Takes in what [`Deliver`](super::Deliver) answered to the last request.
+    pub fn answered(
+        &mut self,
+        answer: &Result<Accepted, DeliveryError>,
+        now: Timestamp,
+        jitter: Jitter,
+    ) {
+        self.is_answered = true;
+        self.end = match answer {
+            Ok(_) => Some(self.accepted(now)),
+            Err(error) if error.outcome() == Outcome::KeyMismatch => None,
+            Err(error) => Some(self.refused(error, now, jitter)),
+        };
+    }
+
+    /// What follows.
+    ///
+    /// An attempt that was broken off before [`next_push`](Self::next_push) had no more requests is made again at once;
+    /// it counts where there was an answer.
+    #[must_use]
+    pub fn end(self, now: Timestamp) -> Consequence {
+        let broken_off = if self.is_answered {
+            Next::RetryAt(now)
+        } else {
+            Next::Deferred(now)
+        };
+        self.end.unwrap_or_else(|| broken_off.into())
+    }
+
+    /// What is certain without a request.
+    fn foregone(&self) -> Option<FinalOutcome> {
+        if self.began >= self.deadline {
+            Some(FinalOutcome::Expired)
+        } else if self.number > self.policy.max_attempts().max(1) {
+            // What takes its worker down each time is not tried for ever, where the number is counted before.
+            Some(FinalOutcome::Failed)
+        } else if self.record.retired.is_none() && self.record.stale {
+            Some(FinalOutcome::KeyMismatch)
+        } else if !self.record.is_live(self.began) {
+            Some(FinalOutcome::Gone)
+        } else {
+            None
+        }
+    }
+
+    fn accepted(&self, now: Timestamp) -> Consequence {
+        let key = self.key();
+        let mut changes = Vec::new();
+        if let Some(vapid_key) = self.asked_with
+            && vapid_key != self.record.vapid_key
+        {
+            changes.push(Change::UseVapidKey { key, vapid_key });
+        }
+        let is_old = |last| now.since(last) >= Self::WORTH_WRITING;
+        if self.record.failure_streak > 0 || self.record.last_success_at.is_none_or(is_old) {
+            changes.push(Change::Accepted(key));
+        }
+        Consequence {
+            changes,
+            ..Consequence::finished(FinalOutcome::Accepted)
+        }
+    }
+
+    fn refused(&self, error: &DeliveryError, now: Timestamp, jitter: Jitter) -> Consequence {
+        if let Some(closed) = error.closed() {
+            // At the deadline it will be found to be too late; until then the gate may open early.
+            return Next::Deferred(closed.until.min(self.deadline)).into();
+        }
+        let key = self.key();
+        let later = |given_up| self.later(error.retry_after(), given_up, now, jitter);
+        let given_up = if self.number >= self.policy.max_attempts() {
+            FinalOutcome::Failed
+        } else {
+            FinalOutcome::Expired
+        };
+        match error.outcome() {
+            // A row whose browser has just subscribed gets 410 from FCM now and then, and 201 a moment later.
+            Outcome::Gone if self.began < self.record.keys_changed_at + Self::YOUNG => {
+                self.again_at(self.record.keys_changed_at + Self::YOUNG)
+            }
+            Outcome::Gone => Consequence::finished(FinalOutcome::Gone).with(Change::Retire {
+                key,
+                reason: RetireReason::Gone,
+                observed_at: self.began,
+            }),
+            Outcome::RateLimited => later(given_up),
+            Outcome::Transient => later(given_up).with(Change::Failed(key)),
+            // Ours to mend, not the row's: it backs off like a push service that is down.
+            Outcome::SenderFault => later(FinalOutcome::SenderFault).with(Change::Failed(key)),
+            Outcome::TooLarge => Consequence::finished(FinalOutcome::TooLarge),
+            Outcome::BadRequest => Consequence::finished(FinalOutcome::BadRequest),
+            Outcome::Refused => Consequence::finished(FinalOutcome::Refused),
+            // Neither is an error.
+            Outcome::Accepted | Outcome::KeyMismatch => Consequence::finished(FinalOutcome::Failed),
+        }
+    }
+
+    fn no_key_fits(&self) -> Consequence {
+        // Another process may have made the key that the row names a moment ago.
+        let young_until = self.record.last_seen_at + Self::YOUNG;
+        if !self.is_own_key_known && self.began < young_until {
+            return self.again_at(young_until);
+        }
+        Consequence::finished(FinalOutcome::KeyMismatch).with(Change::Stale {
+            key: self.key(),
+            observed_at: self.began,
+        })
+    }
+
+    /// After a pause, as long as there are attempts and time left.
+    fn later(
+        &self,
+        retry_after: Option<Duration>,
+        given_up: FinalOutcome,
+        now: Timestamp,
+        jitter: Jitter,
+    ) -> Consequence {
+        let (number, deadline) = (self.number, self.deadline);
+        let outcome = Outcome::Transient;
+        let at = self
+            .policy
+            .next_attempt(outcome, number, retry_after, deadline, now, jitter);
+        at.map_or(Next::Finished(given_up), Next::RetryAt).into()
+    }
+
+    fn again_at(&self, at: Timestamp) -> Consequence {
+        if at < self.deadline {
+            Next::RetryAt(at).into()
+        } else {
+            Consequence::finished(FinalOutcome::Expired)
+        }
+    }
+
+    fn key(&self) -> EndpointKey {
+        self.record.subscription.endpoint().key()
+    }
+}
+
+impl Consequence {
+    /// A delivery that came to its end without having changed anything about its subscription.
+    #[must_use]
+    pub const fn finished(outcome: FinalOutcome) -> Self {
+        Self {
+            next: Next::Finished(outcome),
+            changes: Vec::new(),
+        }
+    }
+
+    fn with(mut self, change: Change) -> Self {
+        self.changes.push(change);
+        self
+    }
+}
+
+/// Nothing was learned of the subscription.
+impl From<Next> for Consequence {
+    fn from(next: Next) -> Self {
+        let changes = Vec::new();
+        Self { next, changes }
+    }
+}
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

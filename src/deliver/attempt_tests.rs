@@ -1,0 +1,319 @@
+//! What follows from what, by name; and which requests are made.
+
+use http::{HeaderMap, StatusCode};
+
+use super::*;
+use crate::deliver::{Closed, PushService, Verdict};
+use crate::message::Ttl;
+use crate::p256::UaSecretKey;
+use crate::store::{PauseReason, Retired};
+use crate::subscription::{AuthSecret, Subscription, SubscriptionId};
+use FinalOutcome::*;
+use Next::{Deferred, Finished, RetryAt};
+
+type Answer = Result<super::Accepted, DeliveryError>;
+
+/// When the attempt begins; the answer comes two seconds later.
+const BEGAN: Timestamp = Timestamp::from_secs(1_000_000);
+const NOW: Timestamp = Timestamp::from_secs(1_000_002);
+const DEADLINE: Timestamp = Timestamp::from_secs(1_003_600);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// A pause of 4 seconds after the second attempt, three attempts in all.
+const POLICY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), HOUR, 3);
+const PAUSED: Timestamp = Timestamp::from_millis(NOW.as_millis() + 3_999);
+
+fn own_key() -> Arc<VapidKey> {
+    Arc::new(VapidKey::generate().unwrap())
+}
+
+/// A row that was last posted an hour ago, and reached just before.
+fn record(own: &VapidKey) -> SubscriptionRecord {
+    let secret = UaSecretKey::random().unwrap();
+    let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
+    let endpoint = "https://push.example.com/1".parse().unwrap();
+    let subscription = Subscription::new(endpoint, *secret.public(), auth);
+    let id = SubscriptionId::random();
+    let mut record = SubscriptionRecord::new(id, subscription, own.id(), BEGAN - HOUR);
+    record.last_success_at = Some(BEGAN - MINUTE);
+    record
+}
+
+fn attempt(record: &SubscriptionRecord, number: u32) -> Attempt<'_> {
+    let message = Message::new("hello").with_ttl(Ttl::from_secs(3600));
+    Attempt::new(record, message, BEGAN, number, BEGAN).with_policy(POLICY)
+}
+
+fn accepted() -> Answer {
+    let headers = HeaderMap::new();
+    Ok(super::Accepted::new(
+        PushService::Other,
+        StatusCode::CREATED,
+        &headers,
+    ))
+}
+
+fn error(outcome: Outcome, retry_after: Option<Duration>) -> Answer {
+    let verdict = Verdict {
+        outcome,
+        reason: None,
+        retry_after,
+    };
+    Err(DeliveryError::answered(
+        PushService::Other,
+        StatusCode::BAD_REQUEST,
+        &HeaderMap::new(),
+        verdict,
+    ))
+}
+
+fn closed_until(until: Timestamp) -> Answer {
+    let closed = Closed::new(until, PauseReason::RateLimited);
+    let wait = until.since(NOW);
+    Err(DeliveryError::closed_gate(PushService::Other, closed, wait))
+}
+
+/// What follows where each key is answered in turn.
+fn after(mut attempt: Attempt<'_>, answers: impl IntoIterator<Item = Answer>) -> Consequence {
+    let mut answers = answers.into_iter();
+    while attempt.next_push(BEGAN).is_some() {
+        let answer = answers.next().expect("an answer for each request");
+        attempt.answered(&answer, NOW, Jitter::FULL);
+    }
+    assert!(answers.next().is_none(), "no request for this answer");
+    attempt.end(NOW)
+}
+
+/// The same with the row's own key, in short: what next, and what is written of the row.
+fn follows(
+    answer: Answer,
+    number: u32,
+    change: impl Fn(&mut SubscriptionRecord),
+) -> (Next, Vec<&'static str>) {
+    let own = own_key();
+    let mut record = record(&own);
+    change(&mut record);
+    let consequence = after(attempt(&record, number).with_keys(vec![own]), [answer]);
+    (consequence.next, names(&consequence))
+}
+
+fn names(consequence: &Consequence) -> Vec<&'static str> {
+    let name = |change: &Change| match change {
+        Change::Accepted(_) => "accepted",
+        Change::Failed(_) => "failed",
+        Change::Retire { observed_at, .. } => {
+            assert_eq!(*observed_at, BEGAN, "S12");
+            "retire"
+        }
+        Change::Stale { observed_at, .. } => {
+            assert_eq!(*observed_at, BEGAN, "S12");
+            "stale"
+        }
+        Change::UseVapidKey { .. } => "use_vapid_key",
+        _ => "other",
+    };
+    consequence.changes.iter().map(name).collect()
+}
+
+fn as_it_is(_: &mut SubscriptionRecord) {}
+
+/// One named test for each row: answer, number of the attempt, what is next, what is written.
+macro_rules! rows {
+    ($($name:ident: $answer:expr, $number:expr, $row:expr => $next:expr, $changes:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let changes: &[&str] = &$changes;
+            assert_eq!(follows($answer, $number, $row), ($next, changes.to_vec()));
+        }
+    )*};
+}
+
+rows! {
+    accepted_and_reached_lately: accepted(), 2, as_it_is => Finished(Accepted), [];
+    accepted_after_an_hour: accepted(), 2, |row| row.last_success_at = Some(NOW - HOUR)
+        => Finished(Accepted), ["accepted"];
+    accepted_for_the_first_time: accepted(), 2, |row| row.last_success_at = None
+        => Finished(Accepted), ["accepted"];
+    accepted_after_failures: accepted(), 2, |row| row.failure_streak = 1
+        => Finished(Accepted), ["accepted"];
+
+    gone: error(Outcome::Gone, None), 2, as_it_is => Finished(Gone), ["retire"];
+    gone_with_new_keys: error(Outcome::Gone, None), 2, |row| row.keys_changed_at = BEGAN - MINUTE / 2
+        => RetryAt(BEGAN + MINUTE / 2), [];
+    gone_with_keys_that_turn_a_minute_old_meanwhile: error(Outcome::Gone, None), 2,
+        |row| row.keys_changed_at = BEGAN - Duration::from_secs(59)
+        => RetryAt(BEGAN + Duration::from_secs(1)), [];
+    gone_with_keys_of_a_minute: error(Outcome::Gone, None), 2, |row| row.keys_changed_at = BEGAN - MINUTE
+        => Finished(Gone), ["retire"];
+    gone_with_keys_that_are_young_until_the_deadline: error(Outcome::Gone, None), 2,
+        |row| row.keys_changed_at = DEADLINE - MINUTE => Finished(Expired), [];
+
+    rate_limited: error(Outcome::RateLimited, None), 2, as_it_is => RetryAt(PAUSED), [];
+    rate_limited_for_so_long: error(Outcome::RateLimited, Some(MINUTE)), 2, as_it_is
+        => RetryAt(NOW + MINUTE), [];
+    rate_limited_until_the_deadline: error(Outcome::RateLimited, Some(HOUR)), 2, as_it_is
+        => Finished(Expired), [];
+    rate_limited_too_often: error(Outcome::RateLimited, None), 3, as_it_is => Finished(Failed), [];
+
+    transient: error(Outcome::Transient, None), 2, as_it_is => RetryAt(PAUSED), ["failed"];
+    transient_for_so_long: error(Outcome::Transient, Some(MINUTE)), 2, as_it_is
+        => RetryAt(NOW + MINUTE), ["failed"];
+    transient_until_the_deadline: error(Outcome::Transient, Some(HOUR)), 2, as_it_is
+        => Finished(Expired), ["failed"];
+    transient_too_often: error(Outcome::Transient, None), 3, as_it_is => Finished(Failed), ["failed"];
+
+    sender_fault: error(Outcome::SenderFault, None), 2, as_it_is => RetryAt(PAUSED), ["failed"];
+    sender_fault_until_the_deadline: error(Outcome::SenderFault, Some(HOUR)), 2, as_it_is
+        => Finished(SenderFault), ["failed"];
+    sender_fault_too_often: error(Outcome::SenderFault, None), 3, as_it_is
+        => Finished(SenderFault), ["failed"];
+
+    key_mismatch: error(Outcome::KeyMismatch, None), 2, as_it_is => Finished(KeyMismatch), ["stale"];
+    key_mismatch_of_a_key_that_is_known: error(Outcome::KeyMismatch, None), 2, |row| row.last_seen_at = BEGAN
+        => Finished(KeyMismatch), ["stale"];
+
+    too_large: error(Outcome::TooLarge, None), 2, as_it_is => Finished(TooLarge), [];
+    bad_request: error(Outcome::BadRequest, None), 2, as_it_is => Finished(BadRequest), [];
+    refused: error(Outcome::Refused, None), 2, as_it_is => Finished(Refused), [];
+
+    a_closed_gate: closed_until(NOW + MINUTE), 2, as_it_is => Deferred(NOW + MINUTE), [];
+    a_closed_gate_at_the_last_attempt: closed_until(NOW + MINUTE), 3, as_it_is => Deferred(NOW + MINUTE), [];
+    a_gate_that_is_closed_beyond_the_deadline: closed_until(DEADLINE + HOUR), 2, as_it_is
+        => Deferred(DEADLINE), [];
+}
+
+/// What needs no request.
+fn foregone(number: u32, change: impl Fn(&mut SubscriptionRecord)) -> Option<FinalOutcome> {
+    let own = own_key();
+    let mut record = record(&own);
+    change(&mut record);
+    let mut attempt = attempt(&record, number).with_keys(vec![own]);
+    if attempt.next_push(BEGAN).is_some() {
+        return None;
+    }
+    let consequence = attempt.end(NOW);
+    assert_eq!(names(&consequence), [""; 0]);
+    let Finished(outcome) = consequence.next else {
+        panic!("{consequence:?}");
+    };
+    Some(outcome)
+}
+
+#[test]
+fn nobody_is_asked_about_what_is_certain() {
+    let retired = Some(Retired::new(BEGAN, RetireReason::Gone));
+    assert_eq!(foregone(3, as_it_is), None);
+    assert_eq!(foregone(4, as_it_is), Some(Failed));
+    assert_eq!(foregone(1, |row| row.stale = true), Some(KeyMismatch));
+    assert_eq!(foregone(1, |row| row.retired = retired), Some(Gone));
+    let both = |row: &mut SubscriptionRecord| (row.stale, row.retired) = (true, retired);
+    assert_eq!(foregone(1, both), Some(Gone));
+}
+
+#[test]
+fn a_policy_of_no_attempts_allows_one() {
+    let own = own_key();
+    let record = record(&own);
+    let policy = RetryPolicy::new(MINUTE, HOUR, 0);
+    let attempt = attempt(&record, 1).with_policy(policy).with_keys(vec![own]);
+    let consequence = after(attempt, [error(Outcome::Transient, None)]);
+    assert_eq!(consequence.next, Finished(Failed));
+}
+
+#[test]
+fn nothing_is_asked_at_or_after_the_deadline() {
+    let own = own_key();
+    let record = record(&own);
+    let keys = vec![own];
+    for (deadline, outcome) in [(BEGAN, Expired), (BEGAN + MINUTE, Accepted)] {
+        let attempt = attempt(&record, 1)
+            .with_keys(keys.clone())
+            .with_deadline(deadline);
+        let answers = (outcome == Accepted).then(accepted);
+        assert_eq!(after(attempt, answers).next, Finished(outcome));
+    }
+}
+
+#[test]
+fn a_request_has_the_ttl_that_is_left_and_says_whether_there_are_other_keys() {
+    let keys = vec![own_key(), own_key()];
+    let record = record(&keys[0]);
+    let mut attempt = attempt(&record, 1).with_keys(keys.clone());
+    let first = attempt.next_push(BEGAN + MINUTE).unwrap();
+    assert_eq!(first.key().id(), keys[0].id());
+    assert_eq!(
+        (first.ttl().as_secs(), first.has_other_keys()),
+        (3540, true)
+    );
+    assert_eq!(first.subscription(), &record.subscription);
+    attempt.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
+    let second = attempt.next_push(BEGAN + MINUTE * 2).unwrap();
+    assert_eq!(second.key().id(), keys[1].id());
+    assert_eq!(
+        (second.ttl().as_secs(), second.has_other_keys()),
+        (3480, false)
+    );
+}
+
+#[test]
+fn the_key_that_fits_becomes_the_rows_own() {
+    let keys = vec![own_key(), own_key(), own_key()];
+    let record = record(&keys[0]);
+    let attempt = attempt(&record, 1).with_keys(keys.clone());
+    let consequence = after(attempt, [error(Outcome::KeyMismatch, None), accepted()]);
+    assert_eq!(consequence.next, Finished(Accepted));
+    let key = record.subscription.endpoint().key();
+    let vapid_key = keys[1].id();
+    assert_eq!(
+        consequence.changes,
+        [Change::UseVapidKey { key, vapid_key }]
+    );
+}
+
+#[test]
+fn another_answer_than_a_mismatch_ends_it_with_any_key() {
+    let keys = vec![own_key(), own_key(), own_key()];
+    let record = record(&keys[0]);
+    let attempt = attempt(&record, 1).with_keys(keys);
+    let answers = [
+        error(Outcome::KeyMismatch, None),
+        error(Outcome::TooLarge, None),
+    ];
+    assert_eq!(after(attempt, answers), Consequence::finished(TooLarge));
+}
+
+#[test]
+fn a_key_that_is_not_known_yet_is_waited_for_a_minute() {
+    let mut record = record(&own_key());
+    let others = vec![own_key()];
+    let mismatch = || [error(Outcome::KeyMismatch, None)];
+    record.last_seen_at = BEGAN - MINUTE / 2;
+    let young = attempt(&record, 1).with_keys(others.clone());
+    assert_eq!(after(young, mismatch()), RetryAt(BEGAN + MINUTE / 2).into());
+    record.last_seen_at = BEGAN - MINUTE;
+    let old = attempt(&record, 1).with_keys(others);
+    let consequence = after(old, mismatch());
+    assert_eq!(consequence.next, Finished(KeyMismatch));
+    assert_eq!(names(&consequence), ["stale"]);
+}
+
+#[test]
+fn what_is_broken_off_is_made_again_and_counts_where_there_was_an_answer() {
+    let keys = vec![own_key(), own_key()];
+    let record = record(&keys[0]);
+    let unasked = attempt(&record, 1).with_keys(keys.clone());
+    assert_eq!(unasked.end(NOW), Deferred(NOW).into());
+    let mut unanswered = attempt(&record, 1).with_keys(keys.clone());
+    unanswered.next_push(BEGAN).unwrap();
+    assert_eq!(unanswered.end(NOW), Deferred(NOW).into());
+    let mut answered = attempt(&record, 1).with_keys(keys);
+    answered.next_push(BEGAN).unwrap();
+    answered.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
+    assert_eq!(answered.end(NOW), RetryAt(NOW).into());
+}
+
+#[test]
+fn without_keys_nothing_is_asked_and_nothing_is_concluded() {
+    let record = record(&own_key());
+    assert_eq!(after(attempt(&record, 1), []), Deferred(NOW).into());
+}
