@@ -172,6 +172,8 @@ pub mod store;
 pub mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(any(feature = "client", feature = "postgres", feature = "redis"))]
+mod tls;
 #[cfg(feature = "vapid")]
 pub mod vapid;
 #[cfg(feature = "_engine")]

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::error::{BoxError, error_struct};
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use crate::tls::TlsError;
 
 error_struct! {
     /// Why a store did not do what it was asked.
@@ -48,6 +50,13 @@ impl std::error::Error for About {
         self.source
             .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(any(feature = "postgres", feature = "redis"))]
+impl From<TlsError> for StoreError {
+    fn from(source: TlsError) -> Self {
+        Self::with_source(StoreErrorKind::Misconfigured, source)
     }
 }
 

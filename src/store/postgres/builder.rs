@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::Config;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::PostgresStore;
 use super::connection::Database;
 use super::error::misconfigured;
 use super::listen::Listening;
 use super::schema::{self, Schema};
-use super::{PostgresStore, tls};
 use crate::store::StoreError;
+use crate::tls;
 
 /// What the operating system takes for "never", in a database's terms.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -216,7 +218,7 @@ impl PostgresBuilder {
         }
         Ok(Listening {
             config,
-            tls: tls::connector(&self.extra_roots)?,
+            tls: MakeRustlsConnect::new(tls::client_config(&self.extra_roots)?),
             connect_timeout: self.connect_timeout,
         })
     }

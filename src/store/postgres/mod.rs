@@ -23,7 +23,6 @@ mod subscription_changes;
 mod subscription_count;
 mod subscription_rows;
 mod subscriptions;
-mod tls;
 mod vapid_keys;
 
 #[doc(no_inline)]

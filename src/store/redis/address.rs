@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::store::StoreError;
 use crate::store::reason::misconfigured;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::tls;
 
 /// A `redis://` or `rediss://` URL that was understood.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Address {
         };
         let tls = match is_tls {
             true => Some(Tls {
-                config: Arc::new(tls_config(extra_roots)?),
+                config: Arc::new(tls::client_config(extra_roots)?),
                 name: ServerName::try_from(host.clone())
                     .map_err(|_| misconfigured("no certificate can be for this host"))?,
             }),
@@ -86,30 +86,6 @@ impl fmt::Debug for Address {
             .field("database", &self.settings.db())
             .finish_non_exhaustive()
     }
-}
-
-/// The provider is named, so that it does not matter which one the process has installed, or whether.
-fn tls_config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, StoreError> {
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    for pem in extra_roots {
-        let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            certificate
-                .ok()
-                .and_then(|certificate| roots.add(certificate).ok())
-                .ok_or_else(|| misconfigured("a root certificate is not readable"))?;
-        }
-        if roots.len() == before {
-            return Err(misconfigured("a root certificate's file holds none"));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A connection, in clear or not.

@@ -1,0 +1,91 @@
+//! TLS as every connection of this crate has it: rustls with aws-lc-rs, and certificates that are always checked.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Trusts the Mozilla root programme and the certificates of these PEM files.
+pub(crate) fn client_config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    for file in extra_roots {
+        let before = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(file) {
+            let certificate = certificate.map_err(TlsError::Pem)?;
+            roots.add(certificate).map_err(TlsError::Root)?;
+        }
+        if roots.len() == before {
+            return Err(TlsError::NoRoot);
+        }
+    }
+    // Named: the process' own choice of another one, or of none, is no matter here.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Provider)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Why there is no TLS.
+#[derive(Debug)]
+pub(crate) enum TlsError {
+    /// An extra root is no PEM.
+    Pem(pem::Error),
+    /// It is PEM, and no certificate.
+    Root(rustls::Error),
+    /// A file of extra roots has none.
+    NoRoot,
+    /// The provider cannot be set up.
+    Provider(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pem(_) | Self::Root(_) => "a root certificate is not readable",
+            Self::NoRoot => "a root certificate's file holds none",
+            Self::Provider(_) => "the TLS provider cannot be set up",
+        })
+    }
+}
+
+impl Error for TlsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Pem(source) => Some(source),
+            Self::Root(source) | Self::Provider(source) => Some(source),
+            Self::NoRoot => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_readable_certificate_is_refused() {
+        let without: [&[u8]; 2] = [b"", b"not a certificate"];
+        for file in without {
+            let error = client_config(&[file.to_vec()]).unwrap_err();
+            assert!(matches!(error, TlsError::NoRoot), "{error:?}");
+        }
+        for content in ["AAAA", "!!!!"] {
+            let file =
+                format!("-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n");
+            let error = client_config(&[file.into()]).unwrap_err();
+            assert_eq!(error.to_string(), "a root certificate is not readable");
+            assert!(error.source().is_some());
+        }
+    }
+
+    #[test]
+    fn one_that_is_refused_is_not_made_up_for_by_another() {
+        let error = client_config(&[Vec::new(), Vec::new()]).unwrap_err();
+        assert!(matches!(error, TlsError::NoRoot), "{error:?}");
+        assert!(client_config(&[]).is_ok());
+    }
+}
