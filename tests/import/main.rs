@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod again;
 mod every_store;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/http_client.rs"]

@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 use tower_web_push::broadcast::{Audience, Tag};
 use tower_web_push::clock::{Clock as _, Timestamp};
 use tower_web_push::deliver::EndpointPolicy;
-use tower_web_push::import::{Import, ImportedSubscription, RefusedRow};
+use tower_web_push::import::{Import, ImportReport, ImportedSubscription, RefusedRow};
 use tower_web_push::schedule::{Daily, DailyTime, NotifyType, Schedule};
 use tower_web_push::store::{
     Change, CountFilter, MemoryStore, NewSubscription, ScheduleStore, StoreError, StoredVapidKey,
@@ -226,4 +226,15 @@ impl SubscriptionStore for Meddled {
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         self.table.apply(changes, now).await
     }
+}
+
+/// Created, updated, unchanged, superseded, refused.
+pub(crate) fn counts(report: &ImportReport) -> [u64; 5] {
+    [
+        report.created,
+        report.updated,
+        report.unchanged,
+        report.superseded,
+        report.refused,
+    ]
 }
