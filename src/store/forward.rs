@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{
     Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger,
-    Expansion, Fired, Firing, LedgerStats, NewBroadcast, NewDelivery, NewSubscription, Opened,
-    PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
+    Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
+    Opened, PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
     VapidKeyStore,
 };
@@ -48,6 +48,10 @@ impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Arc<T> {
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         (**self).count(filter, now).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        (**self).count_live(keys, now).await
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {

@@ -31,6 +31,7 @@ mod fair;
 mod forward;
 mod ledger;
 mod ledger_values;
+mod live_counts;
 mod memory;
 mod merge;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
@@ -58,6 +59,7 @@ pub use ledger_values::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Expansion, Idempotency,
     LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Settled, Settlement,
 };
+pub use live_counts::LiveCounts;
 pub use memory::MemoryStore;
 pub use pause::{Pause, PauseReason};
 #[cfg(feature = "postgres")]

@@ -5,14 +5,15 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Change, CountFilter, NewSubscription, StoreError, SubscriptionLimits, SubscriptionRecord,
-    SubscriptionRef, Upserted,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, Upserted,
 };
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::subscription::EndpointKey;
+use crate::vapid::KeyId;
 
-/// Keeps subscriptions: five methods.
+/// Keeps subscriptions: five methods, and a sixth that can be left as it is.
 ///
 /// # Contract
 ///
@@ -52,6 +53,8 @@ use crate::subscription::EndpointKey;
 /// - **S13** [`Change::PurgeRetired`] deletes rows that were retired before the given moment, and no other.
 /// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint answers [`Upserted::Conflict`] and changes nothing,
 ///   whatever its keys and its state.
+/// - **S15** [`count_live`](Self::count_live) answers what `count` does for each push service, and for each of the VAPID
+///   keys.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
     /// Inserts or updates the row of an endpoint (S2 to S7, S14).
@@ -95,6 +98,29 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// What keeps the store from working.
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// How many live rows there are at each push service, and of each of these VAPID keys (S15). Asked for whenever
+    /// somebody looks at `/stats`.
+    ///
+    /// The default counts one after the other. A store that can group its rows does it in one go.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        let mut counts = LiveCounts::none(keys);
+        for (service, count) in &mut counts.by_push_service {
+            let mut filter = CountFilter::new(Audience::All, Liveness::Live);
+            filter.push_service = Some(*service);
+            *count = self.count(&filter, now).await?;
+        }
+        for (key, count) in &mut counts.by_vapid_key {
+            let mut filter = CountFilter::new(Audience::All, Liveness::Live);
+            filter.vapid_key = Some(*key);
+            *count = self.count(&filter, now).await?;
+        }
+        Ok(counts)
+    }
 
     /// Makes changes (S11 to S13); answers how many rows changed.
     ///

@@ -10,7 +10,6 @@ use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
 use crate::api::time::iso8601;
 use crate::broadcast::Audience;
-use crate::deliver::PushService;
 use crate::store::{CountFilter, Liveness};
 
 #[derive(Serialize)]
@@ -102,24 +101,22 @@ async fn subscriptions(push: &WebPush) -> Result<SubscriptionStats, Problem> {
     let now = push.now();
     let store = push.subscriptions();
     let all = |liveness| CountFilter::new(Audience::All, liveness);
-    let mut by_push_service = BTreeMap::new();
-    for service in PushService::ALL {
-        let mut filter = all(Liveness::Live);
-        filter.push_service = Some(service);
-        by_push_service.insert(service.as_str(), store.count(&filter, now).await?);
-    }
-    let mut by_vapid_key = BTreeMap::new();
-    for key in push.key_ring().live().iter() {
-        let mut filter = all(Liveness::Live);
-        filter.vapid_key = Some(key.id());
-        by_vapid_key.insert(key.id().to_string(), store.count(&filter, now).await?);
-    }
+    let keys: Vec<_> = push.key_ring().live().iter().map(|key| key.id()).collect();
+    let live = store.count_live(&keys, now).await?;
     Ok(SubscriptionStats {
         total: store.count(&all(Liveness::Any), now).await?,
-        live: store.count(&all(Liveness::Live), now).await?,
+        live: live.total(),
         stale: store.count(&all(Liveness::Stale), now).await?,
         retired: store.count(&all(Liveness::Retired), now).await?,
-        by_push_service,
-        by_vapid_key,
+        by_push_service: live
+            .by_push_service
+            .iter()
+            .map(|(service, count)| (service.as_str(), *count))
+            .collect(),
+        by_vapid_key: live
+            .by_vapid_key
+            .iter()
+            .map(|(key, count)| (key.to_string(), *count))
+            .collect(),
     })
 }

@@ -137,6 +137,7 @@ macro_rules! __store_conformance_subscriptions {
             s13_only_rows_retired_before_are_purged
             s14_only_an_unknown_endpoint_is_inserted
             s14_one_of_many_concurrent_inserts_wins
+            s15_live_rows_are_counted_in_groups
         }
     };
 }

@@ -1,4 +1,4 @@
-//! S9 and S10: walking and counting.
+//! S9, S10 and S15: walking and counting.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::sample::{at, endpoint, key_id, new, of, put, tag, tagged, unknown_id}
 use crate::broadcast::Audience;
 use crate::push_service::PushService;
 use crate::store::{
-    Change, CountFilter, Liveness, NewSubscription, RetireReason, SubscriptionStore,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, RetireReason, SubscriptionStore,
 };
 use crate::subscription::{Endpoint, EndpointKey, Subscription};
 
@@ -229,4 +229,35 @@ pub async fn s10_every_filter_counts<S: SubscriptionStore + ?Sized>(h: &Handles<
             "{filter:?}"
         );
     }
+}
+
+/// S15: the live rows of each push service and key, whether there are any or not.
+pub async fn s15_live_rows_are_counted_in_groups<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let keys = [1, 2, 3].map(key_id);
+    let none = store.count_live(&keys, at(0)).await.unwrap();
+    assert_eq!(none, LiveCounts::none(&keys));
+    in_every_state(store).await;
+    for (number, key) in [(1, 2), (2, 2), (3, 4)] {
+        let endpoint = format!("https://fcm.googleapis.com/fcm/send/{number}");
+        let other = new(0).subscription;
+        let fcm = Endpoint::parse(&endpoint).unwrap();
+        let fcm = Subscription::new(fcm, *other.ua_public(), other.auth().clone());
+        put(store, &NewSubscription::new(fcm, key_id(key)), at(-10)).await;
+    }
+    let counts = store.count_live(&keys, at(0)).await.unwrap();
+    let mut expected = LiveCounts::none(&keys);
+    for (service, key, rows) in [
+        (PushService::Mozilla, 1, 2),
+        (PushService::Fcm, 2, 2),
+        (PushService::Fcm, 4, 1),
+    ] {
+        expected.add(service.as_str(), &key_id(key), rows);
+    }
+    assert_eq!(counts, expected);
+    // Another one has expired by then.
+    let later = store.count_live(&keys, at(1)).await.unwrap();
+    assert_eq!(later.total(), 4);
+    let without = store.count_live(&[], at(0)).await.unwrap();
+    assert_eq!(without.by_push_service, counts.by_push_service);
 }

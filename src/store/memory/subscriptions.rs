@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
+use crate::push_service::PushService;
 use crate::store::merge::{Merged, merge};
 use crate::store::{
-    Change, CountFilter, NewSubscription, Retired, StoreError, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, Retired, StoreError, StoreErrorKind,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::vapid::KeyId;
 
 /// The rows, and who is found how.
 #[derive(Default)]
@@ -265,6 +267,17 @@ impl SubscriptionStore for MemoryStore {
             .filter_map(|key| subscriptions.rows.get(&key))
             .filter(|row| filter.takes(row, now))
             .count() as u64)
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        let mut counts = LiveCounts::none(keys);
+        for row in self.lock()?.subscriptions.rows.values() {
+            if row.is_live(now) {
+                let service = PushService::of(row.subscription.endpoint());
+                counts.add(service.as_str(), &row.vapid_key, 1);
+            }
+        }
+        Ok(counts)
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {

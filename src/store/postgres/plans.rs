@@ -107,6 +107,10 @@ const COUNTING: &[(&str, &str)] = &[
         "Index Only Scan using subscription_live",
     ),
     (
+        subscription_count::LIVE_IN_GROUPS,
+        "Index Only Scan using subscription_live",
+    ),
+    (
         subscription_count::STALE,
         "Index Only Scan using subscription_stale",
     ),

@@ -2,11 +2,12 @@
 
 use super::connection::{Database, Tx};
 use super::error::Failed;
-use super::rows::{Values, first};
+use super::rows::{Columns, Values, first};
 use super::subscription_rows::principal_bytes;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
-use crate::store::{CountFilter, Liveness, StoreError};
+use crate::store::{CountFilter, LiveCounts, Liveness, StoreError};
+use crate::vapid::KeyId;
 
 pub(super) const TOTAL: &str =
     "SELECT coalesce(sum(number), 0)::bigint FROM web_push.subscription_count";
@@ -40,6 +41,9 @@ pub(super) const OF_IDS: &str = concat!(
 pub(super) const LIVE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND NOT stale \
      AND (expires_at IS NULL OR expires_at > $1) \
      AND ($2::text IS NULL OR push_service = $2) AND ($3::bytea IS NULL OR vapid_key = $3)";
+pub(super) const LIVE_IN_GROUPS: &str = "SELECT push_service, vapid_key, count(*) FROM web_push.subscription \
+     WHERE retired_at IS NULL AND NOT stale AND (expires_at IS NULL OR expires_at > $1) \
+     GROUP BY push_service, vapid_key";
 pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale \
      AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
 pub(super) const RETIRED: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NOT NULL \
@@ -103,6 +107,22 @@ pub(super) async fn count(
             }
         },
     }
+}
+
+pub(super) async fn count_live(
+    database: &Database,
+    keys: &[KeyId],
+    now: Timestamp,
+) -> Result<LiveCounts, StoreError> {
+    let mut counts = LiveCounts::none(keys);
+    let rows = database.query(LIVE_IN_GROUPS, &[&now.as_millis()]).await?;
+    for row in &rows {
+        let mut columns = Columns::of(row);
+        let service: &str = columns.get()?;
+        let key = KeyId::from_bytes(columns.bytes()?);
+        counts.add(service, &key, columns.count()?);
+    }
+    Ok(counts)
 }
 
 async fn one(

@@ -7,16 +7,17 @@ use super::connection::{Tx, in_transaction};
 use super::error::{Failed, overtaken};
 use super::rows::{first, integer, read};
 use super::subscription_changes;
-use super::subscription_count::{add, count, total};
+use super::subscription_count::{add, count, count_live, total};
 use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::merge::{Merged, merge};
 use crate::store::{
-    Change, CountFilter, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, StoreError, StoreErrorKind,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
+use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
@@ -247,6 +248,10 @@ impl SubscriptionStore for PostgresStore {
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         count(self.database(), filter, now).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        count_live(self.database(), keys, now).await
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {

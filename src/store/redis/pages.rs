@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use redis::Value;
+
 use super::reply::{Reply, array, bytes, bytes_or_nil, number};
 use super::rows::{principal_text, unpack_row};
 use super::script::{Args, NUMBERS, ROWS, TAGGED, WALK};
@@ -10,12 +12,42 @@ use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::reason::corrupt;
-use crate::store::{CountFilter, Liveness, SubscriptionRecord, SubscriptionRef};
+use crate::store::{CountFilter, LiveCounts, Liveness, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
 /// Rows that one script reads.
 const READ_AT_ONCE: usize = 500;
+
+/// The rows in one state of one push service and VAPID key.
+struct Group {
+    state: u8,
+    push_service: String,
+    vapid_key: KeyId,
+    rows: u64,
+    /// Of the live ones.
+    unexpired: u64,
+}
+
+impl Group {
+    fn read(entry: Value) -> Result<Self, StoreError> {
+        let damaged = || corrupt("the name of a number");
+        let mut entry = Reply::of(entry)?;
+        let name = entry.bytes()?;
+        let (rows, expired) = (entry.number()?, entry.number()?);
+        let (state, group) = name.split_first().ok_or_else(damaged)?;
+        let (group, vapid_key) = group.split_last_chunk().ok_or_else(damaged)?;
+        let push_service = group.strip_suffix(b"|").ok_or_else(damaged)?;
+        let push_service = std::str::from_utf8(push_service).map_err(|_| damaged())?;
+        Ok(Self {
+            state: *state,
+            push_service: push_service.to_owned(),
+            vapid_key: KeyId::from_bytes(*vapid_key),
+            rows,
+            unexpired: rows.saturating_sub(expired),
+        })
+    }
+}
 
 impl RedisStore {
     /// Rows by their names.
@@ -185,31 +217,41 @@ impl RedisStore {
     /// From the numbers that are kept of each push service, VAPID key and state.
     async fn count_all(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         let mut count = 0;
-        for entry in Reply::of(self.run(&NUMBERS, &Args::at(now)).await?)? {
-            let mut entry = Reply::of(entry)?;
-            let name = entry.bytes()?;
-            let (rows, expired) = (entry.number()?, entry.number()?);
-            let damaged = || corrupt("the name of a number");
-            let (state, group) = name.split_first().ok_or_else(damaged)?;
-            let (group, vapid_key) = group
-                .split_last_chunk::<{ KeyId::LEN }>()
-                .ok_or_else(damaged)?;
-            let service = group.strip_suffix(b"|").ok_or_else(damaged)?;
-            let is_of = |wanted: PushService| wanted.as_str().as_bytes() == service;
-            if filter.push_service.is_some_and(|wanted| !is_of(wanted))
-                || filter
-                    .vapid_key
-                    .is_some_and(|wanted| wanted.as_bytes() != vapid_key)
-            {
-                continue;
+        for group in self.groups(now).await? {
+            let is_of = |wanted: PushService| wanted.as_str() == group.push_service;
+            let is_wanted = filter.push_service.is_none_or(is_of)
+                && filter.vapid_key.is_none_or(|key| key == group.vapid_key);
+            if is_wanted {
+                count += match (filter.liveness, group.state) {
+                    (Liveness::Live, b'L') => group.unexpired,
+                    (Liveness::Any, _) | (Liveness::Stale, b'S') | (Liveness::Retired, b'R') => {
+                        group.rows
+                    }
+                    _ => 0,
+                };
             }
-            count += match (filter.liveness, state) {
-                (Liveness::Live, b'L') => rows.saturating_sub(expired),
-                (Liveness::Any, _) | (Liveness::Stale, b'S') | (Liveness::Retired, b'R') => rows,
-                _ => 0,
-            };
         }
         Ok(count)
+    }
+
+    pub(super) async fn count_live_rows(
+        &self,
+        keys: &[KeyId],
+        now: Timestamp,
+    ) -> Result<LiveCounts, StoreError> {
+        let mut counts = LiveCounts::none(keys);
+        for group in self.groups(now).await? {
+            if group.state == b'L' {
+                counts.add(&group.push_service, &group.vapid_key, group.unexpired);
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn groups(&self, now: Timestamp) -> Result<Vec<Group>, StoreError> {
+        Reply::of(self.run(&NUMBERS, &Args::at(now)).await?)?
+            .map(Group::read)
+            .collect()
     }
 
     async fn count_walking(

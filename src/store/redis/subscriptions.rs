@@ -12,10 +12,11 @@ use crate::clock::Timestamp;
 use crate::store::merge::{Merged, merge};
 use crate::store::reason::misconfigured;
 use crate::store::{
-    Change, CountFilter, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
-    SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
+use crate::vapid::KeyId;
 
 /// How often an upsert is tried: each time it fails, somebody else's change of the row went through.
 const TRIES: usize = 100;
@@ -154,6 +155,10 @@ impl SubscriptionStore for RedisStore {
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         self.count_rows(filter, now).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        self.count_live_rows(keys, now).await
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {

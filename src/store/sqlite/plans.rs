@@ -190,6 +190,12 @@ fn counting_reads_an_index_only() {
             assert!(one.contains(&uses), "{one}");
         }
     }
+    let grouped = plan(&conn, subscriptions::COUNT_LIVE);
+    assert!(
+        grouped.contains("COVERING INDEX subscription_live"),
+        "{grouped}"
+    );
+    assert!(!grouped.contains("TEMP B-TREE"), "{grouped}");
     let tag = Audience::Tag(Tag::parse("a").unwrap());
     let tagged = plan(
         &conn,

@@ -12,10 +12,11 @@ use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::merge::{Merged, merge};
 use crate::store::{
-    Change, CountFilter, Liveness, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, StoreErrorKind,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
+use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
@@ -175,6 +176,24 @@ fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64,
     Ok(first(conn, &sql, values.as_slice(), |row| row.count())?.unwrap_or(0))
 }
 
+pub(super) const COUNT_LIVE: &str = "SELECT push_service, vapid_key, count(*) FROM subscription \
+     WHERE retired_at IS NULL AND stale = 0 AND (expires_at IS NULL OR expires_at > ?1) \
+     GROUP BY push_service, vapid_key";
+
+fn count_live(
+    conn: &Connection,
+    mut counts: LiveCounts,
+    now: Timestamp,
+) -> Result<LiveCounts, StoreError> {
+    all(conn, COUNT_LIVE, [now.as_millis()], |columns| {
+        let service: String = columns.get()?;
+        let key = KeyId::from_bytes(columns.bytes()?);
+        counts.add(&service, &key, columns.count()?);
+        Ok(())
+    })?;
+    Ok(counts)
+}
+
 type Values = Vec<Box<dyn ToSql>>;
 
 /// The statement of a filter, put together from fixed parts: one of a few dozen.
@@ -290,6 +309,11 @@ impl SubscriptionStore for SqliteStore {
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         let filter = filter.clone();
         self.read(move |conn| count(conn, &filter, now)).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        let none = LiveCounts::none(keys);
+        self.read(move |conn| count_live(conn, none, now)).await
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {

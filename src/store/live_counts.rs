@@ -1,0 +1,45 @@
+//! How many live rows there are, in groups.
+
+use std::collections::BTreeMap;
+
+use crate::push_service::PushService;
+use crate::vapid::KeyId;
+
+/// How many live rows there are at each push service, and of some VAPID keys (S15).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveCounts {
+    /// At each push service there is, also where there are none.
+    pub by_push_service: BTreeMap<PushService, u64>,
+    /// Of each VAPID key that was asked for, also where there are none.
+    pub by_vapid_key: BTreeMap<KeyId, u64>,
+}
+
+impl LiveCounts {
+    /// No rows yet, at any push service or of these keys.
+    #[must_use]
+    pub fn none(keys: &[KeyId]) -> Self {
+        Self {
+            by_push_service: PushService::ALL.map(|service| (service, 0)).into(),
+            by_vapid_key: keys.iter().map(|key| (*key, 0)).collect(),
+        }
+    }
+
+    /// Adds live rows of one push service, by the name that stores use, and of one VAPID key, asked for or not.
+    pub fn add(&mut self, push_service: &str, vapid_key: &KeyId, rows: u64) {
+        for (service, count) in &mut self.by_push_service {
+            if service.as_str() == push_service {
+                *count = count.saturating_add(rows);
+            }
+        }
+        if let Some(count) = self.by_vapid_key.get_mut(vapid_key) {
+            *count = count.saturating_add(rows);
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_push_service.values().sum()
+    }
+}
