@@ -24,7 +24,7 @@ use self::worker::{Ended, Worker};
 use crate::error::error_struct;
 use crate::observe;
 use crate::store::StoreError;
-use crate::web_push::WebPush;
+use crate::web_push::{WebPush, WorkerGuard};
 
 /// Ends are written together: at most so many, at most so late.
 const SETTLE_AT: usize = 256;
@@ -88,14 +88,18 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
 }
 
 /// Drives deliveries until `shutdown`, then finishes what is in flight.
-pub(crate) async fn run(push: WebPush, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+pub(crate) async fn run(
+    push: WebPush,
+    alive: WorkerGuard,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let _alive = alive;
     let shutdown = pin!(shutdown);
     let mut shutdown = Shutdown::new(shutdown);
     match shutdown.or_give_up(prepare(&push)).await {
         Some(prepared) => prepared?,
         None => return Ok(()),
     }
-    let _alive = push.worker_guard();
     let mut changes = push.ledger().changes();
     let mut worker = Worker::new(push.clone());
     let mut settle_by: Option<Instant> = None;

@@ -303,7 +303,8 @@ impl WebPush {
         &self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
-        run::run(self.clone(), shutdown)
+        // From the call on: a server that listens already must not refuse what this will deliver in a moment.
+        run::run(self.clone(), self.worker_guard(), shutdown)
     }
 
     /// One step of [`run`](Self::run), to its end: for tests, and for schedulers of your own.

@@ -321,6 +321,15 @@ async fn nothing_is_accepted_that_nobody_would_deliver() {
         .notify(&json!({"title": "a"}))
         .await
         .is(503, "no_worker");
+    // From the call on, not from its first poll: a server listens before its worker has begun.
+    let run = world.push.run(std::future::pending());
+    let accepted = world.notify(&json!({"title": "a"})).await;
+    assert_eq!(accepted.status, 202);
+    drop(run);
+    world
+        .notify(&json!({"title": "a"}))
+        .await
+        .is(503, "no_worker");
     world
         .notify(&json!({"title": 1}))
         .await
