@@ -5,6 +5,7 @@ mod clock_skew;
 mod daily;
 mod effects;
 mod expand;
+mod outage;
 mod shutdown;
 mod worker;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use self::daily::Daily;
+use self::outage::Outage;
 use self::shutdown::{STORE_PATIENCE, Shutdown};
 use self::worker::{Ended, Worker};
 use crate::error::error_struct;
@@ -105,6 +107,8 @@ pub(crate) async fn run(
     let mut settle_by: Option<Instant> = None;
     let mut next_step = Instant::now();
     let mut wake = next_step;
+    // Each may fail while the others go well.
+    let (mut looking, mut settling, mut firing) = <(Outage, Outage, Outage)>::default();
     loop {
         // Ends come in by the thousand: not each is worth another look at the store, but some dozens are.
         if worker.in_flight() == 0
@@ -122,10 +126,12 @@ pub(crate) async fn run(
                 break;
             };
             let pause = match step {
-                Ok(pause) => pause,
+                Ok(pause) => {
+                    looking.went_well();
+                    pause
+                }
                 Err(error) => {
-                    observe::event!(ERROR, error = %observe::causes(&error), "the store failed");
-                    let _ = error;
+                    looking.failed(&error, "cannot look for work");
                     STORE_PAUSE
                 }
             };
@@ -142,11 +148,11 @@ pub(crate) async fn run(
             Some(ended) = worker.ended() => match ended {
                 // There is room for others now, also where some that never end are under way.
                 Ok(Ended::Attempts) => wake = wake.min(next_step),
-                Ok(Ended::Daily(_)) => next_step = Instant::now(),
-                Err(error) => {
-                    observe::event!(ERROR, error = %observe::causes(&error), "the store failed");
-                    let _ = error;
+                Ok(Ended::Daily(_)) => {
+                    firing.went_well();
+                    next_step = Instant::now();
                 }
+                Err(error) => firing.failed(&error, "cannot fire what is due"),
             },
             () = push.woken() => {
                 worker.look_at_schedules();
@@ -166,12 +172,14 @@ pub(crate) async fn run(
             let Some(settled) = shutdown.or_give_up(worker.settle()).await else {
                 break;
             };
-            if let Err(error) = settled {
-                observe::event!(ERROR, error = %observe::causes(&error), "cannot settle; trying again");
-                let _ = error;
-                wake = Instant::now() + STORE_PAUSE;
-                next_step = wake;
-                settle_by = Some(wake);
+            match settled {
+                Ok(()) => settling.went_well(),
+                Err(error) => {
+                    settling.failed(&error, "cannot settle");
+                    wake = Instant::now() + STORE_PAUSE;
+                    next_step = wake;
+                    settle_by = Some(wake);
+                }
             }
         }
     }
