@@ -45,6 +45,10 @@ mod reason;
 #[cfg(feature = "redis")]
 mod redis;
 mod schedules;
+#[cfg(test)]
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[path = "../../tests/support/servers.rs"]
+mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription_values;

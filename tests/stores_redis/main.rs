@@ -6,6 +6,7 @@ mod cluster;
 mod connecting;
 mod hammer;
 mod hints;
+mod many_origins;
 mod model;
 mod outages;
 #[path = "../support/servers.rs"]

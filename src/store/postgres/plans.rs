@@ -15,14 +15,12 @@ use super::{
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::message::Message;
+use crate::store::servers;
 use crate::store::{
     Change, ClaimRequest, CountFilter, Cursor, DeliveryLedger as _, Liveness, NewBroadcast,
     NewDelivery, PageWrite, ScheduleStore as _, Settled, Settlement, SubscriptionStore as _,
 };
 use crate::subscription::{EndpointKey, Origin};
-
-#[path = "../../../tests/support/servers.rs"]
-mod servers;
 
 /// One row for each that is asked for, or the first of an order that an index has.
 const SHORT: &[(&str, &str)] = &[

@@ -101,9 +101,14 @@ impl RedisStore {
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.lapse(now).await?;
         let args = Args::at(now).with(*id.as_bytes());
-        match self.run(&CANCEL, &args).await? {
-            Value::Nil => Ok(None),
-            answer => status(&mut Reply::of(answer)?, now).map(Some),
+        loop {
+            let mut answer = match self.run(&CANCEL, &args).await? {
+                Value::Nil => return Ok(None),
+                answer => Reply::of(answer)?,
+            };
+            if !answer.flag()? {
+                return status(&mut answer.list()?, now).map(Some);
+            }
         }
     }
 

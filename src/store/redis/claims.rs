@@ -23,8 +23,6 @@ use crate::subscription::{EndpointKey, Origin};
 const CLAIMED_AT_ONCE: usize = 256;
 /// Rows that one script settles.
 const SETTLED_AT_ONCE: usize = 1000;
-/// Origins that one script looks at, as it says itself.
-const LOOKED_AT_ONCE: u64 = 500;
 /// Looks at the origins in one claim.
 const ROUNDS: usize = 16;
 
@@ -77,13 +75,12 @@ impl RedisStore {
         claims: &mut Claims,
     ) -> Result<bool, StoreError> {
         let left = request.limit.saturating_sub(claims.rows.len());
-        let mut heads = self.heads(left, now).await?;
         let room = |head: &Head| {
             let taken = taken.get(&head.origin).copied().unwrap_or(0);
             let room = request.room_for(&head.origin).saturating_sub(taken);
             if head.is_probed { room.min(1) } else { room }
         };
-        heads.retain(|head| room(head) > 0);
+        let mut heads = self.heads(left, room, now).await?;
         // Who has waited longest is served first, when there are more origins than rows to claim.
         heads.sort_by_key(|head| (head.served, head.at));
         let rooms: Vec<_> = heads.iter().map(room).collect();
@@ -106,31 +103,38 @@ impl RedisStore {
         Ok(dealt == 0 || (is_exact && claims.rows.len() - before >= dealt))
     }
 
-    async fn heads(&self, wanted: usize, now: Timestamp) -> Result<Vec<Head>, StoreError> {
+    /// Origins that have room and something for it, those first that were served longest ago: as many as there are rows
+    /// to be claimed are enough.
+    async fn heads(
+        &self,
+        wanted: usize,
+        room: impl Fn(&Head) -> usize,
+        now: Timestamp,
+    ) -> Result<Vec<Head>, StoreError> {
         let mut heads = Vec::new();
         let mut seen = HashSet::new();
-        let mut looked_at = 0;
+        let mut passed = 0;
         loop {
-            let args = Args::at(now).number(wanted).number(looked_at);
+            let args = Args::at(now).number(wanted).number(passed);
             let mut answer = Reply::of(self.run(&HEADS, &args).await?)?;
-            let has_lapsed = answer.flag()?;
-            let some = answer.number()?;
+            let is_out_of_order = answer.flag()?;
+            passed = answer.number()?;
+            let has_more = answer.flag()?;
             for head in answer.list()? {
                 let head = Head::read(Reply::of(head)?)?;
                 // Between two scripts one may have moved back.
-                if seen.insert(head.origin.clone()) {
+                if room(&head) > 0 && seen.insert(head.origin.clone()) {
                     heads.push(head);
                 }
             }
-            looked_at += some;
-            if !has_lapsed && some < LOOKED_AT_ONCE {
+            if !is_out_of_order && (!has_more || heads.len() >= wanted) {
                 return Ok(heads);
             }
         }
     }
 
     /// Claims up to so many rows of each origin.
-    async fn take(
+    pub(super) async fn take(
         &self,
         shares: &[(&Origin, usize)],
         request: &ClaimRequest,

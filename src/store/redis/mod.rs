@@ -3,6 +3,8 @@
 mod address;
 mod broadcasts;
 mod builder;
+#[cfg(test)]
+mod cancelling;
 mod claims;
 mod content;
 mod error;
@@ -82,13 +84,16 @@ use super::StoreError;
 /// # Large calls
 ///
 /// Up to 1,000 settlements or changes and 256 firings are one script; more are several, in order. Purging, expiring and
-/// pruning are scripts of at most a few hundred rows each. What grows with the number of origins is a claim, which
-/// looks at all that have something due, 500 in a script of some 10 ms; and cancelling, a script that takes about
-/// 15 ms for each thousand of the broadcast's origins, however many rows they have.
+/// pruning are scripts of at most a few hundred rows each. So are claims and cancellations at any number of origins: a claim
+/// looks at as many origins as it wants rows, 500 in a script of some 10 ms, and never at those that are paused or wait for
+/// later; a cancellation takes effect with its first script and goes on with 250 origins in each, however many rows they
+/// have. Where its future is dropped, or its process ends, whoever looks for work next does the rest, and nothing of it is
+/// sent. Listing pauses and tallies, and pruning, read all of them with one command.
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped has done all of its change or none of it; of a large call, whole scripts.
+/// A future that is dropped has done all of its change or none of it; of a large call, whole scripts. A cancellation is
+/// done as soon as it is begun, as said above.
 ///
 /// # Security
 ///

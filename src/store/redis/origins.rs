@@ -1,13 +1,13 @@
 //! Pauses and tallies of origins, and when there is something to do, in Redis.
 //!
-//! What becomes of a pause or a tally is decided in Rust, as in every back end here, and written where what was read
-//! still stands.
+//! What becomes of a pause is decided in Rust, as in every back end here, and written where what was read still stands.
+//! A tally is added to where it is: every worker adds to the same few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::outrun;
 use super::reply::{Fields, Reply, bytes, bytes_or_nil, number, text, time};
-use super::script::{Args, NEXT_DUE, PRUNE_ORIGINS, STATS, SWAP};
+use super::script::{Args, NEXT_DUE, PAUSE, PRUNE_ORIGINS, STATS, TALLY};
 use super::{RedisStore, StoreError};
 use crate::clock::Timestamp;
 use crate::store::reason::corrupt;
@@ -16,6 +16,8 @@ use crate::subscription::Origin;
 
 /// How often a change is tried: each time it fails, somebody else's went through.
 const TRIES: usize = 100;
+/// The most answers of an origin that one call adds: a script's numbers are doubles.
+const COUNTABLE: u64 = 1 << 50;
 /// Origins that one script prunes.
 const PRUNED_AT_ONCE: usize = 200;
 
@@ -35,12 +37,8 @@ impl RedisStore {
             let merged = pause.on_top_of(stored.as_ref(), now);
             let raw = raw.unwrap_or_default();
             let new = merged.map_or_else(String::new, |merged| pause_text(&merged));
-            let args = Args::default()
-                .with("pauses")
-                .with(origin)
-                .with(raw)
-                .with(new);
-            if number(self.run(&SWAP, &args).await?)? != 0 {
+            let args = Args::default().with(origin).with(raw).with(new);
+            if number(self.run(&PAUSE, &args).await?)? != 0 {
                 return Ok(());
             }
         }
@@ -66,41 +64,23 @@ impl RedisStore {
         if counts.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<_> = counts.iter().map(|(origin, _)| origin.as_str()).collect();
-        for _ in 0..TRIES {
-            let stored = Reply::of(self.read("HMGET", "tallies", &names).await?)?;
-            let mut tallies = BTreeMap::new();
-            for (name, raw) in names.iter().zip(stored) {
-                let raw = bytes_or_nil(raw)?.unwrap_or_default();
-                let tally = match raw.as_slice() {
-                    [] => Tally::default(),
-                    raw => read_tally(raw)?.0,
-                };
-                tallies.insert(*name, (raw, tally, false));
-            }
-            let mut sums = Vec::with_capacity(counts.len());
-            for (origin, new) in counts {
-                let Some((_, tally, is_changed)) = tallies.get_mut(origin.as_str()) else {
-                    return Err(corrupt("a tally"));
-                };
-                if *new != Tally::default() {
-                    *tally = tally.plus(*new);
-                    *is_changed = true;
-                }
-                sums.push(*tally);
-            }
-            let mut args = Args::default().with("tallies");
-            for (name, (raw, tally, _)) in tallies.into_iter().filter(|(_, (.., changed))| *changed)
-            {
-                let Tally { accepted, gone } = tally;
-                let new = format!("{accepted}|{gone}|{}", now.as_millis());
-                args = args.with(name).with(raw).with(new);
-            }
-            if args.len() == 1 || number(self.run(&SWAP, &args).await?)? != 0 {
-                return Ok(sums);
-            }
+        let mut args = Args::at(now).number(Tally::WINDOW);
+        for (origin, new) in counts {
+            // More than a script can count with is as good as that: halved, old answers are forgotten all the same.
+            let Tally { accepted, gone } = *new;
+            args = args
+                .with(origin.as_str())
+                .number(accepted.min(COUNTABLE))
+                .number(gone.min(COUNTABLE));
         }
-        Err(outrun())
+        let mut answer = Reply::of(self.run(&TALLY, &args).await?)?;
+        let mut sums = Vec::with_capacity(counts.len());
+        for _ in counts {
+            let damaged = |_| corrupt("a tally");
+            let accepted = answer.number().map_err(damaged)?;
+            sums.push(Tally::new(accepted, answer.number()?));
+        }
+        Ok(sums)
     }
 
     pub(super) async fn tallies_with_gone(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {

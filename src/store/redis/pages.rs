@@ -207,11 +207,24 @@ impl RedisStore {
                 let keys = self.keys_of_principal(principal).await?;
                 self.count_keys(keys, filter, now).await
             }
-            Audience::Ids(ids) => {
-                let keys = self.keys_of_ids(ids).await?;
-                self.count_keys(keys, filter, now).await
-            }
+            Audience::Ids(ids) => self.count_ids(ids, filter, now).await,
         }
+    }
+
+    /// Of any number of ids, each looked up once.
+    async fn count_ids(
+        &self,
+        ids: &[SubscriptionId],
+        filter: &CountFilter,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let ids: BTreeSet<_> = ids.iter().copied().collect();
+        let ids: Vec<_> = ids.into_iter().map(SubscriptionRef::Id).collect();
+        // A row that was found by its id is of the audience: looking for it there would be one walk for each.
+        let mut of_any = CountFilter::new(Audience::All, filter.liveness);
+        of_any.push_service = filter.push_service;
+        of_any.vapid_key = filter.vapid_key;
+        self.count_named(&ids, &of_any, now).await
     }
 
     /// From the numbers that are kept of each push service, VAPID key and state.
@@ -282,9 +295,18 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let keys: Vec<_> = keys.into_iter().map(SubscriptionRef::Key).collect();
+        self.count_named(&keys, filter, now).await
+    }
+
+    async fn count_named(
+        &self,
+        which: &[SubscriptionRef],
+        filter: &CountFilter,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let mut count = 0;
-        for keys in keys.chunks(READ_AT_ONCE) {
-            let rows = self.rows(keys).await?;
+        for which in which.chunks(READ_AT_ONCE) {
+            let rows = self.rows(which).await?;
             let taken = rows.iter().flatten().filter(|row| filter.takes(row, now));
             count += taken.count() as u64;
         }

@@ -77,10 +77,6 @@ impl Args {
     pub(super) fn time_or_nothing(self, time: Option<Timestamp>) -> Self {
         self.with(time.map_or_else(String::new, |time| time.as_millis().to_string()))
     }
-
-    pub(super) const fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 macro_rules! lua {
@@ -123,7 +119,8 @@ scripts! {
     UNDERWAY = LEDGER, lua!("underway");
     NEXT_DUE = LEDGER, lua!("next_due");
     STATS = LEDGER, lua!("stats");
-    SWAP = lua!("swap");
+    PAUSE = LEDGER, lua!("pause");
+    TALLY = lua!("tally");
 
     UPSERT = SUBSCRIPTIONS, lua!("upsert");
     APPLY = SUBSCRIPTIONS, lua!("apply");

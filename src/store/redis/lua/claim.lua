@@ -6,6 +6,8 @@ call('HINCRBY', META, 'fence', 1)
 -- As text: a number of Lua's would be a double.
 local fence = call('HGET', META, 'fence')
 local rows, contents, known = {}, {}, {}
+-- Cancelled broadcasts at one origin that are ended on the way.
+local CANCELLED_AT_ONCE = 32
 
 -- Moves rows of one queue under the lease.
 local function lease(origin, id, recipients)
@@ -39,25 +41,34 @@ for i = 3, #ARGV, 2 do
   elseif pause and pause.is_probed then
     wanted = math.min(wanted, 1)
   end
-  local taken = 0
-  while taken < wanted do
+  local taken, ended = 0, 0
+  while taken < wanted and ended < CANCELLED_AT_ONCE do
     -- Of the broadcast whose first row waits longest, the rows that wait longer than any other's.
     local first = call('ZRANGE', waiting_key(origin), 0, 1, 'WITHSCORES')
     if not first[1] or tonumber(first[2]) > tonumber(now) then break end
     local bound = now
     if first[4] and tonumber(first[4]) < tonumber(now) then bound = first[4] end
     local id = string.sub(first[1], TURN_LEN + 1)
-    local recipients = call('ZRANGEBYSCORE', queue_key(origin, id), '-inf', bound, 'LIMIT', 0, wanted - taken)
-    lease(origin, id, recipients)
-    taken = taken + #recipients
+    local b = broadcast(id)
+    if b.is_cancelled then
+      -- Whoever has cancelled it has not come to this origin yet.
+      end_queue(origin, b)
+      ended = ended + 1
+    else
+      local recipients = call('ZRANGEBYSCORE', queue_key(origin, id), '-inf', bound, 'LIMIT', 0, wanted - taken)
+      lease(origin, id, recipients)
+      taken = taken + #recipients
+    end
     index_changed()
   end
   if taken > 0 then
     call('ZADD', SERVED, fence, origin)
+    call('ZADD', READY, 'XX', fence, origin)
     if pause and pause.is_probed then
       pause.ends, pause.probe = leased_until, fence
       write_pause(origin, pause)
     end
   end
 end
+save_changed(now)
 return { fence, rows, contents }

@@ -30,7 +30,6 @@ while ARGV[i] do
     local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
     written = written + call('ZADD', queue_key(origin, id), 'NX', unpack(some))
   end
-  call('SADD', origins_key(id), origin)
   touch(origin, id)
   i = last + 1
 end

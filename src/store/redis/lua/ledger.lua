@@ -2,24 +2,31 @@
 --
 --   b:ID        hash  the numbers of a broadcast
 --   c:ID        hash  its content, until it is over
---   w:ID        set   the origins it was written for, until it is over
+--   w:ID        set   the origins where rows of it wait (an earlier version left those in where none wait any more)
 --   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
 --   q:ORIGIN:ID zset  its rows that wait at an origin, by when they are due
 --   o:ORIGIN    zset  TURN + ID of the broadcasts that wait at an origin, by their first row; a turn is the place in the
 --                     order of acceptance
 --   heads       zset  the origins where anything waits, by their first row
+--   wakes       zset  those of them that are not in `ready`, by when they can be claimed from: their first row is due, and
+--                     their pause is over. Never later than that; who is early is looked at and waits again
+--   ready       zset  those whose time has come, and not yet gone that anybody noticed, by the fence of the last claim
+--                     that took from them: a claim looks at the first ones, however many wait
 --   leased      zset  ID + recipient of the rows under a lease, by its end
 --   served      zset  origins by the fence of the last claim that took from them
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE|and what only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
+--   sweeps      set   cancelled broadcasts whose rows are being ended
 --   new, run    zset  broadcasts to expand: not begun, by when they are due; begun, by when they were expanded last
 --   ended       zset  broadcasts that are over, by when they ended
 --   idem        hash  idempotency key -> ID
 --   meta        hash  fence: the last one given; turn: the last one; depth: rows in all
 --
--- A row is either in its q or in leased: what is in q is not leased, which makes cancelling 100,000 rows one step.
+-- A row is either in its q or in leased: what is in q is not leased, so that 100,000 rows at one origin are cancelled
+-- in one step.
 
 local HEADS, LEASED, SERVED = P .. ':heads', P .. ':leased', P .. ':served'
+local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
 local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
 local ID_LEN, TURN_LEN = 16, 14
@@ -75,15 +82,74 @@ local function index(set, member, at)
   if at then call('ZADD', set, at, member) else call('ZREM', set, member) end
 end
 
+-- A pause: until when, whether it is probed, the fence of the probe.
+local function pause_of(origin)
+  local raw = call('HGET', PAUSES, origin)
+  if not raw then return nil end
+  local ends, probed, probe, rest = string.match(raw, '^(-?%d+)|([01])|(%d*)|(.*)$')
+  return { ends = ends, is_probed = probed == '1', probe = probe, rest = rest }
+end
+
+-- From when on an origin can be claimed from whose first row is due at a moment; its pause.
+local function claimable_from(origin, first)
+  local pause = pause_of(origin)
+  if pause and tonumber(pause.ends) > tonumber(first) then return pause.ends, pause end
+  return first, pause
+end
+
+-- Puts an origin into its place among those that are ready and those that wait.
+local function index_origin(origin)
+  local first = head(waiting_key(origin))
+  index(HEADS, origin, first)
+  if not first then
+    if call('ZREM', READY, origin) == 0 then call('ZREM', WAKES, origin) end
+  elseif not call('ZSCORE', READY, origin) then
+    call('ZADD', WAKES, claimable_from(origin, first), origin)
+  end
+end
+
 -- Brings the indices over the changed queues up to date.
 local function index_changed()
   for origin, ids in pairs(changed) do
     for id in pairs(ids) do
-      index(waiting_key(origin), broadcast(id).fields.turn .. id, head(queue_key(origin, id)))
+      local first = head(queue_key(origin, id))
+      index(waiting_key(origin), broadcast(id).fields.turn .. id, first)
+      call(first and 'SADD' or 'SREM', origins_key(id), origin)
     end
-    index(HEADS, origin, head(waiting_key(origin)))
+    index_origin(origin)
   end
   changed = {}
+end
+
+-- The first moment and the pause of an origin that is ready, where it still is; if not, it waits for its time.
+local function look_at_ready(origin, now)
+  local first = head(waiting_key(origin))
+  if first then
+    local from, pause = claimable_from(origin, first)
+    if tonumber(from) <= tonumber(now) then return first, pause end
+    call('ZADD', WAKES, from, origin)
+  end
+  call('ZREM', READY, origin)
+  return nil
+end
+
+-- Makes up to `limit` origins ready whose time has come. Whether there may be more.
+local function wake(now, limit)
+  -- An earlier version of this knows neither set.
+  if call('ZCARD', HEADS) ~= call('ZCARD', READY) + call('ZCARD', WAKES) then
+    call('DEL', READY)
+    call('ZUNIONSTORE', WAKES, 1, HEADS)
+  end
+  local origins = call('ZRANGEBYSCORE', WAKES, '-inf', now, 'LIMIT', 0, limit)
+  local served = read_many('ZMSCORE', SERVED, origins)
+  local members = {}
+  for i, origin in ipairs(origins) do
+    members[2 * i - 1] = served[i] or 0
+    members[2 * i] = origin
+  end
+  call_many('ZREM', WAKES, origins)
+  call_many('ZADD', READY, members)
+  return #origins == limit
 end
 
 local function set(b, name, value)
@@ -168,14 +234,6 @@ local function raw_state(fence, attempts, origin)
   return fence .. ':' .. attempts .. ':' .. origin
 end
 
--- A pause: until when, whether it is probed, the fence of the probe.
-local function pause_of(origin)
-  local raw = call('HGET', PAUSES, origin)
-  if not raw then return nil end
-  local ends, probed, probe, rest = string.match(raw, '^(-?%d+)|([01])|(%d*)|(.*)$')
-  return { ends = ends, is_probed = probed == '1', probe = probe, rest = rest }
-end
-
 local function write_pause(origin, pause)
   local probed = pause.is_probed and '1' or '0'
   call('HSET', PAUSES, origin, pause.ends .. '|' .. probed .. '|' .. pause.probe .. '|' .. pause.rest)
@@ -188,12 +246,43 @@ local function end_probe(origin, fence, now)
   if pause and pause.probe == fence then
     pause.probe, pause.ends = '', now
     write_pause(origin, pause)
+    changed[origin] = changed[origin] or {}
   end
 end
 
--- Gives back up to `limit` rows whose lease has ended: their claimant may still settle them, and the next one may
--- claim them. Those of a cancelled broadcast end here. Whether there may be more.
+-- Ends what waits of a cancelled broadcast at an origin, however many rows.
+local function end_queue(origin, b)
+  local queue = queue_key(origin, b.id)
+  local waiting = call('ZCARD', queue)
+  if waiting > 0 then
+    call('UNLINK', queue)
+    finish(b, CANCELLED, waiting)
+  end
+  touch(origin, b.id)
+end
+
+-- Ends what waits of a cancelled broadcast at some of its origins. Whether there may be more.
+local function sweep(b)
+  local AT_ONCE = 250
+  local origins = call('SRANDMEMBER', origins_key(b.id), AT_ONCE)
+  for _, origin in ipairs(origins) do end_queue(origin, b) end
+  if #origins == AT_ONCE then return true end
+  call('SREM', SWEEPS, b.id)
+  return false
+end
+
+-- Goes on with a cancellation that somebody has begun; where there is none, gives back up to `limit` rows whose lease
+-- has ended: their claimant may still settle them, and the next one may claim them. Those of a cancelled broadcast end
+-- here. Whether there may be more.
 local function lapse(now, limit)
+  local id = call('SRANDMEMBER', SWEEPS)
+  if id then
+    local b = broadcast(id)
+    if b then sweep(b) else call('SREM', SWEEPS, id) end
+    index_changed()
+    save_changed(now)
+    return true
+  end
   local rows = call('ZRANGEBYSCORE', LEASED, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #rows, 2 do
     local member, at = rows[i], rows[i + 1]

@@ -1,27 +1,28 @@
 -- When there may be something to claim, to expand or to expire (L14). ARGV: now. What is to be expanded now is asked
--- elsewhere. Answers whether leases that have ended are left to be given back first; then the moments.
+-- elsewhere. Answers whether there is something to put in order first; then the moments.
 even_when_full()
 local now = ARGV[1]
-if lapse(now, 200) then return { 1 } end
-local moments = { 0 }
+-- Origins that are looked at in one step.
+local LOOKS = 200
+if lapse(now, 200) or wake(now, LOOKS) then return { 1 } end
 local best
-local first = 0
+local looks = 0
 repeat
-  local some = call('ZRANGE', HEADS, first, first + 99, 'WITHSCORES')
-  local is_last = #some == 0
-  for i = 1, #some, 2 do
-    local at = some[i + 1]
-    -- They are in order: no later one can be earlier.
-    if best and tonumber(at) >= tonumber(best) then
-      is_last = true
-      break
-    end
-    local pause = pause_of(some[i])
-    if pause and tonumber(pause.ends) > tonumber(at) then at = pause.ends end
-    if not best or tonumber(at) < tonumber(best) then best = at end
-  end
-  first = first + 100
-until is_last
+  if looks == LOOKS then return { 1 } end
+  looks = looks + 1
+  local origin = call('ZRANGE', READY, 0, 0)[1]
+  if origin then best = look_at_ready(origin, now) end
+until best or not origin
+while not best do
+  if looks == LOOKS then return { 1 } end
+  looks = looks + 1
+  local origin, at = unpack(call('ZRANGE', WAKES, 0, 0, 'WITHSCORES'))
+  if not origin then break end
+  local first = head(waiting_key(origin))
+  local from = first and claimable_from(origin, first)
+  if from and tonumber(from) == tonumber(at) then best = from else index_origin(origin) end
+end
+local moments = { 0 }
 if best then moments[#moments + 1] = best end
 local lease_ends = head(LEASED)
 if lease_ends then moments[#moments + 1] = lease_ends end
