@@ -1,6 +1,7 @@
 //! The store in PostgreSQL, against real servers.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
+mod cancelling;
 mod hammer;
 mod hints;
 mod opening;

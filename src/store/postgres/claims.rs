@@ -105,12 +105,8 @@ pub(super) async fn claim(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    // A transaction of its own: it waits for broadcasts, and a claim waits for nobody.
-    while ending::is_unswept(database, now).await? {
-        if in_transaction!(database, |tx| ending::sweep(tx, now))? == 0 {
-            break;
-        }
-    }
+    // Transactions of their own: they wait for broadcasts, and a claim waits for nobody.
+    ending::sweep(database, now).await?;
     let rows = database
         .query(CLAIMABLE_ORIGINS, &[&now.as_millis()])
         .await?;

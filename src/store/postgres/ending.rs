@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 
 use super::broadcasts::{Stored, save};
-use super::connection::Tx;
+use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
-use super::rows::{first, integer, read};
+use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
 /// Rows that one statement takes.
 const AT_ONCE: usize = 10_000;
+/// Steps by which one claim goes on with cancellations: more, and it would hold up what its worker has to write. Stepping
+/// over a million cancelled rows costs a claim as much as seven of them.
+const SWEEPS: u32 = 4;
 /// Late or cancelled broadcasts that one call looks at.
 const BROADCASTS: usize = 256;
 
@@ -21,7 +24,7 @@ pub(super) const END: &str = "WITH ended AS MATERIALIZED (SELECT ctid FROM web_p
      WHERE broadcast = $1 AND key > $2 AND (NOT leased OR at <= $3) ORDER BY key LIMIT $4 \
      FOR UPDATE SKIP LOCKED) \
      DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
-     RETURNING d.key";
+     RETURNING d.broadcast, d.origin, d.fence, d.key";
 pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.ctid \
      FROM unnest($1::bigint[]) AS late (seq) CROSS JOIN LATERAL (SELECT ctid FROM web_push.delivery \
          WHERE broadcast = late.seq AND (NOT leased OR at <= $2) ORDER BY key LIMIT $3 \
@@ -33,7 +36,7 @@ pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE end
      AND (expanding OR EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq \
          AND (NOT leased OR at <= $1))) \
      ORDER BY deadline, seq LIMIT $2";
-/// Cancelled ones with rows that were leased then, and are no more.
+/// Cancelled ones with rows that were leased then, and are no more, or that nobody has come to yet.
 pub(super) const UNSWEPT: &str = "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
      AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq AND (NOT leased OR at <= $1)) \
      ORDER BY seq LIMIT $2";
@@ -52,37 +55,86 @@ pub(super) const OLD_ORIGINS: &str = "SELECT id FROM web_push.origin WHERE (paus
 pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM web_push.origin AS o WHERE o.id = ANY($1) \
      AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id)";
 
-/// One transaction, since a cancellation is whole or none; its statements are bounded.
+/// A short transaction after which nobody claims of it (L9); then, in as many as it takes, its rows end. Where nobody goes
+/// on with that, claims do.
 pub(super) async fn cancel(
-    tx: &mut Tx<'_>,
+    database: &Database,
     id: BroadcastId,
     now: Timestamp,
-) -> Result<Option<BroadcastStatus>, Failed> {
+) -> Result<Option<BroadcastStatus>, StoreError> {
+    let Some(stopped) = in_transaction!(database, |tx| stop(tx, id, now))? else {
+        return Ok(None);
+    };
+    let seq = match stopped {
+        Stopped::Over(status) => return Ok(Some(status)),
+        Stopped::At(seq) => seq,
+    };
+    // From there on: what was deleted is not looked at again.
+    let mut last: Vec<u8> = Vec::new();
+    loop {
+        let swept = in_transaction!(database, |tx| sweep_after(tx, seq, &last, now))?;
+        match swept.last {
+            Some(next) if swept.rows >= AT_ONCE => last = next,
+            // Forgotten since.
+            _ => return Ok(swept.status),
+        }
+    }
+}
+
+/// A broadcast that was stopped.
+enum Stopped {
+    /// It has nothing to be ended.
+    Over(BroadcastStatus),
+    At(i64),
+}
+
+async fn stop(tx: &mut Tx<'_>, id: BroadcastId, now: Timestamp) -> Result<Option<Stopped>, Failed> {
     let Some(mut stored) = Stored::lock(tx, id).await? else {
         return Ok(None);
     };
     if !stored.progress.cancelled && stored.ended_at.is_none() {
         stored.progress.cancelled = true;
         stored.progress.give_up_unwritten(FinalOutcome::Cancelled);
-        let mut last: Vec<u8> = Vec::new();
-        loop {
-            let values = (stored.seq, now.as_millis(), integer(AT_ONCE));
-            let rows = tx
-                .query(END, &[&values.0, &last, &values.1, &values.2])
-                .await?;
-            let keys = read(&rows, |columns| columns.get::<Vec<u8>>())?;
-            let ended = keys.len();
-            let cancelled = FinalOutcome::Cancelled;
-            stored.progress.counts.add(cancelled, ended as u64);
-            // From there on: what was deleted is not looked at again.
-            last = keys.into_iter().max().unwrap_or_default();
-            if ended < AT_ONCE {
-                break;
-            }
-        }
         save(tx, [&mut stored], now).await?;
     }
-    Ok(Some(stored.progress.status(now)))
+    Ok(Some(match stored.ended_at {
+        Some(_) => Stopped::Over(stored.progress.status(now)),
+        None => Stopped::At(stored.seq),
+    }))
+}
+
+/// What one step of a cancellation came to.
+struct Swept {
+    rows: usize,
+    /// The greatest key among them.
+    last: Option<Vec<u8>>,
+    status: Option<BroadcastStatus>,
+}
+
+/// Ends some rows of a cancelled broadcast.
+async fn sweep_after(
+    tx: &mut Tx<'_>,
+    seq: i64,
+    last: &[u8],
+    now: Timestamp,
+) -> Result<Swept, Failed> {
+    let values = (now.as_millis(), integer(AT_ONCE));
+    let rows = tx.query(END, &[&seq, &last, &values.0, &values.1]).await?;
+    let mut ended = Ended::default();
+    let mut last = None;
+    for row in &rows {
+        let columns = &mut Columns::of(row);
+        ended.push(columns)?;
+        last = last.max(Some(columns.get()?));
+    }
+    let mut locked = Stored::lock_all(tx, &[seq]).await?;
+    ended.count(tx, &mut locked, now).await?;
+    let status = locked.get(&seq).map(|stored| stored.progress.status(now));
+    Ok(Swept {
+        rows: rows.len(),
+        last,
+        status,
+    })
 }
 
 pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<u64, Failed> {
@@ -91,68 +143,117 @@ pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Res
         .query(LATE, &[&now.as_millis(), &integer(at_most)])
         .await?;
     let late: Vec<i64> = read(&rows, |columns| columns.get())?;
-    end_unleased(tx, &late, limit, now).await
+    if late.is_empty() {
+        return Ok(0);
+    }
+    // Locked before their rows are looked at, since one of them may still be written out.
+    let mut locked = Stored::lock_all(tx, &late).await?;
+    let ended = Ended::some(tx, &late, limit.min(AT_ONCE), now).await?;
+    ended.count(tx, &mut locked, now).await?;
+    Ok(ended.rows())
 }
 
-/// Ends rows of cancelled broadcasts whose lease has ended (L9); how many.
-pub(super) async fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
+/// Goes on with cancellations that somebody has begun and not brought to their end, and ends rows of cancelled broadcasts
+/// whose lease has ended (L9).
+pub(super) async fn sweep(database: &Database, now: Timestamp) -> Result<(), StoreError> {
+    for _ in 0..SWEEPS {
+        let rows = database.query(UNSWEPT, &[&now.as_millis(), &1_i64]).await?;
+        let is_swept = first(&rows, |columns| columns.get::<i64>())?.is_none();
+        if is_swept || in_transaction!(database, |tx| sweep_some(tx, now))? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
     let rows = tx
         .query(UNSWEPT, &[&now.as_millis(), &integer(BROADCASTS)])
         .await?;
     let cancelled: Vec<i64> = read(&rows, |columns| columns.get())?;
-    end_unleased(tx, &cancelled, AT_ONCE, now).await
+    let ended = Ended::some(tx, &cancelled, AT_ONCE, now).await?;
+    let seqs: Vec<_> = ended.of.keys().copied().collect();
+    let mut locked = Stored::lock_all(tx, &seqs).await?;
+    ended.count(tx, &mut locked, now).await?;
+    Ok(ended.rows())
 }
 
-/// Ends up to `limit` rows of broadcasts, in their order, that are not leased at `now`, and stops their expansion.
-async fn end_unleased(
-    tx: &mut Tx<'_>,
-    seqs: &[i64],
-    limit: usize,
-    now: Timestamp,
-) -> Result<u64, Failed> {
-    let mut locked = Stored::lock_all(tx, seqs).await?;
-    if locked.is_empty() {
-        return Ok(0);
-    }
-    let rows = tx
-        .query(
-            END_OF_MANY,
-            &[&seqs, &now.as_millis(), &integer(limit.min(AT_ONCE))],
-        )
-        .await?;
-    let mut ended: HashMap<i64, u64> = HashMap::new();
-    let (mut origins, mut fences) = (Vec::new(), Vec::new());
-    for (seq, origin, fence) in read(&rows, |columns| {
-        Ok((
-            columns.get::<i64>()?,
-            columns.get::<i64>()?,
-            columns.get::<i64>()?,
-        ))
-    })? {
-        *ended.entry(seq).or_default() += 1;
-        origins.push(origin);
-        fences.push(fence);
-    }
-    let mut changed = Vec::new();
-    for (seq, stored) in &mut locked {
-        let outcome = if stored.progress.cancelled {
-            FinalOutcome::Cancelled
-        } else {
-            FinalOutcome::Expired
-        };
-        let rows = ended.get(seq).copied().unwrap_or(0);
-        if rows > 0 || stored.progress.expanding {
-            stored.progress.give_up_unwritten(outcome);
-            stored.progress.counts.add(outcome, rows);
-            changed.push(stored);
+/// Rows that are deleted in this transaction, and not counted yet.
+#[derive(Default)]
+struct Ended {
+    /// How many of which broadcast.
+    of: HashMap<i64, u64>,
+    /// The origin and fence of those that were claimed.
+    origins: Vec<i64>,
+    fences: Vec<i64>,
+}
+
+impl Ended {
+    /// Up to so many rows of broadcasts, in their order, that are not leased at `now`.
+    async fn some(
+        tx: &mut Tx<'_>,
+        seqs: &[i64],
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Self, Failed> {
+        let values = (now.as_millis(), integer(limit));
+        let rows = tx
+            .query(END_OF_MANY, &[&seqs, &values.0, &values.1])
+            .await?;
+        let mut ended = Self::default();
+        for row in &rows {
+            ended.push(&mut Columns::of(row))?;
         }
+        Ok(ended)
     }
-    save(tx, changed, now).await?;
-    if !fences.is_empty() {
-        let now = now.as_millis();
-        tx.execute(END_PROBES, &[&origins, &fences, &now]).await?;
+
+    fn push(&mut self, columns: &mut Columns<'_>) -> Result<(), StoreError> {
+        *self.of.entry(columns.get()?).or_default() += 1;
+        let (origin, fence) = (columns.get()?, columns.get()?);
+        // No fence is 0.
+        if fence > 0 {
+            self.origins.push(origin);
+            self.fences.push(fence);
+        }
+        Ok(())
     }
-    Ok(rows.len() as u64)
+
+    fn rows(&self) -> u64 {
+        self.of.values().sum()
+    }
+
+    /// Counts them in their broadcasts, and ends the expansion of those.
+    ///
+    /// Where rows are deleted first, the order of locks is that of settling: rows, broadcasts, origins; and nobody waits
+    /// for a broadcast longer than from here to the commit.
+    async fn count(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut HashMap<i64, Stored>,
+        now: Timestamp,
+    ) -> Result<(), Failed> {
+        let mut changed = Vec::new();
+        for (seq, stored) in locked {
+            let outcome = if stored.progress.cancelled {
+                FinalOutcome::Cancelled
+            } else {
+                FinalOutcome::Expired
+            };
+            let rows = self.of.get(seq).copied().unwrap_or(0);
+            if rows > 0 || stored.progress.expanding {
+                stored.progress.give_up_unwritten(outcome);
+                stored.progress.counts.add(outcome, rows);
+                changed.push(stored);
+            }
+        }
+        save(tx, changed, now).await?;
+        if !self.fences.is_empty() {
+            let now = now.as_millis();
+            tx.execute(END_PROBES, &[&self.origins, &self.fences, &now])
+                .await?;
+        }
+        Ok(())
+    }
 }
 
 pub(super) async fn prune(tx: &mut Tx<'_>, ended_before: Timestamp) -> Result<u64, Failed> {
@@ -176,13 +277,4 @@ pub(super) async fn prune(tx: &mut Tx<'_>, ended_before: Timestamp) -> Result<u6
         tx.execute(PRUNE_ORIGINS, &[&ids]).await?;
     }
     Ok(pruned)
-}
-
-/// Whether there is something to sweep.
-pub(super) async fn is_unswept(
-    database: &super::connection::Database,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let rows = database.query(UNSWEPT, &[&now.as_millis(), &1_i64]).await?;
-    Ok(first(&rows, |columns| columns.get::<i64>())?.is_some())
 }

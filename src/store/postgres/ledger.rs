@@ -70,7 +70,7 @@ impl DeliveryLedger for PostgresStore {
         broadcast: BroadcastId,
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
-        in_transaction!(self.database(), |tx| ending::cancel(tx, broadcast, now))
+        ending::cancel(self.database(), broadcast, now).await
     }
 
     async fn status(

@@ -92,13 +92,14 @@ use super::{Changes, StoreError};
 /// indexes, which takes a recent vacuum too. The total of subscriptions is counted beside the table: change rows by
 /// means of this crate only.
 ///
-/// Cancelling a broadcast is one transaction, up to a second for each 100,000 recipients that are waiting. As long as it
-/// runs, what ends of that broadcast's attempts is settled after it, and so is what a worker settles together with
-/// that: a worker that has such attempts under way begins nothing else meanwhile.
+/// Cancelling a broadcast takes effect with one short transaction. Its rows end after that, in transactions of 10,000,
+/// up to a second for each 100,000 recipients that are waiting, which the call waits for; ends of that broadcast's attempts are
+/// settled between any two of them. Where the call is dropped, or its process ends, claims do the rest, and nothing of it is
+/// sent. Until it is done, a claim steps over what is left, which takes it up to half a second for each million.
 ///
 /// # Cancel safety
 ///
-/// Each call is one transaction. A future that is dropped before its commit was sent has done nothing: its
+/// Each call is one transaction, but for a cancellation, as said above. A future that is dropped before its commit was sent has done nothing: its
 /// connection is closed, and the server rolls back. One that is dropped later has done all of its change, or none if the
 /// commit did not reach the server.
 ///
