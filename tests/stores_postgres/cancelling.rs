@@ -38,8 +38,16 @@ async fn stopped(schema: &Schema, store: &PostgresStore, id: BroadcastId) {
         (now.state == BroadcastState::Cancelled).then_some(())
     })
     .await;
+    // Its server process goes, too, before it may: otherwise its rows would be locked while others look for them.
+    let waiting = "FROM pg_locks WHERE relation = 'web_push.delivery'::regclass AND mode = 'RowExclusiveLock' \
+                   AND NOT granted";
+    let count = format!("SELECT count(*) {waiting}");
+    until(async || (schema.number(&count).await == 1).then_some(())).await;
     cancel.abort();
     assert!(cancel.await.unwrap_err().is_cancelled());
+    let end = format!("SELECT count(pg_terminate_backend(pid)) {waiting}");
+    assert_eq!(schema.number(&end).await, 1);
+    until(async || (schema.number(&count).await == 0).then_some(())).await;
     held.batch_execute("ROLLBACK").await.unwrap();
 }
 
