@@ -1,5 +1,7 @@
 //! How a claim is shared among origins.
 
+use std::collections::VecDeque;
+
 /// Deals `limit` rows in rounds to origins that have room for so many, so that one with few rows is not left
 /// behind one with many.
 ///
@@ -25,8 +27,8 @@ pub(super) fn deal<E>(
 #[derive(Debug)]
 pub(super) struct Rounds {
     left: usize,
-    /// The room of each origin that may have more.
-    hungry: Vec<(usize, usize)>,
+    /// The room of each origin that may have more, those first that were not asked for longest.
+    hungry: VecDeque<(usize, usize)>,
 }
 
 impl Rounds {
@@ -60,16 +62,13 @@ impl Rounds {
     /// Of the rows that an origin was to give, so many were there.
     pub(super) fn took(&mut self, origin: usize, wanted: usize, got: usize) {
         self.left = self.left.saturating_sub(got);
-        if let Some(place) = self.hungry.iter().position(|(hungry, _)| *hungry == origin) {
-            let room = self
-                .hungry
-                .get(place)
-                .map_or(0, |(_, room)| room.saturating_sub(got));
-            if got < wanted || room == 0 {
-                self.hungry.remove(place);
-            } else if let Some(hungry) = self.hungry.get_mut(place) {
-                hungry.1 = room;
-            }
+        let place = self.hungry.iter().position(|(hungry, _)| *hungry == origin);
+        let Some((_, room)) = place.and_then(|place| self.hungry.remove(place)) else {
+            return;
+        };
+        let room = room.saturating_sub(got);
+        if got >= wanted && room > 0 {
+            self.hungry.push_back((origin, room));
         }
     }
 }
@@ -106,6 +105,13 @@ mod tests {
     #[test]
     fn more_origins_than_rows_are_served_from_the_first() {
         assert_eq!(dealt(vec![9, 9, 9], 2, 9), [1, 1, 0]);
+    }
+
+    /// Rows of cancelled broadcasts wait as others do, and turn out to be none when they are taken.
+    #[test]
+    fn what_one_has_not_goes_to_those_that_got_nothing_yet() {
+        assert_eq!(dealt(vec![0, 9, 9], 2, 9), [0, 1, 1]);
+        assert_eq!(dealt(vec![0, 0, 9, 9, 9], 3, 9), [0, 0, 1, 1, 1]);
     }
 
     #[test]
