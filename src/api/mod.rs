@@ -76,6 +76,7 @@ mod credentials;
 mod cross_site;
 mod layer;
 mod members;
+mod peer_addr;
 mod problem;
 mod read_body;
 mod reply;
@@ -87,6 +88,7 @@ pub use authorizer::{AdminAction, Authorizer, Denied};
 pub use body::ApiBody;
 pub use credentials::{AdminCredentials, CredentialsError};
 pub use layer::{LayerBody, LayerFuture, WebPushLayer, WebPushMiddleware};
+pub use peer_addr::PeerAddr;
 pub use problem::ProblemKind;
 
 pub(crate) use settings::ApiSettings;
