@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod authorization;
 mod bodies;
 mod mounting;
 mod notify;

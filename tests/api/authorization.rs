@@ -1,0 +1,247 @@
+//! Every combination of a row's owner, the caller, what the caller knows, and the route: who may do what.
+
+use http::{Method, Request};
+use serde_json::{Value, json};
+use tower_web_push::broadcast::{Principal, Tag};
+
+use super::{Answer, FCM, PASSWORD, TOKEN, World, full, news, with};
+
+/// Whose row it is.
+const OWNERS: [Option<&str>; 2] = [None, Some("alice")];
+/// Who calls: without a login, the owner of an owned row, another user.
+const CALLERS: [Option<&str>; 3] = [None, Some("alice"), Some("bob")];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    None,
+    Wrong,
+    Right,
+}
+
+const PROOFS: [Proof; 3] = [Proof::None, Proof::Wrong, Proof::Right];
+
+/// One combination, with a row of its own in a world of its own.
+struct Case {
+    world: World,
+    row: Value,
+    /// Keys of another browser.
+    other: Value,
+    owner: Option<&'static str>,
+    caller: Option<&'static str>,
+    proof: Proof,
+}
+
+impl Case {
+    async fn new(owner: Option<&'static str>, caller: Option<&'static str>, proof: Proof) -> Self {
+        let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+        let (_, row) = world.browser();
+        let everything = json!({"tags": news(), "notifyTime": {"utcHour": 8, "minute": 0}});
+        let answer = send(&world, owner, "/subscribe", &with(&row, everything)).await;
+        assert_eq!(answer.status, 200);
+        let (_, other) = world.browser();
+        Self {
+            world,
+            row,
+            other,
+            owner,
+            caller,
+            proof,
+        }
+    }
+
+    async fn call(&self, path: &str, body: &Value) -> Answer {
+        send(&self.world, self.caller, path, body).await
+    }
+
+    /// The subscription with what the caller knows of its keys; `None` proves nothing.
+    fn subscription(&self) -> Value {
+        match self.proof {
+            Proof::None => with(&self.row, json!({"keys": null})),
+            Proof::Wrong => with(&self.row, json!({"keys": self.other["keys"]})),
+            Proof::Right => self.row.clone(),
+        }
+    }
+
+    fn auth(&self) -> Value {
+        match self.proof {
+            Proof::None => Value::Null,
+            Proof::Wrong => self.other["keys"]["auth"].clone(),
+            Proof::Right => self.row["keys"]["auth"].clone(),
+        }
+    }
+
+    fn is_owner(&self) -> bool {
+        self.owner.is_some() && self.owner == self.caller
+    }
+
+    fn says(&self) -> String {
+        let Self {
+            owner,
+            caller,
+            proof,
+            ..
+        } = self;
+        format!("row of {owner:?}, caller {caller:?}, proof {proof:?}")
+    }
+
+    async fn owner_now(&self) -> Option<Principal> {
+        self.world.row(&self.row).await.unwrap().principal
+    }
+}
+
+async fn send(world: &World, caller: Option<&str>, path: &str, body: &Value) -> Answer {
+    match caller {
+        Some(name) => world.post_as(name, path, body).await,
+        None => world.post(path, body).await,
+    }
+}
+
+async fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for owner in OWNERS {
+        for caller in CALLERS {
+            for proof in PROOFS {
+                cases.push(Case::new(owner, caller, proof).await);
+            }
+        }
+    }
+    cases
+}
+
+#[tokio::test]
+async fn renewing_takes_over_with_the_secret_or_as_the_owner_and_never_else() {
+    for case in cases().await {
+        let before = case.world.row(&case.row).await.unwrap();
+        let body = json!({
+            "oldEndpoint": case.row["endpoint"],
+            "oldAuth": case.auth(),
+            "subscription": case.other,
+        });
+        let answer = case.call("/renew", &body).await;
+        assert_eq!(answer.status, 200, "{}", case.says());
+        let takes_over = case.proof == Proof::Right || case.is_owner();
+        assert_eq!(answer.id() == before.id, takes_over, "{}", case.says());
+        let new = case.world.row(&case.other).await.unwrap();
+        assert_eq!(new.tags == before.tags, takes_over, "{}", case.says());
+        let old = case.world.row(&case.row).await;
+        assert_eq!(old.is_none(), takes_over, "{}", case.says());
+        if let Some(old) = old {
+            assert_eq!(old, before, "left alone: {}", case.says());
+        }
+    }
+}
+
+#[tokio::test]
+async fn subscribing_again_needs_the_keys_or_the_owner() {
+    for case in cases().await {
+        let before = case.world.row(&case.row).await.unwrap();
+        let answer = case.call("/subscribe", &case.subscription()).await;
+        let expected = match case.proof {
+            Proof::None => 400,
+            Proof::Right => 200,
+            Proof::Wrong if case.is_owner() => 200,
+            Proof::Wrong => 409,
+        };
+        assert_eq!(answer.status, expected, "{}", case.says());
+        let row = case.world.row(&case.row).await.unwrap();
+        if expected != 200 {
+            assert_eq!(row, before, "nothing changed: {}", case.says());
+            continue;
+        }
+        assert_eq!(
+            (row.id, &row.tags),
+            (before.id, &before.tags),
+            "{}",
+            case.says()
+        );
+        // A caller with a login becomes the owner; one without takes nothing away.
+        let owner = case.caller.or(case.owner).map(Principal::from);
+        assert_eq!(case.owner_now().await, owner, "{}", case.says());
+    }
+}
+
+#[tokio::test]
+async fn a_test_push_needs_both_keys_whoever_calls() {
+    for case in cases().await {
+        let answer = case.call("/send-test", &case.subscription()).await;
+        let expected = match case.proof {
+            Proof::None => 400,
+            Proof::Wrong => 404,
+            Proof::Right => 200,
+        };
+        assert_eq!(answer.status, expected, "{}", case.says());
+        let sent = case.world.service.counts().requests;
+        assert_eq!(sent, u64::from(expected == 200), "{}", case.says());
+    }
+}
+
+#[tokio::test]
+async fn unsubscribing_needs_the_endpoint_or_the_id_and_nothing_else() {
+    for case in cases().await {
+        let id = case.world.row(&case.row).await.unwrap().id;
+        let stranger = json!({"endpoint": format!("{FCM}/fcm/send/of-another-browser")});
+        let answer = case.call("/unsubscribe", &stranger).await;
+        assert_eq!(answer.status, 200, "{}", case.says());
+        assert!(case.world.row(&case.row).await.is_some(), "{}", case.says());
+        let by_id = case.proof == Proof::Right;
+        let body = match by_id {
+            true => json!({"id": id}),
+            false => json!({"endpoint": case.row["endpoint"]}),
+        };
+        assert_eq!(case.call("/unsubscribe", &body).await.status, 200);
+        assert!(case.world.row(&case.row).await.is_none(), "{}", case.says());
+    }
+}
+
+/// Every administrator's route.
+const ADMIN_ROUTES: [(&str, &str); 5] = [
+    ("POST", "/notify"),
+    ("GET", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
+    ("DELETE", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
+    ("POST", "/regenerate-vapid"),
+    ("GET", "/stats"),
+];
+
+#[tokio::test]
+async fn administration_needs_the_credentials_whoever_is_signed_in() {
+    let wrong = [
+        None,
+        Some("Bearer another-token-of-its-length".to_owned()),
+        Some(format!("Bearer {PASSWORD}")),
+        Some("Basic YWRtaW46d3JvbmcgcGFzc3dvcmQ=".to_owned()),
+    ];
+    for (method, path) in ADMIN_ROUTES {
+        for caller in CALLERS {
+            let world = World::new().await;
+            let active = world.push.vapid_public_key();
+            let call = async |authorization: Option<&str>| {
+                let mut request = Request::builder()
+                    .method(Method::from_bytes(method.as_bytes()).unwrap())
+                    .uri(path)
+                    .header("content-type", "application/json");
+                if let Some(value) = authorization {
+                    request = request.header("authorization", value);
+                }
+                let mut request = request.body(full(r#"{"title":"Hello"}"#)).unwrap();
+                if let Some(name) = caller {
+                    request.extensions_mut().insert(Principal::from(name));
+                }
+                world.call(request).await
+            };
+            for authorization in &wrong {
+                let answer = call(authorization.as_deref()).await;
+                assert_eq!(answer.status, 401, "{method} {path} as {caller:?}");
+            }
+            assert_eq!(world.push.vapid_public_key(), active, "no key was made");
+            assert!(
+                world.push.underway(1).await.unwrap().is_empty(),
+                "nothing was queued"
+            );
+            let answer = call(Some(TOKEN)).await;
+            assert!(
+                ![401, 403].contains(&answer.status),
+                "{method} {path} as {caller:?}"
+            );
+        }
+    }
+}
