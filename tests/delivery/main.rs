@@ -11,6 +11,7 @@ mod composing;
 mod daily;
 mod downtimes;
 mod keys;
+mod order;
 mod pausing;
 mod progress;
 mod retiring;

@@ -27,6 +27,7 @@ pub(crate) struct TamperedStore {
     failing: Mutex<Option<&'static str>>,
     hanging: Mutex<Option<&'static str>>,
     has_hung: AtomicBool,
+    calls: Mutex<Vec<&'static str>>,
     server_time: Mutex<Option<Timestamp>>,
 }
 
@@ -44,6 +45,11 @@ impl TamperedStore {
         self.has_hung.load(Ordering::Relaxed)
     }
 
+    /// The calls since the last time this was asked, in their order.
+    pub(crate) fn take_calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
     /// All calls of one name fail from now on, or none any more.
     pub(crate) fn fail(&self, call: impl Into<Option<&'static str>>) {
         *self.failing.lock().unwrap() = call.into();
@@ -59,7 +65,8 @@ impl TamperedStore {
         *self.server_time.lock().unwrap() = Some(time);
     }
 
-    async fn answers(&self, call: &str) {
+    async fn answers(&self, call: &'static str) {
+        self.calls.lock().unwrap().push(call);
         let hanging = *self.hanging.lock().unwrap();
         if hanging == Some(call) {
             self.has_hung.store(true, Ordering::Relaxed);
