@@ -349,6 +349,35 @@ pub async fn l7_a_token_settles_once<L: DeliveryLedger + ?Sized>(h: &Handles<L>)
     assert_eq!((status.counts.accepted, status.counts.pending), (1, 1));
 }
 
+/// L7: a token is spent by its first use, also while its row has not been claimed again.
+pub async fn l7_a_token_is_spent_by_its_first_use<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let id = sending(ledger, &[delivery("a", 1), delivery("a", 2)], at(0)).await;
+    let claimed = claim(ledger, 9, at(0)).await;
+    let [retried, released] = [claimed[0].token, claimed[1].token];
+    let retry = (retried, Settlement::RetryAt(at(5)));
+    assert_eq!(
+        ledger.settle(&[retry], at(1)).await.unwrap(),
+        [Settled::Done]
+    );
+    ledger.release(&[released], at(1)).await.unwrap();
+    for token in [retried, released] {
+        for settlement in [ACCEPTED, Settlement::RetryAt(at(900))] {
+            let again = h.second().settle(&[(token, settlement)], at(2)).await;
+            assert_eq!(again.unwrap(), [Settled::Lost]);
+        }
+        // Neither is the attempt of a spent token taken back, nor its row made due.
+        h.second().release(&[token], at(2)).await.unwrap();
+    }
+    let status = ledger.status(id, at(2)).await.unwrap().unwrap();
+    assert_eq!((status.counts.accepted, status.counts.pending), (0, 2));
+    let now = claim(ledger, 9, at(2)).await;
+    assert_eq!(now.len(), 1, "the retried row is not due yet");
+    assert_eq!((now[0].token.key, now[0].attempt), (released.key, 1));
+    let later = claim(ledger, 9, at(5)).await;
+    assert_eq!((later[0].token.key, later[0].attempt), (retried.key, 2));
+}
+
 /// L8: a released row is due at once, as if it had not been claimed.
 pub async fn l8_a_released_row_is_due_without_an_attempt<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,

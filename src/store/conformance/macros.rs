@@ -47,6 +47,7 @@ macro_rules! store_conformance {
                 l7_a_lost_token_settles_nothing
                 l7_a_late_settlement_counts_where_nobody_claimed
                 l7_a_token_settles_once
+                l7_a_token_is_spent_by_its_first_use
                 l8_a_released_row_is_due_without_an_attempt
                 l9_cancel_ends_what_is_not_leased
                 l9_a_cancelled_row_is_not_claimed_again
