@@ -29,11 +29,14 @@ export class Browser {
   tellsKey = true;
   /** Times a subscription was looked up in vain, as Firefox does in its first seconds. */
   hangs = 0;
+  /** Whether a new worker stays in `installing` until {@link activate}. */
+  holdsWorker = false;
   subscription = null;
   registrations = [];
   made = 0;
   pages = [];
   opened = [];
+  #held = [];
 
   /** A new tab with the client. What is undefined in `globals` or `navigator` is not there at all. */
   async tab({ globals = {}, navigator = {} } = {}) {
@@ -92,7 +95,7 @@ export class Browser {
   }
 
   /** The worker, registered in the mount's scope, or imported by `around` in a wider one. */
-  worker({ scope = MOUNT, settings, around, navigator = {}, script = `${MOUNT}service-worker.js` } = {}) {
+  worker({ scope = MOUNT, settings, around, navigator = {}, globals = {}, script = `${MOUNT}service-worker.js` } = {}) {
     const listeners = new Map();
     const shown = [];
     const worker = { shown, refuses: () => false, badge: undefined, synced: [] };
@@ -122,6 +125,7 @@ export class Browser {
         openWindow: async (url) => void this.opened.push(url),
       },
       webPush: settings,
+      ...globals,
     };
     self.self = self;
     around?.(self);
@@ -160,25 +164,38 @@ export class Browser {
     return lost;
   }
 
+  /** Lets the workers go on that were held. */
+  activate() {
+    for (const worker of this.#held.splice(0)) worker.start();
+  }
+
   #register(script, scope) {
     let registration = this.registrations.find((known) => known.scope === scope);
     if (!registration) {
+      const worker = new LifeCycle();
       registration = {
         scope,
         script,
-        pushManager: this.#pushManager(),
+        pushManager: this.#pushManager(() => worker),
         updates: 0,
-        active: { state: "activated", addEventListener() {}, removeEventListener() {}, postMessage() {} },
+        get active() {
+          return worker.state === "activated" ? worker : null;
+        },
+        get installing() {
+          return worker.state === "activated" ? null : worker;
+        },
         async update() {
           registration.updates++;
         },
       };
+      if (this.holdsWorker) this.#held.push(worker);
+      else worker.start();
       this.registrations.push(registration);
     }
     return registration;
   }
 
-  #pushManager() {
+  #pushManager(worker) {
     return {
       getSubscription: async () => {
         if (this.hangs > 0) {
@@ -189,6 +206,8 @@ export class Browser {
       },
       subscribe: async ({ userVisibleOnly, applicationServerKey }) => {
         if (!userVisibleOnly) throw new TypeError("userVisibleOnly is wanted");
+        // Push API section 6: without an active worker there is nothing to subscribe for.
+        if (worker && worker().state !== "activated") throw new DOMException("no active worker", "AbortError");
         if (this.pushFails) throw new DOMException("no", this.pushFails);
         const key = Buffer.from(applicationServerKey).toString("base64url");
         if (this.subscription && this.subscription.key !== key) throw new DOMException("", "InvalidStateError");
@@ -214,6 +233,21 @@ export class Browser {
     };
     return subscription;
   }
+}
+
+/** A worker from its installation to its activation, a step a turn. */
+class LifeCycle extends EventTarget {
+  state = "installing";
+
+  async start() {
+    for (const state of ["installed", "activating", "activated"]) {
+      await new Promise(setImmediate);
+      this.state = state;
+      this.dispatchEvent(new Event("statechange"));
+    }
+  }
+
+  postMessage() {}
 }
 
 /** The client asks with `in`. */

@@ -22,7 +22,7 @@ export class Server {
     return this.requests.filter((request) => request.path === path && request.method === "POST").map(({ body }) => body);
   }
 
-  async fetch(url, { method = "GET", body, headers = {}, cache } = {}) {
+  async fetch(url, { method = "GET", body, headers = {}, cache, signal } = {}) {
     if (!url.startsWith(MOUNT)) throw new Error(`${url} is not the server's`);
     if (method === "GET" && cache !== "no-store") throw new Error("a key from the cache is no present one");
     const path = url.slice(MOUNT.length);
@@ -30,7 +30,7 @@ export class Server {
     if (method === "POST" && headers["content-type"] !== "application/json") return problem(415, "unsupported_media_type");
     this.requests.push({ method, path, body: parsed });
     await new Promise(setImmediate);
-    const answer = this.intercept(path, parsed) ?? this.#answer(method, path, parsed);
+    const answer = await Promise.race([this.intercept(path, parsed) ?? this.#answer(method, path, parsed), aborted(signal)]);
     this.lose(path);
     return answer;
   }
@@ -69,6 +69,11 @@ export class Server {
     this.rows.set(endpoint, row);
     return json({ success: true, id: row.id, created: !before, staleKey: row.key !== this.key });
   }
+}
+
+/** Rejects when the request is given up; never, without a signal. */
+function aborted(signal) {
+  return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
 }
 
 export function problem(status, code, detail = code) {
