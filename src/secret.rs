@@ -73,4 +73,17 @@ mod tests {
             SecretBytes::<4>::from_slice(&[1, 2, 3, 4]) == Some(SecretBytes::new([1, 2, 3, 4]))
         );
     }
+
+    #[test]
+    fn equal_means_every_octet() {
+        let secret = SecretBytes::new([7; 16]);
+        assert!(secret == SecretBytes::new([7; 16]));
+        for at in 0..16 {
+            for bit in 0..8 {
+                let mut other = [7; 16];
+                other[at] ^= 1 << bit;
+                assert!(secret != SecretBytes::new(other), "octet {at}, bit {bit}");
+            }
+        }
+    }
 }

@@ -198,6 +198,24 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn frames_count_by_their_octets() {
+        // Two frames without a declared length, together one octet too many.
+        let frames = |last: usize| {
+            let part = |len: usize| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; len])));
+            StreamBody::new(futures_util::stream::iter([part(40 * 1024), part(last)]))
+        };
+        assert_eq!(read(frames(24 * 1024)).await.unwrap().len(), 65_536);
+        assert_eq!(
+            read(frames(24 * 1024 + 1)).await,
+            Err(ProblemKind::BodyTooLarge)
+        );
+        assert_eq!(
+            read(frames(40 * 1024)).await,
+            Err(ProblemKind::BodyTooLarge)
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_slow_body_ends_after_ten_seconds_in_all() {
         let began = tokio::time::Instant::now();

@@ -325,4 +325,23 @@ mod tests {
             assert!(Origin::parse(text).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn equal_means_the_whole_url() {
+        let endpoint = |url: &str| Endpoint::parse(url).unwrap();
+        let one = endpoint("https://push.example.net/p/1?q=2");
+        assert_eq!(one, endpoint("https://push.example.net/p/1?q=2"));
+        for other in [
+            "https://push.example.net/p/1?q=3",
+            "https://push.example.net/p/2?q=2",
+            "https://push.example.net/p/1",
+            "https://push.example.org/p/1?q=2",
+            "https://push.example.net:8443/p/1?q=2",
+            "http://push.example.net/p/1?q=2",
+        ] {
+            let other = endpoint(other);
+            assert_ne!(one, other);
+            assert_ne!(one.key(), other.key());
+        }
+    }
 }
