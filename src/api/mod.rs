@@ -175,8 +175,7 @@ where
         cross_site::check(&parts, &settings.allowed_origins)?;
     }
     let body = if route.takes_json() {
-        read_body::require_json(&parts.headers)?;
-        read_body::read_body(&parts.headers, body, settings.body_limits).await?
+        read_body::read_json(&parts.headers, body, settings.body_limits).await?
     } else {
         drop(body);
         Vec::new()
