@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
+use super::registration::{self, MISSING_SUBSCRIPTION};
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
@@ -29,7 +30,10 @@ struct SendTestAnswer {
 pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
-    let given = Subscription::from_members(members.map())?;
+    let given = registration::subscription(members).map_err(|problem| match problem.kind() {
+        ProblemKind::MissingKeys => problem.with_detail(MISSING_SUBSCRIPTION),
+        _ => problem,
+    })?;
     let message = message(members)?;
 
     let key = given.endpoint().key();
