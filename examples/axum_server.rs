@@ -17,11 +17,14 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(server: Server) -> io::Result<()> {
-    let mut app = Router::new();
-    for prefix in PREFIXES {
-        app = app.nest_service(prefix, server.push.service());
-    }
-    let app = app.fallback_service(server.site).layer(server.cors);
+    // Not `nest_service`: to axum 0.8, `/web-push//stats` is `/web-push/stats`, whatever a proxy forbids.
+    let api = PREFIXES
+        .iter()
+        .fold(server.push.layer(), |layer, prefix| layer.at(prefix));
+    let app = Router::new()
+        .fallback_service(server.site)
+        .layer(api)
+        .layer(server.cors);
     axum::serve(server.listener, app)
         .with_graceful_shutdown(server.shutdown.begun())
         .await

@@ -44,7 +44,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "POLICY", default_value = "known")]
     pub(crate) endpoint_policy: String,
 
-    /// Other origins whose pages may use the API, as a comma list
+    /// Other origins whose pages may use the API, also with the visitor's cookies, as a comma list:
+    /// `https://shop.example`
     #[arg(long, env, value_name = "ORIGINS")]
     pub(crate) allowed_origins: Option<String>,
 

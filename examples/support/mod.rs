@@ -180,7 +180,8 @@ where
     }
 }
 
-/// Lets pages of other origins call the API. The browser enforces it; who may do what is the API's matter.
+/// Lets pages of other origins call the API, also with the cookies of a sign-in in front of this server: the API
+/// accepts those from the same origins. The browser enforces it.
 fn cors(origins: &[Origin]) -> Result<CorsLayer, BoxError> {
     let origins: Vec<_> = origins
         .iter()
@@ -188,6 +189,7 @@ fn cors(origins: &[Origin]) -> Result<CorsLayer, BoxError> {
         .collect::<Result<_, _>>()?;
     Ok(CorsLayer::new()
         .allow_origin(origins)
+        .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([
             AUTHORIZATION,

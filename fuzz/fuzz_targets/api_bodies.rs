@@ -1,7 +1,7 @@
 //! Whatever a stranger, a page or an administrator sends to the HTTP API.
 //!
-//! The first octet chooses method and headers; then a line with the path, a line with the content type, and
-//! the body.
+//! The first octet chooses method and headers; then a line with the path, a line with the content type (empty for
+//! JSON, `-` for none), and the body.
 //!
 //! Invariants: nothing panics; no status is 500; every refusal is a problem document with a known code; after a
 //! refusal there is no subscription, no schedule and no broadcast.
@@ -54,6 +54,7 @@ fn request(input: &[u8]) -> Option<Request<Full<bytes::Bytes>>> {
     let mut request = Request::builder().method(method).uri(path);
     request = match content_type {
         b"" => request.header("content-type", "application/json"),
+        b"-" => request,
         other => request.header("content-type", other),
     };
     if choice & 4 == 0 {

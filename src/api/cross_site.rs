@@ -11,8 +11,9 @@ use crate::subscription::Origin;
 /// Refuses a state-changing request that carries what browsers attach by themselves (a cookie, Basic
 /// credentials) or comes from a signed-in user, and that another site may have caused.
 ///
-/// `Sec-Fetch-Site` decides where there is one; else an `Origin` must be our own host or listed; a request
-/// with neither is not a browser's.
+/// A listed `Origin` passes: browsers set that header themselves, and the list is there for pages of other sites. Else
+/// `Sec-Fetch-Site` decides, and without it an `Origin`, which must be our own host. A request with neither is not a
+/// browser's. Two `Origin` headers are no listed one.
 pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
     let headers = &parts.headers;
     let is_somebody = parts.extensions.get::<Principal>().is_some()
@@ -21,11 +22,15 @@ pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
     if !is_somebody {
         return Ok(());
     }
-    let passes = if headers.contains_key(&SEC_FETCH_SITE) {
+    let origin = origin(headers);
+    let is_listed = |(_, origin): &(_, Origin)| allowed.contains(origin);
+    let passes = if origin.as_ref().is_some_and(is_listed) {
+        true
+    } else if headers.contains_key(&SEC_FETCH_SITE) {
         let site = only(headers, &SEC_FETCH_SITE);
         matches!(site, Some(b"same-origin" | b"none"))
     } else if headers.contains_key(ORIGIN) {
-        is_ours_or_listed(parts, allowed).unwrap_or(false)
+        origin.is_some_and(|(scheme, origin)| own(parts, scheme).is_some_and(|own| own == origin))
     } else {
         true
     };
@@ -36,17 +41,20 @@ pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
     }
 }
 
-fn is_ours_or_listed(parts: &Parts, allowed: &[Origin]) -> Option<bool> {
-    let text = std::str::from_utf8(only(&parts.headers, &ORIGIN)?).ok()?;
-    let origin = Origin::parse(text).ok()?;
-    // Behind a proxy that ends TLS the scheme is unknown: the host decides.
+/// The request's only `Origin`, with its scheme.
+fn origin(headers: &HeaderMap) -> Option<(&str, Origin)> {
+    let text = std::str::from_utf8(only(headers, &ORIGIN)?).ok()?;
     let (scheme, _) = text.split_once("://")?;
-    let own = match parts.uri.authority() {
+    Some((scheme, Origin::parse(text).ok()?))
+}
+
+/// The origin that the request was sent to. Behind a proxy that ends TLS its scheme is unknown: the host decides.
+fn own(parts: &Parts, scheme: &str) -> Option<Origin> {
+    let authority = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
         None => std::str::from_utf8(only(&parts.headers, &HOST)?).ok()?,
     };
-    let own = Origin::parse(&format!("{scheme}://{own}")).ok();
-    Some(own.as_ref() == Some(&origin) || allowed.contains(&origin))
+    Origin::parse(&format!("{scheme}://{authority}")).ok()
 }
 
 /// A header's value, when there is exactly one.
@@ -105,9 +113,9 @@ mod tests {
                 expected,
                 "{site}"
             );
-            let listed = ("origin", "https://listed.example");
+            let unlisted = ("origin", "https://evil.example");
             assert_eq!(
-                passes(&[COOKIE, ("sec-fetch-site", site), listed]),
+                passes(&[COOKIE, ("sec-fetch-site", site), unlisted]),
                 expected,
                 "{site}"
             );
@@ -118,6 +126,44 @@ mod tests {
             ("sec-fetch-site", "cross-site"),
         ];
         assert!(!passes(&twice));
+    }
+
+    #[test]
+    fn a_listed_origin_passes_from_any_site() {
+        let listed = ("origin", "https://listed.example");
+        for who in [COOKIE, ("authorization", "Basic YWRtaW46eA==")] {
+            for site in ["same-origin", "same-site", "cross-site", "none", ""] {
+                assert!(passes(&[who, ("sec-fetch-site", site), listed]), "{site}");
+            }
+            for not_listed in [
+                "http://listed.example",
+                "https://listed.example:8443",
+                "https://listed.example.evil.example",
+                "https://a.listed.example",
+                "null",
+                "",
+            ] {
+                let origin = ("origin", not_listed);
+                for site in ["same-site", "cross-site"] {
+                    assert!(
+                        !passes(&[who, ("sec-fetch-site", site), origin]),
+                        "{not_listed} {site}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_origins_are_none() {
+        let listed = ("origin", "https://listed.example");
+        for other in ["https://listed.example", "https://evil.example"] {
+            let other = ("origin", other);
+            assert!(!passes(&[COOKIE, listed, other]));
+            for site in ["same-site", "cross-site"] {
+                assert!(!passes(&[COOKIE, ("sec-fetch-site", site), listed, other]));
+            }
+        }
     }
 
     #[test]

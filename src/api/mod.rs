@@ -67,8 +67,15 @@
 //! # Security
 //!
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
-//! a signed-in user must not come from another site: `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
-//! repeat an endpoint or a key.
+//! a signed-in user must not come from another site, except from a page of
+//! [`allowed_origins`](crate::Builder::allowed_origins): `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
+//! repeat an endpoint or a key. `/send-test` gives one answer for an endpoint that the policy refuses and for one that
+//! cannot be reached.
+//!
+//! A proxy in front may have rules for single paths, such as `/web-push/notify`. They hold, because
+//! `/web-push//notify` is another path and is answered 404. axum's `nest_service` is the exception: axum 0.8 drops an
+//! empty segment after the prefix before the service sees the path. Where such rules matter in axum, use
+//! `Router::layer(push.layer().at("/web-push"))`, as `examples/axum_server` does.
 
 mod authorizer;
 mod body;
@@ -175,8 +182,7 @@ where
         cross_site::check(&parts, &settings.allowed_origins)?;
     }
     let body = if route.takes_json() {
-        read_body::require_json(&parts.headers)?;
-        read_body::read_body(&parts.headers, body, settings.body_limits).await?
+        read_body::read_json(&parts.headers, body, settings.body_limits).await?
     } else {
         drop(body);
         Vec::new()

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -66,7 +68,7 @@ problem_kinds! {
     MissingClientUuid, BAD_REQUEST, "missing_client_uuid", "client_uuid is required";
     InvalidTag, BAD_REQUEST, "invalid_tag", "A tag is 1 to 64 of the characters A-Z a-z 0-9 . _ : -";
     MissingNotifyTime, BAD_REQUEST, "missing_notify_time", "Missing notifyTime information";
-    InvalidNotifyTime, BAD_REQUEST, "invalid_notify_time", "notifyTime is neither {\"utcHour\": 0 to 23, \"minute\": 0 to 59} nor {\"hour\", \"minute\", \"zone\", \"weekdays\"?: [\"mon\", …]}.";
+    InvalidNotifyTime, BAD_REQUEST, "invalid_notify_time", "notifyTime is neither {\"utcHour\": 0 to 23, \"minute\"?: 0 to 59} nor {\"hour\", \"minute\"?, \"zone\", \"weekdays\"?: [\"mon\", …]}.";
     InvalidNotifyType, BAD_REQUEST, "invalid_notify_type", "Invalid notifyType";
     MessageTooLong, BAD_REQUEST, "message_too_long", "Message is too long. Max 100 characters.";
     MissingContent, BAD_REQUEST, "missing_content", "The message has neither title nor payload.";
@@ -91,11 +93,12 @@ problem_kinds! {
     IdempotencyConflict, CONFLICT, "idempotency_conflict", "The Idempotency-Key was used for another request.";
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is larger than this server takes.";
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is not declared as application/json.";
+    UnsupportedContentEncoding, UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", "The body has a Content-Encoding. Only bodies without one are read.";
     EndpointNotAllowed, UNPROCESSABLE_ENTITY, "endpoint_not_allowed", "The endpoint is not at a push service that this server sends to.";
     TooManyTags, UNPROCESSABLE_ENTITY, "too_many_tags", "A subscription has at most 32 tags.";
     TagNotPublic, UNPROCESSABLE_ENTITY, "tag_not_public", "A tag is not one that anyone may subscribe to.";
     UnknownZone, UNPROCESSABLE_ENTITY, "unknown_zone", "The time zone is not in the IANA database.";
-    ZonesUnsupported, UNPROCESSABLE_ENTITY, "zones_unsupported", "This server takes notifyTime in UTC only: {\"utcHour\", \"minute\"}.";
+    ZonesUnsupported, UNPROCESSABLE_ENTITY, "zones_unsupported", "This server takes notifyTime in UTC only: {\"utcHour\", \"minute\"?}.";
     PayloadTooLarge, UNPROCESSABLE_ENTITY, "payload_too_large", "The message is larger than 3993 octets.";
     InvalidTopic, UNPROCESSABLE_ENTITY, "invalid_topic", "topic is not 1 to 32 base64url characters whose number modulo 4 is not 1.";
     SendAtTooFarAhead, UNPROCESSABLE_ENTITY, "send_at_too_far_ahead", "sendAt is more than 30 days ahead.";
@@ -128,7 +131,8 @@ impl fmt::Display for ProblemKind {
     }
 }
 
-/// One refusal on its way to the caller. It never holds a part of the request but a member's name.
+/// One refusal on its way to the caller. Of the request it holds a member's name or a content coding, and
+/// nothing else.
 #[derive(Debug)]
 pub(crate) struct Problem {
     kind: ProblemKind,
@@ -180,7 +184,6 @@ impl Problem {
         self
     }
 
-    #[cfg(test)]
     pub(super) const fn kind(&self) -> ProblemKind {
         self.kind
     }
@@ -213,6 +216,10 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.kind == ProblemKind::UnsupportedContentEncoding {
+            // RFC 9110 section 12.5.3: a 415 for a coding says which ones are taken.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _};
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::Body;
 
 use super::problem::{Problem, ProblemKind};
+use crate::json::without_bom;
 
 /// How much of a body is read, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -30,30 +31,87 @@ impl Default for BodyLimits {
     }
 }
 
-/// Refuses what is not declared as JSON, before any of it is read.
-pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// Reads the JSON text of a request; nothing for a request without a body.
+///
+/// What is declared as anything else than plain JSON is refused before any of it is read. Only a body needs a
+/// `Content-Type` (RFC 9110 section 8.3): without one, the first octet is refused. An HTML form of another site can
+/// send neither JSON nor a body without a type, so this is a part of the defence against cross-site requests.
+///
+/// Needs a tokio runtime with its timer enabled.
+pub(super) async fn read_json<B>(
+    headers: &HeaderMap,
+    body: B,
+    limits: BodyLimits,
+) -> Result<Vec<u8>, Problem>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let is_declared = check_type(headers)?;
+    check_coding(headers)?;
+    if is_declared {
+        let mut body = read_body(headers, body, limits).await?;
+        let mark = body.len().saturating_sub(without_bom(&body).len());
+        body.drain(..mark);
+        return Ok(body);
+    }
+    let nothing = BodyLimits { size: 0, ..limits };
+    read_body(headers, body, nothing)
+        .await
+        .map_err(|problem| match problem.kind() {
+            ProblemKind::BodyTooLarge => ProblemKind::UnsupportedMediaType.into(),
+            _ => problem,
+        })
+}
+
+/// Whether a body is declared as JSON: `false` without a `Content-Type`, an error with another one.
+fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let declared = types.next().and_then(|value| value.to_str().ok());
+    let Some(declared) = types.next() else {
+        return Ok(false);
+    };
     // RFC 9110 section 8.3.1: parameters such as charset may follow, the type ignores case.
-    let essence = declared.map(|value| value.split(';').next().unwrap_or_default().trim());
-    match essence {
+    let essence = declared.to_str().unwrap_or_default().split(';').next();
+    match essence.map(str::trim) {
         Some(essence)
             if essence.eq_ignore_ascii_case("application/json") && types.next().is_none() =>
         {
-            Ok(())
+            Ok(true)
         }
         _ => Err(ProblemKind::UnsupportedMediaType.into()),
     }
 }
 
+/// Refuses a body that would have to be decoded first (RFC 9110 section 8.4). The refusal names the coding.
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = codings
+        .flat_map(|value| value.as_bytes().split(|octet| *octet == b','))
+        .map(<[u8]>::trim_ascii)
+        .find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+    let Some(coding) = coding else {
+        return Ok(());
+    };
+    let problem = Problem::from(ProblemKind::UnsupportedContentEncoding);
+    let is_name = coding.len() <= LONGEST_NAMED_CODING && coding.iter().all(is_token);
+    Err(match std::str::from_utf8(coding) {
+        Ok(name) if is_name => problem.with_detail(format!(
+            "Content-Encoding {name} is not supported: send the body as it is."
+        )),
+        _ => problem,
+    })
+}
+
+/// `tchar` of RFC 9110 section 5.6.2, as far as the names of codings need it.
+const fn is_token(octet: &u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(*octet, b'-' | b'_' | b'.' | b'+')
+}
+
+/// Longer names of codings are not repeated in the refusal, in octets. Registered ones have at most 12.
+const LONGEST_NAMED_CODING: usize = 32;
+
 /// Reads a body to its end.
-///
-/// Needs a tokio runtime with its timer enabled.
-pub(super) async fn read_body<B>(
-    headers: &HeaderMap,
-    body: B,
-    limits: BodyLimits,
-) -> Result<Vec<u8>, Problem>
+async fn read_body<B>(headers: &HeaderMap, body: B, limits: BodyLimits) -> Result<Vec<u8>, Problem>
 where
     B: Body + Send,
     B::Data: Send,
@@ -70,6 +128,9 @@ where
         Err(_) => Err(ProblemKind::BodyTimeout.into()),
     }
 }
+
+/// Empty frames and trailers have no size; their number is limited instead.
+const MOST_FRAMES: usize = 64 * 1024;
 
 async fn collect<B>(body: B, limit: usize) -> Result<Vec<u8>, Problem>
 where
@@ -93,8 +154,7 @@ where
             Err(()) => return Err(ProblemKind::IncompleteBody.into()),
         };
         frames = frames.saturating_add(1);
-        // Empty frames and trailers have no size; their number is limited instead.
-        if frames > limit {
+        if frames > MOST_FRAMES {
             return Err(ProblemKind::BodyTooLarge.into());
         }
         if let Ok(data) = frame.into_data() {
@@ -231,19 +291,104 @@ mod tests {
         assert_eq!(read(body).await, Err(ProblemKind::IncompleteBody));
     }
 
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            let value = HeaderValue::from_static(value);
+            (http::HeaderName::from_static(name), value)
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields.iter().map(field) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    async fn read_as<B>(
+        fields: &[(&'static str, &'static str)],
+        body: B,
+    ) -> Result<Vec<u8>, ProblemKind>
+    where
+        B: Body + Send,
+        B::Data: Send,
+    {
+        let read = read_json(&headers(fields), body, BodyLimits::default()).await;
+        read.map_err(|problem| problem.kind())
+    }
+
     #[test]
     fn json_is_told_by_its_essence() {
-        let declared = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
-            require_json(&headers).is_ok()
-        };
+        let declared = |value| check_type(&headers(&[("content-type", value)])).is_ok();
         assert!(declared("application/json"));
         assert!(declared("Application/JSON; charset=utf-8"));
         assert!(!declared("text/plain"));
         assert!(!declared("application/json, text/plain"));
         assert!(!declared("application/x-www-form-urlencoded"));
         assert!(!declared(""));
-        assert!(require_json(&HeaderMap::new()).is_err());
+        let twice = ("content-type", "application/json");
+        assert!(check_type(&headers(&[twice, twice])).is_err());
+    }
+
+    #[tokio::test]
+    async fn only_an_absent_body_needs_no_type() {
+        let full = |text: &'static str| Full::new(Bytes::from(text));
+        let json = ("content-type", "application/json");
+        assert_eq!(read_as(&[], full("")).await.unwrap(), b"");
+        assert_eq!(read_as(&[json], full("")).await.unwrap(), b"");
+        let undeclared = Err(ProblemKind::UnsupportedMediaType);
+        assert_eq!(read_as(&[], full("{}")).await, undeclared);
+        assert_eq!(
+            read_as(&[("content-length", "2")], full("{}")).await,
+            undeclared
+        );
+        // One octet is enough.
+        let endless = Endless(b"x", None, None);
+        assert_eq!(read_as(&[], endless).await, undeclared);
+        // HTTP/2 and chunked bodies do not say beforehand that they are empty.
+        let frames = [b"", b""].map(|data| Ok::<_, Infallible>(Frame::data(&data[..])));
+        let empty = StreamBody::new(futures_util::stream::iter(frames));
+        assert_eq!(read_as(&[], empty).await.unwrap(), b"");
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        assert_eq!(read_as(&[form], full("")).await, undeclared);
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_is_no_part_of_the_body() {
+        let json = ("content-type", "application/json");
+        for (body, expected) in [("\u{feff}{}", "{}"), ("\u{feff}", ""), ("{}", "{}")] {
+            let body = Full::new(Bytes::from(body));
+            assert_eq!(read_as(&[json], body).await.unwrap(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_coding_is_refused_by_name() {
+        let check = |values: &[&'static str]| {
+            let fields: Vec<_> = values.iter().map(|v| ("content-encoding", *v)).collect();
+            check_coding(&headers(&fields))
+        };
+        for plain in [&[][..], &[""], &["identity"], &["Identity, ,identity"]] {
+            assert!(check(plain).is_ok(), "{plain:?}");
+        }
+        for (values, name) in [
+            (&["gzip"][..], "gzip"),
+            (&["identity, br"], "br"),
+            (&["identity", "x-gzip"], "x-gzip"),
+            (&["GZIP,deflate"], "GZIP"),
+        ] {
+            let refused = check(values).unwrap_err();
+            assert_eq!(refused.kind(), ProblemKind::UnsupportedContentEncoding);
+            let text = format!("{refused:?}");
+            assert!(
+                text.contains(&format!("Content-Encoding {name} ")),
+                "{text}"
+            );
+            let response = refused.into_response();
+            assert_eq!(response.headers()["accept-encoding"], "identity");
+        }
+        // What is no name of a coding is not repeated.
+        for odd in ["<b>", "a b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+            let text = format!("{:?}", check(&[odd]).unwrap_err());
+            assert!(!text.contains(odd), "{text}");
+        }
     }
 }

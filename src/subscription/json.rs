@@ -9,15 +9,16 @@ use super::{
     UaPublicKey,
 };
 use crate::clock::Timestamp;
+use crate::json::without_bom;
 
 impl Subscription {
-    /// Parses `JSON.stringify(subscription)`; unknown members are ignored.
+    /// Parses `JSON.stringify(subscription)`. Unknown members and a byte order mark are ignored.
     ///
     /// # Errors
     ///
     /// One kind per thing that can be wrong: see [`SubscriptionErrorKind`](Kind).
     pub fn from_json(json: &[u8]) -> Result<Self, SubscriptionError> {
-        let value = serde_json::from_slice(json)
+        let value = serde_json::from_slice(without_bom(json))
             .map_err(|source| SubscriptionError::with_source(Kind::InvalidJson, source))?;
         Self::from_value(&value)
     }
@@ -195,6 +196,12 @@ mod tests {
         one["keys"]["p256dh"] = json!("AAAA");
         assert_eq!(kind(&one), Kind::InvalidP256dh);
         assert_eq!(kind(&with(json!("soon"))), Kind::InvalidExpirationTime);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        let json = format!("\u{feff}{}", with(Value::Null));
+        assert!(Subscription::from_json(json.as_bytes()).is_ok());
     }
 
     #[test]

@@ -53,7 +53,7 @@ async fn what_is_no_json_object_is_refused_everywhere() {
     );
     for path in ROUTES {
         for body in [
-            "", " ", "{", "[]", "[{}]", "null", "1", "\"x\"", "{}x", "a=b", "{\"a\":}", &deep,
+            " ", "{", "[]", "[{}]", "null", "1", "\"x\"", "{}x", "a=b", "{\"a\":}", &deep,
         ] {
             send(&world, path, full(body.to_owned()))
                 .await
@@ -62,10 +62,99 @@ async fn what_is_no_json_object_is_refused_everywhere() {
         send(&world, path, full(&b"{\"endpoint\":\"\xff\"}"[..]))
             .await
             .is(400, "invalid_json");
+    }
+}
+
+#[tokio::test]
+async fn malformed_json_is_told_by_place_and_reason_and_not_repeated() {
+    let world = World::new().await;
+    for path in ROUTES {
+        for (body, detail) in [
+            (
+                "{\"title\": \"s3cret\",\n \"s3cret\": s3cret}",
+                "The body is not valid JSON: expected value at line 2 column 12.",
+            ),
+            (
+                "{\"s3cret\": \"s3cret",
+                "The body is not valid JSON: EOF while parsing a string at line 1 column 18.",
+            ),
+            ("[\"s3cret\"]", "The body is JSON, but not an object."),
+            ("\"s3cret\"", "The body is JSON, but not an object."),
+        ] {
+            let answer = send(&world, path, full(body)).await;
+            answer.is(400, "invalid_json");
+            assert_eq!(answer.message(), detail, "{path}: {body}");
+            assert!(!answer.text().contains("s3cret"), "{path}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_absent_body_is_told_what_is_missing_with_or_without_a_type() {
+    let world = World::new().await;
+    for (path, code) in [
+        ("/subscribe", "missing_endpoint"),
+        ("/unsubscribe", "missing_endpoint"),
+        ("/renew", "missing_endpoint"),
+        ("/notify", "missing_content"),
+        ("/send-test", "missing_endpoint"),
+    ] {
+        send(&world, path, full("")).await.is(400, code);
         send(&world, path, Empty::<Bytes>::new())
             .await
-            .is(400, "invalid_json");
+            .is(400, code);
+        for body in ["", "{}"] {
+            let mut request = request(path, full(body));
+            request.headers_mut().remove("content-type");
+            let answer = world.call(request).await;
+            match body {
+                "" => answer.is(400, code),
+                _ => answer.is(415, "unsupported_media_type"),
+            }
+        }
+        let mut form = request(path, full(""));
+        let form_type = "application/x-www-form-urlencoded".parse().unwrap();
+        form.headers_mut().insert("content-type", form_type);
+        world.call(form).await.is(415, "unsupported_media_type");
     }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_taken() {
+    let world = World::new().await;
+    let (_, json) = world.browser();
+    let marked = |path, body: String| request(path, full(format!("\u{feff}{body}")));
+    let subscribed = world.call(marked("/subscribe", json.to_string())).await;
+    assert_eq!(subscribed.status, 200, "{}", subscribed.text());
+    for body in [r#"{"title":"Hello"}"#, r#"{"payload": {"a": 1}}"#] {
+        let queued = world.call(marked("/notify", body.to_owned())).await;
+        assert_eq!(queued.status, 202, "{}", queued.text());
+    }
+    let twice = format!("\u{feff}{json}");
+    let refused = world.call(marked("/subscribe", twice)).await;
+    refused.is(400, "invalid_json");
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_refused_by_the_name_of_its_coding() {
+    let world = World::new().await;
+    let unknown = r#"{"id": "00000000-0000-4000-8000-000000000000"}"#;
+    let encoded = |path, coding: &'static str| {
+        let mut request = request(path, full(unknown));
+        let coding = coding.parse().unwrap();
+        request.headers_mut().insert("content-encoding", coding);
+        request
+    };
+    for path in ROUTES {
+        for coding in ["gzip", "br", "zstd"] {
+            let answer = world.call(encoded(path, coding)).await;
+            answer.is(415, "unsupported_content_encoding");
+            assert!(answer.message().contains(coding), "{}", answer.text());
+            assert_eq!(answer.headers["accept-encoding"], "identity");
+        }
+    }
+    let plain = world.call(encoded("/unsubscribe", "identity")).await;
+    assert_eq!(plain.status, 200, "{}", plain.text());
 }
 
 #[tokio::test]
@@ -77,6 +166,7 @@ async fn only_json_is_read() {
             Some("text/plain"),
             Some("application/x-www-form-urlencoded"),
             Some("application/jsonp"),
+            Some(""),
         ] {
             let mut request = request(path, full("{}"));
             request.headers_mut().remove("content-type");

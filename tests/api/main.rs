@@ -14,6 +14,8 @@ mod operator;
 mod ownership;
 mod renew;
 mod replaced;
+#[path = "../support/replay.rs"]
+mod replay;
 mod schedules;
 mod send_test;
 mod subscribe;

@@ -120,6 +120,48 @@ async fn requests_under_a_prefix_are_answered_and_all_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_doubled_slash_is_another_path() {
+    let world = World::new().await;
+    for path in [
+        "//stats",
+        "///stats",
+        "//ping",
+        "/ping/",
+        "//",
+        "/broadcasts//x",
+    ] {
+        world.get(path).await.is(404, "not_found");
+    }
+    let root = layered(world.push.layer().at("/"));
+    let nested = layered(world.push.layer().at("/web-push").at("/api/v2"));
+    let app: Router = Router::new()
+        .route("/", get(|| async { "home" }))
+        .layer(world.push.layer().at("/web-push").at("/api/v2"));
+    for prefix in ["", "/web-push", "/api/v2"] {
+        for rest in ["//stats", "///stats", "//ping", "//subscribe", "/ping//"] {
+            let uri = format!("{prefix}{rest}");
+            let request = Request::get(&uri)
+                .header("authorization", super::TOKEN)
+                .body(full(""))
+                .unwrap();
+            let service = if prefix.is_empty() { &root } else { &nested };
+            let (status, body) = text(service.clone().oneshot(request).await.unwrap()).await;
+            assert_eq!(status, 404, "{uri}: {body}");
+            let request = Request::get(&uri)
+                .header("authorization", super::TOKEN)
+                .body(axum::body::Body::empty())
+                .unwrap();
+            let (status, body) = text(app.clone().oneshot(request).await.unwrap()).await;
+            assert_eq!(status, 404, "axum: {uri}: {body}");
+        }
+    }
+    // Before the prefix it is no prefix.
+    let request = Request::get("//web-push/ping").body(full("")).unwrap();
+    let (_, body) = text(nested.oneshot(request).await.unwrap()).await;
+    assert_eq!(body, "inner //web-push/ping true");
+}
+
+#[tokio::test]
 async fn without_a_prefix_the_layer_only_hands_the_handle_out() {
     let world = World::new().await;
     let service = layered(world.push.layer());

@@ -6,10 +6,10 @@ use tokio::sync::oneshot;
 use tower_web_push::broadcast::Tag;
 use tower_web_push::message::{Ttl, Urgency};
 
-use super::{Answer, TOKEN, World, full, news, with};
+use super::{Answer, TOKEN, World, full, news, post, with};
 
 async fn notify_with(world: &World, headers: &[(&'static str, &str)], body: &Value) -> Answer {
-    let mut request = super::post("/notify", body);
+    let mut request = post("/notify", body);
     request
         .headers_mut()
         .insert("authorization", TOKEN.parse().unwrap());
@@ -69,7 +69,7 @@ async fn a_payload_goes_out_byte_for_byte() {
         "[1,2]",
         "1e400",
     ] {
-        let mut request = super::post("/notify", &json!({}));
+        let mut request = post("/notify", &json!({}));
         *request.body_mut() = full(format!("{{\"ttl\":60, \"payload\" : {payload} }}"));
         request
             .headers_mut()
@@ -97,6 +97,39 @@ async fn delivery_options_reach_the_push_service() {
     assert_eq!(message.ttl(), Ttl::from_secs(300));
     assert_eq!(message.urgency(), Urgency::VeryLow);
     assert_eq!(message.topic(), Some("abcd-_12"));
+}
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_as_a_float() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    for ttl in ["60", "60.0", "6e1", "600e-1"] {
+        let mut request = post("/notify", &Value::Null);
+        let headers = request.headers_mut();
+        headers.insert("authorization", TOKEN.parse().unwrap());
+        let content = r#""timestamp": 1.8e12, "vibrate": [1e2, 50.0], "app_badge": 3.0"#;
+        let body = format!(r#"{{"title": "a", "ttl": {ttl}, {content}}}"#);
+        *request.body_mut() = full(body);
+        let answer = world.call(request).await;
+        assert_eq!(answer.status, 202, "{ttl}: {}", answer.text());
+        world.settle().await;
+        let message = browser.messages().pop().unwrap();
+        assert_eq!(message.ttl(), Ttl::from_secs(60), "{ttl}");
+        let content: Value = message.json().unwrap();
+        assert_eq!(content["timestamp"].to_string(), "1800000000000");
+        assert_eq!(content["vibrate"].to_string(), "[100,50]");
+        assert_eq!(content["app_badge"].to_string(), "3");
+    }
+    for (name, value) in [
+        ("timestamp", json!(0.5)),
+        ("vibrate", json!(99.5)),
+        ("vibrate", json!([1, 0.5])),
+        ("app_badge", json!(-1.0)),
+        ("app_badge", json!(1.5)),
+    ] {
+        let refused = world.notify(&json!({"title": "a", name: value})).await;
+        refused.is(400, "invalid_member");
+    }
 }
 
 #[tokio::test]
@@ -151,7 +184,8 @@ async fn every_malformed_member_has_its_code_and_queues_nothing() {
         (json!({"vibrate": "x"}), 400, "invalid_member"),
         (json!({"ttl": "60"}), 400, "invalid_ttl"),
         (json!({"ttl": -1}), 400, "invalid_ttl"),
-        (json!({"ttl": 1.5}), 400, "invalid_ttl"),
+        (json!({"ttl": 60.5}), 400, "invalid_ttl"),
+        (json!({"ttl": -60.0}), 400, "invalid_ttl"),
         (json!({"urgency": "urgent"}), 400, "invalid_urgency"),
         (json!({"urgency": 1}), 400, "invalid_urgency"),
         (json!({"topic": 1}), 400, "invalid_member"),

@@ -33,7 +33,7 @@ async fn the_public_key_has_both_of_its_names() {
 async fn ping_tells_version_and_last_run() {
     let world = World::with(|b| b.server_version("7.8.9")).await;
     let before = world.get("/ping").await;
-    let prefix = "pong from web push server version 7.8.9 with latest subscription run at ";
+    let prefix = "pong ... version 7.8.9 ... with latest subscription run at ";
     assert_eq!(before.text(), format!("{prefix}None"));
     assert_eq!(before.headers["content-type"], "text/plain; charset=utf-8");
     world.store.record_run(world.clock.now()).await.unwrap();

@@ -152,6 +152,8 @@ async fn a_time_of_null_is_none_and_a_member_of_null_is_not_there() {
         json!({"utcHour": 9, "minute": 30, "hour": null, "zone": null, "weekdays": null}),
         json!({"utcHour": null, "hour": 9, "minute": 30, "zone": "UTC", "weekdays": null}),
         json!({"utcHour": 9, "minute": 30, "second": 59, "utcMinute": 1}),
+        json!({"utcHour": 9.0, "minute": 3e1}),
+        json!({"hour": 9.0, "minute": 30.0, "zone": "UTC"}),
     ] {
         let daily = with(&json, json!({"notifyTime": time}));
         world.post("/subscribe", &daily).await.id();
@@ -159,10 +161,23 @@ async fn a_time_of_null_is_none_and_a_member_of_null_is_not_there() {
         assert_eq!(schedules[0].time.to_string(), "09:30 UTC", "{time}");
     }
     for time in [
-        json!({"utcHour": null, "minute": 30}),
+        json!({"utcHour": 9}),
         json!({"utcHour": 9, "minute": null}),
+        json!({"hour": 9, "zone": "UTC"}),
+        json!({"hour": 9, "minute": null, "zone": "UTC"}),
+    ] {
+        let daily = with(&json, json!({"notifyTime": time}));
+        world.post("/subscribe", &daily).await.id();
+        let schedules = world.store.schedules(Some(id)).await.unwrap();
+        assert_eq!(schedules[0].time.to_string(), "09:00 UTC", "{time}");
+    }
+    for time in [
+        json!({"utcHour": null, "minute": 30}),
+        json!({"minute": null}),
         json!({"hour": 9, "minute": 30, "zone": null}),
-        json!({"utcHour": 9.0, "minute": 30}),
+        json!({"utcHour": 9, "minute": 30.5}),
+        json!({"utcHour": 9, "minute": "30"}),
+        json!({"hour": 9, "minute": -1, "zone": "UTC"}),
         json!({"utcHour": 1e300, "minute": 30}),
         json!({"utcHour": 18_446_744_073_709_551_615_u64, "minute": 30}),
         json!({"utcHour": true, "minute": 30}),

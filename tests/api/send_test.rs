@@ -1,12 +1,20 @@
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 use tower_web_push::clock::Clock as _;
+use tower_web_push::deliver::{EndpointPolicy, HttpClient, Resolver};
+use tower_web_push::error::BoxError;
 use tower_web_push::store::{
-    Change, DeliveryLedger as _, Pause, PauseReason, RetireReason, SubscriptionStore as _,
+    Change, DeliveryLedger as _, NewSubscription, Pause, PauseReason, RetireReason,
+    SubscriptionLimits, SubscriptionStore as _,
 };
-use tower_web_push::subscription::{Endpoint, Origin};
+use tower_web_push::subscription::{Endpoint, Origin, Subscription};
 use tower_web_push::testing::{Answer, When};
 
 use super::{FCM, World, with};
@@ -115,6 +123,96 @@ async fn a_failure_is_told_and_a_retired_row_is_unknown() {
         .is(404, "unknown_subscription");
 }
 
+/// Resolves as its name says.
+#[derive(Debug)]
+struct Names;
+
+#[async_trait]
+impl Resolver for Names {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, BoxError> {
+        match host {
+            "internal.localhost" => Ok(vec!["10.0.0.1".parse()?]),
+            "mixed.localhost" => Ok(vec!["127.0.0.1".parse()?, "192.168.0.1".parse()?]),
+            "empty.localhost" => Ok(Vec::new()),
+            "unknown.localhost" => Err("no such host".into()),
+            _ => Ok(vec!["127.0.0.1".parse()?]),
+        }
+    }
+}
+
+/// Adds a row as an earlier `/subscribe` would have left it.
+async fn stored(world: &World, endpoint: &str) -> Value {
+    let json = with(&world.browser().1, json!({"endpoint": endpoint}));
+    let subscription = Subscription::from_value(&json).unwrap();
+    let key = world.push.vapid_public_key().id();
+    let new = NewSubscription::new(subscription, key);
+    let limits = SubscriptionLimits::default();
+    let now = world.clock.now();
+    world.store.upsert(&new, &limits, now).await.unwrap();
+    json
+}
+
+#[tokio::test]
+async fn what_the_policy_refuses_and_what_cannot_be_reached_get_the_same_answer() {
+    let policy = EndpointPolicy::insecure_allow_local();
+    let client = HttpClient::builder()
+        .policy(policy.clone())
+        .connect_timeout(Duration::from_millis(200))
+        .resolver(Arc::new(Names));
+    let client = client.build().unwrap();
+    let world = World::with(|b| b.client(client).endpoint_policy(policy)).await;
+
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed_port = closed.local_addr().unwrap().port();
+    drop(closed);
+    // The kernel accepts connections that nothing answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    // Speaks, but no TLS.
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain_port = plain.local_addr().unwrap().port();
+    let plain = tokio::spawn(async move {
+        while let Ok((mut connection, _)) = plain.accept().await {
+            let _ = connection.write_all(b"HTTP/1.1 400 no TLS\r\n\r\n").await;
+        }
+    });
+
+    let mut answers = Vec::new();
+    for (host, port) in [
+        ("internal.localhost", 443),
+        ("mixed.localhost", 443),
+        ("empty.localhost", 443),
+        ("unknown.localhost", 443),
+        ("refused.localhost", closed_port),
+        ("silent.localhost", silent_port),
+        ("plain.localhost", plain_port),
+    ] {
+        let json = stored(&world, &format!("https://{host}:{port}/x")).await;
+        let answer = world.post("/send-test", &json).await;
+        answers.push((host, answer.status, answer.headers, answer.body));
+        // The gate of its origin is closed.
+        let until = world.clock.now() + Duration::from_secs(60);
+        let origin = Origin::parse(&format!("https://{host}:{port}")).unwrap();
+        let pause = Pause::new(origin, until, PauseReason::Unreachable);
+        let now = world.clock.now();
+        world.store.pause(&pause, now).await.unwrap();
+        let json = stored(&world, &format!("https://{host}:{port}/y")).await;
+        let answer = world.post("/send-test", &json).await;
+        answers.push((host, answer.status, answer.headers, answer.body));
+    }
+    plain.abort();
+    let (_, status, headers, body) = answers[0].clone();
+    assert_eq!(status, 200);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&body).unwrap(),
+        json!({"success": false, "message": "Test notification was not sent: failed"})
+    );
+    for answer in answers {
+        let host = answer.0;
+        assert_eq!(answer, (host, status, headers.clone(), body.clone()));
+    }
+}
+
 #[tokio::test]
 async fn malformed_ones_are_refused() {
     let world = World::new().await;
@@ -122,6 +220,8 @@ async fn malformed_ones_are_refused() {
     for (members, status, code) in [
         (json!({"endpoint": null}), 400, "missing_endpoint"),
         (json!({"keys": null}), 400, "missing_keys"),
+        (json!({"keys": {}}), 400, "missing_keys"),
+        (json!({"endpoint": "fcm"}), 400, "invalid_endpoint"),
         (json!({"title": 1}), 400, "invalid_member"),
         (json!({"message": []}), 400, "invalid_member"),
         (

@@ -137,7 +137,7 @@ async fn every_malformed_member_has_its_code_and_stores_nothing() {
             json!({"notifyTime": {"utcHour": 8.5, "minute": 0}}),
             "invalid_notify_time",
         ),
-        (json!({"notifyTime": {"utcHour": 8}}), "invalid_notify_time"),
+        (json!({"notifyTime": {"minute": 8}}), "invalid_notify_time"),
         (
             json!({"notifyTime": {"utcHour": 264, "minute": 0}}),
             "invalid_notify_time",
@@ -270,8 +270,9 @@ async fn the_texts_of_the_replaced_server_are_kept() {
             json!({"endpoint": null}),
             "Missing subscription information",
         ),
+        (json!({"keys": null}), "Missing subscription information"),
         (
-            json!({"keys": null}),
+            json!({"keys": {"p256dh": good["keys"]["p256dh"]}}),
             "Missing subscription keys information",
         ),
         (json!({"message": "x"}), "Missing notifyTime information"),

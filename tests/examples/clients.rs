@@ -5,8 +5,11 @@ use std::path::Path;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tower_web_push::testing::UserAgent;
 
-use crate::world::{TOKEN, World, next, notify, subscription};
+use crate::http_client::HttpClient;
+use crate::replay::{self, Answered, Asked, Secrets, Server, replay};
+use crate::world::{PASSWORD, TOKEN, World, next, subscription, vapid_key};
 
 pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
     let world = World::new().await;
@@ -77,65 +80,92 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
     assert_eq!(post.header("allow"), "GET, HEAD");
 }
 
+/// A client of a replaced server, under the prefix that it knows.
+struct Client {
+    http: HttpClient,
+    at: &'static str,
+    browser: UserAgent,
+}
+
+const SECRETS: Secrets = Secrets {
+    token: TOKEN,
+    password: PASSWORD,
+};
+
+impl Server for Client {
+    async fn ask(&self, asked: Asked<'_>) -> Answered {
+        let method = asked.exchange.method.parse().unwrap();
+        let path = format!("{}{}", self.at, asked.exchange.path);
+        let mut call = self.http.call(method, &path);
+        if let Some(value) = &asked.authorization {
+            call = call.header("authorization", value);
+        }
+        call = match (&asked.body, asked.exchange.content_type) {
+            (Some(body), _) => call.json(body),
+            (None, Some(content_type)) => call.header("content-type", content_type),
+            (None, None) => call,
+        };
+        let answer = call.send().await;
+        let challenge = answer.headers.get("www-authenticate");
+        Answered {
+            status: answer.status.as_u16(),
+            challenge: challenge.map(|value| value.to_str().unwrap().to_owned()),
+            text: answer.text().to_owned(),
+        }
+    }
+
+    async fn next(&self) -> Value {
+        next(&self.browser).await.json().unwrap()
+    }
+}
+
 pub(crate) async fn a_client_of_the_flask_and_redis_demo_works_unchanged(name: &str) {
     let world = World::new().await;
-    let (_server, client) = world.start(name, &[]).await;
+    let (_server, http) = world.start(name, &[]).await;
     let browser = world.push_service.user_agent();
-
-    let key = client.get("/api/subscribe").await;
-    assert_eq!(key.status, StatusCode::OK);
-    assert_eq!(key.json()["public_key"].as_str().unwrap().len(), 87);
-    let body = subscription(&client, &browser, json!({})).await;
-    let subscribed = client.post("/api/subscribe", &body).await;
-    assert_eq!(subscribed.status, StatusCode::OK, "{subscribed:?}");
-
-    let content = json!({"title": "Hello", "body": "World", "url": "/orders/7"});
-    let sent = notify(&client, "/api/notify", &content).await;
-    assert_eq!(sent.status, StatusCode::ACCEPTED, "{sent:?}");
-    assert_eq!(sent.json()["message"], "1 notification(s) queued");
-    assert_eq!(next(&browser).await.json::<Value>().unwrap(), content);
-
-    let id = &subscribed.json()["id"];
-    let left = client
-        .post("/api/unsubscribe", &json!({"client_uuid": id}))
-        .await;
-    assert_eq!(left.json()["message"], "unsubscribed", "{left:?}");
-    let sent = notify(&client, "/api/notify", &content).await;
-    assert_eq!(sent.json()["recipients"], 0);
+    let body = subscription(&http, &browser, json!({})).await;
+    let key = vapid_key(&http).await.to_base64url();
+    let at = "/api";
+    let client = Client { http, at, browser };
+    replay(replay::demo(&body, &key), &client, &SECRETS).await;
 }
 
 pub(crate) async fn a_client_of_the_flask_and_sqlite_server_works_unchanged(name: &str) {
     let world = World::new().await;
-    let (_server, client) = world.start(name, &[("PUSH_SERVER_VERSION", "7.8.9")]).await;
+    let (_server, http) = world.start(name, &[("PUSH_SERVER_VERSION", "7.8.9")]).await;
     let browser = world.push_service.user_agent();
+    let body = subscription(&http, &browser, json!({})).await;
+    let key = vapid_key(&http).await.to_base64url();
+    let at = "/web-push";
+    let client = Client { http, at, browser };
+    replay(replay::server(&body, &key, "7.8.9"), &client, &SECRETS).await;
+}
 
-    let ping = client.get("/web-push/ping").await;
-    assert!(ping.text().starts_with("pong"), "{ping:?}");
-    assert!(ping.text().contains("version 7.8.9"), "{ping:?}");
-
-    let daily = json!({
-        "notifyTime": {"utcHour": 12, "minute": 30},
-        "notifyType": "DAILY_CHECK",
-        "message": "Time to check",
-    });
-    let body = subscription(&client, &browser, daily).await;
-    let subscribed = client.post("/web-push/subscribe", &body).await;
-    assert_eq!(subscribed.json()["success"], true, "{subscribed:?}");
-    let confirmation = next(&browser).await.json::<Value>().unwrap();
-    assert_eq!(confirmation["title"], "Subscription Successful");
-
-    let test = json!({"endpoint": body["endpoint"], "keys": body["keys"]});
-    let test = client.post("/web-push/send-test", &test).await;
-    assert_eq!(test.json()["success"], true, "{test:?}");
-    let received = next(&browser).await.json::<Value>().unwrap();
-    assert_eq!(received["title"], "Test Notification");
-
-    let missing = client.post("/web-push/unsubscribe", &json!({})).await;
-    assert_eq!(missing.status, StatusCode::BAD_REQUEST);
-    assert_eq!(missing.json()["message"], "Missing endpoint information");
-    let endpoint = json!({"endpoint": body["endpoint"]});
-    let left = client.post("/web-push/unsubscribe", &endpoint).await;
-    assert_eq!(left.json()["message"], "Subscription deleted successfully");
+pub(crate) async fn a_path_has_one_spelling(name: &str) {
+    let world = World::new().await;
+    let (_server, client) = world.start(name, &[]).await;
+    for path in [
+        "/web-push//stats",
+        "/web-push///stats",
+        "//web-push/stats",
+        "/web-push/stats/",
+        "/web-push/%73tats",
+        "/web-push/./stats",
+        "/web-push/../web-push/stats",
+        "/api//stats",
+        "//stats",
+        "//metrics",
+        "/metrics/",
+        "/web-push//ping",
+        "//",
+    ] {
+        let answer = client.call(Method::GET, path).bearer(TOKEN).send().await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}: {answer:?}");
+    }
+    for path in ["/web-push/stats", "/api/stats", "/metrics"] {
+        let answer = client.call(Method::GET, path).bearer(TOKEN).send().await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+    }
 }
 
 pub(crate) async fn the_admin_routes_and_the_metrics_want_credentials(name: &str) {

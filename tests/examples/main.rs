@@ -14,6 +14,8 @@ mod programs;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/push_server.rs"]
 mod push_server;
+#[path = "../support/replay.rs"]
+mod replay;
 mod restarts;
 #[path = "../support/server_process.rs"]
 mod server_process;
@@ -43,6 +45,7 @@ both_servers! {
     clients::the_page_may_do_nothing_but_what_it_needs
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged
     clients::a_client_of_the_flask_and_sqlite_server_works_unchanged
+    clients::a_path_has_one_spelling
     clients::the_admin_routes_and_the_metrics_want_credentials
     daily::wrong_times_zones_days_and_types_are_refused_and_nothing_is_stored
     settings::a_new_token_is_printed_where_only_this_machine_can_connect

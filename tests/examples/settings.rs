@@ -46,6 +46,8 @@ pub(crate) async fn pages_of_listed_origins_may_call(name: &str) {
     for origin in ["https://shop.example", "https://app.example:8443"] {
         let answer = preflight(origin).await;
         assert_eq!(answer.header("access-control-allow-origin"), origin);
+        // Without it, browsers send no cookie of a sign-in in front of the server.
+        assert_eq!(answer.header("access-control-allow-credentials"), "true");
         assert!(
             answer
                 .header("access-control-allow-headers")
@@ -54,6 +56,28 @@ pub(crate) async fn pages_of_listed_origins_may_call(name: &str) {
     }
     let answer = preflight("https://other.example").await;
     assert_eq!(answer.header("access-control-allow-origin"), "");
+
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({})).await;
+    let post = |site: &'static str, origin: Option<&'static str>| {
+        let mut call = client
+            .call(Method::POST, "/web-push/subscribe")
+            .header("cookie", "sid=1")
+            .header("sec-fetch-site", site);
+        if let Some(origin) = origin {
+            call = call.header("origin", origin);
+        }
+        call.json(&body).send()
+    };
+    for site in ["same-site", "cross-site"] {
+        let listed = post(site, Some("https://shop.example")).await;
+        assert_eq!(listed.status, StatusCode::OK, "{listed:?}");
+        for origin in [Some("https://other.example"), None] {
+            let refused = post(site, origin).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+            assert_eq!(refused.json()["code"], "cross_site");
+        }
+    }
 }
 
 pub(crate) async fn a_daily_subscription_is_confirmed_unless_switched_off(name: &str) {

@@ -24,10 +24,11 @@
 /**
  * @typedef {object} Wanted
  * @property {string[]} [tags] Groups to join, of those that the server opens to anyone. Default: as before.
- * @property {{hour: number, minute: number, zone: string, weekdays?: Weekday[]} | {utcHour: number, minute: number}} [notifyTime]
+ * @property {{hour: number, minute?: number, zone: string, weekdays?: Weekday[]} | {utcHour: number, minute?: number}} [notifyTime]
  *   When the daily notification is sent, within that minute: by the clock of an IANA zone, on these days or on all of
- *   them; or every day in UTC. The visitor's zone is `Intl.DateTimeFormat().resolvedOptions().timeZone`. A server
- *   without zones refuses all but UTC: the problem's code is `zones_unsupported`.
+ *   them; or every day in UTC. `minute` is 0 by default. The visitor's zone is
+ *   `Intl.DateTimeFormat().resolvedOptions().timeZone`. A server without zones refuses all but UTC: the problem's code
+ *   is `zones_unsupported`.
  * @property {NotifyType} [notifyType] `DAILY_CHECK` where nothing is said; needs a `notifyTime`, and replaces the
  *   daily notification of the same type.
  * @property {string} [message] The daily notification's text, at most 100 characters; needs a `notifyTime`.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::prefer;
 use crate::WebPush;
-use crate::api::members::{Members, parse_object};
+use crate::api::members::{Members, malformed, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::api::time::rfc3339;
@@ -18,6 +18,7 @@ use crate::broadcast::{
     SendError, SendErrorKind,
 };
 use crate::clock::Timestamp;
+use crate::json::whole_number;
 use crate::message::{Message, Notification, Topic, Ttl, Urgency};
 use crate::observe::event;
 
@@ -102,7 +103,7 @@ fn message(members: Members<'_>, body: &[u8]) -> Result<Message, Problem> {
         (false, true) => Message::new(raw_payload(body)?),
     };
     if let Some(ttl) = members.value("ttl") {
-        let secs = ttl.as_u64().ok_or(ProblemKind::InvalidTtl)?;
+        let secs = whole_number(ttl).ok_or(ProblemKind::InvalidTtl)?;
         message = message.with_ttl(Ttl::from_secs(secs));
     }
     if let Some(urgency) = members.value("urgency") {
@@ -123,7 +124,7 @@ fn message(members: Members<'_>, body: &[u8]) -> Result<Message, Problem> {
 /// `payload` byte for byte as it stood in the request.
 fn raw_payload(body: &[u8]) -> Result<Vec<u8>, Problem> {
     let mut members: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(body).map_err(|_| ProblemKind::InvalidJson)?;
+        serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     let payload = members
         .remove("payload")
         .ok_or(ProblemKind::MissingContent)?;

@@ -1,4 +1,4 @@
-//! `GET /ping`: one line of text, in the words of the replaced server.
+//! `GET /ping`: one line of text, octet for octet that of the replaced server. The dots are part of it.
 
 use crate::WebPush;
 use crate::api::problem::Problem;
@@ -10,6 +10,6 @@ pub(super) async fn ping(push: &WebPush) -> Result<Reply, Problem> {
     let last = last.map_or_else(|| "None".to_owned(), iso8601);
     let version = &push.api_settings().version;
     Ok(reply::text(format!(
-        "pong from web push server version {version} with latest subscription run at {last}"
+        "pong ... version {version} ... with latest subscription run at {last}"
     )))
 }

@@ -9,8 +9,9 @@ use crate::api::members::Members;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::broadcast::Tag;
 use crate::clock::Timestamp;
+use crate::json::whole_number;
 use crate::schedule::{Daily, DailyTime, NotifyType, Weekdays, Zone};
-use crate::subscription::{Subscription, SubscriptionErrorKind};
+use crate::subscription::Subscription;
 use crate::vapid::VapidPublicKey;
 
 /// A subscription that is well-formed in all its parts; policy and key ring have not been asked.
@@ -67,13 +68,23 @@ pub(super) fn notify_type(members: Members<'_>) -> Result<Option<NotifyType>, Pr
         .transpose()
 }
 
-fn subscription(members: Members<'_>) -> Result<Subscription, Problem> {
-    Subscription::from_members(members.map()).map_err(|error| match error.kind() {
-        SubscriptionErrorKind::MissingEndpoint => {
-            Problem::from(error).with_detail("Missing subscription information")
-        }
-        _ => error.into(),
-    })
+/// What the replaced servers say of a subscription without an endpoint or keys.
+pub(super) const MISSING_SUBSCRIPTION: &str = "Missing subscription information";
+
+/// The subscription among the members. As in the replaced servers, what is missing is reported before what is wrong.
+pub(super) fn subscription(members: Members<'_>) -> Result<Subscription, Problem> {
+    let missing = |kind| Err(Problem::from(kind).with_detail(MISSING_SUBSCRIPTION));
+    if members.value("endpoint").is_none_or(|url| url == "") {
+        return missing(ProblemKind::MissingEndpoint);
+    }
+    let Some(keys) = members.value("keys") else {
+        return missing(ProblemKind::MissingKeys);
+    };
+    let has = |name| keys.get(name).is_some_and(|key| !key.is_null());
+    if !has("p256dh") || !has("auth") {
+        return Err(ProblemKind::MissingKeys.into());
+    }
+    Ok(Subscription::from_members(members.map())?)
 }
 
 fn server_key(members: Members<'_>) -> Result<Option<VapidPublicKey>, Problem> {
@@ -108,11 +119,14 @@ fn daily_time(value: &Value) -> Result<DailyTime, Problem> {
     let object = value.as_object().ok_or_else(|| invalid("notifyTime"))?;
     let object = Members::of(object);
     let part = |name: &str, member: &'static str| {
-        let part = object.value(name).and_then(Value::as_u64);
+        let part = object.value(name).and_then(whole_number);
         part.and_then(|part| u8::try_from(part).ok())
             .ok_or_else(|| invalid(member))
     };
-    let minute = part("minute", "notifyTime.minute")?;
+    let minute = match object.value("minute") {
+        None => 0,
+        Some(_) => part("minute", "notifyTime.minute")?,
+    };
     let is_local = ["hour", "zone", "weekdays"]
         .iter()
         .any(|name| object.value(name).is_some());

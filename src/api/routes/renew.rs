@@ -2,7 +2,7 @@
 
 use http::request::Parts;
 
-use super::registration::Registration;
+use super::registration::{MISSING_SUBSCRIPTION, Registration};
 use super::subscribe::{self, principal};
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
@@ -20,7 +20,7 @@ pub(super) async fn renew(push: &WebPush, parts: &Parts, body: &[u8]) -> Result<
     let old_auth = old_auth(members)?;
     let subscription = members
         .object("subscription")?
-        .ok_or_else(|| missing("subscription", "Missing subscription information"))?;
+        .ok_or_else(|| missing("subscription", MISSING_SUBSCRIPTION))?;
     let registration = Registration::parse(subscription, push.api_settings(), push.now())?;
     let replaces = match old {
         Some(old) => replaceable(push, parts, &old, old_auth).await?,

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
+use super::registration::{self, MISSING_SUBSCRIPTION};
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
@@ -29,7 +30,10 @@ struct SendTestAnswer {
 pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
-    let given = Subscription::from_members(members.map())?;
+    let given = registration::subscription(members).map_err(|problem| match problem.kind() {
+        ProblemKind::MissingKeys => problem.with_detail(MISSING_SUBSCRIPTION),
+        _ => problem,
+    })?;
     let message = message(members)?;
 
     let key = given.endpoint().key();
@@ -54,10 +58,31 @@ pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Prob
     let success = outcome == FinalOutcome::Accepted;
     let message = match success {
         true => "Test notification sent successfully".to_owned(),
-        false => format!("Test notification was not sent: {outcome}"),
+        false => format!("Test notification was not sent: {}", told(outcome)),
     };
     let answer = SendTestAnswer { success, message };
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// What the caller learns of the outcome.
+///
+/// Anyone may register an endpoint and test it. A name that the policy refuses for its address, one that does not
+/// exist and one that does not answer therefore get the same word: else the difference would tell which names exist
+/// inside the network of the server. The log and the metrics have the outcome itself.
+const fn told(outcome: FinalOutcome) -> FinalOutcome {
+    match outcome {
+        FinalOutcome::Refused
+        | FinalOutcome::Expired
+        | FinalOutcome::Failed
+        | FinalOutcome::Cancelled => FinalOutcome::Failed,
+        // These are answers of a push service.
+        FinalOutcome::Accepted
+        | FinalOutcome::Gone
+        | FinalOutcome::KeyMismatch
+        | FinalOutcome::SenderFault
+        | FinalOutcome::TooLarge
+        | FinalOutcome::BadRequest => outcome,
+    }
 }
 
 fn message(members: Members<'_>) -> Result<Message, Problem> {

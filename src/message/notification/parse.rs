@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Action, Direction, Notification};
 use crate::clock::Timestamp;
+use crate::json::whole_number;
 use crate::message::{MessageError, MessageErrorKind};
 
 impl Notification {
@@ -39,7 +40,7 @@ impl Notification {
         to.badge = from.text("badge")?;
         to.vibrate = from.map("vibrate", "milliseconds, one number or an array", pattern)?;
         to.timestamp = from.map("timestamp", "milliseconds since 1970, a number", |value| {
-            let millis = i64::try_from(value.as_u64()?).ok()?;
+            let millis = i64::try_from(whole_number(value)?).ok()?;
             Some(Timestamp::from_millis(millis))
         })?;
         to.renotify = from.flag("renotify")?;
@@ -48,7 +49,7 @@ impl Notification {
         to.data = from.map("data", "anything", |data| Some(data.clone()))?;
         to.actions = actions(&from)?;
         to.mutable = from.flag("mutable")?;
-        to.app_badge = from.map("app_badge", "a number from 0", Value::as_u64)?;
+        to.app_badge = from.map("app_badge", "a number from 0", whole_number)?;
         Ok(to)
     }
 }
@@ -134,7 +135,7 @@ fn actions(from: &Members<'_>) -> Result<Vec<Action>, MessageError> {
 }
 
 fn pattern(value: &Value) -> Option<Vec<u32>> {
-    let millis = |value: &Value| u32::try_from(value.as_u64()?).ok();
+    let millis = |value: &Value| u32::try_from(whole_number(value)?).ok();
     match value {
         Value::Array(values) => values.iter().map(millis).collect(),
         other => millis(other).map(|one| vec![one]),
