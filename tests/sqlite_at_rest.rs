@@ -1,0 +1,353 @@
+//! What the store in an SQLite file leaves on the disk, and copies of it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test says what failed")]
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tower_web_push::broadcast::{Audience, FinalOutcome};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::message::Message;
+use tower_web_push::store::{
+    Change, ClaimRequest, CountFilter, Cursor, DeliveryLedger as _, Liveness, NewBroadcast,
+    NewDelivery, NewSubscription, Settlement, SqliteStore, StoreError, StoreErrorKind,
+    StoredVapidKey, SubscriptionLimits, SubscriptionStore as _, VapidKeyStore as _,
+};
+use tower_web_push::subscription::{AuthSecret, EndpointKey, Subscription};
+use tower_web_push::vapid::{KeyId, SealedVapidKey, VapidKey};
+
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(1_800_000_000 + secs)
+}
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    (folder, path)
+}
+
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    format!("{}{suffix}", path.display()).into()
+}
+
+/// Sixteen octets that appear nowhere else.
+fn secret(kind: u8, number: u32) -> [u8; 16] {
+    let mut octets = [kind; 16];
+    octets[..8].copy_from_slice(b"\xf5SECRET\xf5");
+    octets[12..].copy_from_slice(&number.to_be_bytes());
+    octets
+}
+
+/// A subscription with secrets in its auth and in its endpoint.
+fn subscription(number: u32) -> NewSubscription {
+    let json = serde_json::json!({
+        "endpoint": format!("https://push.example.net/SECRET-{number:08}-{}", "x".repeat(100)),
+        "keys": { "p256dh": P256DH, "auth": AuthSecret::from_bytes(&secret(b'a', number)).unwrap().secret_to_base64url() },
+    });
+    let subscription = Subscription::from_value(&json).unwrap();
+    NewSubscription::new(subscription, KeyId::from_bytes([1; KeyId::LEN]))
+}
+
+async fn put(store: &SqliteStore, number: u32) -> EndpointKey {
+    let new = subscription(number);
+    let limits = SubscriptionLimits::default();
+    store.upsert(&new, &limits, at(0)).await.unwrap();
+    new.subscription.endpoint().key()
+}
+
+async fn count(store: &SqliteStore) -> u64 {
+    let every = CountFilter::new(Audience::All, Liveness::Any);
+    store.count(&every, at(0)).await.unwrap()
+}
+
+/// All that an error says, in one line.
+fn told(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
+// After a stop.
+
+#[tokio::test]
+async fn a_closed_store_is_one_file() {
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    assert_eq!(
+        names(folder.path()),
+        ["push.db", "push.db-shm", "push.db-wal"]
+    );
+    store.close().await.unwrap();
+    assert_eq!(names(folder.path()), ["push.db"]);
+    let again = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(count(&again).await, 1);
+}
+
+/// More than once: with connections that close side by side it succeeded at times.
+#[tokio::test]
+async fn a_dropped_store_is_one_file() {
+    for number in 0..30 {
+        let (folder, path) = folder();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let clone = store.clone();
+        put(&store, number).await;
+        drop(store);
+        assert_eq!(count(&clone).await, 1);
+        drop(clone);
+        assert_eq!(names(folder.path()), ["push.db"]);
+    }
+}
+
+#[tokio::test]
+async fn the_last_process_removes_the_log() {
+    let (folder, path) = folder();
+    let first = SqliteStore::open(&path).await.unwrap();
+    let last = SqliteStore::open(&path).await.unwrap();
+    put(&first, 1).await;
+    first.close().await.unwrap();
+    assert_eq!(fs::metadata(sibling(&path, "-wal")).unwrap().len(), 0);
+    assert_eq!(count(&last).await, 1);
+    put(&last, 2).await;
+    last.close().await.unwrap();
+    assert_eq!(names(folder.path()), ["push.db"]);
+    let again = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(count(&again).await, 2);
+}
+
+#[tokio::test]
+async fn a_log_that_another_process_reads_is_left_and_told_of() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM meta").unwrap();
+    put(&store, 2).await;
+    for _ in 0..2 {
+        let error = store.close().await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(told(&error).contains("another process"), "{}", told(&error));
+    }
+    assert!(fs::metadata(sibling(&path, "-wal")).unwrap().len() > 0);
+    drop(reader);
+    let again = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(count(&again).await, 2);
+}
+
+// What is deleted.
+
+/// The secrets whose octets are in any file of a folder, and the numbers of endpoints that are.
+fn found(folder: &Path) -> (HashSet<[u8; 16]>, HashSet<u32>) {
+    let (mut secrets, mut endpoints) = (HashSet::new(), HashSet::new());
+    for name in names(folder) {
+        let octets = fs::read(folder.join(name)).unwrap();
+        for window in octets.windows(16) {
+            if window.starts_with(b"\xf5SECRET\xf5") {
+                secrets.insert(window.try_into().unwrap());
+            }
+            if let Some(number) = window.strip_prefix(b"SECRET-") {
+                let number = str::from_utf8(&number[..8]).unwrap();
+                endpoints.insert(number.parse().unwrap());
+            }
+        }
+    }
+    (secrets, endpoints)
+}
+
+/// A payload that takes a page of its own, with a secret at its beginning and its end.
+fn payload(number: u32) -> Vec<u8> {
+    let mut payload = secret(b'p', number).to_vec();
+    payload.resize(3_900 - 16, b'.');
+    payload.extend(secret(b'q', number));
+    payload
+}
+
+async fn deliver(store: &SqliteStore, number: u32) {
+    let message = Message::new(payload(number));
+    let new = NewBroadcast::new(Audience::All, message, at(9_999));
+    store.open(&new, at(0)).await.unwrap();
+    let endpoint = subscription(number).subscription.endpoint().clone();
+    let row = NewDelivery::new(endpoint.key(), endpoint.origin().clone());
+    store
+        .enqueue_page(new.id, &Cursor::Start, &[row], &Cursor::End, at(0))
+        .await
+        .unwrap();
+    let request = ClaimRequest::new(9, std::time::Duration::from_secs(45));
+    let claimed = store.claim(&request, at(0)).await.unwrap().rows;
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    let settled: Vec<_> = claimed.iter().map(|row| (row.token, accepted)).collect();
+    store.settle(&settled, at(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_deleted_is_nowhere_on_the_disk_after_a_stop() {
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let key = VapidKey::generate().unwrap();
+    let sealed = String::from_utf8_lossy(b"SECRET-09999999").into_owned();
+    let id = KeyId::of(key.public_key());
+    let stored = StoredVapidKey::new(
+        id,
+        *key.public_key(),
+        SealedVapidKey::new(sealed),
+        at(0),
+        false,
+    );
+    store.insert(&stored).await.unwrap();
+    // Rows come and go in an order that is not theirs, so that pages of the tree are divided and joined.
+    let mut kept: HashSet<u32> = HashSet::new();
+    for number in 0..1_200_u32 {
+        put(&store, number).await;
+        kept.insert(number);
+        if number % 8 == 0 {
+            deliver(&store, number).await;
+        }
+        if number % 3 == 2 {
+            let gone = (number * 7) % (number + 1);
+            if kept.remove(&gone) {
+                let key = subscription(gone).subscription.endpoint().key();
+                store.apply(&[Change::Delete(key)], at(1)).await.unwrap();
+            }
+        }
+    }
+    assert!(store.remove(&id).await.unwrap());
+    store.close().await.unwrap();
+
+    let (secrets, endpoints) = found(folder.path());
+    assert_eq!(endpoints, kept, "endpoints, and the sealed key");
+    let auths = kept.iter().map(|number| secret(b'a', *number)).collect();
+    assert_eq!(secrets, auths, "auth secrets, and payloads");
+}
+
+// Files that cannot be written.
+
+const CASE: &str = "TOWER_WEB_PUSH_AT_REST_TEST";
+
+/// Runs the test `name` again as a process of its own, with `path` to be opened in `folder`; what came of it.
+fn in_a_process(name: &str, folder: &Path, path: &str) -> String {
+    let test = std::env::current_exe().unwrap();
+    // Without capabilities permissions bind the superuser, too.
+    let mut command = match Command::new("id").arg("-u").output() {
+        Ok(id) if id.stdout == b"0\n" => {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+            command.arg(test);
+            command
+        }
+        _ => Command::new(test),
+    };
+    let output = command
+        .args(["--exact", name, "--nocapture"])
+        .env(CASE, path)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("@ "));
+    lines.next().expect("it says nothing").to_owned()
+}
+
+/// In the process that [`in_a_process`] starts: opens and tells.
+async fn was_asked() -> bool {
+    let Some(path) = std::env::var_os(CASE) else {
+        return false;
+    };
+    match SqliteStore::open(path).await {
+        Ok(store) => {
+            store.close().await.unwrap();
+            println!("\n@ opened");
+        }
+        Err(error) => println!("\n@ {:?}: {}", error.kind(), told(&error)),
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_refused_at_once() {
+    if was_asked().await {
+        return;
+    }
+    let name = "a_file_that_cannot_be_written_is_refused_at_once";
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    store.close().await.unwrap();
+    let before = fs::read(&path).unwrap();
+    let permit = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    let open = |file: &str| in_a_process(name, folder.path(), file);
+    let refused = |file: &str, reason: &str| {
+        let answer = open(file);
+        let expected = format!("Misconfigured: the store is misconfigured: {file}: {reason}");
+        assert!(answer.starts_with(&expected), "{answer}");
+    };
+
+    permit(&path, 0o400).unwrap();
+    refused(
+        "push.db",
+        "the file can be read and not written: attempt to write",
+    );
+    permit(&path, 0o000).unwrap();
+    refused(
+        "push.db",
+        "the file cannot be read and written with its perm",
+    );
+    permit(&path, 0o600).unwrap();
+
+    permit(folder.path(), 0o500).unwrap();
+    refused(
+        "push.db",
+        "its folder cannot be written, and its log has to",
+    );
+    refused("new.db", "Permission denied");
+    permit(folder.path(), 0o700).unwrap();
+
+    refused("missing/push.db", "No such file or directory");
+    refused(".", "a directory, not a file");
+    refused("/dev/null", "not a regular file");
+    assert_eq!(names(folder.path()), ["push.db"], "nothing was made");
+    assert_eq!(fs::read(&path).unwrap(), before, "nothing was changed");
+
+    assert_eq!(open("push.db"), "opened");
+}
+
+#[tokio::test]
+async fn a_path_is_a_path_whatever_sqlite_takes_it_for() {
+    if was_asked().await {
+        return;
+    }
+    let (folder, _) = folder();
+    let odd = [":memory:", "file:push.db?mode=memory", "push.db?mode=ro"];
+    for path in odd {
+        let name = "a_path_is_a_path_whatever_sqlite_takes_it_for";
+        assert_eq!(in_a_process(name, folder.path(), path), "opened", "{path}");
+    }
+    assert_eq!(names(folder.path()), odd);
+}
