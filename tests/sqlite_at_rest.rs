@@ -351,3 +351,117 @@ async fn a_path_is_a_path_whatever_sqlite_takes_it_for() {
     }
     assert_eq!(names(folder.path()), odd);
 }
+
+// Backups.
+
+async fn backup_refused(from: &Path, to: &Path, about: &Path) -> StoreError {
+    let error = SqliteStore::backup(from, to).await.unwrap_err();
+    let source = error.source().unwrap().to_string();
+    assert!(source.contains(&about.display().to_string()), "{source}");
+    error
+}
+
+#[tokio::test]
+async fn a_backup_is_one_state_of_a_store_in_use() {
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    for number in 0..100 {
+        put(&store, number).await;
+    }
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for number in 100..200 {
+                put(&store, number).await;
+            }
+        }
+    });
+    let copy = folder.path().join("copy.db");
+    SqliteStore::backup(&path, &copy).await.unwrap();
+    writing.await.unwrap();
+    assert_eq!(mode(&copy), 0o600);
+    assert_eq!(
+        names(folder.path()),
+        ["copy.db", "push.db", "push.db-shm", "push.db-wal"]
+    );
+    assert_eq!(count(&store).await, 200);
+
+    // The count is kept beside the rows: they agree in one state only.
+    let restored = SqliteStore::open(&copy).await.unwrap();
+    let rows = count(&restored).await;
+    assert!((100..=200).contains(&rows), "{rows}");
+    restored.close().await.unwrap();
+    let counted: i64 = Connection::open(&copy)
+        .unwrap()
+        .query_row(
+            "SELECT value FROM meta WHERE name = 'subscriptions'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(u64::try_from(counted).unwrap(), rows);
+}
+
+#[tokio::test]
+async fn a_backup_replaces_nothing_and_makes_nothing_of_nothing() {
+    let (folder, path) = folder();
+    let copy = folder.path().join("copy.db");
+    let error = backup_refused(&path, &copy, &path).await;
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+    assert!(names(folder.path()).is_empty());
+
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    store.close().await.unwrap();
+    fs::write(&copy, "mine").unwrap();
+    backup_refused(&path, &copy, &copy).await;
+    backup_refused(&path, &path, &path).await;
+    assert_eq!(fs::read(&copy).unwrap(), b"mine");
+    let missing = folder.path().join("missing/copy.db");
+    backup_refused(&path, &missing, &missing).await;
+    fs::remove_file(&copy).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &copy).unwrap();
+    backup_refused(&path, &copy, &copy).await;
+    fs::remove_file(&copy).unwrap();
+
+    // Another application's, an empty one, and one that is damaged in the middle.
+    let other = folder.path().join("other.db");
+    fs::write(&other, "").unwrap();
+    backup_refused(&other, &copy, &other).await;
+    fs::remove_file(&other).unwrap();
+    Connection::open(&other)
+        .unwrap()
+        .execute_batch("CREATE TABLE mine (id)")
+        .unwrap();
+    backup_refused(&other, &copy, &other).await;
+    let mut octets = fs::read(&path).unwrap();
+    let pages = octets.len() / 4096;
+    for page in octets.chunks_mut(4096).skip(pages / 2) {
+        page.fill(b'?');
+    }
+    fs::write(&other, octets).unwrap();
+    let error = backup_refused(&other, &copy, &other).await;
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert_eq!(names(folder.path()), ["other.db", "push.db"]);
+}
+
+#[tokio::test]
+async fn a_backup_of_a_version_is_of_that_version() {
+    let (folder, path) = folder();
+    SqliteStore::open(&path)
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
+    let version = |path: &Path, sql: &str| {
+        let conn = Connection::open(path).unwrap();
+        conn.execute_batch(sql).unwrap();
+        conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!(version(&path, "PRAGMA user_version = 1"), 1);
+    let copy = folder.path().join("copy.db");
+    SqliteStore::backup(&path, &copy).await.unwrap();
+    assert_eq!((version(&path, ""), version(&copy, "")), (1, 1));
+}

@@ -28,6 +28,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
+/// Opens a file that exists, as it is.
+pub(super) fn existing(path: &Path) -> Result<Connection, StoreError> {
+    let conn = open(path)?;
+    set_up(&conn, "")?;
+    Ok(conn)
+}
+
 /// Opens one of the readers' connections.
 pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     let conn = open(path)?;
@@ -121,7 +128,7 @@ fn write_ahead(conn: &Connection) -> Result<(), StoreError> {
 /// Creates a new file that nobody else can read: it holds keys, endpoints and secrets.
 ///
 /// SQLite gives the write-ahead log the same rights. A file that exists keeps its own.
-fn create_private(path: &Path) -> Result<(), StoreError> {
+pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

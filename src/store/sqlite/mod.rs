@@ -1,5 +1,6 @@
 //! A store in an SQLite file, the embedded default.
 
+mod backup;
 mod broadcasts;
 mod claims;
 mod connection;
@@ -48,7 +49,8 @@ const READERS: usize = 3;
 /// next process that opens the file takes them up. While it is open the log stays below 64 MiB, except during a
 /// transaction of another process, as of a backup.
 ///
-/// Do not put the file on a network file system: SQLite's locks do not hold there.
+/// Do not put the file on a network file system: SQLite's locks do not hold there. Do not copy the file while it is open:
+/// see [`backup`](Self::backup).
 ///
 /// # Cancel safety
 ///
@@ -119,6 +121,35 @@ impl SqliteStore {
         let readers = (0..READERS).map(|_| connection::reader(&path));
         let readers = readers.collect::<Result<_, _>>()?;
         Threads::start(writer, readers, Some(Log::of(&path, MAX_LOG)))
+    }
+
+    /// Copies the store in the file `from` into a new file `to`, in one moment's state.
+    ///
+    /// The store may be in use, by this process and by others: readers and the writer go on. It need not be, and is left
+    /// as it is: its tables are not brought up to date. The copy is one file without a log, with nothing in it that was
+    /// deleted. It is opened like any other.
+    ///
+    /// `to` is readable by its owner only (mode 0600, on Unix) and appears under its name when it is complete and on the
+    /// disk. Until then it has a hidden name in the same folder, which a crash leaves behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if `from` does not exist or is no store of this crate, or if `to`
+    /// exists, which is left as it is, or cannot be created.
+    /// [`Corrupt`](super::StoreErrorKind::Corrupt) if the file is damaged. [`Unavailable`](super::StoreErrorKind::Unavailable) if the
+    /// disk is full. The error's sources name the file and the reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it goes on in its thread to its end.
+    ///
+    /// # Security
+    ///
+    /// The copy holds what the store holds. Key-encryption keys are not in it: without them the VAPID keys in it
+    /// cannot be used.
+    pub async fn backup(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
+        let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+        blocking("web-push-backup", move || backup::copy(&from, &to)).await
     }
 
     /// Closes the database for all clones of this handle, when the calls that wait are done.
