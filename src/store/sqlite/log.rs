@@ -118,3 +118,80 @@ impl std::error::Error for NotFolded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// Two readers who take turns: at every moment at least one is in the middle of a transaction.
+    fn read_on_and_on(path: &Path, end: &mpsc::Receiver<()>) {
+        let begin = || {
+            let conn = Connection::open(path).unwrap();
+            conn.busy_timeout(BUSY_TIMEOUT).unwrap();
+            conn.execute_batch("BEGIN; SELECT * FROM t LIMIT 1")
+                .unwrap();
+            conn
+        };
+        let mut reading = begin();
+        while matches!(end.try_recv(), Err(mpsc::TryRecvError::Empty)) {
+            reading = begin();
+        }
+        drop(reading);
+    }
+
+    #[test]
+    fn readers_that_overlap_do_not_make_the_log_grow() {
+        const MAX: u64 = 8 * 1024 * 1024;
+        /// What one commit writes, generously.
+        const COMMIT: u64 = 1024 * 1024;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.busy_timeout(BUSY_TIMEOUT).unwrap();
+        conn.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t (n INTEGER PRIMARY KEY, octets)",
+        )
+        .unwrap();
+        let (end, ended) = mpsc::channel();
+        let mut log = Log::of(&path, MAX);
+        thread::scope(|scope| {
+            let path = &path;
+            scope.spawn(move || read_on_and_on(path, &ended));
+            for _ in 0..80 {
+                conn.execute_batch(
+                    "WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT 150)
+                     INSERT OR REPLACE INTO t SELECT n, randomblob(4000) FROM many",
+                )
+                .unwrap();
+                log.bound(&conn);
+                let size = fs::metadata(folder.path().join("push.db-wal"))
+                    .unwrap()
+                    .len();
+                assert!(size < MAX + COMMIT, "{size}");
+            }
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn a_transaction_that_stays_open_is_waited_for_once_in_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n)")
+            .unwrap();
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM t; ").unwrap();
+        conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        let mut log = Log::of(&path, 1);
+        log.bound(&conn);
+        assert!(log.fold_at > 1, "it was tried in vain");
+        drop(reader);
+        log.fold_at = 1;
+        log.bound(&conn);
+        assert_eq!(log.fold_at, 1, "it was folded in");
+    }
+}
