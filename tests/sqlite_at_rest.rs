@@ -163,9 +163,9 @@ async fn a_log_that_another_process_reads_is_left_and_told_of() {
 
 // What is deleted.
 
-/// The secrets whose octets are in any file of a folder, and the numbers of endpoints that are.
+/// The secrets whose octets are in any file of a folder, and the numbers of numbered texts that are.
 fn found(folder: &Path) -> (HashSet<[u8; 16]>, HashSet<u32>) {
-    let (mut secrets, mut endpoints) = (HashSet::new(), HashSet::new());
+    let (mut secrets, mut numbers) = (HashSet::new(), HashSet::new());
     for name in names(folder) {
         let octets = fs::read(folder.join(name)).unwrap();
         for window in octets.windows(16) {
@@ -174,24 +174,24 @@ fn found(folder: &Path) -> (HashSet<[u8; 16]>, HashSet<u32>) {
             }
             if let Some(number) = window.strip_prefix(b"SECRET-") {
                 let number = str::from_utf8(&number[..8]).unwrap();
-                endpoints.insert(number.parse().unwrap());
+                numbers.insert(number.parse().unwrap());
             }
         }
     }
-    (secrets, endpoints)
+    (secrets, numbers)
 }
 
-/// A payload that takes a page of its own, with a secret at its beginning and its end.
+/// A payload with a secret at its beginning and its end. With its audience it does not fit into one page.
 fn payload(number: u32) -> Vec<u8> {
     let mut payload = secret(b'p', number).to_vec();
-    payload.resize(3_900 - 16, b'.');
+    payload.resize(3_900, b'.');
     payload.extend(secret(b'q', number));
     payload
 }
 
 async fn deliver(store: &SqliteStore, number: u32) {
     let message = Message::new(payload(number));
-    let new = NewBroadcast::new(Audience::All, message, at(9_999));
+    let new = NewBroadcast::new(Audience::user("u".repeat(200)), message, at(9_999));
     store.open(&new, at(0)).await.unwrap();
     let endpoint = subscription(number).subscription.endpoint().clone();
     let row = NewDelivery::new(endpoint.key(), endpoint.origin().clone());
@@ -206,44 +206,44 @@ async fn deliver(store: &SqliteStore, number: u32) {
     store.settle(&settled, at(1)).await.unwrap();
 }
 
+/// A VAPID key whose sealed form is one of the numbered texts.
+fn vapid_key(number: u32) -> StoredVapidKey {
+    let public_key = *VapidKey::generate().unwrap().public_key();
+    let sealed = SealedVapidKey::new(format!("SECRET-{number:08}-"));
+    StoredVapidKey::new(KeyId::of(&public_key), public_key, sealed, at(0), false)
+}
+
 #[tokio::test]
 async fn what_was_deleted_is_nowhere_on_the_disk_after_a_stop() {
+    const ROWS: u32 = 1_200;
     let (folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
-    let key = VapidKey::generate().unwrap();
-    let sealed = String::from_utf8_lossy(b"SECRET-09999999").into_owned();
-    let id = KeyId::of(key.public_key());
-    let stored = StoredVapidKey::new(
-        id,
-        *key.public_key(),
-        SealedVapidKey::new(sealed),
-        at(0),
-        false,
-    );
-    store.insert(&stored).await.unwrap();
-    // Rows come and go in an order that is not theirs, so that pages of the tree are divided and joined.
-    let mut kept: HashSet<u32> = HashSet::new();
-    for number in 0..1_200_u32 {
+    let (key, other) = (vapid_key(ROWS), vapid_key(ROWS + 1));
+    store.insert(&key).await.unwrap();
+    store.insert(&other).await.unwrap();
+    for number in 0..ROWS {
         put(&store, number).await;
-        kept.insert(number);
-        if number % 8 == 0 {
+        if number % 50 == 0 {
             deliver(&store, number).await;
         }
-        if number % 3 == 2 {
-            let gone = (number * 7) % (number + 1);
-            if kept.remove(&gone) {
-                let key = subscription(gone).subscription.endpoint().key();
-                store.apply(&[Change::Delete(key)], at(1)).await.unwrap();
-            }
-        }
     }
-    assert!(store.remove(&id).await.unwrap());
+    // In an order that is not that of the tree, whose pages are joined and freed meanwhile.
+    let (gone, kept): (Vec<u32>, Vec<u32>) = (0..ROWS).partition(|number| number % 40 != 0);
+    for numbers in gone.chunks(50) {
+        let keys = numbers
+            .iter()
+            .map(|number| subscription(*number).subscription.endpoint().key());
+        let changes: Vec<_> = keys.map(Change::Delete).collect();
+        store.apply(&changes, at(1)).await.unwrap();
+    }
+    assert!(store.remove(&key.id).await.unwrap());
     store.close().await.unwrap();
 
-    let (secrets, endpoints) = found(folder.path());
-    assert_eq!(endpoints, kept, "endpoints, and the sealed key");
+    let (secrets, numbers) = found(folder.path());
     let auths = kept.iter().map(|number| secret(b'a', *number)).collect();
     assert_eq!(secrets, auths, "auth secrets, and payloads");
+    let numbered = kept.into_iter().chain([ROWS + 1]).collect();
+    assert_eq!(numbers, numbered, "endpoints, and sealed keys");
 }
 
 // Files that cannot be written.
