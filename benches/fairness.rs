@@ -118,7 +118,7 @@ async fn measure(store: &str, beside: Beside, push_services: &Runtime) -> Measur
                 .await
                 .unwrap();
             let measured = measure_with(store.clone(), beside, push_services).await;
-            store.close().await;
+            store.close().await.unwrap();
             measured
         }
     }

@@ -199,11 +199,13 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         }
         None => None,
     };
-    let builder = to.open(builder, first, extra_root_ca.as_deref()).await;
-    let build = builder
-        .map_err(|error| format!("--to: {}", with_causes(error)))?
-        .build();
-    build.await.map_err(|error: BuildError| error.into())
+    let opened = to.open(builder, first, extra_root_ca.as_deref()).await;
+    // A file is closed with the last handle, which is in the `WebPush`.
+    let (builder, _) = opened.map_err(|error| format!("--to: {}", with_causes(error)))?;
+    builder
+        .build()
+        .await
+        .map_err(|error: BuildError| error.into())
 }
 
 async fn run(push: &WebPush, source: &mut Source, dry_run: bool) -> Result<Import, BoxError> {

@@ -1,5 +1,7 @@
 //! The command line and the environment, as text: `settings.rs` says what the text may be.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 
 /// A Web Push server: subscriptions, direct and daily notifications, an HTTP API, and a page to try them.
@@ -72,4 +74,8 @@ pub(crate) struct Flags {
     /// What is logged: a level, or directives as in `tower_web_push=debug,warn`
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub(crate) rust_log: String,
+
+    /// Copies the SQLite file of STORE_URL into a new file that only its owner can read, and ends; servers may be using it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backup: Option<PathBuf>,
 }

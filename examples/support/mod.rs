@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower_http::cors::CorsLayer;
 use tower_web_push::WebPush;
+use tower_web_push::store::SqliteStore;
 use tower_web_push::subscription::Origin;
 
 pub(crate) use self::shutdown::Shutdown;
@@ -45,26 +46,45 @@ pub(crate) const PREFIXES: [&str; 2] = ["/api", "/web-push"];
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Reads the settings, serves until SIGTERM or ctrl-c, and drains.
+/// Reads the settings, serves until SIGTERM or ctrl-c, and drains. With `--backup` it copies the store and ends.
 ///
-/// The exit code is 0 after a drain, 2 when it cannot be started as it is set, and 1 for anything later.
+/// The exit code is 0 after a drain or a backup, 2 when it cannot be started as it is set, and 1 for anything later.
 pub(crate) async fn run<F>(serve: impl FnOnce(Server) -> F) -> ExitCode
 where
     F: Future<Output = io::Result<()>>,
 {
     let settings = match Settings::read(env::args_os()) {
         Ok(Asked::Serve(settings)) => *settings,
+        Ok(Asked::Backup { from, to }) => {
+            return match SqliteStore::backup(&from, &to).await {
+                Ok(()) => {
+                    println!("{} is a backup of {}", to.display(), from.display());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(1, &error),
+            };
+        }
         Ok(Asked::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
         Err(error) => return fail(2, &error),
     };
-    let server = match start(settings).await {
-        Ok(server) => server,
+    let (server, store) = match start(settings).await {
+        Ok(started) => started,
         Err(error) => return fail(2, error.as_ref()),
     };
-    match drive(server, serve).await {
+    let ended = drive(server, serve).await;
+    // After a drain that took too long as well: the file holds everything.
+    if let Some(store) = store
+        && let Err(error) = store.close().await
+    {
+        tracing::warn!(
+            error = with_causes(error),
+            "the database file is not complete without its -wal"
+        );
+    }
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, error.as_ref()),
     }
@@ -75,7 +95,8 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn start(settings: Settings) -> Result<Server, BoxError> {
+/// The server, and the store where it is a file.
+async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxError> {
     let shutdown = Shutdown::listen()?;
     let policy = settings.policy();
     tracing_subscriber::fmt()
@@ -104,15 +125,16 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     }
 
     let cors = cors(&settings.allowed_origins)?;
-    let mut builder = match settings.contact {
+    let builder = match settings.contact {
         Some(contact) => WebPush::builder(contact.as_str()),
         None => WebPush::builder("mailto:nobody@localhost").insecure_local_contact(),
     };
-    builder = settings
+    let (builder, store) = settings
         .store
         .open(builder, None, settings.extra_root_ca_pem.as_deref())
         .await
-        .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?
+        .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
+    let mut builder = builder
         .endpoint_policy(policy)
         .poll_interval(settings.poll_interval)
         .authorizer(settings.admin)
@@ -144,13 +166,14 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
     }
     println!("Open http://{address}/");
 
-    Ok(Server {
+    let server = Server {
         site: Site::new(push.service(), metrics),
         push,
         cors,
         listener,
         shutdown,
-    })
+    };
+    Ok((server, store))
 }
 
 /// Serves and delivers until the signal. Then no connection is taken any more, requests and deliveries
@@ -162,6 +185,7 @@ where
     let shutdown = server.shutdown.clone();
     let progress = progress::show(server.push.clone());
     let worker = tokio::spawn(server.push.run(shutdown.clone().begun()));
+    let running = worker.abort_handle();
     let both = async {
         tokio::try_join!(
             async { serve(server).await.map_err(BoxError::from) },
@@ -173,11 +197,14 @@ where
         tracing::info!("draining");
         sleep(shutdown::GRACE).await;
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = both => ended.map(|_| ()),
         () = too_late => Err("requests or deliveries did not come to their end in time".into()),
         () = progress => Ok(()),
-    }
+    };
+    // It would go on otherwise, on a store that is closed.
+    running.abort();
+    ended
 }
 
 /// Lets pages of other origins call the API, also with the cookies of a sign-in in front of this server: the API

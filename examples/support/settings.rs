@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -45,6 +46,11 @@ pub(crate) struct Settings {
 /// What the command line asks for.
 pub(crate) enum Asked {
     Serve(Box<Settings>),
+    /// Copy an SQLite file, and be done.
+    Backup {
+        from: PathBuf,
+        to: PathBuf,
+    },
     /// Help or the version: print it, and be done.
     Print(String),
 }
@@ -59,6 +65,11 @@ impl Settings {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Asked, SettingsError> {
         match Flags::try_parse_from(arguments) {
+            Ok(Flags {
+                backup: Some(to),
+                store_url,
+                ..
+            }) => backup(&store_url, to),
             Ok(flags) => Ok(Asked::Serve(Box::new(Self::check(flags)?))),
             Err(error) => match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -125,6 +136,17 @@ impl Settings {
             Some(_) => self.endpoint_policy.clone(),
             None => EndpointPolicy::insecure_only_local(),
         }
+    }
+}
+
+/// Only the store counts: what else is set may be wrong, or not be there.
+fn backup(store_url: &str, to: PathBuf) -> Result<Asked, SettingsError> {
+    match setting("STORE_URL", store_url, StoreUrl::parse)? {
+        StoreUrl::Sqlite(from) => Ok(Asked::Backup { from, to }),
+        _ => Err(SettingsError(
+            "--backup: STORE_URL is not an SQLite file; PostgreSQL and Redis have their own tools"
+                .to_owned(),
+        )),
     }
 }
 

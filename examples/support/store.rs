@@ -43,15 +43,21 @@ impl StoreUrl {
     /// already there and not active it would not become so any more.
     ///
     /// A database server behind TLS is trusted by the extra root certificates too.
+    ///
+    /// Also returns a store in a file, which is closed when all else is done.
     pub(crate) async fn open(
         self,
         builder: Builder,
         first_key: Option<VapidKey>,
         extra_root_ca_pem: Option<&[u8]>,
-    ) -> Result<Builder, StoreError> {
-        match self {
+    ) -> Result<(Builder, Option<SqliteStore>), StoreError> {
+        let builder = match self {
             Self::Memory => with(builder, MemoryStore::new(), first_key).await,
-            Self::Sqlite(path) => with(builder, SqliteStore::open(path).await?, first_key).await,
+            Self::Sqlite(path) => {
+                let store = SqliteStore::open(path).await?;
+                let builder = with(builder, store.clone(), first_key).await?;
+                return Ok((builder, Some(store)));
+            }
             Self::Postgres(url) => {
                 let mut store = PostgresStore::builder();
                 if let Some(pem) = extra_root_ca_pem {
@@ -66,7 +72,8 @@ impl StoreUrl {
                 }
                 with(builder, store.connect(&url).await?, first_key).await
             }
-        }
+        };
+        Ok((builder?, None))
     }
 }
 

@@ -183,7 +183,7 @@ impl World {
             subscription
         });
         let browsers = browsers.buffer_unordered(64).collect().await;
-        store.close().await;
+        store.close().await.unwrap();
         browsers
     }
 

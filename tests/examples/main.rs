@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod backups;
 mod clients;
 // Its tests are the conformance suite of the store contracts.
 #[allow(dead_code, reason = "`programs` runs its main function")]
@@ -42,6 +43,9 @@ macro_rules! both_servers {
 }
 
 both_servers! {
+    backups::a_stop_leaves_one_file
+    backups::a_server_starts_on_every_kind_of_backup
+    backups::a_backup_that_cannot_be_made_is_one_line
     clients::the_page_may_do_nothing_but_what_it_needs
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged
     clients::a_client_of_the_flask_and_sqlite_server_works_unchanged

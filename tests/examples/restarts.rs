@@ -68,7 +68,7 @@ pub(crate) async fn a_restart_keeps_keys_subscriptions_and_what_is_due(name: &st
     assert_eq!(str::from_utf8(&output.stderr).unwrap().lines().count(), 1);
 }
 
-async fn wait_until_nothing_is_leased(world: &World, client: &HttpClient) {
+pub(crate) async fn wait_until_nothing_is_leased(world: &World, client: &HttpClient) {
     world
         .push_service
         .wait_until(|counts| counts.scripted > 0)

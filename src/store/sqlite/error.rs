@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::store::reason::because;
 pub(super) use crate::store::reason::{corrupt, misconfigured};
@@ -27,12 +27,22 @@ pub(super) fn failed(error: Error) -> StoreError {
     StoreError::new(kind, error)
 }
 
-/// The meaning of an error while the store is opened: what is no database was never ours.
+/// The meaning of an error while the store is opened: what is no database was never ours, and what cannot be written is
+/// said in words, since SQLite's do not tell the file from its folder.
 pub(super) fn failed_to_open(error: Error) -> StoreError {
-    if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
-        return StoreError::new(StoreErrorKind::Misconfigured, error);
-    }
-    failed(error)
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    let why = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => {
+            return StoreError::new(StoreErrorKind::Misconfigured, error);
+        }
+        Some(ErrorCode::ReadOnly) if code == Some(ffi::SQLITE_READONLY_DIRECTORY) => {
+            "its folder cannot be written, and its log has to be there"
+        }
+        Some(ErrorCode::ReadOnly) => "the file can be read and not written",
+        Some(ErrorCode::CannotOpen) => "the file cannot be read and written with its permissions",
+        _ => return failed(error),
+    };
+    failed(error).about(why)
 }
 
 /// The threads of the store are gone.

@@ -204,8 +204,7 @@ pub(super) fn check(conn: &Connection) -> Result<i64, StoreError> {
 
 /// Brings the tables to the newest version, step by step in one transaction.
 ///
-/// Repeatable, and safe where two processes start at once: the second waits and finds it done. Also shows
-/// whether the file can be written at all.
+/// Repeatable, and safe where two processes start at once: the second waits and finds it done.
 pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
     let batch = |sql: &str| conn.execute_batch(sql).map_err(failed_to_open);
     batch("BEGIN IMMEDIATE")?;
@@ -214,12 +213,12 @@ pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
         for script in MIGRATIONS.iter().skip(done) {
             batch(script)?;
         }
+        // Written also where it is there already: of a file that cannot be written SQLite begins a transaction all the
+        // same, and only a change shows it.
         let newest = newest();
-        if version < newest {
-            batch(&format!(
-                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {newest};"
-            ))?;
-        }
+        batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {newest};"
+        ))?;
         batch("COMMIT")
     });
     if migrated.is_err() && !conn.is_autocommit() {

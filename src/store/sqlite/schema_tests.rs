@@ -86,7 +86,7 @@ async fn a_file_of_version_1_goes_on_where_it_was() {
     let gone = Tally::new(1, 2);
     let sums = store.tally(&[(origin.clone(), gone)], at(61)).await;
     assert_eq!(sums.unwrap(), [gone]);
-    store.close().await;
+    store.close().await.unwrap();
     // Opened again, nothing is left to be done.
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(store.tallies().await.unwrap(), [(origin, gone)]);

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{CommitError, closed, failed};
+use super::log::Log;
 use crate::store::StoreError;
 
 /// Callers that may wait for a thread before the next one waits for room.
@@ -93,10 +94,19 @@ where
 }
 
 /// Runs the writer until all handles are gone, or one has closed it.
-pub(super) fn write(conn: &Connection, mut commands: mpsc::Receiver<Command>) {
+pub(super) fn write(
+    conn: &Connection,
+    mut commands: mpsc::Receiver<Command>,
+    mut log: Option<&mut Log>,
+) {
     while let Some(command) = commands.blocking_recv() {
         match command {
-            Command::Run(job) => transaction(conn, job, &mut commands),
+            Command::Run(job) => {
+                transaction(conn, job, &mut commands);
+                if let Some(log) = &mut log {
+                    log.bound(conn);
+                }
+            }
             Command::Close => commands.close(),
         }
     }

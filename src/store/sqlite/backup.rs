@@ -1,0 +1,100 @@
+//! Copying a store that is in use.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::connection::{self, create_private};
+use super::error::{failed_to_open, misconfigured};
+use super::schema;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Copies the store in `from` to `to`, which does not exist.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let conn = open(from).map_err(|error| error.about(from.display()))?;
+    let part = Part::create(to).map_err(|error| error.about(to.display()))?;
+    let both = format!("{} to {}", from.display(), to.display());
+    fill(&conn, &part.path).map_err(|error| error.about(both))?;
+    part.finish(to)
+        .map_err(|error| unfinished(error).about(to.display()))
+}
+
+/// Opens a file that is a store, and changes nothing in it.
+fn open(from: &Path) -> Result<Connection, StoreError> {
+    let conn = connection::existing(&connection::absolute(from)?)?;
+    match schema::check(&conn)? {
+        0 => Err(misconfigured("the file is empty")),
+        _ => Ok(conn),
+    }
+}
+
+/// Writes one state of the store into an empty file. Readers and writers go on meanwhile.
+fn fill(conn: &Connection, part: &Path) -> Result<(), StoreError> {
+    let part = part
+        .to_str()
+        .ok_or_else(|| misconfigured("the name of the copy is not UTF-8"))?;
+    conn.execute("VACUUM INTO ?1", [part])
+        .map(|_| ())
+        .map_err(failed_to_open)
+}
+
+/// The copy under a name of its own, removed unless it is finished.
+struct Part {
+    path: PathBuf,
+}
+
+impl Part {
+    /// Creates it empty and private, in the folder where it is to be: within one file system a name costs nothing.
+    fn create(to: &Path) -> Result<Self, StoreError> {
+        let to = connection::absolute(to)?;
+        let Some(name) = to.file_name() else {
+            return Err(misconfigured("not the name of a file"));
+        };
+        // A symbolic link without a target is there, too.
+        if fs::symlink_metadata(&to).is_ok() {
+            return Err(misconfigured("the file exists already"));
+        }
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.part", uuid::Uuid::new_v4().simple()));
+        let path = to.with_file_name(hidden);
+        create_private(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Gives it its name, when its octets are on the disk.
+    fn finish(self, to: &Path) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()?;
+        // Unlike a renamed file, a link never replaces one that has come meanwhile.
+        match fs::hard_link(&self.path, to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+            // Not every file system has links.
+            Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&self.path, to)?,
+            Err(error) => return Err(error),
+        }
+        #[cfg(unix)]
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Gone already where it was renamed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn unfinished(error: io::Error) -> StoreError {
+    let kind = match error.kind() {
+        io::ErrorKind::AlreadyExists => StoreErrorKind::Misconfigured,
+        _ => StoreErrorKind::Unavailable,
+    };
+    StoreError::new(kind, error)
+}

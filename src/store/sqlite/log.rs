@@ -1,0 +1,197 @@
+//! The write-ahead log: how large it grows, and folding it into the file.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, Error};
+
+use super::connection::BUSY_TIMEOUT;
+use crate::observe::event;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The size of the log in octets at which the writer folds it in.
+///
+/// SQLite folds it in by itself at 4 MiB, but writes it from the start again only at a moment without a reader.
+/// With readers that overlap there is no such moment: the log would grow with every change.
+pub(super) const MAX_LOG: u64 = 64 * 1024 * 1024;
+/// How long folding in waits for readers in other processes; writes wait as long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The log of one file, as its writer watches it.
+pub(super) struct Log {
+    path: PathBuf,
+    max: u64,
+    /// The size at which the next attempt is made.
+    fold_at: u64,
+}
+
+impl Log {
+    /// The log of the database in `path`.
+    pub(super) fn of(path: &Path, max: u64) -> Self {
+        // SQLite follows symbolic links, and has the log beside the file itself.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mut path = path.into_os_string();
+        path.push("-wal");
+        Self {
+            path: path.into(),
+            max,
+            fold_at: max,
+        }
+    }
+
+    /// Folds the log in if it is too large. Called after every commit.
+    pub(super) fn bound(&mut self, conn: &Connection) {
+        let size = fs::metadata(&self.path).map_or(0, |file| file.len());
+        if size < self.fold_at {
+            return;
+        }
+        self.fold_at = match fold_in(conn) {
+            Ok(()) => self.max,
+            // A transaction that stays open, as a backup's: it is not waited for after every commit.
+            Err(error) => {
+                event!(WARN, octets = size, %error, "the write-ahead log is large");
+                #[cfg(not(feature = "tracing"))]
+                let _ = error;
+                size.saturating_add(self.max)
+            }
+        };
+    }
+}
+
+/// Folds the log in and closes the connection. The last connection of all processes removes the log.
+pub(super) fn close(conn: Connection) -> Result<(), NotFolded> {
+    let folded = fold_in(&conn);
+    let closed = conn.close().map_err(|(_, error)| NotFolded::failed(error));
+    folded.and(closed)
+}
+
+/// Writes what the log holds into the file, and cuts the log off to nothing.
+fn fold_in(conn: &Connection) -> Result<(), NotFolded> {
+    conn.busy_timeout(PATIENCE).map_err(NotFolded::failed)?;
+    let is_busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        row.get::<_, bool>(0)
+    });
+    conn.busy_timeout(BUSY_TIMEOUT).map_err(NotFolded::failed)?;
+    match is_busy {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(NotFolded::InUse),
+        Err(error) => Err(NotFolded::failed(error)),
+    }
+}
+
+/// Why changes are in the log still. None of them is lost.
+#[derive(Clone, Debug)]
+pub(super) enum NotFolded {
+    InUse,
+    Failed(Arc<Error>),
+}
+
+impl NotFolded {
+    fn failed(error: Error) -> Self {
+        Self::Failed(Arc::new(error))
+    }
+
+    pub(super) fn to_store_error(&self) -> StoreError {
+        StoreError::new(StoreErrorKind::Unavailable, self.clone())
+    }
+}
+
+impl fmt::Display for NotFolded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InUse => {
+                "the write-ahead log was not folded in: another process is reading the database"
+            }
+            Self::Failed(_) => "the write-ahead log was not folded in",
+        })
+    }
+}
+
+impl std::error::Error for NotFolded {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::InUse => None,
+            Self::Failed(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// Two readers who take turns: at every moment at least one is in the middle of a transaction.
+    fn read_on_and_on(path: &Path, end: &mpsc::Receiver<()>) {
+        let begin = || {
+            let conn = Connection::open(path).unwrap();
+            conn.busy_timeout(BUSY_TIMEOUT).unwrap();
+            conn.execute_batch("BEGIN; SELECT * FROM t LIMIT 1")
+                .unwrap();
+            conn
+        };
+        let mut reading = begin();
+        while matches!(end.try_recv(), Err(mpsc::TryRecvError::Empty)) {
+            reading = begin();
+        }
+        drop(reading);
+    }
+
+    #[test]
+    fn readers_that_overlap_do_not_make_the_log_grow() {
+        const MAX: u64 = 8 * 1024 * 1024;
+        /// What one commit writes, generously.
+        const COMMIT: u64 = 1024 * 1024;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.busy_timeout(BUSY_TIMEOUT).unwrap();
+        conn.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t (n INTEGER PRIMARY KEY, octets)",
+        )
+        .unwrap();
+        let (end, ended) = mpsc::channel();
+        let mut log = Log::of(&path, MAX);
+        thread::scope(|scope| {
+            let path = &path;
+            scope.spawn(move || read_on_and_on(path, &ended));
+            for _ in 0..80 {
+                conn.execute_batch(
+                    "WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT 150)
+                     INSERT OR REPLACE INTO t SELECT n, randomblob(4000) FROM many",
+                )
+                .unwrap();
+                log.bound(&conn);
+                let size = fs::metadata(folder.path().join("push.db-wal"))
+                    .unwrap()
+                    .len();
+                assert!(size < MAX + COMMIT, "{size}");
+            }
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn a_transaction_that_stays_open_is_waited_for_once_in_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n)")
+            .unwrap();
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM t; ").unwrap();
+        conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        let mut log = Log::of(&path, 1);
+        log.bound(&conn);
+        assert!(log.fold_at > 1, "it was tried in vain");
+        drop(reader);
+        log.fold_at = 1;
+        log.bound(&conn);
+        assert_eq!(log.fold_at, 1, "it was folded in");
+    }
+}

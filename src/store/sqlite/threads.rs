@@ -1,0 +1,123 @@
+//! The threads behind an open database, and their end.
+
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, ThreadId};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, watch};
+
+use super::error::closed;
+use super::log::{self, Log, NotFolded};
+use super::worker::{self, Command, QUEUE};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// What all clones of a handle share. Fields are dropped in order: the thread is joined when its sender is gone.
+pub(super) struct Threads {
+    writer: mpsc::Sender<Command>,
+    /// None of its own for a database in memory: its one connection does everything.
+    readers: Option<mpsc::Sender<Command>>,
+    /// How the database was closed, once it was.
+    closed: watch::Receiver<Option<Result<(), NotFolded>>>,
+    _join: JoinOnDrop,
+}
+
+impl Threads {
+    /// Starts one thread for each connection.
+    pub(super) fn start(
+        writer: Connection,
+        readers: Vec<Connection>,
+        mut log: Option<Log>,
+    ) -> Result<Self, StoreError> {
+        let (reads, reading) = start_readers(readers)?;
+        let mut ids: Vec<_> = reading.iter().map(|reader| reader.thread().id()).collect();
+        let (writes, commands) = mpsc::channel(QUEUE);
+        let (close, closed) = watch::channel(None);
+        let thread = spawn("web-push-write", {
+            let reads = reads.clone();
+            move || {
+                worker::write(&writer, commands, log.as_mut());
+                // The readers end first: of connections that close at the same moment each may take another one
+                // for the last, and the log would stay.
+                if let Some(reads) = reads {
+                    let _ = reads.blocking_send(Command::Close);
+                }
+                for reader in reading {
+                    let _ = reader.join();
+                }
+                close.send_replace(Some(log::close(writer)));
+            }
+        })?;
+        ids.push(thread.thread().id());
+        Ok(Self {
+            writer: writes,
+            readers: reads,
+            closed,
+            _join: JoinOnDrop {
+                thread: Some(thread),
+                ids,
+            },
+        })
+    }
+
+    pub(super) fn writer(&self) -> &mpsc::Sender<Command> {
+        &self.writer
+    }
+
+    pub(super) fn reader(&self) -> &mpsc::Sender<Command> {
+        self.readers.as_ref().unwrap_or(&self.writer)
+    }
+
+    /// Ends the threads when what waits is done.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        // An error means that it is closed already: what came of that is told again.
+        let _ = self.writer.send(Command::Close).await;
+        let mut ended = self.closed.clone();
+        let ended = ended.wait_for(Option::is_some).await;
+        match ended.map_err(|_| closed())?.as_ref() {
+            Some(Err(error)) => Err(error.to_store_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Waits for the writer's thread, which waits for the others.
+struct JoinOnDrop {
+    thread: Option<JoinHandle<()>>,
+    /// All of the threads: dropped on one of them it does not wait, since it would wait for itself.
+    ids: Vec<ThreadId>,
+}
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && !self.ids.contains(&thread::current().id())
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+type Readers = (Option<mpsc::Sender<Command>>, Vec<JoinHandle<()>>);
+
+fn start_readers(conns: Vec<Connection>) -> Result<Readers, StoreError> {
+    if conns.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let (sender, commands) = mpsc::channel(QUEUE);
+    let commands = Arc::new(Mutex::new(commands));
+    let threads = conns.into_iter().map(|conn| {
+        let commands = Arc::clone(&commands);
+        spawn("web-push-read", move || worker::read(&conn, &commands))
+    });
+    Ok((Some(sender), threads.collect::<Result<_, _>>()?))
+}
+
+/// Starts a thread with a name.
+pub(super) fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(work);
+    spawned.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))
+}
