@@ -1,8 +1,8 @@
 // This browser: whether notifications are on, and what the server was given for them.
-import { renew, sendTest, state, subscribe, unsubscribe } from "/web-push/client.js";
-import { byId } from "/dom.js";
-import { scheduled } from "/scheduled.js";
-import { afterEach, onClick, onCopy, say, showAll } from "/status.js";
+import { renew, sendTest, state, subscribe, unsubscribe } from "./web-push/client.js";
+import { byId } from "./dom.js";
+import { scheduled } from "./scheduled.js";
+import { afterEach, onClick, onCopy, say, showAll } from "./status.js";
 
 /** What the server was told last, and the id that it gave. @type {{id: string, endpoint: string} | null} */
 let told = null;
@@ -14,7 +14,7 @@ export async function enrol(options) {
   return remember(await subscribe(options));
 }
 
-/** @param {import("/web-push/client.js").Subscribed} subscribed */
+/** @param {import("./web-push/client.js").Subscribed} subscribed */
 function remember(subscribed) {
   const { id, created, subscription } = subscribed;
   told = { id, endpoint: subscription.endpoint };

@@ -1,11 +1,11 @@
 // The form that writes a message, and its way to the server.
-import { follow } from "/broadcasts.js";
-import { self } from "/browser.js";
-import { byId, element } from "/dom.js";
-import { FieldError, freshKey, isDocument, message, written } from "/message.js";
-import { authorized, demandOperator } from "/operator.js";
-import { preview } from "/preview.js";
-import { onCopy, onSubmit } from "/status.js";
+import { follow } from "./broadcasts.js";
+import { self } from "./browser.js";
+import { byId, element } from "./dom.js";
+import { FieldError, freshKey, isDocument, message, written } from "./message.js";
+import { authorized, demandOperator } from "./operator.js";
+import { preview } from "./preview.js";
+import { onCopy, onSubmit } from "./status.js";
 
 const MOST_ACTIONS = 3;
 const LABELS = {
@@ -105,7 +105,7 @@ function command(values) {
   }
   const quoted = body.replaceAll("'", "'\\''");
   return [
-    `curl ${location.origin}/web-push/notify \\`,
+    `curl ${new URL("web-push/notify", location.href)} \\`,
     `  -H "Authorization: Bearer $ADMIN_TOKEN" \\`,
     `  --json '${quoted}'`,
   ].join("\n");

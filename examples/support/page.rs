@@ -30,7 +30,7 @@ macro_rules! asset {
 }
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 19] = [
+const FILES: [(&str, &str, &str); 20] = [
     ("/", HTML, include_str!("../assets/index.html")),
     asset!(CSS, "theme.css"),
     asset!(CSS, "style.css"),
@@ -50,6 +50,7 @@ const FILES: [(&str, &str, &str); 19] = [
     asset!(JAVASCRIPT, "scheduled.js"),
     asset!(JAVASCRIPT, "server.js"),
     asset!(JAVASCRIPT, "status.js"),
+    asset!(JAVASCRIPT, "stored.js"),
 ];
 
 /// The page, or one of its files.

@@ -4,6 +4,9 @@ import { test } from "node:test";
 
 import { load } from "./support/module.mjs";
 
+/** Names as of a page in the host's root, without its slash. */
+const STORED = { keyed: (/** @type {string} */ name) => name };
+
 /** As much of a page as its scripts look at: an element for each id. */
 function page() {
   const elements = new Map();
@@ -37,7 +40,7 @@ async function operator(answer) {
       TextEncoder,
       btoa,
     },
-    imports: { "/dom.js": { byId, element }, "/status.js": { onSubmit: (id, action) => submits.set(id, action), say() {} } },
+    imports: { "./dom.js": { byId, element }, "./status.js": { onSubmit: (id, action) => submits.set(id, action), say() {} }, "./stored.js": STORED },
   });
   const unlock = (token) => submits.get("operator")(new Map([["token", token]]));
   return { authorized, refreshStats, unlock, lock: clicks.get("lock"), isLocked: () => !byId("operator").hidden, stored };
@@ -114,10 +117,10 @@ async function browser({ now, permission = "granted", renewed = null, after = no
       document: { hidden: false, addEventListener: (type, listener) => (listeners[type] = listener) },
     },
     imports: {
-      "/web-push/client.js": client,
-      "/dom.js": { byId },
-      "/scheduled.js": { scheduled: { clear: () => cleared.push(true) } },
-      "/status.js": {
+      "./web-push/client.js": client,
+      "./dom.js": { byId },
+      "./scheduled.js": { scheduled: { clear: () => cleared.push(true) } },
+      "./status.js": {
         afterEach: new Set(),
         onClick: (id, action) => world.clicks.set(id, action),
         onCopy() {},
