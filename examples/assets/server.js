@@ -20,6 +20,9 @@ async function look() {
   try {
     const ready = await fetch("web-push/ready", options);
     state = ready.ok ? "on" : "error";
+    const { contact } = await ready.json();
+    // Servers that do not report it have one.
+    byId("no-contact").hidden = contact !== false;
     const ping = await (await fetch("web-push/ping", options)).text();
     version = / version (\S+) /.exec(ping)?.[1] ?? "";
   } catch {

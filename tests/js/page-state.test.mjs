@@ -178,3 +178,32 @@ test("what another tab changed shows when this one is seen again", async () => {
   await world.enrol();
   assert.equal(world.self(), "id1");
 });
+
+/** The page's head, once the server was asked; it answers `ready` with this status and these members. */
+async function head(status, members) {
+  const { byId } = page();
+  byId("no-contact").hidden = true;
+  const answers = { "web-push/ready": () => Response.json(members, { status }), "web-push/ping": () => new Response("pong") };
+  const { watch } = await load("server.js", {
+    globals: {
+      document: { hidden: false },
+      AbortSignal,
+      addEventListener() {},
+      setTimeout() {},
+      fetch: async (/** @type {string} */ path) => answers[path](),
+    },
+    imports: { "./dom.js": { byId } },
+  });
+  await watch();
+  return { state: byId("server").dataset.state, isWarned: !byId("no-contact").hidden };
+}
+
+test("a server without a contact is said to send nothing", async () => {
+  assert.deepEqual(await head(503, { ready: false, contact: false }), { state: "error", isWarned: true });
+});
+
+test("a server that does not report its contact has one", async () => {
+  assert.deepEqual(await head(200, { ready: true, contact: true }), { state: "on", isWarned: false });
+  assert.deepEqual(await head(200, { ready: true }), { state: "on", isWarned: false });
+  assert.deepEqual(await head(503, { ready: false, store: false }), { state: "error", isWarned: false });
+});
