@@ -14,6 +14,7 @@ mod page;
 mod payloads;
 mod renewal;
 mod site;
+mod sub_path;
 #[path = "../support"]
 mod support {
     pub(crate) mod autopush;
@@ -30,6 +31,7 @@ mod support {
     pub(crate) mod push_service;
     #[allow(dead_code, reason = "other tests use the rest")]
     pub(crate) mod server_process;
+    pub(crate) mod servers;
 }
 mod world;
 
@@ -82,6 +84,7 @@ fn skip(what: &str, package: &str, variable: &str) {
 async fn everything(mut world: World) {
     let w = &mut world;
     page::it_subscribes_is_notified_and_leaves_on_either_server(w).await;
+    sub_path::the_page_works_below_a_path_of_a_proxy(w).await;
 
     w.open_site().await;
     payloads::octets_arrive_as_they_were_sent(w).await;
