@@ -52,7 +52,7 @@ function show(form, about) {
   byId("preview-actions").replaceChildren(...buttons.map(({ title }) => element("span", {}, title)));
 
   const notes = [];
-  if (form.has("requireInteraction")) notes.push("Stays until somebody closes it.");
+  if (form.has("requireInteraction")) notes.push("Stays until it is closed.");
   if (form.has("silent")) notes.push("Makes no sound.");
   if (text("tag")) notes.push(`Takes the place of what is tagged ${text("tag")}.`);
   if (form.has("renotify") && !text("tag")) notes.push("Announcing again needs a tag.");

@@ -120,6 +120,8 @@ test("each audience is the server's", () => {
 
 test("a field that is wrong is named", () => {
   for (const [fields, field, words] of [
+    [{ title: " " }, "title", /title/],
+    [{ kind: "payload", payload: " " }, "payload", /document/],
     [{ audience: "user" }, "user", /which user/],
     [{ audience: "tag", audienceTag: " " }, "audienceTag", /which tag/],
     [{ audience: "ids" }, "ids", /at least one/],
@@ -131,6 +133,12 @@ test("a field that is wrong is named", () => {
     throw new Error("off");
   };
   assert.throws(() => message(form({ audience: "self" }), off), /off/);
+});
+
+test("a form that names no audience is not one to everyone", () => {
+  for (const audience of [[], "", "everyone"]) {
+    assert.throws(() => message(form({ audience }), () => "own-id"), { field: "audience" }, String(audience));
+  }
 });
 
 test("buttons without a text are no buttons", () => {
