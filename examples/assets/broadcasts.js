@@ -1,9 +1,10 @@
 // What became of what was sent from this tab: counted while it is under way, and until it is over.
-import { byId, element, time } from "/dom.js";
-import { authorized, refreshStats } from "/operator.js";
-import { run } from "/status.js";
+import { byId, element, time } from "./dom.js";
+import { authorized, refreshStats } from "./operator.js";
+import { run } from "./status.js";
+import { keyed } from "./stored.js";
 
-const KEY = "broadcasts";
+const KEY = keyed("broadcasts");
 const MOST = 10;
 /** Milliseconds between two looks: soon at first, then less often. */
 const [SOON, LATER] = [400, 3_000];
@@ -103,7 +104,7 @@ function hide(button, around) {
 function words({ state, recipients, sendAt }, done) {
   if (state === "scheduled") return `Goes out ${new Date(sendAt).toLocaleString()}`;
   if (state === "expanding") return "Looking up who gets it";
-  if (recipients === 0) return "Nobody to send it to";
+  if (recipients === 0) return "No recipients";
   return `${done.toLocaleString()} of ${recipients.toLocaleString()}`;
 }
 

@@ -1,20 +1,22 @@
 // This browser: whether notifications are on, and what the server was given for them.
-import { renew, sendTest, state, subscribe, unsubscribe } from "/web-push/client.js";
-import { byId } from "/dom.js";
-import { scheduled } from "/scheduled.js";
-import { afterEach, onClick, onCopy, say, showAll } from "/status.js";
+import { renew, sendTest, state, subscribe, unsubscribe } from "./web-push/client.js";
+import { byId } from "./dom.js";
+import { scheduled } from "./scheduled.js";
+import { afterEach, onClick, onCopy, say, showAll } from "./status.js";
 
 /** What the server was told last, and the id that it gave. @type {{id: string, endpoint: string} | null} */
 let told = null;
 /** The id of the subscription that there is; null until the server is told of it. @type {string | null} */
 let ownId = null;
+/** Whether the page's first moment is over. */
+let hasVisited = false;
 
 /** Subscribes, or does so again: harmless. @param {object} [options] */
 export async function enrol(options) {
   return remember(await subscribe(options));
 }
 
-/** @param {import("/web-push/client.js").Subscribed} subscribed */
+/** @param {import("./web-push/client.js").Subscribed} subscribed */
 function remember(subscribed) {
   const { id, created, subscription } = subscribed;
   told = { id, endpoint: subscription.endpoint };
@@ -24,17 +26,22 @@ function remember(subscribed) {
   return subscribed;
 }
 
-/** Where a message to oneself goes. */
+/** The recipient of a message to this browser. */
 export function self() {
-  if (ownId === null) throw new Error("Enable notifications in this browser first, or reload the page.");
+  if (ownId === null) throw new Error("This browser is not subscribed. Enable notifications first, or choose other recipients.");
   return ownId;
+}
+
+/** Whether the server knows this browser; null until the visit has found out. @returns {boolean | null} */
+export function isSubscribed() {
+  return ownId !== null || (hasVisited ? false : null);
 }
 
 /** What the page's first moment shows, and what each visit makes up for. */
 export async function visit() {
   try {
     const { why, permission } = await refresh();
-    if (why !== null) return say(why.message, "error");
+    if (why !== null) throw why;
     const renewed = await renew();
     if (renewed) remember(renewed);
     // What is only blocked for now comes back with what was scheduled.
@@ -43,6 +50,8 @@ export async function visit() {
     say(enabled ? "Notifications are on." : "Notifications are off.", enabled ? "ok" : "info");
   } catch (error) {
     say(error.message, "error");
+  } finally {
+    hasVisited = true;
   }
   await showAll();
 }
@@ -106,11 +115,11 @@ onCopy("credentials-copy", () => byId("credentials").querySelector("pre").textCo
 
 // What is given or taken elsewhere, a permission or by another tab the subscription, shows here.
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) refresh().catch(() => {});
+  if (!document.hidden) showAll();
 });
 navigator.permissions
   ?.query({ name: "notifications" })
-  .then((permission) => permission.addEventListener("change", () => refresh().catch(() => {})))
+  .then((permission) => permission.addEventListener("change", showAll))
   .catch(() => {});
 
 afterEach.add(refresh);

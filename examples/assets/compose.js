@@ -1,11 +1,12 @@
 // The form that writes a message, and its way to the server.
-import { follow } from "/broadcasts.js";
-import { self } from "/browser.js";
-import { byId, element } from "/dom.js";
-import { FieldError, freshKey, isDocument, message, written } from "/message.js";
-import { authorized, demandOperator } from "/operator.js";
-import { preview } from "/preview.js";
-import { onCopy, onSubmit } from "/status.js";
+import { follow } from "./broadcasts.js";
+import { enrol, isSubscribed, self } from "./browser.js";
+import { confirmed, question } from "./confirm.js";
+import { byId, element } from "./dom.js";
+import { FieldError, freshKey, isDocument, message, written } from "./message.js";
+import { authorized, demandOperator } from "./operator.js";
+import { preview } from "./preview.js";
+import { afterEach, onClick, onCopy, onSubmit, say } from "./status.js";
 
 const MOST_ACTIONS = 3;
 const LABELS = {
@@ -25,6 +26,7 @@ onSubmit("notify", async (values) => {
   demandOperator();
   const content = read(values);
   const body = written(values, self);
+  if (!(await allowed(values, content))) return say("Not sent.");
   if (unanswered.body !== body) unanswered = { body, key: freshKey() };
   const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": unanswered.key } });
   unanswered = { body: "", key: "" };
@@ -32,11 +34,19 @@ onSubmit("notify", async (values) => {
   return result(answer.recipients, content.sendAt);
 });
 
+/** Asks before anything goes to others than this browser. @param {FormData} values @param {any} content */
+async function allowed(values, content) {
+  if (values.get("audience") === "self") return true;
+  // Counted now: what the page shows may be some seconds old.
+  const { subscriptions } = await authorized("GET", "stats");
+  return confirmed(question(content, subscriptions.live));
+}
+
 /** @param {number} recipients @param {string} [sendAt] */
 function result(recipients, sendAt) {
   // Who gets it is looked up then.
   if (sendAt) return `Goes out ${new Date(sendAt).toLocaleString()}.`;
-  if (recipients === 0) return "There is nobody to send it to.";
+  if (recipients === 0) return "It has no recipients: nothing was sent.";
   return `On its way to ${recipients === 1 ? "one browser" : `${recipients.toLocaleString()} browsers`}.`;
 }
 
@@ -46,10 +56,12 @@ function read(values) {
     return message(values, self);
   } catch (error) {
     if (error instanceof FieldError) {
-      const field = form.elements[error.field];
+      const field = form.querySelector(`[name="${error.field}"]`);
       field.closest("details")?.setAttribute("open", "");
       field.setAttribute("aria-invalid", "true");
       field.focus();
+    } else {
+      byId("notify-enable").focus();
     }
     throw error;
   }
@@ -87,29 +99,37 @@ function show() {
   byId("send-label").textContent = LABELS[audience];
   const kind = isDocument(values) ? "payload" : "notification";
   for (const part of form.querySelectorAll("[data-of]")) part.hidden = part.dataset.of !== kind;
-  // What is hidden cannot be filled in.
-  form.elements.title.required = kind === "notification";
   for (const field of form.querySelectorAll("[data-audience]")) field.hidden = field.dataset.audience !== audience;
+  byId("notify-unsubscribed").hidden = audience !== "self" || isSubscribed() !== false;
   byId("actions-add").hidden = byId("actions").children.length >= MOST_ACTIONS;
   preview(values);
-  byId("request").querySelector("pre").textContent = command(values);
+  const { text, isRequest } = command(values);
+  byId("request").querySelector("pre").textContent = text;
+  byId("request-copy").hidden = !isRequest;
 }
 
-/** The request as it would be typed. @param {FormData} values */
+/** The request as it would be typed, or what it lacks. @param {FormData} values */
 function command(values) {
   let body;
   try {
     body = written(values, self, 2);
   } catch (error) {
-    return error.message;
+    return { text: error.message, isRequest: false };
   }
   const quoted = body.replaceAll("'", "'\\''");
-  return [
-    `curl ${location.origin}/web-push/notify \\`,
+  const lines = [
+    `curl ${new URL("web-push/notify", location.href)} \\`,
     `  -H "Authorization: Bearer $ADMIN_TOKEN" \\`,
     `  --json '${quoted}'`,
-  ].join("\n");
+  ];
+  return { text: lines.join("\n"), isRequest: true };
 }
+
+onClick("notify-enable", async () => {
+  await enrol();
+  byId("send").focus();
+  return "Notifications are on in this browser.";
+});
 
 byId("actions-add").addEventListener("click", addAction);
 onCopy("request-copy", () => byId("request").querySelector("pre").textContent, "The request is");
@@ -123,4 +143,6 @@ form.addEventListener("reset", () => {
   // The fields are empty only after this event.
   setTimeout(show);
 });
+// Whether this browser is subscribed may have changed.
+afterEach.add(async () => show());
 show();

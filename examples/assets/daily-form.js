@@ -1,10 +1,10 @@
 // The form and the list of daily times.
-import { state, unsubscribe } from "/web-push/client.js";
-import { enrol } from "/browser.js";
-import { clock, minuteAhead, schedule, words, zone } from "/daily.js";
-import { byId, element } from "/dom.js";
-import { scheduled } from "/scheduled.js";
-import { afterEach, onClick, onSubmit, run } from "/status.js";
+import { state, unsubscribe } from "./web-push/client.js";
+import { enrol } from "./browser.js";
+import { clock, minuteAhead, schedule, words, zone } from "./daily.js";
+import { byId, element } from "./dom.js";
+import { scheduled } from "./scheduled.js";
+import { afterEach, onClick, onSubmit, run } from "./status.js";
 
 /** What people call the two types. */
 const NAMES = { DIRECT_NOTIFICATION: "Reminder", DAILY_CHECK: "Daily check" };

@@ -1,5 +1,5 @@
 // Daily times: by the visitor's own clock, or in UTC where that cannot be.
-import { enrol } from "/browser.js";
+import { enrol } from "./browser.js";
 
 /** What the browser calls the visitor's time zone, `Europe/Berlin`; some do not say. */
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;

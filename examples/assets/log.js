@@ -1,6 +1,6 @@
 // What arrived while the page is open, and what was clicked.
-import { onClick, onPush } from "/web-push/client.js";
-import { byId, element, icon, time } from "/dom.js";
+import { onClick, onPush } from "./web-push/client.js";
+import { byId, element, icon, time } from "./dom.js";
 
 const MOST = 50;
 

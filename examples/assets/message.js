@@ -56,13 +56,14 @@ export function isDocument(form) {
 
 /** The document that is sent. @param {FormData} form */
 export function payload(form) {
+  wanted(form, "payload", "Enter a document.");
   return json(form, "payload", "The document is not JSON. Text needs quotes around it.");
 }
 
 /** @param {FormData} form @returns {Record<string, any>} */
 function notification(form) {
   /** @type {Record<string, any>} */
-  const body = { title: text(form, "title") };
+  const body = { title: wanted(form, "title", "Enter a title.") };
   for (const name of TEXTS) if (text(form, name)) body[name] = text(form, name);
   for (const name of FLAGS) if (form.has(name)) body[name] = true;
   if (text(form, "app_badge")) body.app_badge = Number(text(form, "app_badge"));
@@ -111,8 +112,11 @@ function audience(form, self) {
       return { tag: wanted(form, "audienceTag", "Say which tag.") };
     case "ids":
       return { ids: wanted(form, "ids", "Say at least one id.").split(/[\s,;]+/).filter(Boolean) };
-    default:
+    case "all":
       return "all";
+    default:
+      // The server takes a message without an audience for one to everyone.
+      throw new FieldError("audience", "Choose who gets it.");
   }
 }
 

@@ -1,8 +1,9 @@
 // The operator's secret: kept for this tab, sent to this server only.
-import { byId, element } from "/dom.js";
-import { onSubmit, say } from "/status.js";
+import { byId, element } from "./dom.js";
+import { onSubmit, say } from "./status.js";
+import { keyed } from "./stored.js";
 
-const KEY = "operator";
+const KEY = keyed("operator");
 const EVERY = 5_000;
 
 /** The Authorization header's value. @type {string | null} */
@@ -47,7 +48,7 @@ export function demandOperator() {
 async function ask(method, path, authorization, { body, headers = {} } = {}) {
   let response;
   try {
-    response = await fetch(`/web-push/${path}`, {
+    response = await fetch(`web-push/${path}`, {
       method,
       body,
       headers: { authorization, ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },

@@ -1,6 +1,6 @@
 // A message as a browser may show it.
-import { byId, element } from "/dom.js";
-import { actions, isDocument, payload } from "/message.js";
+import { byId, element } from "./dom.js";
+import { actions, isDocument, payload } from "./message.js";
 
 const NOTE = "About as a browser shows it; each has ways of its own.";
 
@@ -40,7 +40,7 @@ function show(form, about) {
   byId("preview-body").lang = text("lang");
   for (const part of ["preview-title", "preview-body"]) byId(part).dir = text("dir") || "auto";
 
-  picture(byId("preview-icon"), text("icon"), "/icon.svg");
+  picture(byId("preview-icon"), text("icon"), "icon.svg");
   const shown = picture(byId("preview-image"), text("image"), null);
   const elsewhere = [text("icon"), text("image")].map(outside).filter(Boolean);
   byId("preview-elsewhere").hidden = elsewhere.length === 0;
@@ -52,7 +52,7 @@ function show(form, about) {
   byId("preview-actions").replaceChildren(...buttons.map(({ title }) => element("span", {}, title)));
 
   const notes = [];
-  if (form.has("requireInteraction")) notes.push("Stays until somebody closes it.");
+  if (form.has("requireInteraction")) notes.push("Stays until it is closed.");
   if (form.has("silent")) notes.push("Makes no sound.");
   if (text("tag")) notes.push(`Takes the place of what is tagged ${text("tag")}.`);
   if (form.has("renotify") && !text("tag")) notes.push("Announcing again needs a tag.");

@@ -1,6 +1,7 @@
-// What was scheduled from this page, by type. The server tells nobody, so the page remembers.
+// What was scheduled from this page, by type. The server has no route that lists it, so the page remembers.
+import { keyed } from "./stored.js";
 
-const KEY = "daily";
+const KEY = keyed("daily");
 
 /** Where nothing can be stored, it is remembered until the page is closed. @type {Record<string, any>} */
 let remembered = {};

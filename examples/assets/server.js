@@ -1,5 +1,5 @@
 // Whether the server is there and ready, in the page's head.
-import { byId } from "/dom.js";
+import { byId } from "./dom.js";
 
 const EVERY = 15_000;
 /** An answer that takes longer is none. */
@@ -18,9 +18,12 @@ async function look() {
   let version = "";
   const options = /** @type {RequestInit} */ ({ cache: "no-store", signal: AbortSignal.timeout?.(LIMIT) });
   try {
-    const ready = await fetch("/web-push/ready", options);
+    const ready = await fetch("web-push/ready", options);
     state = ready.ok ? "on" : "error";
-    const ping = await (await fetch("/web-push/ping", options)).text();
+    const { contact } = await ready.json();
+    // Servers that do not report it have one.
+    byId("no-contact").hidden = contact !== false;
+    const ping = await (await fetch("web-push/ping", options)).text();
     version = / version (\S+) /.exec(ping)?.[1] ?? "";
   } catch {
     // Said by the pill.

@@ -1,5 +1,5 @@
 // What the page says, and how its buttons do one thing at a time.
-import { byId } from "/dom.js";
+import { byId } from "./dom.js";
 
 /** How long what was said stays in sight of who scrolls, in milliseconds. */
 const FRESH = 8_000;

@@ -30,7 +30,7 @@ macro_rules! asset {
 }
 
 /// Path, content type, content.
-const FILES: [(&str, &str, &str); 19] = [
+const FILES: [(&str, &str, &str); 21] = [
     ("/", HTML, include_str!("../assets/index.html")),
     asset!(CSS, "theme.css"),
     asset!(CSS, "style.css"),
@@ -40,6 +40,7 @@ const FILES: [(&str, &str, &str); 19] = [
     asset!(JAVASCRIPT, "broadcasts.js"),
     asset!(JAVASCRIPT, "browser.js"),
     asset!(JAVASCRIPT, "compose.js"),
+    asset!(JAVASCRIPT, "confirm.js"),
     asset!(JAVASCRIPT, "daily-form.js"),
     asset!(JAVASCRIPT, "daily.js"),
     asset!(JAVASCRIPT, "dom.js"),
@@ -50,6 +51,7 @@ const FILES: [(&str, &str, &str); 19] = [
     asset!(JAVASCRIPT, "scheduled.js"),
     asset!(JAVASCRIPT, "server.js"),
     asset!(JAVASCRIPT, "status.js"),
+    asset!(JAVASCRIPT, "stored.js"),
 ];
 
 /// The page, or one of its files.

@@ -29,6 +29,7 @@ async fn the_form_posts_the_visitors_own(w: &mut World) {
                     return real(to, init);
                 };
                 document.querySelector('input[value=sun]').checked = false;
+                document.getElementById('daily-message').value = 'Good morning';
             })()",
         )
         .await;

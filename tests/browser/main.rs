@@ -13,7 +13,9 @@ mod operator;
 mod page;
 mod payloads;
 mod renewal;
+mod sending;
 mod site;
+mod sub_path;
 #[path = "../support"]
 mod support {
     pub(crate) mod autopush;
@@ -30,6 +32,7 @@ mod support {
     pub(crate) mod push_service;
     #[allow(dead_code, reason = "other tests use the rest")]
     pub(crate) mod server_process;
+    pub(crate) mod servers;
 }
 mod world;
 
@@ -82,6 +85,8 @@ fn skip(what: &str, package: &str, variable: &str) {
 async fn everything(mut world: World) {
     let w = &mut world;
     page::it_subscribes_is_notified_and_leaves_on_either_server(w).await;
+    sub_path::the_page_works_below_a_path_of_a_proxy(w).await;
+    sending::the_page_sends_to_no_others_instead_of_this_browser(w).await;
 
     w.open_site().await;
     payloads::octets_arrive_as_they_were_sent(w).await;
@@ -96,6 +101,7 @@ async fn everything(mut world: World) {
     clicks::a_click_opens_nothing_twice(w).await;
     page::a_scheduled_notification_comes_at_its_time(w).await;
     operator::the_page_sends_to_this_browser(w).await;
+    sending::the_page_asks_before_it_sends_to_many(w).await;
     operator::the_page_sends_a_document_as_it_is_typed(w).await;
     operator::another_visit_finds_everything_again(w).await;
     daily::a_daily_time_is_the_visitors_own(w).await;

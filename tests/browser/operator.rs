@@ -5,7 +5,7 @@ use serde_json::json;
 use super::page::logged;
 use super::world::{ADMIN, World};
 
-pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
+pub(crate) async fn unlock(w: &mut World) {
     w.browser
         .evaluate(&format!(
             "(() => {{
@@ -17,6 +17,10 @@ pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
     w.browser
         .wait_for("document.getElementById('operator').hidden")
         .await;
+}
+
+pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
+    unlock(w).await;
     let subscribed = w
         .browser
         .evaluate("document.getElementById('stats-live').textContent")
@@ -28,7 +32,6 @@ pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
                 const form = document.getElementById('notify');
                 form.elements.title.value = 'From the page';
                 form.elements.body.value = 'to itself';
-                document.querySelector('[name=audience][value=self]').click();
                 form.requestSubmit();
             })()",
         )

@@ -38,7 +38,7 @@ test("without an address any tab of ours will do, and else one is opened", async
   const browser = new Browser();
   const worker = await shown(browser, {});
   await worker.click();
-  assert.deepEqual(browser.opened, ["https://app.example"]);
+  assert.deepEqual(browser.opened, ["https://app.example/"]);
   const open = page(browser, "https://app.example/anything");
   await worker.click();
   assert.deepEqual([open.focused, browser.opened.length], [1, 1]);
@@ -99,12 +99,12 @@ for (const url of [
     await worker.click("go");
     // Notifications shown by an older version of the worker, or put there by somebody else's script.
     await worker.click("go", { from: "tower-web-push", url, actions: { go: url }, data: null });
-    assert.deepEqual(new Set(browser.opened), new Set(["https://app.example"]));
+    assert.deepEqual(new Set(browser.opened), new Set(["https://app.example/"]));
     const declarative = { web_push: 8030, notification: { title: "x", navigate: url, actions } };
     const other = browser.worker();
     await other.push(JSON.stringify(declarative));
     await other.click("go");
-    assert.deepEqual(new Set(browser.opened), new Set(["https://app.example"]));
+    assert.deepEqual(new Set(browser.opened), new Set(["https://app.example/"]));
   });
 }
 

@@ -4,6 +4,9 @@ import { test } from "node:test";
 
 import { load } from "./support/module.mjs";
 
+/** Names as of a page in the host's root, without its slash. */
+const STORED = { keyed: (/** @type {string} */ name) => name };
+
 /** As much of a page as its scripts look at: an element for each id. */
 function page() {
   const elements = new Map();
@@ -37,7 +40,7 @@ async function operator(answer) {
       TextEncoder,
       btoa,
     },
-    imports: { "/dom.js": { byId, element }, "/status.js": { onSubmit: (id, action) => submits.set(id, action), say() {} } },
+    imports: { "./dom.js": { byId, element }, "./status.js": { onSubmit: (id, action) => submits.set(id, action), say() {} }, "./stored.js": STORED },
   });
   const unlock = (token) => submits.get("operator")(new Map([["token", token]]));
   return { authorized, refreshStats, unlock, lock: clicks.get("lock"), isLocked: () => !byId("operator").hidden, stored };
@@ -90,13 +93,13 @@ const A = { endpoint: "https://push.example/1", toJSON: () => ({}) };
 const B = { endpoint: "https://push.example/2", toJSON: () => ({}) };
 
 /** This browser's part. `now` is what the browser has, `renewed` what a visit comes to. */
-async function browser({ now, permission = "granted", renewed = null, after = now }) {
+async function browser({ now, why = null, permission = "granted", renewed = null, after = now }) {
   const { byId } = page();
   const said = [];
   const cleared = [];
   const world = { now, permission, byId, said, cleared, clicks: new Map() };
   const client = {
-    state: async () => ({ supported: true, why: null, permission: world.permission, subscription: world.now }),
+    state: async () => ({ supported: true, why, permission: world.permission, subscription: world.now }),
     renew: async () => {
       world.now = after;
       return renewed;
@@ -106,6 +109,10 @@ async function browser({ now, permission = "granted", renewed = null, after = no
     sendTest() {},
   };
   const listeners = {};
+  const afterEach = new Set();
+  const showAll = async () => {
+    for (const work of afterEach) await work();
+  };
   const module = await load("browser.js", {
     globals: {
       URL,
@@ -114,19 +121,20 @@ async function browser({ now, permission = "granted", renewed = null, after = no
       document: { hidden: false, addEventListener: (type, listener) => (listeners[type] = listener) },
     },
     imports: {
-      "/web-push/client.js": client,
-      "/dom.js": { byId },
-      "/scheduled.js": { scheduled: { clear: () => cleared.push(true) } },
-      "/status.js": {
-        afterEach: new Set(),
+      "./web-push/client.js": client,
+      "./dom.js": { byId },
+      "./scheduled.js": { scheduled: { clear: () => cleared.push(true) } },
+      "./status.js": {
+        afterEach,
         onClick: (id, action) => world.clicks.set(id, action),
         onCopy() {},
         say: (text) => said.push(text),
-        showAll: async () => {},
+        showAll,
       },
     },
   });
-  return Object.assign(world, { listeners, self: module.self, enrol: module.enrol, visit: module.visit });
+  const { self, isSubscribed, enrol, visit } = module;
+  return Object.assign(world, { listeners, afterEach, self, isSubscribed, enrol, visit });
 }
 
 test("what was scheduled is remembered while the subscription comes back", async () => {
@@ -174,4 +182,57 @@ test("what another tab changed shows when this one is seen again", async () => {
   assert.throws(world.self, "whose id it is not");
   await world.enrol();
   assert.equal(world.self(), "id1");
+});
+
+test("whether this browser is subscribed is not said before it is known", async () => {
+  const world = await browser({ now: null });
+  assert.equal(world.isSubscribed(), null);
+  await world.visit();
+  assert.equal(world.isSubscribed(), false);
+  await world.enrol();
+  assert.equal(world.isSubscribed(), true);
+  const blocked = await browser({ now: null, why: new Error("blocked") });
+  await blocked.visit();
+  assert.deepEqual(blocked.said, ["blocked"]);
+  assert.equal(blocked.isSubscribed(), false);
+});
+
+test("the rest of the page hears of what another tab changed", async () => {
+  const world = await browser({ now: A, renewed: { id: "id1", created: false, subscription: A } });
+  await world.visit();
+  const heard = [];
+  world.afterEach.add(async () => heard.push(world.isSubscribed()));
+  world.now = null;
+  world.listeners.visibilitychange();
+  await new Promise(setImmediate);
+  assert.deepEqual(heard, [false]);
+});
+
+/** The page's head, once the server was asked; it answers `ready` with this status and these members. */
+async function head(status, members) {
+  const { byId } = page();
+  byId("no-contact").hidden = true;
+  const answers = { "web-push/ready": () => Response.json(members, { status }), "web-push/ping": () => new Response("pong") };
+  const { watch } = await load("server.js", {
+    globals: {
+      document: { hidden: false },
+      AbortSignal,
+      addEventListener() {},
+      setTimeout() {},
+      fetch: async (/** @type {string} */ path) => answers[path](),
+    },
+    imports: { "./dom.js": { byId } },
+  });
+  await watch();
+  return { state: byId("server").dataset.state, isWarned: !byId("no-contact").hidden };
+}
+
+test("a server without a contact is said to send nothing", async () => {
+  assert.deepEqual(await head(503, { ready: false, contact: false }), { state: "error", isWarned: true });
+});
+
+test("a server that does not report its contact has one", async () => {
+  assert.deepEqual(await head(200, { ready: true, contact: true }), { state: "on", isWarned: false });
+  assert.deepEqual(await head(200, { ready: true }), { state: "on", isWarned: false });
+  assert.deepEqual(await head(503, { ready: false, store: false }), { state: "error", isWarned: false });
 });

@@ -120,6 +120,8 @@ test("each audience is the server's", () => {
 
 test("a field that is wrong is named", () => {
   for (const [fields, field, words] of [
+    [{ title: " " }, "title", /title/],
+    [{ kind: "payload", payload: " " }, "payload", /document/],
     [{ audience: "user" }, "user", /which user/],
     [{ audience: "tag", audienceTag: " " }, "audienceTag", /which tag/],
     [{ audience: "ids" }, "ids", /at least one/],
@@ -131,6 +133,12 @@ test("a field that is wrong is named", () => {
     throw new Error("off");
   };
   assert.throws(() => message(form({ audience: "self" }), off), /off/);
+});
+
+test("a form that names no audience is not one to everyone", () => {
+  for (const audience of [[], "", "everyone"]) {
+    assert.throws(() => message(form({ audience }), () => "own-id"), { field: "audience" }, String(audience));
+  }
 });
 
 test("buttons without a text are no buttons", () => {
@@ -157,7 +165,7 @@ test("a daily time is told by the visitor's clock, and in UTC where the server h
     }
   }
   const Intl = { DateTimeFormat: () => ({ resolvedOptions: () => ({ timeZone: "Asia/Kathmandu" }) }) };
-  const daily = await load("daily.js", { globals: { Intl, Date: There }, imports: { "/browser.js": { enrol } } });
+  const daily = await load("daily.js", { globals: { Intl, Date: There }, imports: { "./browser.js": { enrol } } });
   await daily.schedule({ hour: 5, minute: 0, weekdays: ["mon"] }, "DAILY_CHECK");
   zones.refuse = true;
   await daily.schedule({ hour: 5, minute: 0, weekdays: ["mon", "sun"] }, "DAILY_CHECK");
@@ -185,8 +193,9 @@ test("what the scripts and the labels refer to is in the page, once", async () =
   for (const script of scripts) {
     const text = await readFile(new URL(script, ASSETS), "utf8");
     for (const [, name] of text.matchAll(/(?:byId|onClick|onSubmit|onCopy|icon)\("([^"]+)"/g)) wanted.add(name);
-    for (const [, from] of text.matchAll(/(?:from|import) "\/([^"]+)"/g)) {
-      if (!from.startsWith("web-push/")) assert.ok(scripts.includes(from), `${script} imports ${from}`);
+    for (const [, from] of text.matchAll(/(?:from|import) "([^"]+)"/g)) {
+      if (from === "./web-push/client.js") continue;
+      assert.ok(scripts.some((other) => from === `./${other}`), `${script} imports ${from}`);
     }
   }
   assert.ok(wanted.size > 60, `${wanted.size} references found`);

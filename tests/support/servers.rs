@@ -1,4 +1,4 @@
-//! Database servers for tests: the ones that `./test` has started for all, and some of a test's own.
+//! Servers of others for tests: the ones that `./test` has started for all, and some of a test's own.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::env;
@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Redis,
     Valkey,
     Nats,
+    /// A proxy, below `/push/`, of the server that its option names.
+    Nginx,
 }
 
 /// A server that a test may stop, kill and start again; ended with its value.
@@ -48,16 +50,18 @@ impl Kind {
             Self::Postgres => "postgres",
             Self::Redis | Self::Valkey => "redis",
             Self::Nats => "nats",
+            Self::Nginx => "nginx",
         })
     }
 
-    /// Where `./test` says that its own one is.
-    const fn variable(self) -> &'static str {
+    /// Where `./test` says that its own one is; `None` for what tests do not share.
+    const fn variable(self) -> Option<&'static str> {
         match self {
-            Self::Postgres => "WEB_PUSH_TEST_POSTGRES",
-            Self::Redis => "WEB_PUSH_TEST_REDIS",
-            Self::Valkey => "WEB_PUSH_TEST_VALKEY",
-            Self::Nats => "WEB_PUSH_TEST_NATS",
+            Self::Postgres => Some("WEB_PUSH_TEST_POSTGRES"),
+            Self::Redis => Some("WEB_PUSH_TEST_REDIS"),
+            Self::Valkey => Some("WEB_PUSH_TEST_VALKEY"),
+            Self::Nats => Some("WEB_PUSH_TEST_NATS"),
+            Self::Nginx => None,
         }
     }
 
@@ -66,6 +70,7 @@ impl Kind {
             Self::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
             Self::Redis | Self::Valkey => format!("redis://127.0.0.1:{port}"),
             Self::Nats => format!("nats://127.0.0.1:{port}"),
+            Self::Nginx => format!("http://127.0.0.1:{port}/push/"),
         }
     }
 
@@ -75,6 +80,7 @@ impl Kind {
             Self::Redis => is_in_path("redis-server"),
             Self::Valkey => is_in_path("valkey-server"),
             Self::Nats => is_in_path("nats-server"),
+            Self::Nginx => is_in_path("nginx"),
         }
     }
 }
@@ -82,9 +88,10 @@ impl Kind {
 /// The URL of the server that all tests share: each keeps to a namespace of its own. `None`, said aloud, where
 /// there is none: `./test` starts them.
 pub(crate) fn shared(kind: Kind) -> Option<String> {
-    let url = env::var(kind.variable()).ok().filter(|url| !url.is_empty());
+    let variable = kind.variable().expect("tests share none");
+    let url = env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {
-        missing(&format!("{} is not set", kind.variable()));
+        missing(&format!("{variable} is not set"));
     }
     url
 }

@@ -29,6 +29,13 @@
   // With or without the slash at its end, which makes it a folder.
   const mount = new URL(`${settings.mount ?? "."}/`.replace(/\/+$/, "/"), worker.location.href);
 
+  /**
+   * Where the site's pages are: the worker's own scope, or the folder around it if the scope is the mount's, which has
+   * no pages. Not the host's root: behind a path of a proxy that is another site.
+   */
+  const { scope } = worker.registration;
+  const home = new URL(scope === mount.href ? ".." : ".", scope).href;
+
   /** Database, messages and locks, and what we put into a notification's `data`: clicks on others are left alone. */
   const NAME = "tower-web-push";
 
@@ -199,19 +206,19 @@
   }
 
   /**
-   * Brings the tab that shows `url` to the front, or opens one. Without an address any tab of ours will do.
+   * Brings the tab that shows `url` to the front, or opens one. Without an address any tab of the site will do.
    *
    * @param {string | null} url
    */
   async function open(url) {
     const pages = await openPages();
-    const page = url === null ? pages[0] : pages.find((candidate) => candidate.url === url);
+    const page = pages.find((candidate) => (url === null ? candidate.url.startsWith(home) : candidate.url === url));
     try {
       if (page) return void (await page.focus());
     } catch {
       // Closed in between, or not ours to bring forward.
     }
-    await worker.clients.openWindow(url ?? worker.location.origin);
+    await worker.clients.openWindow(url ?? home);
   }
 
   /** Pages outside the scope are not controlled by this worker, and still ours. */

@@ -1,0 +1,68 @@
+// What is asked before a message goes to many: it cannot be taken back.
+import { byId } from "./dom.js";
+
+/**
+ * @typedef {object} Question
+ * @property {string} heading Who gets it, and how many that are.
+ * @property {string} title The message's.
+ * @property {string} text What can still change.
+ * @property {string} button
+ */
+
+const FINAL = "A notification that a push service has accepted cannot be taken back.";
+
+/**
+ * What to ask, with a number that is true: the server counts all subscriptions, and those of a tag or a user are at
+ * most that many.
+ *
+ * @param {{audience?: any, sendAt?: string, title?: string}} body The request's.
+ * @param {number} live How many subscriptions can be sent to, as `stats` answers.
+ * @returns {Question}
+ */
+export function question({ audience = "all", sendAt, title = "A document of your own" }, live) {
+  const [name, number] = counted(audience, live);
+  const later = sendAt && `It is sent on ${new Date(sendAt).toLocaleString()}, to the subscriptions of that time.`;
+  return {
+    heading: `Send to ${name}: ${number}?`,
+    title,
+    text: [later, FINAL].filter(Boolean).join(" "),
+    button: `Send to ${number}`,
+  };
+}
+
+/** @param {any} audience @param {number} live @returns {[name: string, number: string]} */
+function counted(audience, live) {
+  if (audience === "all") return ["everyone", browsers("about", live)];
+  if (audience.ids) return ["these ids", browsers("at most", new Set(audience.ids).size)];
+  const name = audience.user === undefined ? `the tag “${audience.tag}”` : `the user “${audience.user}”`;
+  return [name, browsers("at most", live)];
+}
+
+/** @param {string} how @param {number} count */
+function browsers(how, count) {
+  return `${how} ${count.toLocaleString()} ${count === 1 ? "browser" : "browsers"}`;
+}
+
+/**
+ * Asks in the page, with the focus on the answer that sends nothing. The browser keeps the focus inside, and gives it
+ * back at the end.
+ *
+ * @param {Question} question
+ * @returns {Promise<boolean>} Whether to send; false also after the Escape key.
+ */
+export function confirmed({ heading, title, text, button }) {
+  const dialog = byId("confirm");
+  byId("confirm-heading").textContent = heading;
+  byId("confirm-title").textContent = title;
+  byId("confirm-text").textContent = text;
+  byId("confirm-send").textContent = button;
+  // The last answer would stand for this one, if it is closed without any.
+  dialog.returnValue = "";
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "send"), { once: true });
+    dialog.showModal();
+  });
+}
+
+byId("confirm-send").addEventListener("click", () => byId("confirm").close("send"));
+byId("confirm-cancel").addEventListener("click", () => byId("confirm").close());
