@@ -15,8 +15,12 @@ error_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VapidErrorKind {
-    /// No known form of a P-256 private key, another curve, or a number outside 1 to n - 1.
+    /// No known form of a private key, or a number outside 1 to n - 1.
     InvalidPrivateKey,
+    /// A private key of another kind: another curve, RSA, Ed25519. VAPID keys are on P-256.
+    NotP256,
+    /// A public key where a private one is needed.
+    PublicKeyGiven,
     /// The private key is protected by a password: decrypt it first.
     PasswordProtected,
     /// Not 65 octets of base64 holding an uncompressed point on P-256.
@@ -67,6 +71,8 @@ impl VapidErrorKind {
     pub const fn code(self) -> &'static str {
         match self {
             Self::InvalidPrivateKey => "invalid_vapid_private_key",
+            Self::NotP256 => "vapid_key_not_p256",
+            Self::PublicKeyGiven => "vapid_public_key_given",
             Self::PasswordProtected => "vapid_key_password_protected",
             Self::InvalidPublicKey => "invalid_vapid_public_key",
             Self::KeyPairMismatch => "vapid_key_pair_mismatch",
@@ -95,8 +101,16 @@ impl VapidErrorKind {
 impl fmt::Display for VapidErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::InvalidPrivateKey => "the private key is in no known form, or not on P-256",
-            Self::PasswordProtected => "the private key is protected by a password",
+            Self::InvalidPrivateKey => {
+                "the private key is damaged, or in no known form: PEM, DER, JWK, 32 octets, or base64 or hex of one of them"
+            }
+            Self::NotP256 => {
+                "the private key is of another kind than VAPID keys are: EC on P-256 (prime256v1)"
+            }
+            Self::PublicKeyGiven => "this is a public key: the private key of the pair is needed",
+            Self::PasswordProtected => {
+                "the private key is protected by a password: decrypt it first (openssl pkcs8 -in FILE)"
+            }
             Self::InvalidPublicKey => {
                 "the public key is not an uncompressed P-256 point of 65 octets in base64"
             }
