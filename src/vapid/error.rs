@@ -37,7 +37,8 @@ pub enum VapidErrorKind {
     LocalContact,
     /// The operating system gave no randomness.
     NoRandomness,
-    /// The token could not be signed.
+    /// The JWT library could not sign the token. Not for want of randomness: then it panics, see
+    /// [`authorization`](super::authorization).
     Signing,
     /// There are no credentials of the `vapid` scheme (RFC 8292 section 4.2: 401).
     NoCredentials,
@@ -53,10 +54,15 @@ pub enum VapidErrorKind {
     ExpiresTooLate,
     /// The token is for another origin (403).
     WrongAudience,
-    /// A key-encryption key is not 32 octets of base64.
+    /// A key-encryption key is not 32 octets of base64 or hex.
     InvalidEncryptionKey,
+    /// A key-encryption key is not random: all octets alike, a short pattern repeated, or a sequence.
+    WeakEncryptionKey,
     /// A stored key was encrypted under a key-encryption key that is not configured.
     UnknownEncryptionKey,
+    /// A stored key is in the clear although key-encryption keys are set: it was stored before they were,
+    /// or planted. See [`seal_clear_keys`](super::KeyEncryptionKeys::seal_clear_keys).
+    ClearKey,
     /// A stored key is malformed, was altered, or belongs to another public key.
     UnreadableKey,
     /// The store holds keys, and none of them is active.
@@ -90,7 +96,9 @@ impl VapidErrorKind {
             Self::ExpiresTooLate => "vapid_token_expires_too_late",
             Self::WrongAudience => "wrong_vapid_audience",
             Self::InvalidEncryptionKey => "invalid_key_encryption_key",
+            Self::WeakEncryptionKey => "weak_key_encryption_key",
             Self::UnknownEncryptionKey => "unknown_key_encryption_key",
+            Self::ClearKey => "clear_vapid_key",
             Self::UnreadableKey => "unreadable_vapid_key",
             Self::NoActiveKey => "no_active_vapid_key",
             Self::Store => "vapid_key_store",
@@ -128,9 +136,15 @@ impl fmt::Display for VapidErrorKind {
             Self::Expired => "the token has expired",
             Self::ExpiresTooLate => "the token expires more than 24 hours from now",
             Self::WrongAudience => "the token is for another origin",
-            Self::InvalidEncryptionKey => "the key-encryption key is not 32 octets in base64",
+            Self::InvalidEncryptionKey => "the key-encryption key is not 32 octets in base64 or hex",
+            Self::WeakEncryptionKey => {
+                "the key-encryption key is not random: make one with `openssl rand -base64 32`"
+            }
             Self::UnknownEncryptionKey => {
                 "the stored key is encrypted under a key-encryption key that is not configured"
+            }
+            Self::ClearKey => {
+                "a stored VAPID key is in the clear, which is refused since key-encryption keys are set; if the store was used without them before, start once with SEAL_CLEAR_KEYS=true (in code: `seal_clear_keys`), which encrypts it; if not, the row was planted"
             }
             Self::UnreadableKey => "the stored key is malformed or was altered",
             Self::NoActiveKey => "the store holds no active key",

@@ -160,6 +160,11 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
         (&[("VAPID_PRIVATE_KEY", "hunter2")], "VAPID_PRIVATE_KEY: "),
         (&[("KEY_ENCRYPTION_KEY", "hunter2")], "KEY_ENCRYPTION_KEY: "),
+        (&[("SEAL_CLEAR_KEYS", "perhaps")], "SEAL_CLEAR_KEYS: "),
+        (
+            &[("SEAL_CLEAR_KEYS", "true")],
+            "SEAL_CLEAR_KEYS: KEY_ENCRYPTION_KEY must be set",
+        ),
         (&[("ENDPOINT_POLICY", "localhost")], "ENDPOINT_POLICY: "),
         (
             &[("ALLOWED_ORIGINS", "https://shop.example/path")],
@@ -218,6 +223,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("ADMIN_TOKEN", ""),
         ("ADMIN_PASSWORD", ""),
         ("KEY_ENCRYPTION_KEY", ""),
+        ("SEAL_CLEAR_KEYS", "false"),
         ("ENDPOINT_POLICY", "known"),
         ("ALLOWED_ORIGINS", ""),
         ("PUBLIC_TAGS", ""),
