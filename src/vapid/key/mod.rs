@@ -17,7 +17,7 @@ use crate::encoding::{base64_any, hex};
 
 /// A VAPID signing key: a private key on P-256 (RFC 8292 section 2).
 ///
-/// Wiped on drop, never printed (`Debug` shows the key id), and not `Clone`: share it in an `Arc`. It
+/// Wiped on drop as [`secret`](crate::secret) says, never printed (`Debug` shows the key id), and not `Clone`: share it in an `Arc`. It
 /// must not serve any other purpose, ECDH least of all (RFC 8292 section 3.2).
 ///
 /// # Examples
