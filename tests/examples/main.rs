@@ -19,6 +19,10 @@ mod restarts;
 #[path = "../support/server_process.rs"]
 mod server_process;
 mod settings;
+#[allow(dead_code, reason = "only the parser is called")]
+#[path = "../../examples/support/store.rs"]
+mod store;
+mod store_urls;
 mod world;
 
 /// The same cases for both servers: only the way they serve HTTP differs.

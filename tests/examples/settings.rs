@@ -150,6 +150,21 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "error: STORE_URL: the store is misconfigured",
         ),
         (&[("STORE_URL", "postgres://")], "STORE_URL: "),
+        (
+            &[(
+                "STORE_URL",
+                "postgres://u:hunter2@127.0.0.1:1/d?pgbouncer=true",
+            )],
+            "STORE_URL: the store is misconfigured: the URL's parameter `pgbouncer` ",
+        ),
+        (
+            &[("STORE_URL", "redis://u:hunter2@127.0.0.1:1/0?db=1")],
+            "STORE_URL: the store is misconfigured: the URL's parameter `db` ",
+        ),
+        (
+            &[("STORE_URL", "sqlite://push.db?mode=ro")],
+            "STORE_URL: the parameter mode ",
+        ),
         (&[("STORE_URL", "mysql://db")], "STORE_URL: "),
         (&[("STORE_URL", &missing_store)], "STORE_URL: "),
         (&[("STORE_URL", &no_database)], "STORE_URL: "),
