@@ -7,6 +7,9 @@
 //!
 //! The subscription is `JSON.stringify(subscription)` of the page, from a file or (`-`) standard input.
 
+#[path = "support/causes.rs"]
+mod causes;
+
 use std::error::Error;
 use std::fs;
 use std::io::{self, Read as _};
@@ -23,6 +26,8 @@ use tower_web_push::message::{Message, Ttl, Urgency};
 use tower_web_push::push_request::Push;
 use tower_web_push::subscription::Subscription;
 use tower_web_push::vapid::{Contact, VapidKey};
+
+use causes::with_causes;
 
 /// Sends one message to one subscription
 #[derive(Parser)]
@@ -51,20 +56,35 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    let key = VapidKey::parse(fs::read(&arguments.key)?.trim_ascii())?;
-    let subscription = Subscription::from_json(&read(&arguments.subscription)?)?;
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode, String> {
+    let key = fs::read(&arguments.key).map_err(|error| of_file(&arguments.key, error))?;
+    let key = VapidKey::parse(key.trim_ascii()).map_err(|error| of_file(&arguments.key, error))?;
+    let subscription = read(&arguments.subscription)?;
+    let subscription = Subscription::from_json(&subscription)
+        .map_err(|error| of_file(&arguments.subscription, error))?;
+    let urgency = arguments.urgency.parse::<Urgency>();
     let message = arguments
         .text
         .map_or_else(Message::without_payload, Message::new)
         .with_ttl(Ttl::from_secs(arguments.ttl))
-        .with_urgency(arguments.urgency.parse::<Urgency>()?);
+        .with_urgency(urgency.map_err(|error| of_flag("--urgency", error))?);
 
     // Whoever runs this chose the endpoint, so this machine may be one.
     let policy = EndpointPolicy::insecure_allow_local();
-    let client = HttpClient::builder().policy(policy.clone()).build()?;
-    let contact = Contact::parse(&arguments.contact)?;
+    let client = HttpClient::builder().policy(policy.clone());
+    let client = client.build().map_err(with_causes)?;
+    let contact = Contact::parse(&arguments.contact);
+    let contact = contact.map_err(|error| of_flag("--contact", error))?;
     let deliver = Deliver::new(client, contact).with_policy(policy);
 
     match deliver
@@ -82,13 +102,21 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if path != Path::new("-") {
-        return fs::read(path);
-    }
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut input = Vec::new();
-    io::stdin().read_to_end(&mut input)?;
-    Ok(input)
+    let read = match path.to_str() {
+        Some("-") => io::stdin().read_to_end(&mut input).map(|_| input),
+        _ => fs::read(path),
+    };
+    read.map_err(|error| of_file(path, error))
+}
+
+fn of_file(path: &Path, error: impl Error) -> String {
+    format!("{}: {}", path.display(), with_causes(error))
+}
+
+fn of_flag(flag: &str, error: impl Error) -> String {
+    format!("{flag}: {}", with_causes(error))
 }
 
 fn in_words(accepted: &Accepted) -> String {

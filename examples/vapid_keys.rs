@@ -2,33 +2,55 @@
 //!
 //! ```sh
 //! cargo run --example vapid_keys                 # a new one
-//! cargo run --example vapid_keys -- private.pem  # from a file: PEM, DER in base64, JWK or raw
+//! cargo run --example vapid_keys -- private.pem  # from a file: PEM, DER, JWK or raw, also in base64 or hex
 //! cargo run --example vapid_keys -- - < key.txt  # from standard input
 //! ```
 
+#[path = "support/causes.rs"]
+mod causes;
+
 use std::env;
-use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
+use std::process::ExitCode;
 
 use tower_web_push::vapid::VapidKey;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let key = match env::args_os().nth(1) {
-        None => VapidKey::generate()?,
-        Some(name) if name == "-" => {
-            let mut text = Vec::new();
-            io::stdin().read_to_end(&mut text)?;
-            VapidKey::parse(text.trim_ascii())?
-        }
-        Some(path) => VapidKey::parse(fs::read(path)?.trim_ascii())?,
-    };
+use causes::with_causes;
 
+fn main() -> ExitCode {
+    match key(env::args_os().nth(1)) {
+        Ok(key) => {
+            print_forms(&key);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn key(file: Option<OsString>) -> Result<VapidKey, String> {
+    let Some(file) = file else {
+        return VapidKey::generate().map_err(with_causes);
+    };
+    let mut input = Vec::new();
+    let read = match file.to_str() {
+        Some("-") => io::stdin().read_to_end(&mut input).map(|_| input),
+        _ => fs::read(&file),
+    };
+    read.map_err(with_causes)
+        .and_then(|text| VapidKey::parse(text.trim_ascii()).map_err(with_causes))
+        .map_err(|why| format!("{}: {why}", file.display()))
+}
+
+fn print_forms(key: &VapidKey) {
     println!("Public key, for the page (applicationServerKey):");
     println!("{}\n", key.public_key().to_base64url());
     println!("Private key, for VAPID_PRIVATE_KEY. Whoever has it can send in your name:");
     println!("{}\n", *key.secret_to_raw_base64url());
     println!("The same as PEM:");
     print!("{}", *key.secret_to_pkcs8_pem());
-    Ok(())
 }

@@ -121,8 +121,8 @@
 //! # Security
 //!
 //! Endpoints come from outside: [`EndpointPolicy`](deliver::EndpointPolicy) says where messages may go, at registration and
-//! again for every address that is dialled. Secrets are wiped, compared in constant time and never printed; an
-//! endpoint shows as its origin and a short hash. `SECURITY.md` lists what is promised.
+//! again for every address that is dialled. Secrets are wiped where they are dropped, as far as [`secret`] says,
+//! compared in constant time and never printed; an endpoint shows as its origin and a short hash. `SECURITY.md` lists what is promised.
 //!
 //! # Minimum supported Rust version
 //!

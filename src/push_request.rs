@@ -135,6 +135,11 @@ impl Push {
     ///
     /// [`TooLarge`](PushRequestErrorKind::TooLarge), [`Signing`](PushRequestErrorKind::Signing) or
     /// [`Backend`](PushRequestErrorKind::Backend).
+    ///
+    /// # Panics
+    ///
+    /// Where a token has to be signed, as [`vapid::authorization`](crate::vapid::authorization): without
+    /// randomness from the operating system.
     pub fn request(
         &self,
         p256: &dyn P256,
@@ -264,7 +269,7 @@ error_struct! {
 pub enum PushRequestErrorKind {
     /// The payload is longer than [`Message::MAX_PAYLOAD`]: send less.
     TooLarge,
-    /// The token could not be signed.
+    /// The JWT library could not sign the token. Missing randomness is a panic.
     Signing,
     /// No randomness, or the P-256 backend failed: try again later.
     Backend,

@@ -1,4 +1,16 @@
 //! Fixed-size secret bytes: wiped on drop, compared in constant time, never printed.
+//!
+//! # What is wiped
+//!
+//! "Wiped on drop" means the octets that a value holds, at the place where it is dropped. Of the types of other crates that
+//! stand behind it, the states of AES-GCM and SHA-256 and the numbers of `p256` are wiped by those crates. Not
+//! wiped are:
+//!
+//! - copies that the compiler makes when a value moves, and what registers and stack frames keep: the padded key and
+//!   the last block of HMAC and HKDF, the message schedule of SHA-256, intermediate results of curve arithmetic;
+//! - what the application or a driver holds: environment variables, strings that a key was parsed from, rows on
+//!   their way to or from a database;
+//! - memory that the operating system swapped out or wrote into a core dump.
 
 use std::fmt;
 
@@ -32,6 +44,7 @@ impl<const N: usize> SecretBytes<N> {
     }
 }
 
+/// Only the octets in place: the [module](self) says what that leaves out.
 impl<const N: usize> Drop for SecretBytes<N> {
     fn drop(&mut self) {
         self.0.zeroize();
@@ -64,6 +77,20 @@ mod tests {
             format!("{:?}", SecretBytes::new([7; 4])),
             "SecretBytes<4>(..)"
         );
+    }
+
+    /// Compiles only where the crates behind our types wipe theirs: it is a feature of most.
+    #[test]
+    fn what_is_said_to_be_wiped_is_wiped_by_its_crate() {
+        fn is_wiped<T: ZeroizeOnDrop>() {}
+        is_wiped::<SecretBytes<32>>();
+        is_wiped::<sha2::Sha256>();
+        is_wiped::<aes_gcm::Aes128Gcm>();
+        is_wiped::<aes_gcm::Aes256Gcm>();
+        is_wiped::<p256::SecretKey>();
+        // Inside of `jwt-simple`'s key pair.
+        #[cfg(feature = "vapid")]
+        is_wiped::<p256::ecdsa::SigningKey>();
     }
 
     #[test]

@@ -10,10 +10,20 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// Trusts the Mozilla root programme and the certificates of these PEM files.
 pub(crate) fn client_config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, TlsError> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    for file in extra_roots {
+    let mozilla = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    trusting(mozilla, extra_roots)
+}
+
+/// Trusts the certificates of this PEM file, and no others.
+#[cfg(feature = "postgres")]
+pub(crate) fn client_config_of(roots: &[u8]) -> Result<ClientConfig, TlsError> {
+    trusting(RootCertStore::empty(), &[roots])
+}
+
+fn trusting(mut roots: RootCertStore, more: &[impl AsRef<[u8]>]) -> Result<ClientConfig, TlsError> {
+    for file in more {
         let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(file) {
+        for certificate in CertificateDer::pem_slice_iter(file.as_ref()) {
             let certificate = certificate.map_err(TlsError::Pem)?;
             roots.add(certificate).map_err(TlsError::Root)?;
         }

@@ -16,7 +16,9 @@ pub(crate) struct Flags {
     pub(crate) bind: String,
 
     /// Where everything is kept: `sqlite://FILE`, `sqlite:///absolute/FILE`, `memory:`, or shared by any number of
-    /// servers `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=require`, `redis://HOST`, `rediss://HOST`
+    /// servers `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=require` (`&sslrootcert=FILE` for a database's own
+    /// certificates), `redis://HOST`, `rediss://HOST`. In a password, write other characters than letters and digits
+    /// as %XX
     #[arg(long, env, value_name = "URL", default_value = "sqlite://web-push.db")]
     pub(crate) store_url: String,
 
@@ -25,7 +27,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "CONTACT")]
     pub(crate) vapid_subject: Option<String>,
 
-    /// A key pair to go on with: PEM, base64 of DER or the raw private key; without it one is made
+    /// A key pair to go on with, by its private key: PEM or base64 of a PEM file, DER or the 32 octets in base64 or
+    /// hex, JWK; without it one is made at the first start
     #[arg(long, env, value_name = "KEY", hide_env_values = true)]
     pub(crate) vapid_private_key: Option<String>,
 
@@ -38,9 +41,14 @@ pub(crate) struct Flags {
     pub(crate) admin_password: Option<String>,
 
     /// Encrypts the stored VAPID keys: 32 random bytes in base64, as `openssl rand -base64 32` makes them; of a
-    /// comma list the first encrypts, all decrypt
+    /// comma list the first encrypts, all decrypt. With it, a stored key in the clear is refused
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     pub(crate) key_encryption_key: Option<String>,
+
+    /// Encrypts stored VAPID keys that are in the clear, instead of refusing them: for the one start in which a store
+    /// that was used without KEY_ENCRYPTION_KEY gets one
+    #[arg(long, env, value_name = "BOOL", default_value = "false")]
+    pub(crate) seal_clear_keys: String,
 
     /// Where may be sent to: `known`, `public`, `local` (tests only), or a comma list of hosts
     #[arg(long, env, value_name = "POLICY", default_value = "known")]

@@ -146,7 +146,9 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         builder = builder.vapid_private_key(key);
     }
     if let Some(keys) = settings.key_encryption_keys {
-        builder = builder.key_encryption_keys(keys);
+        builder = builder.key_encryption_keys(keys.seal_clear_keys(settings.seal_clear_keys));
+    } else if settings.seal_clear_keys {
+        return Err("SEAL_CLEAR_KEYS: KEY_ENCRYPTION_KEY must be set, too".into());
     }
     if let Some(pem) = settings.extra_root_ca_pem {
         builder = builder.extra_root_ca_pem(pem);

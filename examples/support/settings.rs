@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     /// The longest pause between two looks at due work.
     pub(crate) poll_interval: Duration,
     pub(crate) server_version: String,
+    /// Encrypt stored keys that are in the clear: for one start.
+    pub(crate) seal_clear_keys: bool,
     pub(crate) log: EnvFilter,
 }
 
@@ -123,6 +125,10 @@ impl Settings {
                 seconds,
             )?,
             server_version: flags.push_server_version,
+            seal_clear_keys: setting("SEAL_CLEAR_KEYS", &flags.seal_clear_keys, |text| {
+                text.parse()
+                    .map_err(|_| "neither true nor false".to_owned())
+            })?,
             log: setting("RUST_LOG", &flags.rust_log, |text| {
                 EnvFilter::try_new(text).map_err(|error| error.to_string())
             })?,

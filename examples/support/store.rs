@@ -1,7 +1,7 @@
 //! Where an example keeps everything: a store, opened from its URL.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tower_web_push::Builder;
 use tower_web_push::store::{
@@ -22,20 +22,31 @@ pub(crate) enum StoreUrl {
 }
 
 impl StoreUrl {
+    /// Reads a URL. What the parameters of a database server's URL mean is its store's to say.
+    ///
     /// What is wrong with the URL never repeats it: it may hold a password.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if text == "memory:" {
-            return Ok(Self::Memory);
+        if text.starts_with(['"', '\'']) {
+            return Err("the quotation marks are part of the value: leave them out".to_owned());
         }
-        match text.split_once("://") {
-            Some((_, "")) => Err("nothing follows the //".to_owned()),
-            Some(("sqlite", path)) => Ok(Self::Sqlite(path.into())),
-            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
-            Some(("redis" | "rediss", _)) => Ok(Self::Redis(text.to_owned())),
-            _ => Err(
-                "none of sqlite://FILE, postgres://HOST/DATABASE, redis://HOST, rediss://HOST and memory:"
-                    .to_owned(),
-            ),
+        let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
+        let scheme = scheme.to_ascii_lowercase();
+        match (scheme.as_str(), rest) {
+            // `memory` alone, too.
+            ("memory", "" | "//") => Ok(Self::Memory),
+            ("memory", _) => Err("nothing follows memory:".to_owned()),
+            ("sqlite", rest) => sqlite_file(rest).map(Self::Sqlite),
+            (_, "//") => Err("nothing follows the //".to_owned()),
+            (_, rest) if !rest.starts_with("//") => Err(KNOWN.to_owned()),
+            ("postgres" | "postgresql", _) => Ok(Self::Postgres(text.to_owned())),
+            // Sentinels and Unix sockets are refused there, by their name.
+            (redis, _) if is_redis(redis) => Ok(Self::Redis(text.to_owned())),
+            (of_python, _) => match of_python.split_once('+') {
+                Some((base @ ("postgres" | "postgresql" | "sqlite"), _)) => Err(format!(
+                    "{scheme}:// names a driver of another library: write {base}://"
+                )),
+                _ => Err(KNOWN.to_owned()),
+            },
         }
     }
 
@@ -75,6 +86,65 @@ impl StoreUrl {
         };
         Ok((builder?, None))
     }
+}
+
+const KNOWN: &str =
+    "none of sqlite://FILE, postgres://HOST/DATABASE, redis://HOST, rediss://HOST and memory:";
+
+fn is_redis(scheme: &str) -> bool {
+    ["redis", "valkey", "unix"]
+        .iter()
+        .any(|known| scheme.starts_with(known))
+}
+
+/// The file that `sqlite:` is followed by: percent-encoded, and perhaps with parameters as SQLite's own URIs have them.
+///
+/// Each means what it says, or is refused: it never becomes part of the file's name.
+fn sqlite_file(rest: &str) -> Result<PathBuf, String> {
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    if rest.contains('#') {
+        return Err("write # as %23 in the name of a file".to_owned());
+    }
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = percent_decoded(path).ok_or("write % as %25 in the name of a file")?;
+    if path.trim_start_matches('/') == ":memory:" {
+        return Err("write memory: for a store that is forgotten at the end".to_owned());
+    }
+    if path.is_empty() || path.starts_with("file:") {
+        return Err("no file follows sqlite://".to_owned());
+    }
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=').unwrap_or((parameter, "")) {
+            ("mode", "rwc") | ("cache", "private") | ("immutable" | "nolock", "0") => {}
+            ("mode", "rw") if Path::new(&path).exists() => {}
+            ("mode", "rw") => return Err(format!("mode=rw, and there is no file {path}")),
+            ("mode", "memory") => {
+                return Err("the parameter mode is memory: write memory: instead".to_owned());
+            }
+            ("mode", _) => return Err("the parameter mode is neither rw nor rwc".to_owned()),
+            (name, _) => {
+                return Err(format!(
+                    "the parameter {} is not supported; write ? as %3F in the name of a file",
+                    name.escape_default()
+                ));
+            }
+        }
+    }
+    Ok(path.into())
+}
+
+/// `None` for an incomplete escape, and for what is not UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut octets = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let (escape, rest) = piece.split_at_checked(2)?;
+        let is_hex = escape.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let octet = u8::from_str_radix(escape, 16).ok().filter(|_| is_hex)?;
+        octets.push(octet);
+        octets.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(octets).ok()
 }
 
 async fn with<S>(

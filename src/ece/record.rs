@@ -29,7 +29,7 @@ impl Delimiter {
 
 /// The content encryption key and the base nonce of one body.
 ///
-/// Wiped on drop, not `Clone`, never printed.
+/// Wiped on drop as [`secret`](crate::secret) says, not `Clone`, never printed.
 pub struct Keys {
     cipher: Aes128Gcm,
     base_nonce: Zeroizing<[u8; 12]>,

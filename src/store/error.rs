@@ -19,7 +19,7 @@ impl StoreError {
     }
 
     /// The same, with what it is about in front of its cause.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(super) fn about(self, what: impl fmt::Display) -> Self {
         let about = About {
             what: what.to_string(),
@@ -30,21 +30,21 @@ impl StoreError {
 }
 
 /// What an error is about.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[derive(Debug)]
 struct About {
     what: String,
     source: Option<BoxError>,
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl fmt::Display for About {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
     }
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl std::error::Error for About {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source

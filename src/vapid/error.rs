@@ -15,8 +15,12 @@ error_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VapidErrorKind {
-    /// No known form of a P-256 private key, another curve, or a number outside 1 to n - 1.
+    /// No known form of a private key, or a number outside 1 to n - 1.
     InvalidPrivateKey,
+    /// A private key of another kind: another curve, RSA, Ed25519. VAPID keys are on P-256.
+    NotP256,
+    /// A public key where a private one is needed.
+    PublicKeyGiven,
     /// The private key is protected by a password: decrypt it first.
     PasswordProtected,
     /// Not 65 octets of base64 holding an uncompressed point on P-256.
@@ -33,7 +37,8 @@ pub enum VapidErrorKind {
     LocalContact,
     /// The operating system gave no randomness.
     NoRandomness,
-    /// The token could not be signed.
+    /// The JWT library could not sign the token. Not for want of randomness: then it panics, see
+    /// [`authorization`](super::authorization).
     Signing,
     /// There are no credentials of the `vapid` scheme (RFC 8292 section 4.2: 401).
     NoCredentials,
@@ -49,10 +54,15 @@ pub enum VapidErrorKind {
     ExpiresTooLate,
     /// The token is for another origin (403).
     WrongAudience,
-    /// A key-encryption key is not 32 octets of base64.
+    /// A key-encryption key is not 32 octets of base64 or hex.
     InvalidEncryptionKey,
+    /// A key-encryption key is not random: all octets alike, a short pattern repeated, or a sequence.
+    WeakEncryptionKey,
     /// A stored key was encrypted under a key-encryption key that is not configured.
     UnknownEncryptionKey,
+    /// A stored key is in the clear although key-encryption keys are set: it was stored before they were,
+    /// or planted. See [`seal_clear_keys`](super::KeyEncryptionKeys::seal_clear_keys).
+    ClearKey,
     /// A stored key is malformed, was altered, or belongs to another public key.
     UnreadableKey,
     /// The store holds keys, and none of them is active.
@@ -67,6 +77,8 @@ impl VapidErrorKind {
     pub const fn code(self) -> &'static str {
         match self {
             Self::InvalidPrivateKey => "invalid_vapid_private_key",
+            Self::NotP256 => "vapid_key_not_p256",
+            Self::PublicKeyGiven => "vapid_public_key_given",
             Self::PasswordProtected => "vapid_key_password_protected",
             Self::InvalidPublicKey => "invalid_vapid_public_key",
             Self::KeyPairMismatch => "vapid_key_pair_mismatch",
@@ -84,7 +96,9 @@ impl VapidErrorKind {
             Self::ExpiresTooLate => "vapid_token_expires_too_late",
             Self::WrongAudience => "wrong_vapid_audience",
             Self::InvalidEncryptionKey => "invalid_key_encryption_key",
+            Self::WeakEncryptionKey => "weak_key_encryption_key",
             Self::UnknownEncryptionKey => "unknown_key_encryption_key",
+            Self::ClearKey => "clear_vapid_key",
             Self::UnreadableKey => "unreadable_vapid_key",
             Self::NoActiveKey => "no_active_vapid_key",
             Self::Store => "vapid_key_store",
@@ -95,8 +109,16 @@ impl VapidErrorKind {
 impl fmt::Display for VapidErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::InvalidPrivateKey => "the private key is in no known form, or not on P-256",
-            Self::PasswordProtected => "the private key is protected by a password",
+            Self::InvalidPrivateKey => {
+                "the private key is damaged, or in no known form: PEM, DER, JWK, 32 octets, or base64 or hex of one of them"
+            }
+            Self::NotP256 => {
+                "the private key is of another kind than VAPID keys are: EC on P-256 (prime256v1)"
+            }
+            Self::PublicKeyGiven => "this is a public key: the private key of the pair is needed",
+            Self::PasswordProtected => {
+                "the private key is protected by a password: decrypt it first (openssl pkcs8 -in FILE)"
+            }
             Self::InvalidPublicKey => {
                 "the public key is not an uncompressed P-256 point of 65 octets in base64"
             }
@@ -114,9 +136,15 @@ impl fmt::Display for VapidErrorKind {
             Self::Expired => "the token has expired",
             Self::ExpiresTooLate => "the token expires more than 24 hours from now",
             Self::WrongAudience => "the token is for another origin",
-            Self::InvalidEncryptionKey => "the key-encryption key is not 32 octets in base64",
+            Self::InvalidEncryptionKey => "the key-encryption key is not 32 octets in base64 or hex",
+            Self::WeakEncryptionKey => {
+                "the key-encryption key is not random: make one with `openssl rand -base64 32`"
+            }
             Self::UnknownEncryptionKey => {
                 "the stored key is encrypted under a key-encryption key that is not configured"
+            }
+            Self::ClearKey => {
+                "a stored VAPID key is in the clear, which is refused since key-encryption keys are set; if the store was used without them before, start once with SEAL_CLEAR_KEYS=true (in code: `seal_clear_keys`), which encrypts it; if not, the row was planted"
             }
             Self::UnreadableKey => "the stored key is malformed or was altered",
             Self::NoActiveKey => "the store holds no active key",

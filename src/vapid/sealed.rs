@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::{KeyId, VapidError, VapidErrorKind, VapidKey, VapidPublicKey};
-use crate::encoding::{base64_any, base64url};
+use crate::encoding::{base64_any, base64url, hex};
 use crate::secret::SecretBytes;
 
 /// A key that VAPID keys are encrypted under in the store: 32 octets.
@@ -28,8 +28,16 @@ impl KeyEncryptionKey {
     pub const LEN: usize = 32;
 
     /// Takes 32 octets in. They must come from a random source: nothing stretches a password here.
-    #[must_use]
-    pub fn new(key: [u8; Self::LEN]) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for what no random source gives: fewer than
+    /// 8 different octets, or octets at the same distance from each other. A random key is refused once in
+    /// more than 10^30.
+    pub fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
+        if is_pattern(&key) {
+            return Err(VapidErrorKind::WeakEncryptionKey.into());
+        }
         let mut hash = Sha256::new();
         hash.update(b"tower-web-push key-encryption key id\0");
         hash.update(key);
@@ -38,23 +46,27 @@ impl KeyEncryptionKey {
         for (to, from) in id.iter_mut().zip(digest) {
             *to = from;
         }
-        Self {
+        Ok(Self {
             key: SecretBytes::new(key),
             id,
-        }
+        })
     }
 
-    /// Takes base64 of 32 octets in: either alphabet, padded or not.
+    /// Takes 32 octets in base64 in, either alphabet, padded or not, or in hex.
     ///
     /// # Errors
     ///
-    /// [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey).
+    /// [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey), or as [`new`](Self::new).
     pub fn parse(text: &str) -> Result<Self, VapidError> {
-        let octets = base64_any(text.trim_ascii())
-            .and_then(|octets| <[u8; Self::LEN]>::try_from(octets.as_slice()).ok())
+        let text = text.trim_ascii();
+        // No text is both: 64 hex digits are 48 octets in base64.
+        let octets = [hex(text), base64_any(text)]
+            .into_iter()
+            .flatten()
+            .find_map(|octets| <[u8; Self::LEN]>::try_from(octets.as_slice()).ok())
             .map(Zeroizing::new)
             .ok_or(VapidErrorKind::InvalidEncryptionKey)?;
-        Ok(Self::new(*octets))
+        Self::new(*octets)
     }
 
     fn cipher(&self) -> Aes256Gcm {
@@ -73,39 +85,74 @@ impl fmt::Debug for KeyEncryptionKey {
 ///
 /// To replace one while processes run: start all of them with the new one at the end, then all with the
 /// new one in front, which seals the stored keys again, then drop the old one.
+///
+/// # Switching encryption on
+///
+/// With at least one key here, a stored key in the clear is refused, at a start and while processes run:
+/// anyone who can write to the store could have put it there, and messages would be signed with a key that
+/// the writer knows. A store that was used without encryption is converted by one start with
+/// [`seal_clear_keys`](Self::seal_clear_keys). Stop the processes that have no key-encryption keys first:
+/// what they store later is refused again.
 #[derive(Clone, Debug, Default)]
-pub struct KeyEncryptionKeys(Vec<KeyEncryptionKey>);
+pub struct KeyEncryptionKeys {
+    keys: Vec<KeyEncryptionKey>,
+    seals_clear_keys: bool,
+}
 
 impl KeyEncryptionKeys {
     /// No encryption: the store's own protection is all there is.
     #[must_use]
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self {
+            keys: Vec::new(),
+            seals_clear_keys: false,
+        }
     }
 
     /// The first of `keys` encrypts, all of them decrypt.
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = KeyEncryptionKey>) -> Self {
-        Self(keys.into_iter().collect())
+        Self {
+            keys: keys.into_iter().collect(),
+            ..Self::none()
+        }
     }
 
     /// Takes a comma list of [`KeyEncryptionKey::parse`]; nothing but blanks is the empty list.
     ///
     /// # Errors
     ///
-    /// [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey) for any of them.
+    /// As [`KeyEncryptionKey::parse`], for any of them.
     pub fn parse(list: &str) -> Result<Self, VapidError> {
         if list.trim_ascii().is_empty() {
             return Ok(Self::none());
         }
-        let keys: Result<_, _> = list.split(',').map(KeyEncryptionKey::parse).collect();
-        keys.map(Self)
+        let keys: Result<Vec<_>, _> = list.split(',').map(KeyEncryptionKey::parse).collect();
+        keys.map(Self::new)
+    }
+
+    /// Whether a start encrypts stored keys that are in the clear, instead of refusing them. Default:
+    /// `false`.
+    ///
+    /// For the one start that converts a store which was used without encryption. It trusts every key that
+    /// is in the store at that moment; while the process runs, keys in the clear are refused all the same. A
+    /// start with it logs a warning each time, so that it is switched off again.
+    #[must_use]
+    pub const fn seal_clear_keys(mut self, seal: bool) -> Self {
+        self.seals_clear_keys = seal;
+        self
+    }
+
+    /// Whether a start converts a store: there are keys to encrypt with, and it was asked for.
+    #[cfg(feature = "_engine")]
+    pub(super) const fn converts(&self) -> bool {
+        self.seals_clear_keys && !self.keys.is_empty()
     }
 
     /// Whether keys are stored in the clear.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     /// The stored form of `key`, under the first key-encryption key.
@@ -114,7 +161,7 @@ impl KeyEncryptionKeys {
     ///
     /// [`NoRandomness`](VapidErrorKind::NoRandomness).
     pub fn seal(&self, key: &VapidKey) -> Result<SealedVapidKey, VapidError> {
-        let Some(kek) = self.0.first() else {
+        let Some(kek) = self.keys.first() else {
             let mut text = Zeroizing::new(String::with_capacity(64));
             text.push_str("v0.");
             text.push_str(&key.secret_to_raw_base64url());
@@ -140,6 +187,8 @@ impl KeyEncryptionKeys {
     ///
     /// # Errors
     ///
+    /// [`ClearKey`](VapidErrorKind::ClearKey) for a key in the clear, unless there are no key-encryption
+    /// keys or [`seal_clear_keys`](Self::seal_clear_keys) is set,
     /// [`UnknownEncryptionKey`](VapidErrorKind::UnknownEncryptionKey) or
     /// [`UnreadableKey`](VapidErrorKind::UnreadableKey).
     pub fn open(
@@ -149,13 +198,16 @@ impl KeyEncryptionKeys {
     ) -> Result<VapidKey, VapidError> {
         let unreadable = || VapidError::from(VapidErrorKind::UnreadableKey);
         let secret = match sealed.parts().ok_or_else(unreadable)? {
+            Parts::Clear(_) if !self.keys.is_empty() && !self.seals_clear_keys => {
+                return Err(VapidErrorKind::ClearKey.into());
+            }
             Parts::Clear(secret) => secret,
             Parts::Encrypted {
                 kek,
                 nonce,
                 ciphertext,
             } => {
-                let mut keks = self.0.iter().filter(|known| known.id == kek);
+                let mut keks = self.keys.iter().filter(|known| known.id == kek);
                 let kek = keks.next().ok_or(VapidErrorKind::UnknownEncryptionKey)?;
                 let payload = Payload {
                     msg: &ciphertext,
@@ -173,7 +225,7 @@ impl KeyEncryptionKeys {
     /// Whether [`seal`](Self::seal) would choose the same key-encryption key again.
     #[must_use]
     pub fn is_current(&self, sealed: &SealedVapidKey) -> bool {
-        match (sealed.parts(), self.0.first()) {
+        match (sealed.parts(), self.keys.first()) {
             (Some(Parts::Clear(_)), None) => true,
             (Some(Parts::Encrypted { kek, .. }), Some(first)) => kek == first.id,
             _ => false,
@@ -248,6 +300,22 @@ enum Parts {
     },
 }
 
+/// Whether a key is one that people make up: few different octets, which covers all alike and short patterns, or
+/// octets at one distance, as in 1, 2, 3.
+fn is_pattern(key: &[u8; KeyEncryptionKey::LEN]) -> bool {
+    let mut different = *key;
+    different.sort_unstable();
+    let different = different.chunk_by(|one, next| one == next).count();
+    let steps = || key.iter().zip(key.iter().skip(1));
+    let step = |(one, next): (&u8, &u8)| next.wrapping_sub(*one);
+    let first = steps().next().map(step);
+    different < FEWEST_OCTETS || steps().map(step).all(|step| Some(step) == first)
+}
+
+/// Of 32 random octets fewer than 8 are different once in 10^36 or so; of 32 random decimal digits, which are weak
+/// but no pattern, once in a thousand.
+const FEWEST_OCTETS: usize = 8;
+
 /// Binds a row to its purpose, format, key-encryption key and VAPID key: none can be swapped for
 /// another's. All parts after the first have a fixed length.
 fn associated_data(kek: &KeyEncryptionKey, public_key: &VapidPublicKey) -> Vec<u8> {
@@ -268,11 +336,12 @@ mod tests {
     use super::*;
 
     fn keys(octets: &[u8]) -> KeyEncryptionKeys {
-        KeyEncryptionKeys::new(
-            octets
-                .iter()
-                .map(|octet| KeyEncryptionKey::new([*octet; 32])),
-        )
+        KeyEncryptionKeys::new(octets.iter().map(|octet| key(*octet)))
+    }
+
+    /// Neither random nor a pattern.
+    fn key(octet: u8) -> KeyEncryptionKey {
+        KeyEncryptionKey::new(Sha256::digest([octet]).into()).unwrap()
     }
 
     fn kind(result: Result<VapidKey, VapidError>) -> VapidErrorKind {
@@ -308,11 +377,18 @@ mod tests {
     }
 
     #[test]
-    fn a_clear_key_stays_readable_but_is_not_current_once_keys_are_configured() {
+    fn a_clear_key_is_refused_once_keys_are_configured_unless_it_is_to_be_sealed() {
         let key = VapidKey::generate().unwrap();
         let clear = KeyEncryptionKeys::none().seal(&key).unwrap();
-        assert!(keys(&[1]).open(&clear, key.public_key()).is_ok());
-        assert!(!keys(&[1]).is_current(&clear));
+        assert_eq!(
+            kind(keys(&[1]).open(&clear, key.public_key())),
+            VapidErrorKind::ClearKey
+        );
+        let sealing = keys(&[1]).seal_clear_keys(true);
+        assert!(sealing.open(&clear, key.public_key()).is_ok());
+        assert!(!sealing.is_current(&clear));
+        let sealing = sealing.seal_clear_keys(false);
+        assert!(sealing.open(&clear, key.public_key()).is_err());
         let sealed = keys(&[1]).seal(&key).unwrap();
         assert!(!KeyEncryptionKeys::none().is_current(&sealed));
         assert_eq!(
@@ -360,14 +436,43 @@ mod tests {
 
     #[test]
     fn a_key_encryption_key_is_32_octets_of_base64() {
-        let one = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
-        let list = KeyEncryptionKeys::parse(&format!(" {one} , {one}=\n")).unwrap();
-        assert_eq!(list.0.len(), 2);
+        let one = "qXV4Yv1RHMbKn0gTzCZ2PjBdW8EJ_Ut3hsOl5r-Qa7k";
+        let octets = base64_any(one).unwrap();
+        let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        let list = format!(" {one} , {one}=\n, {hex},{}", hex.to_uppercase());
+        let list = KeyEncryptionKeys::parse(&list).unwrap();
+        assert_eq!(list.keys.len(), 4);
+        assert!(
+            list.keys
+                .iter()
+                .all(|key| key.key.secret_bytes()[..] == octets[..])
+        );
         assert!(KeyEncryptionKeys::parse(" ").unwrap().is_empty());
-        for text in [&one[1..], "password", ",", &format!("{one},")] {
+        for text in [&one[1..], &hex[2..], "password", ",", &format!("{one},")] {
             let error = KeyEncryptionKeys::parse(text).unwrap_err();
             assert_eq!(error.kind(), VapidErrorKind::InvalidEncryptionKey, "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_encryption_key_that_is_a_pattern_is_refused() {
+        let of = |octet: fn(u8) -> u8| -> [u8; 32] { std::array::from_fn(|at| octet(at as u8)) };
+        for weak in [
+            [0; 32],
+            [0xff; 32],
+            of(|at| at + 1),
+            of(|at| 200 - at),
+            of(|at| at.wrapping_mul(37)),
+            of(|at| at % 2),
+            of(|at| b"secret!"[usize::from(at) % 7]),
+        ] {
+            let error = KeyEncryptionKey::new(weak).unwrap_err();
+            assert_eq!(error.kind(), VapidErrorKind::WeakEncryptionKey, "{weak:?}");
+            let error = KeyEncryptionKeys::parse(&base64url(&weak)).unwrap_err();
+            assert_eq!(error.kind(), VapidErrorKind::WeakEncryptionKey, "{weak:?}");
+        }
+        // The digits of `openssl rand -hex 16`, taken for the octets themselves: 128 bits all the same.
+        assert!(KeyEncryptionKey::new(*b"b71f0c2e9a4d5836e07fa1c4952bd368").is_ok());
     }
 
     #[test]
@@ -375,10 +480,9 @@ mod tests {
         let key = VapidKey::generate().unwrap();
         let clear = KeyEncryptionKeys::none().seal(&key).unwrap();
         assert_eq!(format!("{clear:?}"), "SealedVapidKey(..)");
-        let debug = format!("{:?}", KeyEncryptionKey::new([1; 32]));
-        assert!(
-            !debug.contains("AQEB") && !debug.contains("1, 1"),
-            "{debug}"
-        );
+        let octets: [u8; 32] = Sha256::digest([1]).into();
+        let debug = format!("{:?}", KeyEncryptionKey::new(octets).unwrap());
+        let shown = format!("KeyEncryptionKey({})", base64url(&self::key(1).id));
+        assert_eq!(debug, shown);
     }
 }

@@ -56,6 +56,11 @@ impl Signer {
     /// # Errors
     ///
     /// [`Signing`](super::VapidErrorKind::Signing).
+    ///
+    /// # Panics
+    ///
+    /// As [`authorization`](super::authorization), where the token is not kept already. The cache stays
+    /// usable.
     pub fn authorization(
         &self,
         key: &VapidKey,

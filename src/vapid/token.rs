@@ -24,7 +24,14 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 ///
 /// # Errors
 ///
-/// [`Signing`](VapidErrorKind::Signing), which only a broken random source can cause.
+/// [`Signing`](VapidErrorKind::Signing) if the JWT library fails. No input of these types is known to
+/// cause it.
+///
+/// # Panics
+///
+/// Panics if the operating system gives no randomness when `jwt-simple` asks for it: for the first token
+/// that a thread signs, and again for each 64 KiB of random octets that the thread has used. On Linux that
+/// takes a kernel or a sandbox without `getrandom` and without `/dev/urandom`.
 pub fn authorization(
     key: &VapidKey,
     origin: &Origin,

@@ -203,8 +203,11 @@ impl Builder {
         self
     }
 
-    /// Seals VAPID keys at rest. Without it they lie in the store as they are. A start without the key that they were
-    /// sealed under is an error, and never makes new ones.
+    /// Encrypts VAPID keys at rest. Default: none, and the store holds them in the clear.
+    ///
+    /// With at least one, a stored key in the clear is refused: a store that was used without needs one start with
+    /// [`seal_clear_keys`](KeyEncryptionKeys::seal_clear_keys). A start without the key that stored keys were
+    /// encrypted under is an error, and never makes new ones.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -11,6 +11,7 @@ mod custom_store;
 mod daily;
 #[path = "../support/http_client.rs"]
 mod http_client;
+mod keys;
 mod programs;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/push_server.rs"]
@@ -21,6 +22,10 @@ mod restarts;
 #[path = "../support/server_process.rs"]
 mod server_process;
 mod settings;
+#[allow(dead_code, reason = "only the parser is called")]
+#[path = "../../examples/support/store.rs"]
+mod store;
+mod store_urls;
 mod world;
 
 /// The same cases for both servers: only the way they serve HTTP differs.
@@ -56,6 +61,8 @@ both_servers! {
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off
     settings::without_a_contact_only_this_machine_is_sent_to
+    keys::a_first_key_is_told_of_and_an_adopted_one_is_not
+    keys::a_clear_key_is_refused_but_in_the_start_that_seals_it
     restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
     restarts::memory_is_forgotten
     settings::a_wrong_setting_is_one_line_and_exit_code_2

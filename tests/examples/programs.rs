@@ -96,10 +96,83 @@ async fn vapid_keys_makes_keys_and_reads_its_own_forms() {
         from_input.arg("-").stdin(fs::File::open(&file).unwrap());
         assert_eq!(printed(&finish(from_input).await), made);
     }
-    fs::write(folder.path().join("key"), "no key").unwrap();
-    let mut wrong = command("vapid_keys", &[]);
-    wrong.arg(folder.path().join("key"));
-    assert!(!finish(wrong).await.status.success());
+    let file = folder.path().join("key");
+    for (wrong, said) in [
+        ("no key", "the private key is damaged, or in no known form"),
+        (public, "this is a public key"),
+    ] {
+        fs::write(&file, wrong).unwrap();
+        let mut from_file = command("vapid_keys", &[]);
+        from_file.arg(&file);
+        let output = finish(from_file).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert_said(&output, &format!("error: {}: {said}", file.display()));
+    }
+}
+
+/// A line for a person begins so, and has nothing of Rust's `Debug` in it.
+#[track_caller]
+fn assert_said(output: &Output, beginning: &str) {
+    let errors = str::from_utf8(&output.stderr).unwrap();
+    assert!(errors.starts_with(beginning), "{errors}");
+    let debug = ["{", "Some(", "Err(", "kind:", "Error(", "Os ", "\\"];
+    assert!(!debug.iter().any(|sign| errors.contains(sign)), "{errors}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+#[tokio::test]
+async fn send_says_in_words_what_is_wrong_with_its_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let key = VapidKey::generate().unwrap();
+    let browser = TestPushService::new().user_agent();
+    let subscription = browser.subscribe(key.public_key()).unwrap();
+    let key = file("key", &key.secret_to_raw_base64url());
+    let subscription = file("sub.json", &serde_json::to_string(&subscription).unwrap());
+    let (none, missing) = (file("none", "{}"), folder.path().join("missing"));
+    let missing = missing.display().to_string();
+    let good = "mailto:ops@example.com";
+    let of = |file: &str| format!("error: {file}: ");
+    for (key, contact, urgency, subscription, said) in [
+        (&missing, good, "normal", &subscription, &of(&missing)),
+        (&none, good, "normal", &subscription, &of(&none)),
+        (&key, good, "normal", &missing, &of(&missing)),
+        (&key, good, "normal", &none, &of(&none)),
+        (
+            &key,
+            "ops",
+            "normal",
+            &subscription,
+            &"error: --contact: ".to_owned(),
+        ),
+        (
+            &key,
+            good,
+            "urgent",
+            &subscription,
+            &"error: --urgency: ".to_owned(),
+        ),
+    ] {
+        let mut command = command("send", &[]);
+        command
+            .args(["--key", key, "--contact", contact, "--urgency", urgency])
+            .args([subscription, "Hello"]);
+        let output = finish(command).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_said(&output, said);
+        assert_eq!(
+            output
+                .stderr
+                .iter()
+                .filter(|octet| **octet == b'\n')
+                .count(),
+            1
+        );
+    }
 }
 
 #[tokio::test]
@@ -139,6 +212,7 @@ async fn send_says_in_words_what_came_of_it() {
     .unwrap();
     let output = send("other").await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_said(&output, "Not delivered: ");
 
     assert!(browser.unsubscribe());
     let output = send("key").await;

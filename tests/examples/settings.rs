@@ -174,6 +174,21 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "error: STORE_URL: the store is misconfigured",
         ),
         (&[("STORE_URL", "postgres://")], "STORE_URL: "),
+        (
+            &[(
+                "STORE_URL",
+                "postgres://u:hunter2@127.0.0.1:1/d?pgbouncer=true",
+            )],
+            "STORE_URL: the store is misconfigured: the URL's parameter `pgbouncer` ",
+        ),
+        (
+            &[("STORE_URL", "redis://u:hunter2@127.0.0.1:1/0?db=1")],
+            "STORE_URL: the store is misconfigured: the URL's parameter `db` ",
+        ),
+        (
+            &[("STORE_URL", "sqlite://push.db?mode=ro")],
+            "STORE_URL: the parameter mode ",
+        ),
         (&[("STORE_URL", "mysql://db")], "STORE_URL: "),
         (&[("STORE_URL", &missing_store)], "STORE_URL: "),
         (&[("STORE_URL", &no_database)], "STORE_URL: "),
@@ -184,6 +199,11 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
         (&[("VAPID_PRIVATE_KEY", "hunter2")], "VAPID_PRIVATE_KEY: "),
         (&[("KEY_ENCRYPTION_KEY", "hunter2")], "KEY_ENCRYPTION_KEY: "),
+        (&[("SEAL_CLEAR_KEYS", "perhaps")], "SEAL_CLEAR_KEYS: "),
+        (
+            &[("SEAL_CLEAR_KEYS", "true")],
+            "SEAL_CLEAR_KEYS: KEY_ENCRYPTION_KEY must be set",
+        ),
         (&[("ENDPOINT_POLICY", "localhost")], "ENDPOINT_POLICY: "),
         (
             &[("ALLOWED_ORIGINS", "https://shop.example/path")],
@@ -242,6 +262,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("ADMIN_TOKEN", ""),
         ("ADMIN_PASSWORD", ""),
         ("KEY_ENCRYPTION_KEY", ""),
+        ("SEAL_CLEAR_KEYS", "false"),
         ("ENDPOINT_POLICY", "known"),
         ("ALLOWED_ORIGINS", ""),
         ("PUBLIC_TAGS", ""),

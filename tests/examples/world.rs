@@ -17,7 +17,7 @@ use crate::server_process::ServerProcess;
 
 pub(crate) const TOKEN: &str = "h9Jm3pXq7vTz2LkB";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
-const KEK: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA";
+const KEK: &str = "qXV4Yv1RHMbKn0gTzCZ2PjBdW8EJ_Ut3hsOl5r-Qa7k";
 
 /// A temporary folder, a push service on a real socket, and the settings that go with them.
 pub(crate) struct World {

@@ -13,7 +13,7 @@ use crate::http_client::HttpClient;
 use crate::server_process::{command, finish};
 use crate::server_world::{TOKEN, World};
 
-pub(crate) const KEK: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA";
+pub(crate) const KEK: &str = "qXV4Yv1RHMbKn0gTzCZ2PjBdW8EJ_Ut3hsOl5r-Qa7k";
 
 /// What a run came to.
 #[derive(Debug)]

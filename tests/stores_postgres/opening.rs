@@ -262,6 +262,36 @@ async fn whoever_wants_to_wait_for_ever_may() {
     store.await.unwrap().record_run(at(1)).await.unwrap();
 }
 
+/// As managed databases hand them out, and as other clients write them.
+#[tokio::test]
+async fn parameters_of_libpq_do_not_keep_it_from_connecting() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    for query in [
+        "sslmode=allow",
+        "target_session_attrs=primary",
+        "application_name=push&gssencmode=disable",
+        "connect_timeout=3&keepalives_count=4&client_encoding=UTF8",
+    ] {
+        let url = format!("{}?{query}", schema.url);
+        schema.builder().connect(&url).await.unwrap();
+    }
+    // It names the schema before the builder does.
+    let url = format!("{}?schema={}&pool_max_conns=2", schema.url, schema.name);
+    let store = PostgresStore::builder().schema("other").connect(&url);
+    store.await.unwrap().record_run(at(1)).await.unwrap();
+    assert_eq!(
+        schema
+            .number("SELECT count(*) FROM web_push.tower_web_push_version")
+            .await,
+        1
+    );
+    let url = format!("{}?schema=No-Schema", schema.url);
+    let error = PostgresStore::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
     let connected = PostgresStore::connect("postgres://u:hunter2@127.0.0.1:1/d").await;

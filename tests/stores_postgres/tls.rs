@@ -122,6 +122,40 @@ async fn require_is_tls_with_a_certificate_that_is_verified() {
 }
 
 #[tokio::test]
+async fn a_file_of_root_certificates_is_all_that_is_trusted() {
+    let Some((server, root)) = encrypted().await else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let (root_file, other) = (
+        file("root.pem", &root),
+        file("other.pem", &certificates().root),
+    );
+    for mode in ["require", "verify-ca", "verify-full", "prefer", "allow"] {
+        let url =
+            |host: &str, file: &str| format!("{}&sslrootcert={file}", url(&server, host, mode));
+        connect(builder(), &url("localhost", &root_file))
+            .await
+            .unwrap();
+        let error = connect(builder(), &url("127.0.0.1", &root_file))
+            .await
+            .unwrap_err();
+        assert!(error.contains("NotValidForName"), "{error}");
+        // Other roots that are trusted do not count here.
+        let trusting = builder().extra_root_ca_pem(root.as_str());
+        let error = connect(trusting, &url("localhost", &other))
+            .await
+            .unwrap_err();
+        assert!(error.contains("UnknownIssuer"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn require_is_not_content_with_a_plain_server() {
     let Some(server) = Server::start(Kind::Postgres, &[]).await else {
         return;

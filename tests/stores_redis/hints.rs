@@ -49,6 +49,25 @@ async fn a_hint_comes_when_somebody_else_has_opened_or_released() {
 }
 
 #[tokio::test]
+async fn either_protocol_serves_a_store_and_its_hints() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(url) = shared(kind) else {
+            continue;
+        };
+        for protocol in ["2", "3", "resp3"] {
+            let prefix = fresh_prefix();
+            let here = store(&format!("{url}/0?protocol={protocol}"), &prefix).await;
+            let there = store(&url, &prefix).await;
+            let mut hints = here.changes();
+            timeout(LONG, hints.next()).await.unwrap();
+            sending(&there, 2, 1).await;
+            timeout(LONG, hints.next()).await.unwrap();
+            assert_eq!(claim(&here, 2, at(0)).await.len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
 async fn hints_come_back_with_the_server() {
     let Some(mut server) = Server::start(Kind::Redis, &[]).await else {
         return;

@@ -14,6 +14,10 @@ impl<S: SubscriptionStore + VapidKeyStore + DeliveryLedger> Store for S {}
 
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
     match url.split_once("://") {
+        // They would become part of the file's name.
+        Some(("sqlite", path)) if path.contains(['?', '#', '%']) || path.ends_with(":memory:") => {
+            Err("STORE_URL: only a file follows sqlite://".into())
+        }
         Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(path).await?)),
         #[cfg(feature = "postgres")]
         Some(("postgres" | "postgresql", _)) => {

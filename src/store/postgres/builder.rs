@@ -1,11 +1,13 @@
 //! How a store connects, before it does.
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::Config;
+use rustls::ClientConfig;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresStore;
@@ -13,7 +15,8 @@ use super::connection::Database;
 use super::error::misconfigured;
 use super::listen::Listening;
 use super::schema::{self, Schema};
-use crate::store::StoreError;
+use super::url::Url;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::tls;
 
 /// What the operating system takes for "never", in a database's terms.
@@ -121,7 +124,8 @@ impl PostgresBuilder {
     /// Connects to a database by its URL (`postgres://user:password@host:port/database?sslmode=require`) with a pool
     /// of the store's own, and brings the tables up to date.
     ///
-    /// See [`PostgresStore`] for what `sslmode` means.
+    /// See [`PostgresStore`] for what `sslmode` means and which parameters there are. A file of `sslrootcert` is read here,
+    /// relative to the working directory.
     ///
     /// # Errors
     ///
@@ -134,8 +138,12 @@ impl PostgresBuilder {
     /// # Cancel safety
     ///
     /// Dropped, it has created all of the tables or none.
-    pub async fn connect(self, url: &str) -> Result<PostgresStore, StoreError> {
+    pub async fn connect(mut self, url: &str) -> Result<PostgresStore, StoreError> {
+        let mut url = Url::parse(url)?;
+        self.schema = url.schema.take().unwrap_or(self.schema);
+        self.pool_size = url.pool_size.unwrap_or(self.pool_size);
         let listening = self.listening(url)?;
+        self.connect_timeout = listening.connect_timeout;
         let manager_config = ManagerConfig {
             // What is not idle never comes back to the pool, and a first statement finds out about the rest.
             recycling_method: RecyclingMethod::Fast,
@@ -153,7 +161,7 @@ impl PostgresBuilder {
             .build()
             .map_err(|_| misconfigured("a pool that cannot be built"))?;
         let listening = match &self.listen {
-            Some(url) => self.listening(url)?,
+            Some(url) => self.listening(Url::parse(url)?)?,
             None => listening,
         };
         self.open(pool, Some(listening)).await
@@ -173,7 +181,7 @@ impl PostgresBuilder {
     /// As [`connect`](Self::connect).
     pub async fn with_pool(self, pool: Pool) -> Result<PostgresStore, StoreError> {
         let listening = match &self.listen {
-            Some(url) => Some(self.listening(url)?),
+            Some(url) => Some(self.listening(Url::parse(url)?)?),
             None => None,
         };
         self.open(pool, listening).await
@@ -195,14 +203,11 @@ impl PostgresBuilder {
     }
 
     /// How connections to a URL are made.
-    fn listening(&self, url: &str) -> Result<Listening, StoreError> {
-        // What the driver says of a URL that it cannot read may quote it.
-        let refused = |_| misconfigured("the URL is none of a PostgreSQL database");
-        let mut config: Config = libpq_modes(url).parse().map_err(refused)?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(misconfigured("the URL names no host"));
-        }
-        config.connect_timeout(self.connect_timeout);
+    fn listening(&self, url: Url) -> Result<Listening, StoreError> {
+        let mut config = url.config;
+        let own = config.get_connect_timeout().copied();
+        let connect_timeout = own.unwrap_or(self.connect_timeout);
+        config.connect_timeout(connect_timeout);
         if config.get_application_name().is_none() {
             config.application_name(env!("CARGO_PKG_NAME"));
         }
@@ -216,25 +221,29 @@ impl PostgresBuilder {
         if config.get_keepalives_retries().is_none() {
             config.keepalives_retries(KEEPALIVES);
         }
+        let tls = match &url.root_certificates {
+            Some(file) => roots_of(file)?,
+            None => tls::client_config(&self.extra_roots)?,
+        };
         Ok(Listening {
             config,
-            tls: MakeRustlsConnect::new(tls::client_config(&self.extra_roots)?),
-            connect_timeout: self.connect_timeout,
+            tls: MakeRustlsConnect::new(tls),
+            connect_timeout,
         })
     }
 }
 
-/// `verify-ca` and `verify-full`, which libpq knows beside `require`, are `require` here: it verifies all.
-fn libpq_modes(url: &str) -> String {
-    let Some((place, query)) = url.split_once('?') else {
-        return url.to_owned();
+/// Trusts the certificates of a file, as libpq does with `sslrootcert`: whoever names them means no others.
+fn roots_of(file: &Path) -> Result<ClientConfig, StoreError> {
+    let about = |error: StoreError| {
+        error.about(format_args!(
+            "the URL's parameter `sslrootcert` ({})",
+            file.display()
+        ))
     };
-    let options = query.split('&').map(|option| match option {
-        "sslmode=verify-ca" | "sslmode=verify-full" => "sslmode=require",
-        option => option,
-    });
-    let query: Vec<_> = options.collect();
-    format!("{place}?{}", query.join("&"))
+    let pem = fs::read(file)
+        .map_err(|error| about(StoreError::new(StoreErrorKind::Misconfigured, error)))?;
+    tls::client_config_of(&pem).map_err(|error| about(error.into()))
 }
 
 impl fmt::Debug for PostgresBuilder {
@@ -253,20 +262,62 @@ impl fmt::Debug for PostgresBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreErrorKind;
+
+    fn listening(url: &str) -> Result<Listening, StoreError> {
+        PostgresBuilder::new().listening(Url::parse(url)?)
+    }
 
     #[test]
-    fn stricter_modes_of_libpq_are_the_strict_one() {
-        let url = "postgres://a:sslmode=verify-ca@h/d?sslmode=verify-full&connect_timeout=3";
-        let expected = "postgres://a:sslmode=verify-ca@h/d?sslmode=require&connect_timeout=3";
-        assert_eq!(libpq_modes(url), expected);
-        assert_eq!(libpq_modes("postgres://h"), "postgres://h");
+    fn the_urls_connect_timeout_wins() {
+        for (url, expected) in [
+            ("postgres://h/d", 5),
+            ("postgres://h/d?connect_timeout=3", 3),
+            // libpq's "for ever": no wait here is.
+            ("postgres://h/d?connect_timeout=0", 5),
+        ] {
+            let listening = listening(url).unwrap();
+            let expected = Duration::from_secs(expected);
+            assert_eq!(listening.connect_timeout, expected, "{url}");
+            assert_eq!(listening.config.get_connect_timeout(), Some(&expected));
+        }
+    }
+
+    #[test]
+    fn a_file_of_root_certificates_is_read_and_named_when_it_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, content).unwrap();
+            path.display().to_string()
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let root = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let root = file("root.pem", &root.self_signed(&key).unwrap().pem());
+        let url = |file: &str| format!("postgres://u:hunter2@h/d?sslrootcert={file}");
+        listening(&url(&root)).unwrap();
+        let missing = format!("{root}.missing");
+        for wrong in [
+            missing,
+            file("key.pem", &key.serialize_pem()),
+            file("empty.pem", ""),
+        ] {
+            let error = listening(&url(&wrong)).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+            let why = std::error::Error::source(&error).unwrap().to_string();
+            assert!(
+                why.contains("`sslrootcert`") && why.contains(&wrong),
+                "{why}"
+            );
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        // Without TLS it is not looked at.
+        listening(&format!("{}&sslmode=disable", url("missing"))).unwrap();
     }
 
     #[test]
     fn who_only_listens_notices_a_dead_network_within_a_minute_unless_the_url_says_otherwise() {
         let keepalives = |url: &str| {
-            let config = PostgresBuilder::new().listening(url).unwrap().config;
+            let config = listening(url).unwrap().config;
             let seconds = [
                 Some(config.get_keepalives_idle()),
                 config.get_keepalives_interval(),
@@ -283,21 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_is_refused_is_not_quoted() {
+    fn a_url_is_not_printed() {
         let builder = PostgresBuilder::new().listen("postgres://u:hunter2@h/d");
         assert!(!format!("{builder:?}").contains("hunter2"));
-        for url in [
-            "postgres://u:hunter2@h:port/d",
-            "postgres://u:hunter2@h/d?sslmode=allow",
-            "postgres://u:hunter2@h/d?hunter2=1",
-            "hunter2",
-            "password=hunter2",
-        ] {
-            let error = builder.listening(url).unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{url}");
-            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-        }
-        let listening = builder.listening("postgres://u:hunter2@h/d").unwrap();
+        let listening = listening("postgres://u:hunter2@h/d").unwrap();
         assert!(!format!("{listening:?} {:?}", listening.config).contains("hunter2"));
     }
 }

@@ -23,6 +23,7 @@ mod subscription_changes;
 mod subscription_count;
 mod subscription_rows;
 mod subscriptions;
+mod url;
 mod vapid_keys;
 
 #[doc(no_inline)]
@@ -56,10 +57,21 @@ use super::{Changes, StoreError};
 /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) after at most
 /// [`statement_timeout`](PostgresBuilder::statement_timeout) and two seconds.
 ///
-/// `sslmode` in the URL: `disable` is plain; `prefer`, which is the default, is TLS where the server offers it; `require`
-/// is TLS or nothing. Wherever there is TLS, **the certificate is verified**, its name too, against the Mozilla roots
-/// and those of [`extra_root_ca_pem`](PostgresBuilder::extra_root_ca_pem): `require` means what libpq calls
-/// `verify-full`, which is taken as another word for it. Only `require` is safe against somebody in between.
+/// `sslmode` in the URL: `disable` is plain; `prefer`, which is the default, is TLS where the server offers it, and so is
+/// `allow`; `require` is TLS or nothing. Wherever there is TLS, **the certificate is verified**, its name too, against
+/// the Mozilla roots and those of [`extra_root_ca_pem`](PostgresBuilder::extra_root_ca_pem), or against the
+/// certificates of the PEM file that `sslrootcert` names, and no others: `require` means what libpq calls
+/// `verify-full`, which is taken as another word for it, as `verify-ca` is. Only `require` is safe against an attacker
+/// on the network.
+///
+/// # Parameters of the URL
+///
+/// Of libpq's parameters the URL takes those of [`tokio_postgres::Config`], and `sslmode`, `sslrootcert`,
+/// `target_session_attrs` (`any`, `read-write`, `primary`), `keepalives_count`, `fallback_application_name`. Others are
+/// taken with the value that describes what is done anyway, such as `gssencmode=disable` or `sslcompression=0`.
+/// `connect_timeout`, `schema` and `pool_max_conns` are [`connect_timeout`](PostgresBuilder::connect_timeout),
+/// [`schema`](PostgresBuilder::schema) and [`pool_size`](PostgresBuilder::pool_size); the URL's value wins. Anything else
+/// is refused with the parameter's name. Values may be percent-encoded.
 ///
 /// # The server
 ///

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::store::StoreError;
-use crate::store::reason::misconfigured;
+use crate::store::reason::{misconfigured, parameter};
 use crate::tls;
 
 /// A `redis://` or `rediss://` URL that was understood.
@@ -35,18 +35,13 @@ struct Tls {
 }
 
 impl Address {
-    /// Reads a URL; its text is in no error.
+    /// Reads a URL; its text is in no error, but for the names of parameters.
     pub(super) fn parse(url: &str, extra_roots: &[Vec<u8>]) -> Result<Self, StoreError> {
-        let info = url
-            .into_connection_info()
-            .map_err(|_| misconfigured("this is no redis:// or rediss:// URL"))?;
+        let info = connection_info(url)?;
         let (host, port, is_tls) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (host, port, false),
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
-                return Err(misconfigured("certificates are always checked"));
-            }
             ConnectionAddr::TcpTls { host, port, .. } => (host, port, true),
-            _ => return Err(misconfigured("only redis:// and rediss:// URLs are taken")),
+            _ => return Err(misconfigured(UNREADABLE)),
         };
         let tls = match is_tls {
             true => Some(Tls {
@@ -75,6 +70,78 @@ impl Address {
         let stream = connector.connect(tls.name.clone(), stream).await?;
         Ok(Stream::Tls(Box::new(stream)))
     }
+}
+
+const UNREADABLE: &str = "the URL cannot be read: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS, with \
+                          %XX for other characters than letters and digits in the password";
+
+/// What the driver makes of a URL. Parts that it would pass over in silence are refused by their name.
+fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
+    let (scheme, _) = url.split_once("://").unwrap_or_default();
+    let scheme = scheme.to_ascii_lowercase();
+    match scheme.as_str() {
+        "redis" | "rediss" | "valkey" | "valkeys" => {}
+        _ if scheme.contains("sentinel") => {
+            return Err(misconfigured(
+                "Redis Sentinel is not asked: name the primary as redis://HOST, or give the store a connection of your own",
+            ));
+        }
+        _ if scheme.contains("unix") || scheme.contains("socket") => {
+            return Err(misconfigured(
+                "a Unix socket is not connected to: name a host and a port as redis://HOST:PORT",
+            ));
+        }
+        _ => {
+            return Err(misconfigured(
+                "the URL does not begin with redis://, or rediss:// for TLS",
+            ));
+        }
+    }
+    let url = redis::parse_redis_url(url).ok_or_else(|| misconfigured(UNREADABLE))?;
+    match url.fragment() {
+        Some("insecure") => {
+            return Err(misconfigured(
+                "#insecure is not taken: certificates are always checked",
+            ));
+        }
+        Some(_) => {
+            return Err(misconfigured(
+                "the URL has a #: write # as %23 in a password",
+            ));
+        }
+        None => {}
+    }
+    if url.query().is_some_and(|query| query.contains('@')) {
+        return Err(misconfigured(
+            "the URL has an @ behind its ?: write ? as %3F in a password",
+        ));
+    }
+    for (name, value) in url.query_pairs() {
+        match (name.as_ref(), value.as_ref()) {
+            ("protocol", "2" | "3" | "resp2" | "resp3") => {}
+            ("protocol", _) => return Err(parameter("protocol", "is neither 2 nor 3")),
+            ("db", _) => {
+                let why = "is not supported: the database is the path, as in redis://HOST/2";
+                return Err(parameter("db", why));
+            }
+            (name, _) => return Err(parameter(name, "is not supported")),
+        }
+    }
+    let database = url.path().trim_matches('/');
+    if !database.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(misconfigured(
+            "the database in the URL's path is not a number, as in redis://HOST/2",
+        ));
+    }
+    // The driver would log in as the default user, without a password.
+    if !url.username().is_empty() && url.password().is_none() {
+        return Err(misconfigured(
+            "the URL names a user and no password: redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST for the default \
+             user",
+        ));
+    }
+    url.into_connection_info()
+        .map_err(|_| misconfigured(UNREADABLE))
 }
 
 impl fmt::Debug for Address {
@@ -128,5 +195,99 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         forward!(self, poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use redis::ProtocolVersion;
+
+    use super::*;
+    use crate::store::StoreErrorKind;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        for (url, host, port, tls, login, database) in [
+            ("redis://h", "h", 6379, false, None, 0),
+            ("REDIS://h:1/", "h", 1, false, None, 0),
+            ("valkey://h/7", "h", 6379, false, None, 7),
+            ("valkeys://[::1]/0", "::1", 6379, true, None, 0),
+            ("rediss://h:2/3?protocol=2", "h", 2, true, None, 3),
+            (
+                "redis://:p%40%3F%23%2F@h",
+                "h",
+                6379,
+                false,
+                Some((None, "p@?#/")),
+                0,
+            ),
+            (
+                "redis://u%3A:p@h/1?",
+                "h",
+                6379,
+                false,
+                Some((Some("u:"), "p")),
+                1,
+            ),
+        ] {
+            let address =
+                Address::parse(url, &[]).unwrap_or_else(|error| panic!("{url}: {error:?}"));
+            assert_eq!((address.host.as_str(), address.port), (host, port), "{url}");
+            assert_eq!(address.tls.is_some(), tls, "{url}");
+            assert_eq!(address.settings.db(), database, "{url}");
+            let (user, password) = (address.settings.username(), address.settings.password());
+            assert_eq!(password.map(|password| (user, password)), login, "{url}");
+        }
+        for (url, protocol) in [
+            ("redis://h?protocol=3", ProtocolVersion::RESP3),
+            ("redis://h?protocol=resp2", ProtocolVersion::RESP2),
+        ] {
+            let address = Address::parse(url, &[]).unwrap();
+            assert_eq!(address.settings.protocol(), protocol, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_and_no_password_is() {
+        for (url, said) in [
+            ("redis-sentinel://:s3cret@h:26379/mymaster/0", "Sentinel"),
+            ("redis+sentinel://:s3cret@h/0", "Sentinel"),
+            ("redis+unix:///s3cret.sock", "Unix socket"),
+            ("redis+socket:///s3cret.sock", "Unix socket"),
+            ("unix:///s3cret", "Unix socket"),
+            ("http://u:s3cret@h", "redis://"),
+            ("h:6379", "redis://"),
+            ("s3cret", "redis://"),
+            ("redis:h", "redis://"),
+            ("redis://", "cannot be read"),
+            ("redis://u:s3cret@h:port", "cannot be read"),
+            ("redis://u:s3cret@0.0.0.0", "cannot be read"),
+            ("redis://:%ff-s3cret@h", "cannot be read"),
+            ("redis://:s3/cret@h", "cannot be read"),
+            ("redis://s3cret@h", "no password"),
+            ("redis://u:1#s3cret@h", "%23"),
+            ("rediss://u:s3cret@h#insecure", "#insecure"),
+            ("redis://u:1?s3cret=x@h", "%3F"),
+            ("redis://u:s3cret@h/zero", "not a number"),
+            ("redis://u:s3cret@h/-1", "not a number"),
+            ("redis://u:s3cret@h/1/2", "not a number"),
+            ("redis://u:s3cret@h/99999999999999999999", "cannot be read"),
+            ("redis://u:s3cret@h?protocol=4", "`protocol`"),
+            ("redis://u:s3cret@h?db=1", "`db`"),
+            (
+                "rediss://u:s3cret@h/0?ssl_cert_reqs=none",
+                "`ssl_cert_reqs`",
+            ),
+            ("redis://u:x@h?timeout=s3cret", "`timeout`"),
+            ("redis://u:x@h?s3cret%0a=1", "parameter"),
+        ] {
+            let error = Address::parse(url, &[]).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{url}");
+            let why = error.source().unwrap().to_string();
+            assert!(why.contains(said), "{url}: {why}");
+            assert!(!format!("{error:?}").contains("s3"), "{error:?}");
+        }
     }
 }

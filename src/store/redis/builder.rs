@@ -88,7 +88,9 @@ impl RedisBuilder {
         self
     }
 
-    /// Connects to a server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` with TLS.
+    /// Connects to a server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` with TLS; `valkey://` and
+    /// `valkeys://` mean the same. User and password may be percent-encoded. The one parameter that is taken is
+    /// `?protocol=2` or `3`; others, and a fragment, are refused.
     ///
     /// # Errors
     ///

@@ -1,7 +1,11 @@
 //! PKCS#8 (RFC 5208, RFC 5958) and SEC1 (RFC 5915) in DER.
 
-use p256::SecretKey;
-use p256::pkcs8::PrivateKeyInfoRef;
+use p256::elliptic_curve::ALGORITHM_OID;
+use p256::pkcs8::der::asn1::OctetStringRef;
+use p256::pkcs8::der::{self, Decode as _, Reader, SliceReader, TagMode, TagNumber};
+use p256::pkcs8::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
+use p256::pkcs8::{AssociatedOid as _, ObjectIdentifier, PrivateKeyInfoRef};
+use p256::{NistP256, SecretKey};
 use zeroize::Zeroizing;
 
 use super::VapidKey;
@@ -18,11 +22,9 @@ impl VapidKey {
         if PrivateKeyInfoRef::try_from(der).is_ok() {
             return Self::from_pkcs8_der(der);
         }
-        // Last, as an explanation: those octets could as well be part of a key.
-        let is_protected = || der.windows(PBES2.len()).any(|at| at == PBES2);
-        Self::from_sec1_der(der).map_err(|error| match is_protected() {
-            true => VapidErrorKind::PasswordProtected.into(),
-            false => error,
+        Self::from_sec1_der(der).map_err(|error| match what_else(der) {
+            Some(kind) => kind.into(),
+            None => error,
         })
     }
 
@@ -30,13 +32,17 @@ impl VapidKey {
     ///
     /// # Errors
     ///
-    /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, another curve, and a
-    /// public key inside that is not this key's;
+    /// [`NotP256`](VapidErrorKind::NotP256) for another algorithm or curve;
+    /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, and a public key
+    /// inside that is not this key's;
     /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch) or
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) for one at the end (RFC 5958).
     pub fn from_pkcs8_der(der: &[u8]) -> Result<Self, VapidError> {
         let invalid = |source| VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source);
         let info = PrivateKeyInfoRef::try_from(der).map_err(invalid)?;
+        if is_other_algorithm(&info.algorithm) {
+            return Err(VapidErrorKind::NotP256.into());
+        }
         let public_key = info.public_key;
         let key = Self::from_secret(SecretKey::try_from(info).map_err(invalid)?)?;
         match public_key {
@@ -49,11 +55,17 @@ impl VapidKey {
     ///
     /// # Errors
     ///
-    /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, another curve, and a
-    /// public key inside that is not this key's.
+    /// [`NotP256`](VapidErrorKind::NotP256) for another curve;
+    /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, and a public key
+    /// inside that is not this key's.
     pub fn from_sec1_der(der: &[u8]) -> Result<Self, VapidError> {
-        let secret = SecretKey::from_sec1_der(der)
-            .map_err(|source| VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source))?;
+        let secret = SecretKey::from_sec1_der(der).map_err(|source| {
+            match named_curve(der).is_ok_and(|curve| curve.is_some_and(|oid| oid != NistP256::OID))
+            {
+                true => VapidErrorKind::NotP256.into(),
+                false => VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source),
+            }
+        })?;
         Self::from_secret(secret)
     }
 
@@ -79,6 +91,35 @@ impl VapidKey {
             self.public_key.as_bytes(),
         ])
     }
+}
+
+/// RSA, Ed25519, or a curve that is named and is another one.
+fn is_other_algorithm(algorithm: &AlgorithmIdentifierRef<'_>) -> bool {
+    let curve = algorithm.parameters_oid();
+    algorithm.oid != ALGORITHM_OID || curve.is_ok_and(|curve| curve != NistP256::OID)
+}
+
+/// The curve that SEC1 names, if it names one (RFC 5915 section 3).
+fn named_curve(sec1: &[u8]) -> der::Result<Option<ObjectIdentifier>> {
+    SliceReader::new(sec1)?.sequence(|reader| {
+        u8::decode(reader)?;
+        <&OctetStringRef>::decode(reader)?;
+        let curve = reader.context_specific(TagNumber(0), TagMode::Explicit)?;
+        // The public key.
+        reader.read_slice(reader.remaining_len())?;
+        Ok(curve)
+    })
+}
+
+/// What octets are that are no private key, where that is known: the octets looked for could as well be part of a
+/// key, so this is asked last.
+fn what_else(octets: &[u8]) -> Option<VapidErrorKind> {
+    if octets.windows(PBES2.len()).any(|at| at == PBES2) {
+        return Some(VapidErrorKind::PasswordProtected);
+    }
+    let is_public = SubjectPublicKeyInfoRef::try_from(octets).is_ok()
+        || VapidPublicKey::from_bytes(octets).is_ok();
+    is_public.then_some(VapidErrorKind::PublicKeyGiven)
 }
 
 /// Joins without ever growing, so that no copy of the secret stays behind.

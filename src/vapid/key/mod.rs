@@ -13,11 +13,11 @@ use p256::elliptic_curve::sec1::ToSec1Point as _;
 use zeroize::Zeroizing;
 
 use super::{KeyId, VapidError, VapidErrorKind, VapidPublicKey};
-use crate::encoding::base64_any;
+use crate::encoding::{base64_any, hex};
 
 /// A VAPID signing key: a private key on P-256 (RFC 8292 section 2).
 ///
-/// Wiped on drop, never printed (`Debug` shows the key id), and not `Clone`: share it in an `Arc`. It
+/// Wiped on drop as [`secret`](crate::secret) says, never printed (`Debug` shows the key id), and not `Clone`: share it in an `Arc`. It
 /// must not serve any other purpose, ECDH least of all (RFC 8292 section 3.2).
 ///
 /// # Examples
@@ -56,16 +56,20 @@ impl VapidKey {
     ///
     /// - PEM: PKCS#8 (`PRIVATE KEY`) or SEC1 (`EC PRIVATE KEY`), with other blocks around it, its line
     ///   breaks intact, lost, or written `\n` as environment variables tend to;
-    /// - PKCS#8 or SEC1 DER, as it is or in base64;
-    /// - the 32 octets of the private key, as they are or in base64;
-    /// - JSON: a JWK, or `{"publicKey","privateKey"}` in base64 as the npm package `web-push` prints it.
+    /// - PKCS#8 or SEC1 DER, as it is, in base64 or in hex;
+    /// - the 32 octets of the private key, as they are, in base64 or in hex;
+    /// - JSON: a JWK, or `{"publicKey","privateKey"}` with JWKs, or in base64 as the npm package
+    ///   `web-push` prints it;
+    /// - base64 of a whole PEM or JSON file, for environment files, which take no line breaks.
     ///
-    /// base64 may use either alphabet, padded or not; blanks around the text are ignored. A key of 31
-    /// octets has lost a leading zero and gets it back.
+    /// base64 may use either alphabet, padded or not; hex may have a colon between octets and `0x` in
+    /// front. Whitespace in and around both is ignored. A key of 31 octets has lost a leading zero and
+    /// gets it back.
     ///
     /// # Errors
     ///
     /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey),
+    /// [`NotP256`](VapidErrorKind::NotP256), [`PublicKeyGiven`](VapidErrorKind::PublicKeyGiven),
     /// [`PasswordProtected`](VapidErrorKind::PasswordProtected), and
     /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch) or
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) when a public key stands beside it.
@@ -74,12 +78,10 @@ impl VapidKey {
         if key.len() > Self::MAX_TEXT {
             return Err(VapidErrorKind::InvalidPrivateKey.into());
         }
-        let text = key.strip_prefix(BYTE_ORDER_MARK).unwrap_or(key);
-        match std::str::from_utf8(text) {
-            // DER never is, for the version numbers in it, and 32 random octets hardly ever are.
-            Ok(text) if text.bytes().all(is_text) => Self::parse_text(text.trim_ascii()),
-            _ if key.len() == Self::SECRET_LEN => Self::from_secret_bytes(key),
-            _ => Self::from_der(key),
+        match as_text(key) {
+            Some(text) => Self::parse_text(text),
+            None if key.len() == Self::SECRET_LEN => Self::from_secret_bytes(key),
+            None => Self::from_der(key),
         }
     }
 
@@ -95,18 +97,28 @@ impl VapidKey {
     }
 
     fn parse_text(text: &str) -> Result<Self, VapidError> {
+        if let Some(key) = Self::parse_file(text) {
+            return key;
+        }
+        let octets = hex_lines(text)
+            .or_else(|| base64_lines(text))
+            .ok_or(VapidErrorKind::InvalidPrivateKey)?;
+        // The shortest DER has 39 octets, and no file is shorter.
+        if octets.len() <= Self::SECRET_LEN + 1 {
+            return Self::from_secret_bytes(&octets);
+        }
+        let file = as_text(&octets).and_then(Self::parse_file);
+        file.unwrap_or_else(|| Self::from_der(&octets))
+    }
+
+    /// The key of a JSON or PEM file; `None` for a text that is neither.
+    fn parse_file(text: &str) -> Option<Result<Self, VapidError>> {
         if text.starts_with('{') {
-            return Self::from_json(text);
-        }
-        if text.contains("-----BEGIN ") {
-            return Self::from_pem(text);
-        }
-        let bytes = base64_lines(text).ok_or(VapidErrorKind::InvalidPrivateKey)?;
-        // The shortest DER has 39 octets.
-        if bytes.len() <= Self::SECRET_LEN + 1 {
-            Self::from_secret_bytes(&bytes)
+            Some(Self::from_json(text))
+        } else if text.contains(pem::BEGIN) {
+            Some(Self::from_pem(text))
         } else {
-            Self::from_der(&bytes)
+            None
         }
     }
 
@@ -158,8 +170,27 @@ impl fmt::Debug for VapidKey {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-const fn is_text(byte: u8) -> bool {
-    byte.is_ascii_graphic() || byte.is_ascii_whitespace()
+/// The text of a file, without a byte order mark and the whitespace around it.
+///
+/// DER is never text, for the version numbers in it, and 32 random octets hardly ever are.
+fn as_text(file: &[u8]) -> Option<&str> {
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    let text = text.iter().all(is_text).then_some(text)?;
+    std::str::from_utf8(text.trim_ascii()).ok()
+}
+
+/// Hex digits, at least for the shortest key, with colons and whitespace anywhere among them.
+///
+/// As base64 the same digits would be 46 octets or more that begin like no DER (`M`) and no PEM (`L`).
+fn hex_lines(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let mut digits = Zeroizing::new(String::with_capacity(text.len()));
+    for piece in text.split(|c: char| c == ':' || c.is_ascii_whitespace()) {
+        digits.push_str(piece);
+    }
+    let shortest = 2 * (VapidKey::SECRET_LEN - 1);
+    hex(&digits).filter(|_| digits.len() >= shortest)
 }
 
 /// base64 of either alphabet with whitespace, or `\n` and `\r` spelled out, anywhere in it.

@@ -19,6 +19,7 @@ impl VapidKey {
     /// # Errors
     ///
     /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey),
+    /// [`NotP256`](VapidErrorKind::NotP256), [`PublicKeyGiven`](VapidErrorKind::PublicKeyGiven),
     /// [`PasswordProtected`](VapidErrorKind::PasswordProtected),
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) or
     /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch).
@@ -34,6 +35,7 @@ impl VapidKey {
                 PKCS8 => Self::from_pkcs8_der(&block.octets()?)?,
                 SEC1 => Self::from_sec1_der(&block.octets()?)?,
                 "ENCRYPTED PRIVATE KEY" => return Err(VapidErrorKind::PasswordProtected.into()),
+                "RSA PRIVATE KEY" | "DSA PRIVATE KEY" => return Err(VapidErrorKind::NotP256.into()),
                 "PUBLIC KEY" => {
                     public_key = Some(spki(&block.octets()?)?);
                     continue;
@@ -45,10 +47,11 @@ impl VapidKey {
                 return Err(invalid());
             }
         }
-        let key = key.ok_or_else(invalid)?;
-        match public_key {
-            None => Ok(key),
-            Some(public_key) => key.stated(&public_key),
+        match (key, public_key) {
+            (Some(key), None) => Ok(key),
+            (Some(key), Some(public_key)) => key.stated(&public_key),
+            (None, Some(_)) => Err(VapidErrorKind::PublicKeyGiven.into()),
+            (None, None) => Err(invalid()),
         }
     }
 
@@ -67,7 +70,8 @@ impl VapidKey {
 
 const PKCS8: &str = "PRIVATE KEY";
 const SEC1: &str = "EC PRIVATE KEY";
-const BEGIN: &str = "-----BEGIN ";
+/// Begins each block.
+pub(super) const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 

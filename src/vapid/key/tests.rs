@@ -1,3 +1,4 @@
+use base64ct::{Base64, Encoding as _};
 use p256::SecretKey;
 use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
 
@@ -72,6 +73,16 @@ wcMi86huXbFAWkGtkfTq/e3B2NLzRy5utWBidQ==
 -----END EC PRIVATE KEY-----",
 ];
 
+/// Ed25519 and X25519.
+const OTHER_ALGORITHMS: [&str; 2] = [
+    "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIAtiTDHMUy6PgtWbPjZIsWmLcHfejt+8AebMsMJ45LKK
+-----END PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VuBCIEIMjdcrzKden6JeuDuS5pLWENHvszGQhE37FHwaVKn7VJ
+-----END PRIVATE KEY-----",
+];
+
 const PROTECTED: [&str; 2] = [
     "-----BEGIN ENCRYPTED PRIVATE KEY-----
 MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjbiu5NgfTRJAICCAAw
@@ -138,6 +149,94 @@ fn the_bare_number_is_read() {
     assert_is_the_key(base64url(&with_sign));
 }
 
+/// `openssl ec -text -noout` prints the number so, with a zero octet in front of this one where its first bit is set.
+#[test]
+fn hex_is_read() {
+    let hex = |octets: &[u8], between: &str| {
+        let octets: Vec<_> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        octets.join(between)
+    };
+    let number = base64_any(SECRET).unwrap();
+    let printed = hex(&number, "");
+    assert_is_the_key(&printed);
+    assert_is_the_key(printed.to_uppercase());
+    assert_is_the_key(format!("0x{printed}\n"));
+    assert_is_the_key(format!("00{printed}"));
+    assert_is_the_key(hex(&number, ":").replacen(":", ":\n    ", 15));
+    for pem in [SEC1, SEC1_NO_PUBLIC, PKCS8, PKCS8_NO_PUBLIC] {
+        assert_is_the_key(hex(&der(pem), ""));
+    }
+    let lines: Vec<_> = printed.as_bytes().chunks(16).collect();
+    assert_is_the_key(lines.join(&b"\n"[..]));
+    for damaged in [&printed[2..60], &printed[1..], &format!("{printed}0")] {
+        assert_eq!(
+            kind(damaged),
+            VapidErrorKind::InvalidPrivateKey,
+            "{damaged}"
+        );
+    }
+}
+
+#[test]
+fn base64_of_a_whole_file_is_read() {
+    let pair = format!(r#"{{"publicKey":"{PUBLIC}","privateKey":"{SECRET}"}}"#);
+    let files = [SEC1, SEC1_NO_PUBLIC, PKCS8, PKCS8_NO_PUBLIC].map(str::to_owned);
+    let files = files.into_iter().chain([
+        format!("\u{feff}{PARAMETERS}{SEC1}{SPKI}"),
+        PKCS8.replace('\n', "\r\n"),
+        jwk(SECRET, X, Y, ""),
+        pair,
+    ]);
+    for file in files {
+        let standard = Base64::encode_string(file.as_bytes());
+        assert_is_the_key(&standard);
+        assert_is_the_key(base64url(file.as_bytes()));
+        let wrapped: Vec<_> = standard.as_bytes().chunks(76).collect();
+        assert_is_the_key(wrapped.join(&b"\n"[..]));
+        assert_is_the_key(wrapped.join(&b"\\n"[..]));
+    }
+    // What is wrong with the file is said as if it had been given itself.
+    for (file, expected) in [
+        (PROTECTED[0], VapidErrorKind::PasswordProtected),
+        (SPKI, VapidErrorKind::PublicKeyGiven),
+        (OTHER_CURVES[0], VapidErrorKind::NotP256),
+        (PARAMETERS, VapidErrorKind::InvalidPrivateKey),
+    ] {
+        assert_eq!(kind(base64url(file.as_bytes())), expected, "{file}");
+    }
+    // Once is enough.
+    let twice = base64url(base64url(SEC1.as_bytes()).as_bytes());
+    assert_eq!(kind(twice), VapidErrorKind::InvalidPrivateKey);
+}
+
+#[test]
+fn a_public_key_is_named_as_one() {
+    let point = VapidPublicKey::parse(PUBLIC).unwrap();
+    let hex: String = point
+        .as_bytes()
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect();
+    let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{X}","y":"{Y}"}}"#);
+    for public in [
+        PUBLIC,
+        SPKI,
+        &format!("{PARAMETERS}{SPKI}"),
+        &body(SPKI),
+        &hex,
+        &jwk,
+        &format!(r#"{{"publicKey":{jwk},"privateKey":{jwk}}}"#),
+    ] {
+        assert_eq!(kind(public), VapidErrorKind::PublicKeyGiven, "{public}");
+    }
+    assert_eq!(kind(der(SPKI)), VapidErrorKind::PublicKeyGiven);
+    assert_eq!(kind(point.as_bytes()), VapidErrorKind::PublicKeyGiven);
+    // 65 octets that are no point are nothing.
+    let mut no_point = *point.as_bytes();
+    no_point[64] ^= 1;
+    assert_eq!(kind(no_point), VapidErrorKind::InvalidPrivateKey);
+}
+
 #[test]
 fn json_is_read() {
     assert_is_the_key(jwk(SECRET, X, Y, ""));
@@ -150,6 +249,18 @@ fn json_is_read() {
     assert_is_the_key(format!(
         "{{\"publicKey\":\"{PUBLIC}\",\"privateKey\":\"{SECRET}\"}}\n"
     ));
+    // Of each member either form; blanks, members of no meaning and an escaped slash do not matter.
+    let private = jwk(SECRET, X, Y, r#","key_ops":["sign"],"ext":true"#);
+    let public =
+        format!(r#"{{"kty":"EC","crv":"P-256","x":"{X}","y":"{Y}","key_ops":["verify"]}}"#);
+    let escaped = SECRET.replace('-', "+").replace('_', "\\/");
+    for pair in [
+        format!(r#"{{"publicKey":{public},"privateKey":{private}}}"#),
+        format!("{{\n \"privateKey\" : {private},\n \"publicKey\" : \"{PUBLIC}\", \"kid\": 1 }}"),
+        format!(r#"{{"publicKey":{public},"privateKey":"{escaped}"}}"#),
+    ] {
+        assert_is_the_key(pair);
+    }
 }
 
 fn jwk(d: &str, x: &str, y: &str, more: &str) -> String {
@@ -159,11 +270,20 @@ fn jwk(d: &str, x: &str, y: &str, more: &str) -> String {
 #[test]
 fn a_jwk_of_another_kind_is_refused() {
     let good = jwk(SECRET, X, Y, "");
-    for bad in [
+    for other in [
         good.replace("\"EC\"", "\"OKP\""),
         good.replace("P-256", "P-384"),
-        good.replace("\"d\"", "\"e\""),
+        r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#.to_owned(),
+    ] {
+        assert_eq!(kind(&other), VapidErrorKind::NotP256, "{other}");
+        let pair = format!(r#"{{"publicKey":{other},"privateKey":{good}}}"#);
+        assert_eq!(kind(&pair), VapidErrorKind::NotP256, "{pair}");
+    }
+    for bad in [
         good.replace("\"y\"", "\"z\""),
+        format!(r#"{{"publicKey":null,"privateKey":{good}}}"#),
+        format!(r#"{{"publicKey":{good},"privateKey":[]}}"#),
+        format!(r#"{{"privateKey":{good}}}"#),
         jwk(SECRET, X, Y, r#","use":"enc""#),
         jwk(SECRET, X, Y, r#","alg":"ECDH-ES""#),
         jwk(SECRET, X, Y, &format!(r#","d":"{SECRET}""#)),
@@ -190,6 +310,12 @@ fn a_public_key_of_another_pair_is_refused() {
     let pair = format!(
         "{{\"publicKey\":\"{}\",\"privateKey\":\"{SECRET}\"}}",
         other.public_key()
+    );
+    assert_eq!(kind(pair), mismatch);
+    let pair = format!(
+        r#"{{"publicKey":{},"privateKey":{}}}"#,
+        *other.secret_to_jwk(),
+        jwk(SECRET, X, Y, "")
     );
     assert_eq!(kind(pair), mismatch);
     let pem = format!("{}{SPKI}", *other.secret_to_pkcs8_pem());
@@ -226,10 +352,16 @@ fn a_public_key_at_the_end_of_pkcs8_is_compared() {
 
 #[test]
 fn another_curve_is_refused() {
-    for pem in OTHER_CURVES {
-        assert_eq!(kind(pem), VapidErrorKind::InvalidPrivateKey, "{pem}");
-        assert_eq!(kind(der(pem)), VapidErrorKind::InvalidPrivateKey, "{pem}");
+    let [named @ .., spelled_out] = OTHER_CURVES;
+    for pem in named.into_iter().chain(OTHER_ALGORITHMS) {
+        assert_eq!(kind(pem), VapidErrorKind::NotP256, "{pem}");
+        assert_eq!(kind(der(pem)), VapidErrorKind::NotP256, "{pem}");
     }
+    assert_eq!(kind(spelled_out), VapidErrorKind::InvalidPrivateKey);
+    assert_eq!(kind(der(spelled_out)), VapidErrorKind::InvalidPrivateKey);
+    // By its label: the DER of RSA names no algorithm.
+    let rsa = "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----";
+    assert_eq!(kind(rsa), VapidErrorKind::NotP256);
 }
 
 #[test]
@@ -265,8 +397,6 @@ fn damaged_text_is_refused() {
         "",
         "   ",
         "hello",
-        PUBLIC,
-        SPKI,
         PARAMETERS,
         &SECRET[..40],
         &SECRET[..42],

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use super::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKey};
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
+use crate::observe::event;
 use crate::store::{
     CountFilter, Liveness, StoreError, StoredVapidKey, SubscriptionStore, VapidKeyStore,
 };
@@ -63,10 +64,12 @@ impl KeyRing {
     /// start at once.
     ///
     /// `adopt` is a key from the configuration. It becomes live, and active where it is the first. Stored
-    /// keys that are not under the first of `keks` are sealed again.
+    /// keys that are not under the first of `keks` are sealed again; one in the clear only where
+    /// [`seal_clear_keys`](KeyEncryptionKeys::seal_clear_keys) says so.
     ///
     /// # Errors
     ///
+    /// [`ClearKey`](VapidErrorKind::ClearKey),
     /// [`UnknownEncryptionKey`](VapidErrorKind::UnknownEncryptionKey),
     /// [`UnreadableKey`](VapidErrorKind::UnreadableKey) or
     /// [`NoActiveKey`](VapidErrorKind::NoActiveKey) when any stored key cannot be read or none is active:
@@ -84,8 +87,16 @@ impl KeyRing {
                 Some(key) => stored(&keks, key, true, now)?,
                 None => stored(&keks, &VapidKey::generate()?, true, now)?,
             };
-            // Whoever loses this race uses the winner's key.
-            store.insert_first(&first).await.map_err(failed)?;
+            // Of several processes one wins this race, and the others use its key.
+            let is_first = store.insert_first(&first).await.map_err(failed)?;
+            if is_first && adopt.is_none() {
+                event!(
+                    WARN,
+                    key = %first.id,
+                    "made the first VAPID key, since the store had none: a browser that subscribed with \
+                     another key has to subscribe again"
+                );
+            }
             rows = store.keys().await.map_err(failed)?;
         }
         let mut keys = Keys::read(&rows, &keks, None)?;
@@ -97,6 +108,14 @@ impl KeyRing {
             rows = store.keys().await.map_err(failed)?;
             keys = Keys::read(&rows, &keks, Some(&keys))?;
         }
+        if keks.converts() {
+            event!(
+                WARN,
+                clear = rows.iter().filter(|row| !row.sealed.is_encrypted()).count(),
+                "SEAL_CLEAR_KEYS (seal_clear_keys) is on: VAPID keys in the clear are trusted and encrypted; switch it \
+                 off before the next start"
+            );
+        }
         for (row, key) in rows.iter().zip(keys.live.iter()) {
             if !keks.is_current(&row.sealed) {
                 let sealed = keks.seal(key)?;
@@ -107,7 +126,8 @@ impl KeyRing {
         }
         Ok(Self {
             store,
-            keks,
+            // From now on nobody needs a key in the clear.
+            keks: keks.seal_clear_keys(false),
             keys: RwLock::new(Arc::new(keys)),
             reading: Mutex::new(None),
             adopted: RwLock::new(adopt.iter().map(VapidKey::id).collect()),

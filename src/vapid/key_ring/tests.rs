@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::store::{
@@ -127,11 +128,8 @@ impl SubscriptionStore for Naming {
 }
 
 fn keks(octets: &[u8]) -> KeyEncryptionKeys {
-    KeyEncryptionKeys::new(
-        octets
-            .iter()
-            .map(|octet| KeyEncryptionKey::new([*octet; 32])),
-    )
+    let key = |octet: &u8| KeyEncryptionKey::new(Sha256::digest([*octet]).into()).unwrap();
+    KeyEncryptionKeys::new(octets.iter().map(key))
 }
 
 async fn ring(table: &Arc<Table>, keks: KeyEncryptionKeys) -> Result<KeyRing, VapidError> {
@@ -276,13 +274,65 @@ async fn rows_under_older_keys_are_sealed_again_at_start() {
     let sealed = || table.rows.lock().unwrap()[0].sealed.clone();
     assert!(!sealed().is_encrypted());
     for octets in [&[1][..], &[2, 1], &[2]] {
-        let ring = ring(&table, keks(octets)).await.unwrap();
+        // Without effect where all keys are encrypted already.
+        let sealing = keks(octets).seal_clear_keys(true);
+        let ring = ring(&table, sealing).await.unwrap();
         assert_eq!(ring.active().id(), id);
         assert!(keks(octets).is_current(&sealed()), "{octets:?}");
     }
     let before = sealed();
     ring(&table, keks(&[2, 3])).await.unwrap();
     assert_eq!(before, sealed(), "nothing to do, nothing done");
+}
+
+#[tokio::test]
+async fn a_key_in_the_clear_is_refused_but_in_the_start_that_seals_it() {
+    let table = Arc::new(Table::default());
+    let clear = ring(&table, KeyEncryptionKeys::none()).await.unwrap();
+    let id = clear.active().id();
+    let before = table.rows.lock().unwrap().clone();
+    let same = VapidKey::from_secret_bytes(clear.active().secret_bytes().as_slice()).unwrap();
+    // Nor does it help to have been given the same key: nothing is taken from such a store, nothing is changed.
+    for adopt in [None, Some(same)] {
+        let error = open(&table, keks(&[1]), adopt).await.unwrap_err();
+        assert_eq!(error.kind(), VapidErrorKind::ClearKey);
+        assert!(
+            error.to_string().contains("SEAL_CLEAR_KEYS=true"),
+            "{error}"
+        );
+        assert_eq!(*table.rows.lock().unwrap(), before);
+    }
+    let converting = keks(&[1]).seal_clear_keys(true);
+    let converted = ring(&table, converting.clone()).await.unwrap();
+    assert_eq!(converted.active().id(), id);
+    assert!(keks(&[1]).is_current(&table.rows.lock().unwrap()[0].sealed));
+    // From here on it is a start like any other.
+    ring(&table, keks(&[1])).await.unwrap();
+    ring(&table, converting).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_planted_key_is_never_taken_in_by_a_process_that_runs() {
+    // Also by one that was started to seal keys in the clear.
+    for seal in [false, true] {
+        let table = Arc::new(Table::default());
+        let keks = keks(&[1]).seal_clear_keys(seal);
+        let ring = ring(&table, keks).await.unwrap();
+        let active = ring.active().id();
+        let planted = VapidKey::generate().unwrap();
+        let row = stored(&KeyEncryptionKeys::none(), &planted, true, START).unwrap();
+        table.insert(&row).await.unwrap();
+        let found = [
+            ring.refresh().await.unwrap_err(),
+            ring.find(&planted.id(), START).await.unwrap_err(),
+            ring.rotate(START).await.unwrap_err(),
+        ];
+        for error in found {
+            assert_eq!(error.kind(), VapidErrorKind::ClearKey);
+        }
+        assert_eq!(ring.active().id(), active);
+        assert!(ring.get(&planted.id()).is_none());
+    }
 }
 
 #[tokio::test]
