@@ -169,5 +169,5 @@ fn a_url_that_cannot_be_read_is_not_quoted() {
     let config = Url::parse(url).unwrap_or_else(|_| panic!("{url}")).config;
     assert_eq!(config.get_password(), Some(&b"@?/:"[..]));
     let hosts = ["::1", "h"].map(|host| Host::Tcp(host.to_owned()));
-    assert_eq!(config.get_hosts()[..2], hosts);
+    assert_eq!(config.get_hosts().get(..2), Some(&hosts[..]));
 }
