@@ -15,6 +15,7 @@ mod programs;
 #[path = "../support/push_server.rs"]
 mod push_server;
 mod restarts;
+mod secrets;
 #[path = "../support/server_process.rs"]
 mod server_process;
 mod settings;
