@@ -11,6 +11,7 @@ mod daily;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod programs;
+mod proxies;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/push_server.rs"]
 mod push_server;
