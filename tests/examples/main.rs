@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod clients;
+mod crowding;
 // Its tests are the conformance suite of the store contracts.
 #[allow(dead_code, reason = "`programs` runs its main function")]
 #[path = "../../examples/custom_store.rs"]
