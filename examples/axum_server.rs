@@ -22,7 +22,6 @@ async fn serve(server: Server) -> io::Result<()> {
         app = app.nest_service(prefix, server.push.service());
     }
     let app = app.fallback_service(server.site).layer(server.cors);
-    axum::serve(server.listener, app)
-        .with_graceful_shutdown(server.shutdown.begun())
-        .await
+    // Not `axum::serve`, which has no limits for connections that send nothing.
+    server.acceptor.serve(app).await
 }

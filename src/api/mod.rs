@@ -69,6 +69,9 @@
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
 //! a signed-in user must not come from another site: `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
 //! repeat an endpoint or a key.
+//!
+//! Limits on connections, request heads and idle time belong to the server that carries the service. `axum::serve` has
+//! none; `examples/support/accept.rs` is an accept loop that has.
 
 mod authorizer;
 mod body;

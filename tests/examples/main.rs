@@ -21,6 +21,7 @@ mod secrets;
 #[path = "../support/server_process.rs"]
 mod server_process;
 mod settings;
+mod strangers;
 mod world;
 
 /// The same cases for both servers: only the way they serve HTTP differs.
@@ -51,9 +52,18 @@ both_servers! {
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off
-    settings::without_a_contact_only_this_machine_is_sent_to
+    settings::without_a_contact_nothing_is_sent
+    settings::local_endpoints_need_a_local_host
+    settings::secrets_may_stand_in_files
+    settings::the_log_is_never_silenced_by_a_target
+    settings::the_proxy_names_the_user
     restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
     restarts::memory_is_forgotten
     settings::a_wrong_setting_is_one_line_and_exit_code_2
     settings::help_names_every_setting
+    strangers::idle_connections_keep_no_one_out
+    strangers::slow_clients_are_closed
+    strangers::a_drain_does_not_wait_for_them
+    strangers::long_heads_are_refused
+    strangers::every_request_names_one_valid_host
 }
