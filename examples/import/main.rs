@@ -140,6 +140,13 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
 }
 
 async fn begin(arguments: &mut Arguments) -> Result<(WebPush, Source), BoxError> {
+    let (to, to_file) = (arguments.to.take(), arguments.to_file.take());
+    arguments.to = secret("STORE_URL", to, to_file)?;
+    arguments.key_encryption_key = secret(
+        "KEY_ENCRYPTION_KEY",
+        arguments.key_encryption_key.take(),
+        arguments.key_encryption_key_file.take(),
+    )?;
     let given = match &arguments.vapid_private_key {
         Some(path) => {
             let told = |why: String| format!("--vapid-private-key: {}: {why}", path.display());
@@ -172,10 +179,10 @@ async fn begin(arguments: &mut Arguments) -> Result<(WebPush, Source), BoxError>
     Ok((push, source))
 }
 
-async fn open(arguments: &mut Arguments, active: Option<&VapidKey>) -> Result<WebPush, BoxError> {
-    let to = secret("STORE_URL", arguments.to.take(), arguments.to_file.take())?;
+async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPush, BoxError> {
+    let to = arguments.to.as_deref();
     let to = to.ok_or("--to or STORE_URL is needed")?;
-    let mut to = StoreUrl::parse(&to).map_err(|why| format!("--to: {why}"))?;
+    let mut to = StoreUrl::parse(to).map_err(|why| format!("--to: {why}"))?;
     match &to {
         // It would be made: importing into nothing is importing into memory.
         StoreUrl::Sqlite(path) if arguments.dry_run && !path.exists() => to = StoreUrl::Memory,
@@ -193,13 +200,8 @@ async fn open(arguments: &mut Arguments, active: Option<&VapidKey>) -> Result<We
                 .parse::<EndpointPolicy>()
                 .map_err(|error| format!("--endpoint-policy: {}", with_causes(error)))?,
         );
-    let keys = secret(
-        "KEY_ENCRYPTION_KEY",
-        arguments.key_encryption_key.take(),
-        arguments.key_encryption_key_file.take(),
-    )?;
-    if let Some(keys) = keys {
-        let keys = KeyEncryptionKeys::parse(&keys)
+    if let Some(keys) = &arguments.key_encryption_key {
+        let keys = KeyEncryptionKeys::parse(keys)
             .map_err(|error| format!("--key-encryption-key: {}", with_causes(error)))?;
         builder = builder.key_encryption_keys(keys);
     }

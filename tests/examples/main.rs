@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod clients;
+mod closed;
 mod crowding;
 // Its tests are the conformance suite of the store contracts.
 #[allow(dead_code, reason = "`programs` runs its main function")]
@@ -52,11 +53,11 @@ both_servers! {
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off
-    settings::without_a_contact_nothing_is_sent
-    settings::local_endpoints_need_a_local_host
-    settings::secrets_may_stand_in_files
-    settings::the_log_is_never_silenced_by_a_target
-    settings::the_proxy_names_the_user
+    closed::without_a_contact_nothing_is_sent
+    closed::local_endpoints_need_a_local_host
+    closed::secrets_may_stand_in_files
+    closed::the_log_is_never_silenced_by_a_target
+    closed::the_proxy_names_the_user
     restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
     restarts::memory_is_forgotten
     settings::a_wrong_setting_is_one_line_and_exit_code_2
