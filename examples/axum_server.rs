@@ -25,7 +25,6 @@ async fn serve(server: Server) -> io::Result<()> {
         .fallback_service(server.site)
         .layer(api)
         .layer(server.cors);
-    axum::serve(server.listener, app)
-        .with_graceful_shutdown(server.shutdown.begun())
-        .await
+    // Not `axum::serve`, which has no limits for connections that send nothing.
+    server.acceptor.serve(app).await
 }

@@ -12,6 +12,8 @@
 mod causes;
 mod from_redis;
 mod from_sqlite;
+#[path = "../support/secret_setting.rs"]
+mod secret_setting;
 #[path = "../support/store.rs"]
 mod store;
 
@@ -30,6 +32,7 @@ use tower_web_push::{BuildError, WebPush};
 use causes::with_causes;
 use from_redis::FromRedis;
 use from_sqlite::FromSqlite;
+use secret_setting::secret;
 use store::StoreUrl;
 
 /// Imports the subscriptions and keys of another Web Push server.
@@ -44,8 +47,12 @@ struct Arguments {
     from: String,
 
     /// Where to: the `STORE_URL` of the example servers
-    #[arg(long, env = "STORE_URL", value_name = "URL")]
-    to: String,
+    #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true)]
+    to: Option<String>,
+
+    /// A file that holds the same
+    #[arg(long, env = "STORE_URL_FILE", value_name = "FILE")]
+    to_file: Option<String>,
 
     /// The private key that the demo's pages subscribe with, in any form; SQLite has its keys in it
     #[arg(long, value_name = "FILE")]
@@ -66,6 +73,10 @@ struct Arguments {
     /// Encrypts the stored VAPID keys: as `KEY_ENCRYPTION_KEY` of the example servers
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     key_encryption_key: Option<String>,
+
+    /// A file that holds the same
+    #[arg(long, env, value_name = "FILE")]
+    key_encryption_key_file: Option<String>,
 
     /// PEM file of certificates to trust beside the public ones, for a database behind TLS
     #[arg(long, env, value_name = "FILE")]
@@ -100,8 +111,8 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let begun = match begin(&arguments).await {
+    let mut arguments = Arguments::parse();
+    let begun = match begin(&mut arguments).await {
         Ok(begun) => begun,
         Err(error) => return fail(2, error.as_ref()),
     };
@@ -128,7 +139,14 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn begin(arguments: &Arguments) -> Result<(WebPush, Source), BoxError> {
+async fn begin(arguments: &mut Arguments) -> Result<(WebPush, Source), BoxError> {
+    let (to, to_file) = (arguments.to.take(), arguments.to_file.take());
+    arguments.to = secret("STORE_URL", to, to_file)?;
+    arguments.key_encryption_key = secret(
+        "KEY_ENCRYPTION_KEY",
+        arguments.key_encryption_key.take(),
+        arguments.key_encryption_key_file.take(),
+    )?;
     let given = match &arguments.vapid_private_key {
         Some(path) => {
             let told = |why: String| format!("--vapid-private-key: {}: {why}", path.display());
@@ -162,7 +180,9 @@ async fn begin(arguments: &Arguments) -> Result<(WebPush, Source), BoxError> {
 }
 
 async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPush, BoxError> {
-    let mut to = StoreUrl::parse(&arguments.to).map_err(|why| format!("--to: {why}"))?;
+    let to = arguments.to.as_deref();
+    let to = to.ok_or("--to or STORE_URL is needed")?;
+    let mut to = StoreUrl::parse(to).map_err(|why| format!("--to: {why}"))?;
     match &to {
         // It would be made: importing into nothing is importing into memory.
         StoreUrl::Sqlite(path) if arguments.dry_run && !path.exists() => to = StoreUrl::Memory,
@@ -180,8 +200,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
                 .parse::<EndpointPolicy>()
                 .map_err(|error| format!("--endpoint-policy: {}", with_causes(error)))?,
         );
-    let given = arguments.key_encryption_key.as_deref().map(str::trim);
-    if let Some(keys) = given.filter(|keys| !keys.is_empty()) {
+    if let Some(keys) = &arguments.key_encryption_key {
         let keys = KeyEncryptionKeys::parse(keys)
             .map_err(|error| format!("--key-encryption-key: {}", with_causes(error)))?;
         builder = builder.key_encryption_keys(keys);

@@ -6,8 +6,8 @@ use clap::Parser;
 
 /// A Web Push server: subscriptions, direct and daily notifications, an HTTP API, and a page to try them.
 ///
-/// Every setting is a flag or an environment variable. Give secrets by the environment: other users of the
-/// machine can read a program's flags.
+/// Every setting is a flag or an environment variable. Give secrets by the environment, or in files named by the
+/// settings that end in `_FILE`: other users of the machine can read a program's flags.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Flags {
@@ -18,12 +18,17 @@ pub(crate) struct Flags {
     /// Where everything is kept: `sqlite://FILE`, `sqlite:///absolute/FILE`, `memory:`, or shared by any number of
     /// servers `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=require` (`&sslrootcert=FILE` for a database's own
     /// certificates), `redis://HOST`, `rediss://HOST`. In a password, write other characters than letters and digits
-    /// as %XX
-    #[arg(long, env, value_name = "URL", default_value = "sqlite://web-push.db")]
-    pub(crate) store_url: String,
+    /// as %XX [default: sqlite://web-push.db]
+    // Not clap's default: beside STORE_URL_FILE it must be known whether the URL was given.
+    #[arg(long, env, value_name = "URL", hide_env_values = true)]
+    pub(crate) store_url: Option<String>,
 
-    /// Whom a push service can write to, `mailto:` or `https:`; without it only this machine is sent to, and no
-    /// browser can subscribe
+    /// A file that holds the STORE_URL, which may have a password in it
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) store_url_file: Option<String>,
+
+    /// The contact that push services can write to, `mailto:` or `https:`; without it nothing is sent and no browser
+    /// can subscribe
     #[arg(long, env, value_name = "CONTACT")]
     pub(crate) vapid_subject: Option<String>,
 
@@ -32,25 +37,42 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "KEY", hide_env_values = true)]
     pub(crate) vapid_private_key: Option<String>,
 
+    /// A file that holds the VAPID_PRIVATE_KEY
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) vapid_private_key_file: Option<String>,
+
     /// What `Authorization: Bearer` carries for the admin routes: long and random, as `openssl rand -hex 24` makes it
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
 
+    /// A file that holds the ADMIN_TOKEN
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<String>,
+
     /// The password of the user `admin` for the admin routes, at least 12 characters
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub(crate) admin_password: Option<String>,
+
+    /// A file that holds the ADMIN_PASSWORD
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) admin_password_file: Option<String>,
 
     /// Encrypts the stored VAPID keys: 32 random bytes in base64, as `openssl rand -base64 32` makes them; of a
     /// comma list the first encrypts, all decrypt. With it, a stored key in the clear is refused
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     pub(crate) key_encryption_key: Option<String>,
 
+    /// A file that holds the KEY_ENCRYPTION_KEY
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) key_encryption_key_file: Option<String>,
+
     /// Encrypts stored VAPID keys that are in the clear, instead of refusing them: for the one start in which a store
     /// that was used without KEY_ENCRYPTION_KEY gets one
     #[arg(long, env, value_name = "BOOL", default_value = "false")]
     pub(crate) seal_clear_keys: String,
 
-    /// Where may be sent to: `known`, `public`, `local` (tests only), or a comma list of hosts
+    /// Which endpoints are allowed: `known` push services, `public` hosts, a comma list of hosts, or `local`, for tests:
+    /// this machine by http too, which needs a loopback BIND
     #[arg(long, env, value_name = "POLICY", default_value = "known")]
     pub(crate) endpoint_policy: String,
 
@@ -58,6 +80,20 @@ pub(crate) struct Flags {
     /// `https://shop.example`
     #[arg(long, env, value_name = "ORIGINS")]
     pub(crate) allowed_origins: Option<String>,
+
+    /// How many proxies in front of the server add the address of their client to `X-Forwarded-For` or `Forwarded`; with
+    /// 0 these headers are ignored, and limits per address apply to the address of the connection
+    #[arg(long, env, value_name = "NUMBER", default_value = "0")]
+    pub(crate) trusted_proxies: String,
+
+    /// The header in which the nearest proxy names the signed-in user, as in `Remote-User`; needs TRUSTED_PROXIES, and a
+    /// proxy that removes this header from what clients send
+    #[arg(long, env, value_name = "HEADER")]
+    pub(crate) principal_header: Option<String>,
+
+    /// Whether only signed-in users may subscribe: `true` or `false`; needs PRINCIPAL_HEADER
+    #[arg(long, env, value_name = "BOOL", default_value = "false")]
+    pub(crate) require_principal: String,
 
     /// Tags that anyone may subscribe to, as a comma list
     #[arg(long, env, value_name = "TAGS")]
@@ -79,7 +115,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
     pub(crate) push_server_version: String,
 
-    /// What is logged: a level, or directives as in `tower_web_push=debug,warn`
+    /// What is logged: a level (off, error, warn, info, debug, trace), and levels of targets, as in
+    /// `warn,tower_web_push=debug`; where no level stands alone, it is info
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub(crate) rust_log: String,
 

@@ -1,10 +1,15 @@
-//! What the two example servers have in common: all but the way they serve HTTP.
+//! What the two example servers have in common: all but the way they route requests.
 
+mod accept;
 mod causes;
+mod connections;
 mod flags;
 mod metrics;
 mod page;
 mod progress;
+mod proxies;
+mod request_rules;
+mod secret_setting;
 mod settings;
 mod shutdown;
 mod site;
@@ -24,12 +29,14 @@ use tower_web_push::WebPush;
 use tower_web_push::store::SqliteStore;
 use tower_web_push::subscription::Origin;
 
-pub(crate) use self::shutdown::Shutdown;
+pub(crate) use self::accept::Acceptor;
 pub(crate) use self::site::Site;
 
 use self::causes::with_causes;
+use self::connections::Connections;
 use self::metrics::Metrics;
 use self::settings::{Asked, Settings};
+use self::shutdown::Shutdown;
 use self::store::StoreUrl;
 
 /// What there is to serve. The API belongs under [`PREFIXES`], everything else is the site's.
@@ -37,8 +44,8 @@ pub(crate) struct Server {
     pub(crate) push: WebPush,
     pub(crate) site: Site,
     pub(crate) cors: CorsLayer,
-    pub(crate) listener: TcpListener,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) acceptor: Acceptor,
+    shutdown: Shutdown,
 }
 
 /// Where the API is: both, so that clients of either kind find it.
@@ -98,7 +105,6 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
 /// The server, and the store where it is a file.
 async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxError> {
     let shutdown = Shutdown::listen()?;
-    let policy = settings.policy();
     tracing_subscriber::fmt()
         .with_env_filter(settings.log)
         .with_writer(io::stderr)
@@ -109,12 +115,13 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
 
     if settings.contact.is_none() {
         tracing::warn!(
-            "VAPID_SUBJECT is not set: only push services on this machine are sent to, and browsers cannot \
-             subscribe; set it to a contact, as in mailto:you@example.com"
+            "VAPID_SUBJECT is not set: nothing is sent, and browsers cannot subscribe; set it to a contact, as in \
+             mailto:you@example.com"
         );
-    } else if policy.allows_local() {
+    }
+    if settings.endpoint_policy.allows_local() {
         tracing::warn!(
-            "ENDPOINT_POLICY=local: whoever subscribes can make this server post to its own ports"
+            "ENDPOINT_POLICY=local: every subscriber can have this server post to ports of this machine; for tests only"
         );
     }
     if settings.key_encryption_keys.is_none() && settings.store != StoreUrl::Memory {
@@ -127,7 +134,7 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     let cors = cors(&settings.allowed_origins)?;
     let builder = match settings.contact {
         Some(contact) => WebPush::builder(contact.as_str()),
-        None => WebPush::builder("mailto:nobody@localhost").insecure_local_contact(),
+        None => WebPush::builder_without_contact(),
     };
     let (builder, store) = settings
         .store
@@ -135,11 +142,12 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .await
         .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
     let mut builder = builder
-        .endpoint_policy(policy)
+        .endpoint_policy(settings.endpoint_policy)
         .poll_interval(settings.poll_interval)
         .authorizer(settings.admin)
         .allowed_origins(settings.allowed_origins)
         .public_tags(settings.public_tags)
+        .require_principal(settings.require_principal)
         .confirmation(settings.confirmation)
         .server_version(settings.server_version);
     if let Some(key) = settings.vapid_private_key {
@@ -168,11 +176,18 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     }
     println!("Open http://{address}/");
 
+    let limit = accept::connection_limit();
+    tracing::info!(limit, "connections are limited");
     let server = Server {
         site: Site::new(push.service(), metrics),
         push,
         cors,
-        listener,
+        acceptor: Acceptor {
+            listener,
+            connections: Connections::new(limit, settings.rules.trusted_proxies == 0),
+            rules: settings.rules,
+            shutdown: shutdown.clone(),
+        },
         shutdown,
     };
     Ok((server, store))

@@ -6,10 +6,12 @@ use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use http::header::{self, HeaderName};
 use tower_web_push::api::AdminCredentials;
 use tower_web_push::broadcast::Tag;
 use tower_web_push::deliver::EndpointPolicy;
@@ -19,21 +21,25 @@ use tracing_subscriber::EnvFilter;
 
 use super::causes::with_causes;
 use super::flags::Flags;
+use super::request_rules::RequestRules;
+use super::secret_setting::{secret, unquoted};
 use super::store::StoreUrl;
 
 /// Settings that can be acted upon.
 pub(crate) struct Settings {
     pub(crate) bind: SocketAddr,
     pub(crate) store: StoreUrl,
-    /// `None`: nothing leaves this machine, see [`policy`](Self::policy).
+    /// `None`: nothing is sent.
     pub(crate) contact: Option<Contact>,
     pub(crate) vapid_private_key: Option<VapidKey>,
     pub(crate) admin: AdminCredentials,
     /// Nobody was named as admin, so this token was made for one start and has to be shown.
     pub(crate) fresh_token: Option<String>,
     pub(crate) key_encryption_keys: Option<KeyEncryptionKeys>,
-    endpoint_policy: EndpointPolicy,
+    pub(crate) endpoint_policy: EndpointPolicy,
     pub(crate) allowed_origins: Vec<Origin>,
+    pub(crate) rules: RequestRules,
+    pub(crate) require_principal: bool,
     pub(crate) public_tags: Vec<Tag>,
     pub(crate) confirmation: bool,
     pub(crate) extra_root_ca_pem: Option<Vec<u8>>,
@@ -70,13 +76,18 @@ impl Settings {
             Ok(Flags {
                 backup: Some(to),
                 store_url,
+                store_url_file,
                 ..
-            }) => backup(&store_url, to),
+            }) => backup(store(store_url, store_url_file)?, to),
             Ok(flags) => Ok(Asked::Serve(Box::new(Self::check(flags)?))),
             Err(error) => match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                     Ok(Asked::Print(error.to_string()))
                 }
+                // A word that is no flag may be a part of a secret that was not quoted.
+                ErrorKind::UnknownArgument if !names_a_flag(&error) => Err(SettingsError(
+                    "a word that is no flag; quote values that hold blanks; see --help".to_owned(),
+                )),
                 // clap explains at length; its first line says what is wrong.
                 _ => {
                     let text = error.to_string();
@@ -90,64 +101,115 @@ impl Settings {
 
     fn check(flags: Flags) -> Result<Self, SettingsError> {
         let bind = setting("BIND", &flags.bind, address)?;
-        let (admin, fresh_token) = admin(flags.admin_token, flags.admin_password, bind)?;
+        let secret = |name, value, file| secret(name, value, file).map_err(SettingsError);
+        let vapid_private_key = secret(
+            "VAPID_PRIVATE_KEY",
+            flags.vapid_private_key,
+            flags.vapid_private_key_file,
+        )?;
+        let key_encryption_key = secret(
+            "KEY_ENCRYPTION_KEY",
+            flags.key_encryption_key,
+            flags.key_encryption_key_file,
+        )?;
+        let (admin, fresh_token) = admin(
+            secret("ADMIN_TOKEN", flags.admin_token, flags.admin_token_file)?,
+            secret(
+                "ADMIN_PASSWORD",
+                flags.admin_password,
+                flags.admin_password_file,
+            )?,
+            bind,
+        )?;
+        let endpoint_policy = setting("ENDPOINT_POLICY", &flags.endpoint_policy, |text| {
+            text.parse::<EndpointPolicy>().map_err(with_causes)
+        })?;
+        if endpoint_policy.allows_local() && !bind.ip().is_loopback() {
+            return Err(SettingsError(format!(
+                "ENDPOINT_POLICY=local needs a loopback BIND, as 127.0.0.1:8080 is: at BIND={bind} anyone could have \
+                 this server post to its own ports"
+            )));
+        }
+        let require_principal = setting("REQUIRE_PRINCIPAL", &flags.require_principal, truth)?;
+        let rules = RequestRules {
+            loopback_only: endpoint_policy.allows_local(),
+            trusted_proxies: setting("TRUSTED_PROXIES", &flags.trusted_proxies, |text| {
+                text.parse::<u8>()
+                    .map(usize::from)
+                    .map_err(|_| "not a number from 0 to 255".to_owned())
+            })?,
+            principal_header: optional(
+                "PRINCIPAL_HEADER",
+                flags.principal_header,
+                principal_header,
+            )?,
+        };
+        if rules.principal_header.is_some() && rules.trusted_proxies == 0 {
+            return Err(SettingsError(
+                "PRINCIPAL_HEADER needs TRUSTED_PROXIES of at least 1: without a proxy in front, clients write the \
+                 header themselves"
+                    .to_owned(),
+            ));
+        }
+        if require_principal && rules.principal_header.is_none() {
+            return Err(SettingsError(
+                "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER: without it no request has a user, and none could \
+                 subscribe"
+                    .to_owned(),
+            ));
+        }
         Ok(Self {
             bind,
-            store: setting("STORE_URL", &flags.store_url, StoreUrl::parse)?,
+            store: store(flags.store_url, flags.store_url_file)?,
             contact: optional("VAPID_SUBJECT", flags.vapid_subject, |text| {
                 Contact::parse(text).map_err(with_causes)
             })?,
-            vapid_private_key: optional("VAPID_PRIVATE_KEY", flags.vapid_private_key, |text| {
+            vapid_private_key: optional("VAPID_PRIVATE_KEY", vapid_private_key, |text| {
                 VapidKey::parse(text).map_err(with_causes)
             })?,
             admin,
             fresh_token,
-            key_encryption_keys: optional(
-                "KEY_ENCRYPTION_KEY",
-                flags.key_encryption_key,
-                |text| KeyEncryptionKeys::parse(text).map_err(with_causes),
-            )?,
-            endpoint_policy: setting("ENDPOINT_POLICY", &flags.endpoint_policy, |text| {
-                text.parse::<EndpointPolicy>().map_err(with_causes)
+            key_encryption_keys: optional("KEY_ENCRYPTION_KEY", key_encryption_key, |text| {
+                KeyEncryptionKeys::parse(text).map_err(with_causes)
             })?,
+            endpoint_policy,
+            rules,
+            require_principal,
             allowed_origins: list("ALLOWED_ORIGINS", flags.allowed_origins, origin)?,
             public_tags: list("PUBLIC_TAGS", flags.public_tags, |text| {
                 Tag::parse(text).map_err(with_causes)
             })?,
-            confirmation: setting("CONFIRMATION", &flags.confirmation, |text| {
-                text.parse()
-                    .map_err(|_| "neither true nor false".to_owned())
-            })?,
+            confirmation: setting("CONFIRMATION", &flags.confirmation, truth)?,
             extra_root_ca_pem: optional("EXTRA_ROOT_CA", flags.extra_root_ca, certificates)?,
             poll_interval: setting(
                 "SECONDS_BETWEEN_NOTIFICATIONS",
                 &flags.seconds_between_notifications,
                 seconds,
             )?,
-            server_version: flags.push_server_version,
-            seal_clear_keys: setting("SEAL_CLEAR_KEYS", &flags.seal_clear_keys, |text| {
-                text.parse()
-                    .map_err(|_| "neither true nor false".to_owned())
+            server_version: setting("PUSH_SERVER_VERSION", &flags.push_server_version, |text| {
+                Ok(text.to_owned())
             })?,
-            log: setting("RUST_LOG", &flags.rust_log, |text| {
-                EnvFilter::try_new(text).map_err(|error| error.to_string())
-            })?,
+            seal_clear_keys: setting("SEAL_CLEAR_KEYS", &flags.seal_clear_keys, truth)?,
+            log: setting("RUST_LOG", &flags.rust_log, log_filter)?,
         })
-    }
-
-    /// Where may be sent to. Push services want to know whom to write to when something goes wrong, so a
-    /// server without a contact sends to this machine only.
-    pub(crate) fn policy(&self) -> EndpointPolicy {
-        match self.contact {
-            Some(_) => self.endpoint_policy.clone(),
-            None => EndpointPolicy::insecure_only_local(),
-        }
     }
 }
 
+/// Whether what clap does not know was meant as a flag.
+fn names_a_flag(error: &clap::Error) -> bool {
+    let unknown = error.get(ContextKind::InvalidArg);
+    matches!(unknown, Some(ContextValue::String(word)) if word.starts_with("--"))
+}
+
+fn store(url: Option<String>, file: Option<String>) -> Result<StoreUrl, SettingsError> {
+    let url = secret("STORE_URL", url, file).map_err(SettingsError)?;
+    let url = url.as_deref().unwrap_or("sqlite://web-push.db");
+    setting("STORE_URL", url, StoreUrl::parse)
+}
+
 /// Only the store counts: what else is set may be wrong, or not be there.
-fn backup(store_url: &str, to: PathBuf) -> Result<Asked, SettingsError> {
-    match setting("STORE_URL", store_url, StoreUrl::parse)? {
+fn backup(store: StoreUrl, to: PathBuf) -> Result<Asked, SettingsError> {
+    match store {
         StoreUrl::Sqlite(from) => Ok(Asked::Backup { from, to }),
         _ => Err(SettingsError(
             "--backup: STORE_URL is not an SQLite file; PostgreSQL and Redis have their own tools"
@@ -163,12 +225,12 @@ fn admin(
     bind: SocketAddr,
 ) -> Result<(AdminCredentials, Option<String>), SettingsError> {
     let mut admin = AdminCredentials::new();
-    if let Some(token) = token.filter(|token| !token.is_empty()) {
+    if let Some(token) = token {
         admin = admin
             .with_bearer_token(&token)
             .map_err(|error| SettingsError(format!("ADMIN_TOKEN: {error}")))?;
     }
-    if let Some(password) = password.filter(|password| !password.is_empty()) {
+    if let Some(password) = password {
         admin = admin
             .with_password(&password)
             .map_err(|error| SettingsError(format!("ADMIN_PASSWORD: {error}")))?;
@@ -218,6 +280,47 @@ fn certificates(path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+fn truth(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| "neither true nor false".to_owned())
+}
+
+/// Headers that clients set, or that hold what is no name, are refused.
+fn principal_header(text: &str) -> Result<Arc<HeaderName>, String> {
+    let name: HeaderName = text
+        .parse()
+        .map_err(|_| "not the name of a header".to_owned())?;
+    let others = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::FORWARDED,
+        header::HOST,
+        header::ORIGIN,
+        header::USER_AGENT,
+        HeaderName::from_static("x-forwarded-for"),
+    ];
+    if others.contains(&name) {
+        return Err(format!("{name} holds something else than the user's name"));
+    }
+    Ok(Arc::new(name))
+}
+
+/// Directives on top of level info. `EnvFilter` takes a misspelt level for the name of a target, and logs nothing but
+/// that target; so a word that stands alone must be a level, and what is not mentioned keeps level info.
+fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let bare = |directive: &&str| !directive.is_empty() && !directive.contains('=');
+    for word in text.split(',').map(str::trim).filter(bare) {
+        if !LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level)) {
+            return Err(format!(
+                "{word} is none of the levels {}; a target needs one, as in tower_web_push=debug",
+                LEVELS.join(", ")
+            ));
+        }
+    }
+    EnvFilter::try_new(format!("info,{text}")).map_err(|error| error.to_string())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
@@ -230,7 +333,9 @@ fn setting<T>(
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<T, SettingsError> {
-    parse(text.trim()).map_err(|why| SettingsError(format!("{name}: {why}")))
+    unquoted(text.trim())
+        .and_then(parse)
+        .map_err(|why| SettingsError(format!("{name}: {why}")))
 }
 
 fn optional<T>(

@@ -76,6 +76,9 @@
 //! `/web-push//notify` is another path and is answered 404. axum's `nest_service` is the exception: axum 0.8 drops an
 //! empty segment after the prefix before the service sees the path. Where such rules matter in axum, use
 //! `Router::layer(push.layer().at("/web-push"))`, as `examples/axum_server` does.
+//!
+//! Limits on connections, request heads and idle time belong to the server that carries the service. `axum::serve` has
+//! none; `examples/support/accept.rs` is an accept loop that has.
 
 mod authorizer;
 mod body;

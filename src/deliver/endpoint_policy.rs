@@ -21,8 +21,7 @@ use crate::subscription::Endpoint;
 /// Whatever the policy: a host of whole, non-empty labels, no numeric last label, no single label, no
 /// `localhost`, `local`, `internal` or `invalid` at its end, no literal address, `https`, port 443; and
 /// only public addresses behind it. An own list may name other ports, and
-/// [`insecure_allow_local`](Self::insecure_allow_local) and
-/// [`insecure_only_local`](Self::insecure_only_local) alone admit loopback.
+/// [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
 ///
 /// # Examples
 ///
@@ -44,7 +43,7 @@ pub struct EndpointPolicy(Rule);
 enum Rule {
     Public,
     Local,
-    OnlyLocal,
+    Nowhere,
     Hosts(Arc<[Pattern]>),
 }
 
@@ -101,22 +100,18 @@ impl EndpointPolicy {
         Self(Rule::Local)
     }
 
-    /// Loopback by `http` or `https` on any port, and nothing else.
+    /// No endpoint and no address: nothing can be registered and nothing is sent.
     ///
-    /// For a sender without a contact: it can be tried out on its own machine.
-    ///
-    /// # Security
-    ///
-    /// As [`insecure_allow_local`](Self::insecure_allow_local).
+    /// [`WebPush::builder_without_contact`](crate::WebPush::builder_without_contact) uses it.
     #[must_use]
-    pub const fn insecure_only_local() -> Self {
-        Self(Rule::OnlyLocal)
+    pub const fn nowhere() -> Self {
+        Self(Rule::Nowhere)
     }
 
     /// Whether loopback and plain `http` are admitted.
     #[must_use]
     pub const fn allows_local(&self) -> bool {
-        matches!(self.0, Rule::Local | Rule::OnlyLocal)
+        matches!(self.0, Rule::Local)
     }
 
     /// Whether an endpoint may be sent to, as far as its URL tells.
@@ -142,7 +137,7 @@ impl EndpointPolicy {
         match &self.0 {
             Rule::Public | Rule::Local if port == HTTPS => Ok(()),
             Rule::Public | Rule::Local => Err(PolicyErrorKind::Port.into()),
-            Rule::OnlyLocal => Err(PolicyErrorKind::NotListed.into()),
+            Rule::Nowhere => Err(PolicyErrorKind::NotListed.into()),
             Rule::Hosts(patterns) => {
                 let named = patterns.iter().filter(|pattern| pattern.names(host));
                 let mut ports = named.map(Pattern::port).peekable();
@@ -164,7 +159,7 @@ impl EndpointPolicy {
     /// [`PrivateAddress`](PolicyErrorKind::PrivateAddress) for whatever is not globally reachable
     /// unicast, also when it is embedded in an IPv6 address.
     pub fn check_addr(&self, addr: IpAddr) -> Result<(), PolicyError> {
-        let public = is_public(addr) && !matches!(self.0, Rule::OnlyLocal);
+        let public = is_public(addr) && !matches!(self.0, Rule::Nowhere);
         if public || (self.allows_local() && is_loopback(addr)) {
             Ok(())
         } else {

@@ -285,11 +285,17 @@ fn every_refusal_has_the_same_http_code() {
 }
 
 #[test]
-fn only_local_admits_nothing_that_leaves_the_machine() {
-    let policy = EndpointPolicy::insecure_only_local();
-    assert!(policy.allows_local());
-    assert_eq!(check(&policy, "http://127.0.0.1:8090/notify/x"), Ok(()));
-    assert_eq!(policy.check_addr("::1".parse().unwrap()).ok(), Some(()));
+fn nowhere_admits_no_endpoint_and_no_address() {
+    let policy = EndpointPolicy::nowhere();
+    assert!(!policy.allows_local());
+    for url in [
+        "http://127.0.0.1:8090/notify/x",
+        "https://localhost/x",
+        "https://[::1]/x",
+        "http://push.example.com/x",
+    ] {
+        assert!(check(&policy, url).is_err(), "{url}");
+    }
     for url in [
         "https://fcm.googleapis.com/fcm/send/x",
         "https://push.example.com/x",
@@ -300,9 +306,9 @@ fn only_local_admits_nothing_that_leaves_the_machine() {
             "{url}"
         );
     }
-    // A name of this machine that is answered with another's address.
-    assert!(policy.check_addr("142.250.1.1".parse().unwrap()).is_err());
-    assert!(policy.check_addr("192.168.0.1".parse().unwrap()).is_err());
+    for addr in ["127.0.0.1", "::1", "142.250.1.1", "192.168.0.1"] {
+        assert!(policy.check_addr(addr.parse().unwrap()).is_err(), "{addr}");
+    }
 }
 
 proptest::proptest! {

@@ -89,13 +89,17 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
     })
 }
 
-/// Drives deliveries until `shutdown`, then finishes what is in flight.
+/// Drives deliveries until `shutdown`, then finishes what is in flight. Without a guard, which is without a contact,
+/// it only waits: a claimed row would be refused by the policy, and its message would be lost.
 pub(crate) async fn run(
     push: WebPush,
-    alive: WorkerGuard,
+    alive: Option<WorkerGuard>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let _alive = alive;
+    let Some(_alive) = alive else {
+        shutdown.await;
+        return Ok(());
+    };
     let shutdown = pin!(shutdown);
     let mut shutdown = Shutdown::new(shutdown);
     match shutdown.or_give_up(prepare(&push)).await {

@@ -44,7 +44,7 @@ use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidKey};
 /// ```
 #[must_use = "nothing happens before `build`"]
 pub struct Builder {
-    contact: String,
+    contact: Option<String>,
     insecure_local_contact: bool,
     subscriptions: Option<Arc<dyn SubscriptionStore>>,
     vapid_keys: Option<Arc<dyn VapidKeyStore>>,
@@ -96,7 +96,7 @@ impl Shared {
 }
 
 impl Builder {
-    pub(super) fn new(contact: String) -> Self {
+    pub(super) fn new(contact: Option<String>) -> Self {
         Self {
             contact,
             insecure_local_contact: false,
@@ -320,10 +320,18 @@ impl Builder {
         if lease.saturating_sub(self.request_timeout) < SHORTEST_PERMIT_WAIT {
             return Err(BuildErrorKind::LeaseTooShort.into());
         }
-        let contact = if self.insecure_local_contact {
-            Contact::insecure_allow_local(&self.contact)
-        } else {
-            Contact::parse(&self.contact)
+        let has_contact = self.contact.is_some();
+        let (contact, endpoint_policy) = match self.contact {
+            Some(contact) if self.insecure_local_contact => (
+                Contact::insecure_allow_local(&contact),
+                self.endpoint_policy,
+            ),
+            Some(contact) => (Contact::parse(&contact), self.endpoint_policy),
+            // No token is ever signed with it, since no endpoint passes this policy.
+            None => (
+                Contact::insecure_allow_local("mailto:nobody@localhost"),
+                EndpointPolicy::nowhere(),
+            ),
         };
         let contact = contact
             .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidContact, error))?;
@@ -343,11 +351,11 @@ impl Builder {
         let gates = OriginGates::with_in_flight(self.in_flight_per_origin);
         let make_sender = match self.sender {
             Some(make_sender) => make_sender,
-            None => default_client(&self.endpoint_policy, self.extra_root_ca_pem.as_ref())?,
+            None => default_client(&endpoint_policy, self.extra_root_ca_pem.as_ref())?,
         };
         let sender = make_sender(Shared {
             contact: contact.clone(),
-            policy: self.endpoint_policy.clone(),
+            policy: endpoint_policy.clone(),
             gates: gates.clone(),
             p256: self.p256,
             clock: Arc::clone(&self.clock),
@@ -358,13 +366,14 @@ impl Builder {
             ledger,
             key_ring,
             clock: self.clock,
-            endpoint_policy: self.endpoint_policy,
+            endpoint_policy,
             limits: self.limits,
             gates,
             in_flight_per_origin: self.in_flight_per_origin.max(1),
             sender,
             retry: self.retry,
             contact,
+            has_contact,
             prune_breaker: self.prune_breaker,
             stable_topic: self.stable_topic,
             composer: self.composer,

@@ -62,6 +62,7 @@ struct Inner {
     sender: Arc<dyn Sender>,
     retry: RetryPolicy,
     contact: Contact,
+    has_contact: bool,
     prune_breaker: PruneBreaker,
     stable_topic: bool,
     composer: Option<Arc<dyn Compose>>,
@@ -84,7 +85,16 @@ impl WebPush {
     /// Starts to configure: the contact is the `sub` claim of every token (RFC 8292 section 2.1), a `mailto:` or
     /// `https:` URI that the push services can reach somebody at.
     pub fn builder(contact: impl Into<String>) -> Builder {
-        Builder::new(contact.into())
+        Builder::new(Some(contact.into()))
+    }
+
+    /// Starts to configure a server that sends nothing, because it has no contact to give to the push services.
+    ///
+    /// The endpoint policy is [`EndpointPolicy::nowhere`], whatever is set: no subscription is accepted.
+    /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
+    /// `/ready` answers 503 with `"contact": false`.
+    pub fn builder_without_contact() -> Builder {
+        Builder::new(None)
     }
 
     /// The HTTP API as a Tower service, for any server that speaks `http` types.
@@ -304,7 +314,8 @@ impl WebPush {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
         // From the call on: a server that listens already must not refuse what this will deliver in a moment.
-        run::run(self.clone(), self.worker_guard(), shutdown)
+        let alive = self.has_contact().then(|| self.worker_guard());
+        run::run(self.clone(), alive, shutdown)
     }
 
     /// One step of [`run`](Self::run), to its end: for tests, and for schedulers of your own.
@@ -317,6 +328,9 @@ impl WebPush {
     ///
     /// As [`run`](Self::run).
     pub async fn tick(&self) -> Result<Tick, RunError> {
+        if !self.has_contact() {
+            return Ok(Tick::default());
+        }
         run::tick(self.clone()).await
     }
 
@@ -384,6 +398,11 @@ impl WebPush {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.inner.clock.now()
+    }
+
+    /// Whether there is a contact for the push services. Without one nothing is sent.
+    pub(crate) fn has_contact(&self) -> bool {
+        self.inner.has_contact
     }
 
     pub(crate) fn endpoint_policy(&self) -> &EndpointPolicy {

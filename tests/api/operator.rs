@@ -4,6 +4,7 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tower_web_push::WebPush;
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
 use tower_web_push::subscription::Origin;
@@ -53,7 +54,7 @@ async fn ready_is_when_everything_works() {
     assert!(answer.headers.contains_key("retry-after"));
     assert_eq!(
         answer.json(),
-        json!({"ready": false, "store": true, "scheduler": false, "worker": false, "senderFault": false})
+        json!({"ready": false, "store": true, "scheduler": false, "worker": false, "contact": true, "senderFault": false})
     );
 
     let world = World::new().await;
@@ -62,7 +63,7 @@ async fn ready_is_when_everything_works() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({"ready": true, "store": true, "scheduler": true, "worker": true, "senderFault": false})
+        json!({"ready": true, "store": true, "scheduler": true, "worker": true, "contact": true, "senderFault": false})
     );
     world.clock.advance(Duration::from_secs(3600));
     let stuck = world.get("/ready").await;
@@ -70,6 +71,38 @@ async fn ready_is_when_everything_works() {
         (stuck.status, &stuck.json()["scheduler"]),
         (503, &json!(false))
     );
+}
+
+#[tokio::test]
+async fn without_a_contact_it_is_not_ready_and_accepts_nothing() {
+    let mut world = World::new().await;
+    world.store.record_run(world.clock.now()).await.unwrap();
+    let (_, subscription) = world.browser();
+    world.push = WebPush::builder_without_contact()
+        .store(Arc::clone(&world.store))
+        .client(world.service.clone())
+        .clock(world.clock.clone())
+        .build()
+        .await
+        .unwrap();
+    let ready = world.get("/ready").await;
+    assert_eq!(
+        (ready.status, ready.json()),
+        (
+            503,
+            json!({"ready": false, "store": true, "scheduler": true, "worker": false, "contact": false, "senderFault": false})
+        )
+    );
+    for endpoint in [
+        "https://fcm.googleapis.com/fcm/send/x",
+        "http://127.0.0.1:22/x",
+    ] {
+        let mut subscription = subscription.clone();
+        subscription["endpoint"] = json!(endpoint);
+        let refused = world.post("/subscribe", &subscription).await;
+        assert_eq!(refused.json()["code"], "endpoint_not_allowed", "{endpoint}");
+    }
+    assert_eq!(world.service.counts().requests, 0);
 }
 
 #[tokio::test(start_paused = true)]

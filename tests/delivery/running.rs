@@ -1,6 +1,7 @@
 //! The driving future: leases, shutdown, broken clients.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use http::{Request, Response};
 use tower::service_fn;
@@ -42,6 +43,32 @@ async fn run_delivers_what_is_queued_and_ends_when_it_is_told() {
     drop(stop);
     running.await.unwrap().unwrap();
     assert_eq!(world.status(broadcast).await.state, BroadcastState::Done);
+}
+
+#[tokio::test]
+async fn without_a_contact_nothing_is_claimed_and_nothing_is_lost() {
+    let world = World::at(FCM).await;
+    let (browser, _) = world.subscriber().await;
+    let broadcast = world.enqueue().await;
+    let silent = WebPush::builder_without_contact()
+        .store(Arc::clone(&world.store))
+        .clock(world.clock.clone())
+        .client(world.service.clone())
+        .endpoint_policy(EndpointPolicy::public_hosts())
+        .build()
+        .await
+        .unwrap();
+    assert!(silent.tick().await.unwrap().is_idle());
+    silent.run(std::future::ready(())).await.unwrap();
+    assert_eq!(world.asked(), 0);
+    // Past the queue the policy refuses it.
+    let report = silent.send(Audience::All, Message::new("x")).await.unwrap();
+    assert_eq!(report.counts, counts(|counts| counts.refused = 1));
+    assert_eq!(world.asked(), 0);
+
+    world.settle().await;
+    assert_eq!(browser.next().await.text(), Some("x"));
+    assert_eq!(world.status(broadcast).await.counts.accepted, 1);
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
             _ => "text/html; charset=utf-8",
         };
         assert_eq!(answer.header("content-type"), content_type);
+        let length = answer.body.len().to_string();
+        assert_eq!(answer.header("content-length"), length);
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         let policy = answer.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none';"), "{policy}");

@@ -4,6 +4,8 @@
 
 mod backups;
 mod clients;
+mod closed;
+mod crowding;
 // Its tests are the conformance suite of the store contracts.
 #[allow(dead_code, reason = "`programs` runs its main function")]
 #[path = "../../examples/custom_store.rs"]
@@ -13,12 +15,14 @@ mod daily;
 mod http_client;
 mod keys;
 mod programs;
+mod proxies;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/push_server.rs"]
 mod push_server;
 #[path = "../support/replay.rs"]
 mod replay;
 mod restarts;
+mod secrets;
 #[path = "../support/server_process.rs"]
 mod server_process;
 mod settings;
@@ -26,6 +30,7 @@ mod settings;
 #[path = "../../examples/support/store.rs"]
 mod store;
 mod store_urls;
+mod strangers;
 mod world;
 
 /// The same cases for both servers: only the way they serve HTTP differs.
@@ -60,11 +65,20 @@ both_servers! {
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off
-    settings::without_a_contact_only_this_machine_is_sent_to
     keys::a_first_key_is_told_of_and_an_adopted_one_is_not
     keys::a_clear_key_is_refused_but_in_the_start_that_seals_it
+    closed::without_a_contact_nothing_is_sent
+    closed::local_endpoints_need_a_local_host
+    closed::secrets_may_stand_in_files
+    closed::the_log_is_never_silenced_by_a_target
+    closed::the_proxy_names_the_user
     restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
     restarts::memory_is_forgotten
     settings::a_wrong_setting_is_one_line_and_exit_code_2
     settings::help_names_every_setting
+    strangers::idle_connections_keep_no_one_out
+    strangers::slow_clients_are_closed
+    strangers::a_drain_does_not_wait_for_them
+    strangers::long_heads_are_refused
+    strangers::every_request_names_one_valid_host
 }

@@ -220,3 +220,44 @@ async fn send_says_in_words_what_came_of_it() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("no longer exists"), "{text}");
 }
+
+#[tokio::test]
+async fn import_treats_secret_settings_as_the_servers_do() {
+    let settings = [("STORE_URL", "hunter2"), ("KEY_ENCRYPTION_KEY", "hunter2")];
+    let mut help = command("import", &settings);
+    help.arg("--help");
+    let output = finish(help).await;
+    assert!(output.status.success() && !printed(&output).contains("hunter2"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.pem");
+    let pem = VapidKey::generate().unwrap().secret_to_pkcs8_pem();
+    fs::write(&key, pem.as_str()).unwrap();
+    let key = key.display().to_string();
+    // Settings are checked before anything is opened: there is no such source.
+    let source = format!("sqlite://{}", folder.path().join("source.db").display());
+    let to = folder.path().join("push.db").display().to_string();
+    let to = format!("sqlite://{to}");
+    for (settings, error) in [
+        (
+            [("STORE_URL", to.as_str()), ("KEY_ENCRYPTION_KEY", "")],
+            "KEY_ENCRYPTION_KEY: empty",
+        ),
+        (
+            [("STORE_URL", &to), ("STORE_URL_FILE", "/nowhere")],
+            "STORE_URL and STORE_URL_FILE are both set",
+        ),
+        (
+            [("ENDPOINT_POLICY", "known"), ("STORE_URL_FILE", "/nowhere")],
+            "STORE_URL_FILE=/nowhere: ",
+        ),
+    ] {
+        let mut import = command("import", &settings);
+        import.args(["--from", &source, "--vapid-private-key", &key]);
+        let output = finish(import).await;
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(error), "{text}");
+        assert!(!folder.path().join("push.db").exists(), "{error}");
+    }
+}

@@ -109,24 +109,6 @@ pub(crate) async fn a_daily_subscription_is_confirmed_unless_switched_off(name: 
     );
 }
 
-pub(crate) async fn without_a_contact_only_this_machine_is_sent_to(name: &str) {
-    let world = World::new().await;
-    let nobody = [("VAPID_SUBJECT", ""), ("ENDPOINT_POLICY", "public")];
-    let (server, client) = world.start(name, &nobody).await;
-    let browser = world.push_service.user_agent();
-    let mut body = subscription(&client, &browser, json!({})).await;
-    let local = client.post("/web-push/subscribe", &body).await;
-    assert_eq!(local.status, StatusCode::OK, "{local:?}");
-    body["endpoint"] = json!("https://updates.push.services.mozilla.com/wpush/v2/x");
-    let public = client.post("/web-push/subscribe", &body).await;
-    assert_eq!(public.json()["code"], "endpoint_not_allowed");
-    assert!(
-        server.printed().contains("VAPID_SUBJECT"),
-        "{}",
-        server.printed()
-    );
-}
-
 pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
@@ -152,6 +134,56 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
         (&[("ADMIN_PASSWORD", "admin")], "ADMIN_PASSWORD: "),
         (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
+        // A deployment's secret that is missing, or was quoted for a shell.
+        (&[("ADMIN_TOKEN", "")], "ADMIN_TOKEN: empty"),
+        (&[("ADMIN_PASSWORD", " \n")], "ADMIN_PASSWORD: empty"),
+        (&[("KEY_ENCRYPTION_KEY", "")], "KEY_ENCRYPTION_KEY: empty"),
+        (&[("VAPID_PRIVATE_KEY", "")], "VAPID_PRIVATE_KEY: empty"),
+        (&[("STORE_URL", "")], "STORE_URL: empty"),
+        (
+            &[("ADMIN_PASSWORD", "'hunter2 hunter2'")],
+            "ADMIN_PASSWORD: it starts and ends with a quotation mark",
+        ),
+        (
+            &[("VAPID_SUBJECT", "\"mailto:ops@example.com\"")],
+            "VAPID_SUBJECT: it starts and ends with a quotation mark",
+        ),
+        (&[("ADMIN_TOKEN_FILE", &missing)], "ADMIN_TOKEN_FILE="),
+        (
+            &[("STORE_URL", "memory:"), ("STORE_URL_FILE", &missing)],
+            "STORE_URL and STORE_URL_FILE are both set",
+        ),
+        (
+            &[
+                ("BIND", "0.0.0.0:0"),
+                ("ADMIN_TOKEN", TOKEN),
+                ("ENDPOINT_POLICY", "local"),
+            ],
+            "ENDPOINT_POLICY=local needs a loopback BIND",
+        ),
+        (&[("ENDPOINT_POLICY", "")], "ENDPOINT_POLICY: "),
+        (&[("TRUSTED_PROXIES", "all")], "TRUSTED_PROXIES: "),
+        (&[("TRUSTED_PROXIES", "-1")], "TRUSTED_PROXIES: "),
+        (
+            &[("PRINCIPAL_HEADER", "Remote-User")],
+            "PRINCIPAL_HEADER needs TRUSTED_PROXIES",
+        ),
+        (
+            &[("TRUSTED_PROXIES", "1"), ("PRINCIPAL_HEADER", "Cookie")],
+            "PRINCIPAL_HEADER: cookie holds something else",
+        ),
+        (
+            &[
+                ("TRUSTED_PROXIES", "1"),
+                ("PRINCIPAL_HEADER", "remote user"),
+            ],
+            "PRINCIPAL_HEADER: not the name of a header",
+        ),
+        (
+            &[("REQUIRE_PRINCIPAL", "true")],
+            "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER",
+        ),
+        (&[("REQUIRE_PRINCIPAL", "yes")], "REQUIRE_PRINCIPAL: "),
         // Nobody listens there.
         (
             &[("STORE_URL", "postgres://user:hunter2@127.0.0.1:1/push")],
@@ -218,6 +250,15 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "SECONDS_BETWEEN_NOTIFICATIONS: ",
         ),
         (&[("RUST_LOG", "a=b=c")], "RUST_LOG: "),
+        (
+            &[("RUST_LOG", "inof")],
+            "RUST_LOG: inof is none of the levels",
+        ),
+        (
+            &[("RUST_LOG", "tower_web_push")],
+            "RUST_LOG: tower_web_push is none of the levels",
+        ),
+        (&[("RUST_LOG", "tower_web_push=inof")], "RUST_LOG: "),
     ];
     for (wrong, message) in cases {
         let mut settings = vec![("STORE_URL", "memory:"), ("BIND", "127.0.0.1:0")];
@@ -238,18 +279,38 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         assert!(!errors.contains("hunter2"), "{wrong:?}: {errors}");
         assert!(output.stdout.is_empty(), "{wrong:?}");
     }
-    let mut unknown = command(name, &[]);
-    unknown.arg("--unknown");
-    let output = finish(unknown).await;
-    assert_eq!(output.status.code(), Some(2));
-    assert_eq!(
-        String::from_utf8(output.stderr).unwrap(),
-        "error: unexpected argument '--unknown' found; see --help\n"
-    );
+    for (arguments, error) in [
+        (
+            &["--unknown"][..],
+            "error: unexpected argument '--unknown' found; see --help\n",
+        ),
+        // A part of a secret, as far as anyone can tell.
+        (
+            &["--admin-password", "correct", "hunter2"],
+            "error: a word that is no flag; quote values that hold blanks; see --help\n",
+        ),
+        (
+            &["--bind", "127.0.0.1:0", "--bind", "0.0.0.0:80"],
+            "error: the argument '--bind <HOST:PORT>' cannot be used multiple times; see --help\n",
+        ),
+    ] {
+        let mut wrong = command(name, &[]);
+        wrong.args(arguments);
+        let output = finish(wrong).await;
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), error);
+    }
 }
 
 pub(crate) async fn help_names_every_setting(name: &str) {
-    let mut help = command(name, &[("ADMIN_TOKEN", "hunter2")]);
+    let secrets = [
+        "STORE_URL",
+        "VAPID_PRIVATE_KEY",
+        "ADMIN_TOKEN",
+        "ADMIN_PASSWORD",
+        "KEY_ENCRYPTION_KEY",
+    ];
+    let mut help = command(name, &secrets.map(|name| (name, "hunter2")));
     help.arg("--help");
     let output = finish(help).await;
     assert!(output.status.success());
@@ -265,6 +326,9 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("SEAL_CLEAR_KEYS", "false"),
         ("ENDPOINT_POLICY", "known"),
         ("ALLOWED_ORIGINS", ""),
+        ("TRUSTED_PROXIES", "0"),
+        ("PRINCIPAL_HEADER", ""),
+        ("REQUIRE_PRINCIPAL", "false"),
         ("PUBLIC_TAGS", ""),
         ("CONFIRMATION", "true"),
         ("EXTRA_ROOT_CA", ""),
@@ -280,4 +344,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         );
     }
     assert!(!text.contains("hunter2"));
+    for secret in secrets {
+        assert!(text.contains(&format!("[env: {secret}_FILE=]")), "{secret}");
+    }
 }

@@ -44,28 +44,33 @@ impl World {
         format!("sqlite://{}", self.folder.path().join("push.db").display())
     }
 
-    /// Starts a server that has all it needs, with more settings or other ones.
+    /// Starts a server that has all it needs, with more settings or other ones; an empty one takes a setting away.
     pub(crate) async fn start(
         &self,
         name: &str,
         more: &[(&str, &str)],
     ) -> (ServerProcess, HttpClient) {
         let store_url = self.store_url();
-        let mut settings = vec![
+        let mut settings = Self::settings(&store_url);
+        settings.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
+        settings.extend(more.iter().filter(|(_, value)| !value.is_empty()));
+        let server = ServerProcess::start(name, &settings).await;
+        let client = HttpClient::new(&server.url);
+        (server, client)
+    }
+
+    /// All that a server needs.
+    pub(crate) fn settings(store_url: &str) -> Vec<(&str, &str)> {
+        vec![
             ("BIND", "127.0.0.1:0"),
-            ("STORE_URL", &store_url),
+            ("STORE_URL", store_url),
             ("VAPID_SUBJECT", "mailto:ops@example.com"),
             ("ENDPOINT_POLICY", "local"),
             ("ADMIN_TOKEN", TOKEN),
             ("ADMIN_PASSWORD", PASSWORD),
             ("KEY_ENCRYPTION_KEY", KEK),
             ("SECONDS_BETWEEN_NOTIFICATIONS", "1"),
-        ];
-        settings.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
-        settings.extend_from_slice(more);
-        let server = ServerProcess::start(name, &settings).await;
-        let client = HttpClient::new(&server.url);
-        (server, client)
+        ]
     }
 }
 

@@ -60,7 +60,24 @@ pub(crate) async fn finish(mut command: Command) -> Output {
 impl ServerProcess {
     /// Starts it and waits until it has printed where it listens.
     pub(crate) async fn start(name: &str, settings: &[(&str, &str)]) -> Self {
-        let mut process = command(name, settings).spawn().unwrap();
+        Self::start_command(command(name, settings)).await
+    }
+
+    /// Starts it with at most so many open files, which it cannot raise.
+    #[cfg(unix)]
+    pub(crate) async fn start_with_files(
+        name: &str,
+        files: usize,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut command = command("/bin/sh", settings);
+        let script = format!("ulimit -n {files}; exec \"$0\"");
+        command.arg("-c").arg(script).arg(example(name));
+        Self::start_command(command).await
+    }
+
+    async fn start_command(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
         let printed = Arc::new(Mutex::new(String::new()));
         collect(process.stderr.take().unwrap(), Arc::clone(&printed));
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -71,7 +88,7 @@ impl ServerProcess {
                     return line[at..].trim_end_matches('/').to_owned();
                 }
             }
-            panic!("{name} ended at once: {}", printed.lock().unwrap());
+            panic!("{command:?} ended at once: {}", printed.lock().unwrap());
         })
         .await
         .expect("it does not listen");

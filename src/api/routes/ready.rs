@@ -22,6 +22,8 @@ struct ReadyAnswer {
     scheduler: bool,
     /// Something is running that delivers.
     worker: bool,
+    /// There is a contact. Without one nothing is sent.
+    contact: bool,
     /// A push service refuses us as a sender. An alarm, and no reason to keep traffic away: the others go on.
     sender_fault: bool,
 }
@@ -47,12 +49,14 @@ pub(super) async fn ready(push: &WebPush) -> Reply {
     let grace = push.api_settings().scheduler_grace;
     let scheduler = last_run.is_some_and(|at| now.since(at) <= grace);
     let worker = push.worker_alive();
+    let contact = push.has_contact();
     let is_fault = |pause: &Pause| pause.reason == PauseReason::SenderFault;
     let answer = ReadyAnswer {
-        ready: store && scheduler && worker,
+        ready: store && scheduler && worker && contact,
         store,
         scheduler,
         worker,
+        contact,
         sender_fault: pauses.iter().any(is_fault),
     };
     if answer.ready {

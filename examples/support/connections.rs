@@ -1,0 +1,201 @@
+//! The connections that are open, and which one is closed when there are too many.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tower_web_push::api::PeerAddr;
+
+/// From the connection's first moment to the end of its first request head. A head is one packet or two.
+pub(super) const FIRST_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may be quiet: since a request last began or ended. Longer than the longest answer, which is
+/// `Prefer: wait=30`.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
+
+/// The open connections. Cheap to clone; clones are the same.
+#[derive(Clone)]
+pub(super) struct Connections {
+    open: Arc<Mutex<HashMap<u64, Arc<Connection>>>>,
+    /// A connection has closed or has no request any more.
+    changed: Arc<Notify>,
+    limit: usize,
+    /// Whether the address of a connection is its user's: behind a proxy all have the same one.
+    direct: bool,
+}
+
+/// One open connection.
+pub(super) struct Connection {
+    peer: PeerAddr,
+    activity: Mutex<Activity>,
+    evicted: Notify,
+    changed: Arc<Notify>,
+}
+
+struct Activity {
+    requests: usize,
+    /// When the connection was accepted, or a request last began or ended.
+    since: Instant,
+    /// When the connection is closed if nothing begins or ends.
+    deadline: Instant,
+}
+
+/// Takes a connection out of the table when it is dropped.
+pub(super) struct Open {
+    id: u64,
+    connections: Connections,
+    connection: Arc<Connection>,
+}
+
+/// A request that has begun and not ended.
+pub(super) struct Request(Arc<Connection>);
+
+impl Connections {
+    /// At most `limit` of them.
+    pub(super) fn new(limit: usize, direct: bool) -> Self {
+        Self {
+            open: Arc::default(),
+            changed: Arc::default(),
+            limit: limit.max(1),
+            direct,
+        }
+    }
+
+    /// Enters a connection that was accepted. Where the table is full, another one has to leave first: see
+    /// [`evict`](Self::evict). Where none may, this waits until one closes or has no request any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is entered where this is dropped.
+    pub(super) async fn enter(&self, id: u64, address: SocketAddr) -> Open {
+        loop {
+            // Listens before it looks, so that no change in between is lost.
+            let changed = self.changed.notified();
+            if let Some(open) = self.try_enter(id, address) {
+                return open;
+            }
+            self.evict();
+            changed.await;
+        }
+    }
+
+    fn try_enter(&self, id: u64, address: SocketAddr) -> Option<Open> {
+        let mut open = self.lock();
+        if open.len() >= self.limit {
+            return None;
+        }
+        let now = Instant::now();
+        let connection = Arc::new(Connection {
+            peer: PeerAddr::new(address.ip()),
+            activity: Mutex::new(Activity {
+                requests: 0,
+                since: now,
+                deadline: now + FIRST_HEAD,
+            }),
+            evicted: Notify::new(),
+            changed: Arc::clone(&self.changed),
+        });
+        open.insert(id, Arc::clone(&connection));
+        Some(Open {
+            id,
+            connections: self.clone(),
+            connection,
+        })
+    }
+
+    /// Tells one connection to close, if one may be closed for another: of those without a request the one that has
+    /// been quiet the longest, among those of the address that has the most. So an address with many connections
+    /// loses one before others do.
+    ///
+    /// Where every connection has a request, an address that holds more than half of all loses its oldest one, unless
+    /// the address is a proxy's.
+    pub(super) fn evict(&self) {
+        let open = self.lock();
+        let mut held: HashMap<PeerAddr, usize> = HashMap::new();
+        for connection in open.values() {
+            *held.entry(connection.peer).or_default() += 1;
+        }
+        let share = |connection: &Connection| held.get(&connection.peer).copied().unwrap_or(0);
+        let victim = open
+            .values()
+            .map(|connection| {
+                let activity = connection.lock();
+                (connection, activity.requests, activity.since)
+            })
+            .filter(|(connection, requests, _)| {
+                *requests == 0 || (self.direct && share(connection) > open.len() / 2)
+            })
+            .min_by_key(|(connection, requests, since)| {
+                (*requests > 0, usize::MAX - share(connection), *since)
+            });
+        if let Some((connection, ..)) = victim {
+            connection.evicted.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// A request has begun: its head is complete.
+    pub(super) fn request(self: &Arc<Self>) -> Request {
+        self.lock().changed(1);
+        Request(Arc::clone(self))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().requests == 0
+    }
+
+    /// Waits until the connection has been quiet for too long. A deadline only ever moves away.
+    pub(super) async fn quiet_too_long(&self) {
+        loop {
+            let deadline = self.lock().deadline;
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    /// Waits until the connection has to make room.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Activity {
+    fn changed(&mut self, requests: isize) {
+        self.requests = self.requests.saturating_add_signed(requests);
+        self.since = Instant::now();
+        self.deadline = self.deadline.max(self.since + QUIET);
+    }
+}
+
+impl Open {
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.lock().remove(&self.id);
+        self.connections.changed.notify_waiters();
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.lock().changed(-1);
+        self.0.changed.notify_waiters();
+    }
+}
