@@ -109,7 +109,7 @@ async fn send(push: &WebPush, job: &Job, request: Push) -> Option<Result<Accepte
     }
     let push_service = PushService::of(endpoint);
     let latest = job.leased_until - push.request_timeout();
-    let begin = Begin::by(latest.min(job.deadline)).unless(job.stop.clone());
+    let begin = Begin::before(latest.min(job.deadline)).unless(job.stop.clone());
     let answer = push.deliver_push(request, begin).await?;
     let outcome = answer
         .as_ref()
