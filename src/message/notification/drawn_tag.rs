@@ -40,7 +40,7 @@ fn is_drawn(tag: &str) -> bool {
 #[derive(Deserialize)]
 struct Tagged {
     tag: Option<String>,
-    notification: Option<Box<Tagged>>,
+    notification: Option<Box<Self>>,
 }
 
 #[cfg(test)]
