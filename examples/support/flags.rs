@@ -40,7 +40,9 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     pub(crate) key_encryption_key: Option<String>,
 
-    /// Where may be sent to: `known`, `public`, `local` (tests only), or a comma list of hosts
+    /// Where may be sent to: a comma list of `known` (the browsers' push services), `public` (any public host) and hosts
+    /// (`push.example.com`, `*.example.com`), with a port where it is not 443 (`ntfy.example.com:8443`); or `local`
+    /// (tests only)
     #[arg(long, env, value_name = "POLICY", default_value = "known")]
     pub(crate) endpoint_policy: String,
 

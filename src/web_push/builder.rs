@@ -179,7 +179,7 @@ impl Builder {
         self
     }
 
-    /// Which endpoints may be registered and sent to; the known push services where nothing is said.
+    /// Which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
     pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
         self.endpoint_policy = policy;
         self
