@@ -154,6 +154,7 @@ pub mod error;
 pub mod guide;
 #[cfg(feature = "_engine")]
 pub mod import;
+#[cfg(feature = "vapid")]
 mod local_names;
 pub mod message;
 #[cfg(feature = "_engine")]

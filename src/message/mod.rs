@@ -105,10 +105,13 @@ impl Message {
         self
     }
 
-    /// The same message at another time, such as the next day: a notification's random tag is another one, so that it
-    /// does not replace the earlier message on display without an alert. A tag of the application stays.
+    /// The same content as another message, to be sent at another time, such as every day.
+    ///
+    /// The random tag of a [`Notification`] is replaced by another one: two messages with one tag would be one
+    /// notification, and the later one would replace the earlier one on display without an alert. A tag of the
+    /// application stays, and so does a payload of its own.
     #[must_use]
-    pub(crate) fn again(mut self) -> Self {
+    pub fn again(mut self) -> Self {
         let payload = self.payload.as_deref().and_then(notification::redraw);
         if let Some(payload) = payload {
             self.payload = Some(payload.into());

@@ -28,7 +28,8 @@ use crate::clock::Timestamp;
 /// one, or with an empty one, gets a random [`tag`](Self::tag) when it becomes a message. Delivery is at least once, and
 /// the tag, the same in every copy of the message, lets the browser show a second copy in the place of the first. It
 /// begins with `auto:` and takes 26 octets of the payload. It is left out of a payload that it would lift above
-/// [`Message::MAX_PAYLOAD`]. Turning the same notification into a message twice makes two messages with two tags.
+/// [`Message::MAX_PAYLOAD`]. Turning the same notification into a message twice makes two messages with two tags;
+/// [`Message::again`] makes a second message of a first one.
 ///
 /// # Examples
 ///
