@@ -51,6 +51,8 @@ const HOSTS: [&str; 4] = [
     "web.push.apple.com",
     "wns2-am3p.notify.windows.com",
 ];
+/// What comes before the token in their endpoints.
+const RESOURCES: [&str; 4] = ["/fcm/send/", "/wpush/v2/", "/Q", "/w/?token="];
 
 fn main() {
     // `cargo test --benches` wants to know whether it builds.
@@ -195,7 +197,8 @@ async fn subscribe<S: SubscriptionStore>(store: &S, vapid_key: KeyId) {
     let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
     let new = |number: usize| {
         let host = HOSTS[number % HOSTS.len()];
-        let endpoint = Endpoint::parse(&format!("https://{host}/push/{number}")).unwrap();
+        let resource = RESOURCES[number % HOSTS.len()];
+        let endpoint = Endpoint::parse(&format!("https://{host}{resource}{number}")).unwrap();
         let subscription = Subscription::new(endpoint, *secret.public(), auth.clone());
         let mut new = NewSubscription::new(subscription, vapid_key);
         new.tags = (number < FEW).then(|| BTreeSet::from([few()]));

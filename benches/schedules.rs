@@ -178,7 +178,7 @@ async fn subscribe(store: &SqliteStore, vapid_key: KeyId) -> Vec<SubscriptionId>
     let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
     let mut ids = Vec::new();
     for number in 0..DUE {
-        let url = format!("https://updates.push.services.mozilla.com/push/{number}");
+        let url = format!("https://updates.push.services.mozilla.com/wpush/v2/{number}");
         let endpoint = Endpoint::parse(&url).unwrap();
         let subscription = Subscription::new(endpoint, *secret.public(), auth.clone());
         let new = NewSubscription::new(subscription, vapid_key);

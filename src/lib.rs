@@ -84,8 +84,8 @@
 //!
 //! From the outside in: limits on calls, then [`Deliver`](deliver::Deliver), then whatever belongs to one attempt,
 //! then the HTTP client. A retry must go around `Deliver`: every attempt signs and encrypts anew, with a fresh salt
-//! and key. A retry can duplicate what was already delivered: Web Push has no idempotency. A
-//! [`Topic`](message::Topic) and a notification's tag hide the double.
+//! and key. A retry can duplicate what was already delivered: Web Push has no idempotency. A notification's
+//! [`tag`](Notification::tag) hides the double.
 //!
 //! # Features
 //!
@@ -155,6 +155,8 @@ pub mod guide;
 #[cfg(feature = "_engine")]
 pub mod import;
 mod json;
+#[cfg(feature = "vapid")]
+mod local_names;
 pub mod message;
 #[cfg(feature = "_engine")]
 mod observe;

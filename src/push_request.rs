@@ -56,6 +56,8 @@ pub struct Push {
     message: Message,
     key: Arc<VapidKey>,
     ttl: Option<Ttl>,
+    ttl_since: Option<Timestamp>,
+    deadline: Timestamp,
     has_other_keys: bool,
 }
 
@@ -69,14 +71,32 @@ impl Push {
             message,
             key,
             ttl: None,
+            ttl_since: None,
+            deadline: Timestamp::MAX,
             has_other_keys: false,
         }
     }
 
-    /// Sends this TTL instead of the message's own: what is left of it after waiting.
+    /// Sends this TTL instead of the message's own.
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Ttl) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// Counts the TTL from this moment: the request asks for what is left of it when it is made, which may be after a
+    /// wait for a permit. Default: the TTL counts from the request.
+    #[must_use]
+    pub const fn with_ttl_since(mut self, since: Timestamp) -> Self {
+        self.ttl_since = Some(since);
+        self
+    }
+
+    /// No request begins at this moment or later: [`Deliver`](crate::deliver::Deliver) answers with a
+    /// [`Transient`](crate::deliver::Outcome::Transient) error of the reason `deadline` instead. Default: none.
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Timestamp) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -117,6 +137,20 @@ impl Push {
     #[must_use]
     pub fn ttl(&self) -> Ttl {
         self.ttl.unwrap_or_else(|| self.message.ttl())
+    }
+
+    /// The TTL of a request that is made at `now`: [`ttl`](Self::ttl) less the time since
+    /// [`with_ttl_since`](Self::with_ttl_since).
+    #[must_use]
+    pub fn ttl_at(&self, now: Timestamp) -> Ttl {
+        let ttl = self.ttl();
+        self.ttl_since.map_or(ttl, |since| ttl.left(since, now))
+    }
+
+    /// What [`with_deadline`](Self::with_deadline) said; [`Timestamp::MAX`] when nothing was.
+    #[must_use]
+    pub const fn deadline(&self) -> Timestamp {
+        self.deadline
     }
 
     /// What [`with_other_keys`](Self::with_other_keys) said; `false` when nothing was.
@@ -170,7 +204,7 @@ impl Push {
         let mut headers = HeaderMap::with_capacity(8);
         // RFC 8292 section 3: also without a payload.
         headers.insert(AUTHORIZATION, authorization);
-        let ttl = push_service.wire_ttl(self.ttl());
+        let ttl = push_service.wire_ttl(self.ttl_at(now));
         headers.insert(&TTL, HeaderValue::from(ttl.as_secs()));
         let len = body.as_ref().map_or(0, Bytes::len);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));

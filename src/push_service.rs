@@ -23,6 +23,8 @@ pub enum PushService {
     Apple,
     /// Windows Notification Service: Edge on Windows.
     Wns,
+    /// Meta: the browser of Quest headsets. Its answers are not documented, and are read by status only.
+    Meta,
     /// Any other host: UnifiedPush servers, gateways, tests.
     Other,
 }
@@ -39,11 +41,12 @@ pub enum PauseScope {
 
 impl PushService {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Fcm,
         Self::Mozilla,
         Self::Apple,
         Self::Wns,
+        Self::Meta,
         Self::Other,
     ];
 
@@ -66,12 +69,48 @@ impl PushService {
             Self::Apple
         } else if is_below(host, "notify.windows.com") {
             Self::Wns
+        } else if is("graph.facebook.com") {
+            Self::Meta
         } else {
             Self::Other
         }
     }
 
-    /// The stable name: `fcm`, `mozilla`, `apple`, `wns` or `other`.
+    /// Whether an endpoint has the path and query that this push service gives to its endpoints, as far as that is
+    /// certain. A host of a push service may have other resources, which are no business of a sender: Google's and
+    /// Meta's are APIs.
+    ///
+    /// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
+    /// - Mozilla: `/wpush/`, a version, and a token, no query.
+    /// - WNS: `/w/`, and a query that begins with `token=`.
+    /// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token.
+    /// - Apple and any other: no rule, since none is documented.
+    #[must_use]
+    pub fn has_shape(self, endpoint: &Endpoint) -> bool {
+        let uri = endpoint.uri();
+        let (path, query) = (uri.path(), uri.query());
+        let below = |prefix| path.strip_prefix(prefix).is_some_and(is_token);
+        let value = |name| query.and_then(|query| query.strip_prefix(name));
+        match self {
+            Self::Fcm => query.is_none() && (below("/fcm/send/") || below("/wp/")),
+            Self::Mozilla => {
+                let versioned = path.strip_prefix("/wpush/v");
+                let token = versioned.and_then(|rest| rest.split_once('/'));
+                query.is_none()
+                    && token.is_some_and(|(version, token)| {
+                        !version.is_empty()
+                            && version.bytes().all(|byte| byte.is_ascii_digit())
+                            && is_token(token)
+                    })
+            }
+            Self::Wns => path == "/w/" && value("token=").is_some_and(|token| !token.is_empty()),
+            // The host is the Graph API, whose parameters give requests another meaning.
+            Self::Meta => path == "/rl_push_send" && value("notif_token=").is_some_and(is_token),
+            Self::Apple | Self::Other => true,
+        }
+    }
+
+    /// The stable name: `fcm`, `mozilla`, `apple`, `wns`, `meta` or `other`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,6 +118,7 @@ impl PushService {
             Self::Mozilla => "mozilla",
             Self::Apple => "apple",
             Self::Wns => "wns",
+            Self::Meta => "meta",
             Self::Other => "other",
         }
     }
@@ -88,7 +128,7 @@ impl PushService {
     pub const fn pause_scope(self) -> PauseScope {
         match self {
             Self::Apple | Self::Wns => PauseScope::Subscription,
-            Self::Fcm | Self::Mozilla | Self::Other => PauseScope::Origin,
+            Self::Fcm | Self::Mozilla | Self::Meta | Self::Other => PauseScope::Origin,
         }
     }
 
@@ -113,14 +153,31 @@ impl PushService {
 
     /// The longest wait an answer of this service may ask for; anything above counts as this.
     ///
-    /// A day for known services, an hour for any other host: it is the subscriber who chose that.
+    /// A day for services whose answers are known, an hour for any other host: it is the subscriber who chose that.
     #[must_use]
     pub const fn longest_wait(self) -> Duration {
         match self {
-            Self::Other => Duration::from_secs(3600),
+            Self::Meta | Self::Other => Duration::from_secs(3600),
             _ => Duration::from_secs(24 * 3600),
         }
     }
+}
+
+/// Whether a text is one token that no server reads as more: not empty, one path segment or one parameter, no dot
+/// segment, none of it encoded but `:` and `=`, which senders may have encoded.
+fn is_token(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:=+,".contains(&byte);
+    let mut parts = text.split('%');
+    let first = parts.next().unwrap_or_default();
+    !matches!(text, "" | "." | "..")
+        && first.bytes().all(plain)
+        && parts.all(|part| {
+            let encoded = part.get(..2).unwrap_or_default();
+            let is_harmless = ["3a", "3d"]
+                .iter()
+                .any(|code| encoded.eq_ignore_ascii_case(code));
+            is_harmless && part.bytes().all(plain)
+        })
 }
 
 /// Whether a host is some name below `parent`, compared by whole labels and without regard to case.
@@ -160,6 +217,7 @@ mod tests {
             ("eu.web.push.apple.com", PushService::Apple),
             ("wns2-par02p.notify.windows.com", PushService::Wns),
             ("db5p.Notify.Windows.com", PushService::Wns),
+            ("graph.facebook.com", PushService::Meta),
         ] {
             let endpoint = Endpoint::parse(&format!("https://{host}/x")).unwrap();
             assert_eq!(PushService::of(&endpoint), service, "{host}");
@@ -179,9 +237,114 @@ mod tests {
             "notify.windows.com",
             "a.notify.windows.com.",
             "push.services.mozilla.com.evil.example",
+            "www.graph.facebook.com",
+            "facebook.com",
             "",
         ] {
             assert_eq!(PushService::of_host(host), PushService::Other, "{host}");
+        }
+    }
+
+    const FCM: &str = "https://fcm.googleapis.com";
+    const JMT: &str = "https://jmt17.google.com";
+    const MOZILLA: &str = "https://updates.push.services.mozilla.com";
+    const WNS: &str = "https://wns2-par02p.notify.windows.com";
+    const META: &str = "https://graph.facebook.com";
+
+    fn has_shape(origin: &str, rest: &str) -> bool {
+        let endpoint = Endpoint::parse(&format!("{origin}{rest}")).unwrap();
+        PushService::of(&endpoint).has_shape(&endpoint)
+    }
+
+    #[test]
+    fn endpoints_of_known_services_have_their_shape() {
+        for (origin, rest) in [
+            (FCM, "/fcm/send/dHIweWNraGxlbWM:APA91bH_x-y"),
+            (FCM, "/fcm/send/dHIweWNraGxlbWM%3aAPA91bH_x-y"),
+            (FCM, "/wp/dHIweWNraGxlbWM:APA91bH"),
+            (JMT, "/fcm/send/x"),
+            (JMT, "/wp/x"),
+            (MOZILLA, "/wpush/v1/gAAAAABk"),
+            (MOZILLA, "/wpush/v2/gAAAAABk_x-y=="),
+            (WNS, "/w/?token=BQYAAACGsKDbQ%2ba%2bCq%2f%3d"),
+            (WNS, "/w/?token=a&x=y"),
+            (META, "/rl_push_send?notif_token=1525031671638599"),
+            ("https://web.push.apple.com", "/QGuQyavXutnMH"),
+            ("https://web.push.apple.com", "/3/device/x"),
+            ("https://push.example.net", "/"),
+            ("https://push.example.net", "/v1/projects/p/messages:send"),
+        ] {
+            assert!(has_shape(origin, rest), "{origin}{rest}");
+        }
+    }
+
+    #[test]
+    fn other_resources_of_known_services_have_not() {
+        for origin in [FCM, JMT] {
+            for rest in [
+                "",
+                "/",
+                "/x",
+                "/v1/projects/p/messages:send",
+                "/fcm/send",
+                "/fcm/send/",
+                "/fcm/send/.",
+                "/fcm/send/..",
+                "/fcm/send/../../v1/projects/p/messages:send",
+                "/fcm/send/%2e%2e/x",
+                "/fcm/send/%2E%2E%2Fx",
+                "/fcm/send/x%5cy",
+                "/fcm/send/x%",
+                "/fcm/send/x%3",
+                "/fcm/send/x/y",
+                "/fcm/send/x?alt=json",
+                "/fcm/sendx/x",
+                "/FCM/send/x",
+                "//fcm/send/x",
+                "/wp/",
+                "/wp/x/",
+                "/gcm/send/x",
+            ] {
+                assert!(!has_shape(origin, rest), "{origin}{rest}");
+            }
+        }
+        for rest in [
+            "/",
+            "/x",
+            "/wpush/",
+            "/wpush/v2",
+            "/wpush/v2/",
+            "/wpush/2/x",
+            "/wpush/v/x",
+            "/wpush/v2/..",
+            "/wpush/v2/x/y",
+            "/wpush/v2/x?y",
+            "/m/x",
+            "/__heartbeat__",
+        ] {
+            assert!(!has_shape(MOZILLA, rest), "{rest}");
+        }
+        for rest in [
+            "/",
+            "/w/",
+            "/w",
+            "/w?token=x",
+            "/w/?token=",
+            "/w/?x=y&token=z",
+            "/?token=x",
+        ] {
+            assert!(!has_shape(WNS, rest), "{rest}");
+        }
+        for rest in [
+            "/rl_push_send",
+            "/rl_push_send?notif_token=",
+            "/rl_push_send?notif_token=1&access_token=x",
+            "/rl_push_send?method=delete&notif_token=1",
+            "/rl_push_send/?notif_token=1",
+            "/v21.0/me/feed?notif_token=1",
+            "/me",
+        ] {
+            assert!(!has_shape(META, rest), "{rest}");
         }
     }
 

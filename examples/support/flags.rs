@@ -71,8 +71,9 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "BOOL", default_value = "false")]
     pub(crate) seal_clear_keys: String,
 
-    /// Which endpoints are allowed: `known` push services, `public` hosts, a comma list of hosts, or `local`, for tests:
-    /// this machine by http too, which needs a loopback BIND
+    /// Which endpoints are allowed: a comma list of `known` (the browsers' push services), `public` (any public host) and
+    /// hosts (`push.example.com`, `*.example.com`), with a port where it is not 443 (`ntfy.example.com:8443`); or
+    /// `local`, for tests: this machine by http too, which needs a loopback BIND
     #[arg(long, env, value_name = "POLICY", default_value = "known")]
     pub(crate) endpoint_policy: String,
 

@@ -158,8 +158,14 @@ impl<'a> Attempt<'a> {
         self
     }
 
-    /// The next request to make, with the TTL that is left at `now`; `None` when there is none to make (any more).
+    /// The next request to make; `None` if there is none to make (any more). From the deadline on there is none.
+    ///
+    /// Its TTL is what is left at `now`, and shrinks by the wait for a permit; the push knows the deadline as well, so
+    /// that no request begins after such a wait.
     pub fn next_push(&mut self, now: Timestamp) -> Option<Push> {
+        if self.end.is_none() && now >= self.deadline {
+            self.end = Some(Consequence::finished(FinalOutcome::Expired));
+        }
         if self.asked_with.is_none() && self.end.is_none() {
             self.end = self.foregone().map(Consequence::finished);
         }
@@ -174,8 +180,11 @@ impl<'a> Attempt<'a> {
         let has_other_keys = self.keys.len() > 0;
         // The push service counts from the request, not from when the message was due (RFC 8030 section 5.2).
         let ttl = self.message.ttl().left(self.due_at, now);
-        let push = Push::new(self.record.subscription.clone(), self.message.clone(), key);
-        Some(push.with_ttl(ttl).with_other_keys(has_other_keys))
+        let push = Push::new(self.record.subscription.clone(), self.message.clone(), key)
+            .with_ttl(ttl)
+            .with_ttl_since(now)
+            .with_deadline(self.deadline);
+        Some(push.with_other_keys(has_other_keys))
     }
 
     /// Takes in what [`Deliver`](super::Deliver) answered to the last request.
@@ -196,9 +205,12 @@ impl<'a> Attempt<'a> {
     /// What follows.
     ///
     /// An attempt that was broken off before [`next_push`](Self::next_push) had no more requests is made again at once;
-    /// it counts where there was an answer.
+    /// it counts where there was an answer. At the deadline it has expired.
     #[must_use]
     pub fn end(self, now: Timestamp) -> Consequence {
+        if self.end.is_none() && now >= self.deadline {
+            return Consequence::finished(FinalOutcome::Expired);
+        }
         let broken_off = if self.is_answered {
             Next::RetryAt(now)
         } else {
@@ -209,9 +221,7 @@ impl<'a> Attempt<'a> {
 
     /// What is certain without a request.
     fn foregone(&self) -> Option<FinalOutcome> {
-        if self.began >= self.deadline {
-            Some(FinalOutcome::Expired)
-        } else if self.number > self.policy.max_attempts().max(1) {
+        if self.number > self.policy.max_attempts().max(1) {
             // What takes its worker down each time is not tried for ever, where the number is counted before.
             Some(FinalOutcome::Failed)
         } else if self.record.retired.is_none() && self.record.stale {
@@ -245,6 +255,9 @@ impl<'a> Attempt<'a> {
         if let Some(closed) = error.closed() {
             // At the deadline it will be found to be too late; until then the gate may open early.
             return Next::Deferred(closed.until.min(self.deadline)).into();
+        }
+        if error.is_too_late() {
+            return Consequence::finished(FinalOutcome::Expired);
         }
         let key = self.key();
         let later = |given_up| self.later(error.retry_after(), given_up, now, jitter);

@@ -235,6 +235,32 @@ fn nothing_is_asked_at_or_after_the_deadline() {
 }
 
 #[test]
+fn the_deadline_ends_an_attempt_between_its_requests_and_before_one_that_waited() {
+    let keys = vec![own_key(), own_key()];
+    let record = record(&keys[0]);
+    let deadline = BEGAN + MINUTE;
+    let new = || {
+        let attempt = attempt(&record, 1).with_keys(keys.clone());
+        attempt.with_deadline(deadline)
+    };
+    let expired = Consequence::finished(Expired);
+    let mut mismatch = new();
+    assert_eq!(mismatch.next_push(BEGAN).unwrap().deadline(), deadline);
+    mismatch.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
+    assert!(mismatch.next_push(deadline).is_none());
+    assert_eq!(mismatch.end(deadline), expired);
+    // Nothing was asked, so it is no failure of the subscription.
+    let mut waited = new();
+    waited.next_push(BEGAN).unwrap();
+    let too_late = Err(DeliveryError::too_late(PushService::Other));
+    waited.answered(&too_late, deadline, Jitter::FULL);
+    assert_eq!(waited.end(deadline), expired);
+    let mut broken_off = new();
+    broken_off.next_push(BEGAN).unwrap();
+    assert_eq!(broken_off.end(deadline), expired);
+}
+
+#[test]
 fn a_request_has_the_ttl_that_is_left_and_says_whether_there_are_other_keys() {
     let keys = vec![own_key(), own_key()];
     let record = record(&keys[0]);
@@ -245,6 +271,8 @@ fn a_request_has_the_ttl_that_is_left_and_says_whether_there_are_other_keys() {
         (first.ttl().as_secs(), first.has_other_keys()),
         (3540, true)
     );
+    // A wait for a permit counts as well.
+    assert_eq!(first.ttl_at(BEGAN + MINUTE * 3).as_secs(), 3420);
     assert_eq!(first.subscription(), &record.subscription);
     attempt.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
     let second = attempt.next_push(BEGAN + MINUTE * 2).unwrap();

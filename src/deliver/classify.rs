@@ -47,7 +47,7 @@ pub fn classify(
         PushService::Mozilla => mozilla(status, body),
         PushService::Apple => apple(status, body),
         PushService::Wns => wns(status, headers),
-        PushService::Other => (by_status(status), None),
+        PushService::Meta | PushService::Other => (by_status(status), None),
     };
     let retry_after = outcome
         .is_retryable()

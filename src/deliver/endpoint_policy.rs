@@ -13,15 +13,21 @@ use http::uri::Scheme;
 
 use super::address::{is_loopback, is_public};
 use crate::error::error_struct;
+use crate::local_names::is_local_name;
 use crate::push_service::{PushService, is_below};
 use crate::subscription::Endpoint;
 
 /// Which endpoints may be sent to. Cheap to clone.
 ///
-/// Whatever the policy: a host of whole, non-empty labels, no numeric last label, no single label, no
-/// `localhost`, `local`, `internal` or `invalid` at its end, no literal address, `https`, port 443; and
-/// only public addresses behind it. An own list may name other ports, and
-/// [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
+/// Whatever the policy: a host of whole, non-empty labels of letters, digits, `-` and `_`, no numeric last label, no
+/// single label, no name for local use or for none (`localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`,
+/// `private`, `localdomain`, `arpa`, `test`, `invalid`, `onion`, `alt`), no literal address, `https`, port 443; and only
+/// public addresses behind it. An endpoint of a known push service has the path and query of one
+/// ([`PushService::has_shape`]), also where a list names the host: the shape belongs to the service. A list may name
+/// other ports, and [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
+///
+/// `_` is no letter of host names (RFC 952), but RFC 2181 section 11 allows any octet in the DNS, resolvers look such
+/// names up, and TLS clients check their certificates: so they are admitted.
 ///
 /// # Examples
 ///
@@ -51,12 +57,13 @@ enum Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
     Known,
+    Public(u16),
     Exact(Box<str>, u16),
     Below(Box<str>, u16),
 }
 
 impl EndpointPolicy {
-    /// The push services of the browsers: FCM, Mozilla, Apple, WNS. The default.
+    /// The push services of the browsers: FCM, Mozilla, Apple, WNS, Meta. The default.
     #[must_use]
     pub fn known_push_services() -> Self {
         Self(Rule::Hosts(Arc::new([Pattern::Known])))
@@ -68,8 +75,10 @@ impl EndpointPolicy {
         Self(Rule::Public)
     }
 
-    /// An own list: `push.example.com`, `*.example.com` (any name below it, not itself), either with a
-    /// `:port`, and the word `known` for the push services of the browsers.
+    /// An own list: `push.example.com`, `*.example.com` (any name below it, not itself) and the word `public` for any
+    /// public host, each with or without a `:port`, and the word `known` for the push services of the browsers. An entry
+    /// without a port means 443. An endpoint that any entry admits is admitted: `public` and
+    /// `ntfy.example.org:8443` together are any public host on 443, and that one on 8443 as well.
     ///
     /// # Errors
     ///
@@ -84,10 +93,11 @@ impl EndpointPolicy {
             .into_iter()
             .map(|text| Pattern::parse(text.as_ref()))
             .collect::<Result<Arc<[_]>, _>>()?;
-        if patterns.is_empty() {
-            return Err(PolicyErrorKind::InvalidPattern.into());
+        match &*patterns {
+            [] => Err(PolicyErrorKind::InvalidPattern.into()),
+            [Pattern::Public(HTTPS)] => Ok(Self::public_hosts()),
+            _ => Ok(Self(Rule::Hosts(patterns))),
         }
-        Ok(Self(Rule::Hosts(patterns)))
     }
 
     /// Any public host, and loopback by `http` or `https` on any port.
@@ -120,10 +130,15 @@ impl EndpointPolicy {
     ///
     /// The kind says which rule refused it; its HTTP code is always `endpoint_not_allowed`.
     pub fn check(&self, endpoint: &Endpoint) -> Result<(), PolicyError> {
-        self.check_uri(endpoint.uri())
+        self.check_uri(endpoint.uri())?;
+        if !PushService::of(endpoint).has_shape(endpoint) {
+            return Err(PolicyErrorKind::Path.into());
+        }
+        Ok(())
     }
 
-    /// The same for what is about to be dialled, whoever built the request.
+    /// The same for what is about to be dialled, whoever built the request: scheme, host and port, all that is known of
+    /// it by then.
     pub(super) fn check_uri(&self, uri: &Uri) -> Result<(), PolicyError> {
         let host = uri.host().unwrap_or_default();
         if self.allows_local() && is_local_host(host) {
@@ -177,10 +192,10 @@ impl Default for EndpointPolicy {
 impl FromStr for EndpointPolicy {
     type Err = PolicyError;
 
-    /// Reads the setting: `known`, `public`, `local`, or a comma list for [`hosts`](Self::hosts).
+    /// Reads the setting: `local`, or a comma list for [`hosts`](Self::hosts), such as `known`, `public` or
+    /// `public, ntfy.example.org:8443`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.trim() {
-            "public" => Ok(Self::public_hosts()),
             "local" => Ok(Self::insecure_allow_local()),
             list => Self::hosts(list.split(',').map(str::trim)),
         }
@@ -201,6 +216,9 @@ impl Pattern {
             }
             Some(_) => return Err(invalid()),
         };
+        if name == "public" {
+            return Ok(Self::Public(port));
+        }
         let below = name.strip_prefix("*.");
         let host = below.unwrap_or(name).to_ascii_lowercase();
         check_host(&host)
@@ -214,6 +232,7 @@ impl Pattern {
     fn names(&self, host: &str) -> bool {
         match self {
             Self::Known => PushService::of_host(host) != PushService::Other,
+            Self::Public(_) => true,
             Self::Exact(name, _) => host.eq_ignore_ascii_case(name),
             Self::Below(name, _) => is_below(host, name),
         }
@@ -222,7 +241,7 @@ impl Pattern {
     const fn port(&self) -> u16 {
         match self {
             Self::Known => HTTPS,
-            Self::Exact(_, port) | Self::Below(_, port) => *port,
+            Self::Public(port) | Self::Exact(_, port) | Self::Below(_, port) => *port,
         }
     }
 }
@@ -249,7 +268,7 @@ fn check_host(host: &str) -> Result<(), PolicyError> {
     if literal_addr(host).is_some() {
         return Err(PolicyErrorKind::LiteralAddress.into());
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     // A trailing dot makes an empty last label.
     let well_formed = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain);
     if host.len() > 253 || !host.split('.').all(well_formed) {
@@ -263,11 +282,7 @@ fn check_host(host: &str) -> Result<(), PolicyError> {
     {
         return Err(PolicyErrorKind::NumericHost.into());
     }
-    // `permanently-removed.invalid` is Chromium's way of saying that there is no push service.
-    if ["localhost", "local", "internal", "invalid"]
-        .iter()
-        .any(|local| last.eq_ignore_ascii_case(local))
-    {
+    if is_local_name(host) {
         return Err(PolicyErrorKind::LocalName.into());
     }
     // Google Cloud Messaging, which FCM replaced.
@@ -304,6 +319,8 @@ pub enum PolicyErrorKind {
     DeadHost,
     /// A host that the policy does not list.
     NotListed,
+    /// A path or query that no endpoint of its push service has ([`PushService::has_shape`]).
+    Path,
     /// The name resolves to an address that is not public.
     PrivateAddress,
     /// The policy's own text cannot be read.
@@ -333,9 +350,10 @@ impl fmt::Display for PolicyErrorKind {
             Self::LocalName => "the endpoint's host is a local name",
             Self::DeadHost => "the endpoint's push service no longer exists",
             Self::NotListed => "the endpoint's host is not an allowed push service",
+            Self::Path => "the endpoint's path is none of its push service's endpoints",
             Self::PrivateAddress => "the endpoint's host has an address that is not public",
             Self::InvalidPattern => {
-                "the endpoint policy is none of known, public, local and a list of host names"
+                "the endpoint policy is neither local nor a list of known, public and host names"
             }
         })
     }

@@ -34,6 +34,7 @@ fn the_push_services_of_the_browsers_pass_every_preset() {
             "https://updates.push.services.mozilla.com/wpush/v2/x",
             "https://web.push.apple.com/Qx",
             "https://wns2-par02p.notify.windows.com/w/?token=x",
+            "https://graph.facebook.com/rl_push_send?notif_token=1",
         ] {
             assert_eq!(check(&policy, url), Ok(()), "{url}");
         }
@@ -43,7 +44,7 @@ fn the_push_services_of_the_browsers_pass_every_preset() {
 #[test]
 fn fcm_is_not_mistaken_for_a_unique_local_address() {
     let policy = EndpointPolicy::default();
-    assert_eq!(check(&policy, "https://fcm.googleapis.com/x"), Ok(()));
+    assert_eq!(check(&policy, "https://fcm.googleapis.com/wp/x"), Ok(()));
     assert!(policy.check_addr("fc00::1".parse().unwrap()).is_err());
     let open = EndpointPolicy::public_hosts();
     assert_eq!(check(&open, "https://fd.example.com/x"), Ok(()));
@@ -115,6 +116,10 @@ fn single_labels_and_local_names_are_refused() {
                 "https://printer.local/x",
                 "https://metadata.google.internal/x",
                 "https://permanently-removed.invalid/x",
+                "https://ntfy.lan/x",
+                "https://ntfy.home.arpa/x",
+                "https://push.test/x",
+                "https://push.onion/x",
                 "https://intranet/x",
                 "https://2130706433/x",
                 "https://0x7f000001/x",
@@ -207,6 +212,102 @@ fn an_own_list_names_hosts_parents_and_ports() {
     );
 }
 
+/// A stranger cannot make the server post to the other resources of these hosts, whatever admits the host.
+#[test]
+fn other_resources_of_a_known_push_service_are_refused() {
+    let mut policies = everyone().to_vec();
+    policies.push(EndpointPolicy::insecure_allow_local());
+    let listed = [
+        "*.googleapis.com",
+        "jmt17.google.com",
+        "*.facebook.com",
+        "*.windows.com",
+    ];
+    let listed = listed
+        .into_iter()
+        .chain(["*.notify.windows.com", "*.mozilla.com"]);
+    policies.push(EndpointPolicy::hosts(listed).unwrap());
+    for policy in policies {
+        refused(
+            &policy,
+            &[
+                "https://fcm.googleapis.com/v1/projects/p/messages:send",
+                "https://fcm.googleapis.com/fcm/send/../../v1/projects/p/messages:send",
+                "https://fcm.googleapis.com/x",
+                "https://jmt17.google.com/search",
+                "https://updates.push.services.mozilla.com/m/x",
+                "https://db5p.notify.windows.com/x",
+                "https://graph.facebook.com/v21.0/me/feed",
+            ],
+            PolicyErrorKind::Path,
+        );
+    }
+    // A connection is made for a host, whose paths are not known by then.
+    let policy = EndpointPolicy::default();
+    let dialled = Uri::from_static("https://fcm.googleapis.com");
+    assert!(policy.check_uri(&dialled).is_ok());
+}
+
+#[test]
+fn an_underscore_is_no_reason_to_refuse() {
+    let policy = EndpointPolicy::public_hosts();
+    assert_eq!(check(&policy, "https://push_1.example.com/x"), Ok(()));
+    let listed: EndpointPolicy = "my_ntfy.example.com:8443".parse().unwrap();
+    assert_eq!(check(&listed, "https://my_ntfy.example.com:8443/x"), Ok(()));
+    for url in ["https://_/x", "https://a_b/x", "https://a_b.localhost/x"] {
+        assert_eq!(
+            check(&policy, url),
+            Err(PolicyErrorKind::LocalName),
+            "{url}"
+        );
+    }
+}
+
+#[test]
+fn any_public_host_may_stand_in_a_list_and_name_ports() {
+    let policy: EndpointPolicy = "public, ntfy.example.com:8443".parse().unwrap();
+    for url in [
+        "https://any.example.net/x",
+        "https://ntfy.example.com/x",
+        "https://ntfy.example.com:8443/x",
+        "https://fcm.googleapis.com/fcm/send/x",
+    ] {
+        assert_eq!(check(&policy, url), Ok(()), "{url}");
+    }
+    refused(
+        &policy,
+        &[
+            "https://any.example.net:8443/x",
+            "https://ntfy.example.com:22/x",
+        ],
+        PolicyErrorKind::Port,
+    );
+    let policy: EndpointPolicy = "public,public:8443".parse().unwrap();
+    assert_eq!(check(&policy, "https://any.example.net/x"), Ok(()));
+    assert_eq!(check(&policy, "https://any.example.net:8443/x"), Ok(()));
+    refused(
+        &policy,
+        &["https://any.example.net:80/x"],
+        PolicyErrorKind::Port,
+    );
+    let policy: EndpointPolicy = "known,public:8443".parse().unwrap();
+    assert_eq!(check(&policy, "https://fcm.googleapis.com/wp/x"), Ok(()));
+    refused(
+        &policy,
+        &["https://any.example.net/x"],
+        PolicyErrorKind::Port,
+    );
+    // Local names, addresses and http stay out.
+    for url in [
+        "https://localhost:8443/x",
+        "https://10.0.0.1:8443/x",
+        "http://any.example.net:8443/x",
+    ] {
+        assert!(check(&policy, url).is_err(), "{url}");
+    }
+    assert!(policy.check_addr("10.0.0.1".parse().unwrap()).is_err());
+}
+
 #[test]
 fn settings_are_read() {
     let parse = |text: &str| text.parse::<EndpointPolicy>();
@@ -232,7 +333,12 @@ fn settings_are_read() {
         "push.example.com:65536",
         "push.example.com:",
         "push.example.com:+1",
-        "public,push.example.com",
+        "public:",
+        "public:0",
+        "known:8443",
+        "local,push.example.com",
+        "public,local",
+        "push.lan",
     ] {
         let kind = parse(text).map_err(|error| error.kind());
         assert_eq!(kind, Err(PolicyErrorKind::InvalidPattern), "{text}");
@@ -278,6 +384,7 @@ fn every_refusal_has_the_same_http_code() {
         PolicyErrorKind::PrivateAddress.code(),
         "endpoint_not_allowed"
     );
+    assert_eq!(PolicyErrorKind::Path.code(), "endpoint_not_allowed");
     assert_eq!(
         PolicyErrorKind::InvalidPattern.code(),
         "invalid_endpoint_policy"
@@ -314,7 +421,7 @@ fn nowhere_admits_no_endpoint_and_no_address() {
 proptest::proptest! {
     #[test]
     fn whatever_passes_is_https_to_a_name_with_a_top_level_domain(
-        url in "https?://[a-zA-Z0-9.:\\[\\]-]{1,40}/x",
+        url in "https?://[a-zA-Z0-9._:\\[\\]-]{1,40}/x",
     ) {
         if let Ok(endpoint) = Endpoint::parse(&url)
             && EndpointPolicy::public_hosts().check(&endpoint).is_ok()

@@ -169,6 +169,15 @@ impl DeliveryError {
         error
     }
 
+    /// The deadline came first: nothing was sent.
+    pub(crate) fn too_late(push_service: PushService) -> Self {
+        Self::new(Outcome::Transient, push_service).with_reason(TOO_LATE)
+    }
+
+    pub(super) fn is_too_late(&self) -> bool {
+        self.0.status.is_none() && self.reason() == Some(TOO_LATE)
+    }
+
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
         self
@@ -206,7 +215,7 @@ impl DeliveryError {
 
     /// The short word behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno,
     /// Apple's reason, a header of WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal;
-    /// `timeout`; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
+    /// `timeout`; `deadline` if it came before the request; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
@@ -224,6 +233,9 @@ impl DeliveryError {
         self.0.diagnostics.iter()
     }
 }
+
+/// The reason of a push whose deadline came before its request.
+const TOO_LATE: &str = "deadline";
 
 impl fmt::Debug for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -257,6 +269,9 @@ impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.closed.is_some() {
             return f.write_str("requests to the push service are paused");
+        }
+        if self.is_too_late() {
+            return f.write_str("the deadline came before the request could begin");
         }
         f.write_str(match self.0.outcome {
             Outcome::Accepted => "the push service accepted the message",

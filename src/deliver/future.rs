@@ -156,6 +156,9 @@ where
                         this.step.set(Step::Done);
                         continue;
                     };
+                    if this.settings.clock.now() >= push.deadline() {
+                        return Poll::Ready(Err(DeliveryError::too_late(push_service)));
+                    }
                     // What cannot be made is no probe: first the request, then the gate.
                     let request = this
                         .settings

@@ -23,17 +23,14 @@ pub(crate) trait Sender: fmt::Debug + Send + Sync {
 /// How long a request may wait for the client and for a permit before it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Begin {
-    by: Timestamp,
+    before: Timestamp,
     stop: Option<watch::Receiver<bool>>,
 }
 
 impl Begin {
-    /// As long as it takes.
-    pub(crate) const ANY_TIME: Self = Self::by(Timestamp::MAX);
-
-    /// Not after this moment.
-    pub(crate) const fn by(by: Timestamp) -> Self {
-        Self { by, stop: None }
+    /// Before this moment.
+    pub(crate) const fn before(before: Timestamp) -> Self {
+        Self { before, stop: None }
     }
 
     /// Nor once this is true, or its sender gone.
@@ -42,16 +39,13 @@ impl Begin {
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
-        now > self.by || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+        now >= self.before || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
     }
 
     /// Waits until a request may not begin any more.
     async fn over(&mut self, now: Timestamp) {
         let late = async {
-            if self.by == Timestamp::MAX {
-                return pending().await;
-            }
-            tokio::time::sleep(self.by.since(now)).await;
+            tokio::time::sleep(self.before.since(now)).await;
         };
         let stopped = async {
             match &mut self.stop {

@@ -21,7 +21,8 @@ use crate::vapid::{Contact, Signer};
 ///
 /// Each call is one attempt: the endpoint policy is asked, then the origin's gate; the message is
 /// signed and encrypted, sent, and the answer classified. A closed gate refuses at once
-/// ([`DeliveryError::closed`]), a full one makes the call wait for a permit. No redirect is followed. The
+/// ([`DeliveryError::closed`]), a full one makes the call wait for a permit, after which a push whose
+/// [deadline](Push::with_deadline) has come is not sent. No redirect is followed. The
 /// answer's body is read on failure only, and at most 8 KiB of it.
 ///
 /// Answers that mean the whole origin close its gate, for every clone: too many requests, eight distinct

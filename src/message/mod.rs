@@ -88,7 +88,10 @@ impl Message {
         self
     }
 
-    /// A message with a topic replaces the undelivered one of the same topic.
+    /// Replaces an undelivered message of the same topic. Default: no topic.
+    ///
+    /// For messages that make earlier ones worthless, such as a score: push services keep fewer messages with topics
+    /// than without for a browser that is offline ([`Topic`]).
     #[must_use]
     pub fn with_topic(mut self, topic: Topic) -> Self {
         self.topic = Some(topic);
@@ -99,6 +102,20 @@ impl Message {
     #[must_use]
     pub const fn with_padding(mut self, padding: Padding) -> Self {
         self.padding = padding;
+        self
+    }
+
+    /// The same content as another message, to be sent at another time, such as every day.
+    ///
+    /// The random tag of a [`Notification`] is replaced by another one: two messages with one tag would be one
+    /// notification, and the later one would replace the earlier one on display without an alert. A tag of the
+    /// application stays, and so does a payload of its own.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        let payload = self.payload.as_deref().and_then(notification::redraw);
+        if let Some(payload) = payload {
+            self.payload = Some(payload.into());
+        }
         self
     }
 

@@ -15,6 +15,10 @@ use crate::encoding::base64url;
 /// 1 to 32 base64url characters, as the RFC has it, whose number modulo 4 is not 1: Apple decodes the
 /// value and refuses what does not decode.
 ///
+/// FCM keeps four different topics per subscription for a device that is offline, without a rule which, and
+/// 100 messages without a topic. Mozilla delivers messages with topics after those without, in the order of the
+/// topics. So no message has a topic unless it was given one.
+///
 /// # Security
 ///
 /// The push service sees topics. [`Topic::of`] hashes, so that they carry no meaning.

@@ -48,15 +48,19 @@ impl Ttl {
         Duration::from_secs(self.0 as u64)
     }
 
-    /// When to give up a message that was due at a moment: after its TTL, 28 days ([`SAFE_MAX`](Self::SAFE_MAX))
-    /// at most, and a minute at least, so that a message for now or never can reach the push service at all.
+    /// The moment from which on no request for the message begins: its TTL after it was due, at most 28 days
+    /// ([`SAFE_MAX`](Self::SAFE_MAX)) and at least 15 s.
+    ///
+    /// 15 s is the time that one request may take: a message to be delivered now or never (TTL 0) has to reach the
+    /// push service as well. Such a message is kept no longer than it says: what goes on the wire is what is
+    /// [`left`](Self::left) of its TTL, 0 at the end.
     #[must_use]
     pub fn deadline(self, due_at: Timestamp) -> Timestamp {
         due_at + self.min(Self::SAFE_MAX).as_duration().max(SHORTEST_LIFE)
     }
 
-    /// What is left of it at `now` for a message that was due at a moment: for
-    /// [`Push::with_ttl`](crate::push_request::Push::with_ttl), since a push service counts from the request.
+    /// What is left of it at `now` for a message that was due at `due_at`, in whole seconds waited: a push service
+    /// counts the TTL from the request (RFC 8030 section 5.2). Never more than the TTL itself.
     #[must_use]
     pub fn left(self, due_at: Timestamp, now: Timestamp) -> Self {
         let waited = now.since(due_at).as_secs();
@@ -64,8 +68,9 @@ impl Ttl {
     }
 }
 
-/// Even a message that is to be delivered now or never (TTL 0) gets so long to reach the push service.
-const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+/// The shortest deadline: the time that one request may take, so that a message with TTL 0 can be sent at all. Longer,
+/// it would lengthen the TTL of a call that rings for 30 s.
+const SHORTEST_LIFE: Duration = Duration::from_secs(15);
 
 impl Default for Ttl {
     fn default() -> Self {
@@ -123,7 +128,10 @@ mod tests {
         let deadline = |ttl: Ttl| ttl.deadline(DUE).since(DUE);
         assert_eq!(deadline(Ttl::from_secs(300)), Duration::from_secs(300));
         assert_eq!(deadline(Ttl::MAX), Ttl::SAFE_MAX.as_duration());
-        assert_eq!(deadline(Ttl::ZERO), SHORTEST_LIFE);
+        for (ttl, secs) in [(30, 30), (16, 16), (15, 15), (14, 15), (1, 15), (0, 15)] {
+            let deadline = deadline(Ttl::from_secs(ttl));
+            assert_eq!(deadline, Duration::from_secs(secs), "{ttl}");
+        }
     }
 
     #[test]
@@ -132,6 +140,12 @@ mod tests {
         assert_eq!(left(0), Ttl::from_secs(300));
         assert_eq!(left(100), Ttl::from_secs(200));
         assert_eq!(left(400), Ttl::ZERO);
+        // Below the shortest deadline a request may begin when nothing is left: deliver now or drop.
+        let short = |waited| Ttl::from_secs(5).left(DUE, DUE + Duration::from_millis(waited));
+        assert_eq!(short(0), Ttl::from_secs(5));
+        assert_eq!(short(4_999), Ttl::from_secs(1));
+        assert_eq!(short(5_000), Ttl::ZERO);
+        assert_eq!(short(14_900), Ttl::ZERO);
         assert_eq!(Ttl::MAX.left(DUE, DUE), Ttl::SAFE_MAX);
     }
 

@@ -91,8 +91,8 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> (Consequence, Optio
     (consequence, error)
 }
 
-/// Gives a message without a topic one of its own, the same at each attempt: should the push service have taken it
-/// when we did not hear of it, the repeat replaces what is not delivered yet (RFC 8030 section 5.4).
+/// Gives a message without a topic one of its own, the same at each attempt: if the answer to the first attempt was
+/// lost, the repeat replaces a message that is not delivered yet (RFC 8030 section 5.4).
 fn name(message: &mut Message, broadcast: BroadcastId, key: EndpointKey) {
     if message.topic().is_none() {
         let name = [broadcast.as_bytes().as_slice(), key.as_bytes()].concat();
@@ -109,7 +109,7 @@ async fn send(push: &WebPush, job: &Job, request: Push) -> Option<Result<Accepte
     }
     let push_service = PushService::of(endpoint);
     let latest = job.leased_until - push.request_timeout();
-    let begin = Begin::by(latest.min(job.deadline)).unless(job.stop.clone());
+    let begin = Begin::before(latest.min(job.deadline)).unless(job.stop.clone());
     let answer = push.deliver_push(request, begin).await?;
     let outcome = answer
         .as_ref()

@@ -176,7 +176,7 @@ async fn compose(
         } => notify_type
             .message(message.as_deref(), push.daily_text())
             .with_ttl(until_next),
-        Plan::Application { message, .. } => message.clone(),
+        Plan::Application { message, .. } => message.clone().again(),
     });
     let composed = match push.composer() {
         None => Ok(Some(message)),

@@ -14,7 +14,7 @@ use crate::encoding::base64url;
 /// The URL of a push resource, kept byte for byte (RFC 8030 section 5).
 ///
 /// An absolute `http` or `https` URL of at most [`MAX_LEN`](Self::MAX_LEN) octets, with a host of ASCII
-/// letters, digits, `-` and `.` (or a literal address), without userinfo and fragment. Whether the
+/// letters, digits, `-`, `_` and `.` (or a literal address), without userinfo and fragment. Whether the
 /// server may *send* there is the endpoint policy's decision, not this type's.
 ///
 /// # Security
@@ -173,7 +173,7 @@ impl Origin {
     }
 }
 
-/// Letters, digits, `-`, `.`, or a bracketed IPv6 literal: nothing that two parsers could read differently.
+/// Letters, digits, `-`, `_`, `.`, or a bracketed IPv6 literal: nothing that two parsers could read differently.
 fn is_plain_host(host: &str) -> bool {
     if let Some(inner) = host
         .strip_prefix('[')
@@ -185,7 +185,7 @@ fn is_plain_host(host: &str) -> bool {
         && host.len() <= 253
         && host
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 impl fmt::Display for Origin {
@@ -261,6 +261,15 @@ mod tests {
         );
     }
 
+    /// Resolvers look such names up, and TLS clients check their certificates.
+    #[test]
+    fn an_underscore_is_plain() {
+        assert_eq!(
+            origin("https://Push_1.example.net/p"),
+            "https://push_1.example.net"
+        );
+    }
+
     #[test]
     fn the_url_is_kept_byte_for_byte() {
         let url = "https://db5p.Notify.Windows.com/w/?token=a%2Fb%3d%3D";
@@ -282,7 +291,6 @@ mod tests {
             "https://push.example.net/ p",
             "https://push.example.net/\u{e9}",
             "https://pu%73h.example.net/p",
-            "https://push_1.example.net/p",
             "https://push.example.net:/p",
             "https://push.example.net:0/p",
             "https://push.example.net:65536/p",

@@ -17,7 +17,7 @@ pub(super) fn answer(service: PushService, reason: Reason) -> Response<Bytes> {
         PushService::Mozilla => mozilla(reason),
         PushService::Apple => apple(reason),
         PushService::Wns => wns(reason),
-        PushService::Other => json(
+        PushService::Meta | PushService::Other => json(
             reason.status(),
             format!(r#"{{"reason":"{}"}}"#, reason.code()),
         ),

@@ -347,8 +347,8 @@ fn default_origin() -> Origin {
     }
 }
 
-/// What comes before the token in an endpoint: each push service's own form. WNS keeps the token in the
-/// query, which a sender must not lose.
+/// What comes before the token in an endpoint: each push service's own form. WNS and Meta keep the token in
+/// the query, which a sender must not lose.
 fn resource(origin: &Origin) -> &'static str {
     let host = origin.as_str().rsplit('/').next().unwrap_or_default();
     match PushService::of_host(host) {
@@ -356,6 +356,7 @@ fn resource(origin: &Origin) -> &'static str {
         PushService::Mozilla => "/wpush/v2/",
         PushService::Apple => "/Q",
         PushService::Wns => "/w/?token=",
+        PushService::Meta => "/rl_push_send?notif_token=",
         _ => "/wpush/",
     }
 }

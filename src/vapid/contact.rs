@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::Uri;
 
 use super::{VapidError, VapidErrorKind};
+use crate::local_names::is_local_name;
 
 /// A `mailto:` or `https:` URI for the `sub` claim (RFC 8292 section 2.1).
 ///
@@ -25,8 +26,9 @@ impl Contact {
     /// Parses a contact.
     ///
     /// A `mailto:` holds one address, without header fields; an `https:` URL has no userinfo and no
-    /// port 0. The host is a public name: two labels at least, ASCII (Punycode for others), not under
-    /// `localhost`, `local`, `internal` or `invalid`.
+    /// port 0. The host is a public name: two labels at least, ASCII (Punycode for others), not under a name for local
+    /// use or for none: `localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`, `private`, `localdomain`,
+    /// `arpa` (with `home.arpa`), `test`, `invalid`, `onion`, `alt`.
     ///
     /// # Errors
     ///
@@ -146,14 +148,11 @@ fn is_host(host: &str) -> bool {
             }))
 }
 
-/// Whether no push service would believe that somebody can be reached there.
+/// Whether a push service cannot write there: a literal address or a name for local use.
 fn is_local(host: &str) -> bool {
-    const LOCAL: [&str; 4] = ["localhost", "local", "internal", "invalid"];
-    let Some((_, last)) = host.rsplit_once('.') else {
-        return true;
-    };
-    literal(host).is_some()
-        || LOCAL.iter().any(|name| last.eq_ignore_ascii_case(name))
+    let last = host.rsplit('.').next().unwrap_or_default();
+    is_local_name(host)
+        || literal(host).is_some()
         // Addresses in their odd forms (`127.1`, `0x7f.0x1`): no top-level domain begins with a digit.
         || last.starts_with(|first: char| first.is_ascii_digit())
 }
@@ -220,6 +219,14 @@ mod tests {
             "mailto:x@printer.local",
             "mailto:x@db.INTERNAL",
             "mailto:x@intranet",
+            "mailto:x@nas.lan",
+            "mailto:x@nas.home.arpa",
+            "mailto:x@ci.test",
+            "mailto:x@mail.corp",
+            "mailto:x@a.onion",
+            "https://nas.LAN/contact",
+            "https://push.home.arpa/",
+            "https://app.test:8443/",
             "mailto:x@127.0.0.1",
             "mailto:x@[::1]",
             "https://localhost",

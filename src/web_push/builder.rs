@@ -114,7 +114,7 @@ impl Builder {
             in_flight_per_origin: OriginGates::IN_FLIGHT,
             retry: RetryPolicy::default(),
             prune_breaker: PruneBreaker::default(),
-            stable_topic: true,
+            stable_topic: false,
             composer: None,
             daily_text: "Here is your daily notification.".to_owned(),
             request_timeout: Duration::from_secs(15),
@@ -179,7 +179,7 @@ impl Builder {
         self
     }
 
-    /// Which endpoints may be registered and sent to; the known push services where nothing is said.
+    /// Which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
     pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
         self.endpoint_policy = policy;
         self
@@ -253,13 +253,17 @@ impl Builder {
         self
     }
 
-    /// Whether a message without a topic gets one of its own (RFC 8030 section 5.4), the same at every attempt; it does
-    /// where nothing is said.
+    /// Gives each delivery of a message without a topic a topic of its own, the same at every attempt
+    /// (RFC 8030 section 5.4). Default: `false`, no topic that was not asked for.
     ///
-    /// Should an answer be lost, the repeat replaces the first on the push service, as long as that is not delivered
-    /// yet. A push service that keeps only so many topics for a browser that is offline may drop the oldest: whoever
-    /// sends many messages to browsers that are rarely online, and would rather have one of them twice than miss
-    /// one, says `false`.
+    /// With `true` a repeated attempt replaces the first one on the push service if that is not delivered yet. A
+    /// repeat happens if an answer is lost.
+    ///
+    /// The cost: push services store fewer messages with topics for a browser that is offline. FCM turns a topic into
+    /// a collapse key and keeps four different ones per subscription, without a rule which; it keeps 100 messages
+    /// without a topic. Mozilla delivers messages without a topic in order, and those with one in the order of their
+    /// topics. So an offline browser loses messages with `true` that it gets with `false`. A notification's
+    /// [`tag`](crate::Notification::tag) hides the repeat without this cost.
     pub const fn stable_topic(mut self, stable: bool) -> Self {
         self.stable_topic = stable;
         self

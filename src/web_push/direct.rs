@@ -37,6 +37,7 @@ pub(super) async fn send(
     let mut attempts = JoinSet::new();
     let mut effects = Effects::default();
     let mut after = None;
+    let due_at = push.now();
     loop {
         let now = push.now();
         push.refresh_pauses(now).await?;
@@ -55,7 +56,7 @@ pub(super) async fn send(
                 note(push, &mut report, &mut effects, ended);
             }
             let (push, message) = (push.clone(), message.clone());
-            attempts.spawn(async move { once(&push, record, message).await });
+            attempts.spawn(async move { once(&push, record, message, due_at).await });
         }
         while let Some(ended) = attempts.try_join_next() {
             note(push, &mut report, &mut effects, ended);
@@ -81,7 +82,7 @@ pub(super) async fn send_to(
 ) -> Attempted {
     // Where they cannot be read, those that are known hold.
     let _ = push.refresh_pauses(push.now()).await;
-    let (attempted, consequence) = once(push, record, message).await;
+    let (attempted, consequence) = once(push, record, message, push.now()).await;
     let mut effects = Effects::default();
     effects.note(push, &attempted.origin, consequence);
     // The answer is about the message; the same effect comes of the next attempt.
@@ -100,6 +101,7 @@ async fn once(
     push: &WebPush,
     record: SubscriptionRecord,
     message: Message,
+    due_at: Timestamp,
 ) -> (Attempted, Consequence) {
     let now = push.now();
     let subscription = record.id;
@@ -107,9 +109,8 @@ async fn once(
     let job = Job {
         record,
         broadcast: None,
-        // There is no later attempt that could be too late.
-        deadline: Timestamp::MAX,
-        due_at: now,
+        deadline: message.ttl().deadline(due_at),
+        due_at,
         number: 1,
         leased_until: now + push.lease(),
         stop: None,

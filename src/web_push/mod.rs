@@ -26,7 +26,8 @@ use crate::broadcast::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{
-    Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, PruneBreaker, RetryPolicy, Sender,
+    Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, PruneBreaker, PushService,
+    RetryPolicy, Sender,
 };
 use crate::import::Import;
 use crate::message::Message;
@@ -182,7 +183,9 @@ impl WebPush {
     /// Makes one attempt for every live subscription of an audience, and waits for all of them.
     ///
     /// Nothing is stored but what the push services said of the subscriptions, and nothing is tried again: what is
-    /// lost with the process is lost. An origin whose gate is closed is not asked.
+    /// lost with the process is lost. An origin whose gate is closed is not asked. No request begins at the message's
+    /// deadline or later ([`Ttl::deadline`](crate::message::Ttl::deadline), counted from this call): in a long
+    /// audience such attempts count as expired.
     ///
     /// # Errors
     ///
@@ -206,7 +209,8 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// What the push service, or the endpoint policy, had against it.
+    /// What the push service, or the endpoint policy, had against it; a transient error with the reason `deadline` if the
+    /// message's deadline ([`Ttl::deadline`](crate::message::Ttl::deadline)) came before there was a permit.
     ///
     /// # Cancel safety
     ///
@@ -218,12 +222,15 @@ impl WebPush {
     ) -> Result<Accepted, DeliveryError> {
         // What the other replicas know of the push service is worth a try; without it this one finds out itself.
         let _ = self.refresh_pauses(self.now()).await;
-        let push = Push::new(to.clone(), message, self.key_ring().active());
-        let result = match self.deliver_push(push, Begin::ANY_TIME).await {
-            Some(result) => result,
-            // Any time is in time.
-            None => std::future::pending().await,
-        };
+        let now = self.now();
+        let deadline = message.ttl().deadline(now);
+        let push = Push::new(to.clone(), message, self.key_ring().active())
+            .with_ttl_since(now)
+            .with_deadline(deadline);
+        let result = self
+            .deliver_push(push, Begin::before(deadline))
+            .await
+            .unwrap_or_else(|| Err(DeliveryError::too_late(PushService::of(to.endpoint()))));
         direct::share_news(self, to.endpoint().origin()).await;
         result
     }

@@ -31,12 +31,59 @@ async fn a_message_reaches_everybody() {
     assert_eq!(answer.json()["recipients"], 2);
     world.settle().await;
     for browser in [one, other] {
-        let payload: Value = browser.messages()[0].json().unwrap();
+        let mut payload: Value = browser.messages()[0].json().unwrap();
+        payload.as_object_mut().unwrap().remove("tag").unwrap();
         assert_eq!(
             payload,
             json!({"title": "Shipped", "body": null, "url": null})
         );
     }
+}
+
+/// So that a copy that arrives twice is shown once; the topic that could hide it too would cost messages.
+#[tokio::test]
+async fn a_notification_without_a_tag_has_one_for_all_recipients_and_no_topic() {
+    let world = World::new().await;
+    let (one, ..) = world.subscriber().await;
+    let (other, ..) = world.subscriber().await;
+    let untagged = json!({"title": "a", "renotify": true});
+    let empty = json!({"title": "a", "tag": "", "url": "https://shop.example/"});
+    let given = json!({"title": "a", "tag": "order-7", "renotify": true});
+    for body in [&untagged, &untagged, &empty, &given] {
+        assert_eq!(world.notify(body).await.status, 202);
+    }
+    world.settle().await;
+    let texts = |browser: &tower_web_push::testing::UserAgent| -> Vec<String> {
+        let messages = browser.messages();
+        assert!(messages.iter().all(|message| message.topic().is_none()));
+        let text = messages
+            .iter()
+            .map(|message| message.text().unwrap().into());
+        text.collect()
+    };
+    let mut received = texts(&one);
+    let mut same = texts(&other);
+    received.sort();
+    same.sort();
+    assert_eq!(received, same);
+    let mut tags = Vec::new();
+    for text in &received {
+        let payload: Value = serde_json::from_str(text).unwrap();
+        let options = payload.get("notification").unwrap_or(&payload);
+        let tag = options["tag"].as_str().unwrap().to_owned();
+        assert!(!tag.is_empty(), "{text}");
+        // With a random tag it would alert for the second copy.
+        assert_eq!(
+            options.get("renotify").is_some(),
+            tag == "order-7",
+            "{text}"
+        );
+        tags.push(tag);
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 4);
+    assert!(tags.contains(&"order-7".to_owned()));
 }
 
 #[tokio::test]
@@ -235,6 +282,14 @@ async fn the_largest_payload_is_exact() {
     assert_eq!(world.notify(&payload(3993)).await.status, 202);
     world
         .notify(&payload(3994))
+        .await
+        .is(422, "payload_too_large");
+    // A random tag is no reason to refuse what fits without it.
+    let around = r#"{"body":null,"title":"","url":null}"#.len();
+    let title = |len: usize| json!({"title": "x".repeat(len - around)});
+    assert_eq!(world.notify(&title(3993)).await.status, 202);
+    world
+        .notify(&title(3994))
         .await
         .is(422, "payload_too_large");
 }

@@ -247,6 +247,14 @@ async fn what_is_well_formed_but_impossible_is_422() {
             json!({"endpoint": "https://permanently-removed.invalid/x"}),
             "endpoint_not_allowed",
         ),
+        (
+            json!({"endpoint": "https://fcm.googleapis.com/v1/projects/p/messages:send"}),
+            "endpoint_not_allowed",
+        ),
+        (
+            json!({"endpoint": "https://graph.facebook.com/v21.0/me/feed?notif_token=1"}),
+            "endpoint_not_allowed",
+        ),
         (json!({"tags": ["news", "staff"]}), "tag_not_public"),
         (json!({"tags": many}), "too_many_tags"),
         (json!({"notifyTime": time}), unknown_zone),

@@ -1,15 +1,19 @@
 //! The gate of an origin: closed, full, closing, left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tower::ServiceExt as _;
-use tower_web_push::clock::{Clock as _, SystemClock};
+use tower_web_push::clock::{Clock as _, SystemClock, Timestamp};
 use tower_web_push::deliver::{OriginGates, Outcome};
+use tower_web_push::message::{Message, Ttl};
 use tower_web_push::store::PauseReason;
+use tower_web_push::testing::ManualClock;
 
 use crate::world::{
     APPLE, FCM, MOZILLA, OTHER, TestBody, WNS, answer, deliver, exchange, origin, push,
+    push_message,
 };
 
 #[tokio::test(start_paused = true)]
@@ -64,6 +68,45 @@ async fn a_full_gate_makes_the_call_wait() {
     answer_second.send_response(answer(201, &[], TestBody::default()));
     assert!(second.now_or_never().unwrap().is_ok());
     assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
+}
+
+/// The push service counts the TTL from the request, and the wait has used some of it up.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_permit_shortens_the_ttl_and_ends_the_push_at_its_deadline() {
+    let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+    let began = clock.now();
+    for (waited, sent) in [(29_900, Some("1")), (30_000, None), (30_100, None)] {
+        clock.set(began);
+        let (deliver, mut handle) = deliver();
+        let deliver = deliver
+            .with_gates(OriginGates::with_in_flight(1))
+            .with_clock(Arc::new(clock.clone()));
+        handle.allow(2);
+        let mut first = deliver.clone().oneshot(push(FCM)).boxed();
+        assert!((&mut first).now_or_never().is_none());
+        let (_, answer_first) = handle.next_request().now_or_never().unwrap().unwrap();
+        let ring = push_message(FCM, Message::new("ring").with_ttl(Ttl::from_secs(30)))
+            .with_ttl_since(began)
+            .with_deadline(began + Duration::from_secs(30));
+        let mut second = deliver.clone().oneshot(ring).boxed();
+        assert!((&mut second).now_or_never().is_none());
+
+        clock.advance(Duration::from_millis(waited));
+        answer_first.send_response(answer(201, &[], TestBody::default()));
+        assert!(first.now_or_never().unwrap().is_ok());
+        let ended = (&mut second).now_or_never();
+        let request = handle.next_request().now_or_never().flatten();
+        let ttl = request
+            .as_ref()
+            .map(|(request, _)| &request.headers()["ttl"]);
+        assert_eq!(ttl.map(|ttl| ttl.to_str().unwrap()), sent, "{waited}");
+        if sent.is_none() {
+            let error = ended.unwrap().unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Transient);
+            assert_eq!((error.status(), error.reason()), (None, Some("deadline")));
+            assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

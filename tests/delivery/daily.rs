@@ -1,10 +1,12 @@
 //! Daily notifications: fired once per local date, late rather than never, never twice.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use tower_web_push::Notification;
 use tower_web_push::broadcast::SendErrorKind;
 use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{
@@ -270,6 +272,30 @@ async fn the_callback_decides_when_it_is_due_whether_there_is_anything_to_say() 
         "until the next one: {ttl}"
     );
     assert_eq!(messages[1].text(), Some(r#"{"title":"DAILY_CHECK"}"#));
+}
+
+/// With one tag, today's notification would replace yesterday's on display without an alert.
+#[tokio::test]
+async fn each_day_has_a_random_tag_of_its_own_and_keeps_one_that_was_given() {
+    for (tag, days) in [("", 2), ("digest", 1)] {
+        let world = world().await;
+        let (browser, _) = world.subscribe().await;
+        let digest = Notification::new("Good morning").tag(tag);
+        let at_nine = utc(9, 0);
+        world
+            .push
+            .schedule(label("digest"), at_nine, Audience::All, digest)
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            world.clock.advance(DAY);
+            world.settle().await;
+            world.settle().await;
+        }
+        let messages = browser.messages();
+        let distinct: HashSet<_> = messages.iter().map(|message| message.text()).collect();
+        assert_eq!((messages.len(), distinct.len()), (2, days));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@
 mod building;
 mod composing;
 mod daily;
+mod deadlines;
 mod downtimes;
 mod keys;
 mod order;

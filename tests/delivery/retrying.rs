@@ -117,10 +117,32 @@ async fn every_attempt_encrypts_anew_and_takes_the_current_token() {
     assert_ne!(seen[0], seen[1]);
 }
 
+/// FCM keeps four different topics per subscription for a browser that is offline, and 100 messages without one.
 #[tokio::test]
-async fn a_message_without_a_topic_has_the_same_one_at_each_attempt_and_another_for_each_recipient()
-{
-    let world = World::at(FCM).await;
+async fn no_topic_is_sent_that_was_not_asked_for() {
+    for origin in [FCM, APPLE, WNS, "https://push.example.net"] {
+        let world = World::at(origin).await;
+        let (browser, _) = world.subscriber().await;
+        browser.go_offline();
+        for _ in 0..10 {
+            world.enqueue().await;
+        }
+        world.settle().await;
+        world
+            .push
+            .send(Audience::All, Message::new("direct"))
+            .await
+            .unwrap();
+        browser.go_online();
+        let messages = browser.messages();
+        assert_eq!(messages.len(), 11, "{origin}");
+        assert!(messages.iter().all(|message| message.topic().is_none()));
+    }
+}
+
+#[tokio::test]
+async fn a_stable_topic_is_the_same_at_each_attempt_and_another_for_each_recipient() {
+    let world = World::with(FCM, |builder| builder.stable_topic(true)).await;
     world.subscribers(2).await;
     let topics = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&topics);
@@ -150,24 +172,20 @@ async fn a_message_without_a_topic_has_the_same_one_at_each_attempt_and_another_
 }
 
 #[tokio::test]
-async fn a_topic_of_the_message_itself_is_kept_and_none_is_made_where_none_is_wanted() {
+async fn a_topic_of_the_message_itself_is_kept() {
     let topic = Topic::parse("news").unwrap();
-    let world = World::at(FCM).await;
-    let (browser, _) = world.subscriber().await;
-    let message = Message::new("x").with_topic(topic);
-    world.push.enqueue(Audience::All, message).await.unwrap();
-    world.settle().await;
-    assert_eq!(browser.messages()[0].topic(), Some("news"));
-
-    let world = World::with(FCM, |builder| builder.stable_topic(false)).await;
-    let (browser, _) = world.subscriber().await;
-    world.enqueue().await;
-    world.settle().await;
-    assert_eq!(browser.messages()[0].topic(), None);
+    for stable in [false, true] {
+        let world = World::with(FCM, |builder| builder.stable_topic(stable)).await;
+        let (browser, _) = world.subscriber().await;
+        let message = Message::new("x").with_topic(topic.clone());
+        world.push.enqueue(Audience::All, message).await.unwrap();
+        world.settle().await;
+        assert_eq!(browser.messages()[0].topic(), Some("news"));
+    }
 }
 
 #[tokio::test]
-async fn a_repeat_replaces_the_first_where_that_is_not_delivered_yet() {
+async fn with_a_stable_topic_a_repeat_replaces_the_first_if_that_is_not_delivered_yet() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
     browser.go_offline();
@@ -182,7 +200,9 @@ async fn a_repeat_replaces_the_first_where_that_is_not_delivered_yet() {
             if is_first { Err(lost) } else { Ok(answer) }
         }
     });
-    let push = world.replica_with(|builder| builder.client(lossy)).await;
+    let push = world
+        .replica_with(|builder| builder.client(lossy).stable_topic(true))
+        .await;
     push.enqueue(Audience::All, Message::new("x"))
         .await
         .unwrap();

@@ -1,5 +1,7 @@
 //! Accepting and sending: `enqueue`, `send`, `deliver`, `cancel`.
 
+use tower_web_push::subscription::Subscription;
+
 use crate::world::*;
 
 #[tokio::test]
@@ -156,4 +158,34 @@ async fn an_endpoint_that_the_policy_forbids_is_refused_and_kept() {
     assert_eq!(world.status(broadcast).await.counts.refused, 1);
     assert!(world.record(&record).await.retired.is_none());
     assert_eq!(world.service.counts().requests, 0);
+}
+
+/// A row of an earlier version, or of another policy: refused before each request, and kept.
+#[tokio::test]
+async fn a_stored_endpoint_without_the_shape_of_its_push_service_is_not_asked_and_kept() {
+    let world = World::at(FCM).await;
+    let (browser, good) = world.subscriber().await;
+    let url = "https://fcm.googleapis.com/v1/projects/p/messages:send";
+    let of = &good.subscription;
+    let odd = Subscription::new(url.parse().unwrap(), *of.ua_public(), of.auth().clone());
+    let new = NewSubscription::new(odd.clone(), good.vapid_key);
+    let limits = SubscriptionLimits::default();
+    let now = world.clock.now();
+    world.store.upsert(&new, &limits, now).await.unwrap();
+    for _ in 0..2 {
+        let broadcast = world.enqueue().await;
+        world.settle().await;
+        let expected = counts(|counts| (counts.accepted, counts.refused) = (1, 1));
+        assert_eq!(world.status(broadcast).await.counts, expected);
+    }
+    let error = world
+        .push
+        .deliver(&odd, Message::new("x"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason(), Some("endpoint_not_allowed"));
+    assert_eq!((world.asked(), browser.messages().len()), (2, 2));
+    let rows = [SubscriptionRef::Id(new.id)];
+    let row = world.store.get(&rows).await.unwrap().remove(0).unwrap();
+    assert!(row.retired.is_none() && !row.stale);
 }

@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
+use tower_web_push::broadcast::BroadcastId;
 use tower_web_push::clock::Timestamp;
+use tower_web_push::message::Topic;
 use tower_web_push::store::{
     NewSubscription, PostgresStore, RedisStore, ScheduleStore, SubscriptionLimits,
     SubscriptionRecord, SubscriptionStore, Upserted, redis_rs,
@@ -235,7 +237,12 @@ impl Replica {
             .api
             .call(Method::POST, "/web-push/notify")
             .bearer(TOKEN);
-        let queued = call.json(&json!({"title": "Hello"})).send().await;
+        // By which the push service tells one broadcast from another.
+        let topic = Topic::of(BroadcastId::random().as_bytes());
+        let queued = call
+            .json(&json!({"title": "Hello", "topic": topic}))
+            .send()
+            .await;
         assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:?}");
         assert_eq!(queued.json()["recipients"], recipients);
         path_of(&queued)

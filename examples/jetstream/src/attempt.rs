@@ -7,7 +7,6 @@ use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::{
     Attempt, Consequence, Deliver, HttpClient, Jitter, Next, RetryPolicy,
 };
-use tower_web_push::message::{Message, Topic};
 use tower_web_push::store::SubscriptionRecord;
 use tower_web_push::vapid::KeyRing;
 
@@ -38,7 +37,7 @@ impl Post {
             // The store does not answer, which is nobody's attempt.
             return Next::Deferred(now + KeyRing::LOOK_AGAIN).into();
         };
-        let message = named(job, record);
+        let message = job.message.clone();
         let mut attempt = Attempt::new(record, message, job.due_at, job.attempts + 1, now)
             .with_policy(self.retry)
             .with_keys(keys);
@@ -48,15 +47,4 @@ impl Post {
         }
         attempt.end(self.clock.now())
     }
-}
-
-/// The same topic at each attempt at each recipient: where a push service took a message and we did not hear of
-/// it, the repeat replaces what is not delivered yet (RFC 8030 section 5.4).
-fn named(job: &Job, record: &SubscriptionRecord) -> Message {
-    let message = job.message.clone();
-    if message.topic().is_some() {
-        return message;
-    }
-    let name = [&job.broadcast.as_bytes()[..], record.id.as_bytes()].concat();
-    message.with_topic(Topic::of(name))
 }

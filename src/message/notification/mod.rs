@@ -1,10 +1,12 @@
 //! Typed content: a notification, as page, service worker and browser understand it.
 
 mod action;
+mod drawn_tag;
 mod parse;
 mod payload;
 
 pub use action::Action;
+pub(super) use drawn_tag::redraw;
 
 use std::fmt;
 
@@ -22,7 +24,12 @@ use crate::clock::Timestamp;
 /// notification without any script, and all others hand it to the service worker. In every other case
 /// the options stand beside `title`, and the service worker shows it.
 ///
-/// Only what was set is sent, so a payload is as small as its content.
+/// Only what was set is sent, so a payload is as small as its content. The exception is the tag: a notification without
+/// one, or with an empty one, gets a random [`tag`](Self::tag) when it becomes a message. Delivery is at least once, and
+/// the tag, the same in every copy of the message, lets the browser show a second copy in the place of the first. It
+/// begins with `auto:` and takes 26 octets of the payload. It is left out of a payload that it would lift above
+/// [`Message::MAX_PAYLOAD`]. Turning the same notification into a message twice makes two messages with two tags;
+/// [`Message::again`] makes a second message of a first one.
 ///
 /// # Examples
 ///
@@ -119,7 +126,8 @@ impl Notification {
         self
     }
 
-    /// A notification replaces the one with the same tag that is on display.
+    /// A notification replaces the one with the same tag that is on display. Default: a random tag, which replaces
+    /// nothing but a second copy of the same message.
     ///
     /// It has nothing to do with the message's [`Topic`](super::Topic), which replaces what was not
     /// delivered yet.
@@ -168,7 +176,8 @@ impl Notification {
 
     /// Whether to alert again when it replaces one of the same [`tag`](Self::tag).
     ///
-    /// Left out without a tag, where browsers would refuse it.
+    /// Left out without a tag of your own: browsers refuse it without any tag, and with a random one it would alert
+    /// for a second copy of the same message.
     #[must_use]
     pub const fn renotify(mut self, renotify: bool) -> Self {
         self.renotify = Some(renotify);
@@ -222,7 +231,16 @@ impl Notification {
 
 impl From<Notification> for Message {
     fn from(notification: Notification) -> Self {
-        Self::new(notification.payload())
+        if !notification.is_tagged()
+            && let Some(tag) = drawn_tag::draw()
+        {
+            let message = Self::new(notification.payload(Some(tag)));
+            // What fits without the tag is not refused because of it.
+            if !message.is_too_large() {
+                return message;
+            }
+        }
+        Self::new(notification.payload(None))
     }
 }
 

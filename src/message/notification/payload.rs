@@ -11,8 +11,9 @@ type Object = Map<String, Value>;
 const WEB_PUSH: u16 = 8030;
 
 impl Notification {
-    /// The payload: one JSON object.
-    pub(super) fn payload(&self) -> String {
+    /// The payload: one JSON object. A drawn tag takes the place of the notification's own.
+    pub(super) fn payload(&self, drawn_tag: Option<String>) -> String {
+        let tag = drawn_tag.or_else(|| self.tag.clone());
         let mut root = Object::new();
         root.insert("title".to_owned(), self.title.clone().into());
         root.insert("body".to_owned(), self.body.clone().into());
@@ -22,9 +23,9 @@ impl Notification {
             set(&mut root, "mutable", self.mutable);
             set(&mut root, "app_badge", self.app_badge);
             root.insert("web_push".to_owned(), WEB_PUSH.into());
-            root.insert("notification".to_owned(), self.declared().into());
+            root.insert("notification".to_owned(), self.declared(tag).into());
         } else {
-            self.options(&mut root);
+            self.options(&mut root, tag);
         }
         Value::Object(root).to_string()
     }
@@ -39,33 +40,37 @@ impl Notification {
             && links.all(is_absolute_http)
     }
 
-    fn declared(&self) -> Object {
+    /// Whether it has a tag of its own: for browsers an empty one is none.
+    pub(super) fn is_tagged(&self) -> bool {
+        self.tag.as_deref().is_some_and(|tag| !tag.is_empty())
+    }
+
+    fn declared(&self, tag: Option<String>) -> Object {
         let mut declared = Object::new();
         declared.insert("title".to_owned(), self.title.clone().into());
         set(&mut declared, "navigate", self.url.clone());
         set(&mut declared, "body", self.body.clone());
         set(&mut declared, "mutable", self.mutable);
-        self.options(&mut declared);
+        self.options(&mut declared, tag);
         declared
     }
 
     /// The members beyond title, body and URL, those that are set.
     ///
     /// What the Notifications API would throw at is left out: `vibrate` beside `silent`, `renotify`
-    /// without a tag.
-    fn options(&self, to: &mut Object) {
+    /// without a tag of its own.
+    fn options(&self, to: &mut Object, tag: Option<String>) {
         let silent = self.silent == Some(true);
-        let tagged = self.tag.as_deref().is_some_and(|tag| !tag.is_empty());
         let timestamp = self.timestamp.map(|at| u64::try_from(at.as_millis()));
         set(to, "dir", self.dir.map(Direction::as_str));
         set(to, "lang", self.lang.clone());
-        set(to, "tag", self.tag.clone());
+        set(to, "tag", tag);
         set(to, "image", self.image.clone());
         set(to, "icon", self.icon.clone());
         set(to, "badge", self.badge.clone());
         set(to, "vibrate", self.vibrate.clone().filter(|_| !silent));
         set(to, "timestamp", timestamp.and_then(Result::ok));
-        set(to, "renotify", self.renotify.filter(|_| tagged));
+        set(to, "renotify", self.renotify.filter(|_| self.is_tagged()));
         set(to, "silent", self.silent);
         set(to, "requireInteraction", self.require_interaction);
         set(to, "data", self.data.clone());

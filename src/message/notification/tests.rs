@@ -1,7 +1,7 @@
 use serde_json::{Map, json};
 
 use super::*;
-use crate::message::{MessageError, MessageErrorKind};
+use crate::message::{MessageError, MessageErrorKind, Ttl};
 
 fn sent(notification: Notification) -> Value {
     let message = Message::from(notification);
@@ -10,6 +10,19 @@ fn sent(notification: Notification) -> Value {
 
 fn parsed(value: &Value) -> Result<Notification, MessageError> {
     Notification::from_members(value.as_object().unwrap())
+}
+
+/// The same without the tag that was drawn for it.
+fn sent_untagged(notification: Notification) -> Value {
+    let mut payload = sent(notification);
+    let within = match payload.get_mut("notification") {
+        Some(declared) => declared,
+        None => &mut payload,
+    };
+    let tag = within.as_object_mut().unwrap().remove("tag").unwrap();
+    let tag = tag.as_str().unwrap();
+    assert!(tag.starts_with("auto:") && tag.len() == 17, "{tag}");
+    payload
 }
 
 /// With every option there is.
@@ -71,7 +84,7 @@ fn merged(mut one: Value, other: &Value) -> Value {
 #[test]
 fn a_title_alone_has_the_other_two_as_null() {
     assert_eq!(
-        sent(Notification::new("Hi")),
+        sent_untagged(Notification::new("Hi")),
         json!({"title": "Hi", "body": null, "url": null})
     );
 }
@@ -79,7 +92,7 @@ fn a_title_alone_has_the_other_two_as_null() {
 #[test]
 fn an_absolute_url_makes_it_declarative_with_only_what_is_set() {
     assert_eq!(
-        sent(Notification::new("Hi").url("https://a.example/x?y#z")),
+        sent_untagged(Notification::new("Hi").url("https://a.example/x?y#z")),
         json!({
             "title": "Hi", "body": null, "url": "https://a.example/x?y#z",
             "web_push": 8030,
@@ -154,6 +167,52 @@ fn what_browsers_throw_at_is_left_out() {
     }
     let early = Notification::new("Hi").timestamp(Timestamp::from_millis(-1));
     assert_eq!(sent(early).get("timestamp"), None);
+}
+
+#[test]
+fn a_notification_without_a_tag_gets_one_that_is_its_messages_own() {
+    let tag = |message: &Message| {
+        let payload: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+        let inside = payload.pointer("/notification/tag");
+        let tag = inside.or(payload.get("tag")).unwrap();
+        tag.as_str().unwrap().to_owned()
+    };
+    let declared = Notification::new("Hi").url("https://a.example/");
+    for untagged in [
+        Notification::new("Hi"),
+        Notification::new("Hi").tag(""),
+        declared,
+    ] {
+        let messages = [untagged.clone(), untagged].map(Message::from);
+        assert_ne!(tag(&messages[0]), tag(&messages[1]));
+        // On another day it is another notification.
+        let again = messages[0].clone().with_ttl(Ttl::ZERO).again();
+        assert_ne!(tag(&again), tag(&messages[0]));
+        assert_eq!(again.ttl(), Ttl::ZERO);
+    }
+    let tagged = Message::from(Notification::new("Hi").tag("order-7"));
+    assert_eq!(tag(&tagged), "order-7");
+    assert_eq!(tagged.clone().again(), tagged);
+    let raw = Message::new(r#"{"title":"Hi"}"#);
+    assert_eq!(raw.clone().again(), raw);
+    let empty = Message::without_payload();
+    assert_eq!(empty.clone().again(), empty);
+}
+
+#[test]
+fn a_payload_is_not_too_large_because_of_the_tag() {
+    let len = |body: usize| {
+        let message = Message::from(Notification::new("").body("b".repeat(body)));
+        (message.payload().unwrap().len(), message.is_too_large())
+    };
+    let (around, _) = len(0);
+    let tag = r#""tag":"auto:AAAAAAAAAAAA","#.len();
+    assert_eq!(tag, 26);
+    let fits = Message::MAX_PAYLOAD - around;
+    assert_eq!(len(fits), (Message::MAX_PAYLOAD, false));
+    assert_eq!(len(fits + 1), (Message::MAX_PAYLOAD + 1 - tag, false));
+    assert_eq!(len(fits + tag), (Message::MAX_PAYLOAD, false));
+    assert_eq!(len(fits + tag + 1), (Message::MAX_PAYLOAD + 1, true));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) struct Arrival {
     pub(crate) path: String,
     /// The `sub` of its token: which worker sent it.
     pub(crate) sender: String,
-    pub(crate) topic: String,
+    pub(crate) has_topic: bool,
     pub(crate) ttl: u64,
     pub(crate) body: Bytes,
     pub(crate) at: Instant,
@@ -125,7 +125,7 @@ impl PushService {
         let mut arrival = Arrival {
             path: head.uri.path().to_owned(),
             sender: self.sender(head.headers["authorization"].as_bytes()),
-            topic: header("topic").to_owned(),
+            has_topic: head.headers.contains_key("topic"),
             ttl: header("ttl").parse().unwrap(),
             body: body.collect().await.unwrap().to_bytes(),
             at: Instant::now(),

@@ -1,0 +1,79 @@
+//! The tag of a notification that was given none.
+//!
+//! Delivery is at least once: after a crash a message can arrive twice. A browser shows one notification per tag, so
+//! a random tag hides the second copy, and replaces no other notification.
+
+use serde::Deserialize;
+
+use crate::encoding::base64url;
+
+/// What a drawn tag begins with. It tells a drawn tag from one of the application.
+const PREFIX: &str = "auto:";
+/// 72 bits: no two notifications on one device share a tag. They become 12 characters of the payload.
+const OCTETS: usize = 9;
+/// base64url has 4 characters for 3 octets.
+const CHARS: usize = OCTETS / 3 * 4;
+
+/// A new tag; `None` if the system has no randomness, since a notification without a tag is better than none.
+pub(super) fn draw() -> Option<String> {
+    let mut octets = [0; OCTETS];
+    getrandom::fill(&mut octets).ok()?;
+    Some(format!("{PREFIX}{}", base64url(&octets)))
+}
+
+/// The same payload with another tag; `None` if it has no drawn one.
+pub(in crate::message) fn redraw(payload: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let Tagged { tag, notification } = serde_json::from_str(text).ok()?;
+    let inside = notification.and_then(|declared| declared.tag);
+    let tag = inside.or(tag).filter(|tag| is_drawn(tag))?;
+    // Only the member itself has this text: it was drawn after everything else was there.
+    Some(text.replace(&tag, &draw()?))
+}
+
+fn is_drawn(tag: &str) -> bool {
+    tag.strip_prefix(PREFIX)
+        .is_some_and(|drawn| drawn.len() == CHARS)
+}
+
+/// Where a notification's payload has its tag: in the declarative document, or at the top.
+#[derive(Deserialize)]
+struct Tagged {
+    tag: Option<String>,
+    notification: Option<Box<Self>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawn_tag_is_short_and_no_two_are_alike() {
+        let drawn = [draw().unwrap(), draw().unwrap()];
+        assert_ne!(drawn[0], drawn[1]);
+        assert!(drawn.iter().all(|tag| is_drawn(tag) && tag.len() == 17));
+    }
+
+    #[test]
+    fn only_a_drawn_tag_is_drawn_again() {
+        let again = |payload: &str| redraw(payload.as_bytes());
+        let flat = r#"{"title":"Hi","tag":"auto:AAAAAAAAAAAA"}"#;
+        let other = again(flat).unwrap();
+        assert_ne!(other, flat);
+        assert_eq!(other.len(), flat.len());
+        let declared = r#"{"title":"Hi","notification":{"tag":"auto:AAAAAAAAAAAA"}}"#;
+        assert_ne!(again(declared).unwrap(), declared);
+        for payload in [
+            r#"{"title":"Hi","tag":"order-7"}"#,
+            r#"{"title":"Hi","tag":"auto:7"}"#,
+            r#"{"title":"Hi","tag":7}"#,
+            r#"{"title":"Hi"}"#,
+            r#""auto:AAAAAAAAAAAA""#,
+            "auto:AAAAAAAAAAAA",
+            "",
+        ] {
+            assert_eq!(again(payload), None, "{payload}");
+        }
+        assert_eq!(redraw(&[0xff]), None);
+    }
+}
