@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod behind_proxies;
 mod clients;
 mod closed;
 mod crowding;
@@ -13,7 +14,6 @@ mod daily;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod programs;
-mod proxies;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/push_server.rs"]
 mod push_server;
