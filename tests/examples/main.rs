@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod backups;
+mod behind_proxies;
 mod clients;
 mod closed;
 mod crowding;
@@ -15,7 +16,6 @@ mod daily;
 mod http_client;
 mod keys;
 mod programs;
-mod proxies;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/push_server.rs"]
 mod push_server;

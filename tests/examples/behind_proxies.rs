@@ -8,6 +8,9 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::{any, prop};
 
+/// Header lines: name and value.
+type Lines = [(&'static str, &'static str)];
+
 const PROXY: &str = "10.0.0.9";
 
 fn client(hops: usize, lines: &[(&str, &str)]) -> String {
@@ -34,7 +37,7 @@ fn the_client_is_counted_from_the_right() {
     let x = "x-forwarded-for";
     let f = "forwarded";
     #[rustfmt::skip]
-    let cases: &[(usize, &[(&str, &str)], &str)] = &[
+    let cases: &[(usize, &Lines, &str)] = &[
         (1, &[(x, "192.0.2.1")], "192.0.2.1"),
         (1, &[(x, "6.6.6.6, 192.0.2.1")], "192.0.2.1"),
         (2, &[(x, "6.6.6.6, 192.0.2.1, 10.0.0.8")], "192.0.2.1"),
@@ -65,7 +68,7 @@ fn what_is_not_certain_counts_as_the_proxy() {
     let x = "x-forwarded-for";
     let f = "forwarded";
     #[rustfmt::skip]
-    let cases: &[(usize, &[(&str, &str)])] = &[
+    let cases: &[(usize, &Lines)] = &[
         (1, &[]),
         // Shorter than the proxies are many.
         (2, &[(x, "192.0.2.1")]),
