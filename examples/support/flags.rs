@@ -27,7 +27,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "KEY", hide_env_values = true)]
     pub(crate) vapid_private_key: Option<String>,
 
-    /// What `Authorization: Bearer` carries for the admin routes: long and random, as `openssl rand -hex 24` makes it
+    /// What `Authorization: Bearer` carries for the admin routes: at least 12 characters, better 48 random ones as
+    /// `openssl rand -hex 24` makes them
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
 

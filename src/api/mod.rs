@@ -83,6 +83,7 @@ mod reply;
 mod routes;
 mod settings;
 mod time;
+mod wrong_passwords;
 
 pub use authorizer::{AdminAction, Authorizer, Denied};
 pub use body::ApiBody;

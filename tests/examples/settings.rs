@@ -128,6 +128,10 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
         (&[("ADMIN_PASSWORD", "admin")], "ADMIN_PASSWORD: "),
         (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
+        (
+            &[("ADMIN_TOKEN", "eleven-char")],
+            "ADMIN_TOKEN: the admin token has fewer than 12 characters",
+        ),
         // Nobody listens there.
         (
             &[("STORE_URL", "postgres://user:hunter2@127.0.0.1:1/push")],
