@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Full};
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SetRecorderError, SharedString,
@@ -40,15 +41,14 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Answers whoever may read `/stats`: the same credentials, the same refusals.
+    /// Answers who may read `/stats`: the same credentials, the same refusals and limits.
     pub(crate) async fn answer(
         &self,
         api: WebPushService,
-        headers: HeaderMap,
+        mut head: Parts,
     ) -> Response<Full<Bytes>> {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = Uri::from_static("/stats");
-        *request.headers_mut() = headers;
+        head.uri = Uri::from_static("/stats");
+        let request = Request::from_parts(head, Empty::<Bytes>::new());
         let (head, body) = match api.oneshot(request).await {
             Ok(response) => response.into_parts(),
             Err(never) => match never {},

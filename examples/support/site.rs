@@ -43,7 +43,7 @@ impl<B> Service<Request<B>> for Site {
             return Box::pin(ready(Ok(answer)));
         }
         let Self { api, metrics } = self.clone();
-        let headers = request.headers().clone();
-        Box::pin(async move { Ok(metrics.answer(api, headers).await) })
+        let (head, _) = request.into_parts();
+        Box::pin(async move { Ok(metrics.answer(api, head).await) })
     }
 }
