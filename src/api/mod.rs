@@ -66,6 +66,11 @@
 //!
 //! # Security
 //!
+//! A server that says where its requests come from, with a [`PeerAddr`] in their extensions, limits each peer: 60
+//! requests a minute to the public POST routes, 20 test and confirmation pushes a minute, and 10 wrong passwords a
+//! minute. Without it only the limits of the store hold for strangers:
+//! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
+//!
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
 //! a signed-in user must not come from another site: `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
 //! repeat an endpoint or a key.
@@ -77,6 +82,7 @@ mod cross_site;
 mod layer;
 mod members;
 mod peer_addr;
+mod peer_limit;
 mod problem;
 mod read_body;
 mod reply;
@@ -99,6 +105,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
@@ -177,12 +184,24 @@ where
     }
     let body = if route.takes_json() {
         read_body::require_json(&parts.headers)?;
+        if route.is_public() {
+            // What the head refuses costs no token, and what has no token is not read.
+            let taken = settings.requests.take(peer(&parts));
+            taken.map_err(|wait| {
+                Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
+            })?;
+        }
         read_body::read_body(&parts.headers, body, settings.body_limits).await?
     } else {
         drop(body);
         Vec::new()
     };
     routes::answer(push, route, &parts, &body).await
+}
+
+/// What the server says is the sender's address.
+fn peer(parts: &Parts) -> Option<PeerAddr> {
+    parts.extensions.get().copied()
 }
 
 /// The answer of a [`WebPushService`] on its way.

@@ -7,6 +7,7 @@
 
 mod admin;
 mod bodies;
+mod limits;
 mod mounting;
 mod notify;
 mod operator;

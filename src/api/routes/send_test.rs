@@ -1,11 +1,13 @@
 //! `POST /send-test`: one push to whoever holds the subscription.
 
 use http::StatusCode;
+use http::request::Parts;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
+use crate::api::peer;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::broadcast::FinalOutcome;
@@ -26,7 +28,11 @@ struct SendTestAnswer {
     message: String,
 }
 
-pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn send_test(
+    push: &WebPush,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
     let given = Subscription::from_members(members.map())?;
@@ -44,11 +50,16 @@ pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Prob
         // A retired one is no more: the page subscribes again, which revives it.
         .filter(|row| row.retired.is_none() && is_same(&given, &row.subscription))
         .ok_or(ProblemKind::UnknownSubscription)?;
-    // Only who holds the subscription can use its turn up.
-    push.api_settings()
+    // Only who holds the subscription can use its turn up, and only a push that is sent counts for its peer.
+    let settings = push.api_settings();
+    settings
         .tests
         .take(key)
         .map_err(|wait| Problem::from(ProblemKind::TooManyTests).with_retry_after(wait))?;
+    settings.pushes.take(peer(parts)).map_err(|wait| {
+        settings.tests.give_back(&key);
+        Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
+    })?;
 
     let outcome = push.send_to(&row, message).await.outcome;
     let success = outcome == FinalOutcome::Accepted;
