@@ -119,6 +119,9 @@ async fn start(settings: Settings) -> Result<Server, BoxError> {
         .allowed_origins(settings.allowed_origins)
         .public_tags(settings.public_tags)
         .confirmation(settings.confirmation)
+        .subscription_limits(settings.limits)
+        .public_requests_per_minute(settings.public_requests_per_minute)
+        .public_pushes_per_minute(settings.public_pushes_per_minute)
         .server_version(settings.server_version);
     if let Some(key) = settings.vapid_private_key {
         builder = builder.vapid_private_key(key);

@@ -127,6 +127,14 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "BIND: not an address and a port, as in ",
         ),
         (&[("ADMIN_PASSWORD", "admin")], "ADMIN_PASSWORD: "),
+        (
+            &[("MAX_UNPROVEN_SUBSCRIPTIONS", "-1")],
+            "MAX_UNPROVEN_SUBSCRIPTIONS: not a whole number",
+        ),
+        (
+            &[("PUBLIC_REQUESTS_PER_MINUTE", "5000000000")],
+            "PUBLIC_REQUESTS_PER_MINUTE: not a whole number from 0, or too large",
+        ),
         (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
         (
             &[("ADMIN_TOKEN", "eleven-char")],
@@ -226,6 +234,10 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("ALLOWED_ORIGINS", ""),
         ("PUBLIC_TAGS", ""),
         ("CONFIRMATION", "true"),
+        ("MAX_SUBSCRIPTIONS", "10000000"),
+        ("MAX_UNPROVEN_SUBSCRIPTIONS", "100000"),
+        ("PUBLIC_REQUESTS_PER_MINUTE", "60"),
+        ("PUBLIC_PUSHES_PER_MINUTE", "20"),
         ("EXTRA_ROOT_CA", ""),
         ("SECONDS_BETWEEN_NOTIFICATIONS", "60"),
         ("PUSH_SERVER_VERSION", env!("CARGO_PKG_VERSION")),
