@@ -1,6 +1,9 @@
 //! What one peer may do, and what others may do meanwhile.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +12,17 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 use tower_web_push::api::PeerAddr;
-use tower_web_push::clock::Clock as _;
-use tower_web_push::store::DeliveryLedger as _;
+use tower_web_push::broadcast::{Audience, Principal};
+use tower_web_push::clock::{Clock as _, Timestamp};
+use tower_web_push::store::{
+    CountFilter, DeliveryLedger as _, Liveness, MemoryStore, ScheduleStore, SubscriptionLimits,
+    SubscriptionStore, VapidKeyStore,
+};
+use tower_web_push::subscription::Origin;
+use tower_web_push::testing::TestPushService;
+use tower_web_push::{Message, WebPush};
 
 use super::{Answer, World, post, with};
 
@@ -181,4 +192,104 @@ async fn wrong_passwords_close_basic_for_their_peer_only() {
     let refused = ask(STRANGER, super::PASSWORD).await;
     refused.is(429, "too_many_failures");
     assert_eq!(ask(OTHER, super::PASSWORD).await.status, 200);
+}
+
+/// An anonymous flood: requests from a number of peers in turns, each for a new subscription; the answers by status.
+async fn flood(push: &WebPush, peers: u32, requests: u32) -> BTreeMap<u16, u32> {
+    let service = TestPushService::builder()
+        .origin(Origin::parse(super::FCM).unwrap())
+        .build();
+    let mut answers = BTreeMap::new();
+    for number in 0..requests {
+        let browser = service.user_agent();
+        browser.subscribe(&push.vapid_public_key()).unwrap();
+        let json = serde_json::from_str(&browser.subscription_json().unwrap()).unwrap();
+        let mut request = post("/subscribe", &json);
+        let peer = Ipv4Addr::from(0x0a00_0000 + number % peers);
+        let peer = PeerAddr::new(peer.into());
+        request.extensions_mut().insert(peer);
+        let answer = push.service().oneshot(request).await.unwrap();
+        let status = Answer::read(answer).await.status;
+        *answers.entry(status).or_default() += 1;
+    }
+    answers
+}
+
+async fn rows(store: &dyn SubscriptionStore) -> u64 {
+    let every = CountFilter::new(Audience::All, Liveness::Any);
+    store.count(&every, Timestamp::from_secs(0)).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_from_one_peer_stores_60_subscriptions_and_one_more_each_second() {
+    let world = World::new().await;
+    let answers = flood(&world.push, 1, 1000).await;
+    assert_eq!(answers, BTreeMap::from([(200, 60), (429, 940)]));
+    assert_eq!(world.count().await, 60);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let answers = flood(&world.push, 1, 100).await;
+    assert_eq!(answers, BTreeMap::from([(200, 10), (429, 90)]));
+    // Others subscribe meanwhile.
+    let (_, json) = world.browser();
+    let other = world.post_from(OTHER, "/subscribe", &json).await;
+    assert_eq!(other.status, 200);
+}
+
+/// What a flood from many peers may store, and who gets in nevertheless.
+async fn stops_at_the_unproven_rows<S>(store: Arc<S>)
+where
+    S: SubscriptionStore + VapidKeyStore + ScheduleStore,
+{
+    let service = TestPushService::builder()
+        .origin(Origin::parse(super::FCM).unwrap())
+        .build();
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&store))
+        .client(service.clone())
+        .subscription_limits(SubscriptionLimits::default().with_unproven(100))
+        .build()
+        .await
+        .unwrap();
+    let known = service.user_agent();
+    known.subscribe(&push.vapid_public_key()).unwrap();
+    let known: Value = serde_json::from_str(&known.subscription_json().unwrap()).unwrap();
+    let subscribe = async |json: &Value, principal: Option<&str>| {
+        let mut request = post("/subscribe", json);
+        if let Some(principal) = principal {
+            request.extensions_mut().insert(Principal::from(principal));
+        }
+        Answer::read(push.service().oneshot(request).await.unwrap()).await
+    };
+    assert_eq!(subscribe(&known, None).await.status, 200);
+
+    let answers = flood(&push, 100, 1000).await;
+    assert_eq!(answers, BTreeMap::from([(200, 99), (503, 901)]));
+    assert_eq!(rows(&*store).await, 100);
+
+    let fresh = service.user_agent();
+    fresh.subscribe(&push.vapid_public_key()).unwrap();
+    let fresh: Value = serde_json::from_str(&fresh.subscription_json().unwrap()).unwrap();
+    subscribe(&fresh, None).await.is(503, "store_full");
+    assert_eq!(subscribe(&fresh, Some("alice")).await.status, 200);
+    assert_eq!(subscribe(&known, None).await.status, 200, "a known one");
+
+    // A broadcast finds out what is behind the rows.
+    let report = push.send(Audience::All, Message::new("x")).await.unwrap();
+    assert_eq!(report.counts.accepted, 2);
+    let answers = flood(&push, 100, 200).await;
+    assert!(answers.get(&200).is_some_and(|stored| *stored >= 1));
+}
+
+#[tokio::test]
+async fn a_flood_from_many_peers_stops_at_the_unproven_rows_in_memory() {
+    stops_at_the_unproven_rows(Arc::new(MemoryStore::new())).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_flood_from_many_peers_stops_at_the_unproven_rows_in_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    let store = tower_web_push::store::SqliteStore::open(path).await;
+    stops_at_the_unproven_rows(Arc::new(store.unwrap())).await;
 }

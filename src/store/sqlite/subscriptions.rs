@@ -7,7 +7,9 @@ use rusqlite::{Connection, ToSql, params};
 
 use super::SqliteStore;
 use super::query::{all, execute, first, integer};
-use super::subscription_rows::{find, limit as row_limit, record, record_columns, total, write};
+use super::subscription_rows::{
+    find, limit as row_limit, record, record_columns, total, unproven, write,
+};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::merge::{Merged, merge};
@@ -82,6 +84,10 @@ fn upsert(
     if created && total(conn)? > limits.total {
         // The savepoint around this call takes everything back.
         return Err(StoreErrorKind::Full.into());
+    }
+    let is_fresh = created && replaced.is_none();
+    if is_fresh && record.is_unproven() && unproven(conn)? > limits.unproven {
+        return Err(StoreError::too_many_unproven());
     }
     Ok(Upserted::Stored {
         record: Box::new(record),
