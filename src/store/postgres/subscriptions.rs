@@ -121,6 +121,16 @@ async fn upsert(
         rows: i64::from(created),
         unproven: i64::from(record.is_unproven()) - unproven_before,
     };
+    let mut total = 0;
+    if created {
+        let Totals { rows, unproven } = totals(tx).await?;
+        // Before anything is written: a flood leaves no dead rows.
+        let is_fresh = replaced.is_none() && record.is_unproven();
+        if is_fresh && unproven >= integer(limits.unproven) {
+            return Err(StoreError::too_many_unproven().into());
+        }
+        total = rows;
+    }
     if let (Some(replaces), true) = (&replaces, replaced.is_some()) {
         change.rows -= integer(delete(tx, &[replaces.as_bytes()]).await?);
     }
@@ -131,16 +141,9 @@ async fn upsert(
     if let Some(principal) = &record.principal {
         change.rows -= make_room(tx, principal, &key, limits.per_principal).await?;
     }
-    if created {
+    if created && total.saturating_add(change.rows) > integer(limits.total) {
         // The transaction takes everything back.
-        let Totals { rows, unproven } = totals(tx).await?;
-        if rows.saturating_add(change.rows) > integer(limits.total) {
-            return Err(StoreErrorKind::Full.into());
-        }
-        let is_fresh = replaced.is_none() && record.is_unproven();
-        if is_fresh && unproven.saturating_add(change.unproven) > integer(limits.unproven) {
-            return Err(StoreError::too_many_unproven().into());
-        }
+        return Err(StoreErrorKind::Full.into());
     }
     add(tx, change).await?;
     Ok(Upserted::Stored {

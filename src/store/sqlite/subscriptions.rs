@@ -74,6 +74,11 @@ fn upsert(
         created,
         superseded,
     } = merged;
+    // Before anything is written: a flood is refused with a look at one row.
+    let is_fresh = created && replaced.is_none();
+    if is_fresh && record.is_unproven() && unproven(conn)? >= limits.unproven {
+        return Err(StoreError::too_many_unproven());
+    }
     if let (Some(key), true) = (replaces, replaced.is_some()) {
         delete(conn, &key)?;
     }
@@ -84,10 +89,6 @@ fn upsert(
     if created && total(conn)? > limits.total {
         // The savepoint around this call takes everything back.
         return Err(StoreErrorKind::Full.into());
-    }
-    let is_fresh = created && replaced.is_none();
-    if is_fresh && record.is_unproven() && unproven(conn)? > limits.unproven {
-        return Err(StoreError::too_many_unproven());
     }
     Ok(Upserted::Stored {
         record: Box::new(record),
