@@ -116,6 +116,12 @@ impl SubscriptionStore for Devices {
         if standing.is_none() && total as u64 > limits.total {
             return Err(StoreErrorKind::Full.into());
         }
+        // S16: strangers cannot fill the table, but a known subscription can always be renewed.
+        let unproven = rows.values().filter(|row| row.is_unproven()).count();
+        let is_fresh = standing.is_none() && old_key.is_none();
+        if is_fresh && row.is_unproven() && unproven as u64 >= limits.unproven {
+            return Err(StoreErrorKind::Full.into());
+        }
         rows.retain(|key, _| !leaving.contains(key));
         rows.insert(key, row.clone());
         Ok(Upserted::Stored {

@@ -96,7 +96,7 @@
 //! | none | values, encryption | RustCrypto (`p256`, `aes-gcm`, `hkdf`, `sha2`), `http`, `bytes`, `serde`: no runtime, no C, no TLS, no version twice |
 //! | `vapid` (default) | keys, tokens, push requests | `jwt-simple`, `http-body`, `lru` |
 //! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `tokio`; C: `aws-lc-rs` |
-//! | `api` (default) | [`WebPush`], the HTTP API | `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
+//! | `api` (default) | [`WebPush`], the HTTP API | `governor`, `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
 //! | `sqlite` | `SqliteStore` | C: `rusqlite` with SQLite bundled |
 //! | `postgres` | `PostgresStore` | `tokio-postgres`, `deadpool-postgres`, `tokio-postgres-rustls`, `rustls`; C: `aws-lc-rs` |

@@ -133,6 +133,7 @@ async fn five_thousand_recipients_are_all_reached_and_memory_does_not_grow_with_
             ("STORE_URL", store.as_str()),
             ("VAPID_SUBJECT", "mailto:ops@example.com"),
             ("ADMIN_TOKEN", TOKEN),
+            ("PUBLIC_REQUESTS_PER_MINUTE", "0"),
             ("ENDPOINT_POLICY", "local"),
             ("EXTRA_ROOT_CA", ca.to_str().unwrap()),
         ],

@@ -41,7 +41,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "FILE")]
     pub(crate) vapid_private_key_file: Option<String>,
 
-    /// What `Authorization: Bearer` carries for the admin routes: long and random, as `openssl rand -hex 24` makes it
+    /// What `Authorization: Bearer` carries for the admin routes: at least 12 characters, better 48 random ones as
+    /// `openssl rand -hex 24` makes them
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
 
@@ -103,6 +104,24 @@ pub(crate) struct Flags {
     /// Whether a new daily subscription is confirmed by a notification: `true` or `false`
     #[arg(long, env, value_name = "BOOL", default_value = "true")]
     pub(crate) confirmation: String,
+
+    /// How many subscriptions there may be; above it `/subscribe` is answered 503 `store_full`
+    #[arg(long, env, value_name = "NUMBER", default_value = "10000000")]
+    pub(crate) max_subscriptions: String,
+
+    /// How many of them may be of no signed-in user and without an accepted push; above it strangers are answered 503
+    /// `store_full` until a broadcast has reached enough of them
+    #[arg(long, env, value_name = "NUMBER", default_value = "100000")]
+    pub(crate) max_unproven_subscriptions: String,
+
+    /// How many requests a minute each address may make to `/subscribe`, `/renew`, `/unsubscribe` and `/send-test`
+    /// together; 0 for any number
+    #[arg(long, env, value_name = "NUMBER", default_value = "60")]
+    pub(crate) public_requests_per_minute: String,
+
+    /// How many tests and confirmations a minute are sent for each address; 0 for any number
+    #[arg(long, env, value_name = "NUMBER", default_value = "20")]
+    pub(crate) public_pushes_per_minute: String,
 
     /// A PEM file with certificates to trust besides the usual ones
     #[arg(long, env, value_name = "FILE")]

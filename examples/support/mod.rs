@@ -149,6 +149,9 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .public_tags(settings.public_tags)
         .require_principal(settings.require_principal)
         .confirmation(settings.confirmation)
+        .subscription_limits(settings.limits)
+        .public_requests_per_minute(settings.public_requests_per_minute)
+        .public_pushes_per_minute(settings.public_pushes_per_minute)
         .server_version(settings.server_version);
     if let Some(key) = settings.vapid_private_key {
         builder = builder.vapid_private_key(key);

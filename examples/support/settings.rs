@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use http::header::{self, HeaderName};
 use tower_web_push::api::AdminCredentials;
 use tower_web_push::broadcast::Tag;
 use tower_web_push::deliver::EndpointPolicy;
+use tower_web_push::store::SubscriptionLimits;
 use tower_web_push::subscription::Origin;
 use tower_web_push::vapid::{Contact, KeyEncryptionKeys, VapidKey};
 use tracing_subscriber::EnvFilter;
@@ -42,6 +44,10 @@ pub(crate) struct Settings {
     pub(crate) require_principal: bool,
     pub(crate) public_tags: Vec<Tag>,
     pub(crate) confirmation: bool,
+    pub(crate) limits: SubscriptionLimits,
+    /// Of each peer, as [`public_pushes_per_minute`](Self::public_pushes_per_minute) is.
+    pub(crate) public_requests_per_minute: u32,
+    pub(crate) public_pushes_per_minute: u32,
     pub(crate) extra_root_ca_pem: Option<Vec<u8>>,
     /// The longest pause between two looks at due work.
     pub(crate) poll_interval: Duration,
@@ -180,6 +186,17 @@ impl Settings {
                 Tag::parse(text).map_err(with_causes)
             })?,
             confirmation: setting("CONFIRMATION", &flags.confirmation, truth)?,
+            limits: limits(&flags.max_subscriptions, &flags.max_unproven_subscriptions)?,
+            public_requests_per_minute: setting(
+                "PUBLIC_REQUESTS_PER_MINUTE",
+                &flags.public_requests_per_minute,
+                number,
+            )?,
+            public_pushes_per_minute: setting(
+                "PUBLIC_PUSHES_PER_MINUTE",
+                &flags.public_pushes_per_minute,
+                number,
+            )?,
             extra_root_ca_pem: optional("EXTRA_ROOT_CA", flags.extra_root_ca, certificates)?,
             poll_interval: setting(
                 "SECONDS_BETWEEN_NOTIFICATIONS",
@@ -267,6 +284,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).map_err(|_| format!("not an origin as https://shop.example is: {text}"))
+}
+
+fn limits(total: &str, unproven: &str) -> Result<SubscriptionLimits, SettingsError> {
+    let mut limits = SubscriptionLimits::default();
+    limits.total = setting("MAX_SUBSCRIPTIONS", total, number)?;
+    limits.unproven = setting("MAX_UNPROVEN_SUBSCRIPTIONS", unproven, number)?;
+    Ok(limits)
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| format!("not a whole number from 0, or too large: {text}"))
 }
 
 /// The certificates themselves are read when the client is built.

@@ -58,7 +58,7 @@ fn request(input: &[u8]) -> Option<Request<Full<bytes::Bytes>>> {
         other => request.header("content-type", other),
     };
     if choice & 4 == 0 {
-        request = request.header("authorization", "Bearer token");
+        request = request.header("authorization", "Bearer an-admin-token");
     }
     if choice & 8 != 0 {
         request = request.extension(Principal::from("alice"));
@@ -73,7 +73,7 @@ fn request(input: &[u8]) -> Option<Request<Full<bytes::Bytes>>> {
 async fn check(request: Request<Full<bytes::Bytes>>) {
     let is_ready = request.uri().path() == "/ready";
     let store = Arc::new(MemoryStore::new());
-    let credentials = AdminCredentials::new().with_bearer_token("token");
+    let credentials = AdminCredentials::new().with_bearer_token("an-admin-token");
     let key = VapidKey::from_secret_bytes(&[0x41; 32]).expect("a number below the order");
     let push = WebPush::builder("mailto:ops@example.com")
         .store(Arc::clone(&store))

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::AUTHORIZATION;
@@ -11,20 +10,30 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
+use super::PeerAddr;
 use super::authorizer::{AdminAction, Authorizer, Denied};
+use super::wrong_passwords::WrongPasswords;
 use crate::encoding::base64_any;
 
 /// One administrator who may do everything, known by a bearer token, by Basic `admin:PASSWORD`, or both.
 ///
-/// Without either nobody is an administrator, and every request is answered
-/// [`NotConfigured`](Denied::NotConfigured). There is no default password.
+/// Without either every request is answered [`NotConfigured`](Denied::NotConfigured). There is no default password.
 ///
 /// # Security
 ///
-/// Only SHA-256 digests are kept and compared, in constant time. After 10 wrong passwords within a minute
-/// Basic credentials are refused without comparing until that minute ends: the limit is for everybody,
-/// since behind a proxy all callers look alike. A bearer token keeps working meanwhile, and has no such limit: it has
-/// to be long and random, which nothing here can check.
+/// Only SHA-256 digests are kept, and they are compared in constant time.
+///
+/// After 10 wrong passwords from one [`PeerAddr`] within a minute, Basic credentials from this peer are refused without
+/// a comparison until the minute ends. Other peers are not affected, so a stranger cannot lock the administrator out.
+/// Requests without a [`PeerAddr`] in their extensions share one such minute: behind a proxy, or in a server that does
+/// not set it, a stranger can use it up, and the bearer token is the way in.
+///
+/// At most 100,000 peers are remembered within a minute. Peers beyond that number share the minute of the requests
+/// without an address. So no more than 1,000,010 passwords a minute are compared, however many addresses they come
+/// from: 12 random characters of `a-z0-9` would withstand that for more than four million years on average. A password
+/// that is in a list of common ones would not withstand it for a day.
+///
+/// A bearer token has no such limit: it has to be random, which cannot be checked here.
 ///
 /// # Examples
 ///
@@ -41,39 +50,53 @@ use crate::encoding::base64_any;
 pub struct AdminCredentials {
     bearer: Option<[u8; 32]>,
     basic: Option<[u8; 32]>,
-    failures: Mutex<Failures>,
+    wrong_passwords: Mutex<WrongPasswords>,
 }
 
 impl AdminCredentials {
-    /// The shortest password, in characters.
-    pub const MIN_PASSWORD: usize = 12;
+    /// The shortest password and the shortest bearer token, in characters.
+    pub const MIN_LENGTH: usize = 12;
 
-    /// Nobody yet.
+    /// No administrator yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whoever sends `Authorization: Bearer TOKEN`: 128 random bits at least, in hexadecimal digits or base64.
+    /// Admits requests with `Authorization: Bearer TOKEN`: at least 128 random bits, in hexadecimal digits or base64.
     ///
     /// # Errors
     ///
-    /// When the token is empty or holds anything but visible ASCII characters.
+    /// The token has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, begins or ends with a blank or a line
+    /// break, or holds anything but visible ASCII characters.
     pub fn with_bearer_token(mut self, token: &str) -> Result<Self, CredentialsError> {
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if is_padded(token) {
+            return Err(CredentialsError::PaddedToken);
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(CredentialsError::MalformedToken);
+        }
+        if token.len() < Self::MIN_LENGTH {
+            return Err(CredentialsError::ShortToken);
         }
         self.bearer = Some(digest(token.as_bytes()));
         Ok(self)
     }
 
-    /// Whoever sends Basic credentials of the user `admin` with this password.
+    /// Admits requests with Basic credentials of the user `admin` and this password.
+    ///
+    /// Blanks and line breaks at its ends are refused and not removed. They come from a file or a shell more often than
+    /// from a person, and would make a password that never fits what is typed.
     ///
     /// # Errors
     ///
-    /// When the password has fewer than [`MIN_PASSWORD`](Self::MIN_PASSWORD) characters.
+    /// The password has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, or begins or ends with a blank or a line
+    /// break.
     pub fn with_password(mut self, password: &str) -> Result<Self, CredentialsError> {
-        if password.chars().count() < Self::MIN_PASSWORD {
+        if is_padded(password) {
+            return Err(CredentialsError::PaddedPassword);
+        }
+        if password.chars().count() < Self::MIN_LENGTH {
             return Err(CredentialsError::ShortPassword);
         }
         let mut hash = Sha256::new();
@@ -83,7 +106,7 @@ impl AdminCredentials {
         Ok(self)
     }
 
-    /// Whether anybody can be an administrator.
+    /// Whether a token or a password is set.
     #[must_use]
     pub const fn is_configured(&self) -> bool {
         self.bearer.is_some() || self.basic.is_some()
@@ -102,13 +125,13 @@ impl AdminCredentials {
         if scheme.eq_ignore_ascii_case("bearer") {
             matches(self.bearer, credentials.trim().as_bytes())
         } else if scheme.eq_ignore_ascii_case("basic") {
-            self.check_basic(credentials.trim())
+            self.check_basic(credentials.trim(), parts.extensions.get().copied())
         } else {
             Err(Denied::WrongCredentials)
         }
     }
 
-    fn check_basic(&self, credentials: &str) -> Result<(), Denied> {
+    fn check_basic(&self, credentials: &str, peer: Option<PeerAddr>) -> Result<(), Denied> {
         let pair = base64_any(credentials).ok_or(Denied::WrongCredentials)?;
         // What a browser sends before it has asked its user is not a guess.
         let mut halves = pair.splitn(2, |byte| *byte == b':');
@@ -117,10 +140,11 @@ impl AdminCredentials {
             return Err(Denied::WrongCredentials);
         }
         // Held while comparing: otherwise many guesses at once would pass before the first is counted.
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let wrong = self.wrong_passwords.lock();
+        let mut wrong = wrong.unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        failures.check(now)?;
-        matches(self.basic, &pair).inspect_err(|_| failures.count(now))
+        wrong.check(peer, now)?;
+        matches(self.basic, &pair).inspect_err(|_| wrong.count(peer, now))
     }
 }
 
@@ -154,34 +178,9 @@ fn matches(expected: Option<[u8; 32]>, given: &[u8]) -> Result<(), Denied> {
     }
 }
 
-/// The wrong passwords of the current minute.
-#[derive(Debug, Default)]
-struct Failures {
-    first: Option<Instant>,
-    number: u32,
-}
-
-impl Failures {
-    const MOST: u32 = 10;
-    const WINDOW: Duration = Duration::from_secs(60);
-
-    fn check(&mut self, now: Instant) -> Result<(), Denied> {
-        let Some(first) = self.first else {
-            return Ok(());
-        };
-        let left = Self::WINDOW.saturating_sub(now.saturating_duration_since(first));
-        if left.is_zero() {
-            *self = Self::default();
-        } else if self.number >= Self::MOST {
-            return Err(Denied::TooManyFailures { retry_after: left });
-        }
-        Ok(())
-    }
-
-    fn count(&mut self, now: Instant) {
-        self.first.get_or_insert(now);
-        self.number = self.number.saturating_add(1);
-    }
+/// Whether blanks or line breaks stand at its ends.
+fn is_padded(secret: &str) -> bool {
+    secret.trim() != secret
 }
 
 /// Credentials that are too weak or malformed to be configured.
@@ -190,7 +189,13 @@ impl Failures {
 pub enum CredentialsError {
     /// A password of fewer than 12 characters.
     ShortPassword,
-    /// A token that is empty, or that no header can carry.
+    /// A password with a blank or a line break at one of its ends.
+    PaddedPassword,
+    /// A token of fewer than 12 characters.
+    ShortToken,
+    /// A token with a blank or a line break at one of its ends.
+    PaddedToken,
+    /// A token with anything but visible ASCII characters, which a header cannot carry.
     MalformedToken,
 }
 
@@ -198,7 +203,14 @@ impl fmt::Display for CredentialsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ShortPassword => "the admin password has fewer than 12 characters",
-            Self::MalformedToken => "the admin token is empty or not visible ASCII",
+            Self::PaddedPassword => {
+                "the admin password begins or ends with a blank or a line break: remove it"
+            }
+            Self::ShortToken => "the admin token has fewer than 12 characters",
+            Self::PaddedToken => {
+                "the admin token begins or ends with a blank or a line break: remove it"
+            }
+            Self::MalformedToken => "the admin token holds a character that is not visible ASCII",
         })
     }
 }
@@ -207,6 +219,8 @@ impl std::error::Error for CredentialsError {}
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use base64ct::{Base64, Encoding as _};
     use http::Request;
 
@@ -215,7 +229,7 @@ mod tests {
     const PASSWORD: &str = "correct horse";
 
     fn both() -> AdminCredentials {
-        let token = AdminCredentials::new().with_bearer_token("t0ken");
+        let token = AdminCredentials::new().with_bearer_token("an-admin-token");
         token.unwrap().with_password(PASSWORD).unwrap()
     }
 
@@ -224,24 +238,36 @@ mod tests {
     }
 
     fn check(credentials: &AdminCredentials, authorization: &str) -> Result<(), Denied> {
+        check_from(credentials, None, authorization)
+    }
+
+    fn check_from(
+        credentials: &AdminCredentials,
+        peer: Option<PeerAddr>,
+        authorization: &str,
+    ) -> Result<(), Denied> {
         let request = Request::get("/").header(AUTHORIZATION, authorization);
-        credentials.check(&request.body(()).unwrap().into_parts().0)
+        let mut parts = request.body(()).unwrap().into_parts().0;
+        if let Some(peer) = peer {
+            parts.extensions.insert(peer);
+        }
+        credentials.check(&parts)
     }
 
     #[test]
     fn either_is_enough_and_nothing_else_is() {
         let both = both();
-        assert_eq!(check(&both, "bearer t0ken"), Ok(()));
+        assert_eq!(check(&both, "bearer an-admin-token"), Ok(()));
         assert_eq!(check(&both, &basic("admin:correct horse")), Ok(()));
         for wrong in [
             "",
             "Bearer",
             "Bearer ",
-            "Bearer t0ken2",
+            "Bearer an-admin-token2",
             "Bearer correct horse",
             "Basic",
             "Basic !",
-            "Digest t0ken",
+            "Digest an-admin-token",
             &basic("admin:correct horse2"),
             &basic("root:correct horse"),
             &basic("admin"),
@@ -259,8 +285,8 @@ mod tests {
     #[test]
     fn two_headers_are_no_credentials() {
         let request = Request::get("/")
-            .header(AUTHORIZATION, "Bearer t0ken")
-            .header(AUTHORIZATION, "Bearer t0ken");
+            .header(AUTHORIZATION, "Bearer an-admin-token")
+            .header(AUTHORIZATION, "Bearer an-admin-token");
         let parts = request.body(()).unwrap().into_parts().0;
         assert_eq!(both().check(&parts), Err(Denied::WrongCredentials));
     }
@@ -271,30 +297,50 @@ mod tests {
             check(&AdminCredentials::new(), "Bearer x"),
             Err(Denied::NotConfigured)
         );
-        let token = AdminCredentials::new().with_bearer_token("t0ken").unwrap();
+        let token = AdminCredentials::new()
+            .with_bearer_token("an-admin-token")
+            .unwrap();
         assert_eq!(
-            check(&token, &basic("admin:t0ken")),
+            check(&token, &basic("admin:an-admin-token")),
             Err(Denied::WrongCredentials)
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ten_wrong_passwords_close_the_door_until_the_minute_ends() {
+    async fn ten_wrong_passwords_close_basic_for_their_peer_only() {
         let both = both();
+        let [stranger, operator] = ["192.0.2.1", "2001:db8::1"].map(peer);
+        let right = basic("admin:correct horse");
         for _ in 0..10 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            let guess = check(&both, &basic("admin:wrong"));
+            let guess = check_from(&both, stranger, &basic("admin:wrong"));
             assert_eq!(guess, Err(Denied::WrongCredentials));
         }
-        let right = basic("admin:correct horse");
         let retry_after = Duration::from_secs(51);
-        assert_eq!(
-            check(&both, &right),
-            Err(Denied::TooManyFailures { retry_after })
-        );
-        assert_eq!(check(&both, "Bearer t0ken"), Ok(()), "bearer is not Basic");
-        tokio::time::advance(Duration::from_secs(51)).await;
-        assert_eq!(check(&both, &right), Ok(()));
+        let refused = Err(Denied::TooManyFailures { retry_after });
+        assert_eq!(check_from(&both, stranger, &right), refused);
+        assert_eq!(check_from(&both, operator, &right), Ok(()));
+        assert_eq!(check_from(&both, None, &right), Ok(()));
+        let token = "Bearer an-admin-token";
+        assert_eq!(check_from(&both, stranger, token), Ok(()), "not Basic");
+        tokio::time::advance(retry_after).await;
+        assert_eq!(check_from(&both, stranger, &right), Ok(()));
+    }
+
+    fn peer(address: &str) -> Option<PeerAddr> {
+        Some(PeerAddr::new(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn requests_without_an_address_share_one_limit() {
+        let both = both();
+        let guess = || check(&both, &basic("admin:wrong"));
+        for _ in 0..10 {
+            assert_eq!(guess(), Err(Denied::WrongCredentials));
+        }
+        assert!(matches!(guess(), Err(Denied::TooManyFailures { .. })));
+        let right = basic("admin:correct horse");
+        assert_eq!(check_from(&both, peer("192.0.2.1"), &right), Ok(()));
     }
 
     #[test]
@@ -317,21 +363,30 @@ mod tests {
 
     #[test]
     fn weak_and_malformed_credentials_cannot_be_configured() {
-        let short = AdminCredentials::new()
-            .with_password("eleven char")
-            .unwrap_err();
-        assert_eq!(short, CredentialsError::ShortPassword);
-        assert!(
-            AdminCredentials::new()
-                .with_password("twelve chars")
-                .is_ok()
-        );
-        for token in ["", "a b", "tök"] {
-            assert!(
-                AdminCredentials::new().with_bearer_token(token).is_err(),
-                "{token}"
-            );
+        use CredentialsError::*;
+        for (password, error) in [
+            ("", ShortPassword),
+            ("eleven char", ShortPassword),
+            ("correct horse battery staple\n", PaddedPassword),
+            (" correct horse battery staple", PaddedPassword),
+            ("            ", PaddedPassword),
+        ] {
+            let refused = AdminCredentials::new().with_password(password);
+            assert_eq!(refused.unwrap_err(), error, "{password:?}");
         }
+        for (token, error) in [
+            ("", ShortToken),
+            ("eleven-char", ShortToken),
+            ("an-admin-token\n", PaddedToken),
+            ("\tan-admin-token", PaddedToken),
+            ("an admin token", MalformedToken),
+            ("an-ädmin-token", MalformedToken),
+        ] {
+            let refused = AdminCredentials::new().with_bearer_token(token);
+            assert_eq!(refused.unwrap_err(), error, "{token:?}");
+        }
+        let shortest = AdminCredentials::new().with_password("twelve chars");
+        assert!(shortest.unwrap().with_bearer_token("twelve-chars").is_ok());
     }
 
     #[test]

@@ -66,6 +66,11 @@
 //!
 //! # Security
 //!
+//! A server that says where its requests come from, with a [`PeerAddr`] in their extensions, limits each peer: 60
+//! requests a minute to the public POST routes, 20 test and confirmation pushes a minute, and 10 wrong passwords a
+//! minute. Without it only the limits of the store hold for strangers:
+//! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
+//!
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
 //! a signed-in user must not come from another site, except from a page of
 //! [`allowed_origins`](crate::Builder::allowed_origins): `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
@@ -87,12 +92,14 @@ mod cross_site;
 mod layer;
 mod members;
 mod peer_addr;
+mod peer_limit;
 mod problem;
 mod read_body;
 mod reply;
 mod routes;
 mod settings;
 mod time;
+mod wrong_passwords;
 
 pub use authorizer::{AdminAction, Authorizer, Denied};
 pub use body::ApiBody;
@@ -108,6 +115,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
@@ -185,12 +193,25 @@ where
         cross_site::check(&parts, &settings.allowed_origins)?;
     }
     let body = if route.takes_json() {
-        read_body::read_json(&parts.headers, body, settings.body_limits).await?
+        let is_declared = read_body::check_head(&parts.headers)?;
+        if route.is_public() {
+            // What the head refuses costs no token, and what has no token is not read.
+            let taken = settings.requests.take(peer(&parts));
+            taken.map_err(|wait| {
+                Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
+            })?;
+        }
+        read_body::read_json(&parts.headers, is_declared, body, settings.body_limits).await?
     } else {
         drop(body);
         Vec::new()
     };
     routes::answer(push, route, &parts, &body).await
+}
+
+/// What the server says is the sender's address.
+fn peer(parts: &Parts) -> Option<PeerAddr> {
+    parts.extensions.get().copied()
 }
 
 /// The answer of a [`WebPushService`] on its way.

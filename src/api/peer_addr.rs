@@ -2,14 +2,21 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network address of a request's sender, as far as this server knows it.
+/// The network address of a request's sender, which limits for strangers count against.
 ///
 /// A server puts it into the request's extensions, as it does with a [`Principal`](crate::broadcast::Principal): the
-/// address of the connection, or, behind proxies that it trusts, the one that they report. Limits per address apply
-/// to requests that carry one; requests without one share a single allowance.
+/// address of the connection, or, behind proxies that it trusts, the one that they report. An address that a client can
+/// choose, in a header that no proxy has written, makes every limit void.
 ///
 /// An IPv6 address counts as its /64 network, which is what a single subscriber usually controls, and an IPv4 address
 /// mapped into IPv6 counts as the IPv4 address.
+///
+/// # Requests without an address
+///
+/// - The public POST routes, and the pushes that they cause, are not limited: a shared limit would be one for all users
+///   together. See [`public_requests_per_minute`](crate::Builder::public_requests_per_minute) and
+///   [`public_pushes_per_minute`](crate::Builder::public_pushes_per_minute).
+/// - Wrong passwords are counted together: see [`AdminCredentials`](super::AdminCredentials).
 ///
 /// # Examples
 ///
@@ -20,6 +27,35 @@ use std::net::{IpAddr, Ipv6Addr};
 /// let other = PeerAddr::new("2001:db8::2".parse()?);
 /// assert_eq!(one, other);
 /// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+///
+/// In axum, a layer around this service, in an application that is served with
+/// `into_make_service_with_connect_info::<SocketAddr>()`. Behind a proxy the connection is the proxy's, so the layer takes
+/// the address from the header that the proxy writes.
+///
+/// ```
+/// use std::net::SocketAddr;
+///
+/// use axum::Router;
+/// use axum::extract::{ConnectInfo, Request};
+/// use axum::middleware::{self, Next};
+/// use axum::response::Response;
+/// use tower_web_push::WebPush;
+/// use tower_web_push::api::PeerAddr;
+///
+/// async fn peer_addr(mut request: Request, next: Next) -> Response {
+///     if let Some(ConnectInfo(addr)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+///         let peer = PeerAddr::new(addr.ip());
+///         request.extensions_mut().insert(peer);
+///     }
+///     next.run(request).await
+/// }
+///
+/// fn app(push: WebPush) -> Router {
+///     Router::new()
+///         .nest_service("/web-push", push.service())
+///         .layer(middleware::from_fn(peer_addr))
+/// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerAddr(IpAddr);

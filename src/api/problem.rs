@@ -103,6 +103,7 @@ problem_kinds! {
     InvalidTopic, UNPROCESSABLE_ENTITY, "invalid_topic", "topic is not 1 to 32 base64url characters whose number modulo 4 is not 1.";
     SendAtTooFarAhead, UNPROCESSABLE_ENTITY, "send_at_too_far_ahead", "sendAt is more than 30 days ahead.";
     TooManyFailures, TOO_MANY_REQUESTS, "too_many_failures", "Too many wrong passwords: wait.";
+    TooManyRequests, TOO_MANY_REQUESTS, "too_many_requests", "Too many requests from this address: wait.";
     TooManyTests, TOO_MANY_REQUESTS, "too_many_tests", "This subscription was tested a moment ago: wait.";
     NoWorker, SERVICE_UNAVAILABLE, "no_worker", "Nothing is running that would deliver the message.";
     StoreFull, SERVICE_UNAVAILABLE, "store_full", "The store is full.";
@@ -116,7 +117,7 @@ impl ProblemKind {
     const fn retry_after(self) -> Option<Duration> {
         let secs = match self {
             Self::TooManyFailures => 60,
-            Self::TooManyTests | Self::NoWorker => 10,
+            Self::TooManyRequests | Self::TooManyTests | Self::NoWorker => 10,
             Self::StoreFull => 3600,
             Self::StoreUnavailable | Self::AuthorizerUnavailable | Self::VapidUnavailable => 5,
             _ => return None,

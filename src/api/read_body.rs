@@ -31,15 +31,24 @@ impl Default for BodyLimits {
     }
 }
 
-/// Reads the JSON text of a request; nothing for a request without a body.
+/// Refuses a body that is declared as anything else than plain JSON, before any of it is read. Answers whether the
+/// type is declared.
+pub(super) fn check_head(headers: &HeaderMap) -> Result<bool, Problem> {
+    let is_declared = check_type(headers)?;
+    check_coding(headers)?;
+    Ok(is_declared)
+}
+
+/// Reads the JSON text of a request whose head [was checked](check_head); nothing for a request without a body.
 ///
-/// What is declared as anything else than plain JSON is refused before any of it is read. Only a body needs a
-/// `Content-Type` (RFC 9110 section 8.3): without one, the first octet is refused. An HTML form of another site can
-/// send neither JSON nor a body without a type, so this is a part of the defence against cross-site requests.
+/// Only a body needs a `Content-Type` (RFC 9110 section 8.3): without one, the first octet is refused. An HTML form of
+/// another site can send neither JSON nor a body without a type, so this is a part of the defence against cross-site
+/// requests.
 ///
 /// Needs a tokio runtime with its timer enabled.
 pub(super) async fn read_json<B>(
     headers: &HeaderMap,
+    is_declared: bool,
     body: B,
     limits: BodyLimits,
 ) -> Result<Vec<u8>, Problem>
@@ -47,8 +56,6 @@ where
     B: Body + Send,
     B::Data: Send,
 {
-    let is_declared = check_type(headers)?;
-    check_coding(headers)?;
     if is_declared {
         let mut body = read_body(headers, body, limits).await?;
         let mark = body.len().saturating_sub(without_bom(&body).len());
@@ -311,7 +318,9 @@ mod tests {
         B: Body + Send,
         B::Data: Send,
     {
-        let read = read_json(&headers(fields), body, BodyLimits::default()).await;
+        let headers = headers(fields);
+        let is_declared = check_head(&headers).map_err(|problem| problem.kind())?;
+        let read = read_json(&headers, is_declared, body, BodyLimits::default()).await;
         read.map_err(|problem| problem.kind())
     }
 

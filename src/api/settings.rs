@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::authorizer::Authorizer;
 use super::credentials::AdminCredentials;
+use super::peer_limit::PeerLimit;
 use super::read_body::BodyLimits;
 use crate::broadcast::Tag;
 use crate::subscription::{EndpointKey, Origin};
@@ -32,8 +33,29 @@ pub(crate) struct ApiSettings {
     pub(crate) version: String,
     /// How old the last look at due work may be for `/ready`: a few times the longest pause between two.
     pub(crate) scheduler_grace: Duration,
+    /// Requests of each peer to the public POST routes.
+    pub(super) requests: PeerLimit,
+    /// Pushes that each peer causes by itself: tests and confirmations.
+    pub(super) pushes: PeerLimit,
     pub(super) body_limits: BodyLimits,
     pub(super) tests: TestThrottle,
+}
+
+impl ApiSettings {
+    /// Not one a second, so that a peer alone needs a day for the default of
+    /// [`SubscriptionLimits::unproven`](crate::store::SubscriptionLimits::unproven). A page asks once when a person
+    /// subscribes, so hundreds of persons behind one address (a campus, an office) find it enough.
+    const REQUESTS_PER_MINUTE: u32 = 60;
+    /// Pushes go to the push services, which limit a sender that floods them.
+    const PUSHES_PER_MINUTE: u32 = 20;
+
+    pub(crate) fn set_requests_per_minute(&mut self, requests: u32) {
+        self.requests = PeerLimit::per_minute(requests);
+    }
+
+    pub(crate) fn set_pushes_per_minute(&mut self, pushes: u32) {
+        self.pushes = PeerLimit::per_minute(pushes);
+    }
 }
 
 impl Default for ApiSettings {
@@ -46,6 +68,8 @@ impl Default for ApiSettings {
             confirmation: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scheduler_grace: Duration::from_secs(5 * 60),
+            requests: PeerLimit::per_minute(Self::REQUESTS_PER_MINUTE),
+            pushes: PeerLimit::per_minute(Self::PUSHES_PER_MINUTE),
             body_limits: BodyLimits::default(),
             tests: TestThrottle::default(),
         }
@@ -72,6 +96,12 @@ impl TestThrottle {
         }
         last.put(key, now);
         Ok(())
+    }
+
+    /// Gives a turn back that was not used.
+    pub(super) fn give_back(&self, key: &EndpointKey) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.pop(key);
     }
 }
 

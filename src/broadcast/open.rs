@@ -22,6 +22,21 @@ pub(crate) struct BroadcastRequest {
     pub(crate) message: Message,
     pub(crate) send_at: Option<Timestamp>,
     pub(crate) idempotency: Option<Idempotency>,
+    /// No caller will ask what became of it.
+    pub(crate) forget_when_over: bool,
+}
+
+impl BroadcastRequest {
+    /// A message to be sent at once.
+    pub(crate) const fn new(audience: Audience, message: Message) -> Self {
+        Self {
+            audience,
+            message,
+            send_at: None,
+            idempotency: None,
+            forget_when_over: false,
+        }
+    }
 }
 
 /// What accepting it came to.
@@ -44,6 +59,7 @@ pub(crate) async fn open(
         message,
         send_at,
         idempotency,
+        forget_when_over,
     } = request;
     if message.is_too_large() {
         return Err(SendErrorKind::PayloadTooLarge.into());
@@ -59,6 +75,7 @@ pub(crate) async fn open(
     broadcast.send_at = send_at;
     broadcast.recipients = recipients;
     broadcast.idempotency = idempotency;
+    broadcast.forget_when_over = forget_when_over;
     Ok(match ledger.open(&broadcast, now).await? {
         Opened::New => {
             let state = match send_at {

@@ -79,8 +79,12 @@ use crate::web_push::WebPush;
 /// subscriptions at the same time. But there is no memory of what was deleted: whoever unsubscribed here, or ended a
 /// daily notification, between two runs gets it again with the second.
 ///
-/// The endpoint policy and the limits hold as for `POST /subscribe`, but for one thing: an imported subscription never
-/// takes the place of another one of its principal.
+/// The endpoint policy and the limits hold as for `POST /subscribe`, but for two things. An imported subscription never
+/// takes the place of another one of its principal. And [`SubscriptionLimits::unproven`] does not hold for imported
+/// subscriptions, but they count: after an import of more than that, strangers are refused until a broadcast has
+/// reached enough of them, or the limit is raised.
+///
+/// [`SubscriptionLimits::unproven`]: crate::store::SubscriptionLimits::unproven
 pub struct Import {
     push: WebPush,
     /// Keys that came with it: in a dry run the key ring does not know them.

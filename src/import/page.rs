@@ -158,9 +158,10 @@ impl Writer {
             new.only_if_unknown = true;
             // The browser was last seen by the other side, and its keys are no younger than that.
             let created_at = row.created_at.map_or(self.now, |at| at.min(self.now));
-            let limits = self.push.subscription_limits();
+            // What the operator brings is no stranger's.
+            let limits = self.push.subscription_limits().with_unproven(u64::MAX);
             let subscriptions = self.push.subscriptions();
-            match subscriptions.upsert(&new, limits, created_at).await {
+            match subscriptions.upsert(&new, &limits, created_at).await {
                 Ok(Upserted::Stored { .. }) => {}
                 Ok(Upserted::Conflict) => {
                     // Somebody subscribed in this moment.

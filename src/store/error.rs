@@ -18,6 +18,14 @@ impl StoreError {
         Self::with_source(kind, source)
     }
 
+    /// S16.
+    pub(super) fn too_many_unproven() -> Self {
+        Self::new(
+            StoreErrorKind::Full,
+            "there are as many subscriptions that no push was accepted for as the limit allows",
+        )
+    }
+
     /// The same, with what it is about in front of its cause.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(super) fn about(self, what: impl fmt::Display) -> Self {
@@ -66,7 +74,7 @@ impl From<TlsError> for StoreError {
 pub enum StoreErrorKind {
     /// Out of reach or overloaded: the same call may succeed later.
     Unavailable,
-    /// The total number of rows has reached its cap; nothing was changed.
+    /// The number of rows has reached a limit, which the source names; nothing was changed.
     Full,
     /// What was read back makes no sense: another version's schema, or damage.
     Corrupt,

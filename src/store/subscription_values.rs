@@ -73,6 +73,16 @@ impl SubscriptionRecord {
         }
     }
 
+    /// Whether it could be any stranger's (S16): it belongs to no principal, no push was ever accepted for it, and it is
+    /// neither retired nor stale, which would be an answer too.
+    #[must_use]
+    pub const fn is_unproven(&self) -> bool {
+        self.principal.is_none()
+            && self.last_success_at.is_none()
+            && self.retired.is_none()
+            && !self.stale
+    }
+
     /// Whether it belongs to an audience at all: not retired, not stale, not expired at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
@@ -170,25 +180,39 @@ impl NewSubscription {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionLimits {
-    /// In all.
+    /// In all (S7).
     pub total: u64,
-    /// Of one principal.
+    /// Of one principal (S6).
     pub per_principal: u32,
+    /// Of no principal, and without an accepted push (S16). Default: 100,000, about 100 MB.
+    ///
+    /// Strangers can write such rows, so this bounds what a flood of them costs: room in the store, and requests of the
+    /// next broadcast. A broadcast to all ends it: for each row a push is accepted, or the row is retired. Until then no
+    /// further ones are inserted, while those of principals are.
+    pub unproven: u64,
 }
 
 impl SubscriptionLimits {
-    /// So many in all, so many of one principal.
+    /// Limits for all rows and for those of one principal, and the default for unproven ones.
     #[must_use]
     pub const fn new(total: u64, per_principal: u32) -> Self {
         Self {
             total,
             per_principal,
+            unproven: 100_000,
         }
+    }
+
+    /// The same with another limit for unproven rows.
+    #[must_use]
+    pub const fn with_unproven(mut self, unproven: u64) -> Self {
+        self.unproven = unproven;
+        self
     }
 }
 
 impl Default for SubscriptionLimits {
-    /// Ten million in all, 32 of one principal.
+    /// Ten million in all, 32 of one principal, 100,000 unproven ones.
     fn default() -> Self {
         Self::new(10_000_000, 32)
     }

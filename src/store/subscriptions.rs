@@ -55,9 +55,14 @@ use crate::vapid::KeyId;
 ///   whatever its keys and its state.
 /// - **S15** [`count_live`](Self::count_live) answers what `count` does for each push service, and for each of the VAPID
 ///   keys.
+/// - **S16** An insert above `limits.unproven` *unproven* rows is refused with
+///   [`StoreErrorKind::Full`](super::StoreErrorKind::Full). A row is unproven while it has no principal, no push was
+///   accepted for it, and it is neither retired nor stale: [`SubscriptionRecord::is_unproven`]. The limit holds for inserts
+///   of unproven rows only. It does not hold where the row takes the place of another one (S5), and known rows are
+///   always updated. A shared store may count with some delay.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
-    /// Inserts or updates the row of an endpoint (S2 to S7, S14).
+    /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16).
     ///
     /// # Errors
     ///

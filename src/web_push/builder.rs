@@ -441,6 +441,28 @@ impl Builder {
         self
     }
 
+    /// How many requests a minute each [`PeerAddr`](crate::api::PeerAddr) may make to `POST /subscribe`, `/renew`,
+    /// `/unsubscribe` and `/send-test` together. Default: 60. 0: no limit.
+    ///
+    /// As many may also come at once: a bucket of that size, refilled evenly. A request above it is answered 429
+    /// `too_many_requests` before its body is read. The default is enough for hundreds of persons behind one address, who
+    /// each subscribe once. Requests without a `PeerAddr` in their extensions are not limited.
+    pub fn public_requests_per_minute(mut self, requests: u32) -> Self {
+        self.api.set_requests_per_minute(requests);
+        self
+    }
+
+    /// How many pushes a minute each [`PeerAddr`](crate::api::PeerAddr) may cause: tests (`/send-test`) and
+    /// confirmations together. Default: 20. 0: no limit.
+    ///
+    /// A test above it is answered 429 `too_many_requests`. A confirmation above it is not sent, and its subscription is
+    /// stored all the same. So this server is no relay for floods at a push service. Requests without a `PeerAddr` in
+    /// their extensions are not limited.
+    pub fn public_pushes_per_minute(mut self, pushes: u32) -> Self {
+        self.api.set_pushes_per_minute(pushes);
+        self
+    }
+
     /// What `/ping` calls the server's version; this crate's where nothing is said.
     pub fn server_version(mut self, version: impl Into<String>) -> Self {
         self.api.version = version.into();

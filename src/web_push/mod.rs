@@ -130,12 +130,7 @@ impl WebPush {
         to: impl Into<Audience> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<Queued, SendError> {
-        let request = BroadcastRequest {
-            audience: to.into(),
-            message: message.into(),
-            send_at: None,
-            idempotency: None,
-        };
+        let request = BroadcastRequest::new(to.into(), message.into());
         self.enqueue_request(request).await
     }
 
@@ -154,12 +149,8 @@ impl WebPush {
         to: impl Into<Audience> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<Queued, SendError> {
-        let request = BroadcastRequest {
-            audience: to.into(),
-            message: message.into(),
-            send_at: Some(at),
-            idempotency: None,
-        };
+        let mut request = BroadcastRequest::new(to.into(), message.into());
+        request.send_at = Some(at);
         self.enqueue_request(request).await
     }
 

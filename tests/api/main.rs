@@ -8,6 +8,7 @@
 mod admin;
 mod authorization;
 mod bodies;
+mod limits;
 mod mounting;
 mod notify;
 mod operator;

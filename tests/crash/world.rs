@@ -136,6 +136,7 @@ impl World {
             ("VAPID_SUBJECT", "mailto:ops@example.com"),
             ("VAPID_PRIVATE_KEY", &key),
             ("ADMIN_TOKEN", TOKEN),
+            ("PUBLIC_REQUESTS_PER_MINUTE", "0"),
             ("ENDPOINT_POLICY", "local"),
             ("EXTRA_ROOT_CA", ca.to_str().unwrap()),
             // A server does not hear what another one accepts: it looks.

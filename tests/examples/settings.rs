@@ -133,6 +133,14 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "BIND: not an address and a port, as in ",
         ),
         (&[("ADMIN_PASSWORD", "admin")], "ADMIN_PASSWORD: "),
+        (
+            &[("MAX_UNPROVEN_SUBSCRIPTIONS", "-1")],
+            "MAX_UNPROVEN_SUBSCRIPTIONS: not a whole number",
+        ),
+        (
+            &[("PUBLIC_REQUESTS_PER_MINUTE", "5000000000")],
+            "PUBLIC_REQUESTS_PER_MINUTE: not a whole number from 0, or too large",
+        ),
         (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
         // A deployment's secret that is missing, or was quoted for a shell.
         (&[("ADMIN_TOKEN", "")], "ADMIN_TOKEN: empty"),
@@ -184,6 +192,10 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER",
         ),
         (&[("REQUIRE_PRINCIPAL", "yes")], "REQUIRE_PRINCIPAL: "),
+        (
+            &[("ADMIN_TOKEN", "eleven-char")],
+            "ADMIN_TOKEN: the admin token has fewer than 12 characters",
+        ),
         // Nobody listens there.
         (
             &[("STORE_URL", "postgres://user:hunter2@127.0.0.1:1/push")],
@@ -331,6 +343,10 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("REQUIRE_PRINCIPAL", "false"),
         ("PUBLIC_TAGS", ""),
         ("CONFIRMATION", "true"),
+        ("MAX_SUBSCRIPTIONS", "10000000"),
+        ("MAX_UNPROVEN_SUBSCRIPTIONS", "100000"),
+        ("PUBLIC_REQUESTS_PER_MINUTE", "60"),
+        ("PUBLIC_PUSHES_PER_MINUTE", "20"),
         ("EXTRA_ROOT_CA", ""),
         ("SECONDS_BETWEEN_NOTIFICATIONS", "60"),
         ("PUSH_SERVER_VERSION", env!("CARGO_PKG_VERSION")),

@@ -71,6 +71,18 @@ async fn a_row_is_stored_with_all_there_is_to_it() {
 }
 
 #[tokio::test]
+async fn the_limit_for_strangers_is_not_one_for_the_operator() {
+    let limits = SubscriptionLimits::new(9, 2).with_unproven(1);
+    let world = World::with(|_, builder| builder.subscription_limits(limits)).await;
+    let mut import = world.push.import();
+    import
+        .add((0..3).map(|number| Ok(imported(number))))
+        .await
+        .unwrap();
+    assert_eq!(counts(import.report()), [3, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
 async fn bad_rows_are_named_and_stop_no_other() {
     let limits = SubscriptionLimits::new(6, 2);
     let world = World::with(|_, builder| builder.subscription_limits(limits)).await;

@@ -108,7 +108,9 @@ impl Hammer {
             7 => ("expire", self.store.expire(7, now).await?),
             8..=9 => {
                 let mut new = subscription(self.below(SUBSCRIPTIONS));
-                new.principal = Some(Principal::from(["a", "b"][self.below(2) as usize]));
+                // Strangers, too, whose rows are counted on their own.
+                new.principal =
+                    [None, Some("a"), Some("b")][self.below(3) as usize].map(Principal::from);
                 new.replaces = (self.below(3) == 0).then(|| self.key());
                 let limits = SubscriptionLimits::new(1000, 4);
                 self.store.upsert(&new, &limits, now).await?;
@@ -227,6 +229,10 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     assert_eq!(schema.number(orphans).await, 0);
     let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
     let there = "SELECT count(*) FROM web_push.subscription";
+    assert_eq!(schema.number(counted).await, schema.number(there).await);
+    let counted = "SELECT sum(unproven)::bigint FROM web_push.subscription_count";
+    let there = "SELECT count(*) FROM web_push.subscription WHERE principal IS NULL \
+                 AND last_success_at IS NULL AND retired_at IS NULL AND NOT stale";
     assert_eq!(schema.number(counted).await, schema.number(there).await);
     // Nobody has more than he may, though many came at once.
     let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM web_push.subscription \

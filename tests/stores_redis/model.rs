@@ -343,7 +343,8 @@ async fn subscriptions(url: &str, seed: u64) {
                 let limits = SubscriptionLimits::new(
                     3 + dice.roll(9) as u64,
                     u32::try_from(dice.roll(5)).unwrap(),
-                );
+                )
+                .with_unproven(dice.roll(6) as u64);
                 both!(format!("upsert {new:?} {limits:?}"), |store| {
                     store
                         .upsert(&new, &limits, now)

@@ -79,6 +79,11 @@ impl<'a> Route<'a> {
         })
     }
 
+    /// Whether strangers may ask it.
+    pub(super) const fn is_public(self) -> bool {
+        self.admin_action().is_none()
+    }
+
     /// Whether it reads a JSON object from the request's body.
     pub(super) const fn takes_json(self) -> bool {
         matches!(
@@ -165,7 +170,7 @@ pub(super) async fn answer(
         Route::Notify => notify::notify(push, parts, body).await,
         Route::ShowBroadcast(id) => broadcasts::show(push, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(push, id).await,
-        Route::SendTest => send_test::send_test(push, body).await,
+        Route::SendTest => send_test::send_test(push, parts, body).await,
         Route::RegenerateVapid => regenerate::regenerate(push).await,
         Route::Ping => ping::ping(push).await,
         Route::Ready => Ok(ready::ready(push).await),

@@ -35,12 +35,10 @@ struct NotifyAnswer {
 pub(super) async fn notify(push: &WebPush, parts: &Parts, body: &[u8]) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
-    let request = BroadcastRequest {
-        message: message(members, body)?,
-        audience: audience(members)?,
-        send_at: send_at(members)?,
-        idempotency: prefer::idempotency(&parts.headers, body)?,
-    };
+    let message = message(members, body)?;
+    let mut request = BroadcastRequest::new(audience(members)?, message);
+    request.send_at = send_at(members)?;
+    request.idempotency = prefer::idempotency(&parts.headers, body)?;
     if !push.worker_alive() {
         return Err(ProblemKind::NoWorker.into());
     }

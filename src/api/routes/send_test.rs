@@ -1,12 +1,14 @@
 //! `POST /send-test`: one push to whoever holds the subscription.
 
 use http::StatusCode;
+use http::request::Parts;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use super::registration::{self, MISSING_SUBSCRIPTION};
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
+use crate::api::peer;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::broadcast::FinalOutcome;
@@ -27,7 +29,11 @@ struct SendTestAnswer {
     message: String,
 }
 
-pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn send_test(
+    push: &WebPush,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
     let given = registration::subscription(members).map_err(|problem| match problem.kind() {
@@ -48,11 +54,16 @@ pub(super) async fn send_test(push: &WebPush, body: &[u8]) -> Result<Reply, Prob
         // A retired one is no more: the page subscribes again, which revives it.
         .filter(|row| row.retired.is_none() && is_same(&given, &row.subscription))
         .ok_or(ProblemKind::UnknownSubscription)?;
-    // Only who holds the subscription can use its turn up.
-    push.api_settings()
+    // Only who holds the subscription can use its turn up, and only a push that is sent counts for its peer.
+    let settings = push.api_settings();
+    settings
         .tests
         .take(key)
         .map_err(|wait| Problem::from(ProblemKind::TooManyTests).with_retry_after(wait))?;
+    settings.pushes.take(peer(parts)).map_err(|wait| {
+        settings.tests.give_back(&key);
+        Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
+    })?;
 
     let outcome = push.send_to(&row, message).await.outcome;
     let success = outcome == FinalOutcome::Accepted;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::registration::Registration;
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
+use crate::api::peer;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::broadcast::{Audience, BroadcastRequest, Principal};
@@ -44,7 +45,7 @@ pub(super) async fn subscribe(
     let registration = Registration::parse(members, push.api_settings(), push.now())?;
     let stored = store(push, parts, registration, None).await?;
     if stored.created && stored.has_schedule && push.api_settings().confirmation {
-        confirm(push, stored.record.id).await;
+        confirm(push, parts, stored.record.id).await;
     }
     Ok(answer(&stored))
 }
@@ -142,14 +143,17 @@ async fn undo(push: &WebPush, record: &SubscriptionRecord, created: bool) {
     }
 }
 
-/// The first push of a new subscriber. Subscribing does not fail where this fails.
-async fn confirm(push: &WebPush, id: SubscriptionId) {
-    let request = BroadcastRequest {
-        audience: Audience::id(id),
-        message: Message::new(CONFIRMATION),
-        send_at: None,
-        idempotency: None,
-    };
+/// The first push of a new subscriber, as far as its peer may cause one. Subscribing does not fail where this fails.
+async fn confirm(push: &WebPush, parts: &Parts, id: SubscriptionId) {
+    if push.api_settings().pushes.take(peer(parts)).is_err() {
+        event!(
+            DEBUG,
+            "a confirmation push was not sent: its peer has had its number for this minute"
+        );
+        return;
+    }
+    let mut request = BroadcastRequest::new(Audience::id(id), Message::new(CONFIRMATION));
+    request.forget_when_over = true;
     if let Err(error) = push.open(request).await {
         event!(WARN, error = %crate::observe::causes(&error), "a confirmation push was not accepted");
         let _ = error;

@@ -139,6 +139,10 @@ macro_rules! __store_conformance_subscriptions {
             s14_only_an_unknown_endpoint_is_inserted
             s14_one_of_many_concurrent_inserts_wins
             s15_live_rows_are_counted_in_groups
+            s16_unproven_rows_have_a_limit
+            s16_a_verdict_takes_a_row_out_of_the_count
+            s16_a_revived_row_counts_again
+            s16_concurrent_changes_keep_the_count
         }
     };
 }
@@ -173,6 +177,7 @@ mod tests {
             include_str!("subscription_changes.rs"),
             include_str!("subscription_pages.rs"),
             include_str!("subscription_replace.rs"),
+            include_str!("subscription_unproven.rs"),
             include_str!("subscriptions.rs"),
             include_str!("vapid_keys.rs"),
         ] {

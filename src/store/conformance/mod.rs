@@ -39,6 +39,7 @@ mod schedules;
 mod subscription_changes;
 mod subscription_pages;
 mod subscription_replace;
+mod subscription_unproven;
 mod subscriptions;
 mod vapid_keys;
 
@@ -50,6 +51,7 @@ pub use schedules::*;
 pub use subscription_changes::*;
 pub use subscription_pages::*;
 pub use subscription_replace::*;
+pub use subscription_unproven::*;
 pub use subscriptions::*;
 pub use vapid_keys::*;
 

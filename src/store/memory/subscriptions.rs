@@ -25,6 +25,8 @@ pub(super) struct Subscriptions {
     by_id: HashMap<SubscriptionId, EndpointKey>,
     by_principal: HashMap<Principal, BTreeSet<EndpointKey>>,
     by_tag: HashMap<Tag, BTreeSet<EndpointKey>>,
+    /// How many rows are unproven (S16).
+    unproven: u64,
 }
 
 impl Subscriptions {
@@ -37,11 +39,13 @@ impl Subscriptions {
         for tag in &record.tags {
             self.by_tag.entry(tag.clone()).or_default().insert(key);
         }
+        self.unproven += u64::from(record.is_unproven());
         self.rows.insert(key, record);
     }
 
     fn remove(&mut self, key: &EndpointKey) -> Option<SubscriptionRecord> {
         let record = self.rows.remove(key)?;
+        self.unproven -= u64::from(record.is_unproven());
         self.by_id.remove(&record.id);
         if let Some(principal) = &record.principal {
             unindex(&mut self.by_principal, principal, key);
@@ -82,6 +86,10 @@ impl Subscriptions {
         let total = usize::try_from(limits.total).map_or(max_rows, |total| total.min(max_rows));
         if created && (self.rows.len() + 1).saturating_sub(leaving.len()) > total {
             return Err(StoreErrorKind::Full.into());
+        }
+        let is_fresh = created && replaced.is_none();
+        if is_fresh && record.is_unproven() && self.unproven >= limits.unproven {
+            return Err(StoreError::too_many_unproven());
         }
         for leaving in leaving {
             self.remove(&leaving);
@@ -193,13 +201,21 @@ impl Subscriptions {
         u64::from(changed)
     }
 
-    /// Changes what no index knows of.
+    /// Changes what no index knows of, and what can only prove a row.
     fn change(
         &mut self,
         key: &EndpointKey,
         change: impl FnOnce(&mut SubscriptionRecord) -> bool,
     ) -> bool {
-        self.rows.get_mut(key).is_some_and(change)
+        let Some(row) = self.rows.get_mut(key) else {
+            return false;
+        };
+        let was_unproven = row.is_unproven();
+        let changed = change(row);
+        if was_unproven && !row.is_unproven() {
+            self.unproven -= 1;
+        }
+        changed
     }
 }
 

@@ -63,6 +63,7 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::STATS, "delivery_leased"),
     (subscription_changes::CHANGE, "subscription_pkey"),
     (subscription_changes::PURGED, "subscription_retired"),
+    (subscription_changes::STILL_UNPROVEN, "subscription_pkey"),
     (subscription_rows::UPDATE, "subscription_pkey"),
     (subscription_rows::DELETE, "subscription_pkey"),
     (subscription_rows::FORGET_TAGS, "subscription_tag_pkey"),

@@ -4,19 +4,34 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::connection::Tx;
 use super::error::Failed;
-use super::rows::{Columns, integer, read};
-use super::subscription_count::add;
+use super::rows::{first, integer, read};
+use super::subscription_count::{Totals, add};
 use super::subscription_rows::delete;
 use crate::clock::Timestamp;
 use crate::store::Change;
 use crate::subscription::EndpointKey;
 
+/// What [`SubscriptionRecord::is_unproven`](crate::store::SubscriptionRecord::is_unproven) says (S16).
+macro_rules! unproven {
+    () => {
+        "(s.principal IS NULL AND s.last_success_at IS NULL AND s.retired_at IS NULL AND NOT s.stale)"
+    };
+}
+
 /// Rows that one statement purges.
 const AT_ONCE: usize = 1_000;
 
 /// In one order for all.
-pub(super) const LOCK: &str =
-    "SELECT key FROM web_push.subscription WHERE key = ANY($1) ORDER BY key FOR UPDATE";
+pub(super) const LOCK: &str = concat!(
+    "SELECT s.key, ",
+    unproven!(),
+    " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
+);
+/// Changes can prove rows, and not the other way round: of most, which are proven, nothing is asked again.
+pub(super) const STILL_UNPROVEN: &str = concat!(
+    "SELECT count(*) FROM web_push.subscription AS s WHERE s.key = ANY($1) AND ",
+    unproven!()
+);
 /// Whoever is written at this moment subscribes again.
 pub(super) const PURGED: &str = "SELECT key FROM web_push.subscription WHERE retired_at < $1 \
      ORDER BY retired_at LIMIT $2 FOR UPDATE SKIP LOCKED";
@@ -44,11 +59,18 @@ pub(super) async fn apply(
     // of these might wait for each other.
     let keys: BTreeSet<_> = changes.iter().filter_map(key).collect();
     let mut standing = HashSet::new();
+    let mut unproven: Vec<EndpointKey> = Vec::new();
     if !keys.is_empty() {
         let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
         let rows = tx.query(LOCK, &[&keys]).await?;
-        let locked = |columns: &mut Columns<'_>| columns.bytes().map(EndpointKey::from_bytes);
-        standing.extend(read(&rows, locked)?);
+        for (key, is_unproven) in read(&rows, |columns| {
+            Ok((EndpointKey::from_bytes(columns.bytes()?), columns.get()?))
+        })? {
+            standing.insert(key);
+            if is_unproven {
+                unproven.push(key);
+            }
+        }
     }
     let is_for_us = |change: &&Change| key(change).is_none_or(|key| standing.contains(key));
     let mut changed = 0;
@@ -67,8 +89,26 @@ pub(super) async fn apply(
             }
         }
     }
-    add(tx, -integer(deleted)).await?;
+    let change = Totals {
+        rows: -integer(deleted),
+        unproven: -proven(tx, &unproven).await?,
+    };
+    add(tx, change).await?;
     Ok(changed + deleted)
+}
+
+/// How many of these rows, which were unproven, are so no longer, or no longer there.
+async fn proven(tx: &mut Tx<'_>, unproven: &[EndpointKey]) -> Result<i64, Failed> {
+    if unproven.is_empty() {
+        return Ok(0);
+    }
+    let keys: Vec<_> = unproven
+        .iter()
+        .map(|key| key.as_bytes().as_slice())
+        .collect();
+    let rows = tx.query(STILL_UNPROVEN, &[&keys]).await?;
+    let still: i64 = first(&rows, |columns| columns.get())?.unwrap_or(0);
+    Ok(integer(unproven.len()) - still)
 }
 
 /// Changes that can be made together.

@@ -11,8 +11,10 @@ use crate::vapid::KeyId;
 
 pub(super) const TOTAL: &str =
     "SELECT coalesce(sum(number), 0)::bigint FROM web_push.subscription_count";
+const TOTALS: &str = "SELECT coalesce(sum(number), 0)::bigint, coalesce(sum(unproven), 0)::bigint \
+     FROM web_push.subscription_count";
 /// One of sixteen parts, by the server's process: who writes at the same time seldom writes the same one.
-pub(super) const ADD: &str = "UPDATE web_push.subscription_count SET number = number + $1 \
+pub(super) const ADD: &str = "UPDATE web_push.subscription_count SET number = number + $1, unproven = unproven + $2 \
      WHERE part = pg_backend_pid() % 16";
 macro_rules! in_state {
     () => {
@@ -49,16 +51,29 @@ pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE
 pub(super) const RETIRED: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NOT NULL \
      AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
 
-/// How many rows there are, as writers count them.
-pub(super) async fn total(tx: &mut Tx<'_>) -> Result<u64, Failed> {
-    let total = first(&tx.query(TOTAL, &[]).await?, |columns| columns.get::<i64>())?;
-    Ok(u64::try_from(total.unwrap_or(0)).unwrap_or(0))
+/// How many rows there are, as writers count them; or by how many their numbers change.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) rows: i64,
+    /// S16.
+    pub(super) unproven: i64,
+}
+
+pub(super) async fn totals(tx: &mut Tx<'_>) -> Result<Totals, Failed> {
+    let totals = first(&tx.query(TOTALS, &[]).await?, |columns| {
+        Ok(Totals {
+            rows: columns.get()?,
+            unproven: columns.get()?,
+        })
+    })?;
+    Ok(totals.unwrap_or_default())
 }
 
 /// The last change of a transaction: who waits here holds up nobody who waits for something else.
-pub(super) async fn add(tx: &mut Tx<'_>, number: i64) -> Result<(), Failed> {
-    if number != 0 {
-        tx.execute(ADD, &[&number]).await?;
+pub(super) async fn add(tx: &mut Tx<'_>, change: Totals) -> Result<(), Failed> {
+    let Totals { rows, unproven } = change;
+    if rows != 0 || unproven != 0 {
+        tx.execute(ADD, &[&rows, &unproven]).await?;
     }
     Ok(())
 }

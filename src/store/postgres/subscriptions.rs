@@ -7,7 +7,7 @@ use super::connection::{Tx, in_transaction};
 use super::error::{Failed, overtaken};
 use super::rows::{first, integer, read};
 use super::subscription_changes;
-use super::subscription_count::{add, count, count_live, total};
+use super::subscription_count::{Totals, add, count, count_live, totals};
 use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
@@ -104,6 +104,10 @@ async fn upsert(
             false => replaced = Some(row),
         }
     }
+    let unproven = |row: &Option<SubscriptionRecord>| {
+        i64::from(row.as_ref().is_some_and(SubscriptionRecord::is_unproven))
+    };
+    let unproven_before = unproven(&standing) + unproven(&replaced);
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
@@ -112,23 +116,36 @@ async fn upsert(
         created,
         superseded,
     } = merged;
-    let mut difference = i64::from(created);
+    // A principal's rows, which may have to go, are never unproven.
+    let mut change = Totals {
+        rows: i64::from(created),
+        unproven: i64::from(record.is_unproven()) - unproven_before,
+    };
+    let mut total = 0;
+    if created {
+        let Totals { rows, unproven } = totals(tx).await?;
+        // Before anything is written: a flood leaves no dead rows.
+        let is_fresh = replaced.is_none() && record.is_unproven();
+        if is_fresh && unproven >= integer(limits.unproven) {
+            return Err(StoreError::too_many_unproven().into());
+        }
+        total = rows;
+    }
     if let (Some(replaces), true) = (&replaces, replaced.is_some()) {
-        difference -= integer(delete(tx, &[replaces.as_bytes()]).await?);
+        change.rows -= integer(delete(tx, &[replaces.as_bytes()]).await?);
     }
     if !write(tx, &key, &record, created).await? {
         // Somebody else has inserted it between the look and the insertion: next time it stands there.
         return Err(overtaken());
     }
     if let Some(principal) = &record.principal {
-        difference -= make_room(tx, principal, &key, limits.per_principal).await?;
+        change.rows -= make_room(tx, principal, &key, limits.per_principal).await?;
     }
-    let total = integer(total(tx).await?).saturating_add(difference);
-    if created && total > integer(limits.total) {
+    if created && total.saturating_add(change.rows) > integer(limits.total) {
         // The transaction takes everything back.
         return Err(StoreErrorKind::Full.into());
     }
-    add(tx, difference).await?;
+    add(tx, change).await?;
     Ok(Upserted::Stored {
         record: Box::new(record),
         created,

@@ -46,9 +46,11 @@ CREATE TABLE web_push.subscription_tag (
 -- How many subscriptions there are, in parts: writers that come together do not wait for one row.
 CREATE TABLE web_push.subscription_count (
     part integer PRIMARY KEY,
-    number bigint NOT NULL
+    number bigint NOT NULL,
+    -- Those of no principal that no push was accepted for, and that are neither retired nor stale.
+    unproven bigint NOT NULL
 ) WITH (fillfactor = 50);
-INSERT INTO web_push.subscription_count SELECT part, 0 FROM generate_series(0, 15) AS part;
+INSERT INTO web_push.subscription_count SELECT part, 0, 0 FROM generate_series(0, 15) AS part;
 
 CREATE TABLE web_push.vapid_key (
     id bytea PRIMARY KEY,

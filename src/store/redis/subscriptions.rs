@@ -56,7 +56,8 @@ impl RedisStore {
             .with(replaced_raw.unwrap_or_default())
             .with(pack_row(&record))
             .number(limits.total)
-            .number(limits.per_principal);
+            .number(limits.per_principal)
+            .number(limits.unproven);
         match bytes(self.run(&UPSERT, &args).await?)?.as_slice() {
             b"stored" => Ok(Some(Upserted::Stored {
                 record: Box::new(record),
@@ -65,6 +66,7 @@ impl RedisStore {
             })),
             b"again" => Ok(None),
             b"full" => Err(StoreErrorKind::Full.into()),
+            b"unproven" => Err(StoreError::too_many_unproven()),
             // S1: ids are unique.
             b"taken" => Err(misconfigured("the id is another row's")),
             _ => Err(unexpected()),

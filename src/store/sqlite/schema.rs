@@ -11,7 +11,7 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 /// One script per version of the schema: the first makes version 1, the next version 2 of it, and so on.
 ///
 /// A script that was released is never edited.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are
 /// their own indexes, `WITHOUT ROWID`.
@@ -182,6 +182,36 @@ CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence I
 /// Broadcasts that are forgotten as soon as they are over.
 const VERSION_4: &str = "
 ALTER TABLE content ADD COLUMN forget_when_over INTEGER NOT NULL DEFAULT 0;
+";
+
+/// How many subscriptions are unproven (S16), counted by triggers as their total is.
+const VERSION_5: &str = "
+INSERT INTO meta (name, value) SELECT 'unproven', count(*) FROM subscription
+    WHERE principal IS NULL AND last_success_at IS NULL AND retired_at IS NULL AND stale = 0;
+CREATE TRIGGER subscription_unproven_inserted AFTER INSERT ON subscription
+    WHEN new.principal IS NULL AND new.last_success_at IS NULL AND new.retired_at IS NULL AND new.stale = 0
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'unproven';
+END;
+CREATE TRIGGER subscription_unproven_deleted AFTER DELETE ON subscription
+    WHEN old.principal IS NULL AND old.last_success_at IS NULL AND old.retired_at IS NULL AND old.stale = 0
+BEGIN
+    UPDATE meta SET value = value - 1 WHERE name = 'unproven';
+END;
+CREATE TRIGGER subscription_proven
+    AFTER UPDATE OF principal, last_success_at, retired_at, stale ON subscription
+    WHEN old.principal IS NULL AND old.last_success_at IS NULL AND old.retired_at IS NULL AND old.stale = 0
+    AND NOT (new.principal IS NULL AND new.last_success_at IS NULL AND new.retired_at IS NULL AND new.stale = 0)
+BEGIN
+    UPDATE meta SET value = value - 1 WHERE name = 'unproven';
+END;
+CREATE TRIGGER subscription_unproven_again
+    AFTER UPDATE OF principal, last_success_at, retired_at, stale ON subscription
+    WHEN new.principal IS NULL AND new.last_success_at IS NULL AND new.retired_at IS NULL AND new.stale = 0
+    AND NOT (old.principal IS NULL AND old.last_success_at IS NULL AND old.retired_at IS NULL AND old.stale = 0)
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'unproven';
+END;
 ";
 
 /// Refuses a file that is another application's, or of a version that is not known here.

@@ -50,6 +50,35 @@ fn version_1(path: &std::path::Path) -> NewBroadcast {
     new
 }
 
+#[test]
+fn version_5_counts_the_unproven_rows_that_are_there() {
+    let conn = Connection::open_in_memory().unwrap();
+    for script in &MIGRATIONS[..4] {
+        conn.execute_batch(script).unwrap();
+    }
+    let version = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 4");
+    conn.execute_batch(&version).unwrap();
+    // Two of them have no verdict.
+    for (key, columns) in [
+        (1, "NULL, NULL, 0, NULL"),
+        (2, "NULL, NULL, 0, NULL"),
+        (3, "'alice', NULL, 0, NULL"),
+        (4, "NULL, 1, 0, NULL"),
+        (5, "NULL, NULL, 1, NULL"),
+        (6, "NULL, NULL, 0, 1"),
+    ] {
+        let insert = format!(
+            "INSERT INTO subscription (key, id, endpoint, p256dh, auth, vapid_key, push_service, created_at, \
+             keys_changed_at, last_seen_at, failure_streak, principal, last_success_at, stale, retired_at) \
+             VALUES (x'0{key}', x'0{key}', '', x'', x'', x'', '', 1, 1, 1, 0, {columns})"
+        );
+        conn.execute_batch(&insert).unwrap();
+    }
+    migrate(&conn).unwrap();
+    let unproven = "SELECT value FROM meta WHERE name = 'unproven'";
+    assert_eq!(number(&conn, unproven).unwrap(), 2);
+}
+
 #[tokio::test]
 async fn a_file_of_version_1_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();

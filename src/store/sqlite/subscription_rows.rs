@@ -158,6 +158,13 @@ pub(super) fn total(conn: &Connection) -> Result<u64, StoreError> {
     first(conn, total, [], |row| row.count())?.ok_or_else(|| corrupt("the number of subscriptions"))
 }
 
+/// How many rows are unproven (S16), as the triggers count them.
+pub(super) fn unproven(conn: &Connection) -> Result<u64, StoreError> {
+    let unproven = "SELECT value FROM meta WHERE name = 'unproven'";
+    first(conn, unproven, [], |row| row.count())?
+        .ok_or_else(|| corrupt("the number of unproven subscriptions"))
+}
+
 /// A limit as SQLite takes it.
 pub(super) fn limit(limit: usize) -> i64 {
     integer(limit)

@@ -7,7 +7,9 @@ use rusqlite::{Connection, ToSql, params};
 
 use super::SqliteStore;
 use super::query::{all, execute, first, integer};
-use super::subscription_rows::{find, limit as row_limit, record, record_columns, total, write};
+use super::subscription_rows::{
+    find, limit as row_limit, record, record_columns, total, unproven, write,
+};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::merge::{Merged, merge};
@@ -72,6 +74,11 @@ fn upsert(
         created,
         superseded,
     } = merged;
+    // Before anything is written: a flood is refused with a look at one row.
+    let is_fresh = created && replaced.is_none();
+    if is_fresh && record.is_unproven() && unproven(conn)? >= limits.unproven {
+        return Err(StoreError::too_many_unproven());
+    }
     if let (Some(key), true) = (replaces, replaced.is_some()) {
         delete(conn, &key)?;
     }

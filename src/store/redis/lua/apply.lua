@@ -19,6 +19,7 @@ for i = 2, #ARGV, 4 do
     -- What was learned of a row before it was seen again is out of date.
     local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
     if kind == 'accepted' then
+      count_unproven(row, -1)
       row[LAST_SUCCESS], row[STREAK] = now, '0'
       write_row(key, row)
       changed = changed + 1

@@ -8,6 +8,7 @@
 --   u:PRINCIPAL   zset  the rows of a principal, by when they were seen last
 --   x:GROUP       zset  those of `all` that expire, by when; a group is PUSH SERVICE|VAPID KEY
 --   retired       zset  the retired rows, by since when
+--   meta          hash  among others `unproven`, how many rows are so (S16); none is 0
 --   numbers       hash  L, S or R (live, stale, retired) + GROUP -> how many
 --
 -- A row is a MessagePack array of texts: one text of a few hundred bytes, where a hash of so many fields would take
@@ -40,6 +41,15 @@ local function state_of(row)
   return row[STALE] == '1' and 'S' or 'L'
 end
 
+-- What `SubscriptionRecord::is_unproven` says (S16).
+local function is_unproven(row)
+  return row[PRINCIPAL] == '' and row[LAST_SUCCESS] == '' and state_of(row) == 'L'
+end
+
+local function count_unproven(row, number)
+  if is_unproven(row) and call('HINCRBY', META, 'unproven', number) == 0 then call('HDEL', META, 'unproven') end
+end
+
 -- Counts a row as it is, by `number`, and puts it into its indices or takes it out.
 local function index_row(key, row, number)
   local is_in = number > 0
@@ -48,6 +58,7 @@ local function index_row(key, row, number)
   end
   local state = state_of(row)
   local group = row[SERVICE] .. '|' .. row[VAPID_KEY]
+  count_unproven(row, number)
   if call('HINCRBY', NUMBERS, state .. group, number) == 0 then call('HDEL', NUMBERS, state .. group) end
   if row[PRINCIPAL] ~= '' then put(principal_key(row[PRINCIPAL]), row[LAST_SEEN]) end
   local expires = row[EXPIRES] ~= '' and row[EXPIRES]

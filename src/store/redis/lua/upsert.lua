@@ -1,8 +1,9 @@
--- Writes the row that Rust made of the rows that it has read (S2 to S7). ARGV: the endpoint key, the row that was read
+-- Writes the row that Rust made of the rows that it has read (S2 to S7, S16). ARGV: the endpoint key, the row that was read
 -- there, the key of the row to replace, the row that was read there, the new row, the limits; nothing is ''.
--- Answers 'stored'; or 'again' where a row is not the one that was read; 'taken' where the id is another row's; 'full'.
+-- Answers 'stored'; or 'again' where a row is not the one that was read; 'taken' where the id is another row's; 'full';
+-- 'unproven' where there are too many such rows.
 local key, standing, replaced_key, replaced, raw = unpack(ARGV, 1, 5)
-local total, per_principal = tonumber(ARGV[6]), tonumber(ARGV[7])
+local total, per_principal, unproven = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 if (call('HGET', ROWS, key) or '') ~= standing then return 'again' end
 if replaced_key ~= '' and (call('HGET', ROWS, replaced_key) or '') ~= replaced then return 'again' end
 local row = cmsgpack.unpack(raw)
@@ -37,6 +38,10 @@ if row[PRINCIPAL] ~= '' then
   end
 end
 if standing == '' and call('HLEN', ROWS) + 1 - #leaving > total then return 'full' end
+if standing == '' and replaced == '' and is_unproven(row) then
+  local others = tonumber(call('HGET', META, 'unproven') or 0)
+  if others + 1 > unproven then return 'unproven' end
+end
 for _, other in ipairs(leaving) do delete_row(other) end
 delete_row(key)
 insert_row(key, row)

@@ -1,0 +1,295 @@
+//! What one peer may do, and what others may do meanwhile.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Request;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use tower_web_push::api::PeerAddr;
+use tower_web_push::broadcast::{Audience, Principal};
+use tower_web_push::clock::{Clock as _, Timestamp};
+use tower_web_push::store::{
+    CountFilter, DeliveryLedger as _, Liveness, MemoryStore, ScheduleStore, SubscriptionLimits,
+    SubscriptionStore, VapidKeyStore,
+};
+use tower_web_push::subscription::Origin;
+use tower_web_push::testing::TestPushService;
+use tower_web_push::{Message, WebPush};
+
+use super::{Answer, World, post, with};
+
+impl World {
+    async fn post_from(&self, peer: &str, path: &str, body: &Value) -> Answer {
+        let mut request = post(path, body);
+        let peer = PeerAddr::new(peer.parse().unwrap());
+        request.extensions_mut().insert(peer);
+        self.call(request).await
+    }
+}
+
+fn retry_after(answer: &Answer) -> Duration {
+    let secs = answer.headers["retry-after"].to_str().unwrap();
+    Duration::from_secs(secs.parse().unwrap())
+}
+
+const STRANGER: &str = "192.0.2.1";
+const OTHER: &str = "192.0.2.2";
+
+/// A browser that wants a daily notification, which is confirmed.
+fn daily(world: &World) -> Value {
+    let (_, json) = world.browser();
+    with(&json, json!({"notifyTime": {"utcHour": 8, "minute": 0}}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_public_post_routes_share_a_bucket_for_each_peer() {
+    let world = World::with(|b| b.public_requests_per_minute(4)).await;
+    let (_, json) = world.browser();
+    for path in ["/subscribe", "/renew", "/unsubscribe", "/send-test"] {
+        let answer = world.post_from(STRANGER, path, &json).await;
+        assert_ne!(answer.status, 429, "{path}");
+    }
+    for path in ["/subscribe", "/renew", "/unsubscribe", "/send-test"] {
+        let refused = world.post_from(STRANGER, path, &json).await;
+        refused.is(429, "too_many_requests");
+        assert_eq!(retry_after(&refused), Duration::from_secs(15));
+        let other = world.post_from(OTHER, path, &json).await;
+        assert_ne!(other.status, 429, "{path}");
+    }
+    tokio::time::advance(Duration::from_secs(15)).await;
+    let answer = world.post_from(STRANGER, "/subscribe", &json).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_an_address_and_a_limit_of_0_are_not_limited() {
+    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    let unlimited = World::with(|b| b.public_requests_per_minute(0)).await;
+    let (_, json) = world.browser();
+    for _ in 0..100 {
+        let answer = world.post("/subscribe", &json).await;
+        assert_eq!(answer.status, 200);
+        let answer = unlimited.post_from(STRANGER, "/unsubscribe", &json).await;
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_above_the_limit_is_refused_before_its_body_is_read() {
+    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    let peer = PeerAddr::new(STRANGER.parse().unwrap());
+    let never = stream::pending::<Result<Frame<Bytes>, Infallible>>();
+    let mut endless = Request::post("/subscribe")
+        .header("content-type", "application/json")
+        .body(StreamBody::new(never))
+        .unwrap();
+    endless.extensions_mut().insert(peer);
+    let (_, json) = world.browser();
+    world.post_from(STRANGER, "/subscribe", &json).await;
+    // Time stands still unless something waits for the body.
+    let start = tokio::time::Instant::now();
+    world.call(endless).await.is(429, "too_many_requests");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_head_refuses_costs_no_token() {
+    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    let peer = PeerAddr::new(STRANGER.parse().unwrap());
+    for _ in 0..9 {
+        let mut request = post("/subscribe", &json!({}));
+        request.extensions_mut().insert(peer);
+        request.headers_mut().remove("content-type");
+        world.call(request).await.is(415, "unsupported_media_type");
+    }
+    let (_, json) = world.browser();
+    let answer = world.post_from(STRANGER, "/subscribe", &json).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn administrators_are_not_limited() {
+    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    for _ in 0..9 {
+        let mut request = post("/notify", &json!({"title": "x"}));
+        let peer = PeerAddr::new(STRANGER.parse().unwrap());
+        request.extensions_mut().insert(peer);
+        let token = super::TOKEN.parse().unwrap();
+        request.headers_mut().insert("authorization", token);
+        assert_eq!(world.call(request).await.status, 202);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tests_and_confirmations_share_a_bucket_for_each_peer() {
+    let world = World::with(|b| b.public_pushes_per_minute(2)).await;
+    let subscribers = [daily(&world), daily(&world), daily(&world)];
+    for json in &subscribers[..2] {
+        let answer = world.post_from(STRANGER, "/subscribe", json).await;
+        assert_eq!(answer.status, 200);
+    }
+    let third = world
+        .post_from(STRANGER, "/subscribe", &subscribers[2])
+        .await;
+    assert_eq!(third.status, 200, "stored, but not confirmed");
+    world.settle().await;
+    assert_eq!(world.service.accepted().len(), 2);
+
+    let refused = world
+        .post_from(STRANGER, "/send-test", &subscribers[0])
+        .await;
+    refused.is(429, "too_many_requests");
+    assert_eq!(retry_after(&refused), Duration::from_secs(30));
+    let other = world.post_from(OTHER, "/send-test", &subscribers[0]).await;
+    assert_eq!(other.status, 200, "the refused test did not use its turn");
+    assert_eq!(world.service.accepted().len(), 3);
+
+    let again = world.post_from(OTHER, "/send-test", &subscribers[0]).await;
+    again.is(429, "too_many_tests");
+    let other = world.post_from(OTHER, "/send-test", &subscribers[1]).await;
+    assert_eq!(other.status, 200, "a refused turn costs its peer no push");
+}
+
+#[tokio::test]
+async fn a_confirmation_leaves_nothing_in_the_ledger() {
+    let world = World::new().await;
+    world.post("/subscribe", &daily(&world)).await;
+    let now = world.clock.now();
+    let underway = world.store.underway(9, now).await.unwrap();
+    assert_eq!(underway.len(), 1);
+    world.settle().await;
+    assert_eq!(world.service.accepted().len(), 1);
+    let status = world.store.status(underway[0].id, world.clock.now()).await;
+    assert_eq!(status.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_passwords_close_basic_for_their_peer_only() {
+    let world = World::new().await;
+    let ask = async |peer: &str, password: &str| {
+        use base64ct::Encoding as _;
+        let pair = base64ct::Base64::encode_string(format!("admin:{password}").as_bytes());
+        let mut request = Request::get("/stats")
+            .header("authorization", format!("Basic {pair}"))
+            .body(super::full(""))
+            .unwrap();
+        let peer = PeerAddr::new(peer.parse().unwrap());
+        request.extensions_mut().insert(peer);
+        world.call(request).await
+    };
+    for _ in 0..10 {
+        let wrong = ask(STRANGER, "not the password").await;
+        wrong.is(401, "wrong_credentials");
+    }
+    let refused = ask(STRANGER, super::PASSWORD).await;
+    refused.is(429, "too_many_failures");
+    assert_eq!(ask(OTHER, super::PASSWORD).await.status, 200);
+}
+
+/// An anonymous flood: requests from a number of peers in turns, each for a new subscription; the answers by status.
+async fn flood(push: &WebPush, peers: u32, requests: u32) -> BTreeMap<u16, u32> {
+    let service = TestPushService::builder()
+        .origin(Origin::parse(super::FCM).unwrap())
+        .build();
+    let mut answers = BTreeMap::new();
+    for number in 0..requests {
+        let browser = service.user_agent();
+        browser.subscribe(&push.vapid_public_key()).unwrap();
+        let json = serde_json::from_str(&browser.subscription_json().unwrap()).unwrap();
+        let mut request = post("/subscribe", &json);
+        let peer = Ipv4Addr::from(0x0a00_0000 + number % peers);
+        let peer = PeerAddr::new(peer.into());
+        request.extensions_mut().insert(peer);
+        let answer = push.service().oneshot(request).await.unwrap();
+        let status = Answer::read(answer).await.status;
+        *answers.entry(status).or_default() += 1;
+    }
+    answers
+}
+
+async fn rows(store: &dyn SubscriptionStore) -> u64 {
+    let every = CountFilter::new(Audience::All, Liveness::Any);
+    store.count(&every, Timestamp::from_secs(0)).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_from_one_peer_stores_60_subscriptions_and_one_more_each_second() {
+    let world = World::new().await;
+    let answers = flood(&world.push, 1, 1000).await;
+    assert_eq!(answers, BTreeMap::from([(200, 60), (429, 940)]));
+    assert_eq!(world.count().await, 60);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let answers = flood(&world.push, 1, 100).await;
+    assert_eq!(answers, BTreeMap::from([(200, 10), (429, 90)]));
+    // Others subscribe meanwhile.
+    let (_, json) = world.browser();
+    let other = world.post_from(OTHER, "/subscribe", &json).await;
+    assert_eq!(other.status, 200);
+}
+
+/// What a flood from many peers may store, and who gets in nevertheless.
+async fn stops_at_the_unproven_rows<S>(store: Arc<S>)
+where
+    S: SubscriptionStore + VapidKeyStore + ScheduleStore,
+{
+    let service = TestPushService::builder()
+        .origin(Origin::parse(super::FCM).unwrap())
+        .build();
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&store))
+        .client(service.clone())
+        .subscription_limits(SubscriptionLimits::default().with_unproven(100))
+        .build()
+        .await
+        .unwrap();
+    let known = service.user_agent();
+    known.subscribe(&push.vapid_public_key()).unwrap();
+    let known: Value = serde_json::from_str(&known.subscription_json().unwrap()).unwrap();
+    let subscribe = async |json: &Value, principal: Option<&str>| {
+        let mut request = post("/subscribe", json);
+        if let Some(principal) = principal {
+            request.extensions_mut().insert(Principal::from(principal));
+        }
+        Answer::read(push.service().oneshot(request).await.unwrap()).await
+    };
+    assert_eq!(subscribe(&known, None).await.status, 200);
+
+    let answers = flood(&push, 100, 1000).await;
+    assert_eq!(answers, BTreeMap::from([(200, 99), (503, 901)]));
+    assert_eq!(rows(&*store).await, 100);
+
+    let fresh = service.user_agent();
+    fresh.subscribe(&push.vapid_public_key()).unwrap();
+    let fresh: Value = serde_json::from_str(&fresh.subscription_json().unwrap()).unwrap();
+    subscribe(&fresh, None).await.is(503, "store_full");
+    assert_eq!(subscribe(&fresh, Some("alice")).await.status, 200);
+    assert_eq!(subscribe(&known, None).await.status, 200, "a known one");
+
+    // A broadcast finds out what is behind the rows.
+    let report = push.send(Audience::All, Message::new("x")).await.unwrap();
+    assert_eq!(report.counts.accepted, 2);
+    let answers = flood(&push, 100, 200).await;
+    assert!(answers.get(&200).is_some_and(|stored| *stored >= 1));
+}
+
+#[tokio::test]
+async fn a_flood_from_many_peers_stops_at_the_unproven_rows_in_memory() {
+    stops_at_the_unproven_rows(Arc::new(MemoryStore::new())).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_flood_from_many_peers_stops_at_the_unproven_rows_in_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    let store = tower_web_push::store::SqliteStore::open(path).await;
+    stops_at_the_unproven_rows(Arc::new(store.unwrap())).await;
+}
