@@ -15,10 +15,11 @@ mod dialled;
 mod endpoint_policy;
 mod error;
 mod future;
+#[cfg(feature = "client")]
+mod guarded_resolver;
 mod origin_gate;
 mod outcome;
 mod prune_breaker;
-#[cfg(feature = "client")]
 mod resolver;
 mod retry;
 mod retry_after;
@@ -42,7 +43,8 @@ pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
 pub use outcome::Outcome;
 pub use prune_breaker::PruneBreaker;
 #[cfg(feature = "client")]
-pub use resolver::{Resolver, SystemResolver};
+pub use resolver::SystemResolver;
+pub use resolver::{ResolveError, ResolveErrorKind, Resolver};
 pub use retry::{Jitter, RetryPolicy};
 pub(crate) use sender::{Begin, Sender};
 pub use service::Deliver;
