@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use tower_web_push::deliver::{
     Accepted, Deliver, DeliveryError, EndpointPolicy, HttpClient, HttpClientBuilder, ResolveError,
-    Resolver,
+    ResolveErrorKind, Resolver,
 };
 use tower_web_push::message::Message;
 use tower_web_push::p256::UaSecretKey;
