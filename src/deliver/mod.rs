@@ -17,6 +17,8 @@ mod error;
 mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
+#[cfg(feature = "api")]
+mod host_check;
 mod origin_gate;
 mod outcome;
 mod prune_breaker;
@@ -27,6 +29,8 @@ mod sender;
 mod service;
 mod standing;
 mod streaks;
+#[cfg(feature = "api")]
+mod unproven_hosts;
 
 pub use crate::push_service::{PauseScope, PushService};
 pub use attempt::{Attempt, Consequence, Next};
@@ -39,6 +43,8 @@ pub use client::{
 pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
+#[cfg(feature = "api")]
+pub(crate) use host_check::{HostCheck, Unverified};
 pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
 pub use outcome::Outcome;
 pub use prune_breaker::PruneBreaker;

@@ -8,6 +8,7 @@
 mod admin;
 mod bodies;
 mod mounting;
+mod new_hosts;
 mod notify;
 mod operator;
 mod ownership;
