@@ -70,11 +70,11 @@ impl PushService {
     /// known one by one, and for all others.
     #[cfg(feature = "api")]
     pub(crate) fn suffix_of_host(host: &str) -> Option<&'static str> {
-        let is_exact = |name: &&str| host.eq_ignore_ascii_case(name);
+        let is_well_known = WELL_KNOWN
+            .iter()
+            .any(|name| host.eq_ignore_ascii_case(name));
         let below = BELOW.iter().find(|(suffix, _)| is_below(host, suffix));
-        below
-            .map(|(suffix, _)| *suffix)
-            .filter(|_| !WELL_KNOWN.iter().any(|name| is_exact(&name)))
+        below.map(|(suffix, _)| *suffix).filter(|_| !is_well_known)
     }
 
     /// The stable name: `fcm`, `mozilla`, `apple`, `wns` or `other`.

@@ -1,8 +1,13 @@
 //! What becomes of subscriptions that are gone.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use async_trait::async_trait;
 use http::Request;
 use tower::{ServiceExt as _, service_fn};
-use tower_web_push::deliver::{ResolveError, ResolveErrorKind};
+use tower_web_push::deliver::{Outcome, ResolveError, ResolveErrorKind, Resolver};
 use tower_web_push::error::BoxError;
 use tower_web_push::push_request::PushBody;
 use tower_web_push::store::{RetireReason, Retired};
@@ -318,4 +323,63 @@ async fn a_push_service_that_answers_400_to_all_retires_none() {
     world.subscribers(12).await;
     refused_for_weeks(&world, StatusCode::BAD_REQUEST).await;
     assert_eq!(retired(&world).await, 0);
+}
+
+/// Finds one name, at an address that is refused, and says this of all others; it counts them.
+#[derive(Clone, Debug)]
+struct Says {
+    kind: ResolveErrorKind,
+    asked: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Resolver for Says {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if host == "found.push.apple.com" {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+        }
+        self.asked.fetch_add(1, Relaxed);
+        Err(self.kind.into())
+    }
+}
+
+/// Lookups in the two minutes after a message to so many rows, each at a name of its own.
+async fn lookups_in_two_minutes(rows: usize, kind: ResolveErrorKind) -> usize {
+    let world = World::at(FCM).await;
+    let resolver = Says {
+        kind,
+        asked: Arc::default(),
+    };
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&world.store))
+        .clock(world.clock.clone())
+        .resolver(resolver.clone())
+        .build()
+        .await
+        .unwrap();
+    let found = subscriber_at(&world, "https://found.push.apple.com").await;
+    let refused = push.deliver(&found.subscription, Message::new("x")).await;
+    assert_eq!(refused.unwrap_err().outcome(), Outcome::Refused);
+    for number in 0..rows {
+        subscriber_at(&world, &format!("https://x{number}.push.apple.com")).await;
+    }
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    for _ in 0..120 {
+        while !push.tick().await.unwrap().is_idle() {}
+        world.clock.advance(Duration::from_secs(1));
+    }
+    resolver.asked.load(Relaxed)
+}
+
+#[tokio::test]
+async fn invented_names_are_looked_up_once_in_two_minutes() {
+    let rows = 300;
+    let lookups = lookups_in_two_minutes(rows, ResolveErrorKind::NotFound).await;
+    assert_eq!(lookups, rows);
+    // What may pass is tried as often as ever.
+    let lookups = lookups_in_two_minutes(rows, ResolveErrorKind::Temporary).await;
+    assert!(lookups > 4 * rows, "{lookups} lookups");
+    eprintln!("{lookups} lookups for {rows} rows while nothing is known of them");
 }
