@@ -63,16 +63,11 @@ impl PushService {
         // `jmt17` serves Chromium builds without Google API keys, test browsers among them.
         if is("fcm.googleapis.com") || is("jmt17.google.com") {
             Self::Fcm
-        } else if is_below(host, "push.services.mozilla.com") {
-            Self::Mozilla
-        } else if is_below(host, "push.apple.com") {
-            Self::Apple
-        } else if is_below(host, "notify.windows.com") {
-            Self::Wns
         } else if is("graph.facebook.com") {
             Self::Meta
         } else {
-            Self::Other
+            let below = BELOW.iter().find(|(suffix, _)| is_below(host, suffix));
+            below.map_or(Self::Other, |(_, service)| *service)
         }
     }
 
@@ -108,6 +103,17 @@ impl PushService {
             Self::Meta => path == "/rl_push_send" && value("notif_token=").is_some_and(is_token),
             Self::Apple | Self::Other => true,
         }
+    }
+
+    /// The name below which a host is one of any number of names of a known push service; `None` for the hosts that are
+    /// known one by one, and for all others.
+    #[cfg(feature = "api")]
+    pub(crate) fn suffix_of_host(host: &str) -> Option<&'static str> {
+        let is_well_known = WELL_KNOWN
+            .iter()
+            .any(|name| host.eq_ignore_ascii_case(name));
+        let below = BELOW.iter().find(|(suffix, _)| is_below(host, suffix));
+        below.map(|(suffix, _)| *suffix).filter(|_| !is_well_known)
     }
 
     /// The stable name: `fcm`, `mozilla`, `apple`, `wns`, `meta` or `other`.
@@ -179,6 +185,17 @@ fn is_token(text: &str) -> bool {
             is_harmless && part.bytes().all(plain)
         })
 }
+
+/// Names below which every name belongs to a push service.
+const BELOW: [(&str, PushService); 3] = [
+    ("push.services.mozilla.com", PushService::Mozilla),
+    ("push.apple.com", PushService::Apple),
+    ("notify.windows.com", PushService::Wns),
+];
+
+/// Of those, the names that every browser of the vendor uses.
+#[cfg(feature = "api")]
+const WELL_KNOWN: [&str; 2] = ["updates.push.services.mozilla.com", "web.push.apple.com"];
 
 /// Whether a host is some name below `parent`, compared by whole labels and without regard to case.
 pub(crate) fn is_below(host: &str, parent: &str) -> bool {

@@ -106,6 +106,7 @@ problem_kinds! {
     TooManyRequests, TOO_MANY_REQUESTS, "too_many_requests", "Too many requests from this address: wait.";
     TooManyTests, TOO_MANY_REQUESTS, "too_many_tests", "This subscription was tested a moment ago: wait.";
     NoWorker, SERVICE_UNAVAILABLE, "no_worker", "Nothing is running that would deliver the message.";
+    EndpointUnverified, SERVICE_UNAVAILABLE, "endpoint_unverified", "The endpoint's push service is new here and could not be looked up now: wait.";
     StoreFull, SERVICE_UNAVAILABLE, "store_full", "The store is full.";
     StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable", "The store did not answer as it should.";
     AuthorizerUnavailable, SERVICE_UNAVAILABLE, "authorizer_unavailable", "The credentials could not be checked.";
@@ -117,7 +118,10 @@ impl ProblemKind {
     const fn retry_after(self) -> Option<Duration> {
         let secs = match self {
             Self::TooManyFailures => 60,
-            Self::TooManyRequests | Self::TooManyTests | Self::NoWorker => 10,
+            Self::TooManyRequests
+            | Self::TooManyTests
+            | Self::NoWorker
+            | Self::EndpointUnverified => 10,
             Self::StoreFull => 3600,
             Self::StoreUnavailable | Self::AuthorizerUnavailable | Self::VapidUnavailable => 5,
             _ => return None,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::vec;
 
+use http::StatusCode;
+
 use super::{Accepted, DeliveryError, Jitter, Outcome, RetryPolicy};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
@@ -81,8 +83,8 @@ pub struct Consequence {
     /// What was learned of the subscription, for [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply):
     /// to be written before the delivery is settled, so that a crash between the two repeats the attempt.
     ///
-    /// A [`Change::Retire`] is for the [`PruneBreaker`](super::PruneBreaker) to judge: where it is open,
-    /// [`Change::Failed`] takes its place.
+    /// A [`Change::Retire`] is for the [`PruneBreaker`](super::PruneBreaker) to judge: if it
+    /// [suspends](super::PruneBreaker::suspends) retiring for that reason, [`Change::Failed`] takes its place.
     pub changes: Vec<Change>,
 }
 
@@ -106,6 +108,15 @@ impl<'a> Attempt<'a> {
     const YOUNG: Duration = Duration::from_secs(60);
     /// One write an hour says as much as one per message.
     const WORTH_WRITING: Duration = Duration::from_secs(3600);
+    /// A row that was never accepted is retired when its host name does not exist, if its browser posted it longer ago
+    /// than this and the attempts before this one failed at least so often: a mistake in a DNS zone is mended sooner.
+    const NEVER_ACCEPTED: (Duration, u32) = (Duration::from_secs(24 * 3600), 3);
+    /// A row that was last accepted, or posted by its browser, longer ago than this is retired when its host name does
+    /// not exist or its push service answers 400 or 405, if the attempts before this one failed at least so often.
+    const SILENT: (Duration, u32) = (Duration::from_secs(21 * 24 * 3600), 8);
+    /// The shortest pause after the first attempt at a host name that does not exist, and the longest; it doubles.
+    const HOST_NOT_FOUND: (Duration, Duration) =
+        (Duration::from_secs(3600), Duration::from_secs(8 * 3600));
 
     /// The attempt of this number, from 1, to deliver a message that was due at a moment.
     ///
@@ -271,21 +282,70 @@ impl<'a> Attempt<'a> {
             Outcome::Gone if self.began < self.record.keys_changed_at + Self::YOUNG => {
                 self.again_at(self.record.keys_changed_at + Self::YOUNG)
             }
-            Outcome::Gone => Consequence::finished(FinalOutcome::Gone).with(Change::Retire {
-                key,
-                reason: RetireReason::Gone,
-                observed_at: self.began,
-            }),
+            Outcome::Gone => self.retired(FinalOutcome::Gone, RetireReason::Gone),
             Outcome::RateLimited => later(given_up),
+            Outcome::Transient if error.is_host_not_found() => {
+                self.host_not_found(given_up, now, jitter)
+            }
             Outcome::Transient => later(given_up).with(Change::Failed(key)),
             // Ours to mend, not the row's: it backs off like a push service that is down.
             Outcome::SenderFault => later(FinalOutcome::SenderFault).with(Change::Failed(key)),
             Outcome::TooLarge => Consequence::finished(FinalOutcome::TooLarge),
-            Outcome::BadRequest => Consequence::finished(FinalOutcome::BadRequest),
+            Outcome::BadRequest if self.is_silent(Self::SILENT) && is_refusal(error) => {
+                self.retired(FinalOutcome::BadRequest, RetireReason::BadRequest)
+            }
+            Outcome::BadRequest => {
+                let end = Consequence::finished(FinalOutcome::BadRequest);
+                if is_refusal(error) {
+                    end.with(Change::Failed(key))
+                } else {
+                    end
+                }
+            }
             Outcome::Refused => Consequence::finished(FinalOutcome::Refused),
             // Neither is an error.
             Outcome::Accepted | Outcome::KeyMismatch => Consequence::finished(FinalOutcome::Failed),
         }
+    }
+
+    /// The endpoint's host name does not exist. A row that was accepted lately is treated as when its push service does
+    /// not answer; any other waits for hours, not seconds, and is retired in the end.
+    fn host_not_found(
+        &self,
+        given_up: FinalOutcome,
+        now: Timestamp,
+        jitter: Jitter,
+    ) -> Consequence {
+        let silent = match self.record.last_success_at {
+            None => Self::NEVER_ACCEPTED,
+            Some(_) => Self::SILENT,
+        };
+        if self.is_silent(silent) {
+            return self.retired(FinalOutcome::Gone, RetireReason::HostNotFound);
+        }
+        let wait = self.record.last_success_at.is_none().then(|| {
+            let (first, longest) = Self::HOST_NOT_FOUND;
+            let doublings = self.number.saturating_sub(1).min(31);
+            let wait = first.saturating_mul(1 << doublings).min(longest);
+            wait + jitter.of(wait)
+        });
+        self.later(wait, given_up, now, jitter)
+            .with(Change::Failed(self.key()))
+    }
+
+    /// Whether all is silent for so long and after so many failures.
+    fn is_silent(&self, (time, failures): (Duration, u32)) -> bool {
+        let record = self.record;
+        let last = record.last_success_at.unwrap_or(Timestamp::MIN);
+        self.began.since(last.max(record.last_seen_at)) >= time && record.failure_streak >= failures
+    }
+
+    fn retired(&self, outcome: FinalOutcome, reason: RetireReason) -> Consequence {
+        Consequence::finished(outcome).with(Change::Retire {
+            key: self.key(),
+            reason,
+            observed_at: self.began,
+        })
     }
 
     fn no_key_fits(&self) -> Consequence {
@@ -343,6 +403,15 @@ impl Consequence {
         self.changes.push(change);
         self
     }
+}
+
+/// Whether the push service says that it takes no message for this endpoint, without saying that it is gone: other
+/// statuses of [`Outcome::BadRequest`], a redirect or a 402, may be about the push service as a whole.
+fn is_refusal(error: &DeliveryError) -> bool {
+    let refusals = [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED];
+    error
+        .status()
+        .is_some_and(|status| refusals.contains(&status))
 }
 
 /// Nothing was learned of the subscription.

@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::deliver::{Closed, PushService, Verdict};
+use crate::deliver::{Closed, PushService, ResolveError, ResolveErrorKind, Verdict};
 use crate::message::Ttl;
 use crate::p256::UaSecretKey;
 use crate::store::{PauseReason, Retired};
@@ -19,6 +19,9 @@ const NOW: Timestamp = Timestamp::from_secs(1_000_002);
 const DEADLINE: Timestamp = Timestamp::from_secs(1_003_600);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const WEEKS: Duration = Duration::from_secs(21 * 24 * 3600);
+const MILLI: Duration = Duration::from_millis(1);
 /// A pause of 4 seconds after the second attempt, three attempts in all.
 const POLICY: RetryPolicy = RetryPolicy::new(Duration::from_secs(2), HOUR, 3);
 const PAUSED: Timestamp = Timestamp::from_millis(NOW.as_millis() + 3_999);
@@ -65,6 +68,49 @@ fn error(outcome: Outcome, retry_after: Option<Duration>) -> Answer {
         &HeaderMap::new(),
         verdict,
     ))
+}
+
+/// The push service answered with this status, which is a bad request.
+fn answered(status: u16) -> Answer {
+    let verdict = Verdict {
+        outcome: Outcome::BadRequest,
+        reason: None,
+        retry_after: None,
+    };
+    let status = StatusCode::from_u16(status).unwrap();
+    let headers = HeaderMap::new();
+    Err(DeliveryError::answered(
+        PushService::Other,
+        status,
+        &headers,
+        verdict,
+    ))
+}
+
+fn host_not_found() -> Answer {
+    let lookup = ResolveError::from(ResolveErrorKind::NotFound);
+    Err(DeliveryError::client(
+        Some(PushService::Other),
+        lookup.into(),
+    ))
+}
+
+/// Never accepted, and posted by its browser so long ago.
+fn invented(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
+    move |row| {
+        row.last_success_at = None;
+        row.last_seen_at = BEGAN - ago;
+        row.failure_streak = failures;
+    }
+}
+
+/// Last accepted so long ago, and posted long before.
+fn silent(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
+    move |row| {
+        row.last_seen_at = BEGAN - HOUR * 24 * 100;
+        row.last_success_at = Some(BEGAN - ago);
+        row.failure_streak = failures;
+    }
 }
 
 fn closed_until(until: Timestamp) -> Answer {
@@ -173,13 +219,62 @@ rows! {
         => Finished(KeyMismatch), ["stale"];
 
     too_large: error(Outcome::TooLarge, None), 2, as_it_is => Finished(TooLarge), [];
-    bad_request: error(Outcome::BadRequest, None), 2, as_it_is => Finished(BadRequest), [];
+    bad_request: answered(400), 2, as_it_is => Finished(BadRequest), ["failed"];
+    bad_request_of_another_status: answered(301), 2, as_it_is => Finished(BadRequest), [];
+    bad_request_for_weeks: answered(400), 2, silent(WEEKS, 8) => Finished(BadRequest), ["retire"];
+    method_not_allowed_for_weeks: answered(405), 2, silent(WEEKS, 8) => Finished(BadRequest), ["retire"];
+    bad_request_of_a_row_that_was_never_accepted: answered(405), 2, invented(WEEKS, 8)
+        => Finished(BadRequest), ["retire"];
+    bad_request_for_weeks_of_another_status: answered(301), 2, silent(WEEKS, 8) => Finished(BadRequest), [];
+    bad_request_for_less_than_weeks: answered(400), 2, silent(WEEKS - MILLI, 8)
+        => Finished(BadRequest), ["failed"];
+    bad_request_seldom: answered(400), 2, silent(WEEKS, 7) => Finished(BadRequest), ["failed"];
+    bad_request_after_the_browser_posted_it: answered(400), 2, |row| {
+        silent(WEEKS, 8)(row);
+        row.last_seen_at = BEGAN - DAY;
+    } => Finished(BadRequest), ["failed"];
+    transient_for_weeks: error(Outcome::Transient, None), 2, silent(WEEKS, 8) => RetryAt(PAUSED), ["failed"];
+
+    host_not_found_of_a_row_that_is_accepted: host_not_found(), 2, as_it_is => RetryAt(PAUSED), ["failed"];
+    host_not_found_for_weeks: host_not_found(), 2, silent(WEEKS, 8) => Finished(Gone), ["retire"];
+    host_not_found_for_less_than_weeks: host_not_found(), 2, silent(WEEKS - MILLI, 8)
+        => RetryAt(PAUSED), ["failed"];
+    host_not_found_for_a_day: host_not_found(), 2, invented(DAY, 3) => Finished(Gone), ["retire"];
+    host_not_found_for_less_than_a_day: host_not_found(), 2, invented(DAY - MILLI, 3)
+        => Finished(Expired), ["failed"];
+    host_not_found_seldom: host_not_found(), 2, invented(DAY, 2) => Finished(Expired), ["failed"];
+    host_not_found_too_often: host_not_found(), 3, invented(HOUR, 2) => Finished(Failed), ["failed"];
     refused: error(Outcome::Refused, None), 2, as_it_is => Finished(Refused), [];
 
     a_closed_gate: closed_until(NOW + MINUTE), 2, as_it_is => Deferred(NOW + MINUTE), [];
     a_closed_gate_at_the_last_attempt: closed_until(NOW + MINUTE), 3, as_it_is => Deferred(NOW + MINUTE), [];
     a_gate_that_is_closed_beyond_the_deadline: closed_until(DEADLINE + HOUR), 2, as_it_is
         => Deferred(DEADLINE), [];
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_looked_up_a_few_times_a_day() {
+    let own = own_key();
+    let mut record = record(&own);
+    invented(HOUR, 0)(&mut record);
+    let deadline = BEGAN + DAY;
+    let hours = |number, jitter| {
+        let mut attempt = attempt(&record, number)
+            .with_policy(RetryPolicy::default())
+            .with_deadline(deadline)
+            .with_keys(vec![Arc::clone(&own)]);
+        attempt.next_push(BEGAN).unwrap();
+        attempt.answered(&host_not_found(), BEGAN, jitter);
+        match attempt.end(BEGAN).next {
+            RetryAt(at) => at.since(BEGAN).as_secs_f64() / 3600.0,
+            next => panic!("{next:?}"),
+        }
+    };
+    let shortest: Vec<_> = (1..=5).map(|number| hours(number, Jitter::NONE)).collect();
+    assert_eq!(shortest, [1.0, 2.0, 4.0, 8.0, 8.0]);
+    let half = Jitter::from_part(1 << 31);
+    let usual: Vec<_> = (1..=5).map(|number| hours(number, half)).collect();
+    assert_eq!(usual, [1.5, 3.0, 6.0, 12.0, 12.0]);
 }
 
 /// What needs no request.

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::EndpointPolicy;
 use super::dialled::{DialError, Dialled, Protocol};
 use super::endpoint_policy::literal_addr;
-use super::resolver::GuardedResolver;
+use super::guarded_resolver::GuardedResolver;
 use crate::error::BoxError;
 
 /// Opens connections: policy, name, addresses, TCP, TLS, all within one time limit.

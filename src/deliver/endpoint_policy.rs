@@ -167,6 +167,32 @@ impl EndpointPolicy {
         }
     }
 
+    /// The suffix, in lower case, below which a host is one of any number of names that the policy admits; `None` for
+    /// hosts that are listed or well known one by one, and for local ones. Without a list it is the last two labels.
+    #[cfg(feature = "api")]
+    pub(crate) fn open_suffix(&self, host: &str) -> Option<String> {
+        if self.allows_local() && is_local_host(host) {
+            return None;
+        }
+        let is_known = PushService::of_host(host) != PushService::Other;
+        let known = PushService::suffix_of_host(host);
+        let suffix = match &self.0 {
+            Rule::Hosts(patterns) => {
+                let named = || patterns.iter().filter(|pattern| pattern.names(host));
+                if named().any(|pattern| matches!(pattern, Pattern::Exact(..))) {
+                    return None;
+                }
+                match named().next()? {
+                    Pattern::Below(name, _) if !is_known => name,
+                    _ => known?,
+                }
+            }
+            _ if is_known => known?,
+            _ => last_two_labels(host),
+        };
+        Some(suffix.to_ascii_lowercase())
+    }
+
     /// Whether an address may be dialled. Every address that a name resolves to is asked for.
     ///
     /// # Errors
@@ -261,6 +287,13 @@ pub(super) fn literal_addr(host: &str) -> Option<IpAddr> {
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(host);
     bare.parse().ok()
+}
+
+#[cfg(feature = "api")]
+fn last_two_labels(host: &str) -> &str {
+    let before = host.rmatch_indices('.').nth(1);
+    let labels = before.and_then(|(dot, _)| host.get(dot.saturating_add(1)..));
+    labels.unwrap_or(host)
 }
 
 /// What no policy but the local one admits, by the name alone.

@@ -433,3 +433,43 @@ proptest::proptest! {
         }
     }
 }
+
+#[cfg(feature = "api")]
+#[test]
+fn hosts_that_are_not_listed_one_by_one_have_a_suffix() {
+    let list = "known, *.Push.example.com, ntfy.example.org:8443, *.notify.windows.com";
+    let list: EndpointPolicy = list.parse().unwrap();
+    let public = EndpointPolicy::public_hosts();
+    for (policy, host, suffix) in [
+        (&list, "fcm.googleapis.com", None),
+        (&list, "jmt17.google.com", None),
+        (&list, "updates.push.services.mozilla.com", None),
+        (&list, "Web.Push.Apple.com", None),
+        (&list, "x.web.push.apple.com", Some("push.apple.com")),
+        (&list, "X.Push.Apple.COM", Some("push.apple.com")),
+        (
+            &list,
+            "a.push.services.mozilla.com",
+            Some("push.services.mozilla.com"),
+        ),
+        (&list, "db5p.notify.windows.com", Some("notify.windows.com")),
+        (&list, "a.push.example.com", Some("push.example.com")),
+        (&list, "A.B.Push.Example.com", Some("push.example.com")),
+        (&list, "ntfy.example.org", None),
+        (&public, "fcm.googleapis.com", None),
+        (&public, "web.push.apple.com", None),
+        (&public, "x.push.apple.com", Some("push.apple.com")),
+        (&public, "ntfy.example.org", Some("example.org")),
+        (&public, "a.b.C.Example.org", Some("example.org")),
+        (&public, "example.org", Some("example.org")),
+        (&EndpointPolicy::insecure_allow_local(), "a.localhost", None),
+        (&EndpointPolicy::insecure_allow_local(), "127.0.0.1", None),
+        (
+            &EndpointPolicy::insecure_allow_local(),
+            "a.example.org",
+            Some("example.org"),
+        ),
+    ] {
+        assert_eq!(policy.open_suffix(host).as_deref(), suffix, "{host}");
+    }
+}

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::classify::printable;
 use super::endpoint_policy::PolicyError;
+use super::resolver::{ResolveError, ResolveErrorKind};
 use super::{Closed, Outcome, PushService, Verdict};
 use crate::error::BoxError;
 use crate::message::Ttl;
@@ -95,6 +96,7 @@ struct Inner {
     reason: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     closed: Option<Closed>,
+    is_host_not_found: bool,
     diagnostics: Diagnostics,
     source: Option<BoxError>,
 }
@@ -108,6 +110,7 @@ impl DeliveryError {
             reason: None,
             retry_after: None,
             closed: None,
+            is_host_not_found: false,
             diagnostics: Diagnostics::default(),
             source: None,
         }))
@@ -131,11 +134,16 @@ impl DeliveryError {
     /// The client failed: a policy's refusal somewhere in the causes is one, anything else may pass.
     pub(super) fn client(push_service: Option<PushService>, source: BoxError) -> Self {
         let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
+        let lookup = find_source::<ResolveError>(source.as_ref()).map(ResolveError::kind);
         let mut error = match refusal {
             Some(_) => Self::new(Outcome::Refused, push_service),
             None => Self::new(Outcome::Transient, push_service),
         };
-        error.0.reason = refusal.map(|kind| kind.code().into());
+        error.0.is_host_not_found = refusal.is_none() && lookup == Some(ResolveErrorKind::NotFound);
+        error.0.reason = match refusal {
+            Some(kind) => Some(kind.code().into()),
+            None => error.0.is_host_not_found.then(|| HOST_NOT_FOUND.into()),
+        };
         error.0.source = Some(source);
         error
     }
@@ -215,10 +223,22 @@ impl DeliveryError {
 
     /// The short word behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno,
     /// Apple's reason, a header of WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal;
-    /// `timeout`; `deadline` if it came before the request; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
+    /// `host_not_found`; `timeout`; `deadline` if it came before the request; the name of a
+    /// [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
+    }
+
+    /// Whether nothing was sent because the endpoint's host name does not exist: a
+    /// [`ResolveError`] of the kind [`NotFound`](ResolveErrorKind::NotFound) is among the causes. The outcome is
+    /// [`Transient`](Outcome::Transient).
+    ///
+    /// The built-in client says so only while its resolver finds other names. A client of your own that says so must
+    /// be as careful: in the long run the subscription is retired.
+    #[must_use]
+    pub fn is_host_not_found(&self) -> bool {
+        self.0.is_host_not_found
     }
 
     /// Why the origin's gate was closed; then nothing was sent, and the attempt need not count.
@@ -293,6 +313,8 @@ impl StdError for DeliveryError {
         Some(source)
     }
 }
+
+const HOST_NOT_FOUND: &str = "host_not_found";
 
 /// Header names and values that identify an exchange without the endpoint.
 #[derive(Clone, Default)]
@@ -406,6 +428,20 @@ mod tests {
         let other = DeliveryError::client(None, Outer(std::io::Error::other("x").into()).into());
         assert_eq!(other.outcome(), Outcome::Transient);
         assert_eq!(other.source().unwrap().to_string(), "outer");
+    }
+
+    #[test]
+    fn only_a_name_that_certainly_does_not_exist_is_not_found() {
+        let found = |kind: ResolveErrorKind| {
+            let dial = std::io::Error::other(ResolveError::from(kind));
+            DeliveryError::client(Some(PushService::Other), dial.into())
+        };
+        let error = found(ResolveErrorKind::NotFound);
+        assert_eq!(error.outcome(), Outcome::Transient);
+        assert!(error.is_host_not_found());
+        assert_eq!(error.reason(), Some("host_not_found"));
+        let error = found(ResolveErrorKind::Temporary);
+        assert_eq!((error.is_host_not_found(), error.reason()), (false, None));
     }
 
     #[test]

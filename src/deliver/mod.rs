@@ -15,10 +15,13 @@ mod dialled;
 mod endpoint_policy;
 mod error;
 mod future;
+#[cfg(feature = "client")]
+mod guarded_resolver;
+#[cfg(feature = "api")]
+mod host_check;
 mod origin_gate;
 mod outcome;
 mod prune_breaker;
-#[cfg(feature = "client")]
 mod resolver;
 mod retry;
 mod retry_after;
@@ -26,6 +29,8 @@ mod sender;
 mod service;
 mod standing;
 mod streaks;
+#[cfg(feature = "api")]
+mod unproven_hosts;
 
 pub use crate::push_service::{PauseScope, PushService};
 pub use attempt::{Attempt, Consequence, Next};
@@ -38,11 +43,14 @@ pub use client::{
 pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
+#[cfg(feature = "api")]
+pub(crate) use host_check::{HostCheck, Unverified};
 pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
 pub use outcome::Outcome;
 pub use prune_breaker::PruneBreaker;
 #[cfg(feature = "client")]
-pub use resolver::{Resolver, SystemResolver};
+pub use resolver::SystemResolver;
+pub use resolver::{ResolveError, ResolveErrorKind, Resolver};
 pub use retry::{Jitter, RetryPolicy};
 pub(crate) use sender::{Begin, Sender};
 pub use service::Deliver;

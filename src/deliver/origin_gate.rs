@@ -121,6 +121,15 @@ impl OriginGates {
         rooms.collect()
     }
 
+    /// Whether this process has had an HTTP answer from an origin, and it did not fall silent since.
+    #[cfg(feature = "api")]
+    pub(crate) fn has_answered(&self, origin: &Origin) -> bool {
+        let gates = self.lock();
+        gates
+            .peek(origin)
+            .is_some_and(|gate| gate.standing().answers())
+    }
+
     /// Every gate that is closed at `now`, and why.
     #[must_use]
     pub fn closed(&self, now: Timestamp) -> Vec<(Origin, Closed)> {

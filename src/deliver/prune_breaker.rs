@@ -1,6 +1,6 @@
 //! When a push service's "gone" is not believed any more.
 
-use crate::store::Tally;
+use crate::store::{RetireReason, Tally};
 
 /// Stops retiring the subscriptions of an origin while an unusual share of its answers says that they are gone.
 ///
@@ -15,9 +15,12 @@ use crate::store::Tally;
 /// use tower_web_push::deliver::PruneBreaker;
 /// use tower_web_push::store::Tally;
 ///
+/// use tower_web_push::store::RetireReason;
+///
 /// let breaker = PruneBreaker::default();
 /// assert!(!breaker.is_open(Tally::new(70, 30)));
 /// assert!(breaker.is_open(Tally::new(69, 31)));
+/// assert!(breaker.suspends(RetireReason::Gone, Tally::new(69, 31)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PruneBreaker {
@@ -27,6 +30,9 @@ pub struct PruneBreaker {
 impl PruneBreaker {
     /// Fewer answers say nothing.
     const SAMPLE: u64 = 50;
+    /// The same for [`RetireReason::BadRequest`]: an error in what we send fails with 400 at every subscription, of a
+    /// small application too.
+    const BAD_REQUESTS: u64 = 8;
 
     /// Open above so many percent of at least 50 answers; 100 is never.
     #[must_use]
@@ -34,12 +40,28 @@ impl PruneBreaker {
         Self { percent }
     }
 
-    /// Whether nothing is retired: a [`Change::Failed`](crate::store::Change::Failed) takes the place of each
-    /// [`Change::Retire`](crate::store::Change::Retire).
+    /// Whether nothing of the origin is retired, whatever the reason.
     #[must_use]
     pub const fn is_open(self, tally: Tally) -> bool {
+        self.is_open_from(Self::SAMPLE, tally)
+    }
+
+    /// Whether nothing of the origin is retired for this reason: a [`Change::Failed`](crate::store::Change::Failed) takes
+    /// the place of each such [`Change::Retire`](crate::store::Change::Retire).
+    ///
+    /// For [`BadRequest`](RetireReason::BadRequest) 8 answers are enough, else it takes 50.
+    #[must_use]
+    pub const fn suspends(self, reason: RetireReason, tally: Tally) -> bool {
+        let sample = match reason {
+            RetireReason::BadRequest => Self::BAD_REQUESTS,
+            RetireReason::Gone | RetireReason::HostNotFound => Self::SAMPLE,
+        };
+        self.is_open_from(sample, tally)
+    }
+
+    const fn is_open_from(self, sample: u64, tally: Tally) -> bool {
         let allowed = tally.answers().saturating_mul(self.percent as u64);
-        tally.answers() >= Self::SAMPLE && tally.gone.saturating_mul(100) > allowed
+        tally.answers() >= sample && tally.gone.saturating_mul(100) > allowed
     }
 }
 
@@ -64,6 +86,25 @@ mod tests {
         // June 2024: 45 % of one push service's endpoints answered 404.
         assert!(breaker.is_open(Tally::new(55, 45)));
         assert!(!breaker.is_open(Tally::default()));
+    }
+
+    #[test]
+    fn bad_requests_need_a_smaller_sample() {
+        let breaker = PruneBreaker::default();
+        for (tally, suspended) in [
+            (Tally::new(0, 7), false),
+            (Tally::new(0, 8), true),
+            (Tally::new(8, 3), false),
+            (Tally::new(5, 3), true),
+        ] {
+            assert_eq!(breaker.suspends(RetireReason::BadRequest, tally), suspended);
+            assert!(!breaker.suspends(RetireReason::Gone, tally));
+            assert!(!breaker.suspends(RetireReason::HostNotFound, tally));
+        }
+        for reason in RetireReason::ALL {
+            assert!(breaker.suspends(reason, Tally::new(0, 50)));
+            assert!(!PruneBreaker::new(100).suspends(reason, Tally::new(0, 50)));
+        }
     }
 
     #[test]

@@ -1,142 +1,167 @@
-//! From a name to addresses, and only to addresses that may be dialled.
+//! From a name to addresses.
 
 use std::fmt;
-use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::net::IpAddr;
 
 use async_trait::async_trait;
-use hyper_util::client::legacy::connect::dns::Name;
-use tower_service::Service;
 
-use super::EndpointPolicy;
-use super::endpoint_policy::is_local_host;
-use crate::error::BoxError;
+use crate::error::{BoxError, error_struct};
 
-/// Looks names up.
+/// Looks host names up.
 ///
-/// The client asks once for each connection, and checks every address against its
-/// [`EndpointPolicy`] before it dials one of them: an implementation need not.
+/// The built-in client asks once for each connection, and checks every address against its
+/// [`EndpointPolicy`](super::EndpointPolicy) before it dials one of them: an implementation need not. The HTTP API asks
+/// before it stores an endpoint whose host is new ([the rules](crate::guide::what_the_push_service_said)).
 #[async_trait]
 pub trait Resolver: fmt::Debug + Send + Sync + 'static {
-    /// The addresses of a host name, the preferred ones first.
+    /// The addresses of a host name, the preferred ones first. No addresses at all count as
+    /// [`NotFound`](ResolveErrorKind::NotFound).
     ///
     /// # Errors
     ///
-    /// Any; the attempt is [`Transient`](super::Outcome::Transient) then.
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, BoxError>;
+    /// [`NotFound`](ResolveErrorKind::NotFound) if the name certainly does not exist or has no address,
+    /// [`Temporary`](ResolveErrorKind::Temporary) for every other failure, and if in doubt.
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError>;
 }
 
-/// The operating system's resolver; `localhost` and names below it are loopback (RFC 6761 section 6.3).
-#[derive(Clone, Copy, Debug, Default)]
+error_struct! {
+    /// Why a host name has no addresses.
+    ///
+    /// As a cause of an HTTP client's error, [`NotFound`](ResolveErrorKind::NotFound) counts against the subscription:
+    /// see [`DeliveryError::is_host_not_found`](super::DeliveryError::is_host_not_found).
+    ResolveError, ResolveErrorKind
+}
+
+impl ResolveError {
+    /// An error with its cause.
+    pub fn new(kind: ResolveErrorKind, source: impl Into<BoxError>) -> Self {
+        Self::with_source(kind, source)
+    }
+}
+
+/// What a failed lookup says of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct SystemResolver;
-
-#[async_trait]
-impl Resolver for SystemResolver {
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, BoxError> {
-        if is_local_host(host) {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-        }
-        let addrs = tokio::net::lookup_host((host, 0)).await?;
-        Ok(addrs.map(|addr| addr.ip()).collect())
-    }
+pub enum ResolveErrorKind {
+    /// The name does not exist, or has no address (NXDOMAIN or no data, RFC 2308 section 2).
+    NotFound,
+    /// Nothing is known of the name: the lookup failed or took too long. A later one may succeed.
+    Temporary,
 }
 
-/// A resolver whose every answer the policy has seen.
-#[derive(Clone, Debug)]
-pub(super) struct GuardedResolver {
-    resolver: Arc<dyn Resolver>,
-    policy: EndpointPolicy,
-}
-
-impl GuardedResolver {
-    pub(super) fn new(resolver: Arc<dyn Resolver>, policy: EndpointPolicy) -> Self {
-        Self { resolver, policy }
-    }
-}
-
-impl Service<Name> for GuardedResolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let Self { resolver, policy } = self.clone();
-        Box::pin(async move {
-            let addrs = resolver.resolve(name.as_str()).await?;
-            // One address that is not public spoils the name: whoever mixes them is up to something,
-            // and the other addresses could be swapped for it at the next lookup.
-            for addr in &addrs {
-                policy.check_addr(*addr)?;
-            }
-            // Port 0: the connector puts in the endpoint's.
-            let sockets = addrs.into_iter().map(|addr| SocketAddr::new(addr, 0));
-            Ok(sockets.collect::<Vec<_>>().into_iter())
+impl fmt::Display for ResolveErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "the host name does not exist",
+            Self::Temporary => "the host name could not be looked up",
         })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::deliver::error::find_source;
-    use crate::deliver::{PolicyError, PolicyErrorKind};
+#[cfg(feature = "client")]
+pub use system::SystemResolver;
 
-    #[derive(Debug)]
-    struct Fixed(&'static [&'static str]);
+#[cfg(feature = "client")]
+mod system {
+    use std::io;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use async_trait::async_trait;
+
+    use super::{ResolveError, ResolveErrorKind, Resolver};
+    use crate::deliver::endpoint_policy::is_local_host;
+
+    /// The operating system's resolver; `localhost` and names below it are loopback (RFC 6761 section 6.3).
+    ///
+    /// The standard library passes on the text of `getaddrinfo`'s error, not its code. The texts of glibc, musl, Apple
+    /// and the BSDs for a name that does not exist are recognised, and the codes of Windows; any other text, a
+    /// translated one for example, counts as [`Temporary`](ResolveErrorKind::Temporary).
+    #[derive(Clone, Copy, Debug, Default)]
+    #[non_exhaustive]
+    pub struct SystemResolver;
 
     #[async_trait]
-    impl Resolver for Fixed {
-        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, BoxError> {
-            Ok(self.0.iter().map(|addr| addr.parse().unwrap()).collect())
+    impl Resolver for SystemResolver {
+        async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            if is_local_host(host) {
+                return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+            }
+            match tokio::net::lookup_host((host, 0)).await {
+                Ok(addrs) => Ok(addrs.map(|addr| addr.ip()).collect()),
+                Err(error) => Err(ResolveError::new(kind_of(&error), error)),
+            }
         }
     }
 
-    async fn resolve(
-        policy: EndpointPolicy,
-        addrs: &'static [&'static str],
-    ) -> Result<Vec<SocketAddr>, BoxError> {
-        let mut guarded = GuardedResolver::new(Arc::new(Fixed(addrs)), policy);
-        let name = "push.example.com".parse().unwrap();
-        Ok(guarded.call(name).await?.collect())
-    }
-
-    #[tokio::test]
-    async fn public_addresses_pass_in_order() {
-        let addrs = resolve(EndpointPolicy::default(), &["2a00:1450::1", "8.8.8.8"]).await;
-        let expected = ["[2a00:1450::1]:0", "8.8.8.8:0"].map(|addr| addr.parse().unwrap());
-        assert_eq!(addrs.unwrap(), expected);
-    }
-
-    #[tokio::test]
-    async fn one_private_address_refuses_the_whole_name() {
-        for addrs in [
-            &["127.0.0.1"][..],
-            &["8.8.8.8", "127.0.0.1"],
-            &["::ffff:10.0.0.1", "8.8.8.8"],
-            &["8.8.8.8", "fd00::1", "8.8.4.4"],
-            &["169.254.169.254"],
-        ] {
-            let error = resolve(EndpointPolicy::public_hosts(), addrs)
-                .await
-                .unwrap_err();
-            let refusal = find_source::<PolicyError>(error.as_ref()).unwrap();
-            assert_eq!(refusal.kind(), PolicyErrorKind::PrivateAddress, "{addrs:?}");
+    fn kind_of(error: &io::Error) -> ResolveErrorKind {
+        let is_not_found = match error.raw_os_error() {
+            // WSAHOST_NOT_FOUND and WSANO_DATA. On Unix a number is the errno of EAI_SYSTEM: the lookup failed.
+            Some(code) => cfg!(windows) && matches!(code, 11001 | 11004),
+            None => {
+                let text = error.to_string();
+                NOT_FOUND.iter().any(|said| text.ends_with(said))
+            }
+        };
+        if is_not_found {
+            ResolveErrorKind::NotFound
+        } else {
+            ResolveErrorKind::Temporary
         }
     }
 
-    #[tokio::test]
-    async fn local_names_are_loopback_without_asking_anyone() {
-        for host in ["localhost", "a.b.localhost"] {
-            let addrs = SystemResolver.resolve(host).await.unwrap();
-            assert!(addrs.iter().all(IpAddr::is_loopback), "{host}");
+    /// What `gai_strerror` says of `EAI_NONAME` and `EAI_NODATA`.
+    const NOT_FOUND: [&str; 7] = [
+        // glibc
+        ": Name or service not known",
+        ": No address associated with hostname",
+        // musl
+        ": Name does not resolve",
+        ": Name has no usable address",
+        // Apple, FreeBSD, OpenBSD
+        ": nodename nor servname provided, or not known",
+        ": hostname nor servname provided, or not known",
+        ": no address associated with name",
+    ];
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn only_the_known_texts_mean_that_a_name_does_not_exist() {
+            let kind = |said: &str| {
+                let text = format!("failed to lookup address information: {said}");
+                kind_of(&io::Error::other(text))
+            };
+            for said in NOT_FOUND {
+                assert_eq!(
+                    kind(said.trim_start_matches(": ")),
+                    ResolveErrorKind::NotFound
+                );
+            }
+            for said in [
+                "Temporary failure in name resolution",
+                "Try again",
+                "Non-recoverable failure in name resolution",
+                "Name oder Dienst nicht bekannt",
+                "System error",
+                "",
+            ] {
+                assert_eq!(kind(said), ResolveErrorKind::Temporary, "{said}");
+            }
+            let system = io::Error::from_raw_os_error(11001);
+            assert_eq!(
+                kind_of(&system) == ResolveErrorKind::NotFound,
+                cfg!(windows)
+            );
+        }
+
+        #[tokio::test]
+        async fn local_names_are_loopback_without_asking_anyone() {
+            for host in ["localhost", "a.b.localhost"] {
+                let addrs = SystemResolver.resolve(host).await.unwrap();
+                assert!(addrs.iter().all(IpAddr::is_loopback), "{host}");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::{Consequence, Next};
 use crate::observe;
-use crate::store::{Change, Pause, PauseReason, StoreError, Tally};
+use crate::store::{Change, Pause, PauseReason, RetireReason, StoreError, Tally};
 use crate::subscription::{EndpointKey, Origin};
 use crate::web_push::WebPush;
 
@@ -16,14 +16,22 @@ const TALLY_AT: u64 = 500;
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     changes: Vec<Change>,
-    /// Subscriptions that are gone, if their push service is to be believed.
-    gone: Vec<(Origin, EndpointKey, Change)>,
+    /// Subscriptions to retire, unless too many are.
+    gone: Vec<Gone>,
     /// What is not in the ledger yet.
     tallies: HashMap<Origin, Tally>,
-    /// Origins that are known not to be believed.
+    /// Origins of which it was logged that their subscriptions are not retired.
     doubted: HashSet<Origin>,
     /// What the other replicas do not know yet, in order.
     pauses: Vec<Pause>,
+}
+
+#[derive(Debug)]
+struct Gone {
+    origin: Origin,
+    key: EndpointKey,
+    reason: RetireReason,
+    retire: Change,
 }
 
 impl Effects {
@@ -39,9 +47,14 @@ impl Effects {
             seen.accepted = 1;
         }
         for change in consequence.changes {
-            if let Change::Retire { key, .. } = change {
+            if let Change::Retire { key, reason, .. } = change {
                 seen.gone = 1;
-                self.gone.push((origin.clone(), key, change));
+                self.gone.push(Gone {
+                    origin: origin.clone(),
+                    key,
+                    reason,
+                    retire: change,
+                });
             } else {
                 self.changes.push(change);
             }
@@ -109,32 +122,40 @@ impl Effects {
             .collect();
         let sums = push.ledger().tally(&counts, now).await?;
         self.tallies.clear();
-        let mut doubted = HashSet::new();
-        for ((origin, _), sum) in counts.into_iter().zip(sums) {
-            let is_open = push.prune_breaker().is_open(sum);
-            if is_open && !self.doubted.contains(&origin) {
+        let sums: HashMap<_, _> = counts
+            .into_iter()
+            .zip(sums)
+            .map(|((origin, _), sum)| (origin, sum))
+            .collect();
+        let breaker = push.prune_breaker();
+        for Gone {
+            origin,
+            key,
+            reason,
+            retire,
+        } in self.gone.drain(..)
+        {
+            let sum = sums.get(&origin).copied().unwrap_or_default();
+            if !breaker.suspends(reason, sum) {
+                self.changes.push(retire);
+                continue;
+            }
+            self.changes.push(Change::Failed(key));
+            if self.doubted.insert(origin.clone()) {
                 observe::event!(
                     ERROR,
                     origin = %origin,
                     gone = sum.gone,
                     accepted = sum.accepted,
-                    "an unusual share of subscriptions is said to be gone: none is retired"
+                    reason = reason.as_str(),
+                    "retiring suspended: an unusual share of the answers would retire its subscription"
                 );
             }
-            if is_open {
-                doubted.insert(origin);
-            } else {
-                self.doubted.remove(&origin);
-            }
         }
-        for (origin, key, retire) in self.gone.drain(..) {
-            self.changes.push(if doubted.contains(&origin) {
-                Change::Failed(key)
-            } else {
-                retire
-            });
-        }
-        self.doubted.extend(doubted);
+        // Bad requests are the first to be suspended, and the last to be judged again.
+        let is_doubted = |sum: &Tally| breaker.suspends(RetireReason::BadRequest, *sum);
+        self.doubted
+            .retain(|origin| sums.get(origin).is_none_or(is_doubted));
         Ok(())
     }
 }

@@ -40,7 +40,8 @@ pub struct SubscriptionRecord {
     pub last_seen_at: Timestamp,
     /// When a push service last took a message for it.
     pub last_success_at: Option<Timestamp>,
-    /// Failed attempts since then.
+    /// Failed attempts since the later of the last acceptance and `last_seen_at`: without an acceptance at the network, at
+    /// the push service (5xx) or for the sender's credentials, or answered with 400 or 405.
     pub failure_streak: u32,
     /// No live VAPID key fits: in no audience until it subscribes again.
     pub stale: bool,
@@ -119,21 +120,30 @@ impl Retired {
 pub enum RetireReason {
     /// The push service answered that it is gone (404, 410).
     Gone,
+    /// The endpoint's host name does not exist.
+    HostNotFound,
+    /// The push service has refused every request for weeks (400, 405).
+    BadRequest,
 }
 
 impl RetireReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gone, Self::HostNotFound, Self::BadRequest];
+
     /// The name that stores use.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gone => "gone",
+            Self::HostNotFound => "host_not_found",
+            Self::BadRequest => "bad_request",
         }
     }
 
     /// The reason of a stored name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        (name == Self::Gone.as_str()).then_some(Self::Gone)
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 }
 

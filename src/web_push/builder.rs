@@ -14,7 +14,11 @@ use super::{BuildError, BuildErrorKind, Inner, WebPush};
 #[cfg(feature = "api")]
 use crate::broadcast::Tag;
 use crate::clock::{Clock, SystemClock};
-use crate::deliver::{Deliver, EndpointPolicy, OriginGates, PruneBreaker, RetryPolicy, Sender};
+#[cfg(feature = "api")]
+use crate::deliver::HostCheck;
+use crate::deliver::{
+    Deliver, EndpointPolicy, OriginGates, PruneBreaker, Resolver, RetryPolicy, Sender,
+};
 use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
@@ -50,6 +54,7 @@ pub struct Builder {
     vapid_keys: Option<Arc<dyn VapidKeyStore>>,
     ledger: Option<Arc<dyn ScheduleStore>>,
     sender: Option<MakeSender>,
+    resolver: Option<Arc<dyn Resolver>>,
     clock: Arc<dyn Clock>,
     p256: Arc<dyn P256>,
     endpoint_policy: EndpointPolicy,
@@ -104,6 +109,7 @@ impl Builder {
             vapid_keys: None,
             ledger: None,
             sender: None,
+            resolver: None,
             clock: Arc::new(SystemClock::new()),
             p256: Arc::new(crate::p256::fastest()),
             endpoint_policy: EndpointPolicy::known_push_services(),
@@ -164,6 +170,17 @@ impl Builder {
         B::Error: Into<BoxError>,
     {
         self.sender = Some(Box::new(move |shared| Arc::new(shared.deliver(client))));
+        self
+    }
+
+    /// Looks host names up with this instead of the operating system: the built-in client before it connects, and the HTTP
+    /// API before it stores an endpoint at a host that has not answered this process yet.
+    ///
+    /// With a [`client`](Self::client) of your own and without this, the API stores such endpoints without a lookup. It
+    /// limits how many different hosts there are below one suffix in either case
+    /// ([the rules](crate::guide::what_the_push_service_said)).
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -353,10 +370,18 @@ impl Builder {
         )
         .await?;
         let gates = OriginGates::with_in_flight(self.in_flight_per_origin);
-        let make_sender = match self.sender {
-            Some(make_sender) => make_sender,
-            None => default_client(&endpoint_policy, self.extra_root_ca_pem.as_ref())?,
+        let (make_sender, resolver) = match self.sender {
+            Some(make_sender) => (make_sender, self.resolver),
+            None => default_client(
+                &endpoint_policy,
+                self.extra_root_ca_pem.as_ref(),
+                self.resolver,
+            )?,
         };
+        #[cfg(feature = "api")]
+        let host_check = HostCheck::new(resolver, endpoint_policy.clone(), gates.clone());
+        #[cfg(not(feature = "api"))]
+        drop(resolver);
         let sender = make_sender(Shared {
             contact: contact.clone(),
             policy: endpoint_policy.clone(),
@@ -390,6 +415,8 @@ impl Builder {
             wake: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
             settled: Notify::new(),
+            #[cfg(feature = "api")]
+            host_check,
             #[cfg(feature = "api")]
             api: self.api,
         };
@@ -475,26 +502,35 @@ const PERMIT_WAIT: Duration = Duration::from_secs(30);
 /// Less would let no request begin on a busy machine, and its deliveries be claimed and put back for ever.
 const SHORTEST_PERMIT_WAIT: Duration = Duration::from_secs(5);
 
+/// The built-in client, and what it looks names up with.
+type DefaultClient = (MakeSender, Option<Arc<dyn Resolver>>);
+
 #[cfg(feature = "client")]
 fn default_client(
     policy: &EndpointPolicy,
     extra_root_ca_pem: Option<&Bytes>,
-) -> Result<MakeSender, BuildError> {
-    let mut client = crate::deliver::HttpClient::builder().policy(policy.clone());
+    resolver: Option<Arc<dyn Resolver>>,
+) -> Result<DefaultClient, BuildError> {
+    let resolver = resolver.unwrap_or_else(|| Arc::new(crate::deliver::SystemResolver));
+    let mut client = crate::deliver::HttpClient::builder()
+        .policy(policy.clone())
+        .resolver(Arc::clone(&resolver));
     if let Some(pem) = extra_root_ca_pem {
         client = client.extra_root_ca_pem(pem.clone());
     }
     let client = client
         .build()
         .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidRootCa, error))?;
-    Ok(Box::new(move |shared| Arc::new(shared.deliver(client))))
+    let make_sender: MakeSender = Box::new(move |shared| Arc::new(shared.deliver(client)));
+    Ok((make_sender, Some(resolver)))
 }
 
 #[cfg(not(feature = "client"))]
 fn default_client(
     _policy: &EndpointPolicy,
     _extra_root_ca_pem: Option<&Bytes>,
-) -> Result<MakeSender, BuildError> {
+    _resolver: Option<Arc<dyn Resolver>>,
+) -> Result<DefaultClient, BuildError> {
     Err(BuildErrorKind::NoClient.into())
 }
 

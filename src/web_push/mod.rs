@@ -25,6 +25,8 @@ use crate::broadcast::{
     SendError,
 };
 use crate::clock::{Clock, Timestamp};
+#[cfg(feature = "api")]
+use crate::deliver::HostCheck;
 use crate::deliver::{
     Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, PruneBreaker, PushService,
     RetryPolicy, Sender,
@@ -78,6 +80,8 @@ struct Inner {
     /// When the shared pauses were last read, in milliseconds.
     pauses_read: AtomicI64,
     settled: Notify,
+    #[cfg(feature = "api")]
+    host_check: HostCheck,
     #[cfg(feature = "api")]
     api: crate::api::ApiSettings,
 }
@@ -453,6 +457,11 @@ impl WebPush {
 
     pub(crate) fn poll_interval(&self) -> Duration {
         self.inner.poll_interval
+    }
+
+    #[cfg(feature = "api")]
+    pub(crate) fn host_check(&self) -> &HostCheck {
+        &self.inner.host_check
     }
 
     #[cfg(feature = "api")]

@@ -10,6 +10,7 @@ mod authorization;
 mod bodies;
 mod limits;
 mod mounting;
+mod new_hosts;
 mod notify;
 mod operator;
 mod ownership;

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tower_web_push::clock::Clock as _;
-use tower_web_push::deliver::{EndpointPolicy, HttpClient, Resolver};
-use tower_web_push::error::BoxError;
+use tower_web_push::deliver::{
+    EndpointPolicy, HttpClient, ResolveError, ResolveErrorKind, Resolver,
+};
 use tower_web_push::store::{
     Change, DeliveryLedger as _, NewSubscription, Pause, PauseReason, RetireReason,
     SubscriptionLimits, SubscriptionStore as _,
@@ -129,13 +130,15 @@ struct Names;
 
 #[async_trait]
 impl Resolver for Names {
-    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, BoxError> {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let addr = |text: &str| text.parse().unwrap();
         match host {
-            "internal.localhost" => Ok(vec!["10.0.0.1".parse()?]),
-            "mixed.localhost" => Ok(vec!["127.0.0.1".parse()?, "192.168.0.1".parse()?]),
+            "internal.localhost" => Ok(vec![addr("10.0.0.1")]),
+            "mixed.localhost" => Ok(vec![addr("127.0.0.1"), addr("192.168.0.1")]),
             "empty.localhost" => Ok(Vec::new()),
-            "unknown.localhost" => Err("no such host".into()),
-            _ => Ok(vec!["127.0.0.1".parse()?]),
+            "unknown.localhost" => Err(ResolveErrorKind::NotFound.into()),
+            "silent.localhost" => Err(ResolveErrorKind::Temporary.into()),
+            _ => Ok(vec![addr("127.0.0.1")]),
         }
     }
 }
@@ -183,6 +186,7 @@ async fn what_the_policy_refuses_and_what_cannot_be_reached_get_the_same_answer(
         ("mixed.localhost", 443),
         ("empty.localhost", 443),
         ("unknown.localhost", 443),
+        ("silent.localhost", 443),
         ("refused.localhost", closed_port),
         ("silent.localhost", silent_port),
         ("plain.localhost", plain_port),

@@ -9,7 +9,7 @@ use tower_web_push::deliver::{EndpointPolicy, HttpClient, Outcome, PolicyError, 
 use tower_web_push::push_request::PushBody;
 
 use crate::push_server::{BOTH, PLAIN};
-use crate::world::{Rebinding, fixed, local, over, send};
+use crate::world::{OneName, Rebinding, fixed, local, over, send};
 
 #[tokio::test]
 async fn plain_http_reaches_loopback_under_the_local_policy_only() {
@@ -50,6 +50,28 @@ async fn a_public_name_with_a_private_address_is_refused_before_the_dial() {
         assert_eq!(asked.asked.load(Ordering::SeqCst), 1);
     }
     assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_told_apart_while_the_resolver_finds_others() {
+    let client = HttpClient::builder().resolver(Arc::new(OneName("a.example.com")));
+    let deliver = over(client, EndpointPolicy::public_hosts());
+    let unknown = "https://x.example.com/p";
+    let error = send(&deliver, unknown).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Transient);
+    assert!(
+        !error.is_host_not_found(),
+        "nothing is known of the resolver"
+    );
+    let found = send(&deliver, "https://a.example.com/p").await.unwrap_err();
+    assert_eq!(found.outcome(), Outcome::Refused);
+    // The second one waits for the first one's dial.
+    let (first, second) = tokio::join!(send(&deliver, unknown), send(&deliver, unknown));
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert_eq!(error.outcome(), Outcome::Transient);
+        assert!(error.is_host_not_found());
+        assert_eq!(error.reason(), Some("host_not_found"));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A client and a server that trust each other.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,9 +10,9 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use tower_web_push::deliver::{
-    Accepted, Deliver, DeliveryError, EndpointPolicy, HttpClient, HttpClientBuilder, Resolver,
+    Accepted, Deliver, DeliveryError, EndpointPolicy, HttpClient, HttpClientBuilder, ResolveError,
+    ResolveErrorKind, Resolver,
 };
-use tower_web_push::error::BoxError;
 use tower_web_push::message::Message;
 use tower_web_push::p256::UaSecretKey;
 use tower_web_push::push_request::Push;
@@ -77,6 +77,22 @@ pub(crate) async fn fixed(
     (server, seen)
 }
 
+/// Finds one name, at an address that the policy refuses, and says of all others that they do not exist.
+#[derive(Debug)]
+pub(crate) struct OneName(pub(crate) &'static str);
+
+#[async_trait]
+impl Resolver for OneName {
+    async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        tokio::task::yield_now().await;
+        if host == self.0 {
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
+        } else {
+            Err(ResolveErrorKind::NotFound.into())
+        }
+    }
+}
+
 /// Answers with these addresses and counts how often it was asked.
 #[derive(Debug)]
 pub(crate) struct Rebinding {
@@ -95,7 +111,7 @@ impl Rebinding {
 
 #[async_trait]
 impl Resolver for Rebinding {
-    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, BoxError> {
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         // As long as any real lookup: others get to ask meanwhile.
         tokio::task::yield_now().await;

@@ -96,7 +96,7 @@ pub(crate) async fn secrets_may_stand_in_files(name: &str) {
     let given = VapidKey::generate().unwrap();
     let (token, password) = (file("token", TOKEN), file("password", PASSWORD));
     let key = file("key", &given.secret_to_pkcs8_pem());
-    let kek = file("kek", "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA");
+    let kek = file("kek", "oP2cXnT9b0sYFvJ4LqRk6uE1iDzH8wGmA3tN7yB5CQ0");
     let url = file("url", "memory:");
     let in_files = [
         ("ADMIN_TOKEN", ""),

@@ -60,7 +60,7 @@ pub(crate) async fn a_restart_keeps_keys_subscriptions_and_what_is_due(name: &st
         ("RUST_LOG", "off"),
         (
             "KEY_ENCRYPTION_KEY",
-            "IB8eHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgE",
+            "q7Rt0ZbWm3xPdLh9Yc5VnA2sKfE8uJgT4iO6wD1yBXk",
         ),
     ];
     let output = finish(command(name, &other)).await;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::{Consequence, Next, PruneBreaker};
-use tower_web_push::store::{Change, StoreError, SubscriptionRecord, Tally};
+use tower_web_push::store::{Change, RetireReason, StoreError, SubscriptionRecord, Tally};
 use tower_web_push::subscription::{EndpointKey, Origin};
 
 use crate::store::Store;
@@ -13,8 +13,8 @@ use crate::store::Store;
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     changes: Vec<Change>,
-    /// Who is gone, if their push service is to be believed.
-    retire: Vec<(Origin, EndpointKey, Change)>,
+    /// Subscriptions to retire, unless too many of their push service are.
+    retire: Vec<(Origin, EndpointKey, RetireReason, Change)>,
     tallies: HashMap<Origin, Tally>,
 }
 
@@ -29,9 +29,9 @@ impl Effects {
             count(1, 0);
         }
         for change in consequence.changes {
-            if let Change::Retire { key, .. } = change {
+            if let Change::Retire { key, reason, .. } = change {
                 count(0, 1);
-                self.retire.push((origin.clone(), key, change));
+                self.retire.push((origin.clone(), key, reason, change));
             } else {
                 self.changes.push(change);
             }
@@ -43,16 +43,21 @@ impl Effects {
         // The counts are shared with all other workers, and with the crate's own.
         let tallies: Vec<_> = self.tallies.clone().into_iter().collect();
         let sums = store.tally(&tallies, now).await?;
-        let mut doubted = Vec::new();
-        for ((origin, _), sum) in tallies.into_iter().zip(sums) {
-            if PruneBreaker::default().is_open(sum) {
-                eprintln!("{origin} says that too many are gone: none of them is retired");
-                doubted.push(origin);
-            }
-        }
+        let sums: HashMap<_, _> = tallies
+            .into_iter()
+            .zip(sums)
+            .map(|((origin, _), sum)| (origin, sum))
+            .collect();
+        let breaker = PruneBreaker::default();
         let mut changes = self.changes.clone();
-        for (origin, key, retire) in &self.retire {
-            changes.push(if doubted.contains(origin) {
+        for (origin, key, reason, retire) in &self.retire {
+            let sum = sums.get(origin).copied().unwrap_or_default();
+            changes.push(if breaker.suspends(*reason, sum) {
+                eprintln!(
+                    "{origin}: retiring suspended, {} of {} answers",
+                    sum.gone,
+                    sum.answers()
+                );
                 Change::Failed(*key)
             } else {
                 retire.clone()

@@ -2,6 +2,7 @@
 
 mod assets;
 mod broadcasts;
+mod new_host;
 mod notify;
 mod ping;
 mod prefer;

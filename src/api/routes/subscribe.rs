@@ -4,6 +4,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
 
+use super::new_host;
 use super::registration::Registration;
 use crate::WebPush;
 use crate::api::members::{Members, parse_object};
@@ -83,6 +84,8 @@ pub(super) async fn store(
         Some(key) => Some(live_key(push, key.id()).await?),
         None => None,
     };
+    // Last of the checks: it costs a lookup.
+    new_host::check(push, subscription.endpoint()).await?;
     // Asked after looking for the named key, which may have shown that another process rotated.
     let active = push.key_ring().active().id();
     let mut new = NewSubscription::new(subscription, active);

@@ -52,6 +52,22 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
     assert_eq!(store.apply(&[], at(7)).await.unwrap(), 0);
 }
 
+/// S11: a row is retired for the reason that is given, whichever it is.
+pub async fn s11_every_reason_to_retire_is_kept<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    for (number, reason) in (1..).zip(RetireReason::ALL) {
+        put(store, &new(number), at(0)).await;
+        let retire = Change::Retire {
+            key: endpoint(number).key(),
+            reason,
+            observed_at: at(1),
+        };
+        assert_eq!(store.apply(&[retire], at(2)).await.unwrap(), 1);
+        let retired = row(store, number).await.unwrap().retired;
+        assert_eq!(retired, Some(Retired::new(at(2), reason)));
+    }
+}
+
 /// S11: what is not there cannot be changed.
 pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
