@@ -1,4 +1,4 @@
-//! Longer answers to seven questions.
+//! Longer answers to eight questions.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
 //!   in between does.
@@ -6,6 +6,8 @@
 //!   where the rule can be changed.
 //! - [Daily notifications](daily_notifications): when they come, to whom, and what they say.
 //! - [In the browser](in_the_browser): the page's and the worker's side, and what happens when something fails there.
+//! - [In front of strangers](in_front_of_strangers): what strangers may do, each limit with its default, its reason and its
+//!   test.
 //! - [Choosing a store](choosing_a_store): which, how large, what to watch, and how far it goes.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs afterwards.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
@@ -18,6 +20,9 @@ pub mod daily_notifications {}
 
 #[doc = include_str!("driving_it_yourself.md")]
 pub mod driving_it_yourself {}
+
+#[doc = include_str!("in_front_of_strangers.md")]
+pub mod in_front_of_strangers {}
 
 #[doc = include_str!("in_the_browser.md")]
 pub mod in_the_browser {}
