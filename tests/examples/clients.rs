@@ -43,7 +43,7 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
     }
     let page = client.get("/").await;
     let page = page.text();
-    assert!(page.contains("<script type=\"module\" src=\"/app.js\"></script>"));
+    assert!(page.contains("<script type=\"module\" src=\"app.js\"></script>"));
     assert_eq!(page.matches("<script").count(), 1);
     for inline in [
         "<style",
