@@ -2,38 +2,31 @@
 
 use tower_web_push::vapid::VapidKey;
 
-use crate::server_process::{ServerProcess, command, finish};
+use crate::server_process::{command, finish};
 use crate::world::{World, vapid_key};
 
 pub(crate) async fn a_first_key_is_told_of_and_an_adopted_one_is_not(name: &str) {
-    let made = |server: &ServerProcess| -> Vec<String> {
-        let printed = server.printed();
-        let lines = printed
-            .lines()
-            .filter(|line| line.contains("made the first VAPID key"));
-        lines.map(str::to_owned).collect()
-    };
+    let made = "made the first VAPID key";
     let world = World::new().await;
     let (server, client) = world.start(name, &[]).await;
     let id = vapid_key(&client).await.id().to_string();
-    let lines = made(&server);
-    assert_eq!(lines.len(), 1, "{}", server.printed());
-    assert!(
-        lines[0].contains("WARN") && lines[0].contains(&id),
-        "{lines:?}"
-    );
-    server.terminate().await;
+    let log = server.terminate_and_read().await;
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(made)).collect();
+    let [line] = lines[..] else {
+        panic!("not once: {log}");
+    };
+    assert!(line.contains("WARN") && line.contains(&id), "{line}");
     let (server, _client) = world.start(name, &[]).await;
-    assert!(made(&server).is_empty(), "{}", server.printed());
-    server.terminate().await;
+    let log = server.terminate_and_read().await;
+    assert!(!log.contains(made), "{log}");
 
     let world = World::new().await;
     let key = VapidKey::generate().unwrap();
     let private = key.secret_to_raw_base64url();
     let (server, client) = world.start(name, &[("VAPID_PRIVATE_KEY", &private)]).await;
     assert_eq!(vapid_key(&client).await, *key.public_key());
-    assert!(made(&server).is_empty(), "{}", server.printed());
-    server.terminate().await;
+    let log = server.terminate_and_read().await;
+    assert!(!log.contains(made), "{log}");
 }
 
 pub(crate) async fn a_clear_key_is_refused_but_in_the_start_that_seals_it(name: &str) {
@@ -60,18 +53,14 @@ pub(crate) async fn a_clear_key_is_refused_but_in_the_start_that_seals_it(name: 
     let seal = [("SEAL_CLEAR_KEYS", "true")];
     let (server, client) = world.start(name, &seal).await;
     assert_eq!(vapid_key(&client).await, key);
-    assert!(server.printed().contains("clear=1"), "{}", server.printed());
-    server.terminate().await;
+    let log = server.terminate_and_read().await;
+    assert!(log.contains("clear=1"), "{log}");
     let (server, client) = world.start(name, &[]).await;
     assert_eq!(vapid_key(&client).await, key);
-    assert!(
-        !server.printed().contains("SEAL_CLEAR_KEYS"),
-        "{}",
-        server.printed()
-    );
-    server.terminate().await;
+    let log = server.terminate_and_read().await;
+    assert!(!log.contains("SEAL_CLEAR_KEYS"), "{log}");
     // Left on, it is told of at each start.
     let (server, _client) = world.start(name, &seal).await;
-    assert!(server.printed().contains("clear=0"), "{}", server.printed());
-    server.terminate().await;
+    let log = server.terminate_and_read().await;
+    assert!(log.contains("clear=0"), "{log}");
 }

@@ -1,6 +1,7 @@
 //! An example server as a process of its own.
 
 use std::env;
+use std::mem::take;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Generous: a debug build on a busy machine.
@@ -19,6 +21,8 @@ pub(crate) struct ServerProcess {
     /// `http://127.0.0.1:PORT`, as it printed.
     pub(crate) url: String,
     printed: Arc<Mutex<String>>,
+    /// They end with the pipes that they read.
+    collectors: Vec<JoinHandle<()>>,
 }
 
 /// An example's file, which cargo puts beside the folder of this test's own.
@@ -79,7 +83,7 @@ impl ServerProcess {
     async fn start_command(mut command: Command) -> Self {
         let mut process = command.spawn().unwrap();
         let printed = Arc::new(Mutex::new(String::new()));
-        collect(process.stderr.take().unwrap(), Arc::clone(&printed));
+        let errors = collect(process.stderr.take().unwrap(), Arc::clone(&printed));
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let url = timeout(LIMIT, async {
             while let Some(line) = lines.next_line().await.unwrap() {
@@ -92,11 +96,12 @@ impl ServerProcess {
         })
         .await
         .expect("it does not listen");
-        collect(lines.into_inner(), Arc::clone(&printed));
+        let output = collect(lines.into_inner(), Arc::clone(&printed));
         Self {
             process,
             url,
             printed,
+            collectors: vec![errors, output],
         }
     }
 
@@ -115,6 +120,18 @@ impl ServerProcess {
     pub(crate) async fn terminate(self) -> ExitStatus {
         self.ask_to_end().await;
         self.ended().await
+    }
+
+    /// Terminates it; all that it has printed, on both streams.
+    #[cfg(unix)]
+    pub(crate) async fn terminate_and_read(mut self) -> String {
+        self.ask_to_end().await;
+        let (collectors, printed) = (take(&mut self.collectors), Arc::clone(&self.printed));
+        assert!(self.ended().await.success());
+        for collector in collectors {
+            collector.await.unwrap();
+        }
+        printed.lock().unwrap().clone()
     }
 
     /// SIGTERM.
@@ -141,11 +158,14 @@ impl ServerProcess {
 }
 
 /// Reads on, or the process blocks once the pipe is full.
-fn collect(stream: impl AsyncRead + Unpin + Send + 'static, printed: Arc<Mutex<String>>) {
+fn collect(
+    stream: impl AsyncRead + Unpin + Send + 'static,
+    printed: Arc<Mutex<String>>,
+) -> JoinHandle<()> {
     let mut lines = BufReader::new(stream).lines();
     tokio::spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
             printed.lock().unwrap().push_str(&format!("{line}\n"));
         }
-    });
+    })
 }
