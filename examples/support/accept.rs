@@ -129,7 +129,7 @@ async fn drive<S, B>(
     let connection = open.connection();
     let requests = open.connection();
     let service = service_fn(move |request| {
-        let under_way = requests.request();
+        let mut under_way = requests.request();
         let admitted = rules.admit(request, address.ip());
         let service = service.clone();
         async move {
@@ -137,6 +137,7 @@ async fn drive<S, B>(
                 Ok(request) => service.oneshot(request).await?.map(Either::Left),
                 Err(refusal) => refusal.map(Either::Right),
             };
+            under_way.answered();
             Ok::<_, Infallible>(response.map(|body| CountedBody { body, under_way }))
         }
     });
@@ -153,7 +154,7 @@ async fn drive<S, B>(
         tokio::select! {
             ended = serving.as_mut() => return log(ended),
             () = connection.evicted() => return,
-            () = sleep(GOODBYE) => if !draining || connection.is_idle() {
+            () = sleep(GOODBYE) => if !draining || connection.is_over() {
                 return;
             },
         }

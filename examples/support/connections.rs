@@ -14,12 +14,14 @@ pub(super) const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may be quiet: since a request last began or ended. Longer than the longest answer, which is
 /// `Prefer: wait=30`.
 pub(super) const QUIET: Duration = Duration::from_secs(60);
+/// How long an answer may be on its way to the client in a drain.
+pub(super) const UNREAD: Duration = Duration::from_secs(5);
 
 /// The open connections. Cheap to clone; clones are the same.
 #[derive(Clone)]
 pub(super) struct Connections {
     open: Arc<Mutex<HashMap<u64, Arc<Connection>>>>,
-    /// A connection has closed or has no request any more.
+    /// A connection has closed, or the server owes it no answer any more.
     changed: Arc<Notify>,
     limit: usize,
     /// Whether the address of a connection is its user's: behind a proxy all have the same one.
@@ -36,7 +38,10 @@ pub(super) struct Connection {
 
 struct Activity {
     requests: usize,
-    /// When the connection was accepted, or a request last began or ended.
+    /// Those of them that are not answered yet. How long it takes to send an answer is up to the client: an HTTP/2
+    /// window of 0 stops it for ever.
+    unanswered: usize,
+    /// When the connection was accepted, or a request last began, was answered or ended.
     since: Instant,
     /// When the connection is closed if nothing begins or ends.
     deadline: Instant,
@@ -50,7 +55,10 @@ pub(super) struct Open {
 }
 
 /// A request that has begun and not ended.
-pub(super) struct Request(Arc<Connection>);
+pub(super) struct Request {
+    connection: Arc<Connection>,
+    is_answered: bool,
+}
 
 impl Connections {
     /// At most `limit` of them.
@@ -64,7 +72,7 @@ impl Connections {
     }
 
     /// Enters a connection that was accepted. Where the table is full, another one has to leave first: see
-    /// [`evict`](Self::evict). Where none may, this waits until one closes or has no request any more.
+    /// [`evict`](Self::evict). Where none may, this waits until one closes or is owed no answer any more.
     ///
     /// # Cancel safety
     ///
@@ -91,6 +99,7 @@ impl Connections {
             peer: PeerAddr::new(address.ip()),
             activity: Mutex::new(Activity {
                 requests: 0,
+                unanswered: 0,
                 since: now,
                 deadline: now + FIRST_HEAD,
             }),
@@ -105,11 +114,12 @@ impl Connections {
         })
     }
 
-    /// Tells one connection to close, if one may be closed for another: of those without a request the one that has
-    /// been quiet the longest, among those of the address that has the most. So an address with many connections
-    /// loses one before others do.
+    /// Tells one connection to close, if one may be closed for another: of those that are owed no answer the one that
+    /// has been quiet the longest, among those of the address that has the most. So an address with many connections
+    /// loses one before others do. An answer that is being sent does not count: clients that read none would keep
+    /// others out.
     ///
-    /// Where every connection has a request, an address that holds more than half of all loses its oldest one, unless
+    /// Where every connection is owed an answer, an address that holds more than half of all loses its oldest one, unless
     /// the address is a proxy's.
     pub(super) fn evict(&self) {
         let open = self.lock();
@@ -122,13 +132,13 @@ impl Connections {
             .values()
             .map(|connection| {
                 let activity = connection.lock();
-                (connection, activity.requests, activity.since)
+                (connection, activity.unanswered, activity.since)
             })
-            .filter(|(connection, requests, _)| {
-                *requests == 0 || (self.direct && share(connection) > open.len() / 2)
+            .filter(|(connection, unanswered, _)| {
+                *unanswered == 0 || (self.direct && share(connection) > open.len() / 2)
             })
-            .min_by_key(|(connection, requests, since)| {
-                (*requests > 0, usize::MAX - share(connection), *since)
+            .min_by_key(|(connection, unanswered, since)| {
+                (*unanswered > 0, usize::MAX - share(connection), *since)
             });
         if let Some((connection, ..)) = victim {
             connection.evicted.notify_one();
@@ -143,12 +153,18 @@ impl Connections {
 impl Connection {
     /// A request has begun: its head is complete.
     pub(super) fn request(self: &Arc<Self>) -> Request {
-        self.lock().changed(1);
-        Request(Arc::clone(self))
+        self.lock().changed(1, 1);
+        Request {
+            connection: Arc::clone(self),
+            is_answered: false,
+        }
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.lock().requests == 0
+    /// Whether a drain need not wait for it: it has no request, or its client does not take the answer.
+    pub(super) fn is_over(&self) -> bool {
+        let activity = self.lock();
+        let is_unread = activity.unanswered == 0 && activity.since.elapsed() >= UNREAD;
+        activity.requests == 0 || is_unread
     }
 
     /// Waits until the connection has been quiet for too long. A deadline only ever moves away.
@@ -173,8 +189,9 @@ impl Connection {
 }
 
 impl Activity {
-    fn changed(&mut self, requests: isize) {
+    fn changed(&mut self, requests: isize, unanswered: isize) {
         self.requests = self.requests.saturating_add_signed(requests);
+        self.unanswered = self.unanswered.saturating_add_signed(unanswered);
         self.since = Instant::now();
         self.deadline = self.deadline.max(self.since + QUIET);
     }
@@ -193,9 +210,19 @@ impl Drop for Open {
     }
 }
 
+impl Request {
+    /// The answer is there; what is left is to send it.
+    pub(super) fn answered(&mut self) {
+        if !std::mem::replace(&mut self.is_answered, true) {
+            self.connection.lock().changed(0, -1);
+            self.connection.changed.notify_waiters();
+        }
+    }
+}
+
 impl Drop for Request {
     fn drop(&mut self) {
-        self.0.lock().changed(-1);
-        self.0.changed.notify_waiters();
+        self.answered();
+        self.connection.lock().changed(-1, 0);
     }
 }

@@ -101,6 +101,27 @@ async fn a_request_under_way_is_safe_but_for_the_address_that_holds_most() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_keeps_no_one_out() {
+    for direct in [true, false] {
+        let mut table = Table::new(3, direct);
+        let one = table.enter("192.0.2.1").await.unwrap();
+        let two = table.enter("192.0.2.2").await.unwrap();
+        let three = table.enter("192.0.2.3").await.unwrap();
+        let mut requests = [&one, &two, &three].map(|open| open.connection().request());
+        assert!(table.enter("192.0.2.7").await.is_none());
+        assert!(![&one, &two, &three].into_iter().any(is_evicted));
+        requests[2].answered();
+        assert!(table.enter("192.0.2.7").await.is_none());
+        assert!(!is_evicted(&one) && !is_evicted(&two) && is_evicted(&three));
+        let connections = [&one, &three].map(|open| open.connection());
+        let is_over = || connections.iter().map(|c| c.is_over()).collect::<Vec<_>>();
+        assert_eq!(is_over(), [false, false], "a drain gives it five seconds");
+        advance(Duration::from_secs(4)).await;
+        assert_eq!(is_over(), [false, true]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_none_may_close_the_next_waits_for_a_request_to_end() {
     let connections = Connections::new(1, false);
     let address: SocketAddr = "192.0.2.1:4711".parse().unwrap();

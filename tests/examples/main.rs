@@ -77,6 +77,7 @@ both_servers! {
     settings::a_wrong_setting_is_one_line_and_exit_code_2
     settings::help_names_every_setting
     strangers::idle_connections_keep_no_one_out
+    strangers::answers_that_are_not_read_keep_no_one_out
     strangers::slow_clients_are_closed
     strangers::a_drain_does_not_wait_for_them
     strangers::long_heads_are_refused

@@ -18,6 +18,9 @@ use crate::world::World;
 /// The client's side of a new HTTP/2 connection (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+/// `SETTINGS_INITIAL_WINDOW_SIZE` of 0, and a `GET /`: what is answered is never taken.
+const UNREAD: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0\
+    \0\0\x0e\x01\x05\0\0\0\x01\x82\x86\x84\x41\x09127.0.0.1";
 const HALF_A_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nx-header: ";
 /// What a browser says first where it expects https.
 const TLS_HELLO: &[u8] = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
@@ -90,6 +93,26 @@ pub(crate) async fn idle_connections_keep_no_one_out(name: &str) {
         let ready = ready.unwrap_or_else(|_| panic!("no answer beside 300 of {kind:?}"));
         assert_eq!(ready.status, StatusCode::OK, "{kind:?}");
     }
+    drop(held);
+}
+
+pub(crate) async fn answers_that_are_not_read_keep_no_one_out(name: &str) {
+    let world = World::new().await;
+    let store_url = world.store_url();
+    let mut settings = World::settings(&store_url);
+    // Behind a proxy no address loses a connection for holding many.
+    settings.push(("TRUSTED_PROXIES", "1"));
+    let server = ServerProcess::start_with_files(name, 256, &settings).await;
+    ready(&HttpClient::new(&server.url)).await;
+    let unread = [PREFACE, UNREAD].concat();
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(connect(&server, &unread).await);
+    }
+    // The bound is the promise.
+    let client = HttpClient::new(&server.url);
+    let ready = timeout(Duration::from_secs(1), client.get("/web-push/ready")).await;
+    assert_eq!(ready.expect("no answer").status, StatusCode::OK);
     drop(held);
 }
 
@@ -166,8 +189,9 @@ pub(crate) async fn a_drain_does_not_wait_for_them(name: &str) {
     let (server, client) = world.start(name, &[]).await;
     ready(&client).await;
     let h2_idle = [PREFACE, SETTINGS].concat();
+    let unread = [PREFACE, UNREAD].concat();
     let mut held = Vec::new();
-    for first in [b"", &PREFACE[..23], PREFACE, &h2_idle, HALF_A_HEAD] {
+    for first in [b"", &PREFACE[..23], PREFACE, &h2_idle, &unread, HALF_A_HEAD] {
         held.push(connect(&server, first).await);
     }
     ready(&client).await;
