@@ -168,29 +168,28 @@ impl EndpointPolicy {
     }
 
     /// The suffix, in lower case, below which a host is one of any number of names that the policy admits; `None` for
-    /// hosts that are listed or well known one by one, and for local ones. Without a list it is the last two labels.
+    /// hosts that are listed or well known one by one, and for local ones. Below no suffix of a list, as under `public`, it
+    /// is the last two labels.
     #[cfg(feature = "api")]
     pub(crate) fn open_suffix(&self, host: &str) -> Option<String> {
         if self.allows_local() && is_local_host(host) {
             return None;
         }
         let is_known = PushService::of_host(host) != PushService::Other;
-        let known = PushService::suffix_of_host(host);
-        let suffix = match &self.0 {
-            Rule::Hosts(patterns) => {
-                let named = || patterns.iter().filter(|pattern| pattern.names(host));
-                if named().any(|pattern| matches!(pattern, Pattern::Exact(..))) {
-                    return None;
-                }
-                match named().next()? {
-                    Pattern::Below(name, _) if !is_known => name,
-                    _ => known?,
+        let mut suffix = match is_known {
+            true => PushService::suffix_of_host(host),
+            false => Some(last_two_labels(host)),
+        };
+        if let Rule::Hosts(patterns) = &self.0 {
+            for pattern in patterns.iter().filter(|pattern| pattern.names(host)) {
+                match pattern {
+                    Pattern::Exact(..) => return None,
+                    Pattern::Below(name, _) if !is_known => suffix = Some(name),
+                    Pattern::Known | Pattern::Public(_) | Pattern::Below(..) => {}
                 }
             }
-            _ if is_known => known?,
-            _ => last_two_labels(host),
-        };
-        Some(suffix.to_ascii_lowercase())
+        }
+        suffix.map(str::to_ascii_lowercase)
     }
 
     /// Whether an address may be dialled. Every address that a name resolves to is asked for.

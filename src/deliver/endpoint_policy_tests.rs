@@ -440,7 +440,15 @@ fn hosts_that_are_not_listed_one_by_one_have_a_suffix() {
     let list = "known, *.Push.example.com, ntfy.example.org:8443, *.notify.windows.com";
     let list: EndpointPolicy = list.parse().unwrap();
     let public = EndpointPolicy::public_hosts();
+    let both = "known, public, *.push.example.co.uk, ntfy.example.org:8443, a.notify.windows.com";
+    let both: EndpointPolicy = both.parse().unwrap();
     for (policy, host, suffix) in [
+        (&both, "fcm.googleapis.com", None),
+        (&both, "x.push.apple.com", Some("push.apple.com")),
+        (&both, "ntfy.example.org", None),
+        (&both, "a.notify.windows.com", None),
+        (&both, "a.example.org", Some("example.org")),
+        (&both, "a.push.example.co.uk", Some("push.example.co.uk")),
         (&list, "fcm.googleapis.com", None),
         (&list, "jmt17.google.com", None),
         (&list, "updates.push.services.mozilla.com", None),
