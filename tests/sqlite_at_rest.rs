@@ -11,6 +11,7 @@ use std::process::Command;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tower_web_push::broadcast::{Audience, FinalOutcome};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
@@ -140,6 +141,29 @@ async fn the_last_process_removes_the_log() {
     assert_eq!(names(folder.path()), ["push.db"]);
     let again = SqliteStore::open(&path).await.unwrap();
     assert_eq!(count(&again).await, 2);
+}
+
+/// As when a machine shuts down. More than once: they have to meet.
+#[tokio::test]
+async fn processes_that_stop_at_once_fold_the_log_in() {
+    for _ in 0..10 {
+        let (_folder, path) = folder();
+        let mut stores = Vec::new();
+        for number in 0..4 {
+            let store = SqliteStore::open(&path).await.unwrap();
+            put(&store, number).await;
+            stores.push(store);
+        }
+        let mut closing = JoinSet::new();
+        for store in stores {
+            closing.spawn(async move { store.close().await });
+        }
+        while let Some(closed) = closing.join_next().await {
+            closed.unwrap().unwrap();
+        }
+        let log = fs::metadata(sibling(&path, "-wal")).map_or(0, |log| log.len());
+        assert_eq!(log, 0, "it holds what the file does not");
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, ErrorCode};
 
 use super::connection::BUSY_TIMEOUT;
 use crate::observe::event;
@@ -70,14 +70,33 @@ pub(super) fn close(conn: Connection) -> Result<(), NotFolded> {
 
 /// Writes what the log holds into the file, and cuts the log off to nothing.
 fn fold_in(conn: &Connection) -> Result<(), NotFolded> {
-    conn.busy_timeout(PATIENCE).map_err(NotFolded::failed)?;
+    let started = Instant::now();
+    let folded = loop {
+        let left = PATIENCE.saturating_sub(started.elapsed());
+        conn.busy_timeout(left).map_err(NotFolded::failed)?;
+        match checkpoint(conn) {
+            // For a reader SQLite waits by itself, but not for another process that folds in, too: as when several
+            // stop at once.
+            Err(NotFolded::InUse) if started.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            folded => break folded,
+        }
+    };
+    conn.busy_timeout(BUSY_TIMEOUT).map_err(NotFolded::failed)?;
+    folded
+}
+
+fn checkpoint(conn: &Connection) -> Result<(), NotFolded> {
     let is_busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
         row.get::<_, bool>(0)
     });
-    conn.busy_timeout(BUSY_TIMEOUT).map_err(NotFolded::failed)?;
     match is_busy {
         Ok(false) => Ok(()),
         Ok(true) => Err(NotFolded::InUse),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+            Err(NotFolded::InUse)
+        }
         Err(error) => Err(NotFolded::failed(error)),
     }
 }

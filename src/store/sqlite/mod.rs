@@ -156,7 +156,8 @@ impl SqliteStore {
     ///
     /// Later calls answer [`Unavailable`](super::StoreErrorKind::Unavailable). After `Ok` the file holds everything: the
     /// write-ahead log is folded in. The log is removed too, unless another process has the file open: then it
-    /// is empty, and the last process to close the file removes it.
+    /// is empty, and the last process to close the file removes it. Of several that close at the same moment none may be the
+    /// last: then the empty log stays.
     ///
     /// # Errors
     ///
