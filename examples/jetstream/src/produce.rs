@@ -25,9 +25,10 @@ pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error
         (None, None) => Audience::All,
     };
     let due_at = clock.now();
+    let broadcast = flags.id.unwrap_or_else(BroadcastId::random);
     let mut job = Job {
-        broadcast: flags.id.unwrap_or_else(BroadcastId::random),
-        message: message(&flags)?,
+        broadcast,
+        message: message(&flags, broadcast)?,
         due_at,
         not_before: due_at,
         attempts: 0,
@@ -56,8 +57,9 @@ pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error
     Ok(())
 }
 
-fn message(flags: &Produce) -> Result<Message, Error> {
-    let mut notification = Notification::new(flags.title.as_str());
+/// The same for each call with the same id: some recipients get it of both, and the tag hides the second copy.
+fn message(flags: &Produce, broadcast: BroadcastId) -> Result<Message, Error> {
+    let mut notification = Notification::new(flags.title.as_str()).tag(broadcast.to_string());
     if let Some(body) = &flags.body {
         notification = notification.body(body.as_str());
     }
@@ -69,4 +71,29 @@ fn message(flags: &Produce) -> Result<Message, Error> {
         return Err("the notification is larger than push services take".into());
     }
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_web_push::message::Ttl;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_repeated_says_the_same() {
+        let flags = Produce {
+            title: "hello".to_owned(),
+            body: None,
+            url: Some("https://shop.example/orders/7".to_owned()),
+            ttl: Ttl::DEFAULT,
+            user: None,
+            tag: None,
+            id: None,
+        };
+        let id = BroadcastId::random();
+        let first = message(&flags, id).unwrap();
+        assert_eq!(message(&flags, id).unwrap(), first);
+        let other = message(&flags, BroadcastId::random()).unwrap();
+        assert_ne!(other, first);
+    }
 }
