@@ -111,6 +111,10 @@ impl<'a> Attempt<'a> {
     /// A row that was never accepted is retired when its host name does not exist, if its browser posted it longer ago
     /// than this and the attempts before this one failed at least so often: a mistake in a DNS zone is mended sooner.
     const NEVER_ACCEPTED: (Duration, u32) = (Duration::from_secs(24 * 3600), 3);
+    /// These failures must not all be of one moment: many messages can be due in it, and an imported row was posted long
+    /// ago. So this message has been tried for so long, at least three times; or there are so many failures, for
+    /// applications whose messages are not worth a second attempt after an hour.
+    const APART: (Duration, u32) = (Duration::from_secs(3 * 3600), 24);
     /// A row that was last accepted, or posted by its browser, longer ago than this is retired when its host name does
     /// not exist or its push service answers 400 or 405, if the attempts before this one failed at least so often.
     const SILENT: (Duration, u32) = (Duration::from_secs(21 * 24 * 3600), 8);
@@ -316,11 +320,11 @@ impl<'a> Attempt<'a> {
         now: Timestamp,
         jitter: Jitter,
     ) -> Consequence {
-        let silent = match self.record.last_success_at {
-            None => Self::NEVER_ACCEPTED,
-            Some(_) => Self::SILENT,
+        let is_over = match self.record.last_success_at {
+            None => self.is_silent(Self::NEVER_ACCEPTED) && self.are_failures_apart(),
+            Some(_) => self.is_silent(Self::SILENT),
         };
-        if self.is_silent(silent) {
+        if is_over {
             return self.retired(FinalOutcome::Gone, RetireReason::HostNotFound);
         }
         let wait = self.record.last_success_at.is_none().then(|| {
@@ -338,6 +342,13 @@ impl<'a> Attempt<'a> {
         let record = self.record;
         let last = record.last_success_at.unwrap_or(Timestamp::MIN);
         self.began.since(last.max(record.last_seen_at)) >= time && record.failure_streak >= failures
+    }
+
+    /// Whether the failures of a row that was never accepted are of more than one moment.
+    fn are_failures_apart(&self) -> bool {
+        let (time, failures) = Self::APART;
+        let is_tried_long = self.number >= 3 && self.began.since(self.due_at) >= time;
+        is_tried_long || self.record.failure_streak >= failures
     }
 
     fn retired(&self, outcome: FinalOutcome, reason: RetireReason) -> Consequence {

@@ -239,10 +239,10 @@ rows! {
     host_not_found_for_weeks: host_not_found(), 2, silent(WEEKS, 8) => Finished(Gone), ["retire"];
     host_not_found_for_less_than_weeks: host_not_found(), 2, silent(WEEKS - MILLI, 8)
         => RetryAt(PAUSED), ["failed"];
-    host_not_found_for_a_day: host_not_found(), 2, invented(DAY, 3) => Finished(Gone), ["retire"];
-    host_not_found_for_less_than_a_day: host_not_found(), 2, invented(DAY - MILLI, 3)
+    host_not_found_often_for_a_day: host_not_found(), 1, invented(DAY, 24) => Finished(Gone), ["retire"];
+    host_not_found_often_for_less_than_a_day: host_not_found(), 1, invented(DAY - MILLI, 24)
         => Finished(Expired), ["failed"];
-    host_not_found_seldom: host_not_found(), 2, invented(DAY, 2) => Finished(Expired), ["failed"];
+    host_not_found_of_a_moment: host_not_found(), 2, invented(DAY, 23) => Finished(Expired), ["failed"];
     host_not_found_too_often: host_not_found(), 3, invented(HOUR, 2) => Finished(Failed), ["failed"];
     refused: error(Outcome::Refused, None), 2, as_it_is => Finished(Refused), [];
 
@@ -250,6 +250,25 @@ rows! {
     a_closed_gate_at_the_last_attempt: closed_until(NOW + MINUTE), 3, as_it_is => Deferred(NOW + MINUTE), [];
     a_gate_that_is_closed_beyond_the_deadline: closed_until(DEADLINE + HOUR), 2, as_it_is
         => Deferred(DEADLINE), [];
+}
+
+#[test]
+fn a_name_that_does_not_exist_retires_its_row_after_hours_of_one_message() {
+    let own = own_key();
+    let is_retired = |number, tried: Duration, ago, failures| {
+        let mut record = record(&own);
+        invented(ago, failures)(&mut record);
+        let message = Message::new("hello").with_ttl(Ttl::DEFAULT);
+        let attempt = Attempt::new(&record, message, BEGAN - tried, number, BEGAN)
+            .with_keys(vec![Arc::clone(&own)]);
+        names(&after(attempt, [host_not_found()])) == ["retire"]
+    };
+    assert!(is_retired(3, 3 * HOUR, DAY, 3));
+    assert!(!is_retired(3, 3 * HOUR, DAY - MILLI, 3));
+    assert!(!is_retired(3, 3 * HOUR, DAY, 2));
+    assert!(!is_retired(3, 3 * HOUR - MILLI, DAY, 3));
+    // It waited for its first attempt.
+    assert!(!is_retired(2, 3 * HOUR, DAY, 3));
 }
 
 #[test]

@@ -258,6 +258,23 @@ async fn a_row_whose_host_does_not_exist_is_retired_after_a_day_and_no_other() {
     assert_eq!(reason(&world, &real).await, None);
 }
 
+/// The row was posted long ago, by its page or in the list of another server, and what fails now is minutes old.
+#[tokio::test]
+async fn many_messages_in_a_minute_do_not_retire_a_row_whose_host_does_not_exist() {
+    let world = World::at(FCM).await;
+    let blind = blind(&world).await;
+    let record = subscriber_at(&world, "https://x.example.com").await;
+    world.clock.advance(48 * HOUR);
+    for _ in 0..20 {
+        let message = Message::new("x").with_ttl(Ttl::from_secs(60));
+        blind.enqueue(Audience::All, message).await.unwrap();
+        while !blind.tick().await.unwrap().is_idle() {}
+        world.clock.advance(Duration::from_secs(3));
+    }
+    assert_eq!(world.record(&record).await.failure_streak, 20);
+    assert_eq!(reason(&world, &record).await, None);
+}
+
 #[tokio::test]
 async fn a_name_that_exists_again_is_sent_to() {
     let world = World::at(FCM).await;
