@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     let key = fs::read(&arguments.key).map_err(|error| of_file(&arguments.key, error))?;
-    let key = VapidKey::parse(key.trim_ascii()).map_err(|error| of_file(&arguments.key, error))?;
+    let key = VapidKey::parse(&key).map_err(|error| of_file(&arguments.key, error))?;
     let subscription = read(&arguments.subscription)?;
     let subscription = Subscription::from_json(&subscription)
         .map_err(|error| of_file(&arguments.subscription, error))?;

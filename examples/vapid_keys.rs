@@ -42,7 +42,7 @@ fn key(file: Option<OsString>) -> Result<VapidKey, String> {
         _ => fs::read(&file),
     };
     read.map_err(with_causes)
-        .and_then(|text| VapidKey::parse(text.trim_ascii()).map_err(with_causes))
+        .and_then(|text| VapidKey::parse(&text).map_err(with_causes))
         .map_err(|why| format!("{}: {why}", file.display()))
 }
 

@@ -151,7 +151,7 @@ async fn begin(arguments: &mut Arguments) -> Result<(WebPush, Source), BoxError>
         Some(path) => {
             let told = |why: String| format!("--vapid-private-key: {}: {why}", path.display());
             let text = fs::read(path).map_err(|error| told(error.to_string()))?;
-            let key = VapidKey::parse(text.trim_ascii());
+            let key = VapidKey::parse(&text);
             Some(key.map_err(|error| told(with_causes(error)))?)
         }
         None => None,

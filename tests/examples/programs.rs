@@ -97,6 +97,15 @@ async fn vapid_keys_makes_keys_and_reads_its_own_forms() {
         assert_eq!(printed(&finish(from_input).await), made);
     }
     let file = folder.path().join("key");
+    // Octets are octets, also those that are blanks in a text: one raw key in 20 begins or ends with one.
+    let raw = [b"\n".as_slice(), &[7; 30], b" "].concat();
+    let key = VapidKey::from_secret_bytes(&raw).unwrap();
+    fs::write(&file, &raw).unwrap();
+    let mut from_file = command("vapid_keys", &[]);
+    from_file.arg(&file);
+    let output = finish(from_file).await;
+    let private = key.secret_to_raw_base64url();
+    assert!(printed(&output).contains(private.as_str()), "{output:?}");
     for (wrong, said) in [
         ("no key", "the private key is damaged, or in no known form"),
         (public, "this is a public key"),
