@@ -32,7 +32,7 @@ impl KeyEncryptionKey {
     /// # Errors
     ///
     /// [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for what no random source gives: fewer than
-    /// 8 different octets, or octets at the same distance from each other. A random key is refused once in
+    /// 8 different octets, two equal halves, or octets at the same distance from each other. A random key is refused once in
     /// more than 10^30.
     pub fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
         if is_pattern(&key) {
@@ -300,8 +300,8 @@ enum Parts {
     },
 }
 
-/// Whether a key is one that people make up: few different octets, which covers all alike and short patterns, or
-/// octets at one distance, as in 1, 2, 3.
+/// Whether a key is one that people make up: few different octets, which covers all alike and short patterns, one
+/// half twice, or octets at one distance, as in 1, 2, 3.
 fn is_pattern(key: &[u8; KeyEncryptionKey::LEN]) -> bool {
     let mut different = *key;
     different.sort_unstable();
@@ -309,7 +309,8 @@ fn is_pattern(key: &[u8; KeyEncryptionKey::LEN]) -> bool {
     let steps = || key.iter().zip(key.iter().skip(1));
     let step = |(one, next): (&u8, &u8)| next.wrapping_sub(*one);
     let first = steps().next().map(step);
-    different < FEWEST_OCTETS || steps().map(step).all(|step| Some(step) == first)
+    let (half, other) = key.split_at(KeyEncryptionKey::LEN / 2);
+    different < FEWEST_OCTETS || half == other || steps().map(step).all(|step| Some(step) == first)
 }
 
 /// Of 32 random octets fewer than 8 are different once in 10^36 or so; of 32 random decimal digits, which are weak
@@ -465,6 +466,8 @@ mod tests {
             of(|at| at.wrapping_mul(37)),
             of(|at| at % 2),
             of(|at| (at % 7).wrapping_mul(31)),
+            of(|at| at % 8),
+            *b"0123456789abcdef0123456789abcdef",
         ] {
             let error = KeyEncryptionKey::new(weak).unwrap_err();
             assert_eq!(error.kind(), VapidErrorKind::WeakEncryptionKey, "{weak:?}");

@@ -39,7 +39,9 @@ pub(super) fn failed_to_open(error: Error) -> StoreError {
             "its folder cannot be written, and its log has to be there"
         }
         Some(ErrorCode::ReadOnly) => "the file can be read and not written",
-        Some(ErrorCode::CannotOpen) => "the file cannot be read and written with its permissions",
+        Some(ErrorCode::CannotOpen) => {
+            "the file, or its -wal or -shm, cannot be read and written with its permissions"
+        }
         _ => return failed(error),
     };
     failed(error).about(why)

@@ -46,8 +46,8 @@ const READERS: usize = 3;
 /// The log is folded into the file when the store is closed, and then removed: [`close`](Self::close) does it and tells
 /// when it is done. Dropping the last clone of the handle does the same, and blocks the dropping thread until it is
 /// done: milliseconds, but as long as a read under way takes. After a crash the changes are in the log, and the
-/// next process that opens the file takes them up. While it is open the log stays below 64 MiB, except during a
-/// transaction of another process, as of a backup.
+/// next process that opens the file takes them up. While it is open the log stays below 64 MiB, except
+/// during a read of more than a second, or a transaction of another process, as of a backup.
 ///
 /// Do not put the file on a network file system: SQLite's locks do not hold there. Do not copy the file while it is open:
 /// see [`backup`](Self::backup).
