@@ -14,7 +14,7 @@ pub(super) const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may be quiet: since a request last began or ended. Longer than the longest answer, which is
 /// `Prefer: wait=30`.
 pub(super) const QUIET: Duration = Duration::from_secs(60);
-/// How long an answer may be on its way to the client in a drain.
+/// How long sending an answer may take in a drain.
 pub(super) const UNREAD: Duration = Duration::from_secs(5);
 
 /// The open connections. Cheap to clone; clones are the same.

@@ -112,8 +112,8 @@ impl<'a> Attempt<'a> {
     /// than this and the attempts before this one failed at least so often: a mistake in a DNS zone is mended sooner.
     const NEVER_ACCEPTED: (Duration, u32) = (Duration::from_secs(24 * 3600), 3);
     /// These failures must not all be of one moment: many messages can be due in it, and an imported row was posted long
-    /// ago. So this message has been tried for so long, at least three times; or there are so many failures, for
-    /// applications whose messages are not worth a second attempt after an hour.
+    /// ago. So either this message has been tried for this time, at least three times, or this number of attempts has
+    /// failed: some applications send no message that is worth another attempt after an hour.
     const APART: (Duration, u32) = (Duration::from_secs(3 * 3600), 24);
     /// A row that was last accepted, or posted by its browser, longer ago than this is retired when its host name does
     /// not exist or its push service answers 400 or 405, if the attempts before this one failed at least so often.
@@ -337,7 +337,7 @@ impl<'a> Attempt<'a> {
             .with(Change::Failed(self.key()))
     }
 
-    /// Whether all is silent for so long and after so many failures.
+    /// Whether the row has had no acceptance and no post for this time, and at least this number of failures.
     fn is_silent(&self, (time, failures): (Duration, u32)) -> bool {
         let record = self.record;
         let last = record.last_success_at.unwrap_or(Timestamp::MIN);

@@ -95,7 +95,7 @@ fn host_not_found() -> Answer {
     ))
 }
 
-/// Never accepted, and posted by its browser so long ago.
+/// Never accepted, and posted by its browser this time ago.
 fn invented(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
     move |row| {
         row.last_success_at = None;
@@ -104,7 +104,7 @@ fn invented(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
     }
 }
 
-/// Last accepted so long ago, and posted long before.
+/// Last accepted this time ago, and posted long before.
 fn silent(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
     move |row| {
         row.last_seen_at = BEGAN - HOUR * 24 * 100;
