@@ -82,6 +82,7 @@ impl SubscriptionStore for Devices {
         row.vapid_key = new.vapid_key.unwrap_or(row.vapid_key);
         row.last_seen_at = now;
         row.failure_streak = 0;
+        row.failing_since = None;
         row.stale = false;
         row.retired = None;
 
@@ -203,10 +204,12 @@ fn apply(rows: &mut Rows, change: &Change, now: Timestamp) -> Result<u64, StoreE
         Change::Accepted(key) => update(key, &|row| {
             row.last_success_at = Some(now);
             row.failure_streak = 0;
+            row.failing_since = None;
             true
         }),
         Change::Failed(key) => update(key, &|row| {
             row.failure_streak = row.failure_streak.saturating_add(1);
+            row.failing_since.get_or_insert(now);
             true
         }),
         Change::UseVapidKey { key, vapid_key } => update(key, &|row| {

@@ -108,15 +108,11 @@ impl<'a> Attempt<'a> {
     const YOUNG: Duration = Duration::from_secs(60);
     /// One write an hour says as much as one per message.
     const WORTH_WRITING: Duration = Duration::from_secs(3600);
-    /// A row that was never accepted is retired when its host name does not exist, if its browser posted it longer ago
-    /// than this and the attempts before this one failed at least so often: a mistake in a DNS zone is mended sooner.
+    /// A row that was never accepted is retired when its host name does not exist, if all attempts have failed for this
+    /// time, and at least this number of them: a mistake in a DNS zone is mended sooner.
     const NEVER_ACCEPTED: (Duration, u32) = (Duration::from_secs(24 * 3600), 3);
-    /// These failures must not all be of one moment: many messages can be due in it, and an imported row was posted long
-    /// ago. So either this message has been tried for this time, at least three times, or this number of attempts has
-    /// failed: some applications send no message that is worth another attempt after an hour.
-    const APART: (Duration, u32) = (Duration::from_secs(3 * 3600), 24);
-    /// A row that was last accepted, or posted by its browser, longer ago than this is retired when its host name does
-    /// not exist or its push service answers 400 or 405, if the attempts before this one failed at least so often.
+    /// Any row is retired when its host name does not exist or its push service answers 400 or 405, if all attempts have
+    /// failed for this time, and at least this number of them.
     const SILENT: (Duration, u32) = (Duration::from_secs(21 * 24 * 3600), 8);
     /// The shortest pause after the first attempt at a host name that does not exist, and the longest; it doubles.
     const HOST_NOT_FOUND: (Duration, Duration) =
@@ -295,7 +291,7 @@ impl<'a> Attempt<'a> {
             // Ours to mend, not the row's: it backs off like a push service that is down.
             Outcome::SenderFault => later(FinalOutcome::SenderFault).with(Change::Failed(key)),
             Outcome::TooLarge => Consequence::finished(FinalOutcome::TooLarge),
-            Outcome::BadRequest if self.is_silent(Self::SILENT) && is_refusal(error) => {
+            Outcome::BadRequest if self.fails_since(Self::SILENT) && is_refusal(error) => {
                 self.retired(FinalOutcome::BadRequest, RetireReason::BadRequest)
             }
             Outcome::BadRequest => {
@@ -320,11 +316,11 @@ impl<'a> Attempt<'a> {
         now: Timestamp,
         jitter: Jitter,
     ) -> Consequence {
-        let is_over = match self.record.last_success_at {
-            None => self.is_silent(Self::NEVER_ACCEPTED) && self.are_failures_apart(),
-            Some(_) => self.is_silent(Self::SILENT),
+        let failing = match self.record.last_success_at {
+            None => Self::NEVER_ACCEPTED,
+            Some(_) => Self::SILENT,
         };
-        if is_over {
+        if self.fails_since(failing) {
             return self.retired(FinalOutcome::Gone, RetireReason::HostNotFound);
         }
         let wait = self.record.last_success_at.is_none().then(|| {
@@ -337,18 +333,12 @@ impl<'a> Attempt<'a> {
             .with(Change::Failed(self.key()))
     }
 
-    /// Whether the row has had no acceptance and no post for this time, and at least this number of failures.
-    fn is_silent(&self, (time, failures): (Duration, u32)) -> bool {
-        let record = self.record;
-        let last = record.last_success_at.unwrap_or(Timestamp::MIN);
-        self.began.since(last.max(record.last_seen_at)) >= time && record.failure_streak >= failures
-    }
-
-    /// Whether the failures of a row that was never accepted are of more than one moment.
-    fn are_failures_apart(&self) -> bool {
-        let (time, failures) = Self::APART;
-        let is_tried_long = self.number >= 3 && self.began.since(self.due_at) >= time;
-        is_tried_long || self.record.failure_streak >= failures
+    /// Whether all attempts before this one have failed, for this time and at least this number of them: since the last
+    /// acceptance, and since its browser posted it. Time without attempts is no evidence.
+    fn fails_since(&self, (time, failures): (Duration, u32)) -> bool {
+        let since = self.record.failing_since;
+        since.is_some_and(|since| self.began.since(since) >= time)
+            && self.record.failure_streak >= failures
     }
 
     fn retired(&self, outcome: FinalOutcome, reason: RetireReason) -> Consequence {

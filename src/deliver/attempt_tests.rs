@@ -95,20 +95,22 @@ fn host_not_found() -> Answer {
     ))
 }
 
-/// Never accepted, and posted by its browser this time ago.
+/// Never accepted, and failing since this time ago.
 fn invented(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
     move |row| {
         row.last_success_at = None;
-        row.last_seen_at = BEGAN - ago;
+        row.last_seen_at = BEGAN - HOUR * 24 * 100;
+        row.failing_since = Some(BEGAN - ago);
         row.failure_streak = failures;
     }
 }
 
-/// Last accepted this time ago, and posted long before.
+/// Accepted and posted long ago, and failing since this time ago.
 fn silent(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
     move |row| {
         row.last_seen_at = BEGAN - HOUR * 24 * 100;
-        row.last_success_at = Some(BEGAN - ago);
+        row.last_success_at = Some(BEGAN - HOUR * 24 * 50);
+        row.failing_since = Some(BEGAN - ago);
         row.failure_streak = failures;
     }
 }
@@ -229,20 +231,18 @@ rows! {
     bad_request_for_less_than_weeks: answered(400), 2, silent(WEEKS - MILLI, 8)
         => Finished(BadRequest), ["failed"];
     bad_request_seldom: answered(400), 2, silent(WEEKS, 7) => Finished(BadRequest), ["failed"];
-    bad_request_after_the_browser_posted_it: answered(400), 2, |row| {
-        silent(WEEKS, 8)(row);
-        row.last_seen_at = BEGAN - DAY;
-    } => Finished(BadRequest), ["failed"];
+    bad_request_after_weeks_without_an_attempt: answered(400), 2, silent(MINUTE, 8)
+        => Finished(BadRequest), ["failed"];
     transient_for_weeks: error(Outcome::Transient, None), 2, silent(WEEKS, 8) => RetryAt(PAUSED), ["failed"];
 
     host_not_found_of_a_row_that_is_accepted: host_not_found(), 2, as_it_is => RetryAt(PAUSED), ["failed"];
     host_not_found_for_weeks: host_not_found(), 2, silent(WEEKS, 8) => Finished(Gone), ["retire"];
     host_not_found_for_less_than_weeks: host_not_found(), 2, silent(WEEKS - MILLI, 8)
         => RetryAt(PAUSED), ["failed"];
-    host_not_found_often_for_a_day: host_not_found(), 1, invented(DAY, 24) => Finished(Gone), ["retire"];
-    host_not_found_often_for_less_than_a_day: host_not_found(), 1, invented(DAY - MILLI, 24)
+    host_not_found_for_a_day: host_not_found(), 1, invented(DAY, 3) => Finished(Gone), ["retire"];
+    host_not_found_for_less_than_a_day: host_not_found(), 1, invented(DAY - MILLI, 24)
         => Finished(Expired), ["failed"];
-    host_not_found_of_a_moment: host_not_found(), 2, invented(DAY, 23) => Finished(Expired), ["failed"];
+    host_not_found_seldom: host_not_found(), 2, invented(DAY, 2) => Finished(Expired), ["failed"];
     host_not_found_too_often: host_not_found(), 3, invented(HOUR, 2) => Finished(Failed), ["failed"];
     refused: error(Outcome::Refused, None), 2, as_it_is => Finished(Refused), [];
 
@@ -250,25 +250,6 @@ rows! {
     a_closed_gate_at_the_last_attempt: closed_until(NOW + MINUTE), 3, as_it_is => Deferred(NOW + MINUTE), [];
     a_gate_that_is_closed_beyond_the_deadline: closed_until(DEADLINE + HOUR), 2, as_it_is
         => Deferred(DEADLINE), [];
-}
-
-#[test]
-fn a_name_that_does_not_exist_retires_its_row_after_hours_of_one_message() {
-    let own = own_key();
-    let is_retired = |number, tried: Duration, ago, failures| {
-        let mut record = record(&own);
-        invented(ago, failures)(&mut record);
-        let message = Message::new("hello").with_ttl(Ttl::DEFAULT);
-        let attempt = Attempt::new(&record, message, BEGAN - tried, number, BEGAN)
-            .with_keys(vec![Arc::clone(&own)]);
-        names(&after(attempt, [host_not_found()])) == ["retire"]
-    };
-    assert!(is_retired(3, 3 * HOUR, DAY, 3));
-    assert!(!is_retired(3, 3 * HOUR, DAY - MILLI, 3));
-    assert!(!is_retired(3, 3 * HOUR, DAY, 2));
-    assert!(!is_retired(3, 3 * HOUR - MILLI, DAY, 3));
-    // It waited for its first attempt.
-    assert!(!is_retired(2, 3 * HOUR, DAY, 3));
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub(super) fn merge(
     }
     record.last_seen_at = now;
     record.failure_streak = 0;
+    record.failing_since = None;
     record.stale = false;
     record.retired = None;
     Some(Merged {

@@ -43,6 +43,8 @@ pub struct SubscriptionRecord {
     /// Failed attempts since the later of the last acceptance and `last_seen_at`: without an acceptance at the network, at
     /// the push service (5xx) or for the sender's credentials, or answered with 400 or 405.
     pub failure_streak: u32,
+    /// When the first of these failed; `None` without any.
+    pub failing_since: Option<Timestamp>,
     /// No live VAPID key fits: in no audience until it subscribes again.
     pub stale: bool,
     /// Gone, and to be purged later.
@@ -69,6 +71,7 @@ impl SubscriptionRecord {
             last_seen_at: now,
             last_success_at: None,
             failure_streak: 0,
+            failing_since: None,
             stale: false,
             retired: None,
         }
@@ -333,7 +336,7 @@ pub enum Change {
     },
     /// A push service took a message: sets `last_success_at` to `now` and ends the failure streak.
     Accepted(EndpointKey),
-    /// An attempt failed: adds one to the failure streak.
+    /// An attempt failed: adds one to the failure streak, and sets `failing_since` to `now` if it is the first of it.
     Failed(EndpointKey),
     /// Another live VAPID key turned out to be the row's own.
     UseVapidKey {

@@ -22,8 +22,8 @@ use crate::vapid::KeyId;
 /// - **S2** [`upsert`](Self::upsert) of an unknown endpoint inserts a row with `new.id`. Of N concurrent
 ///   upserts of one endpoint exactly one inserts.
 /// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
-///   `last_seen_at`, revives it (clears `retired` and `stale`, and the failure streak), takes over the expiration
-///   (none, when `new` has none), and replaces principal, tags and VAPID key by those that are given; an absent
+///   `last_seen_at`, revives it (clears `retired` and `stale`, and the failure streak with `failing_since`), takes over the
+///   expiration (none, when `new` has none), and replaces principal, tags and VAPID key by those that are given; an absent
 ///   principal, absent tags or an absent VAPID key leave the stored ones.
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only
 ///   where the row has a principal and `new` names the same one; else it answers [`Upserted::Conflict`] and

@@ -306,6 +306,24 @@ async fn an_endpoint_that_answers_400_or_405_to_every_message_for_weeks_is_retir
     }
 }
 
+/// Weeks without a message prove nothing.
+#[tokio::test]
+async fn an_hour_of_400_after_quiet_weeks_retires_none() {
+    let world = World::at(FCM).await;
+    let (_, record) = world.subscriber().await;
+    daily(&world, &world.push, 1).await;
+    world.clock.advance(30 * 24 * HOUR);
+    let bad = Answer::status(StatusCode::BAD_REQUEST);
+    world.service.script(When::any(), bad);
+    for _ in 0..20 {
+        world.enqueue().await;
+        world.settle().await;
+        world.clock.advance(MINUTE);
+    }
+    assert_eq!(world.record(&record).await.failure_streak, 20);
+    assert_eq!(reason(&world, &record).await, None);
+}
+
 #[tokio::test]
 async fn an_endpoint_that_answers_anything_else_for_weeks_is_kept() {
     for status in [

@@ -133,6 +133,7 @@ macro_rules! __store_conformance_subscriptions {
             s10_every_filter_counts
             s11_changes_are_made_in_order
             s11_every_reason_to_retire_is_kept
+            s11_failures_count_from_their_first
             s11_an_unknown_row_changes_nothing
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date

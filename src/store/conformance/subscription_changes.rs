@@ -42,7 +42,10 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
     assert_eq!(store.apply(&changes, at(7)).await.unwrap(), 6);
     let changed = row(store, 1).await.unwrap();
     assert_eq!(changed.last_success_at, Some(at(7)));
-    assert_eq!(changed.failure_streak, 2);
+    assert_eq!(
+        (changed.failure_streak, changed.failing_since),
+        (2, Some(at(7)))
+    );
     assert_eq!(changed.vapid_key, key_id(5));
     assert_eq!((changed.last_seen_at, changed.created_at), (at(0), at(0)));
     assert_eq!(row(store, 2).await, None);
@@ -111,8 +114,34 @@ pub async fn s11_applying_twice_is_applying_once<S: SubscriptionStore + ?Sized>(
     );
     for streak in [1, 2] {
         store.apply(&[Change::Failed(key)], at(3)).await.unwrap();
-        assert_eq!(row(store, 1).await.unwrap().failure_streak, streak);
+        let row = row(store, 1).await.unwrap();
+        assert_eq!(
+            (row.failure_streak, row.failing_since),
+            (streak, Some(at(3)))
+        );
     }
+}
+
+/// S11: failures count from the first one since an acceptance or a post.
+pub async fn s11_failures_count_from_their_first<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let (record, _) = put(store, &new(1), at(0)).await;
+    let key = record.subscription.endpoint().key();
+    let failures = async || {
+        let row = row(store, 1).await.unwrap();
+        (row.failure_streak, row.failing_since)
+    };
+    assert_eq!(failures().await, (0, None));
+    for secs in [5, 9] {
+        store.apply(&[Change::Failed(key)], at(secs)).await.unwrap();
+    }
+    assert_eq!(failures().await, (2, Some(at(5))));
+    store.apply(&[Change::Accepted(key)], at(11)).await.unwrap();
+    assert_eq!(failures().await, (0, None));
+    store.apply(&[Change::Failed(key)], at(13)).await.unwrap();
+    assert_eq!(failures().await, (1, Some(at(13))));
+    put(store, &new(1), at(20)).await;
+    assert_eq!(failures().await, (0, None), "its page posted it");
 }
 
 /// S12: a row that was seen after the observation began is left alone.

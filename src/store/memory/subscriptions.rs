@@ -187,10 +187,12 @@ impl Subscriptions {
             Change::Accepted(key) => self.change(key, |row| {
                 row.last_success_at = Some(now);
                 row.failure_streak = 0;
+                row.failing_since = None;
                 true
             }),
             Change::Failed(key) => self.change(key, |row| {
                 row.failure_streak = row.failure_streak.saturating_add(1);
+                row.failing_since.get_or_insert(now);
                 true
             }),
             Change::UseVapidKey { key, vapid_key } => self.change(key, |row| {

@@ -43,6 +43,8 @@ pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
      last_success_at = CASE change.kind WHEN 'accepted' THEN $1 ELSE s.last_success_at END, \
      failure_streak = CASE change.kind WHEN 'accepted' THEN 0 WHEN 'failed' THEN s.failure_streak + 1 \
          ELSE s.failure_streak END, \
+     failing_since = CASE change.kind WHEN 'accepted' THEN NULL WHEN 'failed' THEN coalesce(s.failing_since, $1) \
+         ELSE s.failing_since END, \
      vapid_key = CASE change.kind WHEN 'use' THEN change.vapid_key ELSE s.vapid_key END \
      FROM unnest($2::bytea[], $3::text[], $4::bigint[], $5::text[], $6::bytea[]) \
          AS change (key, kind, observed_at, reason, vapid_key) \

@@ -15,8 +15,8 @@ use crate::vapid::KeyId;
 macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
-         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.stale, s.retired_at, \
-         s.retire_reason, s.tags"
+         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale, \
+         s.retired_at, s.retire_reason, s.tags"
     };
 }
 pub(super) use record_columns;
@@ -29,7 +29,7 @@ pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, end
 /// Endpoint, push service and key belong together and never change.
 pub(super) const UPDATE: &str = "UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
      principal = $6, tags = $7, vapid_key = $8, created_at = $9, keys_changed_at = $10, last_seen_at = $11, \
-     failure_streak = $12, stale = $13, retired_at = NULL, retire_reason = NULL WHERE key = $1";
+     failure_streak = $12, failing_since = NULL, stale = $13, retired_at = NULL, retire_reason = NULL WHERE key = $1";
 pub(super) const DELETE: &str = "DELETE FROM web_push.subscription WHERE key = ANY($1)";
 /// The tags of rows that are rewritten or deleted: few each, and found from the tags that they have.
 pub(super) const FORGET_TAGS: &str = "DELETE FROM web_push.subscription_tag AS t \
@@ -61,6 +61,7 @@ pub(super) fn record(columns: &mut Columns<'_>) -> Result<SubscriptionRecord, St
     record.last_seen_at = columns.time()?;
     record.last_success_at = columns.time_or_null()?;
     record.failure_streak = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
+    record.failing_since = columns.time_or_null()?;
     record.stale = columns.get()?;
     let retired_at = columns.time_or_null()?;
     let reason: Option<&str> = columns.get()?;

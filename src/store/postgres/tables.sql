@@ -25,6 +25,7 @@ CREATE TABLE web_push.subscription (
     last_seen_at bigint NOT NULL,
     last_success_at bigint,
     failure_streak bigint NOT NULL,
+    failing_since bigint,
     stale boolean NOT NULL,
     retired_at bigint,
     retire_reason text

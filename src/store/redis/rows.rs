@@ -42,6 +42,7 @@ pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
             .retired
             .map_or("", |retired| retired.reason.as_str())
             .as_bytes(),
+        or_nothing(record.failing_since).as_bytes(),
     ])
 }
 
@@ -82,6 +83,7 @@ pub(super) fn unpack_row(raw: &[u8]) -> Result<SubscriptionRecord, StoreError> {
     record.stale = parts.next()? == b"1";
     let retired_at = time_or_nothing(parts.next()?)?;
     let reason = text(parts.next()?.to_vec())?;
+    record.failing_since = time_or_nothing(parts.next()?)?;
     record.retired = match retired_at {
         None => None,
         Some(at) => {

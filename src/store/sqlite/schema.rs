@@ -184,8 +184,9 @@ const VERSION_4: &str = "
 ALTER TABLE content ADD COLUMN forget_when_over INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// How many subscriptions are unproven (S16), counted by triggers as their total is.
+/// How many subscriptions are unproven (S16), counted by triggers as their total is; and since when a row fails.
 const VERSION_5: &str = "
+ALTER TABLE subscription ADD COLUMN failing_since INTEGER;
 INSERT INTO meta (name, value) SELECT 'unproven', count(*) FROM subscription
     WHERE principal IS NULL AND last_success_at IS NULL AND retired_at IS NULL AND stale = 0;
 CREATE TRIGGER subscription_unproven_inserted AFTER INSERT ON subscription

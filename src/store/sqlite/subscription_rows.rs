@@ -18,8 +18,8 @@ use crate::vapid::KeyId;
 macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
-         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.stale, s.retired_at, \
-         s.retire_reason, (SELECT group_concat(tag, ' ') FROM subscription_tag t WHERE t.key = s.key)"
+         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale, \
+         s.retired_at, s.retire_reason, (SELECT group_concat(tag, ' ') FROM subscription_tag t WHERE t.key = s.key)"
     };
 }
 pub(super) use record_columns;
@@ -41,7 +41,7 @@ const INSERT: &str = "INSERT INTO subscription (key, id, endpoint, p256dh, auth,
 /// Endpoint, push service and key belong together and never change.
 const UPDATE: &str = "UPDATE subscription SET id = ?2, p256dh = ?3, auth = ?4, expires_at = ?5, \
      principal = ?6, vapid_key = ?7, created_at = ?8, keys_changed_at = ?9, last_seen_at = ?10, \
-     failure_streak = ?11, stale = ?12, retired_at = NULL, retire_reason = NULL WHERE key = ?1";
+     failure_streak = ?11, failing_since = NULL, stale = ?12, retired_at = NULL, retire_reason = NULL WHERE key = ?1";
 
 /// One row, by either of its names.
 pub(super) fn find(
@@ -74,6 +74,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
     record.last_seen_at = columns.time()?;
     record.last_success_at = columns.time_or_null()?;
     record.failure_streak = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
+    record.failing_since = columns.time_or_null()?;
     record.stale = columns.flag()?;
     let retired_at = columns.time_or_null()?;
     let reason: Option<String> = columns.get()?;

@@ -263,13 +263,14 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             execute(conn, sql, params![key.as_bytes(), observed_at.as_millis()])
         }
         Change::Accepted(key) => {
-            let sql =
-                "UPDATE subscription SET last_success_at = ?2, failure_streak = 0 WHERE key = ?1";
+            let sql = "UPDATE subscription SET last_success_at = ?2, failure_streak = 0, \
+                       failing_since = NULL WHERE key = ?1";
             execute(conn, sql, params![key.as_bytes(), now])
         }
         Change::Failed(key) => {
-            let sql = "UPDATE subscription SET failure_streak = failure_streak + 1 WHERE key = ?1";
-            execute(conn, sql, [key.as_bytes()])
+            let sql = "UPDATE subscription SET failure_streak = failure_streak + 1, \
+                       failing_since = coalesce(failing_since, ?2) WHERE key = ?1";
+            execute(conn, sql, params![key.as_bytes(), now])
         }
         Change::UseVapidKey { key, vapid_key } => {
             let sql = "UPDATE subscription SET vapid_key = ?2 WHERE key = ?1";

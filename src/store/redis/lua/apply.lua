@@ -20,11 +20,12 @@ for i = 2, #ARGV, 4 do
     local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
     if kind == 'accepted' then
       count_unproven(row, -1)
-      row[LAST_SUCCESS], row[STREAK] = now, '0'
+      row[LAST_SUCCESS], row[STREAK], row[FAILING_SINCE] = now, '0', ''
       write_row(key, row)
       changed = changed + 1
     elseif kind == 'failed' then
       row[STREAK] = int(math.min(row[STREAK] + 1, 4294967295))
+      if row[FAILING_SINCE] == '' then row[FAILING_SINCE] = now end
       write_row(key, row)
       changed = changed + 1
     elseif kind == 'vapid_key' then

@@ -19,7 +19,7 @@ local RETIRED, NUMBERS = P .. ':retired', P .. ':numbers'
 
 -- The places in a row.
 local ID, EXPIRES, PRINCIPAL, TAGS, VAPID_KEY, SERVICE = 1, 5, 6, 7, 8, 9
-local LAST_SEEN, LAST_SUCCESS, STREAK, STALE, RETIRED_AT, REASON = 12, 13, 14, 15, 16, 17
+local LAST_SEEN, LAST_SUCCESS, STREAK, STALE, RETIRED_AT, REASON, FAILING_SINCE = 12, 13, 14, 15, 16, 17, 18
 
 local function tag_key(tag) return P .. ':t:' .. tag end
 local function dead_tag_key(tag) return P .. ':tx:' .. tag end
