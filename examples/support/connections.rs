@@ -129,16 +129,22 @@ impl Connections {
         }
         let share = |connection: &Connection| held.get(&connection.peer).copied().unwrap_or(0);
         let victim = open
-            .values()
-            .map(|connection| {
+            .iter()
+            .map(|(id, connection)| {
                 let activity = connection.lock();
-                (connection, activity.unanswered, activity.since)
+                (connection, activity.unanswered, activity.since, id)
             })
-            .filter(|(connection, unanswered, _)| {
+            .filter(|(connection, unanswered, ..)| {
                 *unanswered == 0 || (self.direct && share(connection) > open.len() / 2)
             })
-            .min_by_key(|(connection, unanswered, since)| {
-                (*unanswered > 0, usize::MAX - share(connection), *since)
+            // Of two that are alike the one that was accepted first.
+            .min_by_key(|(connection, unanswered, since, id)| {
+                (
+                    *unanswered > 0,
+                    usize::MAX - share(connection),
+                    *since,
+                    **id,
+                )
             });
         if let Some((connection, ..)) = victim {
             connection.evicted.notify_one();

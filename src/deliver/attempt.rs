@@ -86,6 +86,9 @@ pub struct Consequence {
     /// A [`Change::Retire`] is for the [`PruneBreaker`](super::PruneBreaker) to judge: if it
     /// [suspends](super::PruneBreaker::suspends) retiring for that reason, [`Change::Failed`] takes its place.
     pub changes: Vec<Change>,
+    /// The row is said to be gone again, after attempts that failed for days. It is retired also while the breaker is
+    /// open, if its push service accepts messages for others: else rows that never existed would stay for ever.
+    pub is_gone_for_days: bool,
 }
 
 /// Where a delivery goes from an attempt.
@@ -114,6 +117,14 @@ impl<'a> Attempt<'a> {
     /// Any row is retired when its host name does not exist or its push service answers 400 or 405, if all attempts have
     /// failed for this time, and at least this number of them.
     const SILENT: (Duration, u32) = (Duration::from_secs(21 * 24 * 3600), 8);
+    /// A row that is said to be gone is retired also while the prune breaker is open, if all attempts have failed for the
+    /// first time, or for the second if it was never accepted, and at least this number of them. In an outage of its
+    /// push service a row has this number of failures only if messages are frequent; then it was accepted before.
+    const GONE_FOR_DAYS: (Duration, Duration, u32) = (
+        Duration::from_secs(21 * 24 * 3600),
+        Duration::from_secs(3 * 24 * 3600),
+        24,
+    );
     /// The shortest pause after the first attempt at a host name that does not exist, and the longest; it doubles.
     const HOST_NOT_FOUND: (Duration, Duration) =
         (Duration::from_secs(3600), Duration::from_secs(8 * 3600));
@@ -282,7 +293,17 @@ impl<'a> Attempt<'a> {
             Outcome::Gone if self.began < self.record.keys_changed_at + Self::YOUNG => {
                 self.again_at(self.record.keys_changed_at + Self::YOUNG)
             }
-            Outcome::Gone => self.retired(FinalOutcome::Gone, RetireReason::Gone),
+            Outcome::Gone => {
+                let (accepted, never, failures) = Self::GONE_FOR_DAYS;
+                let time = match self.record.last_success_at {
+                    None => never,
+                    Some(_) => accepted,
+                };
+                Consequence {
+                    is_gone_for_days: self.fails_since((time, failures)),
+                    ..self.retired(FinalOutcome::Gone, RetireReason::Gone)
+                }
+            }
             Outcome::RateLimited => later(given_up),
             Outcome::Transient if error.is_host_not_found() => {
                 self.host_not_found(given_up, now, jitter)
@@ -397,6 +418,7 @@ impl Consequence {
         Self {
             next: Next::Finished(outcome),
             changes: Vec::new(),
+            is_gone_for_days: false,
         }
     }
 
@@ -418,8 +440,11 @@ fn is_refusal(error: &DeliveryError) -> bool {
 /// Nothing was learned of the subscription.
 impl From<Next> for Consequence {
     fn from(next: Next) -> Self {
-        let changes = Vec::new();
-        Self { next, changes }
+        Self {
+            next,
+            changes: Vec::new(),
+            is_gone_for_days: false,
+        }
     }
 }
 

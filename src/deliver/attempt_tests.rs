@@ -253,6 +253,25 @@ rows! {
 }
 
 #[test]
+fn gone_for_days_takes_days_and_many_failures() {
+    let own = own_key();
+    let is_gone_for_days = |change: &dyn Fn(&mut SubscriptionRecord), answer| {
+        let mut record = record(&own);
+        change(&mut record);
+        let attempt = Attempt::new(&record, Message::new("hello"), BEGAN, 1, BEGAN)
+            .with_keys(vec![Arc::clone(&own)]);
+        after(attempt, [answer]).is_gone_for_days
+    };
+    let gone = || error(Outcome::Gone, None);
+    assert!(is_gone_for_days(&invented(3 * DAY, 24), gone()));
+    assert!(!is_gone_for_days(&invented(3 * DAY - MILLI, 24), gone()));
+    assert!(!is_gone_for_days(&invented(3 * DAY, 23), gone()));
+    assert!(is_gone_for_days(&silent(WEEKS, 24), gone()));
+    assert!(!is_gone_for_days(&silent(WEEKS - MILLI, 24), gone()));
+    assert!(!is_gone_for_days(&invented(3 * DAY, 24), answered(400)));
+}
+
+#[test]
 fn a_name_that_does_not_exist_is_looked_up_a_few_times_a_day() {
     let own = own_key();
     let mut record = record(&own);

@@ -7,6 +7,9 @@ use crate::store::{RetireReason, Tally};
 /// A push service has answered 404 for close to half of its live subscriptions before; whoever had pruned on each
 /// answer would have lost them for good.
 ///
+/// A row that is said to be gone for days is retired all the same, beside others that are accepted
+/// ([`Consequence::is_gone_for_days`](super::Consequence::is_gone_for_days)).
+///
 /// The answers are counted with [`DeliveryLedger::tally`](crate::store::DeliveryLedger::tally), for all processes together.
 ///
 /// # Examples

@@ -32,6 +32,7 @@ struct Gone {
     key: EndpointKey,
     reason: RetireReason,
     retire: Change,
+    for_days: bool,
 }
 
 impl Effects {
@@ -54,6 +55,7 @@ impl Effects {
                     key,
                     reason,
                     retire: change,
+                    for_days: consequence.is_gone_for_days,
                 });
             } else {
                 self.changes.push(change);
@@ -113,7 +115,7 @@ impl Effects {
         Ok(())
     }
 
-    /// Retires what is gone, unless too much is: then it is kept, and counts as failed.
+    /// Retires what is gone, unless too much is: then it is kept, and counts as failed, until it has been gone for days.
     async fn judge(&mut self, push: &WebPush, now: Timestamp) -> Result<(), StoreError> {
         let counts: Vec<_> = self
             .tallies
@@ -133,10 +135,11 @@ impl Effects {
             key,
             reason,
             retire,
+            for_days,
         } in self.gone.drain(..)
         {
             let sum = sums.get(&origin).copied().unwrap_or_default();
-            if !breaker.suspends(reason, sum) {
+            if !breaker.suspends(reason, sum) || (for_days && sum.accepted > 0) {
                 self.changes.push(retire);
                 continue;
             }

@@ -294,3 +294,42 @@ async fn a_flood_from_many_peers_stops_at_the_unproven_rows_in_sqlite() {
     let store = tower_web_push::store::SqliteStore::open(path).await;
     stops_at_the_unproven_rows(Arc::new(store.unwrap())).await;
 }
+
+/// So many invented subscriptions open the prune breaker of their push service.
+#[tokio::test(start_paused = true)]
+async fn broadcasts_end_a_flood_that_opens_the_prune_breaker() {
+    let world = World::with(|builder| {
+        builder.subscription_limits(SubscriptionLimits::default().with_unproven(100))
+    })
+    .await;
+    let mut users = Vec::new();
+    for number in 0..50 {
+        let (browser, json) = world.browser();
+        users.push(browser);
+        let mut request = post("/subscribe", &json);
+        let user = Principal::from(format!("user{number}"));
+        request.extensions_mut().insert(user);
+        assert_eq!(world.call(request).await.status, 200);
+    }
+    let answers = flood(&world.push, 100, 150).await;
+    assert_eq!(answers, BTreeMap::from([(200, 100), (503, 50)]));
+
+    let (_stranger, json) = world.browser();
+    let pause = Duration::from_secs(3 * 3600);
+    for _ in 0..24 {
+        world.clock.advance(pause);
+        let to_all = world.push.send(Audience::All, Message::new("x")).await;
+        assert_eq!(to_all.unwrap().counts.accepted, 50);
+        world.post("/subscribe", &json).await.is(503, "store_full");
+    }
+    world.clock.advance(pause);
+    world
+        .push
+        .send(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    assert_eq!(world.post("/subscribe", &json).await.status, 200);
+    let live = CountFilter::new(Audience::All, Liveness::Live);
+    let live = world.store.count(&live, world.clock.now()).await;
+    assert_eq!(live.unwrap(), 51);
+}
