@@ -339,7 +339,10 @@ async fn a_file_that_cannot_be_written_is_refused_at_once() {
         "the file can be read and not written: attempt to write",
     );
     permit(&path, 0o000).unwrap();
-    refused("push.db", "cannot be read and written with its perm");
+    refused(
+        "push.db",
+        "the file, or its -wal or -shm, cannot be read and written with its perm",
+    );
     permit(&path, 0o600).unwrap();
 
     permit(folder.path(), 0o500).unwrap();
