@@ -112,6 +112,10 @@ pub(crate) async fn write(w: &mut World, title: &str, body: &str, audience: &str
 /// Fills the form in and presses its button.
 pub(crate) async fn send(w: &mut World, title: &str, audience: &str) {
     write(w, title, "", audience).await;
+    // While the button's last work goes on, the page takes no other click.
+    w.browser
+        .wait_for("document.getElementById('send').getAttribute('aria-disabled') !== 'true'")
+        .await;
     w.browser
         .evaluate(
             "(() => {
