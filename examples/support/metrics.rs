@@ -41,7 +41,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Answers whoever may read `/stats`: the same credentials, the same refusals, the same limits for the sender.
+    /// Answers requests that may read `/stats`: the same credentials, refusals and limits per address.
     pub(crate) async fn answer(
         &self,
         api: WebPushService,

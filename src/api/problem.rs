@@ -136,7 +136,7 @@ impl fmt::Display for ProblemKind {
     }
 }
 
-/// One refusal on its way to the caller. Of the request it holds a member's name or a content coding, and
+/// One refusal, before it becomes a response. Of the request it holds a member's name or a content coding, and
 /// nothing else.
 #[derive(Debug)]
 pub(crate) struct Problem {

@@ -55,7 +55,7 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
     assert_eq!(store.apply(&[], at(7)).await.unwrap(), 0);
 }
 
-/// S11: a row is retired for the reason that is given, whichever it is.
+/// S11: a row keeps the reason for which it is retired, for every reason there is.
 pub async fn s11_every_reason_to_retire_is_kept<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for (number, reason) in (1..).zip(RetireReason::ALL) {

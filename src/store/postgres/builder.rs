@@ -233,7 +233,7 @@ impl PostgresBuilder {
     }
 }
 
-/// Trusts the certificates of a file, as libpq does with `sslrootcert`: whoever names them means no others.
+/// Trusts the certificates of a file, as libpq does with `sslrootcert`: only these.
 fn roots_of(file: &Path) -> Result<ClientConfig, StoreError> {
     let about = |error: StoreError| {
         error.about(format_args!(

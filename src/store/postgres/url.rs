@@ -140,7 +140,7 @@ impl<'a> Reading<'a> {
             "sslmode" => {
                 self.sslmode = Some(match value.as_str() {
                     "disable" => SslMode::Disable,
-                    // In whichever order they are tried: neither is safe against someone in between.
+                    // The order of tries does not matter: neither is safe against a man in the middle.
                     "allow" | "prefer" => SslMode::Prefer,
                     // Whatever is encrypted is verified whole.
                     "require" | "verify-ca" | "verify-full" => SslMode::Require,
