@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use axum::Router;
 
-use support::{PREFIXES, Server};
+use support::Server;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -18,12 +18,9 @@ async fn main() -> ExitCode {
 
 async fn serve(server: Server) -> io::Result<()> {
     // Not `nest_service`: to axum 0.8, `/web-push//stats` is `/web-push/stats`, whatever a proxy forbids.
-    let api = PREFIXES
-        .iter()
-        .fold(server.push.layer(), |layer, prefix| layer.at(prefix));
     let app = Router::new()
         .fallback_service(server.site)
-        .layer(api)
+        .layer(server.api)
         .layer(server.cors);
     // Not `axum::serve`, which has no limits for connections that send nothing.
     server.acceptor.serve(app).await

@@ -18,15 +18,13 @@ use axum::routing::post;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use tokio::net::TcpListener;
+use tower_web_push::api::ApiSettings;
 use tower_web_push::{Audience, Notification, Principal, WebPush};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // In memory; `.store(SqliteStore::open("push.db").await?)` keeps subscriptions and messages.
-    let push = WebPush::builder("mailto:ops@example.com")
-        .require_principal(true)
-        .build()
-        .await?;
+    let push = WebPush::builder("mailto:ops@example.com").build().await?;
 
     let address = env::var("BIND").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(address).await?;
@@ -42,7 +40,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn app(push: WebPush) -> Router {
     Router::new()
         .route("/orders/{id}/ship", post(ship))
-        .nest_service("/web-push", push.service())
+        .nest_service(
+            "/web-push",
+            push.service()
+                .with(ApiSettings::new().require_principal(true)),
+        )
         .with_state(push)
         .layer(middleware::from_fn(sign_in))
 }

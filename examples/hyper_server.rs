@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use tower::ServiceBuilder;
 
-use support::{PREFIXES, Server};
+use support::Server;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,12 +17,9 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(server: Server) -> io::Result<()> {
-    let api = PREFIXES
-        .iter()
-        .fold(server.push.layer(), |layer, prefix| layer.at(prefix));
     let service = ServiceBuilder::new()
         .layer(server.cors)
-        .layer(api)
+        .layer(server.api)
         .service(server.site);
     server.acceptor.serve(service).await
 }

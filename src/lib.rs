@@ -149,11 +149,11 @@ pub mod deliver;
 pub mod ece;
 mod encoding;
 pub mod encryption;
+#[cfg(feature = "_engine")]
+pub mod engine;
 pub mod error;
 #[cfg(feature = "_engine")]
 pub mod guide;
-#[cfg(feature = "_engine")]
-pub mod import;
 mod json;
 #[cfg(feature = "vapid")]
 mod local_names;
@@ -165,8 +165,6 @@ pub mod p256;
 pub mod push_request;
 #[cfg(feature = "vapid")]
 pub mod push_service;
-#[cfg(feature = "_engine")]
-mod run;
 #[cfg(feature = "_engine")]
 pub mod schedule;
 pub mod secret;
@@ -184,9 +182,9 @@ mod web_push;
 
 #[cfg(feature = "_engine")]
 pub use broadcast::{Audience, Principal};
-pub use message::{Message, Notification};
 #[cfg(feature = "_engine")]
-pub use run::{RunError, RunErrorKind, Tick};
+pub use engine::{Progress, RunError, RunErrorKind, Tick, import};
+pub use message::{Message, Notification};
 pub use subscription::Subscription;
 #[cfg(feature = "_engine")]
-pub use web_push::{BuildError, BuildErrorKind, Builder, Progress, WebPush};
+pub use web_push::{BuildError, BuildErrorKind, WebPush, WebPushBuilder};

@@ -27,7 +27,7 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     line
 }
 
-use crate::deliver::PushService;
+use crate::push_service::PushService;
 
 /// Counts one attempt (feature `metrics`): `web_push_attempts_total{push_service, outcome}`.
 pub(crate) fn count_attempt(push_service: PushService, outcome: &'static str) {
@@ -72,14 +72,29 @@ pub(crate) fn count_daily(fired: u64, skipped: u64) {
 
 #[cfg(all(test, feature = "tracing"))]
 mod tests {
-    use crate::store::{StoreError, StoreErrorKind};
-    use crate::vapid::{VapidError, VapidErrorKind};
+    use std::error::Error;
+    use std::fmt;
+
+    #[derive(Debug)]
+    struct Failed(&'static str, Option<Box<Self>>);
+
+    impl fmt::Display for Failed {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Failed {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|cause| cause as _)
+        }
+    }
 
     #[test]
     fn a_log_line_names_every_cause() {
-        let refused = std::io::Error::other(std::io::Error::other("connection refused"));
-        let store = StoreError::new(StoreErrorKind::Unavailable, refused);
-        let error = VapidError::with_source(VapidErrorKind::Store, store);
+        let refused = Failed("connection refused", None);
+        let store = Failed("the store is unavailable", Some(Box::new(refused)));
+        let error = Failed("the key store failed", Some(Box::new(store)));
         assert_eq!(
             super::causes(&error),
             "the key store failed: the store is unavailable: connection refused"

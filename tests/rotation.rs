@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tower::{ServiceExt as _, service_fn};
 use tower_service::Service as _;
-use tower_web_push::api::AdminCredentials;
+use tower_web_push::api::{AdminCredentials, ApiSettings, WebPushService};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::push_request::PushBody;
 use tower_web_push::store::{
@@ -27,7 +27,7 @@ use tower_web_push::subscription::Origin;
 use tower_web_push::testing::{
     ManualClock, ReceivedPush, Refusal, RefusalReason, TestPushService, UserAgent,
 };
-use tower_web_push::vapid::{KeyId, KeyRing, VapidPublicKey};
+use tower_web_push::vapid::{KeyId, VapidPublicKey};
 use tower_web_push::{Audience, Message, RunError, WebPush};
 
 const FCM: &str = "https://fcm.googleapis.com";
@@ -41,6 +41,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// One process: its HTTP API over a store, and the push services that it sends to.
 struct App {
     push: WebPush,
+    api: WebPushService,
     service: TestPushService,
     /// As many requests as there are permits go out, each for one.
     permits: Arc<Semaphore>,
@@ -67,12 +68,14 @@ impl App {
             .store(store)
             .client(client)
             .clock(clock.clone())
-            .authorizer(credentials.unwrap())
             .remote_workers(true)
             .build()
             .await
             .unwrap();
         Self {
+            api: push
+                .service()
+                .with(ApiSettings::new().authorizer(credentials.unwrap())),
             push,
             service: service.clone(),
             permits,
@@ -87,7 +90,7 @@ impl App {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body.to_string())))
             .unwrap();
-        let answer = self.push.service().oneshot(request).await;
+        let answer = self.api.clone().oneshot(request).await;
         let (head, body) = answer.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         assert!(head.status.is_success(), "{path}: {body:?}");

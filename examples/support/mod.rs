@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower_http::cors::CorsLayer;
 use tower_web_push::WebPush;
+use tower_web_push::api::{ApiSettings, WebPushLayer};
 use tower_web_push::store::SqliteStore;
 use tower_web_push::subscription::Origin;
 
@@ -39,9 +40,11 @@ use self::settings::{Asked, Settings};
 use self::shutdown::Shutdown;
 use self::store::StoreUrl;
 
-/// What there is to serve. The API belongs under [`PREFIXES`], everything else is the site's.
+/// What there is to serve: the API and the site.
 pub(crate) struct Server {
     pub(crate) push: WebPush,
+    /// The API, under [`PREFIXES`].
+    pub(crate) api: WebPushLayer,
     pub(crate) site: Site,
     pub(crate) cors: CorsLayer,
     pub(crate) acceptor: Acceptor,
@@ -49,7 +52,7 @@ pub(crate) struct Server {
 }
 
 /// Where the API is: both, so that clients of either kind find it.
-pub(crate) const PREFIXES: [&str; 2] = ["/api", "/web-push"];
+const PREFIXES: [&str; 2] = ["/api", "/web-push"];
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -144,12 +147,13 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     let mut builder = builder
         .endpoint_policy(settings.endpoint_policy)
         .poll_interval(settings.poll_interval)
+        .subscription_limits(settings.limits);
+    let api = ApiSettings::new()
         .authorizer(settings.admin)
         .allowed_origins(settings.allowed_origins)
         .public_tags(settings.public_tags)
         .require_principal(settings.require_principal)
         .confirmation(settings.confirmation)
-        .subscription_limits(settings.limits)
         .public_requests_per_minute(settings.public_requests_per_minute)
         .public_pushes_per_minute(settings.public_pushes_per_minute)
         .server_version(settings.server_version);
@@ -181,8 +185,12 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
 
     let limit = accept::connection_limit();
     tracing::info!(limit, "connections are limited");
+    let api = PREFIXES
+        .iter()
+        .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));
     let server = Server {
-        site: Site::new(push.service(), metrics),
+        site: Site::new(api.service(), metrics),
+        api,
         push,
         cors,
         acceptor: Acceptor {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use tower_web_push::Builder;
+use tower_web_push::WebPushBuilder;
 use tower_web_push::store::{
     MemoryStore, PostgresStore, RedisStore, ScheduleStore, SqliteStore, StoreError,
     SubscriptionStore, VapidKeyStore,
@@ -58,10 +58,10 @@ impl StoreUrl {
     /// Also returns a store in a file, which is closed when all else is done.
     pub(crate) async fn open(
         self,
-        builder: Builder,
+        builder: WebPushBuilder,
         first_key: Option<VapidKey>,
         extra_root_ca_pem: Option<&[u8]>,
-    ) -> Result<(Builder, Option<SqliteStore>), StoreError> {
+    ) -> Result<(WebPushBuilder, Option<SqliteStore>), StoreError> {
         let builder = match self {
             Self::Memory => with(builder, MemoryStore::new(), first_key).await,
             Self::Sqlite(path) => {
@@ -148,10 +148,10 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 async fn with<S>(
-    builder: Builder,
+    builder: WebPushBuilder,
     store: S,
     first_key: Option<VapidKey>,
-) -> Result<Builder, StoreError>
+) -> Result<WebPushBuilder, StoreError>
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore,
 {

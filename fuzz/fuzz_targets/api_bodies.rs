@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 use tower_service::Service;
 use tower_web_push::WebPush;
-use tower_web_push::api::{AdminCredentials, ProblemKind};
+use tower_web_push::api::{AdminCredentials, ApiSettings, ProblemKind};
 use tower_web_push::broadcast::{Audience, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
@@ -74,19 +74,19 @@ async fn check(request: Request<Full<bytes::Bytes>>) {
     let is_ready = request.uri().path() == "/ready";
     let store = Arc::new(MemoryStore::new());
     let credentials = AdminCredentials::new().with_bearer_token("an-admin-token");
+    let settings = ApiSettings::new().authorizer(credentials.expect("a token"));
     let key = VapidKey::from_secret_bytes(&[0x41; 32]).expect("a number below the order");
     let push = WebPush::builder("mailto:ops@example.com")
         .store(Arc::clone(&store))
         .client(TestPushService::new())
         .clock(ManualClock::new(NOW))
         .vapid_private_key(key)
-        .authorizer(credentials.expect("a token"))
         .remote_workers(true)
         .build()
         .await
         .expect("a configuration");
 
-    let Ok(response) = push.service().call(request).await;
+    let Ok(response) = push.service().with(settings).call(request).await;
     let (parts, body) = response.into_parts();
     let Ok(body) = body.collect().await;
     let body = body.to_bytes();

@@ -8,17 +8,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
+use http::{Extensions, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ApiBody, ApiFuture, WebPushService};
-use crate::WebPush;
+use super::{ApiBody, ApiFuture, ApiSettings, WebPushService};
 use crate::error::BoxError;
 
-/// Answers requests under its prefixes and lets all others through, each with the [`WebPush`] handle in
+/// Answers requests under its prefixes and lets all others through, each with the [`WebPush`](crate::WebPush) handle in
 /// its extensions.
 ///
 /// Without [`at`](Self::at) it answers nothing and only hands out the handle, which suits an application
@@ -47,14 +46,30 @@ use crate::error::BoxError;
 pub struct WebPushLayer {
     service: WebPushService,
     prefixes: Arc<[Box<str>]>,
+    /// What requests to the inner service get into their extensions.
+    handle: Extensions,
 }
 
 impl WebPushLayer {
-    pub(crate) fn new(push: WebPush) -> Self {
+    pub(crate) fn new(service: WebPushService, handle: Extensions) -> Self {
         Self {
-            service: WebPushService::new(push),
+            service,
             prefixes: Arc::new([]),
+            handle,
         }
+    }
+
+    /// The same under other settings, as [`WebPushService::with`].
+    #[must_use]
+    pub fn with(mut self, settings: ApiSettings) -> Self {
+        self.service = self.service.with(settings);
+        self
+    }
+
+    /// The API that answers under the prefixes, with the same settings and limits: for routes that call it themselves.
+    #[must_use]
+    pub fn service(&self) -> WebPushService {
+        self.service.clone()
     }
 
     /// Answers requests under one more prefix, such as `/web-push`; the prefix is stripped.
@@ -121,9 +136,7 @@ where
                 kind: Kind::Api { future },
             };
         }
-        request
-            .extensions_mut()
-            .insert(self.layer.service.push.clone());
+        request.extensions_mut().extend(self.layer.handle.clone());
         let future = self.inner.call(request);
         LayerFuture {
             kind: Kind::Inner { future },

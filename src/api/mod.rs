@@ -20,16 +20,15 @@
 //! ```
 //! use axum::Router;
 //! use tower_web_push::WebPush;
-//! use tower_web_push::api::AdminCredentials;
+//! use tower_web_push::api::{AdminCredentials, ApiSettings};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let push = WebPush::builder("mailto:ops@example.com")
-//!     .authorizer(AdminCredentials::new().with_bearer_token("h9Jm3pXq7vTz2LkB")?)
-//!     .build()
-//!     .await?;
+//! let push = WebPush::builder("mailto:ops@example.com").build().await?;
+//! let operators = AdminCredentials::new().with_bearer_token("h9Jm3pXq7vTz2LkB")?;
+//! let service = push.service().with(ApiSettings::new().authorizer(operators));
 //!
 //! // In axum, one line. Elsewhere `push.layer().at("/web-push")` goes in front of any service.
-//! let app: Router = Router::new().nest_service("/web-push", push.service());
+//! let app: Router = Router::new().nest_service("/web-push", service);
 //! # Ok(())
 //! # }
 //! ```
@@ -73,7 +72,7 @@
 //!
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
 //! a signed-in user must not come from another site, except from a page of
-//! [`allowed_origins`](crate::Builder::allowed_origins): `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
+//! [`allowed_origins`](crate::api::ApiSettings::allowed_origins): `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
 //! repeat an endpoint or a key. `/send-test` gives one answer for an endpoint that the policy refuses and for one that
 //! cannot be reached.
 //!
@@ -107,12 +106,12 @@ pub use credentials::{AdminCredentials, CredentialsError};
 pub use layer::{LayerBody, LayerFuture, WebPushLayer, WebPushMiddleware};
 pub use peer_addr::PeerAddr;
 pub use problem::ProblemKind;
-
-pub(crate) use settings::ApiSettings;
+pub use settings::ApiSettings;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::request::Parts;
@@ -120,7 +119,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use crate::WebPush;
+use crate::engine::Engine;
 use crate::error::BoxError;
 use problem::Problem;
 use reply::Reply;
@@ -136,12 +135,23 @@ use routes::Route;
 /// An answer whose future is dropped may have changed the store or not; every route can be repeated.
 #[derive(Clone, Debug)]
 pub struct WebPushService {
-    push: WebPush,
+    engine: Engine,
+    settings: Arc<ApiSettings>,
 }
 
 impl WebPushService {
-    pub(crate) const fn new(push: WebPush) -> Self {
-        Self { push }
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            settings: Arc::default(),
+        }
+    }
+
+    /// The same API under other settings. What its limits have counted begins anew.
+    #[must_use]
+    pub fn with(mut self, settings: ApiSettings) -> Self {
+        self.settings = Arc::new(settings);
+        self
     }
 }
 
@@ -160,17 +170,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ApiFuture {
-        ApiFuture(Box::pin(serve(self.push.clone(), request)))
+        ApiFuture(Box::pin(serve(self.clone(), request)))
     }
 }
 
-async fn serve<B>(push: WebPush, request: Request<B>) -> Reply
+async fn serve<B>(api: WebPushService, request: Request<B>) -> Reply
 where
     B: Body + Send,
     B::Data: Send,
 {
     let method = request.method().clone();
-    let reply = match answer(&push, request).await {
+    let reply = match answer(&api, request).await {
         Ok(reply) => reply,
         Err(problem) => problem.into_response(),
     };
@@ -178,13 +188,13 @@ where
 }
 
 /// First everything that can be refused by the head alone, then the body, then the route.
-async fn answer<B>(push: &WebPush, request: Request<B>) -> Result<Reply, Problem>
+async fn answer<B>(api: &WebPushService, request: Request<B>) -> Result<Reply, Problem>
 where
     B: Body + Send,
     B::Data: Send,
 {
     let (parts, body) = request.into_parts();
-    let settings = push.api_settings();
+    let settings = &*api.settings;
     let route = Route::find(&parts.method, parts.uri.path())?;
     if let Some(action) = route.admin_action() {
         settings.authorizer.authorize(action, &parts).await?;
@@ -206,7 +216,7 @@ where
         drop(body);
         Vec::new()
     };
-    routes::answer(push, route, &parts, &body).await
+    routes::answer(api, route, &parts, &body).await
 }
 
 /// What the server says is the sender's address.

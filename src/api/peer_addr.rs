@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv6Addr};
 /// # Requests without an address
 ///
 /// - The public POST routes, and the pushes that they cause, are not limited: a shared limit would be one for all users
-///   together. See [`public_requests_per_minute`](crate::Builder::public_requests_per_minute) and
-///   [`public_pushes_per_minute`](crate::Builder::public_pushes_per_minute).
+///   together. See [`public_requests_per_minute`](crate::api::ApiSettings::public_requests_per_minute) and
+///   [`public_pushes_per_minute`](crate::api::ApiSettings::public_pushes_per_minute).
 /// - Wrong passwords are counted together: see [`AdminCredentials`](super::AdminCredentials).
 ///
 /// # Examples

@@ -16,23 +16,36 @@ use super::read_body::BodyLimits;
 use crate::broadcast::Tag;
 use crate::subscription::{EndpointKey, Origin};
 
-/// The settings of the HTTP API, and the little state that it keeps.
+/// Who may do what over the HTTP API, and how often: for [`WebPushService::with`](super::WebPushService::with).
+///
+/// # Examples
+///
+/// ```
+/// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_web_push::api::{AdminCredentials, ApiSettings};
+///
+/// // Two mounts of one application: what the world sees, and what only the internal network reaches.
+/// let public = push.service().with(ApiSettings::new().require_principal(true));
+/// let operators = AdminCredentials::new().with_bearer_token("h9Jm3pXq7vTz2LkB")?;
+/// let internal = push.service().with(ApiSettings::new().authorizer(operators));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub(crate) struct ApiSettings {
+#[must_use]
+pub struct ApiSettings {
     /// Who is an administrator; nobody by default.
-    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(super) authorizer: Arc<dyn Authorizer>,
     /// Origins of other hosts whose pages may act for a signed-in user.
-    pub(crate) allowed_origins: Vec<Origin>,
+    pub(super) allowed_origins: Vec<Origin>,
     /// Tags that anyone may subscribe to.
-    pub(crate) public_tags: BTreeSet<Tag>,
+    pub(super) public_tags: BTreeSet<Tag>,
     /// Whether only signed-in users may subscribe.
-    pub(crate) require_principal: bool,
+    pub(super) require_principal: bool,
     /// Whether a new subscriber of a daily notification gets a confirmation push.
-    pub(crate) confirmation: bool,
+    pub(super) confirmation: bool,
     /// What `/ping` calls the server's version.
-    pub(crate) version: String,
-    /// How old the last look at due work may be for `/ready`: a few times the longest pause between two.
-    pub(crate) scheduler_grace: Duration,
+    pub(super) version: String,
     /// Requests of each peer to the public POST routes.
     pub(super) requests: PeerLimit,
     /// Pushes that each peer causes by itself: tests and confirmations.
@@ -49,12 +62,76 @@ impl ApiSettings {
     /// Pushes go to the push services, which limit a sender that floods them.
     const PUSHES_PER_MINUTE: u32 = 20;
 
-    pub(crate) fn set_requests_per_minute(&mut self, requests: u32) {
-        self.requests = PeerLimit::per_minute(requests);
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub(crate) fn set_pushes_per_minute(&mut self, pushes: u32) {
+    /// Who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
+    /// application's own rule. Nobody where nothing is said.
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Arc::new(authorizer);
+        self
+    }
+
+    /// Origins of other sites whose pages may change things in the name of the visitor, for example
+    /// `https://shop.example`. Default: none.
+    ///
+    /// A state-changing request with a cookie, Basic credentials or a signed-in user is refused with `cross_site` if it
+    /// comes from another site. A request whose only `Origin` header is in this list passes, whatever its
+    /// `Sec-Fetch-Site` says. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
+    /// an origin of its own. Listed pages are trusted as much as the application's own. The browser also needs the
+    /// answers of a CORS layer, which this crate does not set: see `tower_http::cors`.
+    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
+        self.allowed_origins = origins.into_iter().collect();
+        self
+    }
+
+    /// Tags that anyone may subscribe to; none where nothing is said.
+    pub fn public_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.public_tags = tags.into_iter().collect();
+        self
+    }
+
+    /// Whether only signed-in users, those with a [`Principal`](crate::broadcast::Principal) in the
+    /// request's extensions, may subscribe.
+    pub const fn require_principal(mut self, required: bool) -> Self {
+        self.require_principal = required;
+        self
+    }
+
+    /// Whether a new subscriber of a daily notification gets a confirmation push; `true` where nothing is said.
+    pub const fn confirmation(mut self, confirmation: bool) -> Self {
+        self.confirmation = confirmation;
+        self
+    }
+
+    /// How many requests a minute each [`PeerAddr`](crate::api::PeerAddr) may make to `POST /subscribe`, `/renew`,
+    /// `/unsubscribe` and `/send-test` together. Default: 60. 0: no limit.
+    ///
+    /// As many may also come at once: a bucket of that size, refilled evenly. A request above it is answered 429
+    /// `too_many_requests` before its body is read. The default is enough for hundreds of persons behind one address, who
+    /// each subscribe once. Requests without a `PeerAddr` in their extensions are not limited.
+    pub fn public_requests_per_minute(mut self, requests: u32) -> Self {
+        self.requests = PeerLimit::per_minute(requests);
+        self
+    }
+
+    /// How many pushes a minute each [`PeerAddr`](crate::api::PeerAddr) may cause: tests (`/send-test`) and
+    /// confirmations together. Default: 20. 0: no limit.
+    ///
+    /// A test above it is answered 429 `too_many_requests`. A confirmation above it is not sent, and its subscription is
+    /// stored all the same. So this server is no relay for floods at a push service. Requests without a `PeerAddr` in
+    /// their extensions are not limited.
+    pub fn public_pushes_per_minute(mut self, pushes: u32) -> Self {
         self.pushes = PeerLimit::per_minute(pushes);
+        self
+    }
+
+    /// What `/ping` calls the server's version; this crate's where nothing is said.
+    pub fn server_version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
     }
 }
 
@@ -67,7 +144,6 @@ impl Default for ApiSettings {
             require_principal: false,
             confirmation: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            scheduler_grace: Duration::from_secs(5 * 60),
             requests: PeerLimit::per_minute(Self::REQUESTS_PER_MINUTE),
             pushes: PeerLimit::per_minute(Self::PUSHES_PER_MINUTE),
             body_limits: BodyLimits::default(),

@@ -170,7 +170,6 @@ impl EndpointPolicy {
     /// The suffix, in lower case, below which a host is one of any number of names that the policy admits; `None` for
     /// hosts that are listed or well known one by one, and for local ones. Below no suffix of a list, as under `public`, it
     /// is the last two labels.
-    #[cfg(feature = "api")]
     pub(crate) fn open_suffix(&self, host: &str) -> Option<String> {
         if self.allows_local() && is_local_host(host) {
             return None;
@@ -288,7 +287,6 @@ pub(super) fn literal_addr(host: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-#[cfg(feature = "api")]
 fn last_two_labels(host: &str) -> &str {
     let before = host.rmatch_indices('.').nth(1);
     let labels = before.and_then(|(dot, _)| host.get(dot.saturating_add(1)..));

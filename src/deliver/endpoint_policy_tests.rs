@@ -434,7 +434,6 @@ proptest::proptest! {
     }
 }
 
-#[cfg(feature = "api")]
 #[test]
 fn hosts_that_are_not_listed_one_by_one_have_a_suffix() {
     let list = "known, *.Push.example.com, ntfy.example.org:8443, *.notify.windows.com";

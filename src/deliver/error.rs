@@ -30,7 +30,7 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    pub(super) fn new(push_service: PushService, status: StatusCode, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(push_service: PushService, status: StatusCode, headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name)?.to_str().ok();
         Self {
             push_service,
@@ -102,7 +102,7 @@ struct Inner {
 }
 
 impl DeliveryError {
-    pub(super) fn new(outcome: Outcome, push_service: impl Into<Option<PushService>>) -> Self {
+    pub(crate) fn new(outcome: Outcome, push_service: impl Into<Option<PushService>>) -> Self {
         Self(Box::new(Inner {
             outcome,
             push_service: push_service.into(),
@@ -117,7 +117,7 @@ impl DeliveryError {
     }
 
     /// An answer that is not an acceptance.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         push_service: PushService,
         status: StatusCode,
         headers: &HeaderMap,
@@ -132,7 +132,7 @@ impl DeliveryError {
     }
 
     /// The client failed: a policy's refusal somewhere in the causes is one, anything else may pass.
-    pub(super) fn client(push_service: Option<PushService>, source: BoxError) -> Self {
+    pub(crate) fn client(push_service: Option<PushService>, source: BoxError) -> Self {
         let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
         let lookup = find_source::<ResolveError>(source.as_ref()).map(ResolveError::kind);
         let mut error = match refusal {
@@ -169,7 +169,7 @@ impl DeliveryError {
     }
 
     /// The gate is closed: nothing was sent.
-    pub(super) fn closed_gate(push_service: PushService, closed: Closed, wait: Duration) -> Self {
+    pub(crate) fn closed_gate(push_service: PushService, closed: Closed, wait: Duration) -> Self {
         let mut error = Self::new(Outcome::RateLimited, push_service);
         error.0.reason = Some(closed.reason.as_str().into());
         error.0.retry_after = Some(wait);
@@ -182,7 +182,7 @@ impl DeliveryError {
         Self::new(Outcome::Transient, push_service).with_reason(TOO_LATE)
     }
 
-    pub(super) fn is_too_late(&self) -> bool {
+    pub(crate) fn is_too_late(&self) -> bool {
         self.0.status.is_none() && self.reason() == Some(TOO_LATE)
     }
 

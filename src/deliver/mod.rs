@@ -4,7 +4,6 @@
 //! delivery and for the subscription, is said by an [`Attempt`]; whoever drives it writes that down.
 
 mod address;
-mod attempt;
 mod classify;
 #[cfg(feature = "client")]
 mod client;
@@ -17,11 +16,9 @@ mod error;
 mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
-#[cfg(feature = "api")]
 mod host_check;
 mod origin_gate;
 mod outcome;
-mod prune_breaker;
 mod resolver;
 mod retry;
 mod retry_after;
@@ -29,11 +26,9 @@ mod sender;
 mod service;
 mod standing;
 mod streaks;
-#[cfg(feature = "api")]
 mod unproven_hosts;
 
 pub use crate::push_service::{PauseScope, PushService};
-pub use attempt::{Attempt, Consequence, Next};
 pub use classify::{BODY_LIMIT, Verdict, classify};
 #[cfg(feature = "client")]
 pub use client::{
@@ -43,11 +38,9 @@ pub use client::{
 pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
-#[cfg(feature = "api")]
 pub(crate) use host_check::{HostCheck, Unverified};
 pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
 pub use outcome::Outcome;
-pub use prune_breaker::PruneBreaker;
 #[cfg(feature = "client")]
 pub use resolver::SystemResolver;
 pub use resolver::{ResolveError, ResolveErrorKind, Resolver};

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::standing::{Observation, Standing};
 use crate::clock::Timestamp;
-use crate::store::{Pause, PauseReason};
+use crate::push_service::{Pause, PauseReason};
 use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
@@ -122,7 +122,6 @@ impl OriginGates {
     }
 
     /// Whether this process has had an HTTP answer from an origin, and it did not fall silent since.
-    #[cfg(feature = "api")]
     pub(crate) fn has_answered(&self, origin: &Origin) -> bool {
         let gates = self.lock();
         gates

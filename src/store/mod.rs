@@ -36,7 +36,6 @@ mod memory;
 mod merge;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
-mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
@@ -53,9 +52,9 @@ mod servers;
 mod sqlite;
 mod subscription_values;
 mod subscriptions;
-mod tally;
 mod vapid_keys;
 
+pub use crate::push_service::{Pause, PauseReason, Tally};
 pub use changes::Changes;
 pub use error::{StoreError, StoreErrorKind};
 pub use ledger::DeliveryLedger;
@@ -65,7 +64,6 @@ pub use ledger_values::{
 };
 pub use live_counts::LiveCounts;
 pub use memory::MemoryStore;
-pub use pause::{Pause, PauseReason};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
 #[cfg(feature = "redis")]
@@ -78,5 +76,4 @@ pub use subscription_values::{
     SubscriptionRecord, SubscriptionRef, Upserted,
 };
 pub use subscriptions::SubscriptionStore;
-pub use tally::Tally;
 pub use vapid_keys::{StoredVapidKey, VapidKeyStore};

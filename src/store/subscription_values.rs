@@ -201,7 +201,7 @@ pub struct SubscriptionLimits {
     ///
     /// Strangers can write such rows, so this bounds what a flood of them costs: room in the store, and requests of the
     /// next broadcast. Broadcasts to all end it: for each row a push is accepted, or the row is retired; but not with the
-    /// first one where the flood is so large that the [`PruneBreaker`](crate::deliver::PruneBreaker) opens. Then it
+    /// first one where the flood is so large that the [`PruneBreaker`](crate::engine::PruneBreaker) opens. Then it
     /// takes 25 of them and three days. Until then no further rows are inserted, while those of principals are.
     pub unproven: u64,
 }

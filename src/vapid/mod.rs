@@ -28,8 +28,6 @@ mod contact;
 mod error;
 mod key;
 mod key_id;
-#[cfg(feature = "_engine")]
-mod key_ring;
 mod public_key;
 mod sealed;
 mod signer;
@@ -40,8 +38,6 @@ pub use contact::Contact;
 pub use error::{VapidError, VapidErrorKind};
 pub use key::VapidKey;
 pub use key_id::KeyId;
-#[cfg(feature = "_engine")]
-pub use key_ring::KeyRing;
 pub use public_key::VapidPublicKey;
 pub use sealed::{KeyEncryptionKey, KeyEncryptionKeys, SealedVapidKey};
 pub use signer::Signer;

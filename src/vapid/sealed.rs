@@ -145,7 +145,7 @@ impl KeyEncryptionKeys {
 
     /// Whether a start converts a store: there are keys to encrypt with, and it was asked for.
     #[cfg(feature = "_engine")]
-    pub(super) const fn converts(&self) -> bool {
+    pub(crate) const fn converts(&self) -> bool {
         self.seals_clear_keys && !self.keys.is_empty()
     }
 

@@ -2,34 +2,26 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::sync::Notify;
 use tower_service::Service;
 
-use super::{BuildError, BuildErrorKind, Inner, WebPush};
-#[cfg(feature = "api")]
-use crate::broadcast::Tag;
+use super::{BuildError, BuildErrorKind, WebPush};
 use crate::clock::{Clock, SystemClock};
-#[cfg(feature = "api")]
-use crate::deliver::HostCheck;
 use crate::deliver::{
-    Deliver, EndpointPolicy, OriginGates, PruneBreaker, Resolver, RetryPolicy, Sender,
+    Deliver, EndpointPolicy, HostCheck, OriginGates, Resolver, RetryPolicy, Sender,
 };
+use crate::engine::{ClockSkew, Engine, KeyRing, Parts, PruneBreaker, Signals};
 use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
-use crate::run::ClockSkew;
 use crate::schedule::Compose;
 use crate::store::{
     MemoryStore, ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
-#[cfg(feature = "api")]
-use crate::subscription::Origin;
-use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidKey};
+use crate::vapid::{Contact, KeyEncryptionKeys, VapidKey};
 
 /// Configures a [`WebPush`].
 ///
@@ -47,12 +39,12 @@ use crate::vapid::{Contact, KeyEncryptionKeys, KeyRing, VapidKey};
 /// # }
 /// ```
 #[must_use = "nothing happens before `build`"]
-pub struct Builder {
+pub struct WebPushBuilder {
     contact: Option<String>,
     insecure_local_contact: bool,
+    /// Elsewhere than in the store of the rest.
     subscriptions: Option<Arc<dyn SubscriptionStore>>,
-    vapid_keys: Option<Arc<dyn VapidKeyStore>>,
-    ledger: Option<Arc<dyn ScheduleStore>>,
+    store: Option<Store>,
     sender: Option<MakeSender>,
     resolver: Option<Arc<dyn Resolver>>,
     clock: Arc<dyn Clock>,
@@ -72,8 +64,24 @@ pub struct Builder {
     lease: Option<Duration>,
     poll_interval: Duration,
     remote_workers: bool,
-    #[cfg(feature = "api")]
-    api: crate::api::ApiSettings,
+}
+
+/// One store, as each of its contracts.
+struct Store {
+    subscriptions: Arc<dyn SubscriptionStore>,
+    vapid_keys: Arc<dyn VapidKeyStore>,
+    ledger: Arc<dyn ScheduleStore>,
+}
+
+impl Store {
+    fn new(store: impl SubscriptionStore + VapidKeyStore + ScheduleStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            subscriptions: Arc::clone(&store) as _,
+            vapid_keys: Arc::clone(&store) as _,
+            ledger: store,
+        }
+    }
 }
 
 /// A client is given before the policy and the clock are known.
@@ -100,14 +108,13 @@ impl Shared {
     }
 }
 
-impl Builder {
+impl WebPushBuilder {
     pub(super) fn new(contact: Option<String>) -> Self {
         Self {
             contact,
             insecure_local_contact: false,
             subscriptions: None,
-            vapid_keys: None,
-            ledger: None,
+            store: None,
             sender: None,
             resolver: None,
             clock: Arc::new(SystemClock::new()),
@@ -127,8 +134,6 @@ impl Builder {
             lease: None,
             poll_interval: Duration::from_secs(60),
             remote_workers: false,
-            #[cfg(feature = "api")]
-            api: crate::api::ApiSettings::default(),
         }
     }
 
@@ -137,16 +142,11 @@ impl Builder {
     where
         S: SubscriptionStore + VapidKeyStore + ScheduleStore,
     {
-        let store = Arc::new(store);
-        self.subscriptions = Some(Arc::clone(&store) as Arc<dyn SubscriptionStore>);
-        self.vapid_keys = Some(Arc::clone(&store) as Arc<dyn VapidKeyStore>);
-        self.ledger = Some(store);
+        self.store = Some(Store::new(store));
         self
     }
 
-    /// Keeps subscriptions elsewhere: in the application's own table.
-    ///
-    /// Call it after [`store`](Self::store).
+    /// Keeps subscriptions elsewhere than in the [`store`](Self::store): in the application's own table.
     pub fn subscriptions(mut self, subscriptions: impl SubscriptionStore) -> Self {
         self.subscriptions = Some(Arc::new(subscriptions));
         self
@@ -314,12 +314,8 @@ impl Builder {
     }
 
     /// The longest pause between two looks at due work; 60 s where nothing is said.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
+    pub const fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
-        #[cfg(feature = "api")]
-        {
-            self.api.scheduler_grace = interval.saturating_mul(3).max(Duration::from_secs(60));
-        }
         self
     }
 
@@ -356,12 +352,14 @@ impl Builder {
         };
         let contact = contact
             .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidContact, error))?;
-        let memory = Arc::new(MemoryStore::new());
-        let ledger = self.ledger.unwrap_or_else(|| Arc::clone(&memory) as _);
+        let Store {
+            subscriptions,
+            vapid_keys,
+            ledger,
+        } = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
         if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
             return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
         }
-        let vapid_keys = self.vapid_keys.unwrap_or_else(|| Arc::clone(&memory) as _);
         let key_ring = KeyRing::open(
             vapid_keys,
             self.key_encryption_keys,
@@ -378,10 +376,7 @@ impl Builder {
                 self.resolver,
             )?,
         };
-        #[cfg(feature = "api")]
         let host_check = HostCheck::new(resolver, endpoint_policy.clone(), gates.clone());
-        #[cfg(not(feature = "api"))]
-        drop(resolver);
         let sender = make_sender(Shared {
             contact: contact.clone(),
             policy: endpoint_policy.clone(),
@@ -390,8 +385,8 @@ impl Builder {
             clock: Arc::clone(&self.clock),
             timeout: self.request_timeout,
         });
-        let inner = Inner {
-            subscriptions: self.subscriptions.unwrap_or(memory),
+        let engine = Engine::new(Parts {
+            subscriptions: self.subscriptions.unwrap_or(subscriptions),
             ledger,
             key_ring,
             clock: self.clock,
@@ -411,89 +406,10 @@ impl Builder {
             lease,
             poll_interval: self.poll_interval,
             remote_workers: self.remote_workers,
-            workers: AtomicUsize::new(0),
-            wake: Notify::new(),
-            pauses_read: AtomicI64::new(i64::MIN),
-            settled: Notify::new(),
-            #[cfg(feature = "api")]
+            signals: Signals::default(),
             host_check,
-            #[cfg(feature = "api")]
-            api: self.api,
-        };
-        Ok(WebPush {
-            inner: Arc::new(inner),
-        })
-    }
-}
-
-/// The HTTP API (feature `api`).
-#[cfg(feature = "api")]
-impl Builder {
-    /// Who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
-    /// application's own rule. Nobody where nothing is said.
-    pub fn authorizer(mut self, authorizer: impl crate::api::Authorizer) -> Self {
-        self.api.authorizer = Arc::new(authorizer);
-        self
-    }
-
-    /// Origins of other sites whose pages may change things in the name of the visitor, for example
-    /// `https://shop.example`. Default: none.
-    ///
-    /// A state-changing request with a cookie, Basic credentials or a signed-in user is refused with `cross_site` if it
-    /// comes from another site. A request whose only `Origin` header is in this list passes, whatever its
-    /// `Sec-Fetch-Site` says. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
-    /// an origin of its own. Listed pages are trusted as much as the application's own. The browser also needs the
-    /// answers of a CORS layer, which this crate does not set: see `tower_http::cors`.
-    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
-        self.api.allowed_origins = origins.into_iter().collect();
-        self
-    }
-
-    /// Tags that anyone may subscribe to; none where nothing is said.
-    pub fn public_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
-        self.api.public_tags = tags.into_iter().collect();
-        self
-    }
-
-    /// Whether only signed-in users, those with a [`Principal`](crate::broadcast::Principal) in the
-    /// request's extensions, may subscribe.
-    pub const fn require_principal(mut self, required: bool) -> Self {
-        self.api.require_principal = required;
-        self
-    }
-
-    /// Whether a new subscriber of a daily notification gets a confirmation push; `true` where nothing is said.
-    pub const fn confirmation(mut self, confirmation: bool) -> Self {
-        self.api.confirmation = confirmation;
-        self
-    }
-
-    /// How many requests a minute each [`PeerAddr`](crate::api::PeerAddr) may make to `POST /subscribe`, `/renew`,
-    /// `/unsubscribe` and `/send-test` together. Default: 60. 0: no limit.
-    ///
-    /// As many may also come at once: a bucket of that size, refilled evenly. A request above it is answered 429
-    /// `too_many_requests` before its body is read. The default is enough for hundreds of persons behind one address, who
-    /// each subscribe once. Requests without a `PeerAddr` in their extensions are not limited.
-    pub fn public_requests_per_minute(mut self, requests: u32) -> Self {
-        self.api.set_requests_per_minute(requests);
-        self
-    }
-
-    /// How many pushes a minute each [`PeerAddr`](crate::api::PeerAddr) may cause: tests (`/send-test`) and
-    /// confirmations together. Default: 20. 0: no limit.
-    ///
-    /// A test above it is answered 429 `too_many_requests`. A confirmation above it is not sent, and its subscription is
-    /// stored all the same. So this server is no relay for floods at a push service. Requests without a `PeerAddr` in
-    /// their extensions are not limited.
-    pub fn public_pushes_per_minute(mut self, pushes: u32) -> Self {
-        self.api.set_pushes_per_minute(pushes);
-        self
-    }
-
-    /// What `/ping` calls the server's version; this crate's where nothing is said.
-    pub fn server_version(mut self, version: impl Into<String>) -> Self {
-        self.api.version = version.into();
-        self
+        });
+        Ok(WebPush { engine })
     }
 }
 
@@ -534,9 +450,9 @@ fn default_client(
     Err(BuildErrorKind::NoClient.into())
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for WebPushBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("WebPushBuilder")
             .field("contact", &self.contact)
             .field("endpoint_policy", &self.endpoint_policy)
             .finish_non_exhaustive()

@@ -1,47 +1,26 @@
-//! `WebPush`: ties the rooms together.
+//! `WebPush`: the facade of the engine.
 
 mod build_error;
 mod builder;
-mod direct;
-mod pauses;
-mod progress;
-mod schedules;
 
 pub use build_error::{BuildError, BuildErrorKind};
-pub use builder::Builder;
-pub use progress::Progress;
+pub use builder::WebPushBuilder;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use tokio::sync::Notify;
-#[cfg(feature = "api")]
-use tokio::time::{Instant, timeout_at};
-
-use crate::broadcast::{
-    self, Audience, BroadcastId, BroadcastRequest, BroadcastStatus, Opening, Queued, Report,
-    SendError,
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
+use crate::deliver::{Accepted, DeliveryError};
+use crate::engine::import::Import;
+use crate::engine::{
+    BroadcastRequest, Engine, Opening, Progress, Queued, Report, RunError, SendError,
+    SendErrorKind, Tick,
 };
-use crate::clock::{Clock, Timestamp};
-#[cfg(feature = "api")]
-use crate::deliver::HostCheck;
-use crate::deliver::{
-    Accepted, Begin, DeliveryError, EndpointPolicy, OriginGates, PruneBreaker, PushService,
-    RetryPolicy, Sender,
-};
-use crate::import::Import;
 use crate::message::Message;
-use crate::observe;
-use crate::push_request::Push;
-use crate::run::{self, RunError, Tick};
-use crate::schedule::Compose;
-#[cfg(feature = "api")]
-use crate::store::SubscriptionRecord;
-use crate::store::{ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore};
+use crate::schedule::{DailyTime, Schedule, ScheduleLabel};
+use crate::store::StoreError;
 use crate::subscription::Subscription;
-use crate::vapid::{Contact, KeyId, KeyRing, VapidError, VapidPublicKey};
+use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
 ///
@@ -50,47 +29,14 @@ use crate::vapid::{Contact, KeyId, KeyRing, VapidError, VapidPublicKey};
 /// - [`run`](Self::run) is the one future that drives all deliveries: spawn it once per process.
 #[derive(Clone)]
 pub struct WebPush {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    subscriptions: Arc<dyn SubscriptionStore>,
-    ledger: Arc<dyn ScheduleStore>,
-    key_ring: KeyRing,
-    clock: Arc<dyn Clock>,
-    endpoint_policy: EndpointPolicy,
-    limits: SubscriptionLimits,
-    gates: OriginGates,
-    in_flight_per_origin: usize,
-    sender: Arc<dyn Sender>,
-    retry: RetryPolicy,
-    contact: Contact,
-    has_contact: bool,
-    prune_breaker: PruneBreaker,
-    stable_topic: bool,
-    composer: Option<Arc<dyn Compose>>,
-    daily_text: String,
-    request_timeout: Duration,
-    lease: Duration,
-    poll_interval: Duration,
-    #[cfg_attr(not(feature = "api"), expect(dead_code, reason = "for the HTTP API"))]
-    remote_workers: bool,
-    workers: AtomicUsize,
-    wake: Notify,
-    /// When the shared pauses were last read, in milliseconds.
-    pauses_read: AtomicI64,
-    settled: Notify,
-    #[cfg(feature = "api")]
-    host_check: HostCheck,
-    #[cfg(feature = "api")]
-    api: crate::api::ApiSettings,
+    engine: Engine,
 }
 
 impl WebPush {
     /// Starts to configure: the contact is the `sub` claim of every token (RFC 8292 section 2.1), a `mailto:` or
     /// `https:` URI that the push services can reach somebody at.
-    pub fn builder(contact: impl Into<String>) -> Builder {
-        Builder::new(Some(contact.into()))
+    pub fn builder(contact: impl Into<String>) -> WebPushBuilder {
+        WebPushBuilder::new(Some(contact.into()))
     }
 
     /// Starts to configure a server that sends nothing, because it has no contact to give to the push services.
@@ -98,22 +44,8 @@ impl WebPush {
     /// The endpoint policy is [`EndpointPolicy::nowhere`], whatever is set: no subscription is accepted.
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
-    pub fn builder_without_contact() -> Builder {
-        Builder::new(None)
-    }
-
-    /// The HTTP API as a Tower service, for any server that speaks `http` types.
-    #[cfg(feature = "api")]
-    #[must_use]
-    pub fn service(&self) -> crate::api::WebPushService {
-        crate::api::WebPushService::new(self.clone())
-    }
-
-    /// The HTTP API as middleware under prefixes of your choice.
-    #[cfg(feature = "api")]
-    #[must_use]
-    pub fn layer(&self) -> crate::api::WebPushLayer {
-        crate::api::WebPushLayer::new(self.clone())
+    pub fn builder_without_contact() -> WebPushBuilder {
+        WebPushBuilder::new(None)
     }
 
     /// Accepts a message for every live subscription of an audience. Once it returns, the message is as durable
@@ -159,20 +91,13 @@ impl WebPush {
     }
 
     async fn enqueue_request(&self, request: BroadcastRequest) -> Result<Queued, SendError> {
-        match self.open(request).await? {
+        match self.engine.open(request).await? {
             Opening::New(status) | Opening::Repeat(status) => {
                 Ok(Queued::new(status.id, status.recipients))
             }
             // Without an idempotency key there is nothing to be in conflict with.
-            Opening::Conflict => Err(broadcast::SendErrorKind::Store.into()),
+            Opening::Conflict => Err(SendErrorKind::Store.into()),
         }
-    }
-
-    pub(crate) async fn open(&self, request: BroadcastRequest) -> Result<Opening, SendError> {
-        let opening =
-            broadcast::open(self.subscriptions(), self.ledger(), request, self.now()).await?;
-        self.inner.wake.notify_one();
-        Ok(opening)
     }
 
     /// Makes one attempt for every live subscription of an audience, and waits for all of them.
@@ -194,7 +119,7 @@ impl WebPush {
         to: impl Into<Audience> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<Report, SendError> {
-        direct::send(self, &to.into(), message.into()).await
+        self.engine.send(&to.into(), message.into()).await
     }
 
     /// Makes one attempt for a subscription that need not be stored, with the active VAPID key.
@@ -215,19 +140,7 @@ impl WebPush {
         to: &Subscription,
         message: Message,
     ) -> Result<Accepted, DeliveryError> {
-        // What the other replicas know of the push service is worth a try; without it this one finds out itself.
-        let _ = self.refresh_pauses(self.now()).await;
-        let now = self.now();
-        let deadline = message.ttl().deadline(now);
-        let push = Push::new(to.clone(), message, self.key_ring().active())
-            .with_ttl_since(now)
-            .with_deadline(deadline);
-        let result = self
-            .deliver_push(push, Begin::before(deadline))
-            .await
-            .unwrap_or_else(|| Err(DeliveryError::too_late(PushService::of(to.endpoint()))));
-        direct::share_news(self, to.endpoint().origin()).await;
-        result
+        self.engine.deliver(to, message).await
     }
 
     /// Where a broadcast stands; `None` when there is none of this id, or no longer.
@@ -236,12 +149,12 @@ impl WebPush {
     ///
     /// A store that does not answer.
     pub async fn status(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
-        self.ledger().status(id, self.now()).await
+        self.engine.status(id).await
     }
 
     /// How a broadcast goes on, until it is over: a stream of where it stands.
     pub fn progress(&self, id: BroadcastId) -> Progress {
-        Progress::new(self.clone(), id)
+        Progress::new(self.engine.clone(), id)
     }
 
     /// Broadcasts that are not over, at most so many, in the order of their deadlines.
@@ -250,7 +163,7 @@ impl WebPush {
     ///
     /// A store that does not answer.
     pub async fn underway(&self, limit: usize) -> Result<Vec<BroadcastStatus>, StoreError> {
-        self.ledger().underway(limit, self.now()).await
+        self.engine.ledger.underway(limit, self.engine.now()).await
     }
 
     /// Cancels what of a broadcast is not under way yet; `None` when there is none of this id.
@@ -263,15 +176,13 @@ impl WebPush {
     ///
     /// Dropped while the store is writing, it may have been cancelled. Calling it again does no harm.
     pub async fn cancel(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
-        let status = self.ledger().cancel(id, self.now()).await?;
-        self.settled();
-        Ok(status)
+        self.engine.cancel(id).await
     }
 
     /// The active VAPID key's public half: what pages subscribe with, as `applicationServerKey`.
     #[must_use]
     pub fn vapid_public_key(&self) -> VapidPublicKey {
-        *self.key_ring().active().public_key()
+        *self.engine.key_ring.active().public_key()
     }
 
     /// Makes a new active VAPID key. The old ones stay usable for the subscriptions that were made with them.
@@ -287,13 +198,7 @@ impl WebPush {
     /// Dropped while the store is writing, there may be a new key. This process learns of it as the others do:
     /// within a minute, where [`run`](Self::run) is alive.
     pub async fn rotate_vapid_key(&self) -> Result<KeyId, VapidError> {
-        let id = self.key_ring().rotate(self.now()).await?.id();
-        // The key is made: whether the push services are asked at once or by the next probe is of less weight.
-        if let Err(error) = self.lift_sender_faults(|_| true).await {
-            observe::event!(WARN, error = %observe::causes(&error), "cannot lift the pauses of refused senders");
-            let _ = error;
-        }
-        Ok(id)
+        self.engine.rotate_vapid_key().await
     }
 
     /// Drives everything: fires daily notifications, expands broadcasts, delivers, tries again, gives up, purges.
@@ -315,9 +220,7 @@ impl WebPush {
         &self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
-        // From the call on: a server that listens already must not refuse what this will deliver in a moment.
-        let alive = self.has_contact().then(|| self.worker_guard());
-        run::run(self.clone(), alive, shutdown)
+        self.engine.run(shutdown)
     }
 
     /// One step of [`run`](Self::run), to its end: for tests, and for schedulers of your own.
@@ -330,182 +233,89 @@ impl WebPush {
     ///
     /// As [`run`](Self::run).
     pub async fn tick(&self) -> Result<Tick, RunError> {
-        if !self.has_contact() {
-            return Ok(Tick::default());
-        }
-        run::tick(self.clone()).await
-    }
-
-    /// Answers `None` where the request could not begin in time.
-    pub(crate) async fn deliver_push(
-        &self,
-        push: Push,
-        begin: Begin,
-    ) -> Option<Result<Accepted, DeliveryError>> {
-        self.inner.sender.send(push, begin).await
-    }
-
-    /// One attempt for a stored subscription, with its own VAPID key.
-    #[cfg(feature = "api")]
-    pub(crate) async fn send_to(
-        &self,
-        record: &SubscriptionRecord,
-        message: Message,
-    ) -> direct::Attempted {
-        direct::send_to(self, record.clone(), message).await
-    }
-
-    /// Waits until a broadcast is done, at most so long; where it stands then.
-    #[cfg(feature = "api")]
-    pub(crate) async fn wait_done(
-        &self,
-        id: BroadcastId,
-        at_most: Duration,
-    ) -> Result<Option<BroadcastStatus>, StoreError> {
-        // Another machine's worker does not wake us.
-        const LOOK_AGAIN: Duration = Duration::from_millis(250);
-        let until = Instant::now() + at_most;
-        loop {
-            let settled = self.inner.settled.notified();
-            let status = self.status(id).await?;
-            let done = status.as_ref().is_none_or(BroadcastStatus::is_over);
-            if done || Instant::now() >= until {
-                return Ok(status);
-            }
-            let _ = timeout_at(until.min(Instant::now() + LOOK_AGAIN), settled).await;
-        }
+        self.engine.tick().await
     }
 
     /// Takes over what another library or server has stored: its VAPID keys first, then its subscriptions.
     #[must_use]
     pub fn import(&self) -> Import {
-        Import::new(self.clone())
+        Import::new(self.engine.clone())
     }
 
-    pub(crate) fn subscriptions(&self) -> &dyn SubscriptionStore {
-        &*self.inner.subscriptions
+    /// Whether somebody delivers what is accepted here: a [`run`](Self::run) in this process, or
+    /// [elsewhere](WebPushBuilder::remote_workers). Where nobody does, `POST /notify` answers 503 `no_worker`.
+    #[must_use]
+    pub fn has_worker(&self) -> bool {
+        self.engine.has_worker()
     }
 
-    pub(crate) fn ledger(&self) -> &dyn ScheduleStore {
-        &*self.inner.ledger
+    /// Sends a message every day at a time, to whoever is in the audience then. A schedule of this name is replaced.
+    ///
+    /// What it says can be decided when it is due: [`WebPushBuilder::compose`]. Missed while nothing ran, an occurrence is
+    /// sent up to 24 hours late, and skipped after that; no local date has two, unless
+    /// another time is said in between.
+    ///
+    /// # Errors
+    ///
+    /// A payload above [`Message::MAX_PAYLOAD`], a zone that is not known here, or a store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, the schedule may be there.
+    pub async fn schedule(
+        &self,
+        label: ScheduleLabel,
+        time: DailyTime,
+        to: impl Into<Audience> + Send,
+        message: impl Into<Message> + Send,
+    ) -> Result<(), SendError> {
+        let (to, message) = (to.into(), message.into());
+        self.engine.schedule(label, time, to, message).await
     }
 
-    pub(crate) fn key_ring(&self) -> &KeyRing {
-        &self.inner.key_ring
+    /// Ends a schedule; whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn unschedule(&self, label: &ScheduleLabel) -> Result<bool, StoreError> {
+        self.engine.unschedule(label).await
     }
 
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        self.inner.clock.as_ref()
+    /// The application's schedules, by name.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.engine.ledger.schedules(None).await
+    }
+}
+
+/// The HTTP API (feature `api`).
+#[cfg(feature = "api")]
+impl WebPush {
+    /// The HTTP API as a Tower service, for any server that speaks `http` types.
+    ///
+    /// Each has settings and limits of its own ([`with`](crate::api::WebPushService::with)): a public mount and one for
+    /// administrators are two services. Clones of one share them.
+    #[must_use]
+    pub fn service(&self) -> crate::api::WebPushService {
+        crate::api::WebPushService::new(self.engine.clone())
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
-        self.inner.clock.now()
-    }
-
-    /// Whether there is a contact for the push services. Without one nothing is sent.
-    pub(crate) fn has_contact(&self) -> bool {
-        self.inner.has_contact
-    }
-
-    pub(crate) fn endpoint_policy(&self) -> &EndpointPolicy {
-        &self.inner.endpoint_policy
-    }
-
-    pub(crate) fn subscription_limits(&self) -> &SubscriptionLimits {
-        &self.inner.limits
-    }
-
-    pub(crate) fn gates(&self) -> &OriginGates {
-        &self.inner.gates
-    }
-
-    pub(crate) fn in_flight_per_origin(&self) -> usize {
-        self.inner.in_flight_per_origin
-    }
-
-    pub(crate) fn contact(&self) -> &Contact {
-        &self.inner.contact
-    }
-
-    pub(crate) fn prune_breaker(&self) -> PruneBreaker {
-        self.inner.prune_breaker
-    }
-
-    pub(crate) fn stable_topic(&self) -> bool {
-        self.inner.stable_topic
-    }
-
-    pub(crate) fn composer(&self) -> Option<&dyn Compose> {
-        self.inner.composer.as_deref()
-    }
-
-    pub(crate) fn daily_text(&self) -> &str {
-        &self.inner.daily_text
-    }
-
-    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
-        &self.inner.retry
-    }
-
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.inner.request_timeout
-    }
-
-    pub(crate) fn lease(&self) -> Duration {
-        self.inner.lease
-    }
-
-    pub(crate) fn poll_interval(&self) -> Duration {
-        self.inner.poll_interval
-    }
-
-    #[cfg(feature = "api")]
-    pub(crate) fn host_check(&self) -> &HostCheck {
-        &self.inner.host_check
-    }
-
-    #[cfg(feature = "api")]
-    pub(crate) fn api_settings(&self) -> &crate::api::ApiSettings {
-        &self.inner.api
-    }
-
-    /// Whether somebody delivers what is accepted here.
-    #[cfg(feature = "api")]
-    pub(crate) fn worker_alive(&self) -> bool {
-        self.inner.remote_workers || self.inner.workers.load(Ordering::Relaxed) > 0
-    }
-
-    pub(crate) fn worker_guard(&self) -> WorkerGuard {
-        self.inner.workers.fetch_add(1, Ordering::Relaxed);
-        WorkerGuard(Arc::clone(&self.inner))
-    }
-
-    /// Something new may be due.
-    pub(crate) async fn woken(&self) {
-        self.inner.wake.notified().await;
-    }
-
-    /// Rows came to their end.
-    pub(crate) fn settled(&self) {
-        self.inner.settled.notify_waiters();
+    /// The HTTP API as middleware under prefixes of your choice. Requests to other paths reach the inner service with
+    /// this `WebPush` in their extensions.
+    #[must_use]
+    pub fn layer(&self) -> crate::api::WebPushLayer {
+        let mut handle = http::Extensions::new();
+        handle.insert(self.clone());
+        crate::api::WebPushLayer::new(self.service(), handle)
     }
 }
 
 impl fmt::Debug for WebPush {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebPush")
-            .field("subscriptions", &self.inner.subscriptions)
-            .field("ledger", &self.inner.ledger)
-            .field("endpoint_policy", &self.inner.endpoint_policy)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Counts as a living `run` until it is dropped.
-pub(crate) struct WorkerGuard(Arc<Inner>);
-
-impl Drop for WorkerGuard {
-    fn drop(&mut self) {
-        self.0.workers.fetch_sub(1, Ordering::Relaxed);
+        f.debug_tuple("WebPush").field(&self.engine).finish()
     }
 }

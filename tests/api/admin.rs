@@ -71,7 +71,7 @@ async fn every_admin_route_asks_for_credentials() {
 
 #[tokio::test]
 async fn without_configuration_nobody_is_an_administrator() {
-    let world = World::with(|b| b.authorizer(AdminCredentials::new())).await;
+    let world = World::with_api(|s| s.authorizer(AdminCredentials::new())).await;
     for (method, path) in ROUTES {
         for credentials in [None, Some("Bearer x"), Some("Basic YWRtaW46YWRtaW4=")] {
             let answer = ask(&world, &method, path, credentials).await;
@@ -133,7 +133,7 @@ impl Authorizer for OnlyReading {
 
 #[tokio::test]
 async fn an_application_decides_by_its_own_rule() {
-    let world = World::with(|b| b.authorizer(OnlyReading)).await;
+    let world = World::with_api(|s| s.authorizer(OnlyReading)).await;
     for (method, path) in ROUTES {
         ask(&world, &method, path, None)
             .await

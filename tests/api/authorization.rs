@@ -33,7 +33,7 @@ struct Case {
 
 impl Case {
     async fn new(owner: Option<&'static str>, caller: Option<&'static str>, proof: Proof) -> Self {
-        let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+        let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
         let (_, row) = world.browser();
         let everything = json!({"tags": news(), "notifyTime": {"utcHour": 8, "minute": 0}});
         let answer = send(&world, owner, "/subscribe", &with(&row, everything)).await;

@@ -13,7 +13,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use tower_web_push::api::PeerAddr;
+use tower_web_push::api::{PeerAddr, WebPushService};
 use tower_web_push::broadcast::{Audience, Principal};
 use tower_web_push::clock::{Clock as _, Timestamp};
 use tower_web_push::store::{
@@ -51,7 +51,7 @@ fn daily(world: &World) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn the_public_post_routes_share_a_bucket_for_each_peer() {
-    let world = World::with(|b| b.public_requests_per_minute(4)).await;
+    let world = World::with_api(|s| s.public_requests_per_minute(4)).await;
     let (_, json) = world.browser();
     for path in ["/subscribe", "/renew", "/unsubscribe", "/send-test"] {
         let answer = world.post_from(STRANGER, path, &json).await;
@@ -71,8 +71,8 @@ async fn the_public_post_routes_share_a_bucket_for_each_peer() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_without_an_address_and_a_limit_of_0_are_not_limited() {
-    let world = World::with(|b| b.public_requests_per_minute(1)).await;
-    let unlimited = World::with(|b| b.public_requests_per_minute(0)).await;
+    let world = World::with_api(|s| s.public_requests_per_minute(1)).await;
+    let unlimited = World::with_api(|s| s.public_requests_per_minute(0)).await;
     let (_, json) = world.browser();
     for _ in 0..100 {
         let answer = world.post("/subscribe", &json).await;
@@ -84,7 +84,7 @@ async fn requests_without_an_address_and_a_limit_of_0_are_not_limited() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_above_the_limit_is_refused_before_its_body_is_read() {
-    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    let world = World::with_api(|s| s.public_requests_per_minute(1)).await;
     let peer = PeerAddr::new(STRANGER.parse().unwrap());
     let never = stream::pending::<Result<Frame<Bytes>, Infallible>>();
     let mut endless = Request::post("/subscribe")
@@ -102,7 +102,7 @@ async fn a_request_above_the_limit_is_refused_before_its_body_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_head_refuses_costs_no_token() {
-    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    let world = World::with_api(|s| s.public_requests_per_minute(1)).await;
     let peer = PeerAddr::new(STRANGER.parse().unwrap());
     for _ in 0..9 {
         let mut request = post("/subscribe", &json!({}));
@@ -118,7 +118,7 @@ async fn what_the_head_refuses_costs_no_token() {
 
 #[tokio::test(start_paused = true)]
 async fn administrators_are_not_limited() {
-    let world = World::with(|b| b.public_requests_per_minute(1)).await;
+    let world = World::with_api(|s| s.public_requests_per_minute(1)).await;
     for _ in 0..9 {
         let mut request = post("/notify", &json!({"title": "x"}));
         let peer = PeerAddr::new(STRANGER.parse().unwrap());
@@ -131,7 +131,7 @@ async fn administrators_are_not_limited() {
 
 #[tokio::test(start_paused = true)]
 async fn tests_and_confirmations_share_a_bucket_for_each_peer() {
-    let world = World::with(|b| b.public_pushes_per_minute(2)).await;
+    let world = World::with_api(|s| s.public_pushes_per_minute(2)).await;
     let subscribers = [daily(&world), daily(&world), daily(&world)];
     for json in &subscribers[..2] {
         let answer = world.post_from(STRANGER, "/subscribe", json).await;
@@ -196,7 +196,12 @@ async fn wrong_passwords_close_basic_for_their_peer_only() {
 }
 
 /// An anonymous flood: requests from a number of peers in turns, each for a new subscription; the answers by status.
-async fn flood(push: &WebPush, peers: u32, requests: u32) -> BTreeMap<u16, u32> {
+async fn flood(
+    push: &WebPush,
+    api: &WebPushService,
+    peers: u32,
+    requests: u32,
+) -> BTreeMap<u16, u32> {
     let service = TestPushService::builder()
         .origin(Origin::parse(super::FCM).unwrap())
         .build();
@@ -209,7 +214,7 @@ async fn flood(push: &WebPush, peers: u32, requests: u32) -> BTreeMap<u16, u32> 
         let peer = Ipv4Addr::from(0x0a00_0000 + number % peers);
         let peer = PeerAddr::new(peer.into());
         request.extensions_mut().insert(peer);
-        let answer = push.service().oneshot(request).await.unwrap();
+        let answer = api.clone().oneshot(request).await.unwrap();
         let status = Answer::read(answer).await.status;
         *answers.entry(status).or_default() += 1;
     }
@@ -224,11 +229,11 @@ async fn rows(store: &dyn SubscriptionStore) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn a_flood_from_one_peer_stores_60_subscriptions_and_one_more_each_second() {
     let world = World::new().await;
-    let answers = flood(&world.push, 1, 1000).await;
+    let answers = flood(&world.push, &world.layer.service(), 1, 1000).await;
     assert_eq!(answers, BTreeMap::from([(200, 60), (429, 940)]));
     assert_eq!(world.count().await, 60);
     tokio::time::advance(Duration::from_secs(10)).await;
-    let answers = flood(&world.push, 1, 100).await;
+    let answers = flood(&world.push, &world.layer.service(), 1, 100).await;
     assert_eq!(answers, BTreeMap::from([(200, 10), (429, 90)]));
     // Others subscribe meanwhile.
     let (_, json) = world.browser();
@@ -251,6 +256,7 @@ where
         .build()
         .await
         .unwrap();
+    let api = push.service();
     let known = service.user_agent();
     known.subscribe(&push.vapid_public_key()).unwrap();
     let known: Value = serde_json::from_str(&known.subscription_json().unwrap()).unwrap();
@@ -259,11 +265,11 @@ where
         if let Some(principal) = principal {
             request.extensions_mut().insert(Principal::from(principal));
         }
-        Answer::read(push.service().oneshot(request).await.unwrap()).await
+        Answer::read(api.clone().oneshot(request).await.unwrap()).await
     };
     assert_eq!(subscribe(&known, None).await.status, 200);
 
-    let answers = flood(&push, 100, 1000).await;
+    let answers = flood(&push, &api, 100, 1000).await;
     assert_eq!(answers, BTreeMap::from([(200, 99), (503, 901)]));
     assert_eq!(rows(&*store).await, 100);
 
@@ -277,7 +283,7 @@ where
     // A broadcast finds out what is behind the rows.
     let report = push.send(Audience::All, Message::new("x")).await.unwrap();
     assert_eq!(report.counts.accepted, 2);
-    let answers = flood(&push, 100, 200).await;
+    let answers = flood(&push, &api, 100, 200).await;
     assert!(answers.get(&200).is_some_and(|stored| *stored >= 1));
 }
 
@@ -311,7 +317,7 @@ async fn broadcasts_end_a_flood_that_opens_the_prune_breaker() {
         request.extensions_mut().insert(user);
         assert_eq!(world.call(request).await.status, 200);
     }
-    let answers = flood(&world.push, 100, 150).await;
+    let answers = flood(&world.push, &world.layer.service(), 100, 150).await;
     assert_eq!(answers, BTreeMap::from([(200, 100), (503, 50)]));
 
     let (_stranger, json) = world.browser();

@@ -34,7 +34,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use tower_web_push::api::{AdminCredentials, ApiBody, ProblemKind};
+use tower_web_push::api::{AdminCredentials, ApiBody, ApiSettings, ProblemKind, WebPushLayer};
 use tower_web_push::broadcast::{Audience, Principal};
 use tower_web_push::clock::{Clock as _, Timestamp};
 use tower_web_push::error::BoxError;
@@ -43,7 +43,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::subscription::{Endpoint, Origin, SubscriptionId};
 use tower_web_push::testing::{ManualClock, TestPushService, UserAgent};
-use tower_web_push::{Builder, WebPush};
+use tower_web_push::{WebPush, WebPushBuilder};
 
 const FCM: &str = "https://fcm.googleapis.com";
 const TOKEN: &str = "Bearer an-admin-token";
@@ -52,6 +52,7 @@ const PASSWORD: &str = "a long password";
 /// One application, its store, and the push service it sends to, on one clock.
 struct World {
     push: WebPush,
+    layer: WebPushLayer,
     store: Arc<MemoryStore>,
     service: TestPushService,
     clock: ManualClock,
@@ -62,7 +63,18 @@ impl World {
         Self::with(|builder| builder).await
     }
 
-    async fn with(configure: impl FnOnce(Builder) -> Builder) -> Self {
+    async fn with(configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder) -> Self {
+        Self::made(configure, |settings| settings).await
+    }
+
+    async fn with_api(configure: impl FnOnce(ApiSettings) -> ApiSettings) -> Self {
+        Self::made(|builder| builder, configure).await
+    }
+
+    async fn made(
+        configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
+        configure_api: impl FnOnce(ApiSettings) -> ApiSettings,
+    ) -> Self {
         let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
         let service = TestPushService::builder()
             .origin(Origin::parse(FCM).unwrap())
@@ -74,10 +86,12 @@ impl World {
             .store(Arc::clone(&store))
             .client(service.clone())
             .clock(clock.clone())
-            .authorizer(credentials.unwrap().with_password(PASSWORD).unwrap())
             .remote_workers(true);
         let push = configure(builder).build().await.unwrap();
+        let settings =
+            ApiSettings::new().authorizer(credentials.unwrap().with_password(PASSWORD).unwrap());
         Self {
+            layer: push.layer().with(configure_api(settings)),
             push,
             store,
             service,
@@ -135,7 +149,7 @@ impl World {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let response = self.push.service().oneshot(request).await;
+        let response = self.layer.service().oneshot(request).await;
         Answer::read(response.unwrap_or_else(|never| match never {})).await
     }
 

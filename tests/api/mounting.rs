@@ -39,7 +39,7 @@ async fn axum_nests_the_service() {
     let world = World::new().await;
     let app: Router = Router::new()
         .route("/", get(|| async { "home" }))
-        .nest_service("/web-push", world.push.service());
+        .nest_service("/web-push", world.layer.service());
     for (path, status) in [
         ("/web-push/vapid", 200),
         ("/web-push/ping", 200),
@@ -62,7 +62,7 @@ async fn axum_takes_the_layer_and_handlers_get_the_handle() {
     };
     let app: Router = Router::new()
         .route("/key", get(handler))
-        .layer(world.push.layer().at("/web-push").at("/api"));
+        .layer(world.layer.clone().at("/web-push").at("/api"));
     let key = world.push.vapid_public_key().to_base64url();
     let request = Request::get("/key")
         .body(axum::body::Body::empty())
@@ -100,7 +100,7 @@ fn layered(
 #[tokio::test]
 async fn requests_under_a_prefix_are_answered_and_all_others_go_on() {
     let world = World::new().await;
-    let service = layered(world.push.layer().at("/web-push").at("api/").at("/api/v2"));
+    let service = layered(world.layer.clone().at("/web-push").at("api/").at("/api/v2"));
     for (uri, expected) in [
         ("/web-push/ping", "pong"),
         ("/api/ping?x=/api", "pong"),
@@ -132,11 +132,11 @@ async fn a_doubled_slash_is_another_path() {
     ] {
         world.get(path).await.is(404, "not_found");
     }
-    let root = layered(world.push.layer().at("/"));
-    let nested = layered(world.push.layer().at("/web-push").at("/api/v2"));
+    let root = layered(world.layer.clone().at("/"));
+    let nested = layered(world.layer.clone().at("/web-push").at("/api/v2"));
     let app: Router = Router::new()
         .route("/", get(|| async { "home" }))
-        .layer(world.push.layer().at("/web-push").at("/api/v2"));
+        .layer(world.layer.clone().at("/web-push").at("/api/v2"));
     for prefix in ["", "/web-push", "/api/v2"] {
         for rest in ["//stats", "///stats", "//ping", "//subscribe", "/ping//"] {
             let uri = format!("{prefix}{rest}");
@@ -164,13 +164,13 @@ async fn a_doubled_slash_is_another_path() {
 #[tokio::test]
 async fn without_a_prefix_the_layer_only_hands_the_handle_out() {
     let world = World::new().await;
-    let service = layered(world.push.layer());
+    let service = layered(world.layer.clone());
     let request = Request::get("/vapid").body(full("")).unwrap();
     let answer = text(service.oneshot(request).await.unwrap()).await;
     assert_eq!(answer.1, "inner /vapid true");
     let request = Request::get("/vapid").body(full("")).unwrap();
     let answer = text(
-        layered(world.push.layer().at("/"))
+        layered(world.layer.clone().at("/"))
             .oneshot(request)
             .await
             .unwrap(),

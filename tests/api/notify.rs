@@ -181,7 +181,7 @@ async fn a_whole_number_may_be_written_as_a_float() {
 
 #[tokio::test]
 async fn an_audience_is_everybody_a_user_a_tag_or_ids() {
-    let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
     let (_, tagged) = world.browser();
     world
         .post("/subscribe", &with(&tagged, json!({"tags": news()})))

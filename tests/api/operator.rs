@@ -32,7 +32,7 @@ async fn the_public_key_has_both_of_its_names() {
 
 #[tokio::test]
 async fn ping_tells_version_and_last_run() {
-    let world = World::with(|b| b.server_version("7.8.9")).await;
+    let world = World::with_api(|s| s.server_version("7.8.9")).await;
     let before = world.get("/ping").await;
     let prefix = "pong ... version 7.8.9 ... with latest subscription run at ";
     assert_eq!(before.text(), format!("{prefix}None"));

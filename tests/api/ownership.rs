@@ -81,7 +81,7 @@ async fn above_the_cap_the_least_recently_seen_makes_room() {
 
 #[tokio::test]
 async fn an_application_can_demand_to_be_signed_in() {
-    let world = World::with(|b| b.require_principal(true)).await;
+    let world = World::with_api(|s| s.require_principal(true)).await;
     let (_, json) = world.browser();
     world
         .post("/subscribe", &json)
@@ -102,7 +102,7 @@ async fn an_application_can_demand_to_be_signed_in() {
 #[tokio::test]
 async fn another_site_cannot_act_for_who_is_signed_in() {
     let listed = Origin::parse("https://listed.example").unwrap();
-    let world = World::with(|b| b.allowed_origins([listed])).await;
+    let world = World::with_api(|s| s.allowed_origins([listed])).await;
     let (_, json) = world.browser();
     // Headers, and whether they pass.
     let cases: [(&[(&str, &str)], bool); 7] = [

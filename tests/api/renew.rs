@@ -5,7 +5,7 @@ use tower_web_push::store::ScheduleStore as _;
 use super::{Answer, World, news, with};
 
 async fn world() -> World {
-    World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await
+    World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await
 }
 
 /// A row with everything that can move.

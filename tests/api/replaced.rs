@@ -31,7 +31,7 @@ impl Server for Client<'_> {
         let inner = service_fn(|_: Request<Full<Bytes>>| async {
             Ok::<_, Infallible>(Response::new(full("the application's own page")))
         });
-        let layer = self.world.push.layer().at("/api").at("/web-push");
+        let layer = self.world.layer.clone().at("/api").at("/web-push");
         let mut request = Request::builder()
             .method(asked.exchange.method)
             .uri(format!("{}{}", self.at, asked.exchange.path));
@@ -83,7 +83,7 @@ async fn the_flask_and_redis_demo() {
 #[tokio::test]
 async fn the_flask_and_sqlalchemy_server() {
     for at in ["/web-push", "/api"] {
-        let world = World::with(|b| b.server_version("7.8.9")).await;
+        let world = World::with_api(|s| s.server_version("7.8.9")).await;
         let (browser, json) = world.browser();
         let key = world.push.vapid_public_key().to_base64url();
         let client = Client {

@@ -101,7 +101,7 @@ async fn who_subscribes_with_a_time_is_thanked_once() {
 
 #[tokio::test]
 async fn thanks_can_be_switched_off() {
-    let world = World::with(|b| b.confirmation(false)).await;
+    let world = World::with_api(|s| s.confirmation(false)).await;
     let (browser, json) = world.browser();
     world
         .post(

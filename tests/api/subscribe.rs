@@ -64,7 +64,7 @@ async fn base64_may_be_of_either_alphabet_and_padded() {
 
 #[tokio::test]
 async fn every_malformed_member_has_its_code_and_stores_nothing() {
-    let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
     let (_, good) = world.browser();
     let keys = |members| json!({"keys": with(&good["keys"], members)});
     let time = json!({"utcHour": 8, "minute": 0});
@@ -214,7 +214,7 @@ fn assert_tells_nothing(answer: &Value, good: &Value) {
 
 #[tokio::test]
 async fn what_is_well_formed_but_impossible_is_422() {
-    let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
     let (_, good) = world.browser();
     let many: Vec<_> = (0..33).map(|number| format!("t{number}")).collect();
     let time = json!({"hour": 8, "minute": 0, "zone": "Europe/Atlantis"});
@@ -377,7 +377,7 @@ async fn a_key_that_nobody_knows_is_a_conflict() {
 
 #[tokio::test]
 async fn public_tags_are_stored_and_stay_when_not_given() {
-    let world = World::with(|b| b.public_tags([Tag::parse("news").unwrap()])).await;
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
     let (_, json) = world.browser();
     let tags = |row: &super::SubscriptionRecord| row.tags.len();
     world

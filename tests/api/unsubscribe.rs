@@ -94,7 +94,7 @@ async fn what_names_nothing_is_told() {
 #[tokio::test]
 async fn the_last_schedule_takes_the_subscription_with_it_unless_it_is_of_other_use() {
     let tag = Tag::parse("news").unwrap();
-    let world = World::with(|b| b.public_tags([tag])).await;
+    let world = World::with_api(|s| s.public_tags([tag])).await;
     let daily = |notify_type: &str| json!({"notifyTime": {"utcHour": 8, "minute": 0}, "notifyType": notify_type});
     let end = |json: &serde_json::Value, notify_type: &str| json!({"endpoint": json["endpoint"], "notifyType": notify_type});
 

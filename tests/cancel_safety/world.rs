@@ -17,7 +17,7 @@ use tower_web_push::store::{
 use tower_web_push::subscription::{Origin, Subscription};
 use tower_web_push::testing::{Answer, TestPushService, When};
 use tower_web_push::vapid::{KeyId, VapidPublicKey};
-use tower_web_push::{Audience, Builder, Message, WebPush};
+use tower_web_push::{Audience, Message, WebPush, WebPushBuilder};
 
 use crate::tampered_store::TamperedStore;
 
@@ -73,7 +73,7 @@ impl Clock for VirtualClock {
     }
 }
 
-fn builder(store: &Arc<TamperedStore>, clock: VirtualClock) -> Builder {
+fn builder(store: &Arc<TamperedStore>, clock: VirtualClock) -> WebPushBuilder {
     WebPush::builder("mailto:ops@example.com")
         .store(Arc::clone(store))
         .clock(clock)

@@ -46,7 +46,7 @@ impl Compose for Obedient {
 async fn world() -> (World, Obedient) {
     let callback = Obedient::default();
     let composer = callback.clone();
-    let configure = |builder: Builder| builder.compose(composer).poll_interval(SECOND);
+    let configure = |builder: WebPushBuilder| builder.compose(composer).poll_interval(SECOND);
     (World::with(FCM, configure).await, callback)
 }
 

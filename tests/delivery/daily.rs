@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tower_web_push::Notification;
-use tower_web_push::broadcast::SendErrorKind;
+use tower_web_push::engine::SendErrorKind;
 use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{
     Compose, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, Zone,

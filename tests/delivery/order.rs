@@ -12,7 +12,7 @@ async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
 
 async fn tampered_with(
     world: &World,
-    configure: impl FnOnce(Builder) -> Builder,
+    configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
 ) -> (Arc<TamperedStore>, WebPush) {
     let store = Arc::new(TamperedStore::over(&world.store));
     let push = world

@@ -11,7 +11,7 @@ use crate::world::*;
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-fn small(builder: Builder) -> Builder {
+fn small(builder: WebPushBuilder) -> WebPushBuilder {
     builder.request_timeout(TIMEOUT).in_flight_per_origin(2)
 }
 

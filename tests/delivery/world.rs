@@ -8,6 +8,7 @@ pub(crate) use http::StatusCode;
 pub(crate) use tower_web_push::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts};
 pub(crate) use tower_web_push::clock::{Clock as _, Timestamp};
 pub(crate) use tower_web_push::deliver::{EndpointPolicy, RetryPolicy};
+pub(crate) use tower_web_push::engine::KeyRing;
 pub(crate) use tower_web_push::message::Ttl;
 pub(crate) use tower_web_push::store::{
     Change, CountFilter, DeliveryLedger as _, Liveness, MemoryStore, NewSubscription, Pause,
@@ -16,8 +17,8 @@ pub(crate) use tower_web_push::store::{
 };
 pub(crate) use tower_web_push::subscription::Origin;
 pub(crate) use tower_web_push::testing::{Answer, ManualClock, TestPushService, UserAgent, When};
-pub(crate) use tower_web_push::vapid::{KeyId, KeyRing};
-pub(crate) use tower_web_push::{Audience, Builder, Message, WebPush};
+pub(crate) use tower_web_push::vapid::KeyId;
+pub(crate) use tower_web_push::{Audience, Message, WebPush, WebPushBuilder};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const FCM: &str = "https://fcm.googleapis.com";
@@ -36,14 +37,17 @@ impl World {
         Self::with(origin, |builder| builder).await
     }
 
-    pub(crate) async fn with(origin: &str, configure: impl FnOnce(Builder) -> Builder) -> Self {
+    pub(crate) async fn with(
+        origin: &str,
+        configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
+    ) -> Self {
         Self::on(MemoryStore::new(), origin, configure).await
     }
 
     pub(crate) async fn on(
         store: MemoryStore,
         origin: &str,
-        configure: impl FnOnce(Builder) -> Builder,
+        configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
     ) -> Self {
         let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
         let service = TestPushService::builder()
@@ -65,7 +69,10 @@ impl World {
         self.replica_with(|builder| builder).await
     }
 
-    pub(crate) async fn replica_with(&self, configure: impl FnOnce(Builder) -> Builder) -> WebPush {
+    pub(crate) async fn replica_with(
+        &self,
+        configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
+    ) -> WebPush {
         let builder = builder(&self.store, &self.clock).client(self.service.clone());
         configure(builder).build().await.unwrap()
     }
@@ -139,7 +146,7 @@ impl World {
     }
 }
 
-fn builder(store: &Arc<MemoryStore>, clock: &ManualClock) -> Builder {
+fn builder(store: &Arc<MemoryStore>, clock: &ManualClock) -> WebPushBuilder {
     WebPush::builder("mailto:ops@example.com")
         .store(Arc::clone(store))
         .clock(clock.clone())

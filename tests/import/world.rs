@@ -17,7 +17,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::subscription::{AuthSecret, Endpoint, EndpointKey, Subscription, UaPublicKey};
 use tower_web_push::testing::{ManualClock, TestPushService};
-use tower_web_push::{Builder, WebPush};
+use tower_web_push::{WebPush, WebPushBuilder};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// 08:00 UTC.
@@ -46,7 +46,7 @@ impl World {
     }
 
     pub(crate) async fn with(
-        configure: impl FnOnce(&Arc<MemoryStore>, Builder) -> Builder,
+        configure: impl FnOnce(&Arc<MemoryStore>, WebPushBuilder) -> WebPushBuilder,
     ) -> Self {
         let clock = ManualClock::new(EIGHT);
         let service = TestPushService::builder().clock(clock.clone()).build();

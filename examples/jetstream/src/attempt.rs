@@ -8,7 +8,7 @@ use tower_web_push::deliver::{
     Attempt, Consequence, Deliver, HttpClient, Jitter, Next, RetryPolicy,
 };
 use tower_web_push::store::SubscriptionRecord;
-use tower_web_push::vapid::KeyRing;
+use tower_web_push::engine::KeyRing;
 
 use crate::job::Job;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::clock::Timestamp;
-use tower_web_push::deliver::{Consequence, Next, PruneBreaker};
+use tower_web_push::engine::{Consequence, Next, PruneBreaker};
 use tower_web_push::store::{Change, RetireReason, StoreError, SubscriptionRecord, Tally};
 use tower_web_push::subscription::{EndpointKey, Origin};
 

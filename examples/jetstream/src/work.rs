@@ -14,9 +14,10 @@ use tokio::time::{Instant, interval_at, sleep};
 use tower::limit::ConcurrencyLimit;
 use tower_web_push::broadcast::{Counts, FinalOutcome};
 use tower_web_push::clock::{Clock as _, SystemClock};
-use tower_web_push::deliver::{Deliver, HttpClient, Next, RetryPolicy};
+use tower_web_push::deliver::{Deliver, HttpClient, RetryPolicy};
+use tower_web_push::engine::{KeyRing, Next};
 use tower_web_push::store::{StoreError, StoreErrorKind, SubscriptionRef};
-use tower_web_push::vapid::{KeyEncryptionKeys, KeyRing};
+use tower_web_push::vapid::KeyEncryptionKeys;
 
 use crate::attempt::Post;
 use crate::effects::Effects;

@@ -23,7 +23,8 @@ use tower_web_push::store::{
     CountFilter, Liveness, NewSubscription, SqliteStore, SubscriptionLimits, SubscriptionStore as _,
 };
 use tower_web_push::subscription::{AuthSecret, Subscription};
-use tower_web_push::vapid::{KeyEncryptionKeys, KeyRing};
+use tower_web_push::engine::KeyRing;
+use tower_web_push::vapid::KeyEncryptionKeys;
 
 use support::nats::Nats;
 use support::program::Program;

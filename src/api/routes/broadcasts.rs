@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::api::time::iso8601;
@@ -35,13 +35,21 @@ impl From<BroadcastStatus> for BroadcastAnswer {
     }
 }
 
-pub(super) async fn show(push: &WebPush, id: &str) -> Result<Reply, Problem> {
-    let status = push.ledger().status(parse(id)?, push.now()).await?;
+pub(super) async fn show(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
+    let status = api
+        .engine
+        .ledger
+        .status(parse(id)?, api.engine.now())
+        .await?;
     answer(status)
 }
 
-pub(super) async fn cancel(push: &WebPush, id: &str) -> Result<Reply, Problem> {
-    let status = push.ledger().cancel(parse(id)?, push.now()).await?;
+pub(super) async fn cancel(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
+    let status = api
+        .engine
+        .ledger
+        .cancel(parse(id)?, api.engine.now())
+        .await?;
     answer(status)
 }
 

@@ -22,7 +22,7 @@ use http::request::Parts;
 use super::authorizer::AdminAction;
 use super::problem::{Problem, ProblemKind};
 use super::reply::Reply;
-use crate::WebPush;
+use crate::api::WebPushService;
 
 /// A route: path and method together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,24 +158,24 @@ impl<'a> Methods<'a> {
 
 /// Answers a request that was admitted to a route.
 pub(super) async fn answer(
-    push: &WebPush,
+    api: &WebPushService,
     route: Route<'_>,
     parts: &Parts,
     body: &[u8],
 ) -> Result<Reply, Problem> {
     match route {
-        Route::Vapid => Ok(vapid::show(push)),
-        Route::Subscribe => subscribe::subscribe(push, parts, body).await,
-        Route::Unsubscribe => unsubscribe::unsubscribe(push, body).await,
-        Route::Renew => renew::renew(push, parts, body).await,
-        Route::Notify => notify::notify(push, parts, body).await,
-        Route::ShowBroadcast(id) => broadcasts::show(push, id).await,
-        Route::CancelBroadcast(id) => broadcasts::cancel(push, id).await,
-        Route::SendTest => send_test::send_test(push, parts, body).await,
-        Route::RegenerateVapid => regenerate::regenerate(push).await,
-        Route::Ping => ping::ping(push).await,
-        Route::Ready => Ok(ready::ready(push).await),
-        Route::Stats => stats::stats(push).await,
+        Route::Vapid => Ok(vapid::show(api)),
+        Route::Subscribe => subscribe::subscribe(api, parts, body).await,
+        Route::Unsubscribe => unsubscribe::unsubscribe(api, body).await,
+        Route::Renew => renew::renew(api, parts, body).await,
+        Route::Notify => notify::notify(api, parts, body).await,
+        Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
+        Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
+        Route::SendTest => send_test::send_test(api, parts, body).await,
+        Route::RegenerateVapid => regenerate::regenerate(api).await,
+        Route::Ping => ping::ping(api).await,
+        Route::Ready => Ok(ready::ready(api).await),
+        Route::Stats => stats::stats(api).await,
         Route::OpenApi => Ok(assets::OPENAPI.answer(&parts.headers)),
         Route::Client => Ok(assets::CLIENT.answer(&parts.headers)),
         Route::ServiceWorker => Ok(assets::SERVICE_WORKER.answer(&parts.headers)),

@@ -1,18 +1,18 @@
 //! Endpoints at hosts that have not answered this process yet.
 
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::deliver::Unverified;
 use crate::store::SubscriptionRef;
 use crate::subscription::Endpoint;
 
 /// Checks the host of an endpoint before it is stored. One that is stored already adds no host.
-pub(super) async fn check(push: &WebPush, endpoint: &Endpoint) -> Result<(), Problem> {
-    let hosts = push.host_check();
-    if !hosts.is_unproven(endpoint) || is_stored(push, endpoint).await? {
+pub(super) async fn check(api: &WebPushService, endpoint: &Endpoint) -> Result<(), Problem> {
+    let hosts = &api.engine.host_check;
+    if !hosts.is_unproven(endpoint) || is_stored(api, endpoint).await? {
         return Ok(());
     }
-    let checked = hosts.check(endpoint, push.now()).await;
+    let checked = hosts.check(endpoint, api.engine.now()).await;
     checked.map_err(|unverified| match unverified {
         Unverified::NotAllowed => ProblemKind::EndpointNotAllowed.into(),
         Unverified::TryAgain(wait) => {
@@ -21,9 +21,9 @@ pub(super) async fn check(push: &WebPush, endpoint: &Endpoint) -> Result<(), Pro
     })
 }
 
-async fn is_stored(push: &WebPush, endpoint: &Endpoint) -> Result<bool, Problem> {
+async fn is_stored(api: &WebPushService, endpoint: &Endpoint) -> Result<bool, Problem> {
     let key = SubscriptionRef::Key(endpoint.key());
-    let rows = push.subscriptions().get(&[key]).await?;
+    let rows = api.engine.subscriptions.get(&[key]).await?;
     let row = rows.into_iter().flatten().next();
     Ok(row.is_some_and(|row| row.retired.is_none()))
 }

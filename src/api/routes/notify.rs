@@ -8,16 +8,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::prefer;
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::members::{Members, malformed, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::api::time::rfc3339;
-use crate::broadcast::{
-    Audience, BroadcastId, BroadcastRequest, BroadcastState, BroadcastStatus, Counts, Opening,
-    SendError, SendErrorKind,
-};
+use crate::broadcast::{Audience, BroadcastId, BroadcastState, BroadcastStatus, Counts};
 use crate::clock::Timestamp;
+use crate::engine::{BroadcastRequest, Opening, SendError, SendErrorKind};
 use crate::json::whole_number;
 use crate::message::{Message, Notification, Topic, Ttl, Urgency};
 use crate::observe::event;
@@ -32,20 +30,24 @@ struct NotifyAnswer {
     counts: Option<Counts>,
 }
 
-pub(super) async fn notify(push: &WebPush, parts: &Parts, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn notify(
+    api: &WebPushService,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
     let message = message(members, body)?;
     let mut request = BroadcastRequest::new(audience(members)?, message);
     request.send_at = send_at(members)?;
     request.idempotency = prefer::idempotency(&parts.headers, body)?;
-    if !push.worker_alive() {
+    if !api.engine.has_worker() {
         return Err(ProblemKind::NoWorker.into());
     }
     // Nobody waits for something that is not due.
-    let is_due = request.send_at.is_none_or(|at| at <= push.now());
+    let is_due = request.send_at.is_none_or(|at| at <= api.engine.now());
     let wait = prefer::wait(&parts.headers).filter(|_| is_due);
-    let opened = match push.open(request).await? {
+    let opened = match api.engine.open(request).await? {
         Opening::New(status) | Opening::Repeat(status) => status,
         Opening::Conflict => return Err(ProblemKind::IdempotencyConflict.into()),
     };
@@ -53,7 +55,7 @@ pub(super) async fn notify(push: &WebPush, parts: &Parts, body: &[u8]) -> Result
         return Ok(queued(&opened));
     };
     // It is accepted whether or not the store can still be asked how it is getting on.
-    let mut reply = match push.wait_done(opened.id, wait).await {
+    let mut reply = match api.engine.wait_done(opened.id, wait).await {
         Ok(Some(status)) if is_done(&status) => sent(&status),
         _ => queued(&opened),
     };

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
 use crate::broadcast::Audience;
 use crate::store::{Pause, PauseReason};
@@ -28,16 +28,18 @@ struct ReadyAnswer {
     sender_fault: bool,
 }
 
+/// How old the last look at due work may be in any case.
+const LOOKS_WITHIN: Duration = Duration::from_secs(60);
 /// Whoever asks has less patience than a store that tries to come back.
 const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
-pub(super) async fn ready(push: &WebPush) -> Reply {
-    let now = push.now();
-    let ledger = push.ledger();
+pub(super) async fn ready(api: &WebPushService) -> Reply {
+    let now = api.engine.now();
+    let ledger = &api.engine.ledger;
     let looks = async {
         tokio::join!(
             ledger.last_run(),
-            push.subscriptions().page(&Audience::All, None, 1, now),
+            api.engine.subscriptions.page(&Audience::All, None, 1, now),
             ledger.pauses(now)
         )
     };
@@ -46,10 +48,11 @@ pub(super) async fn ready(push: &WebPush) -> Reply {
         // What is known of a store that is in trouble may be old.
         _ => (false, None, Vec::new()),
     };
-    let grace = push.api_settings().scheduler_grace;
+    // A few times the longest pause between two looks.
+    let grace = api.engine.poll_interval.saturating_mul(3).max(LOOKS_WITHIN);
     let scheduler = last_run.is_some_and(|at| now.since(at) <= grace);
-    let worker = push.worker_alive();
-    let contact = push.has_contact();
+    let worker = api.engine.has_worker();
+    let contact = api.engine.has_contact;
     let is_fault = |pause: &Pause| pause.reason == PauseReason::SenderFault;
     let answer = ReadyAnswer {
         ready: store && scheduler && worker && contact,

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
 
@@ -15,11 +15,11 @@ struct RegenerateAnswer {
     key_id: String,
 }
 
-pub(super) async fn regenerate(push: &WebPush) -> Result<Reply, Problem> {
+pub(super) async fn regenerate(api: &WebPushService) -> Result<Reply, Problem> {
     let answer = RegenerateAnswer {
         success: true,
         message: "VAPID keys regenerated successfully",
-        key_id: push.rotate_vapid_key().await?.to_string(),
+        key_id: api.engine.rotate_vapid_key().await?.to_string(),
     };
     Ok(reply::json(StatusCode::OK, &answer))
 }

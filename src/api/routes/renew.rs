@@ -4,7 +4,7 @@ use http::request::Parts;
 
 use super::registration::{MISSING_SUBSCRIPTION, Registration};
 use super::subscribe::{self, principal};
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::Reply;
@@ -13,7 +13,11 @@ use crate::subscription::{AuthSecret, Endpoint, EndpointKey};
 
 /// Id, tags, principal and schedules move to the new endpoint when the caller knows the old one's secret or
 /// is its owner. Else this is a plain subscribe, and the answer does not tell which it was.
-pub(super) async fn renew(push: &WebPush, parts: &Parts, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn renew(
+    api: &WebPushService,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
     let old = old_endpoint(members)?;
@@ -21,25 +25,26 @@ pub(super) async fn renew(push: &WebPush, parts: &Parts, body: &[u8]) -> Result<
     let subscription = members
         .object("subscription")?
         .ok_or_else(|| missing("subscription", MISSING_SUBSCRIPTION))?;
-    let registration = Registration::parse(subscription, push.api_settings(), push.now())?;
+    let registration = Registration::parse(subscription, &api.settings, api.engine.now())?;
     let replaces = match old {
-        Some(old) => replaceable(push, parts, &old, old_auth).await?,
+        Some(old) => replaceable(api, parts, &old, old_auth).await?,
         None => None,
     };
-    let stored = subscribe::store(push, parts, registration, replaces).await?;
+    let stored = subscribe::store(api, parts, registration, replaces).await?;
     Ok(subscribe::answer(&stored))
 }
 
 /// The old row's key, when the caller may take its place.
 async fn replaceable(
-    push: &WebPush,
+    api: &WebPushService,
     parts: &Parts,
     old: &Endpoint,
     old_auth: Option<AuthSecret>,
 ) -> Result<Option<EndpointKey>, Problem> {
     let key = old.key();
-    let rows = push
-        .subscriptions()
+    let rows = api
+        .engine
+        .subscriptions
         .get(&[SubscriptionRef::Key(key)])
         .await?;
     let row = rows.into_iter().flatten().next();

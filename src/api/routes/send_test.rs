@@ -6,7 +6,7 @@ use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use super::registration::{self, MISSING_SUBSCRIPTION};
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::peer;
 use crate::api::problem::{Problem, ProblemKind};
@@ -30,7 +30,7 @@ struct SendTestAnswer {
 }
 
 pub(super) async fn send_test(
-    push: &WebPush,
+    api: &WebPushService,
     parts: &Parts,
     body: &[u8],
 ) -> Result<Reply, Problem> {
@@ -43,8 +43,9 @@ pub(super) async fn send_test(
     let message = message(members)?;
 
     let key = given.endpoint().key();
-    let rows = push
-        .subscriptions()
+    let rows = api
+        .engine
+        .subscriptions
         .get(&[SubscriptionRef::Key(key)])
         .await?;
     let row = rows
@@ -55,7 +56,7 @@ pub(super) async fn send_test(
         .filter(|row| row.retired.is_none() && is_same(&given, &row.subscription))
         .ok_or(ProblemKind::UnknownSubscription)?;
     // Only who holds the subscription can use its turn up, and only a push that is sent counts for its peer.
-    let settings = push.api_settings();
+    let settings = &api.settings;
     settings
         .tests
         .take(key)
@@ -65,7 +66,7 @@ pub(super) async fn send_test(
         Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
     })?;
 
-    let outcome = push.send_to(&row, message).await.outcome;
+    let outcome = api.engine.send_to(row, message).await.outcome;
     let success = outcome == FinalOutcome::Accepted;
     let message = match success {
         true => "Test notification sent successfully".to_owned(),

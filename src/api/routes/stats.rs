@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
 use crate::api::time::iso8601;
@@ -61,12 +61,12 @@ struct Doubted {
     accepted: u64,
 }
 
-pub(super) async fn stats(push: &WebPush) -> Result<Reply, Problem> {
-    let now = push.now();
-    let ledger = push.ledger().stats(now).await?;
-    let pauses = push.ledger().pauses(now).await?;
+pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
+    let now = api.engine.now();
+    let ledger = api.engine.ledger.stats(now).await?;
+    let pauses = api.engine.ledger.pauses(now).await?;
     let answer = StatsAnswer {
-        subscriptions: subscriptions(push).await?,
+        subscriptions: subscriptions(api).await?,
         ledger: LedgerAnswer {
             depth: ledger.depth,
             leased: ledger.leased,
@@ -81,12 +81,13 @@ pub(super) async fn stats(push: &WebPush) -> Result<Reply, Problem> {
                 closures: pause.closures,
             })
             .collect(),
-        retiring_stopped: push
-            .ledger()
+        retiring_stopped: api
+            .engine
+            .ledger
             .tallies()
             .await?
             .into_iter()
-            .filter(|(_, tally)| push.prune_breaker().is_open(*tally))
+            .filter(|(_, tally)| api.engine.prune_breaker.is_open(*tally))
             .map(|(origin, tally)| Doubted {
                 origin: origin.as_str().to_owned(),
                 gone: tally.gone,
@@ -97,11 +98,17 @@ pub(super) async fn stats(push: &WebPush) -> Result<Reply, Problem> {
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-async fn subscriptions(push: &WebPush) -> Result<SubscriptionStats, Problem> {
-    let now = push.now();
-    let store = push.subscriptions();
+async fn subscriptions(api: &WebPushService) -> Result<SubscriptionStats, Problem> {
+    let now = api.engine.now();
+    let store = &api.engine.subscriptions;
     let all = |liveness| CountFilter::new(Audience::All, liveness);
-    let keys: Vec<_> = push.key_ring().live().iter().map(|key| key.id()).collect();
+    let keys: Vec<_> = api
+        .engine
+        .key_ring
+        .live()
+        .iter()
+        .map(|key| key.id())
+        .collect();
     let live = store.count_live(&keys, now).await?;
     Ok(SubscriptionStats {
         total: store.count(&all(Liveness::Any), now).await?,

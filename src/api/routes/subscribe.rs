@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::new_host;
 use super::registration::Registration;
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::peer;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
-use crate::broadcast::{Audience, BroadcastRequest, Principal};
+use crate::broadcast::{Audience, Principal};
+use crate::engine::BroadcastRequest;
 use crate::message::Message;
 use crate::observe::event;
 use crate::store::{Change, NewSubscription, SubscriptionRecord, Upserted};
@@ -37,16 +38,16 @@ pub(super) struct Stored {
 }
 
 pub(super) async fn subscribe(
-    push: &WebPush,
+    api: &WebPushService,
     parts: &Parts,
     body: &[u8],
 ) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let members = Members::of(&object);
-    let registration = Registration::parse(members, push.api_settings(), push.now())?;
-    let stored = store(push, parts, registration, None).await?;
-    if stored.created && stored.has_schedule && push.api_settings().confirmation {
-        confirm(push, parts, stored.record.id).await;
+    let registration = Registration::parse(members, &api.settings, api.engine.now())?;
+    let stored = store(api, parts, registration, None).await?;
+    if stored.created && stored.has_schedule && api.settings.confirmation {
+        confirm(api, parts, stored.record.id).await;
     }
     Ok(answer(&stored))
 }
@@ -69,34 +70,34 @@ pub(super) fn principal(parts: &Parts) -> Option<Principal> {
 
 /// Stores a registration, in the place of another row where the caller may.
 pub(super) async fn store(
-    push: &WebPush,
+    api: &WebPushService,
     parts: &Parts,
     registration: Registration,
     replaces: Option<EndpointKey>,
 ) -> Result<Stored, Problem> {
     let principal = principal(parts);
-    if principal.is_none() && push.api_settings().require_principal {
+    if principal.is_none() && api.settings.require_principal {
         return Err(ProblemKind::PrincipalRequired.into());
     }
     let subscription = registration.subscription;
-    push.endpoint_policy().check(subscription.endpoint())?;
+    api.engine.endpoint_policy.check(subscription.endpoint())?;
     let vapid_key = match registration.server_key {
-        Some(key) => Some(live_key(push, key.id()).await?),
+        Some(key) => Some(live_key(api, key.id()).await?),
         None => None,
     };
     // Last of the checks: it costs a lookup.
-    new_host::check(push, subscription.endpoint()).await?;
+    new_host::check(api, subscription.endpoint()).await?;
     // Asked after looking for the named key, which may have shown that another process rotated.
-    let active = push.key_ring().active().id();
+    let active = api.engine.key_ring.active().id();
     let mut new = NewSubscription::new(subscription, active);
     new.principal = principal;
     new.tags = registration.tags;
     new.vapid_key = vapid_key;
     new.replaces = replaces;
 
-    let now = push.now();
-    let limits = push.subscription_limits();
-    let upserted = push.subscriptions().upsert(&new, limits, now).await?;
+    let now = api.engine.now();
+    let limits = &api.engine.limits;
+    let upserted = api.engine.subscriptions.upsert(&new, limits, now).await?;
     let Upserted::Stored {
         record,
         created,
@@ -106,17 +107,24 @@ pub(super) async fn store(
         return Err(ProblemKind::SubscriptionConflict.into());
     };
     if let Some(superseded) = superseded {
-        push.ledger().move_schedules(superseded, record.id).await?;
+        api.engine
+            .ledger
+            .move_schedules(superseded, record.id)
+            .await?;
     }
     let has_schedule = registration.daily.is_some();
     if let Some(daily) = registration.daily {
         let scheduled = match daily.schedule(record.id, now) {
-            Some(schedule) => push.put_schedule(&schedule).await.map_err(Problem::from),
+            Some(schedule) => api
+                .engine
+                .put_schedule(&schedule)
+                .await
+                .map_err(Problem::from),
             // Nothing that was parsed lacks one, but for a clock at the end of time.
             None => Err(ProblemKind::InvalidNotifyTime.into()),
         };
         if let Err(problem) = scheduled {
-            undo(push, &record, created).await;
+            undo(api, &record, created).await;
             return Err(problem);
         }
     }
@@ -128,27 +136,32 @@ pub(super) async fn store(
     })
 }
 
-async fn live_key(push: &WebPush, id: KeyId) -> Result<KeyId, Problem> {
-    let key = push.key_ring().find(&id, push.now()).await?;
+async fn live_key(api: &WebPushService, id: KeyId) -> Result<KeyId, Problem> {
+    let key = api.engine.key_ring.find(&id, api.engine.now()).await?;
     let key = key.ok_or(ProblemKind::UnknownVapidKey)?;
     Ok(key.id())
 }
 
 /// A refused request stores nothing: subscriptions and schedules may be in two databases.
-async fn undo(push: &WebPush, record: &SubscriptionRecord, created: bool) {
+async fn undo(api: &WebPushService, record: &SubscriptionRecord, created: bool) {
     if !created {
         return;
     }
     let delete = Change::Delete(record.subscription.endpoint().key());
-    if let Err(error) = push.subscriptions().apply(&[delete], push.now()).await {
+    if let Err(error) = api
+        .engine
+        .subscriptions
+        .apply(&[delete], api.engine.now())
+        .await
+    {
         event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
         let _ = error;
     }
 }
 
 /// The first push of a new subscriber, as far as its peer may cause one. Subscribing does not fail where this fails.
-async fn confirm(push: &WebPush, parts: &Parts, id: SubscriptionId) {
-    if push.api_settings().pushes.take(peer(parts)).is_err() {
+async fn confirm(api: &WebPushService, parts: &Parts, id: SubscriptionId) {
+    if api.settings.pushes.take(peer(parts)).is_err() {
         event!(
             DEBUG,
             "a confirmation push was not sent: its peer has had its number for this minute"
@@ -157,7 +170,7 @@ async fn confirm(push: &WebPush, parts: &Parts, id: SubscriptionId) {
     }
     let mut request = BroadcastRequest::new(Audience::id(id), Message::new(CONFIRMATION));
     request.forget_when_over = true;
-    if let Err(error) = push.open(request).await {
+    if let Err(error) = api.engine.open(request).await {
         event!(WARN, error = %crate::observe::causes(&error), "a confirmation push was not accepted");
         let _ = error;
     }

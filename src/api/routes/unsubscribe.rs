@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::registration::notify_type;
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
@@ -26,20 +26,20 @@ enum Form {
     Endpoint(Endpoint, Option<NotifyType>),
 }
 
-pub(super) async fn unsubscribe(push: &WebPush, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn unsubscribe(api: &WebPushService, body: &[u8]) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
     let message = match Form::parse(Members::of(&object))? {
         Form::Id(id) => {
             // Schedules may be left of an attempt that was cut off: they go whether there is a row or not.
-            push.ledger().remove_schedules(id).await?;
-            if let Some(row) = find(push, SubscriptionRef::Id(id)).await? {
-                delete(push, &row).await?;
+            api.engine.ledger.remove_schedules(id).await?;
+            if let Some(row) = find(api, SubscriptionRef::Id(id)).await? {
+                delete(api, &row).await?;
             }
             "unsubscribed"
         }
         Form::Endpoint(endpoint, notify_type) => {
-            if let Some(row) = find(push, SubscriptionRef::Key(endpoint.key())).await? {
-                by_endpoint(push, &row, notify_type).await?;
+            if let Some(row) = find(api, SubscriptionRef::Key(endpoint.key())).await? {
+                by_endpoint(api, &row, notify_type).await?;
             }
             "Subscription deleted successfully"
         }
@@ -70,34 +70,37 @@ impl Form {
 }
 
 async fn by_endpoint(
-    push: &WebPush,
+    api: &WebPushService,
     row: &SubscriptionRecord,
     notify_type: Option<NotifyType>,
 ) -> Result<(), Problem> {
     if let Some(notify_type) = notify_type {
         let name = ScheduleName::Subscriber(row.id, notify_type);
-        let schedules = push.ledger().schedules(Some(row.id)).await?;
+        let schedules = api.engine.ledger.schedules(Some(row.id)).await?;
         let is_last = matches!(schedules.as_slice(), [only] if only.name() == name);
         // A row that is somebody's, or that messages are sent to by tag, is of use without a schedule.
         if !is_last || row.principal.is_some() || !row.tags.is_empty() {
-            push.ledger().remove_schedule(&name).await?;
+            api.engine.ledger.remove_schedule(&name).await?;
             return Ok(());
         }
     }
-    push.ledger().remove_schedules(row.id).await?;
-    delete(push, row).await
+    api.engine.ledger.remove_schedules(row.id).await?;
+    delete(api, row).await
 }
 
 async fn find(
-    push: &WebPush,
+    api: &WebPushService,
     which: SubscriptionRef,
 ) -> Result<Option<SubscriptionRecord>, Problem> {
-    let rows = push.subscriptions().get(&[which]).await?;
+    let rows = api.engine.subscriptions.get(&[which]).await?;
     Ok(rows.into_iter().flatten().next())
 }
 
-async fn delete(push: &WebPush, row: &SubscriptionRecord) -> Result<(), Problem> {
+async fn delete(api: &WebPushService, row: &SubscriptionRecord) -> Result<(), Problem> {
     let delete = Change::Delete(row.subscription.endpoint().key());
-    push.subscriptions().apply(&[delete], push.now()).await?;
+    api.engine
+        .subscriptions
+        .apply(&[delete], api.engine.now())
+        .await?;
     Ok(())
 }

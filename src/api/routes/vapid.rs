@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::WebPush;
+use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
 
 /// One key under the names that both replaced servers used.
@@ -16,8 +16,8 @@ struct VapidAnswer {
     key_id: String,
 }
 
-pub(super) fn show(push: &WebPush) -> Reply {
-    let active = push.key_ring().active();
+pub(super) fn show(api: &WebPushService) -> Reply {
+    let active = api.engine.key_ring.active();
     let public_key = active.public_key().to_base64url();
     let answer = VapidAnswer {
         vapid_key: public_key.clone(),

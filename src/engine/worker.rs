@@ -6,19 +6,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 
-use super::attempt::{Job, attempt};
 use super::daily::{Daily, fire_due};
 use super::effects::Effects;
 use super::expand::expand;
+use super::job::{Job, attempt};
+use super::{Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::{Consequence, Next, OriginGates};
+use crate::deliver::OriginGates;
 use crate::observe;
 use crate::store::{
     Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
 };
 use crate::subscription::Origin;
-use crate::web_push::WebPush;
 
 /// Attempts under way at once, over all origins: room for so many that those which do not answer leave enough.
 const IN_FLIGHT: usize = 4096;
@@ -65,7 +65,7 @@ pub(super) enum Ended {
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    push: WebPush,
+    engine: Engine,
     attempts: JoinSet<(ClaimToken, Origin, Consequence)>,
     /// The origin of each attempt under way.
     origins: HashMap<task::Id, Origin>,
@@ -83,9 +83,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(push: WebPush) -> Self {
+    pub(super) fn new(engine: Engine) -> Self {
         Self {
-            push,
+            engine,
             attempts: JoinSet::new(),
             origins: HashMap::new(),
             effects: Effects::default(),
@@ -127,19 +127,19 @@ impl Worker {
     /// Dropped after claiming, rows stay leased until their lease ends, and are claimed again.
     pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
         let mut progress = Progress::default();
-        let now = self.push.now();
+        let now = self.engine.now();
         let is_calm = std::mem::take(&mut self.ended_lately) == 0;
-        if is_due(self.pauses_read, WebPush::PAUSES_KEPT, now) {
-            self.push.load_pauses(now).await?;
-            progress.expired = self.push.ledger().expire(EXPIRED_AT_ONCE, now).await?;
+        if is_due(self.pauses_read, Engine::PAUSES_KEPT, now) {
+            self.engine.load_pauses(now).await?;
+            progress.expired = self.engine.ledger.expire(EXPIRED_AT_ONCE, now).await?;
             progress.is_behind = progress.expired >= EXPIRED_AT_ONCE as u64;
-            self.push.ledger().record_run(now).await?;
+            self.engine.ledger.record_run(now).await?;
             // More of them are given up by the next step, which may not be put off.
             self.pauses_read = (!progress.is_behind).then_some(now);
         }
         if is_due(self.keys_read, KEYS_KEPT, now) {
             // What is in memory goes on working, and a key that is missing is looked for by its id.
-            if let Err(error) = self.push.key_ring().refresh().await {
+            if let Err(error) = self.engine.key_ring.refresh().await {
                 observe::event!(WARN, error = %observe::causes(&error), "cannot read the VAPID keys");
                 let _ = error;
             }
@@ -150,7 +150,7 @@ impl Worker {
             self.purged = Some(now);
         }
         self.fire(now).await?;
-        progress.expanded = expand(&self.push, now).await?;
+        progress.expanded = expand(&self.engine, now).await?;
         progress.claimed = self.claim(now, is_calm).await?;
         progress.more |= progress.expanded > 0 || progress.claimed > 0;
         Ok(progress)
@@ -161,9 +161,9 @@ impl Worker {
         if !self.daily.is_empty() || !is_due(self.schedules_read, SCHEDULES_KEPT, now) {
             return Ok(());
         }
-        let next = self.push.ledger().next_fire_at().await?;
+        let next = self.engine.ledger.next_fire_at().await?;
         if next.is_some_and(|at| at <= now) {
-            self.daily.spawn(fire_due(self.push.clone()));
+            self.daily.spawn(fire_due(self.engine.clone()));
         }
         self.schedules_read = Some(now);
         Ok(())
@@ -184,10 +184,10 @@ impl Worker {
         if free < FREE_AT_LEAST {
             return Ok(0);
         }
-        let mut request = ClaimRequest::new(free.min(CLAIM), self.push.lease());
+        let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
-        request.per_origin = self.push.in_flight_per_origin().min(OriginGates::UNPROVEN);
-        let claims = self.push.ledger().claim(&request, now).await?;
+        request.per_origin = self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN);
+        let claims = self.engine.ledger.claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
             self.start(claims, now).await?;
@@ -197,7 +197,7 @@ impl Worker {
 
     /// How many more attempts there is room for at each origin that is known.
     fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
-        let mut rooms = self.push.gates().rooms(now);
+        let mut rooms = self.engine.gates.rooms(now);
         let mut under_way: HashMap<&Origin, usize> = HashMap::new();
         for origin in self.origins.values() {
             *under_way.entry(origin).or_default() += 1;
@@ -222,7 +222,7 @@ impl Worker {
             .iter()
             .map(|row| SubscriptionRef::Key(row.token.key))
             .collect();
-        let records = match self.push.subscriptions().get(&keys).await {
+        let records = match self.engine.subscriptions.get(&keys).await {
             Ok(records) => records,
             Err(error) => {
                 self.released
@@ -251,10 +251,10 @@ impl Worker {
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
             };
-            let push = self.push.clone();
+            let engine = self.engine.clone();
             let (token, origin) = (row.token, row.origin.clone());
             let handle = self.attempts.spawn(async move {
-                let (consequence, _) = attempt(&push, job).await;
+                let (consequence, _) = attempt(&engine, job).await;
                 (token, origin, consequence)
             });
             self.origins.insert(handle.id(), row.origin);
@@ -334,7 +334,7 @@ impl Worker {
         };
         self.origins.remove(&id);
         let next = consequence.next;
-        self.effects.note(&self.push, &origin, consequence);
+        self.effects.note(&self.engine, &origin, consequence);
         match next {
             Next::Finished(outcome) => {
                 observe::count_finished(outcome.as_str());
@@ -352,15 +352,15 @@ impl Worker {
     ///
     /// What was not written is written by the next call; what was written twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
-        let now = self.push.now();
-        self.effects.write(&self.push, now).await?;
+        let now = self.engine.now();
+        self.effects.write(&self.engine, now).await?;
         if !self.settlements.is_empty() {
-            self.push.ledger().settle(&self.settlements, now).await?;
+            self.engine.ledger.settle(&self.settlements, now).await?;
             self.settlements.clear();
-            self.push.settled();
+            self.engine.signals.settled.notify_waiters();
         }
         if !self.released.is_empty() {
-            self.push.ledger().release(&self.released, now).await?;
+            self.engine.ledger.release(&self.released, now).await?;
             self.released.clear();
         }
         Ok(())
@@ -373,21 +373,21 @@ impl Worker {
     /// As [`settle`](Self::settle).
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
         self.settle().await?;
-        self.effects.finish(&self.push, self.push.now()).await
+        self.effects.finish(&self.engine, self.engine.now()).await
     }
 
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.push.ledger().prune(now - FINISHED_KEPT).await?;
+        self.engine.ledger.prune(now - FINISHED_KEPT).await?;
         let before = now - RETIRED_KEPT;
-        self.push
-            .subscriptions()
+        self.engine
+            .subscriptions
             .apply(&[Change::PurgeRetired { before }], now)
             .await?;
         // A key that stays one purge longer does no harm.
         if let Err(error) = self
-            .push
-            .key_ring()
-            .forget_unused(self.push.subscriptions(), now)
+            .engine
+            .key_ring
+            .forget_unused(&*self.engine.subscriptions, now)
             .await
         {
             observe::event!(WARN, error = %observe::causes(&error), "cannot forget unused VAPID keys");

@@ -9,7 +9,7 @@
 pub struct Tally {
     /// Messages taken.
     pub accepted: u64,
-    /// Subscriptions said to be gone, or to be retired for another [`RetireReason`](super::RetireReason).
+    /// Subscriptions said to be gone, or to be retired for another [`RetireReason`](crate::store::RetireReason).
     pub gone: u64,
 }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use super::{Import, ImportedSubscription, RefusalKind, RefusedRow};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
+use crate::engine::Engine;
 use crate::error::BoxError;
 use crate::schedule::{Daily, NotifyType, Schedule, ScheduleName};
 use crate::store::{
@@ -15,7 +16,6 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
-use crate::web_push::WebPush;
 
 /// As many as a store may commit together.
 const FULL: usize = 64;
@@ -40,7 +40,7 @@ enum Taken {
 /// What every row is written with.
 #[derive(Clone)]
 struct Writer {
-    push: WebPush,
+    engine: Engine,
     default_vapid_key: KeyId,
     daily_after: Timestamp,
     now: Timestamp,
@@ -68,16 +68,16 @@ impl Page {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let push = import.push.clone();
-        let now = push.now();
+        let engine = import.engine.clone();
+        let now = engine.now();
         let writer = Writer {
             default_vapid_key: import
                 .active
-                .unwrap_or_else(|| push.key_ring().active().id()),
+                .unwrap_or_else(|| engine.key_ring.active().id()),
             daily_after: import.daily_after(now),
             now,
             is_dry_run: import.is_dry_run,
-            push,
+            engine,
         };
         let mut standing = writer.standing(&self.rows).await?.into_iter();
         let mut room = Room::default();
@@ -124,7 +124,7 @@ impl Writer {
             [key, row.id.map_or(key, SubscriptionRef::Id)]
         });
         let names: Vec<_> = names.collect();
-        let mut found = self.push.subscriptions().get(&names).await?.into_iter();
+        let mut found = self.engine.subscriptions.get(&names).await?.into_iter();
         let mut one = || found.next().flatten();
         Ok(rows
             .iter()
@@ -159,8 +159,8 @@ impl Writer {
             // The browser was last seen by the other side, and its keys are no younger than that.
             let created_at = row.created_at.map_or(self.now, |at| at.min(self.now));
             // What the operator brings is no stranger's.
-            let limits = self.push.subscription_limits().with_unproven(u64::MAX);
-            let subscriptions = self.push.subscriptions();
+            let limits = self.engine.limits.with_unproven(u64::MAX);
+            let subscriptions = &self.engine.subscriptions;
             match subscriptions.upsert(&new, &limits, created_at).await {
                 Ok(Upserted::Stored { .. }) => {}
                 Ok(Upserted::Conflict) => {
@@ -199,7 +199,7 @@ impl Writer {
         if wanted.is_empty() || standing.retired.is_some() {
             return Ok(Taken::Known(0));
         }
-        let stored = self.push.ledger().schedules(Some(standing.id)).await?;
+        let stored = self.engine.ledger.schedules(Some(standing.id)).await?;
         match self.put(standing.id, wanted, &stored).await {
             Ok(daily) => Ok(Taken::Known(daily)),
             Err(error) => full(row, error),
@@ -222,7 +222,7 @@ impl Writer {
         let schedules = self.schedules(id, missing).unwrap_or_default();
         for schedule in &schedules {
             if !self.is_dry_run {
-                self.push.put_schedule(schedule).await?;
+                self.engine.put_schedule(schedule).await?;
             }
         }
         Ok(schedules.len() as u64)
@@ -258,9 +258,9 @@ impl Room {
             None => {
                 let of_principal = Audience::User(principal.clone());
                 let filter = CountFilter::new(of_principal, Liveness::Any);
-                let subscriptions = writer.push.subscriptions();
+                let subscriptions = &writer.engine.subscriptions;
                 let stored = subscriptions.count(&filter, writer.now).await?;
-                let limit = writer.push.subscription_limits().per_principal;
+                let limit = writer.engine.limits.per_principal;
                 u64::from(limit.max(1)).saturating_sub(stored)
             }
         };

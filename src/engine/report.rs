@@ -1,6 +1,6 @@
 //! What sending came to.
 
-use super::{BroadcastId, Counts};
+use crate::broadcast::{BroadcastId, Counts};
 use crate::deliver::DeliveryError;
 use crate::subscription::SubscriptionId;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKey};
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::observe::event;
 use crate::store::{
     CountFilter, Liveness, StoreError, StoredVapidKey, SubscriptionStore, VapidKeyStore,
 };
+use crate::vapid::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKey};
 
 /// The live keys of a deployment: one active, which new subscriptions use, and older ones, which the
 /// subscriptions made with them need as long as they last (RFC 8292 section 4).

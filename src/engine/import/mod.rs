@@ -57,12 +57,12 @@ use std::collections::HashSet;
 use std::fmt;
 
 use self::page::Page;
+use super::Engine;
 use crate::broadcast::Tag;
 use crate::clock::Timestamp;
 use crate::schedule::firing::GRACE;
 use crate::store::StoreError;
 use crate::vapid::{KeyId, VapidError, VapidKey};
-use crate::web_push::WebPush;
 
 /// An import under way, made by [`WebPush::import`]: its VAPID keys first, then its subscriptions, in as many calls as
 /// there are pages.
@@ -86,7 +86,7 @@ use crate::web_push::WebPush;
 ///
 /// [`SubscriptionLimits::unproven`]: crate::store::SubscriptionLimits::unproven
 pub struct Import {
-    push: WebPush,
+    engine: Engine,
     /// Keys that came with it: in a dry run the key ring does not know them.
     keys: HashSet<KeyId>,
     /// The other side's active key.
@@ -97,9 +97,9 @@ pub struct Import {
 }
 
 impl Import {
-    pub(crate) fn new(push: WebPush) -> Self {
+    pub(crate) fn new(engine: Engine) -> Self {
         Self {
-            push,
+            engine,
             keys: HashSet::new(),
             active: None,
             daily_sent_until: None,
@@ -136,10 +136,10 @@ impl Import {
     /// Dropped while the store is writing, the key may be there. Calling it again does no harm.
     pub async fn vapid_key(&mut self, key: &VapidKey) -> Result<KeyId, VapidError> {
         if !self.is_dry_run {
-            let ring = self.push.key_ring();
+            let ring = &self.engine.key_ring;
             ring.refresh().await?;
             if ring.get(&key.id()).is_none() {
-                ring.adopt(key, self.push.now()).await?;
+                ring.adopt(key, self.engine.now()).await?;
             }
         }
         self.keys.insert(key.id());
@@ -150,7 +150,7 @@ impl Import {
     ///
     /// It becomes the active one here too, so that no page has to subscribe again, where it is new here and no
     /// subscription uses the one that is active now. To make sure, give it to
-    /// [`Builder::vapid_private_key`](crate::Builder::vapid_private_key) before the first start.
+    /// [`WebPushBuilder::vapid_private_key`](crate::WebPushBuilder::vapid_private_key) before the first start.
     ///
     /// # Errors
     ///
@@ -161,9 +161,9 @@ impl Import {
     /// As [`vapid_key`](Self::vapid_key).
     pub async fn active_vapid_key(&mut self, key: &VapidKey) -> Result<KeyId, VapidError> {
         if !self.is_dry_run {
-            let push = &self.push;
-            let ring = push.key_ring();
-            ring.adopt_as_active(key, push.subscriptions(), push.now())
+            let engine = &self.engine;
+            let ring = &engine.key_ring;
+            ring.adopt_as_active(key, &*engine.subscriptions, engine.now())
                 .await?;
         }
         self.keys.insert(key.id());
@@ -212,10 +212,10 @@ impl Import {
     /// What can be said of a row alone.
     fn check(&self, row: ImportedSubscription) -> Result<ImportedSubscription, RefusedRow> {
         let subscription = &row.subscription;
-        if let Err(error) = self.push.endpoint_policy().check(subscription.endpoint()) {
+        if let Err(error) = self.engine.endpoint_policy.check(subscription.endpoint()) {
             return Err(row.refused(RefusalKind::EndpointNotAllowed, Some(error.into())));
         }
-        let is_past = |at| at <= self.push.now();
+        let is_past = |at| at <= self.engine.now();
         let wrong = if subscription.expiration_time().is_some_and(is_past) {
             RefusalKind::Expired
         } else if row.tags.len() > Tag::MAX_PER_SUBSCRIPTION {
@@ -229,7 +229,7 @@ impl Import {
     }
 
     fn has_key(&self, id: &KeyId) -> bool {
-        self.keys.contains(id) || self.push.key_ring().get(id).is_some()
+        self.keys.contains(id) || self.engine.key_ring.get(id).is_some()
     }
 
     /// The moment after which daily notifications are due.

@@ -1,32 +1,19 @@
 //! The one driving future: expand, claim, deliver, settle, purge; `tick` is one step of it.
 
-mod attempt;
-mod clock_skew;
-mod daily;
-mod effects;
-mod expand;
-mod outage;
-mod shutdown;
-mod worker;
-
-pub(crate) use attempt::{Job, attempt};
-pub(crate) use clock_skew::ClockSkew;
-pub(crate) use effects::Effects;
-
 use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use self::daily::Daily;
-use self::outage::Outage;
-use self::shutdown::{STORE_PATIENCE, Shutdown};
-use self::worker::{Ended, Worker};
+use super::daily::Daily;
+use super::outage::Outage;
+use super::shutdown::{STORE_PATIENCE, Shutdown};
+use super::worker::{Ended, Worker};
+use super::{ClockSkew, Engine};
 use crate::error::error_struct;
 use crate::observe;
 use crate::store::StoreError;
-use crate::web_push::{WebPush, WorkerGuard};
 
 /// Ends are written together: at most so many, at most so late.
 const SETTLE_AT: usize = 256;
@@ -41,7 +28,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const SETTLE_AT_LAST: Duration = Duration::from_secs(5);
 /// The shortest pause while due rows wait for a gate.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// What one [`tick`](WebPush::tick) did.
+/// What one [`tick`](crate::WebPush::tick) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
@@ -65,9 +52,39 @@ impl Tick {
     }
 }
 
-/// One step, to its end: what `run` does, without running on.
-pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
-    let mut worker = Worker::new(push.clone());
+impl Engine {
+    /// One step, to its end: what `run` does, without running on.
+    pub(crate) async fn tick(&self) -> Result<Tick, RunError> {
+        if self.has_contact {
+            tick(self).await
+        } else {
+            Ok(Tick::default())
+        }
+    }
+
+    /// Drives deliveries until `shutdown`, then finishes what is in flight.
+    pub(crate) fn run(
+        &self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
+        // From the call on: a server that listens already must not refuse what this will deliver in a moment.
+        let alive = self.has_contact.then(|| self.worker_guard());
+        let engine = self.clone();
+        async move {
+            match alive {
+                Some(_alive) => run(engine, shutdown).await,
+                // A claimed row would be refused by the policy, and its message would be lost.
+                None => {
+                    shutdown.await;
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+async fn tick(engine: &Engine) -> Result<Tick, RunError> {
+    let mut worker = Worker::new(engine.clone());
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
     worker.finish().await?;
@@ -76,7 +93,7 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
         daily = ended;
         // So many with nothing to say, or nobody to tell, look like none: there is more behind them.
         if daily.more && daily.fired == 0 && daily.skipped == 0 {
-            worker.fire(push.now()).await?;
+            worker.fire(engine.now()).await?;
         }
     }
     let progress = progress?;
@@ -89,25 +106,15 @@ pub(crate) async fn tick(push: WebPush) -> Result<Tick, RunError> {
     })
 }
 
-/// Drives deliveries until `shutdown`, then finishes what is in flight. Without a guard, which is without a contact,
-/// it only waits: a claimed row would be refused by the policy, and its message would be lost.
-pub(crate) async fn run(
-    push: WebPush,
-    alive: Option<WorkerGuard>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), RunError> {
-    let Some(_alive) = alive else {
-        shutdown.await;
-        return Ok(());
-    };
+async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let shutdown = pin!(shutdown);
     let mut shutdown = Shutdown::new(shutdown);
-    match shutdown.or_give_up(prepare(&push)).await {
+    match shutdown.or_give_up(prepare(&engine)).await {
         Some(prepared) => prepared?,
         None => return Ok(()),
     }
-    let mut changes = push.ledger().changes();
-    let mut worker = Worker::new(push.clone());
+    let mut changes = engine.ledger.changes();
+    let mut worker = Worker::new(engine.clone());
     let mut settle_by: Option<Instant> = None;
     let mut next_step = Instant::now();
     let mut wake = next_step;
@@ -124,7 +131,7 @@ pub(crate) async fn run(
                 if progress.is_behind {
                     return Ok(Duration::ZERO);
                 }
-                Ok::<_, StoreError>(pause(&push, progress.more, worker.in_flight() == 0).await)
+                Ok::<_, StoreError>(pause(&engine, progress.more, worker.in_flight() == 0).await)
             };
             let Some(step) = shutdown.or_give_up(step).await else {
                 break;
@@ -158,7 +165,7 @@ pub(crate) async fn run(
                 }
                 Err(error) => firing.failed(&error, "cannot fire what is due"),
             },
-            () = push.woken() => {
+            () = engine.signals.wake.notified() => {
                 worker.look_at_schedules();
                 next_step = Instant::now();
             }
@@ -187,22 +194,23 @@ pub(crate) async fn run(
             }
         }
     }
-    drain(&push, worker).await
+    drain(&engine, worker).await
 }
 
-async fn prepare(push: &WebPush) -> Result<(), RunError> {
-    check_clock(push).await?;
+async fn prepare(engine: &Engine) -> Result<(), RunError> {
+    check_clock(engine).await?;
     // Whoever was refused under another contact is asked again.
-    let own = push.contact().as_str();
-    push.lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
+    let own = engine.contact.as_str();
+    engine
+        .lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
         .await?;
     Ok(())
 }
 
 /// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
-async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
+async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), RunError> {
     worker.stop();
-    let limit = Instant::now() + push.request_timeout() + STORE_PAUSE;
+    let limit = Instant::now() + engine.request_timeout + STORE_PAUSE;
     let mut is_written = true;
     loop {
         match timeout_at(limit, worker.attempt_ended()).await {
@@ -244,11 +252,11 @@ async fn drain(push: &WebPush, mut worker: Worker) -> Result<(), RunError> {
 }
 
 /// How long there is nothing to do, unless somebody wakes us or an attempt ends.
-async fn pause(push: &WebPush, more: bool, idle: bool) -> Duration {
-    let longest = push.poll_interval();
-    let now = push.now();
-    let next_due = push.ledger().next_due(now).await;
-    let next_fire = push.ledger().next_fire_at().await;
+async fn pause(engine: &Engine, more: bool, idle: bool) -> Duration {
+    let longest = engine.poll_interval;
+    let now = engine.now();
+    let next_due = engine.ledger.next_due(now).await;
+    let next_fire = engine.ledger.next_fire_at().await;
     let longest = match next_fire {
         // Due already: it is being fired, and its end wakes us.
         Ok(Some(at)) => at.since(now).max(STORE_PAUSE).min(longest),
@@ -268,8 +276,8 @@ async fn pause(push: &WebPush, more: bool, idle: bool) -> Duration {
     }
 }
 
-async fn check_clock(push: &WebPush) -> Result<(), RunError> {
-    match ClockSkew::of(push.clock(), push.ledger()).await? {
+async fn check_clock(engine: &Engine) -> Result<(), RunError> {
+    match ClockSkew::of(&*engine.clock, &*engine.ledger).await? {
         Some(skew) => Err(RunError::with_source(RunErrorKind::ClockSkew, skew)),
         None => Ok(()),
     }
@@ -286,7 +294,7 @@ error_struct! {
 pub enum RunErrorKind {
     /// This machine's clock and the database server's differ by more than 10 seconds: see the source.
     ClockSkew,
-    /// The store failed: at start, in a [`tick`](WebPush::tick), or while what was in flight was written down.
+    /// The store failed: at start, in a [`tick`](crate::WebPush::tick), or while what was in flight was written down.
     Store,
 }
 

@@ -6,9 +6,9 @@ use std::vec;
 
 use http::StatusCode;
 
-use super::{Accepted, DeliveryError, Jitter, Outcome, RetryPolicy};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::deliver::{Accepted, DeliveryError, Jitter, Outcome, RetryPolicy};
 use crate::message::Message;
 use crate::push_request::Push;
 use crate::store::{Change, RetireReason, SubscriptionRecord};
@@ -29,10 +29,11 @@ use crate::vapid::{KeyId, VapidKey};
 /// use tower::{Service, ServiceExt as _};
 /// use tower_web_push::Message;
 /// use tower_web_push::clock::{Clock, Timestamp};
-/// use tower_web_push::deliver::{Accepted, Attempt, Consequence, DeliveryError, Jitter};
+/// use tower_web_push::deliver::{Accepted, DeliveryError, Jitter};
+/// use tower_web_push::engine::{Attempt, Consequence, KeyRing};
 /// use tower_web_push::push_request::Push;
 /// use tower_web_push::store::SubscriptionRecord;
-/// use tower_web_push::vapid::{KeyRing, VapidError};
+/// use tower_web_push::vapid::VapidError;
 ///
 /// /// `due_at` is when the message was accepted, `number` counts the attempts from 1.
 /// async fn attempt<S>(
@@ -158,7 +159,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The keys to ask with, in this order: those of [`KeyRing::candidates`](crate::vapid::KeyRing::candidates).
+    /// The keys to ask with, in this order: those of [`KeyRing::candidates`](crate::engine::KeyRing::candidates).
     #[must_use]
     pub fn with_keys(mut self, keys: Vec<Arc<VapidKey>>) -> Self {
         self.is_own_key_known = keys.iter().any(|key| key.id() == self.record.vapid_key);

@@ -1,6 +1,7 @@
 //! When a push service's "gone" is not believed any more.
 
-use crate::store::{RetireReason, Tally};
+use crate::push_service::Tally;
+use crate::store::RetireReason;
 
 /// Stops retiring the subscriptions of an origin while an unusual share of its answers says that they are gone.
 ///
@@ -15,10 +16,8 @@ use crate::store::{RetireReason, Tally};
 /// # Examples
 ///
 /// ```
-/// use tower_web_push::deliver::PruneBreaker;
-/// use tower_web_push::store::Tally;
-///
-/// use tower_web_push::store::RetireReason;
+/// use tower_web_push::engine::PruneBreaker;
+/// use tower_web_push::store::{RetireReason, Tally};
 ///
 /// let breaker = PruneBreaker::default();
 /// assert!(!breaker.is_open(Tally::new(70, 30)));

@@ -1,5 +1,11 @@
 //! The push services of the browsers, and their quirks: pure, below both the request and its delivery.
 
+mod pause;
+mod tally;
+
+pub use pause::{Pause, PauseReason};
+pub use tally::Tally;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -107,7 +113,6 @@ impl PushService {
 
     /// The name below which a host is one of any number of names of a known push service; `None` for the hosts that are
     /// known one by one, and for all others.
-    #[cfg(feature = "api")]
     pub(crate) fn suffix_of_host(host: &str) -> Option<&'static str> {
         let is_well_known = WELL_KNOWN
             .iter()
@@ -194,7 +199,6 @@ const BELOW: [(&str, PushService); 3] = [
 ];
 
 /// Of those, the names that every browser of the vendor uses.
-#[cfg(feature = "api")]
 const WELL_KNOWN: [&str; 2] = ["updates.push.services.mozilla.com", "web.push.apple.com"];
 
 /// Whether a host is some name below `parent`, compared by whole labels and without regard to case.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Engine;
 use crate::clock::Timestamp;
 use crate::message::{Message, Ttl};
 use crate::observe;
@@ -15,7 +16,6 @@ use crate::store::{
     SubscriptionRef,
 };
 use crate::subscription::SubscriptionId;
-use crate::web_push::WebPush;
 
 /// Schedules fired in one transaction.
 pub(super) const AT_ONCE: usize = 256;
@@ -42,21 +42,21 @@ pub(super) struct Daily {
 /// # Cancel safety
 ///
 /// Dropped, an occurrence is fired wholly or not at all: then the next call does.
-pub(super) async fn fire_due(push: WebPush) -> Result<Daily, StoreError> {
-    let now = push.now();
-    let due = push.ledger().due_schedules(AT_ONCE, now).await?;
+pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
+    let now = engine.now();
+    let due = engine.ledger.due_schedules(AT_ONCE, now).await?;
     let mut daily = Daily {
         more: due.len() == AT_ONCE,
         ..Daily::default()
     };
-    let subscribers = subscribers(&push, &due).await?;
+    let subscribers = subscribers(&engine, &due).await?;
     let mut firings = Vec::with_capacity(due.len());
     let mut skipped = Vec::with_capacity(due.len());
     let mut occurrences = Vec::new();
     for (schedule, subscriber) in due.into_iter().zip(subscribers) {
         if let (Plan::Subscriber { subscription, .. }, None) = (&schedule.plan, &subscriber) {
             // Its row went another way than by unsubscribing.
-            push.ledger().remove_schedules(*subscription).await?;
+            engine.ledger.remove_schedules(*subscription).await?;
             continue;
         }
         let Some(due) = schedule.due(now) else {
@@ -72,11 +72,11 @@ pub(super) async fn fire_due(push: WebPush) -> Result<Daily, StoreError> {
             occurrences.push((firings.len() - 1, schedule));
         }
     }
-    compose_all(&push, occurrences, &mut firings, &mut skipped, now).await;
+    compose_all(&engine, occurrences, &mut firings, &mut skipped, now).await;
     if firings.is_empty() {
         return Ok(daily);
     }
-    let answers = push.ledger().fire(&firings, now).await?;
+    let answers = engine.ledger.fire(&firings, now).await?;
     for ((answer, firing), skipped) in answers.iter().zip(&firings).zip(skipped) {
         if *answer == Fired::Fired {
             daily.fired += u64::from(firing.broadcast.is_some());
@@ -96,7 +96,7 @@ pub(super) async fn fire_due(push: WebPush) -> Result<Daily, StoreError> {
 
 /// The row of each schedule's subscriber; `None` for the application's schedules, and where there is no row.
 async fn subscribers(
-    push: &WebPush,
+    engine: &Engine,
     due: &[Schedule],
 ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
     let id = |schedule: &Schedule| -> Option<SubscriptionId> {
@@ -108,7 +108,7 @@ async fn subscribers(
     let wanted: Vec<_> = due.iter().filter_map(id).map(SubscriptionRef::Id).collect();
     let mut found = match wanted.as_slice() {
         [] => Vec::new(),
-        wanted => push.subscriptions().get(wanted).await?,
+        wanted => engine.subscriptions.get(wanted).await?,
     }
     .into_iter();
     let row = |schedule: &Schedule| id(schedule).and_then(|_| found.next().flatten());
@@ -119,7 +119,7 @@ async fn subscribers(
 ///
 /// Each comes with the place of its firing, whose broadcast it becomes.
 async fn compose_all(
-    push: &WebPush,
+    engine: &Engine,
     occurrences: Vec<(usize, Schedule)>,
     firings: &mut [Firing],
     skipped: &mut [u64],
@@ -134,9 +134,9 @@ async fn compose_all(
             let Some(firing) = firings.get(place) else {
                 continue;
             };
-            let (push, next_fire_at) = (push.clone(), firing.next_fire_at);
+            let (engine, next_fire_at) = (engine.clone(), firing.next_fire_at);
             let task =
-                tasks.spawn(async move { compose(&push, &schedule, next_fire_at, now).await });
+                tasks.spawn(async move { compose(&engine, &schedule, next_fire_at, now).await });
             places.insert(task.id(), place);
         }
         let Some(ended) = tasks.join_next_with_id().await else {
@@ -158,7 +158,7 @@ async fn compose_all(
 
 /// The broadcast of an occurrence, if there is anything to say; whether it was missed.
 async fn compose(
-    push: &WebPush,
+    engine: &Engine,
     schedule: &Schedule,
     next_fire_at: Timestamp,
     now: Timestamp,
@@ -174,11 +174,11 @@ async fn compose(
             message,
             ..
         } => notify_type
-            .message(message.as_deref(), push.daily_text())
+            .message(message.as_deref(), &engine.daily_text)
             .with_ttl(until_next),
         Plan::Application { message, .. } => message.clone().again(),
     });
-    let composed = match push.composer() {
+    let composed = match &engine.composer {
         None => Ok(Some(message)),
         Some(composer) => timeout(COMPOSE_WITHIN, composer.compose(schedule, message))
             .await
@@ -196,7 +196,7 @@ async fn compose(
             let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
             // Its name is nobody's: an application's shows in what is under way, and may be followed.
             broadcast.forget_when_over = matches!(schedule.plan, Plan::Subscriber { .. });
-            broadcast.recipients = recipients(push, schedule, now).await;
+            broadcast.recipients = recipients(engine, schedule, now).await;
             (Some(broadcast), 0)
         }
         Err(error) => {
@@ -208,13 +208,13 @@ async fn compose(
 }
 
 /// How many it is for, as far as that is known now.
-async fn recipients(push: &WebPush, schedule: &Schedule, now: Timestamp) -> u64 {
+async fn recipients(engine: &Engine, schedule: &Schedule, now: Timestamp) -> u64 {
     match &schedule.plan {
         Plan::Subscriber { .. } => 1,
         Plan::Application { to, .. } => {
             let filter = CountFilter::new(to.clone(), Liveness::Live);
             // Exact once it is expanded.
-            push.subscriptions().count(&filter, now).await.unwrap_or(0)
+            engine.subscriptions.count(&filter, now).await.unwrap_or(0)
         }
     }
 }

@@ -4,9 +4,9 @@ use std::panic::resume_unwind;
 
 use tokio::task::JoinSet;
 
+use super::Engine;
 use crate::clock::Timestamp;
 use crate::store::{Cursor, NewDelivery, PageWrite, StoreError, StoreErrorKind};
-use crate::web_push::WebPush;
 
 /// Recipients written into the ledger in one transaction.
 const PAGE: usize = 500;
@@ -19,10 +19,10 @@ const EXPANDED_AT_ONCE: usize = 4 * PAGE;
 /// # Cancel safety
 ///
 /// Dropped, each page is written wholly or not at all.
-pub(super) async fn expand(push: &WebPush, now: Timestamp) -> Result<usize, StoreError> {
+pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, StoreError> {
     let mut pages = JoinSet::new();
     let mut read = 0;
-    for expansion in push.ledger().expandable(EXPANSIONS, now).await? {
+    for expansion in engine.ledger.expandable(EXPANSIONS, now).await? {
         if read >= EXPANDED_AT_ONCE {
             break;
         }
@@ -30,8 +30,8 @@ pub(super) async fn expand(push: &WebPush, now: Timestamp) -> Result<usize, Stor
             Cursor::After(key) => Some(key),
             Cursor::Start | Cursor::End => None,
         };
-        let page = push
-            .subscriptions()
+        let page = engine
+            .subscriptions
             .page(&expansion.audience, after, PAGE, now)
             .await?;
         let rows: Vec<_> = page
@@ -48,10 +48,10 @@ pub(super) async fn expand(push: &WebPush, now: Timestamp) -> Result<usize, Stor
         };
         // Side by side: the thousands that are due at the full hour have one recipient each, and share a
         // transaction.
-        let push = push.clone();
+        let engine = engine.clone();
         pages.spawn(async move {
             let (id, cursor) = (expansion.id, &expansion.cursor);
-            let write = push.ledger().enqueue_page(id, cursor, &rows, &next, now);
+            let write = engine.ledger.enqueue_page(id, cursor, &rows, &next, now);
             write.await.map(|write| (write, rows.len()))
         });
     }

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::{Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::{Consequence, Next};
 use crate::observe;
 use crate::store::{Change, Pause, PauseReason, RetireReason, StoreError, Tally};
 use crate::subscription::{EndpointKey, Origin};
-use crate::web_push::WebPush;
 
 /// Acceptances are worth a write of their own from this number on; with a "gone" they are written at once.
 const TALLY_AT: u64 = 500;
@@ -42,7 +41,7 @@ impl Effects {
     }
 
     /// Takes in what an attempt at a subscription of this origin came to.
-    pub(crate) fn note(&mut self, push: &WebPush, origin: &Origin, consequence: Consequence) {
+    pub(crate) fn note(&mut self, engine: &Engine, origin: &Origin, consequence: Consequence) {
         let mut seen = Tally::default();
         if consequence.next == Next::Finished(FinalOutcome::Accepted) {
             seen.accepted = 1;
@@ -65,16 +64,16 @@ impl Effects {
             let tally = self.tallies.entry(origin.clone()).or_default();
             *tally = Tally::new(tally.accepted + seen.accepted, tally.gone + seen.gone);
         }
-        self.note_origin(push, origin);
+        self.note_origin(engine, origin);
     }
 
     /// Takes in what an attempt showed of an origin.
-    pub(crate) fn note_origin(&mut self, push: &WebPush, origin: &Origin) {
-        for mut pause in push.gates().gate(origin).take_news() {
+    pub(crate) fn note_origin(&mut self, engine: &Engine, origin: &Origin) {
+        for mut pause in engine.gates.gate(origin).take_news() {
             if pause.reason == PauseReason::SenderFault {
-                pause.contact = Some(push.contact().as_str().to_owned());
+                pause.contact = Some(engine.contact.as_str().to_owned());
             }
-            tell(&pause, push.now());
+            tell(&pause, engine.now());
             self.pauses.push(pause);
         }
     }
@@ -85,18 +84,22 @@ impl Effects {
     ///
     /// What was not written is written by the next call. Written twice, a change changes nothing and a tally is a
     /// little off.
-    pub(crate) async fn write(&mut self, push: &WebPush, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn write(
+        &mut self,
+        engine: &Engine,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         while let Some(pause) = self.pauses.first() {
-            push.ledger().pause(pause, now).await?;
-            push.gates().gate(&pause.origin).shared(now);
+            engine.ledger.pause(pause, now).await?;
+            engine.gates.gate(&pause.origin).shared(now);
             self.pauses.remove(0);
         }
         let accepted: u64 = self.tallies.values().map(|tally| tally.accepted).sum();
         if !self.gone.is_empty() || accepted >= TALLY_AT {
-            self.judge(push, now).await?;
+            self.judge(engine, now).await?;
         }
         if !self.changes.is_empty() {
-            push.subscriptions().apply(&self.changes, now).await?;
+            engine.subscriptions.apply(&self.changes, now).await?;
             self.changes.clear();
         }
         Ok(())
@@ -105,31 +108,31 @@ impl Effects {
     /// The same at the end, with whatever few acceptances are left to count.
     pub(crate) async fn finish(
         &mut self,
-        push: &WebPush,
+        engine: &Engine,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.write(push, now).await?;
+        self.write(engine, now).await?;
         if !self.tallies.is_empty() {
-            self.judge(push, now).await?;
+            self.judge(engine, now).await?;
         }
         Ok(())
     }
 
     /// Retires what is gone, unless too much is: then it is kept, and counts as failed, until it has been gone for days.
-    async fn judge(&mut self, push: &WebPush, now: Timestamp) -> Result<(), StoreError> {
+    async fn judge(&mut self, engine: &Engine, now: Timestamp) -> Result<(), StoreError> {
         let counts: Vec<_> = self
             .tallies
             .iter()
             .map(|(origin, tally)| (origin.clone(), *tally))
             .collect();
-        let sums = push.ledger().tally(&counts, now).await?;
+        let sums = engine.ledger.tally(&counts, now).await?;
         self.tallies.clear();
         let sums: HashMap<_, _> = counts
             .into_iter()
             .zip(sums)
             .map(|((origin, _), sum)| (origin, sum))
             .collect();
-        let breaker = push.prune_breaker();
+        let breaker = engine.prune_breaker;
         for Gone {
             origin,
             key,

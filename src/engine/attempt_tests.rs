@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::deliver::{Closed, PushService, ResolveError, ResolveErrorKind, Verdict};
+use crate::deliver::{self, Closed, PushService, ResolveError, ResolveErrorKind, Verdict};
 use crate::message::Ttl;
 use crate::p256::UaSecretKey;
 use crate::store::{PauseReason, Retired};
@@ -11,7 +11,7 @@ use crate::subscription::{AuthSecret, Subscription, SubscriptionId};
 use FinalOutcome::*;
 use Next::{Deferred, Finished, RetryAt};
 
-type Answer = Result<super::Accepted, DeliveryError>;
+type Answer = Result<deliver::Accepted, DeliveryError>;
 
 /// When the attempt begins; the answer comes two seconds later.
 const BEGAN: Timestamp = Timestamp::from_secs(1_000_000);
@@ -49,7 +49,7 @@ fn attempt(record: &SubscriptionRecord, number: u32) -> Attempt<'_> {
 
 fn accepted() -> Answer {
     let headers = HeaderMap::new();
-    Ok(super::Accepted::new(
+    Ok(deliver::Accepted::new(
         PushService::Other,
         StatusCode::CREATED,
         &headers,

@@ -2,18 +2,15 @@
 
 use tokio::sync::watch;
 
+use super::{Attempt, Consequence, Engine, KeyRing, Next};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::deliver::{
-    Accepted, Attempt, Begin, Consequence, DeliveryError, Jitter, Next, Outcome, PushService,
-};
+use crate::deliver::{Accepted, Begin, DeliveryError, Jitter, Outcome, PushService};
 use crate::message::{Message, Topic};
 use crate::observe;
 use crate::push_request::Push;
 use crate::store::{Change, SubscriptionRecord};
 use crate::subscription::EndpointKey;
-use crate::vapid::KeyRing;
-use crate::web_push::WebPush;
 
 /// What one attempt is about.
 #[derive(Clone, Debug)]
@@ -39,13 +36,13 @@ pub(crate) struct Job {
 ///
 /// Dropped while a request is under way, the push service may have taken the message; the row's lease
 /// runs out and the message is sent again.
-pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> (Consequence, Option<DeliveryError>) {
-    let now = push.now();
+pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Option<DeliveryError>) {
+    let now = engine.now();
     let endpoint = job.record.subscription.endpoint();
-    if let (Some(broadcast), true) = (job.broadcast, push.stable_topic()) {
+    if let (Some(broadcast), true) = (job.broadcast, engine.stable_topic) {
         name(&mut job.message, broadcast, endpoint.key());
     }
-    let keys = match push.key_ring().candidates(&job.record.vapid_key, now).await {
+    let keys = match engine.key_ring.candidates(&job.record.vapid_key, now).await {
         Ok(keys) => keys,
         Err(source) => {
             observe::event!(WARN, error = %observe::causes(&source), "cannot read the VAPID keys");
@@ -63,14 +60,14 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> (Consequence, Optio
         now,
     )
     .with_deadline(job.deadline)
-    .with_policy(*push.retry_policy())
+    .with_policy(engine.retry)
     .with_keys(keys);
     let mut error = None;
-    while let Some(request) = attempt.next_push(push.now()) {
-        let Some(answer) = send(push, &job, request).await else {
+    while let Some(request) = attempt.next_push(engine.now()) {
+        let Some(answer) = send(engine, &job, request).await else {
             break;
         };
-        attempt.answered(&answer, push.now(), Jitter::random());
+        attempt.answered(&answer, engine.now(), Jitter::random());
         error = answer.err();
         if let Some(error) = &error {
             observe::event!(
@@ -84,7 +81,7 @@ pub(crate) async fn attempt(push: &WebPush, mut job: Job) -> (Consequence, Optio
             let _ = error;
         }
     }
-    let consequence = attempt.end(push.now());
+    let consequence = attempt.end(engine.now());
     if let [Change::Stale { .. }] = *consequence.changes {
         observe::event!(INFO, endpoint = ?endpoint, "no live VAPID key fits");
     }
@@ -101,16 +98,20 @@ fn name(message: &mut Message, broadcast: BroadcastId, key: EndpointKey) {
 }
 
 /// Answers `None` where no request could begin while the row was ours, nor while the gate of its origin was open.
-async fn send(push: &WebPush, job: &Job, request: Push) -> Option<Result<Accepted, DeliveryError>> {
+async fn send(
+    engine: &Engine,
+    job: &Job,
+    request: Push,
+) -> Option<Result<Accepted, DeliveryError>> {
     let endpoint = job.record.subscription.endpoint();
-    let gate = push.gates().gate(endpoint.origin());
-    if gate.closed_at(push.now()).is_some() {
+    let gate = engine.gates.gate(endpoint.origin());
+    if gate.closed_at(engine.now()).is_some() {
         return None;
     }
     let push_service = PushService::of(endpoint);
-    let latest = job.leased_until - push.request_timeout();
+    let latest = job.leased_until - engine.request_timeout;
     let begin = Begin::before(latest.min(job.deadline)).unless(job.stop.clone());
-    let answer = push.deliver_push(request, begin).await?;
+    let answer = engine.sender.send(request, begin).await?;
     let outcome = answer
         .as_ref()
         .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);

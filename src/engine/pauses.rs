@@ -3,26 +3,26 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::WebPush;
+use super::Engine;
 use crate::clock::Timestamp;
 use crate::store::{Pause, PauseReason, StoreError};
 
-impl WebPush {
+impl Engine {
     /// How old the shared pauses may get.
     pub(crate) const PAUSES_KEPT: Duration = Duration::from_secs(5);
 
     /// Takes over which origins are paused for all replicas.
     pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
-        let pauses = self.ledger().pauses(now).await?;
-        self.gates().load(pauses, now);
-        let read = &self.inner.pauses_read;
+        let pauses = self.ledger.pauses(now).await?;
+        self.gates.load(pauses, now);
+        let read = &self.signals.pauses_read;
         read.store(now.as_millis(), Ordering::Relaxed);
         Ok(())
     }
 
     /// The same where nobody did of late: a process may send without running a worker.
     pub(crate) async fn refresh_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
-        let read = Timestamp::from_millis(self.inner.pauses_read.load(Ordering::Relaxed));
+        let read = Timestamp::from_millis(self.signals.pauses_read.load(Ordering::Relaxed));
         if read <= now && now.since(read) < Self::PAUSES_KEPT {
             return Ok(());
         }
@@ -35,11 +35,11 @@ impl WebPush {
         which: impl Fn(&Pause) -> bool + Send,
     ) -> Result<(), StoreError> {
         let now = self.now();
-        for mut pause in self.ledger().pauses(now).await? {
+        for mut pause in self.ledger.pauses(now).await? {
             if pause.reason == PauseReason::SenderFault && which(&pause) {
                 pause.until = now;
-                self.ledger().pause(&pause, now).await?;
-                self.gates().resume(&pause.origin);
+                self.ledger.pause(&pause, now).await?;
+                self.gates.resume(&pause.origin);
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::WebPush;
+use super::Engine;
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::store::StoreError;
 
@@ -40,7 +40,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// ```
 #[must_use = "streams do nothing unless polled"]
 pub struct Progress {
-    push: WebPush,
+    engine: Engine,
     broadcast: BroadcastId,
     last: Option<BroadcastStatus>,
     asking: Option<Asking>,
@@ -51,9 +51,9 @@ type Asking =
     Pin<Box<dyn Future<Output = Result<Option<BroadcastStatus>, StoreError>> + Send + 'static>>;
 
 impl Progress {
-    pub(super) const fn new(push: WebPush, broadcast: BroadcastId) -> Self {
+    pub(crate) const fn new(engine: Engine, broadcast: BroadcastId) -> Self {
         Self {
-            push,
+            engine,
             broadcast,
             last: None,
             asking: None,
@@ -85,7 +85,7 @@ impl Stream for Progress {
         let this = &mut *self;
         let asking = this.asking.get_or_insert_with(|| {
             Box::pin(changed(
-                this.push.clone(),
+                this.engine.clone(),
                 this.broadcast,
                 this.last.clone(),
             ))
@@ -104,7 +104,7 @@ impl Stream for Progress {
             }
             Err(error) => {
                 // Without a pause a dead store would be hammered.
-                this.asking = Some(Box::pin(after_pause(this.push.clone(), this.broadcast)));
+                this.asking = Some(Box::pin(after_pause(this.engine.clone(), this.broadcast)));
                 Some(Err(error))
             }
         })
@@ -113,7 +113,7 @@ impl Stream for Progress {
 
 /// Waits until the status is another one than the last.
 async fn changed(
-    push: WebPush,
+    engine: Engine,
     broadcast: BroadcastId,
     last: Option<BroadcastStatus>,
 ) -> Result<Option<BroadcastStatus>, StoreError> {
@@ -121,8 +121,8 @@ async fn changed(
         sleep(PACE).await;
     }
     loop {
-        let settled = push.inner.settled.notified();
-        let status = push.status(broadcast).await?;
+        let settled = engine.signals.settled.notified();
+        let status = engine.status(broadcast).await?;
         if status.is_none() || status != last {
             return Ok(status);
         }
@@ -131,11 +131,11 @@ async fn changed(
 }
 
 async fn after_pause(
-    push: WebPush,
+    engine: Engine,
     broadcast: BroadcastId,
 ) -> Result<Option<BroadcastStatus>, StoreError> {
     sleep(LOOK_AGAIN).await;
-    push.status(broadcast).await
+    engine.status(broadcast).await
 }
 
 impl fmt::Debug for Progress {

@@ -1,0 +1,168 @@
+//! Sending without the ledger: one attempt, now.
+
+use tokio::task::{JoinError, JoinSet};
+
+use super::effects::Effects;
+use super::job::{Job, attempt};
+use super::{Consequence, Engine, Failure, Next, Report, SendError, SendErrorKind};
+use crate::broadcast::{Audience, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::deliver::{Accepted, Begin, DeliveryError};
+use crate::message::Message;
+use crate::push_request::Push;
+use crate::push_service::PushService;
+use crate::store::SubscriptionRecord;
+use crate::subscription::{Origin, Subscription, SubscriptionId};
+
+/// Subscriptions read at once.
+const PAGE: usize = 500;
+/// Attempts under way at once.
+const IN_FLIGHT: usize = 512;
+
+/// What one attempt came to.
+#[derive(Debug)]
+pub(crate) struct Attempted {
+    pub(crate) outcome: FinalOutcome,
+    pub(crate) error: Option<DeliveryError>,
+    origin: Origin,
+    subscription: SubscriptionId,
+}
+
+impl Engine {
+    /// One attempt for each live subscription of an audience.
+    pub(crate) async fn send(&self, to: &Audience, message: Message) -> Result<Report, SendError> {
+        if message.is_too_large() {
+            return Err(SendErrorKind::PayloadTooLarge.into());
+        }
+        let mut report = Report::default();
+        let mut attempts = JoinSet::new();
+        let mut effects = Effects::default();
+        let mut after = None;
+        let due_at = self.now();
+        loop {
+            let now = self.now();
+            self.refresh_pauses(now).await?;
+            let page = self
+                .subscriptions
+                .page(to, after.as_ref(), PAGE, now)
+                .await?;
+            after = page
+                .last()
+                .map(|record| record.subscription.endpoint().key());
+            let is_last = page.len() < PAGE;
+            for record in page {
+                if attempts.len() >= IN_FLIGHT
+                    && let Some(ended) = attempts.join_next().await
+                {
+                    note(self, &mut report, &mut effects, ended);
+                }
+                let (engine, message) = (self.clone(), message.clone());
+                attempts.spawn(async move { once(&engine, record, message, due_at).await });
+            }
+            while let Some(ended) = attempts.try_join_next() {
+                note(self, &mut report, &mut effects, ended);
+            }
+            if is_last {
+                break;
+            }
+            effects.write(self, self.now()).await?;
+        }
+        while let Some(ended) = attempts.join_next().await {
+            note(self, &mut report, &mut effects, ended);
+        }
+        effects.finish(self, self.now()).await?;
+        Ok(report)
+    }
+
+    /// One attempt for one stored subscription, with its own VAPID key, its effects on the subscription included.
+    pub(crate) async fn send_to(&self, record: SubscriptionRecord, message: Message) -> Attempted {
+        // Where they cannot be read, those that are known hold.
+        let _ = self.refresh_pauses(self.now()).await;
+        let (attempted, consequence) = once(self, record, message, self.now()).await;
+        let mut effects = Effects::default();
+        effects.note(self, &attempted.origin, consequence);
+        // The answer is about the message; the same effect comes of the next attempt.
+        let _ = effects.write(self, self.now()).await;
+        attempted
+    }
+
+    /// One attempt for a subscription that need not be stored, with the active VAPID key.
+    pub(crate) async fn deliver(
+        &self,
+        to: &Subscription,
+        message: Message,
+    ) -> Result<Accepted, DeliveryError> {
+        // What the other replicas know of the push service is worth a try; without it this one finds out itself.
+        let _ = self.refresh_pauses(self.now()).await;
+        let now = self.now();
+        let deadline = message.ttl().deadline(now);
+        let push = Push::new(to.clone(), message, self.key_ring.active())
+            .with_ttl_since(now)
+            .with_deadline(deadline);
+        let result = self
+            .sender
+            .send(push, Begin::before(deadline))
+            .await
+            .unwrap_or_else(|| Err(DeliveryError::too_late(PushService::of(to.endpoint()))));
+        // Told to the other replicas, as far as the store answers.
+        let mut effects = Effects::default();
+        effects.note_origin(self, to.endpoint().origin());
+        let _ = effects.write(self, self.now()).await;
+        result
+    }
+}
+
+async fn once(
+    engine: &Engine,
+    record: SubscriptionRecord,
+    message: Message,
+    due_at: Timestamp,
+) -> (Attempted, Consequence) {
+    let now = engine.now();
+    let subscription = record.id;
+    let origin = record.subscription.endpoint().origin().clone();
+    let job = Job {
+        record,
+        broadcast: None,
+        deadline: message.ttl().deadline(due_at),
+        due_at,
+        number: 1,
+        leased_until: now + engine.lease,
+        stop: None,
+        message,
+    };
+    let (consequence, error) = attempt(engine, job).await;
+    let outcome = match consequence.next {
+        Next::Finished(outcome) => outcome,
+        Next::RetryAt(_) | Next::Deferred(_) => FinalOutcome::Failed,
+    };
+    let attempted = Attempted {
+        outcome,
+        error,
+        origin,
+        subscription,
+    };
+    (attempted, consequence)
+}
+
+fn note(
+    engine: &Engine,
+    report: &mut Report,
+    effects: &mut Effects,
+    ended: Result<(Attempted, Consequence), JoinError>,
+) {
+    let Ok((attempted, consequence)) = ended else {
+        // A panic in somebody's client.
+        report.counts.add(FinalOutcome::Failed, 1);
+        return;
+    };
+    report.counts.add(attempted.outcome, 1);
+    effects.note(engine, &attempted.origin, consequence);
+    if let Some(error) = attempted.error
+        && report.failures.len() < Report::MAX_FAILURES
+    {
+        report
+            .failures
+            .push(Failure::new(attempted.subscription, error));
+    }
+}
