@@ -18,6 +18,7 @@ use tower::{ServiceExt as _, service_fn};
 use tower_service::Service as _;
 use tower_web_push::api::{AdminCredentials, ApiSettings, WebPushService};
 use tower_web_push::clock::Timestamp;
+use tower_web_push::engine::KeyRing;
 use tower_web_push::push_request::PushBody;
 use tower_web_push::store::{
     MemoryStore, ScheduleStore, SqliteStore, SubscriptionRecord, SubscriptionRef,

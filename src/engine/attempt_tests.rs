@@ -3,7 +3,9 @@
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::deliver::{self, Closed, PushService, ResolveError, ResolveErrorKind, Verdict};
+use crate::deliver::{
+    Accepted as Acceptance, Closed, PushService, ResolveError, ResolveErrorKind, Verdict,
+};
 use crate::message::Ttl;
 use crate::p256::UaSecretKey;
 use crate::store::{PauseReason, Retired};
@@ -11,7 +13,7 @@ use crate::subscription::{AuthSecret, Subscription, SubscriptionId};
 use FinalOutcome::*;
 use Next::{Deferred, Finished, RetryAt};
 
-type Answer = Result<deliver::Accepted, DeliveryError>;
+type Answer = Result<Acceptance, DeliveryError>;
 
 /// When the attempt begins; the answer comes two seconds later.
 const BEGAN: Timestamp = Timestamp::from_secs(1_000_000);
@@ -49,7 +51,7 @@ fn attempt(record: &SubscriptionRecord, number: u32) -> Attempt<'_> {
 
 fn accepted() -> Answer {
     let headers = HeaderMap::new();
-    Ok(deliver::Accepted::new(
+    Ok(Acceptance::new(
         PushService::Other,
         StatusCode::CREATED,
         &headers,
