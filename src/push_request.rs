@@ -115,7 +115,7 @@ impl Push {
         self
     }
 
-    /// To whom.
+    /// The subscription to send to.
     #[must_use]
     pub const fn subscription(&self) -> &Subscription {
         &self.subscription

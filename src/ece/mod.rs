@@ -90,7 +90,7 @@ pub fn encrypt(
 ///
 /// The buffer never grows beyond what came in, whatever the header claims. A header without a record
 /// is refused, although the grammar of RFC 8188 does not exclude it: it would pass for an empty
-/// message that nobody authenticated.
+/// message that was not authenticated.
 ///
 /// # Errors
 ///

@@ -41,7 +41,7 @@ impl WebPush {
 
     /// Starts to configure a server that sends nothing, because it has no contact to give to the push services.
     ///
-    /// The endpoint policy is [`EndpointPolicy::nowhere`], whatever is set: no subscription is accepted.
+    /// The endpoint policy is [`EndpointPolicy::nowhere`](crate::deliver::EndpointPolicy::nowhere), whatever is set: no subscription is accepted.
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
     pub fn builder_without_contact() -> WebPushBuilder {

@@ -17,7 +17,7 @@ impl Notification {
     /// `icon`, `badge`, `vibrate`, `timestamp`, `renotify`, `silent`, `requireInteraction`, `data`,
     /// `actions`, `mutable`, `app_badge`.
     ///
-    /// `title` must be there; null is the same as absent, and unknown members are somebody else's.
+    /// `title` is required; null counts as absent, and unknown members are ignored.
     ///
     /// # Errors
     ///
