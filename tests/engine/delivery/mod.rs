@@ -1,0 +1,17 @@
+//! The rules of delivery, one test each, against the in-process push service.
+
+mod building;
+mod composing;
+mod daily;
+mod deadlines;
+mod downtimes;
+mod keys;
+mod order;
+mod pausing;
+mod progress;
+mod retiring;
+mod retrying;
+mod running;
+mod sending;
+mod silent_store;
+mod world;
