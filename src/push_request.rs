@@ -303,7 +303,7 @@ error_struct! {
 pub enum PushRequestErrorKind {
     /// The payload is longer than [`Message::MAX_PAYLOAD`]: send less.
     TooLarge,
-    /// The JWT library could not sign the token. Missing randomness is a panic.
+    /// The token could not be signed, for a reason other than missing randomness.
     Signing,
     /// No randomness, or the P-256 backend failed: try again later.
     Backend,

@@ -7,7 +7,6 @@ mod raw;
 
 use std::fmt;
 
-use jwt_simple::algorithms::ES256KeyPair;
 use p256::elliptic_curve::Generate as _;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use zeroize::Zeroizing;
@@ -32,7 +31,6 @@ use crate::encoding::{base64_any, hex};
 /// ```
 pub struct VapidKey {
     secret: p256::SecretKey,
-    signing: ES256KeyPair,
     public_key: VapidPublicKey,
     id: KeyId,
 }
@@ -123,14 +121,10 @@ impl VapidKey {
     }
 
     fn from_secret(secret: p256::SecretKey) -> Result<Self, VapidError> {
-        let invalid = |_| VapidError::from(VapidErrorKind::InvalidPrivateKey);
-        let octets = Zeroizing::new(<[u8; Self::SECRET_LEN]>::from(secret.to_bytes()));
-        let signing = ES256KeyPair::from_bytes(octets.as_slice()).map_err(invalid)?;
         let point = secret.public_key().to_sec1_point(false);
         let public_key = VapidPublicKey::from_bytes(point.as_bytes())?;
         Ok(Self {
             secret,
-            signing,
             id: public_key.id(),
             public_key,
         })
@@ -157,8 +151,9 @@ impl VapidKey {
         self.id
     }
 
-    pub(super) const fn signing(&self) -> &ES256KeyPair {
-        &self.signing
+    /// What signs, and nothing else: see the type.
+    pub(super) const fn secret(&self) -> &p256::SecretKey {
+        &self.secret
     }
 }
 
