@@ -38,7 +38,7 @@ pub enum VapidErrorKind {
     /// The operating system gave no randomness.
     NoRandomness,
     /// The cryptographic library could not sign the token. If randomness is missing, `jwt-simple` panics
-    /// instead: see [`authorization`](super::authorization).
+    /// instead: see [`Signer::authorization`](super::Signer::authorization).
     Signing,
     /// There are no credentials of the `vapid` scheme (RFC 8292 section 4.2: 401).
     NoCredentials,

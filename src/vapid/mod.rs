@@ -45,5 +45,4 @@ pub use key_ring::KeyRing;
 pub use public_key::VapidPublicKey;
 pub use sealed::{KeyEncryptionKey, KeyEncryptionKeys, SealedVapidKey};
 pub use signer::Signer;
-pub use token::{TOKEN_LIFETIME, authorization};
 pub use verify::{Verified, verify};

@@ -223,8 +223,8 @@ impl KeyEncryptionKeys {
     }
 
     /// Whether [`seal`](Self::seal) would choose the same key-encryption key again.
-    #[must_use]
-    pub fn is_current(&self, sealed: &SealedVapidKey) -> bool {
+    #[cfg(feature = "_engine")]
+    pub(super) fn is_current(&self, sealed: &SealedVapidKey) -> bool {
         match (sealed.parts(), self.keys.first()) {
             (Some(Parts::Clear(_)), None) => true,
             (Some(Parts::Encrypted { kek, .. }), Some(first)) => kek == first.id,
@@ -254,8 +254,8 @@ impl SealedVapidKey {
     }
 
     /// Whether it is encrypted.
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
+    #[cfg(feature = "_engine")]
+    pub(super) fn is_encrypted(&self) -> bool {
         self.0.starts_with("v1.")
     }
 

@@ -36,9 +36,6 @@ pub struct VapidKey {
 }
 
 impl VapidKey {
-    /// The longest text that [`parse`](Self::parse) takes, in octets.
-    pub const MAX_TEXT: usize = 16 * 1024;
-
     /// A new key from the operating system's randomness.
     ///
     /// # Errors
@@ -62,7 +59,7 @@ impl VapidKey {
     ///
     /// base64 may use either alphabet, padded or not; hex may have a colon between octets and `0x` in
     /// front. Whitespace in and around both is ignored. A key of 31 octets has lost a leading zero and
-    /// gets it back.
+    /// gets it back. More than 16 KiB are refused.
     ///
     /// # Errors
     ///
@@ -73,7 +70,7 @@ impl VapidKey {
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) when a public key stands beside it.
     pub fn parse(key: impl AsRef<[u8]>) -> Result<Self, VapidError> {
         let key = key.as_ref();
-        if key.len() > Self::MAX_TEXT {
+        if key.len() > MAX_TEXT {
             return Err(VapidErrorKind::InvalidPrivateKey.into());
         }
         match as_text(key) {
@@ -163,6 +160,8 @@ impl fmt::Debug for VapidKey {
     }
 }
 
+/// The longest text that is parsed, in octets.
+const MAX_TEXT: usize = 16 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The text of a file, without a byte order mark and the whitespace around it.

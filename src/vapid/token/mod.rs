@@ -22,28 +22,11 @@ use crate::subscription::Origin;
 
 /// How long a token is valid: half of what RFC 8292 section 2 allows, so that no clock difference makes
 /// it look longer than 24 hours, and a stolen one ends soon.
-pub const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// Signs a token for `origin` and returns the `Authorization` value, marked sensitive:
 /// `vapid t=TOKEN, k=KEY` (RFC 8292 section 3).
-///
-/// The token is a JWT with `typ` JWT and `alg` ES256 in its header and the claims `aud`, `exp` (now
-/// plus [`TOKEN_LIFETIME`]) and `sub`, nothing else. Signing takes a fraction of a millisecond; a
-/// [`Signer`](super::Signer) does it once per origin instead of once per message.
-///
-/// With the feature `jwt-simple` that crate signs, else `aws-lc-rs` if its feature is on, else `p256`.
-///
-/// # Errors
-///
-/// [`Signing`](VapidErrorKind::Signing) if the library fails. No input of these types is known to cause it.
-///
-/// # Panics
-///
-/// With the feature `jwt-simple`, panics if the operating system gives no randomness when that crate asks for
-/// it: for the first token that a thread signs, and again for each 64 KiB of random octets that the thread has
-/// used. On Linux that takes a kernel or a sandbox without `getrandom` and without `/dev/urandom`. `p256`
-/// needs no randomness.
-pub fn authorization(
+pub(super) fn authorization(
     key: &VapidKey,
     origin: &Origin,
     contact: &Contact,
