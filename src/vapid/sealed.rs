@@ -223,7 +223,7 @@ impl KeyEncryptionKeys {
     }
 
     /// Whether [`seal`](Self::seal) would choose the same key-encryption key again.
-    #[cfg(feature = "_engine")]
+    #[cfg(any(test, feature = "_engine"))]
     pub(super) fn is_current(&self, sealed: &SealedVapidKey) -> bool {
         match (sealed.parts(), self.keys.first()) {
             (Some(Parts::Clear(_)), None) => true,
@@ -254,8 +254,8 @@ impl SealedVapidKey {
     }
 
     /// Whether it is encrypted.
-    #[cfg(feature = "_engine")]
-    pub(super) fn is_encrypted(&self) -> bool {
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
         self.0.starts_with("v1.")
     }
 
