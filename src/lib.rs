@@ -90,11 +90,14 @@
 //! # Features
 //!
 //! A feature adds; it never changes what something means. `./test core` compares this table with `cargo tree`.
+//! Without `jwt-simple`, as in `default-features = false, features = ["client", "api"]`, neither `rsa` (RUSTSEC-2023-0071)
+//! nor any other algorithm of a general JWT library is linked.
 //!
 //! | feature | adds | pulls in |
 //! |---|---|---|
 //! | none | values, encryption | RustCrypto (`p256`, `aes-gcm`, `hkdf`, `sha2`), `http`, `bytes`, `serde`: no runtime, no C, no TLS, no version twice |
-//! | `vapid` (default) | keys, tokens, push requests | `jwt-simple`, `http-body`, `lru` |
+//! | `vapid` (default) | keys, tokens, push requests | `http-body`, `lru` |
+//! | `jwt-simple` (default) | tokens signed by `jwt-simple`; without it `aws-lc-rs` or `p256` signs | `jwt-simple`, `rsa`, `ed25519-compact` and some 30 more crates |
 //! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `tokio`; C: `aws-lc-rs` |
 //! | `api` (default) | [`WebPush`], the HTTP API | `governor`, `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |

@@ -17,7 +17,7 @@ pub struct Header<'a> {
 
 impl<'a> Header<'a> {
     /// Octets of a header without a keyid.
-    pub const FIXED_LEN: usize = SALT_LEN + 4 + 1;
+    pub(crate) const FIXED_LEN: usize = SALT_LEN + 4 + 1;
 
     /// A header to be written.
     ///

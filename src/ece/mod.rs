@@ -36,7 +36,7 @@ use crate::error::error_struct;
 pub const SALT_LEN: usize = 16;
 
 /// Octets by which a record is longer than its padded data: the AES-GCM tag.
-pub const TAG_LEN: usize = 16;
+pub(crate) const TAG_LEN: usize = 16;
 
 /// The smallest record size: a tag, a delimiter and one octet (RFC 8188 section 2.1).
 pub const MIN_RECORD_SIZE: u32 = 18;

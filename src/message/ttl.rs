@@ -43,8 +43,7 @@ impl Ttl {
     }
 
     /// The same as a duration.
-    #[must_use]
-    pub const fn as_duration(self) -> Duration {
+    pub(crate) const fn as_duration(self) -> Duration {
         Duration::from_secs(self.0 as u64)
     }
 

@@ -37,8 +37,8 @@ pub enum VapidErrorKind {
     LocalContact,
     /// The operating system gave no randomness.
     NoRandomness,
-    /// The JWT library could not sign the token. Not for want of randomness: then it panics, see
-    /// [`authorization`](super::authorization).
+    /// The cryptographic library could not sign the token. If randomness is missing, `jwt-simple` panics
+    /// instead: see [`Signer::authorization`](super::Signer::authorization).
     Signing,
     /// There are no credentials of the `vapid` scheme (RFC 8292 section 4.2: 401).
     NoCredentials,

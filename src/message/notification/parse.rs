@@ -23,7 +23,7 @@ impl Notification {
     ///
     /// [`InvalidNotification`](MessageErrorKind::InvalidNotification) when a member has the wrong type;
     /// [`MessageError::member`] says which, the source also what was expected.
-    pub fn from_members(members: &Map<String, Value>) -> Result<Self, MessageError> {
+    pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, MessageError> {
         let from = Members { members, path: "" };
         let title = from.text("title")?;
         let mut to = Self::new(title.ok_or_else(|| from.invalid("title", TEXT))?);
