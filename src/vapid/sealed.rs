@@ -143,6 +143,11 @@ impl KeyEncryptionKeys {
         self
     }
 
+    #[cfg(feature = "_engine")]
+    pub(crate) const fn seals_clear_keys(&self) -> bool {
+        self.seals_clear_keys
+    }
+
     /// Whether a start converts a store: there are keys to encrypt with, and it was asked for.
     #[cfg(feature = "_engine")]
     pub(crate) const fn converts(&self) -> bool {

@@ -1,7 +1,9 @@
 //! `WebPush`: the facade of the engine.
 
+mod build;
 mod build_error;
 mod builder;
+mod client;
 
 pub use build_error::{BuildError, BuildErrorKind};
 pub use builder::WebPushBuilder;
