@@ -37,9 +37,9 @@
 //!
 //! # What is where
 //!
-//! Data flows one way, and each room knows only those above it:
+//! Data flows one way, and each module uses only those above it:
 //!
-//! | room | what it does | I/O |
+//! | module | what it does | I/O |
 //! |---|---|---|
 //! | [`subscription`], [`message`] | the values, parsed once | none |
 //! | [`p256`], [`ece`], [`encryption`] | RFC 8188 and RFC 8291 | none |
