@@ -85,6 +85,7 @@ async fn without_a_contact_it_is_not_ready_and_accepts_nothing() {
         .build()
         .await
         .unwrap();
+    world.layer = world.push.layer();
     let ready = world.get("/ready").await;
     assert_eq!(
         (ready.status, ready.json()),

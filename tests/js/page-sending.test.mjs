@@ -198,7 +198,7 @@ test("this browser is sent to without a question, and no other in its place", as
 });
 
 test("an empty form sends nothing, and says what is missing", async () => {
-  for (const [fields, words] of [[{ title: " " }, /Enter a title/], [{ kind: "payload", payload: "" }, /Enter a document/]]) {
+  for (const [fields, words] of [[{ title: " " }, /Enter a title/], [{ kind: "payload", payload: "" }, /Enter a payload/]]) {
     const world = await composing({ fields });
     await assert.rejects(world.send(), words);
     assert.deepEqual([world.asked, world.requests], [[], []]);
