@@ -157,7 +157,7 @@ impl fmt::Display for EceErrorKind {
             Self::InvalidRecordSize => "the record size is below 18",
             Self::KeyIdTooLong => "the keyid is longer than 255 octets",
             Self::RecordTooLong => "the record is longer than AES-GCM allows",
-            Self::NoRandomness => "the operating system gave no randomness",
+            Self::NoRandomness => "the operating system has no random numbers",
             Self::NotAuthentic => "the body cannot be decrypted",
         })
     }

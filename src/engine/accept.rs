@@ -166,7 +166,7 @@ impl fmt::Display for SendErrorKind {
             Self::PayloadTooLarge => "the payload is larger than 3993 octets",
             Self::SendAtTooFarAhead => "sendAt is more than 30 days ahead",
             Self::NeverDue => "the daily time has no next occurrence",
-            Self::Store => "the store did not take the message",
+            Self::Store => "the message could not be stored",
         })
     }
 }

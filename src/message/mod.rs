@@ -210,12 +210,12 @@ impl fmt::Display for MessageErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InvalidTtl => "the TTL is not a whole number of seconds",
-            Self::InvalidUrgency => "the urgency is none of very-low, low, normal and high",
+            Self::InvalidUrgency => "the urgency is not one of very-low, low, normal and high",
             Self::InvalidTopic => {
                 "the topic is not 1 to 32 base64url characters whose number modulo 4 is not 1"
             }
             Self::InvalidNotification => "a member of the notification has the wrong type",
-            Self::InvalidPadding => "the padding is none of none, max and a number of octets",
+            Self::InvalidPadding => "the padding is not `none`, `max` or a number of octets",
         })
     }
 }

@@ -143,6 +143,11 @@ impl KeyEncryptionKeys {
         self
     }
 
+    #[cfg(feature = "_engine")]
+    pub(crate) const fn seals_clear_keys(&self) -> bool {
+        self.seals_clear_keys
+    }
+
     /// Whether a start converts a store: there are keys to encrypt with, and it was asked for.
     #[cfg(feature = "_engine")]
     pub(crate) const fn converts(&self) -> bool {
@@ -224,7 +229,7 @@ impl KeyEncryptionKeys {
 
     /// Whether [`seal`](Self::seal) would choose the same key-encryption key again.
     #[cfg(any(test, feature = "_engine"))]
-    pub(super) fn is_current(&self, sealed: &SealedVapidKey) -> bool {
+    pub(crate) fn is_current(&self, sealed: &SealedVapidKey) -> bool {
         match (sealed.parts(), self.keys.first()) {
             (Some(Parts::Clear(_)), None) => true,
             (Some(Parts::Encrypted { kek, .. }), Some(first)) => kek == first.id,

@@ -190,7 +190,7 @@ fn sealed_keys_are_equal_when_every_octet_is() {
         assert!(sealed == SealedVapidKey::new(text));
         for at in 0..text.len() {
             let mut other = text.as_bytes().to_vec();
-            other[at] ^= 1;
+            *other.get_mut(at).unwrap() ^= 1;
             let other = SealedVapidKey::new(String::from_utf8(other).unwrap());
             assert!(sealed != other, "octet {at}");
             assert!(sealed != SealedVapidKey::new(&text[..at]), "length {at}");

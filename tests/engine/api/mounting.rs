@@ -8,9 +8,13 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 use tower_web_push::WebPush;
-use tower_web_push::api::{ApiBody, ApiFuture, LayerBody, WebPushLayer, WebPushService};
+use tower_web_push::api::{
+    AdminCredentials, ApiBody, ApiFuture, ApiSettings, LayerBody, PeerAddr, WebPushLayer,
+    WebPushService,
+};
+use tower_web_push::broadcast::Principal;
 
-use super::{World, full};
+use super::{World, full, post};
 
 async fn text<B>(response: Response<B>) -> (u16, String)
 where
@@ -232,4 +236,74 @@ async fn another_method_or_path_is_refused() {
     for path in ["/", "/vapid/", "/metrics", "/broadcasts", "/.."] {
         world.get(path).await.is(404, "not_found");
     }
+}
+
+/// A public mount without administrators, and an internal one with a token, of one `WebPush`.
+fn two_mounts(push: &WebPush) -> Router {
+    let public = ApiSettings::new()
+        .require_principal(true)
+        .public_requests_per_minute(2);
+    let token = AdminCredentials::new().with_bearer_token("an-admin-token");
+    let internal = ApiSettings::new()
+        .authorizer(token.unwrap())
+        .public_requests_per_minute(1);
+    Router::new()
+        .nest_service("/web-push", push.service().with(public))
+        .nest_service("/internal/web-push", push.service().with(internal))
+}
+
+/// The status and `code` of an answer.
+async fn ask(app: &Router, mut request: Request<Full<Bytes>>) -> (u16, String) {
+    let peer = PeerAddr::new("192.0.2.1".parse().unwrap());
+    request.extensions_mut().insert(peer);
+    let request = request.map(axum::body::Body::new);
+    let (status, text) = text(app.clone().oneshot(request).await.unwrap()).await;
+    let json: Value = serde_json::from_str(&text).unwrap();
+    (status, json["code"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn only_the_internal_mount_has_administrators() {
+    let world = World::new().await;
+    let app = two_mounts(&world.push);
+    for (mount, status, code) in [
+        ("/web-push", 403, "admin_not_configured"),
+        ("/internal/web-push", 200, ""),
+    ] {
+        for (method, path, body, accepted) in [
+            (Method::GET, "/stats", "", 200),
+            (Method::POST, "/notify", r#"{"title":"x"}"#, 202),
+            (Method::POST, "/regenerate-vapid", "", 200),
+        ] {
+            let request = Request::builder()
+                .method(&method)
+                .uri(format!("{mount}{path}"))
+                .header("content-type", "application/json")
+                .header("authorization", super::TOKEN);
+            let answer = ask(&app, request.body(full(body)).unwrap()).await;
+            let status = if status == 200 { accepted } else { status };
+            assert_eq!(answer, (status, code.to_owned()), "{mount}{path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_mount_counts_the_requests_of_a_peer_by_itself() {
+    let world = World::new().await;
+    let app = two_mounts(&world.push);
+    let (_, json) = world.browser();
+    let subscribe = async |mount: &str, principal: Option<&str>| {
+        let mut request = post(&format!("{mount}/subscribe"), &json);
+        if let Some(principal) = principal {
+            request.extensions_mut().insert(Principal::from(principal));
+        }
+        ask(&app, request).await.0
+    };
+    // The rules of one mount are not those of the other, the subscriptions are.
+    assert_eq!(subscribe("/web-push", None).await, 403);
+    assert_eq!(subscribe("/web-push", Some("alice")).await, 200);
+    assert_eq!(subscribe("/web-push", Some("alice")).await, 429);
+    assert_eq!(subscribe("/internal/web-push", Some("alice")).await, 200);
+    assert_eq!(subscribe("/internal/web-push", Some("alice")).await, 429);
+    assert_eq!(world.count().await, 1);
 }
