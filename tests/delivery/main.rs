@@ -12,6 +12,7 @@ mod daily;
 mod deadlines;
 mod downtimes;
 mod keys;
+mod leases;
 mod order;
 mod pausing;
 mod progress;
