@@ -23,6 +23,7 @@ mod send_test;
 mod subscribe;
 #[path = "../support/tampered_store.rs"]
 mod tampered_store;
+mod undo;
 mod unsubscribe;
 
 use std::collections::HashSet;

@@ -116,7 +116,10 @@ pub(super) async fn store(
             None => Err(ProblemKind::InvalidNotifyTime.into()),
         };
         if let Err(problem) = scheduled {
-            undo(push, &record, created).await;
+            // A row that was there before, here or at the endpoint that it replaces, has kept its id.
+            if record.id == new.id {
+                undo(push, &record).await;
+            }
             return Err(problem);
         }
     }
@@ -135,10 +138,7 @@ async fn live_key(push: &WebPush, id: KeyId) -> Result<KeyId, Problem> {
 }
 
 /// A refused request stores nothing: subscriptions and schedules may be in two databases.
-async fn undo(push: &WebPush, record: &SubscriptionRecord, created: bool) {
-    if !created {
-        return;
-    }
+async fn undo(push: &WebPush, record: &SubscriptionRecord) {
     let delete = Change::Delete(record.subscription.endpoint().key());
     if let Err(error) = push.subscriptions().apply(&[delete], push.now()).await {
         event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
