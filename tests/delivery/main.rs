@@ -11,6 +11,7 @@ mod composing;
 mod daily;
 mod deadlines;
 mod downtimes;
+mod effects;
 mod keys;
 mod leases;
 mod order;
