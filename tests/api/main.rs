@@ -8,6 +8,7 @@
 mod admin;
 mod authorization;
 mod bodies;
+mod budgets;
 mod limits;
 mod mounting;
 mod new_hosts;

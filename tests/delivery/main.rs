@@ -6,6 +6,7 @@
     reason = "a test says what failed"
 )]
 
+mod budgets;
 mod building;
 mod composing;
 mod daily;
