@@ -124,7 +124,10 @@ pub(super) async fn store(
             None => Err(ProblemKind::InvalidNotifyTime.into()),
         };
         if let Err(problem) = scheduled {
-            undo(api, &record, created).await;
+            // A row that was there before, here or at the endpoint that it replaces, has kept its id.
+            if record.id == new.id {
+                undo(api, &record).await;
+            }
             return Err(problem);
         }
     }
@@ -143,10 +146,7 @@ async fn live_key(api: &WebPushService, id: KeyId) -> Result<KeyId, Problem> {
 }
 
 /// A refused request stores nothing: subscriptions and schedules may be in two databases.
-async fn undo(api: &WebPushService, record: &SubscriptionRecord, created: bool) {
-    if !created {
-        return;
-    }
+async fn undo(api: &WebPushService, record: &SubscriptionRecord) {
     let delete = Change::Delete(record.subscription.endpoint().key());
     if let Err(error) = api
         .engine

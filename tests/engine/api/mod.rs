@@ -3,6 +3,7 @@
 mod admin;
 mod authorization;
 mod bodies;
+mod budgets;
 mod limits;
 mod mounting;
 mod new_hosts;
@@ -14,6 +15,7 @@ mod replaced;
 mod schedules;
 mod send_test;
 mod subscribe;
+mod undo;
 mod unsubscribe;
 
 use std::collections::HashSet;

@@ -1,11 +1,14 @@
 //! The rules of delivery, one test each, against the in-process push service.
 
+mod budgets;
 mod building;
 mod composing;
 mod daily;
 mod deadlines;
 mod downtimes;
+mod effects;
 mod keys;
+mod leases;
 mod order;
 mod pausing;
 mod progress;

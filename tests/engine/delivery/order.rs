@@ -6,7 +6,7 @@ use super::world::*;
 use crate::support::tampered_store::TamperedStore;
 
 /// The same world, seen through a store that records its calls and fails on demand.
-async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
+pub(crate) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
     tampered_with(world, |builder| builder).await
 }
 
@@ -22,7 +22,7 @@ async fn tampered_with(
     (store, push)
 }
 
-fn position(calls: &[&str], call: &str) -> usize {
+pub(crate) fn position(calls: &[&str], call: &str) -> usize {
     let found = calls.iter().position(|name| *name == call);
     found.unwrap_or_else(|| panic!("{call} is not among {calls:?}"))
 }
