@@ -13,7 +13,10 @@ use crate::subscription::SubscriptionId;
 /// Its JSON is `"all"`, `{"user":"…"}`, `{"tag":"…"}` or `{"ids":["…"]}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum Audience {
     /// Every live subscription.
     All,

@@ -5,7 +5,10 @@ use crate::subscription::Origin;
 
 /// An origin that is not asked for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Pause {
     /// Whose.
     pub origin: Origin,

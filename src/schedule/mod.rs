@@ -27,7 +27,10 @@ use crate::subscription::SubscriptionId;
 
 /// A daily notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Schedule {
     /// Whose it is, and what it says.
     pub plan: Plan,
