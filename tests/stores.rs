@@ -1,6 +1,8 @@
 //! Every store against the contracts.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
+mod own_store;
+
 use std::sync::Arc;
 
 use tower_web_push::store::conformance::Handles;
@@ -27,6 +29,13 @@ async fn a_store_behind_a_trait_object_is_a_store() {
     let handles = Handles::one(store);
     tower_web_push::store::conformance::d6_fire_opens_and_moves_on(&handles).await;
 }
+
+/// The contracts can be kept from outside the crate.
+async fn own_store() -> Handles<own_store::OwnStore> {
+    Handles::one(own_store::OwnStore::default())
+}
+
+tower_web_push::store_conformance!(own, own_store);
 
 #[cfg(feature = "sqlite")]
 mod sqlite {

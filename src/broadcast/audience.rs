@@ -99,11 +99,10 @@ impl fmt::Debug for Principal {
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// The longest tag, in characters.
-    pub const MAX_LEN: usize = 64;
+    const MAX_LEN: usize = 64;
 
     /// The most tags that one subscription carries.
-    pub const MAX_PER_SUBSCRIPTION: usize = 32;
+    pub(crate) const MAX_PER_SUBSCRIPTION: usize = 32;
 
     /// Takes a tag in.
     ///

@@ -53,7 +53,7 @@ pub enum Plan {
         subscription: SubscriptionId,
         /// Its type.
         notify_type: NotifyType,
-        /// What it says; at most [`Schedule::MAX_MESSAGE`] Unicode scalar values.
+        /// What it says; at most 100 Unicode scalar values.
         message: Option<String>,
     },
     /// The application's.
@@ -106,7 +106,7 @@ pub enum ScheduleName {
 
 impl Schedule {
     /// The longest message of a subscriber, in Unicode scalar values.
-    pub const MAX_MESSAGE: usize = 100;
+    const MAX_MESSAGE: usize = 100;
 
     /// A schedule that is next due at a moment.
     #[must_use]
@@ -146,8 +146,7 @@ impl Schedule {
 pub struct ScheduleLabel(Arc<str>);
 
 impl ScheduleLabel {
-    /// The longest name.
-    pub const MAX_LEN: usize = 64;
+    const MAX_LEN: usize = 64;
 
     /// A name.
     ///
