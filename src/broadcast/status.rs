@@ -99,7 +99,10 @@ pub enum BroadcastState {
 
 /// How a delivery ended, for its broadcast's [`Counts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum FinalOutcome {
     /// The push service took it.
     Accepted,
@@ -164,7 +167,10 @@ impl fmt::Display for FinalOutcome {
 
 /// The number of recipients of a broadcast by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 #[expect(
     missing_docs,
     reason = "the fields are the outcomes: see `FinalOutcome`"
@@ -224,7 +230,10 @@ impl Counts {
 
 /// A broadcast as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct BroadcastStatus {
     /// Its name.
     pub id: BroadcastId,
@@ -248,30 +257,6 @@ impl BroadcastStatus {
     pub const fn is_over(&self) -> bool {
         matches!(self.state, BroadcastState::Done | BroadcastState::Cancelled)
             && self.counts.pending == 0
-    }
-
-    /// A broadcast of which nothing has happened yet.
-    #[must_use]
-    pub fn new(
-        id: BroadcastId,
-        state: BroadcastState,
-        recipients: u64,
-        created_at: Timestamp,
-        deadline: Timestamp,
-    ) -> Self {
-        let counts = Counts {
-            pending: recipients,
-            ..Counts::default()
-        };
-        Self {
-            id,
-            state,
-            recipients,
-            created_at,
-            send_at: None,
-            deadline,
-            counts,
-        }
     }
 }
 

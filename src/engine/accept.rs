@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
-use crate::broadcast::{Audience, BroadcastId, BroadcastState, BroadcastStatus};
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::error::error_struct;
 use crate::message::Message;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{CountFilter, Idempotency, Liveness, NewBroadcast, Opened, StoreError};
 
 /// How far ahead `sendAt` may be.
@@ -66,24 +67,14 @@ impl Engine {
             return Err(SendErrorKind::SendAtTooFarAhead.into());
         }
         let filter = CountFilter::new(audience.clone(), Liveness::Live);
-        let recipients = self.subscriptions.count(&filter, now).await?;
         let mut broadcast = NewBroadcast::new(audience, message, now);
+        broadcast.recipients = self.subscriptions.count(&filter, now).await?;
         broadcast.deadline = broadcast.message.ttl().deadline(send_at.unwrap_or(now));
         broadcast.send_at = send_at;
-        broadcast.recipients = recipients;
         broadcast.idempotency = idempotency;
         broadcast.forget_when_over = forget_when_over;
         let opening = match self.ledger.open(&broadcast, now).await? {
-            Opened::New => {
-                let state = match send_at {
-                    Some(_) => BroadcastState::Scheduled,
-                    None => BroadcastState::Expanding,
-                };
-                let mut status =
-                    BroadcastStatus::new(broadcast.id, state, recipients, now, broadcast.deadline);
-                status.send_at = send_at;
-                Opening::New(status)
-            }
+            Opened::New => Opening::New(BroadcastProgress::new(&broadcast, now).status(now)),
             Opened::Repeat(status) => Opening::Repeat(status),
             Opened::Conflict => Opening::Conflict,
         };

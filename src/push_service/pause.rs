@@ -5,7 +5,10 @@ use crate::subscription::Origin;
 
 /// A period in which no requests are sent to an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Pause {
     /// The origin that is paused.
     pub origin: Origin,

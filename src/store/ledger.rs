@@ -18,6 +18,11 @@ use crate::subscription::Origin;
 /// lease, and settled. Accepted work is never lost; a second attempt without an answer to the first happens
 /// only after a crash or a lost lease.
 ///
+/// # Stability
+///
+/// Open to implementations outside this crate: see [the module](crate::store#implementing-them). Before 1.0 a minor
+/// version may add a required method.
+///
 /// # Contract
 ///
 /// - **L1** [`open`](Self::open) stores a broadcast whole: after it returned, the broadcast survives a crash (as

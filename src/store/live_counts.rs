@@ -7,7 +7,10 @@ use crate::vapid::KeyId;
 
 /// How many live rows there are at each push service, and of some VAPID keys (S15).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct LiveCounts {
     /// At each push service there is, also where there are none.
     pub by_push_service: BTreeMap<PushService, u64>,

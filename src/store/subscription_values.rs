@@ -20,7 +20,10 @@ pub enum SubscriptionRef {
 
 /// A stored subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct SubscriptionRecord {
     /// Its name.
     pub id: SubscriptionId,
@@ -101,7 +104,10 @@ impl SubscriptionRecord {
 
 /// Since when and why a row is retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Retired {
     /// Since when.
     pub at: Timestamp,
@@ -152,7 +158,10 @@ impl RetireReason {
 
 /// What to insert or update.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct NewSubscription {
     /// The id that a new row gets.
     pub id: SubscriptionId,
@@ -187,11 +196,26 @@ impl NewSubscription {
             only_if_unknown: false,
         }
     }
+
+    /// The key of the row that is inserted or updated.
+    #[must_use]
+    pub fn key(&self) -> EndpointKey {
+        self.subscription.endpoint().key()
+    }
+
+    /// The row to remove (S5): `replaces`, unless that is the row itself.
+    #[must_use]
+    pub fn replaced_key(&self) -> Option<EndpointKey> {
+        self.replaces.filter(|replaced| *replaced != self.key())
+    }
 }
 
 /// How many rows there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct SubscriptionLimits {
     /// In all (S7).
     pub total: u64,
@@ -252,7 +276,10 @@ pub enum Upserted {
 
 /// Which rows to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct CountFilter {
     /// Of this audience.
     pub audience: Audience,
@@ -265,28 +292,6 @@ pub struct CountFilter {
 }
 
 impl CountFilter {
-    /// Whether it takes a row at `now`: what S10 means, for stores that filter in Rust.
-    #[must_use]
-    pub fn takes(&self, record: &SubscriptionRecord, now: Timestamp) -> bool {
-        let of_audience = match &self.audience {
-            Audience::All => true,
-            Audience::User(principal) => record.principal.as_ref() == Some(principal),
-            Audience::Tag(tag) => record.tags.contains(tag),
-            Audience::Ids(ids) => ids.contains(&record.id),
-        };
-        let in_state = match self.liveness {
-            Liveness::Any => true,
-            Liveness::Live => record.is_live(now),
-            Liveness::Stale => record.stale && record.retired.is_none(),
-            Liveness::Retired => record.retired.is_some(),
-        };
-        let at_service = |service| PushService::of(record.subscription.endpoint()) == service;
-        of_audience
-            && in_state
-            && self.push_service.is_none_or(at_service)
-            && self.vapid_key.is_none_or(|key| record.vapid_key == key)
-    }
-
     /// Every row of an audience that is in one state.
     #[must_use]
     pub const fn new(audience: Audience, liveness: Liveness) -> Self {
@@ -301,7 +306,10 @@ impl CountFilter {
 
 /// The states of a row that can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum Liveness {
     /// Every row there is.
     Any,
@@ -315,7 +323,10 @@ pub enum Liveness {
 
 /// One change to stored subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum Change {
     /// Deletes a row: its user unsubscribed.
     Delete(EndpointKey),
@@ -351,4 +362,20 @@ pub enum Change {
         /// The moment.
         before: Timestamp,
     },
+}
+
+impl Change {
+    /// The row that it is about; `None` if it may be about any.
+    #[must_use]
+    pub const fn key(&self) -> Option<&EndpointKey> {
+        match self {
+            Self::Delete(key)
+            | Self::Retire { key, .. }
+            | Self::Stale { key, .. }
+            | Self::Accepted(key)
+            | Self::Failed(key)
+            | Self::UseVapidKey { key, .. } => Some(key),
+            Self::PurgeRetired { .. } => None,
+        }
+    }
 }

@@ -15,6 +15,11 @@ use crate::vapid::KeyId;
 
 /// Keeps subscriptions: five methods, and a sixth that can be left as it is.
 ///
+/// # Stability
+///
+/// Open to implementations outside this crate: see [the module](crate::store#implementing-them). Before 1.0 a minor
+/// version may add a required method.
+///
 /// # Contract
 ///
 /// - **S1** A row is known by its endpoint's [`EndpointKey`] and by its

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::own_store::OwnStore;
 use tower_web_push::store::conformance::Handles;
 use tower_web_push::store::{MemoryStore, ScheduleStore};
 
@@ -26,6 +27,13 @@ async fn a_store_behind_a_trait_object_is_a_store() {
     let handles = Handles::one(store);
     tower_web_push::store::conformance::d6_fire_opens_and_moves_on(&handles).await;
 }
+
+/// The contracts can be kept from outside the crate.
+async fn own_store() -> Handles<OwnStore> {
+    Handles::one(OwnStore::default())
+}
+
+tower_web_push::store_conformance!(own, own_store);
 
 #[cfg(feature = "sqlite")]
 mod sqlite {

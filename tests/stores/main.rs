@@ -3,6 +3,7 @@
 
 mod contracts;
 mod ledger_model;
+mod own_store;
 mod postgres;
 mod redis;
 mod sqlite;

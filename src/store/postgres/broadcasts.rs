@@ -8,7 +8,7 @@ use super::error::{Failed, corrupt};
 use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::progress::Progress;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
 
@@ -70,7 +70,7 @@ pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM web_
 /// A broadcast's row.
 pub(super) struct Stored {
     pub(super) seq: i64,
-    pub(super) progress: Progress,
+    pub(super) progress: BroadcastProgress,
     pub(super) cursor: Cursor,
     pub(super) expanded_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
@@ -80,7 +80,7 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
         let seq = columns.get()?;
-        let mut progress = Progress {
+        let mut progress = BroadcastProgress {
             id: BroadcastId::from_bytes(columns.bytes()?),
             expected: columns.count()?,
             written: columns.count()?,
@@ -146,10 +146,10 @@ pub(super) async fn save(
         kept.push(stored);
     }
     if !kept.is_empty() {
-        let progress = |read: fn(&Progress) -> i64| -> Vec<i64> {
+        let progress = |read: fn(&BroadcastProgress) -> i64| -> Vec<i64> {
             kept.iter().map(|stored| read(&stored.progress)).collect()
         };
-        let flags = |read: fn(&Progress) -> bool| -> Vec<bool> {
+        let flags = |read: fn(&BroadcastProgress) -> bool| -> Vec<bool> {
             kept.iter().map(|stored| read(&stored.progress)).collect()
         };
         let seqs: Vec<_> = kept.iter().map(|stored| stored.seq).collect();

@@ -8,7 +8,7 @@ use super::origins::read_origin;
 use super::rows::{Columns, integer, read};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::store::fair::Rounds;
+use crate::store::rules::Rounds;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, StoreError,
 };

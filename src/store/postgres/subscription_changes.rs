@@ -59,7 +59,7 @@ pub(super) async fn apply(
 ) -> Result<u64, Failed> {
     // All at first, so that later statements wait for nobody: rows that come in after that are not for them, or two
     // of these might wait for each other.
-    let keys: BTreeSet<_> = changes.iter().filter_map(key).collect();
+    let keys: BTreeSet<_> = changes.iter().filter_map(Change::key).collect();
     let mut standing = HashSet::new();
     let mut unproven: Vec<EndpointKey> = Vec::new();
     if !keys.is_empty() {
@@ -74,7 +74,7 @@ pub(super) async fn apply(
             }
         }
     }
-    let is_for_us = |change: &&Change| key(change).is_none_or(|key| standing.contains(key));
+    let is_for_us = |change: &&Change| change.key().is_none_or(|key| standing.contains(key));
     let mut changed = 0;
     let mut deleted = 0;
     for turn in turns(changes.iter().filter(is_for_us)) {
@@ -84,7 +84,7 @@ pub(super) async fn apply(
                 let is_deletion = |change: &&&Change| matches!(change, Change::Delete(_));
                 let deletions = changes.iter().filter(is_deletion);
                 let keys: Vec<_> = deletions
-                    .filter_map(|change| Some(key(change)?.as_bytes().as_slice()))
+                    .filter_map(|change| Some(change.key()?.as_bytes().as_slice()))
                     .collect();
                 deleted += delete(tx, &keys).await?;
                 changed += change_rows(tx, &changes, now).await?;
@@ -126,7 +126,7 @@ fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
     let mut since_purge: Vec<Vec<&Change>> = Vec::new();
     let mut of_row: HashMap<EndpointKey, usize> = HashMap::new();
     for change in changes {
-        match (change, key(change)) {
+        match (change, change.key()) {
             (_, Some(key)) => {
                 let turn = of_row.entry(*key).or_default();
                 if since_purge.len() <= *turn {
@@ -147,19 +147,6 @@ fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
     }
     turns.extend(since_purge.into_iter().map(Turn::Rows));
     turns
-}
-
-/// The row that a change is about.
-const fn key(change: &Change) -> Option<&EndpointKey> {
-    match change {
-        Change::Delete(key)
-        | Change::Retire { key, .. }
-        | Change::Stale { key, .. }
-        | Change::Accepted(key)
-        | Change::Failed(key)
-        | Change::UseVapidKey { key, .. } => Some(key),
-        Change::PurgeRetired { .. } => None,
-    }
 }
 
 async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Result<u64, Failed> {

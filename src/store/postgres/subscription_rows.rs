@@ -86,7 +86,7 @@ pub(super) fn principal_bytes(principal: &Principal) -> &[u8] {
     principal.as_str().as_bytes()
 }
 
-/// Writes a row that [`merge`](crate::store::merge::merge) made: live, and new or in the place of the one
+/// Writes a row that [`merge`](crate::store::rules::merge) made: live, and new or in the place of the one
 /// that stood there, which is locked. `false` where somebody else has made it meanwhile.
 pub(super) async fn write(
     tx: &mut Tx<'_>,

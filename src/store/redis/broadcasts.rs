@@ -10,8 +10,8 @@ use super::script::{Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUN
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::progress::Progress;
 use crate::store::reason::corrupt;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite};
 use crate::subscription::{EndpointKey, Origin};
 
@@ -201,9 +201,9 @@ fn status(answer: &mut Reply, now: Timestamp) -> Result<BroadcastStatus, StoreEr
     Ok(progress(id, answer.fields()?)?.status(now))
 }
 
-fn progress(id: BroadcastId, mut fields: Fields) -> Result<Progress, StoreError> {
+fn progress(id: BroadcastId, mut fields: Fields) -> Result<BroadcastProgress, StoreError> {
     let missing = || corrupt("a broadcast without a part");
-    let mut progress = Progress {
+    let mut progress = BroadcastProgress {
         id,
         expected: fields.count("expected")?,
         written: fields.count("written")?,

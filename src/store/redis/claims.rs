@@ -12,8 +12,8 @@ use super::script::{Args, CLAIM, HEADS, SETTLE};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::fair::deal;
 use crate::store::reason::corrupt;
+use crate::store::rules::deal;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
 };

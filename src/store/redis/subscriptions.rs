@@ -9,8 +9,8 @@ use super::script::{APPLY, Args, PURGE, UPSERT};
 use super::{RedisStore, StoreError};
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
-use crate::store::merge::{Merged, merge};
 use crate::store::reason::misconfigured;
+use crate::store::rules::merge;
 use crate::store::{
     Change, CountFilter, LiveCounts, NewSubscription, StoreErrorKind, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
@@ -31,8 +31,8 @@ impl RedisStore {
         limits: &SubscriptionLimits,
         now: Timestamp,
     ) -> Result<Option<Upserted>, StoreError> {
-        let key = new.subscription.endpoint().key();
-        let replaces = new.replaces.filter(|replaced| *replaced != key);
+        let key = new.key();
+        let replaces = new.replaced_key();
         let keys: Vec<_> = [Some(key), replaces].into_iter().flatten().collect();
         let refs: Vec<_> = keys.into_iter().map(SubscriptionRef::Key).collect();
         let mut raw = self.raw_rows(&refs).await?.into_iter();
@@ -44,26 +44,17 @@ impl RedisStore {
         let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
             return Ok(Some(Upserted::Conflict));
         };
-        let Merged {
-            record,
-            created,
-            superseded,
-        } = merged;
         let args = Args::default()
             .with(*key.as_bytes())
             .with(standing_raw.unwrap_or_default())
             .with(replaces.map_or_else(Vec::new, |key| key.as_bytes().to_vec()))
             .with(replaced_raw.unwrap_or_default())
-            .with(pack_row(&record))
+            .with(pack_row(&merged.record))
             .number(limits.total)
             .number(limits.per_principal)
             .number(limits.unproven);
         match bytes(self.run(&UPSERT, &args).await?)?.as_slice() {
-            b"stored" => Ok(Some(Upserted::Stored {
-                record: Box::new(record),
-                created,
-                superseded,
-            })),
+            b"stored" => Ok(Some(merged.into())),
             b"again" => Ok(None),
             b"full" => Err(StoreErrorKind::Full.into()),
             b"unproven" => Err(StoreError::too_many_unproven()),

@@ -10,7 +10,7 @@ use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::progress::Progress;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{
     Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, StoreError,
 };
@@ -78,7 +78,7 @@ const NEW_ORIGIN: &str = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
 /// A broadcast's row.
 pub(super) struct Stored {
     pub(super) seq: i64,
-    pub(super) progress: Progress,
+    pub(super) progress: BroadcastProgress,
     cursor: Cursor,
     ended_at: Option<Timestamp>,
 }
@@ -94,7 +94,7 @@ impl Stored {
 
     fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
         let seq = columns.get()?;
-        let mut progress = Progress {
+        let mut progress = BroadcastProgress {
             id: BroadcastId::from_bytes(columns.bytes()?),
             expected: columns.count()?,
             written: columns.count()?,
@@ -252,11 +252,11 @@ pub(super) fn enqueue_page(
         return Ok(PageWrite::Stale);
     };
     let progress = &mut stored.progress;
-    if !progress.expanding || progress.deadline <= now || stored.cursor != expected {
+    if !progress.takes_page(&stored.cursor, &expected, now) {
         return Ok(PageWrite::Stale);
     }
     let at = progress.due_at().as_millis();
-    let mut origins = HashMap::new();
+    let (mut written, mut origins) = (0, HashMap::new());
     for row in rows {
         let origin = match origins.get(&row.origin) {
             Some(origin) => *origin,
@@ -267,15 +267,13 @@ pub(super) fn enqueue_page(
             }
         };
         let values = params![stored.seq, row.key.as_bytes(), origin, at];
-        progress.written += execute(conn, ENQUEUE, values)? as u64;
+        written += execute(conn, ENQUEUE, values)? as u64;
     }
+    progress.write_page(written, &next);
     let cursor = match &next {
         Cursor::Start => None,
         Cursor::After(key) => Some(key.as_bytes().as_slice()),
-        Cursor::End => {
-            progress.expanding = false;
-            Some([].as_slice())
-        }
+        Cursor::End => Some([].as_slice()),
     };
     execute(
         conn,
@@ -303,9 +301,7 @@ pub(super) fn cancel(
     let Some(mut stored) = Stored::by_id(conn, id)? else {
         return Ok(None);
     };
-    if !stored.progress.cancelled && stored.ended_at.is_none() {
-        stored.progress.cancelled = true;
-        stored.progress.give_up_unwritten(FinalOutcome::Cancelled);
+    if stored.progress.cancel() {
         stored.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)?;
         stored.save(conn, now)?;
     }
@@ -333,12 +329,7 @@ pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<
         };
         let mut stored = Stored::by_seq(conn, seq)?;
         let was_expanding = stored.progress.expanding;
-        stored.progress.give_up_unwritten(FinalOutcome::Expired);
-        let outcome = if stored.progress.cancelled {
-            FinalOutcome::Cancelled
-        } else {
-            FinalOutcome::Expired
-        };
+        let outcome = stored.progress.expire();
         let rows = stored.end_unleased(conn, limit - ended, outcome, now)?;
         ended += rows;
         if rows > 0 || was_expanding {

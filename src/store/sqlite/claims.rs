@@ -11,7 +11,7 @@ use super::error::corrupt;
 use super::query::{all, execute, first, integer};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::fair::deal;
+use crate::store::rules::deal;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, Settled, Settlement,
     StoreError,

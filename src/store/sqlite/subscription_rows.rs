@@ -96,7 +96,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
     Ok(record)
 }
 
-/// Writes a row that [`merge`](crate::store::merge::merge) made: live, and new or in the place of the one
+/// Writes a row that [`merge`](crate::store::rules::merge) made: live, and new or in the place of the one
 /// that stood there.
 pub(super) fn write(
     conn: &Connection,

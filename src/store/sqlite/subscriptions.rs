@@ -12,7 +12,7 @@ use super::subscription_rows::{
 };
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
-use crate::store::merge::{Merged, merge};
+use crate::store::rules::{merge, takes};
 use crate::store::{
     Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
@@ -59,9 +59,9 @@ fn upsert(
     limits: &SubscriptionLimits,
     now: Timestamp,
 ) -> Result<Upserted, StoreError> {
-    let key = new.subscription.endpoint().key();
+    let key = new.key();
     let standing = find(conn, SubscriptionRef::Key(key))?;
-    let replaces = new.replaces.filter(|replaced| *replaced != key);
+    let replaces = new.replaced_key();
     let replaced = match replaces {
         Some(key) => find(conn, SubscriptionRef::Key(key))?,
         None => None,
@@ -69,32 +69,22 @@ fn upsert(
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
-    let Merged {
-        record,
-        created,
-        superseded,
-    } = merged;
     // Before anything is written: a flood is refused with a look at one row.
-    let is_fresh = created && replaced.is_none();
-    if is_fresh && record.is_unproven() && unproven(conn)? >= limits.unproven {
+    if merged.adds_unproven() && unproven(conn)? >= limits.unproven {
         return Err(StoreError::too_many_unproven());
     }
     if let (Some(key), true) = (replaces, replaced.is_some()) {
         delete(conn, &key)?;
     }
-    write(conn, &key, &record, created)?;
-    if let Some(principal) = &record.principal {
+    write(conn, &key, &merged.record, merged.created)?;
+    if let Some(principal) = &merged.record.principal {
         make_room(conn, principal, &key, limits.per_principal)?;
     }
-    if created && total(conn)? > limits.total {
+    if merged.created && total(conn)? > limits.total {
         // The savepoint around this call takes everything back.
         return Err(StoreErrorKind::Full.into());
     }
-    Ok(Upserted::Stored {
-        record: Box::new(record),
-        created,
-        superseded,
-    })
+    Ok(merged.into())
 }
 
 /// Removes the principal's least recently seen other rows above the limit (S6).
@@ -171,7 +161,7 @@ fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64,
         let mut number = 0;
         for key in keys_of(conn, ids)? {
             let row = find(conn, SubscriptionRef::Key(key))?;
-            number += u64::from(row.is_some_and(|row| filter.takes(&row, now)));
+            number += u64::from(row.is_some_and(|row| takes(filter, &row, now)));
         }
         return Ok(number);
     }
@@ -220,7 +210,7 @@ pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, 
             "subscription s WHERE s.principal = ?{}",
             bind(Box::new(principal.as_str().to_owned()))
         ),
-        _ => "subscription s WHERE 1".to_owned(),
+        Audience::All | Audience::Ids(_) => "subscription s WHERE 1".to_owned(),
     });
     sql.push_str(&match filter.liveness {
         Liveness::Any => String::new(),

@@ -286,12 +286,17 @@ impl Model {
         };
         let pending = rows + broadcast.unwritten();
         let recipients = pending + broadcast.counts.finished();
-        let (created_at, deadline) = (broadcast.created_at, broadcast.new.deadline);
-        let mut status = BroadcastStatus::new(id, state, recipients, created_at, deadline);
-        status.send_at = broadcast.new.send_at;
-        status.counts = broadcast.counts;
-        status.counts.pending = pending;
-        Some(status)
+        let mut counts = broadcast.counts;
+        counts.pending = pending;
+        Some(BroadcastStatus {
+            id,
+            state,
+            recipients,
+            created_at: broadcast.created_at,
+            send_at: broadcast.new.send_at,
+            deadline: broadcast.new.deadline,
+            counts,
+        })
     }
 
     /// What is not over, by deadline.

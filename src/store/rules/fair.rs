@@ -2,13 +2,34 @@
 
 use std::collections::VecDeque;
 
-/// Deals `limit` rows in rounds to origins that have room for so many, so that one with few rows is not left
-/// behind one with many.
+/// Shares `limit` rows among origins in rounds, so that an origin with few rows is not left behind one with many (L5).
 ///
-/// `take(index, n)` takes up to `n` rows and answers how many it got; fewer than `n` means that there are
-/// no more. In each round every origin that may have more gets an equal share of what is left, at least
-/// one row and in all at most its room.
-pub(super) fn deal<E>(
+/// `rooms` are the most rows to take of each origin, in the order of their turns: the one that was served least
+/// recently first. `take(index, n)` takes up to `n` rows of an origin and returns how many it got; fewer than `n` means
+/// that there are no more. In each round every origin that may have more gets an equal share of what is left, at least
+/// one row, and in all at most its room.
+///
+/// # Errors
+///
+/// The first error of `take`.
+///
+/// # Examples
+///
+/// ```
+/// use tower_web_push::store::rules::deal;
+///
+/// let mut stock = [1_000, 3];
+/// let mut taken = [0, 0];
+/// deal(&[100, 100], 50, |origin, wanted| {
+///     let got = wanted.min(stock[origin]);
+///     stock[origin] -= got;
+///     taken[origin] += got;
+///     Ok::<_, std::convert::Infallible>(got)
+/// })?;
+/// assert_eq!(taken, [47, 3]);
+/// # Ok::<(), std::convert::Infallible>(())
+/// ```
+pub fn deal<E>(
     rooms: &[usize],
     limit: usize,
     mut take: impl FnMut(usize, usize) -> Result<usize, E>,
@@ -23,16 +44,18 @@ pub(super) fn deal<E>(
     Ok(())
 }
 
-/// [`deal`], for whoever takes a whole round at once.
-#[derive(Debug)]
-pub(super) struct Rounds {
+/// [`deal`] one round at a time, for a store that takes the rows of all origins in one statement.
+#[derive(Clone, Debug)]
+pub struct Rounds {
     left: usize,
-    /// The room of each origin that may have more, those first that were not asked for longest.
+    /// The origins that may have more, with their room, in the order of their turns.
     hungry: VecDeque<(usize, usize)>,
 }
 
 impl Rounds {
-    pub(super) fn new(rooms: &[usize], limit: usize) -> Self {
+    /// Starts with the most rows to take of each origin, and the most in all.
+    #[must_use]
+    pub fn new(rooms: &[usize], limit: usize) -> Self {
         let hungry = rooms.iter().copied().enumerate();
         Self {
             left: limit,
@@ -40,8 +63,9 @@ impl Rounds {
         }
     }
 
-    /// How many rows of which origins are to be taken next, in all at most what is left; `None` when it is over.
-    pub(super) fn next_round(&self) -> Option<Vec<(usize, usize)>> {
+    /// The next round: indexes of origins, each with the number of rows to take. `None` when nothing is left to take.
+    #[must_use]
+    pub fn next_round(&self) -> Option<Vec<(usize, usize)>> {
         if self.left == 0 || self.hungry.is_empty() {
             return None;
         }
@@ -59,8 +83,8 @@ impl Rounds {
         Some(round)
     }
 
-    /// Of the rows that an origin was to give, so many were there.
-    pub(super) fn took(&mut self, origin: usize, wanted: usize, got: usize) {
+    /// Records that of the `wanted` rows of an origin `got` were there.
+    pub fn took(&mut self, origin: usize, wanted: usize, got: usize) {
         self.left = self.left.saturating_sub(got);
         let place = self.hungry.iter().position(|(hungry, _)| *hungry == origin);
         let Some((_, room)) = place.and_then(|place| self.hungry.remove(place)) else {
