@@ -255,3 +255,7 @@ fn tell(pause: &Pause, now: Timestamp) {
     }
     let _ = (reason, secs);
 }
+
+#[cfg(test)]
+#[path = "effects_tests.rs"]
+mod tests;

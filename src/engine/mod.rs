@@ -15,6 +15,7 @@ pub mod import;
 mod job;
 mod key_ring;
 mod outage;
+mod pacer;
 mod pauses;
 mod progress;
 mod prune_breaker;

@@ -405,3 +405,7 @@ impl Worker {
 fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= every || last > now)
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
