@@ -256,6 +256,6 @@ fn tell(pause: &Pause, now: Timestamp) {
     let _ = (reason, secs);
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 #[path = "effects_tests.rs"]
 mod tests;

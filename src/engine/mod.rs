@@ -24,6 +24,8 @@ mod rotate;
 mod run;
 mod schedules;
 mod shutdown;
+#[cfg(all(test, feature = "testing"))]
+mod test_world;
 mod worker;
 
 pub(crate) use accept::{BroadcastRequest, Opening};

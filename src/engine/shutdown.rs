@@ -98,6 +98,6 @@ pub(super) async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), Run
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 #[path = "shutdown_tests.rs"]
 mod tests;
