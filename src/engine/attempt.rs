@@ -255,6 +255,7 @@ impl<'a> Attempt<'a> {
                 error = %error,
                 "not delivered",
             );
+            let _ = error;
         }
         if !answer.as_ref().is_err_and(DeliveryError::is_unasked) {
             observe::count_attempt(PushService::of(endpoint), outcome.as_str());
