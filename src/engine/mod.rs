@@ -1,7 +1,7 @@
 //! What [`WebPush`](crate::WebPush) does, below it: accepting, registering, expanding, attempting, settling.
 //!
-//! Public are the parts that a queue of one's own is built from: [`Attempt`] decides what to send and what follows from
-//! the answers, [`PruneBreaker`] when a "gone" is believed, [`KeyRing`] which VAPID keys there are. The guide's page
+//! Public are the parts that a queue of one's own is built from: [`KeyRing`] has the VAPID keys, [`Attempt`] makes an
+//! attempt and says what follows from the answers, [`Effects`] writes down what was learned. The guide's page
 //! [driving it yourself](crate::guide::driving_it_yourself) puts them together.
 
 mod accept;
@@ -15,6 +15,7 @@ pub mod import;
 mod job;
 mod key_ring;
 mod outage;
+mod pacer;
 mod pauses;
 mod progress;
 mod prune_breaker;
@@ -23,12 +24,15 @@ mod rotate;
 mod run;
 mod schedules;
 mod shutdown;
+#[cfg(all(test, feature = "testing"))]
+mod test_world;
 mod worker;
 
 pub(crate) use accept::{BroadcastRequest, Opening};
 pub use accept::{SendError, SendErrorKind};
 pub use attempt::{Attempt, Consequence, Next};
 pub(crate) use clock_skew::ClockSkew;
+pub use effects::Effects;
 pub use key_ring::KeyRing;
 pub use progress::Progress;
 pub use prune_breaker::PruneBreaker;
@@ -118,6 +122,13 @@ impl Engine {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// What attempts find out, to be written to the engine's stores.
+    pub(crate) fn effects(&self) -> Effects {
+        let subscriptions = Arc::clone(&self.subscriptions);
+        let ledger = Arc::clone(&self.ledger) as _;
+        Effects::new(subscriptions, ledger, self.prune_breaker, &self.contact)
     }
 
     /// Whether somebody delivers what is accepted here.

@@ -1,6 +1,7 @@
 //! The steps of the driving future: expand, claim, deliver, settle, purge.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use super::job::{Job, attempt};
 use super::{Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::OriginGates;
+use crate::deliver::{OriginGate, OriginGates};
 use crate::observe;
 use crate::store::{
     Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
@@ -63,12 +64,15 @@ pub(super) enum Ended {
     Daily(Daily),
 }
 
+/// The row of an attempt, its gate, and what follows.
+type Attempted = (ClaimToken, Arc<OriginGate>, Consequence);
+
 #[derive(Debug)]
 pub(super) struct Worker {
     engine: Engine,
-    attempts: JoinSet<(ClaimToken, Origin, Consequence)>,
-    /// The origin of each attempt under way.
-    origins: HashMap<task::Id, Origin>,
+    attempts: JoinSet<Attempted>,
+    /// The gate of each attempt under way.
+    gates: HashMap<task::Id, Arc<OriginGate>>,
     effects: Effects,
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
@@ -85,10 +89,10 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(engine: Engine) -> Self {
         Self {
+            effects: engine.effects(),
             engine,
             attempts: JoinSet::new(),
-            origins: HashMap::new(),
-            effects: Effects::default(),
+            gates: HashMap::new(),
             settlements: Vec::new(),
             released: Vec::new(),
             ended_lately: 0,
@@ -199,13 +203,14 @@ impl Worker {
     fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
         let mut rooms = self.engine.gates.rooms(now);
         let mut under_way: HashMap<&Origin, usize> = HashMap::new();
-        for origin in self.origins.values() {
-            *under_way.entry(origin).or_default() += 1;
+        for gate in self.gates.values() {
+            *under_way.entry(gate.origin()).or_default() += 1;
         }
-        for (origin, under_way) in under_way {
-            // Made anew while its attempts were under way, its gate has as little room as an unknown one.
-            let room = rooms.entry(origin.clone()).or_insert(OriginGates::UNPROVEN);
-            let left = room.saturating_sub(under_way);
+        for (origin, room) in &mut rooms {
+            let Some(under_way) = under_way.get(origin) else {
+                continue;
+            };
+            let left = room.saturating_sub(*under_way);
             // A few at a time are not worth a transaction each, while more come free.
             *room = if !is_calm && left < *room / 8 {
                 0
@@ -241,8 +246,10 @@ impl Worker {
                 self.released.push(row.token);
                 continue;
             };
+            let gate = self.engine.gates.gate(&row.origin);
             let job = Job {
                 record,
+                gate: Arc::clone(&gate),
                 broadcast: Some(row.token.broadcast),
                 message: message.message.clone(),
                 due_at: message.due_at,
@@ -252,12 +259,12 @@ impl Worker {
                 stop: Some(self.stop.subscribe()),
             };
             let engine = self.engine.clone();
-            let (token, origin) = (row.token, row.origin.clone());
+            let (token, held) = (row.token, Arc::clone(&gate));
             let handle = self.attempts.spawn(async move {
                 let (consequence, _) = attempt(&engine, job).await;
-                (token, origin, consequence)
+                (token, held, consequence)
             });
-            self.origins.insert(handle.id(), row.origin);
+            self.gates.insert(handle.id(), gate);
         }
         observe::show_in_flight(self.attempts.len());
         Ok(())
@@ -309,10 +316,7 @@ impl Worker {
         Ok(daily)
     }
 
-    fn note_all(
-        &mut self,
-        ended: Result<(task::Id, (ClaimToken, Origin, Consequence)), JoinError>,
-    ) {
+    fn note_all(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
         self.note(ended);
         while let Some(ended) = self.attempts.try_join_next_with_id() {
             self.note(ended);
@@ -320,21 +324,21 @@ impl Worker {
         observe::show_in_flight(self.attempts.len());
     }
 
-    fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Consequence)), JoinError>) {
+    fn note(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
         self.ended_lately += 1;
-        let (id, (token, origin, consequence)) = match ended {
+        let (id, (token, gate, consequence)) = match ended {
             Ok(ended) => ended,
             // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
             // attempts are used up.
             Err(error) => {
                 observe::event!(ERROR, error = %error, "an attempt panicked");
-                self.origins.remove(&error.id());
+                self.gates.remove(&error.id());
                 return;
             }
         };
-        self.origins.remove(&id);
+        self.gates.remove(&id);
         let next = consequence.next;
-        self.effects.note(&self.engine, &origin, consequence);
+        self.effects.note(&gate, consequence, self.engine.now());
         match next {
             Next::Finished(outcome) => {
                 observe::count_finished(outcome.as_str());
@@ -353,7 +357,7 @@ impl Worker {
     /// What was not written is written by the next call; what was written twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.engine.now();
-        self.effects.write(&self.engine, now).await?;
+        self.effects.write(now).await?;
         if !self.settlements.is_empty() {
             self.engine.ledger.settle(&self.settlements, now).await?;
             self.settlements.clear();
@@ -373,7 +377,7 @@ impl Worker {
     /// As [`settle`](Self::settle).
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
         self.settle().await?;
-        self.effects.finish(&self.engine, self.engine.now()).await
+        self.effects.finish(self.engine.now()).await
     }
 
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -401,3 +405,7 @@ impl Worker {
 fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= every || last > now)
 }
+
+#[cfg(all(test, feature = "testing"))]
+#[path = "worker_tests.rs"]
+mod tests;
