@@ -440,11 +440,11 @@ fn a_request_that_did_not_begin_counts_only_after_an_answer() {
     let keys = vec![own_key(), own_key()];
     let record = record(&keys[0]);
     let new = || attempt(&record, 1).with_keys(keys.clone());
-    let not_begun = |push: &Push| Err(DeliveryError::not_begun(push, NOW));
-    let closed = |_: &Push| closed_until(NOW + MINUTE);
-    let unanswered: [(&dyn Fn(&Push) -> Answer, _); 2] =
-        [(&not_begun, NOW), (&closed, NOW + MINUTE)];
-    for (answer, at) in unanswered {
+    for (is_closed, at) in [(false, NOW), (true, NOW + MINUTE)] {
+        let answer = |push: &Push| match is_closed {
+            true => closed_until(at),
+            false => Err(DeliveryError::not_begun(push, at)),
+        };
         let mut first = new();
         let push = first.next_push(BEGAN).unwrap();
         first.answered(&answer(&push), NOW, Jitter::FULL);

@@ -256,6 +256,7 @@ fn tell(pause: &Pause, now: Timestamp) {
     let _ = (reason, secs);
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 #[path = "effects_tests.rs"]
 mod tests;

@@ -24,7 +24,8 @@ mod rotate;
 mod run;
 mod schedules;
 mod shutdown;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod test_world;
 mod worker;
 

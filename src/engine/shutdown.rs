@@ -98,6 +98,7 @@ pub(super) async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), Run
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 #[path = "shutdown_tests.rs"]
 mod tests;
