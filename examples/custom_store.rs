@@ -83,7 +83,7 @@ impl SubscriptionStore for Devices {
         row.last_seen_at = now;
         row.failure_streak = 0;
         row.failing_since = None;
-        row.stale = false;
+        row.stale_since = None;
         row.retired = None;
 
         // S1: an id is one row's name. A unique index in a database.
@@ -197,8 +197,10 @@ fn apply(rows: &mut Rows, change: &Change, now: Timestamp) -> Result<u64, StoreE
             applies
         }),
         Change::Stale { key, observed_at } => update(key, &|row| {
-            let applies = !row.stale && row.last_seen_at <= *observed_at;
-            row.stale |= applies;
+            let applies = row.stale_since.is_none() && row.last_seen_at <= *observed_at;
+            if applies {
+                row.stale_since = Some(now);
+            }
             applies
         }),
         Change::Accepted(key) => update(key, &|row| {
@@ -216,9 +218,13 @@ fn apply(rows: &mut Rows, change: &Change, now: Timestamp) -> Result<u64, StoreE
             row.vapid_key = *vapid_key;
             true
         }),
-        Change::PurgeRetired { before } => {
+        // S13: three conditions of one `delete`, each with an index.
+        Change::Purge {
+            before,
+            expired_before,
+        } => {
             let rows_before = rows.len();
-            rows.retain(|_, row| row.retired.is_none_or(|retired| retired.at >= *before));
+            rows.retain(|_, row| !row.is_purged(*before, *expired_before));
             return Ok((rows_before - rows.len()) as u64);
         }
         // A newer version of the crate knows a change that this table does not.

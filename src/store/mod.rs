@@ -29,6 +29,8 @@ pub mod conformance;
 mod error;
 mod fair;
 mod forward;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod layout;
 mod ledger;
 mod ledger_values;
 mod live_counts;

@@ -3,6 +3,16 @@
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 
+/// The columns of the outcomes, which have their names, in the order of [`FinalOutcome::ALL`].
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+macro_rules! outcome_columns {
+    () => {
+        "accepted, gone, key_mismatch, sender_fault, too_large, bad_request, refused, expired, failed, cancelled"
+    };
+}
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) use outcome_columns;
+
 /// A broadcast without its content.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
@@ -126,6 +136,16 @@ mod tests {
         assert_eq!(adds_up(&progress).state, BroadcastState::Sending);
         progress.counts.add(FinalOutcome::Gone, 6);
         assert_eq!(adds_up(&progress).state, BroadcastState::Done);
+    }
+
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    #[test]
+    fn the_columns_of_outcomes_have_their_names() {
+        let names: Vec<_> = FinalOutcome::ALL
+            .iter()
+            .map(|outcome| outcome.as_str())
+            .collect();
+        assert_eq!(outcome_columns!(), names.join(", "));
     }
 
     #[test]

@@ -70,7 +70,7 @@ async fn wns_says_no_more_than_401_so_it_is_the_sender_once_all_keys_are_refused
     world.settle().await;
     assert_eq!(world.asked(), 2);
     assert_eq!(world.status(broadcast).await.counts.pending, 1);
-    assert!(!world.record(&record).await.stale);
+    assert!(world.record(&record).await.stale_since.is_none());
     world.clock.advance(MINUTE);
     world.settle().await;
     assert_eq!(browser.messages().len(), 1);

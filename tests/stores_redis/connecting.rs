@@ -197,7 +197,7 @@ async fn what_a_newer_version_has_written_is_left_alone() {
         let key = format!("{{{prefix}}}:format");
         store(&url, &prefix).await;
         let format: u32 = ask(&url, &["GET", &key]).await;
-        assert_eq!(format, 1);
+        assert_eq!(format, 2);
         store(&url, &prefix).await;
         let _: String = ask(&url, &["SET", &key, "2"]).await;
         let error = RedisStore::builder()

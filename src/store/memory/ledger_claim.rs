@@ -115,26 +115,12 @@ impl Ledger {
         let is_cancelled = self.is_cancelled(seq);
         match settlement {
             Settlement::Finished(outcome) => self.finish(seq, token.key, outcome),
-            Settlement::RetryAt(_) if is_cancelled => {
-                self.finish(seq, token.key, FinalOutcome::Cancelled);
-            }
+            _ if is_cancelled => self.finish(seq, token.key, FinalOutcome::Cancelled),
             Settlement::RetryAt(at) => self.put_back(seq, token.key, at, 0),
+            Settlement::Deferred(at) => self.put_back(seq, token.key, at, 1),
         }
         self.close_if_over(seq, now);
         Settled::Done
-    }
-
-    pub(super) fn release(&mut self, token: &ClaimToken, now: Timestamp) {
-        let Some(seq) = self.held(token) else {
-            return;
-        };
-        self.end_probe(seq, token.key, now);
-        if self.is_cancelled(seq) {
-            self.finish(seq, token.key, FinalOutcome::Cancelled);
-            self.close_if_over(seq, now);
-        } else {
-            self.put_back(seq, token.key, now, 1);
-        }
     }
 
     /// A row came to its end: where it was a probe, it makes room for the next.

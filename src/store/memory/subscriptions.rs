@@ -160,12 +160,13 @@ impl Subscriptions {
     fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
         let changed = match change {
             Change::Delete(key) => self.remove(key).is_some(),
-            Change::PurgeRetired { before } => {
-                let is_old = |retired: Retired| retired.at < *before;
-                let old = |(key, row): (&EndpointKey, &SubscriptionRecord)| {
-                    row.retired.is_some_and(is_old).then_some(*key)
-                };
-                let keys: Vec<_> = self.rows.iter().filter_map(old).collect();
+            Change::Purge {
+                before,
+                expired_before,
+            } => {
+                let old = self.rows.iter();
+                let old = old.filter(|(_, row)| row.is_purged(*before, *expired_before));
+                let keys: Vec<_> = old.map(|(key, _)| *key).collect();
                 return keys.iter().filter_map(|key| self.remove(key)).count() as u64;
             }
             Change::Retire {
@@ -180,8 +181,10 @@ impl Subscriptions {
                 applies
             }),
             Change::Stale { key, observed_at } => self.change(key, |row| {
-                let applies = !row.stale && row.last_seen_at <= *observed_at;
-                row.stale |= applies;
+                let applies = row.stale_since.is_none() && row.last_seen_at <= *observed_at;
+                if applies {
+                    row.stale_since = Some(now);
+                }
                 applies
             }),
             Change::Accepted(key) => self.change(key, |row| {
