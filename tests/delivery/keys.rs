@@ -36,7 +36,7 @@ async fn a_row_that_names_the_wrong_key_is_served_with_another_live_one_and_keep
 }
 
 #[tokio::test]
-async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
+async fn a_row_that_no_live_key_fits_is_stale_and_purged_after_thirty_days() {
     let world = World::at(FCM).await;
     let stranger = tower_web_push::vapid::VapidKey::generate().unwrap();
     let browser = world.service.user_agent();
@@ -53,10 +53,12 @@ async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
     world.settle().await;
     assert_eq!(world.status(broadcast).await.counts.key_mismatch, 1);
     let stale = CountFilter::new(Audience::All, Liveness::Stale);
-    assert_eq!(
-        world.store.count(&stale, world.clock.now()).await.unwrap(),
-        1
-    );
+    for (days, left) in [(0, 1), (29, 1), (2, 0)] {
+        world.clock.advance(days * 24 * 60 * MINUTE);
+        world.replica().await.tick().await.unwrap();
+        let count = world.store.count(&stale, world.clock.now()).await;
+        assert_eq!(count.unwrap(), left);
+    }
 }
 
 #[tokio::test]
