@@ -8,21 +8,28 @@ mod claims;
 mod model;
 mod ops;
 mod origins;
+#[path = "../support/servers.rs"]
+mod servers;
 mod world;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::test_runner::{Config, TestRunner};
-use tower_web_push::store::{DeliveryLedger, MemoryStore, SqliteStore};
+use tower_web_push::broadcast::BroadcastId;
+use tower_web_push::store::{DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore};
 
 use ops::{Op, ops};
+use servers::{Kind, shared};
 use world::World;
 
 pub(crate) enum Backend {
     Memory,
     SqliteInMemory,
     SqliteFile(PathBuf),
+    /// A server, and a schema or prefix of the case's own.
+    Postgres(String, String),
+    Redis(String, String),
 }
 
 impl Backend {
@@ -35,12 +42,26 @@ impl Backend {
                 Arc::new(SqliteStore::open(path).await.unwrap()),
                 Arc::new(SqliteStore::open(path).await.unwrap()),
             ],
+            Self::Postgres(url, schema) => {
+                let builder = PostgresStore::builder().schema(schema).pool_size(1);
+                vec![
+                    Arc::new(builder.clone().connect(url).await.unwrap()),
+                    Arc::new(builder.connect(url).await.unwrap()),
+                ]
+            }
+            Self::Redis(url, prefix) => {
+                let builder = RedisStore::builder().prefix(prefix);
+                vec![
+                    Arc::new(builder.clone().connect(url).await.unwrap()),
+                    Arc::new(builder.connect(url).await.unwrap()),
+                ]
+            }
         }
     }
 
     /// Whether opening it again brings back what was in it.
     pub(crate) const fn is_durable(&self) -> bool {
-        matches!(self, Self::SqliteFile(_))
+        !matches!(self, Self::Memory | Self::SqliteInMemory)
     }
 }
 
@@ -53,6 +74,7 @@ fn check(cases: u32, backend: impl Fn() -> Backend) {
         ..config
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
         .unwrap();
     let run = |steps: Vec<Op>| {
@@ -87,5 +109,26 @@ fn two_processes_on_one_file_do_what_the_model_does_and_crashes_lose_nothing() {
         let case = cases.get();
         cases.set(case + 1);
         Backend::SqliteFile(folder.path().join(format!("{case}.db")))
+    });
+}
+
+#[test]
+fn postgres_does_what_the_model_does() {
+    let Some(url) = shared(Kind::Postgres) else {
+        return;
+    };
+    check(6, || {
+        let schema = format!("model_{}", uuid::Uuid::new_v4().simple());
+        Backend::Postgres(url.clone(), schema)
+    });
+}
+
+#[test]
+fn redis_does_what_the_model_does() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    check(20, || {
+        Backend::Redis(url.clone(), BroadcastId::random().to_string())
     });
 }

@@ -8,6 +8,9 @@ mod opening;
 mod outages;
 #[path = "../support/servers.rs"]
 mod servers;
+mod stored;
+#[path = "../support/stored.rs"]
+mod support;
 mod tls;
 mod world;
 

@@ -11,6 +11,9 @@ mod model;
 mod outages;
 #[path = "../support/servers.rs"]
 mod servers;
+mod stored;
+#[path = "../support/stored.rs"]
+mod support;
 mod world;
 
 use servers::Kind;
