@@ -128,7 +128,7 @@ pub enum FinalOutcome {
 
 impl FinalOutcome {
     /// All of them, in the order of [`Counts`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::Gone,
         Self::KeyMismatch,
@@ -207,7 +207,8 @@ impl Counts {
     #[must_use]
     pub fn finished(&self) -> u64 {
         FinalOutcome::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .map(|outcome| self.of(outcome))
             .sum()
     }
@@ -267,11 +268,11 @@ mod tests {
     #[test]
     fn json_outcomes_and_counts_share_their_names() {
         let mut counts = Counts::default();
-        for (number, outcome) in (1..).zip(FinalOutcome::ALL) {
+        for (number, &outcome) in (1..).zip(FinalOutcome::ALL) {
             counts.add(outcome, number);
         }
         let json = serde_json::to_value(counts).unwrap();
-        for outcome in FinalOutcome::ALL {
+        for &outcome in FinalOutcome::ALL {
             assert_eq!(json[outcome.as_str()], counts.of(outcome), "{outcome}");
         }
         assert_eq!(counts.finished(), 55);

@@ -278,7 +278,7 @@ impl<'a> Attempt<'a> {
         if self.number > self.policy.max_attempts().max(1) {
             // What takes its worker down each time is not tried for ever, where the number is counted before.
             Some(FinalOutcome::Failed)
-        } else if self.record.retired.is_none() && self.record.stale {
+        } else if self.record.retired.is_none() && self.record.stale_since.is_some() {
             Some(FinalOutcome::KeyMismatch)
         } else if !self.record.is_live(self.began) {
             Some(FinalOutcome::Gone)

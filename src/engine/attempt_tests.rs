@@ -316,9 +316,12 @@ fn nobody_is_asked_about_what_is_certain() {
     let retired = Some(Retired::new(BEGAN, RetireReason::Gone));
     assert_eq!(foregone(3, as_it_is), None);
     assert_eq!(foregone(4, as_it_is), Some(Failed));
-    assert_eq!(foregone(1, |row| row.stale = true), Some(KeyMismatch));
+    assert_eq!(
+        foregone(1, |row| row.stale_since = Some(NOW)),
+        Some(KeyMismatch)
+    );
     assert_eq!(foregone(1, |row| row.retired = retired), Some(Gone));
-    let both = |row: &mut SubscriptionRecord| (row.stale, row.retired) = (true, retired);
+    let both = |row: &mut SubscriptionRecord| (row.stale_since, row.retired) = (Some(NOW), retired);
     assert_eq!(foregone(1, both), Some(Gone));
 }
 

@@ -50,9 +50,7 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         Err(source) => {
             observe::event!(WARN, error = %observe::causes(&source), "cannot read the VAPID keys");
             let _ = source;
-            // Put back at once, it would be claimed at once, as long as the keys cannot be read.
-            tokio::time::sleep(KeyRing::LOOK_AGAIN).await;
-            return (Next::Deferred(now).into(), None);
+            return (Next::Deferred(now + KeyRing::LOOK_AGAIN).into(), None);
         }
     };
     let latest = job.leased_until - engine.request_timeout;

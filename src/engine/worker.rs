@@ -37,8 +37,10 @@ const KEYS_KEPT: Duration = Duration::from_secs(60);
 const SCHEDULES_KEPT: Duration = Duration::from_secs(1);
 /// How long finished broadcasts are kept.
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
-/// How long retired subscriptions are kept.
-const RETIRED_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// How long subscriptions are kept that are retired or stale: until then a page that comes back keeps its id.
+const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// How long subscriptions are kept after their `expirationTime`: clocks differ.
+const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
 /// How often to look for what can be forgotten.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -346,7 +348,7 @@ impl Worker {
                     .push((token, Settlement::Finished(outcome)));
             }
             Next::RetryAt(at) => self.settlements.push((token, Settlement::RetryAt(at))),
-            Next::Deferred(_) => self.released.push(token),
+            Next::Deferred(at) => self.settlements.push((token, Settlement::Deferred(at))),
         }
     }
 
@@ -382,11 +384,11 @@ impl Worker {
 
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
         self.engine.ledger.prune(now - FINISHED_KEPT).await?;
-        let before = now - RETIRED_KEPT;
-        self.engine
-            .subscriptions
-            .apply(&[Change::PurgeRetired { before }], now)
-            .await?;
+        let purge = Change::Purge {
+            before: now - UNREACHABLE_KEPT,
+            expired_before: now - EXPIRED_KEPT,
+        };
+        self.engine.subscriptions.apply(&[purge], now).await?;
         // A key that stays one purge longer does no harm.
         if let Err(error) = self
             .engine

@@ -371,7 +371,7 @@ async fn what_is_over_for_long_is_purged_every_hour() {
     world.clock.advance(Duration::from_millis(1));
     worker.step().await.unwrap();
     assert_eq!(is_there().await, (true, false));
-    world.clock.set(START + RETIRED_KEPT + SECOND);
+    world.clock.set(START + UNREACHABLE_KEPT + SECOND);
     worker.step().await.unwrap();
     assert_eq!(is_there().await, (false, false));
 }

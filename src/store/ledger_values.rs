@@ -296,12 +296,14 @@ impl ClaimedMessage {
 
 /// What to do with a claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "L7 names both")]
+#[expect(clippy::exhaustive_enums, reason = "L7 names all three")]
 pub enum Settlement {
     /// It is at its end.
     Finished(FinalOutcome),
     /// It is tried again, not before this moment.
     RetryAt(Timestamp),
+    /// Nothing was asked of the push service: the same attempt again, not before this moment.
+    Deferred(Timestamp),
 }
 
 /// What settling a row came to.

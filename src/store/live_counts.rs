@@ -23,7 +23,10 @@ impl LiveCounts {
     #[must_use]
     pub fn none(keys: &[KeyId]) -> Self {
         Self {
-            by_push_service: PushService::ALL.map(|service| (service, 0)).into(),
+            by_push_service: PushService::ALL
+                .iter()
+                .map(|service| (*service, 0))
+                .collect(),
             by_vapid_key: keys.iter().map(|key| (*key, 0)).collect(),
         }
     }

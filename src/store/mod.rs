@@ -51,12 +51,16 @@ mod changes;
 pub mod conformance;
 mod error;
 mod forward;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod layout;
 mod ledger;
 mod ledger_values;
 mod live_counts;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod outcome_columns;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]

@@ -48,8 +48,8 @@ pub struct SubscriptionRecord {
     pub failure_streak: u32,
     /// When the first of these failed; `None` without any.
     pub failing_since: Option<Timestamp>,
-    /// No live VAPID key fits: in no audience until it subscribes again.
-    pub stale: bool,
+    /// Since when no live VAPID key fits. Such a row is in no audience until its browser subscribes again.
+    pub stale_since: Option<Timestamp>,
     /// Gone, and to be purged later.
     pub retired: Option<Retired>,
 }
@@ -75,7 +75,7 @@ impl SubscriptionRecord {
             last_success_at: None,
             failure_streak: 0,
             failing_since: None,
-            stale: false,
+            stale_since: None,
             retired: None,
         }
     }
@@ -87,14 +87,23 @@ impl SubscriptionRecord {
         self.principal.is_none()
             && self.last_success_at.is_none()
             && self.retired.is_none()
-            && !self.stale
+            && self.stale_since.is_none()
+    }
+
+    /// Whether [`Change::Purge`] with these moments deletes it (S13).
+    #[must_use]
+    pub fn is_purged(&self, before: Timestamp, expired_before: Timestamp) -> bool {
+        let is_before = |at: Option<Timestamp>, end| at.is_some_and(|at| at < end);
+        is_before(self.retired.map(|retired| retired.at), before)
+            || is_before(self.stale_since, before)
+            || is_before(self.subscription.expiration_time(), expired_before)
     }
 
     /// Whether it belongs to an audience at all: not retired, not stale, not expired at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.retired.is_none()
-            && !self.stale
+            && self.stale_since.is_none()
             && self
                 .subscription
                 .expiration_time()
@@ -137,7 +146,7 @@ pub enum RetireReason {
 
 impl RetireReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Gone, Self::HostNotFound, Self::BadRequest];
+    pub const ALL: &'static [Self] = &[Self::Gone, Self::HostNotFound, Self::BadRequest];
 
     /// The name that stores use.
     #[must_use]
@@ -152,7 +161,10 @@ impl RetireReason {
     /// The reason of a stored name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == name)
     }
 }
 
@@ -357,10 +369,13 @@ pub enum Change {
         /// Its key.
         vapid_key: KeyId,
     },
-    /// Deletes what was retired before a moment (S13).
-    PurgeRetired {
-        /// The moment.
+    /// Deletes the rows that no push can reach any more, some time after that is known (S13). A page that subscribes again
+    /// later is inserted as a new row.
+    Purge {
+        /// Deletes rows that are retired or stale since before this moment.
         before: Timestamp,
+        /// Deletes rows whose `expirationTime` is before this moment.
+        expired_before: Timestamp,
     },
 }
 
@@ -375,7 +390,7 @@ impl Change {
             | Self::Accepted(key)
             | Self::Failed(key)
             | Self::UseVapidKey { key, .. } => Some(key),
-            Self::PurgeRetired { .. } => None,
+            Self::Purge { .. } => None,
         }
     }
 }

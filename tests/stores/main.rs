@@ -13,4 +13,5 @@ mod sqlite_crash;
 #[path = "../support"]
 mod support {
     pub(crate) mod servers;
+    pub(crate) mod stored;
 }

@@ -255,7 +255,9 @@ impl Worker {
 }
 
 fn report(number: u64, delivered: i64, counts: Counts, rest: usize, later: &[Job]) {
-    let ends = FinalOutcome::ALL.map(|outcome| (outcome.as_str(), counts.of(outcome)));
+    let ends = FinalOutcome::ALL
+        .iter()
+        .map(|outcome| (outcome.as_str(), counts.of(*outcome)));
     let later = later.iter().map(|job| job.recipients.len() as u64).sum();
     let mut line = format!("job {number}: delivery {delivered}");
     for (name, count) in ends

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::ledger_state::{Ledger, Seq};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::store::rules::{AfterClaim, BroadcastProgress, deal};
+use crate::store::rules::{AfterClaim, deal};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
 };
@@ -108,20 +108,6 @@ impl Ledger {
         settlement: Settlement,
         now: Timestamp,
     ) -> Settled {
-        let settle = |progress: &mut BroadcastProgress| progress.settle(settlement);
-        self.end_claim(token, settle, now)
-    }
-
-    pub(super) fn release(&mut self, token: &ClaimToken, now: Timestamp) {
-        self.end_claim(token, |progress| progress.release(now), now);
-    }
-
-    fn end_claim(
-        &mut self,
-        token: &ClaimToken,
-        end: impl FnOnce(&mut BroadcastProgress) -> AfterClaim,
-        now: Timestamp,
-    ) -> Settled {
         let key = token.key;
         let Some(seq) = self.held(token) else {
             return Settled::Lost;
@@ -130,7 +116,7 @@ impl Ledger {
         let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
             return Settled::Lost;
         };
-        match end(&mut broadcast.progress) {
+        match broadcast.progress.settle(settlement) {
             AfterClaim::Ended => self.delete(seq, key),
             AfterClaim::Due { at, uncounted } => self.put_back(seq, key, at, uncounted),
         }

@@ -128,7 +128,7 @@ impl PostgresBuilder {
     ///
     /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) for an URL, a certificate or a schema's name that
     /// cannot be used, a role that may not log in or not create the schema, a schema that is another application's or
-    /// was written by a newer version of this crate, and a server that is too old.
+    /// was written by a newer version of this crate or before its first release, and a server that is too old.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) for a server that does not answer, or whose
     /// certificate is not trusted.
     ///

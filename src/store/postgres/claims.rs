@@ -179,7 +179,8 @@ async fn lock_probed(tx: &mut Tx<'_>, probed: &[i64], now: Timestamp) -> Result<
         return Ok(Vec::new());
     }
     let reasons: Vec<_> = PauseReason::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|reason| reason.is_probed())
         .map(PauseReason::as_str)
         .collect();

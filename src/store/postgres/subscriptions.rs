@@ -21,7 +21,7 @@ use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
-        "s.retired_at IS NULL AND NOT s.stale AND (s.expires_at IS NULL OR s.expires_at > $2)"
+        "s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > $2)"
     };
 }
 

@@ -214,10 +214,9 @@ fn progress(id: BroadcastId, mut fields: Fields) -> Result<BroadcastProgress, St
         deadline: fields.time("deadline")?.ok_or_else(missing)?,
         counts: Counts::default(),
     };
-    for (place, outcome) in FinalOutcome::ALL.into_iter().enumerate() {
-        progress
-            .counts
-            .add(outcome, fields.count(&format!("o{place}"))?);
+    for &outcome in FinalOutcome::ALL {
+        let count = fields.count(&format!("outcome:{}", outcome.as_str()))?;
+        progress.counts.add(outcome, count);
     }
     Ok(progress)
 }
@@ -245,13 +244,6 @@ fn read_cursor(text: &[u8]) -> Result<Cursor, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The scripts know these two by their place.
-    #[test]
-    fn outcomes_have_the_places_that_the_scripts_know() {
-        assert_eq!(FinalOutcome::ALL[7], FinalOutcome::Expired);
-        assert_eq!(FinalOutcome::ALL[9], FinalOutcome::Cancelled);
-    }
 
     #[test]
     fn cursors_come_back() {

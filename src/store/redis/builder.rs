@@ -93,7 +93,8 @@ impl RedisBuilder {
     ///
     /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) where the URL or the prefix makes no sense, the
     /// certificate or the password is refused, and where the server is older than 6.2, is a replica, evicts keys
-    /// (`maxmemory-policy allkeys-*`) or holds what a newer version of this crate has written.
+    /// (`maxmemory-policy allkeys-*`) or holds what a version of this crate has
+    /// written that is newer or from before its first release.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) where it is out of reach or still loading.
     ///
     /// # Cancel safety

@@ -64,10 +64,11 @@ impl RedisStore {
         }
     }
 
-    async fn purge(&self, before: Timestamp) -> Result<u64, StoreError> {
+    async fn purge(&self, before: Timestamp, expired_before: Timestamp) -> Result<u64, StoreError> {
+        let args = Args::default().time(before).time(expired_before);
         let mut purged = 0;
         loop {
-            let some = number(self.run(&PURGE, &Args::at(before)).await?)?;
+            let some = number(self.run(&PURGE, &args).await?)?;
             purged += some;
             if some == 0 {
                 return Ok(purged);
@@ -101,7 +102,7 @@ fn push_change(args: Args, change: &Change) -> Args {
         Change::UseVapidKey { key, vapid_key } => {
             ("vapid_key", key, vapid_key.as_bytes().to_vec(), "")
         }
-        Change::PurgeRetired { .. } => return args,
+        Change::Purge { .. } => return args,
     };
     args.with(kind)
         .with(*key.as_bytes())
@@ -157,12 +158,17 @@ impl SubscriptionStore for RedisStore {
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         let mut changed = 0;
         // Each purge between what stands before and after it.
-        for part in changes.split_inclusive(|change| matches!(change, Change::PurgeRetired { .. }))
-        {
+        for part in changes.split_inclusive(|change| matches!(change, Change::Purge { .. })) {
             match part {
-                [rest @ .., Change::PurgeRetired { before }] => {
+                [
+                    rest @ ..,
+                    Change::Purge {
+                        before,
+                        expired_before,
+                    },
+                ] => {
                     changed += self.change(rest, now).await?;
-                    changed += self.purge(*before).await?;
+                    changed += self.purge(*before, *expired_before).await?;
                 }
                 rest => changed += self.change(rest, now).await?,
             }

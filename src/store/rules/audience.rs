@@ -30,7 +30,7 @@ pub fn takes(filter: &CountFilter, record: &SubscriptionRecord, now: Timestamp) 
     let in_state = match liveness {
         Liveness::Any => true,
         Liveness::Live => record.is_live(now),
-        Liveness::Stale => record.stale && record.retired.is_none(),
+        Liveness::Stale => record.stale_since.is_some() && record.retired.is_none(),
         Liveness::Retired => record.retired.is_some(),
     };
     let at_service = |service| PushService::of(record.subscription.endpoint()) == service;

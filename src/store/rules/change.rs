@@ -63,7 +63,8 @@ impl Applied {
 /// assert_eq!(apply(&retire, &mut row, at(11)), Applied::Unchanged);
 /// let retire = Change::Retire { key, reason: RetireReason::Gone, observed_at: at(10) };
 /// assert_eq!(apply(&retire, &mut row, at(11)), Applied::Updated);
-/// assert_eq!(apply(&Change::PurgeRetired { before: at(99) }, &mut row, at(99)), Applied::Deleted);
+/// let purge = Change::Purge { before: at(99), expired_before: at(99) };
+/// assert_eq!(apply(&purge, &mut row, at(99)), Applied::Deleted);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> Applied {
@@ -81,8 +82,10 @@ pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> A
             Applied::updated_if(applies)
         }
         Change::Stale { observed_at, .. } => {
-            let applies = !row.stale && row.last_seen_at <= *observed_at;
-            row.stale |= applies;
+            let applies = row.stale_since.is_none() && row.last_seen_at <= *observed_at;
+            if applies {
+                row.stale_since = Some(now);
+            }
             Applied::updated_if(applies)
         }
         Change::Accepted(_) => {
@@ -100,8 +103,9 @@ pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> A
             row.vapid_key = *vapid_key;
             Applied::Updated
         }
-        Change::PurgeRetired { before } => {
-            Applied::deleted_if(row.retired.is_some_and(|retired| retired.at < *before))
-        }
+        Change::Purge {
+            before,
+            expired_before,
+        } => Applied::deleted_if(row.is_purged(*before, *expired_before)),
     }
 }

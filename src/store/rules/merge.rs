@@ -121,7 +121,7 @@ pub fn merge(
     record.last_seen_at = now;
     record.failure_streak = 0;
     record.failing_since = None;
-    record.stale = false;
+    record.stale_since = None;
     record.retired = None;
     Some(Merged {
         record,

@@ -110,7 +110,7 @@ impl BroadcastProgress {
         }
     }
 
-    /// Settles a row whose token is the latest one given (L7, L9), and counts it if it ends.
+    /// Settles a row whose token is the latest one given (L7 to L9), and counts it if it ends.
     pub fn settle(&mut self, settlement: Settlement) -> AfterClaim {
         match settlement {
             Settlement::Finished(outcome) => {
@@ -118,12 +118,8 @@ impl BroadcastProgress {
                 AfterClaim::Ended
             }
             Settlement::RetryAt(at) => self.put_back(at, false),
+            Settlement::Deferred(at) => self.put_back(at, true),
         }
-    }
-
-    /// Gives back a row whose token is the latest one given (L8, L9), and counts it if it ends.
-    pub fn release(&mut self, now: Timestamp) -> AfterClaim {
-        self.put_back(now, true)
     }
 
     fn put_back(&mut self, at: Timestamp, uncounted: bool) -> AfterClaim {
@@ -255,12 +251,13 @@ mod tests {
         let due = AfterClaim::Due { at, uncounted };
         assert_eq!(progress.settle(Settlement::RetryAt(at)), due);
         let uncounted = true;
-        assert_eq!(progress.release(at), AfterClaim::Due { at, uncounted });
+        let due = AfterClaim::Due { at, uncounted };
+        assert_eq!(progress.settle(Settlement::Deferred(at)), due);
         assert_eq!(progress.rows(), 2);
         assert!(progress.cancel());
         assert!(!progress.cancel(), "once");
         assert_eq!(progress.settle(Settlement::RetryAt(at)), AfterClaim::Ended);
-        assert_eq!(progress.release(at), AfterClaim::Ended);
+        assert_eq!(progress.settle(Settlement::Deferred(at)), AfterClaim::Ended);
         assert_eq!(progress.counts.cancelled, 2);
         assert!(progress.is_over());
     }

@@ -10,18 +10,20 @@ use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::store::outcome_columns::outcome_columns;
 use crate::store::rules::BroadcastProgress;
 use crate::store::{
     Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, StoreError,
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// What [`Stored::read`] reads: the outcomes in the order of [`FinalOutcome::ALL`].
+/// What [`Stored::read`] reads.
 macro_rules! stored_columns {
     () => {
-        "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, \
-         accepted, gone, key_mismatch, sender_fault, too_large, bad_request, refused, expired, failed, \
-         cancelled"
+        concat!(
+            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, ",
+            outcome_columns!()
+        )
     };
 }
 
@@ -45,9 +47,11 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str =
 const OPEN: &str = "INSERT INTO broadcast \
      (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8) RETURNING seq";
-pub(super) const SAVE: &str = "UPDATE broadcast SET written = ?2, expanding = ?3, is_cancelled = ?4, ended_at = ?5, \
-     accepted = ?6, gone = ?7, key_mismatch = ?8, sender_fault = ?9, too_large = ?10, bad_request = ?11, \
-     refused = ?12, expired = ?13, failed = ?14, cancelled = ?15 WHERE seq = ?1";
+pub(super) const SAVE: &str = concat!(
+    "UPDATE broadcast SET (written, expanding, is_cancelled, ended_at, ",
+    outcome_columns!(),
+    ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE seq = ?1"
+);
 /// Nobody is expanded before he is due, so those who are due stand at the front.
 pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
      JOIN content ON content.broadcast = seq \
@@ -107,7 +111,7 @@ impl Stored {
         };
         let cursor = read_cursor(columns)?;
         let ended_at = columns.time_or_null()?;
-        for outcome in FinalOutcome::ALL {
+        for &outcome in FinalOutcome::ALL {
             progress.counts.add(outcome, columns.count()?);
         }
         Ok(Self {
@@ -135,7 +139,8 @@ impl Stored {
             self.ended_at
                 .map_or(Value::Null, |at| Value::Integer(at.as_millis())),
         ];
-        let counts = FinalOutcome::ALL.map(|outcome| progress.counts.of(outcome));
+        let counts = FinalOutcome::ALL.iter();
+        let counts = counts.map(|outcome| progress.counts.of(*outcome));
         values.extend(counts.map(|count| Value::Integer(integer(count))));
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }

@@ -22,7 +22,7 @@ use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
-        "s.retired_at IS NULL AND s.stale = 0 AND (s.expires_at IS NULL OR s.expires_at > ?2)"
+        "s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?2)"
     };
 }
 
@@ -51,7 +51,9 @@ pub(super) const PAGE_TAG: &str = concat!(
 );
 pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription \
      WHERE principal = ?1 AND key <> ?2 ORDER BY last_seen_at, key LIMIT ?3)";
-pub(super) const PURGE: &str = "DELETE FROM subscription WHERE retired_at < ?1";
+pub(super) const PURGE_RETIRED: &str = "DELETE FROM subscription WHERE retired_at < ?1";
+pub(super) const PURGE_STALE: &str = "DELETE FROM subscription WHERE stale_since < ?1";
+pub(super) const PURGE_EXPIRED: &str = "DELETE FROM subscription WHERE expires_at < ?1";
 
 fn upsert(
     conn: &Connection,
@@ -174,7 +176,7 @@ fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64,
 }
 
 pub(super) const COUNT_LIVE: &str = "SELECT push_service, vapid_key, count(*) FROM subscription \
-     WHERE retired_at IS NULL AND stale = 0 AND (expires_at IS NULL OR expires_at > ?1) \
+     WHERE retired_at IS NULL AND stale_since IS NULL AND (expires_at IS NULL OR expires_at > ?1) \
      GROUP BY push_service, vapid_key";
 
 fn count_live(
@@ -215,10 +217,10 @@ pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, 
     sql.push_str(&match filter.liveness {
         Liveness::Any => String::new(),
         Liveness::Live => format!(
-            " AND s.retired_at IS NULL AND s.stale = 0 AND (s.expires_at IS NULL OR s.expires_at > ?{})",
+            " AND s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?{})",
             bind(Box::new(now.as_millis()))
         ),
-        Liveness::Stale => " AND s.retired_at IS NULL AND s.stale = 1".to_owned(),
+        Liveness::Stale => " AND s.retired_at IS NULL AND s.stale_since IS NOT NULL".to_owned(),
         Liveness::Retired => " AND s.retired_at IS NOT NULL".to_owned(),
     });
     if let Some(service) = filter.push_service {
@@ -248,9 +250,10 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             execute(conn, sql, values)
         }
         Change::Stale { key, observed_at } => {
-            let sql = "UPDATE subscription SET stale = 1 \
-                       WHERE key = ?1 AND stale = 0 AND last_seen_at <= ?2";
-            execute(conn, sql, params![key.as_bytes(), observed_at.as_millis()])
+            let sql = "UPDATE subscription SET stale_since = ?2 \
+                       WHERE key = ?1 AND stale_since IS NULL AND last_seen_at <= ?3";
+            let values = params![key.as_bytes(), now, observed_at.as_millis()];
+            execute(conn, sql, values)
         }
         Change::Accepted(key) => {
             let sql = "UPDATE subscription SET last_success_at = ?2, failure_streak = 0, \
@@ -266,7 +269,20 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             let sql = "UPDATE subscription SET vapid_key = ?2 WHERE key = ?1";
             execute(conn, sql, params![key.as_bytes(), vapid_key.as_bytes()])
         }
-        Change::PurgeRetired { before } => execute(conn, PURGE, [before.as_millis()]),
+        Change::Purge {
+            before,
+            expired_before,
+        } => {
+            let mut purged = 0;
+            for (sql, moment) in [
+                (PURGE_RETIRED, before),
+                (PURGE_STALE, before),
+                (PURGE_EXPIRED, expired_before),
+            ] {
+                purged += execute(conn, sql, [moment.as_millis()])?;
+            }
+            Ok(purged)
+        }
     }
 }
 

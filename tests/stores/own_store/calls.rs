@@ -54,18 +54,9 @@ impl DeliveryLedger for OwnStore {
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError> {
         let ledger = &mut self.begin()?.ledger;
-        let settle = |(token, settlement): &(ClaimToken, Settlement)| {
-            ledger.end_claim(token, |progress| progress.settle(*settlement), now)
-        };
+        let settle =
+            |(token, settlement): &(ClaimToken, Settlement)| ledger.settle(token, *settlement, now);
         Ok(rows.iter().map(settle).collect())
-    }
-
-    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
-        let ledger = &mut self.begin()?.ledger;
-        for token in tokens {
-            ledger.end_claim(token, |progress| progress.release(now), now);
-        }
-        Ok(())
     }
 
     async fn cancel(

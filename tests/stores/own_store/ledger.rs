@@ -9,7 +9,7 @@ use tower_web_push::message::Message;
 use tower_web_push::store::rules::{AfterClaim, BroadcastProgress, deal};
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Idempotency, NewBroadcast,
-    NewDelivery, Opened, Pause, Settled, Tally,
+    NewDelivery, Opened, Pause, Settled, Settlement, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
 
@@ -206,10 +206,10 @@ impl Ledger {
         claims.messages.insert(id, message);
     }
 
-    pub(super) fn end_claim(
+    pub(super) fn settle(
         &mut self,
         token: &ClaimToken,
-        end: impl FnOnce(&mut BroadcastProgress) -> AfterClaim,
+        settlement: Settlement,
         now: Timestamp,
     ) -> Settled {
         let is_held = |row: &Delivery| {
@@ -220,7 +220,7 @@ impl Ledger {
         };
         self.end_probe(index, now);
         let progress = &mut self.broadcast(token.broadcast).unwrap().progress;
-        match end(progress) {
+        match progress.settle(settlement) {
             AfterClaim::Ended => drop(self.deliveries.remove(index)),
             AfterClaim::Due { at, uncounted } => {
                 let row = &mut self.deliveries[index];
