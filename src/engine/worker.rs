@@ -192,7 +192,7 @@ impl Worker {
         }
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
-        request.per_origin = self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN);
+        request.per_origin = self.room_for_unknown();
         let claims = self.engine.ledger.claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
@@ -221,6 +221,11 @@ impl Worker {
             };
         }
         rooms
+    }
+
+    /// The number of attempts that an origin without a gate has room for.
+    fn room_for_unknown(&self) -> usize {
+        self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN)
     }
 
     async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {

@@ -7,8 +7,6 @@ use crate::support::stored;
 use tower_web_push::store::conformance::Handles;
 use tower_web_push::store::{MemoryStore, ScheduleStore};
 
-#[cfg(feature = "sqlite")]
-
 async fn memory_store() -> Handles<MemoryStore> {
     let store = MemoryStore::new();
     Handles::two(store.clone(), store)
