@@ -2,7 +2,6 @@
 
 mod assets;
 mod broadcasts;
-mod new_host;
 mod notify;
 mod ping;
 mod prefer;

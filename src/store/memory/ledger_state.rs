@@ -203,16 +203,25 @@ impl Ledger {
 
     pub(super) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
         let seq = *self.by_id.get(&id)?;
-        let broadcast = self.broadcasts.get_mut(&seq)?;
-        if !broadcast.progress.cancelled && broadcast.ended_at.is_none() {
-            broadcast.progress.cancelled = true;
-            self.expanding.remove(&(broadcast.expanded_at, seq));
-            let progress = &mut broadcast.progress;
-            progress.give_up_unwritten(FinalOutcome::Cancelled);
-            self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
-            self.close_if_over(seq, now);
-        }
+        self.stop(seq, now);
+        self.close_if_over(seq, now);
         self.status(id, now)
+    }
+
+    /// Cancels a broadcast that is not over, to be closed; whether it does.
+    pub(super) fn stop(&mut self, seq: Seq, now: Timestamp) -> bool {
+        let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
+            return false;
+        };
+        if broadcast.progress.cancelled || broadcast.ended_at.is_some() {
+            return false;
+        }
+        broadcast.progress.cancelled = true;
+        self.expanding.remove(&(broadcast.expanded_at, seq));
+        let progress = &mut broadcast.progress;
+        progress.give_up_unwritten(FinalOutcome::Cancelled);
+        self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
+        true
     }
 
     pub(super) fn status(&self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {

@@ -44,7 +44,7 @@ impl Script {
 }
 
 /// The arguments of a call.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Args(Vec<Vec<u8>>);
 
 impl Args {
@@ -112,6 +112,8 @@ scripts! {
     HEADS = LEDGER, lua!("heads");
     CLAIM = LEDGER, lua!("claim");
     SETTLE = LEDGER, lua!("settle");
+    AUDIENCES = LEDGER, lua!("audiences");
+    ERASE = LEDGER, lua!("erase");
     CANCEL = LEDGER, lua!("cancel");
     EXPIRE = LEDGER, lua!("expire");
     PRUNE = LEDGER, lua!("prune");

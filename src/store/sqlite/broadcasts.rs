@@ -140,6 +140,21 @@ impl Stored {
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }
 
+    /// Cancels what is not over, to be saved; how many rows ended with it.
+    pub(super) fn stop(
+        &mut self,
+        conn: &Connection,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        if self.progress.cancelled || self.ended_at.is_some() {
+            return Ok(None);
+        }
+        self.progress.cancelled = true;
+        self.progress.give_up_unwritten(FinalOutcome::Cancelled);
+        self.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)
+            .map(Some)
+    }
+
     /// Ends up to `limit` rows that are not leased at `now`; how many. To be saved.
     fn end_unleased(
         &mut self,
@@ -303,10 +318,7 @@ pub(super) fn cancel(
     let Some(mut stored) = Stored::by_id(conn, id)? else {
         return Ok(None);
     };
-    if !stored.progress.cancelled && stored.ended_at.is_none() {
-        stored.progress.cancelled = true;
-        stored.progress.give_up_unwritten(FinalOutcome::Cancelled);
-        stored.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)?;
+    if stored.stop(conn, now)?.is_some() {
         stored.save(conn, now)?;
     }
     Ok(Some(stored.progress.status(now)))
