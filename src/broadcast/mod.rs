@@ -108,7 +108,10 @@ mod tests {
         for other in [
             Broadcast::to(Audience::user("bob"), Notification::new("Shipped")),
             Broadcast::to(Audience::user("alice"), Notification::new("Lost")),
-            Broadcast::to(Audience::user("alice"), Notification::new("Shipped").tag("7")),
+            Broadcast::to(
+                Audience::user("alice"),
+                Notification::new("Shipped").tag("7"),
+            ),
             Broadcast::to(Audience::user("alice"), urgent),
             broadcast().at(later),
         ] {

@@ -125,9 +125,9 @@ impl Engine {
             return Err(RegisterErrorKind::TooManyTags.into());
         }
         let endpoint = subscription.endpoint();
-        self.endpoint_policy
-            .check(endpoint)
-            .map_err(|refused| RegisterError::with_source(RegisterErrorKind::EndpointNotAllowed, refused))?;
+        self.endpoint_policy.check(endpoint).map_err(|refused| {
+            RegisterError::with_source(RegisterErrorKind::EndpointNotAllowed, refused)
+        })?;
         let vapid_key = match vapid_key {
             Some(key) => Some(self.live_key(key.id()).await?),
             None => None,

@@ -324,10 +324,7 @@ impl WebPush {
     ///
     /// Dropped while the store is writing, the subscription may be stored, without its daily notification. The call can
     /// be repeated.
-    pub async fn subscribe(
-        &self,
-        registration: Registration,
-    ) -> Result<Registered, RegisterError> {
+    pub async fn subscribe(&self, registration: Registration) -> Result<Registered, RegisterError> {
         self.engine.register(registration, None).await
     }
 
@@ -378,7 +375,9 @@ impl WebPush {
         which: impl Into<SubscriptionRef> + Send,
         notify_type: NotifyType,
     ) -> Result<bool, StoreError> {
-        self.engine.unsubscribe_daily(which.into(), notify_type).await
+        self.engine
+            .unsubscribe_daily(which.into(), notify_type)
+            .await
     }
 
     /// A user's subscriptions in every state, the oldest first.

@@ -8,6 +8,7 @@
 mod admin;
 mod authorization;
 mod bodies;
+mod devices;
 mod limits;
 mod mounting;
 mod new_hosts;

@@ -8,9 +8,9 @@ use super::script::{Args, TIME};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement,
+    StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 

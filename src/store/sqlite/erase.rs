@@ -36,7 +36,11 @@ pub(super) fn erase(
         })?;
         for (seq, fence) in rows {
             execute(conn, DELETE, params![seq, key.as_bytes()])?;
-            execute(conn, END_PROBE, params![fence, key.as_bytes(), now.as_millis()])?;
+            execute(
+                conn,
+                END_PROBE,
+                params![fence, key.as_bytes(), now.as_millis()],
+            )?;
             *ended.entry(seq).or_default() += 1;
         }
     }

@@ -4,7 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, erase, pauses, schedules, schema, subscriptions, tallies,
+    broadcasts, claims, connection, content, erase, pauses, schedules, schema, subscriptions,
+    tallies,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;

@@ -331,7 +331,12 @@ impl SubscriptionStore for SqliteStore {
         );
         self.read(move |conn| {
             let (principal, after) = values;
-            all(conn, OWNED, params![principal, after, integer(limit)], record)
+            all(
+                conn,
+                OWNED,
+                params![principal, after, integer(limit)],
+                record,
+            )
         })
         .await
     }
