@@ -7,6 +7,7 @@
 )]
 
 mod building;
+mod calls;
 mod composing;
 mod daily;
 mod deadlines;
