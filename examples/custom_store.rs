@@ -26,7 +26,7 @@ struct Devices(Arc<Mutex<Rows>>);
 type Rows = BTreeMap<EndpointKey, SubscriptionRecord>;
 
 impl Devices {
-    /// Stands for a transaction: whoever has it is alone.
+    /// Takes the place of a transaction.
     fn begin(&self) -> Result<MutexGuard<'_, Rows>, StoreError> {
         // A thread that panicked inside may have left half a change.
         let poisoned = |_| StoreError::from(StoreErrorKind::Unavailable);

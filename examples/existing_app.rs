@@ -1,6 +1,6 @@
 //! Push in an application that has users already: `cargo run --example existing_app`.
 //!
-//! Its own login tells who subscribes; a handler sends to that user in one line. Try it:
+//! Its own login identifies the subscriber; a handler sends to that user in one line. Try it:
 //!
 //! ```sh
 //! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/vapid

@@ -139,7 +139,7 @@ pub fn decrypt(
 }
 
 /// Combines the agreed secret with the authentication secret (RFC 8291 section 3.3): the receiver's
-/// key comes first, whoever computes it.
+/// key comes first on both sides.
 fn derive_ikm(
     auth: &AuthSecret,
     shared: &SharedSecret,

@@ -7,7 +7,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // The contact goes into every token, so that a push service can reach somebody.
+//! // The contact goes into every token, so that a push service can reach the operator.
 //! let push = WebPush::builder("mailto:ops@example.com").build().await?;
 //!
 //! // Mount in one line: axum's `nest_service("/web-push", push.service())`, or `push.layer().at("/web-push")`
@@ -37,21 +37,21 @@
 //!
 //! # What is where
 //!
-//! Data flows one way, and each room knows only those above it:
+//! Each module uses only those above it in this table:
 //!
-//! | room | what it does | I/O |
+//! | module | what it does | I/O |
 //! |---|---|---|
 //! | [`subscription`], [`message`] | the values, parsed once | none |
 //! | [`p256`], [`ece`], [`encryption`] | RFC 8188 and RFC 8291 | none |
-//! | [`vapid`] | keys, contacts, tokens, the key ring | none, but for the key ring's store |
+//! | [`vapid`] | keys, contacts, tokens | none |
 //! | [`push_request`] | a push as an `http::Request` | none |
 //! | [`deliver`] | [`Deliver`](deliver::Deliver): a `Service<Push>` over any HTTP client; policy, gates, outcomes | the client's |
+//! | [`broadcast`] | audiences, states, counts | none |
+//! | [`schedule`] | daily times in any zone, and the callback that composes the message | the callback's |
 //! | [`store`] | four contracts; memory, SQLite, PostgreSQL, Redis | the back end's |
-//! | [`broadcast`] | audiences, reports | none |
-//! | [`schedule`] | daily times in any zone, and the callback that says what to send | the callback's |
+//! | [`engine`] | accepting, registering, attempting, settling, [importing](import) | through store and client |
 //! | [`api`] | the HTTP API as a service and a layer | none of its own |
-//! | [`import`] | subscriptions, keys and daily notifications of another library or server | the store's |
-//! | [`WebPush`] | ties them together | |
+//! | [`WebPush`] | the facade of the engine | none of its own |
 //!
 //! A message's way: [`Notification`] → [`Message`] → ledger → [`Push`](push_request::Push) → encryption and VAPID →
 //! `http::Request` → endpoint policy → origin gate → HTTP client → [`Outcome`](deliver::Outcome) → settled: done,
@@ -90,11 +90,14 @@
 //! # Features
 //!
 //! A feature adds; it never changes what something means. `./test core` compares this table with `cargo tree`.
+//! Without `jwt-simple`, as in `default-features = false, features = ["client", "api"]`, neither `rsa` (RUSTSEC-2023-0071)
+//! nor any other algorithm of a general JWT library is linked.
 //!
 //! | feature | adds | pulls in |
 //! |---|---|---|
 //! | none | values, encryption | RustCrypto (`p256`, `aes-gcm`, `hkdf`, `sha2`), `http`, `bytes`, `serde`: no runtime, no C, no TLS, no version twice |
-//! | `vapid` (default) | keys, tokens, push requests | `jwt-simple`, `http-body`, `lru` |
+//! | `vapid` (default) | keys, tokens, push requests | `http-body`, `lru` |
+//! | `jwt-simple` (default) | tokens signed by `jwt-simple`; without it `aws-lc-rs` or `p256` signs | `jwt-simple`, `rsa`, `ed25519-compact` and some 30 more crates |
 //! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `tokio`; C: `aws-lc-rs` |
 //! | `api` (default) | [`WebPush`], the HTTP API | `governor`, `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
@@ -108,13 +111,13 @@
 //!
 //! # Logs and metrics
 //!
-//! With `tracing`, events of the target `tower_web_push`; whoever subscribes to them sees each pause, each fault of the
-//! store with its causes, and at `debug` each attempt that failed. With `metrics`, for the recorder of the process:
+//! With `tracing`, events of the target `tower_web_push`; they tell each pause, each fault of the store with its
+//! causes, and at `debug` each failed attempt. With `metrics`, for the recorder of the process:
 //!
 //! | metric | labels | counts |
 //! |---|---|---|
 //! | `web_push_attempts_total` | `push_service`, `outcome` | attempts |
-//! | `web_push_finished_total` | `outcome` | recipients that came to their end |
+//! | `web_push_finished_total` | `outcome` | recipients by outcome |
 //! | `web_push_daily_total` | `what`: `fired`, `skipped` | daily notifications |
 //! | `web_push_in_flight`, a gauge | | attempts under way |
 //!

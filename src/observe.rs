@@ -10,7 +10,7 @@ macro_rules! event {
 
 pub(crate) use event;
 
-/// An error and all that caused it, in one line: nobody asks a log for the `source`. Some errors of drivers say their cause
+/// An error with all its causes in one line, since log lines do not show `source`. Some errors of drivers say their cause
 /// themselves.
 #[cfg(feature = "tracing")]
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
@@ -42,7 +42,7 @@ pub(crate) fn count_attempt(push_service: PushService, outcome: &'static str) {
     let _ = (push_service, outcome);
 }
 
-/// Counts recipients that came to their end (feature `metrics`): `web_push_finished_total{outcome}`.
+/// Counts recipients by outcome (feature `metrics`): `web_push_finished_total{outcome}`.
 pub(crate) fn count_finished(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     ::metrics::counter!("web_push_finished_total", "outcome" => outcome).increment(1);

@@ -108,14 +108,7 @@ impl Push {
         self
     }
 
-    /// The same push signed with another key.
-    #[must_use]
-    pub fn with_key(mut self, key: Arc<VapidKey>) -> Self {
-        self.key = key;
-        self
-    }
-
-    /// To whom.
+    /// The subscription to send to.
     #[must_use]
     pub const fn subscription(&self) -> &Subscription {
         &self.subscription
@@ -142,7 +135,7 @@ impl Push {
     /// The TTL of a request that is made at `now`: [`ttl`](Self::ttl) less the time since
     /// [`with_ttl_since`](Self::with_ttl_since).
     #[must_use]
-    pub fn ttl_at(&self, now: Timestamp) -> Ttl {
+    pub(crate) fn ttl_at(&self, now: Timestamp) -> Ttl {
         let ttl = self.ttl();
         self.ttl_since.map_or(ttl, |since| ttl.left(since, now))
     }
@@ -172,8 +165,7 @@ impl Push {
     ///
     /// # Panics
     ///
-    /// Where a token has to be signed, as [`vapid::authorization`](crate::vapid::authorization): without
-    /// randomness from the operating system.
+    /// When a token has to be signed, as [`Signer::authorization`].
     pub fn request(
         &self,
         p256: &dyn P256,
@@ -303,7 +295,7 @@ error_struct! {
 pub enum PushRequestErrorKind {
     /// The payload is longer than [`Message::MAX_PAYLOAD`]: send less.
     TooLarge,
-    /// The JWT library could not sign the token. Missing randomness is a panic.
+    /// The token could not be signed, for a reason other than missing randomness.
     Signing,
     /// No randomness, or the P-256 backend failed: try again later.
     Backend,

@@ -88,7 +88,7 @@ mod tests {
         is_wiped::<aes_gcm::Aes128Gcm>();
         is_wiped::<aes_gcm::Aes256Gcm>();
         is_wiped::<p256::SecretKey>();
-        // Inside of `jwt-simple`'s key pair.
+        // `jwt-simple` and the code without it both sign with this type.
         #[cfg(feature = "vapid")]
         is_wiped::<p256::ecdsa::SigningKey>();
     }

@@ -55,8 +55,8 @@ pub(crate) enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Pem(_) | Self::Root(_) => "a root certificate is not readable",
-            Self::NoRoot => "a root certificate's file holds none",
+            Self::Pem(_) | Self::Root(_) => "a root certificate cannot be read",
+            Self::NoRoot => "the file of root certificates contains none",
             Self::Provider(_) => "the TLS provider cannot be set up",
         })
     }
@@ -87,7 +87,7 @@ mod tests {
             let file =
                 format!("-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n");
             let error = client_config(&[file.into()]).unwrap_err();
-            assert_eq!(error.to_string(), "a root certificate is not readable");
+            assert_eq!(error.to_string(), "a root certificate cannot be read");
             assert!(error.source().is_some());
         }
     }

@@ -9,7 +9,7 @@ const MOST = 10;
 /** Milliseconds between two looks: soon at first, then less often. */
 const [SOON, LATER] = [400, 3_000];
 
-const STATES = { scheduled: "Scheduled", expanding: "Looking up", sending: "Sending", done: "Done", cancelled: "Cancelled" };
+const STATES = { scheduled: "Scheduled", expanding: "Resolving", sending: "Sending", done: "Done", cancelled: "Cancelled" };
 
 /** The server's names for what came of a message, in a person's words. */
 const OUTCOMES = {
@@ -45,12 +45,12 @@ function card({ id, title, at }) {
     state: element("span", { className: "pill" }, "Queued"),
     bar: element("progress", { max: 1, value: 0, ariaLabel: `Progress of ${title}` }),
     summary: element("p", { className: "hint" }),
-    counts: element("ul", { className: "chips", ariaLabel: "What the push services answered" }),
+    counts: element("ul", { className: "chips", ariaLabel: "Responses of push services" }),
     cancel,
   };
   cancel.addEventListener("click", () => run(cancel, async () => {
     show(parts, await authorized("DELETE", `broadcasts/${id}`));
-    return "Cancelled: what was not under way yet is not sent.";
+    return "Cancelled: messages that were not in flight are not sent.";
   }));
   const head = element("div", { className: "broadcast-head" }, element("strong", {}, title), parts.state);
   const foot = element("div", { className: "broadcast-foot" }, parts.summary, time(at), cancel);
@@ -102,8 +102,8 @@ function hide(button, around) {
 }
 
 function words({ state, recipients, sendAt }, done) {
-  if (state === "scheduled") return `Goes out ${new Date(sendAt).toLocaleString()}`;
-  if (state === "expanding") return "Looking up who gets it";
+  if (state === "scheduled") return `Will be sent ${new Date(sendAt).toLocaleString()}`;
+  if (state === "expanding") return "Resolving the recipients";
   if (recipients === 0) return "No recipients";
   return `${done.toLocaleString()} of ${recipients.toLocaleString()}`;
 }

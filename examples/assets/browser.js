@@ -58,7 +58,7 @@ export async function visit() {
 
 const TEXTS = {
   on: "Notifications are on. They arrive even when this page is closed.",
-  off: "One click, and this browser gets what the server sends.",
+  off: "Enable notifications to receive messages from this server.",
 };
 
 async function refresh() {
@@ -69,7 +69,7 @@ async function refresh() {
   ownId = enabled && told?.endpoint === subscription.endpoint ? told.id : null;
 
   const pill = byId("browser-state");
-  const [name, text] = enabled ? ["on", "On"] : !supported ? ["error", "Not here"] : why ? ["error", "Blocked"] : ["off", "Off"];
+  const [name, text] = enabled ? ["on", "On"] : !supported ? ["error", "Not supported"] : why ? ["error", "Blocked"] : ["off", "Off"];
   pill.dataset.state = name;
   pill.textContent = text;
   byId("browser-text").textContent = why?.message ?? (enabled ? TEXTS.on : TEXTS.off);
@@ -77,7 +77,7 @@ async function refresh() {
   byId("enable").hidden = enabled || !supported;
   byId("test").hidden = byId("disable").hidden = byId("credentials").hidden = !enabled;
   byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(sent(subscription), null, 2) : "";
-  byId("credentials-id").textContent = ownId ?? "Not told yet";
+  byId("credentials-id").textContent = ownId ?? "Not assigned yet";
   byId("credentials-service").textContent = enabled ? new URL(subscription.endpoint).host : "";
   return now;
 }
@@ -94,7 +94,7 @@ onClick("enable", async () => {
   const { id } = await enrol();
   byId("test").hidden = false;
   byId("test").focus();
-  return `Notifications are on. The server calls this browser ${id}.`;
+  return `Notifications are on. This browser's id is ${id}.`;
 });
 
 onClick("test", async () => {

@@ -30,7 +30,7 @@ onSubmit("notify", async (values) => {
   if (unanswered.body !== body) unanswered = { body, key: freshKey() };
   const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": unanswered.key } });
   unanswered = { body: "", key: "" };
-  follow(answer.broadcast, content.title ?? "A document of your own");
+  follow(answer.broadcast, content.title ?? "Custom JSON payload");
   return result(answer.recipients, content.sendAt);
 });
 
@@ -45,9 +45,9 @@ async function allowed(values, content) {
 /** @param {number} recipients @param {string} [sendAt] */
 function result(recipients, sendAt) {
   // Who gets it is looked up then.
-  if (sendAt) return `Goes out ${new Date(sendAt).toLocaleString()}.`;
-  if (recipients === 0) return "It has no recipients: nothing was sent.";
-  return `On its way to ${recipients === 1 ? "one browser" : `${recipients.toLocaleString()} browsers`}.`;
+  if (sendAt) return `Will be sent ${new Date(sendAt).toLocaleString()}.`;
+  if (recipients === 0) return "The audience has no subscriptions: nothing was sent.";
+  return `Sending to ${recipients === 1 ? "one browser" : `${recipients.toLocaleString()} browsers`}.`;
 }
 
 /** What the form says; the first field that is wrong gets the focus. @param {FormData} values */

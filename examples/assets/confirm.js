@@ -19,7 +19,7 @@ const FINAL = "A notification that a push service has accepted cannot be taken b
  * @param {number} live How many subscriptions can be sent to, as `stats` answers.
  * @returns {Question}
  */
-export function question({ audience = "all", sendAt, title = "A document of your own" }, live) {
+export function question({ audience = "all", sendAt, title = "Custom JSON payload" }, live) {
   const [name, number] = counted(audience, live);
   const later = sendAt && `It is sent on ${new Date(sendAt).toLocaleString()}, to the subscriptions of that time.`;
   return {

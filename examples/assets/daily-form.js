@@ -21,14 +21,14 @@ async function daily(form, time) {
 onSubmit("daily", async (form) => {
   const [hour, minute] = String(form.get("time")).split(":").map(Number);
   const days = form.getAll("weekdays");
-  if (days.length === 0) throw new Error("Choose a day at least.");
+  if (days.length === 0) throw new Error("Choose at least one day.");
   const told = await daily(form, { hour, minute, weekdays: days.length < 7 ? days : undefined });
-  return `Scheduled at ${words(told)}. It comes within that minute.`;
+  return `Scheduled at ${words(told)}. It is sent within that minute.`;
 });
 
 onClick("daily-test", async () => {
   const told = await daily(new FormData(byId("daily")), minuteAhead());
-  return `The test comes at ${clock(told)}, up to 59 seconds into that minute. It is a daily time now: stop it in the list.`;
+  return `The test is sent at ${clock(told)}, up to 59 seconds into that minute. It repeats daily: stop it in the list.`;
 });
 
 async function stop(notifyType) {
@@ -54,7 +54,7 @@ async function show() {
   );
 }
 
-byId("daily-zone").textContent = zone ? `The clock of ${zone}` : "Your time, kept as UTC";
+byId("daily-zone").textContent = zone ? `Time zone: ${zone}` : "Local time, stored as UTC";
 afterEach.add(show);
 // Another tab has scheduled or stopped one.
 addEventListener("storage", show);

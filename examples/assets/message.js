@@ -56,8 +56,8 @@ export function isDocument(form) {
 
 /** The document that is sent. @param {FormData} form */
 export function payload(form) {
-  wanted(form, "payload", "Enter a document.");
-  return json(form, "payload", "The document is not JSON. Text needs quotes around it.");
+  wanted(form, "payload", "Enter a payload.");
+  return json(form, "payload", "The payload is not JSON. Text needs quotes around it.");
 }
 
 /** @param {FormData} form @returns {Record<string, any>} */
@@ -107,16 +107,16 @@ function audience(form, self) {
     case "self":
       return { ids: [self()] };
     case "user":
-      return { user: wanted(form, "user", "Say which user.") };
+      return { user: wanted(form, "user", "Enter a user.") };
     case "tag":
-      return { tag: wanted(form, "audienceTag", "Say which tag.") };
+      return { tag: wanted(form, "audienceTag", "Enter a tag.") };
     case "ids":
-      return { ids: wanted(form, "ids", "Say at least one id.").split(/[\s,;]+/).filter(Boolean) };
+      return { ids: wanted(form, "ids", "Enter at least one id.").split(/[\s,;]+/).filter(Boolean) };
     case "all":
       return "all";
     default:
       // The server takes a message without an audience for one to everyone.
-      throw new FieldError("audience", "Choose who gets it.");
+      throw new FieldError("audience", "Choose the recipients.");
   }
 }
 

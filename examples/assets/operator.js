@@ -77,7 +77,7 @@ async function unlock(secret) {
     }
     if (answer.status !== 401) break;
   }
-  const why = answer.status === 401 ? "The server does not know this token." : answer.json?.detail;
+  const why = answer.status === 401 ? "The server refused this token." : answer.json?.detail;
   throw new Error(why ?? `The server answered with status ${answer.status}.`);
 }
 

@@ -2,9 +2,9 @@
 import { byId, element } from "./dom.js";
 import { actions, isDocument, payload } from "./message.js";
 
-const NOTE = "About as a browser shows it; each has ways of its own.";
+const NOTE = "Approximate: browsers differ.";
 
-const OWN = "As the worker that comes with the server reads it; one of your own may do anything with it.";
+const OWN = "As the server's own service worker shows it; another worker may differ.";
 
 /** @param {FormData} form */
 export function preview(form) {
@@ -44,7 +44,7 @@ function show(form, about) {
   const shown = picture(byId("preview-image"), text("image"), null);
   const elsewhere = [text("icon"), text("image")].map(outside).filter(Boolean);
   byId("preview-elsewhere").hidden = elsewhere.length === 0;
-  byId("preview-elsewhere").textContent = `The receiving browser gets ${elsewhere.length > 1 ? "pictures" : "a picture"} from ${[...new Set(elsewhere)].join(" and ")}.`;
+  byId("preview-elsewhere").textContent = `The receiving browser loads ${elsewhere.length > 1 ? "pictures" : "a picture"} from ${[...new Set(elsewhere)].join(" and ")}.`;
   byId("preview-image").hidden = !shown;
 
   const buttons = actions(form).slice(0, 2);
@@ -54,8 +54,8 @@ function show(form, about) {
   const notes = [];
   if (form.has("requireInteraction")) notes.push("Stays until it is closed.");
   if (form.has("silent")) notes.push("Makes no sound.");
-  if (text("tag")) notes.push(`Takes the place of what is tagged ${text("tag")}.`);
-  if (form.has("renotify") && !text("tag")) notes.push("Announcing again needs a tag.");
+  if (text("tag")) notes.push(`Replaces the notification tagged ${text("tag")}.`);
+  if (form.has("renotify") && !text("tag")) notes.push("Alerting again needs a tag.");
   byId("preview-notes").textContent = [about, ...notes].join(" ");
 }
 

@@ -4,7 +4,7 @@ import { byId } from "./dom.js";
 const EVERY = 15_000;
 /** An answer that takes longer is none. */
 const LIMIT = 10_000;
-const TEXTS = { on: "Server ready", error: "Server not ready", off: "Server out of reach" };
+const TEXTS = { on: "Server ready", error: "Server not ready", off: "Server unreachable" };
 
 /** Looks now, and every few seconds while the page is seen. */
 export async function watch() {

@@ -63,7 +63,7 @@ export function onSubmit(id, action) {
 /** Copies a text, and says so. @param {string} id The button's. @param {() => string} text @param {string} what */
 export function onCopy(id, text, what) {
   onClick(id, async () => {
-    if (!navigator.clipboard) throw new Error("Pages by http cannot copy: select the text, and copy it yourself.");
+    if (!navigator.clipboard) throw new Error("Pages loaded over http cannot copy. Select the text and copy it.");
     await navigator.clipboard.writeText(text());
     return `${what} copied.`;
   });

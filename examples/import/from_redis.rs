@@ -12,7 +12,7 @@ use super::{BoxError, Row};
 
 const SET: &str = "webpush:subscriptions";
 const INFO: &str = "webpush:subscription:info:";
-/// Elements that Redis looks at in one step.
+/// Elements that Redis scans in one step.
 const STEP: u32 = 500;
 
 /// Walks over the set, and then over the texts to find those that are not in it.

@@ -107,7 +107,7 @@ impl FromSqlite {
     }
 
     /// Until when every daily notification was sent. That a run had begun after it, and had not come to its end, is
-    /// not looked at: nobody knows how far it got, and twice is better than never.
+    /// ignored: it is not known how far it got, and twice is better than never.
     fn daily_sent_until(&mut self) -> Result<Option<Timestamp>, BoxError> {
         let sql = "SELECT prev_notify_end_time FROM settings ORDER BY id DESC LIMIT 1";
         let mut statement = self.copy.prepare(sql)?;

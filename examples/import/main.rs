@@ -191,7 +191,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         }
         _ => {}
     }
-    // Nothing is sent, so nobody need be written to.
+    // Nothing is sent, so the contact is never used.
     let mut builder = WebPush::builder("mailto:nobody@localhost")
         .insecure_local_contact()
         .endpoint_policy(

@@ -108,7 +108,7 @@ impl Acceptor {
     }
 }
 
-/// Serves one connection until it ends, is quiet for too long or has to make room.
+/// Serves one connection until it ends, is idle for too long or is closed for a new one.
 async fn drive<S, B>(
     stream: TcpStream,
     address: SocketAddr,

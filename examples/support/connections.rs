@@ -184,7 +184,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection has to make room.
+    /// Waits until the connection has to be closed for a new one.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }

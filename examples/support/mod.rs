@@ -91,7 +91,7 @@ where
     {
         tracing::warn!(
             error = with_causes(error),
-            "the database file is not complete without its -wal"
+            "the database file is incomplete without its -wal file"
         );
     }
     match ended {
@@ -124,13 +124,13 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     }
     if settings.endpoint_policy.allows_local() {
         tracing::warn!(
-            "ENDPOINT_POLICY=local: every subscriber can have this server post to ports of this machine; for tests only"
+            "ENDPOINT_POLICY=local: every subscriber can make this server send requests to ports of this machine; for tests only"
         );
     }
     if settings.key_encryption_keys.is_none() && settings.store != StoreUrl::Memory {
         tracing::warn!(
             "KEY_ENCRYPTION_KEY is not set: the VAPID private keys are stored in the clear; \
-             `openssl rand -base64 32` makes one"
+             generate one with `openssl rand -base64 32`"
         );
     }
 
@@ -227,7 +227,7 @@ where
     };
     let ended = tokio::select! {
         ended = both => ended.map(|_| ()),
-        () = too_late => Err("requests or deliveries did not come to their end in time".into()),
+        () = too_late => Err("requests or deliveries did not finish in time".into()),
         () = progress => Ok(()),
     };
     // It would go on otherwise, on a store that is closed.

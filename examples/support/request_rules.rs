@@ -1,4 +1,4 @@
-//! What every request passes before any route sees it: its `Host`, who it comes from, and for whom.
+//! The checks before any route: the `Host`, the client's address and the signed-in user.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct RequestRules {
 }
 
 impl RequestRules {
-    /// Puts into the request's extensions who sent it, or answers it.
+    /// Puts the client's address and user into the request's extensions, or refuses the request.
     #[expect(clippy::result_large_err, reason = "the answer is sent at once")]
     pub(super) fn admit<B>(
         &self,

@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     pub(crate) public_requests_per_minute: u32,
     pub(crate) public_pushes_per_minute: u32,
     pub(crate) extra_root_ca_pem: Option<Vec<u8>>,
-    /// The longest pause between two looks at due work.
+    /// The longest pause between two polls for due work.
     pub(crate) poll_interval: Duration,
     pub(crate) server_version: String,
     /// Encrypt stored keys that are in the clear: for one start.
@@ -235,7 +235,7 @@ fn backup(store: StoreUrl, to: PathBuf) -> Result<Asked, SettingsError> {
     }
 }
 
-/// On a loopback address without an admin, whoever reads the terminal is the admin.
+/// On a loopback address without admin credentials, a token is generated and printed.
 fn admin(
     token: Option<String>,
     password: Option<String>,

@@ -29,7 +29,7 @@ impl Shutdown {
 
     /// Waits for the signal.
     pub(crate) async fn begun(mut self) {
-        // An error means that the listening task is gone, and nobody can ask for a drain any more.
+        // An error means that the listening task has ended, so no drain can be requested any more.
         let _ = self.0.wait_for(|begun| *begun).await;
     }
 }

@@ -108,7 +108,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::WrongCredentials => "the credentials are missing or wrong",
-            Self::Forbidden => "the caller may not do this",
+            Self::Forbidden => "the caller is not allowed to do this",
             Self::NotConfigured => "no admin credentials are configured",
             Self::TooManyFailures { .. } => "too many wrong passwords",
             Self::Unavailable => "the credentials could not be checked",

@@ -210,7 +210,9 @@ impl fmt::Display for CredentialsError {
             Self::PaddedToken => {
                 "the admin token begins or ends with a blank or a line break: remove it"
             }
-            Self::MalformedToken => "the admin token holds a character that is not visible ASCII",
+            Self::MalformedToken => {
+                "the admin token contains a character that is not visible ASCII"
+            }
         })
     }
 }

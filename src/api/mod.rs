@@ -69,6 +69,31 @@
 //! [`renew`](crate::WebPush::renew), [`devices`](crate::WebPush::devices), [`forget`](crate::WebPush::forget) and the rest.
 //! Public tags, required users, the confirmation and limits per peer belong to the mount, not to the calls.
 //!
+//! # Two mounts
+//!
+//! Each [`WebPush::service`](crate::WebPush::service) has [settings](ApiSettings) and limits of its own; the
+//! subscriptions, keys and messages are shared. So an application can keep the routes of administrators off the public
+//! network: a mount without an [`Authorizer`] answers them 403 `admin_not_configured`.
+//!
+//! ```
+//! use axum::Router;
+//! use tower_web_push::WebPush;
+//! use tower_web_push::api::{AdminCredentials, ApiSettings, CredentialsError};
+//!
+//! /// For the listener that the public network reaches: no administrators.
+//! fn public(push: &WebPush) -> Router {
+//!     let settings = ApiSettings::new().require_principal(true);
+//!     Router::new().nest_service("/web-push", push.service().with(settings))
+//! }
+//!
+//! /// For a listener of the internal network.
+//! fn internal(push: &WebPush, token: &str) -> Result<Router, CredentialsError> {
+//!     let operators = AdminCredentials::new().with_bearer_token(token)?;
+//!     let settings = ApiSettings::new().authorizer(operators);
+//!     Ok(Router::new().nest_service("/web-push", push.service().with(settings)))
+//! }
+//! ```
+//!
 //! # Security
 //!
 //! A server that says where its requests come from, with a [`PeerAddr`] in their extensions, limits each peer: 60

@@ -73,41 +73,41 @@ problem_kinds! {
     MissingContent, BAD_REQUEST, "missing_content", "The message has neither title nor payload.";
     AmbiguousContent, BAD_REQUEST, "ambiguous_content", "The message has both title and payload.";
     InvalidTtl, BAD_REQUEST, "invalid_ttl", "ttl is not a whole number of seconds from 0.";
-    InvalidUrgency, BAD_REQUEST, "invalid_urgency", "urgency is none of very-low, low, normal and high.";
+    InvalidUrgency, BAD_REQUEST, "invalid_urgency", "urgency is not one of very-low, low, normal and high.";
     InvalidSendAt, BAD_REQUEST, "invalid_send_at", "sendAt is not an RFC 3339 date and time with an offset.";
     InvalidAudience, BAD_REQUEST, "invalid_audience", "audience is none of \"all\", {\"user\": name}, {\"tag\": tag} and {\"ids\": ids}.";
     InvalidIdempotencyKey, BAD_REQUEST, "invalid_idempotency_key", "Idempotency-Key is not 1 to 255 visible ASCII characters.";
     WrongCredentials, UNAUTHORIZED, "wrong_credentials", "Wrong password";
     AdminNotConfigured, FORBIDDEN, "admin_not_configured", "No admin credentials are configured.";
-    Forbidden, FORBIDDEN, "forbidden", "The caller may not do this.";
+    Forbidden, FORBIDDEN, "forbidden", "The caller is not allowed to do this.";
     CrossSite, FORBIDDEN, "cross_site", "The request comes from another site.";
     PrincipalRequired, FORBIDDEN, "principal_required", "Only signed-in users may subscribe.";
     NotFound, NOT_FOUND, "not_found", "There is nothing at this path.";
     UnknownSubscription, NOT_FOUND, "unknown_subscription", "Subscription not found";
-    UnknownBroadcast, NOT_FOUND, "unknown_broadcast", "There is no broadcast of this id.";
-    MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method.";
+    UnknownBroadcast, NOT_FOUND, "unknown_broadcast", "There is no broadcast with this id.";
+    MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not allow this method.";
     BodyTimeout, REQUEST_TIMEOUT, "body_timeout", "The body took too long to arrive.";
     UnknownVapidKey, CONFLICT, "unknown_vapid_key", "The subscription was made with an applicationServerKey that is not known here: subscribe again.";
     SubscriptionConflict, CONFLICT, "subscription_conflict", "The endpoint is registered with other keys, and only its owner may change them.";
     IdempotencyConflict, CONFLICT, "idempotency_conflict", "The Idempotency-Key was used for another request.";
-    BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is larger than this server takes.";
+    BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is larger than 64 KiB.";
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is not declared as application/json.";
     UnsupportedContentEncoding, UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", "The body has a Content-Encoding. Only bodies without one are read.";
     EndpointNotAllowed, UNPROCESSABLE_ENTITY, "endpoint_not_allowed", "The endpoint is not at a push service that this server sends to.";
     TooManyTags, UNPROCESSABLE_ENTITY, "too_many_tags", "A subscription has at most 32 tags.";
-    TagNotPublic, UNPROCESSABLE_ENTITY, "tag_not_public", "A tag is not one that anyone may subscribe to.";
+    TagNotPublic, UNPROCESSABLE_ENTITY, "tag_not_public", "A tag is not among the public tags.";
     UnknownZone, UNPROCESSABLE_ENTITY, "unknown_zone", "The time zone is not in the IANA database.";
-    ZonesUnsupported, UNPROCESSABLE_ENTITY, "zones_unsupported", "This server takes notifyTime in UTC only: {\"utcHour\", \"minute\"?}.";
+    ZonesUnsupported, UNPROCESSABLE_ENTITY, "zones_unsupported", "This server accepts notifyTime in UTC only: {\"utcHour\", \"minute\"?}.";
     PayloadTooLarge, UNPROCESSABLE_ENTITY, "payload_too_large", "The message is larger than 3993 octets.";
     InvalidTopic, UNPROCESSABLE_ENTITY, "invalid_topic", "topic is not 1 to 32 base64url characters whose number modulo 4 is not 1.";
     SendAtTooFarAhead, UNPROCESSABLE_ENTITY, "send_at_too_far_ahead", "sendAt is more than 30 days ahead.";
-    TooManyFailures, TOO_MANY_REQUESTS, "too_many_failures", "Too many wrong passwords: wait.";
-    TooManyRequests, TOO_MANY_REQUESTS, "too_many_requests", "Too many requests from this address: wait.";
-    TooManyTests, TOO_MANY_REQUESTS, "too_many_tests", "This subscription was tested a moment ago: wait.";
-    NoWorker, SERVICE_UNAVAILABLE, "no_worker", "Nothing is running that would deliver the message.";
-    EndpointUnverified, SERVICE_UNAVAILABLE, "endpoint_unverified", "The endpoint's push service is new here and could not be looked up now: wait.";
+    TooManyFailures, TOO_MANY_REQUESTS, "too_many_failures", "Too many wrong passwords: try again later.";
+    TooManyRequests, TOO_MANY_REQUESTS, "too_many_requests", "Too many requests from this address: try again later.";
+    TooManyTests, TOO_MANY_REQUESTS, "too_many_tests", "This subscription was tested in the last 10 seconds: try again later.";
+    NoWorker, SERVICE_UNAVAILABLE, "no_worker", "No worker is running to deliver the message.";
+    EndpointUnverified, SERVICE_UNAVAILABLE, "endpoint_unverified", "The endpoint's push service could not be looked up: try again later.";
     StoreFull, SERVICE_UNAVAILABLE, "store_full", "The store is full.";
-    StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable", "The store did not answer as it should.";
+    StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable", "The store is unavailable.";
     AuthorizerUnavailable, SERVICE_UNAVAILABLE, "authorizer_unavailable", "The credentials could not be checked.";
     VapidUnavailable, SERVICE_UNAVAILABLE, "vapid_unavailable", "The VAPID key could not be made or read.";
 }
@@ -298,7 +298,7 @@ impl From<MessageError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        event!(ERROR, error = %crate::observe::causes(&error), "the store failed a request");
+        event!(ERROR, error = %crate::observe::causes(&error), "a request failed: store error");
         match error.kind() {
             StoreErrorKind::Full => ProblemKind::StoreFull.into(),
             _ => ProblemKind::StoreUnavailable.into(),
@@ -308,7 +308,7 @@ impl From<StoreError> for Problem {
 
 impl From<VapidError> for Problem {
     fn from(error: VapidError) -> Self {
-        event!(ERROR, error = %crate::observe::causes(&error), "a VAPID key failed a request");
+        event!(ERROR, error = %crate::observe::causes(&error), "a request failed: VAPID key error");
         let _ = error;
         ProblemKind::VapidUnavailable.into()
     }

@@ -1,4 +1,4 @@
-//! Whom a message is for.
+//! The audience of a message.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::subscription::SubscriptionId;
 
-/// Whom a message is for (VAPID's `aud` is another thing: see [`Origin`](crate::subscription::Origin)).
+/// The subscriptions that a message is for (VAPID's `aud` is another thing: see [`Origin`](crate::subscription::Origin)).
 ///
 /// Its JSON is `"all"`, `{"user":"…"}`, `{"tag":"…"}` or `{"ids":["…"]}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub enum Audience {
     User(Principal),
     /// The live subscriptions with a tag.
     Tag(Tag),
-    /// These, as far as they are live; unknown ones are ignored.
+    /// Those of these subscriptions that are live; unknown ids are ignored.
     Ids(Vec<SubscriptionId>),
 }
 

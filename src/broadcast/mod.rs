@@ -1,4 +1,4 @@
-//! A message to many: whom it is for, what became of it.
+//! A message to many: its audience, its state and its counts.
 
 mod audience;
 mod status;

@@ -162,7 +162,7 @@ impl fmt::Display for FinalOutcome {
     }
 }
 
-/// How many recipients of a broadcast came to what.
+/// The number of recipients of a broadcast by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 #[expect(
@@ -197,7 +197,7 @@ impl Counts {
         *slot = slot.saturating_add(number);
     }
 
-    /// How many have come to their end, whatever it was.
+    /// The number of recipients with an outcome, whatever it is.
     #[must_use]
     pub fn finished(&self) -> u64 {
         FinalOutcome::ALL

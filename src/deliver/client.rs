@@ -197,7 +197,7 @@ pub struct HttpError(BoxError);
 
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request could not be sent or was not answered")
+        f.write_str("the request could not be sent or got no response")
     }
 }
 

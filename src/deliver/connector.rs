@@ -121,7 +121,7 @@ pub(super) struct NotHttp2;
 
 impl fmt::Display for NotHttp2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server does not speak HTTP/2")
+        f.write_str("the server does not support HTTP/2")
     }
 }
 

@@ -380,7 +380,7 @@ impl fmt::Display for PolicyErrorKind {
             Self::LocalName => "the endpoint's host is a local name",
             Self::DeadHost => "the endpoint's push service no longer exists",
             Self::NotListed => "the endpoint's host is not an allowed push service",
-            Self::Path => "the endpoint's path is none of its push service's endpoints",
+            Self::Path => "the endpoint's path is not one that its push service uses for endpoints",
             Self::PrivateAddress => "the endpoint's host has an address that is not public",
             Self::InvalidPattern => {
                 "the endpoint policy is neither local nor a list of known, public and host names"

@@ -291,7 +291,7 @@ impl fmt::Display for DeliveryError {
             return f.write_str("requests to the push service are paused");
         }
         if self.is_too_late() {
-            return f.write_str("the deadline came before the request could begin");
+            return f.write_str("the deadline passed before the request could begin");
         }
         f.write_str(match self.0.outcome {
             Outcome::Accepted => "the push service accepted the message",

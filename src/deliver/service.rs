@@ -136,12 +136,6 @@ impl<C> Deliver<C> {
         self.with(|settings| settings.p256 = p256)
     }
 
-    /// Shares this signer's tokens.
-    #[must_use]
-    pub fn with_signer(self, signer: Arc<Signer>) -> Self {
-        self.with(|settings| settings.signer = signer)
-    }
-
     /// Reads this clock.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {

@@ -17,7 +17,7 @@ pub struct Header<'a> {
 
 impl<'a> Header<'a> {
     /// Octets of a header without a keyid.
-    pub const FIXED_LEN: usize = SALT_LEN + 4 + 1;
+    pub(crate) const FIXED_LEN: usize = SALT_LEN + 4 + 1;
 
     /// A header to be written.
     ///
@@ -96,7 +96,7 @@ impl<'a> Header<'a> {
 }
 
 impl fmt::Debug for Header<'_> {
-    /// Shows sizes: a keyid may be somebody's name.
+    /// Shows sizes only: a keyid may be the name of a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Header")
             .field("record_size", &self.record_size)

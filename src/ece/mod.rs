@@ -36,7 +36,7 @@ use crate::error::error_struct;
 pub const SALT_LEN: usize = 16;
 
 /// Octets by which a record is longer than its padded data: the AES-GCM tag.
-pub const TAG_LEN: usize = 16;
+pub(crate) const TAG_LEN: usize = 16;
 
 /// The smallest record size: a tag, a delimiter and one octet (RFC 8188 section 2.1).
 pub const MIN_RECORD_SIZE: u32 = 18;
@@ -90,7 +90,7 @@ pub fn encrypt(
 ///
 /// The buffer never grows beyond what came in, whatever the header claims. A header without a record
 /// is refused, although the grammar of RFC 8188 does not exclude it: it would pass for an empty
-/// message that nobody authenticated.
+/// message that was not authenticated.
 ///
 /// # Errors
 ///
@@ -157,7 +157,7 @@ impl fmt::Display for EceErrorKind {
             Self::InvalidRecordSize => "the record size is below 18",
             Self::KeyIdTooLong => "the keyid is longer than 255 octets",
             Self::RecordTooLong => "the record is longer than AES-GCM allows",
-            Self::NoRandomness => "the operating system gave no randomness",
+            Self::NoRandomness => "the operating system has no random numbers",
             Self::NotAuthentic => "the body cannot be decrypted",
         })
     }

@@ -131,7 +131,7 @@ impl fmt::Display for SendErrorKind {
                 "the idempotency key is not 1 to 255 visible ASCII characters"
             }
             Self::IdempotencyConflict => "the idempotency key was used for another broadcast",
-            Self::Store => "the store did not take the message",
+            Self::Store => "the message could not be stored",
         })
     }
 }

@@ -210,7 +210,7 @@ impl<'a> Attempt<'a> {
         Some(push.with_other_keys(has_other_keys))
     }
 
-    /// Takes in what [`Deliver`](super::Deliver) answered to the last request.
+    /// Takes in what [`Deliver`](crate::deliver::Deliver) answered to the last request.
     pub fn answered(
         &mut self,
         answer: &Result<Accepted, DeliveryError>,

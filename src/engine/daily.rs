@@ -60,7 +60,7 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
             continue;
         }
         let Some(due) = schedule.due(now) else {
-            observe::event!(ERROR, time = %schedule.time, "a schedule's time zone is not known here");
+            observe::event!(ERROR, time = %schedule.time, "a schedule's time zone is unknown");
             firings.push(Firing::new(&schedule, now + UNKNOWN_ZONE_PAUSE, None));
             skipped.push(0);
             continue;

@@ -161,7 +161,10 @@ impl Engine {
                 None => Err(RegisterErrorKind::NeverDue.into()),
             };
             if let Err(error) = scheduled {
-                self.undo(&record, created).await;
+                // A row that was there before, here or at the endpoint that it replaces, has kept its id.
+                if record.id == new.id {
+                    self.undo(&record).await;
+                }
                 return Err(error);
             }
         }
@@ -196,10 +199,7 @@ impl Engine {
     }
 
     /// A refused call stores nothing: subscriptions and schedules may be in two databases.
-    async fn undo(&self, record: &SubscriptionRecord, created: bool) {
-        if !created {
-            return;
-        }
+    async fn undo(&self, record: &SubscriptionRecord) {
         if let Err(error) = self.delete(record).await {
             event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
             let _ = error;

@@ -1,15 +1,15 @@
-//! Longer answers to eight questions.
+//! The guide: eight pages.
 //!
-//! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its end, and what a crash
-//!   in between does.
-//! - [What the push service said, and what we do](what_the_push_service_said): every answer, the rule that follows, and
+//! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
+//!   effect of a crash in between.
+//! - [What the push service said, and what we do](what_the_push_service_said): every response, the rule that follows, and
 //!   where the rule can be changed.
-//! - [Daily notifications](daily_notifications): when they come, to whom, and what they say.
-//! - [In the browser](in_the_browser): the page's and the worker's side, and what happens when something fails there.
-//! - [In front of strangers](in_front_of_strangers): what strangers may do, each limit with its default, its reason and its
+//! - [Daily notifications](daily_notifications): their time, recipients and content.
+//! - [In the browser](in_the_browser): the client and the service worker, and how they handle failures.
+//! - [In front of strangers](in_front_of_strangers): the limits for unauthenticated clients, each with its default, reason and
 //!   test.
-//! - [Choosing a store](choosing_a_store): which, how large, what to watch, and how far it goes.
-//! - [Moving here](moving_here) from another library or server: what to bring, and what differs afterwards.
+//! - [Choosing a store](choosing_a_store): comparison, sizing, monitoring and scaling.
+//! - [Moving here](moving_here) from another library or server: what to bring, and what differs.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
 
 #[doc = include_str!("choosing_a_store.md")]

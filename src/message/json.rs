@@ -1,4 +1,4 @@
-//! A message on its way through somebody's queue.
+//! The serialized form of a message, for queues.
 
 use std::borrow::Cow;
 

@@ -36,7 +36,7 @@ use crate::error::error_struct;
 /// assert_eq!(message.topic().map(|topic| topic.as_str().len()), Some(32));
 /// ```
 ///
-/// With serde it goes through a queue of your own and comes out the same. The payload is in it, in the clear.
+/// It implements serde, so that a queue can carry it. The serialized form holds the payload in the clear.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     payload: Option<Bytes>,
@@ -81,7 +81,7 @@ impl Message {
         self
     }
 
-    /// How much the message is worth to the user's battery.
+    /// When a device on battery receives the message (RFC 8030 section 5.3).
     #[must_use]
     pub const fn with_urgency(mut self, urgency: Urgency) -> Self {
         self.urgency = urgency;
@@ -221,12 +221,12 @@ impl fmt::Display for MessageErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InvalidTtl => "the TTL is not a whole number of seconds",
-            Self::InvalidUrgency => "the urgency is none of very-low, low, normal and high",
+            Self::InvalidUrgency => "the urgency is not one of very-low, low, normal and high",
             Self::InvalidTopic => {
                 "the topic is not 1 to 32 base64url characters whose number modulo 4 is not 1"
             }
             Self::InvalidNotification => "a member of the notification has the wrong type",
-            Self::InvalidPadding => "the padding is none of none, max and a number of octets",
+            Self::InvalidPadding => "the padding is not `none`, `max` or a number of octets",
         })
     }
 }

@@ -16,7 +16,7 @@ use super::{Message, MessageError, MessageErrorKind};
 pub enum Padding {
     /// The length shows.
     None,
-    /// Up to the next multiple of so many octets.
+    /// Up to the next multiple of this number of octets.
     Multiple(NonZeroU16),
     /// Always up to the largest body: nothing shows.
     Max,
@@ -26,7 +26,7 @@ impl Padding {
     /// Up to the next multiple of 256 octets.
     pub const DEFAULT: Self = Self::Multiple(NonZeroU16::MIN.saturating_add(255));
 
-    /// The octets to add to a payload of so many.
+    /// The number of octets to add to a payload of `len` octets.
     #[must_use]
     pub const fn octets_for(self, payload: usize) -> usize {
         let room = Message::MAX_PAYLOAD.saturating_sub(payload);

@@ -25,7 +25,7 @@ impl Ttl {
     /// 2^31 seconds, the most there is.
     pub const MAX: Self = Self(1 << 31);
 
-    /// So many seconds, at most 2^31.
+    /// A TTL in seconds, clamped to 2^31.
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
         if secs > Self::MAX.0 as u64 {
@@ -43,8 +43,7 @@ impl Ttl {
     }
 
     /// The same as a duration.
-    #[must_use]
-    pub const fn as_duration(self) -> Duration {
+    pub(crate) const fn as_duration(self) -> Duration {
         Duration::from_secs(self.0 as u64)
     }
 

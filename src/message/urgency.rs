@@ -1,4 +1,4 @@
-//! How much a message is worth to the user's battery.
+//! When a device on battery receives a message (RFC 8030 section 5.3).
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub enum Urgency {
     VeryLow,
     /// On either power or Wi-Fi: topic updates.
     Low,
-    /// On neither: chat messages. What counts where nothing is said.
+    /// On neither power nor Wi-Fi: chat messages. The default.
     #[default]
     Normal,
     /// Even on low battery: incoming calls, time-sensitive alerts.

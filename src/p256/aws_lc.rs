@@ -6,7 +6,7 @@ use super::{Agreement, CryptoError, P256, SharedSecret, UaSecretKey, require_unc
 use crate::secret::SecretBytes;
 use crate::subscription::UaPublicKey;
 
-/// The `aws-lc-rs` crate: C and assembly, written to be constant-time; the library that rustls brings for TLS.
+/// The `aws-lc-rs` crate: C and assembly, written to be constant-time; the library that rustls uses for TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the name of a backend, no state")]
 pub struct AwsLc;

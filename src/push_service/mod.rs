@@ -1,4 +1,4 @@
-//! The push services of the browsers, and their quirks: pure, below both the request and its delivery.
+//! The push services of the browsers and how they differ from RFC 8030. Pure values.
 
 mod pause;
 mod tally;
@@ -14,10 +14,10 @@ use serde::{Serialize, Serializer};
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
 
-/// Who runs a push service, as far as its host tells.
+/// The operator of a push service, known by its host.
 ///
-/// Answers of a known service are read down to their reason; any other's by status only, since the
-/// words of an unknown service mean nothing.
+/// For a known service the reason in an answer's body is read too; for any other only the status, since the reason
+/// words of an unknown service have no defined meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PushService {
@@ -35,7 +35,7 @@ pub enum PushService {
     Other,
 }
 
-/// How far a "too many requests" of a push service reaches.
+/// The scope of a 429 answer of a push service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PauseScope {
@@ -46,7 +46,7 @@ pub enum PauseScope {
 }
 
 impl PushService {
-    /// All of them.
+    /// Every push service.
     pub const ALL: [Self; 6] = [
         Self::Fcm,
         Self::Mozilla,
@@ -77,9 +77,9 @@ impl PushService {
         }
     }
 
-    /// Whether an endpoint has the path and query that this push service gives to its endpoints, as far as that is
-    /// certain. A host of a push service may have other resources, which are no business of a sender: Google's and
-    /// Meta's are APIs.
+    /// Whether an endpoint has the path and query that this push service gives to its endpoints, if its
+    /// form is known. A host of a push service may have other resources, which a sender must not request: those of Google
+    /// and Meta are APIs.
     ///
     /// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
     /// - Mozilla: `/wpush/`, a version, and a token, no query.
@@ -134,7 +134,7 @@ impl PushService {
         }
     }
 
-    /// What an answer "too many requests" pauses.
+    /// What a 429 answer pauses.
     #[must_use]
     pub const fn pause_scope(self) -> PauseScope {
         match self {

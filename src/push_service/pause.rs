@@ -1,21 +1,21 @@
-//! Origins that are not asked for a while.
+//! A pause of an origin.
 
 use crate::clock::Timestamp;
 use crate::subscription::Origin;
 
-/// An origin that is not asked for a while.
+/// A period in which no requests are sent to an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pause {
-    /// Whose.
+    /// The origin that is paused.
     pub origin: Origin,
-    /// Until when.
+    /// The end of the pause.
     pub until: Timestamp,
-    /// Why.
+    /// The reason.
     pub reason: PauseReason,
-    /// How many times in a row it was paused for this reason, from 1: what the next pause grows with.
+    /// The number of consecutive pauses for this reason, from 1. The next pause grows with it.
     pub closures: u32,
-    /// Whom it refuses, where the reason is [`PauseReason::SenderFault`]: the contact in our tokens.
+    /// The refused contact (the `sub` claim of the token), if the reason is [`PauseReason::SenderFault`].
     pub contact: Option<String>,
 }
 
@@ -32,13 +32,13 @@ impl Pause {
         }
     }
 
-    /// Whether it is over at `now` for good: a reason that is probed only ends by being lifted.
+    /// Whether it is over at `now`. A pause that is probed ends only when it is lifted.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.until <= now && !self.reason.is_probed()
     }
 
-    /// What is stored when this comes on top of a stored pause of the same origin (L11).
+    /// The merge of this pause with a stored one of the same origin (L11).
     #[must_use]
     pub fn on_top_of(&self, stored: Option<&Self>, now: Timestamp) -> Option<Self> {
         if self.until <= now {
@@ -65,19 +65,19 @@ impl Pause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PauseReason {
-    /// It asked for it (429, 406, `Retry-After`).
+    /// The origin asked for it (429, 406, `Retry-After`).
     RateLimited,
-    /// It does not answer, or with errors of its own only.
+    /// No answers, or only server errors.
     Unreachable,
-    /// It refuses us as a sender.
+    /// The origin refuses the sender: its VAPID key, contact or clock.
     SenderFault,
 }
 
 impl PauseReason {
-    /// All of them.
+    /// Every reason.
     pub const ALL: [Self; 3] = [Self::RateLimited, Self::Unreachable, Self::SenderFault];
 
-    /// Whether a single request finds out if the reason still holds, before all the others go on.
+    /// Whether a single request probes if the reason still holds before the others are sent.
     #[must_use]
     pub const fn is_probed(self) -> bool {
         match self {

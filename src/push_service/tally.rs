@@ -1,35 +1,36 @@
-//! What an origin said of its subscriptions of late.
+//! The latest answers of an origin, counted.
 
-/// How many of an origin's latest answers took a message, and how many said that the subscription is gone.
+/// The number of an origin's latest answers that accepted a message, and of those that said that the subscription is
+/// gone.
 ///
-/// A push service that suddenly says "gone" of a large share of its subscriptions has a fault of its own more often
-/// than not: whoever retires subscriptions looks here first.
+/// A push service that suddenly answers "gone" for a large share of its subscriptions usually has a fault, so these
+/// counts are checked before subscriptions are retired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// Messages taken.
+    /// Accepted messages.
     pub accepted: u64,
-    /// Subscriptions said to be gone, or to be retired for another [`RetireReason`](crate::store::RetireReason).
+    /// Subscriptions that are gone, or to be retired for another [`RetireReason`](crate::store::RetireReason).
     pub gone: u64,
 }
 
 impl Tally {
-    /// Above so many answers both numbers are halved, so that old answers fade.
+    /// Above this number of answers both counts are halved, so that old answers lose weight.
     pub const WINDOW: u64 = 1_000;
 
-    /// So many of each.
+    /// A tally with these counts.
     #[must_use]
     pub const fn new(accepted: u64, gone: u64) -> Self {
         Self { accepted, gone }
     }
 
-    /// Both together.
+    /// The sum of both counts.
     #[must_use]
     pub const fn answers(self) -> u64 {
         self.accepted.saturating_add(self.gone)
     }
 
-    /// What is stored when these come on top (L15): halved until they are not above [`WINDOW`](Self::WINDOW).
+    /// The sum of a stored tally and a new one (L15), halved until it is not above [`WINDOW`](Self::WINDOW).
     #[must_use]
     pub const fn plus(self, new: Self) -> Self {
         let mut sum = Self {

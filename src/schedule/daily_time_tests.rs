@@ -87,6 +87,9 @@ fn a_zone_that_is_not_known_has_no_times() {
 #[cfg(feature = "zones")]
 mod zones {
     use super::*;
+    use crate::broadcast::Audience;
+    use crate::message::Message;
+    use crate::schedule::{Plan, Schedule, ScheduleLabel};
 
     fn local(hour: u8, minute: u8, zone: &str) -> DailyTime {
         daily(hour, minute).in_zone(Zone::parse(zone).unwrap())
@@ -153,6 +156,89 @@ mod zones {
                 "2026-03-29T01:30:00Z",
                 "2026-03-31T00:30:00Z"
             ]
+        );
+    }
+
+    #[test]
+    fn in_the_hour_after_such_a_gap_the_moved_one_is_still_to_come() {
+        // 00:10 on Sunday, and Saturday's 23:30 is 00:30.
+        let nuuk = local(23, 30, "America/Nuuk");
+        for (now, next) in [
+            ("2026-03-29T00:59:59Z", "2026-03-29T01:30:00Z"),
+            ("2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"),
+            ("2026-03-29T01:29:59Z", "2026-03-29T01:30:00Z"),
+            ("2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"),
+        ] {
+            assert_eq!(after(&nuuk, now, 1), [next], "{now}");
+        }
+        // Nothing is moved that stands outside of the gap.
+        for (hour, minute, next) in [
+            (22, 59, "2026-03-29T23:59:00Z"),
+            (0, 0, "2026-03-30T01:00:00Z"),
+        ] {
+            let time = local(hour, minute, "America/Nuuk");
+            assert_eq!(after(&time, "2026-03-29T01:10:00Z", 1), [next]);
+        }
+    }
+
+    #[test]
+    fn a_day_of_the_week_is_the_one_it_was_said_for() {
+        let on = |days: &[&str]| {
+            let days = Weekdays::parse(days.iter().copied()).unwrap();
+            let time = local(23, 30, "America/Nuuk").on(days);
+            after(&time, "2026-03-28T12:00:00Z", 2)
+        };
+        // Saturday's falls on a Sunday, and is Saturday's all the same.
+        assert_eq!(
+            on(&["sat"]),
+            ["2026-03-29T01:30:00Z", "2026-04-05T00:30:00Z"]
+        );
+        assert_eq!(
+            on(&["sun"]),
+            ["2026-03-30T00:30:00Z", "2026-04-06T00:30:00Z"]
+        );
+        // That date has one then: no second.
+        assert_eq!(
+            on(&["sat", "sun"]),
+            ["2026-03-29T01:30:00Z", "2026-04-05T00:30:00Z"]
+        );
+        assert_eq!(
+            on(&["sat", "mon"]),
+            ["2026-03-29T01:30:00Z", "2026-03-31T00:30:00Z"]
+        );
+    }
+
+    #[test]
+    fn a_date_that_a_zone_leaves_out_gives_its_time_to_the_next() {
+        // Samoa went from 29 to 31 December 2011.
+        let apia = local(8, 0, "Pacific/Apia");
+        assert_eq!(
+            after(&apia, "2011-12-29T12:00:00Z", 3),
+            [
+                "2011-12-29T18:00:00Z",
+                "2011-12-30T18:00:00Z",
+                "2011-12-31T18:00:00Z"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_schedule_that_crosses_midnight_is_due_once_for_each_of_its_days() {
+        let plan = Plan::Application {
+            label: ScheduleLabel::parse("late").unwrap(),
+            to: Audience::All,
+            message: Message::new("x"),
+        };
+        let time = local(23, 30, "America/Nuuk");
+        // Said anew in the hour after the gap, it is not put off by a day.
+        let first = plan.first_fire_at(&time, moment("2026-03-29T01:10:00Z"));
+        assert_eq!(first, Some(moment("2026-03-29T01:30:00Z")));
+        let schedule = Schedule::new(plan, time, first.unwrap());
+        let due = schedule.due(moment("2026-03-29T01:30:10Z")).unwrap();
+        assert!(due.fires);
+        assert_eq!(
+            (due.skipped, due.next_fire_at),
+            (0, moment("2026-03-31T00:30:00Z"))
         );
     }
 }

@@ -26,7 +26,7 @@ impl Schedule {
     pub(crate) fn due(&self, now: Timestamp) -> Option<Due> {
         let mut at = self.next_fire_at;
         let mut skipped = 0;
-        // However long nobody looked: of what was missed one is sent, the latest, if it is not too late.
+        // Of several missed occurrences only the latest one is sent, if it is not too late.
         loop {
             if at > now {
                 return Some(Due {

@@ -29,7 +29,7 @@ use crate::subscription::SubscriptionId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Schedule {
-    /// Whose it is, and what it says.
+    /// Its owner and its message.
     pub plan: Plan,
     /// When.
     pub time: DailyTime,
@@ -37,7 +37,7 @@ pub struct Schedule {
     pub next_fire_at: Timestamp,
 }
 
-/// Whose a daily notification is, and what it says.
+/// The owner and the message of a daily notification.
 #[derive(Clone, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -50,7 +50,7 @@ pub enum Plan {
         subscription: SubscriptionId,
         /// Its type.
         notify_type: NotifyType,
-        /// What it says; at most [`Schedule::MAX_MESSAGE`] Unicode scalar values.
+        /// Its text; at most [`Schedule::MAX_MESSAGE`] Unicode scalar values.
         message: Option<String>,
     },
     /// The application's.
@@ -59,7 +59,7 @@ pub enum Plan {
         label: ScheduleLabel,
         /// Who gets it: resolved each time.
         to: Audience,
-        /// What it says, where the [`Compose`] callback has nothing else.
+        /// The message, unless the [`Compose`] callback returns another one.
         message: Message,
     },
 }

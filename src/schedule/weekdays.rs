@@ -65,7 +65,7 @@ pub struct WeekdaysError(());
 
 impl fmt::Display for WeekdaysError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the days of the week are mon, tue, wed, thu, fri, sat and sun, one at least")
+        f.write_str("the weekdays are at least one of mon, tue, wed, thu, fri, sat and sun")
     }
 }
 

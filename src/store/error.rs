@@ -87,7 +87,7 @@ impl fmt::Display for StoreErrorKind {
         f.write_str(match self {
             Self::Unavailable => "the store is unavailable",
             Self::Full => "the store is full",
-            Self::Corrupt => "the store holds something unreadable",
+            Self::Corrupt => "the store contains an unreadable value",
             Self::Misconfigured => "the store is misconfigured",
         })
     }

@@ -319,7 +319,7 @@ pub enum Liveness {
     Any,
     /// Neither retired nor stale nor expired: what [`page`](super::SubscriptionStore::page) walks.
     Live,
-    /// Not retired, but no live VAPID key fits.
+    /// Not retired, but no live VAPID key is accepted: the subscription is stale.
     Stale,
     /// Retired.
     Retired,

@@ -19,7 +19,7 @@ use crate::encoding::base64url;
 ///
 /// # Security
 ///
-/// Whoever holds the URL can send to it, or flood it (RFC 8030 section 8.3). `Debug` shows the origin
+/// Anyone who holds the URL can send to it, or flood it (RFC 8030 section 8.3). `Debug` shows the origin
 /// and a short hash; there is no `Display`.
 #[derive(Clone)]
 pub struct Endpoint {

@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for Subscription {
 }
 
 impl Serialize for Subscription {
-    /// Writes the browser's own form. The secret is in it: mind where it goes.
+    /// Serializes to the browser's form, which holds the authentication secret.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Keys {

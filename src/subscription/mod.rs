@@ -63,7 +63,7 @@ impl Subscription {
         }
     }
 
-    /// The same, ending at `at` as far as the user agent said (milliseconds in its JSON).
+    /// Sets the expiration time that the user agent named (`expirationTime`, milliseconds in its JSON).
     #[must_use]
     pub const fn with_expiration_time(mut self, at: Option<Timestamp>) -> Self {
         self.expiration_time = at;

@@ -22,7 +22,7 @@ pub(super) struct Inbox {
 struct State {
     offline: bool,
     messages: VecDeque<ReceivedPush>,
-    /// How many of the last messages nobody has waited for yet.
+    /// The number of the latest messages that no call has waited for yet.
     unread: usize,
     /// Accepted while offline, the oldest first.
     pending: VecDeque<ReceivedPush>,
@@ -32,11 +32,11 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Delivered,
-    /// Stored; so many older ones of its topic made way.
+    /// Stored, in place of this number of older ones with its topic.
     Stored {
         replaced: bool,
     },
-    /// TTL 0 and nobody there.
+    /// TTL 0, and no user agent is connected.
     Dropped,
 }
 

@@ -1,4 +1,4 @@
-//! A push service and browsers, in the process of your own tests.
+//! A push service and user agents that run in the process of a test.
 //!
 //! [`TestPushService`] stands in for the HTTP client of whatever sends, or behind a server on a loopback
 //! socket. [`UserAgent`] is a browser: it subscribes, and has what arrived decrypted. [`ManualClock`] is

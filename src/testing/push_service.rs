@@ -62,7 +62,7 @@ pub enum Recording {
     /// Every push, in the service and in its user agents.
     #[default]
     All,
-    /// The latest so many pushes, in the service and in each user agent.
+    /// This number of the latest pushes, in the service and in each user agent.
     Latest(usize),
     /// No push: flat memory for runs with many recipients. [`ServiceCounts`], the number per endpoint, and the
     /// latest refusals are kept all the same, and every push is still checked and decrypted.
@@ -209,7 +209,7 @@ impl TestPushService {
         key: Option<VapidPublicKey>,
         inbox: Arc<Inbox>,
     ) -> Result<Arc<Registration>, CryptoError> {
-        // RFC 8030 section 8.3 asks for 120 bits that nobody guesses.
+        // RFC 8030 section 8.3 asks for 120 bits that cannot be guessed.
         let token = base64url(&random::<16>()?);
         let endpoint = format!("{origin}{}{token}", resource(origin));
         let endpoint = Endpoint::parse(&endpoint).map_err(|_| CryptoError::new())?;
@@ -285,7 +285,7 @@ impl TestPushServiceBuilder {
         self
     }
 
-    /// The longest TTL that the answer's `TTL` promises; 28 days where nothing is said.
+    /// The longest TTL that the answer's `TTL` promises. Default: 28 days.
     pub fn retention(mut self, retention: Ttl) -> Self {
         self.retention = retention;
         self

@@ -30,7 +30,7 @@ impl Refusal {
         self.status
     }
 
-    /// Whom it was meant for; `None` where nobody ever had that path.
+    /// The user agent it was meant for; `None` if no subscription ever had that path.
     #[must_use]
     pub const fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
@@ -53,7 +53,7 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// Nobody ever had that path at that origin (RFC 8030 section 7.3).
+    /// No subscription ever had that path at that origin (RFC 8030 section 7.3).
     UnknownPath,
     /// The user agent unsubscribed, or the subscription was ended.
     Gone,

@@ -91,7 +91,7 @@ impl Answer {
         self
     }
 
-    /// Lets so much time pass first, by tokio's clock: `tokio::time::pause` works.
+    /// Waits this long first, by tokio's clock: `tokio::time::pause` works.
     #[must_use]
     pub const fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;

@@ -1,4 +1,4 @@
-//! A browser, as far as Web Push sees one.
+//! A user agent, in the sense of RFC 8030: what Web Push needs of a browser.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -37,8 +37,8 @@ pub enum VapidErrorKind {
     LocalContact,
     /// The operating system gave no randomness.
     NoRandomness,
-    /// The JWT library could not sign the token. Not for want of randomness: then it panics, see
-    /// [`authorization`](super::authorization).
+    /// The cryptographic library could not sign the token. If randomness is missing, `jwt-simple` panics
+    /// instead: see [`Signer::authorization`](super::Signer::authorization).
     Signing,
     /// There are no credentials of the `vapid` scheme (RFC 8292 section 4.2: 401).
     NoCredentials,
@@ -125,13 +125,13 @@ impl fmt::Display for VapidErrorKind {
             Self::KeyPairMismatch => "the public key does not belong to the private key",
             Self::InvalidKeyId => "the key id is not 22 base64url characters",
             Self::ContactScheme => "the contact does not begin with mailto: or https:",
-            Self::InvalidContact => "the contact is no plain mail address or https URL",
+            Self::InvalidContact => "the contact is not a plain mail address or https URL",
             Self::LocalContact => "the contact's host is a local name or a literal address",
-            Self::NoRandomness => "the operating system gave no randomness",
+            Self::NoRandomness => "the operating system has no random numbers",
             Self::Signing => "the token could not be signed",
             Self::NoCredentials => "there are no vapid credentials",
             Self::InvalidCredentials => "the vapid credentials lack a readable t or k",
-            Self::InvalidToken => "the token is no ES256 JWT with the claims of VAPID",
+            Self::InvalidToken => "the token is not an ES256 JWT with the claims of VAPID",
             Self::BadSignature => "the token is not signed by k",
             Self::Expired => "the token has expired",
             Self::ExpiresTooLate => "the token expires more than 24 hours from now",
@@ -147,7 +147,7 @@ impl fmt::Display for VapidErrorKind {
                 "a stored VAPID key is in the clear, which is refused since key-encryption keys are set; if the store was used without them before, start once with SEAL_CLEAR_KEYS=true (in code: `seal_clear_keys`), which encrypts it; if not, the row was planted"
             }
             Self::UnreadableKey => "the stored key is malformed or was altered",
-            Self::NoActiveKey => "the store holds no active key",
+            Self::NoActiveKey => "the store has no active key",
             Self::Store => "the key store failed",
         })
     }

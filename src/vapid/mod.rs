@@ -41,5 +41,4 @@ pub use key_id::KeyId;
 pub use public_key::VapidPublicKey;
 pub use sealed::{KeyEncryptionKey, KeyEncryptionKeys, SealedVapidKey};
 pub use signer::Signer;
-pub use token::{TOKEN_LIFETIME, authorization};
 pub use verify::{Verified, verify};

@@ -61,15 +61,6 @@ impl VapidPublicKey {
     pub fn id(&self) -> KeyId {
         KeyId::of(self)
     }
-
-    /// The two coordinates, 32 octets each, big-endian.
-    pub(super) fn coordinates(&self) -> (&[u8], &[u8]) {
-        // The first octet is the tag, so this cannot come out empty.
-        self.0
-            .get(1..)
-            .and_then(|point| point.split_at_checked(32))
-            .unwrap_or_default()
-    }
 }
 
 impl FromStr for VapidPublicKey {
@@ -124,13 +115,5 @@ mod tests {
                 case["name"]
             );
         }
-    }
-
-    #[test]
-    fn coordinates_are_the_two_halves() {
-        let key = VapidPublicKey::parse(RFC_8292).unwrap();
-        let (x, y) = key.coordinates();
-        assert_eq!([&[4], x, y].concat(), key.as_bytes());
-        assert_eq!(x.len(), y.len());
     }
 }

@@ -1,7 +1,7 @@
 //! The push service's side: is this request signed by the key it shows (RFC 8292 section 4.2)?
 //!
-//! Independent of what signs: `p256` directly, with the caller's clock, where `jwt-simple` would read its
-//! own and put up with a token without `exp`.
+//! The same code whatever signs: `p256` directly, with the caller's clock. `jwt-simple` would read its own clock
+//! and accept a token without `exp`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Why a configuration was refused.
+//! The error of `build`.
 
 use std::fmt;
 
@@ -15,17 +15,18 @@ error_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BuildErrorKind {
-    /// The contact is not one that push services take: see the source.
-    InvalidContact,
-    /// The lease is not longer than the request timeout, by 5 seconds at least.
-    LeaseTooShort,
-    /// The extra root certificates cannot be read.
-    InvalidRootCa,
-    /// Feature `client` is off and no client was given.
+    /// A setting is out of range or cannot be read: the name of its method on
+    /// [`WebPushBuilder`](crate::WebPushBuilder), or `contact`. The source says what it must be.
+    InvalidSetting(&'static str),
+    /// A setting would have no effect beside the others: the name of its method. `extra_root_ca_pem` is for the built-in
+    /// client, `insecure_local_contact` for a contact, and
+    /// [`seal_clear_keys`](crate::vapid::KeyEncryptionKeys::seal_clear_keys) for at least one key-encryption key.
+    UnusedSetting(&'static str),
+    /// Feature `client` is off and no client was given, or the built-in client has no TLS: see the source.
     NoClient,
     /// A stored VAPID key cannot be read, or no key could be made: see the source.
     VapidKey,
-    /// The store does not answer.
+    /// The store is unavailable.
     Store,
     /// This machine's clock and the database server's differ by more than 10 seconds: see the source.
     ClockSkew,
@@ -34,13 +35,19 @@ pub enum BuildErrorKind {
 impl fmt::Display for BuildErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::InvalidContact => "the contact is not one that push services take",
-            Self::LeaseTooShort => "the lease is not 5 seconds longer than the request timeout",
-            Self::InvalidRootCa => "the extra root certificates cannot be read",
-            Self::NoClient => "there is no HTTP client: enable feature `client` or give one",
+            Self::InvalidSetting(name) => {
+                return write!(f, "the setting `{name}` is invalid");
+            }
+            Self::UnusedSetting(name) => {
+                return write!(
+                    f,
+                    "the setting `{name}` has no effect: remove it or what replaces it"
+                );
+            }
+            Self::NoClient => "there is no HTTP client: enable feature `client` or set `client`",
             Self::VapidKey => "the VAPID keys cannot be read or made",
-            Self::Store => "the store does not answer",
-            Self::ClockSkew => "the clock is not the store's",
+            Self::Store => "the store is unavailable",
+            Self::ClockSkew => "this machine's clock differs from the database server's",
         })
     }
 }

@@ -1,6 +1,5 @@
-//! How a `WebPush` is configured; `build` validates everything.
+//! The settings of a `WebPush`. `build` checks them.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,25 +7,23 @@ use bytes::Bytes;
 use http_body::Body;
 use tower_service::Service;
 
-use super::{BuildError, BuildErrorKind, WebPush};
+use super::client::MakeSender;
 use crate::clock::{Clock, SystemClock};
-use crate::deliver::{
-    Deliver, EndpointPolicy, HostCheck, OriginGates, Resolver, RetryPolicy, Sender,
-};
-use crate::engine::{ClockSkew, Engine, KeyRing, Parts, PruneBreaker, Signals};
+use crate::deliver::{EndpointPolicy, OriginGates, Resolver, RetryPolicy};
 use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
 use crate::schedule::Compose;
-use crate::store::{
-    MemoryStore, ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore,
-};
-use crate::vapid::{Contact, KeyEncryptionKeys, VapidKey};
+use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore};
+use crate::vapid::{KeyEncryptionKeys, VapidKey};
 
 /// Configures a [`WebPush`].
 ///
-/// Where nothing is said: subscriptions in memory, messages to the known push services only, the HTTP client of
+/// Defaults: everything is stored in memory, messages go to the known push services only, through the HTTP client of
 /// feature `client`.
+///
+/// The order of the calls does not matter. Of two calls of one method the later one counts. [`build`](Self::build)
+/// refuses a value that is out of range and a setting that would have no effect.
 ///
 /// # Examples
 ///
@@ -38,73 +35,52 @@ use crate::vapid::{Contact, KeyEncryptionKeys, VapidKey};
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Debug)]
 #[must_use = "nothing happens before `build`"]
 pub struct WebPushBuilder {
-    contact: Option<String>,
-    insecure_local_contact: bool,
-    /// Elsewhere than in the store of the rest.
-    subscriptions: Option<Arc<dyn SubscriptionStore>>,
-    store: Option<Store>,
-    sender: Option<MakeSender>,
-    resolver: Option<Arc<dyn Resolver>>,
-    clock: Arc<dyn Clock>,
-    p256: Arc<dyn P256>,
-    endpoint_policy: EndpointPolicy,
-    limits: SubscriptionLimits,
-    vapid_private_key: Option<VapidKey>,
-    key_encryption_keys: KeyEncryptionKeys,
-    extra_root_ca_pem: Option<Bytes>,
-    in_flight_per_origin: usize,
-    retry: RetryPolicy,
-    prune_breaker: PruneBreaker,
-    stable_topic: bool,
-    composer: Option<Arc<dyn Compose>>,
-    daily_text: String,
-    request_timeout: Duration,
-    lease: Option<Duration>,
-    poll_interval: Duration,
-    remote_workers: bool,
+    pub(super) contact: Option<String>,
+    pub(super) insecure_local_contact: bool,
+    /// Replaces the subscriptions of `store`.
+    pub(super) subscriptions: Option<Arc<dyn SubscriptionStore>>,
+    pub(super) store: Option<Store>,
+    pub(super) sender: Option<MakeSender>,
+    pub(super) resolver: Option<Arc<dyn Resolver>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) p256: Arc<dyn P256>,
+    pub(super) endpoint_policy: EndpointPolicy,
+    pub(super) limits: SubscriptionLimits,
+    pub(super) vapid_private_key: Option<VapidKey>,
+    pub(super) key_encryption_keys: KeyEncryptionKeys,
+    pub(super) extra_root_ca_pem: Option<Bytes>,
+    pub(super) in_flight_per_origin: usize,
+    pub(super) retry: RetryPolicy,
+    /// Percent.
+    pub(super) retire_at_most: u8,
+    pub(super) stable_topic: bool,
+    pub(super) composer: Option<Arc<dyn Compose>>,
+    pub(super) daily_text: String,
+    pub(super) request_timeout: Duration,
+    pub(super) lease: Option<Duration>,
+    pub(super) poll_interval: Duration,
+    pub(super) remote_workers: bool,
 }
 
 /// One store, as each of its contracts.
-struct Store {
-    subscriptions: Arc<dyn SubscriptionStore>,
-    vapid_keys: Arc<dyn VapidKeyStore>,
-    ledger: Arc<dyn ScheduleStore>,
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) subscriptions: Arc<dyn SubscriptionStore>,
+    pub(super) vapid_keys: Arc<dyn VapidKeyStore>,
+    pub(super) ledger: Arc<dyn ScheduleStore>,
 }
 
 impl Store {
-    fn new(store: impl SubscriptionStore + VapidKeyStore + ScheduleStore) -> Self {
+    pub(super) fn new(store: impl SubscriptionStore + VapidKeyStore + ScheduleStore) -> Self {
         let store = Arc::new(store);
         Self {
             subscriptions: Arc::clone(&store) as _,
             vapid_keys: Arc::clone(&store) as _,
             ledger: store,
         }
-    }
-}
-
-/// A client is given before the policy and the clock are known.
-type MakeSender = Box<dyn FnOnce(Shared) -> Arc<dyn Sender> + Send>;
-
-/// What every delivery shares, whatever the client.
-struct Shared {
-    contact: Contact,
-    policy: EndpointPolicy,
-    gates: OriginGates,
-    p256: Arc<dyn P256>,
-    clock: Arc<dyn Clock>,
-    timeout: Duration,
-}
-
-impl Shared {
-    fn deliver<C>(self, client: C) -> Deliver<C> {
-        Deliver::new(client, self.contact)
-            .with_policy(self.policy)
-            .with_gates(self.gates)
-            .with_p256(self.p256)
-            .with_clock(self.clock)
-            .with_timeout(self.timeout)
     }
 }
 
@@ -126,7 +102,7 @@ impl WebPushBuilder {
             extra_root_ca_pem: None,
             in_flight_per_origin: OriginGates::IN_FLIGHT,
             retry: RetryPolicy::default(),
-            prune_breaker: PruneBreaker::default(),
+            retire_at_most: 30,
             stable_topic: false,
             composer: None,
             daily_text: "Here is your daily notification.".to_owned(),
@@ -137,7 +113,7 @@ impl WebPushBuilder {
         }
     }
 
-    /// Keeps everything in one store. Memory where nothing is said.
+    /// Keeps subscriptions, VAPID keys and messages in one store. Default: a [`MemoryStore`](crate::store::MemoryStore).
     pub fn store<S>(mut self, store: S) -> Self
     where
         S: SubscriptionStore + VapidKeyStore + ScheduleStore,
@@ -146,16 +122,17 @@ impl WebPushBuilder {
         self
     }
 
-    /// Keeps subscriptions elsewhere than in the [`store`](Self::store): in the application's own table.
+    /// Keeps subscriptions in a store of their own, for example the application's table, and only VAPID keys and
+    /// messages in the [`store`](Self::store).
     pub fn subscriptions(mut self, subscriptions: impl SubscriptionStore) -> Self {
         self.subscriptions = Some(Arc::new(subscriptions));
         self
     }
 
-    /// Sends through another HTTP client: any Tower service.
+    /// Sends through this HTTP client, a Tower service, instead of the built-in one.
     ///
-    /// It must not follow redirects, and must check resolved addresses with the
-    /// [`EndpointPolicy`] where endpoints come from outside.
+    /// It must not follow redirects. If endpoints come from outside, it must check resolved addresses with
+    /// [`EndpointPolicy::check_addr`].
     pub fn client<C, B>(mut self, client: C) -> Self
     where
         C: Service<http::Request<PushBody>, Response = http::Response<B>>
@@ -169,52 +146,55 @@ impl WebPushBuilder {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.sender = Some(Box::new(move |shared| Arc::new(shared.deliver(client))));
+        self.sender = Some(MakeSender::new(|shared| Arc::new(shared.deliver(client))));
         self
     }
 
-    /// Looks host names up with this instead of the operating system: the built-in client before it connects, and the HTTP
-    /// API before it stores an endpoint at a host that has not answered this process yet.
+    /// Looks host names up with this resolver instead of the operating system's: the built-in client before it
+    /// connects, and a registration at a host that has not answered this process yet.
     ///
-    /// With a [`client`](Self::client) of your own and without this, the API stores such endpoints without a lookup. It
-    /// limits how many different hosts there are below one suffix in either case
+    /// With a [`client`](Self::client) and without a resolver, such endpoints are stored without a lookup. The number of
+    /// different hosts below one suffix is limited in either case
     /// ([the rules](crate::guide::what_the_push_service_said)).
     pub fn resolver(mut self, resolver: impl Resolver) -> Self {
         self.resolver = Some(Arc::new(resolver));
         self
     }
 
-    /// Takes the time from elsewhere.
+    /// Reads the time from this clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Uses another P-256; the fastest one compiled in where nothing is said.
+    /// Computes with this implementation of P-256. Default: the fastest one that is compiled in.
     pub fn p256(mut self, p256: impl P256) -> Self {
         self.p256 = Arc::new(p256);
         self
     }
 
-    /// Which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
+    /// Sets which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
+    ///
+    /// Without a contact no endpoint is admitted, whatever the policy.
     pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
         self.endpoint_policy = policy;
         self
     }
 
-    /// Takes a contact with a local name, for push services on the same machine. The real ones refuse it.
+    /// Accepts a contact with a local host name, for push services on the same machine. Public push services refuse such
+    /// a contact.
     pub const fn insecure_local_contact(mut self) -> Self {
         self.insecure_local_contact = true;
         self
     }
 
-    /// How many subscriptions there may be.
+    /// Limits how many subscriptions are stored. Default: [`SubscriptionLimits::default`].
     pub const fn subscription_limits(mut self, limits: SubscriptionLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Adopts a VAPID key: it becomes live, and active where there is none yet.
+    /// Adds a VAPID key to the store. It becomes the active one if the store has none.
     pub fn vapid_private_key(mut self, key: VapidKey) -> Self {
         self.vapid_private_key = Some(key);
         self
@@ -242,42 +222,46 @@ impl WebPushBuilder {
         self
     }
 
-    /// Trusts the certificates of a PEM file beside the usual roots. Only the built-in client reads it.
+    /// Makes the built-in client trust the certificates of a PEM file in addition to the Mozilla roots. An error of
+    /// [`build`](Self::build) together with [`client`](Self::client).
     pub fn extra_root_ca_pem(mut self, pem: impl Into<Bytes>) -> Self {
         self.extra_root_ca_pem = Some(pem.into());
         self
     }
 
-    /// How many requests may be in flight to one origin; 100 where nothing is said.
+    /// Limits the requests in flight to one origin: 1 to [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS).
+    /// Default: 100.
     pub const fn in_flight_per_origin(mut self, requests: usize) -> Self {
         self.in_flight_per_origin = requests;
         self
     }
 
-    /// How often and how slowly messages are tried again.
+    /// Sets the number of attempts for a message and the pauses between them. Default: [`RetryPolicy::default`].
+    ///
+    /// At least one attempt, a base above zero and a cap of at least the base.
     pub const fn retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// No subscription of a push service is retired while more than so many percent of its latest answers, of at
-    /// least 50, say that theirs is gone; 30 where nothing is said, 100 retires whatever they say.
+    /// Suspends pruning for a push service while more than this percentage of its latest answers, of at least 50, say
+    /// that the subscription is gone. 0 to 100; 100 never suspends. Default: 30.
     ///
-    /// A push service that says so of every third subscriber has a fault of its own more often than not. Until it
-    /// is over, the subscriptions are kept and asked again with the next message; the log and `/stats` tell.
+    /// Such a share is a fault of the push service more often than not. Its subscriptions are kept until the share
+    /// falls, and get the next message as well. The log and `GET /stats` report it.
     pub const fn retire_at_most(mut self, percent: u8) -> Self {
-        self.prune_breaker = PruneBreaker::new(percent);
+        self.retire_at_most = percent;
         self
     }
 
     /// Gives each delivery of a message without a topic a topic of its own, the same at every attempt
-    /// (RFC 8030 section 5.4). Default: `false`, no topic that was not asked for.
+    /// (RFC 8030 section 5.4). Default: `false`.
     ///
     /// With `true` a repeated attempt replaces the first one on the push service if that is not delivered yet. A
     /// repeat happens if an answer is lost.
     ///
     /// The cost: push services store fewer messages with topics for a browser that is offline. FCM turns a topic into
-    /// a collapse key and keeps four different ones per subscription, without a rule which; it keeps 100 messages
+    /// a collapse key and keeps four different ones per subscription, without a documented order; it keeps 100 messages
     /// without a topic. Mozilla delivers messages without a topic in order, and those with one in the order of their
     /// topics. So an offline browser loses messages with `true` that it gets with `false`. A notification's
     /// [`tag`](crate::Notification::tag) hides the repeat without this cost.
@@ -286,175 +270,45 @@ impl WebPushBuilder {
         self
     }
 
-    /// Asks this callback what each daily notification says, at the moment it is due.
+    /// Calls this to compose each daily notification at the moment it is due.
     pub fn compose(mut self, callback: impl Compose) -> Self {
         self.composer = Some(Arc::new(callback));
         self
     }
 
-    /// What a subscriber's daily notification of the type `DIRECT_NOTIFICATION` says when it was scheduled without a
-    /// message.
+    /// The text of a subscriber's daily notification of the type `DIRECT_NOTIFICATION` that was scheduled without a
+    /// message. It must fit into one message. Default: "Here is your daily notification."
     pub fn daily_text(mut self, text: impl Into<String>) -> Self {
         self.daily_text = text.into();
         self
     }
 
-    /// How long one request may take in all; 15 s where nothing is said.
+    /// Limits the time of one request to a push service, in all. Above zero. Default: 15 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How long a claimed delivery is one worker's: longer than the request timeout, by 30 s where nothing is
-    /// said, by 5 s at least. No request begins that could outlast its lease, so what is left beside the timeout
-    /// is the time to wait for a permit: where it passes, the delivery is put back.
+    /// How long a claimed delivery belongs to one worker: at least 5 s longer than the request timeout. Default: 30 s
+    /// longer.
+    ///
+    /// No request begins that could outlast its lease. The difference is the time to wait for a permit of the origin;
+    /// when it is over, the delivery is put back.
     pub const fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// The longest pause between two looks at due work; 60 s where nothing is said.
+    /// The longest pause between two polls for due work. Above zero. Default: 60 s.
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Another process on the same store delivers: `/notify` accepts although no [`run`](WebPush::run) is alive here.
+    /// Declares that another process on the same store delivers: `POST /notify` accepts although no
+    /// [`run`](crate::WebPush::run) is alive in this one. Default: `false`.
     pub const fn remote_workers(mut self, remote: bool) -> Self {
         self.remote_workers = remote;
         self
-    }
-
-    /// Makes it, with the first VAPID key where the store has none.
-    ///
-    /// # Errors
-    ///
-    /// One kind per thing that can be wrong: see [`BuildErrorKind`].
-    pub async fn build(self) -> Result<WebPush, BuildError> {
-        let lease = self
-            .lease
-            .unwrap_or_else(|| self.request_timeout.saturating_add(PERMIT_WAIT));
-        if lease.saturating_sub(self.request_timeout) < SHORTEST_PERMIT_WAIT {
-            return Err(BuildErrorKind::LeaseTooShort.into());
-        }
-        let has_contact = self.contact.is_some();
-        let (contact, endpoint_policy) = match self.contact {
-            Some(contact) if self.insecure_local_contact => (
-                Contact::insecure_allow_local(&contact),
-                self.endpoint_policy,
-            ),
-            Some(contact) => (Contact::parse(&contact), self.endpoint_policy),
-            // No token is ever signed with it, since no endpoint passes this policy.
-            None => (
-                Contact::insecure_allow_local("mailto:nobody@localhost"),
-                EndpointPolicy::nowhere(),
-            ),
-        };
-        let contact = contact
-            .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidContact, error))?;
-        let Store {
-            subscriptions,
-            vapid_keys,
-            ledger,
-        } = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
-        if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
-            return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
-        }
-        let key_ring = KeyRing::open(
-            vapid_keys,
-            self.key_encryption_keys,
-            self.vapid_private_key,
-            self.clock.now(),
-        )
-        .await?;
-        let gates = OriginGates::with_in_flight(self.in_flight_per_origin);
-        let (make_sender, resolver) = match self.sender {
-            Some(make_sender) => (make_sender, self.resolver),
-            None => default_client(
-                &endpoint_policy,
-                self.extra_root_ca_pem.as_ref(),
-                self.resolver,
-            )?,
-        };
-        let host_check = HostCheck::new(resolver, endpoint_policy.clone(), gates.clone());
-        let sender = make_sender(Shared {
-            contact: contact.clone(),
-            policy: endpoint_policy.clone(),
-            gates: gates.clone(),
-            p256: self.p256,
-            clock: Arc::clone(&self.clock),
-            timeout: self.request_timeout,
-        });
-        let engine = Engine::new(Parts {
-            subscriptions: self.subscriptions.unwrap_or(subscriptions),
-            ledger,
-            key_ring,
-            clock: self.clock,
-            endpoint_policy,
-            limits: self.limits,
-            gates,
-            in_flight_per_origin: self.in_flight_per_origin.max(1),
-            sender,
-            retry: self.retry,
-            contact,
-            has_contact,
-            prune_breaker: self.prune_breaker,
-            stable_topic: self.stable_topic,
-            composer: self.composer,
-            daily_text: self.daily_text,
-            request_timeout: self.request_timeout,
-            lease,
-            poll_interval: self.poll_interval,
-            remote_workers: self.remote_workers,
-            signals: Signals::default(),
-            host_check,
-        });
-        Ok(WebPush { engine })
-    }
-}
-
-/// What a lease leaves beside the request itself.
-const PERMIT_WAIT: Duration = Duration::from_secs(30);
-/// Less would let no request begin on a busy machine, and its deliveries be claimed and put back for ever.
-const SHORTEST_PERMIT_WAIT: Duration = Duration::from_secs(5);
-
-/// The built-in client, and what it looks names up with.
-type DefaultClient = (MakeSender, Option<Arc<dyn Resolver>>);
-
-#[cfg(feature = "client")]
-fn default_client(
-    policy: &EndpointPolicy,
-    extra_root_ca_pem: Option<&Bytes>,
-    resolver: Option<Arc<dyn Resolver>>,
-) -> Result<DefaultClient, BuildError> {
-    let resolver = resolver.unwrap_or_else(|| Arc::new(crate::deliver::SystemResolver));
-    let mut client = crate::deliver::HttpClient::builder()
-        .policy(policy.clone())
-        .resolver(Arc::clone(&resolver));
-    if let Some(pem) = extra_root_ca_pem {
-        client = client.extra_root_ca_pem(pem.clone());
-    }
-    let client = client
-        .build()
-        .map_err(|error| BuildError::with_source(BuildErrorKind::InvalidRootCa, error))?;
-    let make_sender: MakeSender = Box::new(move |shared| Arc::new(shared.deliver(client)));
-    Ok((make_sender, Some(resolver)))
-}
-
-#[cfg(not(feature = "client"))]
-fn default_client(
-    _policy: &EndpointPolicy,
-    _extra_root_ca_pem: Option<&Bytes>,
-    _resolver: Option<Arc<dyn Resolver>>,
-) -> Result<DefaultClient, BuildError> {
-    Err(BuildErrorKind::NoClient.into())
-}
-
-impl fmt::Debug for WebPushBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebPushBuilder")
-            .field("contact", &self.contact)
-            .field("endpoint_policy", &self.endpoint_policy)
-            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,9 @@
 //! `WebPush`: the facade of the engine.
 
+mod build;
 mod build_error;
 mod builder;
+mod client;
 
 pub use build_error::{BuildError, BuildErrorKind};
 pub use builder::WebPushBuilder;
@@ -35,15 +37,16 @@ pub struct WebPush {
 }
 
 impl WebPush {
-    /// Starts to configure: the contact is the `sub` claim of every token (RFC 8292 section 2.1), a `mailto:` or
-    /// `https:` URI that the push services can reach somebody at.
+    /// Starts a configuration. The contact is the `sub` claim of every token (RFC 8292 section 2.1): a `mailto:` or
+    /// `https:` URI at which push services can reach the operator.
     pub fn builder(contact: impl Into<String>) -> WebPushBuilder {
         WebPushBuilder::new(Some(contact.into()))
     }
 
-    /// Starts to configure a server that sends nothing, because it has no contact to give to the push services.
+    /// Starts a configuration without a contact: nothing is sent until the server is started with one.
     ///
-    /// The endpoint policy is [`EndpointPolicy::nowhere`], whatever is set: no subscription is accepted.
+    /// The other settings may be complete already, but the endpoint policy is
+    /// [`EndpointPolicy::nowhere`](crate::deliver::EndpointPolicy::nowhere), whatever is set: no subscription is accepted.
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
     pub fn builder_without_contact() -> WebPushBuilder {
@@ -131,7 +134,7 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// What the push service, or the endpoint policy, had against it; a transient error with the reason `deadline` if the
+    /// The push service or the endpoint policy refused it; a transient error with the reason `deadline` if the
     /// message's deadline ([`Ttl::deadline`](crate::message::Ttl::deadline)) came before there was a permit.
     ///
     /// # Cancel safety
@@ -181,7 +184,7 @@ impl WebPush {
         self.engine.ledger.underway(limit, self.engine.now()).await
     }
 
-    /// Cancels what of a broadcast is not under way yet; `None` when there is none of this id.
+    /// Cancels the deliveries of a broadcast that are not in flight. Returns `None` if the id is unknown.
     ///
     /// # Errors
     ///
@@ -216,21 +219,21 @@ impl WebPush {
         self.engine.rotate_vapid_key().await
     }
 
-    /// Drives everything: fires daily notifications, expands broadcasts, delivers, tries again, gives up, purges.
-    /// Spawn it once per process.
+    /// Runs everything: fires daily notifications, expands broadcasts, delivers, retries, purges. Spawn it once per
+    /// process.
     ///
-    /// It goes on until `shutdown` is ready; then nothing new is begun, what is in flight ends within one request
-    /// timeout, and the future is ready. A store that fails is asked again after a second; messages wait meanwhile.
+    /// It runs until `shutdown` is ready. Then no new request begins, requests in flight finish within one request
+    /// timeout, and the future completes. If the store fails, it is tried again after a second; messages wait.
     ///
     /// # Errors
     ///
-    /// A clock that differs from the store's, or a store that does not answer, at start; a store that failed while
-    /// the last ends were written.
+    /// A clock that differs from the store's, or an unavailable store, at the start; a store that failed while the last
+    /// outcomes were written.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it stops the attempts that are under way. Nothing is lost: their leases end, and they are made
-    /// again; a push service that had taken such a message gets it twice.
+    /// Dropping it aborts the attempts in flight. Nothing is lost: they are repeated when their leases expire, so a push
+    /// service may get such a message twice.
     pub fn run(
         &self,
         shutdown: impl Future<Output = ()> + Send + 'static,
@@ -238,7 +241,7 @@ impl WebPush {
         self.engine.run(shutdown)
     }
 
-    /// One step of [`run`](Self::run), to its end: for tests, and for schedulers of your own.
+    /// Makes one step of [`run`](Self::run): for tests, and for an application's own scheduler.
     ///
     /// # Errors
     ///
@@ -251,14 +254,14 @@ impl WebPush {
         self.engine.tick().await
     }
 
-    /// Takes over what another library or server has stored: its VAPID keys first, then its subscriptions.
+    /// Imports what another library or server has stored: its VAPID keys first, then its subscriptions.
     #[must_use]
     pub fn import(&self) -> Import {
         Import::new(self.engine.clone())
     }
 
-    /// Whether somebody delivers what is accepted here: a [`run`](Self::run) in this process, or
-    /// [elsewhere](WebPushBuilder::remote_workers). Where nobody does, `POST /notify` answers 503 `no_worker`.
+    /// Whether accepted messages are delivered: by a [`run`](Self::run) in this process, or
+    /// [in another one](WebPushBuilder::remote_workers). If not, `POST /notify` answers 503 `no_worker`.
     #[must_use]
     pub fn has_worker(&self) -> bool {
         self.engine.has_worker()

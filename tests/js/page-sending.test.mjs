@@ -69,7 +69,7 @@ test("a message for later says that its number is of that time", () => {
   const sendAt = "2026-11-23T08:00:00.000Z";
   const { text, title } = question({ audience: "all", sendAt }, 3);
   assert.ok(text.includes(new Date(sendAt).toLocaleString()) && text.includes("of that time"), text);
-  assert.equal(title, "A document of your own");
+  assert.equal(title, "Custom JSON payload");
 });
 
 test("only its own button is a yes, each time anew", async () => {
@@ -198,7 +198,7 @@ test("this browser is sent to without a question, and no other in its place", as
 });
 
 test("an empty form sends nothing, and says what is missing", async () => {
-  for (const [fields, words] of [[{ title: " " }, /Enter a title/], [{ kind: "payload", payload: "" }, /Enter a document/]]) {
+  for (const [fields, words] of [[{ title: " " }, /Enter a title/], [{ kind: "payload", payload: "" }, /Enter a payload/]]) {
     const world = await composing({ fields });
     await assert.rejects(world.send(), words);
     assert.deepEqual([world.asked, world.requests], [[], []]);

@@ -121,9 +121,9 @@ test("each audience is the server's", () => {
 test("a field that is wrong is named", () => {
   for (const [fields, field, words] of [
     [{ title: " " }, "title", /title/],
-    [{ kind: "payload", payload: " " }, "payload", /document/],
-    [{ audience: "user" }, "user", /which user/],
-    [{ audience: "tag", audienceTag: " " }, "audienceTag", /which tag/],
+    [{ kind: "payload", payload: " " }, "payload", /payload/],
+    [{ audience: "user" }, "user", /a user/],
+    [{ audience: "tag", audienceTag: " " }, "audienceTag", /a tag/],
     [{ audience: "ids" }, "ids", /at least one/],
     [{ data: "{" }, "data", /not JSON/],
   ]) {

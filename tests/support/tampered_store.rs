@@ -1,6 +1,5 @@
 //! A store whose every call is an await point, before and after it is done, and that can be told to fail, to hang,
 //! and to have a server with a clock of its own.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::future::pending;
 use std::sync::Mutex;

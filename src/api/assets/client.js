@@ -274,7 +274,7 @@ function onMessage(type, listener) {
 /** @returns {WebPushError | null} */
 function whyUnsupported() {
   if (!window.isSecureContext) {
-    return new WebPushError("insecure", "Notifications need a secure connection. Open this page by https.");
+    return new WebPushError("insecure", "Notifications need a secure connection. Open this page over https.");
   }
   const hasWorkers = "serviceWorker" in navigator;
   if (hasWorkers && "PushManager" in window && "Notification" in window) return null;
@@ -316,7 +316,7 @@ function blocked(cause) {
 
 /** @param {unknown} [cause] */
 function workerFailed(cause) {
-  return new WebPushError("worker_failed", "The part that shows notifications could not be started. Reload the page, then try again.", { cause });
+  return new WebPushError("worker_failed", "The service worker could not be started. Reload the page, then try again.", { cause });
 }
 
 /** @param {unknown} [cause] */

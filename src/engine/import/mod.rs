@@ -64,7 +64,7 @@ use crate::schedule::firing::GRACE;
 use crate::store::StoreError;
 use crate::vapid::{KeyId, VapidError, VapidKey};
 
-/// An import under way, made by [`WebPush::import`]: its VAPID keys first, then its subscriptions, in as many calls as
+/// An import under way, made by [`WebPush::import`](crate::WebPush::import): its VAPID keys first, then its subscriptions, in as many calls as
 /// there are pages.
 ///
 /// It adds what is missing and changes nothing that is there:

@@ -138,11 +138,11 @@ impl fmt::Display for RefusalKind {
             Self::Unreadable => "it cannot be imported",
             Self::EndpointNotAllowed => "the endpoint policy refuses it",
             Self::Expired => "it has expired",
-            Self::UnknownVapidKey => "its VAPID key is not here",
+            Self::UnknownVapidKey => "its VAPID key is unknown",
             Self::TooManyTags => "it has more than 32 tags",
-            Self::PrincipalFull => "its principal has as many subscriptions as are allowed",
+            Self::PrincipalFull => "its principal has reached the limit of subscriptions",
             Self::StoreFull => "the store is full",
-            Self::NeverDue => "its daily notification would never come",
+            Self::NeverDue => "its daily notification has no next occurrence",
         })
     }
 }

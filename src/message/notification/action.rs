@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A button of a notification.
 ///
-/// Browsers show as many as they have room for, mostly two.
+/// Browsers show a limited number of them, usually two.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Action {
     pub(super) action: String,

@@ -153,7 +153,7 @@ impl Notification {
         self
     }
 
-    /// The URL of a small, monochrome picture for where there is no room for the notification.
+    /// The URL of a small, monochrome picture that stands for the notification in small spaces, such as a status bar.
     #[must_use]
     pub fn badge(mut self, url: impl Into<String>) -> Self {
         self.badge = Some(url.into());

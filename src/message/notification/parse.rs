@@ -17,13 +17,13 @@ impl Notification {
     /// `icon`, `badge`, `vibrate`, `timestamp`, `renotify`, `silent`, `requireInteraction`, `data`,
     /// `actions`, `mutable`, `app_badge`.
     ///
-    /// `title` must be there; null is the same as absent, and unknown members are somebody else's.
+    /// `title` is required; null counts as absent, and unknown members are ignored.
     ///
     /// # Errors
     ///
     /// [`InvalidNotification`](MessageErrorKind::InvalidNotification) when a member has the wrong type;
     /// [`MessageError::member`] says which, the source also what was expected.
-    pub fn from_members(members: &Map<String, Value>) -> Result<Self, MessageError> {
+    pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, MessageError> {
         let from = Members { members, path: "" };
         let title = from.text("title")?;
         let mut to = Self::new(title.ok_or_else(|| from.invalid("title", TEXT))?);

@@ -15,7 +15,7 @@ use crate::encryption::{MAX_BODY, encrypt};
 use crate::message::Padding;
 use crate::p256;
 use crate::subscription::{Origin, Subscription};
-use crate::vapid::{Contact, VapidErrorKind, VapidKey, authorization};
+use crate::vapid::{Contact, Signer, VapidErrorKind, VapidKey};
 
 /// A push service with a clock, a browser, and a sender that does everything by hand.
 struct World {
@@ -52,7 +52,9 @@ impl World {
     fn authorization(&self, key: &VapidKey) -> HeaderValue {
         let contact = Contact::parse("mailto:ops@example.com").unwrap();
         let origin = self.subscription.endpoint().origin();
-        authorization(key, origin, &contact, self.clock.now()).unwrap()
+        Signer::new()
+            .authorization(key, origin, &contact, self.clock.now())
+            .unwrap()
     }
 
     fn request(&self, payload: &[u8]) -> Request<Full<Bytes>> {

@@ -17,7 +17,7 @@ impl VapidKey {
     /// # Errors
     ///
     /// As [`from_pkcs8_der`](Self::from_pkcs8_der) and [`from_sec1_der`](Self::from_sec1_der).
-    pub fn from_der(der: &[u8]) -> Result<Self, VapidError> {
+    pub(super) fn from_der(der: &[u8]) -> Result<Self, VapidError> {
         // Both are sequences, but only PKCS#8 goes on with a version and an algorithm.
         if PrivateKeyInfoRef::try_from(der).is_ok() {
             return Self::from_pkcs8_der(der);
@@ -37,7 +37,7 @@ impl VapidKey {
     /// inside that is not this key's;
     /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch) or
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) for one at the end (RFC 5958).
-    pub fn from_pkcs8_der(der: &[u8]) -> Result<Self, VapidError> {
+    pub(super) fn from_pkcs8_der(der: &[u8]) -> Result<Self, VapidError> {
         let invalid = |source| VapidError::with_source(VapidErrorKind::InvalidPrivateKey, source);
         let info = PrivateKeyInfoRef::try_from(der).map_err(invalid)?;
         if is_other_algorithm(&info.algorithm) {
@@ -58,7 +58,7 @@ impl VapidKey {
     /// [`NotP256`](VapidErrorKind::NotP256) for another curve;
     /// [`InvalidPrivateKey`](VapidErrorKind::InvalidPrivateKey) for anything else, and a public key
     /// inside that is not this key's.
-    pub fn from_sec1_der(der: &[u8]) -> Result<Self, VapidError> {
+    pub(super) fn from_sec1_der(der: &[u8]) -> Result<Self, VapidError> {
         let secret = SecretKey::from_sec1_der(der).map_err(|source| {
             match named_curve(der).is_ok_and(|curve| curve.is_some_and(|oid| oid != NistP256::OID))
             {
@@ -70,23 +70,10 @@ impl VapidKey {
     }
 
     /// PKCS#8 with the public key inside, as OpenSSL writes it: 138 octets.
-    #[must_use]
-    pub fn secret_to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
+    pub(super) fn secret_to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
         concat(&[
             PKCS8_HEAD,
             self.secret_bytes().as_slice(),
-            PUBLIC_HEAD,
-            self.public_key.as_bytes(),
-        ])
-    }
-
-    /// SEC1 with parameters and public key, as OpenSSL writes it: 121 octets.
-    #[must_use]
-    pub fn secret_to_sec1_der(&self) -> Zeroizing<Vec<u8>> {
-        concat(&[
-            SEC1_HEAD,
-            self.secret_bytes().as_slice(),
-            SEC1_CURVE,
             PUBLIC_HEAD,
             self.public_key.as_bytes(),
         ])
@@ -138,10 +125,6 @@ fn concat(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 /// string of 32.
 const PKCS8_HEAD: &[u8] = b"\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
     \x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x6d\x30\x6b\x02\x01\x01\x04\x20";
-/// Sequence, version 1; octet string of 32.
-const SEC1_HEAD: &[u8] = b"\x30\x77\x02\x01\x01\x04\x20";
-/// `[0]` with `prime256v1`.
-const SEC1_CURVE: &[u8] = b"\xa0\x0a\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 /// `[1]` with a bit string of 65 octets.
 const PUBLIC_HEAD: &[u8] = b"\xa1\x44\x03\x42\x00";
 /// The identifier that every PKCS#8 key under a password begins with (RFC 8018 appendix A.4).

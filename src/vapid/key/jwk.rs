@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::VapidKey;
-use crate::encoding::{base64_any, base64url};
+use crate::encoding::base64_any;
 use crate::vapid::{VapidError, VapidErrorKind, VapidPublicKey};
 
 impl VapidKey {
@@ -22,27 +22,11 @@ impl VapidKey {
     /// [`PublicKeyGiven`](VapidErrorKind::PublicKeyGiven) without `d`,
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) or
     /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch).
-    pub fn from_jwk(json: &str) -> Result<Self, VapidError> {
+    fn from_jwk(json: &str) -> Result<Self, VapidError> {
         let jwk = Jwk::read(json)?;
         let d = jwk.d.as_ref().ok_or(VapidErrorKind::PublicKeyGiven)?;
         let d = base64_any(&d.0).ok_or(INVALID)?;
         Self::from_secret_bytes(&d)?.stated(&jwk.public_key()?)
-    }
-
-    /// A private JWK with `kty`, `crv`, `x`, `y` and `d`.
-    #[must_use]
-    pub fn secret_to_jwk(&self) -> Zeroizing<String> {
-        let (x, y) = self.public_key.coordinates();
-        // Large enough, so that it never grows and leaves a copy behind.
-        let mut json = Zeroizing::new(String::with_capacity(256));
-        json.push_str(&format!(
-            r#"{{"kty":"EC","crv":"P-256","x":"{}","y":"{}","d":""#,
-            base64url(x),
-            base64url(y)
-        ));
-        json.push_str(&self.secret_to_raw_base64url());
-        json.push_str(r#""}"#);
-        json
     }
 
     /// A JWK, or an object with `privateKey` and `publicKey`.

@@ -7,7 +7,6 @@ mod raw;
 
 use std::fmt;
 
-use jwt_simple::algorithms::ES256KeyPair;
 use p256::elliptic_curve::Generate as _;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use zeroize::Zeroizing;
@@ -32,15 +31,11 @@ use crate::encoding::{base64_any, hex};
 /// ```
 pub struct VapidKey {
     secret: p256::SecretKey,
-    signing: ES256KeyPair,
     public_key: VapidPublicKey,
     id: KeyId,
 }
 
 impl VapidKey {
-    /// The longest text that [`parse`](Self::parse) takes, in octets.
-    pub const MAX_TEXT: usize = 16 * 1024;
-
     /// A new key from the operating system's randomness.
     ///
     /// # Errors
@@ -64,7 +59,7 @@ impl VapidKey {
     ///
     /// base64 may use either alphabet, padded or not; hex may have a colon between octets and `0x` in
     /// front. Whitespace in and around both is ignored. A key of 31 octets has lost a leading zero and
-    /// gets it back.
+    /// gets it back. More than 16 KiB are refused.
     ///
     /// # Errors
     ///
@@ -75,7 +70,7 @@ impl VapidKey {
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) when a public key stands beside it.
     pub fn parse(key: impl AsRef<[u8]>) -> Result<Self, VapidError> {
         let key = key.as_ref();
-        if key.len() > Self::MAX_TEXT {
+        if key.len() > MAX_TEXT {
             return Err(VapidErrorKind::InvalidPrivateKey.into());
         }
         match as_text(key) {
@@ -123,14 +118,10 @@ impl VapidKey {
     }
 
     fn from_secret(secret: p256::SecretKey) -> Result<Self, VapidError> {
-        let invalid = |_| VapidError::from(VapidErrorKind::InvalidPrivateKey);
-        let octets = Zeroizing::new(<[u8; Self::SECRET_LEN]>::from(secret.to_bytes()));
-        let signing = ES256KeyPair::from_bytes(octets.as_slice()).map_err(invalid)?;
         let point = secret.public_key().to_sec1_point(false);
         let public_key = VapidPublicKey::from_bytes(point.as_bytes())?;
         Ok(Self {
             secret,
-            signing,
             id: public_key.id(),
             public_key,
         })
@@ -157,8 +148,9 @@ impl VapidKey {
         self.id
     }
 
-    pub(super) const fn signing(&self) -> &ES256KeyPair {
-        &self.signing
+    /// What signs, and nothing else: see the type.
+    pub(super) const fn secret(&self) -> &p256::SecretKey {
+        &self.secret
     }
 }
 
@@ -168,6 +160,8 @@ impl fmt::Debug for VapidKey {
     }
 }
 
+/// The longest text that is parsed, in octets.
+const MAX_TEXT: usize = 16 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The text of a file, without a byte order mark and the whitespace around it.

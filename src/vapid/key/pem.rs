@@ -23,7 +23,7 @@ impl VapidKey {
     /// [`PasswordProtected`](VapidErrorKind::PasswordProtected),
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) or
     /// [`KeyPairMismatch`](VapidErrorKind::KeyPairMismatch).
-    pub fn from_pem(text: &str) -> Result<Self, VapidError> {
+    pub(super) fn from_pem(text: &str) -> Result<Self, VapidError> {
         let invalid = || VapidError::from(VapidErrorKind::InvalidPrivateKey);
         let mut key: Option<Self> = None;
         let mut public_key = None;
@@ -58,13 +58,7 @@ impl VapidKey {
     /// PKCS#8 in PEM, lines of 64 characters ended by `\n`.
     #[must_use]
     pub fn secret_to_pkcs8_pem(&self) -> Zeroizing<String> {
-        armour(PKCS8, &self.secret_to_pkcs8_der())
-    }
-
-    /// SEC1 in PEM, lines of 64 characters ended by `\n`.
-    #[must_use]
-    pub fn secret_to_sec1_pem(&self) -> Zeroizing<String> {
-        armour(SEC1, &self.secret_to_sec1_der())
+        armour(&self.secret_to_pkcs8_der())
     }
 }
 
@@ -105,11 +99,11 @@ fn spki(der: &[u8]) -> Result<VapidPublicKey, VapidError> {
     VapidPublicKey::from_bytes(point.to_sec1_point(false).as_bytes())
 }
 
-fn armour(label: &str, der: &[u8]) -> Zeroizing<String> {
+fn armour(der: &[u8]) -> Zeroizing<String> {
     let base64 = Zeroizing::new(Base64::encode_string(der));
     // Large enough for any of ours, so that it never grows and leaves a copy behind.
     let mut pem = Zeroizing::new(String::with_capacity(512));
-    pem.push_str(&format!("{BEGIN}{label}{DASHES}\n"));
+    pem.push_str(&format!("{BEGIN}{PKCS8}{DASHES}\n"));
     let mut rest = base64.as_str();
     while let Some((line, after)) = rest.split_at_checked(64) {
         pem.push_str(line);
@@ -120,6 +114,6 @@ fn armour(label: &str, der: &[u8]) -> Zeroizing<String> {
         pem.push_str(rest);
         pem.push('\n');
     }
-    pem.push_str(&format!("{END}{label}{DASHES}\n"));
+    pem.push_str(&format!("{END}{PKCS8}{DASHES}\n"));
     pem
 }

@@ -37,7 +37,7 @@ impl VapidKey {
     /// # Errors
     ///
     /// As [`from_secret_bytes`](Self::from_secret_bytes).
-    pub fn from_raw_base64(text: &str) -> Result<Self, VapidError> {
+    pub(super) fn from_raw_base64(text: &str) -> Result<Self, VapidError> {
         let bytes = base64_lines(text).ok_or(VapidErrorKind::InvalidPrivateKey)?;
         Self::from_secret_bytes(&bytes)
     }

@@ -1,0 +1,179 @@
+//! From the settings to a `WebPush`: every setting is checked, then the store is opened.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::builder::Store;
+use super::client::{Shared, default_client};
+use super::{BuildError, BuildErrorKind, WebPush, WebPushBuilder};
+use crate::deliver::{EndpointPolicy, HostCheck, OriginGates};
+use crate::engine::{ClockSkew, Engine, KeyRing, Parts, PruneBreaker, Signals};
+use crate::schedule::NotifyType;
+use crate::store::MemoryStore;
+use crate::vapid::Contact;
+
+impl WebPushBuilder {
+    /// Checks the settings, opens the VAPID keys and makes the first one if the store has none.
+    ///
+    /// # Errors
+    ///
+    /// One kind for each thing that can be wrong: see [`BuildErrorKind`].
+    pub async fn build(self) -> Result<WebPush, BuildError> {
+        self.check()?;
+        let lease = self.effective_lease();
+        let has_contact = self.contact.is_some();
+        let (contact, endpoint_policy) = match self.contact {
+            Some(contact) if self.insecure_local_contact => (
+                Contact::insecure_allow_local(&contact),
+                self.endpoint_policy,
+            ),
+            Some(contact) => (Contact::parse(&contact), self.endpoint_policy),
+            // No token is ever signed with it, since no endpoint passes this policy.
+            None => (
+                Contact::insecure_allow_local("mailto:nobody@localhost"),
+                EndpointPolicy::nowhere(),
+            ),
+        };
+        let contact = contact.map_err(|error| {
+            BuildError::with_source(BuildErrorKind::InvalidSetting("contact"), error)
+        })?;
+        let gates = OriginGates::with_in_flight(self.in_flight_per_origin);
+        let (client, resolver) = match self.sender {
+            Some(client) => (client, self.resolver),
+            None => default_client(&endpoint_policy, self.extra_root_ca_pem, self.resolver)?,
+        };
+        let Store {
+            subscriptions,
+            vapid_keys,
+            ledger,
+        } = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
+        if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
+            return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
+        }
+        let key_ring = KeyRing::open(
+            vapid_keys,
+            self.key_encryption_keys,
+            self.vapid_private_key,
+            self.clock.now(),
+        )
+        .await?;
+        let host_check = HostCheck::new(resolver, endpoint_policy.clone(), gates.clone());
+        let sender = client.make(Shared {
+            contact: contact.clone(),
+            policy: endpoint_policy.clone(),
+            gates: gates.clone(),
+            p256: self.p256,
+            clock: Arc::clone(&self.clock),
+            timeout: self.request_timeout,
+        });
+        let engine = Engine::new(Parts {
+            subscriptions: self.subscriptions.unwrap_or(subscriptions),
+            ledger,
+            key_ring,
+            clock: self.clock,
+            endpoint_policy,
+            limits: self.limits,
+            gates,
+            in_flight_per_origin: self.in_flight_per_origin,
+            sender,
+            retry: self.retry,
+            contact,
+            has_contact,
+            prune_breaker: PruneBreaker::new(self.retire_at_most),
+            stable_topic: self.stable_topic,
+            composer: self.composer,
+            daily_text: self.daily_text,
+            request_timeout: self.request_timeout,
+            lease,
+            poll_interval: self.poll_interval,
+            remote_workers: self.remote_workers,
+            signals: Signals::default(),
+            host_check,
+        });
+        Ok(WebPush { engine })
+    }
+
+    fn effective_lease(&self) -> Duration {
+        let default = || self.request_timeout.saturating_add(PERMIT_WAIT);
+        self.lease.unwrap_or_else(default)
+    }
+
+    /// What is wrong with a setting as such, or beside the others.
+    fn check(&self) -> Result<(), BuildError> {
+        let has_client = self.sender.is_some() || cfg!(not(feature = "client"));
+        if has_client && self.extra_root_ca_pem.is_some() {
+            return Err(BuildErrorKind::UnusedSetting("extra_root_ca_pem").into());
+        }
+        if self.contact.is_none() && self.insecure_local_contact {
+            return Err(BuildErrorKind::UnusedSetting("insecure_local_contact").into());
+        }
+        if self.key_encryption_keys.is_empty() && self.key_encryption_keys.seals_clear_keys() {
+            return Err(BuildErrorKind::UnusedSetting("seal_clear_keys").into());
+        }
+        let retry = &self.retry;
+        let daily_message = NotifyType::DirectNotification.message(None, &self.daily_text);
+        for (setting, is_valid, rule) in [
+            (
+                "in_flight_per_origin",
+                (1..=Semaphore::MAX_PERMITS).contains(&self.in_flight_per_origin),
+                "must be at least 1 and at most tokio's `Semaphore::MAX_PERMITS`",
+            ),
+            (
+                "retry_policy",
+                !retry.base().is_zero() && retry.cap() >= retry.base() && retry.max_attempts() > 0,
+                "must have a base above zero, a cap of at least the base and at least 1 attempt",
+            ),
+            (
+                "retire_at_most",
+                self.retire_at_most <= 100,
+                "must be a percentage of at most 100",
+            ),
+            (
+                "daily_text",
+                !daily_message.is_too_large(),
+                "must fit into a message of 3993 octets",
+            ),
+            (
+                "request_timeout",
+                !self.request_timeout.is_zero(),
+                "must be above zero",
+            ),
+            (
+                "lease",
+                self.effective_lease().saturating_sub(self.request_timeout) >= SHORTEST_PERMIT_WAIT,
+                "must be at least 5 s longer than `request_timeout`",
+            ),
+            (
+                "poll_interval",
+                !self.poll_interval.is_zero(),
+                "must be above zero",
+            ),
+        ] {
+            if !is_valid {
+                let kind = BuildErrorKind::InvalidSetting(setting);
+                return Err(BuildError::with_source(kind, Rule(rule)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much longer than the request timeout a lease is by default.
+const PERMIT_WAIT: Duration = Duration::from_secs(30);
+/// With less, a busy machine would begin no request: its deliveries would be claimed and put back for ever.
+const SHORTEST_PERMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// What a setting must be: the source of [`BuildErrorKind::InvalidSetting`].
+#[derive(Debug)]
+struct Rule(&'static str);
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Rule {}

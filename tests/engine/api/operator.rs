@@ -1,0 +1,235 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower_web_push::WebPush;
+use tower_web_push::clock::Clock as _;
+use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
+use tower_web_push::subscription::Origin;
+use tower_web_push::testing::{Answer, When};
+
+use super::{FCM, World, full};
+use crate::support::tampered_store::TamperedStore;
+
+#[tokio::test]
+async fn the_public_key_has_both_of_its_names() {
+    let world = World::new().await;
+    let key = world.push.vapid_public_key();
+    for path in ["/vapid", "/subscribe"] {
+        let answer = world.get(path).await;
+        let text = key.to_base64url();
+        assert_eq!(
+            answer.json(),
+            json!({"vapidKey": text, "public_key": text, "keyId": key.id().to_string()})
+        );
+        assert_eq!(text.len(), 87);
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert_eq!(answer.headers["content-type"], "application/json");
+    }
+}
+
+#[tokio::test]
+async fn ping_tells_version_and_last_run() {
+    let world = World::with_api(|s| s.server_version("7.8.9")).await;
+    let before = world.get("/ping").await;
+    let prefix = "pong ... version 7.8.9 ... with latest subscription run at ";
+    assert_eq!(before.text(), format!("{prefix}None"));
+    assert_eq!(before.headers["content-type"], "text/plain; charset=utf-8");
+    world.store.record_run(world.clock.now()).await.unwrap();
+    assert_eq!(
+        world.get("/ping").await.text(),
+        format!("{prefix}2027-01-15T08:00:00Z")
+    );
+    let plain = World::new().await.get("/ping").await;
+    assert!(plain.text().contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn ready_is_when_everything_works() {
+    let world = World::with(|b| b.remote_workers(false)).await;
+    let answer = world.get("/ready").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert_eq!(
+        answer.json(),
+        json!({"ready": false, "store": true, "scheduler": false, "worker": false, "contact": true, "senderFault": false})
+    );
+
+    let world = World::new().await;
+    world.store.record_run(world.clock.now()).await.unwrap();
+    let answer = world.get("/ready").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({"ready": true, "store": true, "scheduler": true, "worker": true, "contact": true, "senderFault": false})
+    );
+    world.clock.advance(Duration::from_secs(3600));
+    let stuck = world.get("/ready").await;
+    assert_eq!(
+        (stuck.status, &stuck.json()["scheduler"]),
+        (503, &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn without_a_contact_it_is_not_ready_and_accepts_nothing() {
+    let mut world = World::new().await;
+    world.store.record_run(world.clock.now()).await.unwrap();
+    let (_, subscription) = world.browser();
+    world.push = WebPush::builder_without_contact()
+        .store(Arc::clone(&world.store))
+        .client(world.service.clone())
+        .clock(world.clock.clone())
+        .build()
+        .await
+        .unwrap();
+    world.layer = world.push.layer();
+    let ready = world.get("/ready").await;
+    assert_eq!(
+        (ready.status, ready.json()),
+        (
+            503,
+            json!({"ready": false, "store": true, "scheduler": true, "worker": false, "contact": false, "senderFault": false})
+        )
+    );
+    for endpoint in [
+        "https://fcm.googleapis.com/fcm/send/x",
+        "http://127.0.0.1:22/x",
+    ] {
+        let mut subscription = subscription.clone();
+        subscription["endpoint"] = json!(endpoint);
+        let refused = world.post("/subscribe", &subscription).await;
+        assert_eq!(refused.json()["code"], "endpoint_not_allowed", "{endpoint}");
+    }
+    assert_eq!(world.service.counts().requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_is_not_while_the_store_fails_or_does_not_answer() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    store.record_run(world.clock.now()).await.unwrap();
+    assert_eq!(world.get("/ready").await.status, 200);
+    for call in ["last_run", "page", "pauses"] {
+        store.fail(call);
+        let failing = world.get("/ready").await;
+        store.fail(None);
+        store.hang(call);
+        let began = Instant::now();
+        let silent = world.get("/ready").await;
+        store.hang(None);
+        assert!(began.elapsed() < Duration::from_secs(5), "{call}");
+        for answer in [failing, silent] {
+            let store = &answer.json()["store"];
+            assert_eq!((answer.status, store), (503, &json!(false)), "{call}");
+        }
+        assert_eq!(world.get("/ready").await.status, 200, "{call}");
+    }
+}
+
+#[tokio::test]
+async fn stats_count_subscriptions_queue_and_closed_gates() {
+    let world = World::new().await;
+    world.subscriber().await;
+    world.subscriber().await;
+    world.notify(&json!({"title": "a"})).await;
+    let busy = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.service.script(When::any().times(1), busy);
+    world.settle().await;
+    world.clock.advance(Duration::from_secs(600));
+    let (origin, until) = (
+        Origin::parse(FCM).unwrap(),
+        world.clock.now() + Duration::from_secs(60),
+    );
+    let pause = Pause::new(origin, until, PauseReason::RateLimited);
+    world.store.pause(&pause, world.clock.now()).await.unwrap();
+
+    let answer = world.admin(Method::GET, "/stats", &Value::Null).await;
+    assert_eq!(answer.status, 200);
+    let stats = answer.json();
+    let key = world.push.vapid_public_key().id().to_string();
+    assert_eq!(stats["subscriptions"]["total"], 2);
+    assert_eq!(stats["subscriptions"]["live"], 2);
+    assert_eq!(stats["subscriptions"]["byPushService"]["fcm"], 2);
+    assert_eq!(stats["subscriptions"]["byPushService"]["apple"], 0);
+    assert_eq!(stats["subscriptions"]["byVapidKey"][&key], 2);
+    assert_eq!(stats["ledger"]["depth"], 1);
+    assert!(
+        stats["ledger"]["oldestDue"]
+            .as_str()
+            .unwrap()
+            .starts_with("2027-01-15T")
+    );
+    assert_eq!(
+        stats["gates"],
+        json!([{"origin": FCM, "until": "2027-01-15T08:11:00Z", "reason": "rate_limited", "closures": 1}])
+    );
+    assert_eq!(stats["retiringStopped"], json!([]));
+}
+
+#[tokio::test]
+async fn a_refused_sender_is_an_alarm_in_stats_and_ready() {
+    let world = World::new().await;
+    for _ in 0..8 {
+        world.subscriber().await;
+    }
+    let refused = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
+    world.service.script(When::any(), refused);
+    world.notify(&json!({"title": "a"})).await;
+    world.settle().await;
+    let ready = world.get("/ready").await;
+    assert_eq!(ready.status, 200, "the other push services go on");
+    assert_eq!(ready.json()["senderFault"], true);
+    let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+    let gate = &stats.json()["gates"][0];
+    assert_eq!(
+        (&gate["origin"], &gate["reason"], &gate["closures"]),
+        (&json!(FCM), &json!("sender_fault"), &json!(1))
+    );
+    assert_eq!(stats.json()["subscriptions"]["live"], 8);
+    // An operator who makes a new key is believed.
+    world
+        .admin(Method::POST, "/regenerate-vapid", &Value::Null)
+        .await;
+    assert_eq!(world.get("/ready").await.json()["senderFault"], false);
+}
+
+#[tokio::test]
+async fn a_push_service_that_says_gone_too_often_shows_in_stats() {
+    let world = World::new().await;
+    let origin = Origin::parse(FCM).unwrap();
+    let counts = [(origin, Tally::new(55, 45))];
+    let now = world.clock.now();
+    world.store.tally(&counts, now).await.unwrap();
+    let stats = world.admin(Method::GET, "/stats", &Value::Null).await;
+    assert_eq!(
+        stats.json()["retiringStopped"],
+        json!([{"origin": FCM, "gone": 45, "accepted": 55}])
+    );
+}
+
+#[tokio::test]
+async fn files_have_a_tag_and_are_asked_for_again() {
+    let world = World::new().await;
+    for (path, content_type) in [
+        ("/openapi.json", "application/json"),
+        ("/client.js", "text/javascript; charset=utf-8"),
+        ("/service-worker.js", "text/javascript; charset=utf-8"),
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["content-type"], content_type);
+        assert_eq!(answer.headers["cache-control"], "no-cache");
+        let etag = answer.headers["etag"].clone();
+        for method in [Method::GET, Method::HEAD] {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.header("if-none-match", &etag);
+            let again = world.call(request.body(full("")).unwrap()).await;
+            assert_eq!(again.status, 304);
+            assert!(again.body.is_empty() && again.headers["etag"] == etag);
+        }
+    }
+    assert_eq!(world.get("/openapi.json").await.json()["openapi"], "3.1.0");
+}

@@ -1,0 +1,167 @@
+//! How connections are opened, shared and opened again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use http::{StatusCode, Version};
+use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
+use tower_web_push::deliver::{EndpointPolicy, HttpClient, Outcome};
+
+use super::world::{Rebinding, fixed, over, push, send, to, url};
+use crate::support::push_server::{Answering, BOTH, HTTP1, NO_ALPN, PushServer, answer};
+
+#[tokio::test]
+async fn a_push_goes_over_http2_and_is_accepted() {
+    let headers = &[("location", "https://localhost/m/1"), ("ttl", "60")];
+    let (server, seen) = fixed(BOTH, 201, headers).await;
+    let deliver = to(&server);
+    let accepted = send(&deliver, &url(&server, "/p/1?a=%2F")).await.unwrap();
+    assert_eq!(accepted.status(), StatusCode::CREATED);
+    assert_eq!(accepted.location(), Some("https://localhost/m/1"));
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0].version(), Version::HTTP_2);
+    assert_eq!(seen[0].uri().path_and_query().unwrap(), "/p/1?a=%2F");
+    assert_eq!(seen[0].headers()["content-encoding"], "aes128gcm");
+    let len = seen[0].headers()["content-length"].to_str().unwrap();
+    assert_eq!(len.parse(), Ok(seen[0].body().len()));
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let (server, seen) = fixed(BOTH, 201, &[]).await;
+    let deliver = to(&server);
+    for _ in 0..5 {
+        send(&deliver, &url(&server, "/p")).await.unwrap();
+    }
+    assert_eq!(seen.lock().unwrap().len(), 5);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_burst_opens_one_http2_connection() {
+    let (server, seen) = fixed(BOTH, 201, &[]).await;
+    let deliver = to(&server);
+    let endpoint = url(&server, "/p");
+    let sent = join_all((0..100).map(|_| send(&deliver, &endpoint))).await;
+    for sent in &sent {
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 100);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_server_without_http2_gets_http1_and_is_remembered() {
+    for alpn in [HTTP1, NO_ALPN] {
+        let (server, seen) = fixed(alpn, 201, &[]).await;
+        let deliver = to(&server);
+        for _ in 0..3 {
+            send(&deliver, &url(&server, "/p")).await.unwrap();
+        }
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 3);
+        for request in seen.iter() {
+            assert_eq!(request.version(), Version::HTTP_11);
+            assert!(!request.headers().contains_key("transfer-encoding"));
+            assert!(request.headers().contains_key("content-length"));
+        }
+        // One to find out, one to use.
+        assert_eq!(server.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_to_a_server_without_http2_asks_once() {
+    let (server, seen) = fixed(HTTP1, 201, &[]).await;
+    let deliver = to(&server);
+    let endpoint = url(&server, "/p");
+    let sent = join_all((0..10).map(|_| send(&deliver, &endpoint))).await;
+    for sent in &sent {
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 10);
+    assert!(server.connections() <= 11, "{}", server.connections());
+}
+
+#[tokio::test]
+async fn a_hundred_requests_are_in_flight_per_origin_and_no_more() {
+    let door = Arc::new(Semaphore::new(0));
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let handler = {
+        let (door, inside, most) = (Arc::clone(&door), Arc::clone(&inside), Arc::clone(&most));
+        move |_| {
+            let (door, inside, most) = (Arc::clone(&door), Arc::clone(&inside), Arc::clone(&most));
+            let answering: Answering = Box::pin(async move {
+                let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                if now == 100 {
+                    // All permits are out: now the door opens for good.
+                    door.add_permits(Semaphore::MAX_PERMITS / 2);
+                }
+                let _through = door.acquire().await.unwrap();
+                inside.fetch_sub(1, Ordering::SeqCst);
+                answer(201, &[], "")
+            });
+            answering
+        }
+    };
+    let server = PushServer::start(BOTH, handler).await;
+    let deliver = to(&server);
+    let endpoint = url(&server, "/p");
+    let sent = join_all((0..150).map(|_| send(&deliver, &endpoint))).await;
+    for sent in &sent {
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 100);
+}
+
+#[tokio::test]
+async fn a_server_that_went_away_and_came_back_is_reached_again() {
+    let (server, _) = fixed(BOTH, 201, &[]).await;
+    let deliver = to(&server);
+    let endpoint = url(&server, "/p");
+    send(&deliver, &endpoint).await.unwrap();
+    let addr = server.addr;
+    drop(server);
+    let error = send(&deliver, &endpoint).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Transient, "{addr}");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_a_dial_learn_why_it_failed() {
+    let resolver = Rebinding::to(&["10.0.0.1"]);
+    let asked = Arc::clone(&resolver);
+    let policy = EndpointPolicy::public_hosts();
+    let deliver = over(HttpClient::builder().resolver(resolver), policy);
+    let sent = join_all((0..20).map(|_| send(&deliver, "https://push.example.com/p"))).await;
+    for error in sent {
+        assert_eq!(error.unwrap_err().outcome(), Outcome::Refused);
+    }
+    assert_eq!(asked.asked.load(Ordering::SeqCst), 1, "one dial for all");
+}
+
+#[tokio::test]
+async fn a_dial_that_its_request_gave_up_is_taken_over() {
+    let (server, seen) = fixed(BOTH, 201, &[]).await;
+    let deliver = to(&server);
+    let endpoint = url(&server, "/p");
+    let mut first = Box::pin(send(&deliver, &endpoint));
+    assert!((&mut first).now_or_never().is_none());
+    let mut second = Box::pin(send(&deliver, &endpoint));
+    assert!((&mut second).now_or_never().is_none());
+    drop(first);
+    second.await.unwrap();
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn the_client_goes_anywhere() {
+    fn everywhere<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
+    fn sendable<T: Send + 'static>(_: &T) {}
+    let deliver = over(HttpClient::builder(), EndpointPolicy::default());
+    everywhere(&deliver);
+    sendable(&deliver.oneshot(push("https://fcm.googleapis.com/x")));
+}

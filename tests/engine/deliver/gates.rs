@@ -1,0 +1,162 @@
+//! The gate of an origin: closed, full, closing, left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tower::ServiceExt as _;
+use tower_web_push::clock::{Clock as _, SystemClock, Timestamp};
+use tower_web_push::deliver::{OriginGates, Outcome};
+use tower_web_push::message::{Message, Ttl};
+use tower_web_push::store::PauseReason;
+use tower_web_push::testing::ManualClock;
+
+use super::world::{
+    APPLE, FCM, MOZILLA, OTHER, TestBody, WNS, answer, deliver, exchange, origin, push,
+    push_message,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_gate_refuses_at_once() {
+    let (deliver, mut handle) = deliver();
+    let until = SystemClock::new().now() + Duration::from_secs(100);
+    deliver
+        .gates()
+        .pause(&origin(FCM), until, PauseReason::SenderFault);
+    let error = deliver
+        .clone()
+        .oneshot(push(FCM))
+        .now_or_never()
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.outcome(), Outcome::RateLimited);
+    assert_eq!(error.closed().unwrap().reason, PauseReason::SenderFault);
+    assert_eq!(error.reason(), Some("sender_fault"));
+    assert_eq!(error.status(), None);
+    let wait = error.retry_after().unwrap();
+    assert!(
+        wait > Duration::from_secs(90) && wait <= Duration::from_secs(100),
+        "{wait:?}"
+    );
+    assert!(handle.next_request().now_or_never().is_none());
+
+    let other = exchange(
+        &deliver,
+        &mut handle,
+        MOZILLA,
+        answer(201, &[], TestBody::default()),
+    );
+    assert!(other.await.is_ok(), "another origin goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_gate_makes_the_call_wait() {
+    let (deliver, mut handle) = deliver();
+    let deliver = deliver.with_gates(OriginGates::with_in_flight(1));
+    handle.allow(2);
+    let mut first = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut first).now_or_never().is_none());
+    let (_, answer_first) = handle.next_request().now_or_never().unwrap().unwrap();
+    let mut second = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut second).now_or_never().is_none());
+    assert!(handle.next_request().now_or_never().is_none());
+
+    answer_first.send_response(answer(201, &[], TestBody::default()));
+    assert!(first.now_or_never().unwrap().is_ok());
+    assert!((&mut second).now_or_never().is_none());
+    let (_, answer_second) = handle.next_request().now_or_never().unwrap().unwrap();
+    answer_second.send_response(answer(201, &[], TestBody::default()));
+    assert!(second.now_or_never().unwrap().is_ok());
+    assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
+}
+
+/// The push service counts the TTL from the request, and the wait has used some of it up.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_permit_shortens_the_ttl_and_ends_the_push_at_its_deadline() {
+    let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+    let began = clock.now();
+    for (waited, sent) in [(29_900, Some("1")), (30_000, None), (30_100, None)] {
+        clock.set(began);
+        let (deliver, mut handle) = deliver();
+        let deliver = deliver
+            .with_gates(OriginGates::with_in_flight(1))
+            .with_clock(Arc::new(clock.clone()));
+        handle.allow(2);
+        let mut first = deliver.clone().oneshot(push(FCM)).boxed();
+        assert!((&mut first).now_or_never().is_none());
+        let (_, answer_first) = handle.next_request().now_or_never().unwrap().unwrap();
+        let ring = push_message(FCM, Message::new("ring").with_ttl(Ttl::from_secs(30)))
+            .with_ttl_since(began)
+            .with_deadline(began + Duration::from_secs(30));
+        let mut second = deliver.clone().oneshot(ring).boxed();
+        assert!((&mut second).now_or_never().is_none());
+
+        clock.advance(Duration::from_millis(waited));
+        answer_first.send_response(answer(201, &[], TestBody::default()));
+        assert!(first.now_or_never().unwrap().is_ok());
+        let ended = (&mut second).now_or_never();
+        let request = handle.next_request().now_or_never().flatten();
+        let ttl = request
+            .as_ref()
+            .map(|(request, _)| &request.headers()["ttl"]);
+        assert_eq!(ttl.map(|ttl| ttl.to_str().unwrap()), sent, "{waited}");
+        if sent.is_none() {
+            let error = ended.unwrap().unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Transient);
+            assert_eq!((error.status(), error.reason()), (None, Some("deadline")));
+            assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_closes_while_a_call_waits_refuses_it() {
+    let (deliver, mut handle) = deliver();
+    let deliver = deliver.with_gates(OriginGates::with_in_flight(1));
+    handle.allow(2);
+    let mut first = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut first).now_or_never().is_none());
+    let mut second = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut second).now_or_never().is_none());
+    let (_, send) = handle.next_request().now_or_never().unwrap().unwrap();
+    send.send_response(answer(429, &[("retry-after", "60")], TestBody::default()));
+    let limited = first.now_or_never().unwrap().unwrap_err();
+    assert_eq!(limited.retry_after(), Some(Duration::from_secs(60)));
+    assert!(limited.closed().is_none());
+    let refused = second.now_or_never().unwrap().unwrap_err();
+    assert_eq!(refused.closed().unwrap().reason, PauseReason::RateLimited);
+    assert!(handle.next_request().now_or_never().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_closes_the_gate_where_it_means_the_origin() {
+    for (endpoint, closes) in [
+        (FCM, true),
+        (MOZILLA, true),
+        (OTHER, true),
+        (APPLE, false),
+        (WNS, false),
+    ] {
+        let (deliver, mut handle) = deliver();
+        let answer = answer(429, &[("retry-after", "60")], TestBody::default());
+        let error = exchange(&deliver, &mut handle, endpoint, answer)
+            .await
+            .unwrap_err();
+        assert_eq!(error.outcome(), Outcome::RateLimited);
+        let now = SystemClock::new().now();
+        let gate = deliver.gates().gate(&origin(endpoint));
+        assert_eq!(gate.closed_at(now).is_some(), closes, "{endpoint}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_gives_its_permit_back() {
+    let (deliver, mut handle) = deliver();
+    handle.allow(1);
+    let mut call = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut call).now_or_never().is_none());
+    let gate = deliver.gates().gate(&origin(FCM));
+    assert_eq!(gate.available(), OriginGates::IN_FLIGHT - 1);
+    drop(call);
+    assert_eq!(gate.available(), OriginGates::IN_FLIGHT);
+}

@@ -1,0 +1,302 @@
+//! Whatever an attempt shows is written before its row ends: each effect, seen through a store that fails in between.
+
+use super::order::{position, tampered};
+use super::world::*;
+
+const GONE: StatusCode = StatusCode::GONE;
+const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+/// What an attempt may show of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Effect {
+    Accepted,
+    Failing,
+    RefusedOnce,
+    Retired,
+    Stale,
+    OtherKey,
+}
+
+const EFFECTS: [Effect; 6] = [
+    Effect::Accepted,
+    Effect::Failing,
+    Effect::RefusedOnce,
+    Effect::Retired,
+    Effect::Stale,
+    Effect::OtherKey,
+];
+
+impl Effect {
+    /// A subscriber of whom the next attempt will show this.
+    async fn prepared(self, world: &World) -> SubscriptionRecord {
+        let (_, mut record) = world.subscriber().await;
+        let answer = match self {
+            Self::Accepted => None,
+            Self::Failing => Some(DOWN),
+            Self::RefusedOnce => Some(StatusCode::BAD_REQUEST),
+            Self::Retired => Some(GONE),
+            Self::Stale => {
+                let stranger = tower_web_push::vapid::VapidKey::generate().unwrap();
+                let browser = world.service.user_agent();
+                let subscription = browser.subscribe(stranger.public_key()).unwrap();
+                let delete = Change::Delete(record.subscription.endpoint().key());
+                let new = NewSubscription::new(subscription, record.vapid_key);
+                let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
+                world.store.apply(&[delete], now).await.unwrap();
+                let stored = world.store.upsert(&new, &limits, now).await.unwrap();
+                let Upserted::Stored { record: row, .. } = stored else {
+                    panic!("a new endpoint is nobody else's")
+                };
+                record = *row;
+                world.clock.advance(2 * MINUTE);
+                None
+            }
+            Self::OtherKey => {
+                let vapid_key = world.push.rotate_vapid_key().await.unwrap();
+                let key = record.subscription.endpoint().key();
+                let change = Change::UseVapidKey { key, vapid_key };
+                let now = world.clock.now();
+                world.store.apply(&[change], now).await.unwrap();
+                None
+            }
+        };
+        if let Some(status) = answer {
+            world.service.script(When::any(), Answer::status(status));
+        }
+        world.record(&record).await
+    }
+
+    /// Whether the row shows it.
+    fn shows(self, before: &SubscriptionRecord, row: &SubscriptionRecord) -> bool {
+        match self {
+            Self::Accepted => row.last_success_at.is_some(),
+            Self::Failing | Self::RefusedOnce => row.failing_since.is_some(),
+            Self::Retired => row.retired.is_some(),
+            Self::Stale => row.stale,
+            Self::OtherKey => row.vapid_key != before.vapid_key,
+        }
+    }
+
+    /// How its delivery stands afterwards.
+    fn counts(self) -> Counts {
+        counts(|counts| match self {
+            Self::Accepted | Self::OtherKey => counts.accepted = 1,
+            Self::Failing => counts.pending = 1,
+            Self::RefusedOnce => counts.bad_request = 1,
+            Self::Retired => counts.gone = 1,
+            Self::Stale => counts.key_mismatch = 1,
+        })
+    }
+}
+
+#[tokio::test]
+async fn every_effect_on_a_subscription_is_written_before_its_row_ends() {
+    for effect in EFFECTS {
+        let world = World::at(FCM).await;
+        let before = effect.prepared(&world).await;
+        let (store, push) = tampered(&world).await;
+        let id = world.enqueue().await;
+        let pending = counts(|counts| counts.pending = 1);
+
+        store.fail("apply");
+        push.tick().await.unwrap_err();
+        let calls = store.take_calls();
+        assert!(!calls.contains(&"settle"), "{effect:?}: {calls:?}");
+        let row = world.record(&before).await;
+        assert!(!effect.shows(&before, &row), "{effect:?}");
+        assert_eq!(world.status(id).await.counts, pending, "{effect:?}");
+
+        world.clock.advance(MINUTE);
+        store.fail("settle");
+        push.tick().await.unwrap_err();
+        let row = world.record(&before).await;
+        assert!(effect.shows(&before, &row), "{effect:?}: {row:?}");
+        assert_eq!(world.status(id).await.counts, pending, "{effect:?}");
+        if matches!(effect, Effect::Retired | Effect::Stale) {
+            // It has no audience any more, and ends as what it is.
+            assert!(!row.is_live(world.clock.now()));
+        }
+
+        world.clock.advance(MINUTE);
+        store.fail(None);
+        push.tick().await.unwrap();
+        assert_eq!(world.status(id).await.counts, effect.counts(), "{effect:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_effect_of_a_direct_send_is_written_before_it_reports() {
+    for effect in EFFECTS {
+        let world = World::at(FCM).await;
+        let before = effect.prepared(&world).await;
+        let (store, push) = tampered(&world).await;
+        store.fail("apply");
+        push.send(Audience::All, Message::new("x"))
+            .await
+            .expect_err("its effects are not written");
+        store.fail(None);
+        push.send(Audience::All, Message::new("x")).await.unwrap();
+        let row = world.record(&before).await;
+        assert!(effect.shows(&before, &row), "{effect:?}: {row:?}");
+    }
+}
+
+/// What closes the gate of an origin: the answer, and how many subscribers get it.
+fn pauses() -> [(PauseReason, Answer, usize); 3] {
+    let limited = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
+    let fault = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
+    [
+        (PauseReason::RateLimited, limited, 1),
+        (PauseReason::SenderFault, fault, 8),
+        (PauseReason::Unreachable, Answer::disconnect(), 8),
+    ]
+}
+
+#[tokio::test]
+async fn every_pause_and_its_end_is_shared_before_the_rows_that_showed_it_are_given_back() {
+    for (reason, answer, subscribers) in pauses() {
+        let world = World::at(FCM).await;
+        world.subscribers(subscribers).await;
+        world.service.script(When::any(), answer);
+        let (store, push) = tampered(&world).await;
+        world.enqueue().await;
+
+        store.fail("pause");
+        push.tick().await.unwrap_err();
+        let calls = store.take_calls();
+        // Nothing else is written before it is shared: neither rows nor subscriptions.
+        let since = &calls[position(&calls, "get")..];
+        assert_eq!(since, ["get", "pause"], "{reason:?}: {calls:?}");
+        store.fail(None);
+
+        // Another process, which does not know of it yet, comes to the same.
+        world.clock.advance(MINUTE);
+        let (store, push) = tampered(&world).await;
+        push.tick().await.unwrap();
+        let calls = store.take_calls();
+        assert!(position(&calls, "pause") < position(&calls, "settle"));
+        let shared = world.pauses().await;
+        assert_eq!(shared.len(), 1, "{reason:?}");
+        assert_eq!(shared[0].reason, reason);
+        let is_ours = shared[0].contact.as_deref() == Some("mailto:ops@example.com");
+        assert_eq!(is_ours, reason == PauseReason::SenderFault);
+
+        // A pause that is probed ends with the answer to the probe.
+        if reason.is_probed() {
+            world.service.clear_script();
+            world.clock.set(shared[0].until);
+            push.tick().await.unwrap();
+            let calls = store.take_calls();
+            let (end, settled) = (position(&calls, "pause"), position(&calls, "settle"));
+            assert!(end < settled, "{reason:?}: {calls:?}");
+            assert!(world.pauses().await.is_empty(), "{reason:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_direct_send_shares_the_pause_that_it_came_to() {
+    for (reason, answer, subscribers) in pauses() {
+        let world = World::at(FCM).await;
+        world.subscribers(subscribers).await;
+        world.service.script(When::any(), answer);
+        world
+            .push
+            .send(Audience::All, Message::new("x"))
+            .await
+            .unwrap();
+        let shared = world.pauses().await;
+        assert_eq!(shared.first().map(|pause| pause.reason), Some(reason));
+    }
+}
+
+#[tokio::test]
+async fn what_attempts_came_to_is_written_although_the_same_step_failed() {
+    // A look at the store that fails halfway must not hold up what is known already.
+    for call in ["claim", "get"] {
+        let world = World::at(FCM).await;
+        let (_, before) = world.subscriber().await;
+        world
+            .service
+            .script(When::any().times(1), Answer::ordinary());
+        let (store, push) = tampered(&world).await;
+        let id = world.enqueue().await;
+        store.fail(call);
+        push.tick().await.unwrap_err();
+        store.fail(None);
+        push.tick().await.unwrap();
+        assert_eq!(world.status(id).await.counts.accepted, 1, "{call}");
+        assert!(world.record(&before).await.last_success_at.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_step_looks_at_what_is_shared_before_it_claims_and_reads_before_it_sends() {
+    let world = World::at(FCM).await;
+    world.subscriber().await;
+    let (store, push) = tampered(&world).await;
+    world.enqueue().await;
+    push.tick().await.unwrap();
+    let calls = store.take_calls();
+    let order = [
+        "pauses",
+        "expire",
+        "record_run",
+        "keys",
+        "prune",
+        "next_fire_at",
+        "expandable",
+        "page",
+        "enqueue_page",
+        "claim",
+        "get",
+        "apply",
+        "settle",
+        "tally",
+    ];
+    let positions: Vec<_> = order.iter().map(|call| position(&calls, call)).collect();
+    // The purge applies, too: what counts is the last one, the effects'.
+    let last = |call: &str| calls.iter().rposition(|name| *name == call).unwrap();
+    assert!(positions[..11].is_sorted(), "{calls:?}");
+    assert!(position(&calls, "get") < last("apply"), "{calls:?}");
+    assert!(last("apply") < last("settle"), "{calls:?}");
+    assert!(
+        last("settle") < last("tally"),
+        "few acceptances are counted at the end"
+    );
+}
+
+#[tokio::test]
+async fn a_new_key_is_stored_before_pauses_are_lifted_and_both_before_anything_is_sent() {
+    let world = World::at(FCM).await;
+    world.subscribers(8).await;
+    let fault = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
+    world.service.script(When::any(), fault);
+    world.enqueue().await;
+    world.settle().await;
+    let asked = world.asked();
+    let (store, push) = tampered(&world).await;
+    let before = push.vapid_public_key();
+    store.fail("insert");
+    push.rotate_vapid_key().await.unwrap_err();
+    assert_eq!(
+        push.vapid_public_key(),
+        before,
+        "a key that is not stored signs nothing"
+    );
+    assert_eq!(
+        world.pauses().await.len(),
+        1,
+        "the old key is refused still"
+    );
+    store.fail(None);
+    store.take_calls();
+    push.rotate_vapid_key().await.unwrap();
+    let calls = store.take_calls();
+    assert!(
+        position(&calls, "insert") < position(&calls, "pause"),
+        "{calls:?}"
+    );
+    assert!(world.pauses().await.is_empty());
+    assert_eq!(world.asked(), asked);
+}

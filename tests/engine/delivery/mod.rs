@@ -1,0 +1,21 @@
+//! The rules of delivery, one test each, against the in-process push service.
+
+mod budgets;
+mod building;
+mod calls;
+mod composing;
+mod daily;
+mod deadlines;
+mod downtimes;
+mod effects;
+mod keys;
+mod leases;
+mod order;
+mod pausing;
+mod progress;
+mod retiring;
+mod retrying;
+mod running;
+mod sending;
+mod silent_store;
+mod world;

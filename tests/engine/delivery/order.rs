@@ -1,0 +1,153 @@
+//! In which order the worker writes, and what it gives back when it cannot go on.
+
+use std::sync::Arc;
+
+use super::world::*;
+use crate::support::tampered_store::TamperedStore;
+
+/// The same world, seen through a store that records its calls and fails on demand.
+pub(crate) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
+    tampered_with(world, |builder| builder).await
+}
+
+async fn tampered_with(
+    world: &World,
+    configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
+) -> (Arc<TamperedStore>, WebPush) {
+    let store = Arc::new(TamperedStore::over(&world.store));
+    let push = world
+        .replica_with(|builder| configure(builder.store(Arc::clone(&store))))
+        .await;
+    store.take_calls();
+    (store, push)
+}
+
+pub(crate) fn position(calls: &[&str], call: &str) -> usize {
+    let found = calls.iter().position(|name| *name == call);
+    found.unwrap_or_else(|| panic!("{call} is not among {calls:?}"))
+}
+
+#[tokio::test]
+async fn effects_on_subscriptions_are_written_before_their_rows_end() {
+    // Accepted: the row's success. Gone: the row's retirement, after the tally that may forbid it.
+    for (answer, before) in [
+        (Answer::status(StatusCode::CREATED), &["apply"][..]),
+        (Answer::status(StatusCode::GONE), &["tally", "apply"]),
+    ] {
+        let world = World::at(FCM).await;
+        world.subscriber().await;
+        world.service.script(When::any(), answer);
+        let (store, push) = tampered(&world).await;
+        push.enqueue(Audience::All, Message::new("x"))
+            .await
+            .unwrap();
+        push.tick().await.unwrap();
+        let calls = store.take_calls();
+        let settle = position(&calls, "settle");
+        for call in before {
+            assert!(position(&calls, call) < settle, "{call}: {calls:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pause_is_shared_before_the_row_that_showed_it_is_given_back() {
+    let world = World::at(FCM).await;
+    world.subscriber().await;
+    let answer = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
+    world.service.script(When::any(), answer);
+    let (store, push) = tampered(&world).await;
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    push.tick().await.unwrap();
+    let calls = store.take_calls();
+    assert!(
+        position(&calls, "pause") < position(&calls, "settle"),
+        "{calls:?}"
+    );
+    assert_eq!(world.pauses().await.len(), 1, "other replicas read it");
+}
+
+#[tokio::test]
+async fn a_row_does_not_end_while_the_effects_on_its_subscription_cannot_be_written() {
+    let world = World::at(FCM).await;
+    let (_, record) = world.subscriber().await;
+    let gone = Answer::status(StatusCode::GONE);
+    world.service.script(When::any(), gone);
+    let (store, push) = tampered(&world).await;
+    let id = push
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap()
+        .broadcast;
+    for call in ["tally", "apply"] {
+        store.fail(call);
+        push.tick().await.unwrap_err();
+        assert_eq!(world.status(id).await.counts.pending, 1, "{call}");
+        assert!(world.record(&record).await.retired.is_none(), "{call}");
+        store.fail(None);
+        world.clock.advance(MINUTE);
+    }
+    push.tick().await.unwrap();
+    assert_eq!(
+        world.status(id).await.counts,
+        counts(|counts| counts.gone = 1)
+    );
+    assert!(world.record(&record).await.retired.is_some());
+}
+
+#[tokio::test]
+async fn claims_are_given_back_at_once_when_the_subscriptions_cannot_be_read() {
+    let world = World::at(FCM).await;
+    let (browser, _) = world.subscriber().await;
+    let (store, push) = tampered(&world).await;
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    store.fail("get");
+    push.tick().await.unwrap_err();
+    let calls = store.take_calls();
+    assert!(
+        position(&calls, "claim") < position(&calls, "release"),
+        "{calls:?}"
+    );
+    store.fail(None);
+    // In the same moment: it does not wait for the end of a lease.
+    assert_eq!(push.tick().await.unwrap().attempted, 1);
+    assert_eq!(browser.messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deferred_row_costs_no_attempt() {
+    let world = World::at(FCM).await;
+    let policy = RetryPolicy::default();
+    let once = RetryPolicy::new(policy.base(), policy.cap(), 1);
+    let (store, push) = tampered_with(&world, |builder| builder.retry_policy(once)).await;
+    // A key that another process made, which this one has not read yet, and a row that was made with it.
+    let newer = world.replica().await;
+    newer.rotate_vapid_key().await.unwrap();
+    let key = newer.vapid_public_key();
+    let browser = world.service.user_agent();
+    let subscription = browser.subscribe(&key).unwrap();
+    let new = NewSubscription::new(subscription, KeyId::of(&key));
+    let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
+    world.store.upsert(&new, &limits, now).await.unwrap();
+
+    store.fail("keys");
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(push.tick().await.unwrap().attempted, 1);
+        assert_eq!(world.asked(), 0, "nothing is sent without the key");
+        world.clock.advance(Duration::from_secs(2));
+    }
+    store.fail(None);
+    push.tick().await.unwrap();
+    assert_eq!(
+        browser.messages().len(),
+        1,
+        "its only attempt was still to come"
+    );
+}

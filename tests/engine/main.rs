@@ -1,0 +1,18 @@
+//! Everything from a request of the API to a push service's answer, in this process.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod api;
+mod cancel_safety;
+mod client;
+mod deliver;
+mod delivery;
+mod fairness;
+mod faults;
+mod rotation;
+mod schedule;
+#[path = "../support"]
+mod support {
+    pub(crate) mod push_server;
+    pub(crate) mod replay;
+    pub(crate) mod tampered_store;
+}

@@ -1,0 +1,10 @@
+//! Values, encryption and VAPID against vectors, and what the documents promise: no runtime, no network.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod documents;
+mod encryption;
+mod structure;
+#[cfg(feature = "vapid")]
+mod vapid;
+mod vectors;
+mod wycheproof;

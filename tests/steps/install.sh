@@ -1,0 +1,66 @@
+# What `./test --install` installs.
+
+install() {
+    local -a wanted=()
+    have c++ || wanted+=(g++)
+    have cc || wanted+=(gcc libc6-dev)
+    have clang || wanted+=(clang)
+    have git || wanted+=(git)
+    have python3 || wanted+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+    have node || wanted+=(nodejs)
+    have npm || wanted+=(npm)
+    have firefox-esr || have firefox || wanted+=(firefox-esr)
+    have chromium || wanted+=(chromium)
+    have redis-server || wanted+=(redis-server)
+    have valkey-server || wanted+=(valkey-server)
+    have nats-server || wanted+=(nats-server)
+    have nginx || wanted+=(nginx)
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || wanted+=(libfaketime)
+    have setpriv || wanted+=(util-linux)
+    have sqlite3 || wanted+=(sqlite3)
+    if ! [ -d /usr/lib/postgresql ] && ! have postgres; then wanted+=(postgresql); fi
+    if [ ${#wanted[@]} -gt 0 ]; then
+        echo "apt: ${wanted[*]}"
+        as_root apt-get update -q
+        case " ${wanted[*]} " in *" valkey-server "*) offer_valkey ;; esac
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${wanted[@]}"
+    fi
+    have cargo-nextest || CARGO_TARGET_DIR=target/tools cargo install --locked cargo-nextest
+    have cargo-fuzz || CARGO_TARGET_DIR=target/tools cargo install --locked cargo-fuzz
+    rustup component add rustfmt clippy >/dev/null 2>&1 || cargo clippy --version >/dev/null
+    install_python
+    install_node
+}
+
+# Debian 12 has Valkey in its backports only.
+offer_valkey() {
+    if apt-cache show valkey-server >/dev/null 2>&1; then return 0; fi
+    local release
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    echo "deb http://deb.debian.org/debian $release-backports main" | as_root tee /etc/apt/sources.list.d/backports.list
+    as_root apt-get update -q
+}
+
+install_python() {
+    local pins=tests/system/interop/requirements.txt
+    if cmp -s "$pins" "$peers/venv/installed.txt"; then return 0; fi
+    rm -rf "$peers/venv" && mkdir -p "$peers"
+    python3 -m venv "$peers/venv"
+    "$peers/venv/bin/pip" install --quiet --no-deps --requirement "$pins"
+    "$peers/venv/bin/pip" check
+    cp "$pins" "$peers/venv/installed.txt"
+}
+
+install_node() {
+    local pins=tests/system/interop/package-lock.json
+    if cmp -s "$pins" "$peers/node/installed.json"; then return 0; fi
+    rm -rf "$peers/node" && mkdir -p "$peers/node"
+    cp tests/system/interop/package.json "$pins" "$peers/node"
+    npm ci --prefix "$peers/node" --ignore-scripts --no-audit --no-fund
+    cp "$pins" "$peers/node/installed.json"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}

@@ -1,0 +1,68 @@
+# The package as it would be published, the other packages of the repository, and what the README tells people to type.
+
+# The archive builds alone, and has all that its unit tests include. Their dependencies are those of the other steps.
+step_package() {
+    local -a dirty=()
+    # A change is checked before it is committed; what is published is not.
+    if [ -z "${CI:-}" ]; then dirty=(--allow-dirty); fi
+    cargo package --quiet --locked --no-verify "${dirty[@]}"
+    local work=target/unpacked name
+    name=$(cargo pkgid | sed -E 's/.*[#@]([0-9].*)/tower-web-push-\1/')
+    rm -rf "$work" && mkdir -p "$work"
+    tar -xzf "$CARGO_TARGET_DIR/package/$name.crate" -C "$work"
+    cd "$work/$name"
+    # Outside of the repository's workspace.
+    cargo test --locked --lib --all-features
+}
+
+# What the README tells people to type has to exist. `cargo run` is only built: servers do not end.
+step_readme() {
+    [ -e README.md ] || { leave_out "there is no README.md"; return 0; }
+    local command checked=0
+    while IFS= read -r command; do
+        case "$command" in
+        "cargo run "* | "cargo build "* | "cargo test "*)
+            command=${command%% -- *}
+            command=${command/#cargo run/cargo build}
+            command=${command/#cargo test/cargo check --tests}
+            echo "+ $command"
+            eval "$command"
+            ;;
+        "./test" | "./test "*)
+            local -a words
+            read -ra words <<<"${command%%#*}"
+            echo "+ ${words[*]}"
+            ./test --list "${words[@]:1}" >/dev/null
+            ;;
+        *) continue ;;
+        esac
+        checked=$((checked + 1))
+    done < <(awk '/^```/ { inside = !inside && /^```(sh|bash|console|shell)$/ ? 1 : inside ? 0 : 2; next } inside == 1' README.md |
+        sed -E 's/^\$ //; s/^([A-Z_]+=[^ ]+ )+//')
+    [ "$checked" -gt 0 ] || { echo "no command found in README.md"; return 1; }
+    echo "$checked commands of the README can be run"
+}
+
+# Packages with lock files of their own, for what the crate itself must not depend on.
+step_packages() {
+    local manifest
+    for manifest in $(other_packages); do
+        echo "$manifest"
+        cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
+        if [ -d "$(dirname "$manifest")/tests" ]; then
+            [[ $manifest != *jetstream* ]] || have nats-server || leave_out "nats-server is missing, so no test of $manifest runs"
+            cargo test --locked --manifest-path "$manifest"
+        fi
+    done
+}
+
+other_packages() {
+    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml
+}
+
+maybe() {
+    local file
+    for file in "$@"; do
+        if [ -e "$file" ]; then echo "$file"; fi
+    done
+}

@@ -1,0 +1,72 @@
+# Everything that runs tests.
+
+step_tests() {
+    start_servers
+    if have cargo-nextest; then
+        cargo nextest run --all-features --profile "$nextest_profile"
+    else
+        leave_out "cargo-nextest is missing, so cargo test ran instead: no time limits"
+        cargo test --all-features --lib --bins --tests
+    fi
+}
+
+# What the tests themselves pass over: they say so aloud, but a passing test's output is not shown.
+check_peers() {
+    if ! [ -x "$peers/venv/bin/python" ]; then leave_out "interop with Python: no $peers/venv"; fi
+    if ! [ -d "$peers/node/node_modules" ]; then leave_out "interop with Node: no $peers/node/node_modules"; fi
+    if ! have firefox-esr && ! have firefox; then leave_out "Firefox is missing"; fi
+    if ! have chromium; then leave_out "Chromium is missing"; fi
+    if ! have sqlite3; then leave_out "sqlite3 is missing"; fi
+    if ! [ -d /usr/lib/postgresql ] && ! have postgres; then leave_out "PostgreSQL is missing"; fi
+    local server
+    for server in redis-server valkey-server nats-server nginx; do
+        if ! have "$server"; then leave_out "$server is missing"; fi
+    done
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || leave_out "libfaketime is missing"
+}
+
+# Only what needs no browser, no other language and no program started.
+step_quick_tests() {
+    if have cargo-nextest; then
+        cargo nextest run --all-features -E 'not (binary(system) or binary(stores) & test(/^(postgres|redis)::/))'
+    else
+        cargo test --all-features --lib
+    fi
+}
+
+# What browsers are served: its types, and its behaviour in a browser made of small fakes.
+step_javascript() {
+    if have node; then
+        node --no-warnings --experimental-vm-modules --test tests/js/*.test.mjs
+    else
+        leave_out "node is missing, so the client and the service worker were not tested"
+    fi
+    local tsc=$peers/node/node_modules/.bin/tsc project
+    [ -x "$tsc" ] || { leave_out "types of the browser files: no $tsc"; return 0; }
+    for project in tests/js/tsconfig*.json; do
+        "$tsc" --project "$project"
+        echo "$project: no type error"
+    done
+}
+
+step_doctests() {
+    cargo test --doc --all-features
+}
+
+# Each target for a moment, from its seeds: enough to see that it builds and that its invariants hold.
+step_fuzz() {
+    [ -e fuzz/Cargo.toml ] || { leave_out "there are no fuzz targets"; return 0; }
+    have cargo-fuzz || { leave_out "cargo-fuzz is missing"; return 0; }
+    have c++ || { leave_out "a C++ compiler is missing, which builds libFuzzer"; return 0; }
+    # The sanitizers are switched on by unstable flags; the toolchain stays the stable one.
+    export RUSTC_BOOTSTRAP=1
+    unset CARGO_TARGET_DIR
+    cargo fuzz build
+    local target seeds
+    for target in $(cargo fuzz list); do
+        mkdir -p "fuzz/corpus/$target"
+        seeds=fuzz/corpus/seed_$target
+        [ -d "$seeds" ] || { echo "no seeds for $target in $seeds"; return 1; }
+        cargo fuzz run "$target" "fuzz/corpus/$target" "$seeds" -- -max_total_time="${FUZZ_SECONDS:-15}" -print_final_stats=1
+    done
+}

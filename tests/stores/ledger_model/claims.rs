@@ -1,0 +1,102 @@
+//! What holds of every claim (L5, L6), whichever rows the ledger chooses.
+
+use std::collections::{BTreeMap, HashSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use tower_web_push::clock::Timestamp;
+use tower_web_push::store::{ClaimRequest, Claims};
+use tower_web_push::subscription::Origin;
+
+use super::model::Model;
+
+impl Model {
+    /// Checks a claim, and takes it over.
+    pub(crate) fn claimed(
+        &mut self,
+        request: &ClaimRequest,
+        claims: &Claims,
+        now: Timestamp,
+    ) -> Result<(), TestCaseError> {
+        let mut left: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| self.is_claimable(row, now)) {
+            if self.room(request, &row.origin) > 0 {
+                left.entry(row.origin.clone()).or_default().push(row.at);
+            }
+        }
+        let eligible = left.len();
+        let possible: usize = left
+            .iter()
+            .map(|(origin, rows)| rows.len().min(self.room(request, origin)))
+            .sum();
+        prop_assert_eq!(
+            claims.rows.len(),
+            possible.min(request.limit),
+            "as many as there are, and no more than asked for"
+        );
+
+        let mut taken: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        for claimed in &claims.rows {
+            let token = claimed.token;
+            prop_assert!(seen.insert((token.broadcast, token.key)), "twice");
+            prop_assert!(token.fence > self.last_fence, "a number that was given");
+            let row = self
+                .rows
+                .iter()
+                .find(|row| row.broadcast == token.broadcast && row.key == token.key);
+            let row = row.ok_or_else(|| TestCaseError::fail("a row that is not there"))?;
+            prop_assert!(!row.is_leased(now), "somebody else holds it");
+            prop_assert!(self.is_claimable(row, now), "not due, cancelled or paused");
+            prop_assert_eq!(&claimed.origin, &row.origin);
+            prop_assert_eq!(claimed.attempt, row.attempt + 1);
+            prop_assert_eq!(claimed.leased_until, now + request.lease);
+            let place = left
+                .get_mut(&row.origin)
+                .and_then(|left| Some((left.iter().position(|at| *at == row.at)?, left)));
+            let (place, left) =
+                place.ok_or_else(|| TestCaseError::fail("an origin without room"))?;
+            left.swap_remove(place);
+            taken.entry(row.origin.clone()).or_default().push(row.at);
+
+            let broadcast = self.broadcast(token.broadcast).unwrap();
+            let message = claims.messages.get(&token.broadcast);
+            let message = message.ok_or_else(|| TestCaseError::fail("a row without a message"))?;
+            prop_assert_eq!(&message.message, &broadcast.new.message);
+            prop_assert_eq!(message.due_at, broadcast.due_at());
+            prop_assert_eq!(message.deadline, broadcast.new.deadline);
+        }
+        for (origin, rows) in &taken {
+            prop_assert!(rows.len() <= self.room(request, origin));
+            let youngest = rows.iter().max();
+            let oldest_left = left[origin].iter().min();
+            prop_assert!(
+                oldest_left.is_none_or(|oldest| Some(oldest) >= youngest),
+                "an older row of {:?} was left",
+                origin
+            );
+        }
+        if request.limit >= eligible {
+            prop_assert_eq!(taken.len(), eligible, "an origin was left out");
+        }
+
+        for claimed in &claims.rows {
+            let token = claimed.token;
+            let row = self
+                .rows
+                .iter_mut()
+                .find(|row| row.broadcast == token.broadcast && row.key == token.key);
+            let row = row.unwrap();
+            row.at = claimed.leased_until;
+            row.fence = Some(token.fence);
+            row.attempt = claimed.attempt;
+        }
+        for claimed in &claims.rows {
+            let until = now + request.lease;
+            self.origins.claimed(&claimed.origin, claimed.token, until);
+        }
+        let highest = claims.rows.iter().map(|row| row.token.fence).max();
+        self.last_fence = self.last_fence.max(highest.unwrap_or(0));
+        Ok(())
+    }
+}

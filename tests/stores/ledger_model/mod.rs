@@ -1,0 +1,90 @@
+//! The delivery ledger against a model of its contract: random work of several workers, step by step.
+//!
+//! Each case ends with everything delivered, and nothing may be missing then.
+//! `PROPTEST_CASES=2560 cargo test --all-features --test stores ledger_model` runs ten times as many cases.
+
+mod claims;
+mod model;
+mod ops;
+mod origins;
+mod world;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::test_runner::{Config, TestRunner};
+use tower_web_push::store::{DeliveryLedger, MemoryStore, SqliteStore};
+
+use ops::{Op, ops};
+use world::World;
+
+pub(crate) enum Backend {
+    Memory,
+    SqliteInMemory,
+    SqliteFile(PathBuf),
+}
+
+impl Backend {
+    pub(crate) async fn open(&self) -> Vec<Arc<dyn DeliveryLedger>> {
+        match self {
+            Self::Memory => vec![Arc::new(MemoryStore::new())],
+            Self::SqliteInMemory => vec![Arc::new(SqliteStore::open_in_memory().await.unwrap())],
+            // As two processes have it.
+            Self::SqliteFile(path) => vec![
+                Arc::new(SqliteStore::open(path).await.unwrap()),
+                Arc::new(SqliteStore::open(path).await.unwrap()),
+            ],
+        }
+    }
+
+    /// Whether opening it again brings back what was in it.
+    pub(crate) const fn is_durable(&self) -> bool {
+        matches!(self, Self::SqliteFile(_))
+    }
+}
+
+fn check(cases: u32, backend: impl Fn() -> Backend) {
+    let config = Config::default();
+    let config = Config {
+        cases: cases * config.cases / 256,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..config
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let run = |steps: Vec<Op>| {
+        runtime.block_on(async {
+            let mut world = World::new(backend()).await;
+            for step in steps {
+                world.step(step).await?;
+            }
+            world.finish().await
+        })
+    };
+    if let Err(error) = TestRunner::new(config).run(&ops(), run) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn memory_does_what_the_model_does() {
+    check(500, || Backend::Memory);
+}
+
+#[test]
+fn sqlite_does_what_the_model_does() {
+    check(80, || Backend::SqliteInMemory);
+}
+
+#[test]
+fn two_processes_on_one_file_do_what_the_model_does_and_crashes_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = std::cell::Cell::new(0);
+    check(12, || {
+        let case = cases.get();
+        cases.set(case + 1);
+        Backend::SqliteFile(folder.path().join(format!("{case}.db")))
+    });
+}

@@ -1,0 +1,361 @@
+//! What a ledger is, told as plainly as possible: a list of broadcasts and a list of rows, searched from end to end.
+
+use std::collections::BTreeMap;
+
+use tower_web_push::broadcast::{
+    BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
+};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::store::{
+    ClaimRequest, ClaimToken, Cursor, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
+    Settled, Settlement,
+};
+use tower_web_push::subscription::{EndpointKey, Origin};
+
+use super::origins::Origins;
+
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) broadcasts: Vec<Broadcast>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) origins: Origins,
+    /// The highest number of a token so far.
+    pub(crate) last_fence: u64,
+}
+
+pub(crate) struct Broadcast {
+    pub(crate) new: NewBroadcast,
+    created_at: Timestamp,
+    /// How many rows it ever had.
+    written: u64,
+    pub(crate) expanding: bool,
+    pub(crate) expanded_at: Timestamp,
+    pub(crate) cursor: Cursor,
+    pub(crate) cancelled: bool,
+    /// What came of its recipients; `pending` stays 0.
+    counts: Counts,
+    ended_at: Option<Timestamp>,
+}
+
+pub(crate) struct Row {
+    pub(crate) broadcast: BroadcastId,
+    pub(crate) key: EndpointKey,
+    pub(crate) origin: Origin,
+    /// When it may be claimed: due, or the end of its lease.
+    pub(crate) at: Timestamp,
+    /// The number of the token that is good for it.
+    pub(crate) fence: Option<u64>,
+    pub(crate) attempt: u32,
+}
+
+impl Row {
+    pub(crate) fn is_leased(&self, now: Timestamp) -> bool {
+        self.fence.is_some() && self.at > now
+    }
+
+    fn is_of(&self, token: &ClaimToken) -> bool {
+        self.broadcast == token.broadcast
+            && self.key == token.key
+            && self.fence == Some(token.fence)
+    }
+}
+
+impl Broadcast {
+    pub(crate) fn due_at(&self) -> Timestamp {
+        self.new
+            .send_at
+            .unwrap_or(Timestamp::MIN)
+            .max(self.created_at)
+    }
+
+    /// Who was expected and has no row yet.
+    fn unwritten(&self) -> u64 {
+        if self.expanding {
+            self.new.recipients.saturating_sub(self.written)
+        } else {
+            0
+        }
+    }
+
+    fn give_up_unwritten(&mut self, outcome: FinalOutcome) {
+        self.counts.add(outcome, self.unwritten());
+        self.expanding = false;
+    }
+}
+
+impl Model {
+    pub(crate) fn open(&mut self, new: &NewBroadcast, now: Timestamp) -> Opened {
+        if let Some(status) = self.status(new.id, now) {
+            return Opened::Repeat(status);
+        }
+        if let Some(wanted) = &new.idempotency {
+            let known = self.broadcasts.iter().find_map(|one| {
+                let idempotency = one.new.idempotency.as_ref()?;
+                (idempotency.key == wanted.key).then_some((one.new.id, idempotency))
+            });
+            match known {
+                Some((_, idempotency)) if idempotency != wanted => return Opened::Conflict,
+                Some((id, _)) => return Opened::Repeat(self.status(id, now).unwrap()),
+                None => {}
+            }
+        }
+        let mut broadcast = Broadcast {
+            new: new.clone(),
+            created_at: now,
+            written: 0,
+            expanding: true,
+            expanded_at: now,
+            cursor: Cursor::Start,
+            cancelled: false,
+            counts: Counts::default(),
+            ended_at: None,
+        };
+        broadcast.expanded_at = broadcast.due_at();
+        self.broadcasts.push(broadcast);
+        Opened::New
+    }
+
+    /// Whose audience may be written now, the least recently expanded first.
+    pub(crate) fn expandable(&self, now: Timestamp) -> Vec<&Broadcast> {
+        let mut found: Vec<_> = self
+            .broadcasts
+            .iter()
+            .filter(|one| one.expanding && one.due_at() <= now && one.new.deadline > now)
+            .collect();
+        found.sort_by_key(|one| one.expanded_at);
+        found
+    }
+
+    pub(crate) fn enqueue_page(
+        &mut self,
+        id: BroadcastId,
+        expected: Cursor,
+        rows: &[NewDelivery],
+        next: Cursor,
+        now: Timestamp,
+    ) -> PageWrite {
+        let Some(place) = self.broadcasts.iter().position(|one| one.new.id == id) else {
+            return PageWrite::Stale;
+        };
+        let broadcast = &mut self.broadcasts[place];
+        if !broadcast.expanding || broadcast.new.deadline <= now || broadcast.cursor != expected {
+            return PageWrite::Stale;
+        }
+        for new in rows {
+            let mut others = self.rows.iter().filter(|row| row.broadcast == id);
+            if others.all(|row| row.key != new.key) {
+                self.rows.push(Row {
+                    broadcast: id,
+                    key: new.key,
+                    origin: new.origin.clone(),
+                    at: broadcast.due_at(),
+                    fence: None,
+                    attempt: 0,
+                });
+                broadcast.written += 1;
+            }
+        }
+        broadcast.cursor = next;
+        broadcast.expanded_at = now;
+        broadcast.expanding = next != Cursor::End;
+        self.note_ends(now);
+        PageWrite::Stored
+    }
+
+    /// How many rows of an origin a claim may take: of one that is probed a single one.
+    pub(crate) fn room(&self, request: &ClaimRequest, origin: &Origin) -> usize {
+        let room = *request.rooms.get(origin).unwrap_or(&request.per_origin);
+        room.min(self.origins.most(origin))
+    }
+
+    /// Whether a claim that has room for its origin may take it.
+    pub(crate) fn is_claimable(&self, row: &Row, now: Timestamp) -> bool {
+        row.at <= now
+            && !self.is_cancelled(row.broadcast)
+            && self.origins.paused_until(&row.origin) <= now
+    }
+
+    /// Rows of cancelled broadcasts whose lease has ended: a claim ends them when it comes to them (L9).
+    pub(crate) fn abandoned(&self, now: Timestamp) -> BTreeMap<BroadcastId, Vec<ClaimToken>> {
+        let mut abandoned: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.at <= now) {
+            if let Some(fence) = row.fence
+                && self.is_cancelled(row.broadcast)
+            {
+                let token = ClaimToken::new(row.broadcast, row.key, fence);
+                abandoned.entry(row.broadcast).or_default().push(token);
+            }
+        }
+        abandoned
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        token: &ClaimToken,
+        settlement: Settlement,
+        now: Timestamp,
+    ) -> Settled {
+        let cancelled = self.is_cancelled(token.broadcast);
+        let Some(row) = self.rows.iter_mut().find(|row| row.is_of(token)) else {
+            return Settled::Lost;
+        };
+        self.origins.ended(token, now);
+        match settlement {
+            Settlement::RetryAt(at) if !cancelled => {
+                row.at = at;
+                row.fence = None;
+            }
+            Settlement::RetryAt(_) => {
+                self.end(|row| row.is_of(token), FinalOutcome::Cancelled, now);
+            }
+            Settlement::Finished(outcome) => {
+                self.end(|row| row.is_of(token), outcome, now);
+            }
+        }
+        Settled::Done
+    }
+
+    pub(crate) fn release(&mut self, token: &ClaimToken, now: Timestamp) {
+        let attempted = self.rows.iter().find(|row| row.is_of(token));
+        let attempts = attempted.map_or(0, |row| row.attempt);
+        self.settle(token, Settlement::RetryAt(now), now);
+        let same = |row: &&mut Row| row.broadcast == token.broadcast && row.key == token.key;
+        if attempts > 0
+            && let Some(row) = self.rows.iter_mut().find(same)
+        {
+            row.attempt = attempts - 1;
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
+        let broadcast = self.broadcasts.iter_mut().find(|one| one.new.id == id)?;
+        if !broadcast.cancelled && broadcast.ended_at.is_none() {
+            broadcast.cancelled = true;
+            broadcast.give_up_unwritten(FinalOutcome::Cancelled);
+            let is_left = |row: &Row| row.broadcast == id && !row.is_leased(now);
+            self.end(is_left, FinalOutcome::Cancelled, now);
+        }
+        self.status(id, now)
+    }
+
+    /// Gives up all that is late; how many rows.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> u64 {
+        let mut ended = 0;
+        for place in 0..self.broadcasts.len() {
+            let broadcast = &mut self.broadcasts[place];
+            if broadcast.new.deadline > now {
+                continue;
+            }
+            let id = broadcast.new.id;
+            let outcome = if broadcast.cancelled {
+                FinalOutcome::Cancelled
+            } else {
+                FinalOutcome::Expired
+            };
+            broadcast.give_up_unwritten(outcome);
+            let is_left = |row: &Row| row.broadcast == id && !row.is_leased(now);
+            ended += self.end(is_left, outcome, now);
+        }
+        ended
+    }
+
+    pub(crate) fn prune(&mut self, before: Timestamp) -> u64 {
+        let were = self.broadcasts.len();
+        self.broadcasts
+            .retain(|one| one.ended_at.is_none_or(|at| at >= before));
+        let rows = &self.rows;
+        self.origins.prune(before, |origin| {
+            rows.iter().any(|row| row.origin == *origin)
+        });
+        (were - self.broadcasts.len()) as u64
+    }
+
+    pub(crate) fn status(&self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
+        let broadcast = self.broadcast(id)?;
+        let rows = self.rows.iter().filter(|row| row.broadcast == id).count() as u64;
+        let state = if broadcast.cancelled {
+            BroadcastState::Cancelled
+        } else if broadcast.expanding && broadcast.due_at() > now {
+            BroadcastState::Scheduled
+        } else if broadcast.expanding {
+            BroadcastState::Expanding
+        } else if rows > 0 {
+            BroadcastState::Sending
+        } else {
+            BroadcastState::Done
+        };
+        let pending = rows + broadcast.unwritten();
+        let recipients = pending + broadcast.counts.finished();
+        let (created_at, deadline) = (broadcast.created_at, broadcast.new.deadline);
+        let mut status = BroadcastStatus::new(id, state, recipients, created_at, deadline);
+        status.send_at = broadcast.new.send_at;
+        status.counts = broadcast.counts;
+        status.counts.pending = pending;
+        Some(status)
+    }
+
+    /// What is not over, by deadline.
+    pub(crate) fn underway(&self) -> Vec<&NewBroadcast> {
+        let open = self.broadcasts.iter().filter(|one| one.ended_at.is_none());
+        let mut open: Vec<_> = open.map(|one| &one.new).collect();
+        open.sort_by_key(|new| new.deadline);
+        open
+    }
+
+    pub(crate) fn stats(&self, now: Timestamp) -> LedgerStats {
+        let leased = self.rows.iter().filter(|row| row.is_leased(now)).count();
+        let waiting = self.rows.iter().filter(|row| !row.is_leased(now));
+        let oldest_due = waiting.map(|row| row.at).filter(|at| *at <= now).min();
+        LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
+    }
+
+    /// The first moment from `now` on at which something can be expanded or claimed, if nobody does anything.
+    pub(crate) fn first_work(&self, now: Timestamp) -> Option<Timestamp> {
+        let expansions = self.broadcasts.iter().filter_map(|one| {
+            let at = one.due_at().max(now);
+            (one.expanding && at < one.new.deadline).then_some(at)
+        });
+        let rows = self.rows.iter().filter_map(|row| {
+            let from = self.origins.paused_until(&row.origin).max(now);
+            (!self.is_cancelled(row.broadcast)).then_some(row.at.max(from))
+        });
+        expansions.chain(rows).min()
+    }
+
+    pub(crate) fn broadcast(&self, id: BroadcastId) -> Option<&Broadcast> {
+        self.broadcasts.iter().find(|one| one.new.id == id)
+    }
+
+    /// Ends rows and counts them; how many.
+    pub(crate) fn end(
+        &mut self,
+        which: impl Fn(&Row) -> bool,
+        outcome: FinalOutcome,
+        now: Timestamp,
+    ) -> u64 {
+        let ended: Vec<_> = self.rows.extract_if(.., |row| which(row)).collect();
+        for row in &ended {
+            let mut broadcasts = self.broadcasts.iter_mut();
+            let broadcast = broadcasts.find(|one| one.new.id == row.broadcast);
+            broadcast.unwrap().counts.add(outcome, 1);
+        }
+        self.note_ends(now);
+        ended.len() as u64
+    }
+
+    fn note_ends(&mut self, now: Timestamp) {
+        for broadcast in &mut self.broadcasts {
+            let has_rows = self
+                .rows
+                .iter()
+                .any(|row| row.broadcast == broadcast.new.id);
+            if !broadcast.expanding && !has_rows {
+                broadcast.ended_at.get_or_insert(now);
+            }
+        }
+    }
+
+    fn is_cancelled(&self, id: BroadcastId) -> bool {
+        self.broadcast(id).is_some_and(|one| one.cancelled)
+    }
+}

@@ -1,0 +1,373 @@
+//! A ledger and its model side by side, with the workers that use them.
+
+mod compare;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::message::Message;
+use tower_web_push::store::{
+    ClaimRequest, ClaimToken, Cursor, DeliveryLedger, Expansion, Idempotency, NewBroadcast,
+    NewDelivery, PageWrite, Pause, PauseReason, Settled, Settlement, Tally,
+};
+use tower_web_push::subscription::{EndpointKey, Origin};
+
+use super::Backend;
+use super::model::Model;
+use super::ops::{End, ORIGINS, Op, Opening, WORKERS};
+
+type Checked<T = ()> = Result<T, TestCaseError>;
+
+/// More than there ever is.
+const ALL: usize = 10_000;
+
+pub(crate) struct World {
+    backend: Backend,
+    /// Handles of one ledger, as processes have them.
+    handles: Vec<Arc<dyn DeliveryLedger>>,
+    model: Model,
+    now: Timestamp,
+    workers: Vec<Worker>,
+    /// All broadcasts there ever were.
+    ids: Vec<BroadcastId>,
+    /// All tokens that were ever given.
+    given: Vec<ClaimToken>,
+}
+
+#[derive(Default)]
+struct Worker {
+    seen: Vec<Expansion>,
+    claimed: Vec<ClaimToken>,
+}
+
+impl World {
+    pub(crate) async fn new(backend: Backend) -> Self {
+        Self {
+            handles: backend.open().await,
+            backend,
+            model: Model::default(),
+            now: Timestamp::from_secs(1_800_000_000),
+            workers: (0..WORKERS).map(|_| Worker::default()).collect(),
+            ids: Vec::new(),
+            given: Vec::new(),
+        }
+    }
+
+    fn ledger(&self, worker: usize) -> Arc<dyn DeliveryLedger> {
+        Arc::clone(&self.handles[worker % self.handles.len()])
+    }
+
+    fn in_secs(&self, secs: i8) -> Timestamp {
+        let by = Duration::from_secs(secs.unsigned_abs().into());
+        if secs < 0 {
+            self.now - by
+        } else {
+            self.now + by
+        }
+    }
+
+    /// Does it to both, and compares all that can be seen.
+    pub(crate) async fn step(&mut self, op: Op) -> Checked {
+        match op {
+            Op::Open(opening) => {
+                let new = self.broadcast(&opening);
+                self.ids.push(new.id);
+                self.open(&new).await?;
+            }
+            Op::OpenAgain(number) => {
+                if let Some(number) = modulo(number, self.model.broadcasts.len()) {
+                    let new = self.model.broadcasts[number].new.clone();
+                    self.open(&new).await?;
+                }
+            }
+            Op::Look { worker, limit } => self.look(worker, limit).await?,
+            Op::Page {
+                worker,
+                which,
+                recipients,
+                is_last,
+            } => {
+                if self.workers[worker].seen.is_empty() {
+                    self.look(worker, ALL).await?;
+                }
+                if let Some(which) = modulo(which, self.workers[worker].seen.len()) {
+                    let seen = self.workers[worker].seen[which].clone();
+                    self.page(worker, &seen, &recipients, is_last).await?;
+                }
+            }
+            Op::Claim {
+                worker,
+                limit,
+                per_origin,
+                lease,
+                rooms,
+            } => {
+                let mut request = ClaimRequest::new(limit, Duration::from_secs(lease.into()));
+                request.per_origin = per_origin;
+                let rooms = rooms.into_iter().map(|(name, room)| (origin(name), room));
+                request.rooms = rooms.collect();
+                let tokens = self.claim(worker, &request).await?;
+                self.workers[worker].claimed.extend(tokens);
+            }
+            Op::Settle { worker, rows } => {
+                let mut settled = Vec::new();
+                for (number, end) in rows {
+                    settled.extend(self.take(worker, number).map(|token| (token, end)));
+                }
+                self.settle(worker, &settled).await?;
+            }
+            Op::Release { worker, rows } => {
+                let tokens: Vec<_> = rows
+                    .into_iter()
+                    .filter_map(|number| self.take(worker, number))
+                    .collect();
+                self.release(worker, &tokens).await?;
+            }
+            Op::SettleAny(tokens) => {
+                let mut settled = Vec::new();
+                for (number, is_forged, end) in tokens {
+                    if let Some(number) = modulo(number, self.given.len()) {
+                        let mut token = self.given[number];
+                        token.fence += u64::from(is_forged);
+                        settled.push((token, end));
+                    }
+                }
+                self.settle(0, &settled).await?;
+            }
+            Op::ReleaseAny(numbers) => {
+                let len = self.given.len();
+                let tokens = numbers.into_iter().filter_map(|number| modulo(number, len));
+                let tokens: Vec<_> = tokens.map(|number| self.given[number]).collect();
+                self.release(0, &tokens).await?;
+            }
+            Op::Cancel(number) => {
+                if let Some(number) = modulo(number, self.ids.len()) {
+                    let id = self.ids[number];
+                    let status = self.ledger(0).cancel(id, self.now).await.unwrap();
+                    prop_assert_eq!(status, self.model.cancel(id, self.now));
+                }
+            }
+            Op::Expire(limit) => self.expire(limit).await?,
+            Op::Pause {
+                origin: number,
+                secs,
+                reason,
+                closures,
+            } => {
+                let reason = PauseReason::ALL[reason % PauseReason::ALL.len()];
+                let mut pause = Pause::new(origin(number), self.in_secs(secs), reason);
+                pause.closures = closures;
+                pause.contact = reason
+                    .is_probed()
+                    .then(|| format!("mailto:{secs}@example.net"));
+                self.pause(&pause).await;
+            }
+            Op::Tally(counts) => {
+                let counts: Vec<_> = counts
+                    .into_iter()
+                    .map(|(name, accepted, gone)| (origin(name), Tally::new(accepted, gone)))
+                    .collect();
+                let sums = self.ledger(1).tally(&counts, self.now).await.unwrap();
+                let origins = &mut self.model.origins;
+                let expected: Vec<_> = counts
+                    .iter()
+                    .map(|(origin, counts)| origins.tally(origin, *counts, self.now))
+                    .collect();
+                prop_assert_eq!(sums, expected);
+            }
+            Op::Wait(secs) => self.now = self.now + Duration::from_secs(secs.into()),
+            Op::WaitUntilDue => {
+                let next = self.ledger(0).next_due(self.now).await.unwrap();
+                self.now = next.unwrap_or(self.now);
+            }
+            Op::Prune(secs) => {
+                let before = self.now - Duration::from_secs(secs.into());
+                let pruned = self.ledger(0).prune(before).await.unwrap();
+                prop_assert_eq!(pruned, self.model.prune(before));
+            }
+            Op::Crash => {
+                self.workers.fill_with(Worker::default);
+                if self.backend.is_durable() {
+                    self.handles.clear();
+                    self.handles = self.backend.open().await;
+                }
+            }
+        }
+        self.compare().await
+    }
+
+    fn broadcast(&self, opening: &Opening) -> NewBroadcast {
+        // In order, and the same each time that a case is run.
+        let number = self.ids.len() as u128;
+        let text = format!("message {number}");
+        let send_at = opening.send_in.map(|secs| self.in_secs(secs));
+        let due_at = send_at.unwrap_or(self.now).max(self.now);
+        let deadline = due_at + Duration::from_secs(opening.lives.into());
+        let mut new = NewBroadcast::new(Audience::All, Message::new(text), deadline);
+        new.id = BroadcastId::from_bytes(number.to_be_bytes());
+        new.send_at = send_at;
+        new.recipients = opening.expected.into();
+        new.idempotency = opening
+            .idempotency
+            .map(|(key, request)| Idempotency::new(format!("key-{key}"), [request; 32]));
+        new
+    }
+
+    async fn open(&mut self, new: &NewBroadcast) -> Checked {
+        let opened = self.ledger(0).open(new, self.now).await.unwrap();
+        prop_assert_eq!(opened, self.model.open(new, self.now));
+        Ok(())
+    }
+
+    async fn look(&mut self, worker: usize, limit: usize) -> Checked {
+        let found = self.ledger(worker).expandable(limit, self.now).await;
+        let found = found.unwrap();
+        let expected = self.model.expandable(self.now);
+        prop_assert_eq!(found.len(), expected.len().min(limit));
+        let mut moments = Vec::new();
+        for one in &found {
+            let broadcast = expected
+                .iter()
+                .find(|broadcast| broadcast.new.id == one.id)
+                .ok_or_else(|| TestCaseError::fail("nothing to expand"))?;
+            prop_assert_eq!(&one.audience, &broadcast.new.audience);
+            prop_assert_eq!(one.cursor, broadcast.cursor);
+            moments.push(broadcast.expanded_at);
+        }
+        // Which of two that are equal comes first is the ledger's to choose.
+        let in_order: Vec<_> = expected.iter().map(|one| one.expanded_at).collect();
+        prop_assert_eq!(&moments, &in_order[..found.len()]);
+        self.workers[worker].seen = found;
+        Ok(())
+    }
+
+    async fn page(
+        &mut self,
+        worker: usize,
+        seen: &Expansion,
+        recipients: &[u8],
+        is_last: bool,
+    ) -> Checked {
+        let rows: Vec<_> = recipients
+            .iter()
+            .map(|number| NewDelivery::new(EndpointKey::from_bytes([*number; 32]), origin(*number)))
+            .collect();
+        let next = match rows.last() {
+            Some(last) if !is_last => Cursor::After(last.key),
+            _ => Cursor::End,
+        };
+        let written = self
+            .ledger(worker)
+            .enqueue_page(seen.id, &seen.cursor, &rows, &next, self.now)
+            .await
+            .unwrap();
+        let expected = self
+            .model
+            .enqueue_page(seen.id, seen.cursor, &rows, next, self.now);
+        prop_assert_eq!(written, expected);
+        if written == PageWrite::Stale {
+            self.workers[worker].seen.retain(|one| one != seen);
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self, worker: usize, request: &ClaimRequest) -> Checked<Vec<ClaimToken>> {
+        let ledger = self.ledger(worker);
+        let claims = ledger.claim(request, self.now).await.unwrap();
+        self.model.claimed(request, &claims, self.now)?;
+        self.see_what_was_swept(&*ledger).await?;
+        let tokens: Vec<_> = claims.rows.iter().map(|row| row.token).collect();
+        self.given.extend(&tokens);
+        Ok(tokens)
+    }
+
+    /// A claim ends what it meets of cancelled broadcasts, which may be some of it or all.
+    async fn see_what_was_swept(&mut self, ledger: &dyn DeliveryLedger) -> Checked {
+        for (id, tokens) in self.model.abandoned(self.now) {
+            let cancelled = async || {
+                let status = ledger.status(id, self.now).await.unwrap();
+                status.unwrap().counts.cancelled
+            };
+            let before = self.model.status(id, self.now).unwrap().counts.cancelled;
+            let swept = usize::try_from(cancelled().await - before).unwrap();
+            prop_assert!(swept <= tokens.len());
+            if swept == 0 {
+                continue;
+            }
+            // Which ones cannot be seen: the others end the same way now.
+            let ends = Settlement::Finished(FinalOutcome::Cancelled);
+            let settled: Vec<_> = tokens.iter().map(|token| (*token, ends)).collect();
+            let answers = ledger.settle(&settled, self.now).await.unwrap();
+            let done = answers.iter().filter(|one| **one == Settled::Done).count();
+            prop_assert_eq!(done, tokens.len() - swept);
+            for token in &tokens {
+                self.model.settle(token, ends, self.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// A token that the worker holds, which it forgets.
+    fn take(&mut self, worker: usize, number: usize) -> Option<ClaimToken> {
+        let claimed = &mut self.workers[worker].claimed;
+        Some(claimed.swap_remove(modulo(number, claimed.len())?))
+    }
+
+    async fn settle(&mut self, worker: usize, ends: &[(ClaimToken, End)]) -> Checked {
+        let settled: Vec<_> = ends
+            .iter()
+            .map(|(token, end)| match *end {
+                End::Finished(number) => (*token, Settlement::Finished(End::outcome(number))),
+                End::RetryIn(secs) => (*token, Settlement::RetryAt(self.in_secs(secs))),
+            })
+            .collect();
+        let answers = self.ledger(worker).settle(&settled, self.now).await;
+        let expected: Vec<_> = settled
+            .iter()
+            .map(|(token, settlement)| self.model.settle(token, *settlement, self.now))
+            .collect();
+        prop_assert_eq!(answers.unwrap(), expected);
+        Ok(())
+    }
+
+    async fn release(&mut self, worker: usize, tokens: &[ClaimToken]) -> Checked {
+        let ledger = self.ledger(worker);
+        ledger.release(tokens, self.now).await.unwrap();
+        for token in tokens {
+            self.model.release(token, self.now);
+        }
+        Ok(())
+    }
+
+    async fn pause(&mut self, pause: &Pause) {
+        let ledger = self.ledger(1);
+        ledger.pause(pause, self.now).await.unwrap();
+        self.model.origins.pause(pause, self.now);
+    }
+
+    async fn expire(&mut self, limit: usize) -> Checked {
+        let mut ended = 0;
+        loop {
+            let more = self.ledger(0).expire(limit, self.now).await.unwrap();
+            prop_assert!(more <= limit as u64);
+            ended += more;
+            if more < limit as u64 {
+                break;
+            }
+        }
+        prop_assert_eq!(ended, self.model.expire(self.now));
+        Ok(())
+    }
+}
+
+fn origin(number: u8) -> Origin {
+    Origin::parse(&format!("https://push{}.example.net", number % ORIGINS)).unwrap()
+}
+
+fn modulo(number: usize, len: usize) -> Option<usize> {
+    number.checked_rem(len)
+}

@@ -1,0 +1,110 @@
+//! A ledger against its model: at every step, and at the end.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tower_web_push::broadcast::BroadcastState;
+use tower_web_push::store::{ClaimRequest, ClaimToken, DeliveryLedger, Pause};
+use tower_web_push::subscription::Origin;
+
+use super::{ALL, Checked, World};
+use crate::ledger_model::ops::End;
+
+impl World {
+    /// All that can be seen of the ledger is as the model has it.
+    pub(super) async fn compare(&self) -> Checked {
+        let (ledger, now) = (self.ledger(1), self.now);
+        for id in &self.ids {
+            let status = ledger.status(*id, now).await.unwrap();
+            prop_assert_eq!(status, self.model.status(*id, now));
+        }
+        prop_assert_eq!(ledger.stats(now).await.unwrap(), self.model.stats(now));
+        let mut pauses = ledger.pauses(now).await.unwrap();
+        pauses.sort_by_key(|pause| pause.origin.clone());
+        prop_assert_eq!(pauses, self.model.origins.pauses(now));
+        let tallies = ledger.tallies().await.unwrap();
+        prop_assert_eq!(tallies, self.model.origins.tallies());
+        self.compare_underway(&*ledger).await?;
+
+        // L14.
+        let next = ledger.next_due(now).await.unwrap();
+        let work = self.model.first_work(now);
+        if let Some(work) = work {
+            prop_assert!(
+                next.is_some_and(|next| now <= next && next <= work),
+                "work at {:?} would be slept through until {:?}",
+                work,
+                next
+            );
+        }
+        // What a claim would only end is something to do as well.
+        if work != Some(now) && self.model.abandoned(now).is_empty() {
+            prop_assert!(next.is_none_or(|next| next > now), "it would spin");
+        }
+        Ok(())
+    }
+
+    /// L16: which of two with one deadline comes first is the ledger's to choose.
+    async fn compare_underway(&self, ledger: &dyn DeliveryLedger) -> Checked {
+        let open = self.model.underway();
+        for limit in [1, ALL] {
+            let listed = ledger.underway(limit, self.now).await.unwrap();
+            let deadlines: Vec<_> = listed.iter().map(|status| status.deadline).collect();
+            let expected = open.iter().map(|new| new.deadline).take(limit);
+            prop_assert_eq!(deadlines, expected.collect::<Vec<_>>());
+            for status in listed {
+                prop_assert!(open.iter().any(|new| new.id == status.id));
+                prop_assert_eq!(self.model.status(status.id, self.now), Some(status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Works as workers do, and wakes only when the ledger says so, until nothing is left.
+    pub(crate) async fn finish(&mut self) -> Checked {
+        let mut request = ClaimRequest::new(ALL, Duration::from_secs(60));
+        request.per_origin = ALL;
+        for _ in 0..ALL {
+            self.expire(ALL).await?;
+            self.look(0, ALL).await?;
+            for seen in self.workers[0].seen.clone() {
+                self.page(0, &seen, &[1, 2], true).await?;
+            }
+            let claimed = self.claim(0, &request).await?;
+            let accepted = End::Finished(0);
+            let settled: Vec<_> = claimed.into_iter().map(|row| (row, accepted)).collect();
+            self.settle(0, &settled).await?;
+            for pause in self.model.origins.pauses(self.now) {
+                // Its probe was answered.
+                if settled.iter().any(|(row, _)| at(&pause.origin, row)) {
+                    self.pause(&Pause::new(pause.origin, self.now, pause.reason))
+                        .await;
+                }
+            }
+            self.compare().await?;
+            match self.ledger(0).next_due(self.now).await.unwrap() {
+                Some(next) => self.now = next,
+                None => return self.nothing_is_left().await,
+            }
+        }
+        prop_assert!(false, "it never ends");
+        Ok(())
+    }
+
+    async fn nothing_is_left(&self) -> Checked {
+        prop_assert_eq!(self.ledger(0).stats(self.now).await.unwrap().depth, 0);
+        for broadcast in &self.model.broadcasts {
+            let status = self.ledger(0).status(broadcast.new.id, self.now).await;
+            let status = status.unwrap().unwrap();
+            let over = [BroadcastState::Done, BroadcastState::Cancelled];
+            prop_assert!(over.contains(&status.state), "{:?}", status);
+            prop_assert_eq!(status.counts.pending, 0);
+            prop_assert_eq!(status.counts.finished(), status.recipients);
+        }
+        Ok(())
+    }
+}
+
+fn at(origin: &Origin, row: &ClaimToken) -> bool {
+    *origin == super::origin(row.key.as_bytes()[0])
+}

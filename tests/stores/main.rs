@@ -1,0 +1,15 @@
+//! Every store against the contracts, and what is particular to each: files, servers, outages, kills.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod contracts;
+mod ledger_model;
+mod postgres;
+mod redis;
+mod sqlite;
+#[cfg(unix)]
+mod sqlite_at_rest;
+mod sqlite_crash;
+#[path = "../support"]
+mod support {
+    pub(crate) mod servers;
+}

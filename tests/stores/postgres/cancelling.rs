@@ -1,0 +1,156 @@
+//! A cancellation takes effect at once, and its rows end afterwards, whoever does it.
+
+use tokio_postgres::Client;
+use tower_web_push::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
+use tower_web_push::store::{
+    Cursor, DeliveryLedger as _, NewBroadcast, PageWrite, PostgresStore, Settled, Settlement,
+};
+
+use super::world::{Schema, at, broadcast, claim_of, client, delivery, sending, until};
+
+const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
+
+async fn status(store: &PostgresStore, id: BroadcastId) -> BroadcastStatus {
+    let status = store.status(id, at(1)).await.unwrap().unwrap();
+    let counts = status.counts;
+    assert_eq!(counts.pending + counts.finished(), status.recipients);
+    status
+}
+
+/// Keeps everybody from changing deliveries until it is dropped.
+async fn holding(schema: &Schema) -> Client {
+    let client = client(&schema.url).await;
+    let lock = format!("BEGIN; LOCK TABLE {}.delivery IN SHARE MODE", schema.name);
+    client.batch_execute(&lock).await.unwrap();
+    client
+}
+
+/// Cancels with a call that is dropped before it has ended one row.
+async fn stopped(schema: &Schema, store: &PostgresStore, id: BroadcastId) {
+    let held = holding(schema).await;
+    let cancel = tokio::spawn({
+        let store = store.clone();
+        async move { store.cancel(id, at(1)).await }
+    });
+    // In effect, while not a single row could be ended.
+    until(async || {
+        let now = status(store, id).await;
+        (now.state == BroadcastState::Cancelled).then_some(())
+    })
+    .await;
+    // Its server process goes, too, before it may: otherwise its rows would be locked while others look for them.
+    let waiting = "FROM pg_locks WHERE relation = 'web_push.delivery'::regclass AND mode = 'RowExclusiveLock' \
+                   AND NOT granted";
+    let count = format!("SELECT count(*) {waiting}");
+    until(async || (schema.number(&count).await == 1).then_some(())).await;
+    cancel.abort();
+    assert!(cancel.await.unwrap_err().is_cancelled());
+    let end = format!("SELECT count(pg_terminate_backend(pid)) {waiting}");
+    assert_eq!(schema.number(&end).await, 1);
+    until(async || (schema.number(&count).await == 0).then_some(())).await;
+    held.batch_execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_canceller_leaves_behind_is_never_sent_and_claims_end_it() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (store, other) = (schema.store().await, schema.store().await);
+    let cancelled = sending(&store, 300).await;
+    let before = store.claim(&claim_of(10), at(0)).await.unwrap();
+    assert_eq!(before.rows.len(), 10);
+    let kept = sending(&store, 20).await;
+    stopped(&schema, &store, cancelled.id).await;
+
+    let claims = other.claim(&claim_of(1000), at(2)).await.unwrap();
+    assert_eq!(claims.rows.len(), 20);
+    let is_kept = |id: BroadcastId| id == kept.id;
+    assert!(claims.rows.iter().all(|row| is_kept(row.token.broadcast)));
+    let end = status(&other, cancelled.id).await;
+    assert_eq!((end.counts.cancelled, end.counts.pending), (290, 10));
+    // What was on its way is settled as ever.
+    let ends: Vec<_> = before
+        .rows
+        .iter()
+        .map(|row| (row.token, ACCEPTED))
+        .collect();
+    let settled = store.settle(&ends, at(3)).await.unwrap();
+    assert!(settled.iter().all(|one| *one == Settled::Done));
+    let end = status(&other, cancelled.id).await;
+    assert_eq!((end.counts.cancelled, end.counts.accepted), (290, 10));
+    assert_eq!(end.counts.pending, 0);
+    let left = "SELECT count(*) FROM web_push.content";
+    assert_eq!(schema.number(left).await, 1);
+}
+
+#[tokio::test]
+async fn cancelling_again_goes_on_and_so_does_the_deadline() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let first = sending(&store, 300).await;
+    stopped(&schema, &store, first.id).await;
+    let again = store.cancel(first.id, at(2)).await.unwrap().unwrap();
+    assert_eq!((again.counts.cancelled, again.counts.pending), (300, 0));
+    let second = sending(&store, 300).await;
+    stopped(&schema, &store, second.id).await;
+    assert_eq!(store.expire(1000, at(9999)).await.unwrap(), 300);
+    let end = status(&store, second.id).await;
+    assert_eq!((end.counts.cancelled, end.counts.expired), (300, 0));
+    assert_eq!(store.next_due(at(9999)).await.unwrap(), None);
+}
+
+/// More than one step ends, with those who send from it, write it out and cancel it, too, at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_steps_and_many_hands_count_each_row_once() {
+    const PAGES: u32 = 25;
+    const PAGE: u32 = 1000;
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let stores = [schema.store().await, schema.store().await];
+    let mut new: NewBroadcast = broadcast();
+    new.recipients = u64::from(PAGES * PAGE) + 7;
+    stores[0].open(&new, at(0)).await.unwrap();
+    let mut cursor = Cursor::Start;
+    for page in 0..PAGES {
+        let rows: Vec<_> = (page * PAGE..(page + 1) * PAGE)
+            .map(|number| delivery(number, number % 3))
+            .collect();
+        let next = Cursor::After(rows[rows.len() - 1].key);
+        let write = stores[0].enqueue_page(new.id, &cursor, &rows, &next, at(0));
+        assert_eq!(write.await.unwrap(), PageWrite::Stored);
+        cursor = next;
+    }
+    let claims = stores[0].claim(&claim_of(500), at(0)).await.unwrap();
+    let ends: Vec<_> = claims
+        .rows
+        .iter()
+        .map(|row| (row.token, ACCEPTED))
+        .collect();
+    let cancel = |which: usize| stores[which].cancel(new.id, at(1));
+    let settle = async {
+        for ends in ends.chunks(50) {
+            let settled = stores[1].settle(ends, at(1)).await.unwrap();
+            assert!(settled.iter().all(|one| *one == Settled::Done));
+        }
+    };
+    let sweep = async {
+        for _ in 0..3 {
+            stores[0].claim(&claim_of(1), at(1)).await.unwrap();
+        }
+    };
+    let (one, other, (), ()) = tokio::join!(cancel(0), cancel(1), settle, sweep);
+    assert!(one.unwrap().is_some() && other.unwrap().is_some());
+    // Whatever was on its way in one of the four is at its end now, but for what was claimed before the cancellation.
+    stores[0].claim(&claim_of(1), at(100)).await.unwrap();
+    let end = status(&stores[0], new.id).await;
+    assert_eq!(end.counts.accepted, 500);
+    assert_eq!((end.recipients, end.counts.pending), (new.recipients, 0));
+    assert_eq!(end.counts.cancelled, new.recipients - 500);
+    let left =
+        "SELECT (SELECT count(*) FROM web_push.delivery) + (SELECT count(*) FROM web_push.content)";
+    assert_eq!(schema.number(left).await, 0);
+}

@@ -1,0 +1,264 @@
+//! Everything at once, on overlapping rows, from two machines: nobody waits in a circle, and the numbers are right.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower_web_push::broadcast::{BroadcastId, FinalOutcome, Principal};
+use tower_web_push::store::{
+    Change, ClaimToken, Cursor, DeliveryLedger as _, Pause, PauseReason, PostgresStore,
+    RetireReason, Settlement, StoreError, SubscriptionLimits, SubscriptionStore as _, Tally,
+};
+use tower_web_push::subscription::EndpointKey;
+
+use super::world::{Schema, at, broadcast, claim_of, delivery, subscription, until};
+
+const FOR: Duration = Duration::from_secs(5);
+const BROADCASTS: usize = 6;
+const SUBSCRIPTIONS: u32 = 20;
+const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+
+/// One of many that hammer.
+struct Hammer {
+    store: PostgresStore,
+    broadcasts: Vec<BroadcastId>,
+    random: u64,
+    tokens: Vec<ClaimToken>,
+    did: HashMap<&'static str, u64>,
+}
+
+impl Hammer {
+    fn below(&mut self, bound: u32) -> u32 {
+        // SplitMix64.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % u64::from(bound)) as u32
+    }
+
+    fn broadcast(&mut self) -> BroadcastId {
+        let which = self.below(BROADCASTS as u32) as usize;
+        self.broadcasts[which]
+    }
+
+    fn key(&mut self) -> EndpointKey {
+        let number = self.below(SUBSCRIPTIONS);
+        subscription(number).subscription.endpoint().key()
+    }
+
+    /// Some of the tokens, in no order; some are kept, and so become worthless.
+    fn tokens(&mut self) -> Vec<ClaimToken> {
+        let mut some = Vec::new();
+        for _ in 0..self.below(20) {
+            if self.tokens.is_empty() {
+                break;
+            }
+            let which = self.below(self.tokens.len() as u32) as usize;
+            some.push(self.tokens[which]);
+            if self.below(4) > 0 {
+                self.tokens.swap_remove(which);
+            }
+        }
+        some
+    }
+
+    async fn step(&mut self) -> Result<(), StoreError> {
+        let now = at(self.below(200).into());
+        let origin = delivery(0, self.below(3)).origin;
+        let (name, done) = match self.below(13) {
+            0..=2 => {
+                let claims = self.store.claim(&claim_of(20), now).await?;
+                self.tokens.extend(claims.rows.iter().map(|row| row.token));
+                ("claim", claims.rows.len() as u64)
+            }
+            3..=4 => {
+                let mut ends = Vec::new();
+                for token in self.tokens() {
+                    let end = match self.below(3) {
+                        0 => Settlement::RetryAt(at(self.below(300).into())),
+                        _ => Settlement::Finished(FinalOutcome::ALL[self.below(9) as usize]),
+                    };
+                    ends.push((token, end));
+                }
+                ("settle", self.store.settle(&ends, now).await?.len() as u64)
+            }
+            5 => {
+                let tokens = self.tokens();
+                self.store.release(&tokens, now).await?;
+                ("release", tokens.len() as u64)
+            }
+            6 => {
+                let rows: Vec<_> = (0..30)
+                    .map(|_| delivery(self.below(1000), self.below(3)))
+                    .collect();
+                let (id, start) = (self.broadcast(), Cursor::Start);
+                // Never to its end, so that all write into it for as long as it takes.
+                self.store
+                    .enqueue_page(id, &start, &rows, &start, now)
+                    .await?;
+                ("enqueue", 1)
+            }
+            7 if self.below(40) == 0 => {
+                let id = self.broadcast();
+                self.store.cancel(id, now).await?;
+                ("cancel", 1)
+            }
+            7 => ("expire", self.store.expire(7, now).await?),
+            8..=9 => {
+                let mut new = subscription(self.below(SUBSCRIPTIONS));
+                // Strangers, too, whose rows are counted on their own.
+                new.principal =
+                    [None, Some("a"), Some("b")][self.below(3) as usize].map(Principal::from);
+                new.replaces = (self.below(3) == 0).then(|| self.key());
+                let limits = SubscriptionLimits::new(1000, 4);
+                self.store.upsert(&new, &limits, now).await?;
+                ("upsert", 1)
+            }
+            10 => {
+                let mut changes = Vec::new();
+                for _ in 0..self.below(12) {
+                    let (key, observed_at) = (self.key(), now);
+                    let reason = RetireReason::Gone;
+                    changes.push(match self.below(6) {
+                        0 => Change::Retire {
+                            key,
+                            reason,
+                            observed_at,
+                        },
+                        1 => Change::Delete(key),
+                        2 => Change::PurgeRetired { before: now },
+                        3 => Change::Failed(key),
+                        _ => Change::Accepted(key),
+                    });
+                }
+                ("apply", self.store.apply(&changes, now).await?)
+            }
+            11 => {
+                let until = at(self.below(100).into());
+                let reason = PauseReason::ALL[self.below(3) as usize];
+                self.store
+                    .pause(&Pause::new(origin, until, reason), now)
+                    .await?;
+                ("pause", 1)
+            }
+            _ => {
+                let others = delivery(0, self.below(4)).origin;
+                let counts = [(others, Tally::new(1, 1)), (origin, Tally::new(2, 1))];
+                self.store.tally(&counts, now).await?;
+                ("tally", self.store.prune(now).await?)
+            }
+        };
+        *self.did.entry(name).or_default() += 1;
+        *self.did.entry("rows").or_default() += done;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_at_once_fails_nowhere_and_adds_up() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let url = format!("{}?application_name={}", schema.url, schema.name);
+    let connections = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'",
+        schema.name
+    );
+    let deadlocks = schema.number(DEADLOCKS).await;
+    let stores = [(); 2].map(|()| schema.builder().connect(&url));
+    let stores = futures_util::future::try_join_all(stores).await.unwrap();
+    let mut broadcasts = Vec::new();
+    for number in 0..BROADCASTS {
+        let mut new = broadcast();
+        // Half of them end while it goes on.
+        new.deadline = at(if number % 2 == 0 { 150 } else { 9999 });
+        stores[0].open(&new, at(0)).await.unwrap();
+        broadcasts.push(new.id);
+    }
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+    println!("seed {seed}");
+    let mut tasks = JoinSet::new();
+    for number in 0..8 {
+        let mut hammer = Hammer {
+            store: stores[number % 2].clone(),
+            broadcasts: broadcasts.clone(),
+            random: seed.wrapping_add(number as u64),
+            tokens: Vec::new(),
+            did: HashMap::new(),
+        };
+        tasks.spawn(async move {
+            let started = Instant::now();
+            while started.elapsed() < FOR {
+                hammer.step().await.unwrap();
+            }
+            hammer.did
+        });
+    }
+    let did = tasks.join_all().await;
+    // A deadlock is tried again, so that nobody saw it; there is none, however.
+    drop(stores);
+    until(async || (schema.number(&connections).await == 0).then_some(())).await;
+    assert_eq!(schema.number(DEADLOCKS).await, deadlocks);
+    let stores = [schema.store().await];
+    for name in [
+        "claim", "settle", "release", "enqueue", "expire", "upsert", "apply", "pause",
+    ] {
+        let times: u64 = did.iter().filter_map(|did| did.get(name)).sum();
+        assert!(times > 10, "{name}: {did:?}");
+    }
+    let mut pending = 0;
+    for id in broadcasts {
+        let status = stores[0].status(id, at(0)).await.unwrap();
+        let Some(status) = status else { continue };
+        assert_eq!(
+            status.counts.pending + status.counts.finished(),
+            status.recipients
+        );
+        pending += status.counts.pending;
+    }
+    let rows = schema
+        .number("SELECT count(*) FROM web_push.delivery")
+        .await;
+    assert_eq!(rows, i64::try_from(pending).unwrap());
+    // Without its origin nobody would claim a row, and without its content nobody could send it.
+    let orphans = "SELECT count(*) FROM web_push.delivery AS d \
+                   WHERE NOT EXISTS (SELECT 1 FROM web_push.origin AS o WHERE o.id = d.origin) \
+                   OR NOT EXISTS (SELECT 1 FROM web_push.content AS c WHERE c.broadcast = d.broadcast)";
+    assert_eq!(schema.number(orphans).await, 0);
+    let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
+    let there = "SELECT count(*) FROM web_push.subscription";
+    assert_eq!(schema.number(counted).await, schema.number(there).await);
+    let counted = "SELECT sum(unproven)::bigint FROM web_push.subscription_count";
+    let there = "SELECT count(*) FROM web_push.subscription WHERE principal IS NULL \
+                 AND last_success_at IS NULL AND retired_at IS NULL AND NOT stale";
+    assert_eq!(schema.number(counted).await, schema.number(there).await);
+    // Nobody has more than he may, though many came at once.
+    let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM web_push.subscription \
+                WHERE principal IS NOT NULL GROUP BY principal) AS of_each";
+    assert!(schema.number(most).await <= 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_principal_never_has_more_than_it_may_though_many_subscribe_at_once() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let stores = [schema.store().await, schema.store().await];
+    let mut tasks = JoinSet::new();
+    for number in 0..40 {
+        let store = stores[number % 2].clone();
+        tasks.spawn(async move {
+            let mut new = subscription(u32::try_from(number).unwrap());
+            new.principal = Some(Principal::from("alice\0"));
+            let limits = SubscriptionLimits::new(1000, 5);
+            store.upsert(&new, &limits, at(1)).await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    let there = "SELECT count(*) FROM web_push.subscription";
+    assert_eq!(schema.number(there).await, 5);
+    let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
+    assert_eq!(schema.number(counted).await, 5);
+}

@@ -1,0 +1,196 @@
+//! What is given to the ledger on one machine is heard on another, and nothing depends on it.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, join3, select};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::NoTls;
+use tower_web_push::WebPush;
+use tower_web_push::broadcast::{Audience, BroadcastState};
+use tower_web_push::clock::{Clock as _, SystemClock};
+use tower_web_push::deliver::EndpointPolicy;
+use tower_web_push::message::Message;
+use tower_web_push::store::deadpool_postgres::{Manager, Pool};
+use tower_web_push::store::{
+    Changes, DeliveryLedger as _, NewSubscription, Opened, PostgresStore, StoreErrorKind,
+    SubscriptionLimits, SubscriptionStore as _,
+};
+use tower_web_push::testing::TestPushService;
+use tower_web_push::vapid::KeyId;
+
+use super::world::{LIMIT, Schema, at, broadcast, claim_of, client, sending, until};
+use crate::support::servers::{Kind, Server};
+
+async fn heard(changes: &mut Changes) {
+    timeout(LIMIT, changes.next()).await.expect("no hint came");
+}
+
+#[tokio::test]
+async fn what_is_opened_or_given_back_elsewhere_is_heard() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (here, there) = (schema.store().await, schema.store().await);
+    let mut changes = there.changes();
+    // The first says that it listens now.
+    heard(&mut changes).await;
+    assert!(changes.next().now_or_never().is_none());
+    sending(&here, 2).await;
+    heard(&mut changes).await;
+    let claimed = here.claim(&claim_of(1), at(0)).await.unwrap().rows;
+    let tokens: Vec<_> = claimed.iter().map(|row| row.token).collect();
+    here.release(&tokens, at(0)).await.unwrap();
+    heard(&mut changes).await;
+    // Many that come together are few.
+    for _ in 0..20 {
+        here.open(&broadcast(), at(0)).await.unwrap();
+    }
+    heard(&mut changes).await;
+}
+
+/// Of many that tell at the same time one does it for all; another does it where that one was dropped meanwhile.
+#[tokio::test]
+async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let manager = Manager::new(schema.url.parse().unwrap(), NoTls);
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let builder = schema.builder().listen(&schema.url);
+    let store = builder.with_pool(pool.clone()).await.unwrap();
+    let mut changes = store.changes();
+    heard(&mut changes).await;
+    let [first, second, third] = [(); 3].map(|()| broadcast());
+    let mut first = store.open(&first, at(0));
+    let mut second = store.open(&second, at(0));
+    let mut third = store.open(&third, at(0));
+    // In this order they have the one connection; and then nobody does, so that the first one cannot tell.
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    assert!((&mut third).now_or_never().is_none());
+    let mut taken = Box::pin(pool.get());
+    assert!((&mut taken).now_or_never().is_none());
+    let opening = join3(&mut first, &mut second, &mut third);
+    let taken = match select(taken, opening).await {
+        Either::Left((taken, _)) => taken.unwrap(),
+        Either::Right(_) => panic!("they told without a connection"),
+    };
+    assert!(changes.next().now_or_never().is_none());
+    drop(first);
+    // It would tell for the third.
+    assert!((&mut second).now_or_never().is_none());
+    drop(second);
+    drop(taken);
+    assert_eq!(third.await.unwrap(), Opened::New);
+    heard(&mut changes).await;
+}
+
+/// A pooler that does not let anybody listen, say: it is asked again and again, not all the time.
+#[tokio::test]
+async fn a_listener_that_is_sent_away_at_once_comes_back_a_little_later() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let mut changes = store.changes();
+    let (url, name) = (schema.url.clone(), schema.name.clone());
+    let sending_away = tokio::spawn(async move {
+        let server = client(&url).await;
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE state = 'idle' AND query = 'LISTEN \"{name}_changes\"'"
+        );
+        loop {
+            server.batch_execute(&end).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let started = Instant::now();
+    for _ in 0..3 {
+        heard(&mut changes).await;
+    }
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    sending_away.abort();
+}
+
+#[tokio::test]
+async fn another_schemas_news_are_not_heard() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let Some(other) = Schema::fresh() else { return };
+    let (here, there) = (schema.store().await, other.store().await);
+    let mut changes = there.changes();
+    heard(&mut changes).await;
+    here.open(&broadcast(), at(0)).await.unwrap();
+    there.open(&broadcast(), at(0)).await.unwrap();
+    heard(&mut changes).await;
+    assert!(changes.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_listener_connects_again_by_itself() {
+    let Some(mut server) = Server::start(Kind::Postgres, &[]).await else {
+        return;
+    };
+    let builder = PostgresStore::builder().pool_size(2);
+    let store = until(async || builder.clone().connect(&server.url()).await.ok()).await;
+    let mut changes = store.changes();
+    heard(&mut changes).await;
+    server.kill().await;
+    let opened = store.open(&broadcast(), at(0)).await;
+    assert_eq!(opened.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    assert!(changes.next().now_or_never().is_none());
+    server.start_again().await;
+    // Something may have come while nobody listened.
+    heard(&mut changes).await;
+    store.open(&broadcast(), at(0)).await.unwrap();
+    heard(&mut changes).await;
+}
+
+/// One process accepts, another delivers: at once, though its next look is an hour away.
+#[tokio::test]
+async fn a_worker_elsewhere_begins_at_once() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let service = TestPushService::new();
+    let replica = async || {
+        let builder = WebPush::builder("mailto:ops@example.com")
+            .store(schema.store().await)
+            .client(service.clone())
+            .endpoint_policy(EndpointPolicy::public_hosts())
+            .poll_interval(Duration::from_secs(3600));
+        builder.build().await.unwrap()
+    };
+    let (front, back) = (replica().await, replica().await);
+    let browser = service.user_agent();
+    let subscription = browser.subscribe(&front.vapid_public_key()).unwrap();
+    let new = NewSubscription::new(subscription, KeyId::of(&front.vapid_public_key()));
+    let limits = SubscriptionLimits::default();
+    let table = schema.store().await;
+    let now = SystemClock::new().now();
+    table.upsert(&new, &limits, now).await.unwrap();
+
+    let running = tokio::spawn(back.run(std::future::pending()));
+    let listens = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN \"{}_changes\"'",
+        schema.name
+    );
+    until(async || (schema.number(&listens).await == 1).then_some(())).await;
+    let queued = front
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    let message = timeout(LIMIT, browser.next())
+        .await
+        .expect("nobody sent it");
+    assert_eq!(message.text(), Some("x"));
+    until(async || {
+        let status = front.status(queued.broadcast).await.unwrap().unwrap();
+        (status.state == BroadcastState::Done).then_some(())
+    })
+    .await;
+    running.abort();
+}

@@ -1,0 +1,23 @@
+//! The store in PostgreSQL, against real servers.
+
+mod cancelling;
+mod hammer;
+mod hints;
+mod opening;
+mod outages;
+mod tls;
+mod world;
+
+use tower_web_push::store::PostgresStore;
+use tower_web_push::store::conformance::Handles;
+
+use world::Schema;
+
+/// Two pools on one fresh schema, as two machines have them.
+async fn two_machines() -> Option<Handles<PostgresStore>> {
+    let schema = Schema::fresh()?;
+    let handles = Handles::two(schema.store().await, schema.store().await);
+    Some(handles.keeping(schema))
+}
+
+tower_web_push::store_conformance!(conformance, two_machines);

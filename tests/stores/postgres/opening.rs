@@ -1,0 +1,301 @@
+//! How a store connects and makes its tables.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
+use tower_web_push::store::deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use tower_web_push::store::{
+    DeliveryLedger as _, PostgresStore, ScheduleStore as _, StoreError, StoreErrorKind,
+    SubscriptionLimits, SubscriptionStore as _,
+};
+
+use super::world::{Schema, at, claim_of, client, sending, subscription};
+
+async fn refused(schema: &Schema) -> StoreError {
+    let error = schema.builder().connect(&schema.url).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+    error
+}
+
+#[tokio::test]
+async fn eight_that_migrate_at_once_make_one_schema() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let mut tasks = JoinSet::new();
+    for _ in 0..8 {
+        let (builder, url) = (schema.builder(), schema.url.clone());
+        tasks.spawn(async move { builder.connect(&url).await.unwrap() });
+    }
+    let stores = tasks.join_all().await;
+    for store in &stores {
+        store.record_run(at(1)).await.unwrap();
+        store.migrate().await.unwrap();
+    }
+    assert_eq!(stores[7].last_run().await.unwrap(), Some(at(1)));
+    let versions = "SELECT count(*) FROM web_push.tower_web_push_version";
+    assert_eq!(schema.number(versions).await, 1);
+}
+
+#[tokio::test]
+async fn a_newer_version_is_refused_and_left_as_it_is() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    schema.store().await.record_run(at(7)).await.unwrap();
+    let newer = "UPDATE web_push.tower_web_push_version SET version = 999";
+    schema.run(newer).await;
+    refused(&schema).await;
+    let version = "SELECT version FROM web_push.tower_web_push_version";
+    assert_eq!(schema.number(version).await, 999);
+}
+
+#[tokio::test]
+async fn another_applications_schema_is_refused_and_left_as_it_is() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    schema.run(&format!("CREATE SCHEMA {}", schema.name)).await;
+    schema.run("CREATE TABLE web_push.orders (id int)").await;
+    refused(&schema).await;
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname || '.' = 'web_push.'";
+    assert_eq!(schema.number(tables).await, 1);
+    // An empty one may be there, made by whoever has the right to.
+    schema.run("DROP TABLE web_push.orders").await;
+    schema.store().await;
+}
+
+#[tokio::test]
+async fn without_migrations_a_database_has_to_be_ready() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let working = || schema.builder().without_migrations();
+    let error = working().connect(&schema.url).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+    schema.store().await;
+    let store = working().connect(&schema.url).await.unwrap();
+    assert_eq!(store.pauses(at(0)).await.unwrap(), []);
+    schema
+        .run("UPDATE web_push.tower_web_push_version SET version = 0")
+        .await;
+    let error = working().connect(&schema.url).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+}
+
+/// The rights that the docs name, and no others.
+#[tokio::test]
+async fn a_role_that_only_works_works() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    schema.store().await;
+    let role = format!("role_{}", schema.name);
+    schema
+        .run(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role};
+             GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+            schema = schema.name
+        ))
+        .await;
+    let url = schema.url.replace("postgres@", &format!("{role}@"));
+    let working = schema.builder().without_migrations();
+    let store = working.connect(&url).await.unwrap();
+    let new = sending(&store, 3).await;
+    let claims = store.claim(&claim_of(2), at(0)).await.unwrap();
+    assert_eq!(claims.rows.len(), 2);
+    let tokens: Vec<_> = claims.rows.iter().map(|row| row.token).collect();
+    store.release(&tokens, at(0)).await.unwrap();
+    store.cancel(new.id, at(0)).await.unwrap();
+    let (new, limits) = (subscription(1), SubscriptionLimits::default());
+    store.upsert(&new, &limits, at(0)).await.unwrap();
+    drop(store);
+    schema
+        .run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_pool_of_the_applications_own_serves() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    // Without a runtime, time limits, or anything else that a store of its own would have set.
+    let config = schema.url.parse().unwrap();
+    let recycling_method = RecyclingMethod::Clean;
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    let pool = Pool::builder(manager).max_size(2).build().unwrap();
+    let before = settings(&pool).await;
+    let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    store.record_run(at(3)).await.unwrap();
+    assert_eq!(store.last_run().await.unwrap(), Some(at(3)));
+    assert_eq!(settings(&pool).await, before);
+    assert_eq!(pool.status().size, 1);
+    // Nobody hears anything there, and nothing is the matter.
+    let mut changes = store.changes();
+    assert!(changes.next().now_or_never().is_none());
+}
+
+/// A cancelled or failed transaction of somebody else's on a connection of a shared pool: it is not lent for ever.
+#[tokio::test]
+async fn a_connection_in_a_failed_transaction_is_replaced() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let recycling_method = RecyclingMethod::Fast;
+    let config = schema.url.parse().unwrap();
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    let new = sending(&store, 3).await;
+    let client = pool.get().await.unwrap();
+    client
+        .batch_execute("BEGIN; SELECT 1 / 0")
+        .await
+        .unwrap_err();
+    drop(client);
+    let error = store.cancel(new.id, at(0)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    let status = store.cancel(new.id, at(0)).await.unwrap().unwrap();
+    assert_eq!(status.counts.cancelled, 3);
+}
+
+async fn settings(pool: &Pool) -> Vec<String> {
+    let client = pool.get().await.unwrap();
+    let sql = "SELECT name || '=' || setting FROM pg_settings ORDER BY name";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_schema_whose_name_is_more_than_a_name_is_refused_before_anything_is_asked() {
+    for name in ["", "Push", "a b", "a\"; DROP TABLE x; --", "pg_temp", "1st"] {
+        let builder = PostgresStore::builder().schema(name);
+        // Nobody listens there.
+        let connected = builder.connect("postgres://u@127.0.0.1:1/d").await;
+        let error = connected.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_may_have_a_word_of_sql_for_a_name() {
+    let Some(mut schema) = Schema::fresh() else {
+        return;
+    };
+    client(&schema.url)
+        .await
+        .batch_execute("DROP SCHEMA IF EXISTS \"select\" CASCADE")
+        .await
+        .unwrap();
+    schema.name = "select".to_owned();
+    let store = schema.store().await;
+    store.record_run(at(3)).await.unwrap();
+    assert_eq!(store.last_run().await.unwrap(), Some(at(3)));
+}
+
+/// A function of a better fitting type than PostgreSQL's own, in a schema that the role looks into: were it called,
+/// it would do what it likes with the role's rights.
+#[tokio::test]
+async fn nobody_elses_functions_are_called() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let url = format!("{}?options=-csearch_path%3D{}", schema.url, schema.name);
+    schema.store().await;
+    for (signature, answer) in [
+        ("unnest(bigint[])", "SETOF bigint"),
+        ("unnest(text[])", "SETOF text"),
+        ("unnest(bytea[])", "SETOF bytea"),
+        ("nextval(text)", "bigint"),
+        ("hashtextextended(text, integer)", "bigint"),
+    ] {
+        schema
+            .run(&format!(
+                "CREATE FUNCTION web_push.{signature} RETURNS {answer} LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE EXCEPTION 'called'; END $$"
+            ))
+            .await;
+    }
+    let store = schema.builder().connect(&url).await.unwrap();
+    let mut late = super::world::broadcast();
+    late.deadline = at(1);
+    store.open(&late, at(0)).await.unwrap();
+    sending(&store, 3).await;
+    let claimed = store.claim(&claim_of(2), at(0)).await.unwrap();
+    assert_eq!(claimed.rows.len(), 2);
+    store.expire(9, at(2)).await.unwrap();
+    let (mut new, limits) = (subscription(1), SubscriptionLimits::default());
+    new.principal = Some("alice".into());
+    store.upsert(&new, &limits, at(0)).await.unwrap();
+}
+
+/// Of letters that cannot be compressed.
+#[tokio::test]
+async fn a_principal_is_as_long_as_the_docs_say() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let named = async |length: usize| {
+        let words = (0..200).map(|_| uuid::Uuid::new_v4().simple().to_string());
+        let name: String = words.collect();
+        let (mut new, limits) = (subscription(1), SubscriptionLimits::default());
+        new.principal = Some(name[..length].into());
+        store.upsert(&new, &limits, at(0)).await
+    };
+    named(2600).await.unwrap();
+    let error = named(5000).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+}
+
+#[tokio::test]
+async fn whoever_wants_to_wait_for_ever_may() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let builder = schema.builder().statement_timeout(Duration::MAX);
+    let store = builder.connect_timeout(Duration::MAX).connect(&schema.url);
+    store.await.unwrap().record_run(at(1)).await.unwrap();
+}
+
+/// As managed databases hand them out, and as other clients write them.
+#[tokio::test]
+async fn parameters_of_libpq_do_not_keep_it_from_connecting() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    for query in [
+        "sslmode=allow",
+        "target_session_attrs=primary",
+        "application_name=push&gssencmode=disable",
+        "connect_timeout=3&keepalives_count=4&client_encoding=UTF8",
+    ] {
+        let url = format!("{}?{query}", schema.url);
+        schema.builder().connect(&url).await.unwrap();
+    }
+    // It names the schema before the builder does.
+    let url = format!("{}?schema={}&pool_max_conns=2", schema.url, schema.name);
+    let store = PostgresStore::builder().schema("other").connect(&url);
+    store.await.unwrap().record_run(at(1)).await.unwrap();
+    assert_eq!(
+        schema
+            .number("SELECT count(*) FROM web_push.tower_web_push_version")
+            .await,
+        1
+    );
+    let url = format!("{}?schema=No-Schema", schema.url);
+    let error = PostgresStore::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let connected = PostgresStore::connect("postgres://u:hunter2@127.0.0.1:1/d").await;
+    let error = connected.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(!format!("{error:?}").contains("hunter2"));
+}

@@ -1,0 +1,84 @@
+//! Hints: heard by everybody who listens, and again after the server was away.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tower_web_push::broadcast::Audience;
+use tower_web_push::message::Message;
+use tower_web_push::store::{DeliveryLedger, NewBroadcast, RedisStore};
+
+use super::world::{at, claim, fresh_prefix, sending, store};
+use crate::support::servers::{Kind, Server, shared};
+
+const LONG: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(300);
+
+async fn open(store: &RedisStore) {
+    let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
+    store.open(&new, at(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hint_comes_when_somebody_else_has_opened_or_released() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(url) = shared(kind) else {
+            continue;
+        };
+        let prefix = fresh_prefix();
+        let (here, there) = (store(&url, &prefix).await, store(&url, &prefix).await);
+        let mut hints = here.changes();
+        // The first one says that it listens now.
+        timeout(LONG, hints.next()).await.unwrap();
+        open(&there).await;
+        timeout(LONG, hints.next()).await.unwrap();
+        assert!(timeout(SHORT, hints.next()).await.is_err(), "for nothing");
+        sending(&there, 2, 1).await;
+        timeout(LONG, hints.next()).await.unwrap();
+        let rows = claim(&there, 2, at(0)).await;
+        assert!(timeout(SHORT, hints.next()).await.is_err(), "nobody cares");
+        there.release(&[rows[0].token], at(1)).await.unwrap();
+        timeout(LONG, hints.next()).await.unwrap();
+        // Another prefix is another store.
+        let other = store(&url, &fresh_prefix()).await;
+        open(&other).await;
+        assert!(
+            timeout(SHORT, hints.next()).await.is_err(),
+            "it is not ours"
+        );
+    }
+}
+
+#[tokio::test]
+async fn either_protocol_serves_a_store_and_its_hints() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(url) = shared(kind) else {
+            continue;
+        };
+        for protocol in ["2", "3", "resp3"] {
+            let prefix = fresh_prefix();
+            let here = store(&format!("{url}/0?protocol={protocol}"), &prefix).await;
+            let there = store(&url, &prefix).await;
+            let mut hints = here.changes();
+            timeout(LONG, hints.next()).await.unwrap();
+            sending(&there, 2, 1).await;
+            timeout(LONG, hints.next()).await.unwrap();
+            assert_eq!(claim(&here, 2, at(0)).await.len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn hints_come_back_with_the_server() {
+    let Some(mut server) = Server::start(Kind::Redis, &[]).await else {
+        return;
+    };
+    let store = store(&server.url(), "web-push").await;
+    let mut hints = store.changes();
+    timeout(LONG, hints.next()).await.unwrap();
+    server.kill().await;
+    assert!(timeout(SHORT, hints.next()).await.is_err());
+    server.start_again().await;
+    timeout(LONG, hints.next()).await.unwrap();
+    open(&store).await;
+    timeout(LONG, hints.next()).await.unwrap();
+}

@@ -1,0 +1,258 @@
+//! Thousands of origins: what one script does is bounded, and what a call does, by what it is asked for.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use tower_web_push::broadcast::{Audience, BroadcastState, FinalOutcome};
+use tower_web_push::store::{
+    CountFilter, DeliveryLedger, Liveness, Pause, PauseReason, Settlement, SubscriptionLimits,
+    SubscriptionStore, Tally,
+};
+use tower_web_push::subscription::Origin;
+
+use super::world::{
+    LEASE, ask, at, claim, delivery, fresh_prefix, keys, sending, status, store, subscription,
+};
+use crate::support::servers::{Kind, Server, shared};
+
+const ORIGINS: usize = 4000;
+/// Commands of one script: with 2 µs for each, 20 ms.
+const OF_ONE_SCRIPT: u64 = 10_000;
+
+/// What a server did since it was asked last: scripts, and the commands in all of them.
+struct Work<'a> {
+    server: &'a Server,
+    before: (u64, u64),
+}
+
+impl<'a> Work<'a> {
+    async fn of(server: &'a Server) -> Self {
+        let before = Self::ask(server).await;
+        Self { server, before }
+    }
+
+    async fn ask(server: &Server) -> (u64, u64) {
+        let info: String = ask(&server.url(), &["INFO", "commandstats"]).await;
+        let (mut scripts, mut commands) = (0, 0);
+        for line in info.lines() {
+            let Some((name, rest)) = line.split_once(":calls=") else {
+                continue;
+            };
+            let calls: u64 = rest.split_once(',').unwrap().0.parse().unwrap();
+            match name {
+                "cmdstat_eval" | "cmdstat_evalsha" => scripts += calls,
+                _ => commands += calls,
+            }
+        }
+        (scripts, commands)
+    }
+
+    /// The commands since the last time, of which no script has too many.
+    async fn done(&mut self, what: &str) -> u64 {
+        let now = Self::ask(self.server).await;
+        let (scripts, commands) = (now.0 - self.before.0, now.1 - self.before.1);
+        self.before = now;
+        println!("{what}: {commands} commands in {scripts} scripts");
+        assert!(commands <= scripts * OF_ONE_SCRIPT, "{what}");
+        commands
+    }
+}
+
+#[tokio::test]
+async fn no_script_and_no_claim_grows_with_the_origins() {
+    let Some(server) = Server::start(Kind::Redis, &["--appendonly", "no"]).await else {
+        return;
+    };
+    let store = store(&server.url(), "web-push").await;
+    let id = sending(&store, ORIGINS, ORIGINS).await;
+    let mut work = Work::of(&server).await;
+    let first = claim(&store, 100, at(1)).await;
+    assert_eq!(first.len(), 100);
+    work.done("the first claim, to which all are new").await;
+    let rows = claim(&store, 100, at(1)).await;
+    assert_eq!(rows.len(), 100);
+    let mut busy: HashSet<_> = rows.iter().map(|row| row.origin.clone()).collect();
+    let commands = work.done("a claim").await;
+    assert!(commands < 8_000, "{commands}");
+    assert_eq!(store.next_due(at(1)).await.unwrap(), Some(at(1)));
+    let commands = work.done("next_due").await;
+    assert!(commands < 100, "{commands}");
+
+    // All that wait are paused, but one.
+    busy.extend(first.into_iter().map(|row| row.origin));
+    let origins = (0..ORIGINS).map(|number| delivery(number, ORIGINS).origin);
+    let mut waiting = origins.filter(|origin| !busy.contains(origin));
+    let free = waiting.next().unwrap();
+    for origin in waiting {
+        let pause = Pause::new(origin, at(500), PauseReason::RateLimited);
+        store.pause(&pause, at(1)).await.unwrap();
+    }
+    work.done("pausing").await;
+    assert_eq!(store.next_due(at(2)).await.unwrap(), Some(at(2)));
+    let one = claim(&store, ORIGINS, at(2)).await;
+    assert_eq!((one.len(), &one[0].origin), (1, &free));
+    work.done("a claim that finds them paused").await;
+    assert_eq!(store.next_due(at(3)).await.unwrap(), Some(at(1) + LEASE));
+    assert_eq!(claim(&store, ORIGINS, at(3)).await.len(), 0);
+    let commands = work.done("looking where all are paused").await;
+    assert!(commands < 100, "{commands}");
+
+    let ends: Vec<_> = rows
+        .iter()
+        .map(|row| (row.token, Settlement::Finished(FinalOutcome::Accepted)))
+        .collect();
+    store.settle(&ends, at(3)).await.unwrap();
+    work.done("settling").await;
+    assert_eq!(store.expire(1000, at(3600)).await.unwrap(), 1000);
+    work.done("expiring").await;
+    let cancelled = store.cancel(id, at(3600)).await.unwrap().unwrap();
+    assert_eq!(cancelled.state, BroadcastState::Cancelled);
+    assert_eq!(cancelled.counts.pending, 0);
+    work.done("cancelling").await;
+    let end = status(&store, id, at(3600)).await;
+    assert_eq!((end.counts.accepted, end.counts.expired), (100, 1000));
+    store.prune(at(9000)).await.unwrap();
+    assert_eq!(keys(&server.url(), "web-push").await, ["format", "meta"]);
+}
+
+/// Where all of a broadcast's rows at most origins are leased, expiring does not look at those again and again.
+#[tokio::test]
+async fn expiring_looks_only_where_something_waits() {
+    let Some(server) = Server::start(Kind::Redis, &["--appendonly", "no"]).await else {
+        return;
+    };
+    let store = store(&server.url(), "web-push").await;
+    sending(&store, ORIGINS, ORIGINS).await;
+    let rows = claim(&store, ORIGINS, at(3599)).await;
+    assert_eq!(rows.len(), ORIGINS);
+    let tokens: Vec<_> = rows[..10].iter().map(|row| row.token).collect();
+    store.release(&tokens, at(3599)).await.unwrap();
+    let mut work = Work::of(&server).await;
+    assert_eq!(store.expire(1000, at(3600)).await.unwrap(), 10);
+    let commands = work.done("expiring").await;
+    assert!(commands < 500, "{commands}");
+    // What is given back after its deadline expires as well.
+    let tokens: Vec<_> = rows[10..].iter().map(|row| row.token).collect();
+    store.release(&tokens, at(3601)).await.unwrap();
+    let rest = (ORIGINS - 10) as u64;
+    assert_eq!(store.expire(10_000, at(3601)).await.unwrap(), rest);
+    store.prune(at(9000)).await.unwrap();
+    assert_eq!(keys(&server.url(), "web-push").await, ["format", "meta"]);
+}
+
+/// An earlier version had no sets of origins by when they can be claimed from, and left origins in those of broadcasts.
+#[tokio::test]
+async fn what_an_earlier_version_has_written_is_found() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let id = sending(&store, 30, 30).await;
+    for number in 0..20 {
+        let until = at(if number < 10 { 50 } else { 0 });
+        let origin = delivery(number, 30).origin;
+        let pause = Pause::new(origin, until, PauseReason::RateLimited);
+        store.pause(&pause, at(-1)).await.unwrap();
+    }
+    assert_eq!(claim(&store, 5, at(1)).await.len(), 5);
+    let forget = [
+        "DEL",
+        &format!("{{{prefix}}}:ready"),
+        &format!("{{{prefix}}}:wakes"),
+    ];
+    let _: u64 = ask(&url, &forget).await;
+    assert_eq!(store.next_due(at(1)).await.unwrap(), Some(at(1)));
+    assert_eq!(claim(&store, 100, at(1)).await.len(), 15);
+    assert_eq!(store.next_due(at(1)).await.unwrap(), Some(at(1) + LEASE));
+    let _: u64 = ask(&url, &forget).await;
+    assert_eq!(claim(&store, 100, at(49)).await.len(), 20);
+    assert_eq!(store.next_due(at(49)).await.unwrap(), Some(at(50)));
+    assert_eq!(claim(&store, 100, at(50)).await.len(), 10);
+
+    let mut set = format!("{{{prefix}}}:w:").into_bytes();
+    set.extend(id.as_bytes());
+    let mut add = tower_web_push::store::redis_rs::cmd("SADD");
+    add.arg(set);
+    for number in 0..1500 {
+        add.arg(format!("https://old{number}.example"));
+    }
+    let mut connection = super::world::connection(&url).await;
+    let _: u64 = add.query_async(&mut connection).await.unwrap();
+    assert_eq!(store.expire(100, at(7200)).await.unwrap(), 30);
+    assert_eq!(status(&store, id, at(7200)).await.counts.expired, 30);
+    store.prune(at(9000)).await.unwrap();
+    assert_eq!(keys(&url, &prefix).await, ["format", "meta"]);
+}
+
+/// However many add at once, each is added once.
+#[tokio::test]
+async fn tallies_of_many_workers_at_once_all_count() {
+    const CALLS: u64 = 400;
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let handles = [store(&url, &prefix).await, store(&url, &prefix).await];
+    let origins = ["a", "b"].map(|host| Origin::parse(&format!("https://{host}.example")).unwrap());
+    let counts = [
+        (origins[0].clone(), Tally::new(1, 0)),
+        (origins[1].clone(), Tally::new(0, 1)),
+        (origins[0].clone(), Tally::new(0, 1)),
+    ];
+    let calls = (0..CALLS).map(|call| handles[call as usize % 2].tally(&counts, at(0)));
+    let mut sums = Vec::new();
+    for tallies in join_all(calls).await {
+        let tallies = tallies.unwrap();
+        assert_eq!(tallies[2].gone, tallies[0].gone + 1);
+        sums.push(tallies[2]);
+    }
+    let last = sums.into_iter().max_by_key(|sum| sum.answers()).unwrap();
+    assert_eq!(last, Tally::new(CALLS, CALLS));
+    let nothing = origins.clone().map(|origin| (origin, Tally::default()));
+    let sums = handles[0].tally(&nothing, at(0)).await.unwrap();
+    assert_eq!(sums, [Tally::new(CALLS, CALLS), Tally::new(0, CALLS)]);
+    // Halved as in memory, however much it is.
+    for (accepted, gone) in [
+        (1001, 7),
+        (3, 2_000_001),
+        (1 << 50, 1),
+        (u64::MAX, u64::MAX),
+    ] {
+        let fresh = Tally::new(accepted, gone);
+        let before = handles[1].tally(&nothing, at(0)).await.unwrap()[0];
+        let sums = handles[0]
+            .tally(&[(origins[0].clone(), fresh)], at(0))
+            .await;
+        let sums = sums.unwrap();
+        if accepted < 1 << 50 {
+            assert_eq!(sums, [before.plus(fresh)]);
+        }
+        assert!(sums[0].answers() <= Tally::WINDOW && sums[0].answers() > 400);
+    }
+}
+
+#[tokio::test]
+async fn many_ids_are_looked_up_once_each() {
+    const IDS: usize = 2000;
+    let Some(server) = Server::start(Kind::Redis, &["--appendonly", "no"]).await else {
+        return;
+    };
+    let store = store(&server.url(), "web-push").await;
+    let mut ids = Vec::new();
+    for number in 0..IDS {
+        let new = subscription(number);
+        let limits = SubscriptionLimits::default();
+        let upserted = store.upsert(&new, &limits, at(0)).await.unwrap();
+        let tower_web_push::store::Upserted::Stored { record, .. } = upserted else {
+            panic!("{upserted:?}");
+        };
+        ids.push(record.id);
+    }
+    ids.extend_from_within(..IDS / 2);
+    let filter = CountFilter::new(Audience::Ids(ids), Liveness::Live);
+    let mut work = Work::of(&server).await;
+    assert_eq!(store.count(&filter, at(1)).await.unwrap(), IDS as u64);
+    let commands = work.done("counting").await;
+    assert!(commands < 2 * IDS as u64 + 100, "{commands}");
+}

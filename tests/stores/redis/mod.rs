@@ -1,0 +1,34 @@
+//! Redis and Valkey against the contracts, and what is theirs alone: connecting, outages, a cluster, a backlog.
+
+mod backlog;
+mod cluster;
+mod connecting;
+mod hammer;
+mod hints;
+mod many_origins;
+mod model;
+mod outages;
+mod world;
+
+use crate::support::servers::{self, Kind};
+use tower_web_push::store::RedisStore;
+use tower_web_push::store::conformance::Handles;
+
+/// Two handles under a prefix of their own, as two machines have them.
+async fn on(kind: Kind) -> Option<Handles<RedisStore>> {
+    let url = servers::shared(kind)?;
+    let prefix = world::fresh_prefix();
+    let first = world::store(&url, &prefix).await;
+    Some(Handles::two(first, world::store(&url, &prefix).await))
+}
+
+async fn on_redis() -> Option<Handles<RedisStore>> {
+    on(Kind::Redis).await
+}
+
+async fn on_valkey() -> Option<Handles<RedisStore>> {
+    on(Kind::Valkey).await
+}
+
+tower_web_push::store_conformance!(redis, on_redis);
+tower_web_push::store_conformance!(valkey, on_valkey);

@@ -1,0 +1,208 @@
+//! Servers that end, hang, and are full, while the store is in use.
+
+use std::time::{Duration, Instant};
+
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
+use tower_web_push::message::Message;
+use tower_web_push::store::{
+    DeliveryLedger, NewBroadcast, Pause, PauseReason, RedisStore, ScheduleStore, Settled,
+    Settlement, StoreErrorKind, Tally,
+};
+
+use super::world::{ask, at, claim, sending, status};
+use crate::support::servers::{Kind, Port, Server};
+
+const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
+
+/// With long limits: only what is lost ends a call, however busy the machine.
+async fn patient(server: &Server) -> RedisStore {
+    RedisStore::builder()
+        .connect_timeout(Duration::from_secs(60))
+        .response_timeout(Duration::from_secs(60))
+        .connect(&server.url())
+        .await
+        .unwrap()
+}
+
+/// With short limits.
+async fn impatient(server: &Server) -> RedisStore {
+    let builder = RedisStore::builder()
+        .connect_timeout(Duration::from_millis(500))
+        .response_timeout(Duration::from_millis(500));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match builder.clone().connect(&server.url()).await {
+            Ok(store) => return store,
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+    }
+}
+
+/// Opens broadcasts until one fails; those that were acknowledged.
+async fn open_until_it_fails(store: &RedisStore) -> Vec<BroadcastId> {
+    let mut opened = Vec::new();
+    loop {
+        let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
+        match store.open(&new, at(0)).await {
+            Ok(_) => opened.push(new.id),
+            Err(error) => {
+                assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+                return opened;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_loses_nothing_that_was_acknowledged() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(mut server) = Server::start(kind, &[]).await else {
+            continue;
+        };
+        let store = patient(&server).await;
+        let id = sending(&store, 20, 2).await;
+        let held = claim(&store, 5, at(0)).await;
+        for way in ["killed", "stopped"] {
+            let writer = tokio::spawn({
+                let store = store.clone();
+                async move { open_until_it_fails(&store).await }
+            });
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            match way {
+                "killed" => server.kill().await,
+                _ => server.stop().await,
+            }
+            let opened = writer.await.unwrap();
+            assert!(!opened.is_empty());
+            let away = store.status(id, at(0)).await.unwrap_err();
+            assert_eq!(away.kind(), StoreErrorKind::Unavailable);
+            server.start_again().await;
+            // Loading what it has takes a moment.
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while store.status(id, at(0)).await.is_err() {
+                assert!(Instant::now() < deadline, "{kind:?} does not come back");
+            }
+            for opened in &opened {
+                assert!(
+                    store.status(*opened, at(0)).await.unwrap().is_some(),
+                    "{way}"
+                );
+            }
+        }
+        let ends: Vec<_> = held.iter().map(|row| (row.token, ACCEPTED)).collect();
+        assert_eq!(
+            store.settle(&ends, at(1)).await.unwrap(),
+            [Settled::Done; 5]
+        );
+        assert_eq!(status(&store, id, at(1)).await.counts.accepted, 5);
+        assert_eq!(claim(&store, 100, at(1)).await.len(), 15);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_goes_unnoticed() {
+    let Some(mut server) = Server::start(Kind::Redis, &[]).await else {
+        return;
+    };
+    let store = patient(&server).await;
+    let id = sending(&store, 3, 1).await;
+    server.stop().await;
+    server.start_again().await;
+    // The end of the idle connection is on its way.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while store.status(id, at(0)).await.is_err() {
+        assert!(Instant::now() < deadline);
+    }
+    // The server has forgotten all scripts.
+    assert_eq!(claim(&store, 9, at(0)).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_costs_no_more_than_the_limits() {
+    let Some(server) = Server::start(Kind::Redis, &[]).await else {
+        return;
+    };
+    let id = sending(&patient(&server).await, 3, 1).await;
+    let store = impatient(&server).await;
+    server.freeze().await;
+    for _ in 0..2 {
+        let started = Instant::now();
+        let error = store.status(id, at(0)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        // Both limits are half a second; the rest is for a busy machine.
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+    server.thaw().await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while store.status(id, at(0)).await.is_err() {
+        assert!(Instant::now() < deadline, "it does not recover");
+    }
+    let store = patient(&server).await;
+    assert_eq!(claim(&store, 9, at(0)).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_full_server_takes_nothing_in_and_goes_on_with_what_it_has() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(server) = Server::start(kind, &[]).await else {
+            continue;
+        };
+        let store = patient(&server).await;
+        let id = sending(&store, 30, 2).await;
+        let _: String = ask(&server.url(), &["CONFIG", "SET", "maxmemory", "1"]).await;
+        let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
+        let refused = store.open(&new, at(0)).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Full, "{refused:?}");
+        // A process that is started now, and knows no script, may be the one that makes room.
+        let store = patient(&server).await;
+        let rows = claim(&store, 20, at(0)).await;
+        assert_eq!(rows.len(), 20);
+        let origin = &rows[0].origin;
+        let pause = Pause::new(origin.clone(), at(9), PauseReason::RateLimited);
+        store.pause(&pause, at(1)).await.unwrap();
+        assert_eq!(store.pauses(at(1)).await.unwrap().len(), 1);
+        let tally = Tally::new(1, 0);
+        store
+            .tally(&[(origin.clone(), tally)], at(1))
+            .await
+            .unwrap();
+        store.record_run(at(1)).await.unwrap();
+        let (ended, back) = rows.split_at(10);
+        let ends: Vec<_> = ended.iter().map(|row| (row.token, ACCEPTED)).collect();
+        assert_eq!(
+            store.settle(&ends, at(1)).await.unwrap(),
+            [Settled::Done; 10]
+        );
+        let tokens: Vec<_> = back.iter().map(|row| row.token).collect();
+        store.release(&tokens, at(1)).await.unwrap();
+        assert_eq!(status(&store, id, at(1)).await.counts.accepted, 10);
+        let cancelled = store.cancel(id, at(2)).await.unwrap().unwrap();
+        assert_eq!(
+            (cancelled.counts.cancelled, cancelled.counts.pending),
+            (20, 0)
+        );
+        assert_eq!(store.prune(at(3)).await.unwrap(), 1);
+        let _: String = ask(&server.url(), &["CONFIG", "SET", "maxmemory", "0"]).await;
+        store.open(&new, at(4)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_a_replica_is_asked_again_when_it_is_none() {
+    let Some(server) = Server::start(Kind::Redis, &[]).await else {
+        return;
+    };
+    let store = patient(&server).await;
+    let nobodys = Port::free();
+    let port = nobodys.number().to_string();
+    let _: String = ask(&server.url(), &["REPLICAOF", "127.0.0.1", &port]).await;
+    let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
+    let refused = store.open(&new, at(0)).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable, "{refused:?}");
+    let _: String = ask(&server.url(), &["REPLICAOF", "NO", "ONE"]).await;
+    store.open(&new, at(0)).await.unwrap();
+}

@@ -1,0 +1,334 @@
+//! What is particular to the store in an SQLite file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tower_web_push::broadcast::{Audience, BroadcastState, FinalOutcome};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::message::Message;
+use tower_web_push::store::{
+    ClaimRequest, Cursor, DeliveryLedger, Liveness, NewBroadcast, NewDelivery, NewSubscription,
+    PageWrite, ScheduleStore, Settlement, SqliteStore, StoreError, StoreErrorKind,
+    SubscriptionLimits, SubscriptionRef, SubscriptionStore,
+};
+use tower_web_push::store::{CountFilter, Opened};
+use tower_web_push::subscription::{EndpointKey, Origin, Subscription};
+use tower_web_push::vapid::KeyId;
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(1_800_000_000 + secs)
+}
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    (folder, path)
+}
+
+fn subscription(number: u32) -> NewSubscription {
+    let json = serde_json::json!({
+        "endpoint": format!("https://push.example.net/{number}"),
+        "keys": {
+            "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+            "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+        },
+    });
+    let subscription = Subscription::from_value(&json).unwrap();
+    NewSubscription::new(subscription, KeyId::from_bytes([1; KeyId::LEN]))
+}
+
+async fn put(store: &SqliteStore, number: u32) {
+    let limits = SubscriptionLimits::default();
+    let new = subscription(number);
+    store.upsert(&new, &limits, at(0)).await.unwrap();
+}
+
+fn deliveries(numbers: std::ops::Range<u8>) -> Vec<NewDelivery> {
+    let origin = Origin::parse("https://push.example.net").unwrap();
+    numbers
+        .map(|n| NewDelivery::new(EndpointKey::from_bytes([n; 32]), origin.clone()))
+        .collect()
+}
+
+async fn sending(store: &SqliteStore, rows: &[NewDelivery]) -> NewBroadcast {
+    let new = NewBroadcast::new(Audience::All, Message::new("secret words"), at(9999));
+    store.open(&new, at(0)).await.unwrap();
+    let written = store
+        .enqueue_page(new.id, &Cursor::Start, rows, &Cursor::End, at(0))
+        .await
+        .unwrap();
+    assert_eq!(written, PageWrite::Stored);
+    new
+}
+
+fn claim_of(limit: usize) -> ClaimRequest {
+    ClaimRequest::new(limit, Duration::from_secs(45))
+}
+
+/// What a machine finds after the process was killed: the files as they are, without a tidy end.
+fn files_after_a_crash(path: &Path) -> (TempDir, PathBuf) {
+    let (folder, copy) = folder();
+    for suffix in ["", "-wal"] {
+        let from = format!("{}{suffix}", path.display());
+        fs::copy(from, format!("{}{suffix}", copy.display())).unwrap();
+    }
+    (folder, copy)
+}
+
+async fn refused(path: &Path) -> StoreError {
+    let error = SqliteStore::open(path).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+    let about = std::error::Error::source(&error).unwrap();
+    assert_eq!(about.to_string(), path.display().to_string());
+    assert!(about.source().is_some(), "{error:?}");
+    error
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_a_crash() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    let new = sending(&store, &deliveries(0..3)).await;
+    let claimed = store.claim(&claim_of(2), at(0)).await.unwrap().rows;
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    let settled = [(claimed[0].token, accepted)];
+    store.settle(&settled, at(1)).await.unwrap();
+    store.record_run(at(1)).await.unwrap();
+
+    let (_copies, copy) = files_after_a_crash(&path);
+    let after = SqliteStore::open(&copy).await.unwrap();
+    let status = after.status(new.id, at(2)).await.unwrap().unwrap();
+    assert_eq!(status.state, BroadcastState::Sending);
+    assert_eq!((status.counts.accepted, status.counts.pending), (1, 2));
+    assert_eq!(after.last_run().await.unwrap(), Some(at(1)));
+    let every = CountFilter::new(Audience::All, Liveness::Any);
+    assert_eq!(after.count(&every, at(2)).await.unwrap(), 1);
+    // The row under way comes back when its lease ends, not before.
+    assert_eq!(
+        after.claim(&claim_of(9), at(2)).await.unwrap().rows.len(),
+        1
+    );
+    let late = after.claim(&claim_of(9), at(45)).await.unwrap().rows;
+    assert_eq!(late.len(), 1);
+    assert_eq!(
+        (late[0].token.key, late[0].attempt),
+        (claimed[1].token.key, 2)
+    );
+}
+
+#[tokio::test]
+async fn a_closed_store_opens_again() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let clone = store.clone();
+    put(&store, 1).await;
+    store.close().await.unwrap();
+    store.close().await.unwrap();
+    let error = clone.last_run().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    let error = clone.record_run(at(0)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(
+        !path.with_extension("db-wal").exists(),
+        "the log is folded in"
+    );
+    let again = SqliteStore::open(&path).await.unwrap();
+    let key = subscription(1).subscription.endpoint().key();
+    let rows = again.get(&[SubscriptionRef::Key(key)]).await.unwrap();
+    assert!(rows[0].is_some());
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let (_folder, path) = folder();
+    SqliteStore::open(&path)
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA user_version = 99;")
+        .unwrap();
+    drop(conn);
+    let before = fs::read(&path).unwrap();
+    let error = refused(&path).await;
+    let about = std::error::Error::source(&error).unwrap();
+    let source = about.source().unwrap();
+    assert!(source.to_string().contains("newer version"), "{source}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn another_applications_database_is_left_alone() {
+    let (_folder, path) = folder();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch("CREATE TABLE subscription (id)")
+        .unwrap();
+    drop(conn);
+    let before = fs::read(&path).unwrap();
+    refused(&path).await;
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused() {
+    let (folder, path) = folder();
+    fs::write(&path, "just some text\n".repeat(100)).unwrap();
+    refused(&path).await;
+    assert!(fs::read_to_string(&path).unwrap().starts_with("just"));
+    refused(folder.path()).await;
+    refused(&folder.path().join("missing/push.db")).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    for suffix in ["", "-wal", "-shm"] {
+        let file = format!("{}{suffix}", path.display());
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    store.close().await.unwrap();
+    // What the operator has chosen stays.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+    SqliteStore::open(&path).await.unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+}
+
+#[tokio::test]
+async fn damage_is_an_error_and_no_panic() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, 1).await;
+    let new = sending(&store, &deliveries(0..1)).await;
+    let conn = Connection::open(&path).unwrap();
+    let key = SubscriptionRef::Key(subscription(1).subscription.endpoint().key());
+    for damage in [
+        "p256dh = x'04'",
+        "auth = x''",
+        "endpoint = 'ftp://x'",
+        "id = x'01'",
+        "failure_streak = -1",
+        "retired_at = 5",
+        "retired_at = 5, retire_reason = 'because'",
+    ] {
+        conn.execute_batch("SAVEPOINT whole").unwrap();
+        conn.execute_batch(&format!("UPDATE subscription SET {damage}; RELEASE whole;"))
+            .unwrap();
+        let error = store.get(&[key]).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{damage}");
+        conn.execute_batch("DELETE FROM subscription").unwrap();
+        put(&store, 1).await;
+    }
+    for damage in [
+        "UPDATE content SET urgency = 'very'",
+        "UPDATE content SET padding = '-1'",
+        "UPDATE broadcast SET accepted = -1",
+        "DELETE FROM content",
+    ] {
+        conn.execute_batch(damage).unwrap();
+        let error = store.claim(&claim_of(9), at(0)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{damage}");
+        conn.execute_batch(
+            "UPDATE content SET urgency = 'high', padding = 'none'; UPDATE broadcast SET accepted = 0",
+        )
+        .unwrap();
+    }
+    // What failed changed nothing: no row was leased.
+    let stats = store.stats(at(0)).await.unwrap();
+    assert_eq!((stats.depth, stats.leased), (1, 0));
+    conn.execute_batch("DROP TABLE schedule").unwrap();
+    let error = store.due_schedules(9, at(0)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
+    assert!(store.status(new.id, at(0)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_failed_change_takes_no_other_with_it() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let limits = SubscriptionLimits::new(10, 32);
+    // All of them wait at once, so that many share a transaction.
+    let answers = futures_util::future::join_all((0..40).map(|number| {
+        let store = store.clone();
+        async move { store.upsert(&subscription(number), &limits, at(0)).await }
+    }))
+    .await;
+    let stored = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert_eq!(stored, 10);
+    for answer in answers {
+        if let Err(error) = answer {
+            assert_eq!(error.kind(), StoreErrorKind::Full);
+        }
+    }
+    let every = CountFilter::new(Audience::All, Liveness::Any);
+    assert_eq!(store.count(&every, at(0)).await.unwrap(), 10);
+    let live = CountFilter::new(Audience::All, Liveness::Live);
+    assert_eq!(store.count(&live, at(0)).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_done_wholly_or_not_at_all() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let rows = deliveries(0..200);
+    for _ in 0..20 {
+        let new = NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
+        store.open(&new, at(0)).await.unwrap();
+        let call = store.enqueue_page(new.id, &Cursor::Start, &rows, &Cursor::End, at(0));
+        // Polled once: it is on its way to the writer. Then nobody waits for it any more.
+        assert!(call.now_or_never().is_none());
+        // The writer takes changes in order: when this one is answered, that one has been dealt with.
+        assert!(matches!(
+            store.open(&new, at(0)).await.unwrap(),
+            Opened::Repeat(_)
+        ));
+        let status = store.status(new.id, at(0)).await.unwrap().unwrap();
+        let whole = (BroadcastState::Sending, 200);
+        let none = (BroadcastState::Expanding, 0);
+        let now = (status.state, status.recipients);
+        assert!(now == whole || now == none, "{now:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_message_of_a_done_broadcast_is_wiped() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    sending(&store, &deliveries(0..1)).await;
+    let claimed = store.claim(&claim_of(9), at(0)).await.unwrap().rows;
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    store
+        .settle(&[(claimed[0].token, accepted)], at(1))
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    let conn = Connection::open(&path).unwrap();
+    let contents: i64 = conn
+        .query_row("SELECT count(*) FROM content", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(contents, 0);
+    let bytes = fs::read(&path).unwrap();
+    let words = b"secret words";
+    assert!(!bytes.windows(words.len()).any(|window| window == words));
+}
+
+#[tokio::test]
+async fn debug_shows_the_path_and_no_content() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let debug = format!("{store:?}");
+    assert!(debug.starts_with("SqliteStore") && debug.contains("push.db"));
+}

@@ -1,0 +1,71 @@
+//! Subscriptions that end without the page: the server has a new key, or the push service or the browser lets go.
+
+use serde_json::json;
+
+use super::page::{logged, newest};
+use super::world::World;
+use crate::support::browser::Browser;
+
+pub(crate) async fn a_new_key_is_followed_at_the_next_visit(w: &mut World) {
+    let old = newest(w);
+    let regenerated = w.server().post("regenerate-vapid", &json!({})).await;
+    assert_eq!(regenerated.status, 200, "{regenerated:?}");
+    let url = w.server().url();
+    w.browser.open(&url).await;
+    it_is_replaced(w, &old, "Under the new key").await;
+}
+
+pub(crate) async fn a_lost_subscription_is_replaced_unasked(w: &mut World) {
+    let old = newest(w);
+    let url = w.server().url();
+    match &w.browser {
+        // The push service has lost it, and says so when the browser is back.
+        Browser::Firefox(_) => w.push.forget_the_browser(),
+        // Only the user can do it to Chromium, by a change of mind.
+        Browser::Chromium(chromium) => {
+            chromium.allow_notifications(&url, "block").await;
+            ended(w, &old).await;
+            chromium.allow_notifications(&url, "allow").await;
+        }
+    }
+    w.browser.close_other_tabs().await;
+    it_is_replaced(w, &old, "After the loss").await;
+}
+
+/// By another that the server knows under the same id: it has no more recipients than before.
+async fn it_is_replaced(w: &mut World, old: &str, title: &str) {
+    ended(w, old).await;
+    let new = w.push.wait_for("a new subscription", |state| {
+        let newest = format!("token{}", state.channels.len() - 1);
+        state.channels[&newest].is_some().then_some(newest)
+    });
+    let remembered = remembers(&new.await);
+    w.browser.wait_for(&remembered).await;
+    assert_eq!(w.server().notify(&json!({"title": title})).await, 1);
+    logged(w, title).await;
+}
+
+async fn ended(w: &World, token: &str) {
+    let ended = w.push.wait_for("the old subscription's end", |state| {
+        state.channels[token].is_none().then_some(())
+    });
+    ended.await;
+}
+
+/// Whether the worker remembers an endpoint: it does once the server has taken it.
+fn remembers(token: &str) -> String {
+    format!(
+        "new Promise((resolve, reject) => {{
+            const opening = indexedDB.open('tower-web-push');
+            opening.onerror = () => reject(opening.error);
+            opening.onsuccess = () => {{
+                const database = opening.result;
+                const all = database.transaction('subscriptions').objectStore('subscriptions').getAll();
+                all.onsuccess = () => {{
+                    database.close();
+                    resolve(all.result.some(({{ endpoint }}) => endpoint?.endsWith('/{token}')));
+                }};
+            }};
+        }})"
+    )
+}

@@ -1,0 +1,121 @@
+//! A door of the push service: what comes to it waits, or what goes out of it.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tower_web_push::clock::{Clock as _, SystemClock, Timestamp};
+
+use super::world::LIMIT;
+
+/// Clones are the same door.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Inner>);
+
+struct Inner {
+    hold: watch::Sender<Hold>,
+    /// Requests that pass although they are held.
+    passes: Semaphore,
+    traffic: watch::Sender<Traffic>,
+}
+
+/// What waits at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Nothing,
+    /// Requests, before the push service has seen them.
+    Requests,
+    /// Requests to one host, before the push service has seen them.
+    RequestsTo(&'static str),
+    /// The answers of requests that the push service has seen, and taken.
+    Answers,
+}
+
+/// What has come to the door.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Traffic {
+    /// When each request came.
+    pub(crate) came: Vec<Timestamp>,
+    /// Requests that have neither been answered nor given up by their sender.
+    pub(crate) under_way: usize,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            hold: watch::Sender::new(Hold::Nothing),
+            passes: Semaphore::new(0),
+            traffic: watch::Sender::default(),
+        }))
+    }
+
+    pub(crate) fn hold(&self, hold: Hold) {
+        self.0.hold.send_replace(hold);
+    }
+
+    /// Lets so many of the requests pass that are held.
+    pub(crate) fn let_pass(&self, number: usize) {
+        self.0.passes.add_permits(number);
+    }
+
+    /// Requests that came so far.
+    pub(crate) fn came(&self) -> usize {
+        self.0.traffic.borrow().came.len()
+    }
+
+    pub(crate) fn under_way(&self) -> usize {
+        self.0.traffic.borrow().under_way
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.0.traffic.borrow().clone()
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn wait_until_empty(&self) {
+        let mut traffic = self.0.traffic.subscribe();
+        let waited = timeout(LIMIT, traffic.wait_for(|traffic| traffic.under_way == 0)).await;
+        assert!(waited.is_ok(), "{} under way", self.under_way());
+    }
+
+    /// A request through the door, and its answer.
+    pub(crate) async fn through<T>(
+        &self,
+        host: Option<&str>,
+        answer: impl Future<Output = T>,
+    ) -> T {
+        let _under_way = UnderWay::new(&self.0.traffic);
+        let mut hold = self.0.hold.subscribe();
+        let opens = hold.wait_for(|hold| match hold {
+            Hold::Requests => false,
+            Hold::RequestsTo(held) => host != Some(held),
+            Hold::Nothing | Hold::Answers => true,
+        });
+        tokio::select! {
+            _ = opens => {}
+            pass = self.0.passes.acquire() => pass.unwrap().forget(),
+        }
+        let answer = answer.await;
+        hold.wait_for(|hold| *hold != Hold::Answers).await.unwrap();
+        answer
+    }
+}
+
+/// One request that has come and not gone.
+struct UnderWay<'a>(&'a watch::Sender<Traffic>);
+
+impl<'a> UnderWay<'a> {
+    fn new(traffic: &'a watch::Sender<Traffic>) -> Self {
+        traffic.send_modify(|traffic| {
+            traffic.came.push(SystemClock::new().now());
+            traffic.under_way += 1;
+        });
+        Self(traffic)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|traffic| traffic.under_way -= 1);
+    }
+}

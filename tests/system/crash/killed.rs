@@ -1,0 +1,234 @@
+//! SIGKILL at each step of a delivery.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_web_push::subscription::{EndpointKey, Subscription};
+
+use super::gate::Hold;
+use super::world::{Broadcast, LOOK_AGAIN, Rows, Server, World, until};
+
+const FEW: usize = 60;
+/// Several pages of the expansion.
+const MANY: usize = 3_000;
+
+/// How things stood when a server was killed.
+struct Remains {
+    /// What each recipient had got.
+    accepted: HashMap<EndpointKey, u64>,
+    /// The rows that were left.
+    rows: Rows,
+    /// Whether recipients were yet to be written as rows.
+    is_expanding: bool,
+}
+
+impl Remains {
+    /// Kills a server, and looks at what it leaves when all that it had sent has come in.
+    async fn of(world: &World, server: Server, recipients: &[Subscription]) -> Self {
+        server.process.kill().await;
+        world.gate.wait_until_empty().await;
+        let accepted = recipients
+            .iter()
+            .map(|to| (to.endpoint().key(), world.accepted(to)))
+            .collect();
+        let sql = "SELECT count(*) FROM broadcast WHERE expanding = 1";
+        let expanding: u32 = world
+            .connection()
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap();
+        Self {
+            accepted,
+            rows: world.rows(),
+            is_expanding: expanding > 0,
+        }
+    }
+
+    fn leased(&self) -> usize {
+        self.rows.values().filter(|is_leased| **is_leased).count()
+    }
+
+    /// Messages that were taken, and whose end the file does not know.
+    fn unsettled(&self) -> usize {
+        let keys = self.rows.keys();
+        keys.filter(|key| self.accepted[key] > 0).count()
+    }
+
+    /// Starts another server: it sends what was left, each once, and nothing else.
+    async fn are_dealt_with(
+        self,
+        world: &World,
+        name: &str,
+        broadcast: &Broadcast,
+        recipients: &[Subscription],
+    ) {
+        let server = world.start(name).await;
+        server.done(broadcast).await;
+        assert_eq!(world.push_service.counts().refused, 0);
+        for to in recipients {
+            let key = to.endpoint().key();
+            let before = self.accepted[&key];
+            let is_left = self.rows.contains_key(&key) || (self.is_expanding && before == 0);
+            assert_eq!(world.accepted(to), before + u64::from(is_left));
+            // A duplicate only where it was under way: neither waiting nor settled.
+            assert!(before == 0 || self.rows.get(&key) != Some(&false));
+        }
+        assert!(world.rows().is_empty());
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_commit() {
+    let world = World::new().await;
+    let server = world.start("axum_server").await;
+    let recipients = world.subscribe(&server, FEW).await;
+    world.gate.hold(Hold::Requests);
+    let broadcast = server.notify(FEW).await;
+    let remains = Remains::of(&world, server, &recipients).await;
+    assert_eq!(remains.unsettled(), 0);
+    world.end_leases();
+    world.gate.hold(Hold::Nothing);
+    remains
+        .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
+        .await;
+    assert!(recipients.iter().all(|to| world.accepted(to) == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_the_expansion() {
+    let world = World::new().await;
+    let recipients = world.subscribe_at(super::world::HOST, MANY).await;
+    let server = world.start("axum_server").await;
+    let store = world.store().await;
+    world.gate.hold(Hold::Requests);
+    let broadcast = server.notify(MANY).await;
+    // While somebody else has the file, the server stands still between two pages.
+    let mut other = world.connection();
+    // SQLite itself would look less and less often, and see none of the moments between two pages.
+    let wait = |_: i32| {
+        std::thread::sleep(Duration::from_millis(1));
+        true
+    };
+    other.busy_handler(Some(wait)).unwrap();
+    let depth = loop {
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let depth = world.stats(&store).await.depth;
+        if depth > 0 {
+            break depth;
+        }
+        other.execute_batch("ROLLBACK").unwrap();
+        sleep(LOOK_AGAIN).await;
+    };
+    assert!(depth < MANY as u64, "{depth}");
+    let remains = Remains::of(&world, server, &recipients).await;
+    drop(other);
+    assert!(remains.is_expanding && remains.rows.len() == depth as usize);
+    assert_eq!(remains.unsettled(), 0);
+    world.end_leases();
+    world.gate.hold(Hold::Nothing);
+    remains
+        .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
+        .await;
+    assert!(recipients.iter().all(|to| world.accepted(to) == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_claim_before_anything_is_sent() {
+    // The kernel completes the TCP handshake, and nobody answers the TLS one.
+    let mut world = World::unanswered().await;
+    let server = world.start("axum_server").await;
+    let recipients = world.subscribe(&server, FEW).await;
+    let store = world.store().await;
+    let broadcast = server.notify(FEW).await;
+    until("a claim", async || world.stats(&store).await.leased > 0).await;
+    let remains = Remains::of(&world, server, &recipients).await;
+    assert!(remains.leased() > 0);
+    assert_eq!(remains.unsettled(), 0);
+    world.end_leases();
+    world.open_push_service();
+    remains
+        .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
+        .await;
+    assert!(recipients.iter().all(|to| world.accepted(to) == 1));
+}
+
+/// This one waits for the end of the leases.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_send_before_the_answer() {
+    killed_before_the_answer("axum_server", Leases::EndByThemselves).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_send_before_the_answer_on_hyper_alone() {
+    killed_before_the_answer("hyper_server", Leases::AreEnded).await;
+}
+
+#[derive(PartialEq)]
+enum Leases {
+    EndByThemselves,
+    AreEnded,
+}
+
+async fn killed_before_the_answer(name: &str, leases: Leases) {
+    let world = World::new().await;
+    let server = world.start(name).await;
+    let recipients = world.subscribe(&server, FEW).await;
+    let store = world.store().await;
+    world.gate.hold(Hold::Answers);
+    let broadcast = server.notify(FEW).await;
+    // All that it has claimed is taken.
+    until("all requests are there", async || {
+        let leased = world.stats(&store).await.leased;
+        leased > 0 && world.push_service.counts().accepted == leased
+    })
+    .await;
+    let remains = Remains::of(&world, server, &recipients).await;
+    let unsettled = remains.unsettled();
+    assert!(unsettled > 0 && unsettled == remains.leased());
+    let leases_end = world.leases_end();
+    if leases == Leases::AreEnded {
+        assert_eq!(world.end_leases(), unsettled);
+    }
+    world.gate.hold(Hold::Nothing);
+    remains
+        .are_dealt_with(&world, name, &broadcast, &recipients)
+        .await;
+    let twice = |to: &&Subscription| world.accepted(to) == 2;
+    assert_eq!(recipients.iter().filter(twice).count(), unsettled);
+    if leases == Leases::EndByThemselves {
+        let came = world.gate.traffic().came;
+        let before = came.iter().filter(|at| **at < leases_end).count();
+        assert_eq!((before, came.len()), (FEW, FEW + unsettled));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_answer_before_the_settle() {
+    let world = World::new().await;
+    let server = world.start("axum_server").await;
+    let recipients = world.subscribe(&server, FEW).await;
+    let store = world.store().await;
+    world.gate.hold(Hold::Requests);
+    let broadcast = server.notify(FEW).await;
+    until("a claim", async || world.stats(&store).await.leased > 0).await;
+    // Somebody else has the file from now on: no more is claimed, and no end is written.
+    let other = world.connection();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let leased = world.stats(&store).await.leased;
+    world.gate.hold(Hold::Nothing);
+    until("all answers are there", async || {
+        server.metric("web_push_attempts_total").await == leased as f64
+    })
+    .await;
+    let remains = Remains::of(&world, server, &recipients).await;
+    drop(other);
+    let unsettled = remains.unsettled() as u64;
+    assert_eq!((unsettled, remains.leased() as u64), (leased, leased));
+    world.end_leases();
+    remains
+        .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
+        .await;
+    let twice = |to: &&Subscription| world.accepted(to) == 2;
+    assert_eq!(recipients.iter().filter(twice).count() as u64, leased);
+}

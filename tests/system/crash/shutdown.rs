@@ -1,0 +1,85 @@
+//! SIGTERM in the middle of a broadcast.
+
+use std::time::Instant;
+
+use super::gate::Hold;
+use super::world::{HOST, QUIET, World, until};
+
+/// The host whose push service holds requests back. The other one answers all the time.
+const HELD: &str = "127.0.0.1";
+const EACH: usize = 800;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_and_nothing_else_begins() {
+    stopped("axum_server").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_and_nothing_else_begins_on_hyper_alone() {
+    stopped("hyper_server").await;
+}
+
+async fn stopped(name: &str) {
+    let world = World::new().await;
+    let mut recipients = world.subscribe_at(HOST, EACH).await;
+    recipients.extend(world.subscribe_at(HELD, EACH).await);
+    let server = world.start(name).await;
+    world.gate.hold(Hold::Requests);
+    let broadcast = server.notify(recipients.len()).await;
+    // From here on all stand still, in whatever state they are.
+    let some = EACH / 4;
+    world.gate.let_pass(some);
+    world
+        .push_service
+        .wait_until(|counts| counts.accepted >= some as u64)
+        .await;
+    // Of one origin there are a hundred at most.
+    until("both have some", async || world.gate.under_way() > 100).await;
+
+    server.process.ask_to_end().await;
+    until("it has heard", async || {
+        server.process.printed().contains("draining")
+    })
+    .await;
+    // Those at one origin go on.
+    world.gate.hold(Hold::RequestsTo(HELD));
+    let store = world.store().await;
+    let (mut came, mut since) = (world.gate.came(), Instant::now());
+    until("no request begins", async || {
+        // What is claimed and not under way is yet to be given back.
+        let leased = world.stats(&store).await.leased;
+        if world.gate.came() > came || world.gate.under_way() as u64 != leased {
+            (came, since) = (world.gate.came(), Instant::now());
+        }
+        since.elapsed() > QUIET
+    })
+    .await;
+    let under_way = world.gate.under_way();
+    let accepted = world.push_service.counts().accepted;
+    assert!(under_way > 0, "it waits for these");
+    world.gate.hold(Hold::Nothing);
+    let status = server.process.ended().await;
+    assert_eq!(status.code(), Some(0));
+
+    // What was under way came to its end, and nothing began.
+    assert_eq!(world.gate.came(), came);
+    let sent = world.push_service.counts().accepted;
+    assert_eq!(sent, accepted + under_way as u64);
+    // All of it is written down, and what had not begun is nobody's.
+    assert_eq!(world.stats(&store).await.leased, 0);
+    let rows = world.rows();
+    let (left, sent): (Vec<_>, Vec<_>) = recipients
+        .iter()
+        .partition(|to| rows.contains_key(&to.endpoint().key()));
+    assert!(left.iter().all(|to| world.accepted(to) == 0));
+    assert!(sent.iter().all(|to| world.accepted(to) == 1));
+    for host in [HOST, HELD] {
+        let origin = world.origin(host);
+        assert!(left.iter().any(|to| *to.endpoint().origin() == origin));
+    }
+
+    let server = world.start(name).await;
+    server.done(&broadcast).await;
+    assert!(recipients.iter().all(|to| world.accepted(to) == 1));
+    assert_eq!(server.process.terminate().await.code(), Some(0));
+}

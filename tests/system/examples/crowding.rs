@@ -1,0 +1,166 @@
+//! Which connection is closed for a new one.
+
+// Only the table is used here; its deadlines are tried on the servers.
+#[allow(dead_code, reason = "the servers use the rest")]
+#[path = "../../../examples/support/connections.rs"]
+mod connections;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use connections::{Connections, Open};
+use futures_util::FutureExt as _;
+use tokio::time::advance;
+
+/// A table and what is open, oldest first.
+struct Table {
+    connections: Connections,
+    entered: u64,
+}
+
+impl Table {
+    fn new(limit: usize, direct: bool) -> Self {
+        Self {
+            connections: Connections::new(limit, direct),
+            entered: 0,
+        }
+    }
+
+    /// Enters a connection, a second after the last one.
+    async fn enter(&mut self, address: &str) -> Option<Open> {
+        advance(Duration::from_secs(1)).await;
+        self.entered += 1;
+        let address: SocketAddr = format!("{address}:4711").parse().unwrap();
+        let entering = self.connections.enter(self.entered, address);
+        entering.now_or_never()
+    }
+}
+
+fn is_evicted(open: &Open) -> bool {
+    open.connection().evicted().now_or_never().is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_that_is_quiet_the_longest_is_closed() {
+    let mut table = Table::new(3, true);
+    let first = table.enter("192.0.2.1").await.unwrap();
+    let second = table.enter("192.0.2.1").await.unwrap();
+    let third = table.enter("192.0.2.1").await.unwrap();
+    advance(Duration::from_secs(1)).await;
+    drop(first.connection().request());
+    assert!(table.enter("192.0.2.1").await.is_none(), "full");
+    assert!(!is_evicted(&first) && is_evicted(&second) && !is_evicted(&third));
+    drop(second);
+    assert!(table.enter("192.0.2.1").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_with_many_connections_loses_one_before_others_do() {
+    let mut table = Table::new(4, true);
+    let lone = table.enter("192.0.2.1").await.unwrap();
+    let mut many = Vec::new();
+    for _ in 0..3 {
+        many.push(table.enter("198.51.100.1").await.unwrap());
+    }
+    assert!(table.enter("192.0.2.7").await.is_none());
+    assert!(!is_evicted(&lone));
+    let evicted: Vec<_> = many.iter().map(is_evicted).collect();
+    assert_eq!(evicted, [true, false, false]);
+    // One network of IPv6 is one address.
+    let mut table = Table::new(3, true);
+    let lone = table.enter("[2001:db8:1::1]").await.unwrap();
+    let one = table.enter("[2001:db8:2::1]").await.unwrap();
+    let _other = table.enter("[2001:db8:2::2]").await.unwrap();
+    assert!(table.enter("[2001:db8:3::1]").await.is_none());
+    assert!(!is_evicted(&lone) && is_evicted(&one));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_is_safe_but_for_the_address_that_holds_most() {
+    for (direct, closed) in [(true, true), (false, false)] {
+        let mut table = Table::new(3, direct);
+        let lone = table.enter("192.0.2.1").await.unwrap();
+        let one = table.enter("198.51.100.1").await.unwrap();
+        let two = table.enter("198.51.100.1").await.unwrap();
+        let requests = [&lone, &one, &two].map(|open| open.connection().request());
+        assert!(table.enter("192.0.2.7").await.is_none());
+        assert_eq!(
+            [is_evicted(&lone), is_evicted(&one), is_evicted(&two)],
+            [false, closed, false]
+        );
+        drop(requests);
+    }
+    // An idle one goes first, whoever holds it.
+    let mut table = Table::new(3, true);
+    let idle = table.enter("192.0.2.1").await.unwrap();
+    let one = table.enter("198.51.100.1").await.unwrap();
+    let two = table.enter("198.51.100.1").await.unwrap();
+    let _requests = [&one, &two].map(|open| open.connection().request());
+    assert!(table.enter("192.0.2.7").await.is_none());
+    assert!(is_evicted(&idle) && !is_evicted(&one));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_keeps_no_one_out() {
+    for direct in [true, false] {
+        let mut table = Table::new(3, direct);
+        let one = table.enter("192.0.2.1").await.unwrap();
+        let two = table.enter("192.0.2.2").await.unwrap();
+        let three = table.enter("192.0.2.3").await.unwrap();
+        let mut requests = [&one, &two, &three].map(|open| open.connection().request());
+        assert!(table.enter("192.0.2.7").await.is_none());
+        assert!(![&one, &two, &three].into_iter().any(is_evicted));
+        requests[2].answered();
+        assert!(table.enter("192.0.2.7").await.is_none());
+        assert!(!is_evicted(&one) && !is_evicted(&two) && is_evicted(&three));
+        let connections = [&one, &three].map(|open| open.connection());
+        let is_over = || connections.iter().map(|c| c.is_over()).collect::<Vec<_>>();
+        assert_eq!(is_over(), [false, false], "a drain gives it five seconds");
+        advance(Duration::from_secs(4)).await;
+        assert_eq!(is_over(), [false, true]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_none_may_close_the_next_waits_for_a_request_to_end() {
+    let connections = Connections::new(1, false);
+    let address: SocketAddr = "192.0.2.1:4711".parse().unwrap();
+    let open = connections.enter(1, address).await;
+    let request = open.connection().request();
+    let mut entering = Box::pin(connections.enter(2, address));
+    assert!(entering.as_mut().now_or_never().is_none());
+    assert!(!is_evicted(&open));
+    drop(request);
+    assert!(entering.as_mut().now_or_never().is_none());
+    assert!(is_evicted(&open), "idle now");
+    drop(open);
+    assert!(entering.now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_head_has_ten_seconds_and_each_request_gives_a_minute() {
+    let connections = Connections::new(1, true);
+    let open = connections
+        .enter(1, "192.0.2.1:4711".parse().unwrap())
+        .await;
+    let connection = open.connection();
+    let closes = || connection.quiet_too_long().now_or_never().is_some();
+    advance(Duration::from_millis(9_999)).await;
+    assert!(!closes());
+    let request = connection.request();
+    advance(Duration::from_millis(59_999)).await;
+    assert!(!closes());
+    drop(request);
+    advance(Duration::from_millis(59_999)).await;
+    assert!(!closes());
+    advance(Duration::from_millis(1)).await;
+    assert!(closes());
+
+    drop(open);
+    let open = connections
+        .enter(2, "192.0.2.1:4711".parse().unwrap())
+        .await;
+    let connection = open.connection();
+    advance(Duration::from_secs(10)).await;
+    assert!(connection.quiet_too_long().now_or_never().is_some());
+}

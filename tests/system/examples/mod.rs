@@ -1,0 +1,74 @@
+//! The examples as processes: both servers over real sockets, and the programs beside them.
+
+mod backups;
+mod behind_proxies;
+mod clients;
+mod closed;
+mod crowding;
+// Its tests are the conformance suite of the store contracts.
+#[allow(dead_code, reason = "`programs` runs its main function")]
+#[path = "../../../examples/custom_store.rs"]
+mod custom_store;
+mod daily;
+mod keys;
+mod programs;
+mod restarts;
+mod secrets;
+mod settings;
+#[allow(dead_code, reason = "only the parser is called")]
+#[path = "../../../examples/support/store.rs"]
+mod store;
+mod store_urls;
+mod strangers;
+pub(crate) mod world;
+
+/// The same cases for both servers: only the way they serve HTTP differs.
+macro_rules! both_servers {
+    ($($group:ident::$case:ident)*) => {
+        mod axum_server {
+            $(#[tokio::test]
+            async fn $case() {
+                crate::examples::$group::$case("axum_server").await;
+            })*
+        }
+
+        mod hyper_server {
+            $(#[tokio::test]
+            async fn $case() {
+                crate::examples::$group::$case("hyper_server").await;
+            })*
+        }
+    };
+}
+
+both_servers! {
+    backups::a_stop_leaves_one_file
+    backups::a_server_starts_on_every_kind_of_backup
+    backups::a_backup_that_cannot_be_made_is_one_line
+    clients::the_page_may_do_nothing_but_what_it_needs
+    clients::a_client_of_the_flask_and_redis_demo_works_unchanged
+    clients::a_client_of_the_flask_and_sqlite_server_works_unchanged
+    clients::a_path_has_one_spelling
+    clients::the_admin_routes_and_the_metrics_want_credentials
+    daily::wrong_times_zones_days_and_types_are_refused_and_nothing_is_stored
+    settings::a_new_token_is_printed_where_only_this_machine_can_connect
+    settings::pages_of_listed_origins_may_call
+    settings::a_daily_subscription_is_confirmed_unless_switched_off
+    keys::a_first_key_is_told_of_and_an_adopted_one_is_not
+    keys::a_clear_key_is_refused_but_in_the_start_that_seals_it
+    closed::without_a_contact_nothing_is_sent
+    closed::local_endpoints_need_a_local_host
+    closed::secrets_may_stand_in_files
+    closed::the_log_is_never_silenced_by_a_target
+    closed::the_proxy_names_the_user
+    restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
+    restarts::memory_is_forgotten
+    settings::a_wrong_setting_is_one_line_and_exit_code_2
+    settings::help_names_every_setting
+    strangers::idle_connections_keep_no_one_out
+    strangers::answers_that_are_not_read_keep_no_one_out
+    strangers::slow_clients_are_closed
+    strangers::a_drain_does_not_wait_for_them
+    strangers::long_heads_are_refused
+    strangers::every_request_names_one_valid_host
+}

@@ -1,0 +1,12 @@
+//! Moving here: the library's import, and the example that reads the two servers that this crate replaces.
+
+mod again;
+mod every_store;
+mod library;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../../stores/postgres/world.rs"]
+mod postgres_world;
+mod process;
+mod redis_demo;
+mod sqlite_server;
+mod world;

@@ -1,0 +1,136 @@
+//! Three servers, one of which is killed and one stopped in the middle, and a fourth that joins.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
+use tower_web_push::store::SubscriptionRecord;
+use tower_web_push::testing::RefusalReason;
+
+use super::traffic::now;
+use super::world::{World, until};
+use crate::support::servers::Kind;
+
+const RECIPIENTS: usize = 20_000;
+/// Of them, how many also have a daily notification that is due meanwhile.
+const DAILY: usize = 300;
+const RETRY_AFTER: u32 = 12;
+/// For what was claimed before the pause was known and had not begun.
+const CLAIMED: Duration = Duration::from_secs(2);
+/// A request that was under way at the kill, or whose end was not written yet, came so long before it at most: it is
+/// given up after 15 s.
+pub(crate) const UNSETTLED: Duration = Duration::from_secs(20);
+/// The lease is the request timeout (15 s) and 30 s: nobody else sends a claimed row before.
+pub(crate) const LEASE: Duration = Duration::from_secs(45);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgres() {
+    everybody_is_reached(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_redis() {
+    everybody_is_reached(Kind::Redis).await;
+}
+
+async fn everybody_is_reached(kind: Kind) {
+    let Some(world) = World::on(kind).await else {
+        return;
+    };
+    // All at once on an empty database: one of them makes the first key.
+    let (first, killed, stopped) = tokio::join!(
+        world.start("axum_server"),
+        world.start("hyper_server"),
+        world.start("axum_server"),
+    );
+    let key = first.vapid_key().await;
+    assert_eq!(killed.vapid_key().await, key);
+    assert_eq!(stopped.vapid_key().await, key);
+    let recipients = world.subscribe(&key, RECIPIENTS).await;
+
+    due_soon(&world, &recipients[..DAILY]).await;
+    let broadcast = first.notify(RECIPIENTS).await;
+    world.traffic.taken(RECIPIENTS / 5).await;
+    killed.process.kill().await;
+    let killed_at = now();
+    some_more(&world).await;
+    assert_eq!(stopped.process.terminate().await.code(), Some(0));
+    let fourth = world.start("hyper_server").await;
+    assert_eq!(fourth.vapid_key().await, key);
+    some_more(&world).await;
+    // Another one, since nobody knows how much is left of the first.
+    let another = fourth.notify(RECIPIENTS).await;
+    world.be_busy_once(RETRY_AFTER);
+    let paused_at = world.was_busy().await;
+    world.is_paused([&first, &fourth]).await;
+    let from = now() + CLAIMED;
+
+    for server in [&fourth, &first] {
+        server.done(&broadcast, RECIPIENTS).await;
+        server.done(&another, RECIPIENTS).await;
+    }
+    // The daily ones are other broadcasts.
+    until("all is delivered", async || {
+        world.traffic.by_delivery().len() == 2 * RECIPIENTS + DAILY
+    })
+    .await;
+
+    let to = paused_at + Duration::from_secs(RETRY_AFTER.into());
+    assert_eq!(
+        world.traffic.came_between(from, to),
+        0,
+        "asked during its pause"
+    );
+    // Three deliveries to some, two to the others; and again only what the killed one had under way.
+    let taken = world.traffic.by_delivery();
+    let reached: HashSet<_> = taken.keys().map(|delivery| &delivery.path).collect();
+    assert_eq!(reached.len(), RECIPIENTS);
+    let mut doubles = 0;
+    for (delivery, times) in taken.iter().filter(|(_, times)| times.len() > 1) {
+        doubles += 1;
+        assert_eq!(times.len(), 2, "{delivery:?}");
+        let (first, second) = (times[0].min(times[1]), times[0].max(times[1]));
+        assert!(
+            first <= killed_at && killed_at.since(first) < UNSETTLED,
+            "{delivery:?} came at {first:?}, and the kill at {killed_at:?}"
+        );
+        // Whatever was taken by then had been claimed a little earlier.
+        assert!(
+            second.since(first) > LEASE - UNSETTLED,
+            "{delivery:?}: {times:?}"
+        );
+    }
+    println!("{kind:?}: {doubles} doubles of {RECIPIENTS}");
+    let mut refusals = world.push_service.refusals();
+    // The kill cuts requests off.
+    refusals.retain(|refusal| refusal.reason() != RefusalReason::BrokenBody);
+    assert_eq!(refusals, []);
+    for server in [first, fourth] {
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}
+
+/// Waits for another tenth; or for the last one, where they were taken faster than servers come and go.
+async fn some_more(world: &World) {
+    let more = world.traffic.number_taken() + RECIPIENTS / 10;
+    world.traffic.taken(more.min(RECIPIENTS)).await;
+}
+
+/// Daily notifications that are due while the broadcast is sent, for every server to see.
+async fn due_soon(world: &World, recipients: &[SubscriptionRecord]) {
+    let due = now() + Duration::from_secs(4);
+    let minutes = due.as_secs() / 60;
+    let time = |number: i64| u8::try_from(number).unwrap();
+    let time = DailyTime::new(time(minutes / 60 % 24), time(minutes % 60)).unwrap();
+    let plans = recipients.iter().map(|recipient| Plan::Subscriber {
+        subscription: recipient.id,
+        notify_type: NotifyType::DailyCheck,
+        message: None,
+    });
+    let schedules = plans.map(|plan| Schedule::new(plan, time.clone(), due));
+    let stored = stream::iter(schedules).map(async |schedule| {
+        world.schedules.put_schedule(&schedule).await.unwrap();
+    });
+    stored.buffer_unordered(32).collect::<Vec<()>>().await;
+}
