@@ -1,6 +1,6 @@
 //! Subscriptions in a table of the application's own: `cargo run --example custom_store --features testing`.
 //!
-//! Five methods; keys, messages and schedules stay in one of the crate's stores. What the contract decides comes from
+//! Six methods; keys, messages and schedules stay in one of the crate's stores. What the contract decides comes from
 //! `store::rules`; what is left is the storage. The table here is a map: in a database each method is one statement
 //! or one transaction. The tests at the end run the conformance suite.
 
@@ -18,7 +18,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::subscription::EndpointKey;
 use tower_web_push::testing::TestPushService;
-use tower_web_push::{Audience, Notification, WebPush};
+use tower_web_push::{Audience, Notification, Principal, WebPush};
 
 /// The application's table of devices. Cheap to clone; clones share the rows.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,21 @@ impl SubscriptionStore for Devices {
             .filter(|(key, _)| after.is_none_or(|after| *key > after))
             .filter(|(_, row)| row.is_live(now) && rules::is_member(audience, row));
         Ok(matching.map(|(_, row)| row.clone()).take(limit).collect())
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        // S17: in every state.
+        let rows = self.begin()?;
+        let theirs = rows
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| *key > after))
+            .filter(|(_, row)| row.principal.as_ref() == Some(principal));
+        Ok(theirs.map(|(_, row)| row.clone()).take(limit).collect())
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -5,16 +5,18 @@
 //! ```sh
 //! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/vapid
 //! curl -H 'Authorization: Bearer alice-session' -X POST http://127.0.0.1:3000/orders/7/ship
+//! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/devices
+//! curl -H 'Authorization: Bearer alice-session' -X DELETE http://127.0.0.1:3000/account
 //! ```
 
 use std::env;
 use std::error::Error;
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
+use axum::routing::{delete, post};
+use axum::{Extension, Router};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use tokio::net::TcpListener;
@@ -40,6 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn app(push: WebPush) -> Router {
     Router::new()
         .route("/orders/{id}/ship", post(ship))
+        .route("/account", delete(close_account))
         .nest_service(
             "/web-push",
             push.service()
@@ -77,6 +80,19 @@ async fn ship(State(push): State<WebPush>, Path(order): Path<u32>) -> Result<Str
     Ok(format!(
         "shipped; {} browser(s) will hear of it\n",
         queued.recipients
+    ))
+}
+
+/// The right to be erased: subscriptions, daily notifications and what is pending go in one call.
+async fn close_account(
+    State(push): State<WebPush>,
+    Extension(user): Extension<Principal>,
+) -> Result<String, StatusCode> {
+    let forgotten = push.forget(&user).await;
+    let forgotten = forgotten.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(format!(
+        "closed; {} browser(s) forgotten\n",
+        forgotten.subscriptions
     ))
 }
 

@@ -184,9 +184,9 @@ pub mod vapid;
 mod web_push;
 
 #[cfg(feature = "_engine")]
-pub use broadcast::{Audience, Principal};
+pub use broadcast::{Audience, Broadcast, Principal};
 #[cfg(feature = "_engine")]
-pub use engine::{Progress, RunError, RunErrorKind, Tick, import};
+pub use engine::{Progress, Registration, RunError, RunErrorKind, Tick, import};
 pub use message::{Message, Notification};
 pub use subscription::Subscription;
 #[cfg(feature = "_engine")]

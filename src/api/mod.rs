@@ -9,6 +9,7 @@
 //! | `GET /vapid`, `GET /subscribe` | everybody |
 //! | `POST /subscribe` | everybody, or signed-in users only |
 //! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | whoever holds the subscription |
+//! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
 //! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
 //! | `GET /ping`, `GET /ready`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everybody |
 //!
@@ -62,6 +63,11 @@
 //!         .layer(middleware::from_fn(who))
 //! }
 //! ```
+//!
+//! Each route parses, asks the engine and answers; the same rules hold for the calls of
+//! [`WebPush`](crate::WebPush), for applications with routes of their own: [`subscribe`](crate::WebPush::subscribe),
+//! [`renew`](crate::WebPush::renew), [`devices`](crate::WebPush::devices), [`forget`](crate::WebPush::forget) and the rest.
+//! Public tags, required users, the confirmation and limits per peer belong to the mount, not to the calls.
 //!
 //! # Two mounts
 //!

@@ -11,7 +11,6 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::ApiBody;
-use crate::deliver::PolicyError;
 use crate::message::{MessageError, MessageErrorKind};
 use crate::observe::event;
 use crate::store::{StoreError, StoreErrorKind};
@@ -294,13 +293,6 @@ impl From<MessageError> for Problem {
                 }
             }
         }
-    }
-}
-
-impl From<PolicyError> for Problem {
-    /// One answer for whatever rule refused, so that nobody learns the inside of the network from it.
-    fn from(_: PolicyError) -> Self {
-        ProblemKind::EndpointNotAllowed.into()
     }
 }
 

@@ -40,6 +40,16 @@ impl Audience {
     pub fn id(id: SubscriptionId) -> Self {
         Self::Ids(vec![id])
     }
+
+    /// Whether nobody but a user, who has these subscriptions, is in it.
+    #[must_use]
+    pub fn is_only_for(&self, user: &Principal, subscriptions: &[SubscriptionId]) -> bool {
+        match self {
+            Self::All | Self::Tag(_) => false,
+            Self::User(principal) => principal == user,
+            Self::Ids(ids) => !ids.is_empty() && ids.iter().all(|id| subscriptions.contains(id)),
+        }
+    }
 }
 
 impl From<SubscriptionId> for Audience {
@@ -199,6 +209,24 @@ mod tests {
                 serde_json::from_value::<Audience>(json.clone()).is_err(),
                 "{json}"
             );
+        }
+    }
+
+    #[test]
+    fn an_audience_is_only_for_a_user_if_it_reaches_nobody_else() {
+        let ids = [SubscriptionId::random(), SubscriptionId::random()];
+        let alice = Principal::from("alice");
+        let is_only_for = |audience: Audience| audience.is_only_for(&alice, &ids);
+        assert!(is_only_for(Audience::user("alice")));
+        assert!(is_only_for(Audience::id(ids[1])) && is_only_for(Audience::Ids(ids.to_vec())));
+        for other in [
+            Audience::All,
+            Audience::Tag(Tag::parse("alice").unwrap()),
+            Audience::user("bob"),
+            Audience::Ids(vec![]),
+            Audience::Ids(vec![ids[0], SubscriptionId::random()]),
+        ] {
+            assert!(!is_only_for(other.clone()), "{other:?}");
         }
     }
 

@@ -7,3 +7,125 @@ pub use audience::{Audience, Principal, Tag, TagError};
 pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
 };
+
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Timestamp;
+use crate::message::Message;
+
+/// A message with its audience, its time and its idempotency key: for
+/// [`WebPush::enqueue_broadcast`](crate::WebPush::enqueue_broadcast).
+///
+/// # Examples
+///
+/// ```
+/// use tower_web_push::broadcast::{Audience, Broadcast, Tag};
+/// use tower_web_push::Notification;
+///
+/// # fn example(tomorrow: tower_web_push::clock::Timestamp) -> Result<(), Box<dyn std::error::Error>> {
+/// let news = Audience::Tag(Tag::parse("news")?);
+/// let issue = Broadcast::to(news, Notification::new("Issue 42 is out"))
+///     .at(tomorrow)
+///     .idempotency_key("issue-42");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a broadcast does nothing until it is enqueued"]
+pub struct Broadcast {
+    pub(crate) audience: Audience,
+    pub(crate) message: Message,
+    pub(crate) send_at: Option<Timestamp>,
+    pub(crate) idempotency_key: Option<String>,
+    /// What a repetition must have in common, if that is not the broadcast's own content.
+    pub(crate) fingerprint: Option<[u8; 32]>,
+    /// No caller will ask for its status.
+    pub(crate) forget_when_over: bool,
+}
+
+impl Broadcast {
+    /// The longest idempotency key, in characters.
+    pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+    /// A message to an audience, to be sent at once.
+    pub fn to(audience: impl Into<Audience>, message: impl Into<Message>) -> Self {
+        Self {
+            audience: audience.into(),
+            message: message.into(),
+            send_at: None,
+            idempotency_key: None,
+            fingerprint: None,
+            forget_when_over: false,
+        }
+    }
+
+    /// When to send it: at most 30 days ahead. The audience is resolved at that moment, and the TTL counts from it.
+    pub const fn at(mut self, moment: Timestamp) -> Self {
+        self.send_at = Some(moment);
+        self
+    }
+
+    /// A key that makes repeated calls one call, kept as long as the broadcast: 7 days after its end.
+    ///
+    /// A broadcast with a known key is not sent again if audience, message and time are the same
+    /// ([`Queued::is_repeat`](crate::engine::Queued::is_repeat)), and is refused if they are not. The random tag that a
+    /// [`Notification`](crate::Notification) draws is not compared. A key is 1 to 255 visible ASCII characters.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Whether a text can be an idempotency key.
+    pub(crate) fn is_idempotency_key(text: &str) -> bool {
+        (1..=Self::MAX_IDEMPOTENCY_KEY).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+
+    /// SHA-256 of what a repetition must have in common.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint.unwrap_or_else(|| {
+            let send_at = self.send_at.map(Timestamp::as_millis);
+            let content = (&self.audience, self.message.without_drawn_tag(), send_at);
+            // The values have string keys only: they cannot fail to serialize.
+            Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Notification, Urgency};
+
+    #[test]
+    fn a_repetition_has_audience_message_and_time_in_common() {
+        let broadcast = || Broadcast::to(Audience::user("alice"), Notification::new("Shipped"));
+        let first = broadcast();
+        assert_ne!(first.message, broadcast().message, "two random tags");
+        assert_eq!(first.fingerprint(), broadcast().fingerprint());
+        let later = Timestamp::from_secs(1);
+        let urgent = Message::from(Notification::new("Shipped")).with_urgency(Urgency::High);
+        for other in [
+            Broadcast::to(Audience::user("bob"), Notification::new("Shipped")),
+            Broadcast::to(Audience::user("alice"), Notification::new("Lost")),
+            Broadcast::to(
+                Audience::user("alice"),
+                Notification::new("Shipped").tag("7"),
+            ),
+            Broadcast::to(Audience::user("alice"), urgent),
+            broadcast().at(later),
+        ] {
+            assert_ne!(first.fingerprint(), other.fingerprint(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_is_short_visible_ascii() {
+        for key in ["a-1_~!", &"k".repeat(255)] {
+            assert!(Broadcast::is_idempotency_key(key), "{key}");
+        }
+        for key in ["", "a b", "ä", &"k".repeat(256)] {
+            assert!(!Broadcast::is_idempotency_key(key), "{key}");
+        }
+    }
+}

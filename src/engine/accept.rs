@@ -5,81 +5,45 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Engine;
-use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
-use crate::clock::Timestamp;
+use super::{Engine, Queued};
+use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus};
 use crate::error::error_struct;
-use crate::message::Message;
-use crate::store::rules::BroadcastProgress;
 use crate::store::{CountFilter, Idempotency, Liveness, NewBroadcast, Opened, StoreError};
 
 /// How far ahead `sendAt` may be.
 pub(crate) const LATEST_SEND_AT: Duration = Duration::from_secs(30 * 86_400);
 
-/// What to broadcast.
-#[derive(Clone, Debug)]
-pub(crate) struct BroadcastRequest {
-    pub(crate) audience: Audience,
-    pub(crate) message: Message,
-    pub(crate) send_at: Option<Timestamp>,
-    pub(crate) idempotency: Option<Idempotency>,
-    /// No caller will ask what became of it.
-    pub(crate) forget_when_over: bool,
-}
-
-impl BroadcastRequest {
-    /// A message to be sent at once.
-    pub(crate) const fn new(audience: Audience, message: Message) -> Self {
-        Self {
-            audience,
-            message,
-            send_at: None,
-            idempotency: None,
-            forget_when_over: false,
-        }
-    }
-}
-
-/// What accepting it came to.
-#[derive(Clone, Debug)]
-pub(crate) enum Opening {
-    New(BroadcastStatus),
-    Repeat(BroadcastStatus),
-    Conflict,
-}
-
 impl Engine {
     /// Accepts a broadcast: once it returns, the broadcast is as durable as the ledger.
-    pub(crate) async fn open(&self, request: BroadcastRequest) -> Result<Opening, SendError> {
-        let BroadcastRequest {
-            audience,
-            message,
-            send_at,
-            idempotency,
-            forget_when_over,
-        } = request;
-        if message.is_too_large() {
+    pub(crate) async fn enqueue(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
+        if broadcast.message.is_too_large() {
             return Err(SendErrorKind::PayloadTooLarge.into());
         }
+        let key = broadcast.idempotency_key.as_deref();
+        if key.is_some_and(|key| !Broadcast::is_idempotency_key(key)) {
+            return Err(SendErrorKind::InvalidIdempotencyKey.into());
+        }
         let now = self.now();
-        let send_at = send_at.filter(|at| *at > now);
+        let send_at = broadcast.send_at.filter(|at| *at > now);
         if send_at.is_some_and(|at| at > now + LATEST_SEND_AT) {
             return Err(SendErrorKind::SendAtTooFarAhead.into());
         }
-        let filter = CountFilter::new(audience.clone(), Liveness::Live);
-        let mut broadcast = NewBroadcast::new(audience, message, now);
-        broadcast.recipients = self.subscriptions.count(&filter, now).await?;
-        broadcast.deadline = broadcast.message.ttl().deadline(send_at.unwrap_or(now));
-        broadcast.send_at = send_at;
-        broadcast.idempotency = idempotency;
-        broadcast.forget_when_over = forget_when_over;
-        let opening = match self.ledger.open(&broadcast, now).await? {
-            Opened::New => Opening::New(BroadcastProgress::new(&broadcast, now).status(now)),
-            Opened::Repeat(status) => Opening::Repeat(status),
-            Opened::Conflict => Opening::Conflict,
+        let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
+        let filter = CountFilter::new(broadcast.audience.clone(), Liveness::Live);
+        let recipients = self.subscriptions.count(&filter, now).await?;
+        let deadline = broadcast.message.ttl().deadline(send_at.unwrap_or(now));
+        let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
+        new.send_at = send_at;
+        new.recipients = recipients;
+        new.idempotency = idempotency;
+        new.forget_when_over = broadcast.forget_when_over;
+        let queued = match self.ledger.open(&new, now).await? {
+            Opened::New => Queued::new(new.id, recipients),
+            Opened::Repeat(status) => Queued::repeat(status.id, status.recipients),
+            Opened::Conflict => return Err(SendErrorKind::IdempotencyConflict.into()),
         };
         self.signals.wake.notify_one();
-        Ok(opening)
+        Ok(queued)
     }
 
     pub(crate) async fn status(
@@ -89,8 +53,8 @@ impl Engine {
         self.ledger.status(id, self.now()).await
     }
 
-    /// Waits until a broadcast is done, at most so long; where it stands then.
-    pub(crate) async fn wait_done(
+    /// Waits until a broadcast is over, at most for a time; its status then.
+    pub(crate) async fn wait_until_over(
         &self,
         id: BroadcastId,
         at_most: Duration,
@@ -128,12 +92,16 @@ error_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendErrorKind {
-    /// The payload is above [`Message::MAX_PAYLOAD`].
+    /// The payload is above [`Message::MAX_PAYLOAD`](crate::Message::MAX_PAYLOAD).
     PayloadTooLarge,
     /// `sendAt` is more than 30 days ahead.
     SendAtTooFarAhead,
     /// The daily time has no next occurrence: its zone is not known here.
     NeverDue,
+    /// The idempotency key is not 1 to 255 visible ASCII characters.
+    InvalidIdempotencyKey,
+    /// The idempotency key was used for another broadcast.
+    IdempotencyConflict,
     /// The store did not take it: see the source.
     Store,
 }
@@ -146,6 +114,8 @@ impl SendErrorKind {
             Self::PayloadTooLarge => "payload_too_large",
             Self::SendAtTooFarAhead => "send_at_too_far_ahead",
             Self::NeverDue => "unknown_zone",
+            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
+            Self::IdempotencyConflict => "idempotency_conflict",
             Self::Store => "store_unavailable",
         }
     }
@@ -157,6 +127,10 @@ impl fmt::Display for SendErrorKind {
             Self::PayloadTooLarge => "the payload is larger than 3993 octets",
             Self::SendAtTooFarAhead => "sendAt is more than 30 days ahead",
             Self::NeverDue => "the daily time has no next occurrence",
+            Self::InvalidIdempotencyKey => {
+                "the idempotency key is not 1 to 255 visible ASCII characters"
+            }
+            Self::IdempotencyConflict => "the idempotency key was used for another broadcast",
             Self::Store => "the message could not be stored",
         })
     }

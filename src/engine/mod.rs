@@ -8,9 +8,11 @@ mod accept;
 mod attempt;
 mod clock_skew;
 mod daily;
+mod devices;
 mod direct;
 mod effects;
 mod expand;
+mod forget;
 pub mod import;
 mod job;
 mod key_ring;
@@ -19,24 +21,30 @@ mod pacer;
 mod pauses;
 mod progress;
 mod prune_breaker;
+mod register;
+mod renew;
 mod report;
 mod rotate;
 mod run;
 mod schedules;
+mod send_test;
 mod shutdown;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod test_world;
 mod worker;
 
-pub(crate) use accept::{BroadcastRequest, Opening};
 pub use accept::{SendError, SendErrorKind};
 pub use attempt::{Attempt, Consequence, Next};
 pub(crate) use clock_skew::ClockSkew;
+pub use devices::{Device, DeviceState};
 pub use effects::Effects;
+pub use forget::Forgotten;
 pub use key_ring::KeyRing;
 pub use progress::Progress;
 pub use prune_breaker::PruneBreaker;
+pub use register::{RegisterError, RegisterErrorKind, Registered, Registration};
+pub use renew::Renewal;
 pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
 

@@ -12,13 +12,25 @@ pub struct Queued {
     pub broadcast: BroadcastId,
     /// How many subscriptions it is for, as counted now.
     pub recipients: u64,
+    /// Whether an earlier call with the same idempotency key was accepted: its broadcast is the one named here, and this
+    /// call has queued nothing.
+    pub is_repeat: bool,
 }
 
 impl Queued {
-    pub(crate) const fn new(broadcast: BroadcastId, recipients: u64) -> Self {
+    pub(super) const fn new(broadcast: BroadcastId, recipients: u64) -> Self {
         Self {
             broadcast,
             recipients,
+            is_repeat: false,
+        }
+    }
+
+    pub(super) const fn repeat(broadcast: BroadcastId, recipients: u64) -> Self {
+        Self {
+            broadcast,
+            recipients,
+            is_repeat: true,
         }
     }
 }

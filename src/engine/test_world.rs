@@ -9,7 +9,7 @@ use http::StatusCode;
 use tower::ServiceExt as _;
 
 use super::{Engine, KeyRing, Parts, PruneBreaker, Signals};
-use crate::broadcast::{Audience, BroadcastId, Counts};
+use crate::broadcast::{Audience, BroadcastId, Counts, Principal};
 use crate::clock::{Clock as _, Timestamp};
 use crate::deliver::{Deliver, EndpointPolicy, HostCheck, OriginGate, OriginGates, RetryPolicy};
 use crate::message::Message;
@@ -87,6 +87,15 @@ impl SubscriptionStore for Table {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.store.page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.store.owned_by(principal, after, limit).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

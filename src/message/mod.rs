@@ -111,8 +111,19 @@ impl Message {
     /// notification, and the later one would replace the earlier one on display without an alert. A tag of the
     /// application stays, and so does a payload of its own.
     #[must_use]
-    pub fn again(mut self) -> Self {
+    pub fn again(self) -> Self {
         let payload = self.payload.as_deref().and_then(notification::redraw);
+        self.with_other_payload(payload)
+    }
+
+    /// The same but for the random tag of a [`Notification`], which is empty: two that say the same are equal.
+    #[cfg(feature = "_engine")]
+    pub(crate) fn without_drawn_tag(&self) -> Self {
+        let payload = self.payload.as_deref().and_then(notification::erase);
+        self.clone().with_other_payload(payload)
+    }
+
+    fn with_other_payload(mut self, payload: Option<String>) -> Self {
         if let Some(payload) = payload {
             self.payload = Some(payload.into());
         }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
     Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
     Opened, PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
     VapidKeyStore,
 };
-use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::schedule::{Schedule, ScheduleName};
 use crate::subscription::{EndpointKey, Origin, SubscriptionId};
@@ -44,6 +44,15 @@ impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Arc<T> {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         (**self).page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        (**self).owned_by(principal, after, limit).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
@@ -134,6 +143,15 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         (**self).cancel(broadcast, now).await
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        (**self).erase(user, subscriptions, now).await
     }
 
     async fn status(

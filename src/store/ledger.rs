@@ -5,10 +5,11 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, Expansion, LedgerStats, NewBroadcast,
-    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
-use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::subscription::Origin;
 
@@ -77,6 +78,10 @@ use crate::subscription::Origin;
 ///   origins that said "gone" of late.
 /// - **L16** [`underway`](Self::underway) lists broadcasts with something pending or to expand, at most `limit`, in the
 ///   order of their deadlines.
+/// - **L17** [`erase`](Self::erase) ends what is left to deliver to a user, all as cancelled: the rows of these
+///   subscriptions in every broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
+///   [is only for](crate::broadcast::Audience::is_only_for) this user. Their message and audience are wiped when they are
+///   over, which they are at once unless a recipient of another owner is leased. Repeating it changes nothing.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -146,6 +151,18 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
         broadcast: BroadcastId,
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError>;
+
+    /// Erases what is left to deliver to a user, who has these subscriptions (L17).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError>;
 
     /// Where a broadcast stands (L10); `None` when there is none of this id.
     ///

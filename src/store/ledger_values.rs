@@ -316,6 +316,16 @@ pub enum Settled {
     Lost,
 }
 
+/// What was erased of a user (L17).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "L17 names both")]
+pub struct Erased {
+    /// Rows that were left to deliver.
+    pub deliveries: u64,
+    /// Broadcasts to this user alone that were not over.
+    pub broadcasts: u64,
+}
+
 /// How full the ledger is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(

@@ -84,8 +84,8 @@ pub use changes::Changes;
 pub use error::{StoreError, StoreErrorKind};
 pub use ledger::DeliveryLedger;
 pub use ledger_values::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Expansion, Idempotency,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Settled, Settlement,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Expansion,
+    Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Settled, Settlement,
 };
 pub use live_counts::LiveCounts;
 pub use memory::MemoryStore;

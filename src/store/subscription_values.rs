@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
-use crate::subscription::{EndpointKey, Subscription, SubscriptionId};
+use crate::subscription::{Endpoint, EndpointKey, Subscription, SubscriptionId};
 use crate::vapid::KeyId;
 
 /// Names one row.
@@ -16,6 +16,18 @@ pub enum SubscriptionRef {
     Id(SubscriptionId),
     /// By its endpoint.
     Key(EndpointKey),
+}
+
+impl From<SubscriptionId> for SubscriptionRef {
+    fn from(id: SubscriptionId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<&Endpoint> for SubscriptionRef {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self::Key(endpoint.key())
+    }
 }
 
 /// A stored subscription.

@@ -8,12 +8,12 @@ use super::{
     Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, Upserted,
 };
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
 
-/// Keeps subscriptions: five methods, and a sixth that can be left as it is.
+/// Keeps subscriptions: six methods, and a seventh that can be left as it is.
 ///
 /// # Stability
 ///
@@ -66,6 +66,8 @@ use crate::vapid::KeyId;
 ///   accepted for it, and it is neither retired nor stale: [`SubscriptionRecord::is_unproven`]. The limit holds for inserts
 ///   of unproven rows only. It does not hold where the row takes the place of another one (S5), and known rows are
 ///   always updated. A shared store may count with some delay.
+/// - **S17** [`owned_by`](Self::owned_by) walks the rows of a principal as S9 says, but in every state: retired, stale and
+///   expired ones too.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
     /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16).
@@ -101,6 +103,18 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         after: Option<&EndpointKey>,
         limit: usize,
         now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError>;
+
+    /// The next rows of a principal, in every state (S17).
+    ///
+    /// # Errors
+    ///
+    /// What keeps the store from working.
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
     /// How many rows the filter takes (S10).

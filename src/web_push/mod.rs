@@ -9,19 +9,21 @@ pub use build_error::{BuildError, BuildErrorKind};
 pub use builder::WebPushBuilder;
 
 use std::fmt;
+use std::time::Duration;
 
-use crate::broadcast::{Audience, BroadcastId, BroadcastStatus};
-use crate::clock::Timestamp;
+use crate::broadcast::{
+    Audience, Broadcast, BroadcastId, BroadcastStatus, FinalOutcome, Principal,
+};
 use crate::deliver::{Accepted, DeliveryError};
 use crate::engine::import::Import;
 use crate::engine::{
-    BroadcastRequest, Engine, Opening, Progress, Queued, Report, RunError, SendError,
-    SendErrorKind, Tick,
+    Device, Engine, Forgotten, Progress, Queued, RegisterError, Registered, Registration, Renewal,
+    Report, RunError, SendError, Tick,
 };
 use crate::message::Message;
-use crate::schedule::{DailyTime, Schedule, ScheduleLabel};
-use crate::store::StoreError;
-use crate::subscription::Subscription;
+use crate::schedule::{DailyTime, NotifyType, Schedule, ScheduleLabel};
+use crate::store::{StoreError, SubscriptionRef};
+use crate::subscription::{Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
@@ -69,38 +71,38 @@ impl WebPush {
         to: impl Into<Audience> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<Queued, SendError> {
-        let request = BroadcastRequest::new(to.into(), message.into());
-        self.enqueue_request(request).await
+        self.engine.enqueue(Broadcast::to(to, message)).await
     }
 
-    /// Accepts a message to be sent at a moment, at most 30 days ahead. The audience is resolved then.
+    /// Accepts a broadcast: [`enqueue`](Self::enqueue) with a time and an idempotency key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_web_push::{Audience, Broadcast, Notification};
+    ///
+    /// let shipped = || {
+    ///     Broadcast::to(Audience::user("alice"), Notification::new("Shipped"))
+    ///         .idempotency_key("order-7-shipped")
+    /// };
+    /// let first = push.enqueue_broadcast(shipped()).await?;
+    /// let again = push.enqueue_broadcast(shipped()).await?;
+    /// assert!(again.is_repeat && again.broadcast == first.broadcast);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`enqueue`](Self::enqueue), and a moment that is too far ahead.
+    /// As [`enqueue`](Self::enqueue); a moment that is too far ahead; an idempotency key that is malformed, or was used
+    /// for another broadcast.
     ///
     /// # Cancel safety
     ///
-    /// As [`enqueue`](Self::enqueue).
-    pub async fn enqueue_at(
-        &self,
-        at: Timestamp,
-        to: impl Into<Audience> + Send,
-        message: impl Into<Message> + Send,
-    ) -> Result<Queued, SendError> {
-        let mut request = BroadcastRequest::new(to.into(), message.into());
-        request.send_at = Some(at);
-        self.enqueue_request(request).await
-    }
-
-    async fn enqueue_request(&self, request: BroadcastRequest) -> Result<Queued, SendError> {
-        match self.engine.open(request).await? {
-            Opening::New(status) | Opening::Repeat(status) => {
-                Ok(Queued::new(status.id, status.recipients))
-            }
-            // Without an idempotency key there is nothing to be in conflict with.
-            Opening::Conflict => Err(SendErrorKind::Store.into()),
-        }
+    /// As [`enqueue`](Self::enqueue). With an idempotency key the call can be repeated.
+    pub async fn enqueue_broadcast(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
+        self.engine.enqueue(broadcast).await
     }
 
     /// Makes one attempt for every live subscription of an audience, and waits for all of them.
@@ -153,6 +155,19 @@ impl WebPush {
     /// A store that does not answer.
     pub async fn status(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         self.engine.status(id).await
+    }
+
+    /// Waits until a broadcast is over, at most for this time; its status then.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn wait_until_over(
+        &self,
+        id: BroadcastId,
+        at_most: Duration,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.engine.wait_until_over(id, at_most).await
     }
 
     /// How a broadcast goes on, until it is over: a stream of where it stands.
@@ -292,6 +307,158 @@ impl WebPush {
     /// A store that does not answer.
     pub async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
         self.engine.ledger.schedules(None).await
+    }
+}
+
+/// Subscriptions and their users: what the HTTP API does, with the same rules.
+impl WebPush {
+    /// Stores a subscription, as `POST /subscribe` does: endpoint policy, host check, VAPID key, ownership and limits.
+    ///
+    /// It is idempotent by endpoint. With the same keys it updates the stored subscription and revives it. With other
+    /// keys it does so only for the principal that owns it; so no caller can take over another user's subscription.
+    /// Which [tags](Registration::tags) the caller may use, and whether it must be signed in, is for the application to say.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the registration breaks; nothing is stored then. The
+    /// [kind's code](crate::engine::RegisterErrorKind::code) is that of the HTTP API.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, the subscription may be stored, without its daily notification. The call can
+    /// be repeated.
+    pub async fn subscribe(&self, registration: Registration) -> Result<Registered, RegisterError> {
+        self.engine.register(registration, None).await
+    }
+
+    /// Stores a subscription in the place of an old one, as `POST /renew` does: id, tags, principal and daily notifications
+    /// move if the caller knows the old `auth` secret or owns the old subscription. Else it is
+    /// [`subscribe`](Self::subscribe), and the answer does not tell which it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    pub async fn renew(&self, renewal: Renewal) -> Result<Registered, RegisterError> {
+        self.engine.renew(renewal).await
+    }
+
+    /// Ends a subscription, by its id or its endpoint, with its daily notifications; `false` if it was unknown. For
+    /// whoever holds the subscription: a user's own list is for [`remove`](Self::remove).
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while the store is writing, some of it may be done. The call can be repeated.
+    pub async fn unsubscribe(
+        &self,
+        which: impl Into<SubscriptionRef> + Send,
+    ) -> Result<bool, StoreError> {
+        self.engine.unsubscribe(which.into()).await
+    }
+
+    /// Ends a subscription's daily notification of one type; `false` if there was none. A subscription of no user and
+    /// without tags ends with its last daily notification.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`unsubscribe`](Self::unsubscribe).
+    pub async fn unsubscribe_daily(
+        &self,
+        which: impl Into<SubscriptionRef> + Send,
+        notify_type: NotifyType,
+    ) -> Result<bool, StoreError> {
+        self.engine
+            .unsubscribe_daily(which.into(), notify_type)
+            .await
+    }
+
+    /// A user's subscriptions in every state, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub async fn devices(&self, user: &Principal) -> Result<Vec<Device>, StoreError> {
+        self.engine.devices(user).await
+    }
+
+    /// Removes one of a user's subscriptions with its daily notifications; `false` if this user has none of this id.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`unsubscribe`](Self::unsubscribe).
+    pub async fn remove(&self, user: &Principal, id: SubscriptionId) -> Result<bool, StoreError> {
+        self.engine.remove(user, id).await
+    }
+
+    /// Erases a user: all subscriptions in every state, their daily notifications, the application's
+    /// [schedules](Self::schedule) to this user alone, and what is pending: messages to these subscriptions, and
+    /// broadcasts to this user alone, whose content is wiped.
+    ///
+    /// What stays names no user: the counts and idempotency keys of broadcasts, for 7 days after their end. An attempt
+    /// that is under way in some process is not interrupted. Broadcasts to several users' subscriptions by id keep those ids.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
+    /// // The user has closed the account.
+    /// let forgotten = push.forget(&"alice".into()).await?;
+    /// println!("{} subscriptions erased", forgotten.subscriptions);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer; some of it may be done. The call can be repeated.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, some of it may be done. The call can be repeated.
+    pub async fn forget(&self, user: &Principal) -> Result<Forgotten, StoreError> {
+        self.engine.forget(user).await
+    }
+
+    /// Makes one attempt for a stored subscription, with its own VAPID key, as `POST /send-test` does. `None` if it is
+    /// unknown, is stored with other keys or is retired.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer; nothing was sent.
+    ///
+    /// # Security
+    ///
+    /// The outcome tells a stranger which host names exist inside the server's network; the HTTP API answers one word for
+    /// refused, expired and failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deliver`](Self::deliver).
+    pub async fn send_test(
+        &self,
+        to: &Subscription,
+        message: impl Into<Message> + Send,
+    ) -> Result<Option<FinalOutcome>, StoreError> {
+        let message = message.into();
+        Ok(match self.engine.held(to).await? {
+            Some(row) => Some(self.engine.send_to(row, message).await.outcome),
+            None => None,
+        })
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::task::yield_now;
-use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus};
+use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
     Expansion, Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription,
     Opened, PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
     StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
@@ -103,6 +103,7 @@ tampered! { SubscriptionStore:
     upsert(new: &NewSubscription, limits: &SubscriptionLimits, now: Timestamp) -> Upserted;
     get(which: &[SubscriptionRef]) -> Vec<Option<SubscriptionRecord>>;
     page(audience: &Audience, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> Vec<SubscriptionRecord>;
+    owned_by(principal: &Principal, after: Option<&EndpointKey>, limit: usize) -> Vec<SubscriptionRecord>;
     count(filter: &CountFilter, now: Timestamp) -> u64;
     apply(changes: &[Change], now: Timestamp) -> u64;
 }
@@ -123,6 +124,7 @@ tampered! { DeliveryLedger:
     settle(rows: &[(ClaimToken, Settlement)], now: Timestamp) -> Vec<Settled>;
     release(tokens: &[ClaimToken], now: Timestamp) -> ();
     cancel(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
+    erase(user: &Principal, subscriptions: &[SubscriptionRecord], now: Timestamp) -> Erased;
     status(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
     pause(pause: &Pause, now: Timestamp) -> ();
     pauses(now: Timestamp) -> Vec<Pause>;

@@ -2,7 +2,7 @@
 
 mod assets;
 mod broadcasts;
-mod new_host;
+mod devices;
 mod notify;
 mod ping;
 mod prefer;
@@ -34,6 +34,8 @@ pub(super) enum Route<'a> {
     Notify,
     ShowBroadcast(&'a str),
     CancelBroadcast(&'a str),
+    Devices,
+    RemoveDevice(&'a str),
     SendTest,
     RegenerateVapid,
     Ping,
@@ -71,6 +73,8 @@ impl<'a> Route<'a> {
             | Self::Subscribe
             | Self::Unsubscribe
             | Self::Renew
+            | Self::Devices
+            | Self::RemoveDevice(_)
             | Self::SendTest
             | Self::Ping
             | Self::Ready
@@ -120,6 +124,7 @@ impl<'a> Methods<'a> {
             },
             "/unsubscribe" => post(Route::Unsubscribe),
             "/renew" => post(Route::Renew),
+            "/devices" => get(Route::Devices),
             "/notify" => post(Route::Notify),
             "/send-test" => post(Route::SendTest),
             "/regenerate-vapid" => post(Route::RegenerateVapid),
@@ -129,16 +134,18 @@ impl<'a> Methods<'a> {
             "/openapi.json" => get(Route::OpenApi),
             "/client.js" => get(Route::Client),
             "/service-worker.js" => get(Route::ServiceWorker),
-            _ => {
-                let id = path.strip_prefix("/broadcasts/")?;
-                if id.is_empty() || id.contains('/') {
-                    return None;
-                }
-                Self {
+            _ => match path.strip_prefix('/')?.split_once('/')? {
+                (_, id) if id.is_empty() || id.contains('/') => return None,
+                ("broadcasts", id) => Self {
                     delete: Some(Route::CancelBroadcast(id)),
                     ..get(Route::ShowBroadcast(id))
-                }
-            }
+                },
+                ("devices", id) => Self {
+                    delete: Some(Route::RemoveDevice(id)),
+                    ..Self::default()
+                },
+                _ => return None,
+            },
         })
     }
 
@@ -151,7 +158,8 @@ impl<'a> Methods<'a> {
             (true, true, _) => "GET, HEAD, POST",
             (true, false, true) => "GET, HEAD, DELETE",
             (true, false, false) => "GET, HEAD",
-            (false, _, _) => "POST",
+            (false, true, _) => "POST",
+            (false, false, _) => "DELETE",
         }
     }
 }
@@ -168,6 +176,8 @@ pub(super) async fn answer(
         Route::Subscribe => subscribe::subscribe(api, parts, body).await,
         Route::Unsubscribe => unsubscribe::unsubscribe(api, body).await,
         Route::Renew => renew::renew(api, parts, body).await,
+        Route::Devices => devices::list(api, parts).await,
+        Route::RemoveDevice(id) => devices::remove(api, parts, id).await,
         Route::Notify => notify::notify(api, parts, body).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
@@ -209,7 +219,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 16, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 18, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -259,6 +269,9 @@ mod tests {
             "/broadcasts",
             "/broadcasts/",
             "/broadcasts/a/b",
+            "/devices/",
+            "/devices/a/b",
+            "/device/a",
             "*",
         ] {
             let refused = Route::find(&Method::GET, path).unwrap_err();
@@ -275,6 +288,8 @@ mod tests {
             (Method::HEAD, "/notify", "POST"),
             (Method::OPTIONS, "/notify", "POST"),
             (Method::POST, "/broadcasts/x", "GET, HEAD, DELETE"),
+            (Method::DELETE, "/devices", "GET, HEAD"),
+            (Method::GET, "/devices/x", "DELETE"),
         ] {
             let response = Route::find(&method, path).unwrap_err().into_response();
             assert_eq!(response.status(), 405, "{method} {path}");

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use super::prefer;
 use crate::api::WebPushService;
@@ -13,9 +14,9 @@ use crate::api::members::{Members, malformed, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::api::time::rfc3339;
-use crate::broadcast::{Audience, BroadcastId, BroadcastState, BroadcastStatus, Counts};
+use crate::broadcast::{Audience, Broadcast, BroadcastId, BroadcastStatus, Counts};
 use crate::clock::Timestamp;
-use crate::engine::{BroadcastRequest, Opening, SendError, SendErrorKind};
+use crate::engine::{Queued, SendError, SendErrorKind};
 use crate::json::whole_number;
 use crate::message::{Message, Notification, Topic, Ttl, Urgency};
 use crate::observe::event;
@@ -38,26 +39,27 @@ pub(super) async fn notify(
     let object = parse_object(body)?;
     let members = Members::of(&object);
     let message = message(members, body)?;
-    let mut request = BroadcastRequest::new(audience(members)?, message);
-    request.send_at = send_at(members)?;
-    request.idempotency = prefer::idempotency(&parts.headers, body)?;
+    let mut broadcast = Broadcast::to(audience(members)?, message);
+    broadcast.send_at = send_at(members)?;
+    if let Some(key) = prefer::idempotency_key(&parts.headers)? {
+        broadcast = broadcast.idempotency_key(key);
+        // A repetition has the same body, whatever it means.
+        broadcast.fingerprint = Some(Sha256::digest(body).into());
+    }
     if !api.engine.has_worker() {
         return Err(ProblemKind::NoWorker.into());
     }
     // Nobody waits for something that is not due.
-    let is_due = request.send_at.is_none_or(|at| at <= api.engine.now());
+    let is_due = broadcast.send_at.is_none_or(|at| at <= api.engine.now());
     let wait = prefer::wait(&parts.headers).filter(|_| is_due);
-    let opened = match api.engine.open(request).await? {
-        Opening::New(status) | Opening::Repeat(status) => status,
-        Opening::Conflict => return Err(ProblemKind::IdempotencyConflict.into()),
-    };
+    let accepted = api.engine.enqueue(broadcast).await?;
     let Some(wait) = wait else {
-        return Ok(queued(&opened));
+        return Ok(queued(accepted));
     };
     // It is accepted whether or not the store can still be asked how it is getting on.
-    let mut reply = match api.engine.wait_done(opened.id, wait).await {
-        Ok(Some(status)) if is_done(&status) => sent(&status),
-        _ => queued(&opened),
+    let mut reply = match api.engine.wait_until_over(accepted.broadcast, wait).await {
+        Ok(Some(status)) if status.is_over() => sent(&status),
+        _ => queued(accepted),
     };
     if let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
         reply.headers_mut().insert(&PREFERENCE_APPLIED, applied);
@@ -65,19 +67,12 @@ pub(super) async fn notify(
     Ok(reply)
 }
 
-fn is_done(status: &BroadcastStatus) -> bool {
-    matches!(
-        status.state,
-        BroadcastState::Done | BroadcastState::Cancelled
-    ) && status.counts.pending == 0
-}
-
-fn queued(status: &BroadcastStatus) -> Reply {
+fn queued(queued: Queued) -> Reply {
     let answer = NotifyAnswer {
         success: true,
-        message: format!("{} notification(s) queued", status.recipients),
-        broadcast: status.id,
-        recipients: status.recipients,
+        message: format!("{} notification(s) queued", queued.recipients),
+        broadcast: queued.broadcast,
+        recipients: queued.recipients,
         counts: None,
     };
     reply::json(StatusCode::ACCEPTED, &answer)
@@ -152,6 +147,8 @@ impl From<SendError> for Problem {
             SendErrorKind::PayloadTooLarge => ProblemKind::PayloadTooLarge.into(),
             SendErrorKind::SendAtTooFarAhead => ProblemKind::SendAtTooFarAhead.into(),
             SendErrorKind::NeverDue => ProblemKind::UnknownZone.into(),
+            SendErrorKind::InvalidIdempotencyKey => ProblemKind::InvalidIdempotencyKey.into(),
+            SendErrorKind::IdempotencyConflict => ProblemKind::IdempotencyConflict.into(),
             SendErrorKind::Store => {
                 event!(ERROR, error = %crate::observe::causes(&error), "the store did not accept a message");
                 ProblemKind::StoreUnavailable.into()

@@ -2,43 +2,69 @@
 
 use std::collections::BTreeSet;
 
+use http::request::Parts;
 use serde_json::Value;
 
 use crate::api::ApiSettings;
 use crate::api::members::Members;
 use crate::api::problem::{Problem, ProblemKind};
-use crate::broadcast::Tag;
-use crate::clock::Timestamp;
+use crate::broadcast::{Principal, Tag};
+use crate::engine::{RegisterError, RegisterErrorKind, Registration};
 use crate::json::whole_number;
+use crate::observe::event;
 use crate::schedule::{Daily, DailyTime, NotifyType, Weekdays, Zone};
 use crate::subscription::Subscription;
 use crate::vapid::VapidPublicKey;
 
-/// A subscription that is well-formed in all its parts; policy and key ring have not been asked.
-#[derive(Debug)]
-pub(super) struct Registration {
-    pub(super) subscription: Subscription,
-    pub(super) server_key: Option<VapidPublicKey>,
-    pub(super) tags: Option<BTreeSet<Tag>>,
-    pub(super) daily: Option<Daily>,
+/// A registration that is well-formed in all its parts, for whoever is signed in.
+pub(super) fn parse(
+    members: Members<'_>,
+    parts: &Parts,
+    settings: &ApiSettings,
+) -> Result<Registration, Problem> {
+    let mut registration = Registration::new(subscription(members)?);
+    if let Some(key) = server_key(members)? {
+        registration = registration.vapid_key(key);
+    }
+    if let Some(daily) = daily(members)? {
+        registration = registration.daily(daily);
+    }
+    if let Some(tags) = tags(members, &settings.public_tags)? {
+        registration = registration.tags(tags);
+    }
+    match principal(parts) {
+        Some(principal) => Ok(registration.principal(principal.clone())),
+        None if settings.require_principal => Err(ProblemKind::PrincipalRequired.into()),
+        None => Ok(registration),
+    }
 }
 
-impl Registration {
-    pub(super) fn parse(
-        members: Members<'_>,
-        settings: &ApiSettings,
-        now: Timestamp,
-    ) -> Result<Self, Problem> {
-        let subscription = subscription(members)?;
-        if subscription.expiration_time().is_some_and(|at| at <= now) {
-            return Err(ProblemKind::SubscriptionExpired.into());
+/// Who the application's authentication layer says is asking.
+pub(super) fn principal(parts: &Parts) -> Option<&Principal> {
+    parts.extensions.get()
+}
+
+impl From<RegisterError> for Problem {
+    fn from(error: RegisterError) -> Self {
+        use RegisterErrorKind::{Store, StoreFull, Vapid};
+        if matches!(error.kind(), Store | StoreFull | Vapid) {
+            event!(ERROR, error = %crate::observe::causes(&error), "a subscription was not stored");
         }
-        Ok(Self {
-            subscription,
-            server_key: server_key(members)?,
-            daily: daily(members)?,
-            tags: tags(members, &settings.public_tags)?,
-        })
+        match error.kind() {
+            RegisterErrorKind::SubscriptionExpired => ProblemKind::SubscriptionExpired.into(),
+            RegisterErrorKind::TooManyTags => ProblemKind::TooManyTags.into(),
+            // One answer for whatever rule refused, so that nobody learns the inside of the network from it.
+            RegisterErrorKind::EndpointNotAllowed => ProblemKind::EndpointNotAllowed.into(),
+            RegisterErrorKind::EndpointUnverified { retry_after } => {
+                Self::from(ProblemKind::EndpointUnverified).with_retry_after(retry_after)
+            }
+            RegisterErrorKind::UnknownVapidKey => ProblemKind::UnknownVapidKey.into(),
+            RegisterErrorKind::Conflict => ProblemKind::SubscriptionConflict.into(),
+            RegisterErrorKind::NeverDue => ProblemKind::InvalidNotifyTime.into(),
+            StoreFull => ProblemKind::StoreFull.into(),
+            Store => ProblemKind::StoreUnavailable.into(),
+            Vapid => ProblemKind::VapidUnavailable.into(),
+        }
     }
 }
 

@@ -2,17 +2,16 @@
 
 use http::request::Parts;
 
-use super::registration::{MISSING_SUBSCRIPTION, Registration};
-use super::subscribe::{self, principal};
+use super::registration::{self, MISSING_SUBSCRIPTION};
+use super::subscribe;
 use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::Reply;
-use crate::store::SubscriptionRef;
-use crate::subscription::{AuthSecret, Endpoint, EndpointKey};
+use crate::engine::Renewal;
+use crate::subscription::{AuthSecret, Endpoint};
 
-/// Id, tags, principal and schedules move to the new endpoint when the caller knows the old one's secret or
-/// is its owner. Else this is a plain subscribe, and the answer does not tell which it was.
+/// Without an old endpoint it is a plain subscribe.
 pub(super) async fn renew(
     api: &WebPushService,
     parts: &Parts,
@@ -25,36 +24,18 @@ pub(super) async fn renew(
     let subscription = members
         .object("subscription")?
         .ok_or_else(|| missing("subscription", MISSING_SUBSCRIPTION))?;
-    let registration = Registration::parse(subscription, &api.settings, api.engine.now())?;
-    let replaces = match old {
-        Some(old) => replaceable(api, parts, &old, old_auth).await?,
-        None => None,
+    let registration = registration::parse(subscription, parts, &api.settings)?;
+    let registered = match old {
+        None => api.engine.register(registration, None).await?,
+        Some(old) => {
+            let mut renewal = Renewal::new(old, registration);
+            if let Some(auth) = old_auth {
+                renewal = renewal.old_auth(auth);
+            }
+            api.engine.renew(renewal).await?
+        }
     };
-    let stored = subscribe::store(api, parts, registration, replaces).await?;
-    Ok(subscribe::answer(&stored))
-}
-
-/// The old row's key, when the caller may take its place.
-async fn replaceable(
-    api: &WebPushService,
-    parts: &Parts,
-    old: &Endpoint,
-    old_auth: Option<AuthSecret>,
-) -> Result<Option<EndpointKey>, Problem> {
-    let key = old.key();
-    let rows = api
-        .engine
-        .subscriptions
-        .get(&[SubscriptionRef::Key(key)])
-        .await?;
-    let row = rows.into_iter().flatten().next();
-    let may = row.is_some_and(|row| {
-        // Secrets compare in constant time.
-        let knows = old_auth.is_some_and(|given| given == *row.subscription.auth());
-        let owns = row.principal.is_some() && row.principal == principal(parts);
-        knows || owns
-    });
-    Ok(may.then_some(key))
+    Ok(subscribe::answer(registered))
 }
 
 /// Must be there; null where the browser does not know it any more (`oldSubscription` may be null).

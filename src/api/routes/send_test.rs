@@ -3,7 +3,6 @@
 use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
-use subtle::ConstantTimeEq as _;
 
 use super::registration::{self, MISSING_SUBSCRIPTION};
 use crate::api::WebPushService;
@@ -13,8 +12,6 @@ use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::broadcast::FinalOutcome;
 use crate::message::Message;
-use crate::store::SubscriptionRef;
-use crate::subscription::Subscription;
 
 /// The replaced server's payload, which its service workers know.
 #[derive(Serialize)]
@@ -42,19 +39,9 @@ pub(super) async fn send_test(
     })?;
     let message = message(members)?;
 
+    let row = api.engine.held(&given).await?;
+    let row = row.ok_or(ProblemKind::UnknownSubscription)?;
     let key = given.endpoint().key();
-    let rows = api
-        .engine
-        .subscriptions
-        .get(&[SubscriptionRef::Key(key)])
-        .await?;
-    let row = rows
-        .into_iter()
-        .flatten()
-        .next()
-        // A retired one is no more: the page subscribes again, which revives it.
-        .filter(|row| row.retired.is_none() && is_same(&given, &row.subscription))
-        .ok_or(ProblemKind::UnknownSubscription)?;
     // Only who holds the subscription can use its turn up, and only a push that is sent counts for its peer.
     let settings = &api.settings;
     settings
@@ -109,17 +96,4 @@ fn message(members: Members<'_>) -> Result<Message, Problem> {
         return Err(ProblemKind::PayloadTooLarge.into());
     }
     Ok(message)
-}
-
-/// Compares both keys in constant time, and always both.
-fn is_same(given: &Subscription, stored: &Subscription) -> bool {
-    let ua_public = given
-        .ua_public()
-        .as_bytes()
-        .ct_eq(stored.ua_public().as_bytes());
-    let auth = given
-        .auth()
-        .secret_bytes()
-        .ct_eq(stored.auth().secret_bytes());
-    (ua_public & auth).into()
 }

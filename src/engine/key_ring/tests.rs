@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::broadcast::Principal;
 use crate::store::{
     Change, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
     SubscriptionRef, Upserted,
@@ -118,6 +119,15 @@ impl SubscriptionStore for Naming {
         _: Option<&EndpointKey>,
         _: usize,
         _: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        unreachable!()
+    }
+
+    async fn owned_by(
+        &self,
+        _: &Principal,
+        _: Option<&EndpointKey>,
+        _: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         unreachable!()
     }

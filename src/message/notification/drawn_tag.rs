@@ -21,14 +21,24 @@ pub(super) fn draw() -> Option<String> {
     Some(format!("{PREFIX}{}", base64url(&octets)))
 }
 
-/// The same payload with another tag; `None` if it has no drawn one.
+/// The same payload with another drawn tag; `None` if it has no drawn one.
 pub(in crate::message) fn redraw(payload: &[u8]) -> Option<String> {
+    replace(payload, draw)
+}
+
+/// The same payload with an empty tag; `None` if it has no drawn one.
+#[cfg(feature = "_engine")]
+pub(in crate::message) fn erase(payload: &[u8]) -> Option<String> {
+    replace(payload, || Some(String::new()))
+}
+
+fn replace(payload: &[u8], with: impl FnOnce() -> Option<String>) -> Option<String> {
     let text = std::str::from_utf8(payload).ok()?;
     let Tagged { tag, notification } = serde_json::from_str(text).ok()?;
     let inside = notification.and_then(|declared| declared.tag);
     let tag = inside.or(tag).filter(|tag| is_drawn(tag))?;
     // Only the member itself has this text: it was drawn after everything else was there.
-    Some(text.replace(&tag, &draw()?))
+    Some(text.replace(&tag, &with()?))
 }
 
 fn is_drawn(tag: &str) -> bool {

@@ -6,6 +6,8 @@ mod parse;
 mod payload;
 
 pub use action::Action;
+#[cfg(feature = "_engine")]
+pub(super) use drawn_tag::erase;
 pub(super) use drawn_tag::redraw;
 
 use std::fmt;

@@ -70,6 +70,9 @@ macro_rules! store_conformance {
                 l15_tallies_add_up_per_origin
                 l15_concurrent_tallies_lose_nothing
                 l16_broadcasts_underway_are_listed
+                l17_rows_of_a_user_are_erased
+                l17_broadcasts_to_a_user_alone_are_cancelled
+                l17_an_erased_probe_makes_room
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -149,6 +152,7 @@ macro_rules! __store_conformance_subscriptions {
             s16_a_verdict_takes_a_row_out_of_the_count
             s16_a_revived_row_counts_again
             s16_concurrent_changes_keep_the_count
+            s17_a_principal_owns_rows_in_every_state
         }
     };
 }
@@ -177,6 +181,7 @@ mod tests {
         for file in [
             include_str!("ledger_claim.rs"),
             include_str!("ledger_end.rs"),
+            include_str!("ledger_erase.rs"),
             include_str!("ledger_open.rs"),
             include_str!("ledger_pause.rs"),
             include_str!("schedules.rs"),

@@ -31,6 +31,7 @@
 
 mod ledger_claim;
 mod ledger_end;
+mod ledger_erase;
 mod ledger_open;
 mod ledger_pause;
 mod macros;
@@ -45,6 +46,7 @@ mod vapid_keys;
 
 pub use ledger_claim::*;
 pub use ledger_end::*;
+pub use ledger_erase::*;
 pub use ledger_open::*;
 pub use ledger_pause::*;
 pub use schedules::*;

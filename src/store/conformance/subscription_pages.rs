@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use super::Handles;
 use super::sample::{at, endpoint, key_id, new, of, put, tag, tagged, unknown_id};
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, Principal};
 use crate::push_service::PushService;
 use crate::store::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, RetireReason, SubscriptionStore,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, RetireReason, SubscriptionRecord,
+    SubscriptionStore,
 };
 use crate::subscription::{Endpoint, EndpointKey, Subscription};
 
@@ -126,6 +127,38 @@ pub async fn s9_only_live_rows_are_walked<S: SubscriptionStore + ?Sized>(h: &Han
             "{audience:?}"
         );
     }
+}
+
+/// S17: retired, stale and expired rows too, and nobody else's.
+pub async fn s17_a_principal_owns_rows_in_every_state<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    in_every_state(store).await;
+    put(store, &tagged(&["a"], of("bob", new(8))), at(0)).await;
+    put(store, &new(9), at(0)).await;
+    let alice = Principal::from("alice");
+    for limit in [1, 3, 7, 100] {
+        let mut rows: Vec<SubscriptionRecord> = Vec::new();
+        loop {
+            let after = rows.last().map(|row| row.subscription.endpoint().key());
+            let page = store.owned_by(&alice, after.as_ref(), limit).await.unwrap();
+            assert!(page.len() <= limit);
+            let is_last = page.len() < limit;
+            rows.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        let keys = rows.iter().map(|row| row.subscription.endpoint().key());
+        assert_eq!(keys.collect::<Vec<_>>(), keys_of(0..7), "{limit}");
+        let states =
+            |is: fn(&SubscriptionRecord) -> bool| rows.iter().filter(|row| is(row)).count();
+        assert_eq!(states(|row| row.retired.is_some()), 2);
+        assert_eq!(states(|row| row.stale_since.is_some()), 3);
+    }
+    let none = store.owned_by(&Principal::from("nobody"), None, 9).await;
+    assert_eq!(none.unwrap(), []);
 }
 
 /// S9: rows that come and go during a walk disturb nobody else's place in it.

@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 
 use super::MemoryStore;
-use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
-    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -61,6 +62,15 @@ impl DeliveryLedger for MemoryStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         Ok(self.lock()?.ledger.cancel(broadcast, now))
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        Ok(self.lock()?.ledger.erase(user, subscriptions, now))
     }
 
     async fn status(

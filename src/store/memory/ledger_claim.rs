@@ -125,7 +125,7 @@ impl Ledger {
     }
 
     /// A row came to its end: where it was a probe, it makes room for the next.
-    fn end_probe(&mut self, seq: Seq, key: EndpointKey, now: Timestamp) {
+    pub(super) fn end_probe(&mut self, seq: Seq, key: EndpointKey, now: Timestamp) {
         let Some(row) = self.rows.get(&(seq, key)) else {
             return;
         };

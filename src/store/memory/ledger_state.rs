@@ -189,13 +189,22 @@ impl Ledger {
 
     pub(super) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
         let seq = *self.by_id.get(&id)?;
-        let broadcast = self.broadcasts.get_mut(&seq)?;
-        if broadcast.progress.cancel() {
-            self.expanding.remove(&(broadcast.expanded_at, seq));
-            self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
-            self.close_if_over(seq, now);
-        }
+        self.stop(seq, now);
+        self.close_if_over(seq, now);
         self.status(id, now)
+    }
+
+    /// Cancels a broadcast that is not over, to be closed; whether it does.
+    pub(super) fn stop(&mut self, seq: Seq, now: Timestamp) -> bool {
+        let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
+            return false;
+        };
+        if !broadcast.progress.cancel() {
+            return false;
+        }
+        self.expanding.remove(&(broadcast.expanded_at, seq));
+        self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
+        true
     }
 
     pub(super) fn status(&self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {

@@ -1,5 +1,6 @@
 //! A store in this process's memory.
 
+mod erase;
 mod ledger;
 mod ledger_claim;
 mod ledger_state;

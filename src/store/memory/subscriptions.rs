@@ -203,6 +203,22 @@ impl SubscriptionStore for MemoryStore {
             .collect())
     }
 
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let state = self.lock()?;
+        let subscriptions = &state.subscriptions;
+        Ok(subscriptions
+            .walk(&Audience::User(principal.clone()), after)
+            .filter_map(|key| subscriptions.rows.get(&key))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         let state = self.lock()?;
         let subscriptions = &state.subscriptions;

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
-use super::{PostgresStore, broadcasts, claims, ending, opening, pauses, settle};
-use crate::broadcast::{BroadcastId, BroadcastStatus};
+use super::{PostgresStore, broadcasts, claims, ending, erase, opening, pauses, settle};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement,
+    StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -70,6 +71,15 @@ impl DeliveryLedger for PostgresStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         ending::cancel(self.database(), broadcast, now).await
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        erase::erase(self.database(), user, subscriptions, now).await
     }
 
     async fn status(

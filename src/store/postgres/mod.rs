@@ -7,6 +7,7 @@ mod connection;
 mod content;
 mod ending;
 mod enqueue;
+mod erase;
 mod error;
 mod ledger;
 mod listen;

@@ -39,6 +39,11 @@ pub(super) const PAGE_USER: &str = concat!(
     live!(),
     " ORDER BY s.key LIMIT $3"
 );
+pub(super) const OWNED: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM web_push.subscription AS s WHERE s.principal = $1 AND s.key > $2 ORDER BY s.key LIMIT $3"
+);
 pub(super) const PAGE_TAG: &str = concat!(
     "SELECT ",
     record_columns!(),
@@ -250,6 +255,19 @@ impl SubscriptionStore for PostgresStore {
                     .await?
             }
         };
+        read(&rows, record)
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let after: &[u8] = after.map_or(&[], |key| key.as_bytes());
+        let (principal, max) = (principal_bytes(principal), integer(limit));
+        let database = self.database();
+        let rows = database.query(OWNED, &[&principal, &after, &max]).await?;
         read(&rows, record)
     }
 

@@ -5,11 +5,12 @@ use async_trait::async_trait;
 use super::RedisStore;
 use super::reply::Reply;
 use super::script::{Args, TIME};
-use crate::broadcast::{BroadcastId, BroadcastStatus};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement,
+    StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -52,6 +53,15 @@ impl DeliveryLedger for RedisStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.cancel_broadcast(broadcast, now).await
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        self.erase_user(user, subscriptions, now).await
     }
 
     async fn status(

@@ -7,6 +7,7 @@ mod builder;
 mod cancelling;
 mod claims;
 mod content;
+mod erase;
 mod error;
 mod hints;
 mod ledger;

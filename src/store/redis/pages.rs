@@ -125,6 +125,32 @@ impl RedisStore {
         Ok(found)
     }
 
+    pub(super) async fn owned_page(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let keys: Vec<_> = self
+            .keys_of_principal(principal)
+            .await?
+            .into_iter()
+            .filter(|key| after.is_none_or(|after| key > after))
+            .map(SubscriptionRef::Key)
+            .collect();
+        let mut found = Vec::new();
+        for keys in keys.chunks(READ_AT_ONCE.min(limit.max(1))) {
+            if found.len() >= limit {
+                break;
+            }
+            let rows = self.rows(keys).await?.into_iter().flatten();
+            // It may have become another's since its key was read.
+            found.extend(rows.filter(|row| row.principal.as_ref() == Some(principal)));
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
     /// The next rows of a set that are wanted, by key.
     async fn walk(
         &self,

@@ -54,7 +54,7 @@ impl Operation {
 }
 
 /// The arguments of a call.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Args(Vec<Vec<u8>>);
 
 impl Args {
@@ -115,6 +115,10 @@ scripts! {
         EXPIRE = "expire",
         UNDERWAY = "underway",
         PRUNE = "prune",
+    }
+    ERASING("common", "ledger", "erase") {
+        AUDIENCES = "audiences",
+        ERASE = "erase",
     }
     CLAIMS("common", "ledger", "claims") {
         LAPSE = "lapse",

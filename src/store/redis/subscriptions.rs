@@ -7,7 +7,7 @@ use super::reply::{bytes, number, unexpected};
 use super::rows::{pack_row, unpack_row};
 use super::script::{APPLY, Args, PURGE, UPSERT};
 use super::{RedisStore, StoreError};
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::reason::misconfigured;
 use crate::store::rules::merge;
@@ -145,6 +145,15 @@ impl SubscriptionStore for RedisStore {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.live_page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.owned_page(principal, after, limit).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

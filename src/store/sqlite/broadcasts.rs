@@ -145,6 +145,19 @@ impl Stored {
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }
 
+    /// Cancels what is not over, to be saved; how many rows ended with it.
+    pub(super) fn stop(
+        &mut self,
+        conn: &Connection,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        if !self.progress.cancel() {
+            return Ok(None);
+        }
+        self.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)
+            .map(Some)
+    }
+
     /// Ends up to `limit` rows that are not leased at `now`; how many. To be saved.
     fn end_unleased(
         &mut self,
@@ -306,8 +319,7 @@ pub(super) fn cancel(
     let Some(mut stored) = Stored::by_id(conn, id)? else {
         return Ok(None);
     };
-    if stored.progress.cancel() {
-        stored.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)?;
+    if stored.stop(conn, now)?.is_some() {
         stored.save(conn, now)?;
     }
     Ok(Some(stored.progress.status(now)))

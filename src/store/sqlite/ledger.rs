@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
-use super::{SqliteStore, claims, pauses, tallies};
-use crate::broadcast::{BroadcastId, BroadcastStatus};
+use super::{SqliteStore, claims, erase, pauses, tallies};
+use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
-    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -62,6 +63,17 @@ impl DeliveryLedger for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.write(move |conn| broadcasts::cancel(conn, broadcast, now))
+            .await
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        let (user, subscriptions) = (user.clone(), subscriptions.to_vec());
+        self.write(move |conn| erase::erase(conn, &user, &subscriptions, now))
             .await
     }
 

@@ -5,6 +5,7 @@ mod broadcasts;
 mod claims;
 mod connection;
 mod content;
+mod erase;
 mod error;
 mod ledger;
 mod log;

@@ -3,7 +3,9 @@
 use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
-use super::{broadcasts, claims, connection, content, pauses, schedules, subscriptions, tallies};
+use super::{
+    broadcasts, claims, connection, content, erase, pauses, schedules, subscriptions, tallies,
+};
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
@@ -89,6 +91,10 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX subscription_principal (principal=? AND key>?)",
     ),
     (
+        subscriptions::OWNED,
+        "INDEX subscription_principal (principal=? AND key>?)",
+    ),
+    (
         subscriptions::PAGE_TAG,
         "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
     ),
@@ -113,6 +119,8 @@ const SHORT: &[(&str, &str)] = &[
 /// These sort or scan few rows: the open broadcasts', the origins', one principal's.
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
+    (erase::ADDRESSED, "SCAN content"),
+    (erase::ROWS, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::PROBES, "COVERING INDEX origin_probe"),
     (
         broadcasts::PRUNE_ORIGINS,
@@ -149,6 +157,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("broadcasts", include_str!("broadcasts.rs")),
         ("claims", include_str!("claims.rs")),
         ("content", include_str!("content.rs")),
+        ("erase", include_str!("erase.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
     ] {

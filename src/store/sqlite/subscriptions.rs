@@ -40,6 +40,11 @@ pub(super) const PAGE_USER: &str = concat!(
     live!(),
     " ORDER BY s.key LIMIT ?3"
 );
+pub(super) const OWNED: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM subscription s WHERE s.principal = ?1 AND s.key > ?2 ORDER BY s.key LIMIT ?3"
+);
 // The cross join keeps the order of the tables: the tag's rows lead.
 pub(super) const PAGE_TAG: &str = concat!(
     "SELECT ",
@@ -318,6 +323,28 @@ impl SubscriptionStore for SqliteStore {
         let (audience, after) = (audience.clone(), after.copied());
         self.read(move |conn| page(conn, &audience, after.as_ref(), limit, now))
             .await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let values = (
+            principal.as_str().to_owned(),
+            after.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
+        );
+        self.read(move |conn| {
+            let (principal, after) = values;
+            all(
+                conn,
+                OWNED,
+                params![principal, after, integer(limit)],
+                record,
+            )
+        })
+        .await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

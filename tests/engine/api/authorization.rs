@@ -193,6 +193,46 @@ async fn unsubscribing_needs_the_endpoint_or_the_id_and_nothing_else() {
     }
 }
 
+#[tokio::test]
+async fn devices_are_listed_and_removed_by_their_owner_alone() {
+    let unknown = "f47ac10b-58cc-4372-a567-0e02b2c3d479".to_owned();
+    for owner in OWNERS {
+        for caller in CALLERS {
+            let case = Case::new(owner, caller, Proof::None).await;
+            let id = case.world.row(&case.row).await.unwrap().id.to_string();
+            let call = async |method: Method, path: &str| {
+                let mut request = Request::builder().method(method).uri(path);
+                request = request.header("sec-fetch-site", "same-origin");
+                let mut request = request.body(full("")).unwrap();
+                if let Some(name) = caller {
+                    request.extensions_mut().insert(Principal::from(name));
+                }
+                case.world.call(request).await
+            };
+            let listed = call(Method::GET, "/devices").await;
+            let removed = call(Method::DELETE, &format!("/devices/{id}")).await;
+            let left = case.world.row(&case.row).await.is_some();
+            assert_eq!(left, !case.is_owner(), "{}", case.says());
+            if caller.is_none() {
+                listed.is(403, "principal_required");
+                removed.is(403, "principal_required");
+                continue;
+            }
+            let devices = listed.json()["devices"].as_array().unwrap().len();
+            assert_eq!(devices, usize::from(case.is_owner()), "{}", case.says());
+            if case.is_owner() {
+                assert_eq!(removed.status, 200, "{}", case.says());
+                continue;
+            }
+            removed.is(404, "unknown_subscription");
+            for id in [unknown.as_str(), "x"] {
+                let other = call(Method::DELETE, &format!("/devices/{id}")).await;
+                assert_eq!(other.body, removed.body, "one answer: {id}");
+            }
+        }
+    }
+}
+
 /// Every administrator's route.
 const ADMIN_ROUTES: [(&str, &str); 5] = [
     ("POST", "/notify"),

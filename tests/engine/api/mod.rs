@@ -4,6 +4,7 @@ mod admin;
 mod authorization;
 mod bodies;
 mod budgets;
+mod devices;
 mod limits;
 mod mounting;
 mod new_hosts;

@@ -8,7 +8,7 @@ use std::pin::pin;
 
 use tokio::task::yield_now;
 use tokio::time::timeout;
-use tower_web_push::vapid::KeyRing;
+use tower_web_push::engine::KeyRing;
 use tower_web_push::{Audience, Message, RunErrorKind};
 
 use world::{LIMIT, RECIPIENTS, Trouble, World};

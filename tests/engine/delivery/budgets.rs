@@ -8,7 +8,7 @@ use tower_web_push::engine::SendErrorKind;
 use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{Compose, DailyTime, Schedule, ScheduleLabel};
 use tower_web_push::vapid::Contact;
-use tower_web_push::{BuildErrorKind, RunErrorKind};
+use tower_web_push::{Broadcast, BuildErrorKind, RunErrorKind};
 
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
@@ -30,7 +30,7 @@ async fn a_payload_has_3993_octets_at_most_whichever_call_takes_it() {
         let message = || Message::new(vec![b'x'; len]);
         let accepted = [
             push.enqueue(Audience::All, message()).await.is_ok(),
-            push.enqueue_at(later, Audience::All, message())
+            push.enqueue_broadcast(Broadcast::to(Audience::All, message()).at(later))
                 .await
                 .is_ok(),
             push.send(Audience::All, message()).await.is_ok(),
@@ -50,7 +50,8 @@ async fn a_message_is_accepted_30_days_ahead_at_most() {
     let world = World::at(FCM).await;
     let now = world.clock.now();
     let at = async |at| {
-        let queued = world.push.enqueue_at(at, Audience::All, Message::new("x"));
+        let broadcast = Broadcast::to(Audience::All, Message::new("x")).at(at);
+        let queued = world.push.enqueue_broadcast(broadcast);
         queued.await.err().map(|error| error.kind())
     };
     assert_eq!(at(now + 30 * DAY).await, None);

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod building;
+mod calls;
 mod composing;
 mod daily;
 mod deadlines;

@@ -1,5 +1,6 @@
 //! Accepting and sending: `enqueue`, `send`, `deliver`, `cancel`.
 
+use tower_web_push::Broadcast;
 use tower_web_push::subscription::Subscription;
 
 use super::world::*;
@@ -53,7 +54,7 @@ async fn a_message_for_later_is_sent_then_to_whoever_is_there_then() {
     let at = world.clock.now() + 60 * MINUTE;
     let queued = world
         .push
-        .enqueue_at(at, Audience::All, Message::new("x"))
+        .enqueue_broadcast(Broadcast::to(Audience::All, Message::new("x")).at(at))
         .await
         .unwrap();
     assert_eq!(queued.recipients, 0);
@@ -77,7 +78,7 @@ async fn a_message_too_far_ahead_or_too_large_is_not_accepted() {
     assert!(
         world
             .push
-            .enqueue_at(at, Audience::All, Message::new("x"))
+            .enqueue_broadcast(Broadcast::to(Audience::All, Message::new("x")).at(at))
             .await
             .is_err()
     );

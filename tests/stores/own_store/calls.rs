@@ -1,12 +1,13 @@
 //! The ledger's calls: each is one transaction.
 
 use async_trait::async_trait;
-use tower_web_push::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome};
+use tower_web_push::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::rules::BroadcastProgress;
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Expansion, LedgerStats, NewBroadcast,
-    NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError, Tally,
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::Origin;
 
@@ -74,6 +75,15 @@ impl DeliveryLedger for OwnStore {
         Ok(ledger
             .broadcast(broadcast)
             .map(|found| found.progress.status(now)))
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        Ok(self.begin()?.ledger.erase(user, subscriptions, now))
     }
 
     async fn status(

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::store::rules::{AfterClaim, BroadcastProgress, deal};
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Idempotency, NewBroadcast,
-    NewDelivery, Opened, Pause, Settled, Settlement, Tally,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Idempotency,
+    NewBroadcast, NewDelivery, Opened, Pause, Settled, Settlement, SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
 
@@ -267,6 +267,39 @@ impl Ledger {
         }
         self.close_if_over(id, now);
         ended
+    }
+
+    /// Ends what is left to deliver to a user, whoever holds it, and cancels the broadcasts to this user alone.
+    pub(super) fn erase(
+        &mut self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Erased {
+        let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
+        let keys: Vec<_> = subscriptions
+            .iter()
+            .map(|row| row.subscription.endpoint().key())
+            .collect();
+        let rows_before = self.deliveries.len();
+        let open = self.open_by_deadline();
+        let open: Vec<_> = open.iter().map(|one| one.progress.id).collect();
+        let mut erased = Erased::default();
+        for id in open {
+            let is_theirs = |row: &Delivery| row.broadcast == id && keys.contains(&row.key);
+            while let Some(index) = self.deliveries.iter().position(is_theirs) {
+                self.end_probe(index, now);
+                self.end(index, FinalOutcome::Cancelled);
+            }
+            let broadcast = self.broadcast(id).unwrap();
+            if broadcast.audience.is_only_for(user, &ids) && broadcast.progress.cancel() {
+                erased.broadcasts += 1;
+                self.end_unleased(id, FinalOutcome::Cancelled, usize::MAX, now);
+            }
+            self.close_if_over(id, now);
+        }
+        erased.deliveries = (rows_before - self.deliveries.len()) as u64;
+        erased
     }
 
     fn close_if_over(&mut self, id: BroadcastId, now: Timestamp) {

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use tower_web_push::broadcast::Audience;
+use tower_web_push::broadcast::{Audience, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
@@ -133,6 +133,15 @@ impl SubscriptionStore for OwnStore {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.subscriptions.page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.subscriptions.owned_by(principal, after, limit).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

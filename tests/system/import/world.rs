@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::yield_now;
-use tower_web_push::broadcast::{Audience, Tag};
+use tower_web_push::broadcast::{Audience, Principal, Tag};
 use tower_web_push::clock::{Clock as _, Timestamp};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::import::{Import, ImportReport, ImportedSubscription, RefusedRow};
@@ -217,6 +217,15 @@ impl SubscriptionStore for Meddled {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.table.page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.table.owned_by(principal, after, limit).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

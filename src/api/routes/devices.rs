@@ -1,0 +1,154 @@
+//! `GET /devices` and `DELETE /devices/{id}`: the subscriptions of whoever is signed in.
+
+use http::StatusCode;
+use http::request::Parts;
+use serde::Serialize;
+
+use super::registration::principal;
+use crate::api::WebPushService;
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::reply::{self, Reply};
+use crate::api::time::iso8601;
+use crate::broadcast::{Principal, Tag};
+use crate::engine::Device;
+use crate::schedule::{DailyTime, Plan, Schedule, Weekdays, Zone};
+use crate::subscription::SubscriptionId;
+
+#[derive(Serialize)]
+struct DevicesAnswer {
+    devices: Vec<DeviceAnswer>,
+}
+
+/// Never with an endpoint or a key: whoever reads it over the user's shoulder can send nothing.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeviceAnswer {
+    id: SubscriptionId,
+    push_service: &'static str,
+    state: &'static str,
+    tags: Vec<Tag>,
+    created_at: String,
+    last_seen_at: String,
+    last_success_at: Option<String>,
+    schedules: Vec<ScheduleAnswer>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ScheduleAnswer {
+    notify_type: &'static str,
+    notify_time: NotifyTime,
+    message: Option<String>,
+    next_at: String,
+}
+
+/// As `/subscribe` takes it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum NotifyTime {
+    Utc {
+        #[serde(rename = "utcHour")]
+        utc_hour: u8,
+        minute: u8,
+    },
+    Local {
+        hour: u8,
+        minute: u8,
+        zone: String,
+        weekdays: Vec<&'static str>,
+    },
+}
+
+#[derive(Serialize)]
+struct RemoveAnswer {
+    success: bool,
+    message: &'static str,
+}
+
+pub(super) async fn list(api: &WebPushService, parts: &Parts) -> Result<Reply, Problem> {
+    let devices = api.engine.devices(signed_in(parts)?).await?;
+    let devices = devices.into_iter().map(DeviceAnswer::from).collect();
+    Ok(reply::json(StatusCode::OK, &DevicesAnswer { devices }))
+}
+
+/// Another user's id, an unknown one and a text that is none get the same answer.
+pub(super) async fn remove(
+    api: &WebPushService,
+    parts: &Parts,
+    id: &str,
+) -> Result<Reply, Problem> {
+    let user = signed_in(parts)?;
+    let unknown = || Problem::from(ProblemKind::UnknownSubscription);
+    let id = id.parse().map_err(|_| unknown())?;
+    if !api.engine.remove(user, id).await? {
+        return Err(unknown());
+    }
+    let answer = RemoveAnswer {
+        success: true,
+        message: "Device removed successfully",
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+fn signed_in(parts: &Parts) -> Result<&Principal, Problem> {
+    let required = || {
+        Problem::from(ProblemKind::PrincipalRequired)
+            .with_detail("Only signed-in users have devices.")
+    };
+    principal(parts).ok_or_else(required)
+}
+
+impl From<Device> for DeviceAnswer {
+    fn from(device: Device) -> Self {
+        Self {
+            id: device.id,
+            push_service: device.push_service.as_str(),
+            state: device.state.as_str(),
+            tags: device.tags.into_iter().collect(),
+            created_at: iso8601(device.created_at),
+            last_seen_at: iso8601(device.last_seen_at),
+            last_success_at: device.last_success_at.map(iso8601),
+            schedules: device
+                .schedules
+                .into_iter()
+                .filter_map(ScheduleAnswer::of)
+                .collect(),
+        }
+    }
+}
+
+impl ScheduleAnswer {
+    /// `None` for the application's own, which belong to no device.
+    fn of(schedule: Schedule) -> Option<Self> {
+        let Plan::Subscriber {
+            notify_type,
+            message,
+            ..
+        } = schedule.plan
+        else {
+            return None;
+        };
+        Some(Self {
+            notify_type: notify_type.as_str(),
+            notify_time: NotifyTime::of(&schedule.time),
+            message,
+            next_at: iso8601(schedule.next_fire_at),
+        })
+    }
+}
+
+impl NotifyTime {
+    fn of(time: &DailyTime) -> Self {
+        let (minute, weekdays) = (time.minute(), time.weekdays());
+        if *time.zone() == Zone::utc() && weekdays == Weekdays::ALL {
+            let utc_hour = time.hour();
+            return Self::Utc { utc_hour, minute };
+        }
+        Self::Local {
+            hour: time.hour(),
+            minute,
+            zone: time.zone().name().to_owned(),
+            weekdays: weekdays.names().collect(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A user's subscriptions: listed, removed, ended.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::Engine;
+use crate::broadcast::{Principal, Tag};
+use crate::clock::Timestamp;
+use crate::push_service::PushService;
+use crate::schedule::{NotifyType, Schedule, ScheduleName};
+use crate::store::{StoreError, SubscriptionRecord, SubscriptionRef};
+use crate::subscription::SubscriptionId;
+
+/// Subscriptions read at once.
+const PAGE: usize = 100;
+
+/// One subscription of a user, as it may be shown to that user: without endpoint and keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Device {
+    /// The subscription's name.
+    pub id: SubscriptionId,
+    /// Where its messages are sent.
+    pub push_service: PushService,
+    /// Whether it gets messages.
+    pub state: DeviceState,
+    /// Its tags.
+    pub tags: BTreeSet<Tag>,
+    /// When it was first registered.
+    pub created_at: Timestamp,
+    /// When the browser last registered it.
+    pub last_seen_at: Timestamp,
+    /// When the push service last accepted a message for it.
+    pub last_success_at: Option<Timestamp>,
+    /// Its daily notifications, by type.
+    pub schedules: Vec<Schedule>,
+}
+
+/// Whether a subscription gets messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceState {
+    /// It gets messages.
+    Live,
+    /// No live VAPID key fits: it gets messages again once the browser subscribes again.
+    Stale,
+    /// The push service does not know it any more. It is deleted after a while.
+    Retired,
+    /// Its `expirationTime` is past.
+    Expired,
+}
+
+impl DeviceState {
+    /// The word that JSON uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Stale => "stale",
+            Self::Retired => "retired",
+            Self::Expired => "expired",
+        }
+    }
+
+    fn of(row: &SubscriptionRecord, now: Timestamp) -> Self {
+        if row.retired.is_some() {
+            Self::Retired
+        } else if row.stale_since.is_some() {
+            Self::Stale
+        } else if row.is_live(now) {
+            Self::Live
+        } else {
+            Self::Expired
+        }
+    }
+}
+
+impl fmt::Display for DeviceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Engine {
+    /// A user's subscriptions in every state.
+    pub(crate) async fn devices(&self, user: &Principal) -> Result<Vec<Device>, StoreError> {
+        let now = self.now();
+        let mut devices = Vec::new();
+        for row in self.rows_of(user).await? {
+            devices.push(Device {
+                id: row.id,
+                push_service: PushService::of(row.subscription.endpoint()),
+                state: DeviceState::of(&row, now),
+                created_at: row.created_at,
+                last_seen_at: row.last_seen_at,
+                last_success_at: row.last_success_at,
+                schedules: self.ledger.schedules(Some(row.id)).await?,
+                tags: row.tags,
+            });
+        }
+        devices.sort_by_key(|device| (device.created_at, device.id));
+        Ok(devices)
+    }
+
+    /// Removes one of a user's subscriptions; `false` if the user has none of this id.
+    pub(crate) async fn remove(
+        &self,
+        user: &Principal,
+        id: SubscriptionId,
+    ) -> Result<bool, StoreError> {
+        let row = self.row(SubscriptionRef::Id(id)).await?;
+        let Some(row) = row.filter(|row| row.principal.as_ref() == Some(user)) else {
+            return Ok(false);
+        };
+        self.ledger.remove_schedules(id).await?;
+        self.delete(&row).await?;
+        Ok(true)
+    }
+
+    /// Ends a subscription and its daily notifications; `false` if there was none.
+    pub(crate) async fn unsubscribe(&self, which: SubscriptionRef) -> Result<bool, StoreError> {
+        let row = self.row(which).await?;
+        let id = match which {
+            // Schedules may be left of an attempt that was cut off: they go whether there is a row or not.
+            SubscriptionRef::Id(id) => Some(id),
+            SubscriptionRef::Key(_) => row.as_ref().map(|row| row.id),
+        };
+        if let Some(id) = id {
+            self.ledger.remove_schedules(id).await?;
+        }
+        if let Some(row) = &row {
+            self.delete(row).await?;
+        }
+        Ok(row.is_some())
+    }
+
+    /// Ends one daily notification; and its subscription, if that is of no user, has no tags and no other one.
+    pub(crate) async fn unsubscribe_daily(
+        &self,
+        which: SubscriptionRef,
+        notify_type: NotifyType,
+    ) -> Result<bool, StoreError> {
+        let Some(row) = self.row(which).await? else {
+            return Ok(false);
+        };
+        let name = ScheduleName::Subscriber(row.id, notify_type);
+        let schedules = self.ledger.schedules(Some(row.id)).await?;
+        let is_last = matches!(schedules.as_slice(), [only] if only.name() == name);
+        let removed = self.ledger.remove_schedule(&name).await?;
+        // A row of a user, or one that messages are sent to by tag, is of use without a schedule.
+        if is_last && row.principal.is_none() && row.tags.is_empty() {
+            self.delete(&row).await?;
+        }
+        Ok(removed)
+    }
+
+    /// A user's rows in every state. As many as the limit of a principal.
+    pub(super) async fn rows_of(
+        &self,
+        user: &Principal,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let mut rows: Vec<SubscriptionRecord> = Vec::new();
+        loop {
+            let after = rows.last().map(|row| row.subscription.endpoint().key());
+            let page = self
+                .subscriptions
+                .owned_by(user, after.as_ref(), PAGE)
+                .await?;
+            let is_last = page.len() < PAGE;
+            rows.extend(page);
+            if is_last {
+                return Ok(rows);
+            }
+        }
+    }
+}

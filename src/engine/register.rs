@@ -1,0 +1,310 @@
+//! Registering a subscription.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use super::Engine;
+use crate::broadcast::{Principal, Tag};
+use crate::deliver::Unverified;
+use crate::error::error_struct;
+use crate::observe::event;
+use crate::schedule::Daily;
+use crate::store::{
+    Change, NewSubscription, StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef,
+    Upserted,
+};
+use crate::subscription::{Endpoint, EndpointKey, Subscription, SubscriptionId};
+use crate::vapid::{KeyId, VapidError, VapidPublicKey};
+
+/// A subscription to store, and what is to be stored with it: for [`WebPush::subscribe`](crate::WebPush::subscribe).
+///
+/// # Examples
+///
+/// ```
+/// # async fn example(push: tower_web_push::WebPush, body: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_web_push::{Registration, Subscription};
+///
+/// // In a handler of the application's own, which knows who is signed in.
+/// let registration = Registration::new(Subscription::from_json(body)?).principal("alice");
+/// let registered = push.subscribe(registration).await?;
+/// println!("subscription {}", registered.id);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a registration does nothing until it is given to `subscribe`"]
+pub struct Registration {
+    subscription: Subscription,
+    principal: Option<Principal>,
+    tags: Option<BTreeSet<Tag>>,
+    vapid_key: Option<VapidPublicKey>,
+    daily: Option<Daily>,
+}
+
+impl Registration {
+    /// A subscription of no user, without tags, with the active VAPID key.
+    pub const fn new(subscription: Subscription) -> Self {
+        Self {
+            subscription,
+            principal: None,
+            tags: None,
+            vapid_key: None,
+            daily: None,
+        }
+    }
+
+    /// The user it belongs to. The caller has authenticated this user. A stored subscription without one gets it; one of
+    /// another user changes hands if the keys are the same, which only the browser itself knows.
+    pub fn principal(mut self, principal: impl Into<Principal>) -> Self {
+        self.principal = Some(principal.into());
+        self
+    }
+
+    /// Its tags, at most [`Tag::MAX_PER_SUBSCRIPTION`]; they replace the stored ones.
+    pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.tags = Some(tags.into_iter().collect());
+        self
+    }
+
+    /// The VAPID key that the browser subscribed with, its `applicationServerKey`. Default: the active key for a new
+    /// subscription, the stored one for a known subscription.
+    pub fn vapid_key(mut self, key: VapidPublicKey) -> Self {
+        self.vapid_key = Some(key);
+        self
+    }
+
+    /// A daily notification, which replaces the subscription's one of the same type.
+    pub fn daily(mut self, daily: Daily) -> Self {
+        self.daily = Some(daily);
+        self
+    }
+
+    #[cfg(feature = "api")]
+    pub(crate) const fn has_daily(&self) -> bool {
+        self.daily.is_some()
+    }
+
+    pub(super) const fn owner(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+}
+
+/// A subscription that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Registered {
+    /// Its name.
+    pub id: SubscriptionId,
+    /// Whether its endpoint was unknown before.
+    pub created: bool,
+    /// Whether its VAPID key is not the active one: the page should subscribe again with
+    /// [`vapid_public_key`](crate::WebPush::vapid_public_key).
+    pub stale_key: bool,
+}
+
+impl Engine {
+    /// Stores a registration, in the place of another row if the caller has checked that it may take it.
+    pub(crate) async fn register(
+        &self,
+        registration: Registration,
+        replaces: Option<EndpointKey>,
+    ) -> Result<Registered, RegisterError> {
+        let Registration {
+            subscription,
+            principal,
+            tags,
+            vapid_key,
+            daily,
+        } = registration;
+        let now = self.now();
+        if subscription.expiration_time().is_some_and(|at| at <= now) {
+            return Err(RegisterErrorKind::SubscriptionExpired.into());
+        }
+        if tags.as_ref().map_or(0, BTreeSet::len) > Tag::MAX_PER_SUBSCRIPTION {
+            return Err(RegisterErrorKind::TooManyTags.into());
+        }
+        let endpoint = subscription.endpoint();
+        self.endpoint_policy.check(endpoint).map_err(|refused| {
+            RegisterError::with_source(RegisterErrorKind::EndpointNotAllowed, refused)
+        })?;
+        let vapid_key = match vapid_key {
+            Some(key) => Some(self.live_key(key.id()).await?),
+            None => None,
+        };
+        // Last of the checks: it costs a lookup.
+        self.check_host(endpoint).await?;
+        // Asked after looking for the named key, which may have shown that another process rotated.
+        let active = self.key_ring.active().id();
+        let mut new = NewSubscription::new(subscription, active);
+        new.principal = principal;
+        new.tags = tags;
+        new.vapid_key = vapid_key;
+        new.replaces = replaces;
+
+        let now = self.now();
+        let upserted = self.subscriptions.upsert(&new, &self.limits, now).await?;
+        let Upserted::Stored {
+            record,
+            created,
+            superseded,
+        } = upserted
+        else {
+            return Err(RegisterErrorKind::Conflict.into());
+        };
+        if let Some(superseded) = superseded {
+            self.ledger.move_schedules(superseded, record.id).await?;
+        }
+        if let Some(daily) = daily {
+            let scheduled = match daily.schedule(record.id, now) {
+                Some(schedule) => self.put_schedule(&schedule).await.map_err(Into::into),
+                None => Err(RegisterErrorKind::NeverDue.into()),
+            };
+            if let Err(error) = scheduled {
+                // A row that was there before, here or at the endpoint that it replaces, has kept its id.
+                if record.id == new.id {
+                    self.undo(&record).await;
+                }
+                return Err(error);
+            }
+        }
+        Ok(Registered {
+            id: record.id,
+            created,
+            stale_key: record.vapid_key != active,
+        })
+    }
+
+    async fn live_key(&self, id: KeyId) -> Result<KeyId, RegisterError> {
+        let key = self.key_ring.find(&id, self.now()).await?;
+        Ok(key.ok_or(RegisterErrorKind::UnknownVapidKey)?.id())
+    }
+
+    /// Checks the host of an endpoint, unless it has answered this process, or the endpoint is stored and so adds no host.
+    async fn check_host(&self, endpoint: &Endpoint) -> Result<(), RegisterError> {
+        if !self.host_check.is_unproven(endpoint) {
+            return Ok(());
+        }
+        let stored = self.row(SubscriptionRef::Key(endpoint.key())).await?;
+        if stored.is_some_and(|row| row.retired.is_none()) {
+            return Ok(());
+        }
+        let checked = self.host_check.check(endpoint, self.now()).await;
+        checked.map_err(|unverified| match unverified {
+            Unverified::NotAllowed => RegisterErrorKind::EndpointNotAllowed.into(),
+            Unverified::TryAgain(retry_after) => {
+                RegisterErrorKind::EndpointUnverified { retry_after }.into()
+            }
+        })
+    }
+
+    /// A refused call stores nothing: subscriptions and schedules may be in two databases.
+    async fn undo(&self, record: &SubscriptionRecord) {
+        if let Err(error) = self.delete(record).await {
+            event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
+            let _ = error;
+        }
+    }
+
+    /// The row of a name.
+    pub(crate) async fn row(
+        &self,
+        which: SubscriptionRef,
+    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+        let rows = self.subscriptions.get(&[which]).await?;
+        Ok(rows.into_iter().flatten().next())
+    }
+
+    /// Deletes a row, not its schedules.
+    pub(super) async fn delete(&self, row: &SubscriptionRecord) -> Result<(), StoreError> {
+        let delete = Change::Delete(row.subscription.endpoint().key());
+        self.subscriptions.apply(&[delete], self.now()).await?;
+        Ok(())
+    }
+}
+
+error_struct! {
+    /// Why a subscription was not stored.
+    RegisterError, RegisterErrorKind
+}
+
+/// The rule that a registration breaks, or what failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegisterErrorKind {
+    /// The subscription's `expirationTime` is past.
+    SubscriptionExpired,
+    /// More than [`Tag::MAX_PER_SUBSCRIPTION`] tags.
+    TooManyTags,
+    /// The endpoint policy does not admit the endpoint, or its host has no public address.
+    EndpointNotAllowed,
+    /// The endpoint's host is new to this process and could not be looked up now.
+    EndpointUnverified {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The VAPID key is not one of this store: the page should subscribe again.
+    UnknownVapidKey,
+    /// The endpoint is stored with other keys, and the caller is not its owner.
+    Conflict,
+    /// The daily notification has no next occurrence: its zone is not known here.
+    NeverDue,
+    /// A limit of the store is reached: see [`SubscriptionLimits`](crate::store::SubscriptionLimits).
+    StoreFull,
+    /// The store did not answer as it should: see the source.
+    Store,
+    /// The VAPID keys could not be read: see the source.
+    Vapid,
+}
+
+impl RegisterErrorKind {
+    /// The stable word that HTTP answers carry as `code`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::SubscriptionExpired => "subscription_expired",
+            Self::TooManyTags => "too_many_tags",
+            Self::EndpointNotAllowed => "endpoint_not_allowed",
+            Self::EndpointUnverified { .. } => "endpoint_unverified",
+            Self::UnknownVapidKey => "unknown_vapid_key",
+            Self::Conflict => "subscription_conflict",
+            Self::NeverDue => "invalid_notify_time",
+            Self::StoreFull => "store_full",
+            Self::Store => "store_unavailable",
+            Self::Vapid => "vapid_unavailable",
+        }
+    }
+}
+
+impl fmt::Display for RegisterErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SubscriptionExpired => "the subscription's expirationTime is past",
+            Self::TooManyTags => "a subscription has at most 32 tags",
+            Self::EndpointNotAllowed => "the endpoint is not at a push service that is sent to",
+            Self::EndpointUnverified { .. } => "the endpoint's host could not be looked up now",
+            Self::UnknownVapidKey => "the subscription was made with an unknown VAPID key",
+            Self::Conflict => "the endpoint is stored with other keys and another owner",
+            Self::NeverDue => "the daily time has no next occurrence",
+            Self::StoreFull => "the store is full",
+            Self::Store => "the store did not take the subscription",
+            Self::Vapid => "the VAPID keys could not be read",
+        })
+    }
+}
+
+impl From<StoreError> for RegisterError {
+    fn from(source: StoreError) -> Self {
+        let kind = match source.kind() {
+            StoreErrorKind::Full => RegisterErrorKind::StoreFull,
+            _ => RegisterErrorKind::Store,
+        };
+        Self::with_source(kind, source)
+    }
+}
+
+impl From<VapidError> for RegisterError {
+    fn from(source: VapidError) -> Self {
+        Self::with_source(RegisterErrorKind::Vapid, source)
+    }
+}

@@ -1,0 +1,34 @@
+//! A message to the holder of a subscription, at once.
+
+use subtle::ConstantTimeEq as _;
+
+use super::Engine;
+use crate::store::{StoreError, SubscriptionRecord, SubscriptionRef};
+use crate::subscription::Subscription;
+
+impl Engine {
+    /// The row of a subscription whose keys the caller knows; `None` if it is unknown, has other keys or is retired.
+    pub(crate) async fn held(
+        &self,
+        given: &Subscription,
+    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+        let row = self.row(SubscriptionRef::Key(given.endpoint().key()));
+        // A retired one is no more: the page subscribes again, which revives it.
+        let is_held =
+            |row: &SubscriptionRecord| row.retired.is_none() && is_same(given, &row.subscription);
+        Ok(row.await?.filter(is_held))
+    }
+}
+
+/// Compares both keys in constant time, and always both.
+fn is_same(given: &Subscription, stored: &Subscription) -> bool {
+    let ua_public = given
+        .ua_public()
+        .as_bytes()
+        .ct_eq(stored.ua_public().as_bytes());
+    let auth = given
+        .auth()
+        .secret_bytes()
+        .ct_eq(stored.auth().secret_bytes());
+    (ua_public & auth).into()
+}

@@ -1,0 +1,146 @@
+//! L17: what is left to deliver to a user is erased.
+
+use super::Handles;
+use super::sample::{at, broadcast, claim, endpoint, key_id, sending_as, subscription, unknown_id};
+use crate::broadcast::{
+    Audience, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome, Principal, Tag,
+};
+use crate::message::Message;
+use crate::store::{
+    DeliveryLedger, Erased, Idempotency, NewBroadcast, NewDelivery, Opened, Pause, PauseReason,
+    Settled, Settlement, SubscriptionRecord,
+};
+use crate::subscription::SubscriptionId;
+
+const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
+
+/// The row of a subscription of alice.
+fn row(number: u32) -> SubscriptionRecord {
+    let id = SubscriptionId::from_bytes([number.to_be_bytes()[3]; 16]);
+    let mut row = SubscriptionRecord::new(id, subscription(number, 1), key_id(1), at(0));
+    row.principal = Some(alice());
+    row
+}
+
+fn alice() -> Principal {
+    Principal::from("alice")
+}
+
+fn deliveries<const N: usize>(numbers: [u32; N]) -> [NewDelivery; N] {
+    numbers.map(|number| {
+        let endpoint = endpoint(number);
+        NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+    })
+}
+
+async fn status<L: DeliveryLedger + ?Sized>(ledger: &L, id: BroadcastId) -> BroadcastStatus {
+    let status = ledger.status(id, at(9)).await.unwrap().unwrap();
+    let sum = status.counts.pending + status.counts.finished();
+    assert_eq!(sum, status.recipients, "{status:?}");
+    status
+}
+
+/// L17: the user's rows end in every broadcast, leased or not; those of others stay.
+pub async fn l17_rows_of_a_user_are_erased<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let (leased, waiting) = (broadcast(), broadcast());
+    sending_as(ledger, &leased, &deliveries([1, 2, 3]), at(0)).await;
+    let claimed = claim(ledger, 9, at(0)).await;
+    assert_eq!(claimed.len(), 3);
+    sending_as(ledger, &waiting, &deliveries([2, 4]), at(0)).await;
+    let rows = [row(1), row(2)];
+    let erased = h.second().erase(&alice(), &rows, at(1)).await.unwrap();
+    let expected = Erased {
+        deliveries: 3,
+        broadcasts: 0,
+    };
+    assert_eq!(erased, expected);
+    let again = ledger.erase(&alice(), &rows, at(1)).await.unwrap();
+    assert_eq!(again, Erased::default());
+    assert_eq!(ledger.stats(at(1)).await.unwrap().depth, 2);
+    for token in claimed.iter().map(|row| row.token) {
+        let expected = match token.key == endpoint(3).key() {
+            true => Settled::Done,
+            false => Settled::Lost,
+        };
+        let settled = ledger.settle(&[(token, ACCEPTED)], at(2)).await.unwrap();
+        assert_eq!(settled, [expected]);
+    }
+    let end = status(ledger, leased.id).await;
+    assert_eq!((end.counts.accepted, end.counts.cancelled), (1, 2));
+    assert_eq!(end.state, BroadcastState::Done);
+    let rest = claim(ledger, 9, at(2)).await;
+    let keys: Vec<_> = rest.iter().map(|row| row.token.key).collect();
+    assert_eq!(keys, [endpoint(4).key()]);
+}
+
+/// L17: broadcasts to this user alone are cancelled; those that reach others are not.
+pub async fn l17_broadcasts_to_a_user_alone_are_cancelled<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let rows = [row(1), row(2)];
+    let to = |audience: Audience| {
+        let mut new = NewBroadcast::new(audience, Message::new("hello"), at(3600));
+        new.send_at = Some(at(100));
+        new.recipients = 1;
+        new
+    };
+    let mut theirs = [
+        to(Audience::User(alice())),
+        to(Audience::id(rows[0].id)),
+        to(Audience::Ids(vec![rows[1].id, rows[0].id])),
+    ];
+    theirs[0].idempotency = Some(Idempotency::new("order-7", [7; 32]));
+    let others = [
+        to(Audience::All),
+        to(Audience::user("bob")),
+        to(Audience::Tag(Tag::parse("alice").unwrap())),
+        to(Audience::Ids(vec![rows[0].id, unknown_id()])),
+    ];
+    for new in theirs.iter().chain(&others) {
+        assert_eq!(ledger.open(new, at(0)).await.unwrap(), Opened::New);
+    }
+    let sending = broadcast();
+    let mut to_user = sending.clone();
+    to_user.audience = Audience::User(alice());
+    sending_as(ledger, &to_user, &deliveries([1, 5]), at(0)).await;
+    let erased = ledger.erase(&alice(), &rows, at(1)).await.unwrap();
+    assert_eq!(erased.broadcasts, 4);
+    for new in &theirs {
+        let end = status(ledger, new.id).await;
+        assert_eq!(end.state, BroadcastState::Cancelled);
+        assert_eq!((end.counts.cancelled, end.counts.pending), (1, 0));
+    }
+    // Its other recipient was the user's when it was written out.
+    let end = status(ledger, sending.id).await;
+    assert_eq!(end.state, BroadcastState::Cancelled);
+    assert_eq!((end.counts.cancelled, end.counts.pending), (2, 0));
+    assert_eq!(claim(ledger, 9, at(1)).await.len(), 0);
+    let mut left: Vec<_> = ledger.expandable(9, at(100)).await.unwrap();
+    left.sort_by_key(|expansion| expansion.id);
+    let mut expected: Vec<_> = others.iter().map(|new| new.id).collect();
+    expected.sort_unstable();
+    let left: Vec<_> = left.iter().map(|expansion| expansion.id).collect();
+    assert_eq!(left, expected);
+    let again = ledger.open(&theirs[0], at(2)).await.unwrap();
+    assert!(matches!(again, Opened::Repeat(_)), "{again:?}");
+    let again = ledger.erase(&alice(), &rows, at(2)).await.unwrap();
+    assert_eq!(again, Erased::default());
+}
+
+/// L17: an erased row that was the probe of a paused origin makes room for the next.
+pub async fn l17_an_erased_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let new = broadcast();
+    sending_as(ledger, &new, &deliveries([1]), at(0)).await;
+    let origin = endpoint(1).origin().clone();
+    let pause = Pause::new(origin, at(0), PauseReason::SenderFault);
+    ledger.pause(&pause, at(-1)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(0)).await.len(), 1);
+    let other = broadcast();
+    sending_as(ledger, &other, &deliveries([2]), at(0)).await;
+    assert_eq!(claim(ledger, 9, at(1)).await.len(), 0);
+    ledger.erase(&alice(), &[row(1)], at(2)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(2)).await.len(), 1);
+}

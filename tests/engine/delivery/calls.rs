@@ -1,0 +1,350 @@
+//! An application that mounts nothing: everything by Rust calls, under the rules of the HTTP API.
+
+use tower_web_push::broadcast::{FinalOutcome, Principal, Tag};
+use tower_web_push::engine::{DeviceState, RegisterErrorKind, Registered, Renewal, SendErrorKind};
+use tower_web_push::schedule::{Daily, DailyTime, NotifyType, ScheduleLabel};
+use tower_web_push::store::{RetireReason, ScheduleStore as _};
+use tower_web_push::subscription::{AuthSecret, Subscription};
+use tower_web_push::{Broadcast, Notification, Registration};
+
+use super::world::*;
+
+fn alice() -> Principal {
+    Principal::from("alice")
+}
+
+fn daily(notify_type: NotifyType) -> Daily {
+    Daily::new(notify_type, DailyTime::new(12, 0).unwrap(), None).unwrap()
+}
+
+/// A subscription that the store does not know yet.
+fn fresh(world: &World) -> (UserAgent, Subscription) {
+    let browser = world.service.user_agent();
+    let key = world.push.vapid_public_key();
+    let subscription = browser.subscribe(&key).unwrap();
+    (browser, subscription)
+}
+
+async fn register(world: &World, registration: Registration) -> Registered {
+    world.push.subscribe(registration).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_user_subscribes_is_sent_to_and_leaves() {
+    let world = World::at(FCM).await;
+    let push = &world.push;
+    let (browser, subscription) = fresh(&world);
+    let registration = Registration::new(subscription.clone())
+        .principal("alice")
+        .tags(["news".parse::<Tag>().unwrap()])
+        .vapid_key(push.vapid_public_key())
+        .daily(daily(NotifyType::DailyCheck));
+    let registered = register(&world, registration).await;
+    assert!(registered.created && !registered.stale_key);
+    world.clock.advance(2 * MINUTE);
+
+    let queued = push
+        .enqueue_broadcast(Broadcast::to(
+            Audience::user("alice"),
+            Message::new("hello"),
+        ))
+        .await
+        .unwrap();
+    assert_eq!((queued.recipients, queued.is_repeat), (1, false));
+    world.settle().await;
+    let status = push
+        .wait_until_over(queued.broadcast, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(status.unwrap().counts.accepted, 1);
+    assert_eq!(browser.messages().len(), 1);
+    let outcome = push.send_test(&subscription, Message::new("test")).await;
+    assert_eq!(outcome.unwrap(), Some(FinalOutcome::Accepted));
+
+    let [device] = &push.devices(&alice()).await.unwrap()[..] else {
+        panic!("one device");
+    };
+    assert_eq!(
+        (device.id, device.state),
+        (registered.id, DeviceState::Live)
+    );
+    assert_eq!(device.last_success_at, Some(world.clock.now()));
+    assert_eq!(device.schedules.len(), 1);
+    assert_eq!(device.push_service.as_str(), "fcm");
+    assert!(device.tags.contains(&"news".parse().unwrap()));
+
+    // The browser exchanged its subscription: the rest stays.
+    let (_, renewed) = fresh(&world);
+    let renewal = Renewal::new(
+        subscription.endpoint().clone(),
+        Registration::new(renewed.clone()),
+    )
+    .old_auth(subscription.auth().clone());
+    let moved = push.renew(renewal).await.unwrap();
+    assert_eq!(moved.id, registered.id);
+    assert_eq!(push.devices(&alice()).await.unwrap().len(), 1);
+
+    let ended = push.unsubscribe_daily(renewed.endpoint(), NotifyType::DailyCheck);
+    assert!(ended.await.unwrap());
+    assert!(!push.remove(&"bob".into(), moved.id).await.unwrap());
+    assert!(push.remove(&alice(), moved.id).await.unwrap());
+    assert!(!push.remove(&alice(), moved.id).await.unwrap());
+    assert!(!push.unsubscribe(moved.id).await.unwrap());
+    assert!(push.devices(&alice()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_http_api_refuses_is_refused() {
+    let world = World::with(FCM, |builder| {
+        builder.endpoint_policy(EndpointPolicy::known_push_services())
+    })
+    .await;
+    let (_, known) = fresh(&world);
+    register(&world, Registration::new(known.clone()).principal("alice")).await;
+    let other_keys = |of: &Subscription| {
+        let keys = fresh(&world).1;
+        Subscription::new(
+            of.endpoint().clone(),
+            *keys.ua_public(),
+            keys.auth().clone(),
+        )
+    };
+    let elsewhere = "https://push.evil.example/1".parse().unwrap();
+    let elsewhere = Subscription::new(elsewhere, *known.ua_public(), known.auth().clone());
+    let expired = fresh(&world)
+        .1
+        .with_expiration_time(Some(world.clock.now()));
+    let tags = (0..33).map(|n| format!("t{n}").parse::<Tag>().unwrap());
+    let unknown_key = known.ua_public().as_bytes();
+    let unknown_key = tower_web_push::vapid::VapidPublicKey::from_bytes(unknown_key).unwrap();
+    for (registration, code) in [
+        (Registration::new(elsewhere), "endpoint_not_allowed"),
+        (Registration::new(expired), "subscription_expired"),
+        (
+            Registration::new(fresh(&world).1).tags(tags),
+            "too_many_tags",
+        ),
+        (
+            Registration::new(fresh(&world).1).vapid_key(unknown_key),
+            "unknown_vapid_key",
+        ),
+        (
+            Registration::new(other_keys(&known)).principal("bob"),
+            "subscription_conflict",
+        ),
+        (
+            Registration::new(other_keys(&known)),
+            "subscription_conflict",
+        ),
+    ] {
+        let refused = world.push.subscribe(registration.clone()).await;
+        let refused = refused.expect_err(code);
+        assert_eq!(refused.kind().code(), code, "{registration:?}");
+    }
+    let filter = CountFilter::new(Audience::All, Liveness::Any);
+    let rows = world.store.count(&filter, world.clock.now()).await;
+    assert_eq!(rows.unwrap(), 1, "nothing was stored");
+    let changed = Registration::new(other_keys(&known)).principal("alice");
+    assert!(!register(&world, changed).await.created);
+}
+
+#[tokio::test]
+async fn a_stranger_renews_nothing() {
+    let world = World::at(FCM).await;
+    for owner in [None, Some("alice")] {
+        let (_, old) = fresh(&world);
+        let mut registration = Registration::new(old.clone());
+        if let Some(owner) = owner {
+            registration = registration.principal(owner);
+        }
+        let id = register(&world, registration).await.id;
+        let wrong = AuthSecret::from_bytes(&[7; AuthSecret::LEN]).unwrap();
+        for (caller, auth) in [
+            (None, None),
+            (Some("bob"), None),
+            (Some("bob"), Some(wrong)),
+        ] {
+            let mut new = Registration::new(fresh(&world).1);
+            if let Some(caller) = caller {
+                new = new.principal(caller);
+            }
+            let mut renewal = Renewal::new(old.endpoint().clone(), new);
+            if let Some(auth) = auth {
+                renewal = renewal.old_auth(auth);
+            }
+            let renewed = world.push.renew(renewal).await.unwrap();
+            assert_ne!(renewed.id, id, "{owner:?} {caller:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_store_and_a_failing_one_are_told_apart() {
+    let world = World::with(FCM, |builder| {
+        builder.subscription_limits(SubscriptionLimits::new(0, 32))
+    })
+    .await;
+    let full = world
+        .push
+        .subscribe(Registration::new(fresh(&world).1))
+        .await;
+    assert_eq!(full.unwrap_err().kind(), RegisterErrorKind::StoreFull);
+    let store = std::sync::Arc::new(crate::support::tampered_store::TamperedStore::default());
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(std::sync::Arc::clone(&store))
+        .client(world.service.clone())
+        .build()
+        .await
+        .unwrap();
+    store.fail("upsert");
+    let failed = push.subscribe(Registration::new(fresh(&world).1)).await;
+    assert_eq!(failed.unwrap_err().kind(), RegisterErrorKind::Store);
+    // A subscription without the daily notification that was asked for is taken back.
+    store.fail("put_schedule");
+    let asked = Registration::new(fresh(&world).1)
+        .principal("alice")
+        .daily(daily(NotifyType::DailyCheck));
+    let failed = push.subscribe(asked).await;
+    assert_eq!(failed.unwrap_err().kind(), RegisterErrorKind::Store);
+    store.fail(None);
+    assert!(push.devices(&alice()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_used_for_one_broadcast() {
+    let world = World::at(FCM).await;
+    let (browser, _) = world.subscriber().await;
+    let to = |text: &str| {
+        Broadcast::to(Audience::All, Notification::new(text)).idempotency_key("issue-42")
+    };
+    let first = world.push.enqueue_broadcast(to("a")).await.unwrap();
+    let again = world.push.enqueue_broadcast(to("a")).await.unwrap();
+    assert!(!first.is_repeat && again.is_repeat);
+    assert_eq!((again.broadcast, again.recipients), (first.broadcast, 1));
+    let conflict = world.push.enqueue_broadcast(to("b")).await.unwrap_err();
+    assert_eq!(conflict.kind(), SendErrorKind::IdempotencyConflict);
+    let malformed = to("a").idempotency_key("a b");
+    let malformed = world.push.enqueue_broadcast(malformed).await.unwrap_err();
+    assert_eq!(malformed.kind(), SendErrorKind::InvalidIdempotencyKey);
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_user_is_erased_in_every_state_and_nobody_else_is() {
+    let world = World::at(FCM).await;
+    let push = &world.push;
+    let mut rows = Vec::new();
+    for _ in 0..4 {
+        let (_, subscription) = fresh(&world);
+        let expires = (rows.len() == 3).then(|| world.clock.now() + MINUTE);
+        let registration = Registration::new(subscription.with_expiration_time(expires))
+            .principal("alice")
+            .daily(daily(NotifyType::DirectNotification));
+        rows.push(register(&world, registration).await.id);
+    }
+    let (bobs_browser, bobs) = fresh(&world);
+    let bob = Registration::new(bobs)
+        .principal("bob")
+        .daily(daily(NotifyType::DailyCheck));
+    register(&world, bob).await;
+    let observed_at = world.clock.now();
+    let mut keys = Vec::new();
+    for id in &rows {
+        let row = world.store.get(&[SubscriptionRef::Id(*id)]).await.unwrap();
+        let row = row.into_iter().flatten().next().unwrap();
+        keys.push(row.subscription.endpoint().key());
+    }
+    // Two campaigns, of which one is written out: to alice's live row, and to bob.
+    push.enqueue(Audience::All, Message::new("all"))
+        .await
+        .unwrap();
+    let changes = [
+        Change::Stale {
+            key: keys[1],
+            observed_at,
+        },
+        Change::Retire {
+            key: keys[2],
+            reason: RetireReason::Gone,
+            observed_at,
+        },
+    ];
+    world.store.apply(&changes, observed_at).await.unwrap();
+    world.clock.advance(2 * MINUTE);
+    let tomorrow = world.clock.now() + Duration::from_secs(86_400);
+    for audience in [
+        Audience::user("alice"),
+        Audience::Ids(rows.clone()),
+        Audience::user("bob"),
+    ] {
+        let broadcast = Broadcast::to(audience, Message::new("later")).at(tomorrow);
+        push.enqueue_broadcast(broadcast).await.unwrap();
+    }
+    for (label, to) in [("a", "alice"), ("b", "bob")] {
+        let (label, time) = (
+            ScheduleLabel::parse(label).unwrap(),
+            DailyTime::new(9, 0).unwrap(),
+        );
+        push.schedule(label, time, Audience::user(to), Message::new("daily"))
+            .await
+            .unwrap();
+    }
+    let states: Vec<_> = push.devices(&alice()).await.unwrap();
+    let states: Vec<_> = states.iter().map(|device| device.state.as_str()).collect();
+    for state in ["live", "stale", "retired", "expired"] {
+        assert!(states.contains(&state), "{states:?}");
+    }
+    // Its rows are written into the ledger, and none is sent.
+    let expansion = world.store.expandable(1, world.clock.now()).await.unwrap();
+    let page = world
+        .store
+        .page(&Audience::All, None, 9, world.clock.now())
+        .await
+        .unwrap();
+    let deliveries: Vec<_> = page
+        .iter()
+        .map(|row| {
+            let endpoint = row.subscription.endpoint();
+            tower_web_push::store::NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+        })
+        .collect();
+    let (start, end) = (
+        tower_web_push::store::Cursor::Start,
+        tower_web_push::store::Cursor::End,
+    );
+    let written = world.store.enqueue_page(
+        expansion[0].id,
+        &start,
+        &deliveries,
+        &end,
+        world.clock.now(),
+    );
+    written.await.unwrap();
+
+    let forgotten = push.forget(&alice()).await.unwrap();
+    assert_eq!(
+        (
+            forgotten.subscriptions,
+            forgotten.schedules,
+            forgotten.deliveries,
+            forgotten.broadcasts
+        ),
+        (4, 5, 1, 2)
+    );
+    assert_eq!(push.forget(&alice()).await.unwrap(), Default::default());
+    assert!(push.devices(&alice()).await.unwrap().is_empty());
+    for id in rows {
+        assert_eq!(world.store.schedules(Some(id)).await.unwrap(), []);
+    }
+    assert_eq!(push.schedules().await.unwrap().len(), 1);
+    assert_eq!(push.devices(&"bob".into()).await.unwrap().len(), 1);
+    assert_eq!(push.underway(9).await.unwrap().len(), 2);
+    world.settle().await;
+    assert_eq!(bobs_browser.messages().len(), 1);
+    assert_eq!(
+        world.asked(),
+        1,
+        "nothing was sent to an erased subscription"
+    );
+}
