@@ -20,8 +20,10 @@ impl Ledger {
         for seq in open {
             for row in subscriptions {
                 let key = row.subscription.endpoint().key();
-                self.end_probe(seq, key, now);
-                self.finish(seq, key, FinalOutcome::Cancelled);
+                if self.has_row(seq, key) {
+                    self.end_probe(seq, key, now);
+                    self.finish(seq, key, FinalOutcome::Cancelled);
+                }
             }
             let broadcast = self.broadcasts.get(&seq);
             let is_theirs =

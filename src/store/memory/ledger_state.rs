@@ -313,6 +313,10 @@ impl Ledger {
     }
 
     /// Deletes a row and counts it.
+    pub(super) fn has_row(&self, seq: Seq, key: EndpointKey) -> bool {
+        self.rows.contains_key(&(seq, key))
+    }
+
     pub(super) fn finish(&mut self, seq: Seq, key: EndpointKey, outcome: FinalOutcome) {
         self.delete(seq, key);
         if let Some(broadcast) = self.broadcasts.get_mut(&seq) {

@@ -59,12 +59,20 @@ function operations.tally()
   return sums
 end
 
--- Forgets origins where nothing waits (L13). ARGV by origin: its name, its pause and its tally as they were read.
--- One that has changed meanwhile stays.
+-- Forgets origins without a row (L13). ARGV by origin: its name, its pause and its tally as they were read.
+-- One that has changed meanwhile stays. With more than 1,000 rows under a lease all stay until the next call.
 function operations.prune_origins()
+  local MOST = 1000
+  local leased = call('ZRANGE', LEASED, 0, MOST)
+  if #leased > MOST then return 0 end
+  local is_leased = {}
+  for _, member in ipairs(leased) do
+    local raw = call('HGET', states_key(string.sub(member, 1, ID_LEN)), string.sub(member, ID_LEN + 1))
+    if raw then is_leased[state(raw).origin] = true end
+  end
   for i = 1, #ARGV, 3 do
     local origin = ARGV[i]
-    if not call('ZSCORE', HEADS, origin)
+    if not is_leased[origin] and not call('ZSCORE', HEADS, origin)
       and (call('HGET', PAUSES, origin) or '') == ARGV[i + 1]
       and (call('HGET', TALLIES, origin) or '') == ARGV[i + 2] then
       call('HDEL', PAUSES, origin)
