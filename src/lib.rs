@@ -109,6 +109,10 @@
 //! | `tracing`, `metrics` | log lines, counters | the crate of that name |
 //! | `full` | all of them | |
 //!
+//! The crate without features, and with `vapid` alone, builds for `wasm32-unknown-unknown`. There the application chooses
+//! where random octets come from, by depending on `getrandom` 0.4 with its feature `wasm_js`; and as there is no system
+//! clock, [`SystemClock`](clock::SystemClock) panics: pass a time or a [`Clock`](clock::Clock) of your own.
+//!
 //! # Logs and metrics
 //!
 //! With `tracing`, events of the target `tower_web_push`; they tell each pause, each fault of the store with its

@@ -31,7 +31,10 @@ fuzz_target!(|input: &[u8]| {
     same(VapidKey::parse(raw.as_str()));
     let (x, y) = key.public_key().as_bytes()[1..].split_at(32);
     let [x, y] = [x, y].map(Base64UrlUnpadded::encode_string);
-    let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{}"}}"#, *raw);
+    let jwk = format!(
+        r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{}"}}"#,
+        *raw
+    );
     same(VapidKey::parse(jwk.as_str()));
     same(VapidKey::parse(Base64::encode_string(jwk.as_bytes())));
     let pair = format!(r#"{{"publicKey":{},"privateKey":{}}}"#, jwk, jwk);

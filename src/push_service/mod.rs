@@ -113,6 +113,7 @@ impl PushService {
 
     /// The name below which a host is one of any number of names of a known push service; `None` for the hosts that are
     /// known one by one, and for all others.
+    #[cfg(feature = "_engine")]
     pub(crate) fn suffix_of_host(host: &str) -> Option<&'static str> {
         let is_well_known = WELL_KNOWN
             .iter()
@@ -199,6 +200,7 @@ const BELOW: [(&str, PushService); 3] = [
 ];
 
 /// Of those, the names that every browser of the vendor uses.
+#[cfg(feature = "_engine")]
 const WELL_KNOWN: [&str; 2] = ["updates.push.services.mozilla.com", "web.push.apple.com"];
 
 /// Whether a host is some name below `parent`, compared by whole labels and without regard to case.

@@ -17,7 +17,7 @@ use crate::schedule::Compose;
 use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
 
-/// Configures a [`WebPush`].
+/// Configures a [`WebPush`](crate::WebPush).
 ///
 /// Defaults: everything is stored in memory, messages go to the known push services only, through the HTTP client of
 /// feature `client`.

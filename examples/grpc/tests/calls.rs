@@ -89,7 +89,10 @@ async fn a_user_is_registered_sent_to_and_forgotten() {
     assert!(subscribed.created && !subscribed.stale_key);
     let devices = alice.list(Empty {}).await.unwrap().into_inner().devices;
     assert_eq!(devices.len(), 1);
-    assert_eq!((&devices[0].id, &*devices[0].state), (&subscribed.id, "live"));
+    assert_eq!(
+        (&devices[0].id, &*devices[0].state),
+        (&subscribed.id, "live")
+    );
 
     for _ in 0..2 {
         let ship = Ship {
@@ -100,7 +103,11 @@ async fn a_user_is_registered_sent_to_and_forgotten() {
         assert_eq!(shipped.into_inner().recipients, 1);
     }
     while !world.push.tick().await.unwrap().is_idle() {}
-    assert_eq!(browser.messages().len(), 1, "the repeated call sent nothing");
+    assert_eq!(
+        browser.messages().len(),
+        1,
+        "the repeated call sent nothing"
+    );
 
     let forgotten = alice.forget_me(Empty {}).await.unwrap().into_inner();
     assert_eq!(forgotten.subscriptions, 1);
@@ -135,6 +142,9 @@ async fn a_refusal_has_the_code_of_the_http_api() {
     let told = (refused.code(), refused.message());
     assert_eq!(told, (Code::InvalidArgument, "endpoint_not_allowed"));
     let subscription = serde_json::json!({"endpoint": "https://push.example/1"});
-    let refused = alice.subscribe(Subscribe { subscription }).await.unwrap_err();
+    let refused = alice
+        .subscribe(Subscribe { subscription })
+        .await
+        .unwrap_err();
     assert_eq!(refused.message(), "missing_keys");
 }

@@ -202,7 +202,9 @@ impl Worker {
         let refs: Vec<_> = part.iter().map(|id| SubscriptionRef::Id(*id)).collect();
         let records = self.patiently(async || self.store.get(&refs).await).await?;
         let now = self.post.clock.now();
-        let pauses = self.patiently(async || self.store.pauses(now).await).await?;
+        let pauses = self
+            .patiently(async || self.store.pauses(now).await)
+            .await?;
         self.post.deliver.gates().load(pauses, now);
 
         // All at once, as far as `Post` lets them.

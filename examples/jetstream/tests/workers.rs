@@ -18,12 +18,12 @@ use tokio::time::{sleep, timeout};
 use tower_web_push::broadcast::Audience;
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::encryption;
+use tower_web_push::engine::KeyRing;
 use tower_web_push::p256::{self, UaSecretKey};
 use tower_web_push::store::{
     CountFilter, Liveness, NewSubscription, SqliteStore, SubscriptionLimits, SubscriptionStore as _,
 };
 use tower_web_push::subscription::{AuthSecret, Subscription};
-use tower_web_push::engine::KeyRing;
 use tower_web_push::vapid::KeyEncryptionKeys;
 
 use support::nats::Nats;
