@@ -21,10 +21,7 @@ impl Devices for MyDevices {
         }))
     }
 
-    async fn subscribe(
-        &self,
-        request: Request<Subscribe>,
-    ) -> Result<Response<Subscribed>, Status> {
+    async fn subscribe(&self, request: Request<Subscribe>) -> Result<Response<Subscribed>, Status> {
         let user = user(&request)?;
         let json = request.into_inner().subscription.to_string();
         let subscription = Subscription::from_json(json.as_bytes())
@@ -39,7 +36,11 @@ impl Devices for MyDevices {
     }
 
     async fn list(&self, request: Request<Empty>) -> Result<Response<messages::Devices>, Status> {
-        let devices = self.0.devices(&user(&request)?).await.map_err(unavailable)?;
+        let devices = self
+            .0
+            .devices(&user(&request)?)
+            .await
+            .map_err(unavailable)?;
         let devices = devices.into_iter().map(|device| messages::Device {
             id: device.id.to_string(),
             push_service: device.push_service.to_string(),

@@ -46,7 +46,8 @@ impl<T: Serialize> Encoder for Json<T> {
     type Error = Status;
 
     fn encode(&mut self, item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        serde_json::to_writer(buf.writer(), &item).map_err(|error| Status::internal(error.to_string()))
+        serde_json::to_writer(buf.writer(), &item)
+            .map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -60,6 +61,7 @@ impl<T: DeserializeOwned> Decoder for Json<T> {
         }
         let item = serde_json::from_reader(buf.reader());
         // Without the parser's words, which may quote a subscription's secrets.
-        item.map(Some).map_err(|_| Status::invalid_argument("malformed message"))
+        item.map(Some)
+            .map_err(|_| Status::invalid_argument("malformed message"))
     }
 }

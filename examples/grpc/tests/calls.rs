@@ -4,6 +4,7 @@
 use tokio::net::TcpListener;
 use tonic::codegen::InterceptedService;
 use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -42,22 +43,12 @@ impl World {
         }
     }
 
-    fn devices(
-        &self,
-        user: &'static str,
-    ) -> DevicesClient<
-        InterceptedService<Channel, impl FnMut(Request<()>) -> Result<Request<()>, Status>>,
-    > {
-        DevicesClient::with_interceptor(self.channel.clone(), signed_in(user))
+    fn devices(&self, user: &'static str) -> DevicesClient<InterceptedService<Channel, Session>> {
+        DevicesClient::with_interceptor(self.channel.clone(), Session(user))
     }
 
-    fn orders(
-        &self,
-        user: &'static str,
-    ) -> OrdersClient<
-        InterceptedService<Channel, impl FnMut(Request<()>) -> Result<Request<()>, Status>>,
-    > {
-        OrdersClient::with_interceptor(self.channel.clone(), signed_in(user))
+    fn orders(&self, user: &'static str) -> OrdersClient<InterceptedService<Channel, Session>> {
+        OrdersClient::with_interceptor(self.channel.clone(), Session(user))
     }
 
     fn browser(&self) -> (UserAgent, Subscribe) {
@@ -69,9 +60,12 @@ impl World {
     }
 }
 
-fn signed_in(user: &'static str) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> {
-    move |mut request| {
-        let session = MetadataValue::try_from(format!("Bearer {user}-session")).unwrap();
+/// The session of a user, in each request.
+struct Session(&'static str);
+
+impl Interceptor for Session {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let session = MetadataValue::try_from(format!("Bearer {}-session", self.0)).unwrap();
         request.metadata_mut().insert("authorization", session);
         Ok(request)
     }
@@ -89,7 +83,10 @@ async fn a_user_is_registered_sent_to_and_forgotten() {
     assert!(subscribed.created && !subscribed.stale_key);
     let devices = alice.list(Empty {}).await.unwrap().into_inner().devices;
     assert_eq!(devices.len(), 1);
-    assert_eq!((&devices[0].id, &*devices[0].state), (&subscribed.id, "live"));
+    assert_eq!(
+        (&devices[0].id, &*devices[0].state),
+        (&subscribed.id, "live")
+    );
 
     for _ in 0..2 {
         let ship = Ship {
@@ -100,7 +97,11 @@ async fn a_user_is_registered_sent_to_and_forgotten() {
         assert_eq!(shipped.into_inner().recipients, 1);
     }
     while !world.push.tick().await.unwrap().is_idle() {}
-    assert_eq!(browser.messages().len(), 1, "the repeated call sent nothing");
+    assert_eq!(
+        browser.messages().len(),
+        1,
+        "the repeated call sent nothing"
+    );
 
     let forgotten = alice.forget_me(Empty {}).await.unwrap().into_inner();
     assert_eq!(forgotten.subscriptions, 1);
@@ -135,6 +136,9 @@ async fn a_refusal_has_the_code_of_the_http_api() {
     let told = (refused.code(), refused.message());
     assert_eq!(told, (Code::InvalidArgument, "endpoint_not_allowed"));
     let subscription = serde_json::json!({"endpoint": "https://push.example/1"});
-    let refused = alice.subscribe(Subscribe { subscription }).await.unwrap_err();
+    let refused = alice
+        .subscribe(Subscribe { subscription })
+        .await
+        .unwrap_err();
     assert_eq!(refused.message(), "missing_keys");
 }
