@@ -1,8 +1,8 @@
 //! Subscriptions in a table of the application's own: `cargo run --example custom_store --features testing`.
 //!
-//! Six methods; keys, messages and schedules stay in one of the crate's stores. The table here is a map, so
-//! that the rules are all there is to read: in a database each method is one statement or one transaction.
-//! The comments name the contract's sentences, and the tests at the end prove them.
+//! Six methods; keys, messages and schedules stay in one of the crate's stores. What the contract decides comes from
+//! `store::rules`; what is left is the storage. The table here is a map: in a database each method is one statement
+//! or one transaction. The tests at the end run the conformance suite.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::EndpointPolicy;
+use tower_web_push::store::rules::{self, Applied};
 use tower_web_push::store::{
-    Change, CountFilter, Liveness, NewSubscription, Retired, StoreError, StoreErrorKind,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use tower_web_push::subscription::EndpointKey;
 use tower_web_push::testing::TestPushService;
@@ -43,93 +44,33 @@ impl SubscriptionStore for Devices {
         now: Timestamp,
     ) -> Result<Upserted, StoreError> {
         let mut rows = self.begin()?;
-        let key = new.subscription.endpoint().key();
-        let standing = rows.get(&key).cloned();
-        // S14: what is imported never changes a row that is there.
-        if new.only_if_unknown && standing.is_some() {
+        let (key, replaced) = (new.key(), new.replaced_key());
+        let replaced = replaced.and_then(|old| rows.get(&old).cloned());
+        let Some(merged) = rules::merge(rows.get(&key).cloned(), replaced.as_ref(), new, now)
+        else {
             return Ok(Upserted::Conflict);
-        }
-        // S5: a subscription that was renewed takes the place of the old one.
-        let replaced = new
-            .replaces
-            .filter(|old| *old != key)
-            .and_then(|old| rows.get(&old).cloned());
-
-        let mut row = standing.clone().unwrap_or_else(|| {
-            let inherited = replaced.as_ref().map(|old| old.vapid_key);
-            let vapid_key = inherited.unwrap_or(new.default_vapid_key);
-            SubscriptionRecord::new(new.id, new.subscription.clone(), vapid_key, now)
-        });
-        if !row.subscription.same_keys(&new.subscription) {
-            // S4: only its owner may give a row other keys, and a row of nobody has no owner.
-            if row.principal.is_none() || row.principal != new.principal {
-                return Ok(Upserted::Conflict);
-            }
-            row.keys_changed_at = now;
-        }
-        let mut superseded = None;
-        if let Some(old) = &replaced {
-            superseded = standing.as_ref().map(|row| row.id);
-            row.id = old.id;
-            row.created_at = old.created_at;
-            row.tags.clone_from(&old.tags);
-            row.principal = old.principal.clone().or(row.principal);
-        }
-        // S3: what is given replaces what is stored, and the row is alive again.
-        row.subscription = new.subscription.clone();
-        row.principal = new.principal.clone().or(row.principal);
-        row.tags = new.tags.clone().unwrap_or(row.tags);
-        row.vapid_key = new.vapid_key.unwrap_or(row.vapid_key);
-        row.last_seen_at = now;
-        row.failure_streak = 0;
-        row.failing_since = None;
-        row.stale = false;
-        row.retired = None;
-
-        // S1: an id is one row's name. A unique index in a database.
+        };
         let old_key = replaced.map(|old| old.subscription.endpoint().key());
-        let theirs = |other: &EndpointKey| *other != key && Some(*other) != old_key;
-        if rows
-            .iter()
-            .any(|(other, record)| theirs(other) && record.id == row.id)
-        {
+        let others = || {
+            rows.iter()
+                .filter(|(other, _)| **other != key && Some(**other) != old_key)
+        };
+        // S1: an id names one row. A unique index in a database.
+        if others().any(|(_, row)| row.id == merged.record.id) {
             return Err(StoreErrorKind::Misconfigured.into());
         }
-
-        // S5 and S6: who has to leave; a principal's least recently seen rows first.
-        let mut others: Vec<_> = rows
-            .iter()
-            .filter(|(other, _)| theirs(other))
-            .filter(|(_, other)| row.principal.is_some() && other.principal == row.principal)
-            .map(|(other, record)| (record.last_seen_at, *other))
-            .collect();
-        others.sort_unstable();
-        let room = (limits.per_principal as usize).max(1) - 1;
-        others.truncate(others.len().saturating_sub(room));
-        let leaving: Vec<_> = others
-            .into_iter()
-            .map(|(_, key)| key)
-            .chain(old_key)
-            .collect();
-
-        // S7: refused before anything has changed.
-        let total = rows.len() - leaving.len() + usize::from(standing.is_none());
-        if standing.is_none() && total as u64 > limits.total {
-            return Err(StoreErrorKind::Full.into());
-        }
-        // S16: strangers cannot fill the table, but a known subscription can always be renewed.
+        // S6: `where principal = ? order by last_seen_at, key`, if the row has a principal.
+        let theirs = others()
+            .filter(|(_, row)| row.principal.is_some() && row.principal == merged.record.principal);
+        let theirs = theirs.map(|(key, row)| (row.last_seen_at, *key));
+        let leaving = rules::evicted(theirs, limits);
         let unproven = rows.values().filter(|row| row.is_unproven()).count();
-        let is_fresh = standing.is_none() && old_key.is_none();
-        if is_fresh && row.is_unproven() && unproven as u64 >= limits.unproven {
-            return Err(StoreErrorKind::Full.into());
-        }
-        rows.retain(|key, _| !leaving.contains(key));
-        rows.insert(key, row.clone());
-        Ok(Upserted::Stored {
-            record: Box::new(row),
-            created: standing.is_none(),
-            superseded,
-        })
+        let staying = others().count() - leaving.len();
+        merged.check(limits, staying as u64, unproven as u64)?;
+
+        rows.retain(|key, _| Some(*key) != old_key && !leaving.contains(key));
+        rows.insert(key, merged.record.clone());
+        Ok(merged.into())
     }
 
     async fn get(
@@ -153,12 +94,11 @@ impl SubscriptionStore for Devices {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         // S9: `where key > after order by key limit n`, never an offset.
-        let filter = CountFilter::new(audience.clone(), Liveness::Live);
         let rows = self.begin()?;
         let matching = rows
             .iter()
             .filter(|(key, _)| after.is_none_or(|after| *key > after))
-            .filter(|(_, row)| filter.takes(row, now));
+            .filter(|(_, row)| row.is_live(now) && rules::is_member(audience, row));
         Ok(matching.map(|(_, row)| row.clone()).take(limit).collect())
     }
 
@@ -179,67 +119,26 @@ impl SubscriptionStore for Devices {
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         let rows = self.begin()?;
-        Ok(rows.values().filter(|row| filter.takes(row, now)).count() as u64)
+        let counted = rows.values().filter(|row| rules::takes(filter, row, now));
+        Ok(counted.count() as u64)
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         // S11: in their order, all in one transaction.
         let mut rows = self.begin()?;
-        changes
-            .iter()
-            .map(|change| apply(&mut rows, change, now))
-            .sum()
-    }
-}
-
-/// Makes one change; how many rows it changed.
-fn apply(rows: &mut Rows, change: &Change, now: Timestamp) -> Result<u64, StoreError> {
-    let mut update = |key: &EndpointKey, change: &dyn Fn(&mut SubscriptionRecord) -> bool| {
-        rows.get_mut(key).is_some_and(change)
-    };
-    let changed = match change {
-        Change::Delete(key) => rows.remove(key).is_some(),
-        // S12: the browser has subscribed again since that was learned.
-        Change::Retire {
-            key,
-            reason,
-            observed_at,
-        } => update(key, &|row| {
-            let applies = row.retired.is_none() && row.last_seen_at <= *observed_at;
-            if applies {
-                row.retired = Some(Retired::new(now, *reason));
-            }
-            applies
-        }),
-        Change::Stale { key, observed_at } => update(key, &|row| {
-            let applies = !row.stale && row.last_seen_at <= *observed_at;
-            row.stale |= applies;
-            applies
-        }),
-        Change::Accepted(key) => update(key, &|row| {
-            row.last_success_at = Some(now);
-            row.failure_streak = 0;
-            row.failing_since = None;
-            true
-        }),
-        Change::Failed(key) => update(key, &|row| {
-            row.failure_streak = row.failure_streak.saturating_add(1);
-            row.failing_since.get_or_insert(now);
-            true
-        }),
-        Change::UseVapidKey { key, vapid_key } => update(key, &|row| {
-            row.vapid_key = *vapid_key;
-            true
-        }),
-        Change::PurgeRetired { before } => {
-            let rows_before = rows.len();
-            rows.retain(|_, row| row.retired.is_none_or(|retired| retired.at >= *before));
-            return Ok((rows_before - rows.len()) as u64);
+        let mut changed = 0;
+        for change in changes {
+            rows.retain(|key, row| {
+                if change.key().is_some_and(|of| of != key) {
+                    return true;
+                }
+                let applied = rules::apply(change, row, now);
+                changed += u64::from(applied != Applied::Unchanged);
+                applied != Applied::Deleted
+            });
         }
-        // A newer version of the crate knows a change that this table does not.
-        _ => return Err(StoreErrorKind::Misconfigured.into()),
-    };
-    Ok(changed.into())
+        Ok(changed)
+    }
 }
 
 #[tokio::main]

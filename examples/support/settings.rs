@@ -287,10 +287,11 @@ fn origin(text: &str) -> Result<Origin, String> {
 }
 
 fn limits(total: &str, unproven: &str) -> Result<SubscriptionLimits, SettingsError> {
-    let mut limits = SubscriptionLimits::default();
-    limits.total = setting("MAX_SUBSCRIPTIONS", total, number)?;
-    limits.unproven = setting("MAX_UNPROVEN_SUBSCRIPTIONS", unproven, number)?;
-    Ok(limits)
+    Ok(SubscriptionLimits {
+        total: setting("MAX_SUBSCRIPTIONS", total, number)?,
+        unproven: setting("MAX_UNPROVEN_SUBSCRIPTIONS", unproven, number)?,
+        ..SubscriptionLimits::default()
+    })
 }
 
 fn number<T: FromStr>(text: &str) -> Result<T, String> {

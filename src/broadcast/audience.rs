@@ -13,7 +13,10 @@ use crate::subscription::SubscriptionId;
 /// Its JSON is `"all"`, `{"user":"…"}`, `{"tag":"…"}` or `{"ids":["…"]}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum Audience {
     /// Every live subscription.
     All,
@@ -106,11 +109,10 @@ impl fmt::Debug for Principal {
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// The longest tag, in characters.
-    pub const MAX_LEN: usize = 64;
+    const MAX_LEN: usize = 64;
 
     /// The most tags that one subscription carries.
-    pub const MAX_PER_SUBSCRIPTION: usize = 32;
+    pub(crate) const MAX_PER_SUBSCRIPTION: usize = 32;
 
     /// Takes a tag in.
     ///

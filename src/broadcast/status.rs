@@ -99,7 +99,10 @@ pub enum BroadcastState {
 
 /// How a delivery ended, for its broadcast's [`Counts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum FinalOutcome {
     /// The push service took it.
     Accepted,
@@ -125,7 +128,7 @@ pub enum FinalOutcome {
 
 impl FinalOutcome {
     /// All of them, in the order of [`Counts`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::Gone,
         Self::KeyMismatch,
@@ -164,7 +167,10 @@ impl fmt::Display for FinalOutcome {
 
 /// The number of recipients of a broadcast by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 #[expect(
     missing_docs,
     reason = "the fields are the outcomes: see `FinalOutcome`"
@@ -201,7 +207,8 @@ impl Counts {
     #[must_use]
     pub fn finished(&self) -> u64 {
         FinalOutcome::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .map(|outcome| self.of(outcome))
             .sum()
     }
@@ -224,7 +231,10 @@ impl Counts {
 
 /// A broadcast as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct BroadcastStatus {
     /// Its name.
     pub id: BroadcastId,
@@ -249,30 +259,6 @@ impl BroadcastStatus {
         matches!(self.state, BroadcastState::Done | BroadcastState::Cancelled)
             && self.counts.pending == 0
     }
-
-    /// A broadcast of which nothing has happened yet.
-    #[must_use]
-    pub fn new(
-        id: BroadcastId,
-        state: BroadcastState,
-        recipients: u64,
-        created_at: Timestamp,
-        deadline: Timestamp,
-    ) -> Self {
-        let counts = Counts {
-            pending: recipients,
-            ..Counts::default()
-        };
-        Self {
-            id,
-            state,
-            recipients,
-            created_at,
-            send_at: None,
-            deadline,
-            counts,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -282,11 +268,11 @@ mod tests {
     #[test]
     fn json_outcomes_and_counts_share_their_names() {
         let mut counts = Counts::default();
-        for (number, outcome) in (1..).zip(FinalOutcome::ALL) {
+        for (number, &outcome) in (1..).zip(FinalOutcome::ALL) {
             counts.add(outcome, number);
         }
         let json = serde_json::to_value(counts).unwrap();
-        for outcome in FinalOutcome::ALL {
+        for &outcome in FinalOutcome::ALL {
             assert_eq!(json[outcome.as_str()], counts.of(outcome), "{outcome}");
         }
         assert_eq!(counts.finished(), 55);

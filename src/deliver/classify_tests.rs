@@ -154,7 +154,7 @@ rows! {
 
 #[test]
 fn these_statuses_mean_the_same_everywhere() {
-    for service in PushService::ALL {
+    for &service in PushService::ALL {
         for (statuses, outcome) in [
             (&[200, 201, 202, 204, 299][..], Accepted),
             (&[300, 301, 302, 303, 304, 307, 308][..], BadRequest),
@@ -256,7 +256,7 @@ proptest::proptest! {
             }
         }
         let status = StatusCode::from_u16(status).unwrap();
-        for service in PushService::ALL {
+        for &service in PushService::ALL {
             let verdict = classify(service, status, &headers, &body, NOW);
             let gone = matches!(status.as_u16(), 404 | 410);
             proptest::prop_assert_eq!(verdict.outcome == Gone, gone);

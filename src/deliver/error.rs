@@ -12,8 +12,10 @@ use super::classify::printable;
 use super::endpoint_policy::PolicyError;
 use super::resolver::{ResolveError, ResolveErrorKind};
 use super::{Closed, Outcome, PushService, Verdict};
+use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::message::Ttl;
+use crate::push_request::Push;
 
 /// The push service took the message: it is stored or being delivered, never "shown".
 ///
@@ -91,7 +93,7 @@ pub struct DeliveryError(Box<Inner>);
 
 struct Inner {
     outcome: Outcome,
-    push_service: Option<PushService>,
+    push_service: PushService,
     status: Option<StatusCode>,
     reason: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
@@ -102,10 +104,10 @@ struct Inner {
 }
 
 impl DeliveryError {
-    pub(crate) fn new(outcome: Outcome, push_service: impl Into<Option<PushService>>) -> Self {
+    pub(crate) fn new(outcome: Outcome, push_service: PushService) -> Self {
         Self(Box::new(Inner {
             outcome,
-            push_service: push_service.into(),
+            push_service,
             status: None,
             reason: None,
             retry_after: None,
@@ -132,7 +134,7 @@ impl DeliveryError {
     }
 
     /// The client failed: a policy's refusal somewhere in the causes is one, anything else may pass.
-    pub(crate) fn client(push_service: Option<PushService>, source: BoxError) -> Self {
+    pub(crate) fn client(push_service: PushService, source: BoxError) -> Self {
         let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
         let lookup = find_source::<ResolveError>(source.as_ref()).map(ResolveError::kind);
         let mut error = match refusal {
@@ -165,25 +167,40 @@ impl DeliveryError {
     }
 
     pub(super) fn refused(push_service: PushService, source: PolicyError) -> Self {
-        Self::client(Some(push_service), source.into())
+        Self::client(push_service, source.into())
     }
 
     /// The gate is closed: nothing was sent.
-    pub(crate) fn closed_gate(push_service: PushService, closed: Closed, wait: Duration) -> Self {
+    pub(crate) fn closed_gate(push_service: PushService, closed: Closed, now: Timestamp) -> Self {
         let mut error = Self::new(Outcome::RateLimited, push_service);
         error.0.reason = Some(closed.reason.as_str().into());
-        error.0.retry_after = Some(wait);
+        error.0.retry_after = Some(closed.until.since(now));
         error.0.closed = Some(closed);
         error
     }
 
-    /// The deadline came first: nothing was sent.
-    pub(crate) fn too_late(push_service: PushService) -> Self {
-        Self::new(Outcome::Transient, push_service).with_reason(TOO_LATE)
+    /// The deadline came first, or else a limit of the caller's: nothing was sent.
+    pub(crate) fn not_begun(push: &Push, now: Timestamp) -> Self {
+        let push_service = PushService::of(push.subscription().endpoint());
+        let reason = if now >= push.deadline() {
+            TOO_LATE
+        } else {
+            NOT_BEGUN
+        };
+        Self::new(Outcome::Transient, push_service).with_reason(reason)
     }
 
     pub(crate) fn is_too_late(&self) -> bool {
         self.0.status.is_none() && self.reason() == Some(TOO_LATE)
+    }
+
+    fn is_not_begun(&self) -> bool {
+        self.0.status.is_none() && self.reason() == Some(NOT_BEGUN)
+    }
+
+    /// Whether the push service was not asked, for a reason that is not the push's own.
+    pub(crate) fn is_unasked(&self) -> bool {
+        self.closed().is_some() || self.is_too_late() || self.is_not_begun()
     }
 
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
@@ -215,15 +232,16 @@ impl DeliveryError {
         self.0.retry_after
     }
 
-    /// Whose answer it was; `None` when the client failed before it was given anything to send.
+    /// The push service of the endpoint.
     #[must_use]
-    pub fn push_service(&self) -> Option<PushService> {
+    pub fn push_service(&self) -> PushService {
         self.0.push_service
     }
 
     /// The short word behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno,
     /// Apple's reason, a header of WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal;
-    /// `host_not_found`; `timeout`; `deadline` if it came before the request; the name of a
+    /// `host_not_found`; `timeout`; `deadline` if it came before the request; `not_begun` if the wait for a permit or the client
+    /// was too long for the caller; the name of a
     /// [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
@@ -256,15 +274,15 @@ impl DeliveryError {
 
 /// The reason of a push whose deadline came before its request.
 const TOO_LATE: &str = "deadline";
+/// The reason of a push whose request could not begin while its row was leased, or before the worker stopped.
+const NOT_BEGUN: &str = "not_begun";
 
 impl fmt::Debug for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
         let mut debug = f.debug_struct("DeliveryError");
         debug.field("outcome", &inner.outcome);
-        if let Some(push_service) = inner.push_service {
-            debug.field("push_service", &push_service);
-        }
+        debug.field("push_service", &inner.push_service);
         if let Some(status) = inner.status {
             debug.field("status", &status.as_u16());
         }
@@ -292,6 +310,9 @@ impl fmt::Display for DeliveryError {
         }
         if self.is_too_late() {
             return f.write_str("the deadline passed before the request could begin");
+        }
+        if self.is_not_begun() {
+            return f.write_str("the request could not begin in time");
         }
         f.write_str(match self.0.outcome {
             Outcome::Accepted => "the push service accepted the message",
@@ -365,7 +386,7 @@ mod tests {
     #[test]
     fn a_client_that_names_the_url_does_not_show_in_debug() {
         let source = "error sending request for url (https://push.example.net/secret)";
-        let error = DeliveryError::client(Some(PushService::Other), source.into());
+        let error = DeliveryError::client(PushService::Other, source.into());
         assert!(!format!("{error:?} {error}").contains("secret"));
         assert!(error.source().is_some());
     }
@@ -422,10 +443,13 @@ mod tests {
         }
         let refusal = PolicyError::from(PolicyErrorKind::PrivateAddress);
         let io = std::io::Error::other(Outer(refusal.into()));
-        let error = DeliveryError::client(None, Outer(io.into()).into());
+        let error = DeliveryError::client(PushService::Other, Outer(io.into()).into());
         assert_eq!(error.outcome(), Outcome::Refused);
         assert_eq!(error.reason(), Some("endpoint_not_allowed"));
-        let other = DeliveryError::client(None, Outer(std::io::Error::other("x").into()).into());
+        let other = DeliveryError::client(
+            PushService::Other,
+            Outer(std::io::Error::other("x").into()).into(),
+        );
         assert_eq!(other.outcome(), Outcome::Transient);
         assert_eq!(other.source().unwrap().to_string(), "outer");
     }
@@ -434,7 +458,7 @@ mod tests {
     fn only_a_name_that_certainly_does_not_exist_is_not_found() {
         let found = |kind: ResolveErrorKind| {
             let dial = std::io::Error::other(ResolveError::from(kind));
-            DeliveryError::client(Some(PushService::Other), dial.into())
+            DeliveryError::client(PushService::Other, dial.into())
         };
         let error = found(ResolveErrorKind::NotFound);
         assert_eq!(error.outcome(), Outcome::Transient);

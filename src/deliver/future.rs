@@ -14,13 +14,14 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
+use super::admission::{Admission, Begin};
 use super::classify::{BODY_LIMIT, classify};
 use super::service::Settings;
 use super::standing::Observation;
-use super::{Accepted, Closed, DeliveryError, OriginGate, Outcome, Permit, PushService};
+use super::{Accepted, DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
-use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
+use crate::push_request::{Push, PushBody, PushRequestError};
 use crate::subscription::EndpointKey;
 
 pin_project! {
@@ -40,7 +41,6 @@ pin_project! {
         #[pin]
         timer: Option<Sleep>,
         permit: Option<Permit>,
-        gate: Option<OriginGate>,
         asked: Asked,
         settings: Arc<Settings>,
     }
@@ -49,11 +49,8 @@ pin_project! {
 pin_project! {
     #[project = StepProj]
     enum Step<C, F, B> {
-        // Nothing happened yet, or all permits were out.
-        Start {
-            start: Option<(C, Push)>,
-            waiting: Option<Waiting>,
-        },
+        // Waiting for the permit, the client, or both.
+        Waiting { admission: Admission<C> },
         // The client has the request.
         Requesting { #[pin] response: F },
         // The answer is no acceptance, and says why.
@@ -68,9 +65,6 @@ pin_project! {
     }
 }
 
-/// Waiting is rare enough for a box.
-type Waiting = Pin<Box<dyn Future<Output = Permit> + Send + Sync>>;
-
 impl<C, B> DeliverFuture<C, B>
 where
     C: Service<Request<PushBody>>,
@@ -78,18 +72,16 @@ where
     pub(super) fn new(
         client: C,
         push: Push,
-        permit: Option<Permit>,
+        at: Option<(Arc<OriginGate>, Begin)>,
         settings: Arc<Settings>,
     ) -> Self {
         Self {
             asked: Asked::of(&push),
-            step: Step::Start {
-                start: Some((client, push)),
-                waiting: None,
+            step: Step::Waiting {
+                admission: Admission::new(client, push, at),
             },
             timer: None,
-            permit,
-            gate: None,
+            permit: None,
             settings,
         }
     }
@@ -131,67 +123,33 @@ where
         let push_service = this.asked.push_service;
         loop {
             match this.step.as_mut().project() {
-                StepProj::Start { start, waiting } => {
-                    if let (None, Some((_, push))) = (&this.gate, &start) {
-                        let endpoint = push.subscription().endpoint();
-                        this.settings
-                            .policy
-                            .check(endpoint)
-                            .map_err(|error| DeliveryError::refused(push_service, error))?;
-                        let gate = this.settings.gates.gate(endpoint.origin());
-                        this.settings.check_gate(&gate, push_service)?;
-                        if this.permit.is_none() {
-                            *this.permit = gate.try_acquire();
-                        }
-                        if this.permit.is_none() {
-                            let full = gate.clone();
-                            *waiting = Some(Box::pin(async move { full.acquire().await }));
-                        }
-                        *this.gate = Some(gate);
-                    }
-                    if let Some(acquire) = waiting {
-                        *this.permit = Some(ready!(acquire.as_mut().poll(cx)));
-                    }
-                    let Some((mut client, push)) = start.take() else {
-                        this.step.set(Step::Done);
-                        continue;
-                    };
-                    if this.settings.clock.now() >= push.deadline() {
-                        return Poll::Ready(Err(DeliveryError::too_late(push_service)));
-                    }
-                    // What cannot be made is no probe: first the request, then the gate.
-                    let request = this
-                        .settings
-                        .request(&push)
-                        .map_err(|error| not_made(push_service, error))?;
-                    this.asked.began = this.settings.clock.now();
-                    if let Some(gate) = &this.gate {
-                        let now = this.asked.began;
-                        gate.admit(now)
-                            .map_err(|closed| closed_gate(push_service, closed, now))?;
-                    }
-                    let response = client.call(request);
+                StepProj::Waiting { admission } => {
+                    let begun = ready!(admission.poll(this.settings, cx))?;
+                    this.asked.began = begun.at;
+                    *this.permit = Some(begun.permit);
                     this.timer
                         .set(Some(tokio::time::sleep(this.settings.timeout)));
-                    this.step.set(Step::Requesting { response });
+                    this.step.set(Step::Requesting {
+                        response: begun.response,
+                    });
                 }
                 StepProj::Requesting { response } => match response.poll(cx) {
                     Poll::Pending => {
                         ready!(elapsed(this.timer.as_mut(), cx));
                         let error = DeliveryError::new(Outcome::Transient, push_service);
                         let error = error.with_reason("timeout");
-                        let gate = this.gate.as_ref();
+                        let gate = this.permit.as_ref().map(Permit::gate);
                         return Poll::Ready(Err(this.settings.silence(this.asked, gate, error)));
                     }
                     Poll::Ready(Err(error)) => {
-                        let error = DeliveryError::client(Some(push_service), error.into());
-                        let gate = this.gate.as_ref();
+                        let error = DeliveryError::client(push_service, error.into());
+                        let gate = this.permit.as_ref().map(Permit::gate);
                         return Poll::Ready(Err(this.settings.silence(this.asked, gate, error)));
                     }
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
                         if head.status.is_success() {
-                            let gate = this.gate.as_ref();
+                            let gate = this.permit.as_ref().map(Permit::gate);
                             let result = this.settings.judge(this.asked, gate, &head, &[]);
                             return Poll::Ready(result);
                         }
@@ -228,7 +186,7 @@ where
                             Poll::Ready(Some(Err(_)) | None) => break,
                         }
                     }
-                    let gate = this.gate.as_ref();
+                    let gate = this.permit.as_ref().map(Permit::gate);
                     return Poll::Ready(this.settings.judge(this.asked, gate, head, read));
                 }
                 #[expect(clippy::panic, reason = "what every future does")]
@@ -239,19 +197,20 @@ where
 }
 
 impl Settings {
-    fn request(&self, push: &Push) -> Result<Request<PushBody>, PushRequestError> {
-        let now = self.clock.now();
+    pub(super) fn request(
+        &self,
+        push: &Push,
+        now: Timestamp,
+    ) -> Result<Request<PushBody>, PushRequestError> {
         push.request(&*self.p256, &self.signer, &self.contact, now)
     }
 
-    fn check_gate(
-        &self,
-        gate: &OriginGate,
-        push_service: PushService,
-    ) -> Result<(), DeliveryError> {
+    pub(super) fn check_gate(&self, gate: &OriginGate, push: &Push) -> Result<(), DeliveryError> {
         let now = self.clock.now();
-        gate.closed_at(now)
-            .map_or(Ok(()), |closed| Err(closed_gate(push_service, closed, now)))
+        let push_service = PushService::of(push.subscription().endpoint());
+        gate.closed_at(now).map_or(Ok(()), |closed| {
+            Err(DeliveryError::closed_gate(push_service, closed, now))
+        })
     }
 
     /// What the answer means, for the caller and for the gate.
@@ -343,10 +302,6 @@ impl Asked {
     }
 }
 
-fn closed_gate(push_service: PushService, closed: Closed, now: Timestamp) -> DeliveryError {
-    DeliveryError::closed_gate(push_service, closed, closed.until.since(now))
-}
-
 /// Ready when the time is up; without a timer there is no end.
 fn elapsed(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
     timer
@@ -366,15 +321,6 @@ fn take(read: &mut Vec<u8>, data: &mut impl bytes::Buf, mut limit: usize) {
     }
 }
 
-fn not_made(push_service: PushService, error: PushRequestError) -> DeliveryError {
-    let outcome = match error.kind() {
-        PushRequestErrorKind::TooLarge => Outcome::TooLarge,
-        PushRequestErrorKind::Signing => Outcome::SenderFault,
-        PushRequestErrorKind::Backend => Outcome::Transient,
-    };
-    DeliveryError::new(outcome, push_service).with_source(error)
-}
-
 impl<C, B> fmt::Debug for DeliverFuture<C, B>
 where
     C: Service<Request<PushBody>>,
@@ -390,8 +336,7 @@ where
 impl<C, F, B> fmt::Debug for Step<C, F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Start { waiting: None, .. } => "Start",
-            Self::Start { .. } => "Waiting",
+            Self::Waiting { .. } => "Waiting",
             Self::Requesting { .. } => "Requesting",
             Self::Reading { .. } => "Reading",
             Self::Done => "Done",

@@ -4,6 +4,7 @@
 //! delivery and for the subscription, is said by an [`Attempt`](crate::engine::Attempt), which its caller writes down.
 
 mod address;
+mod admission;
 mod classify;
 #[cfg(feature = "client")]
 mod client;
@@ -29,6 +30,7 @@ mod streaks;
 mod unproven_hosts;
 
 pub use crate::push_service::{PauseScope, PushService};
+pub(crate) use admission::Begin;
 pub use classify::{BODY_LIMIT, Verdict, classify};
 #[cfg(feature = "client")]
 pub use client::{
@@ -45,5 +47,5 @@ pub use outcome::Outcome;
 pub use resolver::SystemResolver;
 pub use resolver::{ResolveError, ResolveErrorKind, Resolver};
 pub use retry::{Jitter, RetryPolicy};
-pub(crate) use sender::{Begin, Sender};
-pub use service::Deliver;
+pub(crate) use sender::Sender;
+pub use service::{Deliver, DeliverLayer};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::standing::{Observation, Standing};
 use crate::clock::Timestamp;
@@ -38,7 +38,7 @@ use crate::subscription::Origin;
 pub struct OriginGates(Arc<Inner>);
 
 struct Inner {
-    gates: Mutex<LruCache<Origin, OriginGate>>,
+    gates: Mutex<LruCache<Origin, Arc<OriginGate>>>,
     in_flight: usize,
 }
 
@@ -68,14 +68,14 @@ impl OriginGates {
 
     /// The gate of an origin.
     #[must_use]
-    pub fn gate(&self, origin: &Origin) -> OriginGate {
+    pub fn gate(&self, origin: &Origin) -> Arc<OriginGate> {
         let mut gates = self.lock();
         if let Some(gate) = gates.get(origin) {
-            return gate.clone();
+            return Arc::clone(gate);
         }
         make_room(&mut gates);
-        let gate = OriginGate::new(origin.clone(), self.0.in_flight);
-        gates.put(origin.clone(), gate.clone());
+        let gate = Arc::new(OriginGate::new(origin.clone(), self.0.in_flight));
+        gates.put(origin.clone(), Arc::clone(&gate));
         gate
     }
 
@@ -109,10 +109,13 @@ impl OriginGates {
 
     /// How many requests may be in flight at each origin that is known: none where the gate is closed.
     pub(crate) fn rooms(&self, now: Timestamp) -> HashMap<Origin, usize> {
-        let room = |gate: &OriginGate| match gate.closed_at(now) {
-            Some(_) => 0,
-            None if gate.standing().answers() => self.0.in_flight,
-            None => self.0.in_flight.min(Self::UNPROVEN),
+        let room = |gate: &OriginGate| {
+            let standing = gate.standing();
+            match standing.closed_at(now) {
+                Some(_) => 0,
+                None if standing.answers() => self.0.in_flight,
+                None => self.0.in_flight.min(Self::UNPROVEN),
+            }
         };
         let gates = self.lock();
         let rooms = gates
@@ -138,7 +141,7 @@ impl OriginGates {
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Origin, OriginGate>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<Origin, Arc<OriginGate>>> {
         // Nothing panics while holding the lock.
         self.0.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +150,7 @@ impl OriginGates {
 /// Drops the least recently used gates until a new one fits.
 ///
 /// Only a few are looked at each time: whatever is in use was used recently, so it is rarely among them.
-fn make_room(gates: &mut LruCache<Origin, OriginGate>) {
+fn make_room(gates: &mut LruCache<Origin, Arc<OriginGate>>) {
     const LOOKED_AT: usize = 8;
     let mut left = LOOKED_AT;
     while gates.len() >= OriginGates::CAPACITY && left > 0 {
@@ -155,7 +158,8 @@ fn make_room(gates: &mut LruCache<Origin, OriginGate>) {
         let Some((origin, gate)) = gates.pop_lru() else {
             return;
         };
-        if gate.is_in_use() {
+        // A permit holds its gate.
+        if Arc::strong_count(&gate) > 1 {
             gates.put(origin, gate);
         }
     }
@@ -176,21 +180,26 @@ impl fmt::Debug for OriginGates {
     }
 }
 
-/// The gate of one origin. Cheap to clone; clones share it.
-#[derive(Clone)]
+/// The gate of one origin.
 pub struct OriginGate {
     origin: Origin,
-    permits: Arc<Semaphore>,
-    standing: Arc<Mutex<Standing>>,
+    permits: Semaphore,
+    standing: Mutex<Standing>,
 }
 
 impl OriginGate {
     fn new(origin: Origin, permits: usize) -> Self {
         Self {
-            standing: Arc::new(Mutex::new(Standing::new(origin.clone()))),
+            standing: Mutex::new(Standing::new(origin.clone())),
             origin,
-            permits: Arc::new(Semaphore::new(permits)),
+            permits: Semaphore::new(permits),
         }
+    }
+
+    /// Whose gate it is.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Why and until when the gate is closed at `now`; `None` when it is open.
@@ -211,6 +220,11 @@ impl OriginGate {
     pub(super) fn admit(&self, now: Timestamp) -> Result<(), Closed> {
         let admitted = self.standing().admit(now);
         admitted.map_err(|(until, reason)| Closed::new(until, reason))
+    }
+
+    /// Takes back that a request begins: it could not be made.
+    pub(super) fn withdraw(&self) {
+        self.standing().withdraw();
     }
 
     /// Draws the conclusions from an answer.
@@ -236,9 +250,9 @@ impl OriginGate {
 
     /// A permit, when one is free.
     #[must_use]
-    pub fn try_acquire(&self) -> Option<Permit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Permit { _permit: permit })
+    pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        self.permits.try_acquire().ok()?.forget();
+        Some(Permit(Arc::clone(self)))
     }
 
     /// A permit as soon as one is free, in the order of asking. The pause is not looked at.
@@ -246,20 +260,13 @@ impl OriginGate {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub async fn acquire(&self) -> Permit {
-        loop {
-            // The semaphore is never closed; if it were, waiting for ever would be right.
-            if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
-                return Permit { _permit: permit };
-            }
-            std::future::pending::<()>().await;
+    pub async fn acquire(self: &Arc<Self>) -> Permit {
+        // The semaphore is never closed; if it were, waiting for ever would be right.
+        match self.permits.acquire().await {
+            Ok(permit) => permit.forget(),
+            Err(_) => std::future::pending().await,
         }
-    }
-
-    /// Whether anyone beside the map holds the gate or one of its permits.
-    fn is_in_use(&self) -> bool {
-        // A permit holds the semaphore, a handle both.
-        Arc::strong_count(&self.permits) > 1
+        Permit(Arc::clone(self))
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -279,8 +286,18 @@ impl fmt::Debug for OriginGate {
 /// The right to one request in flight; given back when dropped.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
-pub struct Permit {
-    _permit: OwnedSemaphorePermit,
+pub struct Permit(Arc<OriginGate>);
+
+impl Permit {
+    pub(super) fn gate(&self) -> &OriginGate {
+        &self.0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.permits.add_permits(1);
+    }
 }
 
 /// A closed gate: "not before T because R".

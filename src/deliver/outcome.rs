@@ -33,7 +33,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::Gone,
         Self::KeyMismatch,
@@ -86,7 +86,10 @@ mod tests {
 
     #[test]
     fn every_outcome_has_its_own_snake_case_name() {
-        let mut names: Vec<_> = Outcome::ALL.map(Outcome::as_str).to_vec();
+        let mut names: Vec<_> = Outcome::ALL
+            .iter()
+            .map(|outcome| outcome.as_str())
+            .collect();
         assert!(
             names
                 .iter()
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn json_uses_the_same_names() {
-        for outcome in Outcome::ALL {
+        for &outcome in Outcome::ALL {
             assert_eq!(
                 serde_json::to_string(&outcome).unwrap(),
                 format!("\"{outcome}\"")
@@ -110,7 +113,8 @@ mod tests {
     #[test]
     fn only_rate_limited_and_transient_are_retried() {
         let retried: Vec<_> = Outcome::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|outcome| outcome.is_retryable())
             .collect();
         assert_eq!(retried, [Outcome::RateLimited, Outcome::Transient]);

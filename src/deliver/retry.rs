@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn only_rate_limited_and_transient_are_tried_again() {
-        for outcome in Outcome::ALL {
+        for &outcome in Outcome::ALL {
             assert_eq!(
                 next(outcome, 1, Jitter::FULL).is_some(),
                 outcome.is_retryable(),

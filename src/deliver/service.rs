@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::future::DeliverFuture;
-use super::{Accepted, DeliveryError, EndpointPolicy, OriginGates, Permit};
-use crate::clock::{Clock, SystemClock, Timestamp};
+use super::{Accepted, Begin, DeliveryError, EndpointPolicy, OriginGate, OriginGates};
+use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::p256::{self, P256};
 use crate::push_request::{Push, PushBody};
@@ -19,11 +20,11 @@ use crate::vapid::{Contact, Signer};
 
 /// Sends a [`Push`] over an HTTP client `C`: [`Accepted`], or a [`DeliveryError`] with its outcome.
 ///
-/// Each call is one attempt: the endpoint policy is asked, then the origin's gate; the message is
-/// signed and encrypted, sent, and the answer classified. A closed gate refuses at once
-/// ([`DeliveryError::closed`]), a full one makes the call wait for a permit, after which a push whose
-/// [deadline](Push::with_deadline) has come is not sent. No redirect is followed. The
-/// answer's body is read on failure only, and at most 8 KiB of it.
+/// Each call is one attempt: the endpoint policy is asked, then the origin's gate, then the client whether it is ready;
+/// the message is signed and encrypted, sent, and the answer classified. A closed gate refuses at once
+/// ([`DeliveryError::closed`]), a full one makes the call wait for a permit. After the waits, a push whose
+/// [deadline](Push::with_deadline) has come is not sent. No redirect is followed. The answer's body is read on failure
+/// only, and at most 8 KiB of it.
 ///
 /// Answers that mean the whole origin close its gate, for every clone: too many requests, eight distinct
 /// subscriptions in a row that are refused as sender faults or get no answer
@@ -33,7 +34,10 @@ use crate::vapid::{Contact, Signer};
 /// # Layers
 ///
 /// Limits on calls go around `Deliver`. What is around `C` sees the finished request; a retry layer must
-/// not be there, it would send one encryption twice. Readiness is `C`'s own.
+/// not be there, it would send one encryption twice.
+///
+/// `Deliver` is always ready; a call waits by itself, first for a permit of its origin and then for `C`. So a limit
+/// around `C` counts requests: a call that waits for a full origin holds no place of it.
 ///
 /// # Runtime
 ///
@@ -82,6 +86,39 @@ pub struct Deliver<C> {
     settings: Arc<Settings>,
 }
 
+/// Makes a [`Deliver`] of an HTTP client, for [`ServiceBuilder`](https://docs.rs/tower/latest/tower/struct.ServiceBuilder.html).
+///
+/// All that one layer makes, and its clones, share gates and VAPID tokens.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use tower::ServiceBuilder;
+/// use tower_web_push::deliver::DeliverLayer;
+/// use tower_web_push::push_request::PushBody;
+/// use tower_web_push::vapid::Contact;
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let contact = Contact::parse("mailto:ops@example.com")?;
+/// let client = tower::service_fn(async |_: Request<PushBody>| {
+///     Ok::<_, Infallible>(Response::new(PushBody::default()))
+/// });
+/// let deliver = ServiceBuilder::new()
+///     .concurrency_limit(512) // calls, those that wait for their origin included
+///     .layer(DeliverLayer::new(contact).with_timeout(Duration::from_secs(10)))
+///     .concurrency_limit(256) // requests
+///     .service(client);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct DeliverLayer {
+    settings: Arc<Settings>,
+}
+
 /// What all clones share.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -94,15 +131,55 @@ pub(super) struct Settings {
     pub(super) timeout: Duration,
 }
 
-impl<C> Deliver<C> {
-    /// The longest attempt where nothing else is said, from the request to the end of the answer.
-    pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// The settings of `Deliver` and of its layer.
+macro_rules! settings {
+    () => {
+        /// Sends where this policy says instead. Default: [`EndpointPolicy::known_push_services`].
+        ///
+        /// A client that resolves names must ask the same policy again, for every address:
+        /// [`EndpointPolicy::check_addr`].
+        #[must_use]
+        pub fn with_policy(self, policy: EndpointPolicy) -> Self {
+            self.with(|settings| settings.policy = policy)
+        }
 
-    /// Delivery over `client`, to the push services of the browsers, signed with `contact`.
+        /// Shares these gates.
+        #[must_use]
+        pub fn with_gates(self, gates: OriginGates) -> Self {
+            self.with(|settings| settings.gates = gates)
+        }
+
+        /// Encrypts with this backend instead of the fastest one.
+        #[must_use]
+        pub fn with_p256(self, p256: Arc<dyn P256>) -> Self {
+            self.with(|settings| settings.p256 = p256)
+        }
+
+        /// Reads this clock.
+        #[must_use]
+        pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+            self.with(|settings| settings.clock = clock)
+        }
+
+        /// Gives up on an attempt after this time, from the request to the end of the answer; waiting for a
+        /// permit or for the client does not count. Default: 15 s.
+        #[must_use]
+        pub fn with_timeout(self, timeout: Duration) -> Self {
+            self.with(|settings| settings.timeout = timeout)
+        }
+
+        fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+            change(Arc::make_mut(&mut self.settings));
+            self
+        }
+    };
+}
+
+impl DeliverLayer {
+    /// Delivery to the push services of the browsers, signed with `contact`.
     #[must_use]
-    pub fn new(client: C, contact: Contact) -> Self {
+    pub fn new(contact: Contact) -> Self {
         Self {
-            client,
             settings: Arc::new(Settings {
                 policy: EndpointPolicy::default(),
                 gates: OriginGates::new(),
@@ -110,44 +187,34 @@ impl<C> Deliver<C> {
                 signer: Arc::new(Signer::new()),
                 contact,
                 clock: Arc::new(SystemClock::new()),
-                timeout: Self::TIMEOUT,
+                timeout: Deliver::<()>::TIMEOUT,
             }),
         }
     }
 
-    /// Sends where this policy says instead.
-    ///
-    /// A client that resolves names must ask the same policy again, for every address:
-    /// [`EndpointPolicy::check_addr`].
+    settings!();
+}
+
+impl<C> Layer<C> for DeliverLayer {
+    type Service = Deliver<C>;
+
+    fn layer(&self, client: C) -> Deliver<C> {
+        let settings = Arc::clone(&self.settings);
+        Deliver { client, settings }
+    }
+}
+
+impl<C> Deliver<C> {
+    /// The default time limit of an attempt, from the request to the end of the answer: 15 s.
+    pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+    /// Delivery over `client`, to the push services of the browsers, signed with `contact`.
     #[must_use]
-    pub fn with_policy(self, policy: EndpointPolicy) -> Self {
-        self.with(|settings| settings.policy = policy)
+    pub fn new(client: C, contact: Contact) -> Self {
+        DeliverLayer::new(contact).layer(client)
     }
 
-    /// Shares these gates.
-    #[must_use]
-    pub fn with_gates(self, gates: OriginGates) -> Self {
-        self.with(|settings| settings.gates = gates)
-    }
-
-    /// Encrypts with this backend instead of the fastest one.
-    #[must_use]
-    pub fn with_p256(self, p256: Arc<dyn P256>) -> Self {
-        self.with(|settings| settings.p256 = p256)
-    }
-
-    /// Reads this clock.
-    #[must_use]
-    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        self.with(|settings| settings.clock = clock)
-    }
-
-    /// Gives up on an attempt after this time, from the request to the end of the answer; waiting for a
-    /// permit does not count.
-    #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        self.with(|settings| settings.timeout = timeout)
-    }
+    settings!();
 
     /// Where it may send.
     #[must_use]
@@ -161,25 +228,25 @@ impl<C> Deliver<C> {
         &self.settings.gates
     }
 
-    /// The tokens.
-    #[must_use]
-    pub fn signer(&self) -> &Arc<Signer> {
-        &self.settings.signer
-    }
-
     /// The longest attempt.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.settings.timeout
     }
+}
 
-    pub(super) fn now(&self) -> Timestamp {
-        self.settings.clock.now()
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
-        self
+impl<C> Deliver<C>
+where
+    C: Service<Request<PushBody>> + Clone,
+{
+    /// One attempt; where the caller has the gate of the push's origin, also within a limit of its own.
+    pub(super) fn attempt<B>(
+        &self,
+        push: Push,
+        at: Option<(Arc<OriginGate>, Begin)>,
+    ) -> DeliverFuture<C, B> {
+        let settings = Arc::clone(&self.settings);
+        DeliverFuture::new(self.client.clone(), push, at, settings)
     }
 }
 
@@ -193,42 +260,29 @@ where
     type Error = DeliveryError;
     type Future = DeliverFuture<C, B>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DeliveryError>> {
-        self.client
-            .poll_ready(cx)
-            .map_err(|error| DeliveryError::client(None, error.into()))
+    /// Always ready: which origin a call waits for is not known before the call.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), DeliveryError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, push: Push) -> Self::Future {
-        self.call_with(push, None)
+        self.attempt(push, None)
     }
 }
 
-impl<C> Deliver<C>
-where
-    C: Service<Request<PushBody>> + Clone,
-{
-    /// The same with a permit of the origin's gate that the caller has already.
-    pub(super) fn call_with<B>(
-        &mut self,
-        push: Push,
-        permit: Option<Permit>,
-    ) -> DeliverFuture<C, B> {
-        // The request starts later, so the client that is ready moves into the future.
-        let clone = self.client.clone();
-        let ready = std::mem::replace(&mut self.client, clone);
-        let settings = Arc::clone(&self.settings);
-        DeliverFuture::new(ready, push, permit, settings)
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("policy", &self.policy)
+            .field("gates", &self.gates)
+            .field("contact", &self.contact)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
 impl<C> fmt::Debug for Deliver<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deliver")
-            .field("policy", &self.settings.policy)
-            .field("gates", &self.settings.gates)
-            .field("contact", &self.settings.contact)
-            .field("timeout", &self.settings.timeout)
-            .finish_non_exhaustive()
+        f.debug_tuple("Deliver").field(&self.settings).finish()
     }
 }

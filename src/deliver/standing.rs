@@ -107,6 +107,11 @@ impl Standing {
         Ok(())
     }
 
+    /// Takes back that a request begins: if it was the probe, the next one is.
+    pub(super) fn withdraw(&mut self) {
+        self.probe_until = Timestamp::MIN;
+    }
+
     /// A pause of somebody else's making, to be shared.
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         self.own = pause.on_top_of(self.own.as_ref(), now);

@@ -7,21 +7,22 @@ use std::vec;
 use http::StatusCode;
 
 use crate::broadcast::FinalOutcome;
-use crate::clock::Timestamp;
-use crate::deliver::{Accepted, DeliveryError, Jitter, Outcome, RetryPolicy};
+use crate::clock::{Clock, Timestamp};
+use crate::deliver::{Accepted, DeliveryError, Jitter, Outcome, PushService, RetryPolicy};
 use crate::message::Message;
+use crate::observe;
 use crate::push_request::Push;
 use crate::store::{Change, RetireReason, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 use crate::vapid::{KeyId, VapidKey};
 
 /// One attempt to deliver a message to a stored subscription: the requests that it takes, and what follows from their
-/// answers. Pure: whoever drives it sends, reads the clock and writes down.
+/// answers.
 ///
 /// It is one request, unless the push service says that the subscription was made with another VAPID key: then one
-/// with each key there is, until one fits. What follows is a [`Consequence`].
-/// [`WebPush::run`](crate::WebPush::run) drives it from the ledger; the guide's page [driving it
-/// yourself](crate::guide::driving_it_yourself) shows it on another queue.
+/// with each key there is, until one fits. What follows is a [`Consequence`], for [`Effects`](super::Effects) and for the
+/// queue. [`WebPush::run`](crate::WebPush::run) makes the attempts of the ledger; the guide's page [driving it
+/// yourself](crate::guide::driving_it_yourself) shows them on another queue.
 ///
 /// # Examples
 ///
@@ -29,7 +30,7 @@ use crate::vapid::{KeyId, VapidKey};
 /// use tower::{Service, ServiceExt as _};
 /// use tower_web_push::Message;
 /// use tower_web_push::clock::{Clock, Timestamp};
-/// use tower_web_push::deliver::{Accepted, DeliveryError, Jitter};
+/// use tower_web_push::deliver::{Accepted, DeliveryError};
 /// use tower_web_push::engine::{Attempt, Consequence, KeyRing};
 /// use tower_web_push::push_request::Push;
 /// use tower_web_push::store::SubscriptionRecord;
@@ -48,12 +49,9 @@ use crate::vapid::{KeyId, VapidKey};
 /// {
 ///     let now = clock.now();
 ///     let keys = keys.candidates(&record.vapid_key, now).await?;
-///     let mut attempt = Attempt::new(record, message, due_at, number, now).with_keys(keys);
-///     while let Some(push) = attempt.next_push(clock.now()) {
-///         let answer = deliver.clone().oneshot(push).await;
-///         attempt.answered(&answer, clock.now(), Jitter::random());
-///     }
-///     Ok(attempt.end(clock.now()))
+///     let attempt = Attempt::new(record, message, due_at, number, now).with_keys(keys);
+///     let (consequence, _error) = attempt.drive(clock, |push| deliver.clone().oneshot(push)).await;
+///     Ok(consequence)
 /// }
 /// ```
 #[derive(Debug)]
@@ -181,11 +179,38 @@ impl<'a> Attempt<'a> {
         self
     }
 
+    /// Makes the attempt: sends with `send`, as [`Deliver`](crate::deliver::Deliver) does, until there is nothing more to ask.
+    ///
+    /// Returns what follows, and the error of the last request if it was not accepted. An attempt of which no request
+    /// could begin is [`Deferred`](Next::Deferred).
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped while a request is under way, the push service may have taken the message.
+    pub async fn drive<F, A>(
+        mut self,
+        clock: &dyn Clock,
+        mut send: F,
+    ) -> (Consequence, Option<DeliveryError>)
+    where
+        F: FnMut(Push) -> A,
+        A: Future<Output = Result<Accepted, DeliveryError>>,
+    {
+        let mut error = None;
+        while let Some(push) = self.next_push(clock.now()) {
+            let answer = send(push).await;
+            self.answered(&answer, clock.now(), Jitter::random());
+            error = answer.err();
+        }
+        let consequence = self.end(clock.now());
+        (consequence, error)
+    }
+
     /// The next request to make; `None` if there is none to make (any more). From the deadline on there is none.
     ///
     /// Its TTL is what is left at `now`, and shrinks by the wait for a permit; the push knows the deadline as well, so
     /// that no request begins after such a wait.
-    pub fn next_push(&mut self, now: Timestamp) -> Option<Push> {
+    fn next_push(&mut self, now: Timestamp) -> Option<Push> {
         if self.end.is_none() && now >= self.deadline {
             self.end = Some(Consequence::finished(FinalOutcome::Expired));
         }
@@ -210,14 +235,32 @@ impl<'a> Attempt<'a> {
         Some(push.with_other_keys(has_other_keys))
     }
 
-    /// Takes in what [`Deliver`](crate::deliver::Deliver) answered to the last request.
-    pub fn answered(
+    /// Takes in what came of the last request.
+    fn answered(
         &mut self,
         answer: &Result<Accepted, DeliveryError>,
         now: Timestamp,
         jitter: Jitter,
     ) {
-        self.is_answered = true;
+        let endpoint = self.record.subscription.endpoint();
+        let outcome = answer
+            .as_ref()
+            .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);
+        if let Err(error) = answer {
+            observe::event!(
+                DEBUG,
+                endpoint = ?endpoint,
+                outcome = outcome.as_str(),
+                attempt = self.number,
+                error = %error,
+                "not delivered",
+            );
+            let _ = error;
+        }
+        if !answer.as_ref().is_err_and(DeliveryError::is_unasked) {
+            observe::count_attempt(PushService::of(endpoint), outcome.as_str());
+            self.is_answered = true;
+        }
         self.end = match answer {
             Ok(_) => Some(self.accepted(now)),
             Err(error) if error.outcome() == Outcome::KeyMismatch => None,
@@ -225,21 +268,9 @@ impl<'a> Attempt<'a> {
         };
     }
 
-    /// What follows.
-    ///
-    /// An attempt that was broken off before [`next_push`](Self::next_push) had no more requests is made again at once;
-    /// it counts where there was an answer. At the deadline it has expired.
-    #[must_use]
-    pub fn end(self, now: Timestamp) -> Consequence {
-        if self.end.is_none() && now >= self.deadline {
-            return Consequence::finished(FinalOutcome::Expired);
-        }
-        let broken_off = if self.is_answered {
-            Next::RetryAt(now)
-        } else {
-            Next::Deferred(now)
-        };
-        self.end.unwrap_or_else(|| broken_off.into())
+    /// What follows. Without a key there was nothing to ask with: nothing is known.
+    fn end(self, now: Timestamp) -> Consequence {
+        self.end.unwrap_or_else(|| Next::Deferred(now).into())
     }
 
     /// What is certain without a request.
@@ -247,7 +278,7 @@ impl<'a> Attempt<'a> {
         if self.number > self.policy.max_attempts().max(1) {
             // What takes its worker down each time is not tried for ever, where the number is counted before.
             Some(FinalOutcome::Failed)
-        } else if self.record.retired.is_none() && self.record.stale {
+        } else if self.record.retired.is_none() && self.record.stale_since.is_some() {
             Some(FinalOutcome::KeyMismatch)
         } else if !self.record.is_live(self.began) {
             Some(FinalOutcome::Gone)
@@ -275,12 +306,20 @@ impl<'a> Attempt<'a> {
     }
 
     fn refused(&self, error: &DeliveryError, now: Timestamp, jitter: Jitter) -> Consequence {
-        if let Some(closed) = error.closed() {
-            // At the deadline it will be found to be too late; until then the gate may open early.
-            return Next::Deferred(closed.until.min(self.deadline)).into();
-        }
         if error.is_too_late() {
             return Consequence::finished(FinalOutcome::Expired);
+        }
+        if error.is_unasked() {
+            // At the deadline it will be found to be too late; until then the gate may open early.
+            let at = error.closed().map_or(now, |closed| closed.until);
+            let at = at.min(self.deadline);
+            // Another key may have been asked with.
+            let next = if self.is_answered {
+                Next::RetryAt(at)
+            } else {
+                Next::Deferred(at)
+            };
+            return next.into();
         }
         let key = self.key();
         let later = |given_up| self.later(error.retry_after(), given_up, now, jitter);
@@ -377,6 +416,7 @@ impl<'a> Attempt<'a> {
         if !self.is_own_key_known && self.began < young_until {
             return self.again_at(young_until);
         }
+        observe::event!(INFO, endpoint = ?self.record.subscription.endpoint(), "no live VAPID key fits");
         Consequence::finished(FinalOutcome::KeyMismatch).with(Change::Stale {
             key: self.key(),
             observed_at: self.began,

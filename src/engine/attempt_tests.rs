@@ -91,10 +91,7 @@ fn answered(status: u16) -> Answer {
 
 fn host_not_found() -> Answer {
     let lookup = ResolveError::from(ResolveErrorKind::NotFound);
-    Err(DeliveryError::client(
-        Some(PushService::Other),
-        lookup.into(),
-    ))
+    Err(DeliveryError::client(PushService::Other, lookup.into()))
 }
 
 /// Never accepted, and failing since this time ago.
@@ -119,8 +116,7 @@ fn silent(ago: Duration, failures: u32) -> impl Fn(&mut SubscriptionRecord) {
 
 fn closed_until(until: Timestamp) -> Answer {
     let closed = Closed::new(until, PauseReason::RateLimited);
-    let wait = until.since(NOW);
-    Err(DeliveryError::closed_gate(PushService::Other, closed, wait))
+    Err(DeliveryError::closed_gate(PushService::Other, closed, NOW))
 }
 
 /// What follows where each key is answered in turn.
@@ -320,9 +316,12 @@ fn nobody_is_asked_about_what_is_certain() {
     let retired = Some(Retired::new(BEGAN, RetireReason::Gone));
     assert_eq!(foregone(3, as_it_is), None);
     assert_eq!(foregone(4, as_it_is), Some(Failed));
-    assert_eq!(foregone(1, |row| row.stale = true), Some(KeyMismatch));
+    assert_eq!(
+        foregone(1, |row| row.stale_since = Some(NOW)),
+        Some(KeyMismatch)
+    );
     assert_eq!(foregone(1, |row| row.retired = retired), Some(Gone));
-    let both = |row: &mut SubscriptionRecord| (row.stale, row.retired) = (true, retired);
+    let both = |row: &mut SubscriptionRecord| (row.stale_since, row.retired) = (Some(NOW), retired);
     assert_eq!(foregone(1, both), Some(Gone));
 }
 
@@ -367,13 +366,10 @@ fn the_deadline_ends_an_attempt_between_its_requests_and_before_one_that_waited(
     assert_eq!(mismatch.end(deadline), expired);
     // Nothing was asked, so it is no failure of the subscription.
     let mut waited = new();
-    waited.next_push(BEGAN).unwrap();
-    let too_late = Err(DeliveryError::too_late(PushService::Other));
+    let push = waited.next_push(BEGAN).unwrap();
+    let too_late = Err(DeliveryError::not_begun(&push, deadline));
     waited.answered(&too_late, deadline, Jitter::FULL);
     assert_eq!(waited.end(deadline), expired);
-    let mut broken_off = new();
-    broken_off.next_push(BEGAN).unwrap();
-    assert_eq!(broken_off.end(deadline), expired);
 }
 
 #[test]
@@ -441,19 +437,64 @@ fn a_key_that_is_not_known_yet_is_waited_for_a_minute() {
     assert_eq!(names(&consequence), ["stale"]);
 }
 
+/// A worker that stops, or a lease that ends, and a gate that closes: between the keys, too.
 #[test]
-fn what_is_broken_off_is_made_again_and_counts_where_there_was_an_answer() {
+fn a_request_that_did_not_begin_counts_only_after_an_answer() {
     let keys = vec![own_key(), own_key()];
     let record = record(&keys[0]);
-    let unasked = attempt(&record, 1).with_keys(keys.clone());
-    assert_eq!(unasked.end(NOW), Deferred(NOW).into());
-    let mut unanswered = attempt(&record, 1).with_keys(keys.clone());
-    unanswered.next_push(BEGAN).unwrap();
-    assert_eq!(unanswered.end(NOW), Deferred(NOW).into());
-    let mut answered = attempt(&record, 1).with_keys(keys);
-    answered.next_push(BEGAN).unwrap();
-    answered.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
-    assert_eq!(answered.end(NOW), RetryAt(NOW).into());
+    let new = || attempt(&record, 1).with_keys(keys.clone());
+    for (is_closed, at) in [(false, NOW), (true, NOW + MINUTE)] {
+        let answer = |push: &Push| match is_closed {
+            true => closed_until(at),
+            false => Err(DeliveryError::not_begun(push, at)),
+        };
+        let mut first = new();
+        let push = first.next_push(BEGAN).unwrap();
+        first.answered(&answer(&push), NOW, Jitter::FULL);
+        assert!(first.next_push(NOW).is_none());
+        assert_eq!(first.end(NOW), Deferred(at).into());
+
+        let mut second = new();
+        second.next_push(BEGAN).unwrap();
+        second.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
+        let push = second.next_push(NOW).unwrap();
+        second.answered(&answer(&push), NOW, Jitter::FULL);
+        assert_eq!(second.end(NOW), RetryAt(at).into());
+    }
+}
+
+#[derive(Debug)]
+struct Standing(Timestamp);
+
+impl Clock for Standing {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn it_is_driven_until_there_is_nothing_more_to_ask() {
+    let keys = vec![own_key(), own_key(), own_key()];
+    let record = record(&keys[0]);
+    let clock = Standing(BEGAN);
+    let mut asked_with = Vec::new();
+    let mut answers = vec![accepted(), error(Outcome::KeyMismatch, None)];
+    let driven = attempt(&record, 1).with_keys(keys.clone());
+    let (consequence, last) = driven
+        .drive(&clock, |push| {
+            asked_with.push(push.key().id());
+            std::future::ready(answers.pop().unwrap())
+        })
+        .await;
+    assert_eq!(consequence.next, Finished(Accepted));
+    assert!(last.is_none());
+    assert_eq!(asked_with, [keys[0].id(), keys[1].id()]);
+
+    let limited = attempt(&record, 1).with_keys(keys);
+    let answer = || std::future::ready(error(Outcome::TooLarge, None));
+    let (consequence, last) = limited.drive(&clock, |_| answer()).await;
+    assert_eq!(consequence, Consequence::finished(TooLarge));
+    assert_eq!(last.unwrap().outcome(), Outcome::TooLarge);
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl DeviceState {
     fn of(row: &SubscriptionRecord, now: Timestamp) -> Self {
         if row.retired.is_some() {
             Self::Retired
-        } else if row.stale {
+        } else if row.stale_since.is_some() {
             Self::Stale
         } else if row.is_live(now) {
             Self::Live

@@ -1,5 +1,7 @@
 //! Sending without the ledger: one attempt, now.
 
+use std::sync::Arc;
+
 use tokio::task::{JoinError, JoinSet};
 
 use super::effects::Effects;
@@ -7,12 +9,11 @@ use super::job::{Job, attempt};
 use super::{Consequence, Engine, Failure, Next, Report, SendError, SendErrorKind};
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::deliver::{Accepted, Begin, DeliveryError};
+use crate::deliver::{Accepted, Begin, DeliveryError, OriginGate};
 use crate::message::Message;
 use crate::push_request::Push;
-use crate::push_service::PushService;
 use crate::store::SubscriptionRecord;
-use crate::subscription::{Origin, Subscription, SubscriptionId};
+use crate::subscription::{Subscription, SubscriptionId};
 
 /// Subscriptions read at once.
 const PAGE: usize = 500;
@@ -24,7 +25,7 @@ const IN_FLIGHT: usize = 512;
 pub(crate) struct Attempted {
     pub(crate) outcome: FinalOutcome,
     pub(crate) error: Option<DeliveryError>,
-    origin: Origin,
+    gate: Arc<OriginGate>,
     subscription: SubscriptionId,
 }
 
@@ -36,7 +37,7 @@ impl Engine {
         }
         let mut report = Report::default();
         let mut attempts = JoinSet::new();
-        let mut effects = Effects::default();
+        let mut effects = self.effects();
         let mut after = None;
         let due_at = self.now();
         loop {
@@ -65,12 +66,12 @@ impl Engine {
             if is_last {
                 break;
             }
-            effects.write(self, self.now()).await?;
+            effects.write(self.now()).await?;
         }
         while let Some(ended) = attempts.join_next().await {
             note(self, &mut report, &mut effects, ended);
         }
-        effects.finish(self, self.now()).await?;
+        effects.finish(self.now()).await?;
         Ok(report)
     }
 
@@ -79,10 +80,10 @@ impl Engine {
         // Where they cannot be read, those that are known hold.
         let _ = self.refresh_pauses(self.now()).await;
         let (attempted, consequence) = once(self, record, message, self.now()).await;
-        let mut effects = Effects::default();
-        effects.note(self, &attempted.origin, consequence);
+        let mut effects = self.effects();
+        effects.note(&attempted.gate, consequence, self.now());
         // The answer is about the message; the same effect comes of the next attempt.
-        let _ = effects.write(self, self.now()).await;
+        let _ = effects.write(self.now()).await;
         attempted
     }
 
@@ -99,15 +100,13 @@ impl Engine {
         let push = Push::new(to.clone(), message, self.key_ring.active())
             .with_ttl_since(now)
             .with_deadline(deadline);
-        let result = self
-            .sender
-            .send(push, Begin::before(deadline))
-            .await
-            .unwrap_or_else(|| Err(DeliveryError::too_late(PushService::of(to.endpoint()))));
+        let gate = self.gates.gate(to.endpoint().origin());
+        let begin = Begin::before(deadline);
+        let result = self.sender.send(push, Arc::clone(&gate), begin).await;
         // Told to the other replicas, as far as the store answers.
-        let mut effects = Effects::default();
-        effects.note_origin(self, to.endpoint().origin());
-        let _ = effects.write(self, self.now()).await;
+        let mut effects = self.effects();
+        effects.note_gate(&gate, self.now());
+        let _ = effects.write(self.now()).await;
         result
     }
 }
@@ -120,9 +119,10 @@ async fn once(
 ) -> (Attempted, Consequence) {
     let now = engine.now();
     let subscription = record.id;
-    let origin = record.subscription.endpoint().origin().clone();
+    let gate = engine.gates.gate(record.subscription.endpoint().origin());
     let job = Job {
         record,
+        gate: Arc::clone(&gate),
         broadcast: None,
         deadline: message.ttl().deadline(due_at),
         due_at,
@@ -139,7 +139,7 @@ async fn once(
     let attempted = Attempted {
         outcome,
         error,
-        origin,
+        gate,
         subscription,
     };
     (attempted, consequence)
@@ -157,7 +157,7 @@ fn note(
         return;
     };
     report.counts.add(attempted.outcome, 1);
-    effects.note(engine, &attempted.origin, consequence);
+    effects.note(&attempted.gate, consequence, engine.now());
     if let Some(error) = attempted.error
         && report.failures.len() < Report::MAX_FAILURES
     {

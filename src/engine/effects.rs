@@ -1,19 +1,55 @@
 //! What attempts found out about subscriptions and their push services, until it is written down.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::{Consequence, Engine, Next};
+use super::{Consequence, Next, PruneBreaker};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::deliver::OriginGate;
 use crate::observe;
-use crate::store::{Change, Pause, PauseReason, RetireReason, StoreError, Tally};
+use crate::store::{
+    Change, DeliveryLedger, Pause, PauseReason, RetireReason, StoreError, SubscriptionStore, Tally,
+};
 use crate::subscription::{EndpointKey, Origin};
+use crate::vapid::Contact;
 
 /// Acceptances are worth a write of their own from this number on; with a "gone" they are written at once.
 const TALLY_AT: u64 = 500;
 
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
+/// What attempts found out, to be written down in batches: changes to subscriptions, counts of answers, and pauses of
+/// push services, which all processes on the same store share.
+///
+/// [`write`](Self::write) comes before the deliveries count as done: a crash between the two repeats the attempts.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_web_push::clock::Timestamp;
+/// use tower_web_push::deliver::OriginGates;
+/// use tower_web_push::engine::{Consequence, Effects, PruneBreaker};
+/// use tower_web_push::store::{MemoryStore, StoreError};
+/// use tower_web_push::subscription::Origin;
+/// use tower_web_push::vapid::Contact;
+///
+/// async fn write_down(
+///     store: Arc<MemoryStore>,
+///     contact: &Contact,
+///     (gates, origin): (&OriginGates, &Origin),
+///     (consequence, now): (Consequence, Timestamp),
+/// ) -> Result<(), StoreError> {
+///     let mut effects = Effects::new(store.clone(), store, PruneBreaker::default(), contact);
+///     effects.note(&gates.gate(origin), consequence, now);
+///     effects.finish(now).await
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Effects {
+    subscriptions: Arc<dyn SubscriptionStore>,
+    ledger: Arc<dyn DeliveryLedger>,
+    breaker: PruneBreaker,
+    contact: Contact,
     changes: Vec<Change>,
     /// Subscriptions to retire, unless too many are.
     gone: Vec<Gone>,
@@ -21,8 +57,8 @@ pub(crate) struct Effects {
     tallies: HashMap<Origin, Tally>,
     /// Origins of which it was logged that their subscriptions are not retired.
     doubted: HashSet<Origin>,
-    /// What the other replicas do not know yet, in order.
-    pauses: Vec<Pause>,
+    /// What the other processes do not know yet, in order.
+    pauses: Vec<(Arc<OriginGate>, Pause)>,
 }
 
 #[derive(Debug)]
@@ -35,13 +71,35 @@ struct Gone {
 }
 
 impl Effects {
+    /// Nothing so far. `contact` is stored with a pause of a push service that refuses us as a sender: under another
+    /// contact it is asked again.
+    #[must_use]
+    pub fn new(
+        subscriptions: Arc<dyn SubscriptionStore>,
+        ledger: Arc<dyn DeliveryLedger>,
+        breaker: PruneBreaker,
+        contact: &Contact,
+    ) -> Self {
+        Self {
+            subscriptions,
+            ledger,
+            breaker,
+            contact: contact.clone(),
+            changes: Vec::new(),
+            gone: Vec::new(),
+            tallies: HashMap::new(),
+            doubted: HashSet::new(),
+            pauses: Vec::new(),
+        }
+    }
+
     /// How many pauses wait to be written.
-    pub(crate) fn pauses(&self) -> usize {
+    pub(crate) const fn pauses(&self) -> usize {
         self.pauses.len()
     }
 
-    /// Takes in what an attempt at a subscription of this origin came to.
-    pub(crate) fn note(&mut self, engine: &Engine, origin: &Origin, consequence: Consequence) {
+    /// Takes in what an attempt at a subscription of this gate's origin came to.
+    pub fn note(&mut self, gate: &Arc<OriginGate>, consequence: Consequence, now: Timestamp) {
         let mut seen = Tally::default();
         if consequence.next == Next::Finished(FinalOutcome::Accepted) {
             seen.accepted = 1;
@@ -50,7 +108,7 @@ impl Effects {
             if let Change::Retire { key, reason, .. } = change {
                 seen.gone = 1;
                 self.gone.push(Gone {
-                    origin: origin.clone(),
+                    origin: gate.origin().clone(),
                     key,
                     reason,
                     retire: change,
@@ -61,78 +119,83 @@ impl Effects {
             }
         }
         if seen != Tally::default() {
-            let tally = self.tallies.entry(origin.clone()).or_default();
-            *tally = Tally::new(tally.accepted + seen.accepted, tally.gone + seen.gone);
+            let tally = self.tallies.entry(gate.origin().clone()).or_default();
+            *tally = tally.plus(seen);
         }
-        self.note_origin(engine, origin);
+        self.note_gate(gate, now);
     }
 
-    /// Takes in what an attempt showed of an origin.
-    pub(crate) fn note_origin(&mut self, engine: &Engine, origin: &Origin) {
-        for mut pause in engine.gates.gate(origin).take_news() {
+    /// Takes in what an attempt showed of its origin.
+    pub(crate) fn note_gate(&mut self, gate: &Arc<OriginGate>, now: Timestamp) {
+        for mut pause in gate.take_news() {
             if pause.reason == PauseReason::SenderFault {
-                pause.contact = Some(engine.contact.as_str().to_owned());
+                pause.contact = Some(self.contact.as_str().to_owned());
             }
-            tell(&pause, engine.now());
-            self.pauses.push(pause);
+            tell(&pause, now);
+            self.pauses.push((Arc::clone(gate), pause));
         }
     }
 
-    /// Writes it all down: pauses first, then the changes to subscriptions.
+    /// Writes it all down: pauses first, then the changes to subscriptions. Acceptances are counted with the next "gone",
+    /// or from 500 on.
+    ///
+    /// # Errors
+    ///
+    /// The error of the store. What was not written is written by the next call.
     ///
     /// # Cancel safety
     ///
     /// What was not written is written by the next call. Written twice, a change changes nothing and a tally is a
     /// little off.
-    pub(crate) async fn write(
-        &mut self,
-        engine: &Engine,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        while let Some(pause) = self.pauses.first() {
-            engine.ledger.pause(pause, now).await?;
-            engine.gates.gate(&pause.origin).shared(now);
+    pub async fn write(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        while let Some((gate, pause)) = self.pauses.first() {
+            self.ledger.pause(pause, now).await?;
+            gate.shared(now);
             self.pauses.remove(0);
         }
         let accepted: u64 = self.tallies.values().map(|tally| tally.accepted).sum();
         if !self.gone.is_empty() || accepted >= TALLY_AT {
-            self.judge(engine, now).await?;
+            self.judge(now).await?;
         }
         if !self.changes.is_empty() {
-            engine.subscriptions.apply(&self.changes, now).await?;
+            self.subscriptions.apply(&self.changes, now).await?;
             self.changes.clear();
         }
         Ok(())
     }
 
     /// The same at the end, with whatever few acceptances are left to count.
-    pub(crate) async fn finish(
-        &mut self,
-        engine: &Engine,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.write(engine, now).await?;
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`write`](Self::write).
+    pub async fn finish(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(now).await?;
         if !self.tallies.is_empty() {
-            self.judge(engine, now).await?;
+            self.judge(now).await?;
         }
         Ok(())
     }
 
     /// Retires what is gone, unless too much is: then it is kept, and counts as failed, until it has been gone for days.
-    async fn judge(&mut self, engine: &Engine, now: Timestamp) -> Result<(), StoreError> {
+    async fn judge(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let counts: Vec<_> = self
             .tallies
             .iter()
             .map(|(origin, tally)| (origin.clone(), *tally))
             .collect();
-        let sums = engine.ledger.tally(&counts, now).await?;
+        let sums = self.ledger.tally(&counts, now).await?;
         self.tallies.clear();
         let sums: HashMap<_, _> = counts
             .into_iter()
             .zip(sums)
             .map(|((origin, _), sum)| (origin, sum))
             .collect();
-        let breaker = engine.prune_breaker;
+        let breaker = self.breaker;
         for Gone {
             origin,
             key,
@@ -192,3 +255,8 @@ fn tell(pause: &Pause, now: Timestamp) {
     }
     let _ = (reason, secs);
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "effects_tests.rs"]
+mod tests;

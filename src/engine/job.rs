@@ -1,21 +1,24 @@
 //! One attempt to deliver a row of the ledger, or a message that is in none.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use super::{Attempt, Consequence, Engine, KeyRing, Next};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::deliver::{Accepted, Begin, DeliveryError, Jitter, Outcome, PushService};
+use crate::deliver::{Begin, DeliveryError, OriginGate};
 use crate::message::{Message, Topic};
 use crate::observe;
-use crate::push_request::Push;
-use crate::store::{Change, SubscriptionRecord};
+use crate::store::SubscriptionRecord;
 use crate::subscription::EndpointKey;
 
 /// What one attempt is about.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) record: SubscriptionRecord,
+    /// The gate of its origin.
+    pub(crate) gate: Arc<OriginGate>,
     /// The broadcast that the row belongs to, where there is one.
     pub(crate) broadcast: Option<BroadcastId>,
     pub(crate) message: Message,
@@ -47,45 +50,21 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         Err(source) => {
             observe::event!(WARN, error = %observe::causes(&source), "cannot read the VAPID keys");
             let _ = source;
-            // Put back at once, it would be claimed at once, as long as the keys cannot be read.
-            tokio::time::sleep(KeyRing::LOOK_AGAIN).await;
-            return (Next::Deferred(now).into(), None);
+            return (Next::Deferred(now + KeyRing::LOOK_AGAIN).into(), None);
         }
     };
-    let mut attempt = Attempt::new(
-        &job.record,
-        job.message.clone(),
-        job.due_at,
-        job.number,
-        now,
-    )
-    .with_deadline(job.deadline)
-    .with_policy(engine.retry)
-    .with_keys(keys);
-    let mut error = None;
-    while let Some(request) = attempt.next_push(engine.now()) {
-        let Some(answer) = send(engine, &job, request).await else {
-            break;
-        };
-        attempt.answered(&answer, engine.now(), Jitter::random());
-        error = answer.err();
-        if let Some(error) = &error {
-            observe::event!(
-                DEBUG,
-                endpoint = ?endpoint,
-                outcome = error.outcome().as_str(),
-                attempt = job.number,
-                error = %error,
-                "not delivered",
-            );
-            let _ = error;
-        }
-    }
-    let consequence = attempt.end(engine.now());
-    if let [Change::Stale { .. }] = *consequence.changes {
-        observe::event!(INFO, endpoint = ?endpoint, "no live VAPID key fits");
-    }
-    (consequence, error)
+    let latest = job.leased_until - engine.request_timeout;
+    let begin = Begin::before(latest.min(job.deadline)).unless(job.stop);
+    let number = job.number;
+    Attempt::new(&job.record, job.message, job.due_at, number, now)
+        .with_deadline(job.deadline)
+        .with_policy(engine.retry)
+        .with_keys(keys)
+        .drive(&*engine.clock, |push| {
+            let gate = Arc::clone(&job.gate);
+            engine.sender.send(push, gate, begin.clone())
+        })
+        .await
 }
 
 /// Gives a message without a topic one of its own, the same at each attempt: if the answer to the first attempt was
@@ -95,26 +74,4 @@ fn name(message: &mut Message, broadcast: BroadcastId, key: EndpointKey) {
         let name = [broadcast.as_bytes().as_slice(), key.as_bytes()].concat();
         *message = message.clone().with_topic(Topic::of(name));
     }
-}
-
-/// Answers `None` where no request could begin while the row was ours, nor while the gate of its origin was open.
-async fn send(
-    engine: &Engine,
-    job: &Job,
-    request: Push,
-) -> Option<Result<Accepted, DeliveryError>> {
-    let endpoint = job.record.subscription.endpoint();
-    let gate = engine.gates.gate(endpoint.origin());
-    if gate.closed_at(engine.now()).is_some() {
-        return None;
-    }
-    let push_service = PushService::of(endpoint);
-    let latest = job.leased_until - engine.request_timeout;
-    let begin = Begin::before(latest.min(job.deadline)).unless(job.stop.clone());
-    let answer = engine.sender.send(request, begin).await?;
-    let outcome = answer
-        .as_ref()
-        .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);
-    observe::count_attempt(push_service, outcome.as_str());
-    Some(answer)
 }

@@ -1,7 +1,7 @@
 //! What [`WebPush`](crate::WebPush) does, below it: accepting, registering, expanding, attempting, settling.
 //!
-//! Public are the parts that a queue of one's own is built from: [`Attempt`] decides what to send and what follows from
-//! the answers, [`PruneBreaker`] when a "gone" is believed, [`KeyRing`] which VAPID keys there are. The guide's page
+//! Public are the parts that a queue of one's own is built from: [`KeyRing`] has the VAPID keys, [`Attempt`] makes an
+//! attempt and says what follows from the answers, [`Effects`] writes down what was learned. The guide's page
 //! [driving it yourself](crate::guide::driving_it_yourself) puts them together.
 
 mod accept;
@@ -17,6 +17,7 @@ pub mod import;
 mod job;
 mod key_ring;
 mod outage;
+mod pacer;
 mod pauses;
 mod progress;
 mod prune_breaker;
@@ -28,12 +29,16 @@ mod run;
 mod schedules;
 mod send_test;
 mod shutdown;
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod test_world;
 mod worker;
 
 pub use accept::{SendError, SendErrorKind};
 pub use attempt::{Attempt, Consequence, Next};
 pub(crate) use clock_skew::ClockSkew;
 pub use devices::{Device, DeviceState};
+pub use effects::Effects;
 pub use forget::Forgotten;
 pub use key_ring::KeyRing;
 pub use progress::Progress;
@@ -126,6 +131,13 @@ impl Engine {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// What attempts find out, to be written to the engine's stores.
+    pub(crate) fn effects(&self) -> Effects {
+        let subscriptions = Arc::clone(&self.subscriptions);
+        let ledger = Arc::clone(&self.ledger) as _;
+        Effects::new(subscriptions, ledger, self.prune_breaker, &self.contact)
     }
 
     /// Whether somebody delivers what is accepted here.

@@ -103,7 +103,7 @@ mod tests {
             assert!(!breaker.suspends(RetireReason::Gone, tally));
             assert!(!breaker.suspends(RetireReason::HostNotFound, tally));
         }
-        for reason in RetireReason::ALL {
+        for &reason in RetireReason::ALL {
             assert!(breaker.suspends(reason, Tally::new(0, 50)));
             assert!(!PruneBreaker::new(100).suspends(reason, Tally::new(0, 50)));
         }

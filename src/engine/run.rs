@@ -4,30 +4,17 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::daily::Daily;
 use super::outage::Outage;
-use super::shutdown::{STORE_PATIENCE, Shutdown};
+use super::pacer::{Outlook, Pacer, STORE_PAUSE};
+use super::shutdown::{Shutdown, drain};
 use super::worker::{Ended, Worker};
 use super::{ClockSkew, Engine};
 use crate::error::error_struct;
-use crate::observe;
 use crate::store::StoreError;
 
-/// Ends are written together: at most so many, at most so late.
-const SETTLE_AT: usize = 256;
-const SETTLE_WITHIN: Duration = Duration::from_millis(20);
-/// So many places are taken again at once: whoever answers fast waits for nobody who does not.
-const WORTH_A_STEP: usize = 50;
-/// Between two looks at the store while attempts are under way and few have ended.
-const SHORTEST_STEP: Duration = Duration::from_millis(5);
-/// The pause after the store failed, so that a dead store is not hammered.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long the last ends are tried to be written at shutdown.
-const SETTLE_AT_LAST: Duration = Duration::from_secs(5);
-/// The shortest pause while due rows wait for a gate.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// What one [`tick`](crate::WebPush::tick) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -115,28 +102,15 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     }
     let mut changes = engine.ledger.changes();
     let mut worker = Worker::new(engine.clone());
-    let mut settle_by: Option<Instant> = None;
-    let mut next_step = Instant::now();
-    let mut wake = next_step;
+    let mut pacer = Pacer::new(Instant::now());
     // Each may fail while the others go well.
     let (mut looking, mut settling, mut firing) = <(Outage, Outage, Outage)>::default();
     loop {
-        // Ends come in by the thousand: not each is worth another look at the store, but some dozens are.
-        if worker.in_flight() == 0
-            || worker.ended_lately() >= WORTH_A_STEP
-            || Instant::now() >= next_step
-        {
-            let step = async {
-                let progress = worker.step().await?;
-                if progress.is_behind {
-                    return Ok(Duration::ZERO);
-                }
-                Ok::<_, StoreError>(pause(&engine, progress.more, worker.in_flight() == 0).await)
-            };
-            let Some(step) = shutdown.or_give_up(step).await else {
+        if pacer.is_step_due(worker.in_flight(), worker.ended_lately(), Instant::now()) {
+            let Some(pause) = shutdown.or_give_up(step(&engine, &mut worker)).await else {
                 break;
             };
-            let pause = match step {
+            let pause = match pause {
                 Ok(pause) => {
                     looking.went_well();
                     pause
@@ -146,40 +120,33 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                     STORE_PAUSE
                 }
             };
-            next_step = Instant::now() + SHORTEST_STEP;
-            wake = Instant::now() + pause;
+            pacer.stepped(pause, Instant::now());
         }
-        if worker.unsettled() > 0 {
-            settle_by.get_or_insert_with(|| Instant::now() + SETTLE_WITHIN);
-        }
+        pacer.settle_soon(worker.unsettled(), Instant::now());
         tokio::select! {
             biased;
             () = shutdown.asked() => break,
-            () = sleep_until(settle_by.unwrap_or(wake)), if settle_by.is_some() => {}
             Some(ended) = worker.ended() => match ended {
                 // There is room for others now, also where some that never end are under way.
-                Ok(Ended::Attempts) => wake = wake.min(next_step),
+                Ok(Ended::Attempts) => pacer.step_soon(),
                 Ok(Ended::Daily(_)) => {
                     firing.went_well();
-                    next_step = Instant::now();
+                    pacer.step_now(Instant::now());
                 }
                 Err(error) => firing.failed(&error, "cannot fire what is due"),
             },
             () = engine.signals.wake.notified() => {
                 worker.look_at_schedules();
-                next_step = Instant::now();
+                pacer.step_now(Instant::now());
             }
             // Others' news, and our own once more: never sooner than a step that nobody asked for.
             () = changes.next() => {
                 worker.look_at_schedules();
-                wake = wake.min(next_step);
+                pacer.step_soon();
             }
-            () = sleep_until(wake.max(next_step)) => {}
+            () = sleep_until(pacer.next()) => {}
         }
-        let due = settle_by.is_some_and(|by| by <= Instant::now());
-        let idle = worker.in_flight() == 0;
-        if worker.unsettled() > 0 && (due || idle || worker.unsettled() >= SETTLE_AT) {
-            settle_by = None;
+        if pacer.is_settlement_due(worker.unsettled(), worker.in_flight(), Instant::now()) {
             let Some(settled) = shutdown.or_give_up(worker.settle()).await else {
                 break;
             };
@@ -187,14 +154,28 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                 Ok(()) => settling.went_well(),
                 Err(error) => {
                     settling.failed(&error, "cannot settle");
-                    wake = Instant::now() + STORE_PAUSE;
-                    next_step = wake;
-                    settle_by = Some(wake);
+                    pacer.settlement_failed(Instant::now());
                 }
             }
         }
     }
     drain(&engine, worker).await
+}
+
+/// Takes a step: how long there is nothing to do after it, unless something new is enqueued or an attempt ends.
+async fn step(engine: &Engine, worker: &mut Worker) -> Result<Duration, StoreError> {
+    let progress = worker.step().await?;
+    if progress.is_behind {
+        return Ok(Duration::ZERO);
+    }
+    let now = engine.now();
+    let outlook = Outlook {
+        more: progress.more,
+        is_idle: worker.in_flight() == 0,
+        next_due: engine.ledger.next_due(now).await,
+        next_fire: engine.ledger.next_fire_at().await,
+    };
+    Ok(outlook.pause(engine.poll_interval, now))
 }
 
 async fn prepare(engine: &Engine) -> Result<(), RunError> {
@@ -205,75 +186,6 @@ async fn prepare(engine: &Engine) -> Result<(), RunError> {
         .lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
         .await?;
     Ok(())
-}
-
-/// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
-async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), RunError> {
-    worker.stop();
-    let limit = Instant::now() + engine.request_timeout + STORE_PAUSE;
-    let mut is_written = true;
-    loop {
-        match timeout_at(limit, worker.attempt_ended()).await {
-            Ok(Some(())) => {}
-            Ok(None) => break,
-            Err(_) => {
-                observe::event!(
-                    WARN,
-                    left = worker.in_flight(),
-                    "attempts left behind; their leases end by themselves"
-                );
-                break;
-            }
-        }
-        let together = limit.min(Instant::now() + SETTLE_WITHIN);
-        let _ = timeout_at(together, async {
-            while worker.attempt_ended().await.is_some() {}
-        })
-        .await;
-        // Written as they come: whoever stops this process may have less patience than the slowest request, and
-        // what is given back is another process's at once. A store in trouble is left to the tries below.
-        let settled = timeout(STORE_PATIENCE, worker.settle());
-        is_written = is_written && matches!(settled.await, Ok(Ok(())));
-    }
-    // What is not settled now is sent again when its lease ends: worth a few tries.
-    let limit = Instant::now() + SETTLE_AT_LAST;
-    loop {
-        match timeout_at(limit, worker.finish()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if Instant::now() + STORE_PAUSE >= limit => return Err(error.into()),
-            Err(silence) => return Err(RunError::with_source(RunErrorKind::Store, silence)),
-            Ok(Err(error)) => {
-                observe::event!(ERROR, error = %observe::causes(&error), "cannot settle; trying again");
-                let _ = error;
-            }
-        }
-        sleep(STORE_PAUSE).await;
-    }
-}
-
-/// How long there is nothing to do, unless somebody wakes us or an attempt ends.
-async fn pause(engine: &Engine, more: bool, idle: bool) -> Duration {
-    let longest = engine.poll_interval;
-    let now = engine.now();
-    let next_due = engine.ledger.next_due(now).await;
-    let next_fire = engine.ledger.next_fire_at().await;
-    let longest = match next_fire {
-        // Due already: it is being fired, and its end wakes us.
-        Ok(Some(at)) => at.since(now).max(STORE_PAUSE).min(longest),
-        Ok(None) => longest,
-        Err(_) => STORE_PAUSE,
-    };
-    match next_due {
-        Ok(Some(at)) if more && at <= now => Duration::ZERO,
-        // Due, yet not claimed: its gate is busy; or, when nothing is under way, closed by this process.
-        Ok(Some(at)) => {
-            let shortest = if idle { STORE_PAUSE } else { SHORTEST_PAUSE };
-            let shortest = if at <= now { shortest } else { SHORTEST_PAUSE };
-            at.since(now).clamp(shortest, longest.max(shortest))
-        }
-        Ok(None) => longest,
-        Err(_) => STORE_PAUSE,
-    }
 }
 
 async fn check_clock(engine: &Engine) -> Result<(), RunError> {

@@ -1,6 +1,7 @@
 //! The steps of the driving future: expand, claim, deliver, settle, purge.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use super::job::{Job, attempt};
 use super::{Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::OriginGates;
+use crate::deliver::{OriginGate, OriginGates};
 use crate::observe;
 use crate::store::{
     Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
@@ -36,8 +37,10 @@ const KEYS_KEPT: Duration = Duration::from_secs(60);
 const SCHEDULES_KEPT: Duration = Duration::from_secs(1);
 /// How long finished broadcasts are kept.
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
-/// How long retired subscriptions are kept.
-const RETIRED_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// How long subscriptions are kept that are retired or stale: until then a page that comes back keeps its id.
+const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// How long subscriptions are kept after their `expirationTime`: clocks differ.
+const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
 /// How often to look for what can be forgotten.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -63,12 +66,15 @@ pub(super) enum Ended {
     Daily(Daily),
 }
 
+/// The row of an attempt, its gate, and what follows.
+type Attempted = (ClaimToken, Arc<OriginGate>, Consequence);
+
 #[derive(Debug)]
 pub(super) struct Worker {
     engine: Engine,
-    attempts: JoinSet<(ClaimToken, Origin, Consequence)>,
-    /// The origin of each attempt under way.
-    origins: HashMap<task::Id, Origin>,
+    attempts: JoinSet<Attempted>,
+    /// The gate of each attempt under way.
+    gates: HashMap<task::Id, Arc<OriginGate>>,
     effects: Effects,
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
@@ -85,10 +91,10 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(engine: Engine) -> Self {
         Self {
+            effects: engine.effects(),
             engine,
             attempts: JoinSet::new(),
-            origins: HashMap::new(),
-            effects: Effects::default(),
+            gates: HashMap::new(),
             settlements: Vec::new(),
             released: Vec::new(),
             ended_lately: 0,
@@ -186,7 +192,7 @@ impl Worker {
         }
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
-        request.per_origin = self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN);
+        request.per_origin = self.room_for_unknown();
         let claims = self.engine.ledger.claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
@@ -199,13 +205,14 @@ impl Worker {
     fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
         let mut rooms = self.engine.gates.rooms(now);
         let mut under_way: HashMap<&Origin, usize> = HashMap::new();
-        for origin in self.origins.values() {
-            *under_way.entry(origin).or_default() += 1;
+        for gate in self.gates.values() {
+            *under_way.entry(gate.origin()).or_default() += 1;
         }
-        for (origin, under_way) in under_way {
-            // Made anew while its attempts were under way, its gate has as little room as an unknown one.
-            let room = rooms.entry(origin.clone()).or_insert(OriginGates::UNPROVEN);
-            let left = room.saturating_sub(under_way);
+        for (origin, room) in &mut rooms {
+            let Some(under_way) = under_way.get(origin) else {
+                continue;
+            };
+            let left = room.saturating_sub(*under_way);
             // A few at a time are not worth a transaction each, while more come free.
             *room = if !is_calm && left < *room / 8 {
                 0
@@ -214,6 +221,11 @@ impl Worker {
             };
         }
         rooms
+    }
+
+    /// The number of attempts that an origin without a gate has room for.
+    fn room_for_unknown(&self) -> usize {
+        self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN)
     }
 
     async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {
@@ -241,8 +253,10 @@ impl Worker {
                 self.released.push(row.token);
                 continue;
             };
+            let gate = self.engine.gates.gate(&row.origin);
             let job = Job {
                 record,
+                gate: Arc::clone(&gate),
                 broadcast: Some(row.token.broadcast),
                 message: message.message.clone(),
                 due_at: message.due_at,
@@ -252,12 +266,12 @@ impl Worker {
                 stop: Some(self.stop.subscribe()),
             };
             let engine = self.engine.clone();
-            let (token, origin) = (row.token, row.origin.clone());
+            let (token, held) = (row.token, Arc::clone(&gate));
             let handle = self.attempts.spawn(async move {
                 let (consequence, _) = attempt(&engine, job).await;
-                (token, origin, consequence)
+                (token, held, consequence)
             });
-            self.origins.insert(handle.id(), row.origin);
+            self.gates.insert(handle.id(), gate);
         }
         observe::show_in_flight(self.attempts.len());
         Ok(())
@@ -309,10 +323,7 @@ impl Worker {
         Ok(daily)
     }
 
-    fn note_all(
-        &mut self,
-        ended: Result<(task::Id, (ClaimToken, Origin, Consequence)), JoinError>,
-    ) {
+    fn note_all(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
         self.note(ended);
         while let Some(ended) = self.attempts.try_join_next_with_id() {
             self.note(ended);
@@ -320,21 +331,21 @@ impl Worker {
         observe::show_in_flight(self.attempts.len());
     }
 
-    fn note(&mut self, ended: Result<(task::Id, (ClaimToken, Origin, Consequence)), JoinError>) {
+    fn note(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
         self.ended_lately += 1;
-        let (id, (token, origin, consequence)) = match ended {
+        let (id, (token, gate, consequence)) = match ended {
             Ok(ended) => ended,
             // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
             // attempts are used up.
             Err(error) => {
                 observe::event!(ERROR, error = %error, "an attempt panicked");
-                self.origins.remove(&error.id());
+                self.gates.remove(&error.id());
                 return;
             }
         };
-        self.origins.remove(&id);
+        self.gates.remove(&id);
         let next = consequence.next;
-        self.effects.note(&self.engine, &origin, consequence);
+        self.effects.note(&gate, consequence, self.engine.now());
         match next {
             Next::Finished(outcome) => {
                 observe::count_finished(outcome.as_str());
@@ -342,7 +353,7 @@ impl Worker {
                     .push((token, Settlement::Finished(outcome)));
             }
             Next::RetryAt(at) => self.settlements.push((token, Settlement::RetryAt(at))),
-            Next::Deferred(_) => self.released.push(token),
+            Next::Deferred(at) => self.settlements.push((token, Settlement::Deferred(at))),
         }
     }
 
@@ -353,7 +364,7 @@ impl Worker {
     /// What was not written is written by the next call; what was written twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.engine.now();
-        self.effects.write(&self.engine, now).await?;
+        self.effects.write(now).await?;
         if !self.settlements.is_empty() {
             self.engine.ledger.settle(&self.settlements, now).await?;
             self.settlements.clear();
@@ -373,16 +384,16 @@ impl Worker {
     /// As [`settle`](Self::settle).
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
         self.settle().await?;
-        self.effects.finish(&self.engine, self.engine.now()).await
+        self.effects.finish(self.engine.now()).await
     }
 
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
         self.engine.ledger.prune(now - FINISHED_KEPT).await?;
-        let before = now - RETIRED_KEPT;
-        self.engine
-            .subscriptions
-            .apply(&[Change::PurgeRetired { before }], now)
-            .await?;
+        let purge = Change::Purge {
+            before: now - UNREACHABLE_KEPT,
+            expired_before: now - EXPIRED_KEPT,
+        };
+        self.engine.subscriptions.apply(&[purge], now).await?;
         // A key that stays one purge longer does no harm.
         if let Err(error) = self
             .engine
@@ -401,3 +412,8 @@ impl Worker {
 fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= every || last > now)
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -27,7 +27,7 @@ pub enum Urgency {
 
 impl Urgency {
     /// All of them, the least urgent first.
-    pub const ALL: [Self; 4] = [Self::VeryLow, Self::Low, Self::Normal, Self::High];
+    pub const ALL: &'static [Self] = &[Self::VeryLow, Self::Low, Self::Normal, Self::High];
 
     /// The header's value.
     #[must_use]
@@ -52,7 +52,8 @@ impl FromStr for Urgency {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|urgency| urgency.as_str() == text)
             .ok_or_else(|| MessageErrorKind::InvalidUrgency.into())
     }
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_value_round_trips_and_nothing_else_parses() {
-        for urgency in Urgency::ALL {
+        for &urgency in Urgency::ALL {
             assert_eq!(urgency.as_str().parse::<Urgency>().unwrap(), urgency);
         }
         for text in ["", "High", "high, low", "very_low"] {

@@ -47,7 +47,7 @@ pub enum PauseScope {
 
 impl PushService {
     /// Every push service.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: &'static [Self] = &[
         Self::Fcm,
         Self::Mozilla,
         Self::Apple,
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_limit_reaches_the_origin_but_for_apple_and_wns() {
-        for service in PushService::ALL {
+        for &service in PushService::ALL {
             let row = matches!(service, PushService::Apple | PushService::Wns);
             assert_eq!(
                 service.pause_scope() == PauseScope::Subscription,
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn apple_gets_a_positive_ttl_and_everyone_at_most_28_days() {
-        for service in PushService::ALL {
+        for &service in PushService::ALL {
             assert_eq!(service.wire_ttl(Ttl::MAX), Ttl::SAFE_MAX);
             let least = if service == PushService::Apple { 1 } else { 0 };
             assert_eq!(service.wire_ttl(Ttl::ZERO), Ttl::from_secs(least));
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn only_wns_with_ttl_0_wants_the_cache_policy() {
-        for service in PushService::ALL {
+        for &service in PushService::ALL {
             assert_eq!(
                 service.wants_no_cache(Ttl::ZERO),
                 service == PushService::Wns

@@ -5,7 +5,10 @@ use crate::subscription::Origin;
 
 /// A period in which no requests are sent to an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Pause {
     /// The origin that is paused.
     pub origin: Origin,
@@ -75,7 +78,7 @@ pub enum PauseReason {
 
 impl PauseReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::RateLimited, Self::Unreachable, Self::SenderFault];
+    pub const ALL: &'static [Self] = &[Self::RateLimited, Self::Unreachable, Self::SenderFault];
 
     /// Whether a single request probes if the reason still holds before the others are sent.
     #[must_use]
@@ -99,7 +102,10 @@ impl PauseReason {
     /// The reason of a stored name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == name)
     }
 }
 

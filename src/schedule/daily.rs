@@ -15,7 +15,7 @@ pub struct Daily {
 }
 
 impl Daily {
-    /// A type, a time, and a text of at most [`Schedule::MAX_MESSAGE`] Unicode scalar values; an empty text is none.
+    /// A type, a time, and a text of at most 100 Unicode scalar values; an empty text is none.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Daily {
 
     /// Its type, of which a subscriber has at most one.
     #[must_use]
-    pub const fn notify_type(&self) -> NotifyType {
+    pub(crate) const fn notify_type(&self) -> NotifyType {
         self.notify_type
     }
 

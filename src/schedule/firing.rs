@@ -50,9 +50,8 @@ impl Schedule {
 }
 
 impl Plan {
-    /// The first moment at which a new schedule is due, for [`Schedule::new`]. `None` where its zone is not known here.
-    #[must_use]
-    pub fn first_fire_at(&self, time: &DailyTime, now: Timestamp) -> Option<Timestamp> {
+    /// The first moment at which a new schedule is due, for [`Schedule::new`]. `None` if its zone is not known here.
+    pub(crate) fn first_fire_at(&self, time: &DailyTime, now: Timestamp) -> Option<Timestamp> {
         Some(self.spread(time.first_after(now)?))
     }
 

@@ -27,7 +27,10 @@ use crate::subscription::SubscriptionId;
 
 /// A daily notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Schedule {
     /// Its owner and its message.
     pub plan: Plan,
@@ -50,7 +53,7 @@ pub enum Plan {
         subscription: SubscriptionId,
         /// Its type.
         notify_type: NotifyType,
-        /// Its text; at most [`Schedule::MAX_MESSAGE`] Unicode scalar values.
+        /// Its text; at most 100 Unicode scalar values.
         message: Option<String>,
     },
     /// The application's.
@@ -103,7 +106,7 @@ pub enum ScheduleName {
 
 impl Schedule {
     /// The longest message of a subscriber, in Unicode scalar values.
-    pub const MAX_MESSAGE: usize = 100;
+    const MAX_MESSAGE: usize = 100;
 
     /// A schedule that is next due at a moment.
     #[must_use]
@@ -143,8 +146,7 @@ impl Schedule {
 pub struct ScheduleLabel(Arc<str>);
 
 impl ScheduleLabel {
-    /// The longest name.
-    pub const MAX_LEN: usize = 64;
+    const MAX_LEN: usize = 64;
 
     /// A name.
     ///

@@ -20,7 +20,7 @@ pub enum NotifyType {
 
 impl NotifyType {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::DailyCheck, Self::DirectNotification];
+    pub const ALL: &'static [Self] = &[Self::DailyCheck, Self::DirectNotification];
 
     /// The name that JSON and stores use.
     #[must_use]
@@ -66,7 +66,8 @@ impl FromStr for NotifyType {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|notify_type| notify_type.as_str() == text)
             .ok_or(NotifyTypeError(()))
     }

@@ -19,7 +19,7 @@ pub struct Zone {
 impl Zone {
     /// Coordinated universal time.
     #[must_use]
-    pub fn utc() -> Self {
+    pub(crate) fn utc() -> Self {
         Self {
             name: Arc::from("UTC"),
             rules: Some(TimeZone::UTC),

@@ -19,6 +19,11 @@ use crate::subscription::Origin;
 /// lease, and settled. Accepted work is never lost; a second attempt without an answer to the first happens
 /// only after a crash or a lost lease.
 ///
+/// # Stability
+///
+/// Open to implementations outside this crate: see [the module](crate::store#implementing-them). Before 1.0 a minor
+/// version may add a required method.
+///
 /// # Contract
 ///
 /// - **L1** [`open`](Self::open) stores a broadcast whole: after it returned, the broadcast survives a crash (as
@@ -43,14 +48,14 @@ use crate::subscription::Origin;
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) ends or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast,
-///   [`Settlement::RetryAt`] makes it due then. For any other token it changes nothing and answers
-///   [`Settled::Lost`]. It does not matter whether the lease has ended, as long as nobody else has claimed. A
+///   [`Settlement::RetryAt`] makes it due then, and [`Settlement::Deferred`] makes it due then and takes back the attempt.
+///   For any other token it changes nothing and answers [`Settled::Lost`]. It does not matter whether the lease has ended, as long as nobody else has claimed. A
 ///   token is spent once its row is settled or released.
-/// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt; a lost token
-///   changes nothing.
+/// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt, as
+///   [`Settlement::Deferred`] to `now` does; a lost token changes nothing.
 /// - **L9** [`cancel`](Self::cancel) ends all rows that are not leased at `now` as cancelled and stops the expansion;
 ///   recipients that were expected and not yet written count as cancelled too. Leased rows may still be settled;
-///   a retry or release of them is counted as cancelled, and when their lease ends they are ended, not claimed
+///   a retry, deferral or release of them is counted as cancelled, and when their lease ends they are ended, not claimed
 ///   again. Repeating it, or cancelling what is done, changes nothing.
 /// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up to
 ///   `recipients`; `done` (or `cancelled`) with nothing pending once the last row is settled. A done broadcast's
@@ -130,7 +135,11 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// What keeps the store from working.
-    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError>;
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        let deferred = |token: &ClaimToken| (*token, Settlement::Deferred(now));
+        let rows: Vec<_> = tokens.iter().map(deferred).collect();
+        self.settle(&rows, now).await.map(|_| ())
+    }
 
     /// Cancels a broadcast (L9); `None` when there is none of this id.
     ///

@@ -10,7 +10,10 @@ use crate::subscription::{EndpointKey, Origin};
 
 /// A broadcast to accept.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct NewBroadcast {
     /// Its name, made by the caller.
     pub id: BroadcastId,
@@ -49,7 +52,10 @@ impl NewBroadcast {
 
 /// An `Idempotency-Key` and what it was first used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Idempotency {
     /// The key, 1 to 255 visible ASCII characters.
     pub key: String,
@@ -94,7 +100,10 @@ pub enum Cursor {
 
 /// A broadcast whose audience is not fully written out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Expansion {
     /// Which.
     pub id: BroadcastId,
@@ -118,7 +127,10 @@ impl Expansion {
 
 /// One recipient to write into a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct NewDelivery {
     /// The subscription.
     pub key: EndpointKey,
@@ -146,7 +158,10 @@ pub enum PageWrite {
 
 /// How many rows to claim, and for how long.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct ClaimRequest {
     /// At most so many rows.
     pub limit: usize,
@@ -179,7 +194,10 @@ impl ClaimRequest {
 
 /// The right to settle one claimed row. A later claim of the row makes it worthless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct ClaimToken {
     /// The broadcast.
     pub broadcast: BroadcastId,
@@ -203,7 +221,10 @@ impl ClaimToken {
 
 /// Claimed rows, and the messages they are about.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Claims {
     /// The rows.
     pub rows: Vec<Claimed>,
@@ -213,7 +234,10 @@ pub struct Claims {
 
 /// One claimed row.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Claimed {
     /// The right to settle it.
     pub token: ClaimToken,
@@ -245,7 +269,10 @@ impl Claimed {
 
 /// What a claimed row is about.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct ClaimedMessage {
     /// What to send. Its TTL counts from `due_at`.
     pub message: Message,
@@ -269,12 +296,14 @@ impl ClaimedMessage {
 
 /// What to do with a claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "L7 names both")]
+#[expect(clippy::exhaustive_enums, reason = "L7 names all three")]
 pub enum Settlement {
     /// It is at its end.
     Finished(FinalOutcome),
     /// It is tried again, not before this moment.
     RetryAt(Timestamp),
+    /// Nothing was asked of the push service: the same attempt again, not before this moment.
+    Deferred(Timestamp),
 }
 
 /// What settling a row came to.
@@ -299,7 +328,10 @@ pub struct Erased {
 
 /// How full the ledger is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct LedgerStats {
     /// Rows that are left to deliver, leased ones included.
     pub depth: u64,

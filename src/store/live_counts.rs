@@ -7,7 +7,10 @@ use crate::vapid::KeyId;
 
 /// How many live rows there are at each push service, and of some VAPID keys (S15).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct LiveCounts {
     /// At each push service there is, also where there are none.
     pub by_push_service: BTreeMap<PushService, u64>,
@@ -20,7 +23,10 @@ impl LiveCounts {
     #[must_use]
     pub fn none(keys: &[KeyId]) -> Self {
         Self {
-            by_push_service: PushService::ALL.map(|service| (service, 0)).into(),
+            by_push_service: PushService::ALL
+                .iter()
+                .map(|service| (*service, 0))
+                .collect(),
             by_vapid_key: keys.iter().map(|key| (*key, 0)).collect(),
         }
     }

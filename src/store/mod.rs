@@ -1,6 +1,6 @@
 //! Where subscriptions, keys, deliveries and schedules are kept: the traits and their contracts.
 //!
-//! Four traits, because applications bring their own table for the first one only:
+//! Four traits, because most applications bring a table of their own for the first one only:
 //!
 //! | trait | keeps | who implements it |
 //! |---|---|---|
@@ -9,40 +9,65 @@
 //! | [`DeliveryLedger`] | broadcasts and what is left to deliver: the queue | every back end |
 //! | [`ScheduleStore`] | daily notifications; a ledger too, since firing is one transaction | every back end |
 //!
-//! Four back ends are all four: [`MemoryStore`] and, with the features of their names, `SqliteStore`,
+//! Each back end implements all four: [`MemoryStore`] and, with the features of their names, `SqliteStore`,
 //! `PostgresStore` and `RedisStore`.
 //!
-//! Each trait's documentation numbers its contract sentences. The conformance suite (`store::conformance`, with
-//! the feature `testing`) has a case for each number, is run by every back end here and is offered to third
-//! parties.
+//! # Implementing them
 //!
-//! Common to all of them:
+//! No trait is sealed. Each trait's documentation numbers its contract sentences; the conformance suite
+//! (`store::conformance`, with the feature `testing`) has a case for each number and runs against any implementation.
+//! [`rules`] has what back ends share, as functions on values. Before 1.0 a minor version may add a required method
+//! to any of the traits, and a field or a variant to any of the values below: the compiler names it, and the changelog
+//! does.
+//!
+//! The values that stores read and write are exhaustive, so that a store which takes them apart without `..` and `_`
+//! is told by the compiler when there is more to keep. They are read and built like this:
+//!
+//! | a store reads | a store builds |
+//! |---|---|
+//! | [`NewSubscription`], [`SubscriptionLimits`], [`SubscriptionRef`], [`Audience`], [`CountFilter`], [`Liveness`], [`Change`] | [`SubscriptionRecord`], [`Retired`], [`Upserted`], [`LiveCounts`] |
+//! | [`NewBroadcast`], [`Idempotency`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`LedgerStats`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
+//! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`] | the same; [`Fired`] |
+//!
+//! [`RetireReason`], [`PauseReason`], [`PushService`] and [`NotifyType`] are kept by their names, and a store does not
+//! match on them.
+//!
+//! # Common to all of them
 //!
 //! - `now` is a parameter. A store never reads a clock of its own to decide anything.
 //! - Uniqueness and claiming are one statement or one transaction, never a read and then a write.
 //! - A call that returns an error has changed nothing.
 //! - A future that is dropped has done all of its change or none of it.
 
+#[cfg(doc)]
+use crate::broadcast::{Audience, BroadcastStatus, Counts, FinalOutcome};
+#[cfg(doc)]
+use crate::push_service::PushService;
+#[cfg(doc)]
+use crate::schedule::{NotifyType, Plan, Schedule};
+
 mod changes;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
-mod fair;
 mod forward;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod layout;
 mod ledger;
 mod ledger_values;
 mod live_counts;
 mod memory;
-mod merge;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod outcome_columns;
 #[cfg(feature = "postgres")]
 mod postgres;
-mod progress;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod reason;
 #[cfg(feature = "redis")]
 mod redis;
+pub mod rules;
 mod schedules;
 #[cfg(test)]
 #[cfg(any(feature = "postgres", feature = "redis"))]

@@ -9,6 +9,11 @@ use crate::subscription::SubscriptionId;
 
 /// Keeps daily notifications, in the ledger's own database.
 ///
+/// # Stability
+///
+/// Open to implementations outside this crate: see [the module](crate::store#implementing-them). Before 1.0 a minor
+/// version may add a required method.
+///
 /// # Contract
 ///
 /// - **D1** [`put_schedule`](Self::put_schedule) inserts a schedule or replaces the one of its name. Where the stored one
@@ -107,7 +112,10 @@ pub trait ScheduleStore: DeliveryLedger {
 
 /// One schedule to fire.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Firing {
     /// Which.
     pub name: ScheduleName,

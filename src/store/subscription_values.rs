@@ -32,7 +32,10 @@ impl From<&Endpoint> for SubscriptionRef {
 
 /// A stored subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct SubscriptionRecord {
     /// Its name.
     pub id: SubscriptionId,
@@ -57,8 +60,8 @@ pub struct SubscriptionRecord {
     pub failure_streak: u32,
     /// When the first of these failed; `None` without any.
     pub failing_since: Option<Timestamp>,
-    /// No live VAPID key fits: in no audience until it subscribes again.
-    pub stale: bool,
+    /// Since when no live VAPID key fits. Such a row is in no audience until its browser subscribes again.
+    pub stale_since: Option<Timestamp>,
     /// Gone, and to be purged later.
     pub retired: Option<Retired>,
 }
@@ -84,7 +87,7 @@ impl SubscriptionRecord {
             last_success_at: None,
             failure_streak: 0,
             failing_since: None,
-            stale: false,
+            stale_since: None,
             retired: None,
         }
     }
@@ -96,14 +99,23 @@ impl SubscriptionRecord {
         self.principal.is_none()
             && self.last_success_at.is_none()
             && self.retired.is_none()
-            && !self.stale
+            && self.stale_since.is_none()
+    }
+
+    /// Whether [`Change::Purge`] with these moments deletes it (S13).
+    #[must_use]
+    pub fn is_purged(&self, before: Timestamp, expired_before: Timestamp) -> bool {
+        let is_before = |at: Option<Timestamp>, end| at.is_some_and(|at| at < end);
+        is_before(self.retired.map(|retired| retired.at), before)
+            || is_before(self.stale_since, before)
+            || is_before(self.subscription.expiration_time(), expired_before)
     }
 
     /// Whether it belongs to an audience at all: not retired, not stale, not expired at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.retired.is_none()
-            && !self.stale
+            && self.stale_since.is_none()
             && self
                 .subscription
                 .expiration_time()
@@ -113,7 +125,10 @@ impl SubscriptionRecord {
 
 /// Since when and why a row is retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct Retired {
     /// Since when.
     pub at: Timestamp,
@@ -143,7 +158,7 @@ pub enum RetireReason {
 
 impl RetireReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Gone, Self::HostNotFound, Self::BadRequest];
+    pub const ALL: &'static [Self] = &[Self::Gone, Self::HostNotFound, Self::BadRequest];
 
     /// The name that stores use.
     #[must_use]
@@ -158,13 +173,19 @@ impl RetireReason {
     /// The reason of a stored name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == name)
     }
 }
 
 /// What to insert or update.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct NewSubscription {
     /// The id that a new row gets.
     pub id: SubscriptionId,
@@ -199,11 +220,26 @@ impl NewSubscription {
             only_if_unknown: false,
         }
     }
+
+    /// The key of the row that is inserted or updated.
+    #[must_use]
+    pub fn key(&self) -> EndpointKey {
+        self.subscription.endpoint().key()
+    }
+
+    /// The row to remove (S5): `replaces`, unless that is the row itself.
+    #[must_use]
+    pub fn replaced_key(&self) -> Option<EndpointKey> {
+        self.replaces.filter(|replaced| *replaced != self.key())
+    }
 }
 
 /// How many rows there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct SubscriptionLimits {
     /// In all (S7).
     pub total: u64,
@@ -264,7 +300,10 @@ pub enum Upserted {
 
 /// Which rows to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct CountFilter {
     /// Of this audience.
     pub audience: Audience,
@@ -277,28 +316,6 @@ pub struct CountFilter {
 }
 
 impl CountFilter {
-    /// Whether it takes a row at `now`: what S10 means, for stores that filter in Rust.
-    #[must_use]
-    pub fn takes(&self, record: &SubscriptionRecord, now: Timestamp) -> bool {
-        let of_audience = match &self.audience {
-            Audience::All => true,
-            Audience::User(principal) => record.principal.as_ref() == Some(principal),
-            Audience::Tag(tag) => record.tags.contains(tag),
-            Audience::Ids(ids) => ids.contains(&record.id),
-        };
-        let in_state = match self.liveness {
-            Liveness::Any => true,
-            Liveness::Live => record.is_live(now),
-            Liveness::Stale => record.stale && record.retired.is_none(),
-            Liveness::Retired => record.retired.is_some(),
-        };
-        let at_service = |service| PushService::of(record.subscription.endpoint()) == service;
-        of_audience
-            && in_state
-            && self.push_service.is_none_or(at_service)
-            && self.vapid_key.is_none_or(|key| record.vapid_key == key)
-    }
-
     /// Every row of an audience that is in one state.
     #[must_use]
     pub const fn new(audience: Audience, liveness: Liveness) -> Self {
@@ -313,7 +330,10 @@ impl CountFilter {
 
 /// The states of a row that can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum Liveness {
     /// Every row there is.
     Any,
@@ -327,7 +347,10 @@ pub enum Liveness {
 
 /// One change to stored subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "stores handle all of it: see `store`"
+)]
 pub enum Change {
     /// Deletes a row: its user unsubscribed.
     Delete(EndpointKey),
@@ -358,9 +381,28 @@ pub enum Change {
         /// Its key.
         vapid_key: KeyId,
     },
-    /// Deletes what was retired before a moment (S13).
-    PurgeRetired {
-        /// The moment.
+    /// Deletes the rows that no push can reach any more, some time after that is known (S13). A page that subscribes again
+    /// later is inserted as a new row.
+    Purge {
+        /// Deletes rows that are retired or stale since before this moment.
         before: Timestamp,
+        /// Deletes rows whose `expirationTime` is before this moment.
+        expired_before: Timestamp,
     },
+}
+
+impl Change {
+    /// The row that it is about; `None` if it may be about any.
+    #[must_use]
+    pub const fn key(&self) -> Option<&EndpointKey> {
+        match self {
+            Self::Delete(key)
+            | Self::Retire { key, .. }
+            | Self::Stale { key, .. }
+            | Self::Accepted(key)
+            | Self::Failed(key)
+            | Self::UseVapidKey { key, .. } => Some(key),
+            Self::Purge { .. } => None,
+        }
+    }
 }

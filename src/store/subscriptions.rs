@@ -15,6 +15,11 @@ use crate::vapid::KeyId;
 
 /// Keeps subscriptions: six methods, and a seventh that can be left as it is.
 ///
+/// # Stability
+///
+/// Open to implementations outside this crate: see [the module](crate::store#implementing-them). Before 1.0 a minor
+/// version may add a required method.
+///
 /// # Contract
 ///
 /// - **S1** A row is known by its endpoint's [`EndpointKey`] and by its
@@ -22,7 +27,7 @@ use crate::vapid::KeyId;
 /// - **S2** [`upsert`](Self::upsert) of an unknown endpoint inserts a row with `new.id`. Of N concurrent
 ///   upserts of one endpoint exactly one inserts.
 /// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
-///   `last_seen_at`, revives it (clears `retired` and `stale`, and the failure streak with `failing_since`), takes over the
+///   `last_seen_at`, revives it (clears `retired` and `stale_since`, and the failure streak with `failing_since`), takes over the
 ///   expiration (none, when `new` has none), and replaces principal, tags and VAPID key by those that are given; an absent
 ///   principal, absent tags or an absent VAPID key leave the stored ones.
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only
@@ -50,7 +55,8 @@ use crate::vapid::KeyId;
 ///   its moment and is not changed.
 /// - **S12** [`Change::Retire`] and [`Change::Stale`] do nothing to a row whose `last_seen_at` is later than their
 ///   `observed_at`: what was learned of it is out of date.
-/// - **S13** [`Change::PurgeRetired`] deletes rows that were retired before the given moment, and no other.
+/// - **S13** [`Change::Purge`] deletes rows that are retired or stale since before the first of its moments, and rows that
+///   expired before the second, in whatever state; no other.
 /// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint answers [`Upserted::Conflict`] and changes nothing,
 ///   whatever its keys and its state.
 /// - **S15** [`count_live`](Self::count_live) answers what `count` does for each push service, and for each of the VAPID

@@ -10,6 +10,11 @@ use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};
 
 /// Keeps VAPID keys: several live, one active.
 ///
+/// # Stability
+///
+/// Open to implementations outside this crate: see [the module](crate::store#implementing-them). Before 1.0 a minor
+/// version may add a required method.
+///
 /// # Contract
 ///
 /// - **K1** [`insert_first`](Self::insert_first) inserts an active key only where there is none at all, and says
@@ -65,7 +70,10 @@ pub trait VapidKeyStore: fmt::Debug + Send + Sync + 'static {
 
 /// A VAPID key as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle all of it: see `store`"
+)]
 pub struct StoredVapidKey {
     /// Its name, derived from the public key.
     pub id: KeyId,

@@ -40,7 +40,6 @@ pub(super) struct Inner {
     origin: Origin,
     pub(super) clock: Arc<dyn Clock>,
     recording: Recording,
-    retention: Ttl,
     registrations: Mutex<HashMap<Box<str>, Arc<Registration>>>,
     script: Mutex<Script>,
     pub(super) vapid: VapidCache,
@@ -244,9 +243,9 @@ impl Inner {
         keep(&mut lock(&self.record).refusals, refusal, limit);
     }
 
-    /// The `TTL` of the answer: at most what was asked for (RFC 8030 section 5.2).
+    /// The `TTL` of the answer: at most what was asked for (RFC 8030 section 5.2), and 28 days.
     pub(super) fn effective_ttl(&self, asked: Ttl) -> Ttl {
-        asked.min(self.retention)
+        asked.min(Ttl::SAFE_MAX)
     }
 
     /// The `Location` of an accepted message (RFC 8030 section 5).
@@ -263,7 +262,6 @@ pub struct TestPushServiceBuilder {
     origin: Option<Origin>,
     clock: Arc<dyn Clock>,
     recording: Recording,
-    retention: Ttl,
 }
 
 impl TestPushServiceBuilder {
@@ -285,12 +283,6 @@ impl TestPushServiceBuilder {
         self
     }
 
-    /// The longest TTL that the answer's `TTL` promises. Default: 28 days.
-    pub fn retention(mut self, retention: Ttl) -> Self {
-        self.retention = retention;
-        self
-    }
-
     /// Makes the push service.
     #[must_use]
     pub fn build(self) -> TestPushService {
@@ -298,7 +290,6 @@ impl TestPushServiceBuilder {
             origin: self.origin.unwrap_or_else(default_origin),
             clock: self.clock,
             recording: self.recording,
-            retention: self.retention,
             registrations: Mutex::default(),
             script: Mutex::default(),
             vapid: VapidCache::default(),
@@ -315,7 +306,6 @@ impl Default for TestPushServiceBuilder {
             origin: None,
             clock: Arc::new(SystemClock::new()),
             recording: Recording::default(),
-            retention: Ttl::SAFE_MAX,
         }
     }
 }

@@ -280,9 +280,11 @@ async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_re
     running.await.unwrap().unwrap();
     println!("delivered after {:?}", began.elapsed());
 
-    let mut expected = Counts::default();
-    expected.accepted = ALL - GONE;
-    expected.gone = GONE;
+    let expected = Counts {
+        accepted: ALL - GONE,
+        gone: GONE,
+        ..Counts::default()
+    };
     assert_eq!(status.counts, expected);
 
     // Nobody is lost, nobody has it twice.

@@ -296,7 +296,7 @@ async fn a_page_that_never_names_its_key_costs_one_refusal_in_its_life() {
         let refused = |refusal: &&Refusal| refusal.endpoint() == Some(subscription.endpoint());
         assert_eq!(refusals.iter().filter(refused).count(), 1);
         let record = record(&store, browser).await;
-        assert_eq!((record.vapid_key, record.stale), (first.id(), false));
+        assert_eq!((record.vapid_key, record.stale_since), (first.id(), None));
         assert_eq!(record.failure_streak, 0);
     }
 

@@ -26,11 +26,23 @@ install() {
         case " ${wanted[*]} " in *" valkey-server "*) offer_valkey ;; esac
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${wanted[@]}"
     fi
-    have cargo-nextest || CARGO_TARGET_DIR=target/tools cargo install --locked cargo-nextest
-    have cargo-fuzz || CARGO_TARGET_DIR=target/tools cargo install --locked cargo-fuzz
-    rustup component add rustfmt clippy >/dev/null 2>&1 || cargo clippy --version >/dev/null
+    install_rust
     install_python
     install_node
+}
+
+install_rust() {
+    local tool
+    for tool in cargo-nextest cargo-fuzz; do
+        have "$tool" || CARGO_TARGET_DIR=target/tools cargo install --locked "$tool"
+    done
+    # These wait for cargo itself: optimized code would save less time than it takes to compile.
+    for tool in cargo-hack cargo-deny; do
+        have "$tool" || CARGO_TARGET_DIR=target/tools cargo install --locked --debug "$tool"
+    done
+    rustup component add rustfmt clippy >/dev/null 2>&1 || cargo clippy --version >/dev/null
+    rustup target add wasm32-unknown-unknown
+    rustup toolchain install "$(rust_version)" --profile minimal --no-self-update
 }
 
 # Debian 12 has Valkey in its backports only.

@@ -6,12 +6,13 @@ step_package() {
     # A change is checked before it is committed; what is published is not.
     if [ -z "${CI:-}" ]; then dirty=(--allow-dirty); fi
     cargo package --quiet --locked --no-verify "${dirty[@]}"
-    local work=target/unpacked name
-    name=$(cargo pkgid | sed -E 's/.*[#@]([0-9].*)/tower-web-push-\1/')
-    rm -rf "$work" && mkdir -p "$work"
-    tar -xzf "$CARGO_TARGET_DIR/package/$name.crate" -C "$work"
-    cd "$work/$name"
-    # Outside of the repository's workspace.
+    local crate
+    crate=$(basename "$(cargo pkgid)" | sed -E 's/.*#(.*@)?/tower-web-push-/')
+    # Outside of the repository, whose workspace it is no part of.
+    unpacked=$(mktemp -d)
+    trap 'rm -rf "$unpacked"' EXIT
+    tar -xzf "$CARGO_TARGET_DIR/package/$crate.crate" -C "$unpacked"
+    cd "$unpacked/$crate"
     cargo test --locked --lib --all-features
 }
 

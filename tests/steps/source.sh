@@ -29,17 +29,10 @@ step_docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 }
 
-# Every feature works alone, and the two sets that people choose: none of them only builds beside others.
+# Every feature works alone, and so do none, the default ones and all: none of them only builds beside others.
 step_features() {
-    local feature
-    for feature in "" vapid jwt-simple client api sqlite testing postgres redis aws-lc-rs zones tracing metrics; do
-        echo "features: ${feature:-none}"
-        cargo clippy --quiet --lib --no-default-features --features "$feature" -- -D warnings
-    done
-    echo "features: default"
-    cargo clippy --quiet --lib -- -D warnings
-    echo "features: full"
-    cargo clippy --quiet --lib --no-default-features --features full -- -D warnings
+    have cargo-hack || { leave_out "cargo-hack is missing"; return 0; }
+    cargo hack clippy --quiet --each-feature --lib -- -D warnings
     # Where nothing else signs, tokens are those of the deterministic vectors.
     echo "features: vapid, its tests of tokens"
     cargo test --quiet --lib --no-default-features --features vapid vapid::token

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::own_store::OwnStore;
+use crate::support::stored;
 use tower_web_push::store::conformance::Handles;
 use tower_web_push::store::{MemoryStore, ScheduleStore};
 
@@ -27,10 +29,21 @@ async fn a_store_behind_a_trait_object_is_a_store() {
     tower_web_push::store::conformance::d6_fire_opens_and_moves_on(&handles).await;
 }
 
+/// The contracts can be kept from outside the crate.
+async fn own_store() -> Handles<OwnStore> {
+    Handles::one(OwnStore::default())
+}
+
+tower_web_push::store_conformance!(own, own_store);
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
+    use rusqlite::types::ValueRef;
+    use rusqlite::{Connection, Row};
     use tower_web_push::store::SqliteStore;
     use tower_web_push::store::conformance::Handles;
+
+    use super::stored;
 
     /// Two handles of one file, as two processes have them.
     async fn in_a_file() -> Handles<SqliteStore> {
@@ -47,4 +60,50 @@ mod sqlite {
 
     tower_web_push::store_conformance!(file, in_a_file);
     tower_web_push::store_conformance!(memory, in_memory);
+
+    #[tokio::test]
+    async fn what_is_stored_has_the_known_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        stored::fill(&store).await;
+        store.close().await.unwrap();
+        let conn = Connection::open(&path).unwrap();
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rootpage";
+        let mut lines = Vec::new();
+        for table in rows(&conn, tables, |row| row.get(0)) {
+            let sql = format!("SELECT * FROM {table}");
+            lines.extend(rows(&conn, &sql, |row| {
+                Ok(format!("{table}{}", parts(row)))
+            }));
+        }
+        stored::is(&lines, include_str!("stored/sqlite.txt"));
+    }
+
+    fn rows(
+        conn: &Connection,
+        sql: &str,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<String>,
+    ) -> Vec<String> {
+        let mut statement = conn.prepare(sql).unwrap();
+        let rows = statement.query_map([], read).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    /// The columns that are not null.
+    fn parts(row: &Row<'_>) -> String {
+        let mut parts = String::new();
+        for place in 0..row.as_ref().column_count() {
+            let name = row.as_ref().column_name(place).unwrap();
+            let value = match row.get_ref(place).unwrap() {
+                ValueRef::Null => continue,
+                ValueRef::Integer(number) => number.to_string(),
+                ValueRef::Text(text) => format!("'{}'", text.escape_ascii()),
+                ValueRef::Blob(octets) => format!("x'{}'", octets.escape_ascii()),
+                ValueRef::Real(_) => panic!("no column is REAL"),
+            };
+            parts.push_str(&format!(" {name}={value}"));
+        }
+        parts
+    }
 }

@@ -3,6 +3,7 @@
 
 mod contracts;
 mod ledger_model;
+mod own_store;
 mod postgres;
 mod redis;
 mod sqlite;
@@ -12,4 +13,5 @@ mod sqlite_crash;
 #[path = "../support"]
 mod support {
     pub(crate) mod servers;
+    pub(crate) mod stored;
 }

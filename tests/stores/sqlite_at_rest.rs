@@ -466,24 +466,3 @@ async fn a_backup_replaces_nothing_and_makes_nothing_of_nothing() {
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert_eq!(names(folder.path()), ["other.db", "push.db"]);
 }
-
-#[tokio::test]
-async fn a_backup_of_a_version_is_of_that_version() {
-    let (folder, path) = folder();
-    SqliteStore::open(&path)
-        .await
-        .unwrap()
-        .close()
-        .await
-        .unwrap();
-    let version = |path: &Path, sql: &str| {
-        let conn = Connection::open(path).unwrap();
-        conn.execute_batch(sql).unwrap();
-        conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
-            .unwrap()
-    };
-    assert_eq!(version(&path, "PRAGMA user_version = 1"), 1);
-    let copy = folder.path().join("copy.db");
-    SqliteStore::backup(&path, &copy).await.unwrap();
-    assert_eq!((version(&path, ""), version(&copy, "")), (1, 1));
-}

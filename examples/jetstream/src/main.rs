@@ -5,7 +5,6 @@
 
 mod attempt;
 mod dead_letters;
-mod effects;
 mod flags;
 mod job;
 mod left;

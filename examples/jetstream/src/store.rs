@@ -6,8 +6,8 @@ use tower_web_push::store::{DeliveryLedger, SqliteStore, SubscriptionStore, Vapi
 
 use crate::Error;
 
-/// What an engine needs of a store: subscriptions, VAPID keys, and of the ledger no more than
-/// [`tally`](DeliveryLedger::tally), which counts how many subscriptions each push service says are gone.
+/// What an engine needs of a store: subscriptions, VAPID keys, and of the ledger the pauses of push services and
+/// [`tally`](DeliveryLedger::tally), which counts how many subscriptions each of them says are gone.
 pub(crate) trait Store: SubscriptionStore + VapidKeyStore + DeliveryLedger {}
 
 impl<S: SubscriptionStore + VapidKeyStore + DeliveryLedger> Store for S {}

@@ -15,12 +15,11 @@ use tower::limit::ConcurrencyLimit;
 use tower_web_push::broadcast::{Counts, FinalOutcome};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::{Deliver, HttpClient, RetryPolicy};
-use tower_web_push::engine::{KeyRing, Next};
+use tower_web_push::engine::{Effects, KeyRing, Next, PruneBreaker};
 use tower_web_push::store::{StoreError, StoreErrorKind, SubscriptionRef};
 use tower_web_push::vapid::KeyEncryptionKeys;
 
 use crate::attempt::Post;
-use crate::effects::Effects;
 use crate::flags::{Places, Work};
 use crate::job::Job;
 use crate::left::Left;
@@ -78,9 +77,9 @@ impl Worker {
         // The policy is asked twice: for the endpoint, and for every address that its name resolves to.
         let policy = flags.endpoint_policy.clone();
         let client = HttpClient::builder().policy(policy.clone()).build()?;
-        let deliver = Deliver::new(client, flags.vapid_subject.clone()).with_policy(policy);
+        let client = ConcurrencyLimit::new(client, flags.concurrency.max(1));
         let post = Post {
-            deliver: ConcurrencyLimit::new(deliver, flags.concurrency.max(1)),
+            deliver: Deliver::new(client, flags.vapid_subject.clone()).with_policy(policy),
             keys,
             retry: RetryPolicy::default(),
             clock,
@@ -172,10 +171,10 @@ impl Worker {
 
     /// Asks the store until it answers. No other worker could do better meanwhile, so the job is kept; put back, it would
     /// come closer to the dead letters each time, through no fault of its own.
-    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
+    async fn patiently<T>(
+        &self,
+        mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         loop {
             match ask().await {
                 Err(error)
@@ -201,30 +200,42 @@ impl Worker {
         let size = self.flags.part.max(1).min(job.recipients.len());
         let (part, rest) = job.recipients.split_at(size);
         let refs: Vec<_> = part.iter().map(|id| SubscriptionRef::Id(*id)).collect();
-        let records = self.patiently(|| self.store.get(&refs)).await?;
+        let records = self.patiently(async || self.store.get(&refs).await).await?;
+        let now = self.post.clock.now();
+        let pauses = self.patiently(async || self.store.pauses(now).await).await?;
+        self.post.deliver.gates().load(pauses, now);
 
         // All at once, as far as `Post` lets them.
-        let ended = join_all(records.into_iter().map(|record| async {
-            let consequence = self.post.attempt(job, record.as_ref()).await;
-            (record, consequence)
+        let ended = join_all(records.into_iter().map(async |record| {
+            let record = record?;
+            let consequence = self.post.attempt(job, &record).await;
+            Some((self.post.gate(&record), consequence))
         }))
         .await;
 
         let now = self.post.clock.now();
-        let mut effects = Effects::default();
+        let mut effects = Effects::new(
+            Arc::clone(&self.store) as _,
+            Arc::clone(&self.store) as _,
+            PruneBreaker::default(),
+            &self.flags.vapid_subject,
+        );
         let mut left = Left::new(now);
         let mut counts = Counts::default();
-        for (recipient, (record, consequence)) in part.iter().zip(ended) {
+        for (recipient, ended) in part.iter().zip(ended) {
+            let Some((gate, consequence)) = ended else {
+                // Unsubscribed meanwhile.
+                counts.add(FinalOutcome::Gone, 1);
+                continue;
+            };
             match consequence.next {
                 Next::Finished(outcome) => counts.add(outcome, 1),
                 Next::RetryAt(at) => left.add(*recipient, at, job.attempts + 1),
                 Next::Deferred(at) => left.add(*recipient, at, job.attempts),
             }
-            if let Some(record) = &record {
-                effects.note(record, consequence);
-            }
+            effects.note(&gate, consequence, now);
         }
-        self.patiently(|| effects.write(&*self.store, now)).await?;
+        self.patiently(async || effects.finish(now).await).await?;
 
         if !rest.is_empty() {
             // Its name is the same when this part is done again after a crash, so there is no second one.
@@ -244,7 +255,9 @@ impl Worker {
 }
 
 fn report(number: u64, delivered: i64, counts: Counts, rest: usize, later: &[Job]) {
-    let ends = FinalOutcome::ALL.map(|outcome| (outcome.as_str(), counts.of(outcome)));
+    let ends = FinalOutcome::ALL
+        .iter()
+        .map(|outcome| (outcome.as_str(), counts.of(*outcome)));
     let later = later.iter().map(|job| job.recipients.len() as u64).sum();
     let mut line = format!("job {number}: delivery {delivered}");
     for (name, count) in ends

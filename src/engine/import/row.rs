@@ -21,7 +21,7 @@ pub struct ImportedSubscription {
     pub id: Option<SubscriptionId>,
     /// Who it belongs to.
     pub principal: Option<Principal>,
-    /// Its labels, at most [`Tag::MAX_PER_SUBSCRIPTION`].
+    /// Its labels, at most 32.
     pub tags: BTreeSet<Tag>,
     /// The VAPID key that the browser subscribed with. Where nothing is said, the one of
     /// [`active_vapid_key`](super::Import::active_vapid_key), and without that the one that is active here.
@@ -122,7 +122,7 @@ pub enum RefusalKind {
     Expired,
     /// Its VAPID key is not live here: hand the key over first.
     UnknownVapidKey,
-    /// More than [`Tag::MAX_PER_SUBSCRIPTION`] tags.
+    /// More than 32 tags.
     TooManyTags,
     /// Its principal has as many subscriptions as the limits allow. None of them has to go for it.
     PrincipalFull,

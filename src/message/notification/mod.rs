@@ -273,7 +273,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    const ALL: [Self; 3] = [Self::Auto, Self::Ltr, Self::Rtl];
+    const ALL: &'static [Self] = &[Self::Auto, Self::Ltr, Self::Rtl];
 
     /// The member's value.
     #[must_use]

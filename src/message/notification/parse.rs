@@ -31,7 +31,10 @@ impl Notification {
         to.url = from.text("url")?;
         to.dir = from.map("dir", "auto, ltr or rtl", |value| {
             let text = value.as_str()?;
-            Direction::ALL.into_iter().find(|dir| dir.as_str() == text)
+            Direction::ALL
+                .iter()
+                .copied()
+                .find(|dir| dir.as_str() == text)
         })?;
         to.lang = from.text("lang")?;
         to.tag = from.text("tag")?;

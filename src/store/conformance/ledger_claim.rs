@@ -263,7 +263,7 @@ pub async fn l7_settling_ends_or_postpones<L: DeliveryLedger + ?Sized>(h: &Handl
     let rows: Vec<_> = (0..12).map(|n| delivery("a", n)).collect();
     let id = sending(ledger, &rows, at(0)).await;
     let claimed = claim(ledger, 12, at(0)).await;
-    let outcomes = FinalOutcome::ALL.into_iter().map(Settlement::Finished);
+    let outcomes = FinalOutcome::ALL.iter().copied().map(Settlement::Finished);
     let retries = [at(60), at(5)].map(Settlement::RetryAt);
     let settlements: Vec<_> = claimed
         .iter()
@@ -273,7 +273,7 @@ pub async fn l7_settling_ends_or_postpones<L: DeliveryLedger + ?Sized>(h: &Handl
     let answers = h.second().settle(&settlements, at(1)).await.unwrap();
     assert_eq!(answers, [Settled::Done; 12]);
     let status = ledger.status(id, at(1)).await.unwrap().unwrap();
-    for outcome in FinalOutcome::ALL {
+    for &outcome in FinalOutcome::ALL {
         assert_eq!(status.counts.of(outcome), 1, "{outcome}");
     }
     assert_eq!((status.counts.pending, status.recipients), (2, 12));
@@ -376,6 +376,37 @@ pub async fn l7_a_token_is_spent_by_its_first_use<L: DeliveryLedger + ?Sized>(h:
     assert_eq!((now[0].token.key, now[0].attempt), (released.key, 1));
     let later = claim(ledger, 9, at(5)).await;
     assert_eq!((later[0].token.key, later[0].attempt), (retried.key, 2));
+}
+
+/// L7: a deferred row is due at its moment and not before, with the same attempt.
+pub async fn l7_a_deferred_row_is_due_then_without_an_attempt<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let id = sending(ledger, &[delivery("a", 1), delivery("b", 2)], at(0)).await;
+    for (attempt, secs) in [(1, 0), (1, 60), (2, 105)] {
+        assert_eq!(claim(ledger, 9, at(secs - 1)).await.len(), 0);
+        let claimed = claim(ledger, 9, at(secs)).await;
+        assert_eq!(claimed.len(), 2, "at {secs}");
+        assert!(claimed.iter().all(|row| row.attempt == attempt));
+        if secs == 0 {
+            let deferred = |row: &Claimed| (row.token, Settlement::Deferred(at(60)));
+            let deferred: Vec<_> = claimed.iter().map(deferred).collect();
+            let answers = h.second().settle(&deferred, at(1)).await.unwrap();
+            assert_eq!(answers, [Settled::Done; 2]);
+            assert_eq!(ledger.next_due(at(1)).await.unwrap(), Some(at(60)));
+            // The token is spent.
+            let again = ledger.settle(&deferred, at(2)).await.unwrap();
+            assert_eq!(again, [Settled::Lost; 2]);
+        }
+    }
+    let claimed = claim(ledger, 9, at(150)).await;
+    ledger.cancel(id, at(151)).await.unwrap();
+    let deferred = (claimed[0].token, Settlement::Deferred(at(170)));
+    let answers = ledger.settle(&[deferred], at(152)).await.unwrap();
+    assert_eq!(answers, [Settled::Done]);
+    let status = ledger.status(id, at(152)).await.unwrap().unwrap();
+    assert_eq!((status.counts.cancelled, status.counts.pending), (1, 1));
 }
 
 /// L8: a released row is due at once, as if it had not been claimed.

@@ -48,6 +48,7 @@ macro_rules! store_conformance {
                 l7_a_late_settlement_counts_where_nobody_claimed
                 l7_a_token_settles_once
                 l7_a_token_is_spent_by_its_first_use
+                l7_a_deferred_row_is_due_then_without_an_attempt
                 l8_a_released_row_is_due_without_an_attempt
                 l9_cancel_ends_what_is_not_leased
                 l9_a_cancelled_row_is_not_claimed_again
@@ -141,6 +142,9 @@ macro_rules! __store_conformance_subscriptions {
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date
             s13_only_rows_retired_before_are_purged
+            s13_only_rows_stale_before_are_purged
+            s13_only_rows_expired_before_are_purged
+            s13_the_first_reason_counts
             s14_only_an_unknown_endpoint_is_inserted
             s14_one_of_many_concurrent_inserts_wins
             s15_live_rows_are_counted_in_groups

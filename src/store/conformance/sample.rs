@@ -7,8 +7,9 @@ use crate::broadcast::{Audience, BroadcastId, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::store::{
-    ClaimRequest, Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, PageWrite, SubscriptionLimits, SubscriptionRecord, SubscriptionStore, Upserted,
+    Change, ClaimRequest, Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery,
+    NewSubscription, Opened, PageWrite, SubscriptionLimits, SubscriptionRecord, SubscriptionStore,
+    Upserted,
 };
 use crate::subscription::{
     AuthSecret, Endpoint, EndpointKey, Origin, Subscription, SubscriptionId, UaPublicKey,
@@ -173,6 +174,14 @@ pub(super) async fn claim_as<L: DeliveryLedger + ?Sized>(
         assert!(claims.messages.contains_key(&row.token.broadcast));
     }
     claims.rows
+}
+
+/// Deletes what is retired or stale since before that second, or expired before it.
+pub(super) fn purge(before: i64) -> Change {
+    Change::Purge {
+        before: at(before),
+        expired_before: at(before),
+    }
 }
 
 pub(super) fn unknown_id() -> SubscriptionId {

@@ -1,10 +1,14 @@
 //! S11 to S13: what deliveries teach about subscriptions.
 
 use super::Handles;
-use super::sample::{at, endpoint, key_id, new, put, row, tag, tagged};
+use super::sample::{at, endpoint, key_id, new, purge, put, row, tag, tagged};
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
-use crate::store::{Change, RetireReason, Retired, SubscriptionRef, SubscriptionStore};
+use crate::push_service::PushService;
+use crate::store::{
+    Change, CountFilter, Liveness, RetireReason, Retired, SubscriptionLimits, SubscriptionRef,
+    SubscriptionStore,
+};
 
 fn retire(number: u32, observed_at: Timestamp) -> Change {
     Change::Retire {
@@ -58,7 +62,7 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
 /// S11: a row keeps the reason for which it is retired, for every reason there is.
 pub async fn s11_every_reason_to_retire_is_kept<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
-    for (number, reason) in (1..).zip(RetireReason::ALL) {
+    for (number, &reason) in (1..).zip(RetireReason::ALL) {
         put(store, &new(number), at(0)).await;
         let retire = Change::Retire {
             key: endpoint(number).key(),
@@ -84,7 +88,7 @@ pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h
         Change::Accepted(key),
         Change::Failed(key),
         Change::UseVapidKey { key, vapid_key },
-        Change::PurgeRetired { before: at(99) },
+        purge(99),
     ];
     assert_eq!(store.apply(&changes, at(9)).await.unwrap(), 0);
     assert_eq!(row(store, 1).await, Some(record));
@@ -105,7 +109,7 @@ pub async fn s11_applying_twice_is_applying_once<S: SubscriptionStore + ?Sized>(
     assert_eq!(store.apply(&changes, at(2)).await.unwrap(), 3);
     let once = row(store, 1).await.unwrap();
     assert_eq!(once.retired, Some(Retired::new(at(2), RetireReason::Gone)));
-    assert!(once.stale);
+    assert_eq!(once.stale_since, Some(at(2)));
     store.apply(&changes, at(50)).await.unwrap();
     assert_eq!(
         row(store, 1).await,
@@ -156,28 +160,106 @@ pub async fn s12_an_observation_can_be_out_of_date<S: SubscriptionStore + ?Sized
     assert_eq!(store.apply(&same, at(11)).await.unwrap(), 2);
     let changed = row(store, 1).await.unwrap();
     assert_eq!(changed.retired.map(|retired| retired.at), Some(at(11)));
-    assert!(changed.stale);
+    assert_eq!(changed.stale_since, Some(at(11)));
 }
 
 /// S13: the purge takes what was retired before, and nothing else.
 pub async fn s13_only_rows_retired_before_are_purged<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
+    only_rows_changed_before_are_purged(h, retire).await;
+}
+
+/// S13: the purge takes what is stale since before, and nothing else.
+pub async fn s13_only_rows_stale_before_are_purged<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    only_rows_changed_before_are_purged(h, stale).await;
+}
+
+async fn only_rows_changed_before_are_purged<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+    change: fn(u32, Timestamp) -> Change,
+) {
     let store = h.store();
-    let mut ids = Vec::new();
-    for number in 0..5 {
-        ids.push(put(store, &tagged(&["a"], new(number)), at(0)).await.0.id);
+    for number in 0..4 {
+        put(store, &tagged(&["a"], new(number)), at(0)).await;
     }
-    store.apply(&[retire(0, at(1))], at(10)).await.unwrap();
-    store.apply(&[retire(1, at(1))], at(11)).await.unwrap();
-    store.apply(&[retire(2, at(1))], at(10)).await.unwrap();
-    store.apply(&[stale(3, at(1))], at(1)).await.unwrap();
-    // Who came back is not retired any more.
+    for (number, secs) in [(0, 10), (1, 11), (2, 10)] {
+        let change = [change(number, at(1))];
+        assert_eq!(store.apply(&change, at(secs)).await.unwrap(), 1);
+    }
+    // Its page has come back.
     put(store, &new(2), at(12)).await;
-    let purge = [Change::PurgeRetired { before: at(11) }];
-    assert_eq!(store.apply(&purge, at(99)).await.unwrap(), 1);
-    let ids: Vec<_> = ids.into_iter().map(SubscriptionRef::Id).collect();
-    let left = store.get(&ids).await.unwrap();
-    let left: Vec<_> = left.iter().map(Option::is_some).collect();
-    assert_eq!(left, [false, true, true, true, true]);
+    assert_eq!(store.apply(&[purge(11)], at(99)).await.unwrap(), 1);
+    assert_eq!(left(store, 4).await, [1, 2, 3]);
+    assert_eq!(store.apply(&[purge(11)], at(99)).await.unwrap(), 0);
+    assert_eq!(store.apply(&[purge(99)], at(99)).await.unwrap(), 1);
+    assert_eq!(left(store, 4).await, [2, 3]);
+}
+
+/// S13: a row that is retired and stale goes when one of them is old enough.
+pub async fn s13_the_first_reason_counts<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    for number in 0..3 {
+        put(store, &new(number), at(0)).await;
+    }
+    let changes = [stale(0, at(1)), retire(1, at(1)), stale(2, at(1))];
+    store.apply(&changes, at(10)).await.unwrap();
+    let changes = [retire(0, at(1)), stale(1, at(1))];
+    store.apply(&changes, at(20)).await.unwrap();
+    assert_eq!(store.apply(&[purge(10)], at(99)).await.unwrap(), 0);
+    assert_eq!(store.apply(&[purge(15)], at(99)).await.unwrap(), 3);
+    let any = CountFilter::new(Audience::All, Liveness::Any);
+    assert_eq!(store.count(&any, at(99)).await.unwrap(), 0);
+}
+
+/// S13: the purge takes rows that expired before its second moment, in every state.
+pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let expiring = |number: u32, secs: Option<i64>| {
+        let mut new = tagged(&["a"], new(number));
+        new.subscription = new.subscription.with_expiration_time(secs.map(at));
+        new
+    };
+    for (number, secs) in [(0, 49), (1, 50), (2, 49), (3, 49), (4, 49)] {
+        put(store, &expiring(number, Some(secs)), at(0)).await;
+    }
+    put(store, &expiring(5, None), at(0)).await;
+    // Its page has come back with a later one, and another's without any.
+    put(store, &expiring(3, Some(99)), at(1)).await;
+    put(store, &expiring(4, None), at(1)).await;
+    let changes = [retire(2, at(1)), Change::Accepted(endpoint(1).key())];
+    store.apply(&changes, at(2)).await.unwrap();
+    let purge = [Change::Purge {
+        before: at(1),
+        expired_before: at(50),
+    }];
+    assert_eq!(store.apply(&purge, at(60)).await.unwrap(), 2);
+    assert_eq!(left(store, 6).await, [1, 3, 4, 5]);
+    let page = store.page(&Audience::Tag(tag("a")), None, 9, at(60)).await;
+    assert_eq!(page.unwrap().len(), 3);
+    let mut live = CountFilter::new(Audience::All, Liveness::Live);
+    live.push_service = Some(PushService::Mozilla);
+    assert_eq!(store.count(&live, at(60)).await.unwrap(), 3);
+    // Three strangers are left of whom nothing is known.
+    let limits = SubscriptionLimits::default();
+    let upserted = async |unproven| {
+        let limits = limits.with_unproven(unproven);
+        store.upsert(&new(9), &limits, at(61)).await
+    };
+    assert!(upserted(3).await.is_err());
+    assert!(upserted(4).await.is_ok());
+}
+
+/// Which of the first endpoints have a row.
+async fn left<S: SubscriptionStore + ?Sized>(store: &S, endpoints: u32) -> Vec<u32> {
+    let which: Vec<_> = (0..endpoints)
+        .map(|number| SubscriptionRef::Key(endpoint(number).key()))
+        .collect();
+    let rows = store.get(&which).await.unwrap();
+    let numbers = (0..).zip(rows);
+    numbers
+        .filter_map(|(number, row)| row.map(|_| number))
+        .collect()
 }

@@ -155,7 +155,7 @@ pub async fn s17_a_principal_owns_rows_in_every_state<S: SubscriptionStore + ?Si
         let states =
             |is: fn(&SubscriptionRecord) -> bool| rows.iter().filter(|row| is(row)).count();
         assert_eq!(states(|row| row.retired.is_some()), 2);
-        assert_eq!(states(|row| row.stale), 3);
+        assert_eq!(states(|row| row.stale_since.is_some()), 3);
     }
     let none = store.owned_by(&Principal::from("nobody"), None, 9).await;
     assert_eq!(none.unwrap(), []);

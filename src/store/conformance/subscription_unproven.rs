@@ -1,7 +1,7 @@
 //! S16: the limit for rows that could be any stranger's.
 
 use super::Handles;
-use super::sample::{at, endpoint, new, of, put, rekeyed, row};
+use super::sample::{at, endpoint, new, of, purge, put, rekeyed, row};
 use crate::store::{
     Change, NewSubscription, RetireReason, StoreError, StoreErrorKind, SubscriptionLimits,
     SubscriptionStore, Upserted,
@@ -138,8 +138,7 @@ pub async fn s16_a_revived_row_counts_again<S: SubscriptionStore + ?Sized>(h: &H
     put(store, &renewed, at(51)).await;
     has_unproven(store, 1, "replaced").await;
     apply(store, &Change::Delete(endpoint(2).key())).await;
-    let purge = Change::PurgeRetired { before: at(99) };
-    apply(store, &purge).await;
+    apply(store, &purge(99)).await;
     has_unproven(store, 0, "purged").await;
 }
 

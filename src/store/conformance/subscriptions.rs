@@ -59,7 +59,7 @@ pub async fn s2_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Sized>(h
     );
     assert_eq!(times, (at(5), at(5), at(5)));
     assert_eq!((record.last_success_at, record.failure_streak), (None, 0));
-    assert_eq!((record.stale, record.retired), (false, None));
+    assert_eq!((record.stale_since, record.retired), (None, None));
     assert_eq!(row(store, 1).await, Some(record));
 
     let (plain, _) = put(store, &new(2), at(5)).await;
@@ -144,7 +144,7 @@ pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h:
     let (second, created) = put(store, &new(1), at(9)).await;
     assert!(!created);
     assert_eq!((second.id, second.last_seen_at), (first.id, at(9)));
-    assert_eq!((second.retired, second.stale), (None, false));
+    assert_eq!((second.retired, second.stale_since), (None, None));
     assert_eq!(second.failure_streak, 0);
     assert_eq!(second.last_success_at, Some(at(2)), "that stays true");
 }

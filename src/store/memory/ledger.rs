@@ -56,12 +56,6 @@ impl DeliveryLedger for MemoryStore {
         Ok(rows.iter().map(settle).collect())
     }
 
-    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
-        let ledger = &mut self.lock()?.ledger;
-        tokens.iter().for_each(|token| ledger.release(token, now));
-        Ok(())
-    }
-
     async fn cancel(
         &self,
         broadcast: BroadcastId,

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::ledger_state::{Ledger, Seq};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::store::fair::deal;
+use crate::store::rules::{AfterClaim, deal};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
 };
@@ -108,33 +108,20 @@ impl Ledger {
         settlement: Settlement,
         now: Timestamp,
     ) -> Settled {
+        let key = token.key;
         let Some(seq) = self.held(token) else {
             return Settled::Lost;
         };
-        self.end_probe(seq, token.key, now);
-        let is_cancelled = self.is_cancelled(seq);
-        match settlement {
-            Settlement::Finished(outcome) => self.finish(seq, token.key, outcome),
-            Settlement::RetryAt(_) if is_cancelled => {
-                self.finish(seq, token.key, FinalOutcome::Cancelled);
-            }
-            Settlement::RetryAt(at) => self.put_back(seq, token.key, at, 0),
+        self.end_probe(seq, key, now);
+        let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
+            return Settled::Lost;
+        };
+        match broadcast.progress.settle(settlement) {
+            AfterClaim::Ended => self.delete(seq, key),
+            AfterClaim::Due { at, uncounted } => self.put_back(seq, key, at, uncounted),
         }
         self.close_if_over(seq, now);
         Settled::Done
-    }
-
-    pub(super) fn release(&mut self, token: &ClaimToken, now: Timestamp) {
-        let Some(seq) = self.held(token) else {
-            return;
-        };
-        self.end_probe(seq, token.key, now);
-        if self.is_cancelled(seq) {
-            self.finish(seq, token.key, FinalOutcome::Cancelled);
-            self.close_if_over(seq, now);
-        } else {
-            self.put_back(seq, token.key, now, 1);
-        }
     }
 
     /// A row came to its end: where it was a probe, it makes room for the next.
@@ -159,13 +146,8 @@ impl Ledger {
         (row.leased && row.fence == token.fence).then_some(seq)
     }
 
-    fn is_cancelled(&self, seq: Seq) -> bool {
-        let broadcast = self.broadcasts.get(&seq);
-        broadcast.is_some_and(|broadcast| broadcast.progress.cancelled)
-    }
-
-    /// Makes a claimed row due at a moment, with so many attempts fewer.
-    fn put_back(&mut self, seq: Seq, key: EndpointKey, at: Timestamp, untried: u32) {
+    /// Makes a claimed row due at a moment; `uncounted` takes its attempt back.
+    fn put_back(&mut self, seq: Seq, key: EndpointKey, at: Timestamp, uncounted: bool) {
         let Some(row) = self.rows.get_mut(&(seq, key)) else {
             return;
         };
@@ -176,6 +158,6 @@ impl Ledger {
         }
         row.at = at;
         row.leased = false;
-        row.attempt = row.attempt.saturating_sub(untried);
+        row.attempt = row.attempt.saturating_sub(u32::from(uncounted));
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
-use crate::store::progress::Progress;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{
     Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
     Pause, Tally,
@@ -34,7 +34,7 @@ pub(super) struct Ledger {
 }
 
 pub(super) struct Broadcast {
-    pub(super) progress: Progress,
+    pub(super) progress: BroadcastProgress,
     pub(super) audience: Audience,
     /// Wiped when it is over.
     pub(super) message: Option<Message>,
@@ -107,17 +107,7 @@ impl Ledger {
     pub(super) fn open(&mut self, new: &NewBroadcast, now: Timestamp) {
         self.last_seq += 1;
         let seq = self.last_seq;
-        let progress = Progress {
-            id: new.id,
-            expected: new.recipients,
-            written: 0,
-            expanding: true,
-            cancelled: false,
-            created_at: now,
-            send_at: new.send_at,
-            deadline: new.deadline,
-            counts: crate::broadcast::Counts::default(),
-        };
+        let progress = BroadcastProgress::new(new, now);
         let due_at = progress.due_at();
         self.by_id.insert(new.id, seq);
         if let Some(idempotency) = &new.idempotency {
@@ -142,10 +132,7 @@ impl Ledger {
         self.expanding
             .iter()
             .filter_map(|(_, seq)| self.broadcasts.get(seq))
-            .filter(|broadcast| {
-                let progress = &broadcast.progress;
-                progress.due_at() <= now && progress.deadline > now
-            })
+            .filter(|broadcast| broadcast.progress.is_expandable(now))
             .take(limit)
             .map(|broadcast| {
                 let audience = broadcast.audience.clone();
@@ -169,10 +156,11 @@ impl Ledger {
             return PageWrite::Stale;
         };
         let progress = &mut broadcast.progress;
-        if !progress.expanding || progress.deadline <= now || broadcast.cursor != *expected {
+        if !progress.takes_page(&broadcast.cursor, expected, now) {
             return PageWrite::Stale;
         }
         let at = progress.due_at();
+        let before = self.rows.len();
         for row in rows {
             if self.rows.contains_key(&(seq, row.key)) {
                 continue;
@@ -187,14 +175,12 @@ impl Ledger {
                 attempt: 0,
             };
             self.rows.insert((seq, row.key), stored);
-            progress.written += 1;
         }
+        progress.write_page((self.rows.len() - before) as u64, next);
         broadcast.cursor = *next;
         self.expanding.remove(&(broadcast.expanded_at, seq));
         broadcast.expanded_at = now;
-        if *next == Cursor::End {
-            progress.expanding = false;
-        } else {
+        if progress.expanding {
             self.expanding.insert((now, seq));
         }
         self.close_if_over(seq, now);
@@ -213,13 +199,10 @@ impl Ledger {
         let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
             return false;
         };
-        if broadcast.progress.cancelled || broadcast.ended_at.is_some() {
+        if !broadcast.progress.cancel() {
             return false;
         }
-        broadcast.progress.cancelled = true;
         self.expanding.remove(&(broadcast.expanded_at, seq));
-        let progress = &mut broadcast.progress;
-        progress.give_up_unwritten(FinalOutcome::Cancelled);
         self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
         true
     }
@@ -272,13 +255,7 @@ impl Ledger {
                 continue;
             };
             self.expanding.remove(&(broadcast.expanded_at, seq));
-            let progress = &mut broadcast.progress;
-            progress.give_up_unwritten(FinalOutcome::Expired);
-            let outcome = if progress.cancelled {
-                FinalOutcome::Cancelled
-            } else {
-                FinalOutcome::Expired
-            };
+            let outcome = broadcast.progress.expire();
             ended += self.end_unleased(seq, limit - ended, outcome, now);
             self.close_if_over(seq, now);
         }
@@ -312,7 +289,7 @@ impl Ledger {
             .iter()
             .filter_map(|(_, seq)| open(seq))
             .filter(|progress| progress.deadline > now)
-            .map(Progress::due_at);
+            .map(BroadcastProgress::due_at);
         let claims = self
             .queues
             .values()
@@ -337,6 +314,13 @@ impl Ledger {
 
     /// Deletes a row and counts it.
     pub(super) fn finish(&mut self, seq: Seq, key: EndpointKey, outcome: FinalOutcome) {
+        self.delete(seq, key);
+        if let Some(broadcast) = self.broadcasts.get_mut(&seq) {
+            broadcast.progress.counts.add(outcome, 1);
+        }
+    }
+
+    pub(super) fn delete(&mut self, seq: Seq, key: EndpointKey) {
         let Some(row) = self.rows.remove(&(seq, key)) else {
             return;
         };
@@ -344,9 +328,6 @@ impl Ledger {
             queue.rows.remove(&(row.at, seq, key));
         }
         self.leased.remove(&(row.at, seq, key));
-        if let Some(broadcast) = self.broadcasts.get_mut(&seq) {
-            broadcast.progress.counts.add(outcome, 1);
-        }
     }
 
     /// Ends up to `limit` rows of a broadcast that are not leased at `now`; how many.

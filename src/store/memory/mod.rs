@@ -28,10 +28,9 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// The number of rows of each kind that an ordinary one holds: a million.
-    pub const DEFAULT_MAX_ROWS: usize = 1_000_000;
+    const DEFAULT_MAX_ROWS: usize = 1_000_000;
 
-    /// An empty store.
+    /// An empty store for at most a million rows of each kind.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_rows(Self::DEFAULT_MAX_ROWS)

@@ -41,7 +41,8 @@ impl Schedules {
         // By type, and not by a range over names: that would have to know the first and the last type.
         let row = |notify_type| self.rows.get(&ScheduleName::Subscriber(id, notify_type));
         NotifyType::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter_map(row)
             .cloned()
             .collect()

@@ -10,9 +10,9 @@ use super::MemoryStore;
 use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
-use crate::store::merge::{Merged, merge};
+use crate::store::rules::{self, Applied, evicted, merge, takes};
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, Retired, StoreError, StoreErrorKind,
+    Change, CountFilter, LiveCounts, NewSubscription, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
@@ -63,69 +63,36 @@ impl Subscriptions {
         max_rows: usize,
         now: Timestamp,
     ) -> Result<Upserted, StoreError> {
-        let key = new.subscription.endpoint().key();
-        let replaces = new.replaces.filter(|replaced| *replaced != key);
+        let key = new.key();
+        let replaces = new.replaced_key();
         let replaced = replaces.and_then(|key| self.rows.get(&key));
         let standing = self.rows.get(&key).cloned();
         let Some(merged) = merge(standing, replaced, new, now) else {
             return Ok(Upserted::Conflict);
         };
-        let Merged {
-            record,
-            created,
-            superseded,
-        } = merged;
-        let named = self.by_id.get(&record.id);
-        if named.is_some_and(|named| *named != key && Some(*named) != replaces) {
+        let record = &merged.record;
+        let is_other = |other: &EndpointKey| *other != key && Some(*other) != replaces;
+        if self.by_id.get(&record.id).is_some_and(is_other) {
             // S1: ids are unique, and this one is another row's.
             return Err(StoreErrorKind::Misconfigured.into());
         }
         // Decided before the first change, so that a refusal leaves everything as it was.
-        let mut leaving = self.surplus(&record, key, replaces, limits.per_principal);
+        let principal = record.principal.as_ref();
+        let theirs = principal.and_then(|principal| self.by_principal.get(principal));
+        let others = theirs.into_iter().flatten().filter(|other| is_other(other));
+        let seen = |other: &EndpointKey| Some((self.rows.get(other)?.last_seen_at, *other));
+        let mut leaving = evicted(others.filter_map(seen), limits);
         leaving.extend(replaces.filter(|key| self.rows.contains_key(key)));
-        let total = usize::try_from(limits.total).map_or(max_rows, |total| total.min(max_rows));
-        if created && (self.rows.len() + 1).saturating_sub(leaving.len()) > total {
-            return Err(StoreErrorKind::Full.into());
-        }
-        let is_fresh = created && replaced.is_none();
-        if is_fresh && record.is_unproven() && self.unproven >= limits.unproven {
-            return Err(StoreError::too_many_unproven());
-        }
+        let others = self.rows.len() - leaving.len() - usize::from(!merged.created);
+        let mut limits = *limits;
+        limits.total = limits.total.min(max_rows as u64);
+        merged.check(&limits, others as u64, self.unproven)?;
         for leaving in leaving {
             self.remove(&leaving);
         }
         self.remove(&key);
-        self.insert(key, record.clone());
-        Ok(Upserted::Stored {
-            record: Box::new(record),
-            created,
-            superseded,
-        })
-    }
-
-    /// The principal's least recently seen rows that have to go when it gets this one (S6).
-    fn surplus(
-        &self,
-        record: &SubscriptionRecord,
-        key: EndpointKey,
-        replaces: Option<EndpointKey>,
-        per_principal: u32,
-    ) -> Vec<EndpointKey> {
-        let others = record
-            .principal
-            .as_ref()
-            .and_then(|principal| self.by_principal.get(principal));
-        let mut others: Vec<_> = others
-            .into_iter()
-            .flatten()
-            .filter(|other| **other != key && Some(**other) != replaces)
-            .filter_map(|other| Some((self.rows.get(other)?.last_seen_at, *other)))
-            .collect();
-        let room = usize::try_from(per_principal).unwrap_or(usize::MAX);
-        let surplus = (others.len() + 1).saturating_sub(room.max(1));
-        others.sort_unstable();
-        others.truncate(surplus);
-        others.into_iter().map(|(_, key)| key).collect()
+        self.insert(key, merged.record.clone());
+        Ok(merged.into())
     }
 
     /// The keys of an audience after `after`, in order.
@@ -158,66 +125,25 @@ impl Subscriptions {
 
     /// Makes one change; how many rows it changed.
     fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
-        let changed = match change {
-            Change::Delete(key) => self.remove(key).is_some(),
-            Change::PurgeRetired { before } => {
-                let is_old = |retired: Retired| retired.at < *before;
-                let old = |(key, row): (&EndpointKey, &SubscriptionRecord)| {
-                    row.retired.is_some_and(is_old).then_some(*key)
-                };
-                let keys: Vec<_> = self.rows.iter().filter_map(old).collect();
-                return keys.iter().filter_map(|key| self.remove(key)).count() as u64;
+        let rows = match change.key() {
+            Some(key) => self.rows.range_mut(key..=key),
+            None => self.rows.range_mut::<EndpointKey, _>(..),
+        };
+        let (mut updated, mut deleted) = (0, Vec::new());
+        for (key, row) in rows {
+            let was_unproven = row.is_unproven();
+            match rules::apply(change, row, now) {
+                Applied::Unchanged => {}
+                Applied::Updated => updated += 1,
+                Applied::Deleted => deleted.push(*key),
             }
-            Change::Retire {
-                key,
-                reason,
-                observed_at,
-            } => self.change(key, |row| {
-                let applies = row.retired.is_none() && row.last_seen_at <= *observed_at;
-                if applies {
-                    row.retired = Some(Retired::new(now, *reason));
-                }
-                applies
-            }),
-            Change::Stale { key, observed_at } => self.change(key, |row| {
-                let applies = !row.stale && row.last_seen_at <= *observed_at;
-                row.stale |= applies;
-                applies
-            }),
-            Change::Accepted(key) => self.change(key, |row| {
-                row.last_success_at = Some(now);
-                row.failure_streak = 0;
-                row.failing_since = None;
-                true
-            }),
-            Change::Failed(key) => self.change(key, |row| {
-                row.failure_streak = row.failure_streak.saturating_add(1);
-                row.failing_since.get_or_insert(now);
-                true
-            }),
-            Change::UseVapidKey { key, vapid_key } => self.change(key, |row| {
-                row.vapid_key = *vapid_key;
-                true
-            }),
-        };
-        u64::from(changed)
-    }
-
-    /// Changes what no index knows of, and what can only prove a row.
-    fn change(
-        &mut self,
-        key: &EndpointKey,
-        change: impl FnOnce(&mut SubscriptionRecord) -> bool,
-    ) -> bool {
-        let Some(row) = self.rows.get_mut(key) else {
-            return false;
-        };
-        let was_unproven = row.is_unproven();
-        let changed = change(row);
-        if was_unproven && !row.is_unproven() {
-            self.unproven -= 1;
+            // A change can only prove a row.
+            self.unproven -= u64::from(was_unproven && !row.is_unproven());
         }
-        changed
+        for key in &deleted {
+            self.remove(key);
+        }
+        updated + deleted.len() as u64
     }
 }
 
@@ -299,7 +225,7 @@ impl SubscriptionStore for MemoryStore {
         Ok(subscriptions
             .walk(&filter.audience, None)
             .filter_map(|key| subscriptions.rows.get(&key))
-            .filter(|row| filter.takes(row, now))
+            .filter(|row| takes(filter, row, now))
             .count() as u64)
     }
 

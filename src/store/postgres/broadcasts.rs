@@ -2,22 +2,27 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::types::ToSql;
+
 use super::connection::{Database, Tx};
 use super::content;
 use super::error::{Failed, corrupt};
 use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::progress::Progress;
+use crate::store::outcome_columns::outcome_columns;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
 
-/// What [`Stored::read`] reads: the outcomes in the order of [`FinalOutcome::ALL`].
+/// What [`Stored::read`] reads.
 macro_rules! stored_columns {
     () => {
-        "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, expanded_at, \
-         ended_at, forget_when_over, accepted, gone, key_mismatch, sender_fault, too_large, bad_request, refused, \
-         expired, failed, cancelled"
+        concat!(
+            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, expanded_at, \
+             ended_at, forget_when_over, ",
+            $crate::store::outcome_columns::outcome_columns!()
+        )
     };
 }
 pub(super) use stored_columns;
@@ -43,7 +48,8 @@ pub(super) const UNDERWAY: &str = concat!(
     stored_columns!(),
     " FROM web_push.broadcast WHERE ended_at IS NULL ORDER BY deadline, seq LIMIT $1"
 );
-pub(super) const SAVE: &str = "UPDATE web_push.broadcast AS b SET written = fresh.written, expanding = fresh.expanding, \
+pub(super) const SAVE: &str = concat!(
+    "UPDATE web_push.broadcast AS b SET written = fresh.written, expanding = fresh.expanding, \
      is_cancelled = fresh.is_cancelled, ended_at = fresh.ended_at, cursor = fresh.cursor, expanded_at = fresh.expanded_at, \
      accepted = fresh.accepted, gone = fresh.gone, key_mismatch = fresh.key_mismatch, sender_fault = fresh.sender_fault, \
      too_large = fresh.too_large, bad_request = fresh.bad_request, refused = fresh.refused, expired = fresh.expired, \
@@ -51,10 +57,11 @@ pub(super) const SAVE: &str = "UPDATE web_push.broadcast AS b SET written = fres
      FROM (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::boolean[], $5::bigint[], $6::bytea[], $7::bigint[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
          $15::bigint[], $16::bigint[], $17::bigint[]) \
-         AS fresh (seq, written, expanding, is_cancelled, ended_at, cursor, expanded_at, accepted, gone, key_mismatch, \
-         sender_fault, too_large, bad_request, refused, expired, failed, cancelled) \
-         CROSS JOIN LATERAL (SELECT old.ctid FROM web_push.broadcast AS old WHERE old.seq = fresh.seq OFFSET 0) AS place) \
-         AS fresh WHERE b.ctid = fresh.ctid";
+         AS fresh (seq, written, expanding, is_cancelled, ended_at, cursor, expanded_at, ",
+    outcome_columns!(),
+    ") CROSS JOIN LATERAL (SELECT old.ctid FROM web_push.broadcast AS old WHERE old.seq = fresh.seq OFFSET 0) AS place) \
+         AS fresh WHERE b.ctid = fresh.ctid"
+);
 pub(super) const WIPE: &str = "DELETE FROM web_push.content WHERE broadcast = ANY($1)";
 pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
 /// Nobody is expanded before he is due, so those who are due stand at the front.
@@ -70,7 +77,7 @@ pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM web_
 /// A broadcast's row.
 pub(super) struct Stored {
     pub(super) seq: i64,
-    pub(super) progress: Progress,
+    pub(super) progress: BroadcastProgress,
     pub(super) cursor: Cursor,
     pub(super) expanded_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
@@ -80,7 +87,7 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
         let seq = columns.get()?;
-        let mut progress = Progress {
+        let mut progress = BroadcastProgress {
             id: BroadcastId::from_bytes(columns.bytes()?),
             expected: columns.count()?,
             written: columns.count()?,
@@ -95,7 +102,7 @@ impl Stored {
         let expanded_at = columns.time()?;
         let ended_at = columns.time_or_null()?;
         let forget_when_over = columns.get()?;
-        for outcome in FinalOutcome::ALL {
+        for &outcome in FinalOutcome::ALL {
             progress.counts.add(outcome, columns.count()?);
         }
         Ok(Self {
@@ -146,10 +153,10 @@ pub(super) async fn save(
         kept.push(stored);
     }
     if !kept.is_empty() {
-        let progress = |read: fn(&Progress) -> i64| -> Vec<i64> {
+        let progress = |read: fn(&BroadcastProgress) -> i64| -> Vec<i64> {
             kept.iter().map(|stored| read(&stored.progress)).collect()
         };
-        let flags = |read: fn(&Progress) -> bool| -> Vec<bool> {
+        let flags = |read: fn(&BroadcastProgress) -> bool| -> Vec<bool> {
             kept.iter().map(|stored| read(&stored.progress)).collect()
         };
         let seqs: Vec<_> = kept.iter().map(|stored| stored.seq).collect();
@@ -168,34 +175,22 @@ pub(super) async fn save(
             .iter()
             .map(|stored| stored.expanded_at.as_millis())
             .collect();
-        let counts = FinalOutcome::ALL.map(|outcome| -> Vec<i64> {
-            let count = |stored: &&Stored| integer(stored.progress.counts.of(outcome));
+        let counts = FinalOutcome::ALL.iter().map(|outcome| -> Vec<i64> {
+            let count = |stored: &&Stored| integer(stored.progress.counts.of(*outcome));
             kept.iter().map(count).collect()
         });
-        let [a, b, c, d, e, f, g, h, i, j] = &counts;
-        tx.execute(
-            SAVE,
-            &[
-                &seqs,
-                &written,
-                &expanding,
-                &cancelled,
-                &ended_at,
-                &cursors,
-                &expanded_at,
-                a,
-                b,
-                c,
-                d,
-                e,
-                f,
-                g,
-                h,
-                i,
-                j,
-            ],
-        )
-        .await?;
+        let counts: Vec<_> = counts.collect();
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+            &seqs,
+            &written,
+            &expanding,
+            &cancelled,
+            &ended_at,
+            &cursors,
+            &expanded_at,
+        ];
+        values.extend(counts.iter().map(|count| -> &(dyn ToSql + Sync) { count }));
+        tx.execute(SAVE, &values).await?;
     }
     if !over.is_empty() {
         tx.execute(WIPE, &[&over]).await?;

@@ -53,12 +53,9 @@ pub struct PostgresBuilder {
 }
 
 impl PostgresBuilder {
-    /// Connections in a pool of the store's own, unless [`pool_size`](Self::pool_size) says otherwise.
-    pub const POOL_SIZE: usize = 10;
-    /// How long a connection is waited for, unless [`connect_timeout`](Self::connect_timeout) says otherwise.
-    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How long one statement may take, unless [`statement_timeout`](Self::statement_timeout) says otherwise.
-    pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+    const POOL_SIZE: usize = 10;
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
     pub(super) fn new() -> Self {
         Self {
@@ -82,7 +79,7 @@ impl PostgresBuilder {
         self
     }
 
-    /// At most so many connections, at least one; without effect on an application's own pool.
+    /// The most connections, at least one; without effect on an application's own pool. Default: 10.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections.max(1);
         self
@@ -94,14 +91,14 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long a call waits for a connection, be it a new one or one that comes free.
+    /// How long a call waits for a connection, be it a new one or one that comes free. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
     /// How long the server may work on one statement before it gives up, and a transaction may be idle. Without
-    /// an answer two seconds later the connection is thrown away.
+    /// an answer two seconds later the connection is thrown away. Default: 15 s.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
@@ -131,7 +128,7 @@ impl PostgresBuilder {
     ///
     /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) for an URL, a certificate or a schema's name that
     /// cannot be used, a role that may not log in or not create the schema, a schema that is another application's or
-    /// was written by a newer version of this crate, and a server that is too old.
+    /// was written by a newer version of this crate or before its first release, and a server that is too old.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) for a server that does not answer, or whose
     /// certificate is not trusted.
     ///

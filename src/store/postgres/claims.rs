@@ -8,7 +8,7 @@ use super::origins::read_origin;
 use super::rows::{Columns, integer, read};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::store::fair::Rounds;
+use crate::store::rules::Rounds;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, StoreError,
 };
@@ -179,7 +179,8 @@ async fn lock_probed(tx: &mut Tx<'_>, probed: &[i64], now: Timestamp) -> Result<
         return Ok(Vec::new());
     }
     let reasons: Vec<_> = PauseReason::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|reason| reason.is_probed())
         .map(PauseReason::as_str)
         .collect();

@@ -6,7 +6,7 @@ use super::broadcasts::{Stored, save};
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
-use crate::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome};
+use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
@@ -92,9 +92,7 @@ async fn stop(tx: &mut Tx<'_>, id: BroadcastId, now: Timestamp) -> Result<Option
     let Some(mut stored) = Stored::lock(tx, id).await? else {
         return Ok(None);
     };
-    if !stored.progress.cancelled && stored.ended_at.is_none() {
-        stored.progress.cancelled = true;
-        stored.progress.give_up_unwritten(FinalOutcome::Cancelled);
+    if stored.progress.cancel() {
         save(tx, [&mut stored], now).await?;
     }
     Ok(Some(match stored.ended_at {
@@ -234,14 +232,9 @@ impl Ended {
     ) -> Result<(), Failed> {
         let mut changed = Vec::new();
         for (seq, stored) in locked {
-            let outcome = if stored.progress.cancelled {
-                FinalOutcome::Cancelled
-            } else {
-                FinalOutcome::Expired
-            };
             let rows = self.of.get(seq).copied().unwrap_or(0);
             if rows > 0 || stored.progress.expanding {
-                stored.progress.give_up_unwritten(outcome);
+                let outcome = stored.progress.expire();
                 stored.progress.counts.add(outcome, rows);
                 changed.push(stored);
             }

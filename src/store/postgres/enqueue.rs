@@ -29,9 +29,10 @@ pub(super) async fn enqueue_page(
         return Ok(PageWrite::Stale);
     };
     let progress = &stored.progress;
-    if !progress.expanding || progress.deadline <= now || stored.cursor != *page.expected {
+    if !progress.takes_page(&stored.cursor, page.expected, now) {
         return Ok(PageWrite::Stale);
     }
+    let mut written = 0;
     if !page.rows.is_empty() {
         let ids = origins::ids(tx, page.rows.iter().map(|row| &row.origin)).await?;
         let mut numbers = Vec::with_capacity(page.rows.len());
@@ -45,16 +46,13 @@ pub(super) async fn enqueue_page(
             .map(|row| row.key.as_bytes().as_slice())
             .collect();
         let at = progress.due_at().as_millis();
-        let written = tx
+        written = tx
             .execute(ENQUEUE, &[&stored.seq, &at, &keys, &numbers])
             .await?;
-        stored.progress.written = stored.progress.written.saturating_add(written);
     }
+    stored.progress.write_page(written, page.next);
     stored.cursor = *page.next;
     stored.expanded_at = now;
-    if stored.cursor == Cursor::End {
-        stored.progress.expanding = false;
-    }
     save(tx, [&mut stored], now).await?;
     Ok(PageWrite::Stored)
 }

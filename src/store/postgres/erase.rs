@@ -76,9 +76,7 @@ async fn erase_in(
         let (rows, is_theirs) = ended.get(seq).copied().unwrap_or_default();
         let progress = &mut stored.progress;
         progress.counts.add(FinalOutcome::Cancelled, rows);
-        if is_theirs && !progress.cancelled && stored.ended_at.is_none() {
-            progress.cancelled = true;
-            progress.give_up_unwritten(FinalOutcome::Cancelled);
+        if is_theirs && progress.cancel() {
             cancelled.push(progress.id);
         }
     }

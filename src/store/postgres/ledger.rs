@@ -54,16 +54,15 @@ impl DeliveryLedger for PostgresStore {
         rows: &[(ClaimToken, Settlement)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError> {
-        in_transaction!(self.database(), |tx| settle::settle(tx, rows, now))
-    }
-
-    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
-        if tokens.is_empty() {
-            return Ok(());
+        let settled = in_transaction!(self.database(), |tx| settle::settle(tx, rows, now))?;
+        let is_due = |(_, settlement): &(ClaimToken, Settlement)| match *settlement {
+            Settlement::Finished(_) => false,
+            Settlement::RetryAt(at) | Settlement::Deferred(at) => at <= now,
+        };
+        if rows.iter().any(is_due) {
+            self.tell().await;
         }
-        in_transaction!(self.database(), |tx| settle::release(tx, tokens, now))?;
-        self.tell().await;
-        Ok(())
+        Ok(settled)
     }
 
     async fn cancel(

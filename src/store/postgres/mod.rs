@@ -78,7 +78,8 @@ use super::{Changes, StoreError};
 ///
 /// PostgreSQL 13 or newer, a database in UTF-8, a primary (`target_session_attrs=read-write` picks it among several
 /// hosts). The tables live in a schema of their own, `web_push` unless [`schema`](PostgresBuilder::schema) names another;
-/// one that holds something else is refused, and so is one of a newer version of this crate. The role that
+/// one that holds something else is refused, and so is one of a newer version of this crate or from before its first
+/// release. The role that
 /// migrates owns the tables, and needs the right to create the schema (`CREATE` on the database) or to create tables
 /// in an empty one that is there. A role that only works (see
 /// [`without_migrations`](PostgresBuilder::without_migrations)) needs `USAGE` on the schema and on its sequences, and

@@ -64,7 +64,12 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::STATS, "delivery_due"),
     (pauses::STATS, "delivery_leased"),
     (subscription_changes::CHANGE, "subscription_pkey"),
-    (subscription_changes::PURGED, "subscription_retired"),
+    (subscription_changes::RETIRED_BEFORE, "subscription_retired"),
+    (
+        subscription_changes::STALE_BEFORE,
+        "subscription_stale_since",
+    ),
+    (subscription_changes::EXPIRED_BEFORE, "subscription_expires"),
     (subscription_changes::STILL_UNPROVEN, "subscription_pkey"),
     (subscription_rows::UPDATE, "subscription_pkey"),
     (subscription_rows::DELETE, "subscription_pkey"),
@@ -142,7 +147,7 @@ const FILL: &[&str] = &[
      3168ece2ebe018597bd30479b86e3c8f8eced577ca59187e9246990db682008b0e', 'hex'), \
          int8send(i) || int8send(i), CASE i % 9 WHEN 0 THEN 5000 + i END, \
          CASE i % 3 WHEN 0 THEN int8send(i / 30) END, CASE WHEN i % 100 = 0 THEN ARRAY['few'] ELSE ARRAY[]::text[] END, \
-         decode(repeat('01', 16), 'hex'), 'other', 1, 1, 1, NULL, 0, NULL, i % 500 = 0, \
+         decode(repeat('01', 16), 'hex'), 'other', 1, 1, 1, NULL, 0, NULL, CASE i % 500 WHEN 0 THEN i END, \
          CASE i % 500 WHEN 1 THEN i END, CASE i % 500 WHEN 1 THEN 'gone' END \
      FROM generate_series(1, 1000000) AS i",
     "INSERT INTO web_push.schedule (owner, name, minute_of_day, zone, weekdays, next_fire_at) \

@@ -1,18 +1,17 @@
-//! The schema: its name, its tables, and how they came to be what they are.
+//! The schema: its name, its tables, and which version of them a database has.
 
 use std::borrow::Cow;
 
 use super::connection::{Database, Tx, in_transaction};
 use super::error::{Failed, misconfigured};
-use super::rows::{first, integer};
-use crate::store::StoreError;
+use super::rows::first;
 #[cfg(test)]
 use crate::store::StoreErrorKind;
+use crate::store::{StoreError, layout};
 
-/// One script per version of the schema: the first makes version 1, the next version 2 of it, and so on.
-///
-/// A script that was released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("tables.sql")];
+/// The version of the tables. Version 1 was in use before the first release.
+const KNOWN: i64 = 2;
+const TABLES: &str = include_str!("tables.sql");
 
 /// What the statements call the schema.
 const PLACEHOLDER: &str = "web_push.";
@@ -31,6 +30,7 @@ const FIND: &str = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL, \
      EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text)";
 const VERSION: &str = "SELECT version FROM web_push.tower_web_push_version";
+const MARK: &str = "INSERT INTO web_push.tower_web_push_version VALUES ($1)";
 
 /// The name of a schema that is safe to be put into SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,22 +78,19 @@ impl Schema {
 }
 
 /// What there is in the database.
+#[derive(PartialEq, Eq)]
 enum Found {
-    /// Nothing of this name, or an empty schema.
-    Nothing {
-        has_schema: bool,
-    },
-    Version(i64),
+    NoSchema,
+    EmptySchema,
+    Tables,
 }
 
-/// Brings the tables to the newest version, step by step in one transaction.
+/// Makes the tables where there are none, in one transaction.
 ///
 /// Repeatable, and safe where many processes start at once: the first does it, the others wait and find it done.
 pub(super) async fn migrate(database: &Database) -> Result<(), StoreError> {
     // Without the lock, so that nobody waits for anything where there is nothing to do, or no right to do it.
-    if let Found::Version(version) = look(database).await?
-        && version == newest()
-    {
+    if look(database).await? == Found::Tables {
         return Ok(());
     }
     in_transaction!(database, |tx| migrate_in(tx, &database.schema))
@@ -102,9 +99,9 @@ pub(super) async fn migrate(database: &Database) -> Result<(), StoreError> {
 /// Refuses a database that [`migrate`] would change.
 pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
     match look(database).await? {
-        Found::Version(version) if version == newest() => Ok(()),
+        Found::Tables => Ok(()),
         _ => Err(misconfigured(
-            "the database is not migrated to this version",
+            "the database is not migrated: it has no tables",
         )),
     }
 }
@@ -138,54 +135,33 @@ async fn find(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
         ))
     })?;
     let (has_schema, is_ours, has_anything) = found.unwrap_or_default();
-    if !is_ours && has_anything {
-        return Err(misconfigured("the schema is another application's").into());
-    }
     if !is_ours {
-        return Ok(Found::Nothing { has_schema });
+        return match (has_schema, has_anything) {
+            (_, true) => Err(misconfigured("the schema is another application's").into()),
+            (true, false) => Ok(Found::EmptySchema),
+            (false, false) => Ok(Found::NoSchema),
+        };
     }
-    let version = first(&tx.query(VERSION, &[]).await?, |columns| {
-        columns.get::<i64>()
-    })?;
+    let rows = tx.query(VERSION, &[]).await?;
+    let version = first(&rows, |columns| columns.get::<i64>())?;
     let version = version.ok_or_else(|| misconfigured("the schema's version is missing"))?;
-    if version > newest() {
-        return Err(
-            misconfigured("the database was written by a newer version of this crate").into(),
-        );
-    }
-    Ok(Found::Version(version))
+    layout::check(version, KNOWN)?;
+    Ok(Found::Tables)
 }
 
 async fn migrate_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<(), Failed> {
     tx.query(LOCK, &[&schema.name()]).await?;
-    let done = match find(tx, schema).await? {
-        Found::Version(version) => version,
-        Found::Nothing { has_schema } => {
-            // Not `IF NOT EXISTS`, which asks for the right to create one even where it is there.
-            if !has_schema {
-                let create = format!("CREATE SCHEMA \"{}\"", schema.name());
-                tx.batch(&create).await?;
-            }
-            let mark = "CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL); \
-                        INSERT INTO web_push.tower_web_push_version VALUES (0)";
-            tx.batch(&schema.in_sql(mark)).await?;
-            0
-        }
-    };
-    let done = usize::try_from(done).map_err(|_| misconfigured("the schema's version"))?;
-    for script in MIGRATIONS.iter().skip(done) {
-        tx.batch(&schema.in_sql(script)).await?;
+    let found = find(tx, schema).await?;
+    if found == Found::Tables {
+        return Ok(());
     }
-    let newest = format!(
-        "UPDATE web_push.tower_web_push_version SET version = {}",
-        newest()
-    );
-    tx.batch(&newest.replace(PLACEHOLDER, &format!("\"{}\".", schema.name())))
-        .await
-}
-
-fn newest() -> i64 {
-    integer(MIGRATIONS.len())
+    // Not `IF NOT EXISTS`, which asks for the right to create one even where it is there.
+    if found == Found::NoSchema {
+        let create = format!("CREATE SCHEMA \"{}\"", schema.name());
+        tx.batch(&create).await?;
+    }
+    tx.batch(&schema.in_sql(TABLES)).await?;
+    tx.execute(MARK, &[&KNOWN]).await.map(|_| ())
 }
 
 #[cfg(test)]

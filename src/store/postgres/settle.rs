@@ -38,41 +38,6 @@ pub(super) const PROBES: &str = "SELECT id, probe_fence, probe_key FROM web_push
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $2, probe_fence = NULL, probe_key = NULL \
      WHERE id = ANY($1)";
 
-/// What becomes of a claimed row.
-#[derive(Clone, Copy)]
-enum End {
-    Finished(FinalOutcome),
-    /// Due at that moment, with so many attempts fewer.
-    Again(Timestamp, i64),
-}
-
-pub(super) async fn settle(
-    tx: &mut Tx<'_>,
-    rows: &[(ClaimToken, Settlement)],
-    now: Timestamp,
-) -> Result<Vec<Settled>, Failed> {
-    let ends: Vec<_> = rows
-        .iter()
-        .map(|(token, settlement)| match *settlement {
-            Settlement::Finished(outcome) => (*token, End::Finished(outcome)),
-            Settlement::RetryAt(at) => (*token, End::Again(at, 0)),
-        })
-        .collect();
-    end(tx, &ends, now).await
-}
-
-pub(super) async fn release(
-    tx: &mut Tx<'_>,
-    tokens: &[ClaimToken],
-    now: Timestamp,
-) -> Result<(), Failed> {
-    let ends: Vec<_> = tokens
-        .iter()
-        .map(|token| (*token, End::Again(now, 1)))
-        .collect();
-    end(tx, &ends, now).await.map(|_| ())
-}
-
 /// A row that is held by the token at a place of the question.
 struct Held {
     place: usize,
@@ -84,9 +49,9 @@ struct Held {
 
 /// The order of locks is rows, broadcasts, origins. Who holds a broadcast's lock waits for no row, so that nobody
 /// waits in a circle; and a broadcast's counts are locked only from here to the commit.
-async fn end(
+pub(super) async fn settle(
     tx: &mut Tx<'_>,
-    ends: &[(ClaimToken, End)],
+    ends: &[(ClaimToken, Settlement)],
     now: Timestamp,
 ) -> Result<Vec<Settled>, Failed> {
     let mut answers = vec![Settled::Lost; ends.len()];
@@ -107,10 +72,12 @@ async fn end(
         };
         let end = match end {
             // L9: it was on its way when the others were cancelled.
-            End::Again(..) if stored.progress.cancelled => End::Finished(FinalOutcome::Cancelled),
+            Settlement::RetryAt(_) | Settlement::Deferred(_) if stored.progress.cancelled => {
+                Settlement::Finished(FinalOutcome::Cancelled)
+            }
             end => *end,
         };
-        if let End::Finished(outcome) = end {
+        if let Settlement::Finished(outcome) = end {
             stored.progress.counts.add(outcome, 1);
             counted.insert(row.seq);
         }
@@ -125,7 +92,7 @@ async fn end(
 }
 
 /// The rows whose tokens are good, each once.
-async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, End)]) -> Result<Vec<Held>, Failed> {
+async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, Settlement)]) -> Result<Vec<Held>, Failed> {
     if ends.is_empty() {
         return Ok(Vec::new());
     }
@@ -169,13 +136,14 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    fn push(&mut self, row: &'a Held, token: &ClaimToken, end: End) {
+    fn push(&mut self, row: &'a Held, token: &ClaimToken, end: Settlement) {
         match end {
-            End::Finished(_) => self.finished.push(&row.ctid),
-            End::Again(at, untried) => {
+            Settlement::Finished(_) => self.finished.push(&row.ctid),
+            Settlement::RetryAt(at) | Settlement::Deferred(at) => {
                 self.again.push(&row.ctid);
                 self.at.push(at.as_millis());
-                self.untried.push(untried);
+                self.untried
+                    .push(i64::from(matches!(end, Settlement::Deferred(_))));
             }
         }
         self.all

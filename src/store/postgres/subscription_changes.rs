@@ -14,7 +14,7 @@ use crate::subscription::EndpointKey;
 /// What [`SubscriptionRecord::is_unproven`](crate::store::SubscriptionRecord::is_unproven) says (S16).
 macro_rules! unproven {
     () => {
-        "(s.principal IS NULL AND s.last_success_at IS NULL AND s.retired_at IS NULL AND NOT s.stale)"
+        "(s.principal IS NULL AND s.last_success_at IS NULL AND s.retired_at IS NULL AND s.stale_since IS NULL)"
     };
 }
 
@@ -33,13 +33,26 @@ pub(super) const STILL_UNPROVEN: &str = concat!(
     unproven!()
 );
 /// Whoever is written at this moment subscribes again.
-pub(super) const PURGED: &str = "SELECT key FROM web_push.subscription WHERE retired_at < $1 \
-     ORDER BY retired_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+pub(super) const RETIRED_BEFORE: &str = concat!(
+    "SELECT s.key, ",
+    unproven!(),
+    " FROM web_push.subscription AS s WHERE s.retired_at < $1 ORDER BY s.retired_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
+pub(super) const STALE_BEFORE: &str = concat!(
+    "SELECT s.key, ",
+    unproven!(),
+    " FROM web_push.subscription AS s WHERE s.stale_since < $1 ORDER BY s.stale_since LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
+pub(super) const EXPIRED_BEFORE: &str = concat!(
+    "SELECT s.key, ",
+    unproven!(),
+    " FROM web_push.subscription AS s WHERE s.expires_at < $1 ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
 /// One change for each row, of any kind.
 pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
      retired_at = CASE change.kind WHEN 'retire' THEN $1 ELSE s.retired_at END, \
      retire_reason = CASE change.kind WHEN 'retire' THEN change.reason ELSE s.retire_reason END, \
-     stale = s.stale OR change.kind = 'stale', \
+     stale_since = CASE change.kind WHEN 'stale' THEN $1 ELSE s.stale_since END, \
      last_success_at = CASE change.kind WHEN 'accepted' THEN $1 ELSE s.last_success_at END, \
      failure_streak = CASE change.kind WHEN 'accepted' THEN 0 WHEN 'failed' THEN s.failure_streak + 1 \
          ELSE s.failure_streak END, \
@@ -50,7 +63,7 @@ pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
          AS change (key, kind, observed_at, reason, vapid_key) \
      WHERE s.key = change.key AND CASE change.kind \
          WHEN 'retire' THEN s.retired_at IS NULL AND s.last_seen_at <= change.observed_at \
-         WHEN 'stale' THEN NOT s.stale AND s.last_seen_at <= change.observed_at ELSE true END";
+         WHEN 'stale' THEN s.stale_since IS NULL AND s.last_seen_at <= change.observed_at ELSE true END";
 
 pub(super) async fn apply(
     tx: &mut Tx<'_>,
@@ -59,9 +72,9 @@ pub(super) async fn apply(
 ) -> Result<u64, Failed> {
     // All at first, so that later statements wait for nobody: rows that come in after that are not for them, or two
     // of these might wait for each other.
-    let keys: BTreeSet<_> = changes.iter().filter_map(key).collect();
+    let keys: BTreeSet<_> = changes.iter().filter_map(Change::key).collect();
     let mut standing = HashSet::new();
-    let mut unproven: Vec<EndpointKey> = Vec::new();
+    let mut unproven: HashSet<EndpointKey> = HashSet::new();
     if !keys.is_empty() {
         let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
         let rows = tx.query(LOCK, &[&keys]).await?;
@@ -70,21 +83,32 @@ pub(super) async fn apply(
         })? {
             standing.insert(key);
             if is_unproven {
-                unproven.push(key);
+                unproven.insert(key);
             }
         }
     }
-    let is_for_us = |change: &&Change| key(change).is_none_or(|key| standing.contains(key));
+    let is_for_us = |change: &&Change| change.key().is_none_or(|key| standing.contains(key));
     let mut changed = 0;
     let mut deleted = 0;
+    let mut purged_unproven = 0;
     for turn in turns(changes.iter().filter(is_for_us)) {
         match turn {
-            Turn::Purge(before) => deleted += purge(tx, before).await?,
+            Turn::Purge(before, expired_before) => {
+                for (rows, before) in [
+                    (RETIRED_BEFORE, before),
+                    (STALE_BEFORE, before),
+                    (EXPIRED_BEFORE, expired_before),
+                ] {
+                    let purged = purge(tx, rows, before, &unproven).await?;
+                    deleted += purged.0;
+                    purged_unproven += purged.1;
+                }
+            }
             Turn::Rows(changes) => {
                 let is_deletion = |change: &&&Change| matches!(change, Change::Delete(_));
                 let deletions = changes.iter().filter(is_deletion);
                 let keys: Vec<_> = deletions
-                    .filter_map(|change| Some(key(change)?.as_bytes().as_slice()))
+                    .filter_map(|change| Some(change.key()?.as_bytes().as_slice()))
                     .collect();
                 deleted += delete(tx, &keys).await?;
                 changed += change_rows(tx, &changes, now).await?;
@@ -93,14 +117,14 @@ pub(super) async fn apply(
     }
     let change = Totals {
         rows: -integer(deleted),
-        unproven: -proven(tx, &unproven).await?,
+        unproven: -proven(tx, &unproven).await? - purged_unproven,
     };
     add(tx, change).await?;
     Ok(changed + deleted)
 }
 
 /// How many of these rows, which were unproven, are so no longer, or no longer there.
-async fn proven(tx: &mut Tx<'_>, unproven: &[EndpointKey]) -> Result<i64, Failed> {
+async fn proven(tx: &mut Tx<'_>, unproven: &HashSet<EndpointKey>) -> Result<i64, Failed> {
     if unproven.is_empty() {
         return Ok(0);
     }
@@ -117,7 +141,8 @@ async fn proven(tx: &mut Tx<'_>, unproven: &[EndpointKey]) -> Result<i64, Failed
 enum Turn<'a> {
     /// No two of one row.
     Rows(Vec<&'a Change>),
-    Purge(Timestamp),
+    /// What is retired or stale since before the first moment, or expired before the second.
+    Purge(Timestamp, Timestamp),
 }
 
 /// The changes in an order that means the same: those of one row one after the other, a purge after all before it.
@@ -126,7 +151,7 @@ fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
     let mut since_purge: Vec<Vec<&Change>> = Vec::new();
     let mut of_row: HashMap<EndpointKey, usize> = HashMap::new();
     for change in changes {
-        match (change, key(change)) {
+        match (change, change.key()) {
             (_, Some(key)) => {
                 let turn = of_row.entry(*key).or_default();
                 if since_purge.len() <= *turn {
@@ -137,29 +162,22 @@ fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
                 }
                 *turn += 1;
             }
-            (Change::PurgeRetired { before }, None) => {
+            (
+                Change::Purge {
+                    before,
+                    expired_before,
+                },
+                None,
+            ) => {
                 turns.extend(since_purge.drain(..).map(Turn::Rows));
                 of_row.clear();
-                turns.push(Turn::Purge(*before));
+                turns.push(Turn::Purge(*before, *expired_before));
             }
             (_, None) => {}
         }
     }
     turns.extend(since_purge.into_iter().map(Turn::Rows));
     turns
-}
-
-/// The row that a change is about.
-const fn key(change: &Change) -> Option<&EndpointKey> {
-    match change {
-        Change::Delete(key)
-        | Change::Retire { key, .. }
-        | Change::Stale { key, .. }
-        | Change::Accepted(key)
-        | Change::Failed(key)
-        | Change::UseVapidKey { key, .. } => Some(key),
-        Change::PurgeRetired { .. } => None,
-    }
 }
 
 async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Result<u64, Failed> {
@@ -172,7 +190,7 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
             Change::Accepted(key) => (key, "accepted"),
             Change::Failed(key) => (key, "failed"),
             Change::UseVapidKey { key, .. } => (key, "use"),
-            Change::Delete(_) | Change::PurgeRetired { .. } => continue,
+            Change::Delete(_) | Change::Purge { .. } => continue,
         };
         keys.push(key.as_bytes().as_slice());
         kinds.push(kind);
@@ -202,16 +220,32 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
     .await
 }
 
-async fn purge(tx: &mut Tx<'_>, before: Timestamp) -> Result<u64, Failed> {
+/// Deletes the rows that one of the three statements finds: how many, and how many of them were unproven and are not among
+/// those that are `counted` elsewhere.
+async fn purge(
+    tx: &mut Tx<'_>,
+    rows_before: &'static str,
+    before: Timestamp,
+    counted: &HashSet<EndpointKey>,
+) -> Result<(u64, i64), Failed> {
     let (before, at_once) = (before.as_millis(), integer(AT_ONCE));
-    let mut purged = 0;
+    let (mut purged, mut unproven) = (0, 0);
     loop {
-        let rows = tx.query(PURGED, &[&before, &at_once]).await?;
-        let keys: Vec<Vec<u8>> = read(&rows, |columns| columns.get())?;
-        let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+        let rows = tx.query(rows_before, &[&before, &at_once]).await?;
+        let rows = read(&rows, |columns| {
+            let key = EndpointKey::from_bytes(columns.bytes()?);
+            Ok((key, columns.get::<bool>()?))
+        })?;
+        let is_counted_here =
+            |(key, is_unproven): &&(EndpointKey, bool)| *is_unproven && !counted.contains(key);
+        unproven += integer(rows.iter().filter(is_counted_here).count());
+        let keys: Vec<_> = rows
+            .iter()
+            .map(|(key, _)| key.as_bytes().as_slice())
+            .collect();
         purged += delete(tx, &keys).await?;
         if keys.len() < AT_ONCE {
-            return Ok(purged);
+            return Ok((purged, unproven));
         }
     }
 }
@@ -223,19 +257,25 @@ mod tests {
     #[test]
     fn changes_of_one_row_keep_their_order_and_a_purge_its_place() {
         let [a, b] = [1, 2].map(|n| EndpointKey::from_bytes([n; 32]));
-        let before = Timestamp::from_secs(1);
+        let purge = Change::Purge {
+            before: Timestamp::from_secs(1),
+            expired_before: Timestamp::from_secs(2),
+        };
         let changes = [
             Change::Failed(a),
             Change::Accepted(b),
             Change::Accepted(a),
-            Change::PurgeRetired { before },
+            purge.clone(),
             Change::Delete(a),
         ];
         let turns: Vec<_> = turns(changes.iter())
             .into_iter()
             .map(|turn| match turn {
                 Turn::Rows(rows) => rows.into_iter().cloned().collect(),
-                Turn::Purge(before) => vec![Change::PurgeRetired { before }],
+                Turn::Purge(before, expired_before) => vec![Change::Purge {
+                    before,
+                    expired_before,
+                }],
             })
             .collect();
         let [first, second, third, fourth, fifth] = changes;

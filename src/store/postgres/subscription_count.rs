@@ -18,9 +18,9 @@ pub(super) const ADD: &str = "UPDATE web_push.subscription_count SET number = nu
      WHERE part = pg_backend_pid() % 16";
 macro_rules! in_state {
     () => {
-        " AND CASE $2::text WHEN 'live' THEN s.retired_at IS NULL AND NOT s.stale \
+        " AND CASE $2::text WHEN 'live' THEN s.retired_at IS NULL AND s.stale_since IS NULL \
              AND (s.expires_at IS NULL OR s.expires_at > $1) \
-         WHEN 'stale' THEN s.retired_at IS NULL AND s.stale \
+         WHEN 'stale' THEN s.retired_at IS NULL AND s.stale_since IS NOT NULL \
          WHEN 'retired' THEN s.retired_at IS NOT NULL ELSE true END \
          AND ($3::text IS NULL OR s.push_service = $3) AND ($4::bytea IS NULL OR s.vapid_key = $4)"
     };
@@ -40,13 +40,13 @@ pub(super) const OF_IDS: &str = concat!(
     in_state!()
 );
 /// All rows in a state: from that state's index alone. A null service or key is any.
-pub(super) const LIVE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND NOT stale \
+pub(super) const LIVE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale_since IS NULL \
      AND (expires_at IS NULL OR expires_at > $1) \
      AND ($2::text IS NULL OR push_service = $2) AND ($3::bytea IS NULL OR vapid_key = $3)";
 pub(super) const LIVE_IN_GROUPS: &str = "SELECT push_service, vapid_key, count(*) FROM web_push.subscription \
-     WHERE retired_at IS NULL AND NOT stale AND (expires_at IS NULL OR expires_at > $1) \
+     WHERE retired_at IS NULL AND stale_since IS NULL AND (expires_at IS NULL OR expires_at > $1) \
      GROUP BY push_service, vapid_key";
-pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale \
+pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale_since IS NOT NULL \
      AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
 pub(super) const RETIRED: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NOT NULL \
      AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";

@@ -15,7 +15,7 @@ use crate::vapid::KeyId;
 macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
-         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale, \
+         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale_since, \
          s.retired_at, s.retire_reason, s.tags"
     };
 }
@@ -23,13 +23,13 @@ pub(super) use record_columns;
 
 /// Nobody waits for whoever inserts another row; who inserts the same one is waited for.
 pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
-     tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak, \
-     stale) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+     tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
      ON CONFLICT (key) DO NOTHING";
 /// Endpoint, push service and key belong together and never change.
 pub(super) const UPDATE: &str = "UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
      principal = $6, tags = $7, vapid_key = $8, created_at = $9, keys_changed_at = $10, last_seen_at = $11, \
-     failure_streak = $12, failing_since = NULL, stale = $13, retired_at = NULL, retire_reason = NULL WHERE key = $1";
+     failure_streak = $12, failing_since = NULL, stale_since = NULL, retired_at = NULL, retire_reason = NULL WHERE key = $1";
 pub(super) const DELETE: &str = "DELETE FROM web_push.subscription WHERE key = ANY($1)";
 /// The tags of rows that are rewritten or deleted: few each, and found from the tags that they have.
 pub(super) const FORGET_TAGS: &str = "DELETE FROM web_push.subscription_tag AS t \
@@ -62,7 +62,7 @@ pub(super) fn record(columns: &mut Columns<'_>) -> Result<SubscriptionRecord, St
     record.last_success_at = columns.time_or_null()?;
     record.failure_streak = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
     record.failing_since = columns.time_or_null()?;
-    record.stale = columns.get()?;
+    record.stale_since = columns.time_or_null()?;
     let retired_at = columns.time_or_null()?;
     let reason: Option<&str> = columns.get()?;
     record.retired = match (retired_at, reason) {
@@ -86,7 +86,7 @@ pub(super) fn principal_bytes(principal: &Principal) -> &[u8] {
     principal.as_str().as_bytes()
 }
 
-/// Writes a row that [`merge`](crate::store::merge::merge) made: live, and new or in the place of the one
+/// Writes a row that [`merge`](crate::store::rules::merge) made: live, and new or in the place of the one
 /// that stood there, which is locked. `false` where somebody else has made it meanwhile.
 pub(super) async fn write(
     tx: &mut Tx<'_>,
@@ -128,7 +128,6 @@ pub(super) async fn write(
                     &last_seen_at,
                     &record.last_success_at.map(|at| at.as_millis()),
                     &failure_streak,
-                    &record.stale,
                 ],
             )
             .await?;
@@ -152,7 +151,6 @@ pub(super) async fn write(
                 &keys_changed_at,
                 &last_seen_at,
                 &failure_streak,
-                &record.stale,
             ],
         )
         .await?;

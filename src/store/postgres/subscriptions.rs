@@ -11,7 +11,7 @@ use super::subscription_count::{Totals, add, count, count_live, totals};
 use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
-use crate::store::merge::{Merged, merge};
+use crate::store::rules::merge;
 use crate::store::{
     Change, CountFilter, LiveCounts, NewSubscription, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
@@ -21,7 +21,7 @@ use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
-        "s.retired_at IS NULL AND NOT s.stale AND (s.expires_at IS NULL OR s.expires_at > $2)"
+        "s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > $2)"
     };
 }
 
@@ -93,8 +93,8 @@ async fn upsert(
     limits: &SubscriptionLimits,
     now: Timestamp,
 ) -> Result<Upserted, Failed> {
-    let key = new.subscription.endpoint().key();
-    let replaces = new.replaces.filter(|replaced| *replaced != key);
+    let key = new.key();
+    let replaces = new.replaced_key();
     let keys: Vec<_> = [Some(&key), replaces.as_ref()]
         .into_iter()
         .flatten()
@@ -116,22 +116,16 @@ async fn upsert(
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
-    let Merged {
-        record,
-        created,
-        superseded,
-    } = merged;
     // A principal's rows, which may have to go, are never unproven.
     let mut change = Totals {
-        rows: i64::from(created),
-        unproven: i64::from(record.is_unproven()) - unproven_before,
+        rows: i64::from(merged.created),
+        unproven: i64::from(merged.record.is_unproven()) - unproven_before,
     };
     let mut total = 0;
-    if created {
+    if merged.created {
         let Totals { rows, unproven } = totals(tx).await?;
         // Before anything is written: a flood leaves no dead rows.
-        let is_fresh = replaced.is_none() && record.is_unproven();
-        if is_fresh && unproven >= integer(limits.unproven) {
+        if merged.adds_unproven() && unproven >= integer(limits.unproven) {
             return Err(StoreError::too_many_unproven().into());
         }
         total = rows;
@@ -139,23 +133,19 @@ async fn upsert(
     if let (Some(replaces), true) = (&replaces, replaced.is_some()) {
         change.rows -= integer(delete(tx, &[replaces.as_bytes()]).await?);
     }
-    if !write(tx, &key, &record, created).await? {
+    if !write(tx, &key, &merged.record, merged.created).await? {
         // Somebody else has inserted it between the look and the insertion: next time it stands there.
         return Err(overtaken());
     }
-    if let Some(principal) = &record.principal {
+    if let Some(principal) = &merged.record.principal {
         change.rows -= make_room(tx, principal, &key, limits.per_principal).await?;
     }
-    if created && total.saturating_add(change.rows) > integer(limits.total) {
+    if merged.created && total.saturating_add(change.rows) > integer(limits.total) {
         // The transaction takes everything back.
         return Err(StoreErrorKind::Full.into());
     }
     add(tx, change).await?;
-    Ok(Upserted::Stored {
-        record: Box::new(record),
-        created,
-        superseded,
-    })
+    Ok(merged.into())
 }
 
 /// Removes the principal's least recently seen other rows above the limit (S6); how many.

@@ -1,4 +1,7 @@
--- Version 1. `web_push` stands for the schema. Text sorts by its bytes, whatever the database's locale is.
+-- Version 2. `web_push` stands for the schema. Text sorts by its bytes, whatever the database's locale is.
+
+-- One row, written with the tables.
+CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
 
 CREATE SEQUENCE web_push.fence;
 
@@ -26,15 +29,17 @@ CREATE TABLE web_push.subscription (
     last_success_at bigint,
     failure_streak bigint NOT NULL,
     failing_since bigint,
-    stale boolean NOT NULL,
+    stale_since bigint,
     retired_at bigint,
     retire_reason text
 ) WITH (fillfactor = 85);
 CREATE INDEX subscription_live ON web_push.subscription (push_service, vapid_key, expires_at)
-    WHERE retired_at IS NULL AND NOT stale;
+    WHERE retired_at IS NULL AND stale_since IS NULL;
 CREATE INDEX subscription_stale ON web_push.subscription (push_service, vapid_key)
-    WHERE retired_at IS NULL AND stale;
+    WHERE retired_at IS NULL AND stale_since IS NOT NULL;
 CREATE INDEX subscription_retired ON web_push.subscription (retired_at) WHERE retired_at IS NOT NULL;
+CREATE INDEX subscription_stale_since ON web_push.subscription (stale_since) WHERE stale_since IS NOT NULL;
+CREATE INDEX subscription_expires ON web_push.subscription (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX subscription_principal ON web_push.subscription (principal, key) WHERE principal IS NOT NULL;
 
 -- The tags once more, in the order in which a broadcast to one of them walks.
@@ -80,6 +85,7 @@ CREATE TABLE web_push.broadcast (
     ended_at bigint,
     idempotency_key text COLLATE "C" UNIQUE,
     fingerprint bytea,
+    -- Of each outcome, by its name.
     accepted bigint NOT NULL DEFAULT 0,
     gone bigint NOT NULL DEFAULT 0,
     key_mismatch bigint NOT NULL DEFAULT 0,

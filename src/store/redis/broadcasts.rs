@@ -10,8 +10,8 @@ use super::script::{Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUN
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::progress::Progress;
 use crate::store::reason::corrupt;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite};
 use crate::subscription::{EndpointKey, Origin};
 
@@ -201,9 +201,9 @@ fn status(answer: &mut Reply, now: Timestamp) -> Result<BroadcastStatus, StoreEr
     Ok(progress(id, answer.fields()?)?.status(now))
 }
 
-fn progress(id: BroadcastId, mut fields: Fields) -> Result<Progress, StoreError> {
+fn progress(id: BroadcastId, mut fields: Fields) -> Result<BroadcastProgress, StoreError> {
     let missing = || corrupt("a broadcast without a part");
-    let mut progress = Progress {
+    let mut progress = BroadcastProgress {
         id,
         expected: fields.count("expected")?,
         written: fields.count("written")?,
@@ -214,10 +214,9 @@ fn progress(id: BroadcastId, mut fields: Fields) -> Result<Progress, StoreError>
         deadline: fields.time("deadline")?.ok_or_else(missing)?,
         counts: Counts::default(),
     };
-    for (place, outcome) in FinalOutcome::ALL.into_iter().enumerate() {
-        progress
-            .counts
-            .add(outcome, fields.count(&format!("o{place}"))?);
+    for &outcome in FinalOutcome::ALL {
+        let count = fields.count(&format!("outcome:{}", outcome.as_str()))?;
+        progress.counts.add(outcome, count);
     }
     Ok(progress)
 }
@@ -245,13 +244,6 @@ fn read_cursor(text: &[u8]) -> Result<Cursor, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The scripts know these two by their place.
-    #[test]
-    fn outcomes_have_the_places_that_the_scripts_know() {
-        assert_eq!(FinalOutcome::ALL[7], FinalOutcome::Expired);
-        assert_eq!(FinalOutcome::ALL[9], FinalOutcome::Cancelled);
-    }
 
     #[test]
     fn cursors_come_back() {

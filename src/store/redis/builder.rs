@@ -36,12 +36,9 @@ pub struct RedisBuilder {
 }
 
 impl RedisBuilder {
-    /// What all keys begin with, unless [`prefix`](Self::prefix) says otherwise.
-    pub const PREFIX: &str = "web-push";
-    /// How long connecting may take, unless [`connect_timeout`](Self::connect_timeout) says otherwise.
-    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How long an answer may take, unless [`response_timeout`](Self::response_timeout) says otherwise.
-    pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+    const PREFIX: &str = "web-push";
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
     const LONGEST_PREFIX: usize = 64;
 
     pub(super) fn new() -> Self {
@@ -57,7 +54,7 @@ impl RedisBuilder {
     }
 
     /// What all keys begin with, in braces: 1 to 64 visible ASCII characters without braces. Several stores in one
-    /// database have one each.
+    /// database have one each. Default: `web-push`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -69,13 +66,13 @@ impl RedisBuilder {
         self
     }
 
-    /// How long connecting may take, with TLS and login.
+    /// How long connecting may take, with TLS and login. Default: 5 s.
     pub const fn connect_timeout(mut self, limit: Duration) -> Self {
         self.limits.connect = limit;
         self
     }
 
-    /// How long an answer may take. No command takes longer than both limits together.
+    /// How long an answer may take. Default: 5 s. No command takes longer than both limits together.
     pub const fn response_timeout(mut self, limit: Duration) -> Self {
         self.limits.answer = limit;
         self
@@ -96,7 +93,8 @@ impl RedisBuilder {
     ///
     /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) where the URL or the prefix makes no sense, the
     /// certificate or the password is refused, and where the server is older than 6.2, is a replica, evicts keys
-    /// (`maxmemory-policy allkeys-*`) or holds what a newer version of this crate has written.
+    /// (`maxmemory-policy allkeys-*`) or holds what a version of this crate has
+    /// written that is newer or from before its first release.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) where it is out of reach or still loading.
     ///
     /// # Cancel safety

@@ -10,10 +10,10 @@ use super::content::message;
 use super::reply::{Reply, bytes, parse};
 use super::script::{Args, CLAIM, HEADS, SETTLE};
 use super::{RedisStore, StoreError};
-use crate::broadcast::{BroadcastId, FinalOutcome};
+use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::store::fair::deal;
 use crate::store::reason::corrupt;
+use crate::store::rules::deal;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
 };
@@ -181,10 +181,15 @@ impl RedisStore {
             let mut args = Args::at(now);
             for (token, settlement) in rows {
                 let what = match settlement {
-                    Settlement::Finished(outcome) => place(*outcome)?.to_string(),
-                    Settlement::RetryAt(at) => format!("@{}", at.as_millis()),
+                    Settlement::Finished(outcome) => outcome.as_str().to_owned(),
+                    Settlement::RetryAt(at) => format!("+{}", at.as_millis()),
+                    Settlement::Deferred(at) => format!("-{}", at.as_millis()),
                 };
-                args = row(args, token).with(what);
+                args = args
+                    .with(*token.broadcast.as_bytes())
+                    .with(*token.key.as_bytes())
+                    .number(token.fence)
+                    .with(what);
             }
             let held = bytes(self.run(&SETTLE, &args).await?)?;
             answers.extend(held.iter().map(|held| match held {
@@ -193,20 +198,6 @@ impl RedisStore {
             }));
         }
         Ok(answers)
-    }
-
-    pub(super) async fn release_rows(
-        &self,
-        tokens: &[ClaimToken],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        for tokens in tokens.chunks(SETTLED_AT_ONCE) {
-            let args = tokens
-                .iter()
-                .fold(Args::at(now), |args, token| row(args, token).with("R"));
-            self.run(&SETTLE, &args).await?;
-        }
-        Ok(())
     }
 }
 
@@ -244,18 +235,6 @@ fn batches(shares: Vec<(&Head, usize)>) -> Vec<Vec<(&Origin, usize)>> {
         batches.push(batch);
     }
     batches
-}
-
-fn row(args: Args, token: &ClaimToken) -> Args {
-    args.with(*token.broadcast.as_bytes())
-        .with(*token.key.as_bytes())
-        .number(token.fence)
-}
-
-/// The place of an outcome in the list of all.
-fn place(outcome: FinalOutcome) -> Result<usize, StoreError> {
-    let place = FinalOutcome::ALL.iter().position(|one| *one == outcome);
-    place.ok_or_else(|| corrupt("an outcome"))
 }
 
 fn read_origin(parts: &mut Reply) -> Result<Origin, StoreError> {

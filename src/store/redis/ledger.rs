@@ -47,10 +47,6 @@ impl DeliveryLedger for RedisStore {
         self.settle_rows(rows, now).await
     }
 
-    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
-        self.release_rows(tokens, now).await
-    }
-
     async fn cancel(
         &self,
         broadcast: BroadcastId,

@@ -33,7 +33,7 @@ use redis::{ErrorKind, ServerErrorKind, Value};
 
 use self::address::Address;
 use self::link::{Limits, Link, LinkError};
-use self::script::{Args, Script};
+use self::script::{Args, Operation};
 use super::StoreError;
 
 /// Keeps everything in Redis (6.2 and newer) or Valkey, shared by any number of handles, processes and machines.
@@ -133,20 +133,23 @@ impl RedisStore {
         Self { inner }
     }
 
-    /// Runs a script.
-    async fn run(&self, script: &Script, args: &Args) -> Result<Value, StoreError> {
+    /// Runs an operation of a script.
+    async fn run(&self, operation: &Operation, args: &Args) -> Result<Value, StoreError> {
         let Inner {
             link,
             limits,
             namespace,
             ..
         } = &*self.inner;
-        match link.send(&script.by_hash(namespace, args), *limits).await {
+        match link
+            .send(&operation.by_hash(namespace, args), *limits)
+            .await
+        {
             // It was not run: a server that was started since has forgotten it.
             Err(LinkError::Redis(error))
                 if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
             {
-                let whole = script.whole(namespace, args);
+                let whole = operation.whole(namespace, args);
                 Ok(link.send(&whole, *limits).await?)
             }
             answer => Ok(answer?),

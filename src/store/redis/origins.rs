@@ -198,15 +198,18 @@ fn read_pause(origin: Origin, raw: &[u8]) -> Result<Pause, StoreError> {
     Ok(pause)
 }
 
-/// `ACCEPTED|GONE|SINCE WHEN`.
+/// `accepted=NUMBER gone=NUMBER at=MOMENT`.
 fn read_tally(raw: &[u8]) -> Result<(Tally, Timestamp), StoreError> {
     let damaged = || corrupt("a tally");
     let raw = text(raw.to_vec())?;
-    let mut parts = raw.split('|');
-    let mut part = || parts.next().ok_or_else(damaged);
-    let accepted = part()?.parse().map_err(|_| damaged())?;
-    let gone = part()?.parse().map_err(|_| damaged())?;
-    Ok((Tally::new(accepted, gone), time(part()?.as_bytes())?))
+    let mut parts = raw.split(' ');
+    let mut part = |name| {
+        let part = parts.next().and_then(|part| part.strip_prefix(name));
+        part.ok_or_else(damaged)
+    };
+    let accepted = part("accepted=")?.parse().map_err(|_| damaged())?;
+    let gone = part("gone=")?.parse().map_err(|_| damaged())?;
+    Ok((Tally::new(accepted, gone), time(part("at=")?.as_bytes())?))
 }
 
 fn origin_of(raw: Vec<u8>) -> Result<Origin, StoreError> {
@@ -221,7 +224,7 @@ mod tests {
     fn pauses_come_back() {
         let origin = Origin::parse("https://push.example.net").unwrap();
         for contact in [None, Some(""), Some("mailto:a|b@example.com")] {
-            for reason in PauseReason::ALL {
+            for &reason in PauseReason::ALL {
                 let mut pause = Pause::new(origin.clone(), Timestamp::from_millis(-7), reason);
                 pause.closures = 3;
                 pause.contact = contact.map(str::to_owned);

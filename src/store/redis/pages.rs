@@ -12,6 +12,7 @@ use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::reason::corrupt;
+use crate::store::rules::{is_member, takes};
 use crate::store::{CountFilter, LiveCounts, Liveness, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
@@ -113,10 +114,9 @@ impl RedisStore {
                 break;
             }
             let rows = self.rows(keys).await?;
-            // It may have become another's since its key was read.
-            let is_of = |row: &SubscriptionRecord| match audience {
-                Audience::User(principal) => row.principal.as_ref() == Some(principal),
-                _ => true,
+            // It may have become another's since its key was read. Ids do not change.
+            let is_of = |row: &SubscriptionRecord| {
+                matches!(audience, Audience::Ids(_)) || is_member(audience, row)
             };
             let rows = rows.into_iter().flatten();
             found.extend(rows.filter(|row| row.is_live(now) && is_of(row)));
@@ -221,7 +221,7 @@ impl RedisStore {
                     let args = Args::at(now).with(tag.as_str());
                     return number(self.run(&TAGGED, &args).await?);
                 }
-                let takes = |row: &SubscriptionRecord| filter.takes(row, now);
+                let takes = |row: &SubscriptionRecord| takes(filter, row, now);
                 let mut count = 0;
                 for kind in ["t", "tx"] {
                     let set = format!("{kind}:{}", tag.as_str());
@@ -266,7 +266,7 @@ impl RedisStore {
                     (Liveness::Any, _) | (Liveness::Stale, b'S') | (Liveness::Retired, b'R') => {
                         group.rows
                     }
-                    _ => 0,
+                    (Liveness::Live | Liveness::Stale | Liveness::Retired, _) => 0,
                 };
             }
         }
@@ -333,7 +333,7 @@ impl RedisStore {
         let mut count = 0;
         for which in which.chunks(READ_AT_ONCE) {
             let rows = self.rows(which).await?;
-            let taken = rows.iter().flatten().filter(|row| filter.takes(row, now));
+            let taken = rows.iter().flatten().filter(|row| takes(filter, row, now));
             count += taken.count() as u64;
         }
         Ok(count)

@@ -36,13 +36,13 @@ pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
         millis(record.last_seen_at).as_bytes(),
         or_nothing(record.last_success_at).as_bytes(),
         record.failure_streak.to_string().as_bytes(),
-        if record.stale { b"1" } else { b"0" },
+        or_nothing(record.failing_since).as_bytes(),
+        or_nothing(record.stale_since).as_bytes(),
         or_nothing(record.retired.map(|retired| retired.at)).as_bytes(),
         record
             .retired
             .map_or("", |retired| retired.reason.as_str())
             .as_bytes(),
-        or_nothing(record.failing_since).as_bytes(),
     ])
 }
 
@@ -80,10 +80,10 @@ pub(super) fn unpack_row(raw: &[u8]) -> Result<SubscriptionRecord, StoreError> {
     record.last_seen_at = time(parts.next()?)?;
     record.last_success_at = time_or_nothing(parts.next()?)?;
     record.failure_streak = parse(parts.next()?)?;
-    record.stale = parts.next()? == b"1";
+    record.failing_since = time_or_nothing(parts.next()?)?;
+    record.stale_since = time_or_nothing(parts.next()?)?;
     let retired_at = time_or_nothing(parts.next()?)?;
     let reason = text(parts.next()?.to_vec())?;
-    record.failing_since = time_or_nothing(parts.next()?)?;
     record.retired = match retired_at {
         None => None,
         Some(at) => {

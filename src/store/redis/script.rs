@@ -1,4 +1,4 @@
-//! The Lua scripts: each is one step that no other client sees half done.
+//! The Lua scripts: one for each subject. Each of their operations is one step that no other client sees half done.
 
 use std::sync::LazyLock;
 
@@ -6,36 +6,46 @@ use redis::Cmd;
 
 use crate::clock::Timestamp;
 
-/// A script with what it shares with others before it.
-pub(super) struct Script {
+/// The operations of a subject, with what it shares with others before them.
+struct Script {
     source: String,
     hash: String,
 }
 
 impl Script {
     fn new(parts: &[&str]) -> Self {
-        let source = format!("{COMMON}\n{}", parts.join("\n"));
+        let run = "return operations[table.remove(ARGV, 1)]()";
+        let source = format!("{}\n{run}", parts.join("\n"));
         let hash = redis::Script::new(&source).get_hash().to_owned();
         Self { source, hash }
     }
+}
 
-    /// The call by its hash: what the server has seen before.
+/// One operation of a script.
+pub(super) struct Operation {
+    script: &'static LazyLock<Script>,
+    name: &'static str,
+}
+
+impl Operation {
+    /// The call by its script's hash: what the server has seen before.
     pub(super) fn by_hash(&self, namespace: &str, args: &Args) -> Cmd {
-        Self::call("EVALSHA", &self.hash, namespace, args)
+        self.call("EVALSHA", &self.script.hash, namespace, args)
     }
 
     /// The call with the whole text, which the server keeps.
     pub(super) fn whole(&self, namespace: &str, args: &Args) -> Cmd {
-        Self::call("EVAL", &self.source, namespace, args)
+        self.call("EVAL", &self.script.source, namespace, args)
     }
 
-    fn call(command: &str, script: &str, namespace: &str, args: &Args) -> Cmd {
+    fn call(&self, command: &str, script: &str, namespace: &str, args: &Args) -> Cmd {
         let mut cmd = redis::cmd(command);
         // Two keys, neither of which ever exists: a cluster that is moving their slot has the keys that a script makes
         // on either of two nodes, and would send it to the one that has not got this key. Of two keys neither node
         // takes a script in that time (TRYAGAIN), so that none sees only a part of the data.
         let nothing = format!("{namespace}:nothing");
         cmd.arg(script).arg(2).arg(namespace).arg(nothing);
+        cmd.arg(self.name);
         for arg in &args.0 {
             cmd.arg(arg.as_slice());
         }
@@ -79,78 +89,100 @@ impl Args {
     }
 }
 
-macro_rules! lua {
-    ($name:literal) => {
-        include_str!(concat!("lua/", $name, ".lua"))
-    };
-}
-
 macro_rules! scripts {
-    ($($name:ident = $($part:expr),+;)*) => {
-        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(&[$($part),+]));)*
-
+    ($($script:ident($($part:literal),+) { $($operation:ident = $name:literal,)+ })+) => {$(
+        static $script: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(&[$(include_str!(concat!("lua/", $part, ".lua"))),+])
+        });
+        $(pub(super) static $operation: Operation = Operation { script: &$script, name: $name };)+
+    )+
         #[cfg(test)]
-        static ALL: &[(&str, &LazyLock<Script>)] = &[$((stringify!($name), &$name)),*];
+        static ALL: &[(&LazyLock<Script>, &[&str])] = &[$((&$script, &[$($name),+])),+];
     };
 }
-
-const COMMON: &str = lua!("common");
-const LEDGER: &str = lua!("ledger");
-const OPENING: &str = lua!("open_broadcast");
-const SUBSCRIPTIONS: &str = lua!("subscriptions");
-const SCHEDULES: &str = lua!("schedules");
 
 scripts! {
-    INSPECT = lua!("inspect");
-    BEGIN = lua!("begin");
-    TIME = lua!("time");
-
-    OPEN = LEDGER, OPENING, lua!("open");
-    EXPANDABLE = LEDGER, lua!("expandable");
-    ENQUEUE = LEDGER, lua!("enqueue");
-    LAPSE = LEDGER, lua!("lapse");
-    HEADS = LEDGER, lua!("heads");
-    CLAIM = LEDGER, lua!("claim");
-    SETTLE = LEDGER, lua!("settle");
-    AUDIENCES = LEDGER, lua!("audiences");
-    ERASE = LEDGER, lua!("erase");
-    CANCEL = LEDGER, lua!("cancel");
-    EXPIRE = LEDGER, lua!("expire");
-    PRUNE = LEDGER, lua!("prune");
-    PRUNE_ORIGINS = LEDGER, lua!("prune_origins");
-    UNDERWAY = LEDGER, lua!("underway");
-    NEXT_DUE = LEDGER, lua!("next_due");
-    STATS = LEDGER, lua!("stats");
-    PAUSE = LEDGER, lua!("pause");
-    TALLY = lua!("tally");
-
-    UPSERT = SUBSCRIPTIONS, lua!("upsert");
-    APPLY = SUBSCRIPTIONS, lua!("apply");
-    PURGE = SUBSCRIPTIONS, lua!("purge");
-    ROWS = SUBSCRIPTIONS, lua!("rows");
-    WALK = SUBSCRIPTIONS, lua!("walk");
-    NUMBERS = SUBSCRIPTIONS, lua!("numbers");
-    TAGGED = SUBSCRIPTIONS, lua!("tagged");
-
-    VAPID_KEYS = lua!("vapid_keys");
-
-    PUT_SCHEDULE = SCHEDULES, lua!("put_schedule");
-    REMOVE_SCHEDULES = SCHEDULES, lua!("remove_schedules");
-    MOVE_SCHEDULES = SCHEDULES, lua!("move_schedules");
-    DUE_SCHEDULES = SCHEDULES, lua!("due_schedules");
-    FIRE = LEDGER, OPENING, SCHEDULES, lua!("fire");
-    NEXT_FIRE = SCHEDULES, lua!("next_fire");
-    RECORD_RUN = lua!("record_run");
+    SERVER("common", "server") {
+        INSPECT = "inspect",
+        BEGIN = "begin",
+        TIME = "time",
+    }
+    BROADCASTS("common", "ledger", "broadcasts") {
+        OPEN = "open",
+        EXPANDABLE = "expandable",
+        ENQUEUE = "enqueue",
+        CANCEL = "cancel",
+        EXPIRE = "expire",
+        UNDERWAY = "underway",
+        PRUNE = "prune",
+    }
+    ERASING("common", "ledger", "erase") {
+        AUDIENCES = "audiences",
+        ERASE = "erase",
+    }
+    CLAIMS("common", "ledger", "claims") {
+        LAPSE = "lapse",
+        HEADS = "heads",
+        CLAIM = "claim",
+        SETTLE = "settle",
+        NEXT_DUE = "next_due",
+        STATS = "stats",
+    }
+    ORIGINS("common", "ledger", "origins") {
+        PAUSE = "pause",
+        TALLY = "tally",
+        PRUNE_ORIGINS = "prune_origins",
+    }
+    SUBSCRIPTIONS("common", "subscriptions") {
+        UPSERT = "upsert",
+        APPLY = "apply",
+        PURGE = "purge",
+        ROWS = "rows",
+        WALK = "walk",
+        NUMBERS = "numbers",
+        TAGGED = "tagged",
+    }
+    SCHEDULES("common", "ledger", "schedules") {
+        PUT_SCHEDULE = "put_schedule",
+        REMOVE_SCHEDULES = "remove_schedules",
+        MOVE_SCHEDULES = "move_schedules",
+        DUE_SCHEDULES = "due_schedules",
+        FIRE = "fire",
+        NEXT_FIRE = "next_fire",
+        RECORD_RUN = "record_run",
+    }
+    VAPID_KEYS("common", "vapid_keys") {
+        LIST_KEYS = "list",
+        INSERT_FIRST_KEY = "insert_first",
+        INSERT_KEY = "insert",
+        REPLACE_KEY = "replace",
+        REMOVE_KEY = "remove",
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_operation_is_called_and_there() {
+        for (script, names) in ALL {
+            let defined: Vec<_> = script
+                .source
+                .lines()
+                .filter_map(|line| {
+                    line.strip_prefix("function operations.")?
+                        .strip_suffix("()")
+                })
+                .collect();
+            assert_eq!(defined, *names);
+        }
+    }
+
     /// A cluster, and a user whose rights are `~{prefix}*`, refuse keys that begin otherwise.
     #[test]
     fn every_key_begins_with_the_namespace() {
-        for (name, script) in ALL {
+        for (script, _) in ALL {
             let code = script
                 .source
                 .lines()
@@ -159,19 +191,19 @@ mod tests {
                 for (place, _) in line.match_indices("call('") {
                     let call = line.get(place + 6..).unwrap_or_default();
                     let key = call.split_once(", ").map_or("", |(_, key)| key);
-                    assert!(!key.starts_with('\''), "{name}: {line}");
+                    assert!(!key.starts_with('\''), "{line}");
                 }
-                assert!(!line.contains("KEYS[2]"), "{name}: {line}");
+                assert!(!line.contains("KEYS[2]"), "{line}");
             }
         }
-        assert!(ALL.len() > 30);
+        assert_eq!(ALL.len(), 7);
     }
 
     #[test]
     fn no_script_asks_for_the_time_but_the_one_that_answers_it() {
-        for (name, script) in ALL {
+        for (script, names) in ALL {
             let asks = script.source.contains("call('TIME'");
-            assert_eq!(asks, *name == "TIME", "{name}");
+            assert_eq!(asks, names.contains(&"time"), "{names:?}");
         }
     }
 }

@@ -7,10 +7,11 @@ use super::reply::{Reply, bytes, parse, text};
 use super::script::{Args, BEGIN, INSPECT};
 use super::{RedisStore, StoreError};
 use crate::observe;
+use crate::store::layout;
 use crate::store::reason::misconfigured;
 
-/// The version of what is stored under a prefix.
-const FORMAT: u32 = 1;
+/// The version of what is stored under a prefix. Version 1 was in use before the first release.
+const FORMAT: i64 = 2;
 /// The oldest server that has all the commands.
 const OLDEST: (u32, u32) = (6, 2);
 
@@ -53,12 +54,7 @@ pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
         }
     }
     let format = store.run(&BEGIN, &Args::default().number(FORMAT)).await?;
-    if parse::<u32>(&bytes(format)?)? > FORMAT {
-        return Err(misconfigured(
-            "a newer version of this crate has written here",
-        ));
-    }
-    Ok(())
+    layout::check(parse(&bytes(format)?)?, FORMAT)
 }
 
 /// What the configuration says, where the user may read it.

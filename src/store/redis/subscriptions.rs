@@ -9,8 +9,8 @@ use super::script::{APPLY, Args, PURGE, UPSERT};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
-use crate::store::merge::{Merged, merge};
 use crate::store::reason::misconfigured;
+use crate::store::rules::merge;
 use crate::store::{
     Change, CountFilter, LiveCounts, NewSubscription, StoreErrorKind, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
@@ -31,8 +31,8 @@ impl RedisStore {
         limits: &SubscriptionLimits,
         now: Timestamp,
     ) -> Result<Option<Upserted>, StoreError> {
-        let key = new.subscription.endpoint().key();
-        let replaces = new.replaces.filter(|replaced| *replaced != key);
+        let key = new.key();
+        let replaces = new.replaced_key();
         let keys: Vec<_> = [Some(key), replaces].into_iter().flatten().collect();
         let refs: Vec<_> = keys.into_iter().map(SubscriptionRef::Key).collect();
         let mut raw = self.raw_rows(&refs).await?.into_iter();
@@ -44,26 +44,17 @@ impl RedisStore {
         let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
             return Ok(Some(Upserted::Conflict));
         };
-        let Merged {
-            record,
-            created,
-            superseded,
-        } = merged;
         let args = Args::default()
             .with(*key.as_bytes())
             .with(standing_raw.unwrap_or_default())
             .with(replaces.map_or_else(Vec::new, |key| key.as_bytes().to_vec()))
             .with(replaced_raw.unwrap_or_default())
-            .with(pack_row(&record))
+            .with(pack_row(&merged.record))
             .number(limits.total)
             .number(limits.per_principal)
             .number(limits.unproven);
         match bytes(self.run(&UPSERT, &args).await?)?.as_slice() {
-            b"stored" => Ok(Some(Upserted::Stored {
-                record: Box::new(record),
-                created,
-                superseded,
-            })),
+            b"stored" => Ok(Some(merged.into())),
             b"again" => Ok(None),
             b"full" => Err(StoreErrorKind::Full.into()),
             b"unproven" => Err(StoreError::too_many_unproven()),
@@ -73,10 +64,11 @@ impl RedisStore {
         }
     }
 
-    async fn purge(&self, before: Timestamp) -> Result<u64, StoreError> {
+    async fn purge(&self, before: Timestamp, expired_before: Timestamp) -> Result<u64, StoreError> {
+        let args = Args::default().time(before).time(expired_before);
         let mut purged = 0;
         loop {
-            let some = number(self.run(&PURGE, &Args::at(before)).await?)?;
+            let some = number(self.run(&PURGE, &args).await?)?;
             purged += some;
             if some == 0 {
                 return Ok(purged);
@@ -110,7 +102,7 @@ fn push_change(args: Args, change: &Change) -> Args {
         Change::UseVapidKey { key, vapid_key } => {
             ("vapid_key", key, vapid_key.as_bytes().to_vec(), "")
         }
-        Change::PurgeRetired { .. } => return args,
+        Change::Purge { .. } => return args,
     };
     args.with(kind)
         .with(*key.as_bytes())
@@ -175,12 +167,17 @@ impl SubscriptionStore for RedisStore {
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         let mut changed = 0;
         // Each purge between what stands before and after it.
-        for part in changes.split_inclusive(|change| matches!(change, Change::PurgeRetired { .. }))
-        {
+        for part in changes.split_inclusive(|change| matches!(change, Change::Purge { .. })) {
             match part {
-                [rest @ .., Change::PurgeRetired { before }] => {
+                [
+                    rest @ ..,
+                    Change::Purge {
+                        before,
+                        expired_before,
+                    },
+                ] => {
                     changed += self.change(rest, now).await?;
-                    changed += self.purge(*before).await?;
+                    changed += self.purge(*before, *expired_before).await?;
                 }
                 rest => changed += self.change(rest, now).await?,
             }

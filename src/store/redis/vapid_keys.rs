@@ -6,7 +6,9 @@ use async_trait::async_trait;
 
 use super::pack::{Unpacked, pack};
 use super::reply::{Reply, array, number, text, time};
-use super::script::{Args, VAPID_KEYS};
+use super::script::{
+    Args, INSERT_FIRST_KEY, INSERT_KEY, LIST_KEYS, Operation, REMOVE_KEY, REPLACE_KEY,
+};
 use super::{RedisStore, StoreError};
 use crate::store::{StoreErrorKind, StoredVapidKey, VapidKeyStore};
 use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};
@@ -33,8 +35,7 @@ fn unpack_key(id: KeyId, raw: &[u8], is_active: bool) -> Result<StoredVapidKey, 
 impl RedisStore {
     /// The keys with what is stored of each, in no order.
     async fn stored_keys(&self) -> Result<Vec<(StoredVapidKey, Vec<u8>)>, StoreError> {
-        let args = Args::default().with("list").with("");
-        let mut answer = Reply::of(self.run(&VAPID_KEYS, &args).await?)?;
+        let mut answer = Reply::of(self.run(&LIST_KEYS, &Args::default()).await?)?;
         let active = answer.bytes()?;
         let key = |(id, raw): (Vec<u8>, Vec<u8>)| {
             let name = KeyId::from_bytes(array(&id)?);
@@ -45,13 +46,13 @@ impl RedisStore {
 
     async fn change_key(
         &self,
-        what: &str,
+        change: &Operation,
         id: &KeyId,
         values: &[&[u8]],
     ) -> Result<bool, StoreError> {
-        let args = Args::default().with(what).with(*id.as_bytes());
+        let args = Args::default().with(*id.as_bytes());
         let args = values.iter().fold(args, |args, value| args.with(*value));
-        Ok(number(self.run(&VAPID_KEYS, &args).await?)? != 0)
+        Ok(number(self.run(change, &args).await?)? != 0)
     }
 }
 
@@ -69,13 +70,13 @@ impl VapidKeyStore for RedisStore {
     }
 
     async fn insert_first(&self, key: &StoredVapidKey) -> Result<bool, StoreError> {
-        self.change_key("insert_first", &key.id, &[&pack_key(key)])
+        self.change_key(&INSERT_FIRST_KEY, &key.id, &[&pack_key(key)])
             .await
     }
 
     async fn insert(&self, key: &StoredVapidKey) -> Result<(), StoreError> {
         let active = if key.active { b"1" } else { b"0" };
-        self.change_key("insert", &key.id, &[&pack_key(key), active])
+        self.change_key(&INSERT_KEY, &key.id, &[&pack_key(key), active])
             .await
             .map(|_| ())
     }
@@ -93,11 +94,11 @@ impl VapidKeyStore for RedisStore {
             return Ok(false);
         };
         key.sealed = sealed.clone();
-        self.change_key("replace", id, &[&raw, &pack_key(&key)])
+        self.change_key(&REPLACE_KEY, id, &[&raw, &pack_key(&key)])
             .await
     }
 
     async fn remove(&self, id: &KeyId) -> Result<bool, StoreError> {
-        self.change_key("remove", id, &[]).await
+        self.change_key(&REMOVE_KEY, id, &[]).await
     }
 }

@@ -26,8 +26,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
 fn open(from: &Path) -> Result<Connection, StoreError> {
     let conn = connection::existing(&connection::absolute(from)?)?;
     match schema::check(&conn)? {
-        0 => Err(misconfigured("the file is empty")),
-        _ => Ok(conn),
+        false => Err(misconfigured("the file is empty")),
+        true => Ok(conn),
     }
 }
 

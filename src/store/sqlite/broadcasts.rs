@@ -10,18 +10,20 @@ use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::progress::Progress;
+use crate::store::outcome_columns::outcome_columns;
+use crate::store::rules::BroadcastProgress;
 use crate::store::{
     Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, StoreError,
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// What [`Stored::read`] reads: the outcomes in the order of [`FinalOutcome::ALL`].
+/// What [`Stored::read`] reads.
 macro_rules! stored_columns {
     () => {
-        "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, \
-         accepted, gone, key_mismatch, sender_fault, too_large, bad_request, refused, expired, failed, \
-         cancelled"
+        concat!(
+            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, ",
+            outcome_columns!()
+        )
     };
 }
 
@@ -45,9 +47,11 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str =
 const OPEN: &str = "INSERT INTO broadcast \
      (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8) RETURNING seq";
-pub(super) const SAVE: &str = "UPDATE broadcast SET written = ?2, expanding = ?3, is_cancelled = ?4, ended_at = ?5, \
-     accepted = ?6, gone = ?7, key_mismatch = ?8, sender_fault = ?9, too_large = ?10, bad_request = ?11, \
-     refused = ?12, expired = ?13, failed = ?14, cancelled = ?15 WHERE seq = ?1";
+pub(super) const SAVE: &str = concat!(
+    "UPDATE broadcast SET (written, expanding, is_cancelled, ended_at, ",
+    outcome_columns!(),
+    ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE seq = ?1"
+);
 /// Nobody is expanded before he is due, so those who are due stand at the front.
 pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
      JOIN content ON content.broadcast = seq \
@@ -78,7 +82,7 @@ const NEW_ORIGIN: &str = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
 /// A broadcast's row.
 pub(super) struct Stored {
     pub(super) seq: i64,
-    pub(super) progress: Progress,
+    pub(super) progress: BroadcastProgress,
     cursor: Cursor,
     ended_at: Option<Timestamp>,
 }
@@ -94,7 +98,7 @@ impl Stored {
 
     fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
         let seq = columns.get()?;
-        let mut progress = Progress {
+        let mut progress = BroadcastProgress {
             id: BroadcastId::from_bytes(columns.bytes()?),
             expected: columns.count()?,
             written: columns.count()?,
@@ -107,7 +111,7 @@ impl Stored {
         };
         let cursor = read_cursor(columns)?;
         let ended_at = columns.time_or_null()?;
-        for outcome in FinalOutcome::ALL {
+        for &outcome in FinalOutcome::ALL {
             progress.counts.add(outcome, columns.count()?);
         }
         Ok(Self {
@@ -135,7 +139,8 @@ impl Stored {
             self.ended_at
                 .map_or(Value::Null, |at| Value::Integer(at.as_millis())),
         ];
-        let counts = FinalOutcome::ALL.map(|outcome| progress.counts.of(outcome));
+        let counts = FinalOutcome::ALL.iter();
+        let counts = counts.map(|outcome| progress.counts.of(*outcome));
         values.extend(counts.map(|count| Value::Integer(integer(count))));
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }
@@ -146,11 +151,9 @@ impl Stored {
         conn: &Connection,
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
-        if self.progress.cancelled || self.ended_at.is_some() {
+        if !self.progress.cancel() {
             return Ok(None);
         }
-        self.progress.cancelled = true;
-        self.progress.give_up_unwritten(FinalOutcome::Cancelled);
         self.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)
             .map(Some)
     }
@@ -267,11 +270,11 @@ pub(super) fn enqueue_page(
         return Ok(PageWrite::Stale);
     };
     let progress = &mut stored.progress;
-    if !progress.expanding || progress.deadline <= now || stored.cursor != expected {
+    if !progress.takes_page(&stored.cursor, &expected, now) {
         return Ok(PageWrite::Stale);
     }
     let at = progress.due_at().as_millis();
-    let mut origins = HashMap::new();
+    let (mut written, mut origins) = (0, HashMap::new());
     for row in rows {
         let origin = match origins.get(&row.origin) {
             Some(origin) => *origin,
@@ -282,15 +285,13 @@ pub(super) fn enqueue_page(
             }
         };
         let values = params![stored.seq, row.key.as_bytes(), origin, at];
-        progress.written += execute(conn, ENQUEUE, values)? as u64;
+        written += execute(conn, ENQUEUE, values)? as u64;
     }
+    progress.write_page(written, &next);
     let cursor = match &next {
         Cursor::Start => None,
         Cursor::After(key) => Some(key.as_bytes().as_slice()),
-        Cursor::End => {
-            progress.expanding = false;
-            Some([].as_slice())
-        }
+        Cursor::End => Some([].as_slice()),
     };
     execute(
         conn,
@@ -345,12 +346,7 @@ pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<
         };
         let mut stored = Stored::by_seq(conn, seq)?;
         let was_expanding = stored.progress.expanding;
-        stored.progress.give_up_unwritten(FinalOutcome::Expired);
-        let outcome = if stored.progress.cancelled {
-            FinalOutcome::Cancelled
-        } else {
-            FinalOutcome::Expired
-        };
+        let outcome = stored.progress.expire();
         let rows = stored.end_unleased(conn, limit - ended, outcome, now)?;
         ended += rows;
         if rows > 0 || was_expanding {

@@ -11,7 +11,7 @@ use super::error::corrupt;
 use super::query::{all, execute, first, integer};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
-use crate::store::fair::deal;
+use crate::store::rules::deal;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, Settled, Settlement,
     StoreError,
@@ -232,6 +232,7 @@ pub(super) fn settle(
         let is_done = match *settlement {
             Settlement::Finished(outcome) => settling.finish(token, outcome)?,
             Settlement::RetryAt(at) => settling.postpone(token, at, 0)?,
+            Settlement::Deferred(at) => settling.postpone(token, at, 1)?,
         };
         settling.end_probe(token, is_done, now)?;
         answers.push(if is_done {
@@ -242,19 +243,6 @@ pub(super) fn settle(
     }
     settling.save(now)?;
     Ok(answers)
-}
-
-pub(super) fn release(
-    conn: &Connection,
-    tokens: &[ClaimToken],
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let mut settling = Settling::new(conn)?;
-    for token in tokens {
-        let is_done = settling.postpone(token, now, 1)?;
-        settling.end_probe(token, is_done, now)?;
-    }
-    settling.save(now)
 }
 
 /// Settlements under way: each broadcast is read once and written once.

@@ -10,9 +10,8 @@ use crate::message::{Message, Topic};
 use crate::store::message_parts::MessageParts;
 use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
 
-const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-pub(super) const FORGET: &str = "UPDATE content SET forget_when_over = 1 WHERE broadcast = ?1";
+const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding, \
+     forget_when_over) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 pub(super) const DELETE: &str =
     "DELETE FROM content WHERE broadcast = ?1 RETURNING forget_when_over";
 pub(super) const MESSAGE: &str =
@@ -29,12 +28,9 @@ pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<
         message.urgency().as_str(),
         message.topic().map(Topic::as_str),
         message.padding().to_string(),
+        new.forget_when_over,
     ];
-    execute(conn, INSERT, values)?;
-    if new.forget_when_over {
-        execute(conn, FORGET, [seq])?;
-    }
-    Ok(())
+    execute(conn, INSERT, values).map(|_| ())
 }
 
 /// Wipes it; whether its broadcast is to be forgotten too.

@@ -57,12 +57,6 @@ impl DeliveryLedger for SqliteStore {
             .await
     }
 
-    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
-        let tokens = tokens.to_vec();
-        self.write(move |conn| claims::release(conn, &tokens, now))
-            .await
-    }
-
     async fn cancel(
         &self,
         broadcast: BroadcastId,

@@ -77,15 +77,15 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a file, creates it where there is none, and brings its tables up to date.
+    /// Opens a file, and creates it with its tables where there is none.
     ///
     /// Writes to it once, so that a file that cannot be written is refused here and not by the first change.
     ///
     /// # Errors
     ///
     /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if the file or its folder cannot be written, or if the file is no
-    /// database, is another application's, or was written by a newer version of this crate: such a file is left as it
-    /// is. [`Unavailable`](super::StoreErrorKind::Unavailable) if another process holds it for longer than ten
+    /// database, is another application's, or was written by a newer version of this crate or before its first
+    /// release: such a file is left as it is. [`Unavailable`](super::StoreErrorKind::Unavailable) if another process holds it for longer than ten
     /// seconds, or if the disk is full. The error's sources name the file and the reason.
     ///
     /// # Cancel safety
@@ -127,7 +127,7 @@ impl SqliteStore {
     /// Copies the store in the file `from` into a new file `to`, in one moment's state.
     ///
     /// The store may be in use, by this process and by others: readers and the writer go on. It need not be, and is left
-    /// as it is: its tables are not brought up to date. The copy is one file without a log, with nothing in it that was
+    /// as it is. The copy is one file without a log, with nothing in it that was
     /// deleted. It is opened like any other.
     ///
     /// `to` is readable by its owner only (mode 0600, on Unix) and appears under its name when it is complete and on the
@@ -135,7 +135,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if `from` does not exist or is no store of this crate, or if `to`
+    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if `from` does not exist or is no store of this version of the crate, or if `to`
     /// exists, which is left as it is, or cannot be created.
     /// [`Corrupt`](super::StoreErrorKind::Corrupt) if the file is damaged. [`Unavailable`](super::StoreErrorKind::Unavailable) if the
     /// disk is full. The error's sources name the file and the reason.

@@ -4,8 +4,7 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, erase, pauses, schedules, schema, subscriptions,
-    tallies,
+    broadcasts, claims, connection, content, erase, pauses, schedules, subscriptions, tallies,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -71,7 +70,6 @@ const SHORT: &[(&str, &str)] = &[
     (claims::POSTPONE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (content::MESSAGE, "INTEGER PRIMARY KEY (rowid=?)"),
     (content::DELETE, "INTEGER PRIMARY KEY (rowid=?)"),
-    (content::FORGET, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::FORGET, "INTEGER PRIMARY KEY (rowid=?)"),
     (pauses::PAUSE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
@@ -101,8 +99,16 @@ const SHORT: &[(&str, &str)] = &[
         "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
     ),
     (
-        subscriptions::PURGE,
+        subscriptions::PURGE_RETIRED,
         "INDEX subscription_retired (retired_at<?)",
+    ),
+    (
+        subscriptions::PURGE_STALE,
+        "INDEX subscription_stale_since (stale_since<?)",
+    ),
+    (
+        subscriptions::PURGE_EXPIRED,
+        "INDEX subscription_expires (expires_at<?)",
     ),
     (schedules::DUE, "INDEX schedule_due (next_fire_at<?)"),
     (schedules::FIRE, "PRIMARY KEY (owner=? AND name=?)"),
@@ -211,17 +217,4 @@ fn counting_reads_an_index_only() {
     );
     assert!(tagged.contains("subscription_by_tag (tag=?)"), "{tagged}");
     assert!(tagged.contains("PRIMARY KEY (key=?)"), "{tagged}");
-}
-
-#[test]
-fn migrating_twice_changes_nothing() {
-    let conn = connection::in_memory().unwrap();
-    let tables = |conn: &Connection| -> i64 {
-        let sql = "SELECT count(*) FROM sqlite_master";
-        conn.query_row(sql, [], |row| row.get(0)).unwrap()
-    };
-    let before = tables(&conn);
-    schema::migrate(&conn).unwrap();
-    assert_eq!(tables(&conn), before);
-    assert!(conn.is_autocommit());
 }

@@ -18,7 +18,7 @@ use crate::vapid::KeyId;
 macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
-         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale, \
+         s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale_since, \
          s.retired_at, s.retire_reason, (SELECT group_concat(tag, ' ') FROM subscription_tag t WHERE t.key = s.key)"
     };
 }
@@ -35,13 +35,12 @@ const BY_ID: &str = concat!(
     " FROM subscription s WHERE s.id = ?1"
 );
 const INSERT: &str = "INSERT INTO subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
-     vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak, \
-     stale, retired_at, retire_reason) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, NULL, NULL)";
+     vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 /// Endpoint, push service and key belong together and never change.
 const UPDATE: &str = "UPDATE subscription SET id = ?2, p256dh = ?3, auth = ?4, expires_at = ?5, \
      principal = ?6, vapid_key = ?7, created_at = ?8, keys_changed_at = ?9, last_seen_at = ?10, \
-     failure_streak = ?11, failing_since = NULL, stale = ?12, retired_at = NULL, retire_reason = NULL WHERE key = ?1";
+     failure_streak = ?11, failing_since = NULL, stale_since = NULL, retired_at = NULL, retire_reason = NULL WHERE key = ?1";
 
 /// One row, by either of its names.
 pub(super) fn find(
@@ -75,7 +74,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
     record.last_success_at = columns.time_or_null()?;
     record.failure_streak = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
     record.failing_since = columns.time_or_null()?;
-    record.stale = columns.flag()?;
+    record.stale_since = columns.time_or_null()?;
     let retired_at = columns.time_or_null()?;
     let reason: Option<String> = columns.get()?;
     record.retired = match (retired_at, reason) {
@@ -96,7 +95,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
     Ok(record)
 }
 
-/// Writes a row that [`merge`](crate::store::merge::merge) made: live, and new or in the place of the one
+/// Writes a row that [`merge`](crate::store::rules::merge) made: live, and new or in the place of the one
 /// that stood there.
 pub(super) fn write(
     conn: &Connection,
@@ -124,7 +123,6 @@ pub(super) fn write(
             record.last_seen_at.as_millis(),
             record.last_success_at.map(|at| at.as_millis()),
             record.failure_streak,
-            record.stale,
         ];
         execute(conn, INSERT, values)?;
     } else {
@@ -140,7 +138,6 @@ pub(super) fn write(
             record.keys_changed_at.as_millis(),
             record.last_seen_at.as_millis(),
             record.failure_streak,
-            record.stale,
         ];
         execute(conn, UPDATE, values)?;
         let forget = "DELETE FROM subscription_tag WHERE key = ?1";

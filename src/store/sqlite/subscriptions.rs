@@ -12,7 +12,7 @@ use super::subscription_rows::{
 };
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
-use crate::store::merge::{Merged, merge};
+use crate::store::rules::{merge, takes};
 use crate::store::{
     Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
@@ -22,7 +22,7 @@ use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
-        "s.retired_at IS NULL AND s.stale = 0 AND (s.expires_at IS NULL OR s.expires_at > ?2)"
+        "s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?2)"
     };
 }
 
@@ -56,7 +56,9 @@ pub(super) const PAGE_TAG: &str = concat!(
 );
 pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription \
      WHERE principal = ?1 AND key <> ?2 ORDER BY last_seen_at, key LIMIT ?3)";
-pub(super) const PURGE: &str = "DELETE FROM subscription WHERE retired_at < ?1";
+pub(super) const PURGE_RETIRED: &str = "DELETE FROM subscription WHERE retired_at < ?1";
+pub(super) const PURGE_STALE: &str = "DELETE FROM subscription WHERE stale_since < ?1";
+pub(super) const PURGE_EXPIRED: &str = "DELETE FROM subscription WHERE expires_at < ?1";
 
 fn upsert(
     conn: &Connection,
@@ -64,9 +66,9 @@ fn upsert(
     limits: &SubscriptionLimits,
     now: Timestamp,
 ) -> Result<Upserted, StoreError> {
-    let key = new.subscription.endpoint().key();
+    let key = new.key();
     let standing = find(conn, SubscriptionRef::Key(key))?;
-    let replaces = new.replaces.filter(|replaced| *replaced != key);
+    let replaces = new.replaced_key();
     let replaced = match replaces {
         Some(key) => find(conn, SubscriptionRef::Key(key))?,
         None => None,
@@ -74,32 +76,22 @@ fn upsert(
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
-    let Merged {
-        record,
-        created,
-        superseded,
-    } = merged;
     // Before anything is written: a flood is refused with a look at one row.
-    let is_fresh = created && replaced.is_none();
-    if is_fresh && record.is_unproven() && unproven(conn)? >= limits.unproven {
+    if merged.adds_unproven() && unproven(conn)? >= limits.unproven {
         return Err(StoreError::too_many_unproven());
     }
     if let (Some(key), true) = (replaces, replaced.is_some()) {
         delete(conn, &key)?;
     }
-    write(conn, &key, &record, created)?;
-    if let Some(principal) = &record.principal {
+    write(conn, &key, &merged.record, merged.created)?;
+    if let Some(principal) = &merged.record.principal {
         make_room(conn, principal, &key, limits.per_principal)?;
     }
-    if created && total(conn)? > limits.total {
+    if merged.created && total(conn)? > limits.total {
         // The savepoint around this call takes everything back.
         return Err(StoreErrorKind::Full.into());
     }
-    Ok(Upserted::Stored {
-        record: Box::new(record),
-        created,
-        superseded,
-    })
+    Ok(merged.into())
 }
 
 /// Removes the principal's least recently seen other rows above the limit (S6).
@@ -176,7 +168,7 @@ fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64,
         let mut number = 0;
         for key in keys_of(conn, ids)? {
             let row = find(conn, SubscriptionRef::Key(key))?;
-            number += u64::from(row.is_some_and(|row| filter.takes(&row, now)));
+            number += u64::from(row.is_some_and(|row| takes(filter, &row, now)));
         }
         return Ok(number);
     }
@@ -189,7 +181,7 @@ fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64,
 }
 
 pub(super) const COUNT_LIVE: &str = "SELECT push_service, vapid_key, count(*) FROM subscription \
-     WHERE retired_at IS NULL AND stale = 0 AND (expires_at IS NULL OR expires_at > ?1) \
+     WHERE retired_at IS NULL AND stale_since IS NULL AND (expires_at IS NULL OR expires_at > ?1) \
      GROUP BY push_service, vapid_key";
 
 fn count_live(
@@ -225,15 +217,15 @@ pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, 
             "subscription s WHERE s.principal = ?{}",
             bind(Box::new(principal.as_str().to_owned()))
         ),
-        _ => "subscription s WHERE 1".to_owned(),
+        Audience::All | Audience::Ids(_) => "subscription s WHERE 1".to_owned(),
     });
     sql.push_str(&match filter.liveness {
         Liveness::Any => String::new(),
         Liveness::Live => format!(
-            " AND s.retired_at IS NULL AND s.stale = 0 AND (s.expires_at IS NULL OR s.expires_at > ?{})",
+            " AND s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?{})",
             bind(Box::new(now.as_millis()))
         ),
-        Liveness::Stale => " AND s.retired_at IS NULL AND s.stale = 1".to_owned(),
+        Liveness::Stale => " AND s.retired_at IS NULL AND s.stale_since IS NOT NULL".to_owned(),
         Liveness::Retired => " AND s.retired_at IS NOT NULL".to_owned(),
     });
     if let Some(service) = filter.push_service {
@@ -263,9 +255,10 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             execute(conn, sql, values)
         }
         Change::Stale { key, observed_at } => {
-            let sql = "UPDATE subscription SET stale = 1 \
-                       WHERE key = ?1 AND stale = 0 AND last_seen_at <= ?2";
-            execute(conn, sql, params![key.as_bytes(), observed_at.as_millis()])
+            let sql = "UPDATE subscription SET stale_since = ?2 \
+                       WHERE key = ?1 AND stale_since IS NULL AND last_seen_at <= ?3";
+            let values = params![key.as_bytes(), now, observed_at.as_millis()];
+            execute(conn, sql, values)
         }
         Change::Accepted(key) => {
             let sql = "UPDATE subscription SET last_success_at = ?2, failure_streak = 0, \
@@ -281,7 +274,20 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             let sql = "UPDATE subscription SET vapid_key = ?2 WHERE key = ?1";
             execute(conn, sql, params![key.as_bytes(), vapid_key.as_bytes()])
         }
-        Change::PurgeRetired { before } => execute(conn, PURGE, [before.as_millis()]),
+        Change::Purge {
+            before,
+            expired_before,
+        } => {
+            let mut purged = 0;
+            for (sql, moment) in [
+                (PURGE_RETIRED, before),
+                (PURGE_STALE, before),
+                (PURGE_EXPIRED, expired_before),
+            ] {
+                purged += execute(conn, sql, [moment.as_millis()])?;
+            }
+            Ok(purged)
+        }
     }
 }
 

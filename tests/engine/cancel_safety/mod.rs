@@ -8,6 +8,7 @@ use std::pin::pin;
 
 use tokio::task::yield_now;
 use tokio::time::timeout;
+use tower_web_push::engine::KeyRing;
 use tower_web_push::{Audience, Message, RunErrorKind};
 
 use world::{LIMIT, RECIPIENTS, Trouble, World};
@@ -223,4 +224,25 @@ async fn a_key_that_could_not_be_read_makes_nobody_stale() {
         (status.recipients, status.counts.accepted),
         (RECIPIENTS + MORE, RECIPIENTS + MORE)
     );
+}
+
+/// A row whose key cannot be read is not looked at again before the key is.
+#[tokio::test(start_paused = true)]
+async fn a_row_whose_key_cannot_be_read_waits_in_the_store() {
+    let world = World::new().await;
+    let other = world.another().await;
+    other.rotate_vapid_key().await.unwrap();
+    world.subscribe_with(&other.vapid_public_key(), 1).await;
+    world.enqueue().await;
+    world.store.fail("keys");
+    let mut claimed = 0;
+    for _ in 0..3 {
+        claimed += world.push.tick().await.unwrap().attempted;
+    }
+    assert_eq!(claimed as u64, RECIPIENTS + 1);
+    world.store.fail(None);
+    tokio::time::advance(KeyRing::LOOK_AGAIN).await;
+    assert_eq!(world.push.tick().await.unwrap().attempted, 1);
+    // Another one waits for the end of its `Retry-After`.
+    assert_eq!(world.status().await.counts.accepted, RECIPIENTS);
 }

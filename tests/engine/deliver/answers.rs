@@ -39,7 +39,7 @@ async fn a_failure_carries_what_the_push_service_said() {
         .await
         .unwrap_err();
     assert_eq!(error.outcome(), Outcome::KeyMismatch);
-    assert_eq!(error.push_service(), Some(PushService::Apple));
+    assert_eq!(error.push_service(), PushService::Apple);
     assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST));
     assert_eq!(error.reason(), Some("VapidPkHashMismatch"));
     assert_eq!(
@@ -151,7 +151,7 @@ async fn what_the_client_reports_is_transient_unless_a_policy_refused() {
         let (result, ()) = tokio::join!(call, serve);
         let error = result.unwrap_err();
         assert_eq!(error.outcome(), outcome);
-        assert_eq!(error.push_service(), Some(PushService::Fcm));
+        assert_eq!(error.push_service(), PushService::Fcm);
         assert!(error.source().is_some());
     }
 }

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tower::{Service as _, ServiceExt as _};
 use tower_web_push::clock::Timestamp;
-use tower_web_push::deliver::{Deliver, Outcome, PolicyError};
+use tower_web_push::deliver::{Deliver, Outcome, PolicyError, PushService};
 use tower_web_push::message::Message;
 use tower_web_push::push_request::PushBody;
 use tower_web_push::vapid::Contact;
@@ -38,32 +38,22 @@ async fn a_refused_endpoint_never_reaches_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_is_the_clients() {
-    let (mut deliver, mut handle) = deliver();
-    let mut ready = std::pin::pin!(deliver.ready());
-    handle.allow(0);
-    assert!((&mut ready).now_or_never().is_none());
-    handle.allow(1);
-    assert!(ready.now_or_never().unwrap().is_ok());
-    handle.send_error("down");
-    let error = deliver.ready().await.unwrap_err();
-    assert_eq!(error.outcome(), Outcome::Transient);
-    assert_eq!(error.push_service(), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_client_that_was_ready_is_the_one_that_is_called() {
+async fn a_call_waits_until_its_client_is_ready_and_calls_that_one() {
     // The mock panics when a clone is called that nobody asked whether it was ready.
     let (mut deliver, mut handle) = deliver();
-    handle.allow(1);
-    deliver.ready().await.unwrap();
+    handle.allow(0);
+    deliver.ready().now_or_never().unwrap().unwrap();
     let mut call = deliver.call(push(FCM)).boxed();
     assert!((&mut call).now_or_never().is_none());
+    assert!(handle.next_request().now_or_never().is_none());
+    handle.allow(1);
+    assert!((&mut call).now_or_never().is_none());
     assert!(handle.next_request().now_or_never().is_some());
-    assert!(
-        deliver.ready().now_or_never().is_none(),
-        "readiness was spent"
-    );
+
+    handle.send_error("down");
+    let error = deliver.oneshot(push(FCM)).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Transient);
+    assert_eq!(error.push_service(), PushService::Fcm);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tower::ServiceExt as _;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tower::{ServiceBuilder, ServiceExt as _};
+use tower_test::mock;
 use tower_web_push::clock::{Clock as _, SystemClock, Timestamp};
-use tower_web_push::deliver::{OriginGates, Outcome};
+use tower_web_push::deliver::{DeliverLayer, OriginGates, Outcome};
 use tower_web_push::message::{Message, Ttl};
+use tower_web_push::push_request::PushBody;
 use tower_web_push::store::PauseReason;
 use tower_web_push::testing::ManualClock;
+use tower_web_push::vapid::Contact;
 
 use super::world::{
     APPLE, FCM, MOZILLA, OTHER, TestBody, WNS, answer, deliver, exchange, origin, push,
@@ -68,6 +73,59 @@ async fn a_full_gate_makes_the_call_wait() {
     answer_second.send_response(answer(201, &[], TestBody::default()));
     assert!(second.now_or_never().unwrap().is_ok());
     assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
+}
+
+/// The client has room for two requests, which all origins share.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_full_origin_holds_no_place_of_the_client() {
+    let (client, mut handle) = mock::pair::<Request<PushBody>, Response<TestBody>>();
+    let contact = Contact::parse("mailto:push@example.com").unwrap();
+    let layer = DeliverLayer::new(contact).with_gates(OriginGates::with_in_flight(1));
+    let deliver = ServiceBuilder::new()
+        .layer(layer)
+        .concurrency_limit(2)
+        .service(client);
+    let call = |endpoint| deliver.clone().oneshot(push(endpoint)).boxed();
+    let mut request = |call: &mut BoxFuture<'_, _>| {
+        assert!(call.now_or_never().is_none());
+        handle.next_request().now_or_never().flatten()
+    };
+    let mut first = call(FCM);
+    let (_, answer_first) = request(&mut first).unwrap();
+    let mut waiting: Vec<_> = (0..4).map(|_| call(FCM)).collect();
+    for waiting in &mut waiting {
+        assert!(request(waiting).is_none());
+    }
+
+    let mut other = call(MOZILLA);
+    assert!(request(&mut other).is_some(), "another origin goes on");
+    // Now the client is full, and a call of an origin that is not waits with its permit.
+    let mut third = call(APPLE);
+    assert!(request(&mut third).is_none());
+    answer_first.send_response(answer(201, &[], TestBody::default()));
+    assert!(first.now_or_never().unwrap().is_ok());
+    assert!(request(&mut third).is_some());
+}
+
+/// Nothing was asked of the push service, so the next request is the probe.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_made_is_no_probe() {
+    let (deliver, mut handle) = deliver();
+    let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+    let deliver = deliver.with_clock(Arc::new(clock.clone()));
+    let until = clock.now() + Duration::from_secs(10);
+    deliver
+        .gates()
+        .pause(&origin(FCM), until, PauseReason::SenderFault);
+    clock.set(until);
+    let too_large = Message::new(vec![b'x'; Message::MAX_PAYLOAD + 1]);
+    let refused = deliver.clone().oneshot(push_message(FCM, too_large));
+    assert_eq!(refused.await.unwrap_err().outcome(), Outcome::TooLarge);
+    let mut probe = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut probe).now_or_never().is_none());
+    assert!(handle.next_request().now_or_never().is_some());
+    let second = deliver.oneshot(push(FCM)).now_or_never().unwrap();
+    assert!(second.unwrap_err().closed().is_some(), "one at a time");
 }
 
 /// The push service counts the TTL from the request, and the wait has used some of it up.

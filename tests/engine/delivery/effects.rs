@@ -72,7 +72,7 @@ impl Effect {
             Self::Accepted => row.last_success_at.is_some(),
             Self::Failing | Self::RefusedOnce => row.failing_since.is_some(),
             Self::Retired => row.retired.is_some(),
-            Self::Stale => row.stale,
+            Self::Stale => row.stale_since.is_some(),
             Self::OtherKey => row.vapid_key != before.vapid_key,
         }
     }

@@ -36,7 +36,7 @@ async fn a_row_that_names_the_wrong_key_is_served_with_another_live_one_and_keep
 }
 
 #[tokio::test]
-async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
+async fn a_row_that_no_live_key_fits_is_stale_and_purged_after_thirty_days() {
     let world = World::at(FCM).await;
     let stranger = tower_web_push::vapid::VapidKey::generate().unwrap();
     let browser = world.service.user_agent();
@@ -53,10 +53,12 @@ async fn a_row_that_no_live_key_fits_is_stale_and_kept() {
     world.settle().await;
     assert_eq!(world.status(broadcast).await.counts.key_mismatch, 1);
     let stale = CountFilter::new(Audience::All, Liveness::Stale);
-    assert_eq!(
-        world.store.count(&stale, world.clock.now()).await.unwrap(),
-        1
-    );
+    for (days, left) in [(0, 1), (29, 1), (2, 0)] {
+        world.clock.advance(days * 24 * 60 * MINUTE);
+        world.replica().await.tick().await.unwrap();
+        let count = world.store.count(&stale, world.clock.now()).await;
+        assert_eq!(count.unwrap(), left);
+    }
 }
 
 #[tokio::test]
@@ -70,7 +72,7 @@ async fn wns_says_no_more_than_401_so_it_is_the_sender_once_all_keys_are_refused
     world.settle().await;
     assert_eq!(world.asked(), 2);
     assert_eq!(world.status(broadcast).await.counts.pending, 1);
-    assert!(!world.record(&record).await.stale);
+    assert!(world.record(&record).await.stale_since.is_none());
     world.clock.advance(MINUTE);
     world.settle().await;
     assert_eq!(browser.messages().len(), 1);

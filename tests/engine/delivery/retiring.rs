@@ -182,6 +182,23 @@ async fn what_is_retired_is_purged_after_thirty_days_and_revived_before() {
     assert_eq!(found.unwrap(), [None]);
 }
 
+#[tokio::test]
+async fn what_expired_is_purged_a_day_later() {
+    let world = World::at(FCM).await;
+    let (_, record) = world.subscriber().await;
+    let now = world.clock.now();
+    let mut new = NewSubscription::new(record.subscription.clone(), record.vapid_key);
+    new.subscription = new.subscription.with_expiration_time(Some(now + HOUR));
+    let limits = SubscriptionLimits::default();
+    world.store.upsert(&new, &limits, now).await.unwrap();
+    for (hours, is_left) in [(24, true), (2, false)] {
+        world.clock.advance(hours * HOUR);
+        world.replica().await.tick().await.unwrap();
+        let found = world.store.get(&[SubscriptionRef::Id(record.id)]).await;
+        assert_eq!(found.unwrap()[0].is_some(), is_left);
+    }
+}
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A replica whose client finds no host below `example.com`.

@@ -188,5 +188,5 @@ async fn a_stored_endpoint_without_the_shape_of_its_push_service_is_not_asked_an
     assert_eq!((world.asked(), browser.messages().len()), (2, 2));
     let rows = [SubscriptionRef::Id(new.id)];
     let row = world.store.get(&rows).await.unwrap().remove(0).unwrap();
-    assert!(row.retired.is_none() && !row.stale);
+    assert!(row.retired.is_none() && row.stale_since.is_none());
 }

@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::test_runner::{Config, TestRunner};
-use tower_web_push::store::{DeliveryLedger, MemoryStore, SqliteStore};
+use tower_web_push::broadcast::BroadcastId;
+use tower_web_push::store::{DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore};
 
+use crate::support::servers::{Kind, shared};
 use ops::{Op, ops};
 use world::World;
 
@@ -22,6 +24,9 @@ pub(crate) enum Backend {
     Memory,
     SqliteInMemory,
     SqliteFile(PathBuf),
+    /// A server, and a schema or prefix of the case's own.
+    Postgres(String, String),
+    Redis(String, String),
 }
 
 impl Backend {
@@ -34,12 +39,26 @@ impl Backend {
                 Arc::new(SqliteStore::open(path).await.unwrap()),
                 Arc::new(SqliteStore::open(path).await.unwrap()),
             ],
+            Self::Postgres(url, schema) => {
+                let builder = PostgresStore::builder().schema(schema).pool_size(1);
+                vec![
+                    Arc::new(builder.clone().connect(url).await.unwrap()),
+                    Arc::new(builder.connect(url).await.unwrap()),
+                ]
+            }
+            Self::Redis(url, prefix) => {
+                let builder = RedisStore::builder().prefix(prefix);
+                vec![
+                    Arc::new(builder.clone().connect(url).await.unwrap()),
+                    Arc::new(builder.connect(url).await.unwrap()),
+                ]
+            }
         }
     }
 
     /// Whether opening it again brings back what was in it.
     pub(crate) const fn is_durable(&self) -> bool {
-        matches!(self, Self::SqliteFile(_))
+        !matches!(self, Self::Memory | Self::SqliteInMemory)
     }
 }
 
@@ -52,6 +71,7 @@ fn check(cases: u32, backend: impl Fn() -> Backend) {
         ..config
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
         .unwrap();
     let run = |steps: Vec<Op>| {
@@ -86,5 +106,26 @@ fn two_processes_on_one_file_do_what_the_model_does_and_crashes_lose_nothing() {
         let case = cases.get();
         cases.set(case + 1);
         Backend::SqliteFile(folder.path().join(format!("{case}.db")))
+    });
+}
+
+#[test]
+fn postgres_does_what_the_model_does() {
+    let Some(url) = shared(Kind::Postgres) else {
+        return;
+    };
+    check(6, || {
+        let schema = format!("model_{}", uuid::Uuid::new_v4().simple());
+        Backend::Postgres(url.clone(), schema)
+    });
+}
+
+#[test]
+fn redis_does_what_the_model_does() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    check(20, || {
+        Backend::Redis(url.clone(), BroadcastId::random().to_string())
     });
 }

@@ -201,30 +201,23 @@ impl Model {
         };
         self.origins.ended(token, now);
         match settlement {
-            Settlement::RetryAt(at) if !cancelled => {
-                row.at = at;
-                row.fence = None;
-            }
-            Settlement::RetryAt(_) => {
-                self.end(|row| row.is_of(token), FinalOutcome::Cancelled, now);
-            }
             Settlement::Finished(outcome) => {
                 self.end(|row| row.is_of(token), outcome, now);
             }
+            _ if cancelled => {
+                self.end(|row| row.is_of(token), FinalOutcome::Cancelled, now);
+            }
+            Settlement::RetryAt(at) => {
+                row.at = at;
+                row.fence = None;
+            }
+            Settlement::Deferred(at) => {
+                row.at = at;
+                row.fence = None;
+                row.attempt -= 1;
+            }
         }
         Settled::Done
-    }
-
-    pub(crate) fn release(&mut self, token: &ClaimToken, now: Timestamp) {
-        let attempted = self.rows.iter().find(|row| row.is_of(token));
-        let attempts = attempted.map_or(0, |row| row.attempt);
-        self.settle(token, Settlement::RetryAt(now), now);
-        let same = |row: &&mut Row| row.broadcast == token.broadcast && row.key == token.key;
-        if attempts > 0
-            && let Some(row) = self.rows.iter_mut().find(same)
-        {
-            row.attempt = attempts - 1;
-        }
     }
 
     pub(crate) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
@@ -286,12 +279,17 @@ impl Model {
         };
         let pending = rows + broadcast.unwritten();
         let recipients = pending + broadcast.counts.finished();
-        let (created_at, deadline) = (broadcast.created_at, broadcast.new.deadline);
-        let mut status = BroadcastStatus::new(id, state, recipients, created_at, deadline);
-        status.send_at = broadcast.new.send_at;
-        status.counts = broadcast.counts;
-        status.counts.pending = pending;
-        Some(status)
+        let mut counts = broadcast.counts;
+        counts.pending = pending;
+        Some(BroadcastStatus {
+            id,
+            state,
+            recipients,
+            created_at: broadcast.created_at,
+            send_at: broadcast.new.send_at,
+            deadline: broadcast.new.deadline,
+            counts,
+        })
     }
 
     /// What is not over, by deadline.

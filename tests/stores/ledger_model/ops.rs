@@ -79,6 +79,7 @@ pub(crate) struct Opening {
 pub(crate) enum End {
     Finished(usize),
     RetryIn(i8),
+    DeferIn(i8),
 }
 
 impl End {
@@ -149,5 +150,6 @@ fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         2 => any::<u8>().prop_map(|number| End::Finished(usize::from(number))),
         1 => (-2_i8..10).prop_map(End::RetryIn),
+        1 => (-2_i8..10).prop_map(End::DeferIn),
     ]
 }

@@ -323,6 +323,7 @@ impl World {
             .map(|(token, end)| match *end {
                 End::Finished(number) => (*token, Settlement::Finished(End::outcome(number))),
                 End::RetryIn(secs) => (*token, Settlement::RetryAt(self.in_secs(secs))),
+                End::DeferIn(secs) => (*token, Settlement::Deferred(self.in_secs(secs))),
             })
             .collect();
         let answers = self.ledger(worker).settle(&settled, self.now).await;
@@ -338,7 +339,8 @@ impl World {
         let ledger = self.ledger(worker);
         ledger.release(tokens, self.now).await.unwrap();
         for token in tokens {
-            self.model.release(token, self.now);
+            let back = Settlement::Deferred(self.now);
+            self.model.settle(token, back, self.now);
         }
         Ok(())
     }

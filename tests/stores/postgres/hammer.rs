@@ -76,8 +76,9 @@ impl Hammer {
             3..=4 => {
                 let mut ends = Vec::new();
                 for token in self.tokens() {
-                    let end = match self.below(3) {
+                    let end = match self.below(4) {
                         0 => Settlement::RetryAt(at(self.below(300).into())),
+                        1 => Settlement::Deferred(at(self.below(300).into())),
                         _ => Settlement::Finished(FinalOutcome::ALL[self.below(9) as usize]),
                     };
                     ends.push((token, end));
@@ -128,7 +129,10 @@ impl Hammer {
                             observed_at,
                         },
                         1 => Change::Delete(key),
-                        2 => Change::PurgeRetired { before: now },
+                        2 => Change::Purge {
+                            before: now,
+                            expired_before: now,
+                        },
                         3 => Change::Failed(key),
                         _ => Change::Accepted(key),
                     });
@@ -232,7 +236,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     assert_eq!(schema.number(counted).await, schema.number(there).await);
     let counted = "SELECT sum(unproven)::bigint FROM web_push.subscription_count";
     let there = "SELECT count(*) FROM web_push.subscription WHERE principal IS NULL \
-                 AND last_success_at IS NULL AND retired_at IS NULL AND NOT stale";
+                 AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL";
     assert_eq!(schema.number(counted).await, schema.number(there).await);
     // Nobody has more than he may, though many came at once.
     let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM web_push.subscription \

@@ -109,7 +109,10 @@ async fn a_whole_round_on_a_cluster() {
             reason,
             observed_at,
         };
-        let purge = Change::PurgeRetired { before: at(9) };
+        let purge = Change::Purge {
+            before: at(9),
+            expired_before: at(9),
+        };
         assert_eq!(store.apply(&[retire, purge], at(2)).await.unwrap(), 2);
         let all = CountFilter::new(Audience::user("alice"), Liveness::Any);
         assert_eq!(store.count(&all, at(2)).await.unwrap(), 19);

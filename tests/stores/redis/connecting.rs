@@ -188,7 +188,7 @@ async fn a_replica_is_refused() {
 }
 
 #[tokio::test]
-async fn what_a_newer_version_has_written_is_left_alone() {
+async fn what_another_version_has_written_is_left_alone() {
     for kind in [Kind::Redis, Kind::Valkey] {
         let Some(url) = shared(kind) else {
             continue;
@@ -197,15 +197,17 @@ async fn what_a_newer_version_has_written_is_left_alone() {
         let key = format!("{{{prefix}}}:format");
         store(&url, &prefix).await;
         let format: u32 = ask(&url, &["GET", &key]).await;
-        assert_eq!(format, 1);
+        assert_eq!(format, 2);
         store(&url, &prefix).await;
-        let _: String = ask(&url, &["SET", &key, "2"]).await;
-        let error = RedisStore::builder()
-            .prefix(&prefix)
-            .connect(&url)
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+        for other in ["1", "3"] {
+            let _: String = ask(&url, &["SET", &key, other]).await;
+            let error = RedisStore::builder()
+                .prefix(&prefix)
+                .connect(&url)
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+        }
     }
 }
 

@@ -140,51 +140,6 @@ async fn expiring_looks_only_where_something_waits() {
     assert_eq!(keys(&server.url(), "web-push").await, ["format", "meta"]);
 }
 
-/// An earlier version had no sets of origins by when they can be claimed from, and left origins in those of broadcasts.
-#[tokio::test]
-async fn what_an_earlier_version_has_written_is_found() {
-    let Some(url) = shared(Kind::Redis) else {
-        return;
-    };
-    let prefix = fresh_prefix();
-    let store = store(&url, &prefix).await;
-    let id = sending(&store, 30, 30).await;
-    for number in 0..20 {
-        let until = at(if number < 10 { 50 } else { 0 });
-        let origin = delivery(number, 30).origin;
-        let pause = Pause::new(origin, until, PauseReason::RateLimited);
-        store.pause(&pause, at(-1)).await.unwrap();
-    }
-    assert_eq!(claim(&store, 5, at(1)).await.len(), 5);
-    let forget = [
-        "DEL",
-        &format!("{{{prefix}}}:ready"),
-        &format!("{{{prefix}}}:wakes"),
-    ];
-    let _: u64 = ask(&url, &forget).await;
-    assert_eq!(store.next_due(at(1)).await.unwrap(), Some(at(1)));
-    assert_eq!(claim(&store, 100, at(1)).await.len(), 15);
-    assert_eq!(store.next_due(at(1)).await.unwrap(), Some(at(1) + LEASE));
-    let _: u64 = ask(&url, &forget).await;
-    assert_eq!(claim(&store, 100, at(49)).await.len(), 20);
-    assert_eq!(store.next_due(at(49)).await.unwrap(), Some(at(50)));
-    assert_eq!(claim(&store, 100, at(50)).await.len(), 10);
-
-    let mut set = format!("{{{prefix}}}:w:").into_bytes();
-    set.extend(id.as_bytes());
-    let mut add = tower_web_push::store::redis_rs::cmd("SADD");
-    add.arg(set);
-    for number in 0..1500 {
-        add.arg(format!("https://old{number}.example"));
-    }
-    let mut connection = super::world::connection(&url).await;
-    let _: u64 = add.query_async(&mut connection).await.unwrap();
-    assert_eq!(store.expire(100, at(7200)).await.unwrap(), 30);
-    assert_eq!(status(&store, id, at(7200)).await.counts.expired, 30);
-    store.prune(at(9000)).await.unwrap();
-    assert_eq!(keys(&url, &prefix).await, ["format", "meta"]);
-}
-
 /// However many add at once, each is added once.
 #[tokio::test]
 async fn tallies_of_many_workers_at_once_all_count() {

@@ -8,6 +8,7 @@ mod hints;
 mod many_origins;
 mod model;
 mod outages;
+mod stored;
 mod world;
 
 use crate::support::servers::{self, Kind};

@@ -172,8 +172,10 @@ async fn ledger(url: &str, seed: u64) {
                     if dice.roll(4) > 0 {
                         held.swap_remove(place);
                     }
-                    let end = match dice.roll(3) {
-                        0 => Settlement::RetryAt(at(secs + i64::try_from(dice.roll(30)).unwrap())),
+                    let later = at(secs + i64::try_from(dice.roll(30)).unwrap());
+                    let end = match dice.roll(4) {
+                        0 => Settlement::RetryAt(later),
+                        1 => Settlement::Deferred(later),
                         _ => Settlement::Finished(FinalOutcome::ALL[dice.roll(10)]),
                     };
                     ends.0.push((tokens.0, end));
@@ -372,8 +374,9 @@ async fn subscriptions(url: &str, seed: u64) {
                                 key,
                                 vapid_key: vapid(dice.roll(3)),
                             },
-                            _ => Change::PurgeRetired {
+                            _ => Change::Purge {
                                 before: observed_at,
+                                expired_before: observed_at,
                             },
                         }
                     })

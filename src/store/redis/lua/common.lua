@@ -1,8 +1,11 @@
--- What all scripts begin with.
+-- What all scripts begin with. Each script has the operations of one subject, and answers what the one does that its first
+-- argument names. The others are the operation's, from ARGV[1] on.
 --
 -- KEYS[1] is the namespace, `{prefix}`. Every key is made of it, so that all of them have its hash tag and live on
 -- one node of a cluster. Moments are milliseconds and come as arguments: no script asks for the time. As scores they
 -- are doubles, exact for the next 280,000 years; where one is compared for equality it is compared as text.
+
+local operations = {}
 
 local P = KEYS[1]
 local call = redis.call

@@ -1,37 +1,48 @@
+-- What is left to deliver to a user, erased.
+
+-- The audiences of some broadcasts; nothing of those that are over. ARGV: their ids.
+function operations.audiences()
+  local answers = {}
+  for i, id in ipairs(ARGV) do answers[i] = call('HGET', content_key(id), 'audience') end
+  return answers
+end
+
 -- Erases what is left to deliver to a user from some broadcasts (L17). ARGV: now, how many subscriptions, by subscription:
 -- its recipient and origin; then by broadcast: its id, and 1 where it is only for this user and cancelled. Answers how many
 -- rows ended, and the broadcasts that were cancelled, whose other rows are to be ended.
-even_when_full()
-local now, subscriptions = ARGV[1], tonumber(ARGV[2])
-local last = 2 + 2 * subscriptions
-local erased, cancelled = 0, {}
+function operations.erase()
+  even_when_full()
+  local now, subscriptions = ARGV[1], tonumber(ARGV[2])
+  local last = 2 + 2 * subscriptions
+  local erased, cancelled = 0, {}
 
-local function erase(b, recipient, origin)
-  local waits = call('ZREM', queue_key(origin, b.id), recipient)
-  if waits + call('ZREM', LEASED, b.id .. recipient) == 0 then return end
-  local raw = call('HGET', states_key(b.id), recipient)
-  if raw then
-    end_probe(origin, state(raw).fence, now)
-    call('HDEL', states_key(b.id), recipient)
+  local function erase(b, recipient, origin)
+    local waits = call('ZREM', queue_key(origin, b.id), recipient)
+    if waits + call('ZREM', LEASED, b.id .. recipient) == 0 then return end
+    local raw = call('HGET', states_key(b.id), recipient)
+    if raw then
+      end_probe(origin, state(raw).fence, now)
+      call('HDEL', states_key(b.id), recipient)
+    end
+    finish(b, CANCELLED, 1)
+    touch(origin, b.id)
+    erased = erased + 1
   end
-  finish(b, CANCELLED, 1)
-  touch(origin, b.id)
-  erased = erased + 1
-end
 
-for i = last + 1, #ARGV, 2 do
-  local b = broadcast(ARGV[i])
-  if b and not b.fields.ended_at then
-    for at = 3, last, 2 do erase(b, ARGV[at], ARGV[at + 1]) end
-    if ARGV[i + 1] == '1' and not b.is_cancelled then
-      set(b, 'cancelled', '1')
-      b.is_cancelled = true
-      give_up_unwritten(b, CANCELLED)
-      call('SADD', SWEEPS, b.id)
-      cancelled[#cancelled + 1] = b.id
+  for i = last + 1, #ARGV, 2 do
+    local b = broadcast(ARGV[i])
+    if b and not b.fields.ended_at then
+      for at = 3, last, 2 do erase(b, ARGV[at], ARGV[at + 1]) end
+      if ARGV[i + 1] == '1' and not b.is_cancelled then
+        set(b, 'cancelled', '1')
+        b.is_cancelled = true
+        give_up_unwritten(b, CANCELLED)
+        call('SADD', SWEEPS, b.id)
+        cancelled[#cancelled + 1] = b.id
+      end
     end
   end
+  index_changed()
+  save_changed(now)
+  return { erased, cancelled }
 end
-index_changed()
-save_changed(now)
-return { erased, cancelled }

@@ -1,8 +1,8 @@
 -- The ledger's keys, and what its scripts share.
 --
---   b:ID        hash  the numbers of a broadcast
+--   b:ID        hash  the numbers of a broadcast; `outcome:NAME` is how many rows ended so
 --   c:ID        hash  its content, until it is over
---   w:ID        set   the origins where rows of it wait (an earlier version left those in where none wait any more)
+--   w:ID        set   the origins where rows of it wait
 --   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
 --   q:ORIGIN:ID zset  its rows that wait at an origin, by when they are due
 --   o:ORIGIN    zset  TURN + ID of the broadcasts that wait at an origin, by their first row; a turn is the place in the
@@ -30,8 +30,8 @@ local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
 local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
 local ID_LEN, TURN_LEN = 16, 14
--- Their places in the list of outcomes.
-local EXPIRED, CANCELLED = 7, 9
+-- The names of two outcomes.
+local EXPIRED, CANCELLED = 'expired', 'cancelled'
 
 local function numbers_key(id) return P .. ':b:' .. id end
 local function content_key(id) return P .. ':c:' .. id end
@@ -135,11 +135,6 @@ end
 
 -- Makes up to `limit` origins ready whose time has come. Whether there may be more.
 local function wake(now, limit)
-  -- An earlier version of this knows neither set.
-  if call('ZCARD', HEADS) ~= call('ZCARD', READY) + call('ZCARD', WAKES) then
-    call('DEL', READY)
-    call('ZUNIONSTORE', WAKES, 1, HEADS)
-  end
   local origins = call('ZRANGEBYSCORE', WAKES, '-inf', now, 'LIMIT', 0, limit)
   local served = read_many('ZMSCORE', SERVED, origins)
   local members = {}
@@ -159,7 +154,7 @@ end
 
 -- Counts an outcome, without regard to rows.
 local function count(b, outcome, number)
-  local name = 'o' .. outcome
+  local name = 'outcome:' .. outcome
   set(b, name, int(tonumber(b.fields[name] or '0') + number))
 end
 
@@ -253,11 +248,8 @@ end
 -- Ends what waits of a cancelled broadcast at an origin, however many rows.
 local function end_queue(origin, b)
   local queue = queue_key(origin, b.id)
-  local waiting = call('ZCARD', queue)
-  if waiting > 0 then
-    call('UNLINK', queue)
-    finish(b, CANCELLED, waiting)
-  end
+  finish(b, CANCELLED, call('ZCARD', queue))
+  call('UNLINK', queue)
   touch(origin, b.id)
 end
 
@@ -318,4 +310,32 @@ local function answer(id)
     flat[#flat + 1] = value
   end
   return { id, flat }
+end
+
+local BROADCAST_ARGS = 15
+
+-- Opens a broadcast of the 15 arguments from `first` on. 'new', 'conflict', or the broadcast that it is a repetition of.
+local function open_broadcast(first)
+  local id, now, send_at, due_at, deadline, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
+    unpack(ARGV, first, first + BROADCAST_ARGS - 1)
+  if call('EXISTS', numbers_key(id)) == 1 then return answer(id) end
+  if idem ~= '' then
+    local known = call('HGET', IDEM, idem)
+    if known and call('HGET', numbers_key(known), 'print') ~= print then return 'conflict' end
+    if known then return answer(known) end
+    call('HSET', IDEM, idem, id)
+    call('HSET', numbers_key(id), 'idem', idem, 'print', print)
+  end
+  local turn = string.format('%014.0f', call('HINCRBY', META, 'turn', 1))
+  call('HSET', numbers_key(id), 'turn', turn, 'created_at', now, 'due_at', due_at, 'deadline', deadline,
+    'expected', expected, 'written', '0', 'rows', '0', 'expanding', '1', 'cancelled', '0',
+    'forget', forgettable, 'cursor', '')
+  if send_at ~= '' then call('HSET', numbers_key(id), 'send_at', send_at) end
+  call('HSET', content_key(id), 'audience', audience, 'ttl', ttl, 'urgency', urgency, 'padding', padding)
+  -- An empty payload is one, so it has a mark before it.
+  if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
+  if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
+  call('ZADD', OPEN, deadline, id)
+  call('ZADD', NEW, due_at, id)
+  return 'new'
 end

@@ -8,6 +8,8 @@
 --   u:PRINCIPAL   zset  the rows of a principal, by when they were seen last
 --   x:GROUP       zset  those of `all` that expire, by when; a group is PUSH SERVICE|VAPID KEY
 --   retired       zset  the retired rows, by since when
+--   stale         zset  the stale rows, by since when
+--   expires       zset  the rows that expire, by when
 --   meta          hash  among others `unproven`, how many rows are so (S16); none is 0
 --   numbers       hash  L, S or R (live, stale, retired) + GROUP -> how many
 --
@@ -15,11 +17,12 @@
 -- three times as much.
 
 local ROWS, IDS, ALL = P .. ':rows', P .. ':ids', P .. ':all'
-local RETIRED, NUMBERS = P .. ':retired', P .. ':numbers'
+local RETIRED, STALE, EXPIRES = P .. ':retired', P .. ':stale', P .. ':expires'
+local NUMBERS = P .. ':numbers'
 
 -- The places in a row.
-local ID, EXPIRES, PRINCIPAL, TAGS, VAPID_KEY, SERVICE = 1, 5, 6, 7, 8, 9
-local LAST_SEEN, LAST_SUCCESS, STREAK, STALE, RETIRED_AT, REASON, FAILING_SINCE = 12, 13, 14, 15, 16, 17, 18
+local ID, EXPIRES_AT, PRINCIPAL, TAGS, VAPID_KEY, SERVICE = 1, 5, 6, 7, 8, 9
+local LAST_SEEN, LAST_SUCCESS, STREAK, FAILING_SINCE, STALE_SINCE, RETIRED_AT, REASON = 12, 13, 14, 15, 16, 17, 18
 
 local function tag_key(tag) return P .. ':t:' .. tag end
 local function dead_tag_key(tag) return P .. ':tx:' .. tag end
@@ -38,7 +41,7 @@ end
 
 local function state_of(row)
   if row[RETIRED_AT] ~= '' then return 'R' end
-  return row[STALE] == '1' and 'S' or 'L'
+  return row[STALE_SINCE] ~= '' and 'S' or 'L'
 end
 
 -- What `SubscriptionRecord::is_unproven` says (S16).
@@ -61,12 +64,13 @@ local function index_row(key, row, number)
   count_unproven(row, number)
   if call('HINCRBY', NUMBERS, state .. group, number) == 0 then call('HDEL', NUMBERS, state .. group) end
   if row[PRINCIPAL] ~= '' then put(principal_key(row[PRINCIPAL]), row[LAST_SEEN]) end
-  local expires = row[EXPIRES] ~= '' and row[EXPIRES]
+  local expires = row[EXPIRES_AT] ~= '' and row[EXPIRES_AT]
+  if expires then put(EXPIRES, expires) end
+  if row[STALE_SINCE] ~= '' then put(STALE, row[STALE_SINCE]) end
+  if row[RETIRED_AT] ~= '' then put(RETIRED, row[RETIRED_AT]) end
   if state == 'L' then
     put(ALL, 0)
     if expires then put(group_key(group), expires) end
-  elseif state == 'R' then
-    put(RETIRED, row[RETIRED_AT])
   end
   for tag in string.gmatch(row[TAGS], '[^ ]+') do
     put(state == 'L' and tag_key(tag) or dead_tag_key(tag), 0)
@@ -88,4 +92,152 @@ local function delete_row(key)
   if call('HGET', IDS, row[ID]) == key then call('HDEL', IDS, row[ID]) end
   index_row(key, row, -1)
   return true
+end
+
+-- Writes the row that Rust made of the rows that it has read (S2 to S7, S16). ARGV: the endpoint key, the row that was read
+-- there, the key of the row to replace, the row that was read there, the new row, the limits; nothing is ''.
+-- Answers 'stored'; or 'again' where a row is not the one that was read; 'taken' where the id is another row's; 'full';
+-- 'unproven' where there are too many such rows.
+function operations.upsert()
+  local key, standing, replaced_key, replaced, raw = unpack(ARGV, 1, 5)
+  local total, per_principal, unproven = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+  if (call('HGET', ROWS, key) or '') ~= standing then return 'again' end
+  if replaced_key ~= '' and (call('HGET', ROWS, replaced_key) or '') ~= replaced then return 'again' end
+  local row = cmsgpack.unpack(raw)
+  local named = call('HGET', IDS, row[ID])
+  if named and named ~= key and named ~= replaced_key then return 'taken' end
+
+  -- Decided before the first change, so that a refusal leaves everything as it was.
+  local leaving = {}
+  local is_leaving = { [key] = true }
+  local function leave(other)
+    if not is_leaving[other] then
+      is_leaving[other] = true
+      leaving[#leaving + 1] = other
+    end
+  end
+  if replaced ~= '' then leave(replaced_key) end
+  if row[PRINCIPAL] ~= '' then
+    local theirs = principal_key(row[PRINCIPAL])
+    local others = call('ZCARD', theirs)
+    for other in pairs(is_leaving) do
+      if call('ZSCORE', theirs, other) then others = others - 1 end
+    end
+    local surplus = others + 1 - math.max(per_principal, 1)
+    if surplus > 0 then
+      -- Two more than that: the row itself and the one it replaces may be among the first.
+      for _, other in ipairs(call('ZRANGE', theirs, 0, surplus + 1)) do
+        if surplus > 0 and not is_leaving[other] then
+          leave(other)
+          surplus = surplus - 1
+        end
+      end
+    end
+  end
+  if standing == '' and call('HLEN', ROWS) + 1 - #leaving > total then return 'full' end
+  if standing == '' and replaced == '' and is_unproven(row) then
+    local others = tonumber(call('HGET', META, 'unproven') or 0)
+    if others + 1 > unproven then return 'unproven' end
+  end
+  for _, other in ipairs(leaving) do delete_row(other) end
+  delete_row(key)
+  insert_row(key, row)
+  return 'stored'
+end
+
+-- Makes changes, in order (S11, S12). ARGV: now, then by change: its kind, the endpoint key and two values.
+-- Answers how many rows have changed.
+function operations.apply()
+  even_when_full()
+  local now = ARGV[1]
+  local changed = 0
+  for i = 2, #ARGV, 4 do
+    local kind, key, first, second = unpack(ARGV, i, i + 3)
+    local row = kind ~= 'delete' and read_row(key)
+    if kind == 'delete' then
+      if delete_row(key) then changed = changed + 1 end
+    elseif row then
+      local function rewrite(change)
+        index_row(key, row, -1)
+        change()
+        index_row(key, row, 1)
+        write_row(key, row)
+        changed = changed + 1
+      end
+      -- What was learned of a row before it was seen again is out of date.
+      local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
+      if kind == 'accepted' then
+        count_unproven(row, -1)
+        row[LAST_SUCCESS], row[STREAK], row[FAILING_SINCE] = now, '0', ''
+        write_row(key, row)
+        changed = changed + 1
+      elseif kind == 'failed' then
+        row[STREAK] = int(math.min(row[STREAK] + 1, 4294967295))
+        if row[FAILING_SINCE] == '' then row[FAILING_SINCE] = now end
+        write_row(key, row)
+        changed = changed + 1
+      elseif kind == 'vapid_key' then
+        rewrite(function() row[VAPID_KEY] = first end)
+      elseif kind == 'retire' and row[RETIRED_AT] == '' and is_known then
+        rewrite(function() row[RETIRED_AT], row[REASON] = now, second end)
+      elseif kind == 'stale' and row[STALE_SINCE] == '' and is_known then
+        rewrite(function() row[STALE_SINCE] = now end)
+      end
+    end
+  end
+  return changed
+end
+
+-- Deletes some of the rows that are retired or stale since before a moment, or expired before another (S13).
+-- ARGV: both. Answers how many, at most 200.
+function operations.purge()
+  even_when_full()
+  local purged = 0
+  for _, index in ipairs({ { RETIRED, ARGV[1] }, { STALE, ARGV[1] }, { EXPIRES, ARGV[2] } }) do
+    local set, before = unpack(index)
+    for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', '(' .. before, 'LIMIT', 0, 200 - purged)) do
+      delete_row(key)
+      purged = purged + 1
+    end
+  end
+  return purged
+end
+
+-- Rows by their names (S8). ARGV by row: 'id' or 'key', and it. Answers a row or nothing for each.
+function operations.rows()
+  local found = {}
+  for i = 1, #ARGV, 2 do
+    local key = ARGV[i + 1]
+    if ARGV[i] == 'id' then key = call('HGET', IDS, key) end
+    found[#found + 1] = key and call('HGET', ROWS, key) or false
+  end
+  return found
+end
+
+-- The next rows of a set, by key (S9). ARGV: the set, the key to go on after (nothing at the beginning), how many.
+function operations.walk()
+  local first = ARGV[2] == '' and '-' or '(' .. ARGV[2]
+  local keys = call('ZRANGEBYLEX', P .. ':' .. ARGV[1], first, '+', 'LIMIT', 0, ARGV[3])
+  if #keys == 0 then return {} end
+  return call('HMGET', ROWS, unpack(keys))
+end
+
+-- How many rows there are, by state and group (S10). ARGV: now. Answers by number: its name, it, and how many of these
+-- have expired.
+function operations.numbers()
+  local flat = call('HGETALL', NUMBERS)
+  local answers = {}
+  for i = 1, #flat, 2 do
+    local expired = 0
+    if string.sub(flat[i], 1, 1) == 'L' then
+      expired = call('ZCOUNT', group_key(string.sub(flat[i], 2)), '-inf', ARGV[1])
+    end
+    answers[#answers + 1] = { flat[i], tonumber(flat[i + 1]), expired }
+  end
+  return answers
+end
+
+-- How many live rows a tag has (S10). ARGV: now, the tag.
+function operations.tagged()
+  return call('ZCARD', tag_key(ARGV[2])) - call('ZCOUNT', expiring_tag_key(ARGV[2]), '-inf', ARGV[1])
 end

@@ -1,0 +1,221 @@
+//! The way of a push to its request: endpoint policy, permit of the origin, ready client, gate.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Request;
+use tokio::sync::watch;
+use tower_service::Service;
+
+use super::service::Settings;
+use super::{DeliveryError, OriginGate, Outcome, Permit, PushService};
+use crate::clock::Timestamp;
+use crate::error::BoxError;
+use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
+
+/// How long a request may wait for a permit and for the client before it begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Begin {
+    before: Timestamp,
+    stop: Option<watch::Receiver<bool>>,
+}
+
+impl Begin {
+    /// Before this moment.
+    pub(crate) const fn before(before: Timestamp) -> Self {
+        Self { before, stop: None }
+    }
+
+    /// Nor once this is true, or its sender gone.
+    pub(crate) fn unless(self, stop: Option<watch::Receiver<bool>>) -> Self {
+        Self { stop, ..self }
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.before || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+    }
+
+    /// Waits until a request may not begin any more.
+    async fn over(self, now: Timestamp) {
+        let stopped = async {
+            match self.stop {
+                Some(mut stop) => drop(stop.wait_for(|stop| *stop).await),
+                None => pending().await,
+            }
+        };
+        // A timeout is what ends the wait as well as the wish to stop.
+        let _ = tokio::time::timeout(self.before.since(now), stopped).await;
+    }
+}
+
+/// Waits until a push may be sent: first for a permit of its origin, then for the client. While a push waits for a full
+/// origin, it holds no capacity of a client that all origins share.
+///
+/// # Cancel safety
+///
+/// Dropping it gives back what it holds.
+pub(super) struct Admission<C> {
+    /// `None` once it is over.
+    start: Option<(C, Push)>,
+    /// The gate of the push's origin, if the caller had it.
+    gate: Option<Arc<OriginGate>>,
+    begin: Option<Begin>,
+    permit: Option<Permit>,
+    // Waiting is rare enough for boxes.
+    queue: Option<Wait<Permit>>,
+    over: Option<Wait<()>>,
+}
+
+type Wait<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
+
+impl<C> Admission<C> {
+    /// At the gate that is given, which is the one of the push's origin, and within the limit.
+    pub(super) fn new(client: C, push: Push, at: Option<(Arc<OriginGate>, Begin)>) -> Self {
+        let (gate, begin) = at.unzip();
+        Self {
+            start: Some((client, push)),
+            gate,
+            begin,
+            permit: None,
+            queue: None,
+            over: None,
+        }
+    }
+
+    /// Whether there is a permit now.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint policy refuses the endpoint, or the gate is full and closed.
+    fn poll_permit(
+        &mut self,
+        push: &Push,
+        settings: &Settings,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, DeliveryError> {
+        if self.permit.is_none() {
+            let queue = match &mut self.queue {
+                Some(queue) => queue,
+                None => {
+                    let endpoint = push.subscription().endpoint();
+                    let policy = settings.policy.check(endpoint);
+                    policy.map_err(|error| DeliveryError::refused(push_service(push), error))?;
+                    let gate = self.gate.take();
+                    let gate = gate.unwrap_or_else(|| settings.gates.gate(endpoint.origin()));
+                    self.permit = gate.try_acquire();
+                    if self.permit.is_some() {
+                        return Ok(true);
+                    }
+                    // A closed gate refuses at once, however full it is.
+                    settings.check_gate(&gate, push)?;
+                    self.queue
+                        .insert(Box::pin(async move { gate.acquire().await }))
+                }
+            };
+            if let Poll::Ready(permit) = queue.as_mut().poll(cx) {
+                self.permit = Some(permit);
+            }
+        }
+        Ok(self.permit.is_some())
+    }
+
+    /// Whether the request may not begin any more.
+    fn poll_over(&mut self, is_ready: bool, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let Some(begin) = &self.begin else {
+            return false;
+        };
+        if is_ready {
+            return begin.is_over(now);
+        }
+        let over = self
+            .over
+            .get_or_insert_with(|| Box::pin(begin.clone().over(now)));
+        over.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl<C> Admission<C>
+where
+    C: Service<Request<PushBody>>,
+    C::Error: Into<BoxError>,
+{
+    /// Ready once the request has begun.
+    pub(super) fn poll(
+        &mut self,
+        settings: &Settings,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Begun<C::Future>, DeliveryError>> {
+        let Some((mut client, push)) = self.start.take() else {
+            return Poll::Pending;
+        };
+        let mut is_ready = false;
+        if self.poll_permit(&push, settings, cx)? {
+            let ready = client.poll_ready(cx);
+            let client_error =
+                |error: C::Error| DeliveryError::client(push_service(&push), error.into());
+            is_ready = ready.map_err(client_error)?.is_ready();
+        }
+        let now = settings.clock.now();
+        if self.poll_over(is_ready, now, cx) {
+            return Poll::Ready(Err(DeliveryError::not_begun(&push, now)));
+        }
+        if let Some(permit) = self.permit.take_if(|_| is_ready) {
+            return Poll::Ready(begin(client, &push, permit, settings));
+        }
+        // Nor does the client keep a push that its gate refuses.
+        if let Some(permit) = &self.permit {
+            settings.check_gate(permit.gate(), &push)?;
+        }
+        self.start = Some((client, push));
+        Poll::Pending
+    }
+}
+
+/// A request that has begun.
+pub(super) struct Begun<F> {
+    pub(super) response: F,
+    pub(super) permit: Permit,
+    pub(super) at: Timestamp,
+}
+
+/// Passes the gate, signs, encrypts and calls.
+fn begin<C: Service<Request<PushBody>>>(
+    mut client: C,
+    push: &Push,
+    permit: Permit,
+    settings: &Settings,
+) -> Result<Begun<C::Future>, DeliveryError> {
+    let at = settings.clock.now();
+    let push_service = push_service(push);
+    if at >= push.deadline() {
+        return Err(DeliveryError::not_begun(push, at));
+    }
+    let gate = permit.gate();
+    gate.admit(at)
+        .map_err(|closed| DeliveryError::closed_gate(push_service, closed, at))?;
+    let request = settings.request(push, at).map_err(|error| {
+        // What cannot be made is no probe.
+        gate.withdraw();
+        not_made(push_service, error)
+    })?;
+    Ok(Begun {
+        response: client.call(request),
+        permit,
+        at,
+    })
+}
+
+fn push_service(push: &Push) -> PushService {
+    PushService::of(push.subscription().endpoint())
+}
+
+fn not_made(push_service: PushService, error: PushRequestError) -> DeliveryError {
+    let outcome = match error.kind() {
+        PushRequestErrorKind::TooLarge => Outcome::TooLarge,
+        PushRequestErrorKind::Signing => Outcome::SenderFault,
+        PushRequestErrorKind::Backend => Outcome::Transient,
+    };
+    DeliveryError::new(outcome, push_service).with_source(error)
+}

@@ -1,0 +1,215 @@
+//! What is written for which consequence, and when.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::super::test_world::{START, World};
+use super::*;
+use crate::store::SubscriptionRecord;
+
+const LATER: Timestamp = Timestamp::from_millis(START.as_millis() + 60_000);
+
+struct Noted {
+    world: World,
+    effects: Effects,
+    gate: Arc<OriginGate>,
+    key: EndpointKey,
+}
+
+impl Noted {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let key = world.subscriber().await;
+        Self {
+            effects: world.engine.effects(),
+            gate: world.gate(key).await,
+            world,
+            key,
+        }
+    }
+
+    fn accepted(&mut self, times: u64) {
+        for _ in 0..times {
+            let accepted = Consequence::finished(FinalOutcome::Accepted);
+            self.effects.note(&self.gate, accepted, START);
+        }
+    }
+
+    /// Retired for this reason, for days or not.
+    fn gone(&mut self, reason: RetireReason, is_gone_for_days: bool) {
+        let retire = Change::Retire {
+            key: self.key,
+            reason,
+            observed_at: START,
+        };
+        let gone = Consequence {
+            changes: vec![retire],
+            is_gone_for_days,
+            ..Consequence::finished(FinalOutcome::Gone)
+        };
+        self.effects.note(&self.gate, gone, START);
+    }
+
+    /// What was counted before.
+    async fn counted(&self, accepted: u64, gone: u64) {
+        let counts = [(self.gate.origin().clone(), Tally::new(accepted, gone))];
+        self.world.store.tally(&counts, START).await.unwrap();
+    }
+
+    async fn tally(&self) -> Tally {
+        let nothing = [(self.gate.origin().clone(), Tally::default())];
+        self.world.store.tally(&nothing, LATER).await.unwrap()[0]
+    }
+
+    async fn record(&self) -> SubscriptionRecord {
+        self.world.record(self.key).await
+    }
+}
+
+#[tokio::test]
+async fn acceptances_are_counted_from_500_on_or_with_a_gone_or_at_the_end() {
+    let mut noted = Noted::new().await;
+    noted.accepted(TALLY_AT - 1);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::default());
+    noted.accepted(1);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT, 0));
+    noted.accepted(2);
+    noted.gone(RetireReason::Gone, false);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 2, 1));
+    noted.accepted(1);
+    noted.effects.finish(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 3, 1));
+    // Each once.
+    noted.effects.finish(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 3, 1));
+}
+
+#[tokio::test]
+async fn only_acceptances_and_retirements_are_counted() {
+    let mut noted = Noted::new().await;
+    for next in [
+        Next::Finished(FinalOutcome::Failed),
+        Next::Finished(FinalOutcome::Gone),
+        Next::RetryAt(LATER),
+        Next::Deferred(LATER),
+    ] {
+        noted.effects.note(&noted.gate, next.into(), START);
+    }
+    noted.effects.finish(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::default());
+}
+
+#[tokio::test]
+async fn other_changes_are_written_as_they_are() {
+    let mut noted = Noted::new().await;
+    let mut failed = Consequence::from(Next::RetryAt(LATER));
+    failed.changes = vec![Change::Failed(noted.key)];
+    noted.effects.note(&noted.gate, failed, START);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.record().await.failure_streak, 1);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.record().await.failure_streak, 1, "each once");
+}
+
+#[tokio::test]
+async fn the_breaker_judges_by_the_counts_of_all_processes() {
+    // Counted before, the reason, whether it is gone for days; whether it is retired.
+    for (accepted, gone, reason, for_days, is_retired) in [
+        (0, 0, RetireReason::Gone, false, true),
+        (0, 48, RetireReason::Gone, false, true),
+        (0, 49, RetireReason::Gone, false, false),
+        (200, 49, RetireReason::Gone, false, true),
+        (1, 60, RetireReason::Gone, true, true),
+        (1, 60, RetireReason::Gone, false, false),
+        // None is accepted: its push service is ill as a whole.
+        (0, 60, RetireReason::Gone, true, false),
+        (0, 6, RetireReason::BadRequest, false, true),
+        (0, 7, RetireReason::BadRequest, false, false),
+        (0, 49, RetireReason::HostNotFound, false, false),
+    ] {
+        let mut noted = Noted::new().await;
+        noted.counted(accepted, gone).await;
+        noted.gone(reason, for_days);
+        noted.effects.write(LATER).await.unwrap();
+        let record = noted.record().await;
+        let case = (accepted, gone, reason, for_days);
+        assert_eq!(record.retired.is_some(), is_retired, "{case:?}");
+        // Kept, it counts as failed.
+        assert_eq!(record.failure_streak, u32::from(!is_retired), "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_breaker_counts_its_own_answers_too() {
+    let mut noted = Noted::new().await;
+    noted.counted(100, 49).await;
+    // 49 + 1 of 150 is above 30 percent, of 167 it is not.
+    noted.accepted(17);
+    noted.gone(RetireReason::Gone, false);
+    noted.effects.write(LATER).await.unwrap();
+    assert!(noted.record().await.retired.is_some());
+}
+
+/// The suspension is logged once for an origin, until it is over.
+#[tokio::test]
+async fn an_origin_is_doubted_until_its_answers_are_usual_again() {
+    let mut noted = Noted::new().await;
+    noted.counted(0, 60).await;
+    noted.gone(RetireReason::Gone, false);
+    noted.effects.write(LATER).await.unwrap();
+    assert!(noted.effects.doubted.contains(noted.gate.origin()));
+    noted.accepted(139);
+    noted.effects.finish(LATER).await.unwrap();
+    assert!(noted.effects.doubted.contains(noted.gate.origin()));
+    noted.accepted(10);
+    noted.effects.finish(LATER).await.unwrap();
+    assert!(noted.effects.doubted.is_empty());
+}
+
+#[tokio::test]
+async fn pauses_are_written_first_and_once_with_the_contact_of_a_refused_sender() {
+    for (reason, contact) in [
+        (PauseReason::RateLimited, None),
+        (PauseReason::SenderFault, Some("mailto:ops@example.com")),
+    ] {
+        let mut noted = Noted::new().await;
+        let until = LATER + Duration::from_secs(600);
+        noted.gate.pause(until, reason);
+        noted.accepted(1);
+        assert_eq!(noted.effects.pauses(), 1);
+        noted.gone(RetireReason::Gone, false);
+        noted.world.table.fails.store(true, Relaxed);
+        noted.effects.write(LATER).await.unwrap_err();
+        assert_eq!(noted.effects.pauses(), 0);
+        let pauses = noted.world.store.pauses(LATER).await.unwrap();
+        let [pause] = &*pauses else {
+            panic!("{pauses:?}");
+        };
+        assert_eq!((pause.until, pause.reason), (until, reason));
+        assert_eq!(pause.contact.as_deref(), contact);
+        assert!(noted.record().await.retired.is_none());
+
+        // Another process lifts it: shared, it is not this one's own any more.
+        noted.world.engine.gates.load([], LATER);
+        assert_eq!(noted.gate.closed_at(LATER), None);
+        // What was not written is written by the next call, and what was is not.
+        noted.world.table.fails.store(false, Relaxed);
+        noted.effects.write(LATER).await.unwrap();
+        assert!(noted.record().await.retired.is_some());
+        assert_eq!(noted.tally().await, Tally::new(1, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_fails_at_the_end_is_still_there() {
+    let mut noted = Noted::new().await;
+    noted.gone(RetireReason::Gone, false);
+    noted.world.table.fails.store(true, Relaxed);
+    noted.effects.finish(LATER).await.unwrap_err();
+    noted.world.table.fails.store(false, Relaxed);
+    noted.effects.finish(LATER).await.unwrap();
+    assert!(noted.record().await.retired.is_some());
+}

@@ -1,0 +1,157 @@
+//! How long the driving future waits for what.
+
+use super::*;
+use crate::store::StoreErrorKind;
+
+const NOW: Timestamp = Timestamp::from_secs(1_000);
+const LONGEST: Duration = Duration::from_secs(60);
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+type Due = Result<Option<Timestamp>, StoreError>;
+
+fn down() -> Due {
+    Err(StoreError::new(StoreErrorKind::Unavailable, "down"))
+}
+
+fn at(after: Duration) -> Due {
+    Ok(Some(NOW + after))
+}
+
+#[test]
+fn a_pause_lasts_until_something_is_due_and_never_spins() {
+    let due_now = || Ok(Some(NOW));
+    let never = || Ok(None);
+    // More to do, nothing under way, next due, next schedule; the pause.
+    let rows: [(bool, bool, Due, Due, Duration); 20] = [
+        (false, true, never(), never(), LONGEST),
+        (true, true, never(), never(), LONGEST),
+        (true, true, due_now(), never(), Duration::ZERO),
+        (true, false, due_now(), never(), Duration::ZERO),
+        (true, true, Ok(Some(NOW - SECOND)), never(), Duration::ZERO),
+        // Due, but its gate is busy or closed.
+        (false, false, due_now(), never(), SHORTEST_PAUSE),
+        (false, true, due_now(), never(), SECOND),
+        (false, true, Ok(Some(NOW - SECOND)), never(), SECOND),
+        // Due later.
+        (true, true, at(MILLI), never(), SHORTEST_PAUSE),
+        (false, true, at(MILLI), never(), SHORTEST_PAUSE),
+        (false, false, at(7 * SECOND), never(), 7 * SECOND),
+        (false, true, at(60 * LONGEST), never(), LONGEST),
+        // A schedule is due.
+        (false, true, never(), at(7 * SECOND), 7 * SECOND),
+        (false, true, never(), due_now(), SECOND),
+        (false, true, never(), at(60 * LONGEST), LONGEST),
+        (false, true, at(3 * SECOND), at(7 * SECOND), 3 * SECOND),
+        (false, true, at(9 * SECOND), at(7 * SECOND), 7 * SECOND),
+        // The store is down.
+        (true, true, down(), never(), SECOND),
+        (false, true, never(), down(), SECOND),
+        (false, true, at(9 * SECOND), down(), SECOND),
+    ];
+    for (more, is_idle, next_due, next_fire, pause) in rows {
+        let outlook = Outlook {
+            more,
+            is_idle,
+            next_due,
+            next_fire,
+        };
+        assert_eq!(outlook.pause(LONGEST, NOW), pause, "{outlook:?}");
+    }
+}
+
+#[test]
+fn a_poll_interval_below_the_shortest_pause_counts_for_what_is_not_due() {
+    let outlook = |next_due| Outlook {
+        more: false,
+        is_idle: true,
+        next_due,
+        next_fire: Ok(None),
+    };
+    assert_eq!(outlook(Ok(None)).pause(MILLI, NOW), MILLI);
+    assert_eq!(outlook(at(SECOND)).pause(MILLI, NOW), SHORTEST_PAUSE);
+}
+
+#[test]
+fn a_step_is_taken_when_nothing_is_under_way_or_much_has_ended_or_it_is_time() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    assert!(pacer.is_step_due(1, 0, start), "the first one");
+    pacer.stepped(LONGEST, start);
+    for (in_flight, ended, after, is_due) in [
+        (0, 0, Duration::ZERO, true),
+        (1, 0, Duration::ZERO, false),
+        (1, WORTH_A_STEP - 1, SHORTEST_STEP - MILLI, false),
+        (1, WORTH_A_STEP, Duration::ZERO, true),
+        (1, 0, SHORTEST_STEP, true),
+    ] {
+        let now = start + after;
+        assert_eq!(
+            pacer.is_step_due(in_flight, ended, now),
+            is_due,
+            "{after:?}"
+        );
+    }
+}
+
+#[test]
+fn what_happens_brings_the_next_step_forward() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    assert_eq!(pacer.next(), start);
+    pacer.stepped(LONGEST, start);
+    assert_eq!(pacer.next(), start + LONGEST);
+    pacer.step_soon();
+    assert_eq!(pacer.next(), start + SHORTEST_STEP);
+    pacer.step_now(start + MILLI);
+    assert!(pacer.is_step_due(1, 0, start + MILLI));
+
+    // A pause of nothing still leaves the shortest time between two steps.
+    pacer.stepped(Duration::ZERO, start);
+    assert_eq!(pacer.next(), start + SHORTEST_STEP);
+    // What is due soon anyway is not put off.
+    pacer.stepped(MILLI, start);
+    pacer.step_soon();
+    assert_eq!(pacer.next(), start + SHORTEST_STEP);
+}
+
+#[test]
+fn rows_are_settled_in_batches() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    pacer.stepped(LONGEST, start);
+    pacer.settle_soon(0, start);
+    assert_eq!(pacer.next(), start + LONGEST, "there is nothing to settle");
+    assert!(!pacer.is_settlement_due(0, 0, start));
+
+    pacer.settle_soon(1, start);
+    // Later ones do not put it off.
+    pacer.settle_soon(2, start + MILLI);
+    assert_eq!(pacer.next(), start + SETTLE_WITHIN);
+    assert!(!pacer.is_settlement_due(2, 1, start + SETTLE_WITHIN - MILLI));
+    assert!(pacer.is_settlement_due(2, 1, start + SETTLE_WITHIN));
+    assert_eq!(pacer.next(), start + LONGEST, "it was settled");
+
+    pacer.settle_soon(1, start);
+    assert!(!pacer.is_settlement_due(SETTLE_AT - 1, 1, start));
+    assert!(pacer.is_settlement_due(SETTLE_AT, 1, start));
+    pacer.settle_soon(1, start);
+    assert!(
+        pacer.is_settlement_due(1, 0, start),
+        "nothing else will end"
+    );
+}
+
+#[test]
+fn nothing_is_begun_for_a_second_after_a_failed_settlement() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    pacer.stepped(MILLI, start);
+    pacer.settlement_failed(start);
+    pacer.settle_soon(5, start);
+    assert_eq!(pacer.next(), start + STORE_PAUSE);
+    assert!(!pacer.is_step_due(1, 0, start + STORE_PAUSE - MILLI));
+    assert!(!pacer.is_settlement_due(5, 1, start + STORE_PAUSE - MILLI));
+    assert!(pacer.is_step_due(1, 0, start + STORE_PAUSE));
+    assert!(pacer.is_settlement_due(5, 1, start + STORE_PAUSE));
+}

@@ -1,0 +1,220 @@
+//! An engine over memory, with a clock and a push service that the test plays.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::StatusCode;
+use tower::ServiceExt as _;
+
+use super::{Engine, KeyRing, Parts, PruneBreaker, Signals};
+use crate::broadcast::{Audience, BroadcastId, Counts, Principal};
+use crate::clock::{Clock as _, Timestamp};
+use crate::deliver::{Deliver, EndpointPolicy, HostCheck, OriginGate, OriginGates, RetryPolicy};
+use crate::message::Message;
+use crate::store::{
+    Change, CountFilter, DeliveryLedger as _, MemoryStore, NewBroadcast, NewSubscription,
+    StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore,
+};
+use crate::subscription::EndpointKey;
+use crate::testing::{Answer, ManualClock, TestPushService, When};
+use crate::vapid::{Contact, KeyEncryptionKeys};
+
+pub(super) const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
+
+pub(super) struct World {
+    pub(super) engine: Engine,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) table: Arc<Table>,
+    pub(super) clock: ManualClock,
+    pub(super) service: TestPushService,
+    /// The HTTP client panics.
+    pub(super) panics: Arc<AtomicBool>,
+}
+
+/// The subscriptions of the store, as long as the test says.
+#[derive(Debug)]
+pub(super) struct Table {
+    store: Arc<MemoryStore>,
+    pub(super) fails: AtomicBool,
+    pub(super) hangs: AtomicBool,
+    /// Every row was deleted a moment ago.
+    pub(super) is_empty: AtomicBool,
+}
+
+impl Table {
+    async fn check(&self) -> Result<(), StoreError> {
+        if self.hangs.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if self.fails.load(Relaxed) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "down"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SubscriptionStore for Table {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<crate::store::Upserted, StoreError> {
+        self.store.upsert(new, limits, now).await
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        self.check().await?;
+        if self.is_empty.load(Relaxed) {
+            return Ok(vec![None; which.len()]);
+        }
+        self.store.get(which).await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.store.page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.store.owned_by(principal, after, limit).await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.count(filter, now).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        self.check().await?;
+        self.store.apply(changes, now).await
+    }
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with(OriginGates::IN_FLIGHT, TIMEOUT).await
+    }
+
+    /// With this number of requests in flight at one origin, and this time limit for what the engine waits for.
+    pub(super) async fn with(in_flight_per_origin: usize, request_timeout: Duration) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let table = Arc::new(Table {
+            store: Arc::clone(&store),
+            fails: AtomicBool::default(),
+            hangs: AtomicBool::default(),
+            is_empty: AtomicBool::default(),
+        });
+        let clock = ManualClock::new(START);
+        let service = TestPushService::builder().clock(clock.clone()).build();
+        let panics = Arc::new(AtomicBool::default());
+        let client = {
+            let panics = Arc::clone(&panics);
+            service.clone().map_request(move |request| {
+                assert!(!panics.load(Relaxed), "a client that panics");
+                request
+            })
+        };
+        let contact = Contact::parse("mailto:ops@example.com").unwrap();
+        let gates = OriginGates::with_in_flight(in_flight_per_origin);
+        let endpoint_policy = EndpointPolicy::public_hosts();
+        let deliver = Deliver::new(client, contact.clone())
+            .with_policy(endpoint_policy.clone())
+            .with_gates(gates.clone())
+            .with_clock(Arc::new(clock.clone()))
+            .with_timeout(TIMEOUT);
+        let keys = KeyEncryptionKeys::none();
+        let engine = Engine::new(Parts {
+            subscriptions: Arc::clone(&table) as _,
+            ledger: Arc::clone(&store) as _,
+            key_ring: KeyRing::open(Arc::clone(&store) as _, keys, None, START)
+                .await
+                .unwrap(),
+            clock: Arc::new(clock.clone()),
+            host_check: HostCheck::new(None, endpoint_policy.clone(), gates.clone()),
+            endpoint_policy,
+            limits: SubscriptionLimits::default(),
+            gates,
+            in_flight_per_origin,
+            sender: Arc::new(deliver),
+            retry: RetryPolicy::default(),
+            contact,
+            has_contact: true,
+            prune_breaker: PruneBreaker::default(),
+            stable_topic: false,
+            composer: None,
+            daily_text: String::new(),
+            request_timeout,
+            lease: Duration::from_secs(45),
+            poll_interval: Duration::from_secs(60),
+            remote_workers: false,
+            signals: Signals::default(),
+        });
+        Self {
+            engine,
+            store,
+            table,
+            clock,
+            service,
+            panics,
+        }
+    }
+
+    /// A browser that subscribed an hour ago.
+    pub(super) async fn subscriber(&self) -> EndpointKey {
+        let key = self.engine.key_ring.active();
+        let browser = self.service.user_agent();
+        let subscription = browser.subscribe(key.public_key()).unwrap();
+        let new = NewSubscription::new(subscription.clone(), key.id());
+        let limits = SubscriptionLimits::default();
+        let earlier = START - Duration::from_secs(3600);
+        self.store.upsert(&new, &limits, earlier).await.unwrap();
+        subscription.endpoint().key()
+    }
+
+    pub(super) async fn record(&self, key: EndpointKey) -> SubscriptionRecord {
+        let rows = self.store.get(&[SubscriptionRef::Key(key)]).await;
+        rows.unwrap().remove(0).unwrap()
+    }
+
+    pub(super) async fn gate(&self, key: EndpointKey) -> Arc<OriginGate> {
+        let record = self.record(key).await;
+        let origin = record.subscription.endpoint().origin();
+        self.engine.gates.gate(origin)
+    }
+
+    /// A broadcast to all that is due.
+    pub(super) async fn broadcast(&self) -> BroadcastId {
+        let now = self.clock.now();
+        let deadline = now + Duration::from_secs(86_400);
+        let new = NewBroadcast::new(Audience::All, Message::new("hello"), deadline);
+        self.store.open(&new, now).await.unwrap();
+        new.id
+    }
+
+    pub(super) async fn counts(&self, id: BroadcastId) -> Counts {
+        let status = self.store.status(id, self.clock.now()).await;
+        status.unwrap().unwrap().counts
+    }
+
+    pub(super) fn answer(&self, status: StatusCode) {
+        self.service.script(When::any(), Answer::status(status));
+    }
+}

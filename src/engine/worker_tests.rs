@@ -1,0 +1,390 @@
+//! What a worker claims, starts, gives back and writes.
+
+use std::future::pending;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures_util::FutureExt as _;
+use http::StatusCode;
+
+use super::super::test_world::{START, TIMEOUT, World};
+use super::*;
+use crate::store::{DeliveryLedger as _, Pause, PauseReason, RetireReason, SubscriptionStore as _};
+use crate::subscription::EndpointKey;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn drive(worker: &mut Worker) {
+    while worker.attempt_ended().await.is_some() {}
+}
+
+/// An attempt that does not end.
+fn hang(worker: &mut Worker, gate: &Arc<OriginGate>) {
+    let handle = worker.attempts.spawn(pending());
+    worker.gates.insert(handle.id(), Arc::clone(gate));
+}
+
+fn token(n: u8) -> ClaimToken {
+    let key = EndpointKey::from_bytes([n; 32]);
+    ClaimToken::new(crate::broadcast::BroadcastId::random(), key, 1)
+}
+
+#[tokio::test]
+async fn a_step_expands_claims_and_attempts_and_settling_ends_the_rows() {
+    let world = World::new().await;
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.unwrap(), Progress::default());
+    for _ in 0..3 {
+        world.subscriber().await;
+    }
+    let id = world.broadcast().await;
+    let progress = worker.step().await.unwrap();
+    assert_eq!((progress.expanded, progress.claimed), (3, 3));
+    assert!(progress.more && !progress.is_behind);
+    assert_eq!((worker.in_flight(), worker.unsettled()), (3, 0));
+    drive(&mut worker).await;
+    assert_eq!((worker.in_flight(), worker.unsettled()), (0, 3));
+    assert_eq!(worker.ended_lately(), 3);
+    assert!(worker.gates.is_empty());
+    assert_eq!(world.counts(id).await.accepted, 0, "not settled yet");
+
+    let mut settled = std::pin::pin!(world.engine.signals.settled.notified());
+    settled.as_mut().enable();
+    worker.settle().await.unwrap();
+    assert!(settled.now_or_never().is_some(), "who follows it is told");
+    assert_eq!(world.counts(id).await.accepted, 3);
+    assert_eq!(worker.unsettled(), 0);
+    assert!(!worker.step().await.unwrap().more);
+    assert_eq!(worker.ended_lately(), 0);
+}
+
+#[tokio::test]
+async fn rows_whose_subscriptions_cannot_be_read_are_given_back_at_once() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    world.table.fails.store(true, Relaxed);
+    // The first step purges, which is not what is looked at here.
+    worker.purged = Some(START);
+    worker.step().await.unwrap_err();
+    assert_eq!(worker.unsettled(), 1);
+    worker.settle().await.unwrap();
+    world.table.fails.store(false, Relaxed);
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    drive(&mut worker).await;
+    worker.finish().await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 1);
+}
+
+#[tokio::test]
+async fn the_row_of_a_subscription_that_was_deleted_is_gone() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    world.table.is_empty.store(true, Relaxed);
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!((worker.in_flight(), worker.unsettled()), (0, 1));
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.gone, 1);
+    assert_eq!(world.service.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn rows_end_after_the_effects_on_their_subscriptions() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let id = world.broadcast().await;
+    world.answer(StatusCode::GONE);
+    let mut worker = Worker::new(world.engine.clone());
+    worker.step().await.unwrap();
+    drive(&mut worker).await;
+    world.table.fails.store(true, Relaxed);
+    worker.settle().await.unwrap_err();
+    assert_eq!(world.counts(id).await.pending, 1);
+    assert_eq!(worker.unsettled(), 1);
+    world.table.fails.store(false, Relaxed);
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.gone, 1);
+    assert!(world.record(key).await.retired.is_some());
+    // The counts of the answers are written at the end.
+    worker.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_settlement_writes_the_counts_of_answers() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    worker.step().await.unwrap();
+    drive(&mut worker).await;
+    let gate = world.gate(key).await;
+    let tally = async || {
+        let nothing = [(gate.origin().clone(), Default::default())];
+        world.store.tally(&nothing, START).await.unwrap()[0].accepted
+    };
+    worker.settle().await.unwrap();
+    assert_eq!(tally().await, 0);
+    worker.finish().await.unwrap();
+    assert_eq!(tally().await, 1);
+}
+
+#[tokio::test]
+async fn a_row_is_tried_again_when_its_attempt_says() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    world.answer(StatusCode::SERVICE_UNAVAILABLE);
+    let mut worker = Worker::new(world.engine.clone());
+    worker.step().await.unwrap();
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    let counts = world.counts(id).await;
+    assert_eq!((counts.pending, counts.failed), (1, 0));
+    assert_eq!(worker.step().await.unwrap().claimed, 0, "not before");
+    world.clock.advance(600 * SECOND);
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+}
+
+/// The place of an attempt that panicked is free again, and its row is left to its lease.
+#[tokio::test]
+async fn an_attempt_that_panics_takes_nothing_else_along() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    world.panics.store(true, Relaxed);
+    worker.step().await.unwrap();
+    drive(&mut worker).await;
+    assert_eq!((worker.in_flight(), worker.unsettled()), (0, 0));
+    assert!(worker.gates.is_empty());
+    assert_eq!(worker.ended_lately(), 1);
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.pending, 1);
+    world.panics.store(false, Relaxed);
+    assert_eq!(worker.step().await.unwrap().claimed, 0);
+    world.clock.advance(world.engine.lease);
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 1);
+}
+
+#[tokio::test]
+async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_worker_stops() {
+    let world = World::with(1, TIMEOUT).await;
+    let key = world.subscriber().await;
+    let id = world.broadcast().await;
+    let gate = world.gate(key).await;
+    let permit = gate.try_acquire().unwrap();
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    task::yield_now().await;
+    assert!(worker.attempt_ended().now_or_never().is_none());
+    worker.stop();
+    worker.attempt_ended().await.unwrap();
+    worker.settle().await.unwrap();
+    assert_eq!(world.service.counts().requests, 0);
+
+    drop(permit);
+    // Another worker has it at once, as the first attempt.
+    let mut other = Worker::new(world.engine.clone());
+    let request = ClaimRequest::new(1, SECOND);
+    let claims = world.store.claim(&request, START).await.unwrap();
+    assert_eq!(claims.rows[0].attempt, 1);
+    let tokens = [claims.rows[0].token];
+    world.store.release(&tokens, START).await.unwrap();
+    other.step().await.unwrap();
+    drive(&mut other).await;
+    other.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 1);
+}
+
+/// No request begins that could outlast its lease.
+#[tokio::test(start_paused = true)]
+async fn a_request_begins_one_timeout_before_the_end_of_its_lease_at_the_latest() {
+    for (waited, requests) in [
+        (45 * SECOND - TIMEOUT - Duration::from_millis(1), 1),
+        (45 * SECOND - TIMEOUT, 0),
+    ] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        world.broadcast().await;
+        let permit = world.gate(key).await.try_acquire().unwrap();
+        let mut worker = Worker::new(world.engine.clone());
+        worker.step().await.unwrap();
+        task::yield_now().await;
+        assert!(worker.attempt_ended().now_or_never().is_none());
+        world.clock.advance(waited);
+        drop(permit);
+        worker.attempt_ended().await.unwrap();
+        assert_eq!(world.service.counts().requests, requests, "{waited:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_claimed_while_too_many_rows_cannot_be_settled() {
+    let world = World::new().await;
+    world.subscriber().await;
+    world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    worker.released = vec![token(1); UNSETTLED / 2];
+    let gone = Settlement::Finished(FinalOutcome::Gone);
+    worker.settlements = vec![(token(2), gone); UNSETTLED / 2];
+    assert_eq!(worker.step().await.unwrap().claimed, 0);
+    worker.released.pop();
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+}
+
+#[tokio::test]
+async fn so_many_attempts_are_under_way_at_most() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let gate = world.gate(key).await;
+    world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    // At another origin, which is not in the way.
+    let elsewhere = Origin::parse("https://other.example.com").unwrap();
+    let other = world.engine.gates.gate(&elsewhere);
+    for _ in 0..=IN_FLIGHT - FREE_AT_LEAST {
+        hang(&mut worker, &other);
+    }
+    assert_eq!(worker.step().await.unwrap().claimed, 0);
+    worker.attempts.abort_all();
+    drive(&mut worker).await;
+    for _ in 0..IN_FLIGHT - FREE_AT_LEAST {
+        hang(&mut worker, &other);
+    }
+    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(gate.closed_at(START), None);
+}
+
+#[tokio::test]
+async fn an_origin_has_as_much_room_as_its_gate_has_left() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let gate = world.gate(key).await;
+    let mut worker = Worker::new(world.engine.clone());
+    let room = |worker: &Worker, is_calm| worker.rooms(START, is_calm)[gate.origin()];
+    assert_eq!(room(&worker, true), OriginGates::UNPROVEN);
+    for _ in 0..3 {
+        hang(&mut worker, &gate);
+    }
+    assert_eq!(room(&worker, true), OriginGates::UNPROVEN - 3);
+    for _ in 0..30 {
+        hang(&mut worker, &gate);
+    }
+    assert_eq!(room(&worker, true), 0);
+
+    // It answers: a hundred. Less than an eighth of them is worth a claim only when nothing ends.
+    world.broadcast().await;
+    let mut first = Worker::new(world.engine.clone());
+    first.step().await.unwrap();
+    drive(&mut first).await;
+    assert_eq!(room(&worker, false), 67);
+    for _ in 0..55 {
+        hang(&mut worker, &gate);
+    }
+    assert_eq!((room(&worker, true), room(&worker, false)), (12, 12));
+    hang(&mut worker, &gate);
+    assert_eq!((room(&worker, true), room(&worker, false)), (11, 0));
+    gate.pause(START + SECOND, PauseReason::RateLimited);
+    assert_eq!(room(&worker, true), 0);
+}
+
+#[tokio::test]
+async fn shared_pauses_are_read_every_five_seconds() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let gate = world.gate(key).await;
+    let mut worker = Worker::new(world.engine.clone());
+    worker.step().await.unwrap();
+    let until = START + 600 * SECOND;
+    let pause = Pause::new(gate.origin().clone(), until, PauseReason::RateLimited);
+    world.store.pause(&pause, START).await.unwrap();
+    world
+        .clock
+        .advance(Engine::PAUSES_KEPT - Duration::from_millis(1));
+    worker.step().await.unwrap();
+    assert_eq!(gate.closed_at(world.engine.now()), None);
+    world.clock.advance(Duration::from_millis(1));
+    worker.step().await.unwrap();
+    assert!(gate.closed_at(world.engine.now()).is_some());
+}
+
+#[tokio::test]
+async fn rows_past_their_deadline_are_given_up_in_batches_until_none_is_left() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    for _ in 0..EXPIRED_AT_ONCE {
+        world.subscriber().await;
+    }
+    // Else some would be claimed between.
+    let gate = world.gate(key).await;
+    gate.pause(Timestamp::MAX, PauseReason::RateLimited);
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    // Written, and nobody sends them before their deadline.
+    for rows in [500, 500, 1, 0] {
+        assert_eq!(expand(&world.engine, START).await.unwrap(), rows);
+    }
+    world.clock.advance(86_400 * SECOND);
+    let first = worker.step().await.unwrap();
+    assert_eq!(
+        (first.expired, first.is_behind),
+        (EXPIRED_AT_ONCE as u64, true)
+    );
+    let second = worker.step().await.unwrap();
+    assert_eq!((second.expired, second.is_behind), (1, false));
+    assert_eq!(worker.step().await.unwrap().expired, 0);
+    assert_eq!(world.counts(id).await.expired, EXPIRED_AT_ONCE as u64 + 1);
+}
+
+#[tokio::test]
+async fn what_is_over_for_long_is_purged_every_hour() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    worker.step().await.unwrap();
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    let retire = Change::Retire {
+        key,
+        reason: RetireReason::Gone,
+        observed_at: START,
+    };
+    world.store.apply(&[retire], START).await.unwrap();
+
+    let is_there = async || {
+        let rows = world.store.get(&[SubscriptionRef::Key(key)]).await.unwrap();
+        let status = world.store.status(id, world.engine.now()).await;
+        (rows[0].is_some(), status.unwrap().is_some())
+    };
+    world.clock.set(START + FINISHED_KEPT);
+    worker.step().await.unwrap();
+    assert_eq!(is_there().await, (true, true), "not longer than it is kept");
+    world.clock.advance(PURGE_EVERY - Duration::from_millis(1));
+    worker.step().await.unwrap();
+    assert_eq!(is_there().await, (true, true), "not an hour later");
+    world.clock.advance(Duration::from_millis(1));
+    worker.step().await.unwrap();
+    assert_eq!(is_there().await, (true, false));
+    world.clock.set(START + UNREACHABLE_KEPT + SECOND);
+    worker.step().await.unwrap();
+    assert_eq!(is_there().await, (false, false));
+}
+
+#[test]
+fn something_is_due_at_first_after_its_time_and_when_the_clock_was_set_back() {
+    for (last, is_due_now) in [
+        (None, true),
+        (Some(START), false),
+        (Some(START - SECOND + Duration::from_millis(1)), false),
+        (Some(START - SECOND), true),
+        (Some(START + SECOND), true),
+    ] {
+        assert_eq!(is_due(last, SECOND, START), is_due_now, "{last:?}");
+    }
+}

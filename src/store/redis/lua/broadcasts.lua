@@ -1,0 +1,169 @@
+-- Broadcasts: accepted, expanded, ended.
+
+-- Accepts a broadcast (L1, L2).
+function operations.open()
+  local answered = open_broadcast(1)
+  if answered == 'new' then hint() end
+  return answered
+end
+
+-- Broadcasts to expand, the least recently expanded first (L3).
+-- ARGV: now, limit, and how many of `new` and of `run` are known to be past their deadline or not due.
+-- Answers how many of each were looked at, whether that was all, and the broadcasts.
+function operations.expandable()
+  local now, limit = ARGV[1], tonumber(ARGV[2])
+  local AT_ONCE = 200
+  local new = call('ZRANGEBYSCORE', NEW, '-inf', now, 'WITHSCORES', 'LIMIT', ARGV[3], AT_ONCE)
+  local run = call('ZRANGE', RUN, ARGV[4], ARGV[4] + AT_ONCE - 1, 'WITHSCORES')
+  local found = {}
+  local n, r = 1, 1
+  while #found < limit do
+    local next_new, next_run = tonumber(new[n + 1]), tonumber(run[r + 1])
+    -- Where one of them was cut off, nobody knows whose turn it would be.
+    if not next_new and #new == 2 * AT_ONCE then break end
+    if not next_run and #run == 2 * AT_ONCE then break end
+    if not next_new and not next_run then break end
+    local id
+    if not next_run or (next_new and next_new <= next_run) then
+      id, n = new[n], n + 2
+    else
+      id, r = run[r], r + 2
+    end
+    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor')
+    if tonumber(fields[1]) <= tonumber(now) and tonumber(fields[2]) > tonumber(now) then
+      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3] }
+    end
+  end
+  local is_all = n > #new and r > #run and #new < 2 * AT_ONCE and #run < 2 * AT_ONCE
+  return { (n - 1) / 2, (r - 1) / 2, is_all and 1 or 0, found }
+end
+
+-- Writes a page of recipients and moves the cursor, where it still is the expected one (L4).
+-- ARGV: now, broadcast, expected cursor, next cursor, then by origin: the origin, how many, the recipients.
+-- Who is a recipient already and pending is left out: the key of a recipient names its origin, too.
+function operations.enqueue()
+  local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  local END = 'E'
+  local b = broadcast(id)
+  if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
+    or tonumber(b.fields.deadline) <= tonumber(now) then
+    return 0
+  end
+  local has_states = call('EXISTS', states_key(id)) == 1
+  local at = b.fields.due_at
+  local written = 0
+  local i = 5
+  while ARGV[i] do
+    local origin, last = ARGV[i], i + 1 + ARGV[i + 1]
+    local rows = {}
+    for first = i + 2, last, GROUP do
+      local recipients = {}
+      for place = first, math.min(first + GROUP - 1, last) do recipients[#recipients + 1] = ARGV[place] end
+      local known = has_states and read_many('HMGET', states_key(id), recipients) or {}
+      for place, recipient in ipairs(recipients) do
+        if not known[place] then
+          rows[#rows + 1] = at
+          rows[#rows + 1] = recipient
+        end
+      end
+    end
+    for first = 1, #rows, GROUP do
+      local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
+      written = written + call('ZADD', queue_key(origin, id), 'NX', unpack(some))
+    end
+    touch(origin, id)
+    i = last + 1
+  end
+  set(b, 'written', int(tonumber(b.fields.written) + written))
+  add_rows(b, written)
+  set(b, 'cursor', next_cursor)
+  call('ZREM', NEW, id)
+  if next_cursor == END then
+    set(b, 'expanding', '0')
+    call('ZREM', RUN, id)
+  else
+    call('ZADD', RUN, now, id)
+  end
+  index_changed()
+  save_changed(now)
+  return 1
+end
+
+-- Cancels a broadcast (L9). ARGV: now, broadcast. Answers whether there is more to end, and its numbers; nothing where
+-- there is none. From the first call on nobody claims of it, and whoever looks for work goes on with the rest if the one
+-- who has cancelled it does not.
+function operations.cancel()
+  even_when_full()
+  local now, id = ARGV[1], ARGV[2]
+  local b = broadcast(id)
+  if not b then return nil end
+  if not b.is_cancelled and not b.fields.ended_at then
+    set(b, 'cancelled', '1')
+    b.is_cancelled = true
+    give_up_unwritten(b, CANCELLED)
+    call('SADD', SWEEPS, id)
+  end
+  local has_more = call('SISMEMBER', SWEEPS, id) == 1 and sweep(b)
+  -- What is over may be forgotten when it is saved.
+  local answered = answer(id)
+  index_changed()
+  save_changed(now)
+  return { has_more and 1 or 0, answered }
+end
+
+-- Ends rows of broadcasts that are past their deadline (L12). ARGV: now, at most how many rows, how many of the
+-- broadcasts to leave out, which have nothing but leased rows. Answers how many rows ended, how many broadcasts to
+-- leave out next, and whether there may be more.
+function operations.expire()
+  even_when_full()
+  local now, limit, skipped = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+  local AT_ONCE = 50
+  local late = call('ZRANGEBYSCORE', OPEN, '-inf', now, 'LIMIT', skipped, AT_ONCE)
+  local total, looked_at = 0, 0
+  local is_cut = #late == AT_ONCE
+  for _, id in ipairs(late) do
+    local b = broadcast(id)
+    give_up_unwritten(b, EXPIRED)
+    local outcome = b.is_cancelled and CANCELLED or EXPIRED
+    -- At each of them something waits, so that rows are a limit for origins, too.
+    local left = limit - looked_at
+    local origins = call('SRANDMEMBER', origins_key(id), left)
+    looked_at = looked_at + #origins
+    for _, origin in ipairs(origins) do
+      if total < limit then
+        local rows = call('ZREMRANGEBYRANK', queue_key(origin, id), 0, limit - total - 1)
+        total = total + rows
+        if rows > 0 then finish(b, outcome, rows) end
+        touch(origin, id)
+      end
+    end
+    if total >= limit or #origins == left then
+      is_cut = true
+      break
+    end
+    -- What is over leaves the list; what has leased rows is passed.
+    if b.rows > 0 then skipped = skipped + 1 end
+  end
+  index_changed()
+  save_changed(now)
+  return { total, skipped, is_cut and 1 or 0 }
+end
+
+-- The numbers of broadcasts that are not over, by deadline (L16). ARGV: the first and the last of them, from 0.
+function operations.underway()
+  local answers = {}
+  for i, id in ipairs(call('ZRANGE', OPEN, ARGV[1], ARGV[2])) do
+    answers[i] = answer(id)
+  end
+  return answers
+end
+
+-- Forgets some of the broadcasts that ended before a moment (L13). ARGV: the moment. Answers how many, at most 200.
+function operations.prune()
+  even_when_full()
+  local ids = call('ZRANGEBYSCORE', ENDED, '-inf', '(' .. ARGV[1], 'LIMIT', 0, 200)
+  for _, id in ipairs(ids) do
+    forget(id, call('HGET', numbers_key(id), 'idem'))
+  end
+  return #ids
+end

@@ -1,0 +1,41 @@
+//! Which rows an audience has, and which a filter counts.
+
+use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::push_service::PushService;
+use crate::store::{CountFilter, Liveness, SubscriptionRecord};
+
+/// Returns whether a row belongs to an audience, in whatever state it is.
+///
+/// A page (S9) has the members that [are live](SubscriptionRecord::is_live) too.
+#[must_use]
+pub fn is_member(audience: &Audience, record: &SubscriptionRecord) -> bool {
+    match audience {
+        Audience::All => true,
+        Audience::User(principal) => record.principal.as_ref() == Some(principal),
+        Audience::Tag(tag) => record.tags.contains(tag),
+        Audience::Ids(ids) => ids.contains(&record.id),
+    }
+}
+
+/// Returns whether a filter counts a row at `now` (S10).
+#[must_use]
+pub fn takes(filter: &CountFilter, record: &SubscriptionRecord, now: Timestamp) -> bool {
+    let CountFilter {
+        audience,
+        liveness,
+        push_service,
+        vapid_key,
+    } = filter;
+    let in_state = match liveness {
+        Liveness::Any => true,
+        Liveness::Live => record.is_live(now),
+        Liveness::Stale => record.stale_since.is_some() && record.retired.is_none(),
+        Liveness::Retired => record.retired.is_some(),
+    };
+    let at_service = |service| PushService::of(record.subscription.endpoint()) == service;
+    in_state
+        && push_service.is_none_or(at_service)
+        && vapid_key.is_none_or(|key| record.vapid_key == key)
+        && is_member(audience, record)
+}

@@ -1,0 +1,149 @@
+//! The row that an upsert stores, and the room for it.
+
+use crate::clock::Timestamp;
+use crate::store::{
+    NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord, Upserted,
+};
+use crate::subscription::{EndpointKey, SubscriptionId};
+
+/// The result of [`merge`]: the row to store, and what the upsert answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Merged {
+    /// The row to store at the new endpoint.
+    pub record: SubscriptionRecord,
+    /// Whether no row stood at the endpoint.
+    pub created: bool,
+    /// The id that the row at the endpoint had before it took over another (S5).
+    pub superseded: Option<SubscriptionId>,
+    replaces: bool,
+}
+
+impl Merged {
+    /// Returns whether the row is a new unproven one, which [`SubscriptionLimits::unproven`] bounds (S16).
+    #[must_use]
+    pub const fn adds_unproven(&self) -> bool {
+        self.created && !self.replaces && self.record.is_unproven()
+    }
+
+    /// Checks that there is room for the row (S7, S16).
+    ///
+    /// `others` is the number of other rows that the table has after the upsert: without those that are replaced or
+    /// [evicted](evicted). `unproven` is the number of unproven rows before it.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`](StoreErrorKind::Full): nothing may be changed.
+    pub fn check(
+        &self,
+        limits: &SubscriptionLimits,
+        others: u64,
+        unproven: u64,
+    ) -> Result<(), StoreError> {
+        if self.created && others >= limits.total {
+            return Err(StoreErrorKind::Full.into());
+        }
+        if self.adds_unproven() && unproven >= limits.unproven {
+            return Err(StoreError::too_many_unproven());
+        }
+        Ok(())
+    }
+}
+
+impl From<Merged> for Upserted {
+    /// The answer once the row is stored.
+    fn from(merged: Merged) -> Self {
+        Self::Stored {
+            record: Box::new(merged.record),
+            created: merged.created,
+            superseded: merged.superseded,
+        }
+    }
+}
+
+/// Merges a subscription with the row that stands at its endpoint and the row that it replaces (S2 to S5, S14).
+///
+/// `standing` is the row of [`NewSubscription::key`], `replaced` that of [`NewSubscription::replaced_key`]. Returns
+/// `None` if the answer is [`Upserted::Conflict`]. Otherwise the store deletes the replaced row, makes room for the new
+/// one ([`evicted`], [`Merged::check`]), writes it and answers `merged.into()`.
+#[must_use]
+pub fn merge(
+    standing: Option<SubscriptionRecord>,
+    replaced: Option<&SubscriptionRecord>,
+    new: &NewSubscription,
+    now: Timestamp,
+) -> Option<Merged> {
+    let NewSubscription {
+        id,
+        subscription,
+        principal,
+        tags,
+        vapid_key,
+        default_vapid_key,
+        replaces: _,
+        only_if_unknown,
+    } = new;
+    let created = standing.is_none();
+    let mut record = if let Some(mut record) = standing {
+        if *only_if_unknown {
+            return None;
+        }
+        if !record.subscription.same_keys(subscription) {
+            // A row without a principal has no owner: two absent principals are not the same one.
+            if record.principal.is_none() || record.principal != *principal {
+                return None;
+            }
+            record.keys_changed_at = now;
+        }
+        record.subscription = subscription.clone();
+        record.vapid_key = vapid_key.unwrap_or(record.vapid_key);
+        record
+    } else {
+        let vapid_key = vapid_key
+            .or(replaced.map(|row| row.vapid_key))
+            .unwrap_or(*default_vapid_key);
+        SubscriptionRecord::new(*id, subscription.clone(), vapid_key, now)
+    };
+    let mut superseded = None;
+    if let Some(old) = replaced {
+        superseded = (!created).then_some(record.id);
+        record.id = old.id;
+        record.created_at = old.created_at;
+        record.tags.clone_from(&old.tags);
+        record.principal = old.principal.clone().or(record.principal);
+    }
+    if let Some(principal) = principal {
+        record.principal = Some(principal.clone());
+    }
+    if let Some(tags) = tags {
+        record.tags.clone_from(tags);
+    }
+    record.last_seen_at = now;
+    record.failure_streak = 0;
+    record.failing_since = None;
+    record.stale_since = None;
+    record.retired = None;
+    Some(Merged {
+        record,
+        created,
+        superseded,
+        replaces: replaced.is_some(),
+    })
+}
+
+/// Returns the rows that have to leave so that their principal has at most `limits.per_principal` (S6), the least
+/// recently seen first.
+///
+/// `others` are the principal's rows beside the one that is upserted and the one that is replaced, each with its
+/// `last_seen_at`.
+#[must_use]
+pub fn evicted(
+    others: impl IntoIterator<Item = (Timestamp, EndpointKey)>,
+    limits: &SubscriptionLimits,
+) -> Vec<EndpointKey> {
+    let mut others: Vec<_> = others.into_iter().collect();
+    let room = usize::try_from(limits.per_principal).unwrap_or(usize::MAX);
+    others.sort_unstable();
+    others.truncate((others.len() + 1).saturating_sub(room.max(1)));
+    others.into_iter().map(|(_, key)| key).collect()
+}

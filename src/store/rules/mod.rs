@@ -1,0 +1,54 @@
+//! The rules behind the contracts, as functions on values: what a store of your own need not repeat.
+//!
+//! Every back end of this crate applies them, and so can any other table. They do no I/O and read no clock. A store
+//! that works in Rust calls them between reading its rows and writing them, in one transaction; a store that says the
+//! same in SQL can test itself against them.
+//!
+//! | rule | contract | what it decides |
+//! |---|---|---|
+//! | [`merge`] | S2 to S5, S14 | the row that an upsert stores |
+//! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether there is room for it, and which rows make room |
+//! | [`apply`] | S11 to S13 | what a change makes of a row |
+//! | [`is_member`], [`takes`] | S9, S10 | which rows an audience has and a filter counts |
+//! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12 | the state and the counts of a broadcast |
+//! | [`deal`], [`Rounds`] | L5 | how a claim is shared among origins |
+//!
+//! Two more are methods of their values: [`Pause::on_top_of`](crate::store::Pause::on_top_of) (L11) and
+//! [`Tally::plus`](crate::store::Tally::plus) (L15).
+//!
+//! # Examples
+//!
+//! The `apply` of a table that is a map:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use tower_web_push::clock::Timestamp;
+//! use tower_web_push::store::rules::{self, Applied};
+//! use tower_web_push::store::{Change, SubscriptionRecord};
+//! use tower_web_push::subscription::EndpointKey;
+//!
+//! fn apply(rows: &mut BTreeMap<EndpointKey, SubscriptionRecord>, change: &Change, now: Timestamp) -> u64 {
+//!     let mut changed = 0;
+//!     rows.retain(|key, row| {
+//!         if change.key().is_some_and(|of| of != key) {
+//!             return true;
+//!         }
+//!         let applied = rules::apply(change, row, now);
+//!         changed += u64::from(applied != Applied::Unchanged);
+//!         applied != Applied::Deleted
+//!     });
+//!     changed
+//! }
+//! ```
+
+mod audience;
+mod change;
+mod fair;
+mod merge;
+mod progress;
+
+pub use audience::{is_member, takes};
+pub use change::{Applied, apply};
+pub use fair::{Rounds, deal};
+pub use merge::{Merged, evicted, merge};
+pub use progress::{AfterClaim, BroadcastProgress};

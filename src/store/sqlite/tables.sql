@@ -1,0 +1,172 @@
+-- Version 6.
+--
+-- Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are their own
+-- indexes, `WITHOUT ROWID`.
+
+CREATE TABLE meta (
+    name TEXT NOT NULL PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta (name, value) VALUES ('subscriptions', 0), ('unproven', 0), ('fence', 0);
+
+CREATE TABLE subscription (
+    key BLOB NOT NULL PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    endpoint TEXT NOT NULL,
+    p256dh BLOB NOT NULL,
+    auth BLOB NOT NULL,
+    expires_at INTEGER,
+    principal TEXT,
+    vapid_key BLOB NOT NULL,
+    push_service TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    keys_changed_at INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    last_success_at INTEGER,
+    failure_streak INTEGER NOT NULL,
+    failing_since INTEGER,
+    stale_since INTEGER,
+    retired_at INTEGER,
+    retire_reason TEXT,
+    -- What `SubscriptionRecord::is_unproven` says (S16).
+    unproven INTEGER NOT NULL
+        AS (principal IS NULL AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL)
+) STRICT, WITHOUT ROWID;
+-- Subscriptions are counted from the first two indexes alone, which therefore hold their own conditions too.
+CREATE INDEX subscription_live
+    ON subscription (push_service, vapid_key, expires_at, stale_since, retired_at)
+    WHERE retired_at IS NULL AND stale_since IS NULL;
+CREATE INDEX subscription_stale ON subscription (push_service, vapid_key, stale_since, retired_at)
+    WHERE retired_at IS NULL AND stale_since IS NOT NULL;
+CREATE INDEX subscription_retired ON subscription (retired_at) WHERE retired_at IS NOT NULL;
+CREATE INDEX subscription_stale_since ON subscription (stale_since) WHERE stale_since IS NOT NULL;
+CREATE INDEX subscription_expires ON subscription (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX subscription_principal ON subscription (principal) WHERE principal IS NOT NULL;
+CREATE TRIGGER subscription_inserted AFTER INSERT ON subscription BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'subscriptions';
+    UPDATE meta SET value = value + 1 WHERE name = 'unproven' AND new.unproven;
+END;
+CREATE TRIGGER subscription_deleted AFTER DELETE ON subscription BEGIN
+    UPDATE meta SET value = value - 1 WHERE name = 'subscriptions';
+    UPDATE meta SET value = value - 1 WHERE name = 'unproven' AND old.unproven;
+END;
+CREATE TRIGGER subscription_changed
+    AFTER UPDATE OF principal, last_success_at, retired_at, stale_since ON subscription
+    WHEN new.unproven <> old.unproven
+BEGIN
+    UPDATE meta SET value = value + new.unproven - old.unproven WHERE name = 'unproven';
+END;
+
+CREATE TABLE subscription_tag (
+    key BLOB NOT NULL REFERENCES subscription (key) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (key, tag)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subscription_by_tag ON subscription_tag (tag, key);
+
+CREATE TABLE vapid_key (
+    id BLOB NOT NULL PRIMARY KEY,
+    public_key BLOB NOT NULL,
+    sealed TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    active INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX vapid_key_active ON vapid_key (active) WHERE active = 1;
+
+CREATE TABLE broadcast (
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    send_at INTEGER,
+    due_at INTEGER NOT NULL,
+    deadline INTEGER NOT NULL,
+    expected INTEGER NOT NULL,
+    written INTEGER NOT NULL DEFAULT 0,
+    expanding INTEGER NOT NULL DEFAULT 1,
+    expanded_at INTEGER NOT NULL,
+    cursor BLOB,
+    is_cancelled INTEGER NOT NULL DEFAULT 0,
+    ended_at INTEGER,
+    idempotency_key TEXT UNIQUE,
+    fingerprint BLOB,
+    -- Of each outcome, by its name.
+    accepted INTEGER NOT NULL DEFAULT 0,
+    gone INTEGER NOT NULL DEFAULT 0,
+    key_mismatch INTEGER NOT NULL DEFAULT 0,
+    sender_fault INTEGER NOT NULL DEFAULT 0,
+    too_large INTEGER NOT NULL DEFAULT 0,
+    bad_request INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0,
+    expired INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
+CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX broadcast_expanding ON broadcast (expanded_at) WHERE expanding = 1;
+CREATE INDEX broadcast_started ON broadcast (expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
+
+-- What a broadcast says and its audience: deleted when it is over.
+CREATE TABLE content (
+    broadcast INTEGER PRIMARY KEY REFERENCES broadcast (seq) ON DELETE CASCADE,
+    audience TEXT NOT NULL,
+    payload BLOB,
+    ttl INTEGER NOT NULL,
+    urgency TEXT NOT NULL,
+    topic TEXT,
+    padding TEXT NOT NULL,
+    -- Whether the broadcast is deleted with it.
+    forget_when_over INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE origin (
+    id INTEGER PRIMARY KEY,
+    origin TEXT NOT NULL UNIQUE,
+    paused_until INTEGER,
+    pause_reason TEXT,
+    closures INTEGER NOT NULL DEFAULT 1,
+    pause_contact TEXT,
+    -- The claimed row that is the probe of a paused origin.
+    probe_fence INTEGER,
+    probe_key BLOB,
+    served INTEGER NOT NULL DEFAULT 0,
+    accepted INTEGER NOT NULL DEFAULT 0,
+    gone INTEGER NOT NULL DEFAULT 0,
+    tallied_at INTEGER
+) STRICT;
+CREATE INDEX origin_paused ON origin (paused_until) WHERE paused_until IS NOT NULL;
+CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
+
+-- The queue. `at` is when a row can be claimed: due, or the end of its lease. One index by origin and `at` serves
+-- every claim, however long the backlog is.
+CREATE TABLE delivery (
+    broadcast INTEGER NOT NULL REFERENCES broadcast (seq),
+    key BLOB NOT NULL,
+    origin INTEGER NOT NULL REFERENCES origin (id),
+    at INTEGER NOT NULL,
+    leased INTEGER NOT NULL DEFAULT 0,
+    fence INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (broadcast, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delivery_due ON delivery (origin, at);
+CREATE INDEX delivery_leased ON delivery (at) WHERE leased = 1;
+
+CREATE TABLE schedule (
+    -- A subscription's id; empty for the application's own, which have an audience and a message.
+    owner BLOB NOT NULL,
+    name TEXT NOT NULL,
+    minute_of_day INTEGER NOT NULL,
+    zone TEXT NOT NULL,
+    weekdays INTEGER NOT NULL,
+    next_fire_at INTEGER NOT NULL,
+    message TEXT,
+    audience TEXT,
+    payload BLOB,
+    ttl INTEGER,
+    urgency TEXT,
+    topic TEXT,
+    padding TEXT,
+    PRIMARY KEY (owner, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX schedule_due ON schedule (next_fire_at);

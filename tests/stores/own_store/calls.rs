@@ -1,0 +1,215 @@
+//! The ledger's calls: each is one transaction.
+
+use async_trait::async_trait;
+use tower_web_push::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome, Principal};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::store::rules::BroadcastProgress;
+use tower_web_push::store::{
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
+};
+use tower_web_push::subscription::Origin;
+
+use super::OwnStore;
+use super::ledger::{Broadcast, Ledger};
+
+#[async_trait]
+impl DeliveryLedger for OwnStore {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        Ok(self.begin()?.ledger.open(broadcast, now))
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        let broadcasts = &self.begin()?.ledger.broadcasts;
+        let due = broadcasts
+            .iter()
+            .filter(|one| one.progress.is_expandable(now));
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|broadcast| broadcast.expanded_at);
+        let expansion =
+            |one: &Broadcast| Expansion::new(one.progress.id, one.audience.clone(), one.cursor);
+        Ok(due.into_iter().take(limit).map(expansion).collect())
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        let ledger = &mut self.begin()?.ledger;
+        let written = ledger.write_page(broadcast, expected, rows, next, now);
+        Ok(written.map_or(PageWrite::Stale, |()| PageWrite::Stored))
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        Ok(self.begin()?.ledger.claim(request, now))
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let ledger = &mut self.begin()?.ledger;
+        let settle =
+            |(token, settlement): &(ClaimToken, Settlement)| ledger.settle(token, *settlement, now);
+        Ok(rows.iter().map(settle).collect())
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let ledger = &mut self.begin()?.ledger;
+        let Some(found) = ledger.broadcast(broadcast) else {
+            return Ok(None);
+        };
+        if found.progress.cancel() {
+            ledger.end_unleased(broadcast, FinalOutcome::Cancelled, usize::MAX, now);
+        }
+        Ok(ledger
+            .broadcast(broadcast)
+            .map(|found| found.progress.status(now)))
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        Ok(self.begin()?.ledger.erase(user, subscriptions, now))
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let ledger = &mut self.begin()?.ledger;
+        Ok(ledger
+            .broadcast(broadcast)
+            .map(|found| found.progress.status(now)))
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        let origins = &mut self.begin()?.ledger.origins;
+        let row = origins.entry(pause.origin.clone()).or_default();
+        row.pause = pause.on_top_of(row.pause.as_ref(), now);
+        row.probe = None;
+        Ok(())
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        let origins = &self.begin()?.ledger.origins;
+        let pauses = origins.values().filter_map(|row| row.pause.clone());
+        Ok(pauses.filter(|pause| !pause.is_over(now)).collect())
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        let origins = &mut self.begin()?.ledger.origins;
+        let tally = |(origin, new): &(Origin, Tally)| {
+            let row = origins.entry(origin.clone()).or_default();
+            if *new != Tally::default() {
+                row.tally = row.tally.plus(*new);
+                row.tallied_at = Some(now);
+            }
+            row.tally
+        };
+        Ok(counts.iter().map(tally).collect())
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        let origins = &self.begin()?.ledger.origins;
+        let with_gone = origins.iter().filter(|(_, row)| row.tally.gone > 0);
+        Ok(with_gone
+            .map(|(origin, row)| (origin.clone(), row.tally))
+            .collect())
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        let ledger = &self.begin()?.ledger;
+        let open = ledger.open_by_deadline().into_iter().take(limit);
+        Ok(open
+            .map(|broadcast| broadcast.progress.status(now))
+            .collect())
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        let ledger = &mut self.begin()?.ledger;
+        let late = ledger.open_by_deadline().into_iter();
+        let late = late.filter(|broadcast| broadcast.progress.deadline <= now);
+        let late: Vec<_> = late.map(|broadcast| broadcast.progress.id).collect();
+        let mut ended = 0;
+        for id in late {
+            if ended < limit
+                && let Some(broadcast) = ledger.broadcast(id)
+            {
+                let outcome = broadcast.progress.expire();
+                ended += ledger.end_unleased(id, outcome, limit - ended, now);
+            }
+        }
+        Ok(ended as u64)
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+        let Ledger {
+            broadcasts,
+            deliveries,
+            origins,
+            ..
+        } = &mut self.begin()?.ledger;
+        let before = broadcasts.len();
+        broadcasts.retain(|one| one.ended_at.is_none_or(|at| at >= ended_before));
+        origins.retain(|origin, row| {
+            row.paused_until() > ended_before
+                || row.tallied_at > Some(ended_before)
+                || deliveries.iter().any(|delivery| delivery.origin == *origin)
+        });
+        Ok((before - broadcasts.len()) as u64)
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let ledger = &self.begin()?.ledger;
+        let open = ledger.open_by_deadline();
+        let open = open.iter().map(|broadcast| &broadcast.progress);
+        let open = open.filter(|progress| progress.deadline > now);
+        let expansions = open.clone().filter(|progress| progress.expanding);
+        let expansions = expansions.map(BroadcastProgress::due_at);
+        let deadlines = open.map(|progress| progress.deadline);
+        let claims = ledger.deliveries.iter().map(|row| {
+            let origin = &ledger.origins[&row.origin];
+            row.at.max(origin.paused_until())
+        });
+        let next = expansions.chain(deadlines).chain(claims).min();
+        Ok(next.map(|next| next.max(now)))
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        let rows = &self.begin()?.ledger.deliveries;
+        let leased = rows.iter().filter(|row| row.is_leased && row.at > now);
+        let due = rows.iter().map(|row| row.at).filter(|at| *at <= now);
+        Ok(LedgerStats::new(
+            rows.len() as u64,
+            leased.count() as u64,
+            due.min(),
+        ))
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+}

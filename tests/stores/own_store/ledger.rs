@@ -1,0 +1,325 @@
+//! The ledger's tables (broadcasts, deliveries and origins) and what changes them.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::message::Message;
+use tower_web_push::store::rules::{AfterClaim, BroadcastProgress, deal};
+use tower_web_push::store::{
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Idempotency,
+    NewBroadcast, NewDelivery, Opened, Pause, Settled, Settlement, SubscriptionRecord, Tally,
+};
+use tower_web_push::subscription::{EndpointKey, Origin};
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) broadcasts: Vec<Broadcast>,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) origins: BTreeMap<Origin, OriginRow>,
+    last_fence: u64,
+}
+
+pub(super) struct Broadcast {
+    pub(super) progress: BroadcastProgress,
+    pub(super) audience: Audience,
+    pub(super) message: Option<Message>,
+    pub(super) cursor: Cursor,
+    pub(super) expanded_at: Timestamp,
+    pub(super) ended_at: Option<Timestamp>,
+    pub(super) idempotency: Option<Idempotency>,
+    pub(super) forget_when_over: bool,
+}
+
+pub(super) struct Delivery {
+    pub(super) broadcast: BroadcastId,
+    pub(super) key: EndpointKey,
+    pub(super) origin: Origin,
+    /// When it is due, or its lease ends.
+    pub(super) at: Timestamp,
+    pub(super) is_leased: bool,
+    pub(super) fence: u64,
+    pub(super) attempt: u32,
+}
+
+#[derive(Default)]
+pub(super) struct OriginRow {
+    pub(super) pause: Option<Pause>,
+    /// The claim and the row that ask whether the pause still has its reason.
+    pub(super) probe: Option<(u64, EndpointKey)>,
+    pub(super) served: u64,
+    pub(super) tally: Tally,
+    pub(super) tallied_at: Option<Timestamp>,
+}
+
+impl OriginRow {
+    pub(super) fn paused_until(&self) -> Timestamp {
+        let pause = self.pause.as_ref();
+        pause.map_or(Timestamp::MIN, |pause| pause.until)
+    }
+}
+
+impl Ledger {
+    pub(super) fn open(&mut self, new: &NewBroadcast, now: Timestamp) -> Opened {
+        let same_key = |known: &Idempotency| {
+            let idempotency = new.idempotency.as_ref();
+            idempotency.is_some_and(|idempotency| idempotency.key == known.key)
+        };
+        for known in &self.broadcasts {
+            if known.progress.id == new.id {
+                return Opened::Repeat(known.progress.status(now));
+            }
+            if known.idempotency.as_ref().is_some_and(same_key) {
+                return match known.idempotency == new.idempotency {
+                    true => Opened::Repeat(known.progress.status(now)),
+                    false => Opened::Conflict,
+                };
+            }
+        }
+        let progress = BroadcastProgress::new(new, now);
+        self.broadcasts.push(Broadcast {
+            audience: new.audience.clone(),
+            message: Some(new.message.clone()),
+            cursor: Cursor::Start,
+            expanded_at: progress.due_at(),
+            ended_at: None,
+            idempotency: new.idempotency.clone(),
+            forget_when_over: new.forget_when_over,
+            progress,
+        });
+        Opened::New
+    }
+
+    pub(super) fn broadcast(&mut self, id: BroadcastId) -> Option<&mut Broadcast> {
+        let mut broadcasts = self.broadcasts.iter_mut();
+        broadcasts.find(|broadcast| broadcast.progress.id == id)
+    }
+
+    pub(super) fn write_page(
+        &mut self,
+        id: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Option<()> {
+        let broadcast = self.broadcast(id)?;
+        let progress = &broadcast.progress;
+        if !progress.takes_page(&broadcast.cursor, expected, now) {
+            return None;
+        }
+        let at = progress.due_at();
+        let mut written = 0;
+        for NewDelivery { key, origin } in rows {
+            let mut deliveries = self.deliveries.iter();
+            if deliveries.any(|row| row.broadcast == id && row.key == *key) {
+                continue;
+            }
+            written += 1;
+            self.origins.entry(origin.clone()).or_default();
+            self.deliveries.push(Delivery {
+                broadcast: id,
+                key: *key,
+                origin: origin.clone(),
+                at,
+                is_leased: false,
+                fence: 0,
+                attempt: 0,
+            });
+        }
+        let broadcast = self.broadcast(id)?;
+        broadcast.progress.write_page(written, next);
+        broadcast.cursor = *next;
+        broadcast.expanded_at = now;
+        self.close_if_over(id, now);
+        Some(())
+    }
+
+    pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
+        let mut turns: Vec<_> = self
+            .origins
+            .iter()
+            .filter(|(_, row)| row.paused_until() <= now)
+            .filter_map(|(origin, row)| {
+                let head = self.next_of(origin, now)?;
+                let room = match &row.pause {
+                    Some(pause) if pause.reason.is_probed() => request.room_for(origin).min(1),
+                    _ => request.room_for(origin),
+                };
+                Some((row.served, self.deliveries[head].at, origin.clone(), room))
+            })
+            .collect();
+        turns.sort();
+        let rooms: Vec<_> = turns.iter().map(|(.., room)| *room).collect();
+        self.last_fence += 1;
+        let mut claims = Claims::default();
+        let take = |turn: usize, wanted| {
+            let (.., origin, _) = &turns[turn];
+            let before = claims.rows.len();
+            while claims.rows.len() - before < wanted
+                && let Some(index) = self.next_of(origin, now)
+            {
+                self.lease(index, request, now, &mut claims);
+            }
+            Ok::<_, Infallible>(claims.rows.len() - before)
+        };
+        let Ok(()) = deal(&rooms, request.limit, take);
+        claims
+    }
+
+    /// The row of an origin that can be claimed first.
+    fn next_of(&self, origin: &Origin, now: Timestamp) -> Option<usize> {
+        let rows = self.deliveries.iter().enumerate();
+        rows.filter(|(_, row)| row.origin == *origin && row.at <= now)
+            .min_by_key(|(_, row)| row.at)
+            .map(|(index, _)| index)
+    }
+
+    fn lease(&mut self, index: usize, request: &ClaimRequest, now: Timestamp, claims: &mut Claims) {
+        let row = &mut self.deliveries[index];
+        let id = row.broadcast;
+        let mut broadcasts = self.broadcasts.iter();
+        let broadcast = broadcasts.find(|one| one.progress.id == id).unwrap();
+        if broadcast.progress.cancelled {
+            self.end_probe(index, now);
+            self.end(index, FinalOutcome::Cancelled);
+            return self.close_if_over(id, now);
+        }
+        row.at = now + request.lease;
+        row.is_leased = true;
+        row.fence = self.last_fence;
+        row.attempt += 1;
+        let origin = self.origins.get_mut(&row.origin).unwrap();
+        origin.served = row.fence;
+        if let Some(pause) = &mut origin.pause
+            && pause.reason.is_probed()
+        {
+            pause.until = row.at;
+            origin.probe = Some((row.fence, row.key));
+        }
+        let token = ClaimToken::new(id, row.key, row.fence);
+        let claimed = Claimed::new(token, row.origin.clone(), row.attempt, row.at);
+        claims.rows.push(claimed);
+        let (message, progress) = (broadcast.message.clone().unwrap(), &broadcast.progress);
+        let message = ClaimedMessage::new(message, progress.due_at(), progress.deadline);
+        claims.messages.insert(id, message);
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        token: &ClaimToken,
+        settlement: Settlement,
+        now: Timestamp,
+    ) -> Settled {
+        let is_held = |row: &Delivery| {
+            row.is_leased && *token == ClaimToken::new(row.broadcast, row.key, row.fence)
+        };
+        let Some(index) = self.deliveries.iter().position(is_held) else {
+            return Settled::Lost;
+        };
+        self.end_probe(index, now);
+        let progress = &mut self.broadcast(token.broadcast).unwrap().progress;
+        match progress.settle(settlement) {
+            AfterClaim::Ended => drop(self.deliveries.remove(index)),
+            AfterClaim::Due { at, uncounted } => {
+                let row = &mut self.deliveries[index];
+                row.at = at;
+                row.is_leased = false;
+                row.attempt -= u32::from(uncounted);
+            }
+        }
+        self.close_if_over(token.broadcast, now);
+        Settled::Done
+    }
+
+    /// Makes room for the next probe, if the row is one.
+    fn end_probe(&mut self, index: usize, now: Timestamp) {
+        let row = &self.deliveries[index];
+        let origin = self.origins.get_mut(&row.origin).unwrap();
+        if origin.probe == Some((row.fence, row.key)) {
+            origin.probe = None;
+            origin.pause.iter_mut().for_each(|pause| pause.until = now);
+        }
+    }
+
+    fn end(&mut self, index: usize, outcome: FinalOutcome) {
+        let row = self.deliveries.remove(index);
+        let progress = &mut self.broadcast(row.broadcast).unwrap().progress;
+        progress.counts.add(outcome, 1);
+    }
+
+    /// Ends rows of a broadcast that are not leased; how many.
+    pub(super) fn end_unleased(
+        &mut self,
+        id: BroadcastId,
+        outcome: FinalOutcome,
+        limit: usize,
+        now: Timestamp,
+    ) -> usize {
+        let mut ended = 0;
+        let is_free = |row: &Delivery| row.broadcast == id && (!row.is_leased || row.at <= now);
+        while ended < limit
+            && let Some(index) = self.deliveries.iter().position(is_free)
+        {
+            self.end(index, outcome);
+            ended += 1;
+        }
+        self.close_if_over(id, now);
+        ended
+    }
+
+    /// Ends what is left to deliver to a user, whoever holds it, and cancels the broadcasts to this user alone.
+    pub(super) fn erase(
+        &mut self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Erased {
+        let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
+        let keys: Vec<_> = subscriptions
+            .iter()
+            .map(|row| row.subscription.endpoint().key())
+            .collect();
+        let rows_before = self.deliveries.len();
+        let open = self.open_by_deadline();
+        let open: Vec<_> = open.iter().map(|one| one.progress.id).collect();
+        let mut erased = Erased::default();
+        for id in open {
+            let is_theirs = |row: &Delivery| row.broadcast == id && keys.contains(&row.key);
+            while let Some(index) = self.deliveries.iter().position(is_theirs) {
+                self.end_probe(index, now);
+                self.end(index, FinalOutcome::Cancelled);
+            }
+            let broadcast = self.broadcast(id).unwrap();
+            if broadcast.audience.is_only_for(user, &ids) && broadcast.progress.cancel() {
+                erased.broadcasts += 1;
+                self.end_unleased(id, FinalOutcome::Cancelled, usize::MAX, now);
+            }
+            self.close_if_over(id, now);
+        }
+        erased.deliveries = (rows_before - self.deliveries.len()) as u64;
+        erased
+    }
+
+    fn close_if_over(&mut self, id: BroadcastId, now: Timestamp) {
+        let is_forgotten = self.broadcast(id).is_some_and(|broadcast| {
+            if broadcast.ended_at.is_none() && broadcast.progress.is_over() {
+                broadcast.ended_at = Some(now);
+                broadcast.message = None;
+            }
+            broadcast.ended_at.is_some() && broadcast.forget_when_over
+        });
+        if is_forgotten {
+            self.broadcasts
+                .retain(|broadcast| broadcast.progress.id != id);
+        }
+    }
+
+    pub(super) fn open_by_deadline(&self) -> Vec<&Broadcast> {
+        let open = self.broadcasts.iter().filter(|one| one.ended_at.is_none());
+        let mut open: Vec<_> = open.collect();
+        open.sort_by_key(|broadcast| broadcast.progress.deadline);
+        open
+    }
+}
