@@ -320,7 +320,7 @@ pub enum Settled {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "L17 names both")]
 pub struct Erased {
-    /// Rows that were left to deliver.
+    /// Rows of these subscriptions that were left to deliver.
     pub deliveries: u64,
     /// Broadcasts to this user alone that were not over.
     pub broadcasts: u64,

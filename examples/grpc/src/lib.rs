@@ -11,8 +11,7 @@ mod sign_in;
 
 /// What `build.rs` generates.
 #[allow(
-    clippy::pedantic,
-    clippy::use_self,
+    clippy::clone_on_ref_ptr,
     missing_debug_implementations,
     unused_qualifications,
     reason = "generated"

@@ -4,6 +4,7 @@
 use tokio::net::TcpListener;
 use tonic::codegen::InterceptedService;
 use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -42,22 +43,12 @@ impl World {
         }
     }
 
-    fn devices(
-        &self,
-        user: &'static str,
-    ) -> DevicesClient<
-        InterceptedService<Channel, impl FnMut(Request<()>) -> Result<Request<()>, Status>>,
-    > {
-        DevicesClient::with_interceptor(self.channel.clone(), signed_in(user))
+    fn devices(&self, user: &'static str) -> DevicesClient<InterceptedService<Channel, Session>> {
+        DevicesClient::with_interceptor(self.channel.clone(), Session(user))
     }
 
-    fn orders(
-        &self,
-        user: &'static str,
-    ) -> OrdersClient<
-        InterceptedService<Channel, impl FnMut(Request<()>) -> Result<Request<()>, Status>>,
-    > {
-        OrdersClient::with_interceptor(self.channel.clone(), signed_in(user))
+    fn orders(&self, user: &'static str) -> OrdersClient<InterceptedService<Channel, Session>> {
+        OrdersClient::with_interceptor(self.channel.clone(), Session(user))
     }
 
     fn browser(&self) -> (UserAgent, Subscribe) {
@@ -69,9 +60,12 @@ impl World {
     }
 }
 
-fn signed_in(user: &'static str) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> {
-    move |mut request| {
-        let session = MetadataValue::try_from(format!("Bearer {user}-session")).unwrap();
+/// The session of a user, in each request.
+struct Session(&'static str);
+
+impl Interceptor for Session {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let session = MetadataValue::try_from(format!("Bearer {}-session", self.0)).unwrap();
         request.metadata_mut().insert("authorization", session);
         Ok(request)
     }

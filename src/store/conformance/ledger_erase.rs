@@ -105,8 +105,13 @@ pub async fn l17_broadcasts_to_a_user_alone_are_cancelled<L: DeliveryLedger + ?S
     let mut to_user = sending.clone();
     to_user.audience = Audience::User(alice());
     sending_as(ledger, &to_user, &deliveries([1, 5]), at(0)).await;
+    let mut written = broadcast();
+    written.audience = Audience::User(alice());
+    sending_as(ledger, &written, &deliveries([1]), at(0)).await;
     let erased = ledger.erase(&alice(), &rows, at(1)).await.unwrap();
-    assert_eq!(erased.broadcasts, 4);
+    assert_eq!((erased.deliveries, erased.broadcasts), (2, 5));
+    let end = status(ledger, written.id).await;
+    assert_eq!(end.state, BroadcastState::Cancelled);
     for new in &theirs {
         let end = status(ledger, new.id).await;
         assert_eq!(end.state, BroadcastState::Cancelled);

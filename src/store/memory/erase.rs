@@ -14,26 +14,31 @@ impl Ledger {
         now: Timestamp,
     ) -> Erased {
         let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
-        let rows_before = self.rows();
         let mut erased = Erased::default();
         let open: Vec<Seq> = self.open.iter().map(|(_, seq)| *seq).collect();
         for seq in open {
-            for row in subscriptions {
-                let key = row.subscription.endpoint().key();
-                if self.has_row(seq, key) {
-                    self.end_probe(seq, key, now);
-                    self.finish(seq, key, FinalOutcome::Cancelled);
-                }
+            let keys = subscriptions
+                .iter()
+                .map(|row| row.subscription.endpoint().key());
+            let keys: Vec<_> = keys
+                .filter(|key| self.rows.contains_key(&(seq, *key)))
+                .collect();
+            for key in &keys {
+                self.end_probe(seq, *key, now);
             }
             let broadcast = self.broadcasts.get(&seq);
             let is_theirs =
                 broadcast.is_some_and(|broadcast| broadcast.audience.is_only_for(user, &ids));
+            // Before its rows end: what has none left is over, and not cancelled.
             if is_theirs && self.stop(seq, now) {
                 erased.broadcasts += 1;
             }
+            for key in &keys {
+                self.finish(seq, *key, FinalOutcome::Cancelled);
+            }
+            erased.deliveries += keys.len() as u64;
             self.close_if_over(seq, now);
         }
-        erased.deliveries = (rows_before - self.rows()) as u64;
         erased
     }
 }

@@ -117,7 +117,9 @@ impl Ledger {
             return Settled::Lost;
         };
         match broadcast.progress.settle(settlement) {
-            AfterClaim::Ended => self.delete(seq, key),
+            AfterClaim::Ended => {
+                self.delete(seq, key);
+            }
             AfterClaim::Due { at, uncounted } => self.put_back(seq, key, at, uncounted),
         }
         self.close_if_over(seq, now);

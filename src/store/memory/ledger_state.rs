@@ -313,25 +313,24 @@ impl Ledger {
     }
 
     /// Deletes a row and counts it.
-    pub(super) fn has_row(&self, seq: Seq, key: EndpointKey) -> bool {
-        self.rows.contains_key(&(seq, key))
-    }
-
     pub(super) fn finish(&mut self, seq: Seq, key: EndpointKey, outcome: FinalOutcome) {
-        self.delete(seq, key);
-        if let Some(broadcast) = self.broadcasts.get_mut(&seq) {
+        if self.delete(seq, key)
+            && let Some(broadcast) = self.broadcasts.get_mut(&seq)
+        {
             broadcast.progress.counts.add(outcome, 1);
         }
     }
 
-    pub(super) fn delete(&mut self, seq: Seq, key: EndpointKey) {
+    /// Deletes a row, to be counted; whether there was one.
+    pub(super) fn delete(&mut self, seq: Seq, key: EndpointKey) -> bool {
         let Some(row) = self.rows.remove(&(seq, key)) else {
-            return;
+            return false;
         };
         if let Some(queue) = self.queues.get_mut(&row.origin) {
             queue.rows.remove(&(row.at, seq, key));
         }
         self.leased.remove(&(row.at, seq, key));
+        true
     }
 
     /// Ends up to `limit` rows of a broadcast that are not leased at `now`; how many.

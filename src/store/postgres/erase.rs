@@ -75,10 +75,11 @@ async fn erase_in(
     for (seq, stored) in &mut locked {
         let (rows, is_theirs) = ended.get(seq).copied().unwrap_or_default();
         let progress = &mut stored.progress;
-        progress.counts.add(FinalOutcome::Cancelled, rows);
+        // Before its rows are counted: what has none left is over, and not cancelled.
         if is_theirs && progress.cancel() {
             cancelled.push(progress.id);
         }
+        progress.counts.add(FinalOutcome::Cancelled, rows);
     }
     save(tx, locked.values_mut(), now).await?;
     if !rows.is_empty() {

@@ -145,17 +145,13 @@ impl Stored {
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }
 
-    /// Cancels what is not over, to be saved; how many rows ended with it.
-    pub(super) fn stop(
-        &mut self,
-        conn: &Connection,
-        now: Timestamp,
-    ) -> Result<Option<usize>, StoreError> {
-        if !self.progress.cancel() {
-            return Ok(None);
+    /// Cancels what is not over, to be saved; whether it does.
+    pub(super) fn stop(&mut self, conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
+        let stops = self.progress.cancel();
+        if stops {
+            self.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)?;
         }
-        self.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)
-            .map(Some)
+        Ok(stops)
     }
 
     /// Ends up to `limit` rows that are not leased at `now`; how many. To be saved.
@@ -319,7 +315,7 @@ pub(super) fn cancel(
     let Some(mut stored) = Stored::by_id(conn, id)? else {
         return Ok(None);
     };
-    if stored.stop(conn, now)?.is_some() {
+    if stored.stop(conn, now)? {
         stored.save(conn, now)?;
     }
     Ok(Some(stored.progress.status(now)))

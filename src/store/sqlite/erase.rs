@@ -56,14 +56,12 @@ pub(super) fn erase(
     }
     for (seq, rows) in ended {
         let mut stored = Stored::by_seq(conn, seq)?;
-        stored.progress.counts.add(FinalOutcome::Cancelled, rows);
-        erased.deliveries += rows;
-        if theirs.contains(&seq)
-            && let Some(rows) = stored.stop(conn, now)?
-        {
-            erased.deliveries += rows as u64;
+        // Before its rows are counted: what has none left is over, and not cancelled.
+        if theirs.contains(&seq) && stored.stop(conn, now)? {
             erased.broadcasts += 1;
         }
+        stored.progress.counts.add(FinalOutcome::Cancelled, rows);
+        erased.deliveries += rows;
         stored.save(conn, now)?;
     }
     Ok(erased)

@@ -281,24 +281,26 @@ impl Ledger {
             .iter()
             .map(|row| row.subscription.endpoint().key())
             .collect();
-        let rows_before = self.deliveries.len();
         let open = self.open_by_deadline();
         let open: Vec<_> = open.iter().map(|one| one.progress.id).collect();
         let mut erased = Erased::default();
         for id in open {
+            let broadcast = self.broadcast(id).unwrap();
+            // Before its rows end: what has none left is over, and not cancelled.
+            let is_cancelled =
+                broadcast.audience.is_only_for(user, &ids) && broadcast.progress.cancel();
             let is_theirs = |row: &Delivery| row.broadcast == id && keys.contains(&row.key);
             while let Some(index) = self.deliveries.iter().position(is_theirs) {
                 self.end_probe(index, now);
                 self.end(index, FinalOutcome::Cancelled);
+                erased.deliveries += 1;
             }
-            let broadcast = self.broadcast(id).unwrap();
-            if broadcast.audience.is_only_for(user, &ids) && broadcast.progress.cancel() {
+            if is_cancelled {
                 erased.broadcasts += 1;
                 self.end_unleased(id, FinalOutcome::Cancelled, usize::MAX, now);
             }
             self.close_if_over(id, now);
         }
-        erased.deliveries = (rows_before - self.deliveries.len()) as u64;
         erased
     }
 
