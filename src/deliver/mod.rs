@@ -1,7 +1,7 @@
 //! Delivery: one attempt to send one message, and what came of it.
 //!
 //! Everything here but the clients is pure or a plain [`tower_service::Service`]. What follows from an [`Outcome`], for the
-//! delivery and for the subscription, is said by an [`Attempt`](crate::engine::Attempt), which its caller writes down.
+//! delivery and for the subscription, is said by an [`Attempt`](crate::engine::Attempt).
 
 mod address;
 mod admission;

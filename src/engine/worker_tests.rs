@@ -171,7 +171,7 @@ async fn an_attempt_that_panics_takes_nothing_else_along() {
     assert_eq!(world.counts(id).await.accepted, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_worker_stops() {
     let world = World::with(1, TIMEOUT).await;
     let key = world.subscriber().await;
@@ -183,7 +183,8 @@ async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_work
     task::yield_now().await;
     assert!(worker.attempt_ended().now_or_never().is_none());
     worker.stop();
-    worker.attempt_ended().await.unwrap();
+    let at_once = tokio::time::timeout(SECOND, worker.attempt_ended()).await;
+    at_once.unwrap().unwrap();
     worker.settle().await.unwrap();
     assert_eq!(world.service.counts().requests, 0);
 
