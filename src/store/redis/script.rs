@@ -196,7 +196,7 @@ mod tests {
                 assert!(!line.contains("KEYS[2]"), "{line}");
             }
         }
-        assert_eq!(ALL.len(), 7);
+        assert_eq!(ALL.len(), 8);
     }
 
     #[test]
