@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep};
 use tower::limit::ConcurrencyLimit;
@@ -171,10 +171,10 @@ impl Worker {
 
     /// Asks the store until it answers. No other worker could do better meanwhile, so the job is kept; put back, it would
     /// come closer to the dead letters each time, through no fault of its own.
-    async fn patiently<T>(
-        &self,
-        mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         loop {
             match ask().await {
                 Err(error)
@@ -200,15 +200,13 @@ impl Worker {
         let size = self.flags.part.max(1).min(job.recipients.len());
         let (part, rest) = job.recipients.split_at(size);
         let refs: Vec<_> = part.iter().map(|id| SubscriptionRef::Id(*id)).collect();
-        let records = self.patiently(async || self.store.get(&refs).await).await?;
+        let records = self.patiently(|| self.store.get(&refs)).await?;
         let now = self.post.clock.now();
-        let pauses = self
-            .patiently(async || self.store.pauses(now).await)
-            .await?;
+        let pauses = self.patiently(|| self.store.pauses(now)).await?;
         self.post.deliver.gates().load(pauses, now);
 
         // All at once, as far as `Post` lets them.
-        let ended = join_all(records.into_iter().map(async |record| {
+        let ended = join_all(records.into_iter().map(|record| async {
             let record = record?;
             let consequence = self.post.attempt(job, &record).await;
             Some((self.post.gate(&record), consequence))
@@ -237,7 +235,9 @@ impl Worker {
             }
             effects.note(&gate, consequence, now);
         }
-        self.patiently(async || effects.finish(now).await).await?;
+        let effects = Mutex::new(effects);
+        self.patiently(|| async { effects.lock().await.finish(now).await })
+            .await?;
 
         if !rest.is_empty() {
             // Its name is the same when this part is done again after a crash, so there is no second one.
