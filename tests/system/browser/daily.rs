@@ -77,7 +77,10 @@ async fn a_server_without_zones_is_told_in_utc(w: &mut World) {
 /// Every day is no list of days, and a type has one time.
 async fn a_test_comes_in_a_minute(w: &mut World) {
     w.click("daily-test").await;
-    let shown = w.browser.wait_for(&daily_status("The test is sent at")).await;
+    let shown = w
+        .browser
+        .wait_for(&daily_status("The test is sent at"))
+        .await;
     assert!(shown.as_str().unwrap().contains(ZONE), "{shown}");
     let posted = w.browser.evaluate("window.posted.at(-1)").await;
     assert_eq!(posted["notifyTime"]["zone"], ZONE);
