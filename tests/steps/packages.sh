@@ -6,11 +6,12 @@ step_package() {
     # A change is checked before it is committed; what is published is not.
     if [ -z "${CI:-}" ]; then dirty=(--allow-dirty); fi
     cargo package --quiet --locked --no-verify "${dirty[@]}"
+    start_servers
     local crate
     crate=$(basename "$(cargo pkgid)" | sed -E 's/.*#(.*@)?/tower-web-push-/')
     # Outside of the repository, whose workspace it is no part of.
     unpacked=$(mktemp -d)
-    trap 'rm -rf "$unpacked"' EXIT
+    trap 'stop_servers; rm -rf "$unpacked"' EXIT
     tar -xzf "$CARGO_TARGET_DIR/package/$crate.crate" -C "$unpacked"
     cd "$unpacked/$crate"
     cargo test --locked --lib --all-features
