@@ -6,7 +6,7 @@ use super::sample::{
 };
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
 use crate::store::{
-    Cursor, DeliveryLedger, Idempotency, Opened, Pause, PauseReason, Settled, Settlement,
+    Cursor, DeliveryLedger, Idempotency, Opened, Pause, PauseReason, Settled, Settlement, Tally,
 };
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -231,6 +231,22 @@ pub async fn l13_prune_forgets_what_ended_before<L: DeliveryLedger + ?Sized>(h: 
     let mut again = broadcast();
     again.idempotency = Some(Idempotency::new("k", [2; 32]));
     assert_eq!(ledger.open(&again, at(99)).await.unwrap(), Opened::New);
+}
+
+/// L13: an origin with rows keeps what is known of it, also if all of them are leased.
+pub async fn l13_an_origin_with_leased_rows_keeps_its_tally<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    sending(ledger, &[delivery("a", 1)], at(0)).await;
+    let gone = [(origin("a"), Tally::new(0, 1))];
+    ledger.tally(&gone, at(1)).await.unwrap();
+    assert_eq!(claim(ledger, 9, at(2)).await.len(), 1);
+    ledger.prune(at(3)).await.unwrap();
+    let nothing = [(origin("a"), Tally::default())];
+    let sums = h.second().tally(&nothing, at(4)).await.unwrap();
+    assert_eq!(sums, [Tally::new(0, 1)]);
 }
 
 /// L13: what nobody asks for is gone with its last row, however that ended.

@@ -64,6 +64,7 @@ macro_rules! store_conformance {
                 l12_expire_stops_the_expansion
                 l13_prune_forgets_what_ended_before
                 l13_a_broadcast_may_be_forgotten_when_it_is_over
+                l13_an_origin_with_leased_rows_keeps_its_tally
                 l14_a_scheduled_broadcast_is_due_then
                 l14_rows_are_due_as_they_can_be_claimed
                 l14_what_is_late_and_leased_is_not_due
