@@ -11,7 +11,7 @@ use super::daily::{Daily, fire_due};
 use super::effects::Effects;
 use super::expand::expand;
 use super::job::{Job, attempt};
-use super::{Consequence, Engine, Next};
+use super::{ClockSkew, Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::{OriginGate, OriginGates};
@@ -387,7 +387,13 @@ impl Worker {
         self.effects.finish(self.engine.now()).await
     }
 
+    /// Deletes what is not needed any more. A wrong clock deletes nothing: what is gone cannot be brought back.
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
+        if let Some(skew) = ClockSkew::of(&*self.engine.clock, &*self.engine.ledger).await? {
+            observe::event!(WARN, error = %skew, "purge skipped");
+            let _ = skew;
+            return Ok(());
+        }
         self.engine.ledger.prune(now - FINISHED_KEPT).await?;
         let purge = Change::Purge {
             before: now - UNREACHABLE_KEPT,

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use tower_web_push::engine::SendErrorKind;
 use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{Compose, DailyTime, Schedule, ScheduleLabel};
+use tower_web_push::store::RetireReason;
 use tower_web_push::vapid::Contact;
 use tower_web_push::{Broadcast, BuildErrorKind, RunErrorKind};
 
@@ -189,6 +190,38 @@ async fn a_clock_may_differ_from_the_servers_by_ten_seconds() {
         let refused = ended.err().map(|error| error.kind());
         assert_eq!(refused, (!fits).then_some(RunErrorKind::ClockSkew));
     }
+}
+
+#[tokio::test]
+async fn nothing_is_purged_while_the_clock_differs_from_the_servers() {
+    let world = World::at(FCM).await;
+    let store = Arc::new(TamperedStore::over(&world.store));
+    store.set_server_time(world.clock.now());
+    let push = world
+        .replica_with(|builder| builder.store(Arc::clone(&store)))
+        .await;
+    let (_, row) = world.subscriber().await;
+    let now = world.clock.now();
+    let key = row.subscription.endpoint().key();
+    let retire = Change::Retire {
+        key,
+        reason: RetireReason::Gone,
+        observed_at: now,
+    };
+    world.store.apply(&[retire], now).await.unwrap();
+    let is_there = async || {
+        let rows = world.store.get(&[SubscriptionRef::Key(key)]).await;
+        rows.unwrap()[0].is_some()
+    };
+    world.clock.advance(40 * DAY);
+    push.tick().await.unwrap();
+    assert!(is_there().await, "only this machine says that it is old");
+    store.set_server_time(world.clock.now());
+    let other = world
+        .replica_with(|builder| builder.store(Arc::clone(&store)))
+        .await;
+    other.tick().await.unwrap();
+    assert!(!is_there().await);
 }
 
 #[tokio::test]
