@@ -68,7 +68,7 @@ impl ApiSettings {
     }
 
     /// Who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
-    /// application's own rule. Nobody where nothing is said.
+    /// application's own rule. Default: nobody is.
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Arc::new(authorizer);
         self

@@ -467,8 +467,9 @@ impl WebPush {
 impl WebPush {
     /// The HTTP API as a Tower service, for any server that speaks `http` types.
     ///
-    /// Each has settings and limits of its own ([`with`](crate::api::WebPushService::with)): a public mount and one for
-    /// administrators are two services. Clones of one share them.
+    /// Each call makes a service with settings and limits of its own ([`with`](crate::api::WebPushService::with)): a public
+    /// mount and one for administrators are two services. Call it once for each mount and clone the service. A service
+    /// made for each request would begin to count anew, and so limit nothing.
     #[must_use]
     pub fn service(&self) -> crate::api::WebPushService {
         crate::api::WebPushService::new(self.engine.clone())

@@ -11,7 +11,7 @@ pub struct MyOrders(pub WebPush);
 
 #[tonic::async_trait]
 impl Orders for MyOrders {
-    /// A client that repeats the call, because the answer was lost, notifies nobody twice.
+    /// If a client repeats the call because the response was lost, the message is not sent twice.
     async fn ship(&self, request: Request<Ship>) -> Result<Response<Shipped>, Status> {
         let Ship { order, customer } = request.into_inner();
         let shipped = Notification::new("Shipped").body(format!("Order {order} is on its way"));

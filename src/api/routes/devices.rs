@@ -1,4 +1,4 @@
-//! `GET /devices` and `DELETE /devices/{id}`: the subscriptions of whoever is signed in.
+//! `GET /devices` and `DELETE /devices/{id}`: the subscriptions of the signed-in user.
 
 use http::StatusCode;
 use http::request::Parts;
@@ -19,7 +19,7 @@ struct DevicesAnswer {
     devices: Vec<DeviceAnswer>,
 }
 
-/// Never with an endpoint or a key: whoever reads it over the user's shoulder can send nothing.
+/// A device without its endpoint and keys, which are secrets: with them anyone can send to it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DeviceAnswer {

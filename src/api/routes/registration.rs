@@ -16,7 +16,7 @@ use crate::schedule::{Daily, DailyTime, NotifyType, Weekdays, Zone};
 use crate::subscription::Subscription;
 use crate::vapid::VapidPublicKey;
 
-/// A registration that is well-formed in all its parts, for whoever is signed in.
+/// A registration that is well-formed in all its parts, of the signed-in user if there is one.
 pub(super) fn parse(
     members: Members<'_>,
     parts: &Parts,
@@ -53,7 +53,7 @@ impl From<RegisterError> for Problem {
         match error.kind() {
             RegisterErrorKind::SubscriptionExpired => ProblemKind::SubscriptionExpired.into(),
             RegisterErrorKind::TooManyTags => ProblemKind::TooManyTags.into(),
-            // One answer for whatever rule refused, so that nobody learns the inside of the network from it.
+            // The same answer for every refusal, so that it reveals nothing of the internal network.
             RegisterErrorKind::EndpointNotAllowed => ProblemKind::EndpointNotAllowed.into(),
             RegisterErrorKind::EndpointUnverified { retry_after } => {
                 Self::from(ProblemKind::EndpointUnverified).with_retry_after(retry_after)
