@@ -136,9 +136,9 @@ async fn sweep_after(
 }
 
 pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<u64, Failed> {
-    let at_most = limit.min(BROADCASTS);
+    // However few rows may end: a broadcast without rows ends too, and would hide the others.
     let rows = tx
-        .query(LATE, &[&now.as_millis(), &integer(at_most)])
+        .query(LATE, &[&now.as_millis(), &integer(BROADCASTS)])
         .await?;
     let late: Vec<i64> = read(&rows, |columns| columns.get())?;
     if late.is_empty() {
@@ -173,6 +173,7 @@ async fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
     let seqs: Vec<_> = ended.of.keys().copied().collect();
     let mut locked = Stored::lock_all(tx, &seqs).await?;
     ended.count(tx, &mut locked, now).await?;
+    ended.end_probes(tx, now).await?;
     Ok(ended.rows())
 }
 
@@ -239,7 +240,11 @@ impl Ended {
                 changed.push(stored);
             }
         }
-        save(tx, changed, now).await?;
+        save(tx, changed, now).await
+    }
+
+    /// Makes room for the next probe at the origins whose probe is among them.
+    async fn end_probes(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Failed> {
         if !self.fences.is_empty() {
             let now = now.as_millis();
             tx.execute(END_PROBES, &[&self.origins, &self.fences, &now])
