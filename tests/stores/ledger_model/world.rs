@@ -286,7 +286,7 @@ impl World {
     }
 
     /// A claim ends what it meets of cancelled broadcasts, which may be some of it or all.
-    async fn see_what_was_swept(&mut self, ledger: &dyn DeliveryLedger) -> Checked {
+    pub(super) async fn see_what_was_swept(&mut self, ledger: &dyn DeliveryLedger) -> Checked {
         for (id, tokens) in self.model.abandoned(self.now) {
             let cancelled = async || {
                 let status = ledger.status(id, self.now).await.unwrap();
@@ -362,7 +362,7 @@ impl World {
             }
         }
         prop_assert_eq!(ended, self.model.expire(self.now));
-        Ok(())
+        self.see_what_was_swept(&*self.ledger(0)).await
     }
 }
 

@@ -265,7 +265,7 @@ end
 
 -- Goes on with a cancellation that somebody has begun; where there is none, gives back up to `limit` rows whose lease
 -- has ended: their claimant may still settle them, and the next one may claim them. Those of a cancelled broadcast end
--- here. Whether there may be more.
+-- here before its deadline, and are expired after it, which counts them. Whether there may be more.
 local function lapse(now, limit)
   local id = call('SRANDMEMBER', SWEEPS)
   if id then
@@ -284,7 +284,7 @@ local function lapse(now, limit)
     call('ZREM', LEASED, member)
     if b and raw then
       local row = state(raw)
-      if b.is_cancelled then
+      if b.is_cancelled and tonumber(b.fields.deadline) > tonumber(now) then
         end_probe(row.origin, row.fence, now)
         call('HDEL', states_key(id), recipient)
         finish(b, CANCELLED, 1)

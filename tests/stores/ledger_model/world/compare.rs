@@ -12,7 +12,7 @@ use crate::ledger_model::ops::End;
 
 impl World {
     /// All that can be seen of the ledger is as the model has it.
-    pub(super) async fn compare(&self) -> Checked {
+    pub(super) async fn compare(&mut self) -> Checked {
         let (ledger, now) = (self.ledger(1), self.now);
         for id in &self.ids {
             let status = ledger.status(*id, now).await.unwrap();
@@ -41,7 +41,8 @@ impl World {
         if work != Some(now) && self.model.abandoned(now).is_empty() {
             prop_assert!(next.is_none_or(|next| next > now), "it would spin");
         }
-        Ok(())
+        // So may whoever asks what is due (L9).
+        self.see_what_was_swept(&*ledger).await
     }
 
     /// L16: which of two with one deadline comes first is the ledger's to choose.
@@ -82,7 +83,9 @@ impl World {
                 }
             }
             self.compare().await?;
-            match self.ledger(0).next_due(self.now).await.unwrap() {
+            let next = self.ledger(0).next_due(self.now).await.unwrap();
+            self.see_what_was_swept(&*self.ledger(0)).await?;
+            match next {
                 Some(next) => self.now = next,
                 None => return self.nothing_is_left().await,
             }
