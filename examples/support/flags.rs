@@ -127,7 +127,7 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "FILE")]
     pub(crate) extra_root_ca: Option<String>,
 
-    /// The longest pause between two polls for due work, in seconds
+    /// The longest pause between two polls for due work, in seconds, at most 86400
     #[arg(long, env, value_name = "SECONDS", default_value = "60")]
     pub(crate) seconds_between_notifications: String,
 

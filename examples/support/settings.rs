@@ -353,8 +353,8 @@ fn log_filter(text: &str) -> Result<EnvFilter, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
-        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
-        _ => Err("not a whole number of seconds above 0".to_owned()),
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds.into())),
+        _ => Err("not a whole number of seconds from 1 to 86400".to_owned()),
     }
 }
 

@@ -61,15 +61,18 @@ impl Engine {
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         // Another machine's worker does not wake us.
         const LOOK_AGAIN: Duration = Duration::from_millis(250);
-        let until = Instant::now() + at_most;
+        // `None` is a time that no clock reaches: the caller waits for as long as it takes.
+        let until = Instant::now().checked_add(at_most);
         loop {
             let settled = self.signals.settled.notified();
             let status = self.status(id).await?;
             let done = status.as_ref().is_none_or(BroadcastStatus::is_over);
-            if done || Instant::now() >= until {
+            let now = Instant::now();
+            if done || until.is_some_and(|until| now >= until) {
                 return Ok(status);
             }
-            let _ = timeout_at(until.min(Instant::now() + LOOK_AGAIN), settled).await;
+            let again = now + LOOK_AGAIN;
+            let _ = timeout_at(until.map_or(again, |until| until.min(again)), settled).await;
         }
     }
 

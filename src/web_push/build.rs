@@ -138,18 +138,19 @@ impl WebPushBuilder {
             ),
             (
                 "request_timeout",
-                !self.request_timeout.is_zero(),
-                "must be above zero",
+                !self.request_timeout.is_zero() && self.request_timeout <= LONGEST_REQUEST,
+                "must be above zero and at most an hour",
             ),
             (
                 "lease",
-                self.effective_lease().saturating_sub(self.request_timeout) >= SHORTEST_PERMIT_WAIT,
-                "must be at least 5 s longer than `request_timeout`",
+                self.effective_lease().saturating_sub(self.request_timeout) >= SHORTEST_PERMIT_WAIT
+                    && self.effective_lease() <= A_DAY,
+                "must be at least 5 s longer than `request_timeout` and at most a day",
             ),
             (
                 "poll_interval",
-                !self.poll_interval.is_zero(),
-                "must be above zero",
+                !self.poll_interval.is_zero() && self.poll_interval <= A_DAY,
+                "must be above zero and at most a day",
             ),
         ] {
             if !is_valid {
@@ -165,6 +166,11 @@ impl WebPushBuilder {
 const PERMIT_WAIT: Duration = Duration::from_secs(30);
 /// With less, a busy machine would begin no request: its deliveries would be claimed and put back for ever.
 const SHORTEST_PERMIT_WAIT: Duration = Duration::from_secs(5);
+/// A drain waits for a request as long as this.
+const LONGEST_REQUEST: Duration = Duration::from_secs(3600);
+/// The longest pause between two polls, and the longest time that the rows of a dead worker wait. A clock cannot
+/// express a moment after `Duration::MAX`.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// What a setting must be: the source of [`BuildErrorKind::InvalidSetting`].
 #[derive(Debug)]

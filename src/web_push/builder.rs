@@ -283,14 +283,14 @@ impl WebPushBuilder {
         self
     }
 
-    /// Limits the time of one request to a push service, in all. Above zero. Default: 15 s.
+    /// Limits the time of one request to a push service, in all. Above zero, at most an hour. Default: 15 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How long a claimed delivery belongs to one worker: at least 5 s longer than the request timeout. Default: 30 s
-    /// longer.
+    /// How long a claimed delivery belongs to one worker: at least 5 s longer than the request timeout, at most a day.
+    /// Default: 30 s longer.
     ///
     /// No request begins that could outlast its lease. The difference is the time to wait for a permit of the origin;
     /// when it is over, the delivery is put back.
@@ -299,7 +299,7 @@ impl WebPushBuilder {
         self
     }
 
-    /// The longest pause between two polls for due work. Above zero. Default: 60 s.
+    /// The longest pause between two polls for due work. Above zero, at most a day. Default: 60 s.
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

@@ -119,7 +119,7 @@ async fn a_setting_that_is_out_of_range_is_refused_by_its_name() {
         let base = Duration::from_secs(base);
         RetryPolicy::new(base, Duration::from_secs(cap), attempts)
     };
-    let second = Duration::from_secs(1);
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
     let nearly_five = Duration::from_millis(4_999);
     let long = "x".repeat(3_993);
     for (setting, refused, accepted) in [
@@ -171,12 +171,20 @@ async fn a_setting_that_is_out_of_range_is_refused_by_its_name() {
             builder().request_timeout(second).lease(second * 6),
         ),
         (
-            // No lease lasts longer than for ever.
-            "lease",
+            // A moment that far ahead is none that a clock can express.
+            "request_timeout",
             builder().request_timeout(Duration::MAX),
-            builder()
-                .request_timeout(Duration::MAX - second * 5)
-                .lease(Duration::MAX),
+            builder().request_timeout(MINUTE * 60),
+        ),
+        (
+            "lease",
+            builder().lease(day + Duration::from_nanos(1)),
+            builder().lease(day),
+        ),
+        (
+            "poll_interval",
+            builder().poll_interval(day + Duration::from_nanos(1)),
+            builder().poll_interval(day),
         ),
         (
             "poll_interval",
