@@ -9,7 +9,7 @@ use crate::broadcast::{Principal, Tag};
 use crate::deliver::Unverified;
 use crate::error::error_struct;
 use crate::observe::event;
-use crate::schedule::Daily;
+use crate::schedule::{Daily, Plan};
 use crate::store::{
     Change, NewSubscription, StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef,
     Upserted,
@@ -143,6 +143,15 @@ impl Engine {
         new.replaces = replaces;
 
         let now = self.now();
+        // A registration that is refused changes nothing.
+        let schedule = match daily {
+            Some(daily) => Some(
+                daily
+                    .schedule(new.id, now)
+                    .ok_or(RegisterErrorKind::NeverDue)?,
+            ),
+            None => None,
+        };
         let upserted = self.subscriptions.upsert(&new, &self.limits, now).await?;
         let Upserted::Stored {
             record,
@@ -155,17 +164,16 @@ impl Engine {
         if let Some(superseded) = superseded {
             self.ledger.move_schedules(superseded, record.id).await?;
         }
-        if let Some(daily) = daily {
-            let scheduled = match daily.schedule(record.id, now) {
-                Some(schedule) => self.put_schedule(&schedule).await.map_err(Into::into),
-                None => Err(RegisterErrorKind::NeverDue.into()),
-            };
-            if let Err(error) = scheduled {
+        if let Some(mut schedule) = schedule {
+            if let Plan::Subscriber { subscription, .. } = &mut schedule.plan {
+                *subscription = record.id;
+            }
+            if let Err(error) = self.put_schedule(&schedule).await {
                 // A row that was there before, here or at the endpoint that it replaces, has kept its id.
                 if record.id == new.id {
                     self.undo(&record).await;
                 }
-                return Err(error);
+                return Err(error.into());
             }
         }
         Ok(Registered {
