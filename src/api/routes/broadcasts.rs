@@ -36,21 +36,11 @@ impl From<BroadcastStatus> for BroadcastAnswer {
 }
 
 pub(super) async fn show(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
-    let status = api
-        .engine
-        .ledger
-        .status(parse(id)?, api.engine.now())
-        .await?;
-    answer(status)
+    answer(api.engine.status(parse(id)?).await?)
 }
 
 pub(super) async fn cancel(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
-    let status = api
-        .engine
-        .ledger
-        .cancel(parse(id)?, api.engine.now())
-        .await?;
-    answer(status)
+    answer(api.engine.cancel(parse(id)?).await?)
 }
 
 fn parse(id: &str) -> Result<BroadcastId, Problem> {

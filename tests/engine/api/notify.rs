@@ -3,8 +3,9 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tower_web_push::broadcast::Tag;
+use tower_web_push::broadcast::{BroadcastState, Tag};
 use tower_web_push::message::{Ttl, Urgency};
+use tower_web_push::{Audience, Message};
 
 use super::{Answer, TOKEN, World, full, news, post, with};
 
@@ -445,4 +446,25 @@ async fn an_idempotency_key_stands_for_one_message() {
     notify_with(&world, &bad, &body)
         .await
         .is(400, "invalid_idempotency_key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_broadcast_hears_of_its_cancellation_at_once() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let queued = world.push.enqueue(Audience::All, Message::new("hello"));
+    let queued = queued.await.unwrap();
+    let id = queued.broadcast;
+    let waiting = async {
+        // The next look at the store would be a quarter of a second later.
+        let soon = Duration::from_millis(1);
+        let over = world.push.wait_until_over(id, Duration::from_secs(9));
+        let over = tokio::time::timeout(soon, over).await;
+        over.expect("no look is waited for").unwrap().unwrap()
+    };
+    let path = format!("/broadcasts/{id}");
+    let cancelling = world.admin(Method::DELETE, &path, &Value::Null);
+    let (status, cancelled) = tokio::join!(waiting, cancelling);
+    assert_eq!(cancelled.status, 200);
+    assert_eq!(status.state, BroadcastState::Cancelled);
 }
