@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use tower_web_push::deliver::{EndpointPolicy, ResolveError, ResolveErrorKind, Resolver};
+use tower_web_push::store::{Change, RetireReason};
 
 use super::*;
 
@@ -115,6 +116,36 @@ async fn a_stored_endpoint_is_posted_again_without_a_lookup() {
     let again = other.post("/subscribe", &json).await;
     assert_eq!((again.status, again.id()), (200, first.id()));
     assert_eq!(broken.asked(), 0);
+}
+
+/// A retired row is not sent to: one that is revived at a host that is gone would be asked for again.
+#[tokio::test]
+async fn a_retired_endpoint_is_looked_up_before_it_is_revived() {
+    let resolver = Always::says(FOUND);
+    let world = world(&resolver, EndpointPolicy::public_hosts()).await;
+    let (_, json) = world.browser();
+    let json = at(&json, "x.example.com");
+    assert_eq!(world.post("/subscribe", &json).await.status, 200);
+    let row = world.row(&json).await.unwrap();
+    let observed_at = world.clock.now();
+    let retire = Change::Retire {
+        key: row.subscription.endpoint().key(),
+        reason: RetireReason::HostNotFound,
+        observed_at,
+    };
+    world.store.apply(&[retire], observed_at).await.unwrap();
+    let missing = Always::says(MISSING);
+    let (store, resolver) = (Arc::clone(&world.store), missing.clone());
+    let other = World::with(|builder| {
+        let builder = builder.resolver(resolver);
+        let policy = EndpointPolicy::public_hosts();
+        builder.endpoint_policy(policy).store(store)
+    })
+    .await;
+    let refused = other.post("/subscribe", &json).await;
+    refused.is(422, "endpoint_not_allowed");
+    assert_eq!(missing.asked(), 1);
+    assert!(world.row(&json).await.unwrap().retired.is_some());
 }
 
 /// Thousands of names below a known suffix: what is stored of them is what can be looked up and sent to for ever.

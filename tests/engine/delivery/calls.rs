@@ -211,6 +211,94 @@ async fn a_full_store_and_a_failing_one_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_daily_time_without_a_next_occurrence_changes_no_stored_row() {
+    let world = World::at(FCM).await;
+    let (_, row) = world.subscribe().await;
+    // The evening of the last day that can be named: noon does not come again.
+    let last_evening = Timestamp::from_secs(253_402_200_000);
+    world.clock.set(last_evening);
+    let asked = Registration::new(row.subscription.clone())
+        .principal("alice")
+        .tags(["news".parse::<Tag>().unwrap()])
+        .daily(daily(NotifyType::DailyCheck));
+    let refused = world.push.subscribe(asked.clone()).await;
+    assert_eq!(refused.unwrap_err().kind(), RegisterErrorKind::NeverDue);
+    assert_eq!(world.record(&row).await, row);
+    let renewed = Subscription::new(
+        fresh(&world).1.endpoint().clone(),
+        *row.subscription.ua_public(),
+        row.subscription.auth().clone(),
+    );
+    let asked = Registration::new(renewed).daily(daily(NotifyType::DailyCheck));
+    let renewal = Renewal::new(row.subscription.endpoint().clone(), asked)
+        .old_auth(row.subscription.auth().clone());
+    let refused = world.push.renew(renewal).await;
+    assert_eq!(refused.unwrap_err().kind(), RegisterErrorKind::NeverDue);
+    assert_eq!(world.record(&row).await, row);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_without_a_limit_ends_with_the_broadcast() {
+    let world = World::at(FCM).await;
+    world.subscriber().await;
+    let broadcast = world.enqueue().await;
+    let push = world.push.clone();
+    let waiting = tokio::spawn(async move { push.wait_until_over(broadcast, Duration::MAX).await });
+    tokio::task::yield_now().await;
+    world.settle().await;
+    let status = waiting.await.unwrap().unwrap().unwrap();
+    assert_eq!(status.state, BroadcastState::Done);
+}
+
+#[tokio::test]
+async fn a_user_with_more_subscriptions_than_one_page_sees_and_erases_all() {
+    let world = World::with(FCM, |builder| {
+        builder.subscription_limits(SubscriptionLimits::new(1_000, 1_000))
+    })
+    .await;
+    for _ in 0..201 {
+        register(
+            &world,
+            Registration::new(fresh(&world).1).principal("alice"),
+        )
+        .await;
+    }
+    assert_eq!(world.push.devices(&alice()).await.unwrap().len(), 201);
+    let forgotten = world.push.forget(&alice()).await.unwrap();
+    assert_eq!(forgotten.subscriptions, 201);
+}
+
+#[tokio::test]
+async fn an_unknown_id_takes_the_schedules_that_were_left_behind() {
+    let world = World::at(FCM).await;
+    let asked = Registration::new(fresh(&world).1).daily(daily(NotifyType::DailyCheck));
+    let id = register(&world, asked).await.id;
+    let row = world.store.get(&[SubscriptionRef::Id(id)]).await.unwrap();
+    let key = row[0].as_ref().unwrap().subscription.endpoint().key();
+    let now = world.clock.now();
+    world
+        .store
+        .apply(&[Change::Delete(key)], now)
+        .await
+        .unwrap();
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
+    assert!(!world.push.unsubscribe(id).await.unwrap());
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_key_that_another_process_made_is_not_stale_here() {
+    let world = World::at(FCM).await;
+    let other = world.replica().await;
+    other.rotate_vapid_key().await.unwrap();
+    let key = other.vapid_public_key();
+    assert_ne!(key, world.push.vapid_public_key());
+    let subscription = world.service.user_agent().subscribe(&key).unwrap();
+    let registration = Registration::new(subscription).vapid_key(key);
+    assert!(!register(&world, registration).await.stale_key);
+}
+
+#[tokio::test]
 async fn an_idempotency_key_is_used_for_one_broadcast() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;

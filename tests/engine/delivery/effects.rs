@@ -1,7 +1,16 @@
 //! Whatever an attempt shows is written before its row ends: each effect, seen through a store that fails in between.
 
+use std::sync::Arc;
+
+use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::deliver::OriginGates;
+use tower_web_push::engine::{Consequence, Effects, PruneBreaker};
+use tower_web_push::store::Tally;
+use tower_web_push::vapid::Contact;
+
 use super::order::{position, tampered};
 use super::world::*;
+use crate::support::tampered_store::TamperedStore;
 
 const GONE: StatusCode = StatusCode::GONE;
 const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -299,4 +308,33 @@ async fn a_new_key_is_stored_before_pauses_are_lifted_and_both_before_anything_i
     );
     assert!(world.pauses().await.is_empty());
     assert_eq!(world.asked(), asked);
+}
+
+#[tokio::test]
+async fn what_a_failing_ledger_did_not_take_is_written_by_the_next_call() {
+    let rows = MemoryStore::new();
+    let store = Arc::new(TamperedStore::over(&rows));
+    let contact = Contact::parse("mailto:ops@example.com").unwrap();
+    let now = Timestamp::from_secs(1_800_000_000);
+    let gates = OriginGates::new();
+    let (ledger, table) = (Arc::clone(&store), Arc::clone(&store));
+    let mut effects = Effects::new(table, ledger, PruneBreaker::default(), &contact);
+    let origins = [FCM, APPLE].map(|origin| Origin::parse(origin).unwrap());
+    for origin in &origins {
+        let gate = gates.gate(origin);
+        gate.pause(now + MINUTE, PauseReason::RateLimited);
+        let accepted = Consequence::finished(FinalOutcome::Accepted);
+        effects.note(&gate, accepted, now);
+    }
+    for call in ["pause", "tally"] {
+        store.fail(call);
+        effects.finish(now).await.expect_err(call);
+    }
+    store.fail(None);
+    effects.finish(now).await.unwrap();
+    let paused = rows.pauses(now).await.unwrap();
+    assert_eq!(paused.len(), origins.len(), "each origin's pause");
+    let nothing = origins.map(|origin| (origin, Tally::default()));
+    let tallies = rows.tally(&nothing, now).await.unwrap();
+    assert_eq!(tallies, [Tally::new(1, 0); 2], "each answer once");
 }
