@@ -71,7 +71,8 @@ use crate::subscription::Origin;
 ///   as old as its `until`, a probed one too). A broadcast with
 ///   [`forget_when_over`](NewBroadcast::forget_when_over) is removed as soon as nothing of it is pending.
 /// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would have
-///   something that they have not at `now`; `now` itself where they have. It may be earlier, but is later than
+///   something that they have not at `now`; `now` itself where they have; and not later than the next deadline of a
+///   broadcast that is not over. It may be earlier, but is later than
 ///   `now` where there is nothing to do, so that a worker that waits for it does not spin.
 /// - **L15** [`tally`](Self::tally) adds to what is stored of each origin as [`Tally::plus`] does, all in one
 ///   transaction, and answers the sums in the same order; adding nothing reads. [`tallies`](Self::tallies) lists the

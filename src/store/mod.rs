@@ -38,6 +38,8 @@
 //! - Uniqueness and claiming are one statement or one transaction, never a read and then a write.
 //! - A call that returns an error has changed nothing.
 //! - A future that is dropped has done all of its change or none of it.
+//! - Where a call takes several steps (a cancellation, an erasure, a purge of many rows), the last two hold for each step,
+//!   and the documentation of the store says what happens to the rest.
 
 #[cfg(doc)]
 use crate::broadcast::{Audience, BroadcastStatus, Counts, FinalOutcome};

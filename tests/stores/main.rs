@@ -10,6 +10,7 @@ mod sqlite;
 #[cfg(unix)]
 mod sqlite_at_rest;
 mod sqlite_crash;
+mod subscription_model;
 #[path = "../support"]
 mod support {
     pub(crate) mod servers;

@@ -274,7 +274,8 @@ where
 
     let (cancelled, row) = forgettable(2);
     sending_as(ledger, &cancelled, &row, at(3)).await;
-    ledger.cancel(cancelled.id, at(4)).await.unwrap();
+    let answer = ledger.cancel(cancelled.id, at(4)).await.unwrap().unwrap();
+    assert_eq!((answer.counts.cancelled, answer.counts.pending), (1, 0));
     let (mut late, row) = forgettable(3);
     late.deadline = at(9);
     sending_as(ledger, &late, &row, at(5)).await;

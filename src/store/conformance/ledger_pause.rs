@@ -156,6 +156,8 @@ pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &
     assert_eq!(stats(5).await, LedgerStats::new(4, 0, Some(at(0))));
     let claimed = claim(ledger, 3, at(5)).await;
     assert_eq!(stats(6).await, LedgerStats::new(4, 3, Some(at(0))));
+    let lapsed = ledger.stats(at(5) + LEASE).await.unwrap();
+    assert_eq!(lapsed, LedgerStats::new(4, 0, Some(at(0))));
     let settlements = [
         (claimed[0].token, Settlement::Finished(FinalOutcome::Gone)),
         (claimed[1].token, Settlement::RetryAt(at(99))),
@@ -226,4 +228,24 @@ pub async fn l16_broadcasts_underway_are_listed<L: DeliveryLedger + ?Sized>(h: &
     assert_eq!(ids(ledger.underway(1, at(1)).await.unwrap()), [sooner.id]);
     ledger.cancel(sooner.id, at(2)).await.unwrap();
     assert_eq!(ids(ledger.underway(9, at(2)).await.unwrap()), [later.id]);
+}
+
+/// L5: each paused origin has a probe of its own, also where one claim took them.
+pub async fn l5_each_paused_origin_has_its_own_probe<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let rows = [("a", 1), ("a", 2), ("b", 3), ("b", 4)];
+    let rows = rows.map(|(name, number)| delivery(name, number));
+    sending(ledger, &rows, at(0)).await;
+    for name in ["a", "b"] {
+        let pause = pause(name, 10, PauseReason::SenderFault);
+        ledger.pause(&pause, at(0)).await.unwrap();
+    }
+    let probes = claim(ledger, 9, at(10)).await;
+    assert_eq!(probes.len(), 2);
+    let gone = Settlement::Finished(FinalOutcome::Gone);
+    let settled = [(probes[0].token, gone)];
+    ledger.settle(&settled, at(11)).await.unwrap();
+    let next = claim(h.second(), 9, at(11)).await;
+    let origins: Vec<_> = next.iter().map(|row| &row.origin).collect();
+    assert_eq!(origins, [&probes[0].origin]);
 }

@@ -29,6 +29,7 @@ macro_rules! store_conformance {
                 l2_one_of_many_concurrent_requests_opens
                 l3_due_broadcasts_are_expandable
                 l3_the_least_recently_expanded_is_first
+                l3_a_faster_clock_hides_no_broadcast
                 l4_a_page_is_written_where_the_cursor_is_expected
                 l4_a_page_of_an_ended_broadcast_is_stale
                 l4_one_of_many_concurrent_pages_is_written
@@ -38,10 +39,13 @@ macro_rules! store_conformance {
                 l5_every_origin_gets_its_turn
                 l5_a_claim_leaves_out_what_it_is_told
                 l5_the_oldest_row_of_an_origin_is_first
+                l5_the_oldest_rows_of_several_broadcasts_are_first
                 l5_one_claimant_probes_a_paused_origin
                 l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent
                 l5_a_probe_outlives_another_row_of_its_recipient
+                l5_each_paused_origin_has_its_own_probe
+                l5_what_is_sent_late_is_due_when_it_was_accepted
                 l6_concurrent_claims_share_no_row
                 l7_settling_ends_or_postpones
                 l7_a_lost_token_settles_nothing
@@ -54,6 +58,7 @@ macro_rules! store_conformance {
                 l9_a_cancelled_row_is_not_claimed_again
                 l9_cancel_stops_the_expansion
                 l9_a_done_broadcast_is_not_cancelled
+                l9_cancel_ends_rows_whose_lease_has_ended
                 l10_the_state_follows_the_rows
                 l10_an_empty_broadcast_is_done
                 l10_the_statistics_follow_the_rows
@@ -62,12 +67,16 @@ macro_rules! store_conformance {
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
                 l12_expire_stops_the_expansion
+                l12_expire_counts_rows_of_cancelled_broadcasts
+                l12_a_broadcast_without_rows_expires
                 l13_prune_forgets_what_ended_before
                 l13_a_broadcast_may_be_forgotten_when_it_is_over
                 l13_an_origin_with_leased_rows_keeps_its_tally
+                l13_a_young_tally_is_kept
                 l14_a_scheduled_broadcast_is_due_then
                 l14_rows_are_due_as_they_can_be_claimed
                 l14_what_is_late_and_leased_is_not_due
+                l14_a_deadline_is_due
                 l15_tallies_add_up_per_origin
                 l15_concurrent_tallies_lose_nothing
                 l16_broadcasts_underway_are_listed
@@ -139,6 +148,7 @@ macro_rules! __store_conformance_subscriptions {
             s11_changes_are_made_in_order
             s11_every_reason_to_retire_is_kept
             s11_failures_count_from_their_first
+            s11_a_success_is_noted_in_every_state
             s11_an_unknown_row_changes_nothing
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date

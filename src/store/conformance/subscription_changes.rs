@@ -148,6 +148,23 @@ pub async fn s11_failures_count_from_their_first<S: SubscriptionStore + ?Sized>(
     assert_eq!(failures().await, (0, None), "its page posted it");
 }
 
+/// S11: a success is noted in every state, and revives nothing.
+pub async fn s11_a_success_is_noted_in_every_state<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    for number in [1, 2] {
+        put(store, &new(number), at(0)).await;
+    }
+    let verdicts = [stale(1, at(5)), retire(2, at(5))];
+    assert_eq!(store.apply(&verdicts, at(5)).await.unwrap(), 2);
+    let accepted = [1, 2].map(|number| Change::Accepted(endpoint(number).key()));
+    assert_eq!(store.apply(&accepted, at(6)).await.unwrap(), 2);
+    for number in [1, 2] {
+        let row = row(store, number).await.unwrap();
+        assert_eq!(row.last_success_at, Some(at(6)));
+        assert!(!row.is_live(at(6)));
+    }
+}
+
 /// S12: a row that was seen after the observation began is left alone.
 pub async fn s12_an_observation_can_be_out_of_date<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();

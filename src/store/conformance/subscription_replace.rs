@@ -89,6 +89,12 @@ pub async fn s5_a_row_that_stood_there_is_superseded<S: SubscriptionStore + ?Siz
         .await
         .unwrap();
     assert_eq!(lost, [None]);
+
+    // What belongs to a principal does not lose its owner to a row that has none.
+    put(store, &new(3), at(10)).await;
+    put(store, &of("alice", new(4)), at(10)).await;
+    let (record, ..) = replace(store, &replacing(3, new(4)), 11).await;
+    assert_eq!(record.principal, Some("alice".into()));
 }
 
 /// S5: nothing to replace, or itself: a plain upsert.

@@ -190,8 +190,10 @@ impl Ledger {
     pub(super) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
         let seq = *self.by_id.get(&id)?;
         self.stop(seq, now);
+        // Before it is closed, which may forget it.
+        let status = self.status(id, now);
         self.close_if_over(seq, now);
-        self.status(id, now)
+        status
     }
 
     /// Cancels a broadcast that is not over, to be closed; whether it does.

@@ -113,8 +113,9 @@ use super::{Changes, StoreError};
 ///
 /// # Cancel safety
 ///
-/// Each call is one transaction, but for a cancellation, as said above. A future that is dropped before its commit was sent has done nothing: its
-/// connection is closed, and the server rolls back. One that is dropped later has done all of its change, or none if the
+/// Each call is one transaction, but for a cancellation, as said above; erasing a user is one transaction, and then a
+/// cancellation of each broadcast to this user alone. A future that is dropped before its commit was sent has done
+/// nothing: its connection is closed, and the server rolls back. One that is dropped later has done all of its change, or none if the
 /// commit did not reach the server.
 ///
 /// # Security

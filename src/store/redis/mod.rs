@@ -88,8 +88,10 @@ use super::StoreError;
 /// pruning are scripts of at most a few hundred rows each. So are claims and cancellations at any number of origins: a claim
 /// looks at as many origins as it wants rows, 500 in a script of some 10 ms, and never at those that are paused or wait for
 /// later; a cancellation takes effect with its first script and goes on with 250 origins in each, however many rows they
-/// have. Where its future is dropped, or its process ends, whoever looks for work next does the rest, and nothing of it is
-/// sent. Listing pauses and tallies, and pruning, read all of them with one command.
+/// have. Erasing a user is a script for each 1,000 pairs of a subscription and a broadcast that is not over, and then a
+/// cancellation of each broadcast to this user alone; what an erasure that was interrupted has left, the next one ends.
+/// Where the future of a cancellation is dropped, or its process ends, whoever looks for work next does the rest, and
+/// nothing of it is sent. Listing pauses and tallies, and pruning, read all of them with one command.
 ///
 /// # Cancel safety
 ///

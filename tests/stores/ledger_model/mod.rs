@@ -14,14 +14,17 @@ use std::sync::Arc;
 
 use proptest::test_runner::{Config, TestRunner};
 use tower_web_push::broadcast::BroadcastId;
+use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore};
 
+use crate::own_store::OwnStore;
 use crate::support::servers::{Kind, shared};
 use ops::{Op, ops};
 use world::World;
 
 pub(crate) enum Backend {
     Memory,
+    Own,
     SqliteInMemory,
     SqliteFile(PathBuf),
     /// A server, and a schema or prefix of the case's own.
@@ -33,6 +36,7 @@ impl Backend {
     pub(crate) async fn open(&self) -> Vec<Arc<dyn DeliveryLedger>> {
         match self {
             Self::Memory => vec![Arc::new(MemoryStore::new())],
+            Self::Own => vec![Arc::new(OwnStore::default())],
             Self::SqliteInMemory => vec![Arc::new(SqliteStore::open_in_memory().await.unwrap())],
             // As two processes have it.
             Self::SqliteFile(path) => vec![
@@ -58,7 +62,7 @@ impl Backend {
 
     /// Whether opening it again brings back what was in it.
     pub(crate) const fn is_durable(&self) -> bool {
-        !matches!(self, Self::Memory | Self::SqliteInMemory)
+        !matches!(self, Self::Memory | Self::Own | Self::SqliteInMemory)
     }
 }
 
@@ -74,9 +78,9 @@ fn check(cases: u32, backend: impl Fn() -> Backend) {
         .enable_all()
         .build()
         .unwrap();
-    let run = |steps: Vec<Op>| {
+    let run = |(begin, steps): (i64, Vec<Op>)| {
         runtime.block_on(async {
-            let mut world = World::new(backend()).await;
+            let mut world = World::new(backend(), Timestamp::from_secs(begin)).await;
             for step in steps {
                 world.step(step).await?;
             }
@@ -91,6 +95,11 @@ fn check(cases: u32, backend: impl Fn() -> Backend) {
 #[test]
 fn memory_does_what_the_model_does() {
     check(500, || Backend::Memory);
+}
+
+#[test]
+fn a_store_outside_of_the_crate_does_what_the_model_does() {
+    check(200, || Backend::Own);
 }
 
 #[test]

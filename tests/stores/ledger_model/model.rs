@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use tower_web_push::broadcast::{
-    BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
+    BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome, Principal,
 };
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Cursor, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
-    Settled, Settlement,
+    ClaimRequest, ClaimToken, Cursor, Erased, LedgerStats, NewBroadcast, NewDelivery, Opened,
+    PageWrite, Settled, Settlement, SubscriptionRecord,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
 
@@ -231,6 +231,43 @@ impl Model {
         self.status(id, now)
     }
 
+    /// Ends what is left to deliver to a user (L17).
+    pub(crate) fn erase(
+        &mut self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Erased {
+        let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
+        let keys: Vec<_> = subscriptions
+            .iter()
+            .map(|row| row.subscription.endpoint().key())
+            .collect();
+        let mut erased = Erased::default();
+        for row in self.rows.iter().filter(|row| keys.contains(&row.key)) {
+            erased.deliveries += 1;
+            if let Some(fence) = row.fence {
+                let token = ClaimToken::new(row.broadcast, row.key, fence);
+                self.origins.ended(&token, now);
+            }
+        }
+        let mut cancelled = Vec::new();
+        for one in &mut self.broadcasts {
+            let is_open = !one.cancelled && one.ended_at.is_none();
+            if is_open && one.new.audience.is_only_for(user, &ids) {
+                erased.broadcasts += 1;
+                one.cancelled = true;
+                one.give_up_unwritten(FinalOutcome::Cancelled);
+                cancelled.push(one.new.id);
+            }
+        }
+        let is_left = |row: &Row| {
+            keys.contains(&row.key) || (cancelled.contains(&row.broadcast) && !row.is_leased(now))
+        };
+        self.end(is_left, FinalOutcome::Cancelled, now);
+        erased
+    }
+
     /// Gives up all that is late; how many rows.
     pub(crate) fn expire(&mut self, now: Timestamp) -> u64 {
         let mut ended = 0;
@@ -339,6 +376,12 @@ impl Model {
         }
         self.note_ends(now);
         ended.len() as u64
+    }
+
+    /// Forgets what is not to be kept when it is over (L13): at the end of a step, since a cancellation answers what came of it.
+    pub(crate) fn forget_over(&mut self) {
+        self.broadcasts
+            .retain(|one| !one.new.forget_when_over || one.ended_at.is_none());
     }
 
     fn note_ends(&mut self, now: Timestamp) {

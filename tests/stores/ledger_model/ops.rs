@@ -8,7 +8,9 @@ use tower_web_push::broadcast::FinalOutcome;
 pub(crate) const WORKERS: usize = 3;
 /// Push services; recipient `n` is at the `n % ORIGINS`th.
 pub(crate) const ORIGINS: u8 = 4;
-const RECIPIENTS: u8 = 16;
+pub(crate) const RECIPIENTS: u8 = 16;
+/// Recipient `n` belongs to user `n / 4`, the last four to no user.
+pub(crate) const USERS: u8 = 3;
 
 /// One step. Times are seconds from the moment of the step; a few of them, so that moments often coincide.
 #[derive(Clone, Debug)]
@@ -48,6 +50,11 @@ pub(crate) enum Op {
     SettleAny(Vec<(usize, bool, End)>),
     ReleaseAny(Vec<usize>),
     Cancel(usize),
+    /// Of a user with all of their subscriptions, or without any that the caller knows.
+    Erase {
+        user: u8,
+        knows_rows: bool,
+    },
     /// Until nothing more is late, so many at once.
     Expire(usize),
     Pause {
@@ -73,6 +80,16 @@ pub(crate) struct Opening {
     /// From when it is due.
     pub(crate) lives: u8,
     pub(crate) expected: u8,
+    pub(crate) to: To,
+    pub(crate) forgotten_when_over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum To {
+    All,
+    User(u8),
+    /// Two subscriptions, of one user or of two.
+    Ids(u8, u8),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +105,11 @@ impl End {
     }
 }
 
-/// Any sequence of steps.
-pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
-    vec(op(), 1..70)
+/// A moment to begin at, and any sequence of steps.
+pub(crate) fn ops() -> impl Strategy<Value = (i64, Vec<Op>)> {
+    // Before 1970 for the first steps, in 2027, and at the end of the year 9999.
+    let begin = prop_oneof![1 => Just(-30), 4 => Just(1_800_000_000), 1 => Just(253_402_300_770)];
+    (begin, vec(op(), 1..70))
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -116,6 +135,8 @@ fn op() -> impl Strategy<Value = Op> {
             2 => vec((index.clone(), prop::bool::weighted(0.2), end()), 0..4).prop_map(Op::SettleAny),
             1 => vec(index.clone(), 0..3).prop_map(Op::ReleaseAny),
             1 => index.clone().prop_map(Op::Cancel),
+            1 => (0..USERS, prop::bool::weighted(0.8))
+                .prop_map(|(user, knows_rows)| Op::Erase { user, knows_rows }),
             1 => (1_usize..6).prop_map(Op::Expire),
             3 => (0..ORIGINS, -2_i8..12, index, 1_u32..4).prop_map(|(origin, secs, reason, closures)| {
                 Op::Pause { origin, secs, reason, closures }
@@ -131,14 +152,22 @@ fn op() -> impl Strategy<Value = Op> {
 fn opening() -> impl Strategy<Value = Opening> {
     let idempotency = prop::option::weighted(0.3, (0_u8..3, 0_u8..2));
     let send_in = prop::option::weighted(0.3, -2_i8..10);
-    (idempotency, send_in, 0_u8..40, 0_u8..6).prop_map(|(idempotency, send_in, lives, expected)| {
-        Opening {
+    let to = prop_oneof![
+        3 => Just(To::All),
+        1 => (0..USERS).prop_map(To::User),
+        1 => (0..RECIPIENTS, 0..RECIPIENTS).prop_map(|(one, other)| To::Ids(one, other)),
+    ];
+    let forgotten = prop::bool::weighted(0.2);
+    (idempotency, send_in, 0_u8..40, 0_u8..6, to, forgotten).prop_map(
+        |(idempotency, send_in, lives, expected, to, forgotten_when_over)| Opening {
             idempotency,
             send_in,
             lives,
             expected,
-        }
-    })
+            to,
+            forgotten_when_over,
+        },
+    )
 }
 
 /// Mostly as many of each as of all the others.
@@ -149,7 +178,7 @@ fn rooms() -> impl Strategy<Value = Vec<(u8, usize)>> {
 fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         2 => any::<u8>().prop_map(|number| End::Finished(usize::from(number))),
-        1 => (-2_i8..10).prop_map(End::RetryIn),
-        1 => (-2_i8..10).prop_map(End::DeferIn),
+        1 => (-2_i8..60).prop_map(End::RetryIn),
+        1 => (-2_i8..60).prop_map(End::DeferIn),
     ]
 }

@@ -72,9 +72,11 @@ impl DeliveryLedger for OwnStore {
         if found.progress.cancel() {
             ledger.end_unleased(broadcast, FinalOutcome::Cancelled, usize::MAX, now);
         }
-        Ok(ledger
-            .broadcast(broadcast)
-            .map(|found| found.progress.status(now)))
+        let found = ledger.broadcast(broadcast);
+        let status = found.map(|found| found.progress.status(now));
+        // After that, since it may be forgotten.
+        ledger.close_if_over(broadcast, now);
+        Ok(status)
     }
 
     async fn erase(
@@ -160,6 +162,7 @@ impl DeliveryLedger for OwnStore {
             {
                 let outcome = broadcast.progress.expire();
                 ended += ledger.end_unleased(id, outcome, limit - ended, now);
+                ledger.close_if_over(id, now);
             }
         }
         Ok(ended as u64)

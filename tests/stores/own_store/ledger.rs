@@ -265,7 +265,6 @@ impl Ledger {
             self.end(index, outcome);
             ended += 1;
         }
-        self.close_if_over(id, now);
         ended
     }
 
@@ -304,7 +303,7 @@ impl Ledger {
         erased
     }
 
-    fn close_if_over(&mut self, id: BroadcastId, now: Timestamp) {
+    pub(super) fn close_if_over(&mut self, id: BroadcastId, now: Timestamp) {
         let is_forgotten = self.broadcast(id).is_some_and(|broadcast| {
             if broadcast.ended_at.is_none() && broadcast.progress.is_over() {
                 broadcast.ended_at = Some(now);

@@ -7,7 +7,7 @@ mod opening;
 mod outages;
 mod stored;
 mod tls;
-mod world;
+pub(crate) mod world;
 
 use tower_web_push::store::PostgresStore;
 use tower_web_push::store::conformance::Handles;

@@ -6,10 +6,9 @@ mod connecting;
 mod hammer;
 mod hints;
 mod many_origins;
-mod model;
 mod outages;
 mod stored;
-mod world;
+pub(crate) mod world;
 
 use crate::support::servers::{self, Kind};
 use tower_web_push::store::RedisStore;

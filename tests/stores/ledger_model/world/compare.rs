@@ -8,11 +8,14 @@ use tower_web_push::store::{ClaimRequest, ClaimToken, DeliveryLedger, Pause};
 use tower_web_push::subscription::Origin;
 
 use super::{ALL, Checked, World};
-use crate::ledger_model::ops::End;
+use crate::ledger_model::Backend;
+use crate::ledger_model::ops::{End, RECIPIENTS};
+use crate::redis::world::keys;
 
 impl World {
     /// All that can be seen of the ledger is as the model has it.
     pub(super) async fn compare(&mut self) -> Checked {
+        self.model.forget_over();
         let (ledger, now) = (self.ledger(1), self.now);
         for id in &self.ids {
             let status = ledger.status(*id, now).await.unwrap();
@@ -104,10 +107,20 @@ impl World {
             prop_assert_eq!(status.counts.pending, 0);
             prop_assert_eq!(status.counts.finished(), status.recipients);
         }
+        let later = self.now + Duration::from_secs(1_000);
+        self.ledger(0).prune(later).await.unwrap();
+        if let Backend::Redis(url, prefix) = &self.backend {
+            let left = keys(url, prefix).await;
+            prop_assert!(
+                left.iter().all(|key| key == "format" || key == "meta"),
+                "{:?}",
+                left
+            );
+        }
         Ok(())
     }
 }
 
 fn at(origin: &Origin, row: &ClaimToken) -> bool {
-    *origin == super::origin(row.key.as_bytes()[0])
+    (0..RECIPIENTS).any(|number| super::key(number) == row.key && super::origin(number) == *origin)
 }
