@@ -1,4 +1,4 @@
-//! Wall time, injected wherever it matters.
+//! Wall time. Every part of the crate gets it from a `Clock`.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z, leap seconds ignored.
 ///
-/// Arithmetic saturates: no date from outside can make it overflow.
+/// Arithmetic saturates, so no date from outside can make it overflow.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -40,7 +40,7 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// How long after `earlier` this moment is; zero when it is not after it.
+    /// The time from `earlier` to this moment; zero if `earlier` is not before it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         let millis = self.0.saturating_sub(earlier.0);
@@ -83,8 +83,7 @@ impl From<SystemTime> for Timestamp {
 
 /// A source of wall time.
 ///
-/// The crate never reads the system clock by itself: tests, simulations and the schedule's own tests
-/// hand in another clock.
+/// The crate reads the system clock through this trait only, so that tests and simulations can replace it.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment.
     fn now(&self) -> Timestamp;

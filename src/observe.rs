@@ -1,6 +1,6 @@
-//! Logs and counters, both optional: without their features nothing of them is compiled.
+//! Logs and metrics. Without the features `tracing` and `metrics` nothing of them is compiled.
 
-/// A log line of feature `tracing`: `event!(WARN, field = value, "text")`.
+/// Logs an event (feature `tracing`): `event!(WARN, field = value, "text")`.
 macro_rules! event {
     ($level:ident, $($arg:tt)+) => {{
         #[cfg(feature = "tracing")]
@@ -10,8 +10,8 @@ macro_rules! event {
 
 pub(crate) use event;
 
-/// An error with all its causes in one line, since log lines do not show `source`. Some errors of drivers say their cause
-/// themselves.
+/// An error and its causes in one line, since log lines do not show `source`. A cause that the error's own message
+/// repeats is left out.
 #[cfg(feature = "tracing")]
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = error.to_string();
@@ -50,7 +50,7 @@ pub(crate) fn count_finished(outcome: &'static str) {
     let _ = outcome;
 }
 
-/// Shows how many attempts are under way (feature `metrics`): `web_push_in_flight`.
+/// Sets the number of attempts in flight (feature `metrics`): `web_push_in_flight`.
 pub(crate) fn show_in_flight(attempts: usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]

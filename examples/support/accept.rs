@@ -34,7 +34,7 @@ const HEADERS: usize = 100;
 const STREAMS: u32 = 100;
 /// Octets of a body that are buffered before it is read: the default of RFC 9113 section 6.9.2.
 const WINDOW: u32 = 65_535;
-/// How long a connection that is being closed may take to say so to its peer.
+/// How long a connection may take to close gracefully.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// The soft limit on open files is raised to this, as far as the hard limit allows.
 const FILES: u64 = 65_536;
@@ -50,7 +50,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Serves until the shutdown signal, then until no request is under way.
+    /// Serves until the shutdown signal, then until no request is in flight.
     ///
     /// Connections are always accepted. At the limit another one is closed for the new one: if the server stopped
     /// accepting, idle connections could hold every place.
@@ -124,7 +124,7 @@ async fn drive<S, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    // Answers are small and whole: waiting for more to send gains nothing.
+    // Responses are small and written at once, so delaying packets gains nothing.
     let _ = stream.set_nodelay(true);
     let connection = open.connection();
     let requests = open.connection();
@@ -162,7 +162,7 @@ async fn drive<S, B>(
 }
 
 pin_project! {
-    /// An answer's body: the request ends when it has been sent or dropped.
+    /// A response body: the request ends when it has been sent or dropped.
     struct CountedBody<B> {
         #[pin]
         body: B,
@@ -252,7 +252,7 @@ impl Failures {
     }
 }
 
-/// The connection was gone again before it was accepted; the next one is another.
+/// Whether an error concerns one connection, which was closed before it was accepted.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// An error and what caused it, in one line. Some say their cause themselves.
+/// An error and its causes in one line. A cause that the error's own message repeats is left out.
 pub(crate) fn with_causes(error: impl Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! The connections that are open, and which one is closed when there are too many.
+//! The open connections, and which of them is closed at the limit.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,22 +9,22 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower_web_push::api::PeerAddr;
 
-/// From the connection's first moment to the end of its first request head. A head is one packet or two.
+/// Time limit of the first request head. A head is one packet or two.
 pub(super) const FIRST_HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may be quiet: since a request last began or ended. Longer than the longest answer, which is
+/// How long a connection may be idle: no request began or ended. Longer than the longest response time, which is
 /// `Prefer: wait=30`.
 pub(super) const QUIET: Duration = Duration::from_secs(60);
-/// How long sending an answer may take in a drain.
+/// How long sending a response may take in a drain.
 pub(super) const UNREAD: Duration = Duration::from_secs(5);
 
 /// The open connections. Cheap to clone; clones are the same.
 #[derive(Clone)]
 pub(super) struct Connections {
     open: Arc<Mutex<HashMap<u64, Arc<Connection>>>>,
-    /// A connection has closed, or the server owes it no answer any more.
+    /// Notified when a connection has closed, or all its requests are answered.
     changed: Arc<Notify>,
     limit: usize,
-    /// Whether the address of a connection is its user's: behind a proxy all have the same one.
+    /// Whether the address of a connection is its client's: behind a proxy all have the same one.
     direct: bool,
 }
 
@@ -38,8 +38,8 @@ pub(super) struct Connection {
 
 struct Activity {
     requests: usize,
-    /// Those of them that are not answered yet. How long it takes to send an answer is up to the client: an HTTP/2
-    /// window of 0 stops it for ever.
+    /// Those of them without a response yet. How long sending a response takes is up to the client: an HTTP/2 window of
+    /// 0 stops it for ever.
     unanswered: usize,
     /// When the connection was accepted, or a request last began, was answered or ended.
     since: Instant,
@@ -47,7 +47,7 @@ struct Activity {
     deadline: Instant,
 }
 
-/// Takes a connection out of the table when it is dropped.
+/// Removes a connection from the table when it is dropped.
 pub(super) struct Open {
     id: u64,
     connections: Connections,
@@ -61,7 +61,7 @@ pub(super) struct Request {
 }
 
 impl Connections {
-    /// At most `limit` of them.
+    /// Creates a table of at most `limit` connections.
     pub(super) fn new(limit: usize, direct: bool) -> Self {
         Self {
             open: Arc::default(),
@@ -71,15 +71,15 @@ impl Connections {
         }
     }
 
-    /// Enters a connection that was accepted. Where the table is full, another one has to leave first: see
-    /// [`evict`](Self::evict). Where none may, this waits until one closes or is owed no answer any more.
+    /// Adds an accepted connection. If the table is full, another one is closed first: see [`evict`](Self::evict). If
+    /// none may be closed, this waits until one closes or all its requests are answered.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is entered where this is dropped.
+    /// If dropped, no connection is added.
     pub(super) async fn enter(&self, id: u64, address: SocketAddr) -> Open {
         loop {
-            // Listens before it looks, so that no change in between is lost.
+            // Registered before the check, so that no change in between is missed.
             let changed = self.changed.notified();
             if let Some(open) = self.try_enter(id, address) {
                 return open;
@@ -114,13 +114,13 @@ impl Connections {
         })
     }
 
-    /// Tells one connection to close, if one may be closed for another: of those that are owed no answer the one that
-    /// has been quiet the longest, among those of the address that has the most. So an address with many connections
-    /// loses one before others do. An answer that is being sent does not count: clients that read none would keep
+    /// Closes one connection for a new one, if it may: of those without an unanswered request, the one that has been idle
+    /// the longest at the address with the most connections. So an address with many connections loses one before others
+    /// do. A response that is being sent does not protect a connection, since clients that read nothing would keep
     /// others out.
     ///
-    /// Where every connection is owed an answer, an address that holds more than half of all loses its oldest one, unless
-    /// the address is a proxy's.
+    /// If every connection has an unanswered request, an address with more than half of all connections loses its oldest
+    /// one, unless the address is a proxy's.
     pub(super) fn evict(&self) {
         let open = self.lock();
         let mut held: HashMap<PeerAddr, usize> = HashMap::new();
@@ -137,7 +137,7 @@ impl Connections {
             .filter(|(connection, unanswered, ..)| {
                 *unanswered == 0 || (self.direct && share(connection) > open.len() / 2)
             })
-            // Of two that are alike the one that was accepted first.
+            // Of equals the one that was accepted first.
             .min_by_key(|(connection, unanswered, since, id)| {
                 (
                     *unanswered > 0,
@@ -157,7 +157,7 @@ impl Connections {
 }
 
 impl Connection {
-    /// A request has begun: its head is complete.
+    /// Counts a request whose head is complete.
     pub(super) fn request(self: &Arc<Self>) -> Request {
         self.lock().changed(1, 1);
         Request {
@@ -166,14 +166,14 @@ impl Connection {
         }
     }
 
-    /// Whether a drain need not wait for it: it has no request, or its client does not take the answer.
+    /// Whether a drain need not wait for it: it has no request, or its client does not read the response.
     pub(super) fn is_over(&self) -> bool {
         let activity = self.lock();
         let is_unread = activity.unanswered == 0 && activity.since.elapsed() >= UNREAD;
         activity.requests == 0 || is_unread
     }
 
-    /// Waits until the connection has been quiet for too long. A deadline only ever moves away.
+    /// Waits until the connection has been idle for too long. The deadline never moves closer.
     pub(super) async fn quiet_too_long(&self) {
         loop {
             let deadline = self.lock().deadline;
@@ -217,7 +217,7 @@ impl Drop for Open {
 }
 
 impl Request {
-    /// The answer is there; what is left is to send it.
+    /// Records that the response is ready to be sent.
     pub(super) fn answered(&mut self) {
         if !std::mem::replace(&mut self.is_answered, true) {
             self.connection.lock().changed(0, -1);

@@ -1,4 +1,4 @@
-//! The command line and the environment, as text: `settings.rs` says what the text may be.
+//! The command line and the environment, as text; `settings.rs` parses it.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,11 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) bind: String,
 
-    /// Where everything is kept: `sqlite://FILE`, `sqlite:///absolute/FILE`, `memory:`, or shared by any number of
+    /// The store: `sqlite://FILE`, `sqlite:///absolute/FILE`, `memory:`, or shared by any number of
     /// servers `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=require` (`&sslrootcert=FILE` for a database's own
     /// certificates), `redis://HOST`, `rediss://HOST`. In a password, write other characters than letters and digits
     /// as %XX [default: sqlite://web-push.db]
-    // Not clap's default: beside STORE_URL_FILE it must be known whether the URL was given.
+    // Not clap's default: STORE_URL and STORE_URL_FILE exclude each other, so it must be known whether this was given.
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
     pub(crate) store_url: Option<String>,
 
@@ -32,8 +32,8 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "CONTACT")]
     pub(crate) vapid_subject: Option<String>,
 
-    /// A key pair to go on with, by its private key: PEM or base64 of a PEM file, DER or the 32 octets in base64 or
-    /// hex, JWK; without it one is made at the first start
+    /// The private key of an existing VAPID key pair to adopt: PEM or base64 of a PEM file, DER or the 32 octets in base64 or
+    /// hex, JWK. Without it a key pair is made at the first start
     #[arg(long, env, value_name = "KEY", hide_env_values = true)]
     pub(crate) vapid_private_key: Option<String>,
 
@@ -41,7 +41,7 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "FILE")]
     pub(crate) vapid_private_key_file: Option<String>,
 
-    /// What `Authorization: Bearer` carries for the admin routes: at least 12 characters, better 48 random ones as
+    /// The bearer token of the admin routes: at least 12 characters, better 48 random ones as
     /// `openssl rand -hex 24` makes them
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
@@ -131,12 +131,12 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "SECONDS", default_value = "60")]
     pub(crate) seconds_between_notifications: String,
 
-    /// What `/ping` reports
+    /// The version that `/ping` reports
     #[arg(long, env, value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
     pub(crate) push_server_version: String,
 
-    /// What is logged: a level (off, error, warn, info, debug, trace), and levels of targets, as in
-    /// `warn,tower_web_push=debug`; where no level stands alone, it is info
+    /// The log filter: a level (off, error, warn, info, debug, trace), and levels of targets, as in
+    /// `warn,tower_web_push=debug`. Default level: info
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub(crate) rust_log: String,
 

@@ -1,4 +1,4 @@
-//! `/metrics`: what the crate counted, and how much there is to do, as Prometheus reads it.
+//! `/metrics`: the crate's metrics and the depth of the queue, in the text format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,7 +34,7 @@ enum Metric {
 }
 
 impl Metrics {
-    /// Collects from now on whatever this process counts.
+    /// Installs the recorder for this process.
     pub(crate) fn install() -> Result<Self, SetRecorderError<Self>> {
         let metrics = Self::default();
         metrics::set_global_recorder(metrics.clone())?;
@@ -115,7 +115,7 @@ impl Recorder for Metrics {
         Gauge::from_arc(self.register(key, Metric::Gauge))
     }
 
-    /// The crate has none.
+    /// The crate has no histograms.
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::noop()
     }
@@ -135,7 +135,7 @@ fn labels(key: &Key) -> String {
     }
 }
 
-/// What is not counted as it happens, but looked up.
+/// Sets the gauges that are read from `/stats`.
 fn show(stats: &Value) {
     let number = |path: &str| stats.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
     for state in ["live", "stale", "retired"] {

@@ -1,4 +1,4 @@
-//! What the two example servers have in common: all but the way they route requests.
+//! The common part of the two example servers: everything except routing.
 
 mod accept;
 mod causes;
@@ -40,7 +40,7 @@ use self::settings::{Asked, Settings};
 use self::shutdown::Shutdown;
 use self::store::StoreUrl;
 
-/// What there is to serve: the API and the site.
+/// The parts of a server: the API, the site and the connections.
 pub(crate) struct Server {
     pub(crate) push: WebPush,
     /// The API, under [`PREFIXES`].
@@ -51,14 +51,15 @@ pub(crate) struct Server {
     shutdown: Shutdown,
 }
 
-/// Where the API is: both, so that clients of either kind find it.
+/// The prefixes of the API: one for the clients of each replaced server.
 const PREFIXES: [&str; 2] = ["/api", "/web-push"];
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Reads the settings, serves until SIGTERM or ctrl-c, and drains. With `--backup` it copies the store and ends.
 ///
-/// The exit code is 0 after a drain or a backup, 2 when it cannot be started as it is set, and 1 for anything later.
+/// The exit code is 0 after a drain or a backup, 2 if the server cannot start with these settings, and 1 for later
+/// errors.
 pub(crate) async fn run<F>(serve: impl FnOnce(Server) -> F) -> ExitCode
 where
     F: Future<Output = io::Result<()>>,
@@ -85,7 +86,7 @@ where
         Err(error) => return fail(2, error.as_ref()),
     };
     let ended = drive(server, serve).await;
-    // After a drain that took too long as well: the file holds everything.
+    // Also after a drain that took too long: the file must be complete.
     if let Some(store) = store
         && let Err(error) = store.close().await
     {
@@ -111,7 +112,7 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     tracing_subscriber::fmt()
         .with_env_filter(settings.log)
         .with_writer(io::stderr)
-        // A file or a log collector wants no colours.
+        // No colours in files and log collectors.
         .with_ansi(io::stderr().is_terminal())
         .init();
     let metrics = Metrics::install()?;
@@ -204,8 +205,8 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     Ok((server, store))
 }
 
-/// Serves and delivers until the signal. Then no connection is taken any more, requests and deliveries
-/// under way come to their end, and what is still due waits in the store.
+/// Serves and delivers until the shutdown signal. Then accepts no more connections and waits for the requests and
+/// deliveries in flight. Messages that are still due stay in the store.
 async fn drive<F>(server: Server, serve: impl FnOnce(Server) -> F) -> Result<(), BoxError>
 where
     F: Future<Output = io::Result<()>>,
@@ -230,13 +231,13 @@ where
         () = too_late => Err("requests or deliveries did not finish in time".into()),
         () = progress => Ok(()),
     };
-    // It would go on otherwise, on a store that is closed.
+    // Otherwise the worker would continue with a closed store.
     running.abort();
     ended
 }
 
-/// Lets pages of other origins call the API, also with the cookies of a sign-in in front of this server: the API
-/// accepts those from the same origins. The browser enforces it.
+/// Allows pages of other origins to call the API, with cookies too: a sign-in in front of this server may need them.
+/// The API accepts requests with cookies from the same origins.
 fn cors(origins: &[Origin]) -> Result<CorsLayer, BoxError> {
     let origins: Vec<_> = origins
         .iter()

@@ -1,4 +1,4 @@
-//! The page and what it may do.
+//! The demo page and its content security policy.
 
 use bytes::Bytes;
 use http::header::{
@@ -8,8 +8,8 @@ use http::header::{
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
-/// Nothing but what the page needs from its own server: no inline script or style, no frames, no other
-/// host. `worker-src` is for the service worker, `manifest-src` for the Home Screen, where iOS has push.
+/// Allows only what the page needs from its own server: no inline script or style, no frames, no other host.
+/// `worker-src` is for the service worker, `manifest-src` for the Home Screen, which push on iOS requires.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     worker-src 'self'; img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -73,7 +73,7 @@ pub(crate) fn answer(method: &Method, path: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// A short text, with the headers that every answer has.
+/// A short text, with the headers that every response has.
 pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;

@@ -1,4 +1,4 @@
-//! While a large broadcast runs: one line on a terminal that goes on counting, lines in the log otherwise.
+//! The progress of a large broadcast: one line that is updated on a terminal, otherwise lines in the log.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -7,30 +7,30 @@ use tokio::time::sleep;
 use tower_web_push::WebPush;
 use tower_web_push::broadcast::{BroadcastState, BroadcastStatus};
 
-/// Fewer recipients are not worth a line.
-const MANY: u64 = 100;
-/// Broadcasts among which the largest is looked for.
-const LOOKED_AT: usize = 256;
-/// Between two looks for a broadcast to show.
+/// Broadcasts with fewer recipients are not shown.
+const SHOWN_FROM: u64 = 100;
+/// The broadcasts of which the largest is shown.
+const LISTED: usize = 256;
+/// The time between two polls for a broadcast to show.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two lines in the log.
+/// The time between two lines in the log.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// Goes on for ever: drop it to end it.
+/// Runs until it is dropped.
 pub(crate) async fn show(push: WebPush) {
     loop {
-        // A store that fails shows elsewhere in the log.
-        let underway = push.underway(LOOKED_AT).await.unwrap_or_default();
-        let worth_it = underway.into_iter().filter(is_worth_a_line);
-        if let Some(largest) = worth_it.max_by_key(|status| status.counts.pending) {
+        // The worker logs a store that fails.
+        let underway = push.underway(LISTED).await.unwrap_or_default();
+        let shown = underway.into_iter().filter(is_shown);
+        if let Some(largest) = shown.max_by_key(|status| status.counts.pending) {
             follow(&push, &largest).await;
         }
         sleep(PAUSE).await;
     }
 }
 
-fn is_worth_a_line(status: &BroadcastStatus) -> bool {
-    status.state != BroadcastState::Scheduled && status.recipients >= MANY
+fn is_shown(status: &BroadcastStatus) -> bool {
+    status.state != BroadcastState::Scheduled && status.recipients >= SHOWN_FROM
 }
 
 /// Shows one broadcast until it is over.
@@ -43,7 +43,7 @@ async fn follow(push: &WebPush, broadcast: &BroadcastStatus) {
     while let Some(Ok(status)) = progress.next().await {
         let line = line(&status, status.counts.finished() - before, began.elapsed());
         if is_terminal {
-            // Over the same line again: it gets no longer than a terminal is wide.
+            // Overwrites the line, which is shorter than a terminal is wide.
             let _ = write!(io::stderr(), "\r\x1b[2K{line}");
         } else if status.is_over() || shown.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             tracing::info!(broadcast = %status.id, "{line}");

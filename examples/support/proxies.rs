@@ -1,4 +1,4 @@
-//! Which address a request comes from, behind proxies that report it.
+//! The client's address behind proxies that report it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,14 +10,14 @@ static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The client's address, with `hops` proxies in front of this server.
 ///
 /// Each proxy adds the address that it was called from at the right end of `X-Forwarded-For` or `Forwarded` (RFC
-/// 7239). So the nearest proxy wrote the last entry, and the client is the `hops`-th from the right. What is left of
-/// it came with the request, and anyone can write it.
+/// 7239). So the nearest proxy wrote the last entry, and the client is the `hops`-th from the right. The entries before
+/// that came with the request, and any client can write them.
 ///
-/// The answer is the connection's own address, which is the nearest proxy's, if
+/// Returns the connection's own address, which is the nearest proxy's, if
 ///
 /// - the list is shorter, cannot be read, or has no address at that place (`unknown`, an obfuscated identifier);
-/// - both headers are there and name different addresses: a proxy that writes one of them passes the other one on as
-///   the client wrote it, and nothing tells which is which.
+/// - both headers are present and name different addresses: a proxy that writes one of them forwards the other one as
+///   the client wrote it, and the server cannot tell which is which.
 ///
 /// Limits per address then apply to all such requests together, so no client gains by causing it.
 pub(super) fn client(headers: &HeaderMap, connection: IpAddr, hops: usize) -> IpAddr {
@@ -40,7 +40,7 @@ pub(super) fn client(headers: &HeaderMap, connection: IpAddr, hops: usize) -> Ip
     client.unwrap_or(connection)
 }
 
-/// One entry for each proxy, `None` where it is no address. Several lines are one list (RFC 9110 section 5.3).
+/// One entry for each proxy, `None` if it is not an address. Several lines are one list (RFC 9110 section 5.3).
 fn entries_of_x_forwarded_for(headers: &HeaderMap) -> Option<Vec<Option<IpAddr>>> {
     let list = list(headers, &X_FORWARDED_FOR)?;
     let entries = list.split(',').map(str::trim);

@@ -17,8 +17,8 @@ use super::proxies;
 /// The rules, from the settings. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct RequestRules {
-    /// Only loopback names are answered to. A page of another site can have its own name point here (DNS rebinding),
-    /// but not a loopback name.
+    /// Accept only requests to loopback names. A page of another site can make its own name resolve to this server (DNS
+    /// rebinding), but not a loopback name.
     pub(super) loopback_only: bool,
     /// Proxies in front, see [`proxies::client`].
     pub(super) trusted_proxies: usize,
@@ -27,8 +27,8 @@ pub(crate) struct RequestRules {
 }
 
 impl RequestRules {
-    /// Puts the client's address and user into the request's extensions, or refuses the request.
-    #[expect(clippy::result_large_err, reason = "the answer is sent at once")]
+    /// Adds the client's address and user to the request's extensions, or refuses the request.
+    #[expect(clippy::result_large_err, reason = "the response is sent at once")]
     pub(super) fn admit<B>(
         &self,
         mut request: Request<B>,
@@ -51,8 +51,8 @@ impl RequestRules {
         Ok(request)
     }
 
-    /// The user, if there is exactly one. A second value would be the client's own, left by a proxy that adds its value
-    /// instead of replacing what came.
+    /// The user, if the header has exactly one value. A second one may be the client's, if the proxy appends to the header
+    /// instead of replacing it.
     fn principal(&self, headers: &HeaderMap) -> Option<Principal> {
         let mut values = headers.get_all(self.principal_header.as_deref()?).iter();
         let (value, None) = (values.next()?, values.next()) else {
@@ -63,9 +63,9 @@ impl RequestRules {
     }
 }
 
-/// The hosts that a request names: one, or two equal ones. `None` where it must not be answered: no `Host` in
-/// HTTP/1.1, a second one, one that is none (RFC 9112 section 3.2), or another one than `:authority` (RFC 9113 section
-/// 8.3.1). HTTP/1.0 may have none.
+/// The hosts that a request names: one, or two equal ones. `None` for a request to refuse: no `Host` in HTTP/1.1, more
+/// than one, an invalid one (RFC 9112 section 3.2), or one that differs from `:authority` (RFC 9113 section 8.3.1). An
+/// HTTP/1.0 request may have none.
 fn hosts<B>(request: &Request<B>) -> Option<Vec<Authority>> {
     let headers = request.headers().get_all(HOST);
     let (mut lines, is_http1) = (headers.iter(), request.version() < Version::HTTP_2);

@@ -1,4 +1,4 @@
-//! Settings that hold a secret: given themselves, or as the name of a file (`*_FILE`) that holds them.
+//! Settings that hold a secret: as a value, or as the name of a file (`*_FILE`) with the value.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,15 +6,15 @@ use std::io::Read as _;
 /// The longest file that is read, in octets. A PEM file is a tenth of it.
 const LONGEST: u64 = 64 * 1024;
 
-/// Reads a secret setting: without the blanks and line breaks around it, which editors and tools leave at the end.
+/// Reads a secret setting, without leading and trailing whitespace, which editors and tools add.
 ///
-/// `name` is the setting's, for the error. `None`: neither is set.
+/// `name` is the name of the setting, for errors. Returns `None` if neither is set.
 ///
 /// # Errors
 ///
-/// Both are set; a file cannot be read; a value is blank, as it is where a deployment's own secret is missing: then
-/// what it protects would be left open; or it stands in quotes, which a shell would have removed and an environment
-/// file may not. No error repeats a value.
+/// Returns an error if both are set; if a file cannot be read; if a value is blank, which usually means that a
+/// deployment's secret is missing; or if it is quoted, since a shell removes quotes but an environment file may not. No
+/// error contains a value.
 pub(crate) fn secret(
     name: &str,
     value: Option<String>,
@@ -57,11 +57,11 @@ fn read(path: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// A setting's text, unless it stands in quotes: they would be part of it.
+/// The text of a setting, which must not be quoted: the quotes would be part of it.
 ///
 /// # Errors
 ///
-/// It starts and ends with the same quotation mark.
+/// Returns an error if it starts and ends with the same quotation mark.
 pub(crate) fn unquoted(text: &str) -> Result<&str, String> {
     let in_quotes = ['"', '\'', '`']
         .iter()

@@ -27,7 +27,7 @@ use super::request_rules::RequestRules;
 use super::secret_setting::{secret, unquoted};
 use super::store::StoreUrl;
 
-/// Settings that can be acted upon.
+/// The settings, parsed and checked.
 pub(crate) struct Settings {
     pub(crate) bind: SocketAddr,
     pub(crate) store: StoreUrl,
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) contact: Option<Contact>,
     pub(crate) vapid_private_key: Option<VapidKey>,
     pub(crate) admin: AdminCredentials,
-    /// Nobody was named as admin, so this token was made for one start and has to be shown.
+    /// A token generated for this start, to be printed: no admin credentials were set.
     pub(crate) fresh_token: Option<String>,
     pub(crate) key_encryption_keys: Option<KeyEncryptionKeys>,
     pub(crate) endpoint_policy: EndpointPolicy,
@@ -52,24 +52,24 @@ pub(crate) struct Settings {
     /// The longest pause between two polls for due work.
     pub(crate) poll_interval: Duration,
     pub(crate) server_version: String,
-    /// Encrypt stored keys that are in the clear: for one start.
+    /// Encrypt stored keys that are in the clear; for one start.
     pub(crate) seal_clear_keys: bool,
     pub(crate) log: EnvFilter,
 }
 
-/// What the command line asks for.
+/// The command.
 pub(crate) enum Asked {
     Serve(Box<Settings>),
-    /// Copy an SQLite file, and be done.
+    /// Copy an SQLite file and exit.
     Backup {
         from: PathBuf,
         to: PathBuf,
     },
-    /// Help or the version: print it, and be done.
+    /// Print the help or the version and exit.
     Print(String),
 }
 
-/// What is wrong with a setting, in one line that never shows a secret.
+/// An error of a setting, in one line without secrets.
 #[derive(Debug)]
 pub(crate) struct SettingsError(String);
 
@@ -90,11 +90,11 @@ impl Settings {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                     Ok(Asked::Print(error.to_string()))
                 }
-                // A word that is no flag may be a part of a secret that was not quoted.
+                // A word that is not a flag may be a part of a secret that was not quoted.
                 ErrorKind::UnknownArgument if !names_a_flag(&error) => Err(SettingsError(
                     "a word that is no flag; quote values that hold blanks; see --help".to_owned(),
                 )),
-                // clap explains at length; its first line says what is wrong.
+                // The first line of clap's message has the cause.
                 _ => {
                     let text = error.to_string();
                     let line = text.lines().next().unwrap_or_default();
@@ -212,7 +212,7 @@ impl Settings {
     }
 }
 
-/// Whether what clap does not know was meant as a flag.
+/// Whether the unknown argument looks like a flag.
 fn names_a_flag(error: &clap::Error) -> bool {
     let unknown = error.get(ContextKind::InvalidArg);
     matches!(unknown, Some(ContextValue::String(word)) if word.starts_with("--"))
@@ -224,7 +224,7 @@ fn store(url: Option<String>, file: Option<String>) -> Result<StoreUrl, Settings
     setting("STORE_URL", url, StoreUrl::parse)
 }
 
-/// Only the store counts: what else is set may be wrong, or not be there.
+/// Needs the store only: other settings may be missing or wrong.
 fn backup(store: StoreUrl, to: PathBuf) -> Result<Asked, SettingsError> {
     match store {
         StoreUrl::Sqlite(from) => Ok(Asked::Backup { from, to }),
@@ -299,7 +299,7 @@ fn number<T: FromStr>(text: &str) -> Result<T, String> {
         .map_err(|_| format!("not a whole number from 0, or too large: {text}"))
 }
 
-/// The certificates themselves are read when the client is built.
+/// Reads a PEM file. The client parses the certificates.
 fn certificates(path: &str) -> Result<Vec<u8>, String> {
     let pem = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
     let marker = b"-----BEGIN CERTIFICATE-----";
@@ -315,7 +315,7 @@ fn truth(text: &str) -> Result<bool, String> {
         .map_err(|_| "neither true nor false".to_owned())
 }
 
-/// Headers that clients set, or that hold what is no name, are refused.
+/// Refuses headers that clients set themselves, or that do not hold a user's name.
 fn principal_header(text: &str) -> Result<Arc<HeaderName>, String> {
     let name: HeaderName = text
         .parse()
@@ -335,8 +335,8 @@ fn principal_header(text: &str) -> Result<Arc<HeaderName>, String> {
     Ok(Arc::new(name))
 }
 
-/// Directives on top of level info. `EnvFilter` takes a misspelt level for the name of a target, and logs nothing but
-/// that target; so a word that stands alone must be a level, and what is not mentioned keeps level info.
+/// Adds directives to level info. `EnvFilter` takes a misspelt level for the name of a target and logs that target only,
+/// so a word without `=` must be a level.
 fn log_filter(text: &str) -> Result<EnvFilter, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let bare = |directive: &&str| !directive.is_empty() && !directive.contains('=');

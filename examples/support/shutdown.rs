@@ -1,26 +1,26 @@
-//! SIGTERM or ctrl-c, told to everything that has to come to an end.
+//! The shutdown signal: SIGTERM or ctrl-c.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long requests and deliveries under way may take before the process leaves without them.
+/// Time limit of the drain: how long requests and deliveries in flight may take.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
-/// A signal that any number of tasks can wait for, before or after it came. Cheap to clone.
+/// A signal that any number of tasks can await, before or after it came. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// Listens from now on, so a signal that comes during the start is not lost.
+    /// Starts listening, so that a signal during the start is not lost.
     pub(crate) fn listen() -> io::Result<Self> {
         let (begin, begun) = watch::channel(false);
         let mut signals = Signals::new()?;
         tokio::spawn(async move {
             signals.next().await;
             begin.send_replace(true);
-            // A second one means now.
+            // The second signal exits at once.
             signals.next().await;
             std::process::exit(1);
         });

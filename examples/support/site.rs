@@ -1,4 +1,4 @@
-//! What the example servers answer outside the API: the page, and `/metrics`.
+//! The routes outside the API: the page and `/metrics`.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -14,7 +14,7 @@ use tower_web_push::api::WebPushService;
 use super::metrics::Metrics;
 use super::page;
 
-/// Everything but the API.
+/// The service for requests outside the API.
 #[derive(Clone)]
 pub(crate) struct Site {
     api: WebPushService,

@@ -1,4 +1,4 @@
-//! Where an example keeps everything: a store, opened from its URL.
+//! Stores opened by URL.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::vapid::VapidKey;
 
-/// A store that there is a URL for.
+/// The URL of a store, parsed.
 #[derive(PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     Memory,
@@ -22,9 +22,9 @@ pub(crate) enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// Reads a URL. What the parameters of a database server's URL mean is its store's to say.
+    /// Parses a URL. The store parses the parameters of a database server's URL.
     ///
-    /// What is wrong with the URL never repeats it: it may hold a password.
+    /// Errors never contain the URL, since it may hold a password.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with(['"', '\'']) {
             return Err("the quotation marks are part of the value: leave them out".to_owned());
@@ -32,14 +32,14 @@ impl StoreUrl {
         let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
         let scheme = scheme.to_ascii_lowercase();
         match (scheme.as_str(), rest) {
-            // `memory` alone, too.
+            // `memory` without a colon, too.
             ("memory", "" | "//") => Ok(Self::Memory),
             ("memory", _) => Err("nothing follows memory:".to_owned()),
             ("sqlite", rest) => sqlite_file(rest).map(Self::Sqlite),
             (_, "//") => Err("nothing follows the //".to_owned()),
             (_, rest) if !rest.starts_with("//") => Err(KNOWN.to_owned()),
             ("postgres" | "postgresql", _) => Ok(Self::Postgres(text.to_owned())),
-            // Sentinels and Unix sockets are refused there, by their name.
+            // The store refuses sentinels and Unix sockets, with an error that names them.
             (redis, _) if is_redis(redis) => Ok(Self::Redis(text.to_owned())),
             (of_python, _) => match of_python.split_once('+') {
                 Some((base @ ("postgres" | "postgresql" | "sqlite"), _)) => Err(format!(
@@ -50,12 +50,12 @@ impl StoreUrl {
         }
     }
 
-    /// Opens it as the one store of a `WebPush`. `first_key` is taken in where there is no key yet: as one that is
-    /// already there and not active it would not become so any more.
+    /// Opens it as the store of a `WebPush`. `first_key` is adopted if the store has no key: then it becomes the active
+    /// one.
     ///
-    /// A database server behind TLS is trusted by the extra root certificates too.
+    /// The extra root certificates are trusted for database servers too.
     ///
-    /// Also returns a store in a file, which is closed when all else is done.
+    /// Also returns an SQLite store, to be closed at the end.
     pub(crate) async fn open(
         self,
         builder: WebPushBuilder,
@@ -97,9 +97,9 @@ fn is_redis(scheme: &str) -> bool {
         .any(|known| scheme.starts_with(known))
 }
 
-/// The file that `sqlite:` is followed by: percent-encoded, and perhaps with parameters as SQLite's own URIs have them.
+/// Parses what follows `sqlite:`: a percent-encoded file name, with the parameters of SQLite's own URIs.
 ///
-/// Each means what it says, or is refused: it never becomes part of the file's name.
+/// A parameter that is not supported is an error. It never becomes part of the file name.
 fn sqlite_file(rest: &str) -> Result<PathBuf, String> {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     if rest.contains('#') {
@@ -108,7 +108,7 @@ fn sqlite_file(rest: &str) -> Result<PathBuf, String> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let path = percent_decoded(path).ok_or("write % as %25 in the name of a file")?;
     if path.trim_start_matches('/') == ":memory:" {
-        return Err("write memory: for a store that is forgotten at the end".to_owned());
+        return Err("write memory: for a store without a file".to_owned());
     }
     if path.is_empty() || path.starts_with("file:") {
         return Err("no file follows sqlite://".to_owned());
@@ -133,7 +133,7 @@ fn sqlite_file(rest: &str) -> Result<PathBuf, String> {
     Ok(path.into())
 }
 
-/// `None` for an incomplete escape, and for what is not UTF-8.
+/// Decodes percent escapes. Returns `None` for an incomplete escape and for text that is not UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut pieces = text.split('%');
     let mut octets = pieces.next()?.as_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! A clock that differs from the store's by more than leases allow for.
+//! The difference between this machine's clock and the store's.
 
 use std::error::Error;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::store::{ScheduleStore, StoreError};
 
-/// A clock that differs by more from the database server's would end the leases of others.
+/// The largest difference allowed: a larger one would end the leases of other workers.
 const ALLOWED: Duration = Duration::from_secs(10);
 
-/// How far this machine's clock is from the database server's.
+/// A difference between this machine's clock and the database server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClockSkew {
     by: Duration,
@@ -18,7 +18,7 @@ pub(crate) struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// Compares the clocks; `None` where they agree well enough, or where there is only one.
+    /// Compares the clocks. Returns `None` if they agree, or if the store has no clock of its own.
     pub(crate) async fn of(
         clock: &dyn Clock,
         store: &dyn ScheduleStore,
@@ -27,7 +27,7 @@ impl ClockSkew {
         let Some(server) = store.server_time().await? else {
             return Ok(None);
         };
-        // The server read its clock between these two: how long it took to answer is no skew.
+        // The server read its clock between these two, so the time it took to respond does not count.
         let answered = clock.now();
         let (ahead, behind) = (asked.since(server), server.since(answered));
         let by = ahead.max(behind);

@@ -1,4 +1,4 @@
-//! Daily notifications: whatever is due becomes a broadcast, and its schedule moves on.
+//! Daily notifications: an occurrence that is due becomes a broadcast, and its schedule moves to the next one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,31 +17,31 @@ use crate::store::{
 };
 use crate::subscription::SubscriptionId;
 
-/// Schedules fired in one transaction.
+/// The most schedules fired in one transaction.
 pub(super) const AT_ONCE: usize = 256;
-/// Messages that a callback builds side by side.
+/// The most messages composed concurrently.
 const COMPOSED_AT_ONCE: usize = 64;
-/// How long a callback may take to build one message.
+/// The time limit of the application's callback for one message.
 const COMPOSE_WITHIN: Duration = Duration::from_secs(10);
-/// When to look again at a schedule whose zone is not known here: after an update of the system it may be.
+/// The pause of a schedule whose time zone is unknown: an update of the system may add it.
 const UNKNOWN_ZONE_PAUSE: Duration = Duration::from_secs(3600);
 
-/// What one look at the schedules did.
+/// The result of firing schedules once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Daily {
     /// Occurrences that became broadcasts.
     pub(super) fired: u64,
-    /// Occurrences that are not sent: too late, or nobody could say what they should say.
+    /// Occurrences that are not sent: they were too late, or could not be composed.
     pub(super) skipped: u64,
-    /// Whether there may be more to do at once.
+    /// Whether more schedules may be due.
     pub(super) more: bool,
 }
 
-/// Fires what is due, at most [`AT_ONCE`].
+/// Fires the schedules that are due, at most [`AT_ONCE`].
 ///
 /// # Cancel safety
 ///
-/// Dropped, an occurrence is fired wholly or not at all: then the next call does.
+/// If dropped, either all of these occurrences are fired or none, and the next call fires them.
 pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     let now = engine.now();
     let due = engine.ledger.due_schedules(AT_ONCE, now).await?;
@@ -55,7 +55,7 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     let mut occurrences = Vec::new();
     for (schedule, subscriber) in due.into_iter().zip(subscribers) {
         if let (Plan::Subscriber { subscription, .. }, None) = (&schedule.plan, &subscriber) {
-            // Its row went another way than by unsubscribing.
+            // The row was deleted, and not by unsubscribing.
             engine.ledger.remove_schedules(*subscription).await?;
             continue;
         }
@@ -67,7 +67,7 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
         };
         firings.push(Firing::new(&schedule, due.next_fire_at, None));
         skipped.push(due.skipped);
-        // A retired row may be revived; until then there is nobody to tell.
+        // A retired row keeps its schedules, since it may be revived.
         if due.fires && subscriber.is_none_or(|row| row.is_live(now)) {
             occurrences.push((firings.len() - 1, schedule));
         }
@@ -94,7 +94,7 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     Ok(daily)
 }
 
-/// The row of each schedule's subscriber; `None` for the application's schedules, and where there is no row.
+/// The subscription of each schedule; `None` for schedules of the application, and if the row is missing.
 async fn subscribers(
     engine: &Engine,
     due: &[Schedule],
@@ -115,9 +115,9 @@ async fn subscribers(
     Ok(due.iter().map(row).collect())
 }
 
-/// Composes the occurrences side by side: one that takes its time, or panics, keeps no other from being sent.
+/// Composes occurrences concurrently, so that a callback that is slow or panics does not hold up the others.
 ///
-/// Each comes with the place of its firing, whose broadcast it becomes.
+/// Each comes with the index of its firing, whose broadcast it becomes.
 async fn compose_all(
     engine: &Engine,
     occurrences: Vec<(usize, Schedule)>,
@@ -156,7 +156,7 @@ async fn compose_all(
     }
 }
 
-/// The broadcast of an occurrence, if there is anything to say; whether it was missed.
+/// The broadcast of an occurrence, if there is one, and the number of occurrences that were skipped.
 async fn compose(
     engine: &Engine,
     schedule: &Schedule,
@@ -194,7 +194,7 @@ async fn compose(
             let message = within(message);
             let deadline = message.ttl().deadline(now);
             let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
-            // Its name is nobody's: an application's shows in what is under way, and may be followed.
+            // A subscriber's broadcast has an id that no caller knows. The application can list and follow its own.
             broadcast.forget_when_over = matches!(schedule.plan, Plan::Subscriber { .. });
             broadcast.recipients = recipients(engine, schedule, now).await;
             (Some(broadcast), 0)
@@ -207,13 +207,13 @@ async fn compose(
     }
 }
 
-/// How many it is for, as far as that is known now.
+/// The number of recipients, as an estimate.
 async fn recipients(engine: &Engine, schedule: &Schedule, now: Timestamp) -> u64 {
     match &schedule.plan {
         Plan::Subscriber { .. } => 1,
         Plan::Application { to, .. } => {
             let filter = CountFilter::new(to.clone(), Liveness::Live);
-            // Exact once it is expanded.
+            // Expansion makes it exact.
             engine.subscriptions.count(&filter, now).await.unwrap_or(0)
         }
     }

@@ -1,4 +1,4 @@
-//! From an audience to rows of the ledger, page by page.
+//! Expansion: writes the rows of a broadcast, page by page.
 
 use std::panic::resume_unwind;
 
@@ -8,17 +8,18 @@ use super::Engine;
 use crate::clock::Timestamp;
 use crate::store::{Cursor, NewDelivery, PageWrite, StoreError, StoreErrorKind};
 
-/// Recipients written into the ledger in one transaction.
+/// The most recipients written in one transaction.
 const PAGE: usize = 500;
-/// Broadcasts that are expanded side by side, and the recipients after which the others wait for the next step.
+/// The most broadcasts expanded in one step, and the number of recipients after which the others wait for the next
+/// step.
 const EXPANSIONS: usize = 64;
 const EXPANDED_AT_ONCE: usize = 4 * PAGE;
 
-/// Writes the next page of each broadcast that is not fully written out; how many recipients.
+/// Writes the next page of broadcasts that are not fully expanded. Returns the number of recipients.
 ///
 /// # Cancel safety
 ///
-/// Dropped, each page is written wholly or not at all.
+/// If dropped, each page is written as a whole or not at all.
 pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, StoreError> {
     let mut pages = JoinSet::new();
     let mut read = 0;
@@ -46,8 +47,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
             Some(last) if rows.len() == PAGE => Cursor::After(last.key),
             _ => Cursor::End,
         };
-        // Side by side: the thousands that are due at the full hour have one recipient each, and share a
-        // transaction.
+        // Concurrently: thousands of daily notifications have one recipient each, and their pages share a transaction.
         let engine = engine.clone();
         pages.spawn(async move {
             let (id, cursor) = (expansion.id, &expansion.cursor);
@@ -59,12 +59,12 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     while let Some(ended) = pages.join_next().await {
         match ended {
             Ok(Ok((PageWrite::Stored, rows))) => written += rows.max(1),
-            // A stale page was written by another replica: its rows are there.
+            // Another replica wrote this page.
             Ok(Ok((PageWrite::Stale, _))) => {}
-            // Room comes of sending what is there.
+            // Sending the rows that exist makes space.
             Ok(Err(error)) if error.kind() == StoreErrorKind::Full => {}
             Ok(Err(error)) => return Err(error),
-            // Nobody stops them.
+            // These tasks are never aborted.
             Err(error) => {
                 if let Ok(panic) = error.try_into_panic() {
                     resume_unwind(panic);

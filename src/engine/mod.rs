@@ -1,8 +1,8 @@
-//! What [`WebPush`](crate::WebPush) does, below it: accepting, registering, expanding, attempting, settling.
+//! The engine below [`WebPush`](crate::WebPush): accepts, registers, expands, attempts, settles.
 //!
-//! Public are the parts that a queue of one's own is built from: [`KeyRing`] has the VAPID keys, [`Attempt`] makes an
-//! attempt and says what follows from the answers, [`Effects`] writes down what was learned. The guide's page
-//! [driving it yourself](crate::guide::driving_it_yourself) puts them together.
+//! The public parts are for applications with a queue of their own: [`KeyRing`] holds the VAPID keys, [`Attempt`] makes
+//! an attempt and returns its consequence, [`Effects`] writes what the responses said of subscriptions and origins. The
+//! guide's page [driving it yourself](crate::guide::driving_it_yourself) puts them together.
 
 mod accept;
 mod attempt;
@@ -62,11 +62,11 @@ use crate::schedule::Compose;
 use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore};
 use crate::vapid::Contact;
 
-/// The engine of one application. Cheap to clone; clones share everything.
+/// The engine of one `WebPush`. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub(crate) struct Engine(Arc<Parts>);
 
-/// What the engine is made of.
+/// The parts of the engine.
 pub(crate) struct Parts {
     pub(crate) subscriptions: Arc<dyn SubscriptionStore>,
     pub(crate) ledger: Arc<dyn ScheduleStore>,
@@ -80,7 +80,7 @@ pub(crate) struct Parts {
     pub(crate) sender: Arc<dyn Sender>,
     pub(crate) retry: RetryPolicy,
     pub(crate) contact: Contact,
-    /// Whether there is a contact for the push services. Without one nothing is sent.
+    /// Whether a contact is configured. Without one nothing is sent.
     pub(crate) has_contact: bool,
     pub(crate) prune_breaker: PruneBreaker,
     pub(crate) stable_topic: bool,
@@ -93,15 +93,15 @@ pub(crate) struct Parts {
     pub(crate) signals: Signals,
 }
 
-/// What the calls and the workers of this process tell each other.
+/// State that calls and workers of this process share.
 pub(crate) struct Signals {
-    /// How many `run` are alive.
+    /// The number of running `run` futures.
     workers: AtomicUsize,
-    /// Something new may be due.
+    /// Notified when new work may be due.
     wake: Notify,
-    /// Rows came to their end.
+    /// Notified when rows were settled.
     settled: Notify,
-    /// When the shared pauses were last read, in milliseconds.
+    /// When the shared pauses were last read, in milliseconds since the Unix epoch.
     pauses_read: AtomicI64,
 }
 
@@ -133,14 +133,14 @@ impl Engine {
         self.clock.now()
     }
 
-    /// What attempts find out, to be written to the engine's stores.
+    /// Effects of attempts, written to the engine's stores.
     pub(crate) fn effects(&self) -> Effects {
         let subscriptions = Arc::clone(&self.subscriptions);
         let ledger = Arc::clone(&self.ledger) as _;
         Effects::new(subscriptions, ledger, self.prune_breaker, &self.contact)
     }
 
-    /// Whether somebody delivers what is accepted here.
+    /// Whether a worker delivers what this process accepts.
     pub(crate) fn has_worker(&self) -> bool {
         self.remote_workers || self.signals.workers.load(Ordering::Relaxed) > 0
     }
@@ -161,7 +161,7 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Counts as a living `run` until it is dropped.
+/// Counts as a running `run` until it is dropped.
 pub(crate) struct WorkerGuard(Engine);
 
 impl Drop for WorkerGuard {

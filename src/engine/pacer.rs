@@ -1,4 +1,4 @@
-//! When to look at the store next, and when to write down what has ended. Pure.
+//! The times of the next step and the next settlement. No I/O, no clock.
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
-/// The pause after the store failed, so that a dead store is not hammered.
+/// The pause after a call to the store failed: a store in trouble gets one request a second.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// Settle in batches: this many rows, or what there is after this time.
+/// Settle in batches of this many rows, or after this time.
 const SETTLE_AT: usize = 256;
 pub(super) const SETTLE_WITHIN: Duration = Duration::from_millis(20);
-/// Look at the store at once when this many attempts have ended: fast push services do not wait for slow ones.
+/// Step at once when this many attempts have ended: fast push services do not wait for slow ones.
 const WORTH_A_STEP: usize = 50;
-/// The shortest time between two steps while attempts are under way and fewer have ended.
+/// The shortest time between two steps while attempts are in flight and fewer than that have ended.
 const SHORTEST_STEP: Duration = Duration::from_millis(5);
 /// The shortest pause while due rows wait for a gate.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The times of the driving future's next step and next settlement.
+/// The times of the next step and the next settlement.
 #[derive(Debug)]
 pub(super) struct Pacer {
-    /// No step before this, while attempts are under way and few have ended.
+    /// No step before this, while attempts are in flight and few have ended.
     next_step: Instant,
-    /// A step then, if nothing happens before.
+    /// The next step, if nothing happens before.
     wake: Instant,
-    /// When what has ended is written, if any has.
+    /// When to settle; `None` if there is nothing to settle.
     settle_by: Option<Instant>,
 }
 
-/// What is known after a step of the work to come.
+/// The work to come, as known after a step.
 #[derive(Debug)]
 pub(super) struct Outlook {
-    /// Whether the step did something.
+    /// Whether the step did any work.
     pub(super) more: bool,
-    /// Whether no attempt is under way.
+    /// Whether no attempt is in flight.
     pub(super) is_idle: bool,
     /// When the next row or broadcast is due.
     pub(super) next_due: Result<Option<Timestamp>, StoreError>,
@@ -44,17 +44,17 @@ pub(super) struct Outlook {
 }
 
 impl Outlook {
-    /// How long there is nothing to do, unless something new is enqueued or an attempt ends; at most `longest`.
+    /// The pause until work is due, at most `longest`. New work and the end of an attempt cut it short.
     pub(super) fn pause(&self, longest: Duration, now: Timestamp) -> Duration {
         let longest = match self.next_fire {
-            // Due already: it is being fired, and its end wakes us.
+            // If it is due, it is being fired, and the end of that causes a step.
             Ok(Some(at)) => at.since(now).max(STORE_PAUSE).min(longest),
             Ok(None) => longest,
             Err(_) => STORE_PAUSE,
         };
         match self.next_due {
             Ok(Some(at)) if self.more && at <= now => Duration::ZERO,
-            // Due, yet not claimed: its gate is busy; or, when nothing is under way, closed by this process.
+            // Due, but not claimed: its gate is busy or, if nothing is in flight, closed in this process.
             Ok(Some(at)) => {
                 let is_closed = self.is_idle && at <= now;
                 let shortest = if is_closed {
@@ -79,41 +79,41 @@ impl Pacer {
         }
     }
 
-    /// Whether to take a step now. Attempts end by the thousand: not each is worth a look at the store.
+    /// Whether to take a step now. Thousands of attempts end per second, and not each causes a poll of the store.
     pub(super) fn is_step_due(&self, in_flight: usize, ended_lately: usize, now: Instant) -> bool {
         in_flight == 0 || ended_lately >= WORTH_A_STEP || now >= self.next_step
     }
 
-    /// A step was taken, and the next one may wait for this pause.
+    /// Records a step. The next one may wait for `pause`.
     pub(super) fn stepped(&mut self, pause: Duration, now: Instant) {
         self.next_step = now + SHORTEST_STEP;
         self.wake = now + pause;
     }
 
-    /// A step as soon as the shortest time after the last one is over.
+    /// Takes the next step as soon as the shortest time since the last one is over.
     pub(super) fn step_soon(&mut self) {
         self.wake = self.wake.min(self.next_step);
     }
 
-    /// A step at once.
+    /// Takes the next step at once.
     pub(super) const fn step_now(&mut self, now: Instant) {
         self.next_step = now;
     }
 
-    /// When to act if nothing happens before: take a step, or settle.
+    /// The time of the next step or settlement, if nothing happens before.
     pub(super) fn next(&self) -> Instant {
         let step = self.wake.max(self.next_step);
         self.settle_by.map_or(step, |by| by.min(step))
     }
 
-    /// Settles within a short time if anything is unsettled.
+    /// Settles within [`SETTLE_WITHIN`] if anything is unsettled.
     pub(super) fn settle_soon(&mut self, unsettled: usize, now: Instant) {
         if unsettled > 0 {
             self.settle_by.get_or_insert(now + SETTLE_WITHIN);
         }
     }
 
-    /// Whether to settle now: much has ended, or it has waited long enough, or nothing else is going to end.
+    /// Whether to settle now: a batch is full, has waited long enough, or no attempt is in flight that could join it.
     pub(super) fn is_settlement_due(
         &mut self,
         unsettled: usize,
@@ -128,7 +128,7 @@ impl Pacer {
         is_due
     }
 
-    /// What has ended could not be written: nothing more is begun for a while.
+    /// Records a failed settlement: no step and no settlement for [`STORE_PAUSE`].
     pub(super) fn settlement_failed(&mut self, now: Instant) {
         self.wake = now + STORE_PAUSE;
         self.next_step = self.wake;

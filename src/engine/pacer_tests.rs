@@ -1,4 +1,4 @@
-//! How long the driving future waits for what.
+//! The pauses between steps, and the batches of settlements.
 
 use super::*;
 use crate::store::StoreErrorKind;
@@ -22,7 +22,7 @@ fn at(after: Duration) -> Due {
 fn a_pause_lasts_until_something_is_due_and_never_spins() {
     let due_now = || Ok(Some(NOW));
     let never = || Ok(None);
-    // More to do, nothing under way, next due, next schedule; the pause.
+    // More to do, nothing in flight, next due, next schedule; the pause.
     let rows: [(bool, bool, Due, Due, Duration); 20] = [
         (false, true, never(), never(), LONGEST),
         (true, true, never(), never(), LONGEST),
@@ -73,7 +73,7 @@ fn a_poll_interval_below_the_shortest_pause_counts_for_what_is_not_due() {
 }
 
 #[test]
-fn a_step_is_taken_when_nothing_is_under_way_or_much_has_ended_or_it_is_time() {
+fn a_step_is_due_when_nothing_is_in_flight_or_many_attempts_ended_or_it_is_time() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
     assert!(pacer.is_step_due(1, 0, start), "the first one");
@@ -95,7 +95,7 @@ fn a_step_is_taken_when_nothing_is_under_way_or_much_has_ended_or_it_is_time() {
 }
 
 #[test]
-fn what_happens_brings_the_next_step_forward() {
+fn events_bring_the_next_step_forward() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
     assert_eq!(pacer.next(), start);
@@ -143,7 +143,7 @@ fn rows_are_settled_in_batches() {
 }
 
 #[test]
-fn nothing_is_begun_for_a_second_after_a_failed_settlement() {
+fn a_failed_settlement_puts_off_the_next_step_by_a_second() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
     pacer.stepped(MILLI, start);

@@ -1,4 +1,4 @@
-//! How a broadcast goes on, as a stream.
+//! The progress of a broadcast, as a stream.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,15 +13,15 @@ use super::Engine;
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::store::StoreError;
 
-/// At most four times a second.
+/// The shortest time between two items.
 const PACE: Duration = Duration::from_millis(250);
-/// Another machine's worker does not wake us.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The time between two polls: workers of other processes do not wake this one.
+const POLL: Duration = Duration::from_secs(1);
 
-/// A broadcast's [`BroadcastStatus`]: as it is, then each time it has changed, at most four times a second, until the
-/// broadcast is over. It ends after the last one, or at once where there is no such broadcast.
+/// A stream of a broadcast's [`BroadcastStatus`]: the present one, then each that differs from the last, at most four
+/// times a second, until the broadcast is over. It ends at once if there is no such broadcast.
 ///
-/// A store that fails is an item too; whoever goes on asks again.
+/// An error of the store is an item. The next item asks the store again.
 ///
 /// # Examples
 ///
@@ -61,15 +61,15 @@ impl Progress {
         }
     }
 
-    /// The next status; `None` when there will be none any more.
+    /// Waits for the next status; `None` at the end of the stream.
     ///
     /// # Errors
     ///
-    /// A store that does not answer. The next call asks it again.
+    /// Returns an error if the store is unavailable. The next call asks it again.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost: the next call goes on where this one was dropped.
+    /// Cancel safe: the next call continues where this one was dropped.
     pub async fn next(&mut self) -> Option<Result<BroadcastStatus, StoreError>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -103,7 +103,7 @@ impl Stream for Progress {
                 None
             }
             Err(error) => {
-                // Without a pause a dead store would be hammered.
+                // Not at once: a store in trouble gets one request a second.
                 this.asking = Some(Box::pin(after_pause(this.engine.clone(), this.broadcast)));
                 Some(Err(error))
             }
@@ -111,7 +111,7 @@ impl Stream for Progress {
     }
 }
 
-/// Waits until the status is another one than the last.
+/// Waits until the status differs from `last`.
 async fn changed(
     engine: Engine,
     broadcast: BroadcastId,
@@ -126,7 +126,7 @@ async fn changed(
         if status.is_none() || status != last {
             return Ok(status);
         }
-        let _ = timeout_at(Instant::now() + LOOK_AGAIN, settled).await;
+        let _ = timeout_at(Instant::now() + POLL, settled).await;
     }
 }
 
@@ -134,7 +134,7 @@ async fn after_pause(
     engine: Engine,
     broadcast: BroadcastId,
 ) -> Result<Option<BroadcastStatus>, StoreError> {
-    sleep(LOOK_AGAIN).await;
+    sleep(POLL).await;
     engine.status(broadcast).await
 }
 

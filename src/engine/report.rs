@@ -1,19 +1,19 @@
-//! What sending came to.
+//! The results of sending.
 
 use crate::broadcast::{BroadcastId, Counts};
 use crate::deliver::DeliveryError;
 use crate::subscription::SubscriptionId;
 
-/// A broadcast that was accepted.
+/// An accepted broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Queued {
-    /// Its name, for [`WebPush::status`](crate::WebPush::status).
+    /// Its id, for [`WebPush::status`](crate::WebPush::status).
     pub broadcast: BroadcastId,
-    /// How many subscriptions it is for, as counted now.
+    /// The number of its recipients, counted when it was accepted.
     pub recipients: u64,
-    /// Whether an earlier call with the same idempotency key was accepted: its broadcast is the one named here, and this
-    /// call has queued nothing.
+    /// Whether an earlier call with the same idempotency key was accepted. Then `broadcast` is the earlier one, and this
+    /// call queued nothing.
     pub is_repeat: bool,
 }
 
@@ -35,18 +35,18 @@ impl Queued {
     }
 }
 
-/// What one attempt for each recipient came to.
+/// The outcomes of one attempt for each recipient.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// How many came to what; `pending` is always 0.
+    /// Recipients by outcome; `pending` is always 0.
     pub counts: Counts,
-    /// Some of the failures, [`Report::MAX_FAILURES`] at most.
+    /// The first failures, at most [`Report::MAX_FAILURES`].
     pub failures: Vec<Failure>,
 }
 
 impl Report {
-    /// How many failures are kept.
+    /// The most failures that are kept.
     pub const MAX_FAILURES: usize = 32;
 }
 
@@ -54,9 +54,9 @@ impl Report {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Whose.
+    /// The subscription of the attempt.
     pub subscription: SubscriptionId,
-    /// Why.
+    /// The cause of the failure.
     pub error: DeliveryError,
 }
 

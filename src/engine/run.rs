@@ -1,4 +1,4 @@
-//! The one driving future: expand, claim, deliver, settle, purge; `tick` is one step of it.
+//! The future that `run` returns, which drives a worker; `tick` takes one step of it.
 
 use std::fmt;
 use std::pin::pin;
@@ -15,7 +15,7 @@ use super::{ClockSkew, Engine};
 use crate::error::error_struct;
 use crate::store::StoreError;
 
-/// What one [`tick`](crate::WebPush::tick) did.
+/// The result of one [`tick`](crate::WebPush::tick).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
@@ -23,11 +23,11 @@ pub struct Tick {
     pub expanded: usize,
     /// Deliveries claimed and attempted.
     pub attempted: usize,
-    /// Deliveries given up because of their deadline.
+    /// Deliveries whose deadline has passed.
     pub expired: u64,
-    /// Daily notifications that became due, and are broadcasts now.
+    /// Daily notifications that were due and became broadcasts.
     pub fired: u64,
-    /// Daily notifications that were too late, or that nobody could compose.
+    /// Daily notifications that were too late, or that could not be composed.
     pub skipped: u64,
 }
 
@@ -40,7 +40,7 @@ impl Tick {
 }
 
 impl Engine {
-    /// One step, to its end: what `run` does, without running on.
+    /// Takes one step and waits until its attempts are settled.
     pub(crate) async fn tick(&self) -> Result<Tick, RunError> {
         if self.has_contact {
             tick(self).await
@@ -54,13 +54,13 @@ impl Engine {
         &self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
-        // From the call on: a server that listens already must not refuse what this will deliver in a moment.
+        // Counted from the call on: a server that listens already must accept what this future will deliver.
         let alive = self.has_contact.then(|| self.worker_guard());
         let engine = self.clone();
         async move {
             match alive {
                 Some(_alive) => run(engine, shutdown).await,
-                // A claimed row would be refused by the policy, and its message would be lost.
+                // Without a contact every claimed row would be refused, and its message lost.
                 None => {
                     shutdown.await;
                     Ok(())
@@ -103,7 +103,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     let mut changes = engine.ledger.changes();
     let mut worker = Worker::new(engine.clone());
     let mut pacer = Pacer::new(Instant::now());
-    // Each may fail while the others go well.
+    // Each may fail while the others succeed.
     let (mut looking, mut settling, mut firing) = <(Outage, Outage, Outage)>::default();
     loop {
         if pacer.is_step_due(worker.in_flight(), worker.ended_lately(), Instant::now()) {
@@ -127,7 +127,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             biased;
             () = shutdown.asked() => break,
             Some(ended) = worker.ended() => match ended {
-                // There is room for others now, also where some that never end are under way.
+                // Places are free, whatever the attempts that are still in flight do.
                 Ok(Ended::Attempts) => pacer.step_soon(),
                 Ok(Ended::Daily(_)) => {
                     firing.went_well();
@@ -139,7 +139,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                 worker.look_at_schedules();
                 pacer.step_now(Instant::now());
             }
-            // Others' news, and our own once more: never sooner than a step that nobody asked for.
+            // Changes made by other processes, and by this one again: never before the shortest time between steps.
             () = changes.next() => {
                 worker.look_at_schedules();
                 pacer.step_soon();
@@ -162,7 +162,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     drain(&engine, worker).await
 }
 
-/// Takes a step: how long there is nothing to do after it, unless something new is enqueued or an attempt ends.
+/// Takes a step. Returns the pause after it, which a new broadcast or the end of an attempt cuts short.
 async fn step(engine: &Engine, worker: &mut Worker) -> Result<Duration, StoreError> {
     let progress = worker.step().await?;
     if progress.is_behind {
@@ -180,7 +180,7 @@ async fn step(engine: &Engine, worker: &mut Worker) -> Result<Duration, StoreErr
 
 async fn prepare(engine: &Engine) -> Result<(), RunError> {
     check_clock(engine).await?;
-    // Whoever was refused under another contact is asked again.
+    // Push services that refused another contact are asked again.
     let own = engine.contact.as_str();
     engine
         .lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
@@ -196,24 +196,24 @@ async fn check_clock(engine: &Engine) -> Result<(), RunError> {
 }
 
 error_struct! {
-    /// Why the driving future ended, or a step of it failed.
+    /// The error of [`run`](crate::WebPush::run) or [`tick`](crate::WebPush::tick).
     RunError, RunErrorKind
 }
 
-/// What made the driving future end.
+/// The cause of a [`RunError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunErrorKind {
-    /// This machine's clock and the database server's differ by more than 10 seconds: see the source.
+    /// This machine's clock and the database server's differ by more than 10 seconds; the source says by how much.
     ClockSkew,
-    /// The store failed: at start, in a [`tick`](crate::WebPush::tick), or while what was in flight was written down.
+    /// The store failed: at start, in a [`tick`](crate::WebPush::tick), or while outcomes were written at the end.
     Store,
 }
 
 impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ClockSkew => "the clock is not the store's",
+            Self::ClockSkew => "the clock differs from the store's",
             Self::Store => "the store failed",
         })
     }

@@ -1,4 +1,4 @@
-//! The wish to end, heard while the store is waited for too; and what is done then.
+//! The shutdown signal, also while a call to the store is pending; and the drain after it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::worker::Worker;
 use super::{Engine, RunError, RunErrorKind};
 use crate::observe;
 
-/// How long a call to the store may go on after the wish to end: longer than a healthy one takes.
+/// How long a pending call to the store may take after the shutdown signal: longer than a healthy store needs.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the last outcomes are tried to be written.
+/// How long writing the last outcomes is tried.
 const SETTLE_AT_LAST: Duration = Duration::from_secs(5);
 
-/// The future that ends when the process shall.
+/// The application's shutdown signal.
 pub(super) struct Shutdown<'a, F> {
     future: Pin<&'a mut F>,
     is_asked: bool,
@@ -29,11 +29,11 @@ impl<'a, F: Future<Output = ()>> Shutdown<'a, F> {
         }
     }
 
-    /// Ends when the process shall end, at once where that was asked before.
+    /// Waits for the signal; returns at once if it came before.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    /// Cancel safe.
     pub(super) async fn asked(&mut self) {
         if !self.is_asked {
             self.future.as_mut().await;
@@ -41,9 +41,9 @@ impl<'a, F: Future<Output = ()>> Shutdown<'a, F> {
         }
     }
 
-    /// What the store answers; `None` where the process shall end and the store does not answer for a while.
+    /// Waits for a call to the store. Returns `None` if the signal has come and the call took [`STORE_PATIENCE`] longer.
     ///
-    /// What was claimed by a call that was given up stays leased until its lease ends.
+    /// Rows claimed by a dropped call stay leased until their lease ends.
     pub(super) async fn or_give_up<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
         let mut call = std::pin::pin!(call);
         tokio::select! {
@@ -54,7 +54,7 @@ impl<'a, F: Future<Output = ()>> Shutdown<'a, F> {
     }
 }
 
-/// Nothing new is claimed; what is in flight ends within one request timeout and is settled.
+/// Claims nothing more. Attempts in flight end within one request timeout and are settled.
 pub(super) async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), RunError> {
     worker.stop();
     let limit = Instant::now() + engine.request_timeout + STORE_PAUSE;
@@ -67,7 +67,7 @@ pub(super) async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), Run
                 observe::event!(
                     WARN,
                     left = worker.in_flight(),
-                    "attempts left behind; their leases end by themselves"
+                    "attempts did not end in time; their rows are claimed again when their leases end"
                 );
                 break;
             }
@@ -77,12 +77,12 @@ pub(super) async fn drain(engine: &Engine, mut worker: Worker) -> Result<(), Run
             while worker.attempt_ended().await.is_some() {}
         })
         .await;
-        // Written as they come: whoever stops this process may have less patience than the slowest request, and
-        // what is given back is another process's at once. A store in trouble is left to the tries below.
+        // Settle as attempts end: the process may be killed before the slowest request ends, and released rows are due
+        // for other workers at once. If the store fails, the loop below tries again.
         let settled = timeout(STORE_PATIENCE, worker.settle());
         is_written = is_written && matches!(settled.await, Ok(Ok(())));
     }
-    // What is not settled now is sent again when its lease ends: worth a few tries.
+    // A row that is not settled is sent again when its lease ends, so this tries a few times.
     let limit = Instant::now() + SETTLE_AT_LAST;
     loop {
         match timeout_at(limit, worker.finish()).await {

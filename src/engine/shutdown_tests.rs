@@ -1,4 +1,4 @@
-//! How the driving future ends.
+//! The shutdown signal and the drain.
 
 use std::future::{pending, ready};
 use std::pin::pin;
@@ -16,7 +16,7 @@ use crate::testing::{Answer, When};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn without_the_wish_to_end_the_store_is_waited_for() {
+async fn without_the_signal_a_call_to_the_store_is_awaited() {
     let wish = pin!(pending::<()>());
     let mut shutdown = Shutdown::new(wish);
     assert!(shutdown.asked().now_or_never().is_none());
@@ -25,7 +25,7 @@ async fn without_the_wish_to_end_the_store_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_wish_to_end_the_store_has_two_seconds() {
+async fn after_the_signal_the_store_has_two_seconds() {
     for (takes, answer) in [
         (Duration::ZERO, Some(7)),
         (STORE_PATIENCE - Duration::from_millis(1), Some(7)),
@@ -35,7 +35,7 @@ async fn after_the_wish_to_end_the_store_has_two_seconds() {
         let mut shutdown = Shutdown::new(wish);
         let call = sleep(takes).map(|()| 7);
         assert_eq!(shutdown.or_give_up(call).await, answer, "{takes:?}");
-        // It is heard once, and stands.
+        // The signal is remembered.
         shutdown.asked().now_or_never().unwrap();
         shutdown.asked().now_or_never().unwrap();
         assert_eq!(shutdown.or_give_up(ready(8)).await, Some(8));
@@ -45,7 +45,7 @@ async fn after_the_wish_to_end_the_store_has_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_two_seconds_begin_with_the_wish() {
+async fn the_two_seconds_begin_with_the_signal() {
     let (wish, wished) = oneshot::channel::<()>();
     let wished = pin!(wished.map(drop));
     let mut shutdown = Shutdown::new(wished);
@@ -73,7 +73,7 @@ async fn under_way(world: &World, takes: Duration) -> Worker {
     worker
 }
 
-/// Waits until this number of requests has begun.
+/// Waits until this many requests have begun.
 async fn begun(world: &World, requests: u64) {
     while world.service.counts().requests < requests {
         tokio::task::yield_now().await;
@@ -81,7 +81,7 @@ async fn begun(world: &World, requests: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_under_way_ends_and_is_settled() {
+async fn attempts_in_flight_end_and_are_settled() {
     let world = World::new().await;
     let worker = under_way(&world, TIMEOUT - SECOND).await;
     world.subscriber().await;
@@ -94,7 +94,7 @@ async fn what_is_under_way_ends_and_is_settled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_permit_is_given_back_at_once() {
+async fn rows_that_wait_for_a_permit_are_released_at_once() {
     let world = World::with(1, TIMEOUT).await;
     let key = world.subscriber().await;
     world.broadcast().await;
@@ -109,9 +109,9 @@ async fn what_waits_for_a_permit_is_given_back_at_once() {
     assert_eq!((stats.depth, stats.leased), (1, 0));
 }
 
-/// An outcome is written when it is there, not when the slowest request has ended.
+/// Outcomes are written as attempts end, not when the slowest request has ended.
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_is_settled_while_the_rest_is_waited_for() {
+async fn ended_attempts_are_settled_while_others_are_in_flight() {
     let world = World::new().await;
     let key = world.subscriber().await;
     world.subscriber().await;
@@ -133,7 +133,7 @@ async fn what_has_ended_is_settled_while_the_rest_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_end_within_a_timeout_is_left_to_its_lease() {
+async fn an_attempt_longer_than_the_timeout_is_left_to_its_lease() {
     // The client has a longer limit than the engine.
     let limit = TIMEOUT / 3;
     for (takes, left) in [
@@ -151,7 +151,7 @@ async fn what_does_not_end_within_a_timeout_is_left_to_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_in_trouble_is_tried_for_five_seconds() {
+async fn a_failing_store_is_tried_for_five_seconds() {
     for (mends_after, is_written) in [(4 * SECOND - SECOND / 2, true), (3600 * SECOND, false)] {
         let world = World::new().await;
         let worker = under_way(&world, SECOND).await;
@@ -180,7 +180,7 @@ async fn a_store_in_trouble_is_tried_for_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_answer_ends_the_drain() {
+async fn a_store_that_does_not_respond_ends_the_drain() {
     let world = World::new().await;
     let worker = under_way(&world, SECOND).await;
     world.table.hangs.store(true, Relaxed);

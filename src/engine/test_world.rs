@@ -1,4 +1,4 @@
-//! An engine over memory, with a clock and a push service that the test plays.
+//! An engine on the memory store, with a clock and a push service that the test controls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -31,17 +31,17 @@ pub(super) struct World {
     pub(super) table: Arc<Table>,
     pub(super) clock: ManualClock,
     pub(super) service: TestPushService,
-    /// The HTTP client panics.
+    /// Whether the HTTP client panics.
     pub(super) panics: Arc<AtomicBool>,
 }
 
-/// The subscriptions of the store, as long as the test says.
+/// The subscriptions of the store, with faults that the test switches on.
 #[derive(Debug)]
 pub(super) struct Table {
     store: Arc<MemoryStore>,
     pub(super) fails: AtomicBool,
     pub(super) hangs: AtomicBool,
-    /// Every row was deleted a moment ago.
+    /// Whether `get` finds no row.
     pub(super) is_empty: AtomicBool,
 }
 
@@ -113,7 +113,7 @@ impl World {
         Self::with(OriginGates::IN_FLIGHT, TIMEOUT).await
     }
 
-    /// With this number of requests in flight at one origin, and this time limit for what the engine waits for.
+    /// Creates a world with a limit on requests in flight per origin, and a request timeout of the engine.
     pub(super) async fn with(in_flight_per_origin: usize, request_timeout: Duration) -> Self {
         let store = Arc::new(MemoryStore::new());
         let table = Arc::new(Table {
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// A browser that subscribed an hour ago.
+    /// Subscribes a browser, an hour before the start.
     pub(super) async fn subscriber(&self) -> EndpointKey {
         let key = self.engine.key_ring.active();
         let browser = self.service.user_agent();
@@ -200,7 +200,7 @@ impl World {
         self.engine.gates.gate(origin)
     }
 
-    /// A broadcast to all that is due.
+    /// Opens a broadcast to all that is due.
     pub(super) async fn broadcast(&self) -> BroadcastId {
         let now = self.clock.now();
         let deadline = now + Duration::from_secs(86_400);

@@ -1,4 +1,4 @@
-//! The steps of the driving future: expand, claim, deliver, settle, purge.
+//! The steps of the worker: expand, claim, deliver, settle, purge.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,59 +21,59 @@ use crate::store::{
 };
 use crate::subscription::Origin;
 
-/// Attempts under way at once, over all origins: room for so many that those which do not answer leave enough.
+/// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
 const IN_FLIGHT: usize = 4096;
-/// Fewer free places are not worth a transaction.
+/// Do not claim with fewer free places than this: a transaction costs more than waiting for more to come free.
 const FREE_AT_LEAST: usize = 128;
-/// Rows claimed in one transaction.
+/// The most rows claimed in one transaction.
 const CLAIM: usize = 1024;
-/// Ends that could not be written: with so many of them nothing more is claimed.
+/// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
 const UNSETTLED: usize = 1024;
-/// Rows given up in one transaction.
+/// The most rows expired in one transaction.
 const EXPIRED_AT_ONCE: usize = 1000;
-/// How old the VAPID keys in memory may get: another process may have made a new one.
+/// Maximum age of the VAPID keys in memory: another process may have made a new one.
 const KEYS_KEPT: Duration = Duration::from_secs(60);
-/// How old the knowledge of what is scheduled may get.
+/// Maximum age of the time at which the next schedule is due.
 const SCHEDULES_KEPT: Duration = Duration::from_secs(1);
-/// How long finished broadcasts are kept.
+/// Retention of finished broadcasts.
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
-/// How long subscriptions are kept that are retired or stale: until then a page that comes back keeps its id.
+/// Retention of retired and stale subscriptions: a browser that subscribes again in this time keeps its id.
 const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
-/// How long subscriptions are kept after their `expirationTime`: clocks differ.
+/// Retention of subscriptions after their `expirationTime`: clocks differ.
 const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
-/// How often to look for what can be forgotten.
+/// The time between two purges.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Recipients written into the ledger.
     pub(super) expanded: usize,
     /// Rows claimed.
     pub(super) claimed: usize,
-    /// Rows given up because of their deadline.
+    /// Rows whose deadline has passed.
     pub(super) expired: u64,
-    /// Whether there may be more to do at once.
+    /// Whether another step may have work at once.
     pub(super) more: bool,
-    /// Whether there is more to give up, which nothing that becomes due tells.
+    /// Whether more rows are past their deadline; `next_due` does not count them.
     pub(super) is_behind: bool,
 }
 
-/// What came to its end.
+/// A task that ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     Attempts,
     Daily(Daily),
 }
 
-/// The row of an attempt, its gate, and what follows.
+/// The row of an attempt, its gate and its consequence.
 type Attempted = (ClaimToken, Arc<OriginGate>, Consequence);
 
 #[derive(Debug)]
 pub(super) struct Worker {
     engine: Engine,
     attempts: JoinSet<Attempted>,
-    /// The gate of each attempt under way.
+    /// The gate of each attempt in flight.
     gates: HashMap<task::Id, Arc<OriginGate>>,
     effects: Effects,
     settlements: Vec<(ClaimToken, Settlement)>,
@@ -84,7 +84,7 @@ pub(super) struct Worker {
     keys_read: Option<Timestamp>,
     purged: Option<Timestamp>,
     schedules_read: Option<Timestamp>,
-    /// One look at the schedules at a time, beside the deliveries: a callback of the application may take its time.
+    /// At most one task that fires schedules. It runs beside the deliveries: the application's callback may be slow.
     daily: JoinSet<Result<Daily, StoreError>>,
 }
 
@@ -111,17 +111,17 @@ impl Worker {
         self.attempts.len()
     }
 
-    /// How many attempts have ended since the last step.
+    /// The number of attempts that ended since the last step.
     pub(super) const fn ended_lately(&self) -> usize {
         self.ended_lately
     }
 
-    /// What is known and not written yet.
+    /// The number of outcomes, releases and pauses that are not written yet.
     pub(super) fn unsettled(&self) -> usize {
         self.settlements.len() + self.released.len() + self.effects.pauses()
     }
 
-    /// From here on no request begins: attempts that wait for a permit end without one.
+    /// Starts no more requests: attempts that wait for a permit end without one.
     pub(super) fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -140,11 +140,11 @@ impl Worker {
             progress.expired = self.engine.ledger.expire(EXPIRED_AT_ONCE, now).await?;
             progress.is_behind = progress.expired >= EXPIRED_AT_ONCE as u64;
             self.engine.ledger.record_run(now).await?;
-            // More of them are given up by the next step, which may not be put off.
+            // The next step expires the rest and must not be put off.
             self.pauses_read = (!progress.is_behind).then_some(now);
         }
         if is_due(self.keys_read, KEYS_KEPT, now) {
-            // What is in memory goes on working, and a key that is missing is looked for by its id.
+            // The keys in memory stay in use, and a missing key is read by its id.
             if let Err(error) = self.engine.key_ring.refresh().await {
                 observe::event!(WARN, error = %observe::causes(&error), "cannot read the VAPID keys");
                 let _ = error;
@@ -162,7 +162,7 @@ impl Worker {
         Ok(progress)
     }
 
-    /// Begins to fire the schedules that are due.
+    /// Starts firing the schedules that are due.
     pub(super) async fn fire(&mut self, now: Timestamp) -> Result<(), StoreError> {
         if !self.daily.is_empty() || !is_due(self.schedules_read, SCHEDULES_KEPT, now) {
             return Ok(());
@@ -175,14 +175,14 @@ impl Worker {
         Ok(())
     }
 
-    /// There may be something to fire earlier than was known.
+    /// Reads the time of the next schedule again in the next step.
     pub(super) fn look_at_schedules(&mut self) {
         self.schedules_read = None;
     }
 
-    /// Claims as many rows as there is room for, and starts their attempts.
+    /// Claims rows for the free places, and starts their attempts.
     async fn claim(&mut self, now: Timestamp, is_calm: bool) -> Result<usize, StoreError> {
-        // Where ends cannot be written, more of them would only be sent again.
+        // Rows whose outcome cannot be written are sent again.
         if self.unsettled() >= UNSETTLED {
             return Ok(0);
         }
@@ -201,7 +201,7 @@ impl Worker {
         Ok(claimed)
     }
 
-    /// How many more attempts there is room for at each origin that is known.
+    /// The number of attempts that each known origin has free places for.
     fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
         let mut rooms = self.engine.gates.rooms(now);
         let mut under_way: HashMap<&Origin, usize> = HashMap::new();
@@ -213,7 +213,7 @@ impl Worker {
                 continue;
             };
             let left = room.saturating_sub(*under_way);
-            // A few at a time are not worth a transaction each, while more come free.
+            // While attempts end, wait for more free places than a few: each claim is a transaction.
             *room = if !is_calm && left < *room / 8 {
                 0
             } else {
@@ -223,7 +223,7 @@ impl Worker {
         rooms
     }
 
-    /// The number of attempts that an origin without a gate has room for.
+    /// The number of free places at an origin without a gate.
     fn room_for_unknown(&self) -> usize {
         self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN)
     }
@@ -244,7 +244,7 @@ impl Worker {
         };
         for (row, record) in claims.rows.into_iter().zip(records) {
             let Some(record) = record else {
-                // Its user has unsubscribed meanwhile.
+                // Unsubscribed since the page was written.
                 let gone = Settlement::Finished(FinalOutcome::Gone);
                 self.settlements.push((row.token, gone));
                 continue;
@@ -277,26 +277,26 @@ impl Worker {
         Ok(())
     }
 
-    /// The next attempts that end; `None` when none is under way.
+    /// Waits until attempts end; `None` if none is in flight.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost: an attempt that ended is still there for the next call.
+    /// Cancel safe: an attempt that ended is returned by the next call.
     pub(super) async fn attempt_ended(&mut self) -> Option<()> {
         let ended = self.attempts.join_next_with_id().await?;
         self.note_all(ended);
         Some(())
     }
 
-    /// Whatever ends next, attempts or a look at the schedules; `None` when nothing is under way.
+    /// Waits until attempts or the task that fires schedules end; `None` if neither is in flight.
     ///
     /// # Errors
     ///
-    /// A store that did not answer while schedules were fired.
+    /// Returns an error if the store failed while schedules were fired.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost: what ended is still there for the next call.
+    /// Cancel safe: a task that ended is returned by the next call.
     pub(super) async fn ended(&mut self) -> Option<Result<Ended, StoreError>> {
         tokio::select! {
             Some(ended) = self.attempts.join_next_with_id() => {
@@ -313,7 +313,7 @@ impl Worker {
         daily: Result<Result<Daily, StoreError>, JoinError>,
     ) -> Result<Daily, StoreError> {
         let daily = daily.unwrap_or_else(|error| {
-            observe::event!(ERROR, error = %error, "looking at the schedules panicked");
+            observe::event!(ERROR, error = %error, "firing schedules panicked");
             let _ = error;
             Ok(Daily::default())
         })?;
@@ -335,7 +335,7 @@ impl Worker {
         self.ended_lately += 1;
         let (id, (token, gate, consequence)) = match ended {
             Ok(ended) => ended,
-            // A panic in somebody's client or store: the row's lease ends and it is tried again, until its
+            // The application's client or store panicked. The row is claimed again when its lease ends, until its
             // attempts are used up.
             Err(error) => {
                 observe::event!(ERROR, error = %error, "an attempt panicked");
@@ -357,11 +357,11 @@ impl Worker {
         }
     }
 
-    /// Writes down what is known: pauses and the effects on subscriptions first, then the rows' ends.
+    /// Writes pauses and effects on subscriptions, then the outcomes of rows.
     ///
     /// # Cancel safety
     ///
-    /// What was not written is written by the next call; what was written twice changes nothing.
+    /// The next call writes what was not written. Writing an outcome twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.engine.now();
         self.effects.write(now).await?;
@@ -377,7 +377,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The last settlement: nothing is left to be written by a later one.
+    /// Settles for the last time: writes what a later call would have written too.
     ///
     /// # Cancel safety
     ///
@@ -387,7 +387,7 @@ impl Worker {
         self.effects.finish(self.engine.now()).await
     }
 
-    /// Deletes what is not needed any more. A wrong clock deletes nothing: what is gone cannot be brought back.
+    /// Deletes what is past its retention. With a wrong clock nothing is deleted, since that cannot be undone.
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
         if let Some(skew) = ClockSkew::of(&*self.engine.clock, &*self.engine.ledger).await? {
             observe::event!(WARN, error = %skew, "purge skipped");
@@ -400,21 +400,21 @@ impl Worker {
             expired_before: now - EXPIRED_KEPT,
         };
         self.engine.subscriptions.apply(&[purge], now).await?;
-        // A key that stays one purge longer does no harm.
+        // An unused key does no harm.
         if let Err(error) = self
             .engine
             .key_ring
             .forget_unused(&*self.engine.subscriptions, now)
             .await
         {
-            observe::event!(WARN, error = %observe::causes(&error), "cannot forget unused VAPID keys");
+            observe::event!(WARN, error = %observe::causes(&error), "cannot remove unused VAPID keys");
             let _ = error;
         }
         Ok(())
     }
 }
 
-/// Whether something is to be done again; a clock that was set back does not put it off.
+/// Whether an interval has passed since `last`. A clock that was set back does not extend it.
 fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= every || last > now)
 }

@@ -1,4 +1,4 @@
-//! What a worker claims, starts, gives back and writes.
+//! The worker's steps and settlements.
 
 use std::future::pending;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ async fn drive(worker: &mut Worker) {
     while worker.attempt_ended().await.is_some() {}
 }
 
-/// An attempt that does not end.
+/// Adds an attempt that does not end.
 fn hang(worker: &mut Worker, gate: &Arc<OriginGate>) {
     let handle = worker.attempts.spawn(pending());
     worker.gates.insert(handle.id(), Arc::clone(gate));
@@ -50,7 +50,7 @@ async fn a_step_expands_claims_and_attempts_and_settling_ends_the_rows() {
     let mut settled = std::pin::pin!(world.engine.signals.settled.notified());
     settled.as_mut().enable();
     worker.settle().await.unwrap();
-    assert!(settled.now_or_never().is_some(), "who follows it is told");
+    assert!(settled.now_or_never().is_some(), "followers are notified");
     assert_eq!(world.counts(id).await.accepted, 3);
     assert_eq!(worker.unsettled(), 0);
     assert!(!worker.step().await.unwrap().more);
@@ -58,13 +58,13 @@ async fn a_step_expands_claims_and_attempts_and_settling_ends_the_rows() {
 }
 
 #[tokio::test]
-async fn rows_whose_subscriptions_cannot_be_read_are_given_back_at_once() {
+async fn rows_are_released_if_their_subscriptions_cannot_be_read() {
     let world = World::new().await;
     world.subscriber().await;
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
     world.table.fails.store(true, Relaxed);
-    // The first step purges, which is not what is looked at here.
+    // Not a test of the purge.
     worker.purged = Some(START);
     worker.step().await.unwrap_err();
     assert_eq!(worker.unsettled(), 1);
@@ -91,7 +91,7 @@ async fn the_row_of_a_subscription_that_was_deleted_is_gone() {
 }
 
 #[tokio::test]
-async fn rows_end_after_the_effects_on_their_subscriptions() {
+async fn effects_on_subscriptions_are_written_before_outcomes() {
     let world = World::new().await;
     let key = world.subscriber().await;
     let id = world.broadcast().await;
@@ -107,12 +107,12 @@ async fn rows_end_after_the_effects_on_their_subscriptions() {
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.gone, 1);
     assert!(world.record(key).await.retired.is_some());
-    // The counts of the answers are written at the end.
+    // The tally is written at the end.
     worker.finish().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_last_settlement_writes_the_counts_of_answers() {
+async fn the_last_settlement_writes_the_tally() {
     let world = World::new().await;
     let key = world.subscriber().await;
     world.broadcast().await;
@@ -131,7 +131,7 @@ async fn the_last_settlement_writes_the_counts_of_answers() {
 }
 
 #[tokio::test]
-async fn a_row_is_tried_again_when_its_attempt_says() {
+async fn a_row_is_retried_at_the_time_its_attempt_gives() {
     let world = World::new().await;
     world.subscriber().await;
     let id = world.broadcast().await;
@@ -147,9 +147,9 @@ async fn a_row_is_tried_again_when_its_attempt_says() {
     assert_eq!(worker.step().await.unwrap().claimed, 1);
 }
 
-/// The place of an attempt that panicked is free again, and its row is left to its lease.
+/// The place of an attempt that panicked is free again; its row is claimed again when its lease ends.
 #[tokio::test]
-async fn an_attempt_that_panics_takes_nothing_else_along() {
+async fn a_panic_in_an_attempt_affects_only_its_row() {
     let world = World::new().await;
     world.subscriber().await;
     let id = world.broadcast().await;
@@ -189,7 +189,7 @@ async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_work
     assert_eq!(world.service.counts().requests, 0);
 
     drop(permit);
-    // Another worker has it at once, as the first attempt.
+    // Another worker claims it at once, as its first attempt.
     let mut other = Worker::new(world.engine.clone());
     let request = ClaimRequest::new(1, SECOND);
     let claims = world.store.claim(&request, START).await.unwrap();
@@ -239,13 +239,13 @@ async fn nothing_is_claimed_while_too_many_rows_cannot_be_settled() {
 }
 
 #[tokio::test]
-async fn so_many_attempts_are_under_way_at_most() {
+async fn attempts_in_flight_are_limited() {
     let world = World::new().await;
     let key = world.subscriber().await;
     let gate = world.gate(key).await;
     world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    // At another origin, which is not in the way.
+    // At another origin, so that this origin's limit does not apply.
     let elsewhere = Origin::parse("https://other.example.com").unwrap();
     let other = world.engine.gates.gate(&elsewhere);
     for _ in 0..=IN_FLIGHT - FREE_AT_LEAST {
@@ -262,7 +262,7 @@ async fn so_many_attempts_are_under_way_at_most() {
 }
 
 #[tokio::test]
-async fn an_origin_has_as_much_room_as_its_gate_has_left() {
+async fn an_origin_gets_the_free_places_of_its_gate() {
     let world = World::new().await;
     let key = world.subscriber().await;
     let gate = world.gate(key).await;
@@ -278,7 +278,7 @@ async fn an_origin_has_as_much_room_as_its_gate_has_left() {
     }
     assert_eq!(room(&worker, true), 0);
 
-    // It answers: a hundred. Less than an eighth of them is worth a claim only when nothing ends.
+    // After an acceptance its limit is 100. Less than an eighth of it is claimed only if no attempt has ended.
     world.broadcast().await;
     let mut first = Worker::new(world.engine.clone());
     first.step().await.unwrap();
@@ -315,18 +315,18 @@ async fn shared_pauses_are_read_every_five_seconds() {
 }
 
 #[tokio::test]
-async fn rows_past_their_deadline_are_given_up_in_batches_until_none_is_left() {
+async fn rows_past_their_deadline_expire_in_batches() {
     let world = World::new().await;
     let key = world.subscriber().await;
     for _ in 0..EXPIRED_AT_ONCE {
         world.subscriber().await;
     }
-    // Else some would be claimed between.
+    // Nothing is claimed in between.
     let gate = world.gate(key).await;
     gate.pause(Timestamp::MAX, PauseReason::RateLimited);
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    // Written, and nobody sends them before their deadline.
+    // Write all rows; none is sent before its deadline.
     for rows in [500, 500, 1, 0] {
         assert_eq!(expand(&world.engine, START).await.unwrap(), rows);
     }
@@ -343,7 +343,7 @@ async fn rows_past_their_deadline_are_given_up_in_batches_until_none_is_left() {
 }
 
 #[tokio::test]
-async fn what_is_over_for_long_is_purged_every_hour() {
+async fn a_purge_runs_every_hour() {
     let world = World::new().await;
     let key = world.subscriber().await;
     let id = world.broadcast().await;
@@ -365,10 +365,14 @@ async fn what_is_over_for_long_is_purged_every_hour() {
     };
     world.clock.set(START + FINISHED_KEPT);
     worker.step().await.unwrap();
-    assert_eq!(is_there().await, (true, true), "not longer than it is kept");
+    assert_eq!(is_there().await, (true, true), "within their retention");
     world.clock.advance(PURGE_EVERY - Duration::from_millis(1));
     worker.step().await.unwrap();
-    assert_eq!(is_there().await, (true, true), "not an hour later");
+    assert_eq!(
+        is_there().await,
+        (true, true),
+        "less than an hour after the last purge"
+    );
     world.clock.advance(Duration::from_millis(1));
     worker.step().await.unwrap();
     assert_eq!(is_there().await, (true, false));
@@ -378,7 +382,7 @@ async fn what_is_over_for_long_is_purged_every_hour() {
 }
 
 #[test]
-fn something_is_due_at_first_after_its_time_and_when_the_clock_was_set_back() {
+fn an_interval_is_over_at_first_after_its_time_and_if_the_clock_was_set_back() {
     for (last, is_due_now) in [
         (None, true),
         (Some(START), false),

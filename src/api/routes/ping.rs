@@ -1,4 +1,4 @@
-//! `GET /ping`: one line of text, octet for octet that of the replaced server. The dots are part of it.
+//! `GET /ping`: one line of text in the format of the replaced server. The dots are part of it.
 
 use crate::api::WebPushService;
 use crate::api::problem::Problem;

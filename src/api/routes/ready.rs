@@ -1,4 +1,4 @@
-//! `GET /ready`: whether this process should get traffic.
+//! `GET /ready`: whether this process should receive traffic.
 
 use std::time::Duration;
 
@@ -16,40 +16,40 @@ use crate::store::{Pause, PauseReason};
 #[serde(rename_all = "camelCase")]
 struct ReadyAnswer {
     ready: bool,
-    /// The stores answer.
+    /// The store responds.
     store: bool,
-    /// Somebody looked at due work a short while ago.
+    /// A worker polled for due work recently.
     scheduler: bool,
-    /// Something is running that delivers.
+    /// A worker runs.
     worker: bool,
-    /// There is a contact. Without one nothing is sent.
+    /// A contact is configured. Without one nothing is sent.
     contact: bool,
-    /// A push service refuses us as a sender. An alarm, and no reason to keep traffic away: the others go on.
+    /// A push service refuses this sender. An alarm only: other push services still get messages.
     sender_fault: bool,
 }
 
-/// How old the last look at due work may be in any case.
-const LOOKS_WITHIN: Duration = Duration::from_secs(60);
-/// Whoever asks has less patience than a store that tries to come back.
-const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// The shortest time after which a missing poll counts as a failure.
+const POLLS_WITHIN: Duration = Duration::from_secs(60);
+/// Time limit of the store: shorter than the timeouts of load balancers.
+const STORE_RESPONDS_WITHIN: Duration = Duration::from_secs(3);
 
 pub(super) async fn ready(api: &WebPushService) -> Reply {
     let now = api.engine.now();
     let ledger = &api.engine.ledger;
-    let looks = async {
+    let reads = async {
         tokio::join!(
             ledger.last_run(),
             api.engine.subscriptions.page(&Audience::All, None, 1, now),
             ledger.pauses(now)
         )
     };
-    let (store, last_run, pauses) = match timeout(STORE_ANSWERS_WITHIN, looks).await {
+    let (store, last_run, pauses) = match timeout(STORE_RESPONDS_WITHIN, reads).await {
         Ok((Ok(last_run), Ok(_), Ok(pauses))) => (true, last_run, pauses),
-        // What is known of a store that is in trouble may be old.
+        // A part of the answers would be misleading.
         _ => (false, None, Vec::new()),
     };
-    // A few times the longest pause between two looks.
-    let grace = api.engine.poll_interval.saturating_mul(3).max(LOOKS_WITHIN);
+    // A few times the longest pause between two polls.
+    let grace = api.engine.poll_interval.saturating_mul(3).max(POLLS_WITHIN);
     let scheduler = last_run.is_some_and(|at| now.since(at) <= grace);
     let worker = api.engine.has_worker();
     let contact = api.engine.has_contact;

@@ -1,4 +1,4 @@
-//! All keys of a deployment, in memory and in the store.
+//! The VAPID keys of a deployment, in memory and in the store.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -13,67 +13,65 @@ use crate::store::{
 };
 use crate::vapid::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKey};
 
-/// The live keys of a deployment: one active, which new subscriptions use, and older ones, which the
-/// subscriptions made with them need as long as they last (RFC 8292 section 4).
+/// The live VAPID keys of a deployment: an active one, which new subscriptions use, and older ones, which the
+/// subscriptions made with them need (RFC 8292 section 4).
 ///
-/// Keys are read from the store and decrypted once; reading them from here takes a short lock. Other
-/// processes may rotate at any time: [`refresh`](Self::refresh) follows them, and so does
-/// [`find`](Self::find) when it is asked for a key it does not know.
+/// Keys are read from the store and decrypted once. Reading them from memory takes a short lock. Other processes may
+/// rotate keys at any time: [`refresh`](Self::refresh) reads the store again, and so does [`find`](Self::find) for an
+/// unknown key.
 ///
 /// # Cancel safety
 ///
-/// What a call changes, it changes in the store first and takes over into memory afterwards. A future
-/// dropped in between leaves the memory one `refresh` behind.
+/// A call changes the store first and then the memory. If it is dropped in between, the memory is up to date after the
+/// next `refresh`.
 #[derive(Debug)]
 pub struct KeyRing {
     store: Arc<dyn VapidKeyStore>,
     keks: KeyEncryptionKeys,
     keys: RwLock<Arc<Keys>>,
-    /// The last look into the store for an unknown key. Held while reading, so that of two readings the
-    /// later one stays.
-    reading: Mutex<Option<Look>>,
-    /// Keys that the configuration names: kept even when no row does.
+    /// The last read of the store for an unknown key. Locked during a read, so that the later of two reads is kept.
+    reading: Mutex<Option<LastRead>>,
+    /// Keys from the configuration, which are kept even if no subscription uses them.
     adopted: RwLock<Vec<KeyId>>,
 }
 
-/// A look into the store that came to its end.
+/// A completed read of the store.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct LastRead {
     at: Timestamp,
-    /// Whether the store answered: else nobody knows which keys there are.
-    is_answered: bool,
+    /// Whether it succeeded.
+    is_ok: bool,
 }
 
-/// The keys at one moment; the active one is always among them.
+/// A snapshot of the keys; the active one is always among them.
 #[derive(Debug)]
 struct Keys {
     active: Arc<VapidKey>,
-    /// The active one first, then the youngest first.
+    /// The active key first, then the others by age, youngest first.
     live: Arc<[Arc<VapidKey>]>,
 }
 
 impl KeyRing {
-    /// How long a key that no row names is kept after it was made, and after a rotation: pages opened
-    /// before it may still subscribe with it.
+    /// Retention of a key that no subscription uses, after it was made and after a rotation: pages opened before may
+    /// still subscribe with it.
     pub const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    /// The shortest time between two looks into the store for keys that nobody knows.
+    /// The shortest time between two reads of the store for unknown keys.
     pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-    /// Reads all keys, and makes the first one when there is none: exactly one, however many processes
-    /// start at once.
+    /// Reads all keys. If there is none, makes the first one: exactly one, even if several processes start at once.
     ///
-    /// `adopt` is a key from the configuration. It becomes live, and active where it is the first. Stored
-    /// keys that are not under the first of `keks` are sealed again; one in the clear only where
-    /// [`seal_clear_keys`](KeyEncryptionKeys::seal_clear_keys) says so.
+    /// `adopt` is a key from the configuration. It becomes live, and active if it is the first. Stored keys that are not
+    /// encrypted with the first of `keks` are encrypted again; a key in the clear only with
+    /// [`seal_clear_keys`](KeyEncryptionKeys::seal_clear_keys).
     ///
     /// # Errors
     ///
     /// [`ClearKey`](VapidErrorKind::ClearKey),
     /// [`UnknownEncryptionKey`](VapidErrorKind::UnknownEncryptionKey),
     /// [`UnreadableKey`](VapidErrorKind::UnreadableKey) or
-    /// [`NoActiveKey`](VapidErrorKind::NoActiveKey) when any stored key cannot be read or none is active:
-    /// never is a new key made in its place, since that would orphan every subscription.
+    /// [`NoActiveKey`](VapidErrorKind::NoActiveKey) if a stored key cannot be read or none is active. A new key is
+    /// never made in its place, since that would orphan every subscription.
     /// [`NoRandomness`](VapidErrorKind::NoRandomness), [`Store`](VapidErrorKind::Store).
     pub async fn open(
         store: Arc<dyn VapidKeyStore>,
@@ -87,7 +85,7 @@ impl KeyRing {
                 Some(key) => stored(&keks, key, true, now)?,
                 None => stored(&keks, &VapidKey::generate()?, true, now)?,
             };
-            // Of several processes one wins this race, and the others use its key.
+            // If several processes start at once, one of them inserts its key and the others use that.
             let is_first = store.insert_first(&first).await.map_err(failed)?;
             if is_first && adopt.is_none() {
                 event!(
@@ -120,13 +118,13 @@ impl KeyRing {
             if !keks.is_current(&row.sealed) {
                 let sealed = keks.seal(key)?;
                 let resealed = store.reseal(&row.id, &row.sealed, &sealed).await;
-                // `false` means that another process was faster.
+                // `false`: another process has done it.
                 resealed.map_err(failed)?;
             }
         }
         Ok(Self {
             store,
-            // From now on nobody needs a key in the clear.
+            // Trusted at start only.
             keks: keks.seal_clear_keys(false),
             keys: RwLock::new(Arc::new(keys)),
             reading: Mutex::new(None),
@@ -140,25 +138,25 @@ impl KeyRing {
         Arc::clone(&self.keys().active)
     }
 
-    /// All live keys, the active one first, then the youngest first.
+    /// All live keys: the active one first, then the others by age, youngest first.
     #[must_use]
     pub fn live(&self) -> Arc<[Arc<VapidKey>]> {
         Arc::clone(&self.keys().live)
     }
 
-    /// A live key, from memory only.
+    /// A live key in memory.
     #[must_use]
     pub fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
         self.keys().get(id)
     }
 
-    /// A live key; one that is not in memory is looked for in the store, at most once in
-    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN), whoever asks: ids come from outside. `None` is said only after the
-    /// store has answered: a row whose key is said not to be there becomes stale.
+    /// A live key. For a key that is not in memory the store is read, at most once in
+    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN) for all callers, since ids come from outside. Returns `None` only after a
+    /// successful read: the subscription of a missing key becomes stale.
     ///
     /// # Errors
     ///
-    /// As [`refresh`](Self::refresh), and the same again for so long as the store is not looked into.
+    /// As [`refresh`](Self::refresh); and after a failed read until the next one.
     pub async fn find(
         &self,
         id: &KeyId,
@@ -167,30 +165,30 @@ impl KeyRing {
         if let Some(key) = self.get(id) {
             return Ok(Some(key));
         }
-        let mut looked = self.reading.lock().await;
-        // Somebody else may have looked while we waited.
+        let mut last = self.reading.lock().await;
+        // Another call may have read the store meanwhile.
         if let Some(key) = self.get(id) {
             return Ok(Some(key));
         }
-        // A failure counts as well: a store in trouble is not asked more often.
-        let recently = |look: &Look| look.at <= now && now.since(look.at) < Self::LOOK_AGAIN;
-        match looked.filter(recently) {
-            Some(look) if look.is_answered => return Ok(None),
+        // A failed read counts too: a store in trouble is not asked more often.
+        let is_recent = |read: &LastRead| read.at <= now && now.since(read.at) < Self::LOOK_AGAIN;
+        match last.filter(is_recent) {
+            Some(read) if read.is_ok => return Ok(None),
             Some(_) => return Err(VapidErrorKind::Store.into()),
             None => {}
         }
         let read = self.read().await;
-        // Only now: a look that was dropped on the way has found out nothing.
-        *looked = Some(Look {
+        // Not before: a read that was dropped does not count.
+        *last = Some(LastRead {
             at: now,
-            is_answered: read.is_ok(),
+            is_ok: read.is_ok(),
         });
         read?;
         Ok(self.get(id))
     }
 
-    /// The keys to ask with for a subscription that names this one: its own first, where [`find`](Self::find) finds it,
-    /// then the others, for where it turns out to be another's.
+    /// The keys to try for a subscription made with this key: this one first, if [`find`](Self::find) finds it, then the
+    /// others, in case the subscription was made with one of them.
     ///
     /// # Errors
     ///
@@ -206,17 +204,17 @@ impl KeyRing {
         Ok(own.into_iter().chain(others).collect())
     }
 
-    /// Reads the store again. What is in memory stays where that fails.
+    /// Reads the store again. If that fails, the keys in memory stay.
     ///
     /// # Errors
     ///
-    /// [`Store`](VapidErrorKind::Store), or as [`open`](Self::open) for a key that is new.
+    /// [`Store`](VapidErrorKind::Store), or as [`open`](Self::open) for a new key.
     pub async fn refresh(&self) -> Result<(), VapidError> {
         let _reading = self.reading.lock().await;
         self.read().await
     }
 
-    /// `reading` is held.
+    /// Must be called with `reading` locked.
     async fn read(&self) -> Result<(), VapidError> {
         let rows = self.store.keys().await.map_err(failed)?;
         let keys = Keys::read(&rows, &self.keks, Some(&self.keys()))?;
@@ -224,7 +222,7 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Makes a new active key. The others stay live, and every subscription keeps working.
+    /// Makes a new active key. The others stay live, so every subscription keeps working.
     ///
     /// # Errors
     ///
@@ -235,11 +233,11 @@ impl KeyRing {
         let row = stored(&self.keks, &key, true, now)?;
         self.store.insert(&row).await.map_err(failed)?;
         self.refresh().await?;
-        // Another process may have rotated since, but ours is live.
+        // Another process may have rotated since; this key is live all the same.
         Ok(self.get(&id).unwrap_or_else(|| self.active()))
     }
 
-    /// Takes in a key made elsewhere: live, not active, and not forgotten by this process.
+    /// Adds a key made elsewhere. It is live, not active, and never removed by this process.
     ///
     /// # Errors
     ///
@@ -248,12 +246,12 @@ impl KeyRing {
         self.take_in(key, false, now).await
     }
 
-    /// Takes in a key that is not known here as [`adopt`](Self::adopt) does, and makes it the active one where no row of
-    /// `subscriptions` names the one that is. A known key is left as it is: it may have been replaced since.
+    /// Adds an unknown key as [`adopt`](Self::adopt) does, and makes it the active one if no row of `subscriptions` uses
+    /// the present one. A known key is left as it is, since it may have been replaced by a rotation.
     ///
     /// # Errors
     ///
-    /// As [`adopt`](Self::adopt), and [`Store`](VapidErrorKind::Store) for subscriptions that cannot be counted.
+    /// As [`adopt`](Self::adopt), and [`Store`](VapidErrorKind::Store) if the subscriptions cannot be counted.
     pub(crate) async fn adopt_as_active(
         &self,
         key: &VapidKey,
@@ -267,7 +265,7 @@ impl KeyRing {
         let mut filter = CountFilter::new(Audience::All, Liveness::Any);
         filter.vapid_key = Some(self.active().id());
         let users = subscriptions.count(&filter, now).await.map_err(failed)?;
-        // Whoever subscribes with the other one at this moment has a live key all the same.
+        // A subscription made with the other key at this moment works, since that key stays live.
         self.take_in(key, users == 0, now).await
     }
 
@@ -286,16 +284,15 @@ impl KeyRing {
         self.refresh().await
     }
 
-    /// Removes the keys that no row of `subscriptions` names, retired ones included. Answers which.
+    /// Removes the keys that no row of `subscriptions` uses, retired rows included. Returns the removed ones.
     ///
-    /// Never the active one, nor an adopted one; nor any key that is younger than
-    /// [`KEEP_UNUSED`](Self::KEEP_UNUSED), nor any at all that soon after a rotation. A subscription that
-    /// names the key at this very moment becomes stale, and its page subscribes again.
+    /// Keeps the active key, adopted keys and keys younger than [`KEEP_UNUSED`](Self::KEEP_UNUSED), and all keys for
+    /// that long after a rotation. A subscription made with a key at the moment of its removal becomes stale, and its
+    /// page subscribes again.
     ///
     /// # Errors
     ///
-    /// [`Store`](VapidErrorKind::Store), or as [`refresh`](Self::refresh). Keys removed before it stay
-    /// removed.
+    /// [`Store`](VapidErrorKind::Store), or as [`refresh`](Self::refresh). Keys removed before the error stay removed.
     pub async fn forget_unused(
         &self,
         subscriptions: &dyn SubscriptionStore,
@@ -336,7 +333,7 @@ impl KeyRing {
 }
 
 impl Keys {
-    /// Opens every row, except where `known` holds its key already.
+    /// Decrypts every row whose key is not in `known`.
     fn read(
         rows: &[StoredVapidKey],
         keks: &KeyEncryptionKeys,
@@ -350,7 +347,7 @@ impl Keys {
             None => Err(VapidErrorKind::UnreadableKey.into()),
         };
         let live: Arc<[_]> = rows.iter().map(open).collect::<Result<_, _>>()?;
-        // The store answers the active key first (contract K4).
+        // The store returns the active key first (contract K4).
         match (rows.first(), live.first()) {
             (Some(row), Some(active)) if row.active => Ok(Self {
                 active: Arc::clone(active),

@@ -16,7 +16,7 @@ use crate::vapid::{KeyEncryptionKey, SealedVapidKey};
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-/// Counts how often it is read, and fails when told to.
+/// A table that counts its reads and fails on request.
 #[derive(Debug, Default)]
 struct Table {
     rows: std::sync::Mutex<Vec<StoredVapidKey>>,
@@ -39,7 +39,7 @@ impl VapidKeyStore for Table {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let mut rows = self.rows()?.clone();
         rows.sort_by_key(|row| std::cmp::Reverse((row.active, row.created_at)));
-        // Lets others in, as a real store would.
+        // Other tasks run during a read, as with a real store.
         tokio::task::yield_now().await;
         Ok(rows)
     }
@@ -86,7 +86,7 @@ impl VapidKeyStore for Table {
     }
 }
 
-/// Subscriptions that name these keys; only counting works.
+/// Subscriptions that use these keys; only counting is implemented.
 #[derive(Debug, Default)]
 struct Naming(HashSet<KeyId>);
 
@@ -214,7 +214,7 @@ async fn rotation_keeps_the_old_keys() {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn an_unknown_key_is_looked_for_once_a_second() {
+async fn the_store_is_read_for_unknown_keys_once_a_second() {
     let table = Arc::new(Table::default());
     let here = ring(&table, keks(&[1])).await.unwrap();
     let there = ring(&table, keks(&[1])).await.unwrap();
@@ -226,7 +226,7 @@ async fn an_unknown_key_is_looked_for_once_a_second() {
     let unknown = KeyId::from_bytes([7; 16]);
     assert!(here.find(&unknown, START).await.unwrap().is_none());
     assert_eq!(reads(), before + 1);
-    assert_eq!(here.active().id(), new, "the same look found the new key");
+    assert_eq!(here.active().id(), new, "the same read found the new key");
     let soon = START + KeyRing::LOOK_AGAIN - Duration::from_millis(1);
     assert!(here.find(&unknown, soon).await.unwrap().is_none());
     assert_eq!(reads(), before + 1);
@@ -240,7 +240,7 @@ async fn an_unknown_key_is_looked_for_once_a_second() {
 }
 
 #[tokio::test]
-async fn a_store_in_trouble_leaves_the_memory_as_it_is() {
+async fn a_failing_store_leaves_the_keys_in_memory() {
     let table = Arc::new(Table::default());
     let ring = ring(&table, keks(&[1])).await.unwrap();
     let active = ring.active().id();
@@ -250,7 +250,7 @@ async fn a_store_in_trouble_leaves_the_memory_as_it_is() {
     assert!(std::error::Error::source(&error).is_some());
     assert!(ring.refresh().await.is_err());
     let unknown = KeyId::from_bytes([7; 16]);
-    // It is asked once, and whoever comes next does not hear that there is no such key.
+    // The store is read once, and the next call gets the same error instead of `None`.
     let reads = table.reads.load(Ordering::Relaxed);
     for _ in 0..2 {
         let error = ring.find(&unknown, START).await.unwrap_err();
@@ -264,7 +264,7 @@ async fn a_store_in_trouble_leaves_the_memory_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_look_that_was_dropped_does_not_count() {
+async fn a_read_that_was_dropped_does_not_count() {
     let table = Arc::new(Table::default());
     let here = ring(&table, keks(&[1])).await.unwrap();
     let there = ring(&table, keks(&[1])).await.unwrap();
@@ -284,7 +284,7 @@ async fn rows_under_older_keys_are_sealed_again_at_start() {
     let sealed = || table.rows.lock().unwrap()[0].sealed.clone();
     assert!(!sealed().is_encrypted());
     for octets in [&[1][..], &[2, 1], &[2]] {
-        // Without effect where all keys are encrypted already.
+        // No effect if all keys are encrypted.
         let sealing = keks(octets).seal_clear_keys(true);
         let ring = ring(&table, sealing).await.unwrap();
         assert_eq!(ring.active().id(), id);
@@ -296,13 +296,13 @@ async fn rows_under_older_keys_are_sealed_again_at_start() {
 }
 
 #[tokio::test]
-async fn a_key_in_the_clear_is_refused_but_in_the_start_that_seals_it() {
+async fn a_key_in_the_clear_is_refused_except_by_the_start_that_encrypts_it() {
     let table = Arc::new(Table::default());
     let clear = ring(&table, KeyEncryptionKeys::none()).await.unwrap();
     let id = clear.active().id();
     let before = table.rows.lock().unwrap().clone();
     let same = VapidKey::from_secret_bytes(clear.active().secret_bytes().as_slice()).unwrap();
-    // Nor does it help to have been given the same key: nothing is taken from such a store, nothing is changed.
+    // The same with that key in the configuration. The store is not changed.
     for adopt in [None, Some(same)] {
         let error = open(&table, keks(&[1]), adopt).await.unwrap_err();
         assert_eq!(error.kind(), VapidErrorKind::ClearKey);
@@ -316,14 +316,14 @@ async fn a_key_in_the_clear_is_refused_but_in_the_start_that_seals_it() {
     let converted = ring(&table, converting.clone()).await.unwrap();
     assert_eq!(converted.active().id(), id);
     assert!(keks(&[1]).is_current(&table.rows.lock().unwrap()[0].sealed));
-    // From here on it is a start like any other.
+    // The next start needs no setting.
     ring(&table, keks(&[1])).await.unwrap();
     ring(&table, converting).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_planted_key_is_never_taken_in_by_a_process_that_runs() {
-    // Also by one that was started to seal keys in the clear.
+async fn a_running_process_never_trusts_a_planted_key() {
+    // Also by a process that was started to encrypt keys in the clear.
     for seal in [false, true] {
         let table = Arc::new(Table::default());
         let keks = keks(&[1]).seal_clear_keys(seal);
@@ -380,7 +380,7 @@ async fn an_unreadable_key_stops_the_start_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn only_old_unnamed_keys_are_forgotten() {
+async fn only_old_unused_keys_are_removed() {
     let table = Arc::new(Table::default());
     let adopted = VapidKey::generate().unwrap();
     let ring = ring(&table, keks(&[1])).await.unwrap();
@@ -399,7 +399,7 @@ async fn only_old_unnamed_keys_are_forgotten() {
     let left: HashSet<KeyId> = ring.live().iter().map(|key| key.id()).collect();
     assert_eq!(left, HashSet::from([active, named, adopted.id()]));
 
-    // With nobody left, the active key stays all the same.
+    // The active key stays even if no subscription uses it.
     let forgotten = ring.forget_unused(&Naming::default(), due).await.unwrap();
     assert_eq!(forgotten, [named]);
     assert_eq!(ring.active().id(), active);
