@@ -1,4 +1,4 @@
-//! The way of a push to its request: endpoint policy, permit of the origin, ready client, gate.
+//! The steps of a push before its request: endpoint policy, permit of the origin, ready client, gate.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
 
-/// How long a request may wait for a permit and for the client before it begins.
+/// A limit on how long a request may wait for a permit and for the client.
 #[derive(Clone, Debug)]
 pub(crate) struct Begin {
     before: Timestamp,
@@ -23,12 +23,12 @@ pub(crate) struct Begin {
 }
 
 impl Begin {
-    /// Before this moment.
+    /// The request begins before this moment or not at all.
     pub(crate) const fn before(before: Timestamp) -> Self {
         Self { before, stop: None }
     }
 
-    /// Nor once this is true, or its sender gone.
+    /// Nor does it begin once `stop` is true or its sender is dropped.
     pub(crate) fn unless(self, stop: Option<watch::Receiver<bool>>) -> Self {
         Self { stop, ..self }
     }
@@ -37,7 +37,7 @@ impl Begin {
         now >= self.before || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
     }
 
-    /// Waits until a request may not begin any more.
+    /// Completes when the request may no longer begin.
     async fn over(self, now: Timestamp) {
         let stopped = async {
             match self.stop {
@@ -45,17 +45,17 @@ impl Begin {
                 None => pending().await,
             }
         };
-        // A timeout is what ends the wait as well as the wish to stop.
+        // Both the timeout and the signal end the wait.
         let _ = tokio::time::timeout(self.before.since(now), stopped).await;
     }
 }
 
-/// Waits until a push may be sent: first for a permit of its origin, then for the client. While a push waits for a full
-/// origin, it holds no capacity of a client that all origins share.
+/// Waits until a push may be sent: first for a permit of its origin, then for the client. A push that waits for a full
+/// origin holds no capacity of the client, which all origins share.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives back what it holds.
+/// Dropping it releases what it holds.
 pub(super) struct Admission<C> {
     /// `None` once it is over.
     start: Option<(C, Push)>,
@@ -71,7 +71,7 @@ pub(super) struct Admission<C> {
 type Wait<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
 
 impl<C> Admission<C> {
-    /// At the gate that is given, which is the one of the push's origin, and within the limit.
+    /// `at` is the gate of the push's origin and the caller's limit, if the caller has them.
     pub(super) fn new(client: C, push: Push, at: Option<(Arc<OriginGate>, Begin)>) -> Self {
         let (gate, begin) = at.unzip();
         Self {
@@ -84,11 +84,11 @@ impl<C> Admission<C> {
         }
     }
 
-    /// Whether there is a permit now.
+    /// Returns whether a permit is held.
     ///
     /// # Errors
     ///
-    /// The endpoint policy refuses the endpoint, or the gate is full and closed.
+    /// Returns an error if the endpoint policy refuses the endpoint, or if the gate is full and closed.
     fn poll_permit(
         &mut self,
         push: &Push,
@@ -121,7 +121,7 @@ impl<C> Admission<C> {
         Ok(self.permit.is_some())
     }
 
-    /// Whether the request may not begin any more.
+    /// Returns whether the request may no longer begin.
     fn poll_over(&mut self, is_ready: bool, now: Timestamp, cx: &mut Context<'_>) -> bool {
         let Some(begin) = &self.begin else {
             return false;
@@ -164,7 +164,7 @@ where
         if let Some(permit) = self.permit.take_if(|_| is_ready) {
             return Poll::Ready(begin(client, &push, permit, settings));
         }
-        // Nor does the client keep a push that its gate refuses.
+        // A push whose gate has closed does not wait for the client.
         if let Some(permit) = &self.permit {
             settings.check_gate(permit.gate(), &push)?;
         }
@@ -196,7 +196,7 @@ fn begin<C: Service<Request<PushBody>>>(
     gate.admit(at)
         .map_err(|closed| DeliveryError::closed_gate(push_service, closed, at))?;
     let request = settings.request(push, at).map_err(|error| {
-        // What cannot be made is no probe.
+        // A request that cannot be made is no probe.
         gate.withdraw();
         not_made(push_service, error)
     })?;

@@ -1,5 +1,4 @@
-//! What an answer of a push service means: status, headers and the first octets of the body in, one
-//! [`Outcome`] out.
+//! The classification of a response: status, headers and the first octets of the body to one [`Outcome`].
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::borrow::Cow;
@@ -12,27 +11,26 @@ use super::retry_after::retry_after;
 use super::{Outcome, PushService};
 use crate::clock::Timestamp;
 
-/// What an answer means.
+/// The classification of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verdict {
     /// What the sender does next.
     pub outcome: Outcome,
-    /// The push service's own word for it: an errno, a reason, a header; printable ASCII, at most 128
-    /// octets.
+    /// The reason in the push service's own words: an errno, a reason, a header. Printable ASCII, at most 128 octets.
     pub reason: Option<Cow<'static, str>>,
-    /// How long it asks to wait; only with an outcome that is worth another attempt.
+    /// The wait that the push service asks for; only with an outcome that is retried.
     pub retry_after: Option<Duration>,
 }
 
-/// The octets of a failed answer's body that are looked at.
+/// The number of octets that are read of the body of a failed response.
 pub const BODY_LIMIT: usize = 8 * 1024;
 
-/// Classifies an answer.
+/// Classifies a response.
 ///
-/// Answers of known services are read by status and text, without regard to case, with the status as
-/// the fallback; those of any other host by status alone. Only the first [`BODY_LIMIT`] octets of
-/// `body` count. `now` stands in for the answer's own `Date`.
+/// Responses of known services are classified by status and text, without regard to case, and by status if the text is
+/// unknown; those of any other host by status alone. Only the first [`BODY_LIMIT`] octets of `body` count. `now` is used
+/// if the response has no `Date`.
 #[must_use]
 pub fn classify(
     service: PushService,
@@ -62,7 +60,7 @@ pub fn classify(
 
 type Meaning = (Outcome, Option<Cow<'static, str>>);
 
-/// What the status alone says: RFC 8030 sections 5, 7.2, 7.3 and 8.4, RFC 8292 section 4.2.
+/// The outcome by status alone: RFC 8030 sections 5, 7.2, 7.3 and 8.4, RFC 8292 section 4.2.
 fn by_status(status: StatusCode) -> Outcome {
     match status.as_u16() {
         200..=299 => Outcome::Accepted,
@@ -71,14 +69,14 @@ fn by_status(status: StatusCode) -> Outcome {
         408 | 425 => Outcome::Transient,
         413 => Outcome::TooLarge,
         429 => Outcome::RateLimited,
-        // 507 of ntfy says "no active subscriber", a 5xx on purpose.
+        // ntfy answers 507 if a topic has no active subscriber.
         500.. => Outcome::Transient,
         // Other 4xx, and any redirect: following one would leave the checked host, so the endpoint is bad.
         _ => Outcome::BadRequest,
     }
 }
 
-/// Plain text or HTML, told apart by fragments; the same fragment may come with more than one status.
+/// Plain text or HTML, recognised by fragments; the same fragment may come with more than one status.
 fn fcm(status: StatusCode, body: &[u8]) -> Meaning {
     const TOO_LARGE: &str = "binary data passed in the request must be less than";
     static MISMATCH: [&str; 3] = [
@@ -118,7 +116,7 @@ fn mozilla(status: StatusCode, body: &[u8]) -> Meaning {
         .ok()
         .and_then(|answer: Answer| answer.errno);
     let reason = errno.map(|errno| errno.to_string().into());
-    // Every VAPID failure is 401 with errno 109; only the message tells a mismatch apart.
+    // Every VAPID failure is 401 with errno 109; only the message distinguishes a mismatch.
     let outcome = match status.as_u16() {
         401 if contains(body, "key mismatch") => Outcome::KeyMismatch,
         _ => by_status(status),
@@ -140,7 +138,7 @@ fn apple(status: StatusCode, body: &[u8]) -> Meaning {
             .as_deref()
             .is_some_and(|reason| reason.eq_ignore_ascii_case(word))
     };
-    // Apple does not document the status of each reason, so 400, 401 and 403 are read alike.
+    // Apple does not document the status of each reason, so 400, 401 and 403 are treated alike.
     let outcome = match status.as_u16() {
         400 | 401 | 403 if is("VapidPkHashMismatch") => Outcome::KeyMismatch,
         400 if is("BadVapidPublicKey") || is("BadAuthorizationHeader") || is("BadJwtToken") => {
@@ -152,7 +150,7 @@ fn apple(status: StatusCode, body: &[u8]) -> Meaning {
     (outcome, reason)
 }
 
-/// Everything in headers, the body is empty.
+/// Headers only; the body is empty.
 fn wns(status: StatusCode, headers: &HeaderMap) -> Meaning {
     let header = |name: &str| {
         headers
@@ -166,12 +164,12 @@ fn wns(status: StatusCode, headers: &HeaderMap) -> Meaning {
             .is_some_and(|status| status.eq_ignore_ascii_case(word))
     };
     let outcome = match status.as_u16() {
-        // Taken, and thrown away at once.
+        // The message was taken and dropped at once.
         200..=299 if is("dropped") || is("channelthrottled") || is("appthrottled") => {
             Outcome::RateLimited
         }
         406 => Outcome::RateLimited,
-        // 401 is bare and covers the mismatch too: the reading that retires nobody.
+        // 401 has no reason and covers a mismatch too; a sender fault retires no row.
         _ => by_status(status),
     };
     let reason = header("x-wns-error-description")
@@ -180,13 +178,13 @@ fn wns(status: StatusCode, headers: &HeaderMap) -> Meaning {
     (outcome, reason)
 }
 
-/// Whether `body` has `text` in it, without regard to ASCII case.
+/// Whether `body` contains `text`, without regard to ASCII case.
 fn contains(body: &[u8], text: &str) -> bool {
     body.windows(text.len())
         .any(|window| window.eq_ignore_ascii_case(text.as_bytes()))
 }
 
-/// The text, when it is short printable ASCII: nothing else of an answer gets into errors and logs.
+/// The text if it is short printable ASCII: nothing else of a response gets into errors and logs.
 pub(super) fn printable(text: &[u8]) -> Option<Cow<'static, str>> {
     let plain = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     if text.is_empty() || text.len() > 128 || !text.iter().all(plain) {

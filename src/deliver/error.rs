@@ -1,4 +1,4 @@
-//! What came of an attempt: [`Accepted`] or [`DeliveryError`].
+//! The result of an attempt: [`Accepted`] or [`DeliveryError`].
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -17,11 +17,11 @@ use crate::error::BoxError;
 use crate::message::Ttl;
 use crate::push_request::Push;
 
-/// The push service took the message: it is stored or being delivered, never "shown".
+/// The push service accepted the message: it is stored or being delivered, not necessarily shown.
 ///
 /// # Security
 ///
-/// The location is a capability as the endpoint is (RFC 8030 section 8.3): `Debug` leaves it out.
+/// The location is a capability, like the endpoint (RFC 8030 section 8.3): `Debug` omits it.
 #[derive(Clone)]
 pub struct Accepted {
     push_service: PushService,
@@ -43,32 +43,31 @@ impl Accepted {
         }
     }
 
-    /// Who took it.
+    /// The push service that accepted the message.
     #[must_use]
     pub const fn push_service(&self) -> PushService {
         self.push_service
     }
 
-    /// The status: 201 by RFC 8030 section 5; any 2xx counts, gateways answer 200.
+    /// The status: 201 by RFC 8030 section 5. Any 2xx counts, since gateways answer 200.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The message resource (RFC 8030 section 5), as it was answered; Mozilla cancels the message on a
-    /// `DELETE` of it.
+    /// The message resource (RFC 8030 section 5), as in the response. Mozilla cancels the message on a `DELETE` of it.
     #[must_use]
     pub fn location(&self) -> Option<&str> {
         self.location.as_deref()
     }
 
-    /// How long the push service keeps the message, where it says so (RFC 8030 section 5.2).
+    /// How long the push service keeps the message, if the response says so (RFC 8030 section 5.2).
     #[must_use]
     pub const fn ttl(&self) -> Option<Ttl> {
         self.ttl
     }
 
-    /// The push service's own names for this exchange, for its support: header name and value.
+    /// The push service's own identifiers of this exchange, for its support: header name and value.
     pub fn diagnostics(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.diagnostics.iter()
     }
@@ -118,7 +117,7 @@ impl DeliveryError {
         }))
     }
 
-    /// An answer that is not an acceptance.
+    /// A response that is not an acceptance.
     pub(crate) fn answered(
         push_service: PushService,
         status: StatusCode,
@@ -133,7 +132,7 @@ impl DeliveryError {
         error
     }
 
-    /// The client failed: a policy's refusal somewhere in the causes is one, anything else may pass.
+    /// The client failed. A [`PolicyError`] among the causes is a refusal; any other failure is transient.
     pub(crate) fn client(push_service: PushService, source: BoxError) -> Self {
         let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
         let lookup = find_source::<ResolveError>(source.as_ref()).map(ResolveError::kind);
@@ -179,7 +178,7 @@ impl DeliveryError {
         error
     }
 
-    /// The deadline came first, or else a limit of the caller's: nothing was sent.
+    /// The deadline or a limit of the caller came first: nothing was sent.
     pub(crate) fn not_begun(push: &Push, now: Timestamp) -> Self {
         let push_service = PushService::of(push.subscription().endpoint());
         let reason = if now >= push.deadline() {
@@ -198,7 +197,7 @@ impl DeliveryError {
         self.0.status.is_none() && self.reason() == Some(NOT_BEGUN)
     }
 
-    /// Whether the push service was not asked, for a reason that is not the push's own.
+    /// Whether nothing was sent, for a reason that is not the push's own.
     pub(crate) fn is_unasked(&self) -> bool {
         self.closed().is_some() || self.is_too_late() || self.is_not_begun()
     }
@@ -219,14 +218,14 @@ impl DeliveryError {
         self.0.outcome
     }
 
-    /// The status of the answer; `None` when there was none, or nothing was sent.
+    /// The status of the response; `None` if there was none, or nothing was sent.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// How long to wait at least, from `Retry-After` or what WNS has for it, clamped to a day (an hour
-    /// for a host that is no known push service); or until the gate opens.
+    /// The shortest wait before the next attempt: from `Retry-After` or its WNS equivalent, at most a day (an hour for a
+    /// host that is no known push service); for a closed gate the time until it opens.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -238,11 +237,10 @@ impl DeliveryError {
         self.0.push_service
     }
 
-    /// The short word behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno,
-    /// Apple's reason, a header of WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal;
-    /// `host_not_found`; `timeout`; `deadline` if it came before the request; `not_begun` if the wait for a permit or the client
-    /// was too long for the caller; the name of a
-    /// [`PauseReason`](crate::store::PauseReason) for a closed gate.
+    /// The reason behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno, Apple's reason, a header of
+    /// WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal; `host_not_found`; `timeout`; `deadline` if it
+    /// passed before the request could begin; `not_begun` if the wait for a permit or the client was too long for the
+    /// caller; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
@@ -252,27 +250,27 @@ impl DeliveryError {
     /// [`ResolveError`] of the kind [`NotFound`](ResolveErrorKind::NotFound) is among the causes. The outcome is
     /// [`Transient`](Outcome::Transient).
     ///
-    /// The built-in client says so only while its resolver finds other names. A client of your own that says so must
-    /// be as careful: in the long run the subscription is retired.
+    /// The built-in client reports this only while its resolver finds other names. A client of your own must be as
+    /// careful: in the long run the subscription is retired.
     #[must_use]
     pub fn is_host_not_found(&self) -> bool {
         self.0.is_host_not_found
     }
 
-    /// Why the origin's gate was closed; then nothing was sent, and the attempt need not count.
+    /// The end and the reason of the pause if the origin's gate was closed. Nothing was sent, and the attempt does not
+    /// count.
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
         self.0.closed
     }
 
-    /// The push service's own names for this exchange, for its support: header name and value, never
-    /// the endpoint.
+    /// The push service's own identifiers of this exchange, for its support: header name and value, never the endpoint.
     pub fn diagnostics(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.diagnostics.iter()
     }
 }
 
-/// The reason of a push whose deadline came before its request.
+/// The reason of a push whose deadline passed before its request could begin.
 const TOO_LATE: &str = "deadline";
 /// The reason of a push whose request could not begin while its row was leased, or before the worker stopped.
 const NOT_BEGUN: &str = "not_begun";
@@ -298,7 +296,7 @@ impl fmt::Debug for DeliveryError {
         if !inner.diagnostics.0.is_empty() {
             debug.field("diagnostics", &inner.diagnostics);
         }
-        // The cause is the client's own, and clients like to name the URL: `source` has it.
+        // The cause is the client's and may contain the URL: it is available as `source` only.
         debug.finish_non_exhaustive()
     }
 }
@@ -318,10 +316,10 @@ impl fmt::Display for DeliveryError {
             Outcome::Accepted => "the push service accepted the message",
             Outcome::Gone => "the subscription no longer exists",
             Outcome::KeyMismatch => "the subscription was made with another VAPID key",
-            Outcome::SenderFault => "the push service does not take our VAPID token",
-            Outcome::TooLarge => "the message is larger than the push service takes",
-            Outcome::BadRequest => "the push service will never take this request",
-            Outcome::RateLimited => "the push service wants fewer requests",
+            Outcome::SenderFault => "the push service refuses the VAPID token",
+            Outcome::TooLarge => "the message is larger than the push service accepts",
+            Outcome::BadRequest => "the push service will never accept this request",
+            Outcome::RateLimited => "the push service limits requests",
             Outcome::Transient => "the push service could not be reached or failed",
             Outcome::Refused => "the endpoint policy forbids sending there",
         })
@@ -369,7 +367,7 @@ pub(super) fn find_source<'a, T: StdError + 'static>(
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // An `io::Error` names the cause of what it wraps, not what it wraps.
+        // The source of an `io::Error` is the source of the error it wraps, not that error itself.
         next = match error.downcast_ref::<std::io::Error>() {
             Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
             None => error.source(),

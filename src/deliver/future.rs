@@ -1,4 +1,4 @@
-//! One attempt, step by step.
+//! The future of one attempt.
 
 use std::fmt;
 use std::pin::Pin;
@@ -29,8 +29,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it gives the permit back and drops the client's future. Whether the push service took
-    /// the message is then unknown, as it is after a timeout.
+    /// Dropping it returns the permit and drops the client's future. Whether the push service accepted the message is
+    /// then unknown, as after a timeout.
     #[must_use = "futures do nothing unless polled"]
     pub struct DeliverFuture<C, B>
     where
@@ -53,12 +53,12 @@ pin_project! {
         Waiting { admission: Admission<C> },
         // The client has the request.
         Requesting { #[pin] response: F },
-        // The answer is no acceptance, and says why.
+        // The response is no acceptance; its body has the reason.
         Reading {
             #[pin] body: B,
             head: Parts,
             read: Vec<u8>,
-            // Octets left to read, a frame counting for one at least: frames can be empty for ever.
+            // Octets left to read. A frame counts as one at least, since frames can be empty.
             left: usize,
         },
         Done,
@@ -101,7 +101,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(self.as_mut().advance(cx));
         let mut this = self.project();
-        // Whatever is left goes at once: the permit, the timer, the rest of the answer.
+        // Drops the permit, the timer and the rest of the response at once.
         this.step.set(Step::Done);
         this.timer.set(None);
         *this.permit = None;
@@ -167,8 +167,8 @@ where
                     read,
                     left,
                 } => {
-                    // However the body ends, by its end, the limit, an error or the time: the status is
-                    // known, and the text is only a closer reading of it.
+                    // It does not matter why reading stops (end, limit, error or timeout): the status is known, and
+                    // the text only refines it.
                     while *left > 0 {
                         match body.as_mut().poll_frame(cx) {
                             Poll::Pending => {
@@ -213,7 +213,7 @@ impl Settings {
         })
     }
 
-    /// What the answer means, for the caller and for the gate.
+    /// Classifies the response for the caller and reports it to the gate.
     fn judge(
         &self,
         asked: &Asked,
@@ -241,14 +241,14 @@ impl Settings {
         ))
     }
 
-    /// What it means that there is no answer, for the gate.
+    /// Reports to the gate that there is no response.
     fn silence(
         &self,
         asked: &Asked,
         gate: Option<&OriginGate>,
         error: DeliveryError,
     ) -> DeliveryError {
-        // A refusal of the endpoint policy says nothing of the push service.
+        // A refusal of the endpoint policy says nothing about the push service.
         if let (Outcome::Transient, Some(gate)) = (error.outcome(), gate) {
             let mut seen = asked.saw(Outcome::Transient, false, None);
             seen.broke_off = error.has_broken_off();
@@ -258,17 +258,17 @@ impl Settings {
     }
 }
 
-/// Who is asked, about whom, and since when.
+/// The request that is under way: push service, row and start.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     push_service: PushService,
     key: EndpointKey,
     began: Timestamp,
-    /// Whether the sender has keys left to try.
+    /// Whether the sender has other keys to try.
     has_other_keys: bool,
 }
 
-/// WNS answers a bare 401 to the wrong key, and to everything else that is wrong with the token.
+/// WNS answers 401 without a reason to the wrong key, and to any other fault of the token.
 fn may_mean_the_key(push_service: PushService, status: StatusCode) -> bool {
     push_service == PushService::Wns && status == StatusCode::UNAUTHORIZED
 }
@@ -302,7 +302,7 @@ impl Asked {
     }
 }
 
-/// Ready when the time is up; without a timer there is no end.
+/// Ready when the timer fires; never without a timer.
 fn elapsed(timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
     timer
         .as_pin_mut()

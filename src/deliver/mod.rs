@@ -1,7 +1,7 @@
-//! Delivery: one attempt to send one message, and what came of it.
+//! Delivery: one attempt to send one message, and its outcome.
 //!
-//! Everything here but the clients is pure or a plain [`tower_service::Service`]. What follows from an [`Outcome`], for the
-//! delivery and for the subscription, is said by an [`Attempt`](crate::engine::Attempt).
+//! Everything here except the clients is pure or a plain [`tower_service::Service`]. An
+//! [`Attempt`](crate::engine::Attempt) derives the consequences of an [`Outcome`] for the delivery and the subscription.
 
 mod address;
 mod admission;

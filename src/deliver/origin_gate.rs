@@ -1,4 +1,4 @@
-//! One gate per origin: how many requests may be in flight, and "not before T because R".
+//! One gate per origin: a limit on requests in flight, and "not before T because R".
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,9 +14,9 @@ use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
 ///
-/// At most [`CAPACITY`](Self::CAPACITY) gates are kept; the least recently used ones make room, but for
-/// those in use: an origin never gets a second set of permits while the first is out. A pause that goes
-/// with its gate comes back with the next [`load`](Self::load).
+/// At most [`CAPACITY`](Self::CAPACITY) gates are kept. The least recently used gates are dropped first, except those in
+/// use: an origin never gets a second set of permits while the first is out. A pause that is dropped with its gate comes
+/// back with the next [`load`](Self::load).
 ///
 /// # Examples
 ///
@@ -43,11 +43,11 @@ struct Inner {
 }
 
 impl OriginGates {
-    /// How many gates are kept when none is in use.
+    /// The number of gates that are kept if none is in use.
     pub const CAPACITY: usize = 4096;
-    /// How many requests may be in flight per origin where nothing else is said.
+    /// The default limit on requests in flight per origin.
     pub const IN_FLIGHT: usize = 100;
-    /// How many of them may go to an origin that has not answered yet, or no longer does.
+    /// The limit for an origin that has not answered yet, or has stopped answering.
     pub(crate) const UNPROVEN: usize = 8;
 
     /// Gates with [`IN_FLIGHT`](Self::IN_FLIGHT) permits each.
@@ -56,11 +56,11 @@ impl OriginGates {
         Self::with_in_flight(Self::IN_FLIGHT)
     }
 
-    /// Gates with so many permits each, at least one.
+    /// Gates with `permits` permits each, at least one.
     #[must_use]
     pub fn with_in_flight(permits: usize) -> Self {
         Self(Arc::new(Inner {
-            // The room is made by `make_room`, which looks at what is in use.
+            // `make_room` bounds the cache; it skips gates that are in use.
             gates: Mutex::new(LruCache::unbounded()),
             in_flight: permits.clamp(1, Semaphore::MAX_PERMITS),
         }))
@@ -79,21 +79,21 @@ impl OriginGates {
         gate
     }
 
-    /// Closes the gate of an origin until then; a pause that ends later stays.
+    /// Closes the gate of an origin until `until`; a pause that ends later stays.
     pub fn pause(&self, origin: &Origin, until: Timestamp, reason: PauseReason) {
         self.gate(origin).pause(until, reason);
     }
 
-    /// Opens the gate of an origin, whoever closed it.
+    /// Opens the gate of an origin, whatever closed it.
     pub fn resume(&self, origin: &Origin) {
         if let Some(gate) = self.lock().peek(origin) {
             gate.standing().resume();
         }
     }
 
-    /// Takes over the pauses that all replicas share, in place of those loaded before.
+    /// Replaces the loaded pauses by `shared`, those that all replicas share.
     ///
-    /// Pauses that this process came to itself stay until they are shared.
+    /// Pauses that this process decided on stay until they are shared.
     pub fn load(&self, shared: impl IntoIterator<Item = Pause>, now: Timestamp) {
         let mut shared: HashMap<_, _> = shared
             .into_iter()
@@ -107,7 +107,7 @@ impl OriginGates {
         }
     }
 
-    /// How many requests may be in flight at each origin that is known: none where the gate is closed.
+    /// The limit on requests in flight of each known origin; 0 if its gate is closed.
     pub(crate) fn rooms(&self, now: Timestamp) -> HashMap<Origin, usize> {
         let room = |gate: &OriginGate| {
             let standing = gate.standing();
@@ -124,7 +124,7 @@ impl OriginGates {
         rooms.collect()
     }
 
-    /// Whether this process has had an HTTP answer from an origin, and it did not fall silent since.
+    /// Whether this process has had an HTTP response from an origin, and the origin was not unreachable since.
     pub(crate) fn has_answered(&self, origin: &Origin) -> bool {
         let gates = self.lock();
         gates
@@ -132,7 +132,7 @@ impl OriginGates {
             .is_some_and(|gate| gate.standing().answers())
     }
 
-    /// Every gate that is closed at `now`, and why.
+    /// Every gate that is closed at `now`, with the reason.
     #[must_use]
     pub fn closed(&self, now: Timestamp) -> Vec<(Origin, Closed)> {
         self.lock()
@@ -149,10 +149,10 @@ impl OriginGates {
 
 /// Drops the least recently used gates until a new one fits.
 ///
-/// Only a few are looked at each time: whatever is in use was used recently, so it is rarely among them.
+/// Checks only a few gates each time: gates in use were used recently, so they are rarely among them.
 fn make_room(gates: &mut LruCache<Origin, Arc<OriginGate>>) {
-    const LOOKED_AT: usize = 8;
-    let mut left = LOOKED_AT;
+    const CHECKED: usize = 8;
+    let mut left = CHECKED;
     while gates.len() >= OriginGates::CAPACITY && left > 0 {
         left = left.saturating_sub(1);
         let Some((origin, gate)) = gates.pop_lru() else {
@@ -196,72 +196,72 @@ impl OriginGate {
         }
     }
 
-    /// Whose gate it is.
+    /// The origin of this gate.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Why and until when the gate is closed at `now`; `None` when it is open.
+    /// The end and the reason of the pause if the gate is closed at `now`; `None` if it is open.
     #[must_use]
     pub fn closed_at(&self, now: Timestamp) -> Option<Closed> {
         let closed = self.standing().closed_at(now);
         closed.map(|(until, reason)| Closed::new(until, reason))
     }
 
-    /// Closes the gate until then; a pause that ends later stays.
+    /// Closes the gate until `until`; a pause that ends later stays.
     pub fn pause(&self, until: Timestamp, reason: PauseReason) {
         let pause = Pause::new(self.origin.clone(), until, reason);
         self.standing().pause(&pause, Timestamp::MIN);
     }
 
-    /// Lets one request begin, unless the gate is closed. Of a pause that is over and
-    /// [is probed](PauseReason::is_probed) the request is the probe: all others wait for its answer.
+    /// Admits one request, unless the gate is closed. After a pause that
+    /// [is probed](PauseReason::is_probed) this request is the probe: all others wait for its response.
     pub(super) fn admit(&self, now: Timestamp) -> Result<(), Closed> {
         let admitted = self.standing().admit(now);
         admitted.map_err(|(until, reason)| Closed::new(until, reason))
     }
 
-    /// Takes back that a request begins: it could not be made.
+    /// Undoes [`admit`](Self::admit): the request could not be made.
     pub(super) fn withdraw(&self) {
         self.standing().withdraw();
     }
 
-    /// Draws the conclusions from an answer.
+    /// Takes in a response, or its absence.
     pub(super) fn observe(&self, seen: &Observation, now: Timestamp) {
         self.standing().observe(seen, now);
     }
 
-    /// Pauses, and ends of pauses, that the other replicas should know of; each is handed out once.
-    pub(crate) fn take_news(&self) -> Vec<Pause> {
-        self.standing().take_news()
+    /// Returns pauses, and ends of pauses, that the other replicas do not know yet; each is returned once.
+    pub(crate) fn take_unshared(&self) -> Vec<Pause> {
+        self.standing().take_unshared()
     }
 
-    /// What was handed out is shared now.
+    /// Marks as shared what [`take_unshared`](Self::take_unshared) returned.
     pub(crate) fn shared(&self, now: Timestamp) {
         self.standing().shared(now);
     }
 
-    /// How many requests may start right now.
+    /// The number of free permits.
     #[must_use]
     pub fn available(&self) -> usize {
         self.permits.available_permits()
     }
 
-    /// A permit, when one is free.
+    /// Takes a permit if one is free.
     #[must_use]
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         self.permits.try_acquire().ok()?.forget();
         Some(Permit(Arc::clone(self)))
     }
 
-    /// A permit as soon as one is free, in the order of asking. The pause is not looked at.
+    /// Waits for a permit, in order of arrival. Ignores the pause.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up the place in the queue and nothing else.
     pub async fn acquire(self: &Arc<Self>) -> Permit {
-        // The semaphore is never closed; if it were, waiting for ever would be right.
+        // The semaphore is never closed.
         match self.permits.acquire().await {
             Ok(permit) => permit.forget(),
             Err(_) => std::future::pending().await,
@@ -283,7 +283,7 @@ impl fmt::Debug for OriginGate {
     }
 }
 
-/// The right to one request in flight; given back when dropped.
+/// A permit for one request in flight; returned when dropped.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
 pub struct Permit(Arc<OriginGate>);
@@ -304,14 +304,14 @@ impl Drop for Permit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Closed {
-    /// The first moment at which the origin may be asked again.
+    /// The first moment at which a request may begin again.
     pub until: Timestamp,
-    /// Why it may not before.
+    /// The reason of the pause.
     pub reason: PauseReason,
 }
 
 impl Closed {
-    /// Not before `until`, because of `reason`.
+    /// A gate that is closed until `until` because of `reason`.
     #[must_use]
     pub const fn new(until: Timestamp, reason: PauseReason) -> Self {
         Self { until, reason }

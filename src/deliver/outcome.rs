@@ -1,27 +1,26 @@
-//! What came of one attempt.
+//! The outcome of an attempt.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// What came of one delivery attempt, by what the sender does next.
+/// The outcome of a delivery attempt, named by what the sender does next.
 ///
 /// The names are the same in Rust, JSON, logs and a broadcast's counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The push service took the message (RFC 8030 section 5): stored or being delivered, never "shown".
+    /// The push service accepted the message (RFC 8030 section 5): it is stored or being delivered, not necessarily shown.
     Accepted,
     /// The subscription no longer exists (404, 410): retire it.
     Gone,
-    /// The subscription was made with another VAPID key: try the other live keys, then ask the page to
-    /// subscribe again.
+    /// The subscription was made with another VAPID key: try the other live keys, then the page has to subscribe again.
     KeyMismatch,
-    /// Our token, clock or contact is wrong: raise an alarm, delete nothing.
+    /// The sender's token, clock or contact is wrong: raise an alarm, delete nothing.
     SenderFault,
-    /// The body is larger than this push service takes: ends this message only.
+    /// The body is larger than this push service accepts: ends this message only.
     TooLarge,
-    /// The push service will never take this request (any redirect too): ends this message only.
+    /// The push service will never accept this request (any redirect too): ends this message only.
     BadRequest,
     /// Too many requests: wait as long as the push service asks.
     RateLimited,
@@ -32,7 +31,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them.
+    /// Every outcome.
     pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::Gone,
@@ -61,7 +60,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the same message to the same subscription can succeed later without anyone's doing.
+    /// Whether the same message to the same subscription can succeed later without a change by the sender or the user.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::RateLimited | Self::Transient)

@@ -1,14 +1,13 @@
-//! When to try again: pure, so that every branch can be tested.
+//! The time of the next attempt. Pure.
 
 use std::time::Duration;
 
 use super::Outcome;
 use crate::clock::Timestamp;
 
-/// How often and how slowly a message is tried again.
+/// The number of attempts for a message and the pauses between them.
 ///
-/// The values bound the *number* of attempts and the pause between them; the message's own deadline
-/// bounds the time.
+/// The message's own deadline bounds the time.
 ///
 /// # Examples
 ///
@@ -47,25 +46,25 @@ impl RetryPolicy {
         }
     }
 
-    /// The upper end of the first pause.
+    /// The upper bound of the first pause.
     #[must_use]
     pub const fn base(&self) -> Duration {
         self.base
     }
 
-    /// The upper end of any pause that the push service did not ask for.
+    /// The upper bound of any pause that the push service did not ask for.
     #[must_use]
     pub const fn cap(&self) -> Duration {
         self.cap
     }
 
-    /// How many attempts there are in all.
+    /// The maximum number of attempts, the first included.
     #[must_use]
     pub const fn max_attempts(&self) -> u32 {
         self.max_attempts
     }
 
-    /// When to try again; `None` for never.
+    /// The time of the next attempt; `None` if there is none.
     ///
     /// `attempts` counts those made, this one included. Only [`RateLimited`](Outcome::RateLimited) and
     /// [`Transient`](Outcome::Transient) are tried again, after the longer of what the push service
@@ -96,7 +95,7 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// From 2 seconds, doubling up to an hour, 24 attempts: an outage of several hours is outlived.
+    /// 2 s, doubling up to 1 h, 24 attempts: deliveries survive an outage of several hours.
     fn default() -> Self {
         Self::new(Duration::from_secs(2), Duration::from_secs(3600), 24)
     }
@@ -107,7 +106,7 @@ impl Default for RetryPolicy {
 pub struct Jitter(u32);
 
 impl Jitter {
-    /// No pause at all.
+    /// No pause.
     pub const NONE: Self = Self(0);
     /// The whole pause, less 2^-32 of it.
     pub const FULL: Self = Self(u32::MAX);
@@ -118,7 +117,7 @@ impl Jitter {
         Self(part)
     }
 
-    /// A fresh random fraction; the whole pause when the system has no randomness to give.
+    /// A new random fraction; the whole pause if the system's random source fails.
     #[must_use]
     pub fn random() -> Self {
         getrandom::u32().map_or(Self::FULL, Self)

@@ -1,4 +1,4 @@
-//! How long an answer asks to wait: `Retry-After` (RFC 9110 section 10.2.3) and WNS's own header.
+//! The wait that a response asks for: `Retry-After` (RFC 9110 section 10.2.3) and WNS's own header.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,17 +9,16 @@ use http::header::{DATE, RETRY_AFTER};
 use super::PushService;
 use crate::clock::Timestamp;
 
-/// The longest wait that the answer asks for, at most [`PushService::longest_wait`].
+/// The longest wait that the response asks for, at most [`PushService::longest_wait`].
 ///
-/// `None` when it asks for none, or in words that cannot be parsed. `now` stands in for the answer's
-/// own `Date` where that is missing.
+/// `None` if it asks for none, or in a form that cannot be parsed. `now` is used if the response has no `Date`.
 pub(super) fn retry_after(
     service: PushService,
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Option<Duration> {
     let text = |value: &http::HeaderValue| value.to_str().ok().map(|text| text.trim().to_owned());
-    // Read against the answer's own clock, a date is right even where ours is wrong.
+    // Relative to the response's own clock, a date is right even if the local clock is wrong.
     let date = || {
         let date = headers.get(DATE).and_then(text);
         date.and_then(|date| http_date(&date)).unwrap_or(now)
@@ -41,7 +40,7 @@ pub(super) fn retry_after(
         .map(|wait| wait.min(service.longest_wait()))
 }
 
-/// `1*DIGIT`; a number that overflows is very long, not unreadable.
+/// `1*DIGIT`; a number that overflows is the longest wait, not an error.
 fn seconds(text: &str) -> Option<Duration> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| Duration::from_secs(text.parse().unwrap_or(u64::MAX)))

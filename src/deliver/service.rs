@@ -20,24 +20,24 @@ use crate::vapid::{Contact, Signer};
 
 /// Sends a [`Push`] over an HTTP client `C`: [`Accepted`], or a [`DeliveryError`] with its outcome.
 ///
-/// Each call is one attempt: the endpoint policy is asked, then the origin's gate, then the client whether it is ready;
-/// the message is signed and encrypted, sent, and the answer classified. A closed gate refuses at once
+/// Each call is one attempt: the endpoint policy is checked, then the origin's gate, then the readiness of the client;
+/// the message is signed, encrypted and sent, and the response classified. A closed gate refuses at once
 /// ([`DeliveryError::closed`]), a full one makes the call wait for a permit. After the waits, a push whose
-/// [deadline](Push::with_deadline) has come is not sent. No redirect is followed. The answer's body is read on failure
-/// only, and at most 8 KiB of it.
+/// [deadline](Push::with_deadline) has passed is not sent. No redirect is followed. The body of the response is read on
+/// failure only, and at most 8 KiB of it.
 ///
 /// Answers that mean the whole origin close its gate, for every clone: too many requests, eight distinct
 /// subscriptions in a row that are refused as sender faults or get no answer
-/// ([the rules](crate::guide::what_the_push_service_said)). Retries are the caller's: every attempt must come
-/// through here again, since each one is encrypted anew.
+/// ([the rules](crate::guide::what_the_push_service_said)). The caller retries: every attempt is a call of its own, since
+/// each one is encrypted anew.
 ///
 /// # Layers
 ///
-/// Limits on calls go around `Deliver`. What is around `C` sees the finished request; a retry layer must
-/// not be there, it would send one encryption twice.
+/// Limits on calls go around `Deliver`. Layers around `C` see the finished request. No retry layer may be there: it would
+/// send the same encryption twice.
 ///
-/// `Deliver` is always ready; a call waits by itself, first for a permit of its origin and then for `C`. So a limit
-/// around `C` counts requests: a call that waits for a full origin holds no place of it.
+/// `Deliver` is always ready. A call waits first for a permit of its origin and then for `C`, so a limit around `C` counts
+/// requests: a call that waits for a full origin does not count.
 ///
 /// # Runtime
 ///
@@ -58,7 +58,7 @@ use crate::vapid::{Contact, Signer};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // Any client will do; this one plays the push service itself.
+/// // Any client works; this one answers as the push service.
 /// let client = service_fn(async |request: Request<PushBody>| {
 ///     assert!(request.headers().contains_key("authorization"));
 ///     let mut response = Response::new(PushBody::default());
@@ -86,9 +86,9 @@ pub struct Deliver<C> {
     settings: Arc<Settings>,
 }
 
-/// Makes a [`Deliver`] of an HTTP client, for [`ServiceBuilder`](https://docs.rs/tower/latest/tower/struct.ServiceBuilder.html).
+/// Layer that wraps an HTTP client in a [`Deliver`], for [`ServiceBuilder`](https://docs.rs/tower/latest/tower/struct.ServiceBuilder.html).
 ///
-/// All that one layer makes, and its clones, share gates and VAPID tokens.
+/// All services of one layer and of its clones share gates and VAPID tokens.
 ///
 /// # Examples
 ///
@@ -119,7 +119,7 @@ pub struct DeliverLayer {
     settings: Arc<Settings>,
 }
 
-/// What all clones share.
+/// Settings and state that all clones share.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) policy: EndpointPolicy,
@@ -134,35 +134,35 @@ pub(super) struct Settings {
 /// The settings of `Deliver` and of its layer.
 macro_rules! settings {
     () => {
-        /// Sends where this policy says instead. Default: [`EndpointPolicy::known_push_services`].
+        /// Sends to the endpoints that this policy admits. Default: [`EndpointPolicy::known_push_services`].
         ///
-        /// A client that resolves names must ask the same policy again, for every address:
+        /// A client that resolves names must check every address with the same policy:
         /// [`EndpointPolicy::check_addr`].
         #[must_use]
         pub fn with_policy(self, policy: EndpointPolicy) -> Self {
             self.with(|settings| settings.policy = policy)
         }
 
-        /// Shares these gates.
+        /// Uses these gates.
         #[must_use]
         pub fn with_gates(self, gates: OriginGates) -> Self {
             self.with(|settings| settings.gates = gates)
         }
 
-        /// Encrypts with this backend instead of the fastest one.
+        /// Encrypts with this backend. Default: the fastest one compiled in.
         #[must_use]
         pub fn with_p256(self, p256: Arc<dyn P256>) -> Self {
             self.with(|settings| settings.p256 = p256)
         }
 
-        /// Reads this clock.
+        /// Uses this clock.
         #[must_use]
         pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
             self.with(|settings| settings.clock = clock)
         }
 
-        /// Gives up on an attempt after this time, from the request to the end of the answer; waiting for a
-        /// permit or for the client does not count. Default: 15 s.
+        /// Gives up on an attempt after this time, from the request to the end of the response. The wait for a permit or
+        /// for the client does not count. Default: 15 s.
         #[must_use]
         pub fn with_timeout(self, timeout: Duration) -> Self {
             self.with(|settings| settings.timeout = timeout)
@@ -205,7 +205,7 @@ impl<C> Layer<C> for DeliverLayer {
 }
 
 impl<C> Deliver<C> {
-    /// The default time limit of an attempt, from the request to the end of the answer: 15 s.
+    /// The default time limit of an attempt, from the request to the end of the response: 15 s.
     pub const TIMEOUT: Duration = Duration::from_secs(15);
 
     /// Delivery over `client`, to the push services of the browsers, signed with `contact`.
@@ -216,7 +216,7 @@ impl<C> Deliver<C> {
 
     settings!();
 
-    /// Where it may send.
+    /// The endpoint policy.
     #[must_use]
     pub fn policy(&self) -> &EndpointPolicy {
         &self.settings.policy
@@ -228,7 +228,7 @@ impl<C> Deliver<C> {
         &self.settings.gates
     }
 
-    /// The longest attempt.
+    /// The time limit of an attempt.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.settings.timeout
@@ -239,7 +239,7 @@ impl<C> Deliver<C>
 where
     C: Service<Request<PushBody>> + Clone,
 {
-    /// One attempt; where the caller has the gate of the push's origin, also within a limit of its own.
+    /// One attempt. `at` is the gate of the push's origin and the caller's limit, if the caller has them.
     pub(super) fn attempt<B>(
         &self,
         push: Push,
@@ -260,7 +260,7 @@ where
     type Error = DeliveryError;
     type Future = DeliverFuture<C, B>;
 
-    /// Always ready: which origin a call waits for is not known before the call.
+    /// Always ready: the origin that a call waits for is not known before the call.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), DeliveryError>> {
         Poll::Ready(Ok(()))
     }

@@ -138,7 +138,7 @@ impl Standing {
     }
 
     /// What is to be shared, each time once: pauses, and ends of pauses.
-    pub(super) fn take_news(&mut self) -> Vec<Pause> {
+    pub(super) fn take_unshared(&mut self) -> Vec<Pause> {
         self.is_lifted = false;
         std::mem::take(&mut self.news)
     }

@@ -112,7 +112,7 @@ fn a_limit_for_no_time_is_one_without_a_time() {
     limit.retry_after = Some(Duration::ZERO);
     origin.observe(&limit, at(1));
     assert_eq!(closed(&origin, 1), Some((300, FAULT)), "it lifts nothing");
-    assert_eq!(origin.take_news().len(), 1);
+    assert_eq!(origin.take_unshared().len(), 1);
     let mut origin = standing();
     origin.observe(&limit, at(1));
     assert_eq!(closed(&origin, 1), Some((6, LIMIT)));
@@ -264,14 +264,14 @@ fn a_fault_outlives_a_limit_on_top_of_it() {
 #[test]
 fn each_conclusion_is_news_once_and_others_may_lift_what_is_shared() {
     let mut origin = standing();
-    assert_eq!(origin.take_news(), []);
+    assert_eq!(origin.take_unshared(), []);
     eight(&mut origin, Outcome::SenderFault, 0);
-    let pause = origin.take_news().pop().unwrap();
+    let pause = origin.take_unshared().pop().unwrap();
     assert_eq!(
         (pause.until, pause.reason, pause.closures),
         (at(300), FAULT, 1)
     );
-    assert_eq!(origin.take_news(), []);
+    assert_eq!(origin.take_unshared(), []);
     // Not shared yet: what the others know does not matter.
     origin.load(None, at(1));
     assert_eq!(closed(&origin, 1), Some((300, FAULT)));
@@ -288,10 +288,10 @@ fn an_acceptance_lifts_what_another_replica_closed_too() {
     shared.closures = 3;
     origin.load(Some(shared), at(10));
     origin.observe(&seen(1, 9, Outcome::SenderFault), at(11));
-    assert_eq!(origin.take_news(), [], "it was under way");
+    assert_eq!(origin.take_unshared(), [], "it was under way");
     origin.admit(at(300)).unwrap();
     origin.observe(&seen(1, 300, Outcome::Accepted), at(301));
-    let lifted = origin.take_news();
+    let lifted = origin.take_unshared();
     assert!(lifted.len() == 1 && lifted[0].until <= at(301));
     assert_eq!(closed(&origin, 301), None);
 }
@@ -308,11 +308,11 @@ fn an_acceptance_that_was_under_way_when_it_closed_lifts_no_fault() {
 fn a_limit_that_shows_that_an_origin_is_back_is_told_after_the_lift() {
     let mut origin = standing();
     eight(&mut origin, Outcome::Transient, 0);
-    origin.take_news();
+    origin.take_unshared();
     let mut limit = seen(1, 30, Outcome::RateLimited);
     limit.retry_after = Some(Duration::from_secs(600));
     origin.observe(&limit, at(31));
-    let news = origin.take_news();
+    let news = origin.take_unshared();
     assert_eq!(news.len(), 2);
     assert!(news[0].until <= at(31));
     assert_eq!((news[1].until, news[1].reason), (at(631), LIMIT));

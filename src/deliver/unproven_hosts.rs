@@ -1,4 +1,4 @@
-//! The hosts that were registered lately and have never answered: a bounded number per suffix. Pure.
+//! Recently registered hosts that have never answered: a bounded number per suffix. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::subscription::Origin;
 
-/// Places for origins whose host is one of any number of names below a suffix. A place is given back when its time is
-/// over, and when it is freed. `T` is what is known of the host.
+/// A bounded set of origins whose host is one of any number of names below a suffix. An entry leaves the set when it
+/// expires or is freed. `T` is the state of the host.
 #[derive(Debug)]
 pub(super) struct UnprovenHosts<T>(HashMap<Origin, Place<T>>);
 
@@ -18,42 +18,46 @@ struct Place<T> {
     state: T,
 }
 
-/// There is no place for another host; one will be free after this time at the latest.
+/// The set is full; an entry expires after this time at the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full(pub(super) Duration);
 
 impl<T> UnprovenHosts<T> {
-    /// Places below one suffix. Windows has the most real names below one, some dozens.
+    /// Hosts below one suffix. WNS has the most real names below one, some dozens.
     pub(super) const PER_SUFFIX: usize = 64;
-    /// Places in all, for the policies that admit any suffix.
+    /// Hosts in all, for policies that admit any suffix.
     pub(super) const TOTAL: usize = 1024;
-    /// A host that has not answered within this time gives its place to another one.
+    /// A host that has not answered within this time leaves the set.
     pub(super) const KEPT: Duration = Duration::from_secs(3600);
 
     pub(super) fn new() -> Self {
         Self(HashMap::new())
     }
 
-    /// Frees the places whose time is over, and those that `is_free` says.
+    /// Removes expired hosts and those for which `is_free` returns true.
     pub(super) fn free(&mut self, now: Timestamp, is_free: impl Fn(&Origin, &T) -> bool) {
         self.0.retain(|origin, place| {
-            // A clock that was set back frees it, too: a place is no claim.
+            // A clock that was set back removes it as well: no host depends on its entry.
             let is_old = now < place.since || now.since(place.since) >= Self::KEPT;
             !is_old && !is_free(origin, &place.state)
         });
     }
 
-    /// What is known of a host that has a place.
+    /// The state of a host in the set.
     pub(super) fn get(&self, origin: &Origin) -> Option<&T> {
         self.0.get(origin).map(|place| &place.state)
     }
 
-    /// What is known of the hosts that have a place, each with its suffix.
+    /// The states of all hosts in the set, each with its suffix.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.0.values().map(|place| (&*place.suffix, &place.state))
     }
 
-    /// Takes a place.
+    /// Adds a host.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if the suffix or the whole set is full.
     pub(super) fn take(
         &mut self,
         origin: &Origin,
@@ -77,7 +81,7 @@ impl<T> UnprovenHosts<T> {
         Ok(())
     }
 
-    /// The time until the oldest of these places is given back.
+    /// The time until the oldest of these entries expires.
     fn full<'a>(places: impl Iterator<Item = &'a Place<T>>, now: Timestamp) -> Full
     where
         T: 'a,

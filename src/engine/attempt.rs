@@ -1,4 +1,4 @@
-//! One attempt at one subscription: what to ask, and what follows from the answers.
+//! One attempt for one subscription: its requests, and the consequence of the responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,10 @@ use crate::store::{Change, RetireReason, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 use crate::vapid::{KeyId, VapidKey};
 
-/// One attempt to deliver a message to a stored subscription: the requests that it takes, and what follows from their
-/// answers.
+/// One attempt to deliver a message to a stored subscription: its requests, and the consequence of the responses.
 ///
 /// It is one request, unless the push service says that the subscription was made with another VAPID key: then one
-/// with each key there is, until one fits. What follows is a [`Consequence`], for [`Effects`](super::Effects) and for the
+/// request with each live key, until one is accepted. The result is a [`Consequence`], for [`Effects`](super::Effects) and for the
 /// queue. [`WebPush::run`](crate::WebPush::run) makes the attempts of the ledger; the guide's page [driving it
 /// yourself](crate::guide::driving_it_yourself) shows them on another queue.
 ///
@@ -63,76 +62,76 @@ pub struct Attempt<'a> {
     number: u32,
     began: Timestamp,
     policy: RetryPolicy,
-    /// Those that no request was signed with yet.
+    /// The keys that are not tried yet.
     keys: vec::IntoIter<Arc<VapidKey>>,
     is_own_key_known: bool,
-    /// What the last request was signed with.
-    asked_with: Option<KeyId>,
-    /// Whether an answer has come.
+    /// The key of the last request.
+    signed_with: Option<KeyId>,
+    /// Whether a request was made.
     is_answered: bool,
     end: Option<Consequence>,
 }
 
-/// What follows from an attempt.
+/// The consequence of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Consequence {
-    /// Where the delivery goes from here.
+    /// The next step of the delivery.
     pub next: Next,
-    /// What was learned of the subscription, for [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply):
-    /// to be written before the delivery is settled, so that a crash between the two repeats the attempt.
+    /// Changes to the subscription, for [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply). They are
+    /// written before the delivery is settled, so that a crash between the two repeats the attempt.
     ///
     /// A [`Change::Retire`] is for the [`PruneBreaker`](super::PruneBreaker) to judge: if it
     /// [suspends](super::PruneBreaker::suspends) retiring for that reason, [`Change::Failed`] takes its place.
     pub changes: Vec<Change>,
-    /// The row is said to be gone again, after attempts that failed for days. It is retired also while the breaker is
-    /// open, if its push service accepts messages for others: else rows that never existed would stay for ever.
+    /// The response is "gone" once more, after attempts that failed for days. The row is retired also while the breaker is
+    /// open, if its push service accepts messages for other rows: otherwise rows that never existed would stay for ever.
     pub is_gone_for_days: bool,
 }
 
-/// Where a delivery goes from an attempt.
+/// The next step of a delivery after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "it is over, or tried again, or was not tried yet"
+    reason = "a delivery is finished, retried or deferred"
 )]
 pub enum Next {
-    /// It is at its end.
+    /// The delivery is finished.
     Finished(FinalOutcome),
     /// Another attempt, not before this moment.
     RetryAt(Timestamp),
-    /// The same attempt, not before this moment: nothing was asked of the push service, so this one does not count.
+    /// The same attempt, not before this moment: nothing was sent, so this attempt does not count.
     Deferred(Timestamp),
 }
 
 impl<'a> Attempt<'a> {
-    /// So long after its keys changed a row is not retired, and after it was written a key is not unknown.
+    /// A row is not retired for this long after its keys changed, and not stale for this long after it was posted.
     const YOUNG: Duration = Duration::from_secs(60);
-    /// One write an hour says as much as one per message.
+    /// The last acceptance is written at most once an hour: one write per message would say no more.
     const WORTH_WRITING: Duration = Duration::from_secs(3600);
-    /// A row that was never accepted is retired when its host name does not exist, if all attempts have failed for this
-    /// time, and at least this number of them: a mistake in a DNS zone is mended sooner.
+    /// A row that was never accepted is retired if its host name does not exist and all attempts have failed for this
+    /// time, at least this number of them: an error in a DNS zone is fixed sooner.
     const NEVER_ACCEPTED: (Duration, u32) = (Duration::from_secs(24 * 3600), 3);
-    /// Any row is retired when its host name does not exist or its push service answers 400 or 405, if all attempts have
-    /// failed for this time, and at least this number of them.
+    /// Any row is retired if its host name does not exist or its push service answers 400 or 405, and all attempts have
+    /// failed for this time, at least this number of them.
     const SILENT: (Duration, u32) = (Duration::from_secs(21 * 24 * 3600), 8);
-    /// A row that is said to be gone is retired also while the prune breaker is open, if all attempts have failed for the
-    /// first time, or for the second if it was never accepted, and at least this number of them. In an outage of its
-    /// push service a row has this number of failures only if messages are frequent; then it was accepted before.
+    /// A row that is gone is retired also while the prune breaker is open, if all attempts have failed for the first time
+    /// (the second if it was never accepted), at least this number of them. In an outage of its push service a row has
+    /// this number of failures only if messages are frequent; then it was accepted before.
     const GONE_FOR_DAYS: (Duration, Duration, u32) = (
         Duration::from_secs(21 * 24 * 3600),
         Duration::from_secs(3 * 24 * 3600),
         24,
     );
-    /// The shortest pause after the first attempt at a host name that does not exist, and the longest; it doubles.
+    /// The first and the longest pause after an attempt for a host name that does not exist; the pause doubles.
     const HOST_NOT_FOUND: (Duration, Duration) =
         (Duration::from_secs(3600), Duration::from_secs(8 * 3600));
 
-    /// The attempt of this number, from 1, to deliver a message that was due at a moment.
+    /// Attempt `number`, from 1, to deliver a message that was due at `due_at`.
     ///
-    /// `now` is when the record was read: what was learned of it is not held against a subscription that its page
-    /// has posted since. The deadline is the one of the message's TTL, the policy the default one, and there are no
-    /// keys: without [`with_keys`](Self::with_keys) nothing is asked.
+    /// `now` is when the record was read: the consequence does not apply to a subscription that its page has posted since.
+    /// The deadline is that of the message's TTL, the policy the default, and there are no keys: without
+    /// [`with_keys`](Self::with_keys) nothing is sent.
     #[must_use]
     pub fn new(
         record: &'a SubscriptionRecord,
@@ -151,13 +150,13 @@ impl<'a> Attempt<'a> {
             policy: RetryPolicy::default(),
             keys: Vec::new().into_iter(),
             is_own_key_known: false,
-            asked_with: None,
+            signed_with: None,
             is_answered: false,
             end: None,
         }
     }
 
-    /// The keys to ask with, in this order: those of [`KeyRing::candidates`](crate::engine::KeyRing::candidates).
+    /// Sets the keys to sign with, in this order: those of [`KeyRing::candidates`](crate::engine::KeyRing::candidates).
     #[must_use]
     pub fn with_keys(mut self, keys: Vec<Arc<VapidKey>>) -> Self {
         self.is_own_key_known = keys.iter().any(|key| key.id() == self.record.vapid_key);
@@ -165,28 +164,28 @@ impl<'a> Attempt<'a> {
         self
     }
 
-    /// Gives up at another moment than the message's TTL says.
+    /// Sets another deadline than that of the message's TTL.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Timestamp) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Tries again as often and as slowly as this policy says.
+    /// Sets the retry policy.
     #[must_use]
     pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Makes the attempt: sends with `send`, as [`Deliver`](crate::deliver::Deliver) does, until there is nothing more to ask.
+    /// Makes the attempt: sends with `send`, as [`Deliver`](crate::deliver::Deliver) does, until no request is left.
     ///
-    /// Returns what follows, and the error of the last request if it was not accepted. An attempt of which no request
+    /// Returns the consequence, and the error of the last request if it was not accepted. An attempt of which no request
     /// could begin is [`Deferred`](Next::Deferred).
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped while a request is under way, the push service may have taken the message.
+    /// If it is dropped while a request is under way, the push service may have accepted the message.
     pub async fn drive<F, A>(
         mut self,
         clock: &dyn Clock,
@@ -206,15 +205,15 @@ impl<'a> Attempt<'a> {
         (consequence, error)
     }
 
-    /// The next request to make; `None` if there is none to make (any more). From the deadline on there is none.
+    /// The next request; `None` if there is none left. From the deadline on there is none.
     ///
-    /// Its TTL is what is left at `now`, and shrinks by the wait for a permit; the push knows the deadline as well, so
-    /// that no request begins after such a wait.
+    /// Its TTL is what is left at `now`, and shrinks by the wait for a permit. The push has the deadline too, so that no
+    /// request begins after such a wait.
     fn next_push(&mut self, now: Timestamp) -> Option<Push> {
         if self.end.is_none() && now >= self.deadline {
             self.end = Some(Consequence::finished(FinalOutcome::Expired));
         }
-        if self.asked_with.is_none() && self.end.is_none() {
+        if self.signed_with.is_none() && self.end.is_none() {
             self.end = self.foregone().map(Consequence::finished);
         }
         if self.end.is_some() {
@@ -224,7 +223,7 @@ impl<'a> Attempt<'a> {
             self.end = self.is_answered.then(|| self.no_key_fits());
             return None;
         };
-        self.asked_with = Some(key.id());
+        self.signed_with = Some(key.id());
         let has_other_keys = self.keys.len() > 0;
         // The push service counts from the request, not from when the message was due (RFC 8030 section 5.2).
         let ttl = self.message.ttl().left(self.due_at, now);
@@ -235,7 +234,7 @@ impl<'a> Attempt<'a> {
         Some(push.with_other_keys(has_other_keys))
     }
 
-    /// Takes in what came of the last request.
+    /// Takes in the result of the last request.
     fn answered(
         &mut self,
         answer: &Result<Accepted, DeliveryError>,
@@ -268,15 +267,15 @@ impl<'a> Attempt<'a> {
         };
     }
 
-    /// What follows. Without a key there was nothing to ask with: nothing is known.
+    /// The consequence. Without a key nothing was sent, and nothing is known.
     fn end(self, now: Timestamp) -> Consequence {
         self.end.unwrap_or_else(|| Next::Deferred(now).into())
     }
 
-    /// What is certain without a request.
+    /// The outcome that is certain without a request.
     fn foregone(&self) -> Option<FinalOutcome> {
         if self.number > self.policy.max_attempts().max(1) {
-            // What takes its worker down each time is not tried for ever, where the number is counted before.
+            // The number is counted before the attempt: a row that crashes its worker each time is not tried for ever.
             Some(FinalOutcome::Failed)
         } else if self.record.retired.is_none() && self.record.stale_since.is_some() {
             Some(FinalOutcome::KeyMismatch)
@@ -290,7 +289,7 @@ impl<'a> Attempt<'a> {
     fn accepted(&self, now: Timestamp) -> Consequence {
         let key = self.key();
         let mut changes = Vec::new();
-        if let Some(vapid_key) = self.asked_with
+        if let Some(vapid_key) = self.signed_with
             && vapid_key != self.record.vapid_key
         {
             changes.push(Change::UseVapidKey { key, vapid_key });
@@ -310,10 +309,10 @@ impl<'a> Attempt<'a> {
             return Consequence::finished(FinalOutcome::Expired);
         }
         if error.is_unasked() {
-            // At the deadline it will be found to be too late; until then the gate may open early.
+            // At the deadline the row expires; until then the gate may open early.
             let at = error.closed().map_or(now, |closed| closed.until);
             let at = at.min(self.deadline);
-            // Another key may have been asked with.
+            // A request with another key may have been made.
             let next = if self.is_answered {
                 Next::RetryAt(at)
             } else {
@@ -329,7 +328,7 @@ impl<'a> Attempt<'a> {
             FinalOutcome::Expired
         };
         match error.outcome() {
-            // A row whose browser has just subscribed gets 410 from FCM now and then, and 201 a moment later.
+            // FCM sometimes answers 410 for a new subscription, and 201 a moment later.
             Outcome::Gone if self.began < self.record.keys_changed_at + Self::YOUNG => {
                 self.again_at(self.record.keys_changed_at + Self::YOUNG)
             }
@@ -349,7 +348,7 @@ impl<'a> Attempt<'a> {
                 self.host_not_found(given_up, now, jitter)
             }
             Outcome::Transient => later(given_up).with(Change::Failed(key)),
-            // Ours to mend, not the row's: it backs off like a push service that is down.
+            // A fault of the sender, not of the row: it backs off as for a push service that is down.
             Outcome::SenderFault => later(FinalOutcome::SenderFault).with(Change::Failed(key)),
             Outcome::TooLarge => Consequence::finished(FinalOutcome::TooLarge),
             Outcome::BadRequest if self.fails_since(Self::SILENT) && is_refusal(error) => {
@@ -364,13 +363,13 @@ impl<'a> Attempt<'a> {
                 }
             }
             Outcome::Refused => Consequence::finished(FinalOutcome::Refused),
-            // Neither is an error.
+            // `DeliveryError` never has the first; `answered` handles the second.
             Outcome::Accepted | Outcome::KeyMismatch => Consequence::finished(FinalOutcome::Failed),
         }
     }
 
-    /// The endpoint's host name does not exist. A row that was accepted lately is treated as when its push service does
-    /// not answer; any other waits for hours, not seconds, and is retired in the end.
+    /// The endpoint's host name does not exist. A row that was accepted before is treated as if its push service did not
+    /// answer; any other waits for hours, not seconds, and is retired in the end.
     fn host_not_found(
         &self,
         given_up: FinalOutcome,
@@ -394,8 +393,8 @@ impl<'a> Attempt<'a> {
             .with(Change::Failed(self.key()))
     }
 
-    /// Whether all attempts before this one have failed, for this time and at least this number of them: since the last
-    /// acceptance, and since its browser posted it. Time without attempts is no evidence.
+    /// Whether all attempts before this one have failed, for at least `time` and at least `failures` of them: since the
+    /// last acceptance, and since the browser posted the row. Time without attempts is no evidence.
     fn fails_since(&self, (time, failures): (Duration, u32)) -> bool {
         let since = self.record.failing_since;
         since.is_some_and(|since| self.began.since(since) >= time)
@@ -423,7 +422,7 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// After a pause, as long as there are attempts and time left.
+    /// Another attempt after a pause, if there are attempts and time left.
     fn later(
         &self,
         retry_after: Option<Duration>,
@@ -453,7 +452,7 @@ impl<'a> Attempt<'a> {
 }
 
 impl Consequence {
-    /// A delivery that came to its end without having changed anything about its subscription.
+    /// A finished delivery that changes nothing about its subscription.
     #[must_use]
     pub const fn finished(outcome: FinalOutcome) -> Self {
         Self {
@@ -469,7 +468,7 @@ impl Consequence {
     }
 }
 
-/// Whether the push service says that it takes no message for this endpoint, without saying that it is gone: other
+/// Whether the push service refuses every message for this endpoint without saying that it is gone (400, 405). Other
 /// statuses of [`Outcome::BadRequest`], a redirect or a 402, may be about the push service as a whole.
 fn is_refusal(error: &DeliveryError) -> bool {
     let refusals = [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED];
@@ -478,7 +477,7 @@ fn is_refusal(error: &DeliveryError) -> bool {
         .is_some_and(|status| refusals.contains(&status))
 }
 
-/// Nothing was learned of the subscription.
+/// A step that changes nothing about the subscription.
 impl From<Next> for Consequence {
     fn from(next: Next) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What attempts found out about subscriptions and their push services, until it is written down.
+//! The effects of attempts on subscriptions and origins, collected until they are written.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::store::{
 use crate::subscription::{EndpointKey, Origin};
 use crate::vapid::Contact;
 
-/// Acceptances are worth a write of their own from this number on; with a "gone" they are written at once.
+/// The number of uncounted acceptances that causes a write of its own. With a "gone" they are written at once.
 const TALLY_AT: u64 = 500;
 
-/// What attempts found out, to be written down in batches: changes to subscriptions, counts of answers, and pauses of
-/// push services, which all processes on the same store share.
+/// The effects of attempts, written in batches: changes to subscriptions, counts of responses, and pauses of origins, which
+/// all processes on the same store share.
 ///
-/// [`write`](Self::write) comes before the deliveries count as done: a crash between the two repeats the attempts.
+/// [`write`](Self::write) comes before the deliveries are settled: a crash between the two repeats the attempts.
 ///
 /// # Examples
 ///
@@ -51,13 +51,13 @@ pub struct Effects {
     breaker: PruneBreaker,
     contact: Contact,
     changes: Vec<Change>,
-    /// Subscriptions to retire, unless too many are.
+    /// Subscriptions to retire, unless pruning is suspended.
     gone: Vec<Gone>,
-    /// What is not in the ledger yet.
+    /// Counts that are not in the ledger yet.
     tallies: HashMap<Origin, Tally>,
-    /// Origins of which it was logged that their subscriptions are not retired.
-    doubted: HashSet<Origin>,
-    /// What the other processes do not know yet, in order.
+    /// Origins whose suspended pruning was logged.
+    suspended: HashSet<Origin>,
+    /// Pauses that are not in the ledger yet, in order.
     pauses: Vec<(Arc<OriginGate>, Pause)>,
 }
 
@@ -71,8 +71,7 @@ struct Gone {
 }
 
 impl Effects {
-    /// Nothing so far. `contact` is stored with a pause of a push service that refuses us as a sender: under another
-    /// contact it is asked again.
+    /// No effects. `contact` is stored with a pause for a sender fault: a start under another contact ends the pause.
     #[must_use]
     pub fn new(
         subscriptions: Arc<dyn SubscriptionStore>,
@@ -88,17 +87,17 @@ impl Effects {
             changes: Vec::new(),
             gone: Vec::new(),
             tallies: HashMap::new(),
-            doubted: HashSet::new(),
+            suspended: HashSet::new(),
             pauses: Vec::new(),
         }
     }
 
-    /// How many pauses wait to be written.
+    /// The number of pauses that wait to be written.
     pub(crate) const fn pauses(&self) -> usize {
         self.pauses.len()
     }
 
-    /// Takes in what an attempt at a subscription of this gate's origin came to.
+    /// Adds the consequence of an attempt for a subscription of this gate's origin.
     pub fn note(&mut self, gate: &Arc<OriginGate>, consequence: Consequence, now: Timestamp) {
         let mut seen = Tally::default();
         if consequence.next == Next::Finished(FinalOutcome::Accepted) {
@@ -125,28 +124,28 @@ impl Effects {
         self.note_gate(gate, now);
     }
 
-    /// Takes in what an attempt showed of its origin.
+    /// Adds the pauses that an attempt caused.
     pub(crate) fn note_gate(&mut self, gate: &Arc<OriginGate>, now: Timestamp) {
-        for mut pause in gate.take_news() {
+        for mut pause in gate.take_unshared() {
             if pause.reason == PauseReason::SenderFault {
                 pause.contact = Some(self.contact.as_str().to_owned());
             }
-            tell(&pause, now);
+            log_pause(&pause, now);
             self.pauses.push((Arc::clone(gate), pause));
         }
     }
 
-    /// Writes it all down: pauses first, then the changes to subscriptions. Acceptances are counted with the next "gone",
-    /// or from 500 on.
+    /// Writes everything: pauses first, then the changes to subscriptions. Acceptances are counted with the next "gone", or
+    /// when there are 500.
     ///
     /// # Errors
     ///
-    /// The error of the store. What was not written is written by the next call.
+    /// Returns an error if the store is unavailable. What was not written is written by the next call.
     ///
     /// # Cancel safety
     ///
-    /// What was not written is written by the next call. Written twice, a change changes nothing and a tally is a
-    /// little off.
+    /// What was not written is written by the next call. A change that is written twice has no further effect; a tally is
+    /// then slightly too high.
     pub async fn write(&mut self, now: Timestamp) -> Result<(), StoreError> {
         while let Some((gate, pause)) = self.pauses.first() {
             self.ledger.pause(pause, now).await?;
@@ -164,7 +163,7 @@ impl Effects {
         Ok(())
     }
 
-    /// The same at the end, with whatever few acceptances are left to count.
+    /// Writes everything, including acceptances that are not counted yet.
     ///
     /// # Errors
     ///
@@ -181,7 +180,7 @@ impl Effects {
         Ok(())
     }
 
-    /// Retires what is gone, unless too much is: then it is kept, and counts as failed, until it has been gone for days.
+    /// Retires rows, unless pruning of their origin is suspended: then they count as failed, until they are gone for days.
     async fn judge(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let counts: Vec<_> = self
             .tallies
@@ -210,26 +209,26 @@ impl Effects {
                 continue;
             }
             self.changes.push(Change::Failed(key));
-            if self.doubted.insert(origin.clone()) {
+            if self.suspended.insert(origin.clone()) {
                 observe::event!(
                     ERROR,
                     origin = %origin,
                     gone = sum.gone,
                     accepted = sum.accepted,
                     reason = reason.as_str(),
-                    "retiring suspended: an unusual share of the answers would retire its subscription"
+                    "pruning suspended: an unusual share of responses would retire their subscription"
                 );
             }
         }
-        // Bad requests are the first to be suspended, and the last to be judged again.
-        let is_doubted = |sum: &Tally| breaker.suspends(RetireReason::BadRequest, *sum);
-        self.doubted
-            .retain(|origin| sums.get(origin).is_none_or(is_doubted));
+        // Pruning for bad requests is suspended first and resumed last.
+        let is_suspended = |sum: &Tally| breaker.suspends(RetireReason::BadRequest, *sum);
+        self.suspended
+            .retain(|origin| sums.get(origin).is_none_or(is_suspended));
         Ok(())
     }
 }
 
-/// Tells the operator; a fault of the sender once, and loudly.
+/// Logs a pause; a sender fault as an error, once.
 #[cfg_attr(
     not(feature = "tracing"),
     expect(
@@ -237,11 +236,11 @@ impl Effects {
         reason = "without a log there is nothing to tell"
     )
 )]
-fn tell(pause: &Pause, now: Timestamp) {
+fn log_pause(pause: &Pause, now: Timestamp) {
     let reason = pause.reason.as_str();
     let secs = pause.until.since(now).as_secs();
     if pause.until <= now {
-        observe::event!(INFO, origin = %pause.origin, "origin is asked again");
+        observe::event!(INFO, origin = %pause.origin, "origin resumed");
     } else if pause.reason == PauseReason::SenderFault && pause.closures == 1 {
         observe::event!(
             ERROR,

@@ -155,18 +155,18 @@ async fn the_breaker_counts_its_own_answers_too() {
 
 /// The suspension is logged once for an origin, until it is over.
 #[tokio::test]
-async fn an_origin_is_doubted_until_its_answers_are_usual_again() {
+async fn pruning_is_suspended_until_the_share_is_usual_again() {
     let mut noted = Noted::new().await;
     noted.counted(0, 60).await;
     noted.gone(RetireReason::Gone, false);
     noted.effects.write(LATER).await.unwrap();
-    assert!(noted.effects.doubted.contains(noted.gate.origin()));
+    assert!(noted.effects.suspended.contains(noted.gate.origin()));
     noted.accepted(139);
     noted.effects.finish(LATER).await.unwrap();
-    assert!(noted.effects.doubted.contains(noted.gate.origin()));
+    assert!(noted.effects.suspended.contains(noted.gate.origin()));
     noted.accepted(10);
     noted.effects.finish(LATER).await.unwrap();
-    assert!(noted.effects.doubted.is_empty());
+    assert!(noted.effects.suspended.is_empty());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! One attempt to deliver a row of the ledger, or a message that is in none.
+//! One attempt for a row of the ledger, or for a message outside of it.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::observe;
 use crate::store::SubscriptionRecord;
 use crate::subscription::EndpointKey;
 
-/// What one attempt is about.
+/// The input of one attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) record: SubscriptionRecord,
     /// The gate of its origin.
     pub(crate) gate: Arc<OriginGate>,
-    /// The broadcast that the row belongs to, where there is one.
+    /// The broadcast of the row, if there is one.
     pub(crate) broadcast: Option<BroadcastId>,
     pub(crate) message: Message,
     /// The later of acceptance and `sendAt`: the TTL counts from here.
@@ -27,18 +27,18 @@ pub(crate) struct Job {
     pub(crate) deadline: Timestamp,
     /// The number of this attempt, from 1.
     pub(crate) number: u32,
-    /// No request begins that could outlast this.
+    /// No request begins that could last longer than this.
     pub(crate) leased_until: Timestamp,
     /// No request begins once this is true.
     pub(crate) stop: Option<watch::Receiver<bool>>,
 }
 
-/// Makes one attempt: what follows, and what the last request came to where it was not accepted.
+/// Makes one attempt. Returns the consequence, and the error of the last request if it was not accepted.
 ///
 /// # Cancel safety
 ///
-/// Dropped while a request is under way, the push service may have taken the message; the row's lease
-/// runs out and the message is sent again.
+/// If it is dropped while a request is under way, the push service may have accepted the message; the row's lease
+/// expires and the message is sent again.
 pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Option<DeliveryError>) {
     let now = engine.now();
     let endpoint = job.record.subscription.endpoint();
@@ -67,8 +67,8 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         .await
 }
 
-/// Gives a message without a topic one of its own, the same at each attempt: if the answer to the first attempt was
-/// lost, the repeat replaces a message that is not delivered yet (RFC 8030 section 5.4).
+/// Gives a message without a topic one that is the same at each attempt: if the response to the first attempt was lost,
+/// the repeat replaces a message that is not delivered yet (RFC 8030 section 5.4).
 fn name(message: &mut Message, broadcast: BroadcastId, key: EndpointKey) {
     if message.topic().is_none() {
         let name = [broadcast.as_bytes().as_slice(), key.as_bytes()].concat();

@@ -1,4 +1,4 @@
-//! A failure that goes on is one thing to report, not one each second.
+//! Rate limited reports of a lasting failure.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use crate::observe;
 use crate::store::StoreError;
 
-/// Between two reports of a failure that goes on.
-const REMINDED: Duration = Duration::from_secs(60);
+/// The time between two reports of a lasting failure.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// Whether something that is done again and again fails just now.
+/// The state of a repeated operation: whether it fails, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Option<Failing>);
 
@@ -21,7 +21,7 @@ struct Failing {
 }
 
 impl Outage {
-    /// It failed (once more): the log says so at first, and each minute.
+    /// Records a failure. It is logged at first and once a minute.
     pub(super) fn failed(&mut self, error: &StoreError, what: &'static str) {
         let now = Instant::now();
         if self.is_worth_a_report(now) {
@@ -30,17 +30,21 @@ impl Outage {
         let _ = (error, what);
     }
 
-    /// It went well: the log says how long it did not.
+    /// Records a success. The end of an outage is logged with its duration.
     pub(super) fn went_well(&mut self) {
         if let Some(lasted) = self.end(Instant::now()) {
-            observe::event!(INFO, secs = lasted.as_secs(), "the store works again");
+            observe::event!(
+                INFO,
+                secs = lasted.as_secs(),
+                "the store is available again"
+            );
             let _ = lasted;
         }
     }
 
     fn is_worth_a_report(&mut self, now: Instant) -> bool {
         match &mut self.0 {
-            Some(failing) if now < failing.reported + REMINDED => false,
+            Some(failing) if now < failing.reported + REPORT_EVERY => false,
             Some(failing) => {
                 failing.reported = now;
                 true
@@ -77,7 +81,7 @@ mod tests {
         assert_eq!(outage.end(start + lasted), None);
         assert!(
             outage.is_worth_a_report(start + lasted),
-            "the next one is news"
+            "the next outage is reported"
         );
     }
 }

@@ -8,10 +8,10 @@ use crate::clock::Timestamp;
 use crate::store::{Pause, PauseReason, StoreError};
 
 impl Engine {
-    /// How old the shared pauses may get.
+    /// The maximum age of the loaded pauses.
     pub(crate) const PAUSES_KEPT: Duration = Duration::from_secs(5);
 
-    /// Takes over which origins are paused for all replicas.
+    /// Loads the pauses that all replicas share.
     pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         let pauses = self.ledger.pauses(now).await?;
         self.gates.load(pauses, now);
@@ -20,7 +20,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The same where nobody did of late: a process may send without running a worker.
+    /// Loads the pauses if that was not done lately: a process may send without running a worker.
     pub(crate) async fn refresh_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         let read = Timestamp::from_millis(self.signals.pauses_read.load(Ordering::Relaxed));
         if read <= now && now.since(read) < Self::PAUSES_KEPT {
@@ -29,7 +29,7 @@ impl Engine {
         self.load_pauses(now).await
     }
 
-    /// Asks push services again that refused another sender than we are now.
+    /// Ends the sender fault pauses that `which` selects: they were caused by another sender identity than the current one.
     pub(crate) async fn lift_sender_faults(
         &self,
         which: impl Fn(&Pause) -> bool + Send,

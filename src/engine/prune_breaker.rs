@@ -1,17 +1,17 @@
-//! When a push service's "gone" is not believed any more.
+//! The breaker that suspends pruning of an origin's subscriptions.
 
 use crate::push_service::Tally;
 use crate::store::RetireReason;
 
-/// Stops retiring the subscriptions of an origin while an unusual share of its answers says that they are gone.
+/// A circuit breaker that suspends pruning of an origin while an unusual share of its responses says "gone".
 ///
-/// A push service has answered 404 for close to half of its live subscriptions before; whoever had pruned on each
-/// answer would have lost them for good.
+/// In June 2024 a push service answered 404 for close to half of its live subscriptions. Pruning on each response would
+/// have lost them for good.
 ///
 /// A row that is said to be gone for days is retired all the same, beside others that are accepted
 /// ([`Consequence::is_gone_for_days`](super::Consequence::is_gone_for_days)).
 ///
-/// The answers are counted with [`DeliveryLedger::tally`](crate::store::DeliveryLedger::tally), for all processes together.
+/// The responses are counted with [`DeliveryLedger::tally`](crate::store::DeliveryLedger::tally), for all processes together.
 ///
 /// # Examples
 ///
@@ -30,28 +30,28 @@ pub struct PruneBreaker {
 }
 
 impl PruneBreaker {
-    /// Fewer answers say nothing.
+    /// The smallest number of responses with which the breaker can open.
     const SAMPLE: u64 = 50;
-    /// The same for [`RetireReason::BadRequest`]: an error in what we send fails with 400 at every subscription, of a
-    /// small application too.
+    /// The same for [`RetireReason::BadRequest`]: an error in what the application sends fails with 400 at every
+    /// subscription, also of a small application.
     const BAD_REQUESTS: u64 = 8;
 
-    /// Open above so many percent of at least 50 answers; 100 is never.
+    /// A breaker that opens above `percent` percent of at least 50 responses; with 100 it never opens.
     #[must_use]
     pub const fn new(percent: u8) -> Self {
         Self { percent }
     }
 
-    /// Whether nothing of the origin is retired, whatever the reason.
+    /// Whether pruning of the origin is suspended for every reason.
     #[must_use]
     pub const fn is_open(self, tally: Tally) -> bool {
         self.is_open_from(Self::SAMPLE, tally)
     }
 
-    /// Whether nothing of the origin is retired for this reason: a [`Change::Failed`](crate::store::Change::Failed) takes
+    /// Whether pruning of the origin is suspended for this reason: a [`Change::Failed`](crate::store::Change::Failed) takes
     /// the place of each such [`Change::Retire`](crate::store::Change::Retire).
     ///
-    /// For [`BadRequest`](RetireReason::BadRequest) 8 answers are enough, else it takes 50.
+    /// For [`BadRequest`](RetireReason::BadRequest) 8 responses are enough, otherwise it takes 50.
     #[must_use]
     pub const fn suspends(self, reason: RetireReason, tally: Tally) -> bool {
         let sample = match reason {
@@ -68,7 +68,7 @@ impl PruneBreaker {
 }
 
 impl Default for PruneBreaker {
-    /// Open above 30 percent.
+    /// Opens above 30 percent.
     fn default() -> Self {
         Self::new(30)
     }
