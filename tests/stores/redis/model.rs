@@ -1,4 +1,4 @@
-//! The same calls on the memory store and on Redis, at random: both answer the same.
+//! Random calls on the memory store and on Redis, which return the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::support::servers::{Kind, shared};
 const STEPS: usize = 300;
 const ROWS: usize = 12;
 
-/// Numbers that are spread enough.
+/// A small pseudorandom number generator.
 struct Dice(u64);
 
 impl Dice {
@@ -52,7 +52,7 @@ async fn ledger(url: &str, seed: u64) {
     let (memory, redis) = (MemoryStore::new(), store(url, &prefix).await);
     let mut secs = 0;
     let mut opened: Vec<NewBroadcast> = Vec::new();
-    // By broadcast, the cursor; by row, both tokens, of which old ones may be used again.
+    // The cursor by broadcast, and both tokens by row. Old tokens may be used again.
     let mut cursors: BTreeMap<BroadcastId, usize> = BTreeMap::new();
     let mut held: Vec<(ClaimToken, ClaimToken)> = Vec::new();
     let cursor = |place: usize| match place {
@@ -119,7 +119,7 @@ async fn ledger(url: &str, seed: u64) {
                 } else {
                     (place + 1 + dice.roll(5)).min(ROWS)
                 };
-                // Some are in the broadcast already.
+                // Some are recipients already.
                 let first = place.saturating_sub(dice.roll(4));
                 let rows: Vec<NewDelivery> = (first..last).map(|n| delivery(n, 3)).collect();
                 let write = both!(format!("enqueue {id} {place}..{last}"), |store| store
@@ -207,7 +207,7 @@ async fn ledger(url: &str, seed: u64) {
                 let new = &opened[dice.roll(opened.len())];
                 let (id, forgets) = (new.id, new.forget_when_over);
                 if dice.roll(3) == 0 {
-                    // What is forgotten at once may answer nothing.
+                    // A broadcast that was deleted at once may return nothing.
                     both!(format!("cancel {id}"), |store| {
                         let status = store.cancel(id, now).await.unwrap();
                         status.filter(|_| !forgets)
@@ -255,12 +255,12 @@ async fn ledger(url: &str, seed: u64) {
             pauses.sort_by_key(|pause| pause.origin.clone());
             pauses
         });
-        // Earlier is allowed, later is not; and whether it is now.
+        // It may be earlier but not later, and both agree on whether it is now.
         let one = memory.next_due(now).await.unwrap();
         let other = redis.next_due(now).await.unwrap();
         assert_eq!(one, other, "seed {seed} next_due: {said:#?}");
     }
-    // At the end nothing is left.
+    // Nothing is left at the end.
     let late = at(secs + 100_000);
     loop {
         let rows = redis
