@@ -14,7 +14,7 @@ async fn memory_store() -> Handles<MemoryStore> {
 
 tower_web_push::store_conformance!(memory, memory_store);
 
-/// A shared store is a store, on its own and behind a trait object.
+/// An `Arc` of a store, also behind a trait object, is a store.
 async fn shared_store() -> Handles<Arc<MemoryStore>> {
     Handles::one(Arc::new(MemoryStore::new()))
 }
@@ -29,7 +29,7 @@ async fn a_store_behind_a_trait_object_is_a_store() {
     tower_web_push::store::conformance::d6_fire_opens_and_moves_on(&handles).await;
 }
 
-/// The contracts can be kept from outside the crate.
+/// A store outside the crate can keep the contracts.
 async fn own_store() -> Handles<OwnStore> {
     Handles::one(OwnStore::default())
 }
@@ -45,7 +45,7 @@ mod sqlite {
 
     use super::stored;
 
-    /// Two handles of one file, as two processes have them.
+    /// Two handles of one file, as in two processes.
     async fn in_a_file() -> Handles<SqliteStore> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("push.db");

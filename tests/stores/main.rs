@@ -1,4 +1,4 @@
-//! Every store against the contracts, and what is particular to each: files, servers, outages, kills.
+//! Every store against the contracts, and tests specific to each: files, servers, outages, kills.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod contracts;

@@ -1,4 +1,4 @@
-//! What is particular to the store in an SQLite file.
+//! Tests specific to the SQLite store.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ fn claim_of(limit: usize) -> ClaimRequest {
     ClaimRequest::new(limit, Duration::from_secs(45))
 }
 
-/// What a machine finds after the process was killed: the files as they are, without a tidy end.
+/// Copies the files as they are, as after a killed process.
 fn files_after_a_crash(path: &Path) -> (TempDir, PathBuf) {
     let (folder, copy) = folder();
     for suffix in ["", "-wal"] {
@@ -108,7 +108,7 @@ async fn what_was_answered_survives_a_crash() {
     assert_eq!(after.last_run().await.unwrap(), Some(at(1)));
     let every = CountFilter::new(Audience::All, Liveness::Any);
     assert_eq!(after.count(&every, at(2)).await.unwrap(), 1);
-    // The row under way comes back when its lease ends, not before.
+    // The claimed row becomes claimable when its lease ends.
     assert_eq!(
         after.claim(&claim_of(9), at(2)).await.unwrap().rows.len(),
         1
@@ -200,7 +200,7 @@ async fn a_new_file_is_its_owners_alone() {
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     store.close().await.unwrap();
-    // What the operator has chosen stays.
+    // The operator's mode stays.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
     SqliteStore::open(&path).await.unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -246,7 +246,7 @@ async fn damage_is_an_error_and_no_panic() {
         )
         .unwrap();
     }
-    // What failed changed nothing: no row was leased.
+    // The failed claim changed nothing: no row was leased.
     let stats = store.stats(at(0)).await.unwrap();
     assert_eq!((stats.depth, stats.leased), (1, 0));
     conn.execute_batch("DROP TABLE schedule").unwrap();
@@ -260,7 +260,7 @@ async fn a_failed_change_takes_no_other_with_it() {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     let limits = SubscriptionLimits::new(10, 32);
-    // All of them wait at once, so that many share a transaction.
+    // All wait at the same time, so that many share a transaction.
     let answers = futures_util::future::join_all((0..40).map(|number| {
         let store = store.clone();
         async move { store.upsert(&subscription(number), &limits, at(0)).await }
@@ -288,9 +288,9 @@ async fn a_dropped_call_is_done_wholly_or_not_at_all() {
         let new = NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
         store.open(&new, at(0)).await.unwrap();
         let call = store.enqueue_page(new.id, &Cursor::Start, &rows, &Cursor::End, at(0));
-        // Polled once: it is on its way to the writer. Then nobody waits for it any more.
+        // Polled once, so that it is queued. Then its caller is gone.
         assert!(call.now_or_never().is_none());
-        // The writer takes changes in order: when this one is answered, that one has been dealt with.
+        // The writer handles changes in order: after this answer the dropped one has been handled.
         assert!(matches!(
             store.open(&new, at(0)).await.unwrap(),
             Opened::Repeat(_)

@@ -1,4 +1,4 @@
-//! What the store in an SQLite file leaves on the disk, and copies of it.
+//! The SQLite store's files on disk, and backups.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -34,7 +34,7 @@ fn folder() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The names in a folder, in order.
+/// Returns the file names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
@@ -82,7 +82,7 @@ async fn count(store: &SqliteStore) -> u64 {
     store.count(&every, at(0)).await.unwrap()
 }
 
-/// All that an error says, in one line.
+/// Returns an error and its sources in one line.
 fn told(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -93,7 +93,7 @@ fn told(error: &dyn Error) -> String {
     line
 }
 
-// After a stop.
+// Files after a stop.
 
 #[tokio::test]
 async fn a_closed_store_is_one_file() {
@@ -110,7 +110,7 @@ async fn a_closed_store_is_one_file() {
     assert_eq!(count(&again).await, 1);
 }
 
-/// More than once: with connections that close side by side it succeeded at times.
+/// Repeated, since connections that close concurrently sometimes succeed by chance.
 #[tokio::test]
 async fn a_dropped_store_is_one_file() {
     for number in 0..30 {
@@ -141,7 +141,7 @@ async fn the_last_process_removes_the_log() {
     assert_eq!(count(&again).await, 2);
 }
 
-/// As when a machine shuts down. More than once: they have to meet.
+/// As when a machine shuts down. Repeated, so that the processes meet.
 #[tokio::test]
 async fn processes_that_stop_at_once_fold_the_log_in() {
     for _ in 0..10 {
@@ -183,9 +183,9 @@ async fn a_log_that_another_process_reads_is_left_and_told_of() {
     assert_eq!(count(&again).await, 2);
 }
 
-// What is deleted.
+// Deleted data.
 
-/// The secrets whose octets are in any file of a folder, and the numbers of numbered texts that are.
+/// Returns the secrets found in any file of a folder, and the numbers of the numbered texts found.
 fn found(folder: &Path) -> (HashSet<[u8; 16]>, HashSet<u32>) {
     let (mut secrets, mut numbers) = (HashSet::new(), HashSet::new());
     for name in names(folder) {
@@ -203,7 +203,7 @@ fn found(folder: &Path) -> (HashSet<[u8; 16]>, HashSet<u32>) {
     (secrets, numbers)
 }
 
-/// A payload with a secret at its beginning and its end. With its audience it does not fit into one page.
+/// A payload with a secret at its beginning and end. Too large for one page.
 fn payload(number: u32) -> Vec<u8> {
     let mut payload = secret(b'p', number).to_vec();
     payload.resize(3_900, b'.');
@@ -249,7 +249,7 @@ async fn what_was_deleted_is_nowhere_on_the_disk_after_a_stop() {
             deliver(&store, number).await;
         }
     }
-    // In an order that is not that of the tree, whose pages are joined and freed meanwhile.
+    // In another order than the tree's, so that pages are merged and freed meanwhile.
     let (gone, kept): (Vec<u32>, Vec<u32>) = (0..ROWS).partition(|number| number % 40 != 0);
     for numbers in gone.chunks(50) {
         let keys = numbers
@@ -268,14 +268,14 @@ async fn what_was_deleted_is_nowhere_on_the_disk_after_a_stop() {
     assert_eq!(numbers, numbered, "endpoints, and sealed keys");
 }
 
-// Files that cannot be written.
+// Files without write permission.
 
 const CASE: &str = "TOWER_WEB_PUSH_AT_REST_TEST";
 
-/// Runs the test `name` again as a process of its own, with `path` to be opened in `folder`; what came of it.
+/// Runs the test `name` in a process of its own, which opens `path` in `folder`. Returns its output.
 fn in_a_process(name: &str, folder: &Path, path: &str) -> String {
     let test = std::env::current_exe().unwrap();
-    // Without capabilities permissions bind the superuser, too.
+    // Without capabilities, permissions apply to root too.
     let mut command = match Command::new("id").arg("-u").output() {
         Ok(id) if id.stdout == b"0\n" => {
             let mut command = Command::new("setpriv");
@@ -297,7 +297,7 @@ fn in_a_process(name: &str, folder: &Path, path: &str) -> String {
     lines.next().expect("it says nothing").to_owned()
 }
 
-/// In the process that [`in_a_process`] starts: opens and tells.
+/// Opens the file and prints the result, in the process that [`in_a_process`] starts.
 async fn was_asked() -> bool {
     let Some(path) = std::env::var_os(CASE) else {
         return false;
@@ -408,7 +408,7 @@ async fn a_backup_is_one_state_of_a_store_in_use() {
     );
     assert_eq!(count(&store).await, 200);
 
-    // The count is kept beside the rows: they agree in one state only.
+    // The count is stored beside the rows: both agree in a snapshot only.
     let restored = SqliteStore::open(&copy).await.unwrap();
     let rows = count(&restored).await;
     assert!((100..=200).contains(&rows), "{rows}");
@@ -446,7 +446,7 @@ async fn a_backup_replaces_nothing_and_makes_nothing_of_nothing() {
     backup_refused(&path, &copy, &copy).await;
     fs::remove_file(&copy).unwrap();
 
-    // Another application's, an empty one, and one that is damaged in the middle.
+    // Another application's file, an empty one, and a damaged one.
     let other = folder.path().join("other.db");
     fs::write(&other, "").unwrap();
     backup_refused(&other, &copy, &other).await;

@@ -1,4 +1,4 @@
-//! A process with an SQLite store is killed in the middle of its work: what it was answered is there.
+//! Killing a process with an SQLite store: acknowledged changes survive.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -14,7 +14,7 @@ use tower_web_push::store::{
 use tower_web_push::subscription::{EndpointKey, Origin};
 
 const PATH: &str = "TOWER_WEB_PUSH_CRASH_TEST_PATH";
-/// Rows of each broadcast, and how many of them are settled at once.
+/// Rows of each broadcast, and rows per settlement.
 const ROWS: u8 = 9;
 const SETTLED: usize = 4;
 
@@ -22,7 +22,7 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_800_000_000 + secs)
 }
 
-/// Works and says so, until it is killed.
+/// Works and reports progress until it is killed.
 async fn work_until_killed(path: OsString) {
     let store = SqliteStore::open(path).await.unwrap();
     let origin = Origin::parse("https://push.example.net").unwrap();
@@ -50,7 +50,7 @@ async fn work_until_killed(path: OsString) {
 }
 
 fn say(what: &str, id: BroadcastId) {
-    // On a line of its own: the test runner writes to the same stream.
+    // On a line of its own, since the test runner writes to the same stream.
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n@ {what} {id}").unwrap();
     out.flush().unwrap();
@@ -58,7 +58,7 @@ fn say(what: &str, id: BroadcastId) {
 
 #[tokio::test]
 async fn what_was_answered_survives_a_kill() {
-    // This test's own process starts a second one of itself, which is the one to be killed.
+    // The test starts itself again in a second process, which is killed.
     if let Some(path) = std::env::var_os(PATH) {
         return work_until_killed(path).await;
     }
@@ -86,7 +86,7 @@ async fn what_was_answered_survives_a_kill() {
             said.push((what.to_owned(), id.parse().unwrap()));
         }
         if said.len() >= 100 && !is_killed {
-            // SIGKILL: nothing is tidied up. What it said until then is still in the pipe.
+            // SIGKILL: no clean-up. Its output so far is still in the pipe.
             child.kill().unwrap();
             is_killed = true;
         }
@@ -106,7 +106,7 @@ async fn what_was_answered_survives_a_kill() {
         }
         assert!(accepted == 0 || accepted == SETTLED as u64, "all or none");
     }
-    // What was under way comes back when its lease ends.
+    // Claimed rows become claimable when their lease ends.
     let request = ClaimRequest::new(10_000, Duration::from_secs(45));
     let again = store.claim(&request, at(45)).await.unwrap();
     let depth = store.stats(at(45)).await.unwrap().depth;

@@ -16,7 +16,7 @@ fn count(rows: &[Claimed], name: &str) -> usize {
     rows.iter().filter(|row| row.origin == origin).count()
 }
 
-/// L5: due rows are leased, once, with their attempt counted.
+/// L5: due rows are leased once, and their attempt is counted.
 pub async fn l5_a_claim_leases_due_rows<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let id = sending(ledger, &[delivery("a", 1), delivery("b", 2)], at(0)).await;
@@ -37,7 +37,7 @@ pub async fn l5_a_claim_leases_due_rows<L: DeliveryLedger + ?Sized>(h: &Handles<
     assert_eq!(claim(ledger, 0, at(0)).await.len(), 0);
 }
 
-/// L5: a row whose lease has ended is claimed again, with another token.
+/// L5: a row whose lease has ended is claimed again with another token.
 pub async fn l5_a_lease_that_ended_is_claimed_again<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     sending(h.store(), &[delivery("a", 1)], at(0)).await;
     let first = claim(h.store(), 9, at(0)).await;
@@ -49,7 +49,7 @@ pub async fn l5_a_lease_that_ended_is_claimed_again<L: DeliveryLedger + ?Sized>(
     assert!(second[0].token.fence > first[0].token.fence);
 }
 
-/// L5: an origin with few rows is not left behind one with many.
+/// L5: an origin with few rows does not wait for one with many.
 pub async fn l5_a_claim_is_fair_over_origins<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut rows: Vec<_> = (0..60).map(|n| delivery("many", n)).collect();
@@ -63,7 +63,7 @@ pub async fn l5_a_claim_is_fair_over_origins<L: DeliveryLedger + ?Sized>(h: &Han
     assert_eq!(count(&rows, "many"), 8, "nobody else needs the rest");
 }
 
-/// L5: with more origins than rows to claim, all get their turn.
+/// L5: with more origins than rows to claim, origins take turns.
 pub async fn l5_every_origin_gets_its_turn<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..40)
@@ -78,7 +78,7 @@ pub async fn l5_every_origin_gets_its_turn<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(served.len(), 8);
 }
 
-/// L5: limits by origin, excluded and paused origins.
+/// L5: limits by origin, and excluded and paused origins.
 pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     for name in ["a", "b", "c"] {
@@ -102,7 +102,7 @@ pub async fn l5_a_claim_leaves_out_what_it_is_told<L: DeliveryLedger + ?Sized>(h
     assert_eq!(count(&rows, "c"), 4, "the pause is over");
 }
 
-/// L5: when a probed pause's time has come, one row of one claimant is the probe until its lease ends.
+/// L5: after a probed pause one row of one claimant is the probe until its lease ends.
 pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..5).map(|n| delivery("a", n)).collect();
@@ -117,7 +117,7 @@ pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(
         let pauses = h.second().pauses(at(11)).await.unwrap();
         assert_eq!(pauses[0].until, at(10) + LEASE);
         assert_eq!(pauses[0].reason, reason);
-        // Nobody settled it: the next one asks.
+        // The probe was not settled: another one follows.
         let next = claim(h.second(), 9, at(10) + LEASE).await;
         assert_eq!(next.len(), 1);
         let lift = Pause::new(origin("a"), at(0), reason);
@@ -130,7 +130,7 @@ pub async fn l5_one_claimant_probes_a_paused_origin<L: DeliveryLedger + ?Sized>(
     }
 }
 
-/// L5: a probe that came to its end without a pause makes room for the next one, whoever asks.
+/// L5: after a settled probe without a new pause any claimant may take the next one.
 pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..5).map(|n| delivery("a", n)).collect();
@@ -140,7 +140,7 @@ pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Ha
     ledger.pause(&pause, at(0)).await.unwrap();
     let both = claim(ledger, 9, at(10)).await;
     assert_eq!((count(&both, "a"), count(&both, "b")), (1, 1));
-    // The end of another row is not the probe's.
+    // Another row's settlement does not end the probe.
     let (probe, other) = match both[0].origin == origin("a") {
         true => (both[0].token, both[1].token),
         false => (both[1].token, both[0].token),
@@ -154,7 +154,7 @@ pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Ha
     ledger.release(&[next[0].token], at(13)).await.unwrap();
     let next = claim(ledger, 9, at(13)).await;
     assert_eq!(next.len(), 1);
-    // A pause that was written meanwhile stays, and a token that was used up ends nothing.
+    // A pause that was written meanwhile stays, and a spent token does not end a probe.
     let longer = Pause::new(origin("a"), at(500), PauseReason::SenderFault);
     h.second().pause(&longer, at(14)).await.unwrap();
     let again = Settlement::RetryAt(at(15));
@@ -167,7 +167,7 @@ pub async fn l5_the_end_of_a_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Ha
     assert_eq!(claim(ledger, 9, at(500)).await.len(), 1);
 }
 
-/// L5: what ends beside a probe, be it for the same recipient, makes no room for another one.
+/// L5: the end of other rows, even of the same recipient, does not end a probe.
 pub async fn l5_a_probe_outlives_another_row_of_its_recipient<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,
 ) {
@@ -191,7 +191,7 @@ pub async fn l5_a_probe_outlives_another_row_of_its_recipient<L: DeliveryLedger 
     assert_eq!(pauses[0].until, at(10) + LEASE);
 }
 
-/// L5: a cancelled row is no probe.
+/// L5: a cancelled row is never the probe.
 pub async fn l5_a_probe_is_a_row_that_is_sent<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let first = sending(ledger, &[delivery("a", 1)], at(0)).await;
@@ -206,7 +206,7 @@ pub async fn l5_a_probe_is_a_row_that_is_sent<L: DeliveryLedger + ?Sized>(h: &Ha
     assert_eq!(pauses[0].until, at(100) + LEASE);
 }
 
-/// L5: within an origin the row that is due longest comes first.
+/// L5: within an origin the oldest due row comes first.
 pub async fn l5_the_oldest_row_of_an_origin_is_first<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..4).map(|n| delivery("a", n)).collect();
@@ -233,7 +233,7 @@ pub async fn l5_the_oldest_row_of_an_origin_is_first<L: DeliveryLedger + ?Sized>
     assert_eq!(claim(ledger, 1, at(30)).await.len(), 0);
 }
 
-/// L6: of concurrent claimants each row goes to one.
+/// L6: each row goes to exactly one of several concurrent claims.
 pub async fn l6_concurrent_claims_share_no_row<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let rows: Vec<_> = (0..100)
         .map(|n| delivery(["a", "b", "c"][n % 3], u32::try_from(n).unwrap()))
@@ -257,7 +257,7 @@ pub async fn l6_concurrent_claims_share_no_row<L: DeliveryLedger + ?Sized>(h: &H
     assert!(rows.iter().all(|row| row.attempt == 1));
 }
 
-/// L7: a finished row is gone and counted; a postponed one is due then.
+/// L7: a finished row is deleted and counted. A postponed row becomes due at its time.
 pub async fn l7_settling_ends_or_postpones<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..12).map(|n| delivery("a", n)).collect();
@@ -292,7 +292,7 @@ pub async fn l7_settling_ends_or_postpones<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(ledger.settle(&[], at(60)).await.unwrap(), []);
 }
 
-/// L7: a token that was given before another claim, or was spent, is worth nothing.
+/// L7: a token is invalid after another claim or its first use.
 pub async fn l7_a_lost_token_settles_nothing<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let id = sending(ledger, &[delivery("a", 1), delivery("a", 2)], at(0)).await;
@@ -319,7 +319,7 @@ pub async fn l7_a_lost_token_settles_nothing<L: DeliveryLedger + ?Sized>(h: &Han
     assert_eq!(status.state, BroadcastState::Sending);
 }
 
-/// L7: the end of a lease alone loses nothing.
+/// L7: a token stays valid after the end of its lease.
 pub async fn l7_a_late_settlement_counts_where_nobody_claimed<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,
 ) {
@@ -333,7 +333,7 @@ pub async fn l7_a_late_settlement_counts_where_nobody_claimed<L: DeliveryLedger 
     assert_eq!(status.state, BroadcastState::Done);
 }
 
-/// L7: of concurrent settlements of one token one counts.
+/// L7: one of several concurrent settlements of a token counts.
 pub async fn l7_a_token_settles_once<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let id = sending(h.store(), &[delivery("a", 1), delivery("a", 2)], at(0)).await;
     let claimed = claim(h.store(), 9, at(0)).await;
@@ -349,7 +349,7 @@ pub async fn l7_a_token_settles_once<L: DeliveryLedger + ?Sized>(h: &Handles<L>)
     assert_eq!((status.counts.accepted, status.counts.pending), (1, 1));
 }
 
-/// L7: a token is spent by its first use, also while its row has not been claimed again.
+/// L7: a token is spent by its first use, even before its row is claimed again.
 pub async fn l7_a_token_is_spent_by_its_first_use<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let id = sending(ledger, &[delivery("a", 1), delivery("a", 2)], at(0)).await;
@@ -366,7 +366,7 @@ pub async fn l7_a_token_is_spent_by_its_first_use<L: DeliveryLedger + ?Sized>(h:
             let again = h.second().settle(&[(token, settlement)], at(2)).await;
             assert_eq!(again.unwrap(), [Settled::Lost]);
         }
-        // Neither is the attempt of a spent token taken back, nor its row made due.
+        // A spent token neither takes back the attempt nor makes the row due.
         h.second().release(&[token], at(2)).await.unwrap();
     }
     let status = ledger.status(id, at(2)).await.unwrap().unwrap();
@@ -378,7 +378,7 @@ pub async fn l7_a_token_is_spent_by_its_first_use<L: DeliveryLedger + ?Sized>(h:
     assert_eq!((later[0].token.key, later[0].attempt), (retried.key, 2));
 }
 
-/// L7: a deferred row is due at its moment and not before, with the same attempt.
+/// L7: a deferred row becomes due at its time with the same attempt.
 pub async fn l7_a_deferred_row_is_due_then_without_an_attempt<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,
 ) {

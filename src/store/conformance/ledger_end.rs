@@ -11,7 +11,7 @@ use crate::store::{
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
 
-/// The status, whose counts have to add up.
+/// Returns the status. Asserts that its counts add up.
 async fn status<L: DeliveryLedger + ?Sized>(
     ledger: &L,
     id: BroadcastId,
@@ -23,7 +23,7 @@ async fn status<L: DeliveryLedger + ?Sized>(
     status
 }
 
-/// L9: what is not leased ends as cancelled; what is leased may end otherwise.
+/// L9: rows without a lease end as cancelled. Leased rows may end otherwise.
 pub async fn l9_cancel_ends_what_is_not_leased<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let rows: Vec<_> = (0..5).map(|n| delivery("a", n)).collect();
@@ -50,7 +50,7 @@ pub async fn l9_cancel_ends_what_is_not_leased<L: DeliveryLedger + ?Sized>(h: &H
     assert_eq!(claim(ledger, 9, at(9)).await.len(), 0);
 }
 
-/// L9: a lease that ends after the cancellation ends its row.
+/// L9: a row ends with its lease after the cancellation.
 pub async fn l9_a_cancelled_row_is_not_claimed_again<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let id = sending(ledger, &[delivery("a", 1)], at(0)).await;
@@ -63,7 +63,7 @@ pub async fn l9_a_cancelled_row_is_not_claimed_again<L: DeliveryLedger + ?Sized>
     assert_eq!(late.unwrap(), [Settled::Lost]);
 }
 
-/// L9: who was not yet written out is cancelled too.
+/// L9: recipients that were not yet written are cancelled too.
 pub async fn l9_cancel_stops_the_expansion<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut new = broadcast();
@@ -83,7 +83,7 @@ pub async fn l9_cancel_stops_the_expansion<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(unknown, None);
 }
 
-/// L9: what is done stays done.
+/// L9: a finished broadcast stays done.
 pub async fn l9_a_done_broadcast_is_not_cancelled<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let id = sending(ledger, &[delivery("a", 1)], at(0)).await;
@@ -136,7 +136,7 @@ pub async fn l10_the_state_follows_the_rows<L: DeliveryLedger + ?Sized>(h: &Hand
     assert_eq!(ledger.status(broadcast().id, at(0)).await.unwrap(), None);
 }
 
-/// L10: an audience of nobody is done when it is written out.
+/// L10: a broadcast to an empty audience is done once it is expanded.
 pub async fn l10_an_empty_broadcast_is_done<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let mut new = broadcast();
     new.recipients = 3;
@@ -146,7 +146,7 @@ pub async fn l10_an_empty_broadcast_is_done<L: DeliveryLedger + ?Sized>(h: &Hand
     assert_eq!(h.store().next_due(at(0)).await.unwrap(), None);
 }
 
-/// L12: what is past its deadline ends, paused or not, but not while it is leased.
+/// L12: rows past their deadline end, paused or not, but not while they are leased.
 pub async fn l12_expire_ends_what_is_late<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut new = broadcast();
@@ -176,7 +176,7 @@ pub async fn l12_expire_ends_what_is_late<L: DeliveryLedger + ?Sized>(h: &Handle
         (left.counts.expired, left.counts.pending),
         (free, held.len() as u64)
     );
-    // When the leases have ended, nobody is on his way any more.
+    // After the leases have ended, the rows expire.
     assert_eq!(
         ledger.expire(100, at(0) + LEASE).await.unwrap(),
         held.len() as u64
@@ -185,7 +185,7 @@ pub async fn l12_expire_ends_what_is_late<L: DeliveryLedger + ?Sized>(h: &Handle
     assert_eq!(status(ledger, other, 50).await.counts.expired, 0);
 }
 
-/// L12: who was not written out by the deadline is expired too.
+/// L12: recipients that were not written by the deadline expire too.
 pub async fn l12_expire_stops_the_expansion<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut new = broadcast();
@@ -204,7 +204,7 @@ pub async fn l12_expire_stops_the_expansion<L: DeliveryLedger + ?Sized>(h: &Hand
     assert_eq!(ledger.expire(9, at(31)).await.unwrap(), 0);
 }
 
-/// L13: only what ended before goes, and its idempotency key with it.
+/// L13: only broadcasts that ended before the time are removed, with their idempotency keys.
 pub async fn l13_prune_forgets_what_ended_before<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut old = broadcast();
@@ -233,7 +233,7 @@ pub async fn l13_prune_forgets_what_ended_before<L: DeliveryLedger + ?Sized>(h: 
     assert_eq!(ledger.open(&again, at(99)).await.unwrap(), Opened::New);
 }
 
-/// L13: an origin with rows keeps what is known of it, also if all of them are leased.
+/// L13: an origin with rows keeps its pause and tally, even if all rows are leased.
 pub async fn l13_an_origin_with_leased_rows_keeps_its_tally<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,
@@ -249,7 +249,7 @@ where
     assert_eq!(sums, [Tally::new(0, 1)]);
 }
 
-/// L13: what nobody asks for is gone with its last row, however that ended.
+/// L13: a broadcast with `forget_when_over` is removed with its last row, whatever the outcome.
 pub async fn l13_a_broadcast_may_be_forgotten_when_it_is_over<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,
@@ -268,7 +268,7 @@ where
     let ends = [(rows[0].token, ACCEPTED)];
     let answers = ledger.settle(&ends, at(2)).await.unwrap();
     assert_eq!(answers, [Settled::Done]);
-    // Nothing is left to be settled again.
+    // Its token is invalid.
     let answers = h.second().settle(&ends, at(2)).await.unwrap();
     assert_eq!(answers, [Settled::Lost]);
 

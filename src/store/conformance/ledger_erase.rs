@@ -1,4 +1,4 @@
-//! L17: what is left to deliver to a user is erased.
+//! L17: erasing a user's pending deliveries.
 
 use super::Handles;
 use super::sample::{at, broadcast, claim, endpoint, key_id, sending_as, subscription, unknown_id};
@@ -14,7 +14,7 @@ use crate::subscription::SubscriptionId;
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
 
-/// The row of a subscription of alice.
+/// A subscription of alice.
 fn row(number: u32) -> SubscriptionRecord {
     let id = SubscriptionId::from_bytes([number.to_be_bytes()[3]; 16]);
     let mut row = SubscriptionRecord::new(id, subscription(number, 1), key_id(1), at(0));
@@ -40,7 +40,7 @@ async fn status<L: DeliveryLedger + ?Sized>(ledger: &L, id: BroadcastId) -> Broa
     status
 }
 
-/// L17: the user's rows end in every broadcast, leased or not; those of others stay.
+/// L17: the user's rows end in every broadcast, leased or not. Others' rows stay.
 pub async fn l17_rows_of_a_user_are_erased<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let (leased, waiting) = (broadcast(), broadcast());
@@ -74,7 +74,7 @@ pub async fn l17_rows_of_a_user_are_erased<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(keys, [endpoint(4).key()]);
 }
 
-/// L17: broadcasts to this user alone are cancelled; those that reach others are not.
+/// L17: broadcasts to this user alone are cancelled. Others are not.
 pub async fn l17_broadcasts_to_a_user_alone_are_cancelled<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,
 ) {
@@ -117,7 +117,7 @@ pub async fn l17_broadcasts_to_a_user_alone_are_cancelled<L: DeliveryLedger + ?S
         assert_eq!(end.state, BroadcastState::Cancelled);
         assert_eq!((end.counts.cancelled, end.counts.pending), (1, 0));
     }
-    // Its other recipient was the user's when it was written out.
+    // Its other recipient belonged to the user when the page was written.
     let end = status(ledger, sending.id).await;
     assert_eq!(end.state, BroadcastState::Cancelled);
     assert_eq!((end.counts.cancelled, end.counts.pending), (2, 0));
@@ -134,7 +134,7 @@ pub async fn l17_broadcasts_to_a_user_alone_are_cancelled<L: DeliveryLedger + ?S
     assert_eq!(again, Erased::default());
 }
 
-/// L17: an erased row that was the probe of a paused origin makes room for the next.
+/// L17: after an erased probe the paused origin is due for the next one.
 pub async fn l17_an_erased_probe_makes_room<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let new = broadcast();

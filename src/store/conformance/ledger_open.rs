@@ -1,4 +1,4 @@
-//! L1 to L4: accepting a broadcast and writing out its recipients.
+//! L1 to L4: opening and expanding broadcasts.
 
 use super::Handles;
 use super::sample::{at, broadcast, claim, delivery, recipient, tag};
@@ -19,7 +19,7 @@ fn keyed(key: &str, fingerprint: u8) -> NewBroadcast {
     broadcast
 }
 
-/// L1: what was opened is there, for every handle, with every part of its message.
+/// L1: an opened broadcast is visible through every handle, with its whole message.
 pub async fn l1_an_open_broadcast_is_stored_whole<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let payload = [0, 0xff, b'x'];
     let full = Message::new(payload.to_vec())
@@ -59,7 +59,7 @@ pub async fn l1_an_open_broadcast_is_stored_whole<L: DeliveryLedger + ?Sized>(h:
     }
 }
 
-/// L2: the same key and fingerprint is the same broadcast.
+/// L2: the same key and fingerprint mean the same broadcast.
 pub async fn l2_a_repeated_request_opens_once<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let first = keyed("k", 1);
@@ -76,7 +76,7 @@ pub async fn l2_a_repeated_request_opens_once<L: DeliveryLedger + ?Sized>(h: &Ha
     assert_eq!(expandable(ledger, 1).await.len(), 2);
 }
 
-/// L2: an id that is known is not opened again.
+/// L2: a known id is not opened again.
 pub async fn l2_a_known_id_is_a_repeat<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let new = broadcast();
     assert_eq!(h.store().open(&new, at(0)).await.unwrap(), Opened::New);
@@ -85,7 +85,7 @@ pub async fn l2_a_known_id_is_a_repeat<L: DeliveryLedger + ?Sized>(h: &Handles<L
     assert_eq!(expandable(h.store(), 5).await.len(), 1);
 }
 
-/// L2: of concurrent requests with one key one opens, and the others name it.
+/// L2: of concurrent requests with one key one opens, and the others return its broadcast.
 pub async fn l2_one_of_many_concurrent_requests_opens<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let answers = h
         .race(8, |ledger, _| async move {
@@ -107,7 +107,7 @@ pub async fn l2_one_of_many_concurrent_requests_opens<L: DeliveryLedger + ?Sized
     assert_eq!(expandable(h.second(), 0).await.len(), 1);
 }
 
-/// L3: what is due, with audience and cursor; not what is scheduled, cancelled, late or written out.
+/// L3: lists due broadcasts with audience and cursor, but not scheduled, cancelled, late or expanded ones.
 pub async fn l3_due_broadcasts_are_expandable<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let ids = vec![SubscriptionId::random(), SubscriptionId::random()];
@@ -144,7 +144,7 @@ pub async fn l3_due_broadcasts_are_expandable<L: DeliveryLedger + ?Sized>(h: &Ha
     assert_eq!(left[0].id, later.id);
 }
 
-/// L3: who was expanded longest ago is next.
+/// L3: the least recently expanded broadcast comes first.
 pub async fn l3_the_least_recently_expanded_is_first<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let (a, b) = (broadcast(), broadcast());
@@ -166,7 +166,7 @@ pub async fn l3_the_least_recently_expanded_is_first<L: DeliveryLedger + ?Sized>
     assert_eq!(order[0].cursor, next);
 }
 
-/// L4: rows and cursor move together, and only from the expected cursor.
+/// L4: rows and cursor are written together, and only from the expected cursor.
 pub async fn l4_a_page_is_written_where_the_cursor_is_expected<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,
 ) {
@@ -186,7 +186,7 @@ pub async fn l4_a_page_is_written_where_the_cursor_is_expected<L: DeliveryLedger
             PageWrite::Stale,
         ),
         (Cursor::End, page(&[3]), Cursor::End, PageWrite::Stale),
-        // Row 2 is there already.
+        // Row 2 exists already.
         (after, page(&[2, 4]), Cursor::End, PageWrite::Stored),
         (Cursor::End, page(&[5]), Cursor::End, PageWrite::Stale),
     ] {
@@ -208,7 +208,7 @@ pub async fn l4_a_page_is_written_where_the_cursor_is_expected<L: DeliveryLedger
     assert_eq!(claim(ledger, 9, at(1)).await.len(), 3);
 }
 
-/// L4: nothing is written for what is cancelled, late or unknown.
+/// L4: nothing is written for a cancelled, late or unknown broadcast.
 pub async fn l4_a_page_of_an_ended_broadcast_is_stale<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let cancelled = broadcast();
@@ -228,7 +228,7 @@ pub async fn l4_a_page_of_an_ended_broadcast_is_stale<L: DeliveryLedger + ?Sized
     assert_eq!(claim(ledger, 9, at(5)).await.len(), 0);
 }
 
-/// L4: of concurrent writers of one page one writes.
+/// L4: one of several concurrent writers of a page succeeds.
 pub async fn l4_one_of_many_concurrent_pages_is_written<L: DeliveryLedger + ?Sized>(
     h: &Handles<L>,
 ) {

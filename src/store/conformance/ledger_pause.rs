@@ -1,4 +1,4 @@
-//! L11 and L14 to L16: pauses, and when there is something to do; the statistics.
+//! L11 and L14 to L16: pauses, due times, tallies and statistics.
 
 use super::Handles;
 use super::sample::{LEASE, at, broadcast, claim, delivery, origin, sending};
@@ -18,7 +18,7 @@ async fn pauses<L: DeliveryLedger + ?Sized>(ledger: &L, secs: i64) -> Vec<Pause>
     pauses
 }
 
-/// L11: the later end holds, with its reason, for everyone.
+/// L11: the pause with the later end holds, for every handle.
 pub async fn l11_the_later_end_of_two_pauses_holds<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let long = pause("a", 60, PauseReason::RateLimited);
     let short = pause("a", 30, PauseReason::RateLimited);
@@ -29,13 +29,13 @@ pub async fn l11_the_later_end_of_two_pauses_holds<L: DeliveryLedger + ?Sized>(h
     assert_eq!(pauses(h.second(), 1).await, [long.clone(), other]);
     assert_eq!(pauses(h.second(), 20).await, [long]);
     assert_eq!(pauses(h.second(), 60).await, []);
-    // What is over does not hold back what comes later.
+    // A pause that is over does not affect later ones.
     let next = pause("a", 90, PauseReason::RateLimited);
     h.store().pause(&next, at(61)).await.unwrap();
     assert_eq!(pauses(h.second(), 61).await, [next]);
 }
 
-/// L11: a probed reason stays until it is lifted, with all that is known of it, whatever comes on top.
+/// L11: a probed pause keeps its reason and details until it is lifted.
 pub async fn l11_a_probed_pause_ends_by_being_lifted<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut fault = pause("a", 60, PauseReason::SenderFault);
@@ -50,13 +50,13 @@ pub async fn l11_a_probed_pause_ends_by_being_lifted<L: DeliveryLedger + ?Sized>
     let lift = pause("a", 99, PauseReason::SenderFault);
     h.second().pause(&lift, at(99)).await.unwrap();
     assert_eq!(pauses(ledger, 99).await, []);
-    // Nothing of it is left for the next one.
+    // The next pause inherits nothing.
     let next = pause("a", 120, PauseReason::SenderFault);
     h.second().pause(&next, at(99)).await.unwrap();
     assert_eq!(pauses(ledger, 100).await, [next]);
 }
 
-/// L11: an end that is not ahead lifts the pause.
+/// L11: an end that is not after now lifts the pause.
 pub async fn l11_a_past_end_lifts_the_pause<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     sending(ledger, &[delivery("a", 1)], at(0)).await;
@@ -71,14 +71,14 @@ pub async fn l11_a_past_end_lifts_the_pause<L: DeliveryLedger + ?Sized>(h: &Hand
     assert_eq!(claim(ledger, 9, at(5)).await.len(), 1);
 }
 
-/// The next moment; never `now` where there is nothing to claim or to expand, never later than there is.
+/// Returns `next_due`. Asserts that it is `now` only if there is work, and never later than the next work.
 async fn next_due<L: DeliveryLedger + ?Sized>(ledger: &L, secs: i64) -> Option<Timestamp> {
     let next = ledger.next_due(at(secs)).await.unwrap();
     assert!(next.is_none_or(|next| next >= at(secs)));
     next
 }
 
-/// L14: nothing, then broadcasts as they become due.
+/// L14: `None`, then broadcasts as they become due.
 pub async fn l14_a_scheduled_broadcast_is_due_then<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     assert_eq!(next_due(ledger, 0).await, None);
@@ -127,7 +127,7 @@ pub async fn l14_rows_are_due_as_they_can_be_claimed<L: DeliveryLedger + ?Sized>
     assert_eq!(next_due(ledger, 71).await, None);
 }
 
-/// L14: a worker that waits for what it is told does not spin, even when everything is late.
+/// L14: a worker that waits for `next_due` does not spin, even if everything is late.
 pub async fn l14_what_is_late_and_leased_is_not_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let new = NewBroadcast::new(
@@ -168,7 +168,7 @@ pub async fn l10_the_statistics_follow_the_rows<L: DeliveryLedger + ?Sized>(h: &
     assert_eq!(stats(7).await, LedgerStats::new(1, 1, None));
 }
 
-/// L15: sums per origin, for everyone; old answers fade.
+/// L15: sums by origin, for every handle. Old answers fade.
 pub async fn l15_tallies_add_up_per_origin<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let counts = [
@@ -191,7 +191,7 @@ pub async fn l15_tallies_add_up_per_origin<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(sums, [Tally::new(4, 2).plus(Tally::new(1_000, 0))]);
 }
 
-/// L15: of concurrent additions none is lost.
+/// L15: no concurrent addition is lost.
 pub async fn l15_concurrent_tallies_lose_nothing<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,
@@ -207,7 +207,7 @@ where
     assert_eq!(tallies, [(origin("a"), Tally::new(40, 40))]);
 }
 
-/// L16: what is not over, by deadline.
+/// L16: open broadcasts by deadline.
 pub async fn l16_broadcasts_underway_are_listed<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
     let mut later = broadcast();

@@ -1,11 +1,11 @@
-//! The list of cases, and the tests that are made of it.
+//! The list of cases, and the macros that make tests of them.
 
 /// Makes one test of each contract sentence of all four store traits.
 ///
 /// `store_conformance!(name, make)` expands to a module `name` of `#[tokio::test]` functions. `make` is the
-/// path of an async function without parameters that answers the
+/// path of an async function without parameters that returns the
 /// [`Handles`](crate::store::conformance::Handles) of a fresh, empty store each time, or an `Option` of them: with
-/// `None` (there is no server to test against, say) the case is passed over, which the function should say aloud.
+/// `None` (such as without a server to test against) the case is skipped, which the function should report.
 #[macro_export]
 macro_rules! store_conformance {
     ($name:ident, $make:path) => {
@@ -100,10 +100,10 @@ macro_rules! store_conformance {
     };
 }
 
-/// Makes one test of each contract sentence of [`SubscriptionStore`](crate::store::SubscriptionStore) alone:
-/// for an application's own subscriptions table.
+/// Makes one test of each contract sentence of [`SubscriptionStore`](crate::store::SubscriptionStore) alone, for
+/// an application's own subscriptions table.
 ///
-/// Its form is that of [`store_conformance!`](crate::store_conformance).
+/// Used like [`store_conformance!`](crate::store_conformance).
 #[macro_export]
 macro_rules! subscription_store_conformance {
     ($name:ident, $make:path) => {

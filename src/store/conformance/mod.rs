@@ -1,9 +1,9 @@
 //! The contracts of the stores, as tests: run them against a store of your own.
 //!
-//! One public async function per contract sentence, named by its number, each wanting a fresh store. The
-//! macros [`store_conformance!`](crate::store_conformance) and
-//! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each; the
-//! crate that uses them needs `tokio` with the features `macros` and `rt`.
+//! One public async function for each contract sentence, named by its number. Each needs a fresh store. The macros
+//! [`store_conformance!`](crate::store_conformance) and
+//! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each.
+//! The crate that uses them needs `tokio` with the features `macros` and `rt`.
 //!
 //! # Examples
 //!
@@ -21,8 +21,8 @@
 //!
 //! # Stability
 //!
-//! Cases are added whenever a contract turns out to have a hole, in patch releases too: that a store stops
-//! passing is a finding and not a breaking change. Call the cases through the macros.
+//! Cases may be added in patch releases, when a contract sentence turns out to be untested: a store that then fails has a
+//! bug, which is not a breaking change here. Call the cases through the macros.
 #![expect(
     clippy::missing_panics_doc,
     clippy::unwrap_used,
@@ -65,10 +65,9 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-/// A fresh store under test: two handles of it, and what has to live as long.
+/// A fresh store under test: two handles of it, and a guard that lives as long.
 ///
-/// Where two processes can share the store's database, hand in two stores that do: the races then run across
-/// them.
+/// If two processes can share the store's database, pass two stores on the same database: races then run across them.
 pub struct Handles<S: ?Sized> {
     first: Arc<S>,
     second: Arc<S>,
@@ -76,7 +75,7 @@ pub struct Handles<S: ?Sized> {
 }
 
 impl<S> Handles<S> {
-    /// One fresh store, which is both handles.
+    /// Uses one fresh store for both handles.
     #[must_use]
     pub fn one(store: S) -> Self {
         let store = Arc::new(store);
@@ -87,7 +86,7 @@ impl<S> Handles<S> {
         }
     }
 
-    /// Two handles of one fresh store.
+    /// Uses two handles of one fresh store.
     #[must_use]
     pub fn two(first: S, second: S) -> Self {
         Self {
@@ -99,34 +98,34 @@ impl<S> Handles<S> {
 }
 
 impl<S: ?Sized> Handles<S> {
-    /// The same, dropping `guard` (a temporary folder, a container) after the handles.
+    /// Keeps `guard` (a temporary folder, a container) until the handles are dropped.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any + Send + Sync) -> Self {
         self._keep = Some(Box::new(guard));
         self
     }
 
-    /// The first handle.
+    /// Returns the first handle.
     #[must_use]
     pub fn store(&self) -> &S {
         &self.first
     }
 
-    /// The second handle.
+    /// Returns the second handle.
     #[must_use]
     pub fn second(&self) -> &S {
         &self.second
     }
 }
 
-/// What makers may answer.
+/// Converts the result of a maker.
 #[doc(hidden)]
 pub fn made<S: ?Sized>(handles: impl Into<Option<Handles<S>>>) -> Option<Handles<S>> {
     handles.into()
 }
 
 impl<S: Send + Sync + ?Sized + 'static> Handles<S> {
-    /// What `n` concurrent tasks answer, half of them on each handle.
+    /// Runs `n` concurrent tasks, half of them on each handle. Returns their results.
     async fn race<T, F>(&self, n: usize, task: impl Fn(Arc<S>, usize) -> F) -> Vec<T>
     where
         T: Send + 'static,

@@ -1,4 +1,4 @@
-//! What the cases put into stores.
+//! Sample values of the cases.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::vapid::KeyId;
 const P256DH: &str =
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 
-/// How long the cases lease rows.
+/// The lease of the cases' claims.
 pub(super) const LEASE: Duration = Duration::from_secs(45);
 
-/// A moment so many seconds into the case.
+/// A time this many seconds into the case.
 pub(super) fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_800_000_000 + secs)
 }
@@ -35,7 +35,7 @@ pub(super) fn endpoint(number: u32) -> Endpoint {
     .unwrap()
 }
 
-/// A subscription of its own endpoint; `auth` makes its keys.
+/// A subscription with its own endpoint. `auth` determines its keys.
 pub(super) fn subscription(number: u32, auth: u8) -> Subscription {
     let auth = AuthSecret::from_bytes(&[auth; AuthSecret::LEN]).unwrap();
     Subscription::new(endpoint(number), UaPublicKey::parse(P256DH).unwrap(), auth)
@@ -53,7 +53,7 @@ pub(super) fn tags(texts: &[&str]) -> BTreeSet<Tag> {
     texts.iter().map(|text| tag(text)).collect()
 }
 
-/// Of nobody, without tags, with the default VAPID key 1.
+/// A subscription without principal and tags, with the default VAPID key 1.
 pub(super) fn new(number: u32) -> NewSubscription {
     NewSubscription::new(subscription(number, 1), key_id(1))
 }
@@ -81,7 +81,7 @@ pub(super) fn rekeyed(mut new: NewSubscription) -> NewSubscription {
     new
 }
 
-/// Upserts what has to succeed; the row, and whether it is new.
+/// Upserts and expects success. Returns the row, and whether it is new.
 pub(super) async fn put<S: SubscriptionStore + ?Sized>(
     store: &S,
     new: &NewSubscription,
@@ -96,7 +96,7 @@ pub(super) async fn put<S: SubscriptionStore + ?Sized>(
     }
 }
 
-/// The row of an endpoint.
+/// Returns the row of an endpoint.
 pub(super) async fn row<S: SubscriptionStore + ?Sized>(
     store: &S,
     number: u32,
@@ -107,12 +107,12 @@ pub(super) async fn row<S: SubscriptionStore + ?Sized>(
     rows.remove(0)
 }
 
-/// A broadcast to all, to be given up after an hour.
+/// A broadcast to all that expires after an hour.
 pub(super) fn broadcast() -> NewBroadcast {
     NewBroadcast::new(Audience::All, Message::new("hello"), at(3600))
 }
 
-/// A recipient at the origin of that name.
+/// A recipient at the origin with this name.
 pub(super) fn delivery(origin: &str, number: u32) -> NewDelivery {
     NewDelivery::new(recipient(number), self::origin(origin))
 }
@@ -161,7 +161,7 @@ pub(super) async fn claim<L: DeliveryLedger + ?Sized>(
     claim_as(ledger, &ClaimRequest::new(limit, LEASE), now).await
 }
 
-/// Claims, and checks what holds of all claims.
+/// Claims, and checks invariants of all claims.
 pub(super) async fn claim_as<L: DeliveryLedger + ?Sized>(
     ledger: &L,
     request: &ClaimRequest,
@@ -176,7 +176,7 @@ pub(super) async fn claim_as<L: DeliveryLedger + ?Sized>(
     claims.rows
 }
 
-/// Deletes what is retired or stale since before that second, or expired before it.
+/// Deletes rows that are retired or stale since before this second, or expired before it.
 pub(super) fn purge(before: i64) -> Change {
     Change::Purge {
         before: at(before),

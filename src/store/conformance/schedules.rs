@@ -34,7 +34,7 @@ fn direct(number: u8, next: i64) -> Schedule {
     Schedule::new(plan, time, at(next))
 }
 
-/// One of the application's, with everything that can be said.
+/// An application schedule with every field set.
 fn application(label: &str, next: i64) -> Schedule {
     let days = Weekdays::parse(["mon", "sun"]).unwrap();
     let time = DailyTime::new(23, 59)
@@ -85,7 +85,7 @@ pub async fn d1_a_schedule_is_inserted_or_replaced<S: ScheduleStore + ?Sized>(h:
     );
 }
 
-/// D1: with the same time it is due when it was, whatever else is new.
+/// D1: with the same time its next fire time stays, whatever else changes.
 pub async fn d1_the_same_time_stays_due<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for schedule in [direct(1, 10), application("digest", 20)] {
@@ -106,7 +106,7 @@ pub async fn d1_the_same_time_stays_due<S: ScheduleStore + ?Sized>(h: &Handles<S
     assert_eq!(h.second().schedules(None).await.unwrap(), [moved]);
 }
 
-/// D2: those of one subscription, by type; the application's, by name.
+/// D2: lists the schedules of one subscription by type, and the application's by name.
 pub async fn d2_schedules_are_listed_by_name<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for schedule in [
@@ -125,7 +125,7 @@ pub async fn d2_schedules_are_listed_by_name<S: ScheduleStore + ?Sized>(h: &Hand
     assert_eq!(store.schedules(Some(unknown_id())).await.unwrap(), []);
 }
 
-/// D3: one, or all of a subscription.
+/// D3: removes one schedule, or all of a subscription.
 pub async fn d3_schedules_are_removed<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for schedule in [
@@ -151,7 +151,7 @@ pub async fn d3_schedules_are_removed<S: ScheduleStore + ?Sized>(h: &Handles<S>)
     assert!(due.contains(&direct(1, 1)) && due.contains(&application("b", 1)));
 }
 
-/// D4: what the other one has stays, the rest moves.
+/// D4: existing schedules of the other subscription stay, the rest moves.
 pub async fn d4_schedules_move_where_there_is_none<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for schedule in [daily(1, 1), direct(1, 2), daily(2, 3)] {
@@ -173,7 +173,7 @@ pub async fn d4_schedules_move_where_there_is_none<S: ScheduleStore + ?Sized>(h:
     assert_eq!(store.schedules(Some(id(2))).await.unwrap(), expected);
 }
 
-/// D5: who is due longest is first.
+/// D5: the schedule that is due longest comes first.
 pub async fn d5_due_schedules_are_listed_oldest_first<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for schedule in [daily(1, 30), daily(2, 10), direct(3, 20), daily(4, 31)] {
@@ -186,7 +186,7 @@ pub async fn d5_due_schedules_are_listed_oldest_first<S: ScheduleStore + ?Sized>
     assert_eq!(store.due_schedules(9, at(9)).await.unwrap(), []);
 }
 
-/// D6: firing opens the broadcast and moves on, from the expected moment only.
+/// D6: firing opens the broadcast and advances the schedule, only from the expected time.
 pub async fn d6_fire_opens_and_moves_on<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let schedule = direct(1, 0);
@@ -220,7 +220,7 @@ pub async fn d6_fire_opens_and_moves_on<S: ScheduleStore + ?Sized>(h: &Handles<S
     assert_eq!(open_broadcasts(store).await, 1);
 }
 
-/// D6: many at once, each by itself.
+/// D6: several schedules fire in one call, independently.
 pub async fn d6_many_fire_at_once<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for schedule in [daily(1, 0), daily(2, 0), application("a", 0)] {
@@ -241,7 +241,7 @@ pub async fn d6_many_fire_at_once<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     assert_eq!(answers, [Fired::Stale, Fired::Stale]);
 }
 
-/// D6: of concurrent calls one fires.
+/// D6: one of several concurrent calls fires.
 pub async fn d6_one_of_many_concurrent_calls_fires<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     h.store().put_schedule(&daily(1, 0)).await.unwrap();
     let answers = h
@@ -254,7 +254,7 @@ pub async fn d6_one_of_many_concurrent_calls_fires<S: ScheduleStore + ?Sized>(h:
     assert_eq!(open_broadcasts(h.second()).await, 1);
 }
 
-/// D6: a broadcast that is open already, by its idempotency key, still moves the schedule on.
+/// D6: a broadcast whose idempotency key is known still advances the schedule.
 pub async fn d6_a_known_broadcast_is_not_opened_twice<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     store.put_schedule(&daily(1, 0)).await.unwrap();
@@ -268,7 +268,7 @@ pub async fn d6_a_known_broadcast_is_not_opened_twice<S: ScheduleStore + ?Sized>
     assert_eq!(store.schedules(Some(id(1))).await.unwrap(), [daily(1, 100)]);
 }
 
-/// D7: the latest run is kept, whoever noted it.
+/// D7: the latest run is kept, whichever handle recorded it.
 pub async fn d7_the_latest_run_is_kept<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     assert_eq!(store.last_run().await.unwrap(), None);
@@ -278,7 +278,7 @@ pub async fn d7_the_latest_run_is_kept<S: ScheduleStore + ?Sized>(h: &Handles<S>
     }
 }
 
-/// D8: the earliest of all.
+/// D8: the earliest fire time.
 pub async fn d8_the_next_moment_is_the_earliest<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     assert_eq!(store.next_fire_at().await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! S11 to S13: what deliveries teach about subscriptions.
+//! S11 to S13: changes to subscriptions.
 
 use super::Handles;
 use super::sample::{at, endpoint, key_id, new, purge, put, row, tag, tagged};
@@ -25,7 +25,7 @@ fn stale(number: u32, observed_at: Timestamp) -> Change {
     }
 }
 
-/// S11: each change does what it says, in order.
+/// S11: changes are applied in order.
 pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let key = endpoint(1).key();
@@ -59,7 +59,7 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
     assert_eq!(store.apply(&[], at(7)).await.unwrap(), 0);
 }
 
-/// S11: a row keeps the reason for which it is retired, for every reason there is.
+/// S11: a retired row keeps its reason, for every reason.
 pub async fn s11_every_reason_to_retire_is_kept<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for (number, &reason) in (1..).zip(RetireReason::ALL) {
@@ -75,7 +75,7 @@ pub async fn s11_every_reason_to_retire_is_kept<S: SubscriptionStore + ?Sized>(h
     }
 }
 
-/// S11: what is not there cannot be changed.
+/// S11: unknown rows are not changed.
 pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (record, _) = put(store, &new(1), at(0)).await;
@@ -95,7 +95,7 @@ pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h
     assert_eq!(row(store, 2).await, None);
 }
 
-/// S11: twice is once, later too, but for the failures.
+/// S11: repeated changes have no further effect, except failures.
 pub async fn s11_applying_twice_is_applying_once<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let key = endpoint(1).key();
@@ -126,7 +126,7 @@ pub async fn s11_applying_twice_is_applying_once<S: SubscriptionStore + ?Sized>(
     }
 }
 
-/// S11: failures count from the first one since an acceptance or a post.
+/// S11: failures count from the first one after an acceptance or an upsert.
 pub async fn s11_failures_count_from_their_first<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (record, _) = put(store, &new(1), at(0)).await;
@@ -165,7 +165,7 @@ pub async fn s11_a_success_is_noted_in_every_state<S: SubscriptionStore + ?Sized
     }
 }
 
-/// S12: a row that was seen after the observation began is left alone.
+/// S12: a row that was seen after the observation is not changed.
 pub async fn s12_an_observation_can_be_out_of_date<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     put(store, &new(1), at(0)).await;
@@ -180,14 +180,14 @@ pub async fn s12_an_observation_can_be_out_of_date<S: SubscriptionStore + ?Sized
     assert_eq!(changed.stale_since, Some(at(11)));
 }
 
-/// S13: the purge takes what was retired before, and nothing else.
+/// S13: the purge deletes rows that were retired before, and no others.
 pub async fn s13_only_rows_retired_before_are_purged<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
     only_rows_changed_before_are_purged(h, retire).await;
 }
 
-/// S13: the purge takes what is stale since before, and nothing else.
+/// S13: the purge deletes rows that are stale since before, and no others.
 pub async fn s13_only_rows_stale_before_are_purged<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     only_rows_changed_before_are_purged(h, stale).await;
 }
@@ -213,7 +213,7 @@ async fn only_rows_changed_before_are_purged<S: SubscriptionStore + ?Sized>(
     assert_eq!(left(store, 4).await, [2, 3]);
 }
 
-/// S13: a row that is retired and stale goes when one of them is old enough.
+/// S13: a retired and stale row is deleted once one of both is old enough.
 pub async fn s13_the_first_reason_counts<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for number in 0..3 {
@@ -229,7 +229,7 @@ pub async fn s13_the_first_reason_counts<S: SubscriptionStore + ?Sized>(h: &Hand
     assert_eq!(store.count(&any, at(99)).await.unwrap(), 0);
 }
 
-/// S13: the purge takes rows that expired before its second moment, in every state.
+/// S13: the purge deletes rows that expired before its second time, in every state.
 pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -243,7 +243,7 @@ pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Siz
         put(store, &expiring(number, Some(secs)), at(0)).await;
     }
     put(store, &expiring(5, None), at(0)).await;
-    // Its page has come back with a later one, and another's without any.
+    // One was renewed with a later expiration, another without any.
     put(store, &expiring(3, Some(99)), at(1)).await;
     put(store, &expiring(4, None), at(1)).await;
     let changes = [retire(2, at(1)), Change::Accepted(endpoint(1).key())];
@@ -259,7 +259,7 @@ pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Siz
     let mut live = CountFilter::new(Audience::All, Liveness::Live);
     live.push_service = Some(PushService::Mozilla);
     assert_eq!(store.count(&live, at(60)).await.unwrap(), 3);
-    // Three strangers are left of whom nothing is known.
+    // Three unproven rows are left.
     let limits = SubscriptionLimits::default();
     let upserted = async |unproven| {
         let limits = limits.with_unproven(unproven);
@@ -269,7 +269,7 @@ pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Siz
     assert!(upserted(4).await.is_ok());
 }
 
-/// Which of the first endpoints have a row.
+/// Returns which of the first endpoints have a row.
 async fn left<S: SubscriptionStore + ?Sized>(store: &S, endpoints: u32) -> Vec<u32> {
     let which: Vec<_> = (0..endpoints)
         .map(|number| SubscriptionRef::Key(endpoint(number).key()))

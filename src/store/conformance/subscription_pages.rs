@@ -1,4 +1,4 @@
-//! S9, S10 and S15: walking and counting.
+//! S9, S10, S15 and S17: paging and counting.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::store::{
 };
 use crate::subscription::{Endpoint, EndpointKey, Subscription};
 
-/// The keys of a whole walk in pages of `limit`, which have to be full but for the last.
+/// Returns the keys of all pages of `limit` rows. Asserts that all but the last are full.
 async fn walk<S: SubscriptionStore + ?Sized>(
     store: &S,
     audience: &Audience,
@@ -38,7 +38,7 @@ fn keys_of(numbers: impl IntoIterator<Item = u32>) -> Vec<EndpointKey> {
     keys.into_iter().collect()
 }
 
-/// S9: every row once, by key, whatever the size of the page.
+/// S9: every row once, by key, for any page size.
 pub async fn s9_a_walk_sees_every_row_once_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     for number in 0..12 {
@@ -51,7 +51,7 @@ pub async fn s9_a_walk_sees_every_row_once_in_order<S: SubscriptionStore + ?Size
     assert_eq!(empty, []);
 }
 
-/// S9: each audience has its own walk.
+/// S9: each audience has its own pages.
 pub async fn s9_each_audience_is_walked<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let mut ids = Vec::new();
@@ -129,7 +129,7 @@ pub async fn s9_only_live_rows_are_walked<S: SubscriptionStore + ?Sized>(h: &Han
     }
 }
 
-/// S17: retired, stale and expired rows too, and nobody else's.
+/// S17: the principal's retired, stale and expired rows too, and no other's.
 pub async fn s17_a_principal_owns_rows_in_every_state<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -161,19 +161,19 @@ pub async fn s17_a_principal_owns_rows_in_every_state<S: SubscriptionStore + ?Si
     assert_eq!(none.unwrap(), []);
 }
 
-/// S9: rows that come and go during a walk disturb nobody else's place in it.
+/// S9: rows added and removed during a walk do not affect other rows.
 pub async fn s9_a_walk_survives_changes<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let order = keys_of(0..20);
     let number = |key: &EndpointKey| (0..20).find(|n| endpoint(*n).key() == *key).unwrap();
-    // Every other row of the order is there from the beginning.
+    // Every second row exists from the beginning.
     for key in order.iter().step_by(2) {
         put(store, &new(number(key)), at(0)).await;
     }
     let first = store.page(&Audience::All, None, 4, at(0)).await.unwrap();
     let cursor = first[3].subscription.endpoint().key();
     assert_eq!(cursor, order[6]);
-    // Behind and before the cursor one row comes and one goes; the cursor's own row goes as well.
+    // Before and after the cursor one row is added and one removed, and the cursor's own row is removed.
     let gone = [order[2], order[6], order[8]].map(Change::Delete);
     assert_eq!(store.apply(&gone, at(0)).await.unwrap(), 3);
     for key in [order[1], order[9]] {
@@ -191,7 +191,7 @@ pub async fn s9_a_walk_survives_changes<S: SubscriptionStore + ?Sized>(h: &Handl
     assert_eq!(rest, expected);
 }
 
-/// S10: each state, push service and key is counted.
+/// S10: rows are counted by state, push service and key.
 pub async fn s10_every_filter_counts<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     in_every_state(store).await;
@@ -264,7 +264,7 @@ pub async fn s10_every_filter_counts<S: SubscriptionStore + ?Sized>(h: &Handles<
     }
 }
 
-/// S15: the live rows of each push service and key, whether there are any or not.
+/// S15: the live rows by push service and key, including zeros.
 pub async fn s15_live_rows_are_counted_in_groups<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let keys = [1, 2, 3].map(key_id);
@@ -288,7 +288,7 @@ pub async fn s15_live_rows_are_counted_in_groups<S: SubscriptionStore + ?Sized>(
         expected.add(service.as_str(), &key_id(key), rows);
     }
     assert_eq!(counts, expected);
-    // Another one has expired by then.
+    // Another row has expired by then.
     let later = store.count_live(&keys, at(1)).await.unwrap();
     assert_eq!(later.total(), 4);
     let without = store.count_live(&[], at(0)).await.unwrap();

@@ -1,4 +1,4 @@
-//! S5: a subscription that takes the place of another.
+//! S5: a subscription that replaces another.
 
 use super::Handles;
 use super::sample::{at, endpoint, key_id, new, of, put, rekeyed, row, tagged, tags};
@@ -14,7 +14,7 @@ fn replacing(old: u32, mut new: NewSubscription) -> NewSubscription {
     new
 }
 
-/// The row, whether it is new, and the id it had before.
+/// Returns the row, whether it is new, and its superseded id.
 async fn replace<S: SubscriptionStore + ?Sized>(
     store: &S,
     new: &NewSubscription,
@@ -33,7 +33,7 @@ async fn replace<S: SubscriptionStore + ?Sized>(
     (*record, created, superseded)
 }
 
-/// S5: id, creation, tags and principal pass to the new endpoint.
+/// S5: id, creation time, tags and principal pass to the new endpoint.
 pub async fn s5_a_replacement_takes_over<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let mut old = tagged(&["a"], of("alice", new(1)));
@@ -54,12 +54,12 @@ pub async fn s5_a_replacement_takes_over<S: SubscriptionStore + ?Sized>(h: &Hand
     assert_eq!(row(store, 1).await, None);
     let by_id = store.get(&[SubscriptionRef::Id(old.id)]).await.unwrap();
     assert_eq!(by_id, [Some(record)]);
-    // The tag leads to the new row only.
+    // Only the new row has the tag.
     let tagged = CountFilter::new(Audience::Tag(super::sample::tag("a")), Liveness::Any);
     assert_eq!(store.count(&tagged, at(9)).await.unwrap(), 1);
 }
 
-/// S5: tags, principal and VAPID key that are given win.
+/// S5: given tags, principal and VAPID key take precedence.
 pub async fn s5_what_is_given_wins<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     put(store, &tagged(&["a"], of("alice", new(1))), at(0)).await;
@@ -71,7 +71,7 @@ pub async fn s5_what_is_given_wins<S: SubscriptionStore + ?Sized>(h: &Handles<S>
     assert_eq!(record.vapid_key, key_id(4));
 }
 
-/// S5: a row that stood at the new endpoint loses its id.
+/// S5: an existing row of the new endpoint loses its id.
 pub async fn s5_a_row_that_stood_there_is_superseded<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -97,7 +97,7 @@ pub async fn s5_a_row_that_stood_there_is_superseded<S: SubscriptionStore + ?Siz
     assert_eq!(record.principal, Some("alice".into()));
 }
 
-/// S5: nothing to replace, or itself: a plain upsert.
+/// S5: replacing an unknown row or itself is a plain upsert.
 pub async fn s5_nothing_to_replace_is_a_plain_upsert<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {

@@ -1,4 +1,4 @@
-//! S16: the limit for rows that could be any stranger's.
+//! S16: the limit for unproven rows.
 
 use super::Handles;
 use super::sample::{at, endpoint, new, of, purge, put, rekeyed, row};
@@ -7,7 +7,7 @@ use crate::store::{
     SubscriptionStore, Upserted,
 };
 
-/// A row that nothing else here has.
+/// A distinct row.
 const PROBE: u32 = 99;
 
 async fn upsert<S: SubscriptionStore + ?Sized>(
@@ -31,7 +31,7 @@ async fn is_refused<S: SubscriptionStore + ?Sized>(
     true
 }
 
-/// Asserts how many unproven rows the store counts, by what it lets in. Leaves it as it was.
+/// Asserts the number of unproven rows, found by which inserts are accepted. Leaves the store unchanged.
 async fn has_unproven<S: SubscriptionStore + ?Sized>(store: &S, expected: u64, what: &str) {
     assert!(is_refused(store, &new(PROBE), expected).await, "{what}");
     assert_eq!(row(store, PROBE).await, None, "{what}");
@@ -48,7 +48,7 @@ async fn apply<S: SubscriptionStore + ?Sized>(store: &S, change: &Change) {
     store.apply(change, at(10)).await.unwrap();
 }
 
-/// Every change that ends it that a row is unproven.
+/// All changes after which a row is not unproven.
 fn verdicts(number: u32) -> [Change; 4] {
     let (key, observed_at) = (endpoint(number).key(), at(10));
     let reason = RetireReason::Gone;
@@ -64,7 +64,7 @@ fn verdicts(number: u32) -> [Change; 4] {
     ]
 }
 
-/// S16: inserts above the limit are refused and change nothing; updates, replacements and principals' rows are not.
+/// S16: inserts above the limit are refused and change nothing. Updates, replacements and principals' rows are not refused.
 pub async fn s16_unproven_rows_have_a_limit<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     assert!(is_refused(store, &new(1), 0).await);
@@ -87,7 +87,7 @@ pub async fn s16_unproven_rows_have_a_limit<S: SubscriptionStore + ?Sized>(h: &H
     has_unproven(store, 2, "rows 2 and 5").await;
 }
 
-/// S16: an acceptance, a verdict of any kind, or a principal takes a row out of the count, once.
+/// S16: an acceptance, retirement, staleness or a principal takes a row out of the count once.
 pub async fn s16_a_verdict_takes_a_row_out_of_the_count<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -106,7 +106,7 @@ pub async fn s16_a_verdict_takes_a_row_out_of_the_count<S: SubscriptionStore + ?
             apply(store, &verdict).await;
             has_unproven(store, 1, &format!("{verdict:?}")).await;
         }
-        // Whatever comes after the first one takes nothing more.
+        // Further changes do not count again.
         for other in verdicts(1) {
             apply(store, &other).await;
             has_unproven(store, 1, &format!("{verdict:?}, then {other:?}")).await;
@@ -116,7 +116,7 @@ pub async fn s16_a_verdict_takes_a_row_out_of_the_count<S: SubscriptionStore + ?
     has_unproven(store, 0, "passed to a principal").await;
 }
 
-/// S16: a row that revives counts again, unless a push was accepted before.
+/// S16: a revived row counts again, unless a push was accepted before.
 pub async fn s16_a_revived_row_counts_again<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let [accepted, stale, retire, _] = verdicts(1);
@@ -132,7 +132,7 @@ pub async fn s16_a_revived_row_counts_again<S: SubscriptionStore + ?Sized>(h: &H
     put(store, &new(1), at(50)).await;
     has_unproven(store, 0, "revived, and proven").await;
 
-    // Its place is that of another endpoint now, which no push was accepted for.
+    // It was replaced by another endpoint, for which no push was accepted.
     let mut renewed = new(2);
     renewed.replaces = Some(endpoint(1).key());
     put(store, &renewed, at(51)).await;
@@ -142,7 +142,7 @@ pub async fn s16_a_revived_row_counts_again<S: SubscriptionStore + ?Sized>(h: &H
     has_unproven(store, 0, "purged").await;
 }
 
-/// S16: the count is exact after concurrent inserts, refusals, conflicts and verdicts.
+/// S16: the count is exact after concurrent inserts, refusals, conflicts and changes.
 pub async fn s16_concurrent_changes_keep_the_count<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     const ROWS: u32 = 6;
     h.race(8, |store, task| async move {

@@ -1,4 +1,4 @@
-//! S1 to S4, S6 to S8, S14: rows, their names, and what an upsert does to them.
+//! S1 to S4, S6 to S8, S14: rows, their ids and keys, and upserts.
 
 use super::Handles;
 use super::sample::{at, endpoint, key_id, new, of, put, rekeyed, row, tagged, tags, unknown_id};
@@ -8,7 +8,7 @@ use crate::store::{
     SubscriptionLimits, SubscriptionRef, SubscriptionStore, Upserted,
 };
 
-/// Every row there is.
+/// Counts all rows.
 async fn rows<S: SubscriptionStore + ?Sized>(store: &S) -> u64 {
     let every = CountFilter::new(Audience::All, Liveness::Any);
     store.count(&every, at(0)).await.unwrap()
@@ -71,7 +71,7 @@ pub async fn s2_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Sized>(h
     assert_eq!((plain.principal, plain.tags), (None, tags(&[])));
 }
 
-/// S2: of concurrent upserts of one endpoint one inserts, and all name its row.
+/// S2: one of several concurrent upserts of an endpoint inserts, and all return its row.
 pub async fn s2_one_of_many_concurrent_upserts_inserts<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -88,7 +88,7 @@ pub async fn s2_one_of_many_concurrent_upserts_inserts<S: SubscriptionStore + ?S
     assert_eq!(rows(h.store()).await, 1);
 }
 
-/// S3: the same keys keep id and creation; what is given replaces what is stored.
+/// S3: the same keys keep id and creation time. Given values replace stored ones.
 pub async fn s3_the_same_keys_update_the_row<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (first, _) = put(store, &tagged(&["a"], of("alice", new(1))), at(0)).await;
@@ -107,7 +107,7 @@ pub async fn s3_the_same_keys_update_the_row<S: SubscriptionStore + ?Sized>(h: &
     assert_eq!(row(store, 1).await, Some(second));
 }
 
-/// S3: what is absent leaves what is stored, but for the expiration.
+/// S3: absent values keep stored ones, except the expiration.
 pub async fn s3_absent_parts_leave_the_stored_ones<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let mut first = tagged(&["a"], of("alice", new(1)));
@@ -119,12 +119,12 @@ pub async fn s3_absent_parts_leave_the_stored_ones<S: SubscriptionStore + ?Sized
     assert_eq!(second.tags, tags(&["a"]));
     assert_eq!(second.vapid_key, key_id(2));
     assert_eq!(second.subscription.expiration_time(), None);
-    // Empty tags are given tags.
+    // An empty list of tags counts as given.
     let (third, _) = put(store, &tagged(&[], new(1)), at(10)).await;
     assert_eq!(third.tags, tags(&[]));
 }
 
-/// S3: whoever subscribes again is back.
+/// S3: an upsert revives a retired or stale row.
 pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (first, _) = put(store, &new(1), at(0)).await;
@@ -149,7 +149,7 @@ pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h:
     assert_eq!(second.last_success_at, Some(at(2)), "that stays true");
 }
 
-/// S4: other keys are taken from the row's own principal only.
+/// S4: other keys are accepted only from the row's own principal.
 pub async fn s4_other_keys_need_the_same_principal<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let limits = SubscriptionLimits::default();
@@ -166,7 +166,7 @@ pub async fn s4_other_keys_need_the_same_principal<S: SubscriptionStore + ?Sized
     assert!(second.subscription.same_keys(&rekeyed(new(1)).subscription));
 }
 
-/// S4: a row of nobody has no owner who could change its keys, not even when it is retired.
+/// S4: the keys of a row without a principal cannot be changed, even if it is retired.
 pub async fn s4_nobody_changes_the_keys_of_a_row_of_nobody<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -194,7 +194,7 @@ pub async fn s4_nobody_changes_the_keys_of_a_row_of_nobody<S: SubscriptionStore 
     }
 }
 
-/// S6: the least recently seen rows of the same principal make room, nobody else's.
+/// S6: the least recently seen rows of the same principal are removed, and no other's.
 pub async fn s6_the_least_recently_seen_make_room<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let limits = SubscriptionLimits::new(100, 2);
@@ -208,14 +208,14 @@ pub async fn s6_the_least_recently_seen_make_room<S: SubscriptionStore + ?Sized>
     for number in [1, 3, 8, 9] {
         assert!(row(store, number).await.is_some(), "{number}");
     }
-    // A row that passes to a principal counts as one of hers, and is not the one to go.
+    // A row that passes to a principal counts for it, and is not removed.
     let adopted = of("alice", new(8));
     store.upsert(&adopted, &limits, at(5)).await.unwrap();
     assert_eq!(row(store, 1).await, None);
     assert!(row(store, 8).await.is_some());
 }
 
-/// S7: inserts above the total are refused and change nothing; updates are not.
+/// S7: inserts above the total are refused and change nothing. Updates are not refused.
 pub async fn s7_a_full_table_refuses_inserts<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let limits = SubscriptionLimits::new(2, 32);
@@ -236,7 +236,7 @@ pub async fn s7_a_full_table_refuses_inserts<S: SubscriptionStore + ?Sized>(h: &
     assert_eq!(rows(store).await, 2);
 }
 
-/// S7: what the same upsert removes does not count.
+/// S7: rows that the same upsert removes do not count.
 pub async fn s7_a_replacement_fits_into_a_full_table<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -250,7 +250,7 @@ pub async fn s7_a_replacement_fits_into_a_full_table<S: SubscriptionStore + ?Siz
     assert!(row(store, 2).await.is_some());
 }
 
-/// S8: answers stand where the questions stood.
+/// S8: results are in the order of the request.
 pub async fn s8_get_answers_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (first, _) = put(store, &new(1), at(0)).await;
@@ -279,7 +279,7 @@ pub async fn s8_get_answers_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<
     assert_eq!(store.get(&[]).await.unwrap(), []);
 }
 
-/// S14: what is known stays as it is, in every state and whatever keys come in; what is not is inserted.
+/// S14: a known row is not changed, in any state and with any keys. An unknown one is inserted.
 pub async fn s14_only_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {
@@ -319,7 +319,7 @@ pub async fn s14_only_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Si
     assert_eq!((back.id, created), (first.id, false));
 }
 
-/// S14: of concurrent inserts one wins, and its row is whole.
+/// S14: one of several concurrent inserts succeeds, and its row is complete.
 pub async fn s14_one_of_many_concurrent_inserts_wins<S: SubscriptionStore + ?Sized>(
     h: &Handles<S>,
 ) {

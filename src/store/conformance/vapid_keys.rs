@@ -18,7 +18,7 @@ async fn ids<S: VapidKeyStore + ?Sized>(store: &S) -> Vec<KeyId> {
     keys.iter().map(|key| key.id).collect()
 }
 
-/// K1: the first key goes in where there is none, and is active.
+/// K1: the first key is inserted only if there is none, and is active.
 pub async fn k1_the_first_key_is_inserted_once<S: VapidKeyStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     assert_eq!(store.keys().await.unwrap(), []);
@@ -29,7 +29,7 @@ pub async fn k1_the_first_key_is_inserted_once<S: VapidKeyStore + ?Sized>(h: &Ha
     assert_eq!(store.keys().await.unwrap(), [first]);
 }
 
-/// K1: of concurrent first keys one wins, and everybody sees it.
+/// K1: one of several concurrent first keys is inserted, and every handle sees it.
 pub async fn k1_one_of_many_concurrent_first_keys_wins<S: VapidKeyStore + ?Sized>(h: &Handles<S>) {
     let won = h
         .race(6, |store, _| async move {
@@ -47,7 +47,7 @@ pub async fn k1_one_of_many_concurrent_first_keys_wins<S: VapidKeyStore + ?Sized
     assert_eq!(ids(h.second()).await, winners);
 }
 
-/// K2: an active key takes the place of the active one; a known key keeps its sealed form.
+/// K2: a new active key replaces the active one. A known key keeps its sealed form.
 pub async fn k2_an_active_key_replaces_the_active_one<S: VapidKeyStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (old, new) = (key(1, true), key(2, true));
@@ -63,7 +63,7 @@ pub async fn k2_an_active_key_replaces_the_active_one<S: VapidKeyStore + ?Sized>
     assert!(!keys[1].active);
 }
 
-/// K3: an inactive key never changes which one is active.
+/// K3: an inactive key does not change the active one.
 pub async fn k3_an_inactive_key_leaves_the_active_one<S: VapidKeyStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let (active, other) = (key(1, true), key(2, false));
@@ -77,7 +77,7 @@ pub async fn k3_an_inactive_key_leaves_the_active_one<S: VapidKeyStore + ?Sized>
     assert_eq!(store.keys().await.unwrap(), [active, other]);
 }
 
-/// K4: the active one, then the youngest.
+/// K4: the active key first, then the newest.
 pub async fn k4_keys_are_listed_the_active_one_first<S: VapidKeyStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let keys = [key(5, false), key(9, false), key(1, true), key(7, false)];
@@ -88,7 +88,7 @@ pub async fn k4_keys_are_listed_the_active_one_first<S: VapidKeyStore + ?Sized>(
     assert_eq!(ids(store).await, expected);
 }
 
-/// K5: a sealed form is replaced where it is the expected one.
+/// K5: a sealed form is replaced only if it is the expected one.
 pub async fn k5_resealing_compares_first<S: VapidKeyStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     let mut stored = key(1, true);

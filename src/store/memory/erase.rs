@@ -1,4 +1,4 @@
-//! What is left to deliver to a user, erased from memory.
+//! Erasing a user's pending deliveries in memory.
 
 use super::ledger_state::{Ledger, Seq};
 use crate::broadcast::{FinalOutcome, Principal};
@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::store::{Erased, SubscriptionRecord};
 
 impl Ledger {
-    /// L17.
+    /// Erases pending deliveries (L17).
     pub(super) fn erase(
         &mut self,
         user: &Principal,
@@ -29,7 +29,7 @@ impl Ledger {
             let broadcast = self.broadcasts.get(&seq);
             let is_theirs =
                 broadcast.is_some_and(|broadcast| broadcast.audience.is_only_for(user, &ids));
-            // Before its rows end: what has none left is over, and not cancelled.
+            // Cancelled before its rows end: a broadcast without rows would be over.
             if is_theirs && self.stop(seq, now) {
                 erased.broadcasts += 1;
             }

@@ -1,4 +1,4 @@
-//! The ledger in memory: each operation under one lock.
+//! The ledger in memory. Each operation holds one lock.
 
 use async_trait::async_trait;
 

@@ -42,7 +42,7 @@ impl Ledger {
         claims
     }
 
-    /// Claims up to `wanted` rows of one origin; how many.
+    /// Claims up to `wanted` rows of one origin. Returns their number.
     fn take(
         &mut self,
         origin: &Origin,
@@ -65,7 +65,7 @@ impl Ledger {
                 break;
             };
             if broadcast.progress.cancelled {
-                // L9: its lease has ended, and with it the last reason to keep it.
+                // L9: rows of a cancelled broadcast end with their lease.
                 self.end_probe(seq, key, now);
                 self.finish(seq, key, FinalOutcome::Cancelled);
                 self.close_if_over(seq, now);
@@ -126,7 +126,7 @@ impl Ledger {
         Settled::Done
     }
 
-    /// A row came to its end: where it was a probe, it makes room for the next.
+    /// Makes a probed origin due for its next probe if the ended row was the probe.
     pub(super) fn end_probe(&mut self, seq: Seq, key: EndpointKey, now: Timestamp) {
         let Some(row) = self.rows.get(&(seq, key)) else {
             return;
@@ -141,14 +141,14 @@ impl Ledger {
         }
     }
 
-    /// The broadcast of a token that is the latest one given, and not spent.
+    /// Returns the broadcast of a valid token.
     fn held(&self, token: &ClaimToken) -> Option<Seq> {
         let seq = *self.by_id.get(&token.broadcast)?;
         let row = self.rows.get(&(seq, token.key))?;
         (row.leased && row.fence == token.fence).then_some(seq)
     }
 
-    /// Makes a claimed row due at a moment; `uncounted` takes its attempt back.
+    /// Makes a claimed row due at `at`. `uncounted` takes its attempt back.
     fn put_back(&mut self, seq: Seq, key: EndpointKey, at: Timestamp, uncounted: bool) {
         let Some(row) = self.rows.get_mut(&(seq, key)) else {
             return;

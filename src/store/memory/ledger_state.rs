@@ -1,4 +1,4 @@
-//! The ledger's rows in memory: what each operation does to them.
+//! The ledger's rows in memory, and the operations on them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -23,10 +23,10 @@ pub(super) struct Ledger {
     pub(super) by_idempotency: HashMap<String, Seq>,
     /// Broadcasts that are not over, by deadline.
     pub(super) open: BTreeSet<(Timestamp, Seq)>,
-    /// Broadcasts to expand, by when they were expanded last, or are due.
+    /// Broadcasts to expand, by the time of their last page or their due time.
     pub(super) expanding: BTreeSet<(Timestamp, Seq)>,
     pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
-    /// Rows under a lease, by its end: few, so that counting them is cheap.
+    /// Leased rows, by the end of their lease.
     pub(super) leased: BTreeSet<(Timestamp, Seq, EndpointKey)>,
     pub(super) queues: BTreeMap<Origin, Queue>,
     pub(super) last_seq: Seq,
@@ -47,22 +47,22 @@ pub(super) struct Broadcast {
 
 pub(super) struct Row {
     pub(super) origin: Origin,
-    /// When it can be claimed: due, or the end of its lease.
+    /// The time from which it can be claimed: its due time, or the end of its lease.
     pub(super) at: Timestamp,
     pub(super) leased: bool,
     pub(super) fence: u64,
     pub(super) attempt: u32,
 }
 
-/// What is left for one origin.
+/// The rows and the pause of one origin.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// By when they can be claimed; then the older broadcast first.
+    /// By the time from which they can be claimed, then the older broadcast first.
     pub(super) rows: BTreeSet<(Timestamp, Seq, EndpointKey)>,
     pub(super) pause: Option<Pause>,
-    /// The claimed row that finds out whether the pause still has its reason: its fence and key.
+    /// The fence and key of the row that probes the paused origin.
     pub(super) probe: Option<(u64, EndpointKey)>,
-    /// The fence of the last claim that took from it: who waited longest is served first.
+    /// The fence of the last claim of its rows: the origin served longest ago comes first.
     pub(super) served: u64,
     tally: Tally,
     tallied_at: Option<Timestamp>,
@@ -103,7 +103,7 @@ impl Ledger {
         })
     }
 
-    /// Stores a broadcast that is not known.
+    /// Stores an unknown broadcast.
     pub(super) fn open(&mut self, new: &NewBroadcast, now: Timestamp) {
         self.last_seq += 1;
         let seq = self.last_seq;
@@ -196,7 +196,7 @@ impl Ledger {
         status
     }
 
-    /// Cancels a broadcast that is not over, to be closed; whether it does.
+    /// Cancels a broadcast that is not over. Returns whether it was cancelled and has to be closed.
     pub(super) fn stop(&mut self, seq: Seq, now: Timestamp) -> bool {
         let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
             return false;
@@ -296,7 +296,7 @@ impl Ledger {
             .queues
             .values()
             .filter_map(|queue| Some(queue.head()?.max(queue.paused_until())));
-        // A deadline is something to do for `expire`.
+        // At a deadline `expire` has work.
         let after_now = (Bound::Excluded((now, Seq::MAX)), Bound::Unbounded);
         let deadline = self.open.range(after_now).next().map(|(at, _)| *at);
         let next = expansions.chain(claims).chain(deadline).min()?;
@@ -323,7 +323,7 @@ impl Ledger {
         }
     }
 
-    /// Deletes a row, to be counted; whether there was one.
+    /// Deletes a row. Returns whether it existed. The caller counts it.
     pub(super) fn delete(&mut self, seq: Seq, key: EndpointKey) -> bool {
         let Some(row) = self.rows.remove(&(seq, key)) else {
             return false;
@@ -335,7 +335,7 @@ impl Ledger {
         true
     }
 
-    /// Ends up to `limit` rows of a broadcast that are not leased at `now`; how many.
+    /// Ends up to `limit` rows of a broadcast that are not leased at `now`. Returns their number.
     fn end_unleased(
         &mut self,
         seq: Seq,

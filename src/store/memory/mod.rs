@@ -18,9 +18,8 @@ use super::{StoreError, StoreErrorKind, StoredVapidKey};
 
 /// Keeps everything in memory, for tests and for small applications in one process.
 ///
-/// Nothing survives the process. Clones share one content. Each kind of row (subscriptions, broadcasts,
-/// deliveries, schedules) has a maximum number, above which calls answer
-/// [`Full`](StoreErrorKind::Full).
+/// Nothing survives the process. Clones share one state. Each kind of row (subscriptions, broadcasts, deliveries,
+/// schedules) has a maximum number, above which calls return [`Full`](StoreErrorKind::Full).
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
@@ -30,13 +29,13 @@ pub struct MemoryStore {
 impl MemoryStore {
     const DEFAULT_MAX_ROWS: usize = 1_000_000;
 
-    /// An empty store for at most a million rows of each kind.
+    /// Creates an empty store for at most a million rows of each kind.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_rows(Self::DEFAULT_MAX_ROWS)
     }
 
-    /// An empty store for at most so many rows of each kind.
+    /// Creates an empty store for at most `max_rows` rows of each kind.
     #[must_use]
     pub fn with_max_rows(max_rows: usize) -> Self {
         Self {
@@ -45,7 +44,7 @@ impl MemoryStore {
         }
     }
 
-    /// Each call holds the lock once, from its first look to its last change: that is its transaction.
+    /// Locks the state. Each call locks once, which makes it a transaction.
     fn lock(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         self.state.lock().map_err(|_| {
             StoreError::new(
@@ -55,7 +54,7 @@ impl MemoryStore {
         })
     }
 
-    /// Refuses when `more` rows beside `rows` are more than there may be.
+    /// Returns `Full` if `more` rows beside `rows` exceed the maximum.
     fn room_for(&self, rows: usize, more: usize) -> Result<(), StoreError> {
         if rows.saturating_add(more) > self.max_rows {
             return Err(StoreErrorKind::Full.into());

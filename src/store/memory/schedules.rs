@@ -10,7 +10,7 @@ use crate::schedule::{NotifyType, Plan, Schedule, ScheduleName};
 use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
-/// Schedules by name, and their names by when they are due.
+/// Schedules by name, and their names by due time.
 #[derive(Default)]
 pub(super) struct Schedules {
     rows: BTreeMap<ScheduleName, Schedule>,
@@ -38,7 +38,7 @@ impl Schedules {
             let rows = self.rows.iter().filter(|(name, _)| is_application(name));
             return rows.map(|(_, schedule)| schedule.clone()).collect();
         };
-        // By type, and not by a range over names: that would have to know the first and the last type.
+        // By type and not by a range of names, which would need the first and the last type.
         let row = |notify_type| self.rows.get(&ScheduleName::Subscriber(id, notify_type));
         NotifyType::ALL
             .iter()

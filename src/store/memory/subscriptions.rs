@@ -18,14 +18,14 @@ use crate::store::{
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
-/// The rows, and who is found how.
+/// The rows and their indexes.
 #[derive(Default)]
 pub(super) struct Subscriptions {
     rows: BTreeMap<EndpointKey, SubscriptionRecord>,
     by_id: HashMap<SubscriptionId, EndpointKey>,
     by_principal: HashMap<Principal, BTreeSet<EndpointKey>>,
     by_tag: HashMap<Tag, BTreeSet<EndpointKey>>,
-    /// How many rows are unproven (S16).
+    /// The number of unproven rows (S16).
     unproven: u64,
 }
 
@@ -73,10 +73,10 @@ impl Subscriptions {
         let record = &merged.record;
         let is_other = |other: &EndpointKey| *other != key && Some(*other) != replaces;
         if self.by_id.get(&record.id).is_some_and(is_other) {
-            // S1: ids are unique, and this one is another row's.
+            // S1: ids are unique, and this one belongs to another row.
             return Err(StoreErrorKind::Misconfigured.into());
         }
-        // Decided before the first change, so that a refusal leaves everything as it was.
+        // Checked before the first change, so that a refusal changes nothing.
         let principal = record.principal.as_ref();
         let theirs = principal.and_then(|principal| self.by_principal.get(principal));
         let others = theirs.into_iter().flatten().filter(|other| is_other(other));
@@ -95,7 +95,7 @@ impl Subscriptions {
         Ok(merged.into())
     }
 
-    /// The keys of an audience after `after`, in order.
+    /// Returns the keys of an audience after `after`, in order.
     fn walk<'a>(
         &'a self,
         audience: &Audience,
@@ -123,7 +123,7 @@ impl Subscriptions {
         )
     }
 
-    /// Makes one change; how many rows it changed.
+    /// Makes one change. Returns the number of changed rows.
     fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
         let rows = match change.key() {
             Some(key) => self.rows.range_mut(key..=key),
@@ -137,7 +137,7 @@ impl Subscriptions {
                 Applied::Updated => updated += 1,
                 Applied::Deleted => deleted.push(*key),
             }
-            // A change can only prove a row.
+            // A change can prove a row, but not the reverse.
             self.unproven -= u64::from(was_unproven && !row.is_unproven());
         }
         for key in &deleted {

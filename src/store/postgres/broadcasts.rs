@@ -15,7 +15,7 @@ use crate::store::rules::BroadcastProgress;
 use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
 
-/// What [`Stored::read`] reads.
+/// The columns that [`Stored::read`] reads.
 macro_rules! stored_columns {
     () => {
         concat!(
@@ -37,7 +37,7 @@ pub(super) const LOCK_BY_ID: &str = concat!(
     stored_columns!(),
     " FROM web_push.broadcast WHERE id = $1 FOR NO KEY UPDATE"
 );
-/// In one order for all, so that nobody waits in a circle.
+/// Locks in one order, so that there are no deadlocks.
 pub(super) const LOCK: &str = concat!(
     "SELECT ",
     stored_columns!(),
@@ -64,11 +64,11 @@ pub(super) const SAVE: &str = concat!(
 );
 pub(super) const WIPE: &str = "DELETE FROM web_push.content WHERE broadcast = ANY($1)";
 pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
-/// Nobody is expanded before he is due, so those who are due stand at the front.
+/// `expanded_at` is never before the due time, so due broadcasts come first.
 pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2";
-/// Those that a replica with a faster clock has expanded.
+/// Broadcasts whose last page was written by a replica with a faster clock.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 AND due_at <= $1 AND deadline > $1 \
@@ -115,13 +115,13 @@ impl Stored {
         })
     }
 
-    /// Waits for the row of an id, and keeps others from changing it.
+    /// Locks the row of an id.
     pub(super) async fn lock(tx: &mut Tx<'_>, id: BroadcastId) -> Result<Option<Self>, Failed> {
         let rows = tx.query(LOCK_BY_ID, &[&id.as_bytes().as_slice()]).await?;
         Ok(first(&rows, Self::read)?)
     }
 
-    /// Waits for rows, and keeps others from changing them.
+    /// Locks rows.
     pub(super) async fn lock_all(
         tx: &mut Tx<'_>,
         seqs: &[i64],
@@ -134,7 +134,7 @@ impl Stored {
     }
 }
 
-/// Writes the numbers back; wipes the content of what is over.
+/// Writes the counts back. Wipes the content of broadcasts that are over.
 pub(super) async fn save(
     tx: &mut Tx<'_>,
     changed: impl IntoIterator<Item = &mut Stored>,
@@ -201,7 +201,7 @@ pub(super) async fn save(
     Ok(())
 }
 
-/// Null at the start, empty at the end.
+/// Serializes a cursor: null is the start, an empty value the end.
 fn cursor_bytes(cursor: &Cursor) -> Option<&[u8]> {
     match cursor {
         Cursor::Start => None,

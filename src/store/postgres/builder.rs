@@ -1,4 +1,4 @@
-//! How a store connects, before it does.
+//! The builder of a store: pool, schema, certificates and timeouts.
 
 use std::fmt;
 use std::fs;
@@ -19,10 +19,10 @@ use super::url::Url;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tls;
 
-/// What the operating system takes for "never", in a database's terms.
+/// The driver's default, which is too long for a connection that only listens.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Between the questions that follow, and how many of them: the operating system would go on for eleven minutes.
+/// The interval and number of further probes. The operating system's defaults add up to eleven minutes.
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
 const KEEPALIVES: u32 = 3;
 
@@ -69,72 +69,72 @@ impl PostgresBuilder {
         }
     }
 
-    /// Keeps the tables in this schema instead of `web_push`: at most 48 of `a-z`, `0-9` and `_`, not a digit nor
-    /// `pg_` first.
+    /// Sets the schema of the tables. Default: `web_push`. A name has at most 48 characters of `a-z`, `0-9` and `_`, and
+    /// starts with neither a digit nor `pg_`.
     ///
-    /// A schema of its own and not a prefix of table names: it can be given to a role, dumped, moved and dropped as
-    /// one. Several stores in one database have one each.
+    /// A schema can be granted, dumped, moved and dropped as a whole, which a prefix of table names cannot. Each of
+    /// several stores in one database has its own.
     pub fn schema(mut self, name: impl Into<String>) -> Self {
         self.schema = name.into();
         self
     }
 
-    /// The most connections, at least one; without effect on an application's own pool. Default: 10.
+    /// Sets the maximum number of connections, at least one. No effect on an application's own pool. Default: 10.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections.max(1);
         self
     }
 
-    /// Trusts the certificates of a PEM file beside the Mozilla roots: those of a managed database's provider, say.
+    /// Trusts the certificates of a PEM file beside the Mozilla roots, such as those of a database provider.
     pub fn extra_root_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.extra_roots.push(pem.into());
         self
     }
 
-    /// How long a call waits for a connection, be it a new one or one that comes free. Default: 5 s.
+    /// Sets the longest wait of a call for a new or pooled connection. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long the server may work on one statement before it gives up, and a transaction may be idle. Without
-    /// an answer two seconds later the connection is thrown away. Default: 15 s.
+    /// Sets the server's timeout of a statement and of an idle transaction. Without an answer two seconds later the
+    /// connection is closed. Default: 15 s.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
         self
     }
 
-    /// Does not migrate: a database that is not at this version is refused. For processes whose role may not change
-    /// tables, where [`migrate`](PostgresStore::migrate) is a step of the deployment.
+    /// Disables migration: a database at another version is refused. For roles that may not change tables, where
+    /// [`migrate`](PostgresStore::migrate) is a step of the deployment.
     pub const fn without_migrations(mut self) -> Self {
         self.migrates = false;
         self
     }
 
-    /// Listens for hints on a connection to this URL: where the store itself goes through a pool of the
-    /// application's, which does not pass them on, or through PgBouncer, which cannot.
+    /// Listens for hints on a connection to this URL. Needed if the store uses the application's pool or PgBouncer, which
+    /// do not pass notifications on.
     pub fn listen(mut self, url: impl Into<String>) -> Self {
         self.listen = Some(url.into());
         self
     }
 
     /// Connects to a database by its URL (`postgres://user:password@host:port/database?sslmode=require`) with a pool
-    /// of the store's own, and brings the tables up to date.
+    /// of the store's own, and migrates the tables.
     ///
-    /// See [`PostgresStore`] for what `sslmode` means and which parameters there are. A file of `sslrootcert` is read here,
-    /// relative to the working directory.
+    /// [`PostgresStore`] documents `sslmode` and the other parameters. The file of `sslrootcert` is read here, relative to
+    /// the working directory.
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) for an URL, a certificate or a schema's name that
-    /// cannot be used, a role that may not log in or not create the schema, a schema that is another application's or
-    /// was written by a newer version of this crate or before its first release, and a server that is too old.
+    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) for an invalid URL, certificate or schema name, a
+    /// role that may not log in or create the schema, a schema that belongs to another application or was written by a
+    /// newer version of this crate or before its first release, and a server that is too old.
     /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) for a server that does not answer, or whose
     /// certificate is not trusted.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has created all of the tables or none.
+    /// A dropped future has created all of the tables or none.
     pub async fn connect(mut self, url: &str) -> Result<PostgresStore, StoreError> {
         let mut url = Url::parse(url)?;
         self.schema = url.schema.take().unwrap_or(self.schema);
@@ -142,7 +142,7 @@ impl PostgresBuilder {
         let listening = self.listening(url)?;
         self.connect_timeout = listening.connect_timeout;
         let manager_config = ManagerConfig {
-            // What is not idle never comes back to the pool, and a first statement finds out about the rest.
+            // Connections in use never return to the pool, and the first statement detects broken ones.
             recycling_method: RecyclingMethod::Fast,
         };
         let (config, tls) = (listening.config.clone(), listening.tls.clone());
@@ -164,10 +164,10 @@ impl PostgresBuilder {
         self.open(pool, Some(listening)).await
     }
 
-    /// Uses the application's own pool, and brings the tables up to date.
+    /// Uses the application's own pool, and migrates the tables.
     ///
-    /// The store takes a connection for each call and gives it back idle, with no setting changed. Its hints are
-    /// heard only where [`listen`](Self::listen) says how.
+    /// The store takes a connection for each call and returns it idle, with no setting changed. Hints need
+    /// [`listen`](Self::listen).
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl PostgresBuilder {
         Ok(PostgresStore::new(database, listening.map(Arc::new)))
     }
 
-    /// How connections to a URL are made.
+    /// Returns how to connect to a URL.
     fn listening(&self, url: Url) -> Result<Listening, StoreError> {
         let mut config = url.config;
         let own = config.get_connect_timeout().copied();
@@ -208,7 +208,7 @@ impl PostgresBuilder {
         if config.get_application_name().is_none() {
             config.application_name(env!("CARGO_PKG_NAME"));
         }
-        // A network that is gone is noticed by who only listens, too.
+        // A connection that only listens notices a lost network by keepalives.
         if config.get_keepalives_idle() == DEFAULT_KEEPALIVE {
             config.keepalives_idle(KEEPALIVE);
         }
@@ -230,7 +230,7 @@ impl PostgresBuilder {
     }
 }
 
-/// Trusts the certificates of a file, as libpq does with `sslrootcert`: only these.
+/// Trusts only the certificates of a file, as libpq does with `sslrootcert`.
 fn roots_of(file: &Path) -> Result<ClientConfig, StoreError> {
     let about = |error: StoreError| {
         error.about(format_args!(
@@ -269,7 +269,7 @@ mod tests {
         for (url, expected) in [
             ("postgres://h/d", 5),
             ("postgres://h/d?connect_timeout=3", 3),
-            // libpq's "for ever": no wait here is.
+            // libpq's "forever" means the default here.
             ("postgres://h/d?connect_timeout=0", 5),
         ] {
             let listening = listening(url).unwrap();
@@ -307,12 +307,12 @@ mod tests {
             );
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
-        // Without TLS it is not looked at.
+        // Without TLS the file is not read.
         listening(&format!("{}&sslmode=disable", url("missing"))).unwrap();
     }
 
     #[test]
-    fn who_only_listens_notices_a_dead_network_within_a_minute_unless_the_url_says_otherwise() {
+    fn a_listening_connection_notices_a_dead_network_within_a_minute() {
         let keepalives = |url: &str| {
             let config = listening(url).unwrap().config;
             let seconds = [

@@ -14,7 +14,7 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// Each origin that has rows, with the first moment of one of them: a look-up for each, never the backlog.
+/// Each origin with rows, and the time of its first row: one index lookup each, never a scan of the backlog.
 macro_rules! heads {
     () => {
         "WITH RECURSIVE heads AS ( \
@@ -32,10 +32,10 @@ pub(super) const CLAIMABLE_ORIGINS: &str = concat!(
     "SELECT o.id, o.origin, o.pause_reason FROM heads JOIN web_push.origin AS o ON o.id = heads.origin \
      WHERE heads.at <= $1 AND (o.paused_until IS NULL OR o.paused_until <= $1) ORDER BY o.served, heads.at, o.id"
 );
-/// Of all who would probe one does; nobody waits for him.
+/// One of several concurrent claims gets the probe. The others do not wait.
 pub(super) const LOCK_PROBED: &str = "SELECT id FROM web_push.origin WHERE id = ANY($1) AND paused_until <= $2 \
      AND pause_reason = ANY($3) FOR NO KEY UPDATE SKIP LOCKED";
-/// Takes so many rows of each origin, the oldest first. What others take at this moment is theirs.
+/// Takes the wanted number of rows of each origin, the oldest first. Skips rows that concurrent claims take.
 pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, due.* \
      FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (origin, wanted, place) \
      CROSS JOIN LATERAL (SELECT d.ctid, d.at FROM web_push.delivery AS d \
@@ -48,15 +48,15 @@ pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, d
 pub(super) const MESSAGES: &str = "SELECT seq, id, due_at, deadline, payload, ttl, urgency, topic, padding \
      FROM web_push.broadcast AS b CROSS JOIN LATERAL ( \
          SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content WHERE b.seq = ANY($1)";
-/// Who was served now is served last when there are more origins than rows to claim; a hint that nobody waits for.
+/// Moves served origins to the end of the turn order. Best effort: locked origins are skipped.
 pub(super) const SERVED: &str = "UPDATE web_push.origin SET served = $2 WHERE id IN \
      (SELECT id FROM web_push.origin WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)";
-/// The probe keeps everybody else away until its lease ends.
+/// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str = "UPDATE web_push.origin AS o SET paused_until = $1, probe_fence = probe.fence, \
      probe_key = probe.key \
      FROM unnest($2::bigint[], $3::bigint[], $4::bytea[]) AS probe (origin, fence, key) WHERE o.id = probe.origin";
 
-/// An origin that has rows to be claimed.
+/// An origin with rows to claim.
 struct Head {
     id: i64,
     origin: Origin,
@@ -76,7 +76,7 @@ impl Head {
     }
 }
 
-/// A row that was taken.
+/// A claimed row.
 struct Taken {
     place: usize,
     at: i64,
@@ -105,7 +105,7 @@ pub(super) async fn claim(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    // Transactions of their own: they wait for broadcasts, and a claim waits for nobody.
+    // In transactions of their own: they wait for locks on broadcasts, which a claim never does.
     ending::sweep(database, now).await?;
     let rows = database
         .query(CLAIMABLE_ORIGINS, &[&now.as_millis()])
@@ -164,7 +164,7 @@ async fn claim_of(
     let mut served: Vec<_> = all.iter().map(|(head, _)| head.id).collect();
     served.sort_unstable();
     served.dedup();
-    // Whose turn is next matters only where not everybody had his.
+    // Record turns only if an eligible origin got nothing.
     if served.len() < rooms.iter().filter(|room| **room > 0).count() {
         let fence = all.iter().map(|(_, row)| row.fence).max();
         let fence = integer(fence.unwrap_or(0));
@@ -173,7 +173,7 @@ async fn claim_of(
     answer(tx, all, leased_until).await
 }
 
-/// The origins among these that this claim probes.
+/// Returns the origins among these that this claim probes.
 async fn lock_probed(tx: &mut Tx<'_>, probed: &[i64], now: Timestamp) -> Result<Vec<i64>, Failed> {
     if probed.is_empty() {
         return Ok(Vec::new());
@@ -210,7 +210,7 @@ async fn note_probes(
     Ok(())
 }
 
-/// Puts the rows in order, with their messages.
+/// Sorts the rows and reads their messages.
 async fn answer(
     tx: &mut Tx<'_>,
     mut taken: Vec<(&Head, Taken)>,

@@ -1,4 +1,4 @@
-//! Connections and transactions: each wait has an end, and what is not known to be idle is not used again.
+//! Connections and transactions. Every wait has a timeout, and a connection that may be in use is never reused.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,28 +14,28 @@ use super::rows::Values;
 use super::schema::Schema;
 use crate::store::StoreError;
 
-/// How much longer than the server an answer may take on its way.
+/// Added to the server's timeouts for the way of an answer.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
-/// How often a transaction that lost against another one is made again.
+/// The number of attempts of a transaction that fails by a conflict.
 const TRIES: u32 = 8;
 
-/// A database, by way of a pool of connections to it.
+/// A database and the pool of connections to it.
 pub(super) struct Database {
     pub(super) pool: Pool,
     pub(super) schema: Schema,
     begin: String,
-    /// How long a connection may be waited for.
+    /// The longest wait for a connection.
     wait: Duration,
-    /// How long one answer may take.
+    /// The longest wait for one answer.
     answer: Duration,
 }
 
 impl Database {
     pub(super) fn new(pool: Pool, schema: Schema, wait: Duration, statement: Duration) -> Self {
         let millis = statement.as_millis().clamp(1, 2_000_000_000);
-        // Not left to the database's own defaults. Planning by statistics does not fit a queue, which is empty now
-        // and has a million rows a minute later: indexes are right at any time. And what is called are PostgreSQL's
-        // functions, also where somebody else has put better fitting ones into a schema that the role looks into.
+        // Settings that must not depend on the database's defaults. Plans by statistics do not fit a queue, which is empty
+        // now and has a million rows a minute later: index scans are right at any time. The search path ensures that
+        // PostgreSQL's own functions are called, not better matches in a schema that the role uses.
         let begin = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
              SET LOCAL search_path = pg_catalog; \
@@ -61,9 +61,9 @@ impl Database {
         &self.begin
     }
 
-    /// A connection of the pool, for one transaction.
+    /// Takes a connection from the pool for one transaction.
     pub(super) async fn connection(&self) -> Result<Conn<'_>, Failed> {
-        // The pool's own limits may be wider, or none.
+        // The pool's own timeouts may be longer or absent.
         let got = timeout(self.wait, self.pool.get()).await;
         let object = got.map_err(|_| too_late())?.map_err(not_connected)?;
         Ok(Conn {
@@ -79,7 +79,7 @@ impl Database {
         })
     }
 
-    /// One statement in a transaction of its own, there and back once; its rows.
+    /// Runs one statement in a transaction of its own, in one round trip. Returns its rows.
     pub(super) async fn query(
         &self,
         sql: &'static str,
@@ -88,7 +88,7 @@ impl Database {
         self.alone(sql, values).await.map(|(rows, _)| rows)
     }
 
-    /// One statement in a transaction of its own, there and back once; how many rows it changed.
+    /// Runs one statement in a transaction of its own, in one round trip. Returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         sql: &'static str,
@@ -119,7 +119,7 @@ impl Database {
         let conn = self.connection().await?;
         let statement = conn.prepare(sql).await?;
         let object = conn.object()?;
-        // All three are on their way before the first is waited for, in this order.
+        // All three are sent in this order before the first answer is awaited.
         let (begun, done, committed) = conn
             .bounded(async {
                 Ok(tokio::join!(
@@ -150,7 +150,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// A connection under way: thrown away, unless it is given back.
+/// A connection in use. Closed on drop unless it was given back.
 pub(super) struct Conn<'a> {
     object: Option<Object>,
     database: &'a Database,
@@ -158,11 +158,11 @@ pub(super) struct Conn<'a> {
 
 impl Conn<'_> {
     fn object(&self) -> Result<&Object, Failed> {
-        // There until it is given back, which ends the value.
+        // Always present: giving it back consumes the value.
         self.object.as_ref().ok_or_else(too_late)
     }
 
-    /// Waits for answers, not for ever.
+    /// Waits for an answer with a timeout.
     async fn bounded<T>(
         &self,
         answer: impl Future<Output = Result<T, Failed>>,
@@ -179,7 +179,7 @@ impl Conn<'_> {
             .await
     }
 
-    /// It is idle: the pool may lend it again.
+    /// Returns the idle connection to the pool.
     fn give_back(mut self) {
         self.object = None;
     }
@@ -187,15 +187,14 @@ impl Conn<'_> {
 
 impl Drop for Conn<'_> {
     fn drop(&mut self) {
-        // A transaction may be open on it, or an answer on its way: the server rolls back what was not committed as
-        // soon as the connection is gone.
+        // A transaction may be open, or an answer pending: the server rolls back when the connection closes.
         if let Some(object) = self.object.take() {
             drop(Object::take(object));
         }
     }
 }
 
-/// A transaction: rolled back, unless it is committed.
+/// A transaction. Rolled back unless it is committed.
 pub(super) struct Tx<'a> {
     conn: Conn<'a>,
     has_begun: bool,
@@ -210,7 +209,7 @@ impl Tx<'_> {
         self.run(sql, values).await.map(|(rows, _)| rows)
     }
 
-    /// How many rows a statement changed.
+    /// Runs a statement. Returns the number of changed rows.
     pub(super) async fn execute(
         &mut self,
         sql: &'static str,
@@ -245,7 +244,7 @@ impl Tx<'_> {
         done
     }
 
-    /// Statements that are no queries, one after the other.
+    /// Runs a script of statements without results.
     pub(super) async fn batch(&mut self, sql: &str) -> Result<(), Failed> {
         let object = self.conn.object()?;
         if !self.has_begun {
@@ -260,7 +259,7 @@ impl Tx<'_> {
             .await
     }
 
-    /// Commits what was done, or rolls back what failed.
+    /// Commits, or rolls back after an error.
     pub(super) async fn end<T>(self, done: Result<T, Failed>) -> Result<T, Failed> {
         let (done, last) = match done {
             Ok(done) => (Ok(done), "COMMIT"),
@@ -275,7 +274,7 @@ impl Tx<'_> {
                 .await;
             match (ended, &done) {
                 (Ok(()), _) => {}
-                // The first error is the one to tell.
+                // The first error is the one to return.
                 (Err(_), Err(_)) => return done,
                 (Err(failed), Ok(_)) => return Err(failed),
             }
@@ -285,8 +284,7 @@ impl Tx<'_> {
     }
 }
 
-/// A connection on which no transaction begins is in one that failed, or was interrupted while it began: it is idle for
-/// nobody.
+/// A failed `BEGIN`: the connection may be inside of a transaction and must not be reused.
 fn not_begun(error: tokio_postgres::Error) -> Failed {
     Failed {
         broken: true,
@@ -294,7 +292,7 @@ fn not_begun(error: tokio_postgres::Error) -> Failed {
     }
 }
 
-/// Runs a statement. All its values are taken before it first waits.
+/// Runs a statement. Its values are encoded before the first wait.
 async fn run(
     object: &Object,
     statement: &Statement,
@@ -305,7 +303,7 @@ async fn run(
         .iter()
         .map(|value| value as &(dyn ToSql + Sync))
         .collect();
-    // Columns of a result, if it has any: else the number of rows is the answer.
+    // A statement without result columns returns the number of changed rows.
     if statement.columns().is_empty() {
         let changed = object.execute(statement, &values).await?;
         return Ok((Vec::new(), changed));
@@ -315,7 +313,7 @@ async fn run(
     Ok((rows, changed))
 }
 
-/// A value that the driver does not write into its log: endpoints, secrets and payloads are among them.
+/// A value that the driver cannot log: values include endpoints, secrets and payloads.
 struct Quiet<'a>(&'a (dyn ToSql + Sync));
 
 impl fmt::Debug for Quiet<'_> {
@@ -330,7 +328,7 @@ impl ToSql for Quiet<'_> {
         ty: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        // Checked here, since what is inside was not asked before.
+        // Checked here, since `accepts` takes every type.
         self.0.to_sql_checked(ty, out)
     }
 
@@ -341,19 +339,19 @@ impl ToSql for Quiet<'_> {
     to_sql_checked!();
 }
 
-/// How often a transaction was tried.
+/// The number of attempts of a transaction so far.
 #[derive(Debug, Default)]
 pub(super) struct Tries(u32);
 
 impl Tries {
-    /// The answer, unless another try may have a better one.
+    /// Returns the result, or `None` after a pause if the transaction should be tried again.
     pub(super) async fn last<T>(
         &mut self,
         done: Result<T, Failed>,
     ) -> Option<Result<T, StoreError>> {
         self.0 += 1;
         match done {
-            // Whoever won is done in a moment; of several losers none waits as long as the others.
+            // The winner commits soon. A random pause keeps several losers from colliding again.
             Err(failed) if failed.again && self.0 < TRIES => {
                 let mut noise = [0];
                 let _ = getrandom::fill(&mut noise);
@@ -366,7 +364,7 @@ impl Tries {
     }
 }
 
-/// A transaction, made again where it lost against another one.
+/// Runs a transaction, again if it fails by a conflict.
 macro_rules! in_transaction {
     ($database:expr, |$tx:ident| $work:expr) => {{
         let database: &$crate::store::postgres::connection::Database = $database;

@@ -1,5 +1,5 @@
-//! What a broadcast says and whom it is for, in a row of its own: its numbers change often, this never, and
-//! it is deleted when the broadcast is over.
+//! The message and audience of a broadcast, in a row of their own. The row never changes, while the counts change
+//! often, and it is deleted when the broadcast is over.
 
 use super::error::corrupt;
 use super::rows::Columns;
@@ -8,7 +8,7 @@ use crate::message::Message;
 use crate::store::message_parts::MessageParts;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// An audience as it is stored.
+/// Serializes an audience.
 pub(super) fn audience_text(audience: &Audience) -> Result<String, StoreError> {
     serde_json::to_string(audience)
         .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))

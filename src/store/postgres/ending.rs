@@ -1,4 +1,4 @@
-//! Rows that come to their end without an attempt, and broadcasts that are forgotten, in PostgreSQL.
+//! Cancelling, expiring and pruning in PostgreSQL: rows that end without an attempt, and old broadcasts.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,15 @@ use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
-/// Rows that one statement takes.
+/// Rows per statement.
 const AT_ONCE: usize = 10_000;
-/// Steps by which one claim goes on with cancellations: more, and it would hold up what its worker has to write. Stepping
-/// over a million cancelled rows costs a claim as much as seven of them.
+/// Steps of cancellations that one claim does. More would delay the worker's other writes. Skipping a million cancelled
+/// rows costs a claim as much as seven steps.
 const SWEEPS: u32 = 4;
-/// Late or cancelled broadcasts that one call looks at.
+/// Late or cancelled broadcasts per call.
 const BROADCASTS: usize = 256;
 
-/// Rows that somebody holds at this moment are about to be claimed or settled, and whoever does that looks at the
-/// broadcast afterwards: nobody waits for them here.
+/// Skips locked rows: they are being claimed or settled, and that transaction reads the broadcast afterwards.
 pub(super) const END: &str = "WITH ended AS MATERIALIZED (SELECT ctid FROM web_push.delivery \
      WHERE broadcast = $1 AND key > $2 AND (NOT leased OR at <= $3) ORDER BY key LIMIT $4 \
      FOR UPDATE SKIP LOCKED) \
@@ -31,32 +30,32 @@ pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.cti
          FOR UPDATE SKIP LOCKED) AS one LIMIT $3) \
      DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
      RETURNING d.broadcast, d.origin, d.fence";
-/// Those whose last rows are leased are left alone.
+/// Skips broadcasts whose remaining rows are leased.
 pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1 \
      AND (expanding OR EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq \
          AND (NOT leased OR at <= $1))) \
      ORDER BY deadline, seq LIMIT $2";
-/// Cancelled ones with rows that were leased then, and are no more, or that nobody has come to yet.
+/// Cancelled broadcasts with rows whose lease has ended, or whose cancellation is not complete.
 pub(super) const UNSWEPT: &str = "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
      AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq AND (NOT leased OR at <= $1)) \
      ORDER BY seq LIMIT $2";
-/// A row that was a probe came to its end: it makes room for the next. Known by its fence, which no other row has: a
-/// recipient may have rows of several broadcasts.
+/// Makes origins due for their next probe if an ended row was the probe. Probes are found by their fence, which is
+/// unique: a recipient may have rows of several broadcasts.
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $3, probe_fence = NULL, probe_key = NULL \
      WHERE id IN (SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bigint[]) AS ended (origin, fence) \
          ON o.id = ended.origin AND o.probe_fence = ended.fence ORDER BY o.id FOR NO KEY UPDATE OF o)";
 pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT ctid FROM web_push.broadcast WHERE ended_at < $1 \
      ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
      DELETE FROM web_push.broadcast AS b WHERE b.ctid = ANY(ARRAY(SELECT ctid FROM over))";
-/// Origins that do not wait; who is in use at this moment is left alone.
+/// Origins whose pause and tally are old. Skips locked ones.
 pub(super) const OLD_ORIGINS: &str = "SELECT id FROM web_push.origin WHERE (paused_until IS NULL OR paused_until <= $1) \
      AND (tallied_at IS NULL OR tallied_at <= $1) AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED";
-/// A statement of its own, so that it sees what was written until they were locked.
+/// A second statement, whose snapshot includes all rows written before the locks were taken.
 pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM web_push.origin AS o WHERE o.id = ANY($1) \
      AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id)";
 
-/// A short transaction after which nobody claims of it (L9); then, in as many as it takes, its rows end. Where nobody goes
-/// on with that, claims do.
+/// Cancels a broadcast in a short transaction, after which none of its rows is claimed (L9), then ends its rows in further
+/// transactions. If the caller stops in between, claims do the rest.
 pub(super) async fn cancel(
     database: &Database,
     id: BroadcastId,
@@ -69,21 +68,21 @@ pub(super) async fn cancel(
         Stopped::Over(status) => return Ok(Some(status)),
         Stopped::At(seq) => seq,
     };
-    // From there on: what was deleted is not looked at again.
+    // Continue after the last key, so that deleted index entries are not scanned again.
     let mut last: Vec<u8> = Vec::new();
     loop {
         let swept = in_transaction!(database, |tx| sweep_after(tx, seq, &last, now))?;
         match swept.last {
             Some(next) if swept.rows >= AT_ONCE => last = next,
-            // Forgotten since.
+            // The broadcast was deleted meanwhile.
             _ => return Ok(swept.status),
         }
     }
 }
 
-/// A broadcast that was stopped.
+/// The state of a stopped broadcast.
 enum Stopped {
-    /// It has nothing to be ended.
+    /// It has no rows to end.
     Over(BroadcastStatus),
     At(i64),
 }
@@ -101,10 +100,10 @@ async fn stop(tx: &mut Tx<'_>, id: BroadcastId, now: Timestamp) -> Result<Option
     }))
 }
 
-/// What one step of a cancellation came to.
+/// The result of one step of a cancellation.
 struct Swept {
     rows: usize,
-    /// The greatest key among them.
+    /// The greatest key among the ended rows.
     last: Option<Vec<u8>>,
     status: Option<BroadcastStatus>,
 }
@@ -136,7 +135,7 @@ async fn sweep_after(
 }
 
 pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<u64, Failed> {
-    // However few rows may end: a broadcast without rows ends too, and would hide the others.
+    // Not bounded by `limit`: broadcasts without rows end too, and would hide the others.
     let rows = tx
         .query(LATE, &[&now.as_millis(), &integer(BROADCASTS)])
         .await?;
@@ -144,15 +143,14 @@ pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Res
     if late.is_empty() {
         return Ok(0);
     }
-    // Locked before their rows are looked at, since one of them may still be written out.
+    // Locked before their rows are read, since a page may still be written.
     let mut locked = Stored::lock_all(tx, &late).await?;
     let ended = Ended::some(tx, &late, limit.min(AT_ONCE), now).await?;
     ended.count(tx, &mut locked, now).await?;
     Ok(ended.rows())
 }
 
-/// Goes on with cancellations that somebody has begun and not brought to their end, and ends rows of cancelled broadcasts
-/// whose lease has ended (L9).
+/// Continues incomplete cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9).
 pub(super) async fn sweep(database: &Database, now: Timestamp) -> Result<(), StoreError> {
     for _ in 0..SWEEPS {
         let rows = database.query(UNSWEPT, &[&now.as_millis(), &1_i64]).await?;
@@ -177,18 +175,18 @@ async fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
     Ok(ended.rows())
 }
 
-/// Rows that are deleted in this transaction, and not counted yet.
+/// Rows that this transaction has deleted and not yet counted.
 #[derive(Default)]
 struct Ended {
-    /// How many of which broadcast.
+    /// The number of rows by broadcast.
     of: HashMap<i64, u64>,
-    /// The origin and fence of those that were claimed.
+    /// The origin and fence of rows that were claimed before.
     origins: Vec<i64>,
     fences: Vec<i64>,
 }
 
 impl Ended {
-    /// Up to so many rows of broadcasts, in their order, that are not leased at `now`.
+    /// Deletes up to `limit` rows of broadcasts, in their order, that are not leased at `now`.
     async fn some(
         tx: &mut Tx<'_>,
         seqs: &[i64],
@@ -209,7 +207,7 @@ impl Ended {
     fn push(&mut self, columns: &mut Columns<'_>) -> Result<(), StoreError> {
         *self.of.entry(columns.get()?).or_default() += 1;
         let (origin, fence) = (columns.get()?, columns.get()?);
-        // No fence is 0.
+        // 0 means never claimed.
         if fence > 0 {
             self.origins.push(origin);
             self.fences.push(fence);
@@ -221,10 +219,10 @@ impl Ended {
         self.of.values().sum()
     }
 
-    /// Counts them in their broadcasts, and ends the expansion of those.
+    /// Counts the rows in their broadcasts, and ends the expansion of those.
     ///
-    /// Where rows are deleted first, the order of locks is that of settling: rows, broadcasts, origins; and nobody waits
-    /// for a broadcast longer than from here to the commit.
+    /// If rows are deleted first, the order of locks is that of settling: rows, broadcasts, origins. The lock on a
+    /// broadcast is held from here to the commit.
     async fn count(
         &self,
         tx: &mut Tx<'_>,
@@ -243,7 +241,7 @@ impl Ended {
         save(tx, changed, now).await
     }
 
-    /// Makes room for the next probe at the origins whose probe is among them.
+    /// Makes the origins whose probe is among the rows due for their next probe.
     async fn end_probes(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Failed> {
         if !self.fences.is_empty() {
             let now = now.as_millis();

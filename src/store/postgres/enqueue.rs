@@ -1,4 +1,4 @@
-//! Recipients of a broadcast, written page by page in PostgreSQL.
+//! Writing the recipients of a broadcast page by page, in PostgreSQL.
 
 use super::broadcasts::{Stored, save};
 use super::connection::Tx;

@@ -1,4 +1,4 @@
-//! What is left to deliver to a user, erased from PostgreSQL.
+//! Erasing a user's pending deliveries in PostgreSQL.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,13 @@ use crate::store::{Erased, StoreError, SubscriptionRecord};
 /// Broadcasts to one user, or to some subscriptions.
 pub(super) const ADDRESSED: &str = "SELECT broadcast, audience FROM web_push.content \
      WHERE audience = $1 OR audience LIKE '{\"ids\":%'";
-/// Waits for whoever claims or settles one of them at this moment.
+/// Waits for concurrent claims and settlements of these rows.
 pub(super) const ERASE: &str = "DELETE FROM web_push.delivery AS d USING web_push.broadcast AS b \
      WHERE b.ended_at IS NULL AND d.broadcast = b.seq AND d.key = ANY($1) \
      RETURNING d.broadcast, d.origin, d.fence";
 
-/// Rows and broadcasts in one transaction (L17); then what is left of the cancelled ones, as a cancellation does.
+/// Erases rows and cancels broadcasts in one transaction (L17), then ends the rest of the cancelled ones as a cancellation
+/// does.
 pub(super) async fn erase(
     database: &Database,
     user: &Principal,
@@ -35,7 +36,7 @@ pub(super) async fn erase(
     Ok(erased)
 }
 
-/// What was erased, and the broadcasts that were cancelled, whose other rows are to be ended.
+/// Returns what was erased, and the cancelled broadcasts, whose other rows are still to be ended.
 async fn erase_in(
     tx: &mut Tx<'_>,
     user: &Principal,
@@ -55,7 +56,7 @@ async fn erase_in(
     let addressed = read(&tx.query(ADDRESSED, &[&text]).await?, |columns| {
         Ok((columns.get::<i64>()?, content::audience(columns)?))
     })?;
-    // How many rows of which broadcast; `true` for those that are to be cancelled.
+    // The number of ended rows by broadcast, and whether the broadcast is cancelled.
     let mut ended: HashMap<i64, (u64, bool)> = HashMap::new();
     for (seq, audience) in &addressed {
         if audience.is_only_for(user, &ids) {
@@ -75,7 +76,7 @@ async fn erase_in(
     for (seq, stored) in &mut locked {
         let (rows, is_theirs) = ended.get(seq).copied().unwrap_or_default();
         let progress = &mut stored.progress;
-        // Before its rows are counted: what has none left is over, and not cancelled.
+        // Cancelled before its rows are counted: a broadcast without rows would be over.
         if is_theirs && progress.cancel() {
             cancelled.push(progress.id);
         }

@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean to whoever uses a store.
+//! The kinds of PostgreSQL's errors.
 
 use std::error::Error;
 use std::fmt;
@@ -10,13 +10,13 @@ use crate::store::reason::because;
 pub(super) use crate::store::reason::{corrupt, misconfigured};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Why a statement failed, and what that means for its transaction and its connection.
+/// The error of a statement, and what follows for its transaction and connection.
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: StoreError,
-    /// The transaction lost against another one: the same again may succeed.
+    /// The transaction failed by a conflict: another attempt may succeed.
     pub(super) again: bool,
-    /// The connection is of no more use.
+    /// The connection must not be reused.
     pub(super) broken: bool,
 }
 
@@ -39,7 +39,7 @@ impl From<StoreErrorKind> for Failed {
 impl From<tokio_postgres::Error> for Failed {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(answer) = error.as_db_error() else {
-            // A connection that broke, or an answer that is no PostgreSQL.
+            // A broken connection, or a peer that does not speak the protocol.
             return Self {
                 error: StoreError::new(StoreErrorKind::Unavailable, error),
                 again: false,
@@ -48,7 +48,7 @@ impl From<tokio_postgres::Error> for Failed {
         };
         let code = answer.code();
         let is_fatal = !matches!(answer.parsed_severity(), Some(Severity::Error));
-        // A statement that is not prepared any more, or was before a migration: another connection knows better.
+        // A statement that is no longer prepared, or was prepared before a migration: a new connection prepares it again.
         let is_outdated = [
             SqlState::INVALID_SQL_STATEMENT_NAME,
             SqlState::DUPLICATE_PSTATEMENT,
@@ -61,7 +61,7 @@ impl From<tokio_postgres::Error> for Failed {
                 SqlState::T_R_DEADLOCK_DETECTED,
             ]
             .contains(code)
-                // Two that were put at one place at the same time: the other try sees the first.
+                // Two concurrent inserts of one schedule: the second attempt sees the first.
                 || (*code == SqlState::UNIQUE_VIOLATION
                     && answer.constraint() == Some("schedule_pkey")),
             broken: is_fatal || is_outdated,
@@ -70,11 +70,11 @@ impl From<tokio_postgres::Error> for Failed {
     }
 }
 
-/// What the caller can do about an SQLSTATE.
+/// Maps an SQLSTATE to a kind.
 fn meaning(code: &SqlState) -> StoreErrorKind {
     let text = code.code();
     match text.get(..2).unwrap_or_default() {
-        // Index or page corrupted, data corrupted.
+        // Corrupted data, index or page.
         "XX" if text != SqlState::INTERNAL_ERROR.code() => StoreErrorKind::Corrupt,
         _ if [
             SqlState::FEATURE_NOT_SUPPORTED,
@@ -84,7 +84,7 @@ fn meaning(code: &SqlState) -> StoreErrorKind {
         {
             StoreErrorKind::Unavailable
         }
-        // A password, a database, a schema, a right, a table, a size: nothing that waiting helps.
+        // Password, database, schema, permission, table, size: waiting does not help.
         "28" | "3D" | "3F" | "42" | "22" | "23" | "54" | "0L" | "0P" => {
             StoreErrorKind::Misconfigured
         }
@@ -92,7 +92,7 @@ fn meaning(code: &SqlState) -> StoreErrorKind {
     }
 }
 
-/// No answer within the time that there is for one.
+/// The error for an answer that exceeds its timeout.
 pub(super) fn too_late() -> Failed {
     Failed {
         error: because(
@@ -104,7 +104,7 @@ pub(super) fn too_late() -> Failed {
     }
 }
 
-/// Somebody else was faster, and the same again finds what he did.
+/// A conflict with a concurrent transaction, whose result the next attempt reads.
 pub(super) fn overtaken() -> Failed {
     Failed {
         error: because(
@@ -116,7 +116,7 @@ pub(super) fn overtaken() -> Failed {
     }
 }
 
-/// No connection.
+/// Maps an error of the pool.
 pub(super) fn not_connected(error: PoolError) -> Failed {
     match error {
         PoolError::Backend(error) => error.into(),
@@ -137,7 +137,7 @@ pub(super) fn not_connected(error: PoolError) -> Failed {
     }
 }
 
-/// What the server said, without the parts that quote rows: those hold endpoints and secrets.
+/// The server's message and code, without the parts that quote rows, which hold endpoints and secrets.
 #[derive(Debug)]
 struct ServerError {
     code: String,

@@ -1,4 +1,4 @@
-//! The ledger in PostgreSQL: each operation one transaction.
+//! The ledger in PostgreSQL. Most operations are one transaction.
 
 use async_trait::async_trait;
 

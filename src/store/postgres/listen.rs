@@ -1,4 +1,4 @@
-//! Hints: who has given the ledger something to do says so, and who works on it listens.
+//! Hints about new work by NOTIFY and LISTEN.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,13 +17,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::connection::Database;
 
-/// A hint is not worth more of a call's time.
+/// The longest time that a call spends on a hint.
 const LONGEST: Duration = Duration::from_secs(1);
-/// Between two tries to connect.
+/// The pauses between two attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Where a connection of its own is made to listen on.
+/// How to make the connection that listens.
 #[derive(Clone)]
 pub(super) struct Listening {
     pub(super) config: Config,
@@ -31,7 +31,7 @@ pub(super) struct Listening {
     pub(super) connect_timeout: Duration,
 }
 
-/// Tells the others. Of many that tell at the same time one does it for all.
+/// Sends hints. Concurrent calls share one notification.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     wanted: AtomicU64,
@@ -39,16 +39,16 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    /// After the commit, and not in the transaction: commits that notify wait for each other in the whole server.
+    /// Called after the commit and not in the transaction: PostgreSQL serializes all commits that notify.
     pub(super) async fn tell(&self, database: &Database) {
         let mine = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
         let mut told = self.told.lock().await;
         if *told >= mine {
             return;
         }
-        // Whoever asked by now has committed.
+        // All callers up to here have committed.
         let all = self.wanted.load(Ordering::SeqCst);
-        // Nobody depends on it, and a worker that was not told looks by itself.
+        // Best effort: workers poll as well.
         let _ = timeout(LONGEST, async {
             let mut tx = database.begin().await?;
             let notify = format!(
@@ -59,14 +59,14 @@ impl Hints {
             tx.end(done).await
         })
         .await;
-        // Not before: dropped meanwhile, this leaves it to the next one.
+        // Set last: if this future is dropped before, the next caller notifies.
         *told = all;
     }
 }
 
 type Encrypted = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// A connection that listens, as long as somebody polls it.
+/// A connection that listens while it is polled.
 struct Listener {
     listening: Arc<Listening>,
     channel: String,
@@ -75,7 +75,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Waits for the next hint; the first of a new connection comes at once, for what was not heard before.
+    /// Waits for the next hint. A new connection gives one at once, for hints that were missed.
     async fn next(mut self) -> Self {
         loop {
             let Some((_, connection)) = &mut self.live else {
@@ -90,7 +90,7 @@ impl Listener {
                 return self;
             }
             self.live = None;
-            // Whoever is sent away each time does not come back at once.
+            // A server that closes each connection is not asked again at once.
             self.failures = 1;
         }
     }
@@ -107,7 +107,7 @@ impl Listener {
             let listen = format!("LISTEN \"{}\"", self.channel);
             let listens = tokio::select! {
                 listens = client.batch_execute(&listen) => listens.is_ok(),
-                // Notifications that come already are answered by the hint that follows.
+                // Notifications received here are covered by the hint that follows.
                 () = until_closed(&mut connection) => false,
             };
             listens.then_some((client, connection))
@@ -123,7 +123,7 @@ impl Listener {
     }
 }
 
-/// Ready with `true` when something was heard, all that came already included; with `false` when it is closed.
+/// Ready with `true` after notifications, all pending ones included, and with `false` when the connection is closed.
 fn poll_all(
     connection: &mut Connection<Socket, Encrypted>,
     context: &mut Context<'_>,
@@ -146,7 +146,7 @@ async fn until_closed(connection: &mut Connection<Socket, Encrypted>) {
     while poll_fn(|context| poll_all(connection, context)).await {}
 }
 
-/// The hints of one listener, as a stream that never ends.
+/// An endless stream of the hints of one listener.
 pub(super) struct Heard(Pin<Box<dyn Future<Output = Listener> + Send>>);
 
 impl Heard {

@@ -1,4 +1,4 @@
-//! A store in PostgreSQL, shared by any number of machines.
+//! A store in PostgreSQL, shared by any number of processes.
 
 mod broadcasts;
 mod builder;
@@ -40,36 +40,35 @@ use self::connection::Database;
 use self::listen::{Heard, Hints, Listening};
 use super::{Changes, StoreError};
 
-/// Keeps everything in a schema of a PostgreSQL database, shared by any number of machines.
+/// Keeps everything in a schema of a PostgreSQL database, shared by any number of processes and machines.
 ///
-/// Every replica of an application has one of these on the same database. There is no leader: claims, cursors
-/// and schedules are the coordination, and each may be stopped, killed or added at any time.
+/// Every replica of an application opens a store on the same database. There is no leader: claims, cursors and schedules
+/// coordinate the replicas, and each may be stopped, killed or added at any time.
 ///
 /// # Connections
 ///
-/// [`connect`](Self::connect) makes a pool of ten connections; [`with_pool`](Self::with_pool) uses one that the
-/// application has (of [`deadpool_postgres`](crate::store::deadpool_postgres)). A call takes one of them for one short
-/// transaction, and none is held while a push service is asked. A worker has one more, made by
-/// [`WebPush::run`](crate::WebPush::run), on which it listens: what is enqueued on one machine is begun by a worker on
-/// another at once. That is a hint (`NOTIFY`); polling finds what a hint did not tell.
+/// [`connect`](Self::connect) makes a pool of ten connections. [`with_pool`](Self::with_pool) uses the application's pool
+/// (of [`deadpool_postgres`](crate::store::deadpool_postgres)). A call takes a connection for one short transaction, and
+/// none is held during a request to a push service. A worker has one more connection, made by
+/// [`WebPush::run`](crate::WebPush::run), on which it listens, so that a message enqueued on one machine is started at
+/// once by a worker on another. That is a hint (`NOTIFY`). Polling finds work whose hint was lost.
 ///
-/// Connections that broke are replaced by the next call that needs one. Every wait has an end: for a connection,
-/// for a statement on the server, for its answer here. A server that is frozen or out of reach is
+/// Broken connections are replaced by the next call. Every wait has a timeout: for a connection, for a statement on the
+/// server, for its answer. A server that is frozen or out of reach is
 /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) after at most
 /// [`statement_timeout`](PostgresBuilder::statement_timeout) and two seconds.
 ///
-/// `sslmode` in the URL: `disable` is plain; `prefer`, which is the default, is TLS where the server offers it, and so is
-/// `allow`; `require` is TLS or nothing. Wherever there is TLS, **the certificate is verified**, its name too, against
-/// the Mozilla roots and those of [`extra_root_ca_pem`](PostgresBuilder::extra_root_ca_pem), or against the
-/// certificates of the PEM file that `sslrootcert` names, and no others: `require` means what libpq calls
-/// `verify-full`, which is taken as another word for it, as `verify-ca` is. Only `require` is safe against an attacker
-/// on the network.
+/// `sslmode` in the URL: `disable` means no TLS. `prefer`, the default, and `allow` mean TLS if the server offers it.
+/// `require` means TLS always. With TLS **the certificate and its name are verified** against the Mozilla roots and those
+/// of [`extra_root_ca_pem`](PostgresBuilder::extra_root_ca_pem), or against the certificates of the PEM file that
+/// `sslrootcert` names, and no others. `require` is therefore what libpq calls `verify-full`; `verify-full` and
+/// `verify-ca` are accepted as synonyms. Only `require` is safe against an attacker on the network.
 ///
 /// # Parameters of the URL
 ///
 /// Of libpq's parameters the URL takes those of [`tokio_postgres::Config`], and `sslmode`, `sslrootcert`,
 /// `target_session_attrs` (`any`, `read-write`, `primary`), `keepalives_count`, `fallback_application_name`. Others are
-/// taken with the value that describes what is done anyway, such as `gssencmode=disable` or `sslcompression=0`.
+/// accepted only with the value that describes this store's behaviour, such as `gssencmode=disable` or `sslcompression=0`.
 /// `connect_timeout`, `schema` and `pool_max_conns` are [`connect_timeout`](PostgresBuilder::connect_timeout),
 /// [`schema`](PostgresBuilder::schema) and [`pool_size`](PostgresBuilder::pool_size); the URL's value wins. Anything else
 /// is refused with the parameter's name. Values may be percent-encoded.
@@ -77,14 +76,13 @@ use super::{Changes, StoreError};
 /// # The server
 ///
 /// PostgreSQL 13 or newer, a database in UTF-8, a primary (`target_session_attrs=read-write` picks it among several
-/// hosts). The tables live in a schema of their own, `web_push` unless [`schema`](PostgresBuilder::schema) names another;
-/// one that holds something else is refused, and so is one of a newer version of this crate or from before its first
-/// release. The role that
-/// migrates owns the tables, and needs the right to create the schema (`CREATE` on the database) or to create tables
-/// in an empty one that is there. A role that only works (see
+/// hosts). The tables are in a schema of their own, `web_push` unless [`schema`](PostgresBuilder::schema) names another.
+/// A schema with other tables is refused, and so is one of a newer version of this crate or from before its first
+/// release. The role that migrates owns the tables, and needs the right to create the schema (`CREATE` on the database)
+/// or to create tables in an existing empty one. A role without migrations (see
 /// [`without_migrations`](PostgresBuilder::without_migrations)) needs `USAGE` on the schema and on its sequences, and
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables. A principal's name is indexed, which limits it to 2,600 octets;
-/// a subscription of a longer one is refused as
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables. A principal's name is indexed, which limits it to 2,600
+/// octets. A subscription with a longer one is refused as
 /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured).
 ///
 /// PgBouncer in transaction mode works from its version 1.21 on with `max_prepared_statements` above zero, since
@@ -93,18 +91,17 @@ use super::{Changes, StoreError};
 ///
 /// # Durability
 ///
-/// What a call answered as stored survives a crash as far as the server promises: with `synchronous_commit = on`
-/// (PostgreSQL's default) and `fsync = on` the loss of power too. Where replication is asynchronous, a failover may
-/// take back the last moments: rows that were settled then are sent once more.
+/// A change that a call returned as stored is as durable as the server's settings make it: with `synchronous_commit = on`
+/// (PostgreSQL's default) and `fsync = on` it survives a loss of power. With asynchronous replication a failover may lose
+/// the last transactions: rows that were settled in them are sent again.
 ///
 /// # Operating it
 ///
-/// The queue is a table that is emptied as fast as it is filled. Autovacuum is set to look at it often; watch
-/// `n_dead_tup` of `delivery` in `pg_stat_user_tables`, and the age of the oldest transaction in the database: one that is
-/// open for hours (a forgotten `psql`, a long `pg_dump`, a stuck replication slot) keeps dead rows in place, and claims
-/// have to step over them. Counts of subscriptions and statements that look into the whole table are answered from
-/// indexes, which takes a recent vacuum too. The total of subscriptions is counted beside the table: change rows by
-/// means of this crate only.
+/// The queue is a table that is emptied as fast as it is filled. Autovacuum runs often on it. Watch `n_dead_tup` of
+/// `delivery` in `pg_stat_user_tables`, and the age of the oldest transaction in the database: one that is open for hours
+/// (a forgotten `psql`, a long `pg_dump`, a stuck replication slot) keeps dead rows, which claims have to skip. Counts of
+/// subscriptions use index-only scans, which need a recent vacuum too. The total number of subscriptions is kept in a
+/// table of its own: change rows only through this crate.
 ///
 /// Cancelling a broadcast takes effect with one short transaction. Its rows end after that, in transactions of 10,000,
 /// up to a second for each 100,000 recipients that are waiting, which the call waits for; ends of that broadcast's attempts are
@@ -135,31 +132,29 @@ struct Inner {
 }
 
 impl PostgresStore {
-    /// A pool size, a schema, certificates and time limits of one's own.
+    /// Returns a builder for another pool size, schema, certificates or timeouts.
     pub fn builder() -> PostgresBuilder {
         PostgresBuilder::new()
     }
 
-    /// Connects to a database by its URL and brings the tables up to date, as
-    /// [`PostgresBuilder::connect`] does with its defaults.
+    /// Connects to a database by its URL and migrates the tables, as [`PostgresBuilder::connect`] with its defaults.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`PostgresBuilder::connect`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has created all of the tables or none.
+    /// A dropped future has created all of the tables or none.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder().connect(url).await
     }
 
-    /// Uses the application's own pool and brings the tables up to date, as [`PostgresBuilder::with_pool`] does
-    /// with its defaults.
+    /// Uses the application's own pool and migrates the tables, as [`PostgresBuilder::with_pool`] with its defaults.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`PostgresBuilder::connect`].
     ///
     /// # Cancel safety
     ///
@@ -168,10 +163,9 @@ impl PostgresStore {
         Self::builder().with_pool(pool).await
     }
 
-    /// Brings the tables up to date: what [`connect`](Self::connect) does already, for a step of a deployment to call
-    /// by its name.
+    /// Migrates the tables, as [`connect`](Self::connect) does. For a separate step of a deployment.
     ///
-    /// Repeatable, and safe where many processes do it at once: one works, the others wait for it.
+    /// Repeatable, and safe if many processes call it at once: one migrates, the others wait for it.
     ///
     /// # Errors
     ///
@@ -179,7 +173,7 @@ impl PostgresStore {
     ///
     /// # Cancel safety
     ///
-    /// All steps are one transaction.
+    /// The migration is one transaction.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         schema::migrate(self.database()).await
     }
@@ -198,7 +192,7 @@ impl PostgresStore {
         &self.inner.database
     }
 
-    /// There is something to do, for whoever listens.
+    /// Notifies listening workers of new work.
     async fn tell(&self) {
         self.inner.hints.tell(self.database()).await;
     }

@@ -1,4 +1,4 @@
-//! Broadcasts in PostgreSQL: opened, one or many at a time.
+//! Opening broadcasts in PostgreSQL, one or many at a time.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
     stored_columns!(),
     ", fingerprint FROM web_push.broadcast WHERE idempotency_key = $1"
 );
-/// Any number of them; those that are known are left out.
+/// Inserts any number of broadcasts. Skips known ones.
 pub(super) const OPEN: &str = "INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, \
          expanded_at, idempotency_key, fingerprint, forget_when_over) \
      SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
@@ -28,7 +28,7 @@ pub(super) const CONTENT: &str = "INSERT INTO web_push.content \
      (broadcast, audience, payload, ttl, urgency, topic, padding) \
      SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::text[], $7::text[])";
 
-/// Stores those that are not known, whole; how many those are.
+/// Stores the broadcasts that are unknown, with their content. Returns their number.
 pub(super) async fn open_all(
     tx: &mut Tx<'_>,
     broadcasts: &[&NewBroadcast],
@@ -82,7 +82,7 @@ pub(super) async fn open_all(
     Ok(opened.len())
 }
 
-/// The columns of contents, side by side.
+/// The columns of content rows as arrays.
 #[derive(Default)]
 struct Contents<'a> {
     seqs: Vec<i64>,
@@ -137,11 +137,11 @@ pub(super) async fn open(
         if let Some(known) = known(tx, new, now).await? {
             return Ok(known);
         }
-        // Forgotten since.
+        // The known broadcast was deleted meanwhile.
     }
 }
 
-/// The answer for a broadcast that is there already (L2).
+/// Returns the answer for a known broadcast (L2).
 async fn known(
     tx: &mut Tx<'_>,
     new: &NewBroadcast,

@@ -1,4 +1,4 @@
-//! The origins' rows: each has a number, which its deliveries carry.
+//! Rows of the table `origin`, whose ids deliveries refer to.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,14 +10,14 @@ use super::rows::{Columns, read};
 use crate::store::StoreError;
 use crate::subscription::Origin;
 
-/// As a foreign key does it: they stay until the transaction is over.
+/// Locks as a foreign key does: the rows cannot be deleted until the transaction ends.
 pub(super) const IDS: &str = "SELECT origin, id FROM web_push.origin WHERE origin = ANY($1) \
      ORDER BY id FOR KEY SHARE";
-/// In one order for all, since who makes one waits for whoever makes it at the same time.
+/// Inserts in one order, since concurrent inserts of one origin wait for each other.
 pub(super) const MAKE: &str = "INSERT INTO web_push.origin (origin) SELECT origin FROM unnest($1::text[]) AS fresh (origin) \
      ORDER BY origin ON CONFLICT DO NOTHING";
 
-/// The numbers of origins, made where there are none; they stay until the transaction ends.
+/// Returns the ids of origins, inserting unknown ones. The rows cannot be deleted until the transaction ends.
 pub(super) async fn ids<'a>(
     tx: &mut Tx<'_>,
     origins: impl IntoIterator<Item = &'a Origin>,
@@ -28,7 +28,7 @@ pub(super) async fn ids<'a>(
     .await
 }
 
-/// What `lock`, a statement that locks the rows of origins by name, says of them; made where there are none.
+/// Runs `lock`, a statement that locks rows of origins by name, inserting unknown ones. Returns what it read.
 pub(super) async fn lock<'a, T>(
     tx: &mut Tx<'_>,
     origins: impl IntoIterator<Item = &'a Origin>,
@@ -42,7 +42,7 @@ pub(super) async fn lock<'a, T>(
         let rows: Vec<Row> = tx.query(lock, &[&wanted]).await?;
         found.extend(read(&rows, &row)?);
         wanted.retain(|name| !found.keys().any(|origin: &Origin| origin.as_str() == *name));
-        // One that is forgotten between its making and its lock is made again.
+        // An origin that is deleted between its insertion and its lock is inserted again.
         if !wanted.is_empty() {
             tx.execute(MAKE, &[&wanted]).await?;
         }

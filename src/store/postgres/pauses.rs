@@ -1,4 +1,4 @@
-//! Pauses, what origins said of late, and when there is something to do, in PostgreSQL.
+//! Pauses, recent outcome counts, the next due time and statistics, in PostgreSQL.
 
 use super::claims::heads;
 use super::connection::{Database, Tx};
@@ -13,7 +13,7 @@ pub(super) const PAUSE: &str = "UPDATE web_push.origin SET paused_until = $2, pa
      pause_contact = $5, probe_fence = NULL, probe_key = NULL WHERE origin = $1";
 pub(super) const LIFT: &str = "UPDATE web_push.origin SET paused_until = NULL, pause_reason = NULL, probe_fence = NULL, \
      probe_key = NULL WHERE origin = $1 AND paused_until IS NOT NULL";
-/// Few: those that are over are overwritten or pruned.
+/// Returns few rows: pauses that are over are overwritten or pruned.
 pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact \
      FROM web_push.origin WHERE paused_until IS NOT NULL ORDER BY origin";
 pub(super) const LOCK_PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact \
@@ -27,7 +27,7 @@ pub(super) const SAVE_TALLIES: &str = "UPDATE web_push.origin AS o SET accepted 
      WHERE o.origin = tally.origin";
 pub(super) const TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE gone > 0 ORDER BY origin";
-/// The first due moments: of what is expandable now, of rows, of expansions, and of deadlines.
+/// The next due times: whether a broadcast is expandable now, and the first time of rows, expansions and deadlines.
 pub(super) const NEXT_DUE: &str = concat!(
     heads!(),
     "SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND expanded_at <= $1 AND deadline > $1) \
@@ -70,7 +70,7 @@ pub(super) async fn pauses(database: &Database, now: Timestamp) -> Result<Vec<Pa
     Ok(pauses.filter(|pause| !pause.is_over(now)).collect())
 }
 
-/// An origin, and its pause if there is one.
+/// Reads an origin and its pause, if it has one.
 fn read_row(columns: &mut Columns<'_>) -> Result<(Origin, Option<Pause>), StoreError> {
     let origin = origins::read_origin(columns)?;
     let until = columns.time_or_null()?;
@@ -88,7 +88,7 @@ fn read_row(columns: &mut Columns<'_>) -> Result<(Origin, Option<Pause>), StoreE
     Ok((origin, Some(pause)))
 }
 
-/// What origins said, where there is nothing to add.
+/// Reads counts without adding to them.
 pub(super) async fn read_tallies(
     database: &Database,
     counts: &[(Origin, Tally)],
@@ -143,7 +143,7 @@ pub(super) async fn next_due(
         let is_expandable: bool = columns.get()?;
         let row = columns.time_or_null()?;
         let expansion = columns.time_or_null()?;
-        // A deadline is something to do for `expire`.
+        // At a deadline `expire` has work.
         let deadline = columns.time_or_null()?;
         let expandable = is_expandable.then_some(now);
         let next = [expandable, row, expansion, deadline]

@@ -1,4 +1,4 @@
-//! The plans of the statements whose cost must not grow with the tables, on tables of a million rows.
+//! Plans of statements whose cost must not grow with the tables, on tables of a million rows.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// One row for each that is asked for, or the first of an order that an index has.
+/// These read one row for each value, or the first rows in the order of an index.
 const SHORT: &[(&str, &str)] = &[
     (broadcasts::BY_ID, "broadcast_id_key"),
     (broadcasts::LOCK_BY_ID, "broadcast_id_key"),
@@ -87,7 +87,7 @@ const SHORT: &[(&str, &str)] = &[
     (schedules::NEXT, "schedule_due"),
 ];
 
-/// These sort few rows: those that are asked for, the origins, one principal's.
+/// These sort few rows: those of given values, origins, one principal's subscriptions.
 const SORTING_FEW: &[(&str, &str)] = &[
     (broadcasts::LOCK, "broadcast_pkey"),
     (opening::OPEN, "Function Scan on"),
@@ -107,7 +107,7 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (schedules::LOCK_DUE, "Index Scan using schedule_"),
 ];
 
-/// These read an index from one end to the other, and nothing else: counts.
+/// These scan one whole index and nothing else: counts.
 const COUNTING: &[(&str, &str)] = &[
     (
         subscription_count::LIVE,
@@ -137,7 +137,7 @@ const LARGE: [&str; 6] = [
     "content",
 ];
 
-/// A table each, side by side.
+/// Fills one table each, concurrently.
 const FILL: &[&str] = &[
     "INSERT INTO web_push.delivery (broadcast, key, origin, at, leased) \
      SELECT 1 + i % 3, int8send(i) || decode(repeat('00', 24), 'hex'), 1 + i % 50, 1000 + i % 7, i % 1000 = 0 \
@@ -204,7 +204,7 @@ async fn run(database: &Database, sql: &'static str) {
     object.batch_execute(&sql).await.unwrap();
 }
 
-/// The plan that a statement has whatever its values are.
+/// The generic plan of a statement.
 async fn plan(database: &Database, sql: &'static str) -> String {
     let object = database.pool.get().await.unwrap();
     let text = database.schema.in_sql(sql);
@@ -242,7 +242,7 @@ async fn nothing_that_runs_often_scans_a_table_or_sorts_a_backlog() {
     let builder = PostgresStore::builder()
         .schema(&name)
         .statement_timeout(Duration::from_secs(60));
-    // By this name the store's connections are told from others.
+    // The name identifies the store's connections.
     let named = format!("{url}?application_name={name}");
     let store = filled(builder.clone(), &named).await;
     let database = store.database();
@@ -252,7 +252,7 @@ async fn nothing_that_runs_often_scans_a_table_or_sorts_a_backlog() {
             let plan = plan(database, sql).await;
             let mut right = plan.contains(uses) && (sorts || !plan.contains("Sort"));
             for table in LARGE {
-                // Followed by an alias, or by nothing.
+                // Followed by an alias or by nothing.
                 let scan = format!("Seq Scan on {table}");
                 let mut after = plan.split(&scan).skip(1);
                 right &= !after.any(|after| !after.starts_with('_'));
@@ -276,8 +276,7 @@ async fn nothing_that_runs_often_scans_a_table_or_sorts_a_backlog() {
     assert_eq!(scanned, [] as [String; 0]);
 }
 
-/// What a queue looks like to the planner when a vacuum has found it all but empty, and a broadcast came in afterwards:
-/// many pages, and next to no rows in each.
+/// Misleads the planner: a vacuum found the queue almost empty (many pages, few rows), then a broadcast was written.
 const MISLEAD: &[&str] = &[
     "ALTER TABLE web_push.delivery SET (autovacuum_enabled = false); \
      ALTER TABLE web_push.broadcast SET (autovacuum_enabled = false); \
@@ -303,14 +302,14 @@ const MISLEAD: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn the_statistics_of_an_empty_queue_mislead_nobody() {
+async fn statistics_of_an_empty_queue_do_not_mislead_the_planner() {
     const ROWS: u16 = 20_000;
     let Some(url) = servers::shared(servers::Kind::Postgres) else {
         return;
     };
     let name = format!("plans_{}", uuid::Uuid::new_v4().simple());
     let builder = PostgresStore::builder().schema(&name);
-    // A database of its own: in this one nobody's long transaction keeps the vacuum from its work.
+    // A database of its own, in which no other test's transaction holds back the vacuum.
     let outside = builder.clone().connect(&url).await.unwrap();
     let outside = outside.database().pool.get().await.unwrap();
     let create = format!("CREATE DATABASE \"{name}\"");
@@ -390,7 +389,7 @@ async fn the_statistics_of_an_empty_queue_mislead_nobody() {
     assert!(many.is_empty(), "{many:?}");
 }
 
-/// What the tables were asked with real values; plans for those are made each time.
+/// Runs statements with real values, for which plans are made each time.
 async fn use_it(store: &PostgresStore) {
     let now = Timestamp::from_millis(2000);
     for _ in 0..8 {
@@ -438,7 +437,7 @@ async fn use_it(store: &PostgresStore) {
     store.prune(Timestamp::from_millis(200)).await.unwrap();
 }
 
-/// Once the store's connections have told what they did, and ended.
+/// Waits until the store's connections have ended and reported their statistics.
 async fn ended(watcher: &Object, name: &str) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
     while watcher
@@ -452,14 +451,14 @@ async fn ended(watcher: &Object, name: &str) {
     }
 }
 
-/// Making indexes is reading tables, too.
+/// Resets the counters: creating indexes reads tables too.
 async fn forget_scans(watcher: &Object, name: &str) {
     ended(watcher, name).await;
     let sql = "SELECT pg_stat_reset_single_table_counters(relid) FROM pg_stat_user_tables WHERE schemaname = $1";
     watcher.query(sql, &[&name]).await.unwrap();
 }
 
-/// Tables of many rows that were read from one end to the other, or never: then this would say nothing.
+/// Returns large tables that were scanned, or never read: then the test would prove nothing.
 async fn scans(watcher: &Object, name: &str) -> Vec<String> {
     ended(watcher, name).await;
     let sql = "SELECT relname::text || ' ' || seq_scan FROM pg_stat_user_tables \
@@ -496,8 +495,8 @@ fn no_statement_is_without_its_plan() {
             .skip(1)
             .filter_map(|constant| Some(constant.split_once(": &str =")?.0));
         for name in names {
-            // These insert by values, read all of a few dozen rows, or no table; erasing a user is rare, and reads the
-            // audiences of what is not over.
+            // These insert values, read a table of few rows, or no table. Erasing a user is rare and reads the audiences
+            // of open broadcasts.
             let is_simple = [
                 "INSERT",
                 "CONTENT",

@@ -1,4 +1,4 @@
-//! Rows, read with the store's own errors, and numbers as PostgreSQL takes them.
+//! Reading rows with the store's own errors, and integers for PostgreSQL.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
@@ -21,7 +21,7 @@ impl<'a> Columns<'a> {
         Self { row, next: 0 }
     }
 
-    /// The next column; a value of another type is corrupt.
+    /// Reads the next column. A value of another type is an error of kind `Corrupt`.
     pub(super) fn get<T: FromSql<'a>>(&mut self) -> Result<T, StoreError> {
         let column = self.next;
         self.next += 1;
@@ -44,7 +44,7 @@ impl<'a> Columns<'a> {
         Ok(millis.map(Timestamp::from_millis))
     }
 
-    /// A number that is not negative.
+    /// Reads a number that is not negative.
     pub(super) fn count(&mut self) -> Result<u64, StoreError> {
         let number: i64 = self.get()?;
         u64::try_from(number).map_err(|_| corrupt("a count below zero"))
@@ -59,7 +59,7 @@ pub(super) fn read<T>(
     rows.iter().map(|row| read(&mut Columns::of(row))).collect()
 }
 
-/// Reads the first row, if there is one.
+/// Reads the first row, if any.
 pub(super) fn first<T>(
     rows: &[Row],
     read: impl FnOnce(&mut Columns<'_>) -> Result<T, StoreError>,
@@ -69,7 +69,7 @@ pub(super) fn first<T>(
         .transpose()
 }
 
-/// A number as PostgreSQL keeps it; what is larger than it can keep counts as the largest.
+/// Converts a number to PostgreSQL's `bigint`, saturating.
 pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }

@@ -21,7 +21,7 @@ macro_rules! columns {
     };
 }
 
-/// Of a schedule whose time is the same, the next moment stays (D1).
+/// A schedule whose time is unchanged keeps its `next_fire_at` (D1).
 const PUT: &str = concat!(
     "INSERT INTO web_push.schedule AS s (",
     columns!(),
@@ -45,12 +45,12 @@ pub(super) const DUE: &str = concat!(
 );
 const REMOVE: &str = "DELETE FROM web_push.schedule WHERE owner = $1 AND name = $2";
 const REMOVE_ALL: &str = "DELETE FROM web_push.schedule WHERE owner = $1";
-/// Both subscribers' schedules, in one order for all.
+/// Locks both subscribers' schedules in one order.
 const LOCK_BOTH: &str =
     "SELECT name FROM web_push.schedule WHERE owner = ANY($1) ORDER BY owner, name FOR UPDATE";
 const MOVE: &str = "UPDATE web_push.schedule AS s SET owner = $2 WHERE owner = $1 \
      AND NOT EXISTS (SELECT 1 FROM web_push.schedule AS t WHERE t.owner = $2 AND t.name = s.name)";
-/// Those that are as expected, in one order for all.
+/// Locks the schedules that are as expected, in one order.
 pub(super) const LOCK_DUE: &str = "SELECT asked.place FROM unnest($1::bytea[], $2::text[], $3::bigint[]) \
          WITH ORDINALITY AS asked (owner, name, expected, place) \
      JOIN web_push.schedule AS s ON s.owner = asked.owner AND s.name = asked.name \
@@ -63,7 +63,7 @@ const RECORD_RUN: &str = "INSERT INTO web_push.meta AS m (name, value) VALUES ('
      ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE m.value < excluded.value";
 const LAST_RUN: &str = "SELECT value FROM web_push.meta WHERE name = 'last_run'";
 
-/// Nobody's: the application's own.
+/// The owner of the application's own schedules.
 const APPLICATION: &[u8] = &[];
 
 /// The two columns of a name.
@@ -119,7 +119,7 @@ fn time(columns: &mut Columns<'_>) -> Result<DailyTime, StoreError> {
 async fn fire(tx: &mut Tx<'_>, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, Failed> {
     let mut answers = vec![Fired::Stale; firings.len()];
     let mut places: Vec<usize> = (0..firings.len()).collect();
-    // One that is there twice is fired in turn: most of the time there is one turn.
+    // A name that occurs twice is fired in two turns. Usually there is one turn.
     while !places.is_empty() {
         let mut seen = HashSet::new();
         let (turn, later): (Vec<usize>, Vec<usize>) = places
@@ -131,7 +131,7 @@ async fn fire(tx: &mut Tx<'_>, firings: &[Firing], now: Timestamp) -> Result<Vec
     Ok(answers)
 }
 
-/// Fires those at some places of the question, no two of one name.
+/// Fires the schedules at these indexes, no two with the same name.
 async fn fire_each(
     tx: &mut Tx<'_>,
     firings: &[Firing],
@@ -189,7 +189,7 @@ async fn move_all(tx: &mut Tx<'_>, from: SubscriptionId, to: SubscriptionId) -> 
     let (from, to) = (from.as_bytes().as_slice(), to.as_bytes().as_slice());
     tx.query(LOCK_BOTH, &[&vec![from, to]]).await?;
     tx.execute(MOVE, &[&from, &to]).await?;
-    // What could not move stands at the other one already.
+    // The rest exists under the other id already.
     tx.execute(REMOVE_ALL, &[&from]).await.map(|_| ())
 }
 

@@ -1,4 +1,4 @@
-//! The schema: its name, its tables, and which version of them a database has.
+//! The schema: its name, its tables and their version.
 
 use std::borrow::Cow;
 
@@ -13,17 +13,17 @@ use crate::store::{StoreError, layout};
 const KNOWN: i64 = 2;
 const TABLES: &str = include_str!("tables.sql");
 
-/// What the statements call the schema.
+/// The schema's name in statements.
 const PLACEHOLDER: &str = "web_push.";
-/// The oldest server whose SQL this is.
+/// The oldest supported server.
 const OLDEST_SERVER: i64 = 130_000;
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::bigint, \
      current_setting('server_encoding') = 'UTF8'";
-/// Waits for another process that migrates; the number is one for each schema.
+/// Waits for other processes that migrate. The lock's number depends on the schema.
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtextextended('tower-web-push ' || $1::text, 0))::text";
-/// Whether the schema is there, has our mark, and has anything in it.
+/// Whether the schema exists, is this crate's, and contains anything.
 const FIND: &str = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL, \
      EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1::text AND c.relname = 'tower_web_push_version'), \
@@ -32,16 +32,16 @@ const FIND: &str = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL, \
 const VERSION: &str = "SELECT version FROM web_push.tower_web_push_version";
 const MARK: &str = "INSERT INTO web_push.tower_web_push_version VALUES ($1)";
 
-/// The name of a schema that is safe to be put into SQL.
+/// A schema name that is safe in SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Schema(String);
 
 impl Schema {
     pub(super) const DEFAULT: &str = "web_push";
-    /// A channel's name is longer, and PostgreSQL cuts names at 63.
+    /// PostgreSQL truncates names at 63 octets, and the channel's name is longer.
     const MAX_LEN: usize = 48;
 
-    /// Small ASCII letters, digits and `_`, no digit first: what needs no quotes, whatever reads it.
+    /// Accepts lower-case ASCII letters, digits and `_`, not starting with a digit: a name that never needs quotes.
     pub(super) fn parse(name: &str) -> Result<Self, StoreError> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         let starts_well = name.starts_with(|first: char| !first.is_ascii_digit());
@@ -62,22 +62,22 @@ impl Schema {
         &self.0
     }
 
-    /// Where changes are told.
+    /// The channel of notifications.
     pub(super) fn channel(&self) -> String {
         format!("{}_changes", self.0)
     }
 
-    /// A statement, or a script, with this schema's name in it.
+    /// Puts this schema's name into a statement or script.
     pub(super) fn in_sql(&self, sql: &'static str) -> Cow<'static, str> {
         if self.0 == Self::DEFAULT {
             return Cow::Borrowed(sql);
         }
-        // Quoted, since it may be a word of SQL.
+        // Quoted, since it may be a keyword.
         Cow::Owned(sql.replace(PLACEHOLDER, &format!("\"{}\".", self.0)))
     }
 }
 
-/// What there is in the database.
+/// The state of the schema in the database.
 #[derive(PartialEq, Eq)]
 enum Found {
     NoSchema,
@@ -85,11 +85,11 @@ enum Found {
     Tables,
 }
 
-/// Makes the tables where there are none, in one transaction.
+/// Creates the tables if they are missing, in one transaction.
 ///
-/// Repeatable, and safe where many processes start at once: the first does it, the others wait and find it done.
+/// Repeatable, and safe if many processes start at once: the first creates them, the others wait.
 pub(super) async fn migrate(database: &Database) -> Result<(), StoreError> {
-    // Without the lock, so that nobody waits for anything where there is nothing to do, or no right to do it.
+    // Without the lock, so that nothing waits if there is nothing to do or no right to do it.
     if look(database).await? == Found::Tables {
         return Ok(());
     }
@@ -124,7 +124,7 @@ async fn look_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
     find(tx, schema).await
 }
 
-/// Refuses a schema that is another application's, or of a version that is not known here.
+/// Refuses a schema of another application or an unknown version.
 async fn find(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {
     let rows = tx.query(FIND, &[&schema.name()]).await?;
     let found = first(&rows, |columns| {
@@ -155,7 +155,7 @@ async fn migrate_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<(), Failed> {
     if found == Found::Tables {
         return Ok(());
     }
-    // Not `IF NOT EXISTS`, which asks for the right to create one even where it is there.
+    // Not `IF NOT EXISTS`, which needs the right to create schemas even if it exists.
     if found == Found::NoSchema {
         let create = format!("CREATE SCHEMA \"{}\"", schema.name());
         tx.batch(&create).await?;

@@ -12,12 +12,11 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::store::{ClaimToken, Settled, Settlement, StoreError};
 
-/// Rows whose token is good, locked in one order for all, and where they are. Only who holds a token of a row waits
-/// for it here.
+/// Locks the rows with valid tokens in one order, and returns their places. Waits only for other holders of a row's token.
 ///
-/// `LATERAL` with a lock of its own, or with `OFFSET 0`, keeps the planner from turning the look-ups round: right after
-/// a vacuum of a queue that is all but empty it takes the table for one row, and would read all of it.
-/// For the same reason `leased` is hidden from the partial index.
+/// `LATERAL` with a lock of its own, or with `OFFSET 0`, keeps the planner from reversing the lookups: right after a
+/// vacuum of an almost empty queue it takes the table for one row, and would scan all of it. For the same reason `leased`
+/// is hidden from the partial index.
 pub(super) const HELD: &str = "WITH asked AS MATERIALIZED (SELECT token.place, b.seq, token.key, token.fence \
          FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) WITH ORDINALITY AS token (id, key, fence, place) \
          CROSS JOIN LATERAL (SELECT seq FROM web_push.broadcast WHERE broadcast.id = token.id OFFSET 0) AS b \
@@ -25,30 +24,30 @@ pub(super) const HELD: &str = "WITH asked AS MATERIALIZED (SELECT token.place, b
      SELECT asked.place, asked.seq, held.origin, held.ctid::text FROM asked CROSS JOIN LATERAL ( \
          SELECT d.origin, d.ctid FROM web_push.delivery AS d WHERE d.broadcast = asked.seq AND d.key = asked.key \
              AND CASE WHEN d.leased THEN d.fence END = asked.fence FOR UPDATE) AS held";
-/// By their places: they are locked, so that nobody moves them.
+/// By `ctid`: the rows are locked, so that it does not change.
 pub(super) const FINISH: &str = "DELETE FROM web_push.delivery WHERE ctid = ANY($1::text[]::tid[])";
 pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, at = again.at, \
      attempt = greatest(d.attempt - again.untried, 0) \
      FROM unnest($1::text[]::tid[], $2::bigint[], $3::bigint[]) AS again (place, at, untried) \
      WHERE d.ctid = again.place";
-/// The probes of origins that are paused: few, and most of the time none.
+/// The probes of paused origins. Usually none.
 pub(super) const PROBES: &str = "SELECT id, probe_fence, probe_key FROM web_push.origin \
      WHERE id = ANY($1) AND probe_fence IS NOT NULL ORDER BY id FOR NO KEY UPDATE";
-/// A probe that came to its end makes room for the next.
+/// Makes probed origins due for their next probe.
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $2, probe_fence = NULL, probe_key = NULL \
      WHERE id = ANY($1)";
 
-/// A row that is held by the token at a place of the question.
+/// A row with a valid token.
 struct Held {
     place: usize,
     seq: i64,
     origin: i64,
-    /// Where the row is, until the end of the transaction.
+    /// The row's place, valid until the transaction ends.
     ctid: String,
 }
 
-/// The order of locks is rows, broadcasts, origins. Who holds a broadcast's lock waits for no row, so that nobody
-/// waits in a circle; and a broadcast's counts are locked only from here to the commit.
+/// The order of locks is rows, broadcasts, origins. The holder of a broadcast's lock waits for no row, so that there are
+/// no deadlocks. A broadcast's counts are locked from here to the commit.
 pub(super) async fn settle(
     tx: &mut Tx<'_>,
     ends: &[(ClaimToken, Settlement)],
@@ -71,7 +70,7 @@ pub(super) async fn settle(
             continue;
         };
         let end = match end {
-            // L9: it was on its way when the others were cancelled.
+            // L9: it was leased when the broadcast was cancelled.
             Settlement::RetryAt(_) | Settlement::Deferred(_) if stored.progress.cancelled => {
                 Settlement::Finished(FinalOutcome::Cancelled)
             }
@@ -91,7 +90,7 @@ pub(super) async fn settle(
     Ok(answers)
 }
 
-/// The rows whose tokens are good, each once.
+/// Locks the rows with valid tokens, each once.
 async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, Settlement)]) -> Result<Vec<Held>, Failed> {
     if ends.is_empty() {
         return Ok(Vec::new());
@@ -113,7 +112,7 @@ async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, Settlement)]) -> Result<Vec<
         })
     };
     let mut held = read(&rows, read_held)?;
-    // Of a token that is there twice the first is good, and spent.
+    // If a token occurs twice, the first settlement spends it.
     held.sort_by_key(|row| row.place);
     let mut seen = HashSet::new();
     held.retain(|row| {
@@ -123,15 +122,15 @@ async fn lock(tx: &mut Tx<'_>, ends: &[(ClaimToken, Settlement)]) -> Result<Vec<
     Ok(held)
 }
 
-/// The columns of what changes, side by side.
+/// The columns of the changes as arrays.
 #[derive(Default)]
 struct Changes<'a> {
     finished: Vec<&'a str>,
     again: Vec<&'a str>,
-    /// When those that are tried again are due, and how many attempts they give back.
+    /// The due times of retried rows, and the attempts that they take back.
     at: Vec<i64>,
     untried: Vec<i64>,
-    /// The origin, fence and key of each.
+    /// The origin, fence and key of each row.
     all: HashSet<(i64, i64, [u8; 32])>,
 }
 

@@ -1,4 +1,4 @@
-//! Changes to stored subscriptions in PostgreSQL: in their order, many in one statement.
+//! Changes to stored subscriptions in PostgreSQL: in order, many in one statement.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,28 +11,28 @@ use crate::clock::Timestamp;
 use crate::store::Change;
 use crate::subscription::EndpointKey;
 
-/// What [`SubscriptionRecord::is_unproven`](crate::store::SubscriptionRecord::is_unproven) says (S16).
+/// The same condition as [`SubscriptionRecord::is_unproven`](crate::store::SubscriptionRecord::is_unproven) (S16).
 macro_rules! unproven {
     () => {
         "(s.principal IS NULL AND s.last_success_at IS NULL AND s.retired_at IS NULL AND s.stale_since IS NULL)"
     };
 }
 
-/// Rows that one statement purges.
+/// Rows that one step purges.
 const AT_ONCE: usize = 1_000;
 
-/// In one order for all.
+/// Locks in one order.
 pub(super) const LOCK: &str = concat!(
     "SELECT s.key, ",
     unproven!(),
     " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
 );
-/// Changes can prove rows, and not the other way round: of most, which are proven, nothing is asked again.
+/// A change can prove a row, but not the reverse. Most rows are proven and are not queried.
 pub(super) const STILL_UNPROVEN: &str = concat!(
     "SELECT count(*) FROM web_push.subscription AS s WHERE s.key = ANY($1) AND ",
     unproven!()
 );
-/// Whoever is written at this moment subscribes again.
+/// Skips locked rows: they are being renewed.
 pub(super) const RETIRED_BEFORE: &str = concat!(
     "SELECT s.key, ",
     unproven!(),
@@ -48,7 +48,7 @@ pub(super) const EXPIRED_BEFORE: &str = concat!(
     unproven!(),
     " FROM web_push.subscription AS s WHERE s.expires_at < $1 ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
-/// One change for each row, of any kind.
+/// Applies one change of any kind to each row.
 pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
      retired_at = CASE change.kind WHEN 'retire' THEN $1 ELSE s.retired_at END, \
      retire_reason = CASE change.kind WHEN 'retire' THEN change.reason ELSE s.retire_reason END, \
@@ -70,8 +70,8 @@ pub(super) async fn apply(
     changes: &[Change],
     now: Timestamp,
 ) -> Result<u64, Failed> {
-    // All at first, so that later statements wait for nobody: rows that come in after that are not for them, or two
-    // of these might wait for each other.
+    // All rows are locked first, and rows inserted later are ignored, so that later statements wait for no lock and
+    // cannot deadlock.
     let keys: BTreeSet<_> = changes.iter().filter_map(Change::key).collect();
     let mut standing = HashSet::new();
     let mut unproven: HashSet<EndpointKey> = HashSet::new();
@@ -123,7 +123,7 @@ pub(super) async fn apply(
     Ok(changed + deleted)
 }
 
-/// How many of these rows, which were unproven, are so no longer, or no longer there.
+/// Returns how many of these unproven rows are now proven or deleted.
 async fn proven(tx: &mut Tx<'_>, unproven: &HashSet<EndpointKey>) -> Result<i64, Failed> {
     if unproven.is_empty() {
         return Ok(0);
@@ -137,15 +137,15 @@ async fn proven(tx: &mut Tx<'_>, unproven: &HashSet<EndpointKey>) -> Result<i64,
     Ok(integer(unproven.len()) - still)
 }
 
-/// Changes that can be made together.
+/// Changes that can be made in one statement.
 enum Turn<'a> {
-    /// No two of one row.
+    /// Changes of distinct rows.
     Rows(Vec<&'a Change>),
-    /// What is retired or stale since before the first moment, or expired before the second.
+    /// Deletes rows that are retired or stale since before the first time, or expired before the second.
     Purge(Timestamp, Timestamp),
 }
 
-/// The changes in an order that means the same: those of one row one after the other, a purge after all before it.
+/// Groups the changes without changing their effect: those of one row stay in order, a purge comes after all before it.
 fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
     let mut turns = Vec::new();
     let mut since_purge: Vec<Vec<&Change>> = Vec::new();

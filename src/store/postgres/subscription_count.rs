@@ -1,4 +1,4 @@
-//! How many subscriptions there are, and how many a filter takes, in PostgreSQL.
+//! Counting subscriptions in PostgreSQL.
 
 use super::connection::{Database, Tx};
 use super::error::Failed;
@@ -13,7 +13,7 @@ pub(super) const TOTAL: &str =
     "SELECT coalesce(sum(number), 0)::bigint FROM web_push.subscription_count";
 const TOTALS: &str = "SELECT coalesce(sum(number), 0)::bigint, coalesce(sum(unproven), 0)::bigint \
      FROM web_push.subscription_count";
-/// One of sixteen parts, by the server's process: who writes at the same time seldom writes the same one.
+/// Changes one of sixteen parts, chosen by server process, so that concurrent writers rarely share one.
 pub(super) const ADD: &str = "UPDATE web_push.subscription_count SET number = number + $1, unproven = unproven + $2 \
      WHERE part = pg_backend_pid() % 16";
 macro_rules! in_state {
@@ -25,7 +25,7 @@ macro_rules! in_state {
          AND ($3::text IS NULL OR s.push_service = $3) AND ($4::bytea IS NULL OR s.vapid_key = $4)"
     };
 }
-/// What a principal's, a tag's and named rows have in common: few, or found by an index.
+/// Rows of a principal, a tag or given ids: few, or found by an index.
 pub(super) const OF_USER: &str = concat!(
     "SELECT count(*) FROM web_push.subscription AS s WHERE s.principal = $5",
     in_state!()
@@ -39,7 +39,7 @@ pub(super) const OF_IDS: &str = concat!(
     "SELECT count(*) FROM web_push.subscription AS s WHERE s.id = ANY($5)",
     in_state!()
 );
-/// All rows in a state: from that state's index alone. A null service or key is any.
+/// All rows in a state, from that state's index alone. A null service or key matches any.
 pub(super) const LIVE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale_since IS NULL \
      AND (expires_at IS NULL OR expires_at > $1) \
      AND ($2::text IS NULL OR push_service = $2) AND ($3::bytea IS NULL OR vapid_key = $3)";
@@ -51,11 +51,11 @@ pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE
 pub(super) const RETIRED: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NOT NULL \
      AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
 
-/// How many rows there are, as writers count them; or by how many their numbers change.
+/// The numbers of rows as counted by writers, or changes to them.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Totals {
     pub(super) rows: i64,
-    /// S16.
+    /// Unproven rows (S16).
     pub(super) unproven: i64,
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn totals(tx: &mut Tx<'_>) -> Result<Totals, Failed> {
     Ok(totals.unwrap_or_default())
 }
 
-/// The last change of a transaction: who waits here holds up nobody who waits for something else.
+/// Changes the totals. Called last in a transaction, so that the lock is held shortly.
 pub(super) async fn add(tx: &mut Tx<'_>, change: Totals) -> Result<(), Failed> {
     let Totals { rows, unproven } = change;
     if rows != 0 || unproven != 0 {

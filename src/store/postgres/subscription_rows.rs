@@ -11,7 +11,7 @@ use crate::subscription::{
 };
 use crate::vapid::KeyId;
 
-/// What [`record`] reads, of a table that is called `s`.
+/// The columns that [`record`] reads, from a table named `s`.
 macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
@@ -21,17 +21,17 @@ macro_rules! record_columns {
 }
 pub(super) use record_columns;
 
-/// Nobody waits for whoever inserts another row; who inserts the same one is waited for.
+/// Waits only for concurrent inserts of the same key.
 pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
      tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
      ON CONFLICT (key) DO NOTHING";
-/// Endpoint, push service and key belong together and never change.
+/// Endpoint, push service and key never change.
 pub(super) const UPDATE: &str = "UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
      principal = $6, tags = $7, vapid_key = $8, created_at = $9, keys_changed_at = $10, last_seen_at = $11, \
      failure_streak = $12, failing_since = NULL, stale_since = NULL, retired_at = NULL, retire_reason = NULL WHERE key = $1";
 pub(super) const DELETE: &str = "DELETE FROM web_push.subscription WHERE key = ANY($1)";
-/// The tags of rows that are rewritten or deleted: few each, and found from the tags that they have.
+/// Deletes the tags of rewritten or deleted rows, found by the rows' own tags.
 pub(super) const FORGET_TAGS: &str = "DELETE FROM web_push.subscription_tag AS t \
      USING (SELECT s.key, unnest(s.tags) AS tag FROM web_push.subscription AS s WHERE s.key = ANY($1)) AS old \
      WHERE t.tag = old.tag AND t.key = old.key";
@@ -81,13 +81,13 @@ pub(super) fn record(columns: &mut Columns<'_>) -> Result<SubscriptionRecord, St
     Ok(record)
 }
 
-/// A principal as it is stored.
+/// Serializes a principal.
 pub(super) fn principal_bytes(principal: &Principal) -> &[u8] {
     principal.as_str().as_bytes()
 }
 
-/// Writes a row that [`merge`](crate::store::rules::merge) made: live, and new or in the place of the one
-/// that stood there, which is locked. `false` where somebody else has made it meanwhile.
+/// Writes a row made by [`merge`](crate::store::rules::merge): a live row, new or replacing the stored one, which is
+/// locked. Returns `false` if a concurrent transaction has inserted it.
 pub(super) async fn write(
     tx: &mut Tx<'_>,
     key: &EndpointKey,
@@ -161,7 +161,7 @@ pub(super) async fn write(
     Ok(true)
 }
 
-/// Deletes rows that are locked, with their tags; how many.
+/// Deletes locked rows with their tags. Returns their number.
 pub(super) async fn delete(tx: &mut Tx<'_>, keys: &[&[u8]]) -> Result<u64, Failed> {
     if keys.is_empty() {
         return Ok(0);

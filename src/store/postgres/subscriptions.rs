@@ -52,7 +52,7 @@ pub(super) const PAGE_TAG: &str = concat!(
     live!(),
     " ORDER BY g.key LIMIT $3"
 );
-/// Named one by one, so that sorting them is sorting few.
+/// Sorts, but only the rows of given ids.
 pub(super) const PAGE_IDS: &str = concat!(
     "SELECT ",
     record_columns!(),
@@ -72,18 +72,18 @@ pub(super) const BY_IDS: &str = concat!(
     " FROM unnest($1::bytea[]) WITH ORDINALITY AS asked (id, place) \
      JOIN web_push.subscription AS s ON s.id = asked.id"
 );
-/// In one order for all.
+/// Locks in one order.
 pub(super) const LOCK: &str = concat!(
     "SELECT s.key, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
 );
-/// One at a time makes room for a principal; the number is one for each.
+/// Serializes evictions of one principal's rows.
 const LOCK_PRINCIPAL: &str = "SELECT pg_advisory_xact_lock(hashtextextended('web_push.subscription', \
      hashtextextended(encode($1::bytea, 'hex'), 0)))::text";
 pub(super) const OF_PRINCIPAL: &str =
     "SELECT count(*) FROM web_push.subscription WHERE principal = $1";
-/// Whoever is written at this moment is seen at this moment, and not the one to go.
+/// Skips locked rows: they are being written, and so were seen last.
 pub(super) const EVICTED: &str = "SELECT key FROM web_push.subscription WHERE principal = $1 AND key <> $2 \
      ORDER BY last_seen_at, key LIMIT $3 FOR UPDATE SKIP LOCKED";
 
@@ -116,7 +116,7 @@ async fn upsert(
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
-    // A principal's rows, which may have to go, are never unproven.
+    // Evicted rows have a principal and so are never unproven.
     let mut change = Totals {
         rows: i64::from(merged.created),
         unproven: i64::from(merged.record.is_unproven()) - unproven_before,
@@ -124,7 +124,7 @@ async fn upsert(
     let mut total = 0;
     if merged.created {
         let Totals { rows, unproven } = totals(tx).await?;
-        // Before anything is written: a flood leaves no dead rows.
+        // Checked before the first write, so that a flood leaves no dead rows.
         if merged.adds_unproven() && unproven >= integer(limits.unproven) {
             return Err(StoreError::too_many_unproven().into());
         }
@@ -134,21 +134,21 @@ async fn upsert(
         change.rows -= integer(delete(tx, &[replaces.as_bytes()]).await?);
     }
     if !write(tx, &key, &merged.record, merged.created).await? {
-        // Somebody else has inserted it between the look and the insertion: next time it stands there.
+        // A concurrent transaction has inserted it: the next attempt reads it.
         return Err(overtaken());
     }
     if let Some(principal) = &merged.record.principal {
         change.rows -= make_room(tx, principal, &key, limits.per_principal).await?;
     }
     if merged.created && total.saturating_add(change.rows) > integer(limits.total) {
-        // The transaction takes everything back.
+        // The transaction is rolled back.
         return Err(StoreErrorKind::Full.into());
     }
     add(tx, change).await?;
     Ok(merged.into())
 }
 
-/// Removes the principal's least recently seen other rows above the limit (S6); how many.
+/// Removes the principal's least recently seen other rows above the limit (S6). Returns their number.
 async fn make_room(
     tx: &mut Tx<'_>,
     principal: &Principal,
@@ -171,7 +171,7 @@ async fn make_room(
 }
 
 impl PostgresStore {
-    /// Rows by one kind of name, at their places of the question.
+    /// Finds rows by key or id, and stores them at the indexes of the names.
     async fn find(
         &self,
         sql: &'static str,
@@ -231,7 +231,7 @@ impl SubscriptionStore for PostgresStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        // Nothing sorts before every key.
+        // The empty key sorts before all others.
         let after: &[u8] = after.map_or(&[], |key| key.as_bytes());
         let (now, max) = (now.as_millis(), integer(limit));
         let database = self.database();

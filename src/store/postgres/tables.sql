@@ -1,4 +1,4 @@
--- Version 2. `web_push` stands for the schema. Text sorts by its bytes, whatever the database's locale is.
+-- Version 2. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
 
 -- One row, written with the tables.
 CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
@@ -10,7 +10,7 @@ CREATE TABLE web_push.meta (
     value bigint NOT NULL
 ) WITH (fillfactor = 50);
 
--- Every delivery that ends changes its row: what changes then is in no index, and a page has room for it.
+-- Each finished delivery changes its row. The changed columns are in no index and pages have free space (HOT updates).
 CREATE TABLE web_push.subscription (
     key bytea PRIMARY KEY,
     id bytea NOT NULL UNIQUE,
@@ -18,7 +18,7 @@ CREATE TABLE web_push.subscription (
     p256dh bytea NOT NULL,
     auth bytea NOT NULL,
     expires_at bigint,
-    -- Any text, with NUL too, which `text` does not take.
+    -- Any text, including NUL, which `text` refuses.
     principal bytea,
     tags text[] NOT NULL,
     vapid_key bytea NOT NULL,
@@ -42,18 +42,18 @@ CREATE INDEX subscription_stale_since ON web_push.subscription (stale_since) WHE
 CREATE INDEX subscription_expires ON web_push.subscription (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX subscription_principal ON web_push.subscription (principal, key) WHERE principal IS NOT NULL;
 
--- The tags once more, in the order in which a broadcast to one of them walks.
+-- The tags again, in the order in which a broadcast to a tag is expanded.
 CREATE TABLE web_push.subscription_tag (
     tag text COLLATE "C" NOT NULL,
     key bytea NOT NULL,
     PRIMARY KEY (tag, key)
 );
 
--- How many subscriptions there are, in parts: writers that come together do not wait for one row.
+-- The number of subscriptions, in parts, so that concurrent writers do not wait for one row.
 CREATE TABLE web_push.subscription_count (
     part integer PRIMARY KEY,
     number bigint NOT NULL,
-    -- Those of no principal that no push was accepted for, and that are neither retired nor stale.
+    -- Rows without a principal and an accepted push that are neither retired nor stale.
     unproven bigint NOT NULL
 ) WITH (fillfactor = 50);
 INSERT INTO web_push.subscription_count SELECT part, 0, 0 FROM generate_series(0, 15) AS part;
@@ -67,7 +67,7 @@ CREATE TABLE web_push.vapid_key (
 );
 CREATE UNIQUE INDEX vapid_key_active ON web_push.vapid_key (active) WHERE active;
 
--- The counts of a broadcast under way change all the time: they are in no index, and a page has room.
+-- The counts of an open broadcast change often: they are in no index and pages have free space (HOT updates).
 CREATE TABLE web_push.broadcast (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id bytea NOT NULL UNIQUE,
@@ -85,7 +85,7 @@ CREATE TABLE web_push.broadcast (
     ended_at bigint,
     idempotency_key text COLLATE "C" UNIQUE,
     fingerprint bytea,
-    -- Of each outcome, by its name.
+    -- The number of rows by outcome.
     accepted bigint NOT NULL DEFAULT 0,
     gone bigint NOT NULL DEFAULT 0,
     key_mismatch bigint NOT NULL DEFAULT 0,
@@ -103,7 +103,7 @@ CREATE INDEX broadcast_expanding ON web_push.broadcast (expanded_at, seq) WHERE 
 CREATE INDEX broadcast_started ON web_push.broadcast (expanded_at, seq) WHERE expanding AND cursor IS NOT NULL;
 CREATE INDEX broadcast_cancelled ON web_push.broadcast (seq) WHERE is_cancelled AND ended_at IS NULL;
 
--- What a broadcast says and whom it is for: deleted when it is over.
+-- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE web_push.content (
     broadcast bigint PRIMARY KEY,
     audience text NOT NULL,
@@ -129,9 +129,9 @@ CREATE TABLE web_push.origin (
     tallied_at bigint
 ) WITH (fillfactor = 50);
 
--- The queue. `at` is when a row can be claimed: due, or the end of its lease. One index by origin and `at` serves
--- every claim, however long the backlog is. Without foreign keys, whose checks would cost as much as the rows:
--- rows are written under a lock on their broadcast and their origin.
+-- The queue. `at` is the time from which a row can be claimed: its due time, or the end of its lease. Claims use the
+-- index by origin and `at`, so that their cost does not depend on the backlog. There are no foreign keys, whose checks
+-- would cost as much as the rows: rows are written under locks on their broadcast and their origin.
 CREATE TABLE web_push.delivery (
     broadcast bigint NOT NULL,
     key bytea NOT NULL,
@@ -147,19 +147,19 @@ CREATE TABLE web_push.delivery (
     autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 1
 );
--- Without broadcast and key, which the planner would look for here as well, from one end to the other.
+-- Without broadcast and key: the planner would use the index for these too, and scan all of it.
 CREATE INDEX delivery_due ON web_push.delivery (origin, at);
 CREATE INDEX delivery_leased ON web_push.delivery (at) WHERE leased;
 
 CREATE TABLE web_push.schedule (
-    -- Empty for the application's own.
+    -- Empty for the application's own schedules.
     owner bytea NOT NULL,
     name text COLLATE "C" NOT NULL,
     minute_of_day bigint NOT NULL,
     zone text NOT NULL,
     weekdays bigint NOT NULL,
     next_fire_at bigint NOT NULL,
-    -- Any text, with NUL too.
+    -- Any text, including NUL.
     message bytea,
     audience text,
     payload bytea,

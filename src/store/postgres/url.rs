@@ -1,8 +1,7 @@
-//! What the URL of a database says: the driver's parameters, what libpq understands beside them, and settings of the
-//! store itself.
+//! Parsing a database URL: the driver's parameters, further ones of libpq, and settings of the store.
 //!
-//! What is not understood is refused by its name. Neither values nor the part before the `?` are in an error: they hold
-//! a password.
+//! Unknown parameters are refused by name. Errors contain neither values nor the part before the `?`, which may hold a
+//! password.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::path::PathBuf;
@@ -15,10 +14,10 @@ use crate::encoding::hex;
 use crate::store::StoreError;
 use crate::store::reason::parameter;
 
-/// A URL that was understood.
+/// A parsed URL.
 pub(super) struct Url {
     pub(super) config: Config,
-    /// The PEM file whose certificates are trusted, and no others.
+    /// The PEM file whose certificates alone are trusted.
     pub(super) root_certificates: Option<PathBuf>,
     /// The store's schema.
     pub(super) schema: Option<String>,
@@ -46,7 +45,7 @@ const OF_THE_DRIVER: &[&str] = &[
     "user",
 ];
 
-/// Parameters of libpq, with the values that say how it is here anyway.
+/// Parameters of libpq, with the values that match this store's behaviour.
 const AS_IT_IS: &[(&str, &[&str])] = &[
     (
         "client_encoding",
@@ -74,8 +73,8 @@ impl Url {
             ));
         }
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        // The driver takes the first `@` for the end of the password, wherever it stands. A URL that another parser
-        // reads in another way could send the password to another host.
+        // The driver ends the password at the first `@`. Another parser could read the URL differently, and the password
+        // could be sent to another host.
         if query.contains('@') || place.matches('@').count() > 1 {
             return Err(misconfigured(
                 "the URL has an @ too many: write @ as %40 and ? as %3F in a password or a parameter",
@@ -86,7 +85,7 @@ impl Url {
             read.pair(pair)?;
         }
         let all = format!("postgres://{place}?{}", read.for_the_driver.join("&"));
-        // What the driver says of a URL that it cannot read may quote it.
+        // The driver's own error may quote the URL.
         let config = all.parse().map_err(|_| {
             misconfigured(
                 "the URL cannot be read: postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %XX for other characters \
@@ -116,7 +115,7 @@ impl<'a> Reading<'a> {
             .split_once('=')
             .ok_or_else(|| parameter(pair, "has no value"))?;
         if OF_THE_DRIVER.contains(&name) {
-            // Alone: so that an error has a name.
+            // Parsed alone, so that the error can name it.
             let alone = format!("postgres://?{pair}").parse::<Config>();
             alone.map_err(|_| parameter(name, "cannot be read"))?;
             self.for_the_driver.push(pair);
@@ -140,9 +139,9 @@ impl<'a> Reading<'a> {
             "sslmode" => {
                 self.sslmode = Some(match value.as_str() {
                     "disable" => SslMode::Disable,
-                    // The order of tries does not matter: neither is safe against a man in the middle.
+                    // The order of attempts does not matter: neither is safe against an attacker on the network.
                     "allow" | "prefer" => SslMode::Prefer,
-                    // Whatever is encrypted is verified whole.
+                    // With TLS the certificate is always verified.
                     "require" | "verify-ca" | "verify-full" => SslMode::Require,
                     _ => {
                         let modes =
@@ -156,7 +155,7 @@ impl<'a> Reading<'a> {
             "target_session_attrs" => {
                 self.target = Some(match value.as_str() {
                     "any" => TargetSessionAttrs::Any,
-                    // A primary that is set read-only would not do either.
+                    // A read-only primary cannot be used either.
                     "read-write" | "primary" => TargetSessionAttrs::ReadWrite,
                     _ => {
                         let why = "is none of any, read-write and primary: the store writes";
@@ -201,7 +200,7 @@ impl<'a> Reading<'a> {
             config.application_name(name);
         }
         Ok(Url {
-            // As libpq: without TLS the file is not looked at.
+            // As in libpq, the file is not read without TLS.
             root_certificates: self
                 .root_certificates
                 .filter(|_| config.get_ssl_mode() != SslMode::Disable),
@@ -212,7 +211,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Percent-decoding (RFC 3986 section 2.1); `None` for an incomplete escape, and for what is not UTF-8.
+/// Decodes percent-encoding (RFC 3986 section 2.1). Returns `None` for an incomplete escape or invalid UTF-8.
 fn decode(text: &str) -> Option<String> {
     let mut pieces = text.split('%');
     let mut octets = pieces.next()?.as_bytes().to_vec();

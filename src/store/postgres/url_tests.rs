@@ -13,7 +13,7 @@ fn parse(query: &str) -> Url {
     Url::parse(&format!("{PLACE}?{query}")).unwrap_or_else(|error| panic!("{query}: {error:?}"))
 }
 
-/// Why a URL is refused; never with its password.
+/// Returns the reason why a URL is refused. Asserts that it does not contain the password.
 #[track_caller]
 fn refused(url: &str) -> String {
     let Err(error) = Url::parse(url) else {
@@ -133,14 +133,14 @@ fn what_is_not_understood_is_refused_by_its_name() {
     ] {
         let why = refused(&format!("{PLACE}?{query}"));
         assert!(why.contains(&format!("`{name}`")), "{query}: {why}");
-        // Nor the value, which may be a secret as well.
+        // The value may be a secret too.
         let value = query.rsplit_once('=').map_or("/", |(_, value)| value);
         assert!(
             value.len() < 4 || !why.contains(value) || name == "sslmode",
             "{why}"
         );
     }
-    // A name that none could have is not repeated.
+    // An invalid name is not repeated.
     for strange in ["hunter2%0a=1", "=1", "hunter2 hunter2", "hunter2\n=3"] {
         refused(&format!("postgres://u@h/d?{strange}"));
     }

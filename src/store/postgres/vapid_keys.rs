@@ -11,7 +11,7 @@ use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};
 
 const KEYS: &str = "SELECT id, public_key, sealed, created_at, active FROM web_push.vapid_key \
      ORDER BY active DESC, created_at DESC, id";
-/// Of several that insert one does, and the others see it. There are a handful of keys, and hardly ever a new one.
+/// Serializes inserts, so that later ones see earlier ones. There are few keys and inserts are rare.
 const LOCK: &str = "LOCK TABLE web_push.vapid_key IN SHARE ROW EXCLUSIVE MODE";
 const INSERT_FIRST: &str = "INSERT INTO web_push.vapid_key (id, public_key, sealed, created_at, active) \
      SELECT $1, $2, $3, $4, true WHERE NOT EXISTS (SELECT 1 FROM web_push.vapid_key)";

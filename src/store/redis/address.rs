@@ -1,4 +1,4 @@
-//! Where a server is, and the way there.
+//! A server's address, and connecting to it.
 
 use std::fmt;
 use std::io;
@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::reason::{misconfigured, parameter};
 use crate::tls;
 
-/// A `redis://` or `rediss://` URL that was understood.
+/// A parsed `redis://` or `rediss://` URL.
 #[derive(Clone)]
 pub(super) struct Address {
     host: String,
@@ -35,7 +35,7 @@ struct Tls {
 }
 
 impl Address {
-    /// Reads a URL; its text is in no error, but for the names of parameters.
+    /// Parses a URL. Errors contain only the names of parameters.
     pub(super) fn parse(url: &str, extra_roots: &[Vec<u8>]) -> Result<Self, StoreError> {
         let info = connection_info(url)?;
         let (host, port, is_tls) = match info.addr() {
@@ -59,7 +59,7 @@ impl Address {
         })
     }
 
-    /// Connects, without a limit of its own.
+    /// Connects. Without a timeout of its own.
     pub(super) async fn dial(&self) -> io::Result<Stream> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
@@ -75,7 +75,7 @@ impl Address {
 const UNREADABLE: &str = "the URL cannot be read: redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// with TLS, with \
                           %XX for other characters than letters and digits in the password";
 
-/// What the driver makes of a URL. Parts that it would pass over in silence are refused by their name.
+/// Parses a URL with the driver. Parts that the driver would ignore are refused by name.
 fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
     let (scheme, _) = url.split_once("://").unwrap_or_default();
     let scheme = scheme.to_ascii_lowercase();
@@ -133,7 +133,7 @@ fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
             "the database in the URL's path is not a number, as in redis://HOST/2",
         ));
     }
-    // The driver would log in as the default user, without a password.
+    // The driver would log in as the default user without a password.
     if !url.username().is_empty() && url.password().is_none() {
         return Err(misconfigured(
             "the URL names a user and no password: redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST for the default \
@@ -155,7 +155,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A connection, in clear or not.
+/// A connection with or without TLS.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),

@@ -1,4 +1,4 @@
-//! Broadcasts in Redis: opened, expanded, ended.
+//! Opening, expanding and ending broadcasts in Redis.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::store::rules::BroadcastProgress;
 use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite};
 use crate::subscription::{EndpointKey, Origin};
 
-/// Rows that one script ends: a few milliseconds.
+/// Rows that one script ends. A script runs for a few milliseconds.
 const ENDED_AT_ONCE: u64 = 1000;
 /// Broadcasts that one script lists.
 const LISTED_AT_ONCE: usize = 200;
@@ -47,7 +47,7 @@ impl RedisStore {
     ) -> Result<Vec<Expansion>, StoreError> {
         let mut found = Vec::new();
         let (mut new, mut run) = (0, 0);
-        // Those that are past their deadline stand in the way until they are expired.
+        // Broadcasts past their deadline have to be skipped until they are expired.
         loop {
             let left = limit.saturating_sub(found.len());
             let args = Args::at(now).number(left).number(new).number(run);
@@ -188,14 +188,14 @@ impl RedisStore {
         Ok(pruned)
     }
 
-    /// Gives back all rows whose lease has ended.
+    /// Makes all rows whose lease has ended claimable.
     pub(super) async fn lapse(&self, now: Timestamp) -> Result<(), StoreError> {
         while number(self.run(&LAPSE, &Args::at(now)).await?)? != 0 {}
         Ok(())
     }
 }
 
-/// Reads an id and the numbers of its broadcast.
+/// Reads an id and the counts of its broadcast.
 fn status(answer: &mut Reply, now: Timestamp) -> Result<BroadcastStatus, StoreError> {
     let id = BroadcastId::from_bytes(answer.array()?);
     Ok(progress(id, answer.fields()?)?.status(now))

@@ -1,4 +1,4 @@
-//! How a store is connected.
+//! The builder of a store: prefix, certificates, timeouts and connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ impl RedisBuilder {
         }
     }
 
-    /// What all keys begin with, in braces: 1 to 64 visible ASCII characters without braces. Several stores in one
-    /// database have one each. Default: `web-push`.
+    /// Sets the prefix of all keys, which appears in braces: 1 to 64 visible ASCII characters without braces. Each of
+    /// several stores in one database has its own. Default: `web-push`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -66,52 +66,51 @@ impl RedisBuilder {
         self
     }
 
-    /// How long connecting may take, with TLS and login. Default: 5 s.
+    /// Sets the timeout of connecting, with TLS and login. Default: 5 s.
     pub const fn connect_timeout(mut self, limit: Duration) -> Self {
         self.limits.connect = limit;
         self
     }
 
-    /// How long an answer may take. Default: 5 s. No command takes longer than both limits together.
+    /// Sets the timeout of an answer. Default: 5 s. No command takes longer than the sum of both timeouts.
     pub const fn response_timeout(mut self, limit: Duration) -> Self {
         self.limits.answer = limit;
         self
     }
 
-    /// Listens for [hints](crate::store::DeliveryLedger::changes) on a connection to this URL: where the store itself
-    /// goes over a connection of the application's, or over one to a cluster, of which any node will do.
+    /// Listens for [hints](crate::store::DeliveryLedger::changes) on a connection to this URL. Needed if the store uses the
+    /// application's connection or a cluster. Any node of a cluster will do.
     pub fn listen(mut self, url: impl Into<String>) -> Self {
         self.listen = Some(url.into());
         self
     }
 
     /// Connects to a server: `redis://[[user]:password@]host[:port][/database]`, or `rediss://` with TLS; `valkey://` and
-    /// `valkeys://` mean the same. User and password may be percent-encoded. The one parameter that is taken is
-    /// `?protocol=2` or `3`; others, and a fragment, are refused.
+    /// `valkeys://` mean the same. User and password may be percent-encoded. The only parameter is `?protocol=2` or `3`;
+    /// others, and a fragment, are refused.
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) where the URL or the prefix makes no sense, the
-    /// certificate or the password is refused, and where the server is older than 6.2, is a replica, evicts keys
-    /// (`maxmemory-policy allkeys-*`) or holds what a version of this crate has
-    /// written that is newer or from before its first release.
-    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) where it is out of reach or still loading.
+    /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) if the URL or the prefix is invalid, the certificate
+    /// or the password is refused, or the server is older than 6.2, is a replica, evicts keys
+    /// (`maxmemory-policy allkeys-*`) or holds data of a newer version of this crate or from before its first release.
+    /// [`Unavailable`](crate::store::StoreErrorKind::Unavailable) if it is out of reach or still loading.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it may have written the version of its format.
+    /// A dropped future may have written the version of its format.
     pub async fn connect(self, url: &str) -> Result<RedisStore, StoreError> {
         let address = Address::parse(url, &self.extra_roots)?;
         let link = Link::Own(Box::new(Own::new(address.clone())));
         self.over(link, Some(address)).await
     }
 
-    /// Takes a connection of the application's own.
+    /// Uses the application's own connection.
     ///
-    /// It should have response and connection timeouts of its own, shorter than the limits here. A connection that is
-    /// made here is given up when it does not answer or its server has become a replica; this one is yours to
-    /// renew. Hints need [`listen`](Self::listen). With TLS it takes the process' rustls provider, and panics where none
-    /// was installed and several are compiled in: install one before it is made.
+    /// It should have response and connection timeouts of its own, shorter than those here. The store replaces a
+    /// connection of its own when it does not answer or its server has become a replica; this one is yours to renew.
+    /// Hints need [`listen`](Self::listen). With TLS the driver uses the process' rustls provider, and panics if none is
+    /// installed and several are compiled in: install one before making the connection.
     ///
     /// # Errors
     ///
@@ -123,8 +122,8 @@ impl RedisBuilder {
         self.over(Link::Manager(connection), None).await
     }
 
-    /// Takes a connection to a cluster. Hints need [`listen`](Self::listen). With TLS, as
-    /// [`with_connection`](Self::with_connection) says.
+    /// Uses a connection to a cluster. Hints need [`listen`](Self::listen). For TLS see
+    /// [`with_connection`](Self::with_connection).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What holds between two steps of a cancellation, also where nobody takes the second one.
+//! The state between two steps of a cancellation, also if the second one never comes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// More than one step ends.
+/// More origins than one step handles.
 const ORIGINS: u16 = 600;
 
 async fn store() -> Option<RedisStore> {
@@ -49,7 +49,7 @@ async fn sending(store: &RedisStore) -> BroadcastId {
     new.id
 }
 
-/// The first step, after which its caller is gone.
+/// Does the first step, after which the caller is gone.
 async fn begin_to_cancel(store: &RedisStore, id: BroadcastId) {
     let args = Args::at(at(1)).with(*id.as_bytes());
     let mut answer = Reply::of(store.run(&CANCEL, &args).await.unwrap()).unwrap();
@@ -96,7 +96,7 @@ async fn the_next_claim_ends_what_a_canceller_left_and_takes_none_of_it() {
 }
 
 #[tokio::test]
-async fn whoever_looks_expires_or_cancels_again_goes_on() {
+async fn polling_expiring_and_cancelling_continue_a_cancellation() {
     let Some(store) = store().await else {
         return;
     };
@@ -107,7 +107,7 @@ async fn whoever_looks_expires_or_cancels_again_goes_on() {
     is_over(&store, id, 2).await;
     let id = sending(&store).await;
     begin_to_cancel(&store, id).await;
-    // What was cancelled has not expired.
+    // Cancelled rows do not count as expired.
     assert_eq!(store.expire(10_000, at(100)).await.unwrap(), 0);
     is_over(&store, id, 100).await;
     let id = sending(&store).await;
@@ -117,7 +117,7 @@ async fn whoever_looks_expires_or_cancels_again_goes_on() {
     is_over(&store, id, 2).await;
 }
 
-/// A claim that has looked at the origins before the cancellation began, and takes from them after that.
+/// A claim that read the origins before the cancellation began, and takes rows after that.
 #[tokio::test]
 async fn a_claim_under_way_takes_nothing_of_what_is_cancelled() {
     let Some(store) = store().await else {

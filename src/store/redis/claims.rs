@@ -1,7 +1,7 @@
 //! Claiming, settling and releasing rows in Redis.
 //!
-//! A claim looks at the origins first, deals among them here, and takes the rows of each in scripts of bounded size.
-//! Whoever was faster in between has left fewer rows than were dealt: then it looks again.
+//! A claim reads the origins first, deals the rows among them here, and takes the rows of each in scripts of bounded size.
+//! A concurrent claim may have left fewer rows than were dealt: then the origins are read again.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -19,24 +19,24 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// Rows that one script claims: a few milliseconds, whoever they are for.
+/// Rows that one script claims. A script runs for a few milliseconds, however many broadcasts the rows belong to.
 const CLAIMED_AT_ONCE: usize = 256;
 /// Rows that one script settles.
 const SETTLED_AT_ONCE: usize = 1000;
-/// Looks at the origins in one claim.
+/// The most rounds of one claim.
 const ROUNDS: usize = 16;
 
-/// An origin where something is due.
+/// An origin with due rows.
 struct Head {
     origin: Origin,
-    /// When its first row could be claimed.
+    /// The time from which its first row can be claimed.
     at: Timestamp,
-    /// The fence of the last claim that took from it.
+    /// The fence of the last claim of its rows.
     served: u64,
     is_probed: bool,
-    /// So many rows at least are due.
+    /// A lower bound for the number of due rows.
     rows: usize,
-    /// No more than these.
+    /// Whether `rows` is exact.
     is_exact: bool,
 }
 
@@ -58,7 +58,7 @@ impl RedisStore {
             {
                 Ok(is_all) if is_all => break,
                 Ok(_) => {}
-                // What is claimed is claimed: better told than lost for a lease.
+                // Return the rows claimed so far, which would be lost until their lease ends.
                 Err(_) if !claims.rows.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -66,7 +66,7 @@ impl RedisStore {
         Ok(claims)
     }
 
-    /// Looks at the origins once and claims; whether there is nothing more.
+    /// Reads the origins once and claims. Returns whether nothing is left to claim.
     async fn claim_round(
         &self,
         request: &ClaimRequest,
@@ -81,7 +81,7 @@ impl RedisStore {
             if head.is_probed { room.min(1) } else { room }
         };
         let mut heads = self.heads(left, room, now).await?;
-        // Who has waited longest is served first, when there are more origins than rows to claim.
+        // With more origins than rows to claim, the origin that was served longest ago comes first.
         heads.sort_by_key(|head| (head.served, head.at));
         let rooms: Vec<_> = heads.iter().map(room).collect();
         let mut shares = vec![0; heads.len()];
@@ -103,8 +103,8 @@ impl RedisStore {
         Ok(dealt == 0 || (is_exact && claims.rows.len() - before >= dealt))
     }
 
-    /// Origins that have room and something for it, those first that were served longest ago: as many as there are rows
-    /// to be claimed are enough.
+    /// Returns origins with due rows that the request has room for, those served longest ago first, at most about as many
+    /// as there are rows to claim.
     async fn heads(
         &self,
         wanted: usize,
@@ -122,7 +122,7 @@ impl RedisStore {
             let has_more = answer.flag()?;
             for head in answer.list()? {
                 let head = Head::read(Reply::of(head)?)?;
-                // Between two scripts one may have moved back.
+                // An origin may have moved between two scripts.
                 if room(&head) > 0 && seen.insert(head.origin.clone()) {
                     heads.push(head);
                 }
@@ -133,7 +133,7 @@ impl RedisStore {
         }
     }
 
-    /// Claims up to so many rows of each origin.
+    /// Claims up to the given number of rows of each origin.
     pub(super) async fn take(
         &self,
         shares: &[(&Origin, usize)],
@@ -214,7 +214,7 @@ impl Head {
     }
 }
 
-/// Shares in groups of as many rows as one script takes, cut where they are larger.
+/// Groups shares into batches for one script each, splitting larger ones.
 fn batches(shares: Vec<(&Head, usize)>) -> Vec<Vec<(&Origin, usize)>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();

@@ -1,4 +1,4 @@
-//! What a broadcast says and whom it is for.
+//! The message and audience of a broadcast.
 
 use super::StoreError;
 use super::reply::{Fields, parse};
@@ -10,7 +10,7 @@ use crate::store::message_parts::MessageParts;
 use crate::store::reason::corrupt;
 use crate::store::{NewBroadcast, StoreErrorKind};
 
-/// The 15 arguments of a broadcast that is opened.
+/// Pushes the 15 arguments of a new broadcast.
 pub(super) fn push_broadcast(
     args: Args,
     new: &NewBroadcast,
@@ -32,7 +32,7 @@ pub(super) fn push_broadcast(
     Ok(push_message(args, &new.message))
 }
 
-/// The 5 arguments of a message. A payload has a mark before it, since an empty one is one.
+/// Pushes the 5 arguments of a message. A payload is prefixed, to tell an empty one from none.
 pub(super) fn push_message(args: Args, message: &Message) -> Args {
     let payload = message.payload().map_or_else(Vec::new, |payload| {
         let mut marked = vec![b'='];
@@ -46,7 +46,7 @@ pub(super) fn push_message(args: Args, message: &Message) -> Args {
         .with(message.padding().to_string())
 }
 
-/// An audience as it is stored.
+/// Serializes an audience.
 pub(super) fn audience_text(audience: &Audience) -> Result<String, StoreError> {
     serde_json::to_string(audience)
         .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
@@ -56,7 +56,7 @@ pub(super) fn audience(text: &[u8]) -> Result<Audience, StoreError> {
     serde_json::from_slice(text).map_err(|_| corrupt("an audience"))
 }
 
-/// The message of a broadcast's content.
+/// Reads the message of a broadcast's content.
 pub(super) fn message(mut fields: Fields) -> Result<Message, StoreError> {
     let missing = || corrupt("a pending broadcast without a message");
     let parts = MessageParts {

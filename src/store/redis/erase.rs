@@ -1,4 +1,4 @@
-//! What is left to deliver to a user, erased from Redis.
+//! Erasing a user's pending deliveries in Redis.
 
 use super::content::audience;
 use super::reply::{Reply, array, bytes, bytes_or_nil};
@@ -8,7 +8,7 @@ use crate::broadcast::{BroadcastId, Principal};
 use crate::clock::Timestamp;
 use crate::store::{Erased, SubscriptionRecord};
 
-/// Rows that one script looks for: a few milliseconds.
+/// Rows that one script searches for. A script runs for a few milliseconds.
 const SOUGHT_AT_ONCE: usize = 1000;
 
 impl RedisStore {

@@ -1,4 +1,4 @@
-//! What Redis' errors mean to whoever uses a store.
+//! The kinds of Redis' errors.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use crate::store::reason::because;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The meaning of an error of the server or of the way to it.
+/// Maps an error of the server or the connection.
 pub(super) fn failed(error: RedisError) -> StoreError {
     let kind = match error.kind() {
         ErrorKind::AuthenticationFailed
@@ -25,7 +25,7 @@ pub(super) fn failed(error: RedisError) -> StoreError {
     StoreError::new(kind, error)
 }
 
-/// The meaning of an error while connecting.
+/// Maps an error while connecting.
 pub(super) fn failed_to_dial(error: io::Error) -> StoreError {
     let kind = match is_certificate(&error) {
         true => StoreErrorKind::Misconfigured,
@@ -34,7 +34,7 @@ pub(super) fn failed_to_dial(error: io::Error) -> StoreError {
     StoreError::new(kind, error)
 }
 
-/// Whether it is the server's certificate that keeps us away.
+/// Returns whether the server's certificate was refused.
 pub(super) fn is_certificate(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
@@ -42,7 +42,7 @@ pub(super) fn is_certificate(error: &io::Error) -> bool {
 
 fn of_code(code: &str) -> StoreErrorKind {
     match code {
-        // Nothing was changed: scripts are refused before they begin to write.
+        // Nothing was changed: scripts are refused before their first write.
         "OOM" => StoreErrorKind::Full,
         "NOAUTH" | "WRONGPASS" | "NOPROTO" => StoreErrorKind::Misconfigured,
         "WRONGTYPE" => StoreErrorKind::Corrupt,
@@ -51,7 +51,7 @@ fn of_code(code: &str) -> StoreErrorKind {
     }
 }
 
-/// Before Redis 7 the error of a command in a script is a text within the script's own.
+/// Maps an error in a script. Before Redis 7 the error of a command is a text within the script's error.
 fn in_script(error: &RedisError) -> StoreErrorKind {
     let text = error.detail().unwrap_or_default();
     let has = |code| text.contains(code);
@@ -63,12 +63,12 @@ fn in_script(error: &RedisError) -> StoreErrorKind {
     } else if has("-NOPERM ") || has("DB index is out of range") {
         StoreErrorKind::Misconfigured
     } else {
-        // A script that fails has found what it did not write.
+        // A failing script has read unexpected data.
         StoreErrorKind::Corrupt
     }
 }
 
-/// Whether it was answered by a server that is a replica now.
+/// Returns whether the server has become a replica.
 pub(super) fn is_readonly(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
         || error
@@ -76,12 +76,12 @@ pub(super) fn is_readonly(error: &RedisError) -> bool {
             .is_some_and(|text| text.contains("-READONLY "))
 }
 
-/// No answer within the limits.
+/// The error for an answer that exceeds its timeout.
 pub(super) fn too_slow() -> StoreError {
     because(StoreErrorKind::Unavailable, "redis did not answer in time")
 }
 
-/// Others were faster each time.
+/// The error after too many conflicts with concurrent changes.
 pub(super) fn outrun() -> StoreError {
     because(
         StoreErrorKind::Unavailable,

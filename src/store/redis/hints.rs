@@ -1,4 +1,4 @@
-//! Hints that there is something to do: a channel, and a connection that listens to it.
+//! Hints about new work: a channel, and a connection that listens to it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 use super::{Inner, RedisStore};
 use crate::store::Changes;
 
-/// Between two tries to listen.
+/// The pause between two attempts to listen.
 const PAUSE: Duration = Duration::from_secs(1);
-/// After so long a silence the connection is tried.
+/// The time without a message after which the connection is checked.
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl RedisStore {
-    /// Listens on a connection of its own; without an address there is none to be made.
+    /// Listens on a connection of its own. Without an address there are no hints.
     pub(super) fn hints(&self) -> Changes {
         match self.inner.listen {
             Some(_) => Changes::new(Hints::new(Arc::clone(&self.inner))),
@@ -31,10 +31,10 @@ impl RedisStore {
 type Listening = Option<(PubSubSink, PubSubStream)>;
 type Step = dyn Future<Output = Listening> + Send;
 
-/// The connection that listens, made again when it is lost.
+/// The connection that listens. Replaced when it is lost.
 struct Hints {
     inner: Arc<Inner>,
-    /// Connects, or waits for the next message: answers the connection as long as it is good.
+    /// Connects, or waits for the next message. Returns the connection while it works.
     step: Pin<Box<Step>>,
 }
 
@@ -51,7 +51,7 @@ impl Stream for Hints {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
         loop {
             match ready!(self.step.as_mut().poll(context)) {
-                // A message; or a new connection, before which some may have been missed.
+                // A message, or a new connection, before which messages may have been missed.
                 Some(listening) => {
                     self.step = Box::pin(next(self.inner.limits.answer, listening));
                     return Poll::Ready(Some(()));
@@ -81,7 +81,7 @@ async fn listen(inner: &Inner) -> Listening {
     Some(listening.split())
 }
 
-/// Waits for a message; `None` where the connection is lost, even if nobody has said so.
+/// Waits for a message. Returns `None` if the connection is lost, even without a close.
 async fn next(limit: Duration, (mut sink, mut stream): (PubSubSink, PubSubStream)) -> Listening {
     loop {
         let message = poll_fn(|context| Pin::new(&mut stream).poll_next(context));
@@ -99,7 +99,7 @@ async fn next(limit: Duration, (mut sink, mut stream): (PubSubSink, PubSubStream
     }
 }
 
-/// Drops what has come already: several hints that nobody has asked for are one.
+/// Drops pending messages: several hints count as one.
 async fn drain(stream: &mut PubSubStream) {
     poll_fn(|context| {
         while let Poll::Ready(Some(_)) = Pin::new(&mut *stream).poll_next(context) {}

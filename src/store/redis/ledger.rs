@@ -1,4 +1,4 @@
-//! The ledger in Redis: each operation a few scripts.
+//! The ledger in Redis. Each operation is a few scripts.
 
 use async_trait::async_trait;
 

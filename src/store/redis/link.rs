@@ -1,4 +1,4 @@
-//! The connection: kept, shared by all calls, and made again when it is lost.
+//! The connection: shared by all calls, and replaced when it is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,11 @@ use super::address::Address;
 use super::error::{is_certificate, is_readonly};
 use crate::store::StoreError;
 
-/// How often a connection is tried in one call, and the first pause between two tries.
+/// The number of attempts to connect in one call, and the first pause between two of them.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long things may take.
+/// The timeouts of a connection and an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) connect: Duration,
@@ -27,7 +27,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The longest that a call takes.
+    /// The timeout of a whole call.
     fn call(self) -> Duration {
         self.connect.saturating_add(self.answer)
     }
@@ -41,7 +41,7 @@ pub(super) enum Link {
 }
 
 impl Link {
-    /// Sends a command, once, and waits for its answer as long as the limits allow.
+    /// Sends a command once, and waits for its answer within the timeouts.
     pub(super) async fn send(&self, cmd: &Cmd, limits: Limits) -> Result<Value, LinkError> {
         let answer = async {
             match self {
@@ -67,13 +67,13 @@ impl fmt::Debug for Link {
     }
 }
 
-/// An answer that says what is wrong is an error.
+/// Sends a command. An error reply is an error.
 async fn ask(connection: &mut impl ConnectionLike, cmd: &Cmd) -> Result<Value, RedisError> {
     let answer = connection.req_packed_command(cmd).await?;
     answer.extract_error()
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 pub(super) enum LinkError {
     Redis(RedisError),
     Dial(io::Error),
@@ -96,7 +96,7 @@ impl From<LinkError> for StoreError {
     }
 }
 
-/// A connection that was made here.
+/// A connection that the store makes itself.
 pub(super) struct Own {
     pub(super) address: Address,
     current: Mutex<Option<Alive>>,
@@ -105,7 +105,7 @@ pub(super) struct Own {
 #[derive(Clone)]
 struct Alive {
     connection: MultiplexedConnection,
-    /// Set when it has ended, whoever noticed.
+    /// Set when the connection has ended.
     is_over: Arc<AtomicBool>,
 }
 
@@ -120,8 +120,8 @@ impl Own {
     async fn send(&self, cmd: &Cmd, limits: Limits) -> Result<Value, LinkError> {
         let mut alive = self.alive(limits).await?;
         let answer = timeout(limits.answer, ask(&mut alive.connection, cmd)).await;
-        // A connection that leaves us without an answer may be dead without anybody having said so; and a server
-        // that has become a replica is not the one behind its name any more.
+        // A connection without an answer may be dead without a close, and a server that has become a replica is no
+        // longer the one behind its name.
         let is_over = match &answer {
             Err(_) => true,
             Ok(Err(error)) => {
@@ -138,7 +138,7 @@ impl Own {
         }
     }
 
-    /// The connection; a new one where there is none. Those who wait for it wait together.
+    /// Returns the connection, or makes a new one. Concurrent callers wait for the same attempt.
     async fn alive(&self, limits: Limits) -> Result<Alive, LinkError> {
         let mut current = self.current.lock().await;
         if let Some(alive) = &*current
@@ -169,7 +169,7 @@ impl Own {
 
     async fn connect(&self) -> Result<Alive, LinkError> {
         let stream = self.address.dial().await.map_err(LinkError::Dial)?;
-        // Limits are kept around it.
+        // The timeouts are applied by the callers.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
@@ -177,7 +177,7 @@ impl Own {
         let (connection, driver) =
             MultiplexedConnection::new_with_config(settings, stream, config).await?;
         let is_over = Arc::new(AtomicBool::new(false));
-        // It ends with the last handle of the connection.
+        // The task ends with the last handle of the connection.
         tokio::spawn({
             let is_over = Arc::clone(&is_over);
             async move {
@@ -192,7 +192,7 @@ impl Own {
     }
 }
 
-/// Whether another try may find it otherwise: the network, not a certificate or a password.
+/// Returns whether another attempt may succeed: after a network error, not with a wrong certificate or password.
 fn is_passing(error: &LinkError) -> bool {
     match error {
         LinkError::TooSlow => true,

@@ -1,4 +1,4 @@
-//! A store in Redis or Valkey, shared by any number of machines.
+//! A store in Redis or Valkey, shared by any number of processes.
 
 mod address;
 mod broadcasts;
@@ -38,20 +38,20 @@ use super::StoreError;
 
 /// Keeps everything in Redis (6.2 and newer) or Valkey, shared by any number of handles, processes and machines.
 ///
-/// Each change is one Lua script, so nobody sees half of it; scripts are short however many rows there are, and long
-/// work is many of them. All keys begin with the hash tag `{prefix}`, so that the store runs on a cluster, where it
-/// lives on one node, and beside other data. While a cluster moves their slot to another node, what needs a script
-/// answers [`Unavailable`](super::StoreErrorKind::Unavailable). A user for it needs
-/// `~{web-push}* &{web-push}* +@all -@dangerous +info`: a script that may not do its second step does not undo
-/// its first.
+/// Each change is one Lua script and therefore atomic. Scripts are short however many rows there are: long work is split
+/// into many. All keys begin with the hash tag `{prefix}`, so that the store can share a database with other data and
+/// runs on a cluster, where it uses one node. While a cluster moves their slot to another node, operations that need a
+/// script return [`Unavailable`](super::StoreErrorKind::Unavailable). A user for it needs
+/// `~{web-push}* &{web-push}* +@all -@dangerous +info`: a script without permission for its second command does not undo
+/// the first.
 ///
-/// The handle is cheap to clone. It connects anew by itself: what is called while the server is away answers
-/// [`Unavailable`](super::StoreErrorKind::Unavailable), within the sum of both
+/// The handle is cheap to clone and reconnects by itself. While the server is away, calls return
+/// [`Unavailable`](super::StoreErrorKind::Unavailable) within the sum of both
 /// [timeouts](RedisBuilder::response_timeout). No command is sent twice.
 ///
 /// # Durability
 ///
-/// What a call answered as stored survives what the server's settings let it survive:
+/// A change that a call returned as stored is as durable as the server's settings make it:
 ///
 /// | setting | a crash of the server | a loss of power |
 /// |---|---|---|
@@ -60,27 +60,27 @@ use super::StoreError;
 /// | snapshots (RDB) only | loses what came after the last one | the same |
 /// | neither | loses everything | loses everything |
 ///
-/// Replication is asynchronous: a failover may lose acknowledged writes, and `WAIT` only makes that rarer. What was
-/// lost can be sent twice (its end was lost) or not at all (its beginning was), and a VAPID key that was lost takes its
-/// subscribers along: keep the key pair elsewhere too. Take `always` where nothing may be lost, and `noeviction`, which
-/// a start insists on as far as it matters (`volatile-*` does no harm, since no key here ever expires).
+/// Replication is asynchronous: a failover may lose acknowledged writes, and `WAIT` only makes that rarer. Lost writes
+/// cause messages to be sent twice or not at all, and a lost VAPID key makes its subscriptions useless: keep the key pair
+/// elsewhere too. Use `always` if nothing may be lost, and `noeviction`, which is checked at start (`volatile-*` is
+/// harmless, since no key here ever expires).
 ///
 /// # A full server
 ///
-/// Above `maxmemory` what adds something answers [`Full`](super::StoreErrorKind::Full) and changes nothing; starting,
-/// claiming, settling, pausing and cancelling go on, which makes room. A waiting row takes about 160 octets, a claimed
+/// Above `maxmemory` operations that add data return [`Full`](super::StoreErrorKind::Full) and change nothing. Starting,
+/// claiming, settling, pausing and cancelling still work and free memory. A waiting row takes about 160 octets, a claimed
 /// one about 170 more, and a subscription of a principal, with an endpoint of 190 characters, about 920 with all its
-/// indices (Redis 7.0 on 64 bits, of 100,000 rows and 20,000 subscriptions).
+/// indexes (Redis 7.0 on 64 bits, measured with 100,000 rows and 20,000 subscriptions).
 ///
-/// # Answers that were lost
+/// # Lost answers
 ///
-/// A call whose answer was lost may have been done. Called again, [`open`](super::DeliveryLedger::open) answers
+/// A call whose answer was lost may have succeeded. Called again, [`open`](super::DeliveryLedger::open) answers
 /// [`Repeat`](super::Opened::Repeat), [`enqueue_page`](super::DeliveryLedger::enqueue_page)
 /// [`Stale`](super::PageWrite::Stale), [`settle`](super::DeliveryLedger::settle) [`Lost`](super::Settled::Lost) and
-/// [`fire`](super::ScheduleStore::fire) [`Stale`](super::Fired::Stale), all of which mean that it is done; rows that a lost
-/// claim took come back when their lease ends. An upsert is an update the second time, and tallies and
-/// [`Failed`](super::Change::Failed) count twice. Only what is called again is done again: nothing here repeats a
-/// command by itself. A cluster connection of yours repeats what it was told to.
+/// [`fire`](super::ScheduleStore::fire) [`Stale`](super::Fired::Stale), all of which mean that it is done. Rows of a lost
+/// claim become claimable when their lease ends. An upsert is an update the second time, and tallies and
+/// [`Failed`](super::Change::Failed) count twice. The store itself never repeats a command. A cluster connection of
+/// yours repeats commands as configured.
 ///
 /// # Large calls
 ///
@@ -95,13 +95,13 @@ use super::StoreError;
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped has done all of its change or none of it; of a large call, whole scripts. A cancellation is
-/// done as soon as it is begun, as said above.
+/// A dropped future has made all of its change or none of it; of a large call, whole scripts. A cancellation takes effect
+/// with its first script, see above.
 ///
 /// # Security
 ///
-/// The server sees endpoints, message payloads, and VAPID keys as they were sealed, and so does who reads its files
-/// and its network: use `rediss://` beyond the machine. Passwords are in no error and no debug output.
+/// The server, its files and its network traffic contain endpoints, message payloads and sealed VAPID keys: use
+/// `rediss://` beyond the machine. Passwords are in no error and no debug output.
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
@@ -109,10 +109,10 @@ pub struct RedisStore {
 
 struct Inner {
     link: Link,
-    /// Where to listen for hints.
+    /// The address to listen on for hints.
     listen: Option<Address>,
     limits: Limits,
-    /// `{prefix}`: what all keys begin with.
+    /// `{prefix}`, with which all keys begin.
     namespace: String,
 }
 
@@ -126,7 +126,7 @@ impl RedisStore {
         Self::builder().connect(url).await
     }
 
-    /// For another prefix, root certificate or limits, a connection of the application's own, or a cluster.
+    /// Returns a builder for another prefix, root certificate or timeouts, the application's own connection, or a cluster.
     pub fn builder() -> RedisBuilder {
         RedisBuilder::new()
     }
@@ -147,7 +147,7 @@ impl RedisStore {
             .send(&operation.by_hash(namespace, args), *limits)
             .await
         {
-            // It was not run: a server that was started since has forgotten it.
+            // The script was not run: a restarted server does not know it.
             Err(LinkError::Redis(error))
                 if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
             {

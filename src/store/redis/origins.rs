@@ -1,7 +1,7 @@
-//! Pauses and tallies of origins, and when there is something to do, in Redis.
+//! Pauses and tallies of origins, the next due time and statistics, in Redis.
 //!
-//! What becomes of a pause is decided in Rust, as in every back end here, and written where what was read still stands.
-//! A tally is added to where it is: every worker adds to the same few.
+//! Pauses are merged in Rust, as in every back end, and written if the stored pause is unchanged. Tallies are added up by
+//! a script, since every worker adds to the same few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ use crate::store::reason::corrupt;
 use crate::store::{LedgerStats, Pause, PauseReason, Tally};
 use crate::subscription::Origin;
 
-/// How often a change is tried: each time it fails, somebody else's went through.
+/// The number of attempts of a change. Each failure means that a concurrent change succeeded.
 const TRIES: usize = 100;
-/// The most answers of an origin that one call adds: a script's numbers are doubles.
+/// The largest count that one call adds: a script's numbers are doubles.
 const COUNTABLE: u64 = 1 << 50;
 /// Origins that one script prunes.
 const PRUNED_AT_ONCE: usize = 200;
@@ -66,7 +66,7 @@ impl RedisStore {
         }
         let mut args = Args::at(now).number(Tally::WINDOW);
         for (origin, new) in counts {
-            // More than a script can count with is as good as that: halved, old answers are forgotten all the same.
+            // Clamped to what a script can count exactly. The sums are halved above the window anyway.
             let Tally { accepted, gone } = *new;
             args = args
                 .with(origin.as_str())
@@ -95,7 +95,7 @@ impl RedisStore {
         Ok(tallies)
     }
 
-    /// Forgets origins that nobody waits for, and that do not wait.
+    /// Deletes origins without rows whose pause and tally are old.
     pub(super) async fn prune_origins(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut origins: BTreeMap<Vec<u8>, [Vec<u8>; 2]> = BTreeMap::new();
         let mut young = BTreeSet::new();
@@ -169,7 +169,7 @@ impl RedisStore {
     }
 }
 
-/// `UNTIL|PROBED||REASON|CLOSURES|=CONTACT`: the probe of what stood here before is none any more.
+/// Serializes a pause as `UNTIL|PROBED||REASON|CLOSURES|=CONTACT`. The empty field clears the probe.
 fn pause_text(pause: &Pause) -> String {
     let contact = pause
         .contact
@@ -198,7 +198,7 @@ fn read_pause(origin: Origin, raw: &[u8]) -> Result<Pause, StoreError> {
     Ok(pause)
 }
 
-/// `accepted=NUMBER gone=NUMBER at=MOMENT`.
+/// Parses `accepted=NUMBER gone=NUMBER at=TIME`.
 fn read_tally(raw: &[u8]) -> Result<(Tally, Timestamp), StoreError> {
     let damaged = || corrupt("a tally");
     let raw = text(raw.to_vec())?;

@@ -1,4 +1,4 @@
-//! A list of octet strings in one: a MessagePack array, which Lua reads with `cmsgpack`.
+//! Packing a list of octet strings as a MessagePack array, which Lua reads with `cmsgpack`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::store::StoreError;
@@ -7,7 +7,7 @@ use crate::store::reason::corrupt;
 /// Packs a list of at most 65,535 values.
 pub(super) fn pack<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let values: Vec<_> = values.into_iter().collect();
-    // An array of 16 bits, whatever its length.
+    // Always an array with a 16-bit length.
     let mut packed = vec![0xdc];
     packed.extend(
         u16::try_from(values.len())
@@ -35,7 +35,7 @@ pub(super) fn pack<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     packed
 }
 
-/// What was packed, here or by a script.
+/// A reader of values packed here or by a script.
 pub(super) struct Unpacked<'a>(&'a [u8]);
 
 impl<'a> Unpacked<'a> {
@@ -50,7 +50,7 @@ impl<'a> Unpacked<'a> {
         Ok(rest)
     }
 
-    /// The next value.
+    /// Reads the next value.
     pub(super) fn next(&mut self) -> Result<&'a [u8], StoreError> {
         let len = match self.byte()? {
             byte @ 0xa0..=0xbf => usize::from(byte & 0x1f),

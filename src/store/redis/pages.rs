@@ -1,4 +1,4 @@
-//! Walking and counting subscriptions in Redis.
+//! Paging and counting subscriptions in Redis.
 
 use std::collections::BTreeSet;
 
@@ -20,13 +20,13 @@ use crate::vapid::KeyId;
 /// Rows that one script reads.
 const READ_AT_ONCE: usize = 500;
 
-/// The rows in one state of one push service and VAPID key.
+/// The number of rows of one state, push service and VAPID key.
 struct Group {
     state: u8,
     push_service: String,
     vapid_key: KeyId,
     rows: u64,
-    /// Of the live ones.
+    /// Rows that have not expired.
     unexpired: u64,
 }
 
@@ -51,7 +51,7 @@ impl Group {
 }
 
 impl RedisStore {
-    /// Rows by their names.
+    /// Reads rows by key or id.
     pub(super) async fn rows(
         &self,
         which: &[SubscriptionRef],
@@ -66,7 +66,7 @@ impl RedisStore {
         Ok(found)
     }
 
-    /// Rows by their names, as they are stored.
+    /// Reads packed rows by key or id.
     pub(super) async fn raw_rows(
         &self,
         which: &[SubscriptionRef],
@@ -114,7 +114,7 @@ impl RedisStore {
                 break;
             }
             let rows = self.rows(keys).await?;
-            // It may have become another's since its key was read. Ids do not change.
+            // The owner may have changed since the key was read. Ids do not change.
             let is_of = |row: &SubscriptionRecord| {
                 matches!(audience, Audience::Ids(_)) || is_member(audience, row)
             };
@@ -144,14 +144,14 @@ impl RedisStore {
                 break;
             }
             let rows = self.rows(keys).await?.into_iter().flatten();
-            // It may have become another's since its key was read.
+            // The owner may have changed since the key was read.
             found.extend(rows.filter(|row| row.principal.as_ref() == Some(principal)));
         }
         found.truncate(limit);
         Ok(found)
     }
 
-    /// The next rows of a set that are wanted, by key.
+    /// Returns the next wanted rows of a set, by key.
     async fn walk(
         &self,
         set: &str,
@@ -182,7 +182,7 @@ impl RedisStore {
         Ok(found)
     }
 
-    /// The keys of a principal's rows, in order. As many as its limit lets it have.
+    /// Returns the keys of a principal's rows, sorted. Their number is bounded by the limit per principal.
     async fn keys_of_principal(
         &self,
         principal: &Principal,
@@ -193,7 +193,7 @@ impl RedisStore {
             .collect()
     }
 
-    /// The keys of the rows of these ids, each once and in order.
+    /// Returns the keys of the rows with these ids, deduplicated and sorted.
     async fn keys_of_ids(
         &self,
         ids: &[SubscriptionId],
@@ -237,7 +237,7 @@ impl RedisStore {
         }
     }
 
-    /// Of any number of ids, each looked up once.
+    /// Counts rows of any number of ids, each looked up once.
     async fn count_ids(
         &self,
         ids: &[SubscriptionId],
@@ -246,14 +246,14 @@ impl RedisStore {
     ) -> Result<u64, StoreError> {
         let ids: BTreeSet<_> = ids.iter().copied().collect();
         let ids: Vec<_> = ids.into_iter().map(SubscriptionRef::Id).collect();
-        // A row that was found by its id is of the audience: looking for it there would be one walk for each.
+        // A row found by its id belongs to the audience: checking that again would search the list for each row.
         let mut of_any = CountFilter::new(Audience::All, filter.liveness);
         of_any.push_service = filter.push_service;
         of_any.vapid_key = filter.vapid_key;
         self.count_named(&ids, &of_any, now).await
     }
 
-    /// From the numbers that are kept of each push service, VAPID key and state.
+    /// Counts from the stored counts by push service, VAPID key and state.
     async fn count_all(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         let mut count = 0;
         for group in self.groups(now).await? {

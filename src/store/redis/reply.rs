@@ -1,4 +1,4 @@
-//! What Redis answers, as Rust values.
+//! Converting Redis' replies into Rust values.
 
 use std::collections::HashMap;
 use std::vec;
@@ -9,14 +9,14 @@ use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::reason::corrupt;
 
-/// The values of a list, one after the other.
+/// An iterator over the values of a list.
 pub(super) struct Reply(vec::IntoIter<Value>);
 
 impl Reply {
     pub(super) fn of(value: Value) -> Result<Self, StoreError> {
         match value {
             Value::Array(values) | Value::Set(values) => Ok(Self(values.into_iter())),
-            // Where the application's connection speaks RESP3.
+            // If the application's connection speaks RESP3.
             Value::Map(fields) => {
                 let values: Vec<_> = fields.into_iter().flat_map(<[_; 2]>::from).collect();
                 Ok(Self(values.into_iter()))
@@ -26,7 +26,7 @@ impl Reply {
         }
     }
 
-    /// The next value; to be read as what it is.
+    /// Returns the next value.
     pub(super) fn value(&mut self) -> Result<Value, StoreError> {
         self.0.next().ok_or_else(unexpected)
     }
@@ -59,7 +59,7 @@ impl Reply {
         time(&self.bytes()?)
     }
 
-    /// A hash: names and values in turn.
+    /// Reads a hash: alternating names and values.
     pub(super) fn fields(&mut self) -> Result<Fields, StoreError> {
         Fields::of(self.value()?)
     }
@@ -102,7 +102,7 @@ impl Fields {
         self.take(name).map(|value| time(&value)).transpose()
     }
 
-    /// A number; 0 where it was never written.
+    /// Takes a number, or 0 if it was never written.
     pub(super) fn count(&mut self, name: &str) -> Result<u64, StoreError> {
         self.take(name).map_or(Ok(0), |value| parse(&value))
     }
@@ -149,7 +149,7 @@ pub(super) fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError>
 }
 
 pub(super) fn time(bytes: &[u8]) -> Result<Timestamp, StoreError> {
-    // A score that a script has passed on may have an exponent: a moment that is never reached.
+    // A score returned by a script may have an exponent: a time that is never reached.
     let text = str::from_utf8(bytes).map_err(|_| unexpected())?;
     if let Ok(millis) = text.parse() {
         return Ok(Timestamp::from_millis(millis));

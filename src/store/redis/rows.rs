@@ -1,4 +1,4 @@
-//! A subscription's row: one packed text.
+//! Packing a subscription's row into one value.
 
 use super::StoreError;
 use super::pack::{Unpacked, pack};
@@ -13,7 +13,7 @@ use crate::subscription::{
 };
 use crate::vapid::KeyId;
 
-/// Packs a row. The scripts know the places: `subscriptions.lua`.
+/// Packs a row. `subscriptions.lua` refers to the indexes of the fields.
 pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
     let subscription = &record.subscription;
     let millis = |at: Timestamp| at.as_millis().to_string();
@@ -27,7 +27,7 @@ pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
         subscription.auth().secret_bytes(),
         or_nothing(subscription.expiration_time()).as_bytes(),
         principal_text(principal).as_bytes(),
-        // Tags hold no blanks.
+        // Tags contain no spaces.
         tags.join(" ").as_bytes(),
         record.vapid_key.as_bytes(),
         PushService::of(subscription.endpoint()).as_str().as_bytes(),
@@ -46,7 +46,7 @@ pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
     ])
 }
 
-/// A principal has a mark before it, since an empty one is one.
+/// Serializes a principal with a prefix, to tell an empty one from none.
 pub(super) fn principal_text(principal: Option<&Principal>) -> String {
     principal.map_or_else(String::new, |principal| format!("={}", principal.as_str()))
 }

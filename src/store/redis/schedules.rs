@@ -23,7 +23,7 @@ const FIRED_AT_ONCE: usize = 256;
 /// Schedules that one script lists.
 const LISTED_AT_ONCE: usize = 500;
 
-/// Whose a schedule is: `s` and an id, or `a` for the application.
+/// Serializes a schedule's owner: `s` and an id, or `a` for the application.
 fn owner_text(of: Option<&SubscriptionId>) -> Vec<u8> {
     of.map_or_else(
         || b"a".to_vec(),
@@ -31,7 +31,7 @@ fn owner_text(of: Option<&SubscriptionId>) -> Vec<u8> {
     )
 }
 
-/// Owner and name.
+/// Serializes owner and name.
 fn name_texts(name: &ScheduleName) -> (Vec<u8>, &str) {
     match name {
         ScheduleName::Subscriber(id, kind) => (owner_text(Some(id)), kind.as_str()),
@@ -39,10 +39,10 @@ fn name_texts(name: &ScheduleName) -> (Vec<u8>, &str) {
     }
 }
 
-/// What has to be the same for a schedule to be due when it was.
+/// Serializes the daily time. A schedule with an unchanged text keeps its `next_fire_at`.
 fn time_text(time: &DailyTime) -> Result<String, StoreError> {
     let minute = u32::from(time.hour()) * 60 + u32::from(time.minute());
-    // As JSON: a name that is no zone's may have anything in it, a line's end among others.
+    // As JSON: the name of an unknown zone may contain any character, such as a line feed.
     serde_json::to_string(&(minute, time.weekdays().bits(), time.zone().name()))
         .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
 }
@@ -57,7 +57,7 @@ fn read_time(text: &str) -> Result<DailyTime, StoreError> {
     Ok(time.in_zone(Zone::stored(&zone)).on(days))
 }
 
-/// What only this side reads. Texts that may be missing have a mark before them.
+/// Serializes the fields that no script reads. Optional texts are prefixed.
 fn plan_text(plan: &Plan) -> Result<Vec<u8>, StoreError> {
     let marked = |text: Option<&[u8]>| text.map_or_else(Vec::new, |text| [b"=", text].concat());
     Ok(match plan {
@@ -107,7 +107,7 @@ fn read_plan(owner: &[u8], name: &str, raw: &[u8]) -> Result<Plan, StoreError> {
     }
 }
 
-/// Next moment, time, and the rest, on lines of their own.
+/// Parses a schedule: next fire time, daily time and plan, on a line each.
 fn read_schedule(owner: &[u8], name: Vec<u8>, raw: &[u8]) -> Result<Schedule, StoreError> {
     let mut lines = raw.splitn(3, |octet| *octet == b'\n');
     let mut line = || lines.next().ok_or_else(|| corrupt("a schedule"));

@@ -1,4 +1,4 @@
-//! The Lua scripts: one for each subject. Each of their operations is one step that no other client sees half done.
+//! The Lua scripts, one for each subject. Each operation is atomic.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use redis::Cmd;
 
 use crate::clock::Timestamp;
 
-/// The operations of a subject, with what it shares with others before them.
+/// The operations of a subject, preceded by shared parts.
 struct Script {
     source: String,
     hash: String,
@@ -28,21 +28,20 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    /// The call by its script's hash: what the server has seen before.
+    /// The call by the script's hash, which the server knows after the first call.
     pub(super) fn by_hash(&self, namespace: &str, args: &Args) -> Cmd {
         self.call("EVALSHA", &self.script.hash, namespace, args)
     }
 
-    /// The call with the whole text, which the server keeps.
+    /// The call with the script's text, which the server caches.
     pub(super) fn whole(&self, namespace: &str, args: &Args) -> Cmd {
         self.call("EVAL", &self.script.source, namespace, args)
     }
 
     fn call(&self, command: &str, script: &str, namespace: &str, args: &Args) -> Cmd {
         let mut cmd = redis::cmd(command);
-        // Two keys, neither of which ever exists: a cluster that is moving their slot has the keys that a script makes
-        // on either of two nodes, and would send it to the one that has not got this key. Of two keys neither node
-        // takes a script in that time (TRYAGAIN), so that none sees only a part of the data.
+        // Two keys that never exist. While a cluster moves their slot, the keys that a script builds may be on either of
+        // two nodes. With two keys both nodes refuse the script (TRYAGAIN), so that none runs on a part of the data.
         let nothing = format!("{namespace}:nothing");
         cmd.arg(script).arg(2).arg(namespace).arg(nothing);
         cmd.arg(self.name);
@@ -82,7 +81,7 @@ impl Args {
         self.number(time.as_millis())
     }
 
-    /// A moment, or nothing.
+    /// A time, or an empty value.
     #[must_use]
     pub(super) fn time_or_nothing(self, time: Option<Timestamp>) -> Self {
         self.with(time.map_or_else(String::new, |time| time.as_millis().to_string()))

@@ -1,4 +1,4 @@
-//! What a server has to be like.
+//! Checks of the server at start.
 
 use redis::Value;
 
@@ -15,10 +15,10 @@ const FORMAT: i64 = 2;
 /// The oldest server that has all the commands.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// Looks at the server and at what is there, and notes the format where nothing is.
+/// Checks the server and the version of its data. Writes the version if there is none.
 pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
     let info = match store.run(&INSPECT, &Args::default()).await? {
-        // The user may not ask.
+        // The user may not call INFO.
         Value::Nil => String::new(),
         value => text(bytes(value)?)?,
     };
@@ -39,7 +39,7 @@ pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
         None => configured_policy(store).await,
     };
     match policy {
-        // No key of ours ever expires: `volatile-*` leaves them alone.
+        // No key of the store ever expires, so `volatile-*` does not evict any.
         Some(policy) if policy.starts_with("allkeys") => {
             return Err(misconfigured(
                 "the server evicts keys when memory runs out: set maxmemory-policy to noeviction",
@@ -49,7 +49,7 @@ pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
         None => {
             observe::event!(
                 WARN,
-                "cannot read the server's maxmemory-policy: it has to be noeviction"
+                "maxmemory-policy of the server is unknown: it has to be noeviction"
             );
         }
     }
@@ -57,7 +57,7 @@ pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
     layout::check(parse(&bytes(format)?)?, FORMAT)
 }
 
-/// What the configuration says, where the user may read it.
+/// Reads the policy from the configuration, if the user may.
 async fn configured_policy(store: &RedisStore) -> Option<String> {
     if matches!(store.inner.link, Link::Cluster(_)) {
         return None;

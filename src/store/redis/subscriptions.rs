@@ -18,13 +18,13 @@ use crate::store::{
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
 
-/// How often an upsert is tried: each time it fails, somebody else's change of the row went through.
+/// The number of attempts of an upsert. Each failure means that a concurrent change of the row succeeded.
 const TRIES: usize = 100;
 /// Changes that one script makes.
 const CHANGED_AT_ONCE: usize = 1000;
 
 impl RedisStore {
-    /// Merges with the rows that stand and writes, where they still do; `None` where they do not.
+    /// Merges with the stored rows and writes. Returns `None` if they have changed meanwhile.
     async fn try_upsert(
         &self,
         new: &NewSubscription,
@@ -76,7 +76,7 @@ impl RedisStore {
         }
     }
 
-    /// Makes changes, none of which is a purge.
+    /// Makes changes that are not purges.
     async fn change(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         let mut changed = 0;
         for changes in changes.chunks(CHANGED_AT_ONCE) {
@@ -87,7 +87,7 @@ impl RedisStore {
     }
 }
 
-/// The four arguments of a change; none of a purge, which is made on its own.
+/// Pushes the four arguments of a change. Purges, which have a script of their own, have none.
 fn push_change(args: Args, change: &Change) -> Args {
     let (kind, key, first, second): (_, _, Vec<u8>, _) = match change {
         Change::Delete(key) => ("delete", key, Vec::new(), ""),
@@ -166,7 +166,7 @@ impl SubscriptionStore for RedisStore {
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         let mut changed = 0;
-        // Each purge between what stands before and after it.
+        // Purges run in order, between the changes before and after them.
         for part in changes.split_inclusive(|change| matches!(change, Change::Purge { .. })) {
             match part {
                 [

@@ -33,7 +33,7 @@ fn unpack_key(id: KeyId, raw: &[u8], is_active: bool) -> Result<StoredVapidKey, 
 }
 
 impl RedisStore {
-    /// The keys with what is stored of each, in no order.
+    /// Returns the keys with their stored values, in no order.
     async fn stored_keys(&self) -> Result<Vec<(StoredVapidKey, Vec<u8>)>, StoreError> {
         let mut answer = Reply::of(self.run(&LIST_KEYS, &Args::default()).await?)?;
         let active = answer.bytes()?;
@@ -87,7 +87,7 @@ impl VapidKeyStore for RedisStore {
         expected: &SealedVapidKey,
         sealed: &SealedVapidKey,
     ) -> Result<bool, StoreError> {
-        // What else there is of a key never changes: where the whole still is what was read, so is its sealed form.
+        // Only the sealed form of a key ever changes: if the stored value is unchanged, so is the sealed form.
         let keys = self.stored_keys().await?;
         let found = keys.into_iter().find(|(key, _)| key.id == *id);
         let Some((mut key, raw)) = found.filter(|(key, _)| key.sealed == *expected) else {

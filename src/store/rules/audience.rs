@@ -1,13 +1,13 @@
-//! Which rows an audience has, and which a filter counts.
+//! The rows of an audience, and those that a filter counts.
 
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{CountFilter, Liveness, SubscriptionRecord};
 
-/// Returns whether a row belongs to an audience, in whatever state it is.
+/// Returns whether a row belongs to an audience, in any state.
 ///
-/// A page (S9) has the members that [are live](SubscriptionRecord::is_live) too.
+/// A page (S9) contains the members that also [are live](SubscriptionRecord::is_live).
 #[must_use]
 pub fn is_member(audience: &Audience, record: &SubscriptionRecord) -> bool {
     match audience {

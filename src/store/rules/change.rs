@@ -1,15 +1,15 @@
-//! What a change makes of a row.
+//! The effect of a change on a row.
 
 use crate::clock::Timestamp;
 use crate::store::{Change, Retired, SubscriptionRecord};
 
-/// The effect of a change on one row. All but `Unchanged` count in the answer of
+/// The effect of a change on one row. All but `Unchanged` count in the result of
 /// [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the row has to be written or deleted"]
 #[expect(clippy::exhaustive_enums, reason = "a store handles all three")]
 pub enum Applied {
-    /// The row is as it was.
+    /// The row is unchanged.
     Unchanged,
     /// The row was changed and has to be written.
     Updated,
@@ -33,10 +33,9 @@ impl Applied {
     }
 }
 
-/// Applies a change to a row that it is about (S11 to S13): the row of [`Change::key`], or any row if the change names
-/// none.
+/// Applies a change to a row (S11 to S13): the row of [`Change::key`], or any row if the change has no key.
 ///
-/// Neither changes the row's id, principal, tags or subscription, so indexes on these stay as they are.
+/// No change modifies the row's id, principal, tags or subscription, so indexes on these stay valid.
 ///
 /// # Examples
 ///

@@ -1,13 +1,12 @@
-//! How a claim is shared among origins.
+//! Sharing a claim among origins.
 
 use std::collections::VecDeque;
 
-/// Shares `limit` rows among origins in rounds, so that an origin with few rows is not left behind one with many (L5).
+/// Shares `limit` rows among origins in rounds, so that an origin with few rows does not wait for one with many (L5).
 ///
-/// `rooms` are the most rows to take of each origin, in the order of their turns: the one that was served least
-/// recently first. `take(index, n)` takes up to `n` rows of an origin and returns how many it got; fewer than `n` means
-/// that there are no more. In each round every origin that may have more gets an equal share of what is left, at least
-/// one row, and in all at most its room.
+/// `rooms` are the limits by origin, in the order of their turns: the least recently served first. `take(index, n)` takes
+/// up to `n` rows of an origin and returns their number; fewer than `n` means that there are no more. In each round every
+/// origin that may have more gets an equal share of the rest, at least one row, and never more than its limit.
 ///
 /// # Errors
 ///
@@ -48,12 +47,12 @@ pub fn deal<E>(
 #[derive(Clone, Debug)]
 pub struct Rounds {
     left: usize,
-    /// The origins that may have more, with their room, in the order of their turns.
+    /// The origins that may have more rows, with their limits, in the order of their turns.
     hungry: VecDeque<(usize, usize)>,
 }
 
 impl Rounds {
-    /// Starts with the most rows to take of each origin, and the most in all.
+    /// Starts with the limits by origin and the total limit.
     #[must_use]
     pub fn new(rooms: &[usize], limit: usize) -> Self {
         let hungry = rooms.iter().copied().enumerate();
@@ -63,7 +62,7 @@ impl Rounds {
         }
     }
 
-    /// The next round: indexes of origins, each with the number of rows to take. `None` when nothing is left to take.
+    /// Returns the next round: indexes of origins with the number of rows to take. `None` if nothing is left to take.
     #[must_use]
     pub fn next_round(&self) -> Option<Vec<(usize, usize)>> {
         if self.left == 0 || self.hungry.is_empty() {
@@ -83,7 +82,7 @@ impl Rounds {
         Some(round)
     }
 
-    /// Records that of the `wanted` rows of an origin `got` were there.
+    /// Records that an origin had `got` of the `wanted` rows.
     pub fn took(&mut self, origin: usize, wanted: usize, got: usize) {
         self.left = self.left.saturating_sub(got);
         let place = self.hungry.iter().position(|(hungry, _)| *hungry == origin);
@@ -131,7 +130,7 @@ mod tests {
         assert_eq!(dealt(vec![9, 9, 9], 2, 9), [1, 1, 0]);
     }
 
-    /// Rows of cancelled broadcasts wait as others do, and turn out to be none when they are taken.
+    /// Rows of cancelled broadcasts are due but yield nothing when they are taken.
     #[test]
     fn what_one_has_not_goes_to_those_that_got_nothing_yet() {
         assert_eq!(dealt(vec![0, 9, 9], 2, 9), [0, 1, 1]);

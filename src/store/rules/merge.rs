@@ -1,4 +1,4 @@
-//! The row that an upsert stores, and the room for it.
+//! The row that an upsert stores, and its limits.
 
 use crate::clock::Timestamp;
 use crate::store::{
@@ -6,34 +6,34 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 
-/// The result of [`merge`]: the row to store, and what the upsert answers.
+/// The result of [`merge`]: the row to store, and the result of the upsert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Merged {
     /// The row to store at the new endpoint.
     pub record: SubscriptionRecord,
-    /// Whether no row stood at the endpoint.
+    /// Whether the endpoint had no row.
     pub created: bool,
-    /// The id that the row at the endpoint had before it took over another (S5).
+    /// The id that the row at the endpoint lost when it took over another (S5).
     pub superseded: Option<SubscriptionId>,
     replaces: bool,
 }
 
 impl Merged {
-    /// Returns whether the row is a new unproven one, which [`SubscriptionLimits::unproven`] bounds (S16).
+    /// Returns whether this is a new unproven row, which [`SubscriptionLimits::unproven`] limits (S16).
     #[must_use]
     pub const fn adds_unproven(&self) -> bool {
         self.created && !self.replaces && self.record.is_unproven()
     }
 
-    /// Checks that there is room for the row (S7, S16).
+    /// Checks the limits (S7, S16).
     ///
-    /// `others` is the number of other rows that the table has after the upsert: without those that are replaced or
+    /// `others` is the number of other rows in the table after the upsert, without those that are replaced or
     /// [evicted](evicted). `unproven` is the number of unproven rows before it.
     ///
     /// # Errors
     ///
-    /// [`Full`](StoreErrorKind::Full): nothing may be changed.
+    /// [`Full`](StoreErrorKind::Full): the store must not change anything.
     pub fn check(
         &self,
         limits: &SubscriptionLimits,
@@ -51,7 +51,7 @@ impl Merged {
 }
 
 impl From<Merged> for Upserted {
-    /// The answer once the row is stored.
+    /// The result once the row is stored.
     fn from(merged: Merged) -> Self {
         Self::Stored {
             record: Box::new(merged.record),
@@ -61,11 +61,11 @@ impl From<Merged> for Upserted {
     }
 }
 
-/// Merges a subscription with the row that stands at its endpoint and the row that it replaces (S2 to S5, S14).
+/// Merges a subscription with the stored row of its endpoint and the row that it replaces (S2 to S5, S14).
 ///
 /// `standing` is the row of [`NewSubscription::key`], `replaced` that of [`NewSubscription::replaced_key`]. Returns
-/// `None` if the answer is [`Upserted::Conflict`]. Otherwise the store deletes the replaced row, makes room for the new
-/// one ([`evicted`], [`Merged::check`]), writes it and answers `merged.into()`.
+/// `None` if the result is [`Upserted::Conflict`]. Otherwise the store checks the limits ([`evicted`],
+/// [`Merged::check`]), deletes the replaced and evicted rows, writes the new one and returns `merged.into()`.
 #[must_use]
 pub fn merge(
     standing: Option<SubscriptionRecord>,
@@ -89,7 +89,7 @@ pub fn merge(
             return None;
         }
         if !record.subscription.same_keys(subscription) {
-            // A row without a principal has no owner: two absent principals are not the same one.
+            // A row without a principal has no owner: two absent principals are not equal.
             if record.principal.is_none() || record.principal != *principal {
                 return None;
             }
@@ -131,11 +131,10 @@ pub fn merge(
     })
 }
 
-/// Returns the rows that have to leave so that their principal has at most `limits.per_principal` (S6), the least
-/// recently seen first.
+/// Returns the rows to delete so that their principal has at most `limits.per_principal` (S6), the least recently seen
+/// first.
 ///
-/// `others` are the principal's rows beside the one that is upserted and the one that is replaced, each with its
-/// `last_seen_at`.
+/// `others` are the principal's rows, without the upserted and the replaced one, each with its `last_seen_at`.
 #[must_use]
 pub fn evicted(
     others: impl IntoIterator<Item = (Timestamp, EndpointKey)>,

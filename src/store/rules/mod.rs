@@ -1,17 +1,17 @@
-//! The rules behind the contracts, as functions on values: what a store of your own need not repeat.
+//! The rules behind the contracts, as functions on values, for stores of your own.
 //!
-//! Every back end of this crate applies them, and so can any other table. They do no I/O and read no clock. A store
-//! that works in Rust calls them between reading its rows and writing them, in one transaction; a store that says the
-//! same in SQL can test itself against them.
+//! Every back end of this crate applies them. They do no I/O and read no clock. A store that works in Rust calls them
+//! between reading its rows and writing them, in one transaction. A store that implements them in SQL can be tested
+//! against them.
 //!
-//! | rule | contract | what it decides |
+//! | rule | contract | decides |
 //! |---|---|---|
 //! | [`merge`] | S2 to S5, S14 | the row that an upsert stores |
-//! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether there is room for it, and which rows make room |
-//! | [`apply`] | S11 to S13 | what a change makes of a row |
-//! | [`is_member`], [`takes`] | S9, S10 | which rows an audience has and a filter counts |
+//! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether the limits permit it, and which rows are deleted for it |
+//! | [`apply`] | S11 to S13 | the effect of a change on a row |
+//! | [`is_member`], [`takes`] | S9, S10 | the rows of an audience, and those that a filter counts |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12 | the state and the counts of a broadcast |
-//! | [`deal`], [`Rounds`] | L5 | how a claim is shared among origins |
+//! | [`deal`], [`Rounds`] | L5 | the shares of origins in a claim |
 //!
 //! Two more are methods of their values: [`Pause::on_top_of`](crate::store::Pause::on_top_of) (L11) and
 //! [`Tally::plus`](crate::store::Tally::plus) (L15).

@@ -1,14 +1,14 @@
-//! The numbers of one broadcast, and what follows from them.
+//! The counts and the state of one broadcast.
 
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::{Cursor, NewBroadcast, Settlement};
 
-/// The numbers that a ledger keeps of one broadcast, and the rules about them.
+/// The counts that a ledger keeps of one broadcast, and the rules about them.
 ///
 /// A ledger stores these fields beside the audience, the message, the [`Cursor`] and the idempotency key. It reads
-/// them, lets one method change them, and writes them back in the transaction that changes the rows. A broadcast that
-/// [is over](Self::is_over) then loses its message (L10).
+/// them, calls a method that changes them, and writes them back in the transaction that changes the rows. It then wipes
+/// the message of a broadcast that [is over](Self::is_over) (L10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a ledger stores every field")]
 pub struct BroadcastProgress {
@@ -16,7 +16,7 @@ pub struct BroadcastProgress {
     pub id: BroadcastId,
     /// Number of recipients when it was accepted.
     pub expected: u64,
-    /// Number of recipients that were written as rows, or ended without a row.
+    /// Number of recipients that were written as rows or ended without one.
     pub written: u64,
     /// Whether there may be more rows to write.
     pub expanding: bool,
@@ -24,26 +24,26 @@ pub struct BroadcastProgress {
     pub cancelled: bool,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When it is to be sent; at once if absent.
+    /// When it is to be sent. `None` means at once.
     pub send_at: Option<Timestamp>,
-    /// When it is given up.
+    /// When its pending rows expire.
     pub deadline: Timestamp,
-    /// How many recipients came to which outcome. `pending` is not kept: it follows from the others.
+    /// The number of recipients by outcome. `pending` is not stored: it follows from the others.
     pub counts: Counts,
 }
 
-/// What becomes of a claimed row when its claimant is done with it.
+/// The state of a claimed row after its settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the row has to be written or deleted"]
 #[expect(clippy::exhaustive_enums, reason = "a ledger handles both")]
 pub enum AfterClaim {
-    /// It is counted, and has to be deleted.
+    /// The row was counted, and has to be deleted.
     Ended,
-    /// It is not leased any more and due at a moment.
+    /// The row is no longer leased, and due later.
     Due {
-        /// The moment.
+        /// The due time.
         at: Timestamp,
-        /// Whether the attempt that its claim counted is taken back.
+        /// Whether the attempt counted by its claim is taken back.
         uncounted: bool,
     },
 }
@@ -65,14 +65,14 @@ impl BroadcastProgress {
         }
     }
 
-    /// The later of acceptance and `send_at`: when its rows are due, and what its message's TTL counts from.
+    /// The later of acceptance and `send_at`: the due time of its rows, from which its message's TTL counts.
     #[must_use]
     pub fn due_at(&self) -> Timestamp {
         self.send_at
             .map_or(self.created_at, |at| at.max(self.created_at))
     }
 
-    /// Returns whether its audience is to be written out at `now` (L3).
+    /// Returns whether it can be expanded at `now` (L3).
     #[must_use]
     pub fn is_expandable(&self, now: Timestamp) -> bool {
         self.expanding && self.due_at() <= now && self.deadline > now
@@ -84,14 +84,14 @@ impl BroadcastProgress {
         self.expanding && self.deadline > now && cursor == expected
     }
 
-    /// Counts the rows of a page that were not there before, up to the cursor `next` (L4).
+    /// Counts the new rows of a page that ends at the cursor `next` (L4).
     pub fn write_page(&mut self, rows: u64, next: &Cursor) {
         self.written = self.written.saturating_add(rows);
         self.expanding &= *next != Cursor::End;
     }
 
-    /// Cancels it (L9). Returns whether it was neither cancelled nor over before: then its rows that are not leased
-    /// have to be deleted and counted as cancelled.
+    /// Cancels it (L9). Returns `true` if it was neither cancelled nor over before: then its rows without a lease have to
+    /// be deleted and counted as cancelled.
     pub fn cancel(&mut self) -> bool {
         let cancels = !self.cancelled && !self.is_over();
         if cancels {
@@ -101,7 +101,7 @@ impl BroadcastProgress {
         cancels
     }
 
-    /// Stops the expansion at its deadline (L12). Returns the outcome that its rows without a lease come to.
+    /// Stops the expansion at its deadline (L12). Returns the outcome of its rows without a lease.
     pub fn expire(&mut self) -> FinalOutcome {
         self.end_unwritten(FinalOutcome::Expired);
         match self.cancelled {
@@ -110,7 +110,7 @@ impl BroadcastProgress {
         }
     }
 
-    /// Settles a row whose token is the latest one given (L7 to L9), and counts it if it ends.
+    /// Settles a row with a valid token (L7 to L9), and counts it if it ends.
     pub fn settle(&mut self, settlement: Settlement) -> AfterClaim {
         match settlement {
             Settlement::Finished(outcome) => {
@@ -130,19 +130,19 @@ impl BroadcastProgress {
         }
     }
 
-    /// Number of rows that are left to deliver, leased ones included.
+    /// Number of pending rows, including leased ones.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.written.saturating_sub(self.counts.finished())
     }
 
-    /// Returns whether nothing is left to do for it.
+    /// Returns whether it has no pending recipients.
     #[must_use]
     pub fn is_over(&self) -> bool {
         !self.expanding && self.rows() == 0
     }
 
-    /// The broadcast as [`DeliveryLedger::status`](crate::store::DeliveryLedger::status) answers it (L10).
+    /// The status as returned by [`DeliveryLedger::status`](crate::store::DeliveryLedger::status) (L10).
     #[must_use]
     pub fn status(&self, now: Timestamp) -> BroadcastStatus {
         let recipients = if self.expanding {
@@ -177,7 +177,7 @@ impl BroadcastProgress {
         }
     }
 
-    /// Ends the expansion; recipients that were expected and not written come to `outcome`.
+    /// Ends the expansion. Recipients that were expected and not written count as `outcome`.
     fn end_unwritten(&mut self, outcome: FinalOutcome) {
         if self.expanding {
             self.expanding = false;

@@ -12,7 +12,7 @@ use super::error::{failed_to_open, misconfigured};
 use super::schema;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Copies the store in `from` to `to`, which does not exist.
+/// Copies the store in `from` to the new file `to`.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     let conn = open(from).map_err(|error| error.about(from.display()))?;
     let part = Part::create(to).map_err(|error| error.about(to.display()))?;
@@ -22,7 +22,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         .map_err(|error| unfinished(error).about(to.display()))
 }
 
-/// Opens a file that is a store, and changes nothing in it.
+/// Opens an existing store without changing it.
 fn open(from: &Path) -> Result<Connection, StoreError> {
     let conn = connection::existing(&connection::absolute(from)?)?;
     match schema::check(&conn)? {
@@ -31,7 +31,7 @@ fn open(from: &Path) -> Result<Connection, StoreError> {
     }
 }
 
-/// Writes one state of the store into an empty file. Readers and writers go on meanwhile.
+/// Writes a snapshot of the store into an empty file. Readers and writers are not blocked.
 fn fill(conn: &Connection, part: &Path) -> Result<(), StoreError> {
     let part = part
         .to_str()
@@ -41,19 +41,19 @@ fn fill(conn: &Connection, part: &Path) -> Result<(), StoreError> {
         .map_err(failed_to_open)
 }
 
-/// The copy under a name of its own, removed unless it is finished.
+/// The copy under a temporary name, removed on drop unless it was finished.
 struct Part {
     path: PathBuf,
 }
 
 impl Part {
-    /// Creates it empty and private, in the folder where it is to be: within one file system a name costs nothing.
+    /// Creates an empty private file in the target folder, so that renaming stays within one file system.
     fn create(to: &Path) -> Result<Self, StoreError> {
         let to = connection::absolute(to)?;
         let Some(name) = to.file_name() else {
             return Err(misconfigured("not the name of a file"));
         };
-        // A symbolic link without a target is there, too.
+        // A dangling symbolic link counts as existing.
         if fs::symlink_metadata(&to).is_ok() {
             return Err(misconfigured("the file exists already"));
         }
@@ -65,14 +65,14 @@ impl Part {
         Ok(Self { path })
     }
 
-    /// Gives it its name, when its octets are on the disk.
+    /// Syncs the file and gives it its final name.
     fn finish(self, to: &Path) -> io::Result<()> {
         File::open(&self.path)?.sync_all()?;
-        // Unlike a renamed file, a link never replaces one that has come meanwhile.
+        // Unlike a rename, a link never replaces a file that was created meanwhile.
         match fs::hard_link(&self.path, to) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-            // Not every file system has links.
+            // Not every file system has hard links.
             Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&self.path, to)?,
             Err(error) => return Err(error),
         }
@@ -86,7 +86,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // Gone already where it was renamed.
+        // Fails if the file was renamed.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -17,7 +17,7 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// What [`Stored::read`] reads.
+/// The columns that [`Stored::read`] reads.
 macro_rules! stored_columns {
     () => {
         concat!(
@@ -52,11 +52,11 @@ pub(super) const SAVE: &str = concat!(
     outcome_columns!(),
     ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE seq = ?1"
 );
-/// Nobody is expanded before he is due, so those who are due stand at the front.
+/// `expanded_at` is never before the due time, so due broadcasts come first.
 pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
      JOIN content ON content.broadcast = seq \
      WHERE expanding = 1 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
-/// Those that a replica with a faster clock has expanded.
+/// Broadcasts whose last page was written by a replica with a faster clock.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
      JOIN content ON content.broadcast = seq \
      WHERE expanding = 1 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
@@ -72,7 +72,7 @@ pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL 
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
 pub(super) const FORGET: &str = "DELETE FROM broadcast WHERE seq = ?1";
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE ended_at < ?1";
-/// Origins that nobody waits for, and that do not wait.
+/// Origins without rows, whose pause and tally are old.
 pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
      AND (tallied_at IS NULL OR tallied_at <= ?1) \
      AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.origin = origin.id)";
@@ -122,7 +122,7 @@ impl Stored {
         })
     }
 
-    /// Writes the numbers back; wipes the content of what is over.
+    /// Writes the counts back. Wipes the content of a broadcast that is over.
     pub(super) fn save(&mut self, conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
         if self.ended_at.is_none() && self.progress.is_over() {
             self.ended_at = Some(now);
@@ -145,7 +145,7 @@ impl Stored {
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }
 
-    /// Cancels what is not over, to be saved; whether it does.
+    /// Cancels a broadcast that is not over. Returns whether it was cancelled and has to be saved.
     pub(super) fn stop(&mut self, conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
         let stops = self.progress.cancel();
         if stops {
@@ -154,7 +154,7 @@ impl Stored {
         Ok(stops)
     }
 
-    /// Ends up to `limit` rows that are not leased at `now`; how many. To be saved.
+    /// Ends up to `limit` rows that are not leased at `now`. Returns their number. The caller saves.
     fn end_unleased(
         &mut self,
         conn: &Connection,
@@ -172,7 +172,7 @@ impl Stored {
     }
 }
 
-/// Null at the start, empty at the end.
+/// Reads a cursor: null is the start, an empty value the end.
 fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, StoreError> {
     let cursor: Option<Vec<u8>> = columns.get()?;
     match cursor {
@@ -211,7 +211,7 @@ pub(super) fn open(
     Ok(Opened::New)
 }
 
-/// The answer for a broadcast that is there already (L2).
+/// Returns the answer for a known broadcast (L2).
 fn known(
     conn: &Connection,
     new: &NewBroadcast,
@@ -298,7 +298,7 @@ pub(super) fn enqueue_page(
     Ok(PageWrite::Stored)
 }
 
-/// The row of an origin, made where there is none.
+/// Returns the id of an origin's row, inserting it if it is unknown.
 pub(super) fn origin_id(conn: &Connection, origin: &Origin) -> Result<i64, StoreError> {
     if let Some(id) = first(conn, ORIGIN_ID, [origin.as_str()], |row| row.get())? {
         return Ok(id);
@@ -333,7 +333,7 @@ pub(super) fn underway(
 
 pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
     let mut ended = 0;
-    // Broadcasts whose last rows are leased stay; the others leave the list when they are dealt with.
+    // Broadcasts with leased rows stay in the list; the others leave it once they are handled.
     let mut skipped = 0;
     while ended < limit {
         let values = params![now.as_millis(), 1, skipped];

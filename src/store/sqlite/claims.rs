@@ -18,7 +18,7 @@ use crate::store::{
 };
 use crate::subscription::{EndpointKey, Origin};
 
-/// The next origin that has rows, with the first moment of one of them: claiming never looks at the backlog.
+/// The next origin with rows, and the time of its first row. Claiming never scans the backlog.
 pub(super) const NEXT_ORIGIN: &str =
     "SELECT origin, at FROM delivery WHERE origin > ?1 ORDER BY origin, at LIMIT 1";
 pub(super) const ORIGIN: &str =
@@ -28,12 +28,12 @@ pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt FROM delivery
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
 pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
-/// The probe keeps everybody else away until its lease ends.
+/// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str =
     "UPDATE origin SET paused_until = ?2, probe_fence = ?3, probe_key = ?4 WHERE id = ?1";
 pub(super) const PROBES: &str =
     "SELECT probe_fence, probe_key FROM origin WHERE probe_fence IS NOT NULL";
-/// A probe that came to its end makes room for the next.
+/// Makes a probed origin due for its next probe.
 pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
 pub(super) const SWEEP_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
@@ -45,19 +45,19 @@ pub(super) const FINISH: &str =
 pub(super) const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
      WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
 
-/// An origin that has rows.
+/// An origin with rows.
 pub(super) struct Head {
     pub(super) id: i64,
     pub(super) origin: Origin,
     pub(super) paused_until: Option<Timestamp>,
     is_probed: bool,
-    /// The fence of the last claim that took from it.
+    /// The fence of the last claim of its rows.
     served: i64,
-    /// When its first row can be claimed.
+    /// The time at which its first row can be claimed.
     pub(super) at: Timestamp,
 }
 
-/// All origins that have rows: two short look-ups for each.
+/// Reads all origins with rows: two index lookups for each.
 pub(super) fn heads(conn: &Connection) -> Result<Vec<Head>, StoreError> {
     let mut heads = Vec::new();
     let mut last = i64::MIN;
@@ -101,7 +101,7 @@ pub(super) fn claim(
     if origins.is_empty() {
         return Ok(Claims::default());
     }
-    // Who has waited longest is served first, when there are more origins than rows to claim.
+    // With more origins than rows to claim, the origin that was served longest ago comes first.
     origins.sort_by_key(|head| (head.served, head.at));
     let fence =
         first(conn, NEXT_FENCE, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
@@ -145,7 +145,7 @@ struct Loaded {
 }
 
 impl Claim<'_> {
-    /// Claims up to `wanted` rows of an origin; how many.
+    /// Claims up to `wanted` rows of an origin. Returns their number.
     fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
         execute(self.conn, SERVED, params![head.id, integer(self.fence)])?;
         let mut taken = 0;
@@ -176,7 +176,7 @@ impl Claim<'_> {
         Ok(taken)
     }
 
-    /// Leases one row, or ends it where its broadcast is cancelled (L9); whether it is leased.
+    /// Leases one row, or ends it if its broadcast is cancelled (L9). Returns whether it is leased.
     fn lease(
         &mut self,
         head: &Head,
@@ -249,7 +249,7 @@ pub(super) fn settle(
 struct Settling<'a> {
     conn: &'a Connection,
     broadcasts: HashMap<BroadcastId, Option<Loaded>>,
-    /// Rows that are probes of paused origins: few, and most of the time none.
+    /// The probes of paused origins. Usually empty.
     probes: HashSet<(u64, [u8; 32])>,
 }
 
@@ -289,7 +289,7 @@ impl<'a> Settling<'a> {
         Ok(loaded.as_mut())
     }
 
-    /// Deletes and counts a row whose token is good; whether it is.
+    /// Deletes and counts a row. Returns whether the token was valid.
     fn finish(&mut self, token: &ClaimToken, outcome: FinalOutcome) -> Result<bool, StoreError> {
         let conn = self.conn;
         let Some(loaded) = self.broadcast(token.broadcast)? else {
@@ -304,7 +304,7 @@ impl<'a> Settling<'a> {
         Ok(is_held)
     }
 
-    /// Makes a row due at a moment, with so many attempts fewer; of a cancelled broadcast it ends.
+    /// Makes a row due at `at` and takes `untried` attempts back. Rows of cancelled broadcasts end instead.
     fn postpone(
         &mut self,
         token: &ClaimToken,

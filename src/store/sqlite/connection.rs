@@ -10,9 +10,9 @@ use super::log::MAX_LOG;
 use super::schema;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a process waits for another one's transaction.
+/// The longest wait for another process' transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Statements kept prepared on each connection: more than there are.
+/// Prepared statements kept on each connection: more than the store has.
 const STATEMENTS: usize = 128;
 
 /// Opens the writer's connection and brings the schema up to date.
@@ -22,13 +22,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     try_to_write(&conn)?;
     schema::check(&conn)?;
     write_ahead(&conn)?;
-    // FULL: what was answered as stored survives a loss of power too, not only a crash.
+    // FULL: a committed change survives a loss of power, not only a crash.
     set_up(&conn, "PRAGMA synchronous = FULL;")?;
     schema::migrate(&conn)?;
     Ok(conn)
 }
 
-/// Opens a file that exists, as it is.
+/// Opens an existing file without changing it.
 pub(super) fn existing(path: &Path) -> Result<Connection, StoreError> {
     let conn = open(path)?;
     set_up(&conn, "")?;
@@ -50,13 +50,13 @@ pub(super) fn in_memory() -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// A path that SQLite takes for a path: relative ones like `:memory:` and `file:push.db` mean other things to it.
+/// Makes a path absolute. SQLite gives relative ones such as `:memory:` and `file:push.db` another meaning.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
     std::path::absolute(path).map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
 }
 
 fn open(path: &Path) -> Result<Connection, StoreError> {
-    // SQLite says of these only that it is unable to open them.
+    // SQLite's own error for these says only that it is unable to open the file.
     match std::fs::metadata(path) {
         Ok(file) if file.is_dir() => return Err(misconfigured("a directory, not a file")),
         Ok(file) if !file.is_file() => return Err(misconfigured("not a regular file")),
@@ -81,25 +81,24 @@ fn set_up(conn: &Connection, more: &str) -> Result<(), StoreError> {
         "
     );
     conn.execute_batch(&pragmas).map_err(failed_to_open)?;
-    // Endpoints, secrets and payloads are overwritten where they are deleted, on pages that become free too: FAST leaves
-    // those, which is where the payloads are. The answer is a row, which a batch would not take from older versions of
-    // SQLite.
+    // Deleted endpoints, secrets and payloads are overwritten, on freed pages too: FAST would leave those, which hold the
+    // payloads. A query, since the pragma returns a row, which older versions of SQLite refuse in a batch.
     conn.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))
         .map_err(failed_to_open)?;
     conn.execute_batch(more).map_err(failed_to_open)
 }
 
-/// Finds out whether the file was opened for reading only, as SQLite opens one that cannot be written.
+/// Returns an error if SQLite opened the file read-only, as it does without write permission.
 ///
-/// It is asked before anything is read: a log that belongs to a file without write permission is made without it, too, and
-/// would stay so. Nothing is changed.
+/// Called before the first read: SQLite would create the log without write permission as well, and it would stay so.
+/// Changes nothing.
 fn try_to_write(conn: &Connection) -> Result<(), StoreError> {
     let written = conn.execute_batch("BEGIN; PRAGMA user_version = 0;");
     let rolled_back = conn.execute_batch("ROLLBACK");
     written.and(rolled_back).map_err(failed_to_open)
 }
 
-/// Switches to a write-ahead log: readers and the writer do not wait for each other.
+/// Switches to a write-ahead log, with which readers and the writer do not wait for each other.
 fn write_ahead(conn: &Connection) -> Result<(), StoreError> {
     let started = Instant::now();
     loop {
@@ -113,7 +112,7 @@ fn write_ahead(conn: &Connection) -> Result<(), StoreError> {
                     "the file system does not support a write-ahead log",
                 ));
             }
-            // While another process switches, SQLite does not wait by itself.
+            // SQLite's busy timeout does not cover a switch by another process.
             Err(error)
                 if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
                     && started.elapsed() < BUSY_TIMEOUT =>
@@ -125,9 +124,9 @@ fn write_ahead(conn: &Connection) -> Result<(), StoreError> {
     }
 }
 
-/// Creates a new file that nobody else can read: it holds keys, endpoints and secrets.
+/// Creates a new file that only its owner can read: it holds keys, endpoints and secrets.
 ///
-/// SQLite gives the write-ahead log the same rights. A file that exists keeps its own.
+/// SQLite gives the write-ahead log the same mode. An existing file keeps its mode.
 pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);

@@ -1,5 +1,5 @@
-//! What a broadcast says and whom it is for, in a row of its own: its numbers change often, this never, and
-//! it is deleted when the broadcast is over.
+//! The message and audience of a broadcast, in a row of their own. The row never changes, while the counts change
+//! often, and it is deleted when the broadcast is over.
 
 use rusqlite::{Connection, params};
 
@@ -33,13 +33,13 @@ pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<
     execute(conn, INSERT, values).map(|_| ())
 }
 
-/// Wipes it; whether its broadcast is to be forgotten too.
+/// Deletes the content. Returns whether its broadcast is deleted with it.
 pub(super) fn delete(conn: &Connection, seq: i64) -> Result<bool, StoreError> {
     let forget = first(conn, DELETE, [seq], |columns| columns.flag())?;
     Ok(forget.unwrap_or(false))
 }
 
-/// An audience as it is stored.
+/// Serializes an audience.
 pub(super) fn audience_text(audience: &Audience) -> Result<String, StoreError> {
     serde_json::to_string(audience)
         .map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))

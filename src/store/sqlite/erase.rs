@@ -1,4 +1,4 @@
-//! What is left to deliver to a user, erased from SQLite.
+//! Erasing a user's pending deliveries in SQLite.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(super) const ADDRESSED: &str = "SELECT broadcast, audience FROM content \
 pub(super) const ROWS: &str = "SELECT d.broadcast, d.fence FROM broadcast b \
      CROSS JOIN delivery d ON d.broadcast = b.seq AND d.key = ?1 WHERE b.ended_at IS NULL";
 
-/// L17.
+/// Erases pending deliveries (L17).
 pub(super) fn erase(
     conn: &Connection,
     user: &Principal,
@@ -27,7 +27,7 @@ pub(super) fn erase(
 ) -> Result<Erased, StoreError> {
     let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
     let mut erased = Erased::default();
-    // How many rows of which broadcast.
+    // The number of ended rows by broadcast.
     let mut ended: BTreeMap<i64, u64> = BTreeMap::new();
     for row in subscriptions {
         let key = row.subscription.endpoint().key();
@@ -56,7 +56,7 @@ pub(super) fn erase(
     }
     for (seq, rows) in ended {
         let mut stored = Stored::by_seq(conn, seq)?;
-        // Before its rows are counted: what has none left is over, and not cancelled.
+        // Cancelled before its rows are counted: a broadcast without rows would be over.
         if theirs.contains(&seq) && stored.stop(conn, now)? {
             erased.broadcasts += 1;
         }

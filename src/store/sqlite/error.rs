@@ -1,4 +1,4 @@
-//! What SQLite's errors mean to whoever uses a store.
+//! The kinds of SQLite's errors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::store::reason::because;
 pub(super) use crate::store::reason::{corrupt, misconfigured};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The meaning of an error while the store is in use.
+/// Maps an error while the store is in use.
 pub(super) fn failed(error: Error) -> StoreError {
     let kind = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Corrupt,
@@ -18,7 +18,7 @@ pub(super) fn failed(error: Error) -> StoreError {
             | ErrorCode::PermissionDenied
             | ErrorCode::ReadOnly
             | ErrorCode::ConstraintViolation
-            // "No such table": the schema was changed behind our back.
+            // "No such table": another program changed the schema.
             | ErrorCode::Unknown,
         ) => StoreErrorKind::Misconfigured,
         Some(_) => StoreErrorKind::Unavailable,
@@ -27,8 +27,8 @@ pub(super) fn failed(error: Error) -> StoreError {
     StoreError::new(kind, error)
 }
 
-/// The meaning of an error while the store is opened: what is no database was never ours, and what cannot be written is
-/// said in words, since SQLite's do not tell the file from its folder.
+/// Maps an error while the store is opened. A file that is not a database is a wrong setting, and missing write
+/// permission gets its own text, since SQLite's does not distinguish the file from its folder.
 pub(super) fn failed_to_open(error: Error) -> StoreError {
     let code = error.sqlite_error().map(|error| error.extended_code);
     let why = match error.sqlite_error_code() {
@@ -47,12 +47,12 @@ pub(super) fn failed_to_open(error: Error) -> StoreError {
     failed(error).about(why)
 }
 
-/// The threads of the store are gone.
+/// The error after the store's threads have ended.
 pub(super) fn closed() -> StoreError {
     because(StoreErrorKind::Unavailable, "the database is closed")
 }
 
-/// One error for all the changes of one transaction.
+/// One error for all changes of one transaction.
 #[derive(Clone, Debug)]
 pub(super) struct CommitError(Arc<Error>);
 
@@ -61,7 +61,7 @@ impl CommitError {
         Self(Arc::new(error))
     }
 
-    /// For one of the changes.
+    /// The error for one of the changes.
     pub(super) fn to_store_error(&self) -> StoreError {
         StoreError::new(StoreErrorKind::Unavailable, self.clone())
     }

@@ -1,4 +1,4 @@
-//! The ledger in SQLite: each operation one job of a thread.
+//! The ledger in SQLite. Each operation is one job of a thread.
 
 use async_trait::async_trait;
 

@@ -1,4 +1,4 @@
-//! The write-ahead log: how large it grows, and folding it into the file.
+//! The write-ahead log: its limit, and checkpoints that write it into the database file.
 
 use std::fmt;
 use std::fs;
@@ -12,15 +12,15 @@ use super::connection::BUSY_TIMEOUT;
 use crate::observe::event;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The size of the log in octets at which the writer folds it in.
+/// The size of the log, in octets, at which the writer runs a checkpoint.
 ///
-/// SQLite folds it in by itself at 4 MiB, but writes it from the start again only at a moment without a reader.
-/// With readers that overlap there is no such moment: the log would grow with every change.
+/// SQLite runs one by itself at 4 MiB, but restarts the log only while no reader is active. With overlapping readers the
+/// log would grow with every change.
 pub(super) const MAX_LOG: u64 = 64 * 1024 * 1024;
-/// How long folding in waits for readers in other processes; writes wait as long.
+/// How long a checkpoint waits for readers in other processes. Writes wait as long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The log of one file, as its writer watches it.
+/// The log of one file, as seen by its writer.
 pub(super) struct Log {
     path: PathBuf,
     max: u64,
@@ -31,7 +31,7 @@ pub(super) struct Log {
 impl Log {
     /// The log of the database in `path`.
     pub(super) fn of(path: &Path, max: u64) -> Self {
-        // SQLite follows symbolic links, and has the log beside the file itself.
+        // SQLite follows symbolic links and keeps the log beside the target.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let mut path = path.into_os_string();
         path.push("-wal");
@@ -42,7 +42,7 @@ impl Log {
         }
     }
 
-    /// Folds the log in if it is too large. Called after every commit.
+    /// Runs a checkpoint if the log is too large. Called after every commit.
     pub(super) fn bound(&mut self, conn: &Connection) {
         let size = fs::metadata(&self.path).map_or(0, |file| file.len());
         if size < self.fold_at {
@@ -50,9 +50,9 @@ impl Log {
         }
         self.fold_at = match fold_in(conn) {
             Ok(()) => self.max,
-            // A transaction that stays open, as a backup's: it is not waited for after every commit.
+            // A transaction stays open, such as a backup's: not waited for after every commit.
             Err(error) => {
-                event!(WARN, octets = size, %error, "the write-ahead log is large");
+                event!(WARN, octets = size, %error, "write-ahead log is large: the checkpoint failed");
                 #[cfg(not(feature = "tracing"))]
                 let _ = error;
                 size.saturating_add(self.max)
@@ -61,22 +61,21 @@ impl Log {
     }
 }
 
-/// Folds the log in and closes the connection. The last connection of all processes removes the log.
+/// Runs a checkpoint and closes the connection. The last connection of all processes removes the log.
 pub(super) fn close(conn: Connection) -> Result<(), NotFolded> {
     let folded = fold_in(&conn);
     let closed = conn.close().map_err(|(_, error)| NotFolded::failed(error));
     folded.and(closed)
 }
 
-/// Writes what the log holds into the file, and cuts the log off to nothing.
+/// Writes the log into the file and truncates it.
 fn fold_in(conn: &Connection) -> Result<(), NotFolded> {
     let started = Instant::now();
     let folded = loop {
         let left = PATIENCE.saturating_sub(started.elapsed());
         conn.busy_timeout(left).map_err(NotFolded::failed)?;
         match checkpoint(conn) {
-            // For a reader SQLite waits by itself, but not for another process that folds in, too: as when several
-            // stop at once.
+            // SQLite's busy timeout covers readers, but not another process' checkpoint, as when several stop at once.
             Err(NotFolded::InUse) if started.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -101,7 +100,7 @@ fn checkpoint(conn: &Connection) -> Result<(), NotFolded> {
     }
 }
 
-/// Why changes are in the log still. None of them is lost.
+/// The reason why the log still holds changes. None of them is lost.
 #[derive(Clone, Debug)]
 pub(super) enum NotFolded {
     InUse,
@@ -145,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Two readers who take turns: at every moment at least one is in the middle of a transaction.
+    /// Two alternating readers: at any time at least one has an open transaction.
     fn read_on_and_on(path: &Path, end: &mpsc::Receiver<()>) {
         let begin = || {
             let conn = Connection::open(path).unwrap();
@@ -164,7 +163,7 @@ mod tests {
     #[test]
     fn readers_that_overlap_do_not_make_the_log_grow() {
         const MAX: u64 = 8 * 1024 * 1024;
-        /// What one commit writes, generously.
+        /// An upper bound for what one commit writes.
         const COMMIT: u64 = 1024 * 1024;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("push.db");

@@ -35,41 +35,40 @@ use self::threads::{Threads, spawn};
 use self::worker::ask;
 use super::StoreError;
 
-/// Connections that read: a long count does not keep pages and statuses waiting.
+/// Number of reader connections: a long count does not block pages and statuses.
 const READERS: usize = 3;
 
 /// Keeps everything in one SQLite file, shared by any number of handles and processes on one machine.
 ///
-/// While it is open the file has a write-ahead log and an index of it beside it: `push.db-wal` and `push.db-shm`. What a call
-/// answered as stored survives a crash of the process and a loss of power (`synchronous = FULL`); changes that wait at
-/// the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime.
+/// While it is open the file has a write-ahead log and an index of it beside it: `push.db-wal` and `push.db-shm`. A change
+/// that a call returned as stored survives a crash of the process and a loss of power (`synchronous = FULL`). Changes that
+/// wait at the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime.
 ///
-/// The log is folded into the file when the store is closed, and then removed: [`close`](Self::close) does it and tells
-/// when it is done. Dropping the last clone of the handle does the same, and blocks the dropping thread until it is
-/// done: milliseconds, but as long as a read under way takes. After a crash the changes are in the log, and the
-/// next process that opens the file takes them up. While it is open the log stays below 64 MiB, except
-/// during a read of more than a second, or a transaction of another process, as of a backup.
+/// Closing the store writes the log into the file and removes it. [`close`](Self::close) does so and returns when it is
+/// done. Dropping the last clone of the handle does the same and blocks the dropping thread: for milliseconds, or until
+/// an active read ends. After a crash the changes are in the log, and the next process that opens the file applies them.
+/// While it is open the log stays below 64 MiB, except during a read of more than a second, or a transaction of another
+/// process such as a backup.
 ///
-/// Do not put the file on a network file system: SQLite's locks do not hold there. Do not copy the file while it is open:
+/// Do not put the file on a network file system: SQLite's locks do not work there. Do not copy the file while it is open:
 /// see [`backup`](Self::backup).
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped while it waits for its thread has done nothing. One that is dropped later has
-/// done all of its change.
+/// A future that is dropped while it waits for its thread has changed nothing. One that is dropped later has made all of
+/// its change.
 ///
 /// # Security
 ///
-/// The file holds endpoints, message payloads, and VAPID keys as they were sealed. A new one is readable by
-/// its owner only (mode 0600, on Unix), its log likewise; a file that exists keeps its mode.
+/// The file holds endpoints, message payloads and sealed VAPID keys. A new file and its log are readable by their owner
+/// only (mode 0600, on Unix). An existing file keeps its mode.
 ///
-/// What is deleted is overwritten with zeros in the file (`secure_delete = ON`). That does not cover:
+/// Deleted data is overwritten with zeros in the file (`secure_delete = ON`). That does not cover:
 ///
-/// - the log: what was deleted can be read there until the log is folded in, and its octets are overwritten only as
-///   later changes come. A clean stop removes it, which frees its blocks and does not overwrite them;
-/// - what another program deletes in the file: the setting belongs to a connection;
-/// - copies that others hold: backups, snapshots, file systems that write each change to a new place, and flash disks, which
-///   do that by themselves. Only an encrypted disk helps there.
+/// - the log: deleted data is readable there until later changes overwrite it. A clean stop removes the log, which frees
+///   its blocks and does not overwrite them;
+/// - data that another program deletes in the file: the setting belongs to a connection;
+/// - copies elsewhere: backups, snapshots, copy-on-write file systems and flash disks. Use an encrypted disk against those.
 #[derive(Clone)]
 pub struct SqliteStore {
     path: Option<PathBuf>,
@@ -77,20 +76,20 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens a file, and creates it with its tables where there is none.
+    /// Opens a file. Creates it with its tables if it does not exist.
     ///
-    /// Writes to it once, so that a file that cannot be written is refused here and not by the first change.
+    /// Writes to it once, so that a file without write permission is refused here and not by the first change.
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if the file or its folder cannot be written, or if the file is no
-    /// database, is another application's, or was written by a newer version of this crate or before its first
-    /// release: such a file is left as it is. [`Unavailable`](super::StoreErrorKind::Unavailable) if another process holds it for longer than ten
-    /// seconds, or if the disk is full. The error's sources name the file and the reason.
+    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if the file or its folder cannot be written, or if the file is
+    /// not a database, belongs to another application, or was written by a newer version of this crate or before its first
+    /// release. Such a file is not changed. [`Unavailable`](super::StoreErrorKind::Unavailable) if another process locks it
+    /// for longer than ten seconds, or if the disk is full. The error's sources name the file and the reason.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it may have created the file and its tables.
+    /// A dropped future may have created the file and its tables.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let threads = blocking("web-push-open", {
@@ -103,11 +102,11 @@ impl SqliteStore {
         })
     }
 
-    /// Opens a database of its own in memory: SQLite's behaviour without a file, for tests.
+    /// Opens a new database in memory: SQLite's behaviour without a file, for tests.
     ///
     /// # Errors
     ///
-    /// Where SQLite or the operating system has no memory or no thread for it.
+    /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let threads = Threads::start(connection::in_memory()?, Vec::new(), None)?;
         Ok(Self {
@@ -124,57 +123,56 @@ impl SqliteStore {
         Threads::start(writer, readers, Some(Log::of(&path, MAX_LOG)))
     }
 
-    /// Copies the store in the file `from` into a new file `to`, in one moment's state.
+    /// Copies a snapshot of the store in the file `from` into a new file `to`.
     ///
-    /// The store may be in use, by this process and by others: readers and the writer go on. It need not be, and is left
-    /// as it is. The copy is one file without a log, with nothing in it that was
-    /// deleted. It is opened like any other.
+    /// This process and others may use the store meanwhile: readers and the writer are not blocked. The store is not
+    /// changed. The copy is one file without a log and without deleted data, and is opened like any other.
     ///
-    /// `to` is readable by its owner only (mode 0600, on Unix) and appears under its name when it is complete and on the
-    /// disk. Until then it has a hidden name in the same folder, which a crash leaves behind.
+    /// `to` is readable by its owner only (mode 0600, on Unix) and gets its name when it is complete and synced. Until then
+    /// it has a hidden name in the same folder, which remains after a crash.
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if `from` does not exist or is no store of this version of the crate, or if `to`
-    /// exists, which is left as it is, or cannot be created.
-    /// [`Corrupt`](super::StoreErrorKind::Corrupt) if the file is damaged. [`Unavailable`](super::StoreErrorKind::Unavailable) if the
-    /// disk is full. The error's sources name the file and the reason.
+    /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if `from` does not exist or is not a store of this version of
+    /// the crate, or if `to` exists (it is not changed) or cannot be created.
+    /// [`Corrupt`](super::StoreErrorKind::Corrupt) if the file is damaged.
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable) if the disk is full. The error's sources name the file and the
+    /// reason.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it goes on in its thread to its end.
+    /// After the future is dropped, its thread finishes the copy.
     ///
     /// # Security
     ///
-    /// The copy holds what the store holds. Key-encryption keys are not in it: without them the VAPID keys in it
+    /// The copy holds everything that the store holds. Key-encryption keys are not in it: without them its VAPID keys
     /// cannot be used.
     pub async fn backup(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
         blocking("web-push-backup", move || backup::copy(&from, &to)).await
     }
 
-    /// Closes the database for all clones of this handle, when the calls that wait are done.
+    /// Closes the database for all clones of this handle, after the queued calls.
     ///
-    /// Later calls answer [`Unavailable`](super::StoreErrorKind::Unavailable). After `Ok` the file holds everything: the
-    /// write-ahead log is folded in. The log is removed too, unless another process has the file open: then it
-    /// is empty, and the last process to close the file removes it. Of several that close at the same moment none may be the
-    /// last: then the empty log stays.
+    /// Later calls return [`Unavailable`](super::StoreErrorKind::Unavailable). After `Ok` the file holds everything: the
+    /// write-ahead log was written into it. The log is removed too, unless another process has the file open: then it is
+    /// empty, and the last process to close the file removes it. If several close at the same time, the empty log may
+    /// remain.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](super::StoreErrorKind::Unavailable) if the log could not be folded in: another process was in the middle of
-    /// a transaction for longer than a second, or the disk is full. The database is closed and nothing is lost, but the file
-    /// is not complete without its `-wal`. Called again, it returns the same.
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable) if the checkpoint failed: another process had an open transaction
+    /// for longer than a second, or the disk is full. The database is closed and nothing is lost, but the file is not
+    /// complete without its `-wal`. A second call returns the same.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its turn in the queue of changes it has done nothing. Dropped later, the database is closed all the
-    /// same.
+    /// Dropped before its turn in the queue of changes, it has done nothing. Dropped later, the database is closed anyway.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.threads.close().await
     }
 
-    /// Changes the database in the writer's next transaction.
+    /// Runs a change in the writer's next transaction.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -182,7 +180,7 @@ impl SqliteStore {
         ask(self.threads.writer(), work).await
     }
 
-    /// Looks at one state of the database.
+    /// Reads from one snapshot of the database.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -199,7 +197,7 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-/// Runs work that blocks in a thread of its own.
+/// Runs blocking work in a thread of its own.
 async fn blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Pauses, and when there is something to do, in SQLite.
+//! Pauses, the next due time and statistics, in SQLite.
 
 use rusqlite::{Connection, params};
 
@@ -12,7 +12,7 @@ use crate::subscription::Origin;
 
 pub(super) const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5, \
      probe_fence = NULL, probe_key = NULL WHERE id = ?1";
-/// Few: those that are over are overwritten or pruned.
+/// Returns few rows: pauses that are over are overwritten or pruned.
 pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE paused_until IS NOT NULL";
 pub(super) const LIFT: &str = "UPDATE origin SET paused_until = NULL, pause_reason = NULL, probe_fence = NULL, probe_key = NULL \
@@ -72,7 +72,7 @@ pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Times
     });
     let next = |sql| first(conn, sql, [now.as_millis()], |row| row.time_or_null());
     let expansion = next(NEXT_EXPANSION)?.flatten();
-    // A deadline is something to do for `expire`.
+    // At a deadline `expire` has work.
     let deadline = next(NEXT_DEADLINE)?.flatten();
     let next = claims.chain(expansion).chain(deadline).min();
     Ok(next.map(|next| next.max(now)))

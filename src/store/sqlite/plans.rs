@@ -1,4 +1,4 @@
-//! The plans of the statements whose cost must not grow with the tables.
+//! Plans of statements whose cost must not grow with the tables.
 
 use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
@@ -22,7 +22,7 @@ fn plan(conn: &Connection, sql: &str) -> String {
     lines.join("\n")
 }
 
-/// One row, or the first of an order that an index has.
+/// These read one row, or the first rows in the order of an index.
 const SHORT: &[(&str, &str)] = &[
     (
         broadcasts::BY_ID,
@@ -116,7 +116,7 @@ const SHORT: &[(&str, &str)] = &[
     (schedules::OF, "PRIMARY KEY (owner=?)"),
 ];
 
-/// These sort or scan few rows: the open broadcasts', the origins', one principal's.
+/// These sort or scan few rows: open broadcasts, origins, one principal's subscriptions.
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
     (erase::ADDRESSED, "SCAN content"),

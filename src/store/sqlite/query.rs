@@ -1,4 +1,4 @@
-//! Statements and their rows, with the store's own errors.
+//! Helpers that run statements and read their rows, with the store's own errors.
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row};
@@ -7,7 +7,7 @@ use super::error::{corrupt, failed};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
-/// Runs a statement; how many rows it changed.
+/// Runs a statement. Returns the number of changed rows.
 pub(super) fn execute(
     conn: &Connection,
     sql: &str,
@@ -17,7 +17,7 @@ pub(super) fn execute(
     statement.execute(params).map_err(failed)
 }
 
-/// All rows of a query.
+/// Reads all rows of a query.
 pub(super) fn all<T>(
     conn: &Connection,
     sql: &str,
@@ -33,7 +33,7 @@ pub(super) fn all<T>(
     Ok(answers)
 }
 
-/// The first row of a query.
+/// Reads the first row of a query.
 pub(super) fn first<T>(
     conn: &Connection,
     sql: &str,
@@ -55,7 +55,7 @@ pub(super) struct Columns<'a, 'stmt> {
 }
 
 impl Columns<'_, '_> {
-    /// The next column; a value of another type is corrupt.
+    /// Reads the next column. A value of another type is an error of kind `Corrupt`.
     pub(super) fn get<T: FromSql>(&mut self) -> Result<T, StoreError> {
         let column = self.next;
         self.next += 1;
@@ -80,14 +80,14 @@ impl Columns<'_, '_> {
         self.get()
     }
 
-    /// A number that is not negative.
+    /// Reads a number that is not negative.
     pub(super) fn count(&mut self) -> Result<u64, StoreError> {
         let number: i64 = self.get()?;
         u64::try_from(number).map_err(|_| corrupt("a count below zero"))
     }
 }
 
-/// A number as SQLite keeps it; what is larger than it can keep counts as the largest.
+/// Converts a number to SQLite's integer, saturating.
 pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }

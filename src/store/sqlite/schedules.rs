@@ -19,7 +19,7 @@ macro_rules! columns {
     };
 }
 
-/// Of a schedule whose time is the same, the next moment stays (D1).
+/// A schedule whose time is unchanged keeps its `next_fire_at` (D1).
 const PUT: &str = concat!(
     "INSERT INTO schedule (",
     columns!(),
@@ -50,7 +50,7 @@ pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM schedule";
 const RECORD_RUN: &str = "INSERT INTO meta (name, value) VALUES ('last_run', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
 
-/// Nobody's: the application's own.
+/// The owner of the application's own schedules.
 const APPLICATION: &[u8] = &[];
 
 /// The two columns of a name.
@@ -190,7 +190,7 @@ impl ScheduleStore for SqliteStore {
         }
         self.write(move |conn| {
             execute(conn, MOVE, params![from.as_bytes(), to.as_bytes()])?;
-            // What could not move stands at the other one already.
+            // The rest exists under the other id already.
             execute(conn, REMOVE_ALL, [from.as_bytes()]).map(|_| ())
         })
         .await

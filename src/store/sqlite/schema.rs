@@ -1,4 +1,4 @@
-//! The tables, and which version of them a file has.
+//! The tables and their version.
 
 use rusqlite::Connection;
 
@@ -11,9 +11,9 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 const VERSION: i64 = 6;
 const TABLES: &str = include_str!("tables.sql");
 
-/// Refuses a file that is another application's, or of another version; whether it has the tables.
+/// Refuses a file of another application or version. Returns whether it has the tables.
 ///
-/// Reads only, so that such a file stays as it is.
+/// Reads only, so that a refused file is not changed.
 pub(super) fn check(conn: &Connection) -> Result<bool, StoreError> {
     let ours = number(conn, "PRAGMA application_id")? == APPLICATION_ID;
     let version = number(conn, "PRAGMA user_version")?;
@@ -27,9 +27,9 @@ pub(super) fn check(conn: &Connection) -> Result<bool, StoreError> {
     layout::check(version, VERSION).map(|()| true)
 }
 
-/// Makes the tables where there are none, in one transaction.
+/// Creates the tables if they are missing, in one transaction.
 ///
-/// Repeatable, and safe where two processes start at once: the second waits and finds it done.
+/// Repeatable, and safe if two processes start at once: the second waits and finds the tables.
 pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
     let batch = |sql: &str| conn.execute_batch(sql).map_err(failed_to_open);
     batch("BEGIN IMMEDIATE")?;
@@ -37,15 +37,14 @@ pub(super) fn migrate(conn: &Connection) -> Result<(), StoreError> {
         if !has_tables {
             batch(TABLES)?;
         }
-        // Written also where it is there already: of a file that cannot be written SQLite begins a transaction all the
-        // same, and only a change shows it.
+        // Written in any case: SQLite begins a transaction on a file without write permission, and only a change fails.
         batch(&format!(
             "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
         ))?;
         batch("COMMIT")
     });
     if migrated.is_err() && !conn.is_autocommit() {
-        // The first error is the one to tell.
+        // The first error is the one to return.
         let _ = batch("ROLLBACK");
     }
     migrated

@@ -14,7 +14,7 @@ use crate::subscription::{
 };
 use crate::vapid::KeyId;
 
-/// What [`record`] reads, of a table that is called `s`.
+/// The columns that [`record`] reads, from a table named `s`.
 macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
@@ -37,12 +37,12 @@ const BY_ID: &str = concat!(
 const INSERT: &str = "INSERT INTO subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
      vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
-/// Endpoint, push service and key belong together and never change.
+/// Endpoint, push service and key never change.
 const UPDATE: &str = "UPDATE subscription SET id = ?2, p256dh = ?3, auth = ?4, expires_at = ?5, \
      principal = ?6, vapid_key = ?7, created_at = ?8, keys_changed_at = ?9, last_seen_at = ?10, \
      failure_streak = ?11, failing_since = NULL, stale_since = NULL, retired_at = NULL, retire_reason = NULL WHERE key = ?1";
 
-/// One row, by either of its names.
+/// Reads a row by its key or id.
 pub(super) fn find(
     conn: &Connection,
     which: SubscriptionRef,
@@ -86,7 +86,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
         }
         _ => return Err(corrupt("a row that is half retired")),
     };
-    // Tags hold no blanks.
+    // Tags contain no spaces.
     let tags: Option<String> = columns.get()?;
     for tag in tags.iter().flat_map(|tags| tags.split(' ')) {
         let tag = Tag::parse(tag).map_err(|_| corrupt("a tag"))?;
@@ -95,8 +95,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
     Ok(record)
 }
 
-/// Writes a row that [`merge`](crate::store::rules::merge) made: live, and new or in the place of the one
-/// that stood there.
+/// Writes a row made by [`merge`](crate::store::rules::merge): a live row, new or replacing the stored one.
 pub(super) fn write(
     conn: &Connection,
     key: &EndpointKey,
@@ -150,20 +149,20 @@ pub(super) fn write(
     Ok(())
 }
 
-/// How many rows there are, as the triggers count them.
+/// Returns the number of rows, as counted by the triggers.
 pub(super) fn total(conn: &Connection) -> Result<u64, StoreError> {
     let total = "SELECT value FROM meta WHERE name = 'subscriptions'";
     first(conn, total, [], |row| row.count())?.ok_or_else(|| corrupt("the number of subscriptions"))
 }
 
-/// How many rows are unproven (S16), as the triggers count them.
+/// Returns the number of unproven rows (S16), as counted by the triggers.
 pub(super) fn unproven(conn: &Connection) -> Result<u64, StoreError> {
     let unproven = "SELECT value FROM meta WHERE name = 'unproven'";
     first(conn, unproven, [], |row| row.count())?
         .ok_or_else(|| corrupt("the number of unproven subscriptions"))
 }
 
-/// A limit as SQLite takes it.
+/// Converts a limit for SQLite.
 pub(super) fn limit(limit: usize) -> i64 {
     integer(limit)
 }

@@ -76,7 +76,7 @@ fn upsert(
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
-    // Before anything is written: a flood is refused with a look at one row.
+    // Checked before the first write, so that a flood costs one read each.
     if merged.adds_unproven() && unproven(conn)? >= limits.unproven {
         return Err(StoreError::too_many_unproven());
     }
@@ -88,7 +88,7 @@ fn upsert(
         make_room(conn, principal, &key, limits.per_principal)?;
     }
     if merged.created && total(conn)? > limits.total {
-        // The savepoint around this call takes everything back.
+        // The savepoint around this call is rolled back.
         return Err(StoreErrorKind::Full.into());
     }
     Ok(merged.into())
@@ -123,7 +123,7 @@ fn page(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-    // Nothing sorts before every key.
+    // The empty key sorts before all others.
     let after = after.map_or([].as_slice(), |key| key.as_bytes());
     let (now_ms, max) = (now.as_millis(), row_limit(limit));
     match audience {
@@ -152,7 +152,7 @@ fn page(
     }
 }
 
-/// The keys of the rows of these ids, each once and in order.
+/// Returns the keys of the rows with these ids, deduplicated and sorted.
 fn keys_of(conn: &Connection, ids: &[SubscriptionId]) -> Result<BTreeSet<EndpointKey>, StoreError> {
     let mut keys = BTreeSet::new();
     for id in ids {
@@ -200,7 +200,7 @@ fn count_live(
 
 type Values = Vec<Box<dyn ToSql>>;
 
-/// The statement of a filter, put together from fixed parts: one of a few dozen.
+/// Builds the statement of a filter from fixed parts: one of a few dozen.
 pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, Values) {
     let mut values: Values = Vec::new();
     let mut sql = String::from("SELECT count(*) FROM ");

@@ -1,7 +1,7 @@
 -- Version 6.
 --
--- Rows are found by key (subscriptions in the order that a broadcast walks them), so these tables are their own
--- indexes, `WITHOUT ROWID`.
+-- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
+-- indexes: `WITHOUT ROWID`.
 
 CREATE TABLE meta (
     name TEXT NOT NULL PRIMARY KEY,
@@ -28,11 +28,11 @@ CREATE TABLE subscription (
     stale_since INTEGER,
     retired_at INTEGER,
     retire_reason TEXT,
-    -- What `SubscriptionRecord::is_unproven` says (S16).
+    -- The same condition as `SubscriptionRecord::is_unproven` (S16).
     unproven INTEGER NOT NULL
         AS (principal IS NULL AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL)
 ) STRICT, WITHOUT ROWID;
--- Subscriptions are counted from the first two indexes alone, which therefore hold their own conditions too.
+-- Covering indexes for counts, which therefore contain the columns of their own conditions.
 CREATE INDEX subscription_live
     ON subscription (push_service, vapid_key, expires_at, stale_since, retired_at)
     WHERE retired_at IS NULL AND stale_since IS NULL;
@@ -89,7 +89,7 @@ CREATE TABLE broadcast (
     ended_at INTEGER,
     idempotency_key TEXT UNIQUE,
     fingerprint BLOB,
-    -- Of each outcome, by its name.
+    -- The number of rows by outcome.
     accepted INTEGER NOT NULL DEFAULT 0,
     gone INTEGER NOT NULL DEFAULT 0,
     key_mismatch INTEGER NOT NULL DEFAULT 0,
@@ -106,7 +106,7 @@ CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX broadcast_expanding ON broadcast (expanded_at) WHERE expanding = 1;
 CREATE INDEX broadcast_started ON broadcast (expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
 
--- What a broadcast says and its audience: deleted when it is over.
+-- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE content (
     broadcast INTEGER PRIMARY KEY REFERENCES broadcast (seq) ON DELETE CASCADE,
     audience TEXT NOT NULL,
@@ -137,8 +137,8 @@ CREATE TABLE origin (
 CREATE INDEX origin_paused ON origin (paused_until) WHERE paused_until IS NOT NULL;
 CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
 
--- The queue. `at` is when a row can be claimed: due, or the end of its lease. One index by origin and `at` serves
--- every claim, however long the backlog is.
+-- The queue. `at` is the time from which a row can be claimed: its due time, or the end of its lease. Claims use the
+-- index by origin and `at`, so that their cost does not depend on the backlog.
 CREATE TABLE delivery (
     broadcast INTEGER NOT NULL REFERENCES broadcast (seq),
     key BLOB NOT NULL,
@@ -153,7 +153,7 @@ CREATE INDEX delivery_due ON delivery (origin, at);
 CREATE INDEX delivery_leased ON delivery (at) WHERE leased = 1;
 
 CREATE TABLE schedule (
-    -- A subscription's id; empty for the application's own, which have an audience and a message.
+    -- A subscription's id. Empty for the application's own schedules, which have an audience and a message.
     owner BLOB NOT NULL,
     name TEXT NOT NULL,
     minute_of_day INTEGER NOT NULL,

@@ -1,4 +1,4 @@
-//! What origins said of their subscriptions of late, in SQLite.
+//! Recent outcome counts by origin, in SQLite.
 
 use rusqlite::{Connection, params};
 

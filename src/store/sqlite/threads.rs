@@ -1,4 +1,4 @@
-//! The threads behind an open database, and their end.
+//! The threads of an open database, and closing it.
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, ThreadId};
@@ -11,12 +11,12 @@ use super::log::{self, Log, NotFolded};
 use super::worker::{self, Command, QUEUE};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// What all clones of a handle share. Fields are dropped in order: the thread is joined when its sender is gone.
+/// The state that all clones of a handle share. Fields drop in order: the writer is joined after its sender is gone.
 pub(super) struct Threads {
     writer: mpsc::Sender<Command>,
-    /// None of its own for a database in memory: its one connection does everything.
+    /// `None` for a database in memory, which has a single connection.
     readers: Option<mpsc::Sender<Command>>,
-    /// How the database was closed, once it was.
+    /// The result of closing, once the database is closed.
     closed: watch::Receiver<Option<Result<(), NotFolded>>>,
     _join: JoinOnDrop,
 }
@@ -36,8 +36,8 @@ impl Threads {
             let reads = reads.clone();
             move || {
                 worker::write(&writer, commands, log.as_mut());
-                // The readers end first: of connections that close at the same moment each may take another one
-                // for the last, and the log would stay.
+                // The readers end first: of connections that close at the same time each may take another for the last
+                // one, and the log would stay.
                 if let Some(reads) = reads {
                     let _ = reads.blocking_send(Command::Close);
                 }
@@ -67,9 +67,9 @@ impl Threads {
         self.readers.as_ref().unwrap_or(&self.writer)
     }
 
-    /// Ends the threads when what waits is done.
+    /// Stops the threads once their queues are empty.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
-        // An error means that it is closed already: what came of that is told again.
+        // An error means that it is closed already: the same result is returned again.
         let _ = self.writer.send(Command::Close).await;
         let mut ended = self.closed.clone();
         let ended = ended.wait_for(Option::is_some).await;
@@ -80,10 +80,10 @@ impl Threads {
     }
 }
 
-/// Waits for the writer's thread, which waits for the others.
+/// Joins the writer's thread, which joins the readers.
 struct JoinOnDrop {
     thread: Option<JoinHandle<()>>,
-    /// All of the threads: dropped on one of them it does not wait, since it would wait for itself.
+    /// All threads. Dropped on one of them it does not join, which would be a deadlock.
     ids: Vec<ThreadId>,
 }
 

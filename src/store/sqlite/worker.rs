@@ -1,7 +1,7 @@
-//! The threads that hold the connections: one writes, a few read.
+//! The threads that hold the connections: one writer and a few readers.
 //!
-//! The writer takes everything that is waiting into one transaction, each change under a savepoint of its
-//! own, and answers after the commit: with many callers at once the disk is synced once for all of them.
+//! The writer runs all waiting changes in one transaction, each under a savepoint of its own, and answers after the
+//! commit. Concurrent callers share one sync of the disk.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,41 +13,41 @@ use super::error::{CommitError, closed, failed};
 use super::log::Log;
 use crate::store::StoreError;
 
-/// Callers that may wait for a thread before the next one waits for room.
+/// The length of a thread's queue. Further callers wait until there is space.
 pub(super) const QUEUE: usize = 256;
-/// The most that one transaction takes in, so that nobody waits long for an answer.
+/// The limits of one transaction, which bound the wait for an answer.
 const MAX_BATCH: usize = 64;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 
-/// What a thread is sent.
+/// A command to a thread.
 pub(super) enum Command {
     Run(Box<dyn Job>),
-    /// Finish what waits, and end.
+    /// Finishes the queue and stops.
     Close,
 }
 
-/// Work with its caller behind it.
+/// Work with a caller that waits for it.
 pub(super) trait Job: Send {
-    /// Whether nobody waits for it any more.
+    /// Returns whether the caller has gone.
     fn is_abandoned(&self) -> bool;
     fn run(self: Box<Self>, conn: &Connection) -> Done;
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
-/// Work that was done, and not yet answered.
+/// Finished work whose answer is not sent yet.
 pub(super) struct Done {
     is_ok: bool,
     answer: Box<Answer>,
 }
 
-/// Tells the caller, given why the transaction was not committed, if it was not.
+/// Sends the answer, or the error of the commit.
 type Answer = dyn FnOnce(Option<&CommitError>);
 
 /// Sends work to a thread and waits for its answer.
 ///
 /// # Cancel safety
 ///
-/// Dropped before the thread takes it up, the work is not done; after that it is done wholly.
+/// Dropped before the thread starts the work, nothing is done. Dropped later, all of it is done.
 pub(super) async fn ask<T: Send + 'static>(
     thread: &mpsc::Sender<Command>,
     work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -82,7 +82,7 @@ where
                     Some(error) => result.and_then(|_| Err(error.to_store_error())),
                     None => result,
                 };
-                // Nobody may be waiting any more: then the change stands unannounced.
+                // Fails if the caller has gone. The change stays.
                 let _ = answer.send(result);
             }),
         }
@@ -93,7 +93,7 @@ where
     }
 }
 
-/// Runs the writer until all handles are gone, or one has closed it.
+/// Runs the writer until all handles are dropped or one closes it.
 pub(super) fn write(
     conn: &Connection,
     mut commands: mpsc::Receiver<Command>,
@@ -112,7 +112,7 @@ pub(super) fn write(
     }
 }
 
-/// One transaction around `first` and what waits behind it.
+/// Runs `first` and the jobs queued behind it in one transaction.
 fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Receiver<Command>) {
     if first.is_abandoned() {
         return;
@@ -141,7 +141,7 @@ fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Rece
     let outcome = outcome.and_then(|()| statement(conn, "COMMIT"));
     let error = outcome.err().map(CommitError::new);
     if error.is_some() && !conn.is_autocommit() {
-        // It is over either way: without a commit the file is as it was.
+        // The result does not matter: without a commit the file is unchanged.
         let _ = statement(conn, "ROLLBACK");
     }
     for done in batch {
@@ -149,7 +149,7 @@ fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Rece
     }
 }
 
-/// One job under its own savepoint: what fails leaves no trace, and the others in the transaction stand.
+/// Runs one job under its own savepoint: a failed job is rolled back, the others in the transaction stay.
 fn savepoint(
     conn: &Connection,
     job: Box<dyn Job>,
@@ -162,8 +162,8 @@ fn savepoint(
     let done = job.run(conn);
     let is_ok = done.is_ok;
     batch.push(done);
-    // On some errors (a full disk) SQLite itself rolls all of it back: then these statements fail, and
-    // with them the whole batch.
+    // On some errors (a full disk) SQLite rolls back the whole transaction: then these statements fail, and with them the
+    // batch.
     if !is_ok {
         statement(conn, "ROLLBACK TO job")?;
     }
@@ -174,10 +174,10 @@ fn statement(conn: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
     conn.prepare_cached(sql)?.execute([]).map(|_| ())
 }
 
-/// Runs one of the readers; they share a queue.
+/// Runs one of the readers, which share a queue.
 pub(super) fn read(conn: &Connection, commands: &Arc<Mutex<mpsc::Receiver<Command>>>) {
     loop {
-        // One waits for work holding the lock, the others for the lock.
+        // One reader waits for work and holds the lock. The others wait for the lock.
         let command = {
             let mut commands = commands.lock().unwrap_or_else(PoisonError::into_inner);
             let command = commands.blocking_recv();
@@ -188,11 +188,11 @@ pub(super) fn read(conn: &Connection, commands: &Arc<Mutex<mpsc::Receiver<Comman
         };
         match command {
             Some(Command::Run(job)) if job.is_abandoned() => {}
-            // One transaction, so that all statements of one job see the same database.
+            // One transaction, so that all statements of one job see the same snapshot.
             Some(Command::Run(job)) => match statement(conn, "BEGIN") {
                 Ok(()) => {
                     let done = job.run(conn);
-                    // Nothing was changed: how it ends does not matter.
+                    // Nothing was changed, so the result does not matter.
                     let _ = statement(conn, "COMMIT");
                     (done.answer)(None);
                 }

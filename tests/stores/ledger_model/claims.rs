@@ -1,4 +1,4 @@
-//! What holds of every claim (L5, L6), whichever rows the ledger chooses.
+//! Invariants of every claim (L5, L6), whichever rows the ledger chooses.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,7 +11,7 @@ use tower_web_push::subscription::Origin;
 use super::model::Model;
 
 impl Model {
-    /// Checks a claim, and takes it over.
+    /// Checks a claim, and applies it to the model.
     pub(crate) fn claimed(
         &mut self,
         request: &ClaimRequest,

@@ -1,6 +1,6 @@
-//! The delivery ledger against a model of its contract: random work of several workers, step by step.
+//! The delivery ledger against a model of its contract, with random steps of several workers.
 //!
-//! Each case ends with everything delivered, and nothing may be missing then.
+//! Each case ends when everything is delivered, and checks that nothing is missing.
 //! `PROPTEST_CASES=2560 cargo test --all-features --test stores ledger_model` runs ten times as many cases.
 
 mod claims;
@@ -27,7 +27,7 @@ pub(crate) enum Backend {
     Own,
     SqliteInMemory,
     SqliteFile(PathBuf),
-    /// A server, and a schema or prefix of the case's own.
+    /// A server, and a schema or prefix for the case.
     Postgres(String, String),
     Redis(String, String),
 }
@@ -38,7 +38,7 @@ impl Backend {
             Self::Memory => vec![Arc::new(MemoryStore::new())],
             Self::Own => vec![Arc::new(OwnStore::default())],
             Self::SqliteInMemory => vec![Arc::new(SqliteStore::open_in_memory().await.unwrap())],
-            // As two processes have it.
+            // As in two processes.
             Self::SqliteFile(path) => vec![
                 Arc::new(SqliteStore::open(path).await.unwrap()),
                 Arc::new(SqliteStore::open(path).await.unwrap()),
@@ -60,7 +60,7 @@ impl Backend {
         }
     }
 
-    /// Whether opening it again brings back what was in it.
+    /// Returns whether its content survives a new start.
     pub(crate) const fn is_durable(&self) -> bool {
         !matches!(self, Self::Memory | Self::Own | Self::SqliteInMemory)
     }

@@ -1,4 +1,4 @@
-//! What a ledger is, told as plainly as possible: a list of broadcasts and a list of rows, searched from end to end.
+//! A simple model of a ledger: a list of broadcasts and a list of rows, searched linearly.
 
 use std::collections::BTreeMap;
 
@@ -19,20 +19,20 @@ pub(crate) struct Model {
     pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) rows: Vec<Row>,
     pub(crate) origins: Origins,
-    /// The highest number of a token so far.
+    /// The highest fence so far.
     pub(crate) last_fence: u64,
 }
 
 pub(crate) struct Broadcast {
     pub(crate) new: NewBroadcast,
     created_at: Timestamp,
-    /// How many rows it ever had.
+    /// The number of rows written so far.
     written: u64,
     pub(crate) expanding: bool,
     pub(crate) expanded_at: Timestamp,
     pub(crate) cursor: Cursor,
     pub(crate) cancelled: bool,
-    /// What came of its recipients; `pending` stays 0.
+    /// The outcomes of its recipients. `pending` stays 0.
     counts: Counts,
     ended_at: Option<Timestamp>,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Row {
     pub(crate) broadcast: BroadcastId,
     pub(crate) key: EndpointKey,
     pub(crate) origin: Origin,
-    /// When it may be claimed: due, or the end of its lease.
+    /// The time from which it can be claimed: its due time, or the end of its lease.
     pub(crate) at: Timestamp,
-    /// The number of the token that is good for it.
+    /// The fence of its valid token.
     pub(crate) fence: Option<u64>,
     pub(crate) attempt: u32,
 }
@@ -68,7 +68,7 @@ impl Broadcast {
             .max(self.created_at)
     }
 
-    /// Who was expected and has no row yet.
+    /// The number of expected recipients without a row.
     fn unwritten(&self) -> u64 {
         if self.expanding {
             self.new.recipients.saturating_sub(self.written)
@@ -115,7 +115,7 @@ impl Model {
         Opened::New
     }
 
-    /// Whose audience may be written now, the least recently expanded first.
+    /// The expandable broadcasts, the least recently expanded first.
     pub(crate) fn expandable(&self, now: Timestamp) -> Vec<&Broadcast> {
         let mut found: Vec<_> = self
             .broadcasts
@@ -162,20 +162,20 @@ impl Model {
         PageWrite::Stored
     }
 
-    /// How many rows of an origin a claim may take: of one that is probed a single one.
+    /// The number of rows of an origin that a claim may take: one if it is probed.
     pub(crate) fn room(&self, request: &ClaimRequest, origin: &Origin) -> usize {
         let room = *request.rooms.get(origin).unwrap_or(&request.per_origin);
         room.min(self.origins.most(origin))
     }
 
-    /// Whether a claim that has room for its origin may take it.
+    /// Returns whether a claim with room for its origin may take it.
     pub(crate) fn is_claimable(&self, row: &Row, now: Timestamp) -> bool {
         row.at <= now
             && !self.is_cancelled(row.broadcast)
             && self.origins.paused_until(&row.origin) <= now
     }
 
-    /// Rows of cancelled broadcasts whose lease has ended: a claim ends them when it comes to them (L9).
+    /// Rows of cancelled broadcasts whose lease has ended, which claims end (L9).
     pub(crate) fn abandoned(&self, now: Timestamp) -> BTreeMap<BroadcastId, Vec<ClaimToken>> {
         let mut abandoned: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| row.at <= now) {
@@ -268,7 +268,7 @@ impl Model {
         erased
     }
 
-    /// Gives up all that is late; how many rows.
+    /// Expires all late rows. Returns their number.
     pub(crate) fn expire(&mut self, now: Timestamp) -> u64 {
         let mut ended = 0;
         for place in 0..self.broadcasts.len() {
@@ -329,7 +329,7 @@ impl Model {
         })
     }
 
-    /// What is not over, by deadline.
+    /// Open broadcasts by deadline.
     pub(crate) fn underway(&self) -> Vec<&NewBroadcast> {
         let open = self.broadcasts.iter().filter(|one| one.ended_at.is_none());
         let mut open: Vec<_> = open.map(|one| &one.new).collect();
@@ -344,7 +344,7 @@ impl Model {
         LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
     }
 
-    /// The first moment from `now` on at which something can be expanded or claimed, if nobody does anything.
+    /// The first time from `now` on at which something can be expanded or claimed, without further changes.
     pub(crate) fn first_work(&self, now: Timestamp) -> Option<Timestamp> {
         let expansions = self.broadcasts.iter().filter_map(|one| {
             let at = one.due_at().max(now);
@@ -361,7 +361,7 @@ impl Model {
         self.broadcasts.iter().find(|one| one.new.id == id)
     }
 
-    /// Ends rows and counts them; how many.
+    /// Ends rows and counts them. Returns their number.
     pub(crate) fn end(
         &mut self,
         which: impl Fn(&Row) -> bool,

@@ -1,29 +1,29 @@
-//! What may happen to a ledger: numbers are taken modulo what there is, so that every sequence means something.
+//! Steps on a ledger. Numbers are taken modulo the number of candidates, so that every sequence is valid.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_web_push::broadcast::FinalOutcome;
 
-/// Who claims and expands.
+/// The number of workers that claim and expand.
 pub(crate) const WORKERS: usize = 3;
-/// Push services; recipient `n` is at the `n % ORIGINS`th.
+/// The number of origins. Recipient `n` belongs to origin `n % ORIGINS`.
 pub(crate) const ORIGINS: u8 = 4;
 pub(crate) const RECIPIENTS: u8 = 16;
 /// Recipient `n` belongs to user `n / 4`, the last four to no user.
 pub(crate) const USERS: u8 = 3;
 
-/// One step. Times are seconds from the moment of the step; a few of them, so that moments often coincide.
+/// One step. Times are seconds from the time of the step, and few, so that they often coincide.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Open(Opening),
-    /// The same broadcast once more, its answer having been lost.
+    /// Opens the same broadcast again, as after a lost answer.
     OpenAgain(usize),
-    /// A worker asks what there is to expand, and keeps the answer for as long as it likes.
+    /// A worker reads expandable broadcasts, and keeps the result for later.
     Look {
         worker: usize,
         limit: usize,
     },
-    /// A worker writes a page after the cursor that it last saw.
+    /// A worker writes a page after the cursor that it last read.
     Page {
         worker: usize,
         which: usize,
@@ -37,7 +37,7 @@ pub(crate) enum Op {
         lease: u8,
         rooms: Vec<(u8, usize)>,
     },
-    /// Of rows that the worker has claimed and not settled yet.
+    /// Settles rows that the worker has claimed.
     Settle {
         worker: usize,
         rows: Vec<(usize, End)>,
@@ -46,7 +46,7 @@ pub(crate) enum Op {
         worker: usize,
         rows: Vec<usize>,
     },
-    /// With tokens that were given at some time, or with the number after theirs.
+    /// Uses old tokens, or the fence after theirs.
     SettleAny(Vec<(usize, bool, End)>),
     ReleaseAny(Vec<usize>),
     Cancel(usize),
@@ -55,7 +55,7 @@ pub(crate) enum Op {
         user: u8,
         knows_rows: bool,
     },
-    /// Until nothing more is late, so many at once.
+    /// Expires in steps until nothing is late.
     Expire(usize),
     Pause {
         origin: u8,
@@ -65,19 +65,19 @@ pub(crate) enum Op {
     },
     Tally(Vec<(u8, u64, u64)>),
     Wait(u8),
-    /// Until the ledger says that there is something to do.
+    /// Advances to the next due time.
     WaitUntilDue,
     Prune(u8),
-    /// Nobody knows his tokens any more; a store in a file is opened again.
+    /// All workers lose their tokens. A store in a file is opened again.
     Crash,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
-    /// The idempotency key, and what it stands for.
+    /// The idempotency key and fingerprint.
     pub(crate) idempotency: Option<(u8, u8)>,
     pub(crate) send_in: Option<i8>,
-    /// From when it is due.
+    /// The due time.
     pub(crate) lives: u8,
     pub(crate) expected: u8,
     pub(crate) to: To,
@@ -170,7 +170,7 @@ fn opening() -> impl Strategy<Value = Opening> {
     )
 }
 
-/// Mostly as many of each as of all the others.
+/// The weights of the steps.
 fn rooms() -> impl Strategy<Value = Vec<(u8, usize)>> {
     prop_oneof![3 => Just(Vec::new()), 1 => vec((0..ORIGINS, 0_usize..3), 1..3)]
 }

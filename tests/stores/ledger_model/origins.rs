@@ -1,4 +1,4 @@
-//! What a ledger keeps of push services: pauses, and what they said of late.
+//! Pauses and tallies of origins.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) struct Origins {
 #[derive(Default)]
 struct Known {
     pause: Option<Pause>,
-    /// Who finds out whether the pause still has its reason.
+    /// The probe of the pause.
     probe: Option<ClaimToken>,
     tally: Tally,
     tallied_at: Option<Timestamp>,
@@ -33,7 +33,7 @@ impl Origins {
             *stored = Some(new.clone());
             return;
         };
-        // A reason that only a probe can lift goes before one that passes; else the later end wins.
+        // A probed reason outlives a plain one. Otherwise the later end holds.
         let rank = |pause: &Pause| (pause.reason.is_probed(), pause.until);
         let (mut kept, other) = if rank(new) > rank(&old) {
             (new.clone(), old)
@@ -47,7 +47,7 @@ impl Origins {
         *stored = Some(kept);
     }
 
-    /// In the order of their origins.
+    /// Sorted by origin.
     pub(crate) fn pauses(&self, now: Timestamp) -> Vec<Pause> {
         let pauses = self.known.values().filter_map(|one| one.pause.clone());
         pauses.filter(|pause| is_on(pause, now)).collect()
@@ -58,7 +58,7 @@ impl Origins {
         pause.map_or(Timestamp::MIN, |pause| pause.until)
     }
 
-    /// How many rows may be claimed at once.
+    /// The number of rows that may be claimed at once.
     pub(crate) fn most(&self, origin: &Origin) -> usize {
         let pause = self.known.get(origin).and_then(|one| one.pause.as_ref());
         match pause {
@@ -67,7 +67,7 @@ impl Origins {
         }
     }
 
-    /// Rows were claimed: where one of them is the probe, nobody else asks before its lease ends.
+    /// Records claimed rows. If one is the probe, there is no other until its lease ends.
     pub(crate) fn claimed(&mut self, origin: &Origin, token: ClaimToken, until: Timestamp) {
         let Some(known) = self.known.get_mut(origin) else {
             return;
@@ -78,7 +78,7 @@ impl Origins {
         }
     }
 
-    /// A claimed row was settled or released: where it was a probe, the next one may ask.
+    /// Records a settled or released row. If it was the probe, the next one may follow.
     pub(crate) fn ended(&mut self, token: &ClaimToken, now: Timestamp) {
         for known in self.known.values_mut() {
             if known.probe.as_ref() == Some(token) {
@@ -99,14 +99,14 @@ impl Origins {
         known.tally
     }
 
-    /// Those that said "gone", in order.
+    /// Origins with gone answers, sorted.
     pub(crate) fn tallies(&self) -> Vec<(Origin, Tally)> {
         let gone = self.known.iter().filter(|(_, one)| one.tally.gone > 0);
         gone.map(|(origin, one)| (origin.clone(), one.tally))
             .collect()
     }
 
-    /// Forgets those that have no rows and were neither paused nor tallied after a moment.
+    /// Deletes origins without rows whose pause and tally are old.
     pub(crate) fn prune(&mut self, before: Timestamp, has_rows: impl Fn(&Origin) -> bool) {
         self.known.retain(|origin, one| {
             let paused_until = one.pause.as_ref().map(|pause| pause.until);

@@ -1,4 +1,4 @@
-//! A ledger and its model side by side, with the workers that use them.
+//! A ledger and its model, and the workers that use both.
 
 mod compare;
 
@@ -28,19 +28,19 @@ type Checked<T = ()> = Result<T, TestCaseError>;
 /// The user agent's key of RFC 8291 appendix A.
 const P256DH: &str =
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
-/// More than there ever is.
+/// More rows than there ever are.
 const ALL: usize = 10_000;
 
 pub(crate) struct World {
     backend: Backend,
-    /// Handles of one ledger, as processes have them.
+    /// Handles of one ledger, as in several processes.
     handles: Vec<Arc<dyn DeliveryLedger>>,
     model: Model,
     now: Timestamp,
     workers: Vec<Worker>,
-    /// All broadcasts there ever were.
+    /// All broadcasts so far.
     ids: Vec<BroadcastId>,
-    /// All tokens that were ever given.
+    /// All tokens so far.
     given: Vec<ClaimToken>,
 }
 
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    /// Does it to both, and compares all that can be seen.
+    /// Applies a step to both, and compares all visible state.
     pub(crate) async fn step(&mut self, op: Op) -> Checked {
         match op {
             Op::Open(opening) => {
@@ -209,7 +209,7 @@ impl World {
     }
 
     fn broadcast(&self, opening: &Opening) -> NewBroadcast {
-        // In order, and the same each time that a case is run.
+        // Sorted, so that a case is repeatable.
         let number = self.ids.len() as u128;
         let text = format!("message {number}");
         let send_at = opening.send_in.map(|secs| self.in_secs(secs));
@@ -252,7 +252,7 @@ impl World {
             prop_assert_eq!(one.cursor, broadcast.cursor);
             moments.push(broadcast.expanded_at);
         }
-        // Which of two that are equal comes first is the ledger's to choose.
+        // The order of equal ones is up to the ledger.
         let in_order: Vec<_> = expected.iter().map(|one| one.expanded_at).collect();
         prop_assert_eq!(&moments, &in_order[..found.len()]);
         self.workers[worker].seen = found;
@@ -299,7 +299,7 @@ impl World {
         Ok(tokens)
     }
 
-    /// A claim ends what it meets of cancelled broadcasts, which may be some of it or all.
+    /// A claim ends some or all rows of cancelled broadcasts.
     pub(super) async fn see_what_was_swept(&mut self, ledger: &dyn DeliveryLedger) -> Checked {
         for (id, tokens) in self.model.abandoned(self.now) {
             let cancelled = async || {
@@ -316,7 +316,7 @@ impl World {
             if swept == 0 {
                 continue;
             }
-            // Which ones cannot be seen: the others end the same way now.
+            // Which ones is not visible, so all end in the model.
             let ends = Settlement::Finished(FinalOutcome::Cancelled);
             let settled: Vec<_> = tokens.iter().map(|token| (*token, ends)).collect();
             let answers = ledger.settle(&settled, self.now).await.unwrap();
@@ -329,7 +329,7 @@ impl World {
         Ok(())
     }
 
-    /// A token that the worker holds, which it forgets.
+    /// Takes a token from the worker.
     fn take(&mut self, worker: usize, number: usize) -> Option<ClaimToken> {
         let claimed = &mut self.workers[worker].claimed;
         Some(claimed.swap_remove(modulo(number, claimed.len())?))

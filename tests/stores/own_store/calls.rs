@@ -1,4 +1,4 @@
-//! The ledger's calls: each is one transaction.
+//! The ledger's calls. Each is one transaction.
 
 use async_trait::async_trait;
 use tower_web_push::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome, Principal};

@@ -1,4 +1,4 @@
-//! The ledger's tables (broadcasts, deliveries and origins) and what changes them.
+//! The ledger's tables (broadcasts, deliveries and origins) and their changes.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ pub(super) struct Delivery {
     pub(super) broadcast: BroadcastId,
     pub(super) key: EndpointKey,
     pub(super) origin: Origin,
-    /// When it is due, or its lease ends.
+    /// Its due time, or the end of its lease.
     pub(super) at: Timestamp,
     pub(super) is_leased: bool,
     pub(super) fence: u64,
@@ -46,7 +46,7 @@ pub(super) struct Delivery {
 #[derive(Default)]
 pub(super) struct OriginRow {
     pub(super) pause: Option<Pause>,
-    /// The claim and the row that ask whether the pause still has its reason.
+    /// The fence and key of the probe.
     pub(super) probe: Option<(u64, EndpointKey)>,
     pub(super) served: u64,
     pub(super) tally: Tally,
@@ -168,7 +168,7 @@ impl Ledger {
         claims
     }
 
-    /// The row of an origin that can be claimed first.
+    /// The first row of an origin to claim.
     fn next_of(&self, origin: &Origin, now: Timestamp) -> Option<usize> {
         let rows = self.deliveries.iter().enumerate();
         rows.filter(|(_, row)| row.origin == *origin && row.at <= now)
@@ -233,7 +233,7 @@ impl Ledger {
         Settled::Done
     }
 
-    /// Makes room for the next probe, if the row is one.
+    /// Makes the origin due for its next probe if the row was the probe.
     fn end_probe(&mut self, index: usize, now: Timestamp) {
         let row = &self.deliveries[index];
         let origin = self.origins.get_mut(&row.origin).unwrap();
@@ -249,7 +249,7 @@ impl Ledger {
         progress.counts.add(outcome, 1);
     }
 
-    /// Ends rows of a broadcast that are not leased; how many.
+    /// Ends rows of a broadcast that are not leased. Returns their number.
     pub(super) fn end_unleased(
         &mut self,
         id: BroadcastId,
@@ -268,7 +268,7 @@ impl Ledger {
         ended
     }
 
-    /// Ends what is left to deliver to a user, whoever holds it, and cancels the broadcasts to this user alone.
+    /// Ends a user's pending deliveries, leased ones too, and cancels broadcasts to this user alone.
     pub(super) fn erase(
         &mut self,
         user: &Principal,
@@ -285,7 +285,7 @@ impl Ledger {
         let mut erased = Erased::default();
         for id in open {
             let broadcast = self.broadcast(id).unwrap();
-            // Before its rows end: what has none left is over, and not cancelled.
+            // Cancelled before its rows end: a broadcast without rows would be over.
             let is_cancelled =
                 broadcast.audience.is_only_for(user, &ids) && broadcast.progress.cancel();
             let is_theirs = |row: &Delivery| row.broadcast == id && keys.contains(&row.key);

@@ -1,5 +1,5 @@
-//! A store from outside the crate, on public API alone: plain tables that each call walks from end to end. What the
-//! contracts decide comes from `store::rules`, so this is also what a back end for another database has to write.
+//! A store outside the crate that uses only public API: plain tables, which each call scans. `store::rules` implements the
+//! contracts' decisions, so this is also what a back end for another database has to write.
 //!
 //! Subscriptions are a `MemoryStore`'s: the example `custom_store` has a table of its own for them.
 

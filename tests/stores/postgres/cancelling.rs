@@ -1,4 +1,4 @@
-//! A cancellation takes effect at once, and its rows end afterwards, whoever does it.
+//! A cancellation takes effect at once, and any process may end its rows afterwards.
 
 use tokio_postgres::Client;
 use tower_web_push::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
@@ -17,7 +17,7 @@ async fn status(store: &PostgresStore, id: BroadcastId) -> BroadcastStatus {
     status
 }
 
-/// Keeps everybody from changing deliveries until it is dropped.
+/// Blocks changes of deliveries until it is dropped.
 async fn holding(schema: &Schema) -> Client {
     let client = client(&schema.url).await;
     let lock = format!("BEGIN; LOCK TABLE {}.delivery IN SHARE MODE", schema.name);
@@ -25,20 +25,20 @@ async fn holding(schema: &Schema) -> Client {
     client
 }
 
-/// Cancels with a call that is dropped before it has ended one row.
+/// Cancels with a call that is dropped before it ends a row.
 async fn stopped(schema: &Schema, store: &PostgresStore, id: BroadcastId) {
     let held = holding(schema).await;
     let cancel = tokio::spawn({
         let store = store.clone();
         async move { store.cancel(id, at(1)).await }
     });
-    // In effect, while not a single row could be ended.
+    // It is in effect although no row has ended.
     until(async || {
         let now = status(store, id).await;
         (now.state == BroadcastState::Cancelled).then_some(())
     })
     .await;
-    // Its server process goes, too, before it may: otherwise its rows would be locked while others look for them.
+    // Its server process ends first: otherwise its rows would still be locked.
     let waiting = "FROM pg_locks WHERE relation = 'web_push.delivery'::regclass AND mode = 'RowExclusiveLock' \
                    AND NOT granted";
     let count = format!("SELECT count(*) {waiting}");
@@ -69,7 +69,7 @@ async fn what_a_canceller_leaves_behind_is_never_sent_and_claims_end_it() {
     assert!(claims.rows.iter().all(|row| is_kept(row.token.broadcast)));
     let end = status(&other, cancelled.id).await;
     assert_eq!((end.counts.cancelled, end.counts.pending), (290, 10));
-    // What was on its way is settled as ever.
+    // Leased rows are settled as usual.
     let ends: Vec<_> = before
         .rows
         .iter()
@@ -102,7 +102,7 @@ async fn cancelling_again_goes_on_and_so_does_the_deadline() {
     assert_eq!(store.next_due(at(9999)).await.unwrap(), None);
 }
 
-/// More than one step ends, with those who send from it, write it out and cancel it, too, at the same time.
+/// More rows than one step ends, with concurrent claims, pages and cancellations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_steps_and_many_hands_count_each_row_once() {
     const PAGES: u32 = 25;
@@ -144,7 +144,7 @@ async fn many_steps_and_many_hands_count_each_row_once() {
     };
     let (one, other, (), ()) = tokio::join!(cancel(0), cancel(1), settle, sweep);
     assert!(one.unwrap().is_some() && other.unwrap().is_some());
-    // Whatever was on its way in one of the four is at its end now, but for what was claimed before the cancellation.
+    // All rows have ended, except those claimed before the cancellation.
     stores[0].claim(&claim_of(1), at(100)).await.unwrap();
     let end = status(&stores[0], new.id).await;
     assert_eq!(end.counts.accepted, 500);

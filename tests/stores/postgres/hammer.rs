@@ -1,4 +1,4 @@
-//! Everything at once, on overlapping rows, from two machines: nobody waits in a circle, and the numbers are right.
+//! Concurrent calls on overlapping rows through two handles: there are no deadlocks, and the counts are right.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const BROADCASTS: usize = 6;
 const SUBSCRIPTIONS: u32 = 20;
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
 
-/// One of many that hammer.
+/// One of many concurrent clients.
 struct Hammer {
     store: PostgresStore,
     broadcasts: Vec<BroadcastId>,
@@ -48,7 +48,7 @@ impl Hammer {
         subscription(number).subscription.endpoint().key()
     }
 
-    /// Some of the tokens, in no order; some are kept, and so become worthless.
+    /// Takes some tokens in random order. Others are kept and become invalid.
     fn tokens(&mut self) -> Vec<ClaimToken> {
         let mut some = Vec::new();
         for _ in 0..self.below(20) {
@@ -95,7 +95,7 @@ impl Hammer {
                     .map(|_| delivery(self.below(1000), self.below(3)))
                     .collect();
                 let (id, start) = (self.broadcast(), Cursor::Start);
-                // Never to its end, so that all write into it for as long as it takes.
+                // Never ends the expansion, so that all clients keep writing pages.
                 self.store
                     .enqueue_page(id, &start, &rows, &start, now)
                     .await?;
@@ -109,7 +109,7 @@ impl Hammer {
             7 => ("expire", self.store.expire(7, now).await?),
             8..=9 => {
                 let mut new = subscription(self.below(SUBSCRIPTIONS));
-                // Strangers, too, whose rows are counted on their own.
+                // Also without a principal: unproven rows are counted separately.
                 new.principal =
                     [None, Some("a"), Some("b")][self.below(3) as usize].map(Principal::from);
                 new.replaces = (self.below(3) == 0).then(|| self.key());
@@ -176,7 +176,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     let mut broadcasts = Vec::new();
     for number in 0..BROADCASTS {
         let mut new = broadcast();
-        // Half of them end while it goes on.
+        // Half of the processes end meanwhile.
         new.deadline = at(if number % 2 == 0 { 150 } else { 9999 });
         stores[0].open(&new, at(0)).await.unwrap();
         broadcasts.push(new.id);
@@ -201,7 +201,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
         });
     }
     let did = tasks.join_all().await;
-    // A deadlock is tried again, so that nobody saw it; there is none, however.
+    // A deadlock would be retried and not be visible. There must be none.
     drop(stores);
     until(async || (schema.number(&connections).await == 0).then_some(())).await;
     assert_eq!(schema.number(DEADLOCKS).await, deadlocks);
@@ -226,7 +226,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
         .number("SELECT count(*) FROM web_push.delivery")
         .await;
     assert_eq!(rows, i64::try_from(pending).unwrap());
-    // Without its origin nobody would claim a row, and without its content nobody could send it.
+    // A row without an origin could not be claimed, one without content not be sent.
     let orphans = "SELECT count(*) FROM web_push.delivery AS d \
                    WHERE NOT EXISTS (SELECT 1 FROM web_push.origin AS o WHERE o.id = d.origin) \
                    OR NOT EXISTS (SELECT 1 FROM web_push.content AS c WHERE c.broadcast = d.broadcast)";
@@ -238,7 +238,7 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     let there = "SELECT count(*) FROM web_push.subscription WHERE principal IS NULL \
                  AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL";
     assert_eq!(schema.number(counted).await, schema.number(there).await);
-    // Nobody has more than he may, though many came at once.
+    // No principal exceeds its limit in spite of concurrent inserts.
     let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM web_push.subscription \
                 WHERE principal IS NOT NULL GROUP BY principal) AS of_each";
     assert!(schema.number(most).await <= 4);

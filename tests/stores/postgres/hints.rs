@@ -1,4 +1,4 @@
-//! What is given to the ledger on one machine is heard on another, and nothing depends on it.
+//! Hints from one handle are received by another, and nothing depends on them.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn what_is_opened_or_given_back_elsewhere_is_heard() {
     };
     let (here, there) = (schema.store().await, schema.store().await);
     let mut changes = there.changes();
-    // The first says that it listens now.
+    // The first hint means that it listens.
     heard(&mut changes).await;
     assert!(changes.next().now_or_never().is_none());
     sending(&here, 2).await;
@@ -42,14 +42,14 @@ async fn what_is_opened_or_given_back_elsewhere_is_heard() {
     let tokens: Vec<_> = claimed.iter().map(|row| row.token).collect();
     here.release(&tokens, at(0)).await.unwrap();
     heard(&mut changes).await;
-    // Many that come together are few.
+    // Several pending hints count as one.
     for _ in 0..20 {
         here.open(&broadcast(), at(0)).await.unwrap();
     }
     heard(&mut changes).await;
 }
 
-/// Of many that tell at the same time one does it for all; another does it where that one was dropped meanwhile.
+/// One of several concurrent calls notifies for all. Another one does if that call is dropped.
 #[tokio::test]
 async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     let Some(schema) = Schema::fresh() else {
@@ -65,7 +65,7 @@ async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     let mut first = store.open(&first, at(0));
     let mut second = store.open(&second, at(0));
     let mut third = store.open(&third, at(0));
-    // In this order they have the one connection; and then nobody does, so that the first one cannot tell.
+    // They get the only connection in this order. Then it is withheld, so that the first call cannot notify.
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none());
     assert!((&mut third).now_or_never().is_none());
@@ -78,7 +78,7 @@ async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     };
     assert!(changes.next().now_or_never().is_none());
     drop(first);
-    // It would tell for the third.
+    // It would notify for the third.
     assert!((&mut second).now_or_never().is_none());
     drop(second);
     drop(taken);
@@ -86,7 +86,7 @@ async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     heard(&mut changes).await;
 }
 
-/// A pooler that does not let anybody listen, say: it is asked again and again, not all the time.
+/// A server that refuses LISTEN, such as a pooler, is asked again with pauses.
 #[tokio::test]
 async fn a_listener_that_is_sent_away_at_once_comes_back_a_little_later() {
     let Some(schema) = Schema::fresh() else {
@@ -143,13 +143,13 @@ async fn a_listener_connects_again_by_itself() {
     assert_eq!(opened.unwrap_err().kind(), StoreErrorKind::Unavailable);
     assert!(changes.next().now_or_never().is_none());
     server.start_again().await;
-    // Something may have come while nobody listened.
+    // Hints may have been missed meanwhile.
     heard(&mut changes).await;
     store.open(&broadcast(), at(0)).await.unwrap();
     heard(&mut changes).await;
 }
 
-/// One process accepts, another delivers: at once, though its next look is an hour away.
+/// One process accepts, and another delivers at once although its next poll is an hour away.
 #[tokio::test]
 async fn a_worker_elsewhere_begins_at_once() {
     let Some(schema) = Schema::fresh() else {

@@ -14,7 +14,7 @@ use tower_web_push::store::conformance::Handles;
 
 use world::Schema;
 
-/// Two pools on one fresh schema, as two machines have them.
+/// Two pools on one fresh schema, as in two processes.
 async fn two_machines() -> Option<Handles<PostgresStore>> {
     let schema = Schema::fresh()?;
     let handles = Handles::two(schema.store().await, schema.store().await);

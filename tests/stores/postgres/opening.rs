@@ -1,4 +1,4 @@
-//! How a store connects and makes its tables.
+//! Connecting and creating the tables.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn another_applications_schema_is_refused_and_left_as_it_is() {
     refused(&schema).await;
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname || '.' = 'web_push.'";
     assert_eq!(schema.number(tables).await, 1);
-    // An empty one may be there, made by whoever has the right to.
+    // An empty schema may exist, created by a role with the right to.
     schema.run("DROP TABLE web_push.orders").await;
     schema.store().await;
 }
@@ -87,7 +87,7 @@ async fn without_migrations_a_database_has_to_be_ready() {
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
 }
 
-/// The rights that the docs name, and no others.
+/// The documented rights suffice.
 #[tokio::test]
 async fn a_role_that_only_works_works() {
     let Some(schema) = Schema::fresh() else {
@@ -125,7 +125,7 @@ async fn a_pool_of_the_applications_own_serves() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    // Without a runtime, time limits, or anything else that a store of its own would have set.
+    // Without a runtime, timeouts or other settings of a pool of the store's own.
     let config = schema.url.parse().unwrap();
     let recycling_method = RecyclingMethod::Clean;
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
@@ -136,12 +136,12 @@ async fn a_pool_of_the_applications_own_serves() {
     assert_eq!(store.last_run().await.unwrap(), Some(at(3)));
     assert_eq!(settings(&pool).await, before);
     assert_eq!(pool.status().size, 1);
-    // Nobody hears anything there, and nothing is the matter.
+    // There are no hints, and everything else works.
     let mut changes = store.changes();
     assert!(changes.next().now_or_never().is_none());
 }
 
-/// A cancelled or failed transaction of somebody else's on a connection of a shared pool: it is not lent for ever.
+/// The application's open or failed transaction on a connection of a shared pool: the connection is closed.
 #[tokio::test]
 async fn a_connection_in_a_failed_transaction_is_replaced() {
     let Some(schema) = Schema::fresh() else {
@@ -176,7 +176,7 @@ async fn settings(pool: &Pool) -> Vec<String> {
 async fn a_schema_whose_name_is_more_than_a_name_is_refused_before_anything_is_asked() {
     for name in ["", "Push", "a b", "a\"; DROP TABLE x; --", "pg_temp", "1st"] {
         let builder = PostgresStore::builder().schema(name);
-        // Nobody listens there.
+        // No server listens there.
         let connected = builder.connect("postgres://u@127.0.0.1:1/d").await;
         let error = connected.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{name}");
@@ -199,10 +199,10 @@ async fn a_schema_may_have_a_word_of_sql_for_a_name() {
     assert_eq!(store.last_run().await.unwrap(), Some(at(3)));
 }
 
-/// A function of a better fitting type than PostgreSQL's own, in a schema that the role looks into: were it called,
-/// it would do what it likes with the role's rights.
+/// A function with better matching types than PostgreSQL's own, in a schema of the search path. If it were called, it
+/// would run with the role's rights.
 #[tokio::test]
-async fn nobody_elses_functions_are_called() {
+async fn functions_of_other_schemas_are_not_called() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
@@ -235,7 +235,7 @@ async fn nobody_elses_functions_are_called() {
     store.upsert(&new, &limits, at(0)).await.unwrap();
 }
 
-/// Of letters that cannot be compressed.
+/// A text that cannot be compressed.
 #[tokio::test]
 async fn a_principal_is_as_long_as_the_docs_say() {
     let Some(schema) = Schema::fresh() else {
@@ -255,7 +255,7 @@ async fn a_principal_is_as_long_as_the_docs_say() {
 }
 
 #[tokio::test]
-async fn whoever_wants_to_wait_for_ever_may() {
+async fn an_endless_timeout_is_accepted() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
@@ -264,7 +264,7 @@ async fn whoever_wants_to_wait_for_ever_may() {
     store.await.unwrap().record_run(at(1)).await.unwrap();
 }
 
-/// As managed databases hand them out, and as other clients write them.
+/// URLs as managed databases and other clients write them.
 #[tokio::test]
 async fn parameters_of_libpq_do_not_keep_it_from_connecting() {
     let Some(schema) = Schema::fresh() else {
@@ -279,7 +279,7 @@ async fn parameters_of_libpq_do_not_keep_it_from_connecting() {
         let url = format!("{}?{query}", schema.url);
         schema.builder().connect(&url).await.unwrap();
     }
-    // It names the schema before the builder does.
+    // The URL's schema takes precedence over the builder's.
     let url = format!("{}?schema={}&pool_max_conns=2", schema.url, schema.name);
     let store = PostgresStore::builder().schema("other").connect(&url);
     store.await.unwrap().record_run(at(1)).await.unwrap();

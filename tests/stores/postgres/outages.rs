@@ -15,10 +15,10 @@ use super::world::{
 };
 use crate::support::servers::{Kind, Server};
 
-/// Short enough to wait for it.
+/// A short timeout for tests.
 const STATEMENT: Duration = Duration::from_secs(1);
 
-/// With long limits: only what is lost ends a call, however busy the machine.
+/// A store with long timeouts, so that a slow machine does not end a call.
 async fn patient(server: &Server) -> PostgresStore {
     let builder = PostgresStore::builder()
         .pool_size(2)
@@ -27,7 +27,7 @@ async fn patient(server: &Server) -> PostgresStore {
     until(async || builder.clone().connect(&server.url()).await.ok()).await
 }
 
-/// With short limits, where the tables are.
+/// A store with short timeouts on existing tables.
 async fn impatient(server: &Server) -> PostgresStore {
     let builder = PostgresStore::builder()
         .pool_size(2)
@@ -57,7 +57,7 @@ async fn a_server_that_was_killed_and_started_again_is_used_again() {
         (status.state, status.counts.pending),
         (BroadcastState::Sending, 3)
     );
-    // What was claimed before is still the claimant's, and no later token is like an earlier one.
+    // Earlier claims stay valid, and no token is reused.
     let ends = Settlement::Finished(FinalOutcome::Accepted);
     let settled = store
         .settle(&[(claimed[0].token, ends)], at(1))
@@ -74,7 +74,7 @@ async fn a_server_that_was_killed_and_started_again_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_frozen_holds_up_nobody_for_ever() {
+async fn calls_to_a_frozen_server_time_out() {
     let Some(server) = Server::start(Kind::Postgres, &[]).await else {
         return;
     };
@@ -84,7 +84,7 @@ async fn a_server_that_is_frozen_holds_up_nobody_for_ever() {
     server.freeze().await;
     let started = Instant::now();
     let asked = async {
-        // On connections that are open, and on one that would have to be made; each several times.
+        // On open connections and on new ones, several times.
         for _ in 0..2 {
             unavailable(store.status(new.id, at(1)).await);
             unavailable(store.claim(&claim_of(2), at(0)).await);
@@ -103,8 +103,7 @@ async fn a_server_that_is_frozen_holds_up_nobody_for_ever() {
     assert_eq!(claimed.rows.len(), 3);
 }
 
-/// Every call, dropped after every number of looks at it, has done all of it or none: what is there afterwards is
-/// what the numbers say.
+/// Every call, dropped after any number of polls, has done all of its change or none, and the counts match the rows.
 #[tokio::test]
 async fn a_dropped_call_has_done_all_of_it_or_none() {
     let Some(schema) = Schema::fresh() else {
@@ -116,11 +115,11 @@ async fn a_dropped_call_has_done_all_of_it_or_none() {
         let new = broadcast();
         store.open(&new, at(0)).await.unwrap();
         let rows: Vec<_> = (0..50).map(|n| delivery(n, n % 3)).collect();
-        // After so many times that the server answered something.
+        // Dropped after this many answers of the server.
         let (cursor, end) = (Cursor::Start, Cursor::End);
         let enqueue = store.enqueue_page(new.id, &cursor, &rows, &end, at(0));
         dropped_after(round / 3, enqueue).await;
-        // A call that waits for the row sees the dropped one over.
+        // A call that waits for the row's lock returns after the dropped one has ended.
         store.cancel(new.id, at(0)).await.unwrap();
         let status = store.status(new.id, at(0)).await.unwrap().unwrap();
         let rows = schema
@@ -137,7 +136,7 @@ async fn a_dropped_call_has_done_all_of_it_or_none() {
     assert!(done > 0 && undone > 0, "{done} done, {undone} not");
 }
 
-/// Looks at a call so many times as it has something new to tell, then drops it.
+/// Polls a call after this many wake-ups, then drops it.
 async fn dropped_after<T>(looks: usize, call: impl Future<Output = T>) {
     let mut call = Box::pin(call);
     let mut left = looks;
@@ -168,7 +167,7 @@ async fn a_call_that_is_dropped_while_it_waits_leaves_no_connection_behind() {
     locker.batch_execute(&lock).await.unwrap();
     let cancel = timeout(Duration::from_millis(300), store.cancel(new.id, at(0))).await;
     assert!(cancel.is_err());
-    // The one connection there may be is replaced.
+    // The only connection is replaced.
     assert_eq!(store.last_run().await.unwrap(), None);
     locker.batch_execute("ROLLBACK").await.unwrap();
     let status = store.status(new.id, at(0)).await.unwrap().unwrap();
@@ -176,7 +175,7 @@ async fn a_call_that_is_dropped_while_it_waits_leaves_no_connection_behind() {
 }
 
 #[tokio::test]
-async fn a_lock_that_somebody_keeps_is_waited_for_until_the_statements_time_is_up() {
+async fn a_lock_is_waited_for_until_the_statement_timeout() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
@@ -190,7 +189,7 @@ async fn a_lock_that_somebody_keeps_is_waited_for_until_the_statements_time_is_u
     let error = store.cancel(new.id, at(0)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert!(format!("{error:?}").contains("57014"), "{error:?}");
-    // Claims wait for nobody.
+    // Claims do not wait for locks.
     assert_eq!(
         patient.claim(&claim_of(2), at(0)).await.unwrap().rows.len(),
         2
@@ -205,7 +204,7 @@ async fn a_connection_that_the_server_ended_is_replaced() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
-    // By this name the test finds its own connections.
+    // The name identifies the test's connections.
     let url = format!("{}?application_name={}", schema.url, schema.name);
     let store = schema.builder().pool_size(2).connect(&url).await.unwrap();
     store.record_run(at(1)).await.unwrap();
@@ -215,7 +214,7 @@ async fn a_connection_that_the_server_ended_is_replaced() {
     );
     let ended = client(&schema.url).await.query(&end, &[]).await.unwrap();
     assert!(!ended.is_empty());
-    // The first call may be the one that finds out.
+    // The first call may fail.
     let run = until(async || store.last_run().await.ok()).await;
     assert_eq!(run, Some(at(1)));
 }

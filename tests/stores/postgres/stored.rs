@@ -1,4 +1,4 @@
-//! What is in the tables, octet by octet.
+//! The stored rows, octet by octet.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -28,7 +28,7 @@ async fn what_is_stored_has_the_known_form() {
     let client = client(&schema.url).await;
     let mut lines = Vec::new();
     for table in TABLES {
-        // Which part of the count a row is in is the server's to choose.
+        // The part of the count depends on the server process.
         let rows = match table {
             "subscription_count" => "SELECT sum(number) AS number, sum(unproven) AS unproven FROM",
             _ => "SELECT * FROM",

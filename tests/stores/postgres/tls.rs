@@ -1,4 +1,4 @@
-//! Encrypted connections, and who may connect at all, against servers of the tests' own.
+//! TLS and authentication, against servers that the tests start.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +11,7 @@ use tower_web_push::store::{PostgresBuilder, PostgresStore, StoreErrorKind};
 use super::world::{client, until};
 use crate::support::servers::{Kind, Server};
 
-/// A certification authority, and the certificate and key of a server that is called `localhost`.
+/// A certification authority, and the certificate and key of the server `localhost`.
 struct Certificates {
     root: String,
     certificate: String,
@@ -34,7 +34,7 @@ fn certificates() -> Certificates {
     }
 }
 
-/// A server's files belong to its user, and the key is nobody else's.
+/// The server's files, readable by its user only.
 fn put(path: &Path, pem: &str, owner: &Path) {
     fs::write(path, pem).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -43,7 +43,7 @@ fn put(path: &Path, pem: &str, owner: &Path) {
     assert!(status.unwrap().success());
 }
 
-/// A server with a certificate, and the root of it.
+/// A server with a certificate, and its root.
 async fn encrypted() -> Option<(Server, String)> {
     let mut server = Server::start(Kind::Postgres, &[]).await?;
     let made = certificates();
@@ -72,7 +72,7 @@ fn builder() -> PostgresBuilder {
     PostgresStore::builder().pool_size(1)
 }
 
-/// Once the server has started, what connecting comes to.
+/// Connects once the server has started, and returns the result.
 async fn connect(builder: PostgresBuilder, url: &str) -> Result<PostgresStore, String> {
     until(async || match builder.clone().connect(url).await {
         Err(error) if format!("{error:?}").contains("starting up") => None,
@@ -105,7 +105,7 @@ async fn require_is_tls_with_a_certificate_that_is_verified() {
         .get(0);
     assert!(encrypted > 0);
     drop(store);
-    // An unknown root, and a name that the certificate has not: neither is asked for a password even.
+    // With an unknown root or a wrong name, the password is not even sent.
     for mode in ["require", "prefer"] {
         let error = connect(builder(), &url(&server, "localhost", mode))
             .await
@@ -146,12 +146,12 @@ async fn a_file_of_root_certificates_is_all_that_is_trusted() {
             .await
             .unwrap_err();
         assert!(error.contains("NotValidForName"), "{error}");
-        // Other roots that are trusted do not count here.
+        // Other trusted roots are ignored.
         let trusting = builder().extra_root_ca_pem(root.as_str());
         let error = connect(trusting, &url("localhost", &other))
             .await
             .unwrap_err();
-        // Of two roots that have one name, as those of these tests, one has not signed it.
+        // The root has the same name but has not signed the certificate.
         assert!(
             error.contains("InvalidCertificate(BadSignature)"),
             "{error}"

@@ -1,4 +1,4 @@
-//! Schemas for tests, dropped with their values, and what is put into them.
+//! Schemas for tests, which are dropped with their guards, and sample values.
 
 use std::thread;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use tower_web_push::vapid::KeyId;
 
 use crate::support::servers::{Kind, shared};
 
-/// Generous: a busy machine.
+/// Long, for a slow machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// A schema of its own on the server that all tests share.
+/// A schema on the server that all tests share.
 pub(crate) struct Schema {
     pub(crate) url: String,
     pub(crate) name: String,
 }
 
 impl Schema {
-    /// `None`, said aloud, where there is no server.
+    /// Returns `None` and reports it if there is no server.
     pub(crate) fn fresh() -> Option<Self> {
         let url = shared(Kind::Postgres)?;
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
@@ -35,7 +35,7 @@ impl Schema {
     }
 
     pub(crate) fn builder(&self) -> PostgresBuilder {
-        // A hundred tests share a server with two hundred connections.
+        // A hundred tests share a server with two hundred connections, so each has few.
         PostgresStore::builder().schema(&self.name).pool_size(4)
     }
 
@@ -43,13 +43,13 @@ impl Schema {
         self.builder().connect(&self.url).await.unwrap()
     }
 
-    /// Does something to it behind the store's back.
+    /// Runs SQL beside the store.
     pub(crate) async fn run(&self, sql: &str) {
         let sql = sql.replace("web_push.", &format!("{}.", self.name));
         client(&self.url).await.batch_execute(&sql).await.unwrap();
     }
 
-    /// One number out of it.
+    /// Queries one number.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let sql = sql.replace("web_push.", &format!("{}.", self.name));
         let row = client(&self.url).await.query_one(&sql, &[]).await.unwrap();
@@ -71,7 +71,7 @@ impl Drop for Schema {
                 client(&url).await.batch_execute(&sql).await.unwrap();
             });
         });
-        // What went wrong before is what the test tells.
+        // An earlier panic is the one to report.
         let _ = dropped.join();
     }
 }
@@ -82,7 +82,7 @@ pub(crate) async fn client(url: &str) -> Client {
     client
 }
 
-/// Asks again and again until there is an answer.
+/// Repeats a call until it succeeds.
 pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -121,7 +121,7 @@ pub(crate) fn broadcast() -> NewBroadcast {
     NewBroadcast::new(Audience::All, Message::new("secret words"), at(9999))
 }
 
-/// A broadcast to so many, all written out.
+/// Opens and expands a broadcast to this many recipients.
 pub(crate) async fn sending(store: &PostgresStore, recipients: u32) -> NewBroadcast {
     let new = broadcast();
     store.open(&new, at(0)).await.unwrap();

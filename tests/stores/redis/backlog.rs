@@ -1,4 +1,4 @@
-//! A hundred thousand rows: no script takes long, and no row much memory.
+//! A hundred thousand rows: the time of a script and the memory of a row.
 
 use std::collections::HashSet;
 
@@ -62,7 +62,7 @@ async fn a_hundred_thousand_rows_are_worked_off_in_short_scripts() {
         return;
     };
     let store = store(&server.url(), "web-push").await;
-    // What the scripts themselves take is there before it is measured.
+    // Load the scripts before measuring.
     let first = sending(&store, 10, 3).await;
     store.cancel(first, at(0)).await.unwrap();
     let before = used_memory(&server).await;
@@ -167,7 +167,7 @@ async fn twenty_thousand_subscriptions_are_walked_in_short_scripts() {
 }
 
 #[tokio::test]
-async fn more_origins_than_one_script_looks_at_are_all_served() {
+async fn more_origins_than_one_script_reads_are_all_served() {
     let Some(url) = shared(Kind::Redis) else {
         return;
     };
@@ -175,7 +175,7 @@ async fn more_origins_than_one_script_looks_at_are_all_served() {
     let id = sending(&store, 1200, 1200).await;
     let rows = claim(&store, 1100, at(1)).await;
     assert_eq!(rows.len(), 1100);
-    // Those that waited come first.
+    // Origins that were not served come first.
     let tokens: Vec<_> = rows.iter().map(|row| row.token).collect();
     store.release(&tokens, at(1)).await.unwrap();
     let next: HashSet<_> = claim(&store, 100, at(1))
@@ -185,7 +185,7 @@ async fn more_origins_than_one_script_looks_at_are_all_served() {
         .collect();
     assert_eq!(next.len(), 100);
     assert!(rows.iter().all(|row| !next.contains(&row.origin)));
-    // A thousand origins that are paused do not hide the one that is not.
+    // A thousand paused origins do not hide the one that is not paused.
     let mut is_free = false;
     for number in 0..1200 {
         let origin = delivery(number, 1200).origin;

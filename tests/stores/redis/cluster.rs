@@ -49,7 +49,7 @@ async fn connect(nodes: &[Server], prefix: &str) -> RedisStore {
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        // The nodes agree on who has what a moment after it was said.
+        // The nodes agree on the slots shortly afterwards.
         if let Ok(connection) = client.get_async_connection().await {
             let builder = RedisStore::builder().prefix(prefix).listen(nodes[0].url());
             match builder.with_cluster(connection).await {
@@ -66,7 +66,7 @@ async fn a_whole_round_on_a_cluster() {
     let Some(nodes) = cluster().await else {
         return;
     };
-    // These three have their places on three different nodes.
+    // These three prefixes are on three different nodes.
     for prefix in ["a", "b", "c"] {
         let store = connect(&nodes, prefix).await;
         let mut hints = store.changes();
@@ -177,7 +177,7 @@ async fn a_slot_that_moves_takes_no_half_of_a_change() {
         let claims = claims.unwrap_err();
         assert_eq!(claims.kind(), StoreErrorKind::Unavailable, "{claims:?}");
         assert_eq!(ask::<usize>(&to.url(), &["DBSIZE"]).await, moved);
-        // A single command finds its key on either node.
+        // Single commands find their key on either node.
         assert_eq!(status(&store, id, at(0)).await.recipients, 30);
     };
     refused(0).await;

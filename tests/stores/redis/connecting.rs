@@ -1,4 +1,4 @@
-//! Connecting: certificates, passwords, and servers that will not do.
+//! Connecting: certificates, passwords and unsuitable servers.
 
 use std::error::Error as _;
 use std::fs;
@@ -63,11 +63,11 @@ async fn a_certificate_has_to_come_from_a_trusted_root() {
         let error = refused(&url).await;
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
         assert!(texts(&error).contains("UnknownIssuer"), "{error:?}");
-        // What says that it need not be checked is not taken.
+        // A URL that disables certificate checks is refused.
         let error = refused(&format!("{url}#insecure")).await;
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
     }
-    // No process-wide provider was needed, and none was installed: that is the application's to choose.
+    // No process-wide provider is installed: that is the application's choice.
     assert!(rustls::crypto::CryptoProvider::get_default().is_none());
     let garbled = RedisStore::builder().extra_root_ca_pem("no certificate");
     let error = garbled.connect("rediss://localhost").await.unwrap_err();
@@ -107,7 +107,7 @@ async fn passwords_are_checked_and_never_shown() {
     }
     let error = refused(&format!("redis://127.0.0.1:{port}")).await;
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
-    // Another prefix is not this user's.
+    // The user has no permission for another prefix.
     let other = RedisStore::builder().prefix("other");
     let other = other
         .connect(&format!("redis://push:hidden@127.0.0.1:{port}"))
@@ -155,7 +155,7 @@ async fn a_server_that_evicts_is_refused() {
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{policy}");
         assert!(texts(&error).contains("noeviction"), "{error:?}");
     }
-    // None of our keys expires, so these leave them alone.
+    // No key expires, so these policies do not evict any.
     for policy in ["volatile-lru", "volatile-ttl", "noeviction"] {
         set(policy).await;
         RedisStore::connect(&server.url()).await.unwrap();
@@ -172,10 +172,10 @@ async fn a_replica_is_refused() {
         .await
         .unwrap();
     let error = refused(&replica.url()).await;
-    // Before it has heard of its primary it may still be loading.
+    // It may still be loading until it knows its primary.
     assert!(texts(&error).contains("replica"), "{error:?}");
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
-    // Nor does it help that the server may not be asked what it is.
+    // Also without permission for INFO.
     for server in [&primary, &replica] {
         let user = "ACL SETUSER push on nopass ~* &* +@all -info -config";
         let words: Vec<_> = user.split(' ').collect();

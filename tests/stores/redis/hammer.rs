@@ -1,4 +1,4 @@
-//! Several workers on two handles at once: nothing fails, nothing is lost, and nothing is left behind.
+//! Concurrent workers on two handles: no call fails, nothing is lost and nothing is left over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use crate::support::servers::{Kind, shared};
 
 const SUBSCRIPTIONS: usize = 40;
 
-/// Numbers that are spread enough.
+/// A small pseudorandom number generator.
 struct Dice(u64);
 
 impl Dice {
@@ -170,7 +170,7 @@ async fn many_workers_lose_nothing_and_leave_nothing_behind() {
         for id in &opened {
             let end = status(store, *id, later).await;
             assert!(end.is_over(), "{end:?}");
-            // Those who were at their end when the second page came are recipients again.
+            // Recipients that had ended before the second page was written are recipients again.
             assert!((30..=40).contains(&end.recipients), "{end:?}");
         }
         assert_eq!(store.stats(later).await.unwrap().depth, 0);
@@ -193,7 +193,7 @@ async fn many_workers_lose_nothing_and_leave_nothing_behind() {
             .map(|n| Change::Delete(endpoint(n).key()))
             .collect();
         store.apply(&delete, later).await.unwrap();
-        // The version, and the last fence: no token is ever given again.
+        // The version, and the last fence, so that no token is reused.
         assert_eq!(keys(&url, &prefix).await, ["format", "meta"]);
     }
 }

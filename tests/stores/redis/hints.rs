@@ -1,4 +1,4 @@
-//! Hints: heard by everybody who listens, and again after the server was away.
+//! Hints: received by all listeners, and again after an outage of the server.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn open(store: &RedisStore) {
 }
 
 #[tokio::test]
-async fn a_hint_comes_when_somebody_else_has_opened_or_released() {
+async fn opening_or_releasing_on_another_handle_gives_a_hint() {
     for kind in [Kind::Redis, Kind::Valkey] {
         let Some(url) = shared(kind) else {
             continue;
@@ -27,7 +27,7 @@ async fn a_hint_comes_when_somebody_else_has_opened_or_released() {
         let prefix = fresh_prefix();
         let (here, there) = (store(&url, &prefix).await, store(&url, &prefix).await);
         let mut hints = here.changes();
-        // The first one says that it listens now.
+        // The first hint means that it listens.
         timeout(LONG, hints.next()).await.unwrap();
         open(&there).await;
         timeout(LONG, hints.next()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Thousands of origins: what one script does is bounded, and what a call does, by what it is asked for.
+//! Thousands of origins: the commands of a script are bounded, and those of a call depend on its limit only.
 
 use std::collections::HashSet;
 
@@ -16,10 +16,10 @@ use super::world::{
 use crate::support::servers::{Kind, Server, shared};
 
 const ORIGINS: usize = 4000;
-/// Commands of one script: with 2 µs for each, 20 ms.
+/// The limit of commands of one script: 20 ms at 2 µs each.
 const OF_ONE_SCRIPT: u64 = 10_000;
 
-/// What a server did since it was asked last: scripts, and the commands in all of them.
+/// Counts scripts and their commands since the last reading.
 struct Work<'a> {
     server: &'a Server,
     before: (u64, u64),
@@ -47,7 +47,7 @@ impl<'a> Work<'a> {
         (scripts, commands)
     }
 
-    /// The commands since the last time, of which no script has too many.
+    /// Returns the commands since the last reading. Asserts that no script exceeded the limit.
     async fn done(&mut self, what: &str) -> u64 {
         let now = Self::ask(self.server).await;
         let (scripts, commands) = (now.0 - self.before.0, now.1 - self.before.1);
@@ -78,7 +78,7 @@ async fn no_script_and_no_claim_grows_with_the_origins() {
     let commands = work.done("next_due").await;
     assert!(commands < 100, "{commands}");
 
-    // All that wait are paused, but one.
+    // All waiting origins but one are paused.
     busy.extend(first.into_iter().map(|row| row.origin));
     let origins = (0..ORIGINS).map(|number| delivery(number, ORIGINS).origin);
     let mut waiting = origins.filter(|origin| !busy.contains(origin));
@@ -115,9 +115,9 @@ async fn no_script_and_no_claim_grows_with_the_origins() {
     assert_eq!(keys(&server.url(), "web-push").await, ["format", "meta"]);
 }
 
-/// Where all of a broadcast's rows at most origins are leased, expiring does not look at those again and again.
+/// If all rows of a broadcast at most origins are leased, expiring does not read those origins repeatedly.
 #[tokio::test]
-async fn expiring_looks_only_where_something_waits() {
+async fn expiring_reads_only_origins_with_waiting_rows() {
     let Some(server) = Server::start(Kind::Redis, &["--appendonly", "no"]).await else {
         return;
     };
@@ -131,7 +131,7 @@ async fn expiring_looks_only_where_something_waits() {
     assert_eq!(store.expire(1000, at(3600)).await.unwrap(), 10);
     let commands = work.done("expiring").await;
     assert!(commands < 500, "{commands}");
-    // What is given back after its deadline expires as well.
+    // Rows released after their deadline expire as well.
     let tokens: Vec<_> = rows[10..].iter().map(|row| row.token).collect();
     store.release(&tokens, at(3601)).await.unwrap();
     let rest = (ORIGINS - 10) as u64;
@@ -140,7 +140,7 @@ async fn expiring_looks_only_where_something_waits() {
     assert_eq!(keys(&server.url(), "web-push").await, ["format", "meta"]);
 }
 
-/// However many add at once, each is added once.
+/// Each of many concurrent additions counts once.
 #[tokio::test]
 async fn tallies_of_many_workers_at_once_all_count() {
     const CALLS: u64 = 400;
@@ -167,7 +167,7 @@ async fn tallies_of_many_workers_at_once_all_count() {
     let nothing = origins.clone().map(|origin| (origin, Tally::default()));
     let sums = handles[0].tally(&nothing, at(0)).await.unwrap();
     assert_eq!(sums, [Tally::new(CALLS, CALLS), Tally::new(0, CALLS)]);
-    // Halved as in memory, however much it is.
+    // Halved as in memory, for any sum.
     for (accepted, gone) in [
         (1001, 7),
         (3, 2_000_001),

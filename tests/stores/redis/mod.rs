@@ -1,4 +1,4 @@
-//! Redis and Valkey against the contracts, and what is theirs alone: connecting, outages, a cluster, a backlog.
+//! Redis and Valkey: contracts, connecting, outages, clusters, backlogs.
 
 mod backlog;
 mod cluster;
@@ -14,7 +14,7 @@ use crate::support::servers::{self, Kind};
 use tower_web_push::store::RedisStore;
 use tower_web_push::store::conformance::Handles;
 
-/// Two handles under a prefix of their own, as two machines have them.
+/// Two handles of one prefix, as in two processes.
 async fn on(kind: Kind) -> Option<Handles<RedisStore>> {
     let url = servers::shared(kind)?;
     let prefix = world::fresh_prefix();

@@ -1,4 +1,4 @@
-//! Servers that end, hang, and are full, while the store is in use.
+//! Servers that stop, hang or are full while the store is in use.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::servers::{Kind, Port, Server};
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
 
-/// With long limits: only what is lost ends a call, however busy the machine.
+/// A store with long timeouts, so that a slow machine does not end a call.
 async fn patient(server: &Server) -> RedisStore {
     RedisStore::builder()
         .connect_timeout(Duration::from_secs(60))
@@ -24,7 +24,7 @@ async fn patient(server: &Server) -> RedisStore {
         .unwrap()
 }
 
-/// With short limits.
+/// A store with short timeouts.
 async fn impatient(server: &Server) -> RedisStore {
     let builder = RedisStore::builder()
         .connect_timeout(Duration::from_millis(500))
@@ -38,7 +38,7 @@ async fn impatient(server: &Server) -> RedisStore {
     }
 }
 
-/// Opens broadcasts until one fails; those that were acknowledged.
+/// Opens broadcasts until one fails. Returns the acknowledged ones.
 async fn open_until_it_fails(store: &RedisStore) -> Vec<BroadcastId> {
     let mut opened = Vec::new();
     loop {
@@ -77,7 +77,7 @@ async fn a_restart_loses_nothing_that_was_acknowledged() {
             let away = store.status(id, at(0)).await.unwrap_err();
             assert_eq!(away.kind(), StoreErrorKind::Unavailable);
             server.start_again().await;
-            // Loading what it has takes a moment.
+            // The server loads its data first.
             let deadline = Instant::now() + Duration::from_secs(30);
             while store.status(id, at(0)).await.is_err() {
                 assert!(Instant::now() < deadline, "{kind:?} does not come back");
@@ -108,12 +108,12 @@ async fn a_restart_between_two_calls_goes_unnoticed() {
     let id = sending(&store, 3, 1).await;
     server.stop().await;
     server.start_again().await;
-    // The end of the idle connection is on its way.
+    // The close of the idle connection arrives.
     let deadline = Instant::now() + Duration::from_secs(30);
     while store.status(id, at(0)).await.is_err() {
         assert!(Instant::now() < deadline);
     }
-    // The server has forgotten all scripts.
+    // The server's script cache is empty.
     assert_eq!(claim(&store, 9, at(0)).await.len(), 3);
 }
 
@@ -129,7 +129,7 @@ async fn a_server_that_hangs_costs_no_more_than_the_limits() {
         let started = Instant::now();
         let error = store.status(id, at(0)).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-        // Both limits are half a second; the rest is for a busy machine.
+        // Both timeouts are half a second. The rest allows for a slow machine.
         assert!(
             started.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -157,7 +157,7 @@ async fn a_full_server_takes_nothing_in_and_goes_on_with_what_it_has() {
         let new = NewBroadcast::new(Audience::All, Message::new("x"), at(3600));
         let refused = store.open(&new, at(0)).await.unwrap_err();
         assert_eq!(refused.kind(), StoreErrorKind::Full, "{refused:?}");
-        // A process that is started now, and knows no script, may be the one that makes room.
+        // A new process, whose scripts are not cached, can free memory.
         let store = patient(&server).await;
         let rows = claim(&store, 20, at(0)).await;
         assert_eq!(rows.len(), 20);

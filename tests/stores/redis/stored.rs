@@ -1,4 +1,4 @@
-//! What is under the keys, octet by octet.
+//! The stored keys and values, octet by octet.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ async fn what_is_stored_has_the_known_form() {
     }
 }
 
-/// One line for each member of each key.
+/// Prints one line for each member of each key.
 async fn dump(url: &str, prefix: &str) -> Vec<String> {
     let namespace = format!("{{{prefix}}}:");
     let pattern = format!("{namespace}*");

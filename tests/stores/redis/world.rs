@@ -1,4 +1,4 @@
-//! What the tests put into a store, and how they look at the server.
+//! Sample values, and direct access to the server.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_800_000_000 + secs)
 }
 
-/// As long as the endpoints of a real push service are.
+/// An endpoint as long as those of a real push service.
 pub(crate) fn endpoint(number: usize) -> Endpoint {
     let token = "x".repeat(130);
     let url = format!("https://updates.push.services.mozilla.com/wpush/v2/{token}{number:08}");
@@ -63,7 +63,7 @@ pub(crate) fn delivery(number: usize, origins: usize) -> NewDelivery {
     NewDelivery::new(recipient(number), Origin::parse(&origin).unwrap())
 }
 
-/// Opens a broadcast and writes so many rows, page by page.
+/// Opens a broadcast and writes its rows page by page.
 pub(crate) async fn sending(store: &RedisStore, rows: usize, origins: usize) -> BroadcastId {
     let new = NewBroadcast::new(Audience::All, Message::new("hello"), at(3600));
     store.open(&new, at(0)).await.unwrap();
@@ -98,13 +98,13 @@ pub(crate) async fn status(store: &RedisStore, id: BroadcastId, now: Timestamp) 
     status
 }
 
-/// A connection beside the store's.
+/// Opens a connection beside the store's.
 pub(crate) async fn connection(url: &str) -> MultiplexedConnection {
     let client = Client::open(url).unwrap();
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-/// Sends a command of words.
+/// Sends a command given as words.
 pub(crate) async fn ask<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
     let mut command = cmd(words[0]);
     for word in &words[1..] {
@@ -116,7 +116,7 @@ pub(crate) async fn ask<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
         .unwrap()
 }
 
-/// The keys under a prefix, without it.
+/// Returns the keys of a prefix, without the prefix.
 pub(crate) async fn keys(url: &str, prefix: &str) -> Vec<String> {
     let pattern = format!("{{{prefix}}}:*");
     let keys: Vec<Vec<u8>> = ask(url, &["KEYS", &pattern]).await;

@@ -1,15 +1,15 @@
--- Broadcasts: accepted, expanded, ended.
+-- Opening, expanding and ending broadcasts.
 
--- Accepts a broadcast (L1, L2).
+-- Opens a broadcast (L1, L2).
 function operations.open()
   local answered = open_broadcast(1)
   if answered == 'new' then hint() end
   return answered
 end
 
--- Broadcasts to expand, the least recently expanded first (L3).
--- ARGV: now, limit, and how many of `new` and of `run` are known to be past their deadline or not due.
--- Answers how many of each were looked at, whether that was all, and the broadcasts.
+-- Returns broadcasts to expand, the least recently expanded first (L3).
+-- ARGV: now, limit, and the numbers of members of `new` and `run` to skip, which are past their deadline or not due.
+-- Returns the numbers of members read of each, whether that was all, and the broadcasts.
 function operations.expandable()
   local now, limit = ARGV[1], tonumber(ARGV[2])
   local AT_ONCE = 200
@@ -19,7 +19,7 @@ function operations.expandable()
   local n, r = 1, 1
   while #found < limit do
     local next_new, next_run = tonumber(new[n + 1]), tonumber(run[r + 1])
-    -- Where one of them was cut off, nobody knows whose turn it would be.
+    -- At the end of a truncated list the order is unknown.
     if not next_new and #new == 2 * AT_ONCE then break end
     if not next_run and #run == 2 * AT_ONCE then break end
     if not next_new and not next_run then break end
@@ -38,9 +38,9 @@ function operations.expandable()
   return { (n - 1) / 2, (r - 1) / 2, is_all and 1 or 0, found }
 end
 
--- Writes a page of recipients and moves the cursor, where it still is the expected one (L4).
--- ARGV: now, broadcast, expected cursor, next cursor, then by origin: the origin, how many, the recipients.
--- Who is a recipient already and pending is left out: the key of a recipient names its origin, too.
+-- Writes a page of recipients and moves the cursor if it is the expected one (L4).
+-- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
+-- recipients. Skips pending recipients. A recipient's key determines its origin.
 function operations.enqueue()
   local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   local END = 'E'
@@ -89,9 +89,8 @@ function operations.enqueue()
   return 1
 end
 
--- Cancels a broadcast (L9). ARGV: now, broadcast. Answers whether there is more to end, and its numbers; nothing where
--- there is none. From the first call on nobody claims of it, and whoever looks for work goes on with the rest if the one
--- who has cancelled it does not.
+-- Cancels a broadcast (L9). ARGV: now, broadcast. Returns whether more rows have to end, and its counts; nil if it is
+-- unknown. After the first call no row is claimed. Claims continue the cancellation if the caller does not.
 function operations.cancel()
   even_when_full()
   local now, id = ARGV[1], ARGV[2]
@@ -104,16 +103,16 @@ function operations.cancel()
     call('SADD', SWEEPS, id)
   end
   local has_more = call('SISMEMBER', SWEEPS, id) == 1 and sweep(b)
-  -- What is over may be forgotten when it is saved.
+  -- Read before saving, which may delete the broadcast.
   local answered = answer(id)
   index_changed()
   save_changed(now)
   return { has_more and 1 or 0, answered }
 end
 
--- Ends rows of broadcasts that are past their deadline (L12). ARGV: now, at most how many rows, how many of the
--- broadcasts to leave out, which have nothing but leased rows. Answers how many rows ended, how many broadcasts to
--- leave out next, and whether there may be more.
+-- Ends rows of broadcasts past their deadline (L12). ARGV: now, the limit of rows, the number of broadcasts to skip,
+-- which have only leased rows. Returns the number of ended rows, the number of broadcasts to skip next, and whether there
+-- may be more.
 function operations.expire()
   even_when_full()
   local now, limit, skipped = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -125,7 +124,7 @@ function operations.expire()
     local b = broadcast(id)
     give_up_unwritten(b, EXPIRED)
     local outcome = b.is_cancelled and CANCELLED or EXPIRED
-    -- At each of them something waits, so that rows are a limit for origins, too.
+    -- Each origin has a waiting row, so the limit of rows is one for origins too.
     local left = limit - looked_at
     local origins = call('SRANDMEMBER', origins_key(id), left)
     looked_at = looked_at + #origins
@@ -141,7 +140,7 @@ function operations.expire()
       is_cut = true
       break
     end
-    -- What is over leaves the list; what has leased rows is passed.
+    -- Finished broadcasts leave the list. Those with leased rows are skipped next time.
     if b.rows > 0 then skipped = skipped + 1 end
   end
   index_changed()
@@ -149,7 +148,7 @@ function operations.expire()
   return { total, skipped, is_cut and 1 or 0 }
 end
 
--- The numbers of broadcasts that are not over, by deadline (L16). ARGV: the first and the last of them, from 0.
+-- Returns the counts of open broadcasts, by deadline (L16). ARGV: the first and the last index, from 0.
 function operations.underway()
   local answers = {}
   for i, id in ipairs(call('ZRANGE', OPEN, ARGV[1], ARGV[2])) do
@@ -158,7 +157,7 @@ function operations.underway()
   return answers
 end
 
--- Forgets some of the broadcasts that ended before a moment (L13). ARGV: the moment. Answers how many, at most 200.
+-- Deletes up to 200 broadcasts that ended before a time (L13). ARGV: the time. Returns their number.
 function operations.prune()
   even_when_full()
   local ids = call('ZRANGEBYSCORE', ENDED, '-inf', '(' .. ARGV[1], 'LIMIT', 0, 200)

@@ -1,21 +1,21 @@
--- Rows of the queue: claimed, settled, and when there is something to claim.
+-- Claiming and settling rows, and the next due time.
 
--- Gives back rows whose lease has ended. ARGV: now. Answers whether there may be more.
+-- Makes rows whose lease has ended claimable. ARGV: now. Returns whether there may be more.
 function operations.lapse()
   even_when_full()
   return lapse(ARGV[1], 200) and 1 or 0
 end
 
--- Origins where something can be claimed, for Rust to deal among (L5), those first that were served longest ago.
--- ARGV: now, how many rows are wanted, how many origins of those that are ready were passed before. Answers whether
--- there is something to put in order first; how many were passed; whether there may be more; and for each: its name, its
--- first moment, the fence of its last claim, whether it is probed, how many rows are due at least, and whether these are
--- all.
+-- Returns origins with claimable rows, among which Rust deals (L5), those served longest ago first.
+-- ARGV: now, the number of wanted rows, the number of members of `ready` to skip. Returns whether the call has to be
+-- repeated because indexes were updated; the number of members to skip next; whether there may be more; and for each
+-- origin: its name, its first time, the fence of its last claim, whether it is probed, a lower bound for its due rows, and
+-- whether that is exact.
 function operations.heads()
   even_when_full()
   local now, wanted, passed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
   local AT_ONCE = 500
-  -- Broadcasts at one origin whose rows are counted; of the others one is.
+  -- The most broadcasts at one origin whose rows are counted. Others count as one row.
   local COUNTED = 32
   if lapse(now, 200) or wake(now, AT_ONCE) then return { 1, passed, 1, {} } end
   local origins = call('ZRANGE', READY, passed, passed + AT_ONCE - 1, 'WITHSCORES')
@@ -38,23 +38,23 @@ function operations.heads()
       }
     end
   end
-  -- The others are not in this set any more.
+  -- Origins that are not due have left the set.
   return { 0, passed + #found, #origins == 2 * AT_ONCE and 1 or 0, found }
 end
 
--- Claims rows (L5, L6). ARGV: now, the end of the lease, then by origin: its name, at most how many.
--- Answers the fence, the rows (origin, broadcast, recipient, attempt), and each broadcast's numbers and content.
+-- Claims rows (L5, L6). ARGV: now, the end of the lease, then for each origin: its name, the limit of rows.
+-- Returns the fence, the rows (origin, broadcast, recipient, attempt), and each broadcast's times and content.
 function operations.claim()
   even_when_full()
   local now, leased_until = ARGV[1], ARGV[2]
   call('HINCRBY', META, 'fence', 1)
-  -- As text: a number of Lua's would be a double.
+  -- As text: Lua's numbers are doubles.
   local fence = call('HGET', META, 'fence')
   local rows, contents, known = {}, {}, {}
-  -- Cancelled broadcasts at one origin that are ended on the way.
+  -- The most cancelled broadcasts at one origin that a claim ends.
   local CANCELLED_AT_ONCE = 32
 
-  -- Moves rows of one queue under the lease.
+  -- Leases rows of one queue.
   local function lease(origin, id, recipients)
     local states = read_many('HMGET', states_key(id), recipients)
     local members, new_states = {}, {}
@@ -88,7 +88,7 @@ function operations.claim()
     end
     local taken, ended = 0, 0
     while taken < wanted and ended < CANCELLED_AT_ONCE do
-      -- Of the broadcast whose first row waits longest, the rows that wait longer than any other's.
+      -- Of the broadcast with the oldest row, take the rows that are older than those of any other.
       local first = call('ZRANGE', waiting_key(origin), 0, 1, 'WITHSCORES')
       if not first[1] or tonumber(first[2]) > tonumber(now) then break end
       local bound = now
@@ -96,7 +96,7 @@ function operations.claim()
       local id = string.sub(first[1], TURN_LEN + 1)
       local b = broadcast(id)
       if b.is_cancelled then
-        -- Whoever has cancelled it has not come to this origin yet.
+        -- Its cancellation has not reached this origin yet.
         end_queue(origin, b)
         ended = ended + 1
       else
@@ -119,15 +119,15 @@ function operations.claim()
   return { fence, rows, contents }
 end
 
--- Ends, postpones or gives back claimed rows, all of them in one step (L7, L8).
--- ARGV: now, then by row: broadcast, recipient, fence, and what: the name of an outcome, '+' and the moment of the next
--- attempt, or '-' and the moment of the same attempt again. Answers a text of '1' for each that was held and '0' for
--- others.
+-- Finishes, postpones or releases claimed rows atomically (L7, L8).
+-- ARGV: now, then for each row: broadcast, recipient, fence, and the settlement: the name of an outcome, '+' and the time
+-- of the next attempt, or '-' and the time to repeat the same attempt. Returns a text with '1' for each valid token and
+-- '0' for others.
 function operations.settle()
   even_when_full()
   local now = ARGV[1]
 
-  -- The states of all rows, read by broadcast.
+  -- Read the states of all rows, by broadcast.
   local recipients_of = {}
   for i = 2, #ARGV, 4 do
     local list = recipients_of[ARGV[i]]
@@ -146,7 +146,7 @@ function operations.settle()
     for i, recipient in ipairs(recipients) do
       if raw[i] and not states[recipient] then
         local row = state(raw[i])
-        -- Its lease has ended: it is the claimant's as long as it waits, and nobody else's.
+        -- The lease has ended: the token stays valid until another claim.
         row.has_lapsed = not leased[i]
         local waits = row.has_lapsed and call('ZSCORE', queue_key(row.origin, id), recipient)
         if not row.has_lapsed or waits then states[recipient] = row end
@@ -208,12 +208,12 @@ function operations.settle()
   return table.concat(answers)
 end
 
--- When there may be something to claim, to expand or to expire (L14). ARGV: now. What is to be expanded now is asked
--- elsewhere. Answers whether there is something to put in order first; then the moments.
+-- Returns the times at which there may be something to claim, expand or expire (L14). ARGV: now. Broadcasts that are
+-- expandable now are read elsewhere. Returns first whether the call has to be repeated because indexes were updated.
 function operations.next_due()
   even_when_full()
   local now = ARGV[1]
-  -- Origins that are looked at in one step.
+  -- The most origins read in one call.
   local LOOKS = 200
   if lapse(now, 200) or wake(now, LOOKS) then return { 1 } end
   local best
@@ -244,7 +244,8 @@ function operations.next_due()
   return moments
 end
 
--- How full the ledger is. ARGV: now. Answers rows, leased rows, and the first moments of what waits and what is leased.
+-- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first time of waiting and of leased
+-- rows.
 function operations.stats()
   return {
     tonumber(call('HGET', META, 'depth') or '0'),

@@ -1,9 +1,9 @@
--- What all scripts begin with. Each script has the operations of one subject, and answers what the one does that its first
--- argument names. The others are the operation's, from ARGV[1] on.
+-- The beginning of all scripts. Each script has the operations of one subject and runs the one that its first argument
+-- names. The remaining arguments are the operation's, from ARGV[1] on.
 --
--- KEYS[1] is the namespace, `{prefix}`. Every key is made of it, so that all of them have its hash tag and live on
--- one node of a cluster. Moments are milliseconds and come as arguments: no script asks for the time. As scores they
--- are doubles, exact for the next 280,000 years; where one is compared for equality it is compared as text.
+-- KEYS[1] is the namespace, `{prefix}`. Every key begins with it, so that all have the same hash tag and are on one node
+-- of a cluster. Times are milliseconds and come as arguments: no script reads the clock. As scores they are doubles,
+-- exact for the next 280,000 years. Equality is compared as text.
 
 local operations = {}
 
@@ -11,10 +11,10 @@ local P = KEYS[1]
 local call = redis.call
 local META = P .. ':meta'
 
--- The most values that one command is given: Lua's stack is small.
+-- The most values of one command: Lua's stack is small.
 local GROUP = 500
 
--- `command key values...` in groups; the sum of the answers.
+-- Runs `command key values...` in groups. Returns the sum of the replies.
 local function call_many(command, key, values)
   local sum = 0
   for first = 1, #values, GROUP do
@@ -25,7 +25,7 @@ local function call_many(command, key, values)
   return sum
 end
 
--- The answers to `command key values...`, one for each value.
+-- Runs `command key values...` in groups. Returns the replies, one for each value.
 local function read_many(command, key, values)
   local answers = {}
   for first = 1, #values, GROUP do
@@ -36,18 +36,18 @@ local function read_many(command, key, values)
   return answers
 end
 
--- A whole number as text: `tostring` would write large ones with an exponent.
+-- Converts an integer to text: `tostring` writes large ones with an exponent.
 local function int(number)
   return string.format('%.0f', number)
 end
 
--- A server that is out of memory refuses a script before its first write, and not later. What takes work off begins
--- with a write of nothing, so that it goes on when nothing more can be put in.
+-- A server without memory refuses a script at its first write if the command may need memory, and not later. Operations
+-- that free memory begin with a harmless deletion, so that they run on a full server.
 local function even_when_full()
   call('DEL', P .. ':nothing')
 end
 
--- Tells whoever waits for something to do. A user without the right to publish does without.
+-- Notifies workers of new work. Ignores errors: the user may lack permission to publish.
 local function hint()
   redis.pcall('PUBLISH', P .. ':hints', '')
 end

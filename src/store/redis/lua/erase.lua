@@ -1,15 +1,15 @@
--- What is left to deliver to a user, erased.
+-- Erasing a user's pending deliveries.
 
--- The audiences of some broadcasts; nothing of those that are over. ARGV: their ids.
+-- Returns the audiences of broadcasts, nil for those that are over. ARGV: their ids.
 function operations.audiences()
   local answers = {}
   for i, id in ipairs(ARGV) do answers[i] = call('HGET', content_key(id), 'audience') end
   return answers
 end
 
--- Erases what is left to deliver to a user from some broadcasts (L17). ARGV: now, how many subscriptions, by subscription:
--- its recipient and origin; then by broadcast: its id, and 1 where it is only for this user and cancelled. Answers how many
--- rows ended, and the broadcasts that were cancelled, whose other rows are to be ended.
+-- Erases a user's pending deliveries from some broadcasts (L17). ARGV: now, the number of subscriptions, for each
+-- subscription its recipient and origin, then for each broadcast its id, and 1 if it is only for this user and has to be
+-- cancelled. Returns the number of ended rows, and the cancelled broadcasts, whose other rows are still to be ended.
 function operations.erase()
   even_when_full()
   local now, subscriptions = ARGV[1], tonumber(ARGV[2])

@@ -1,29 +1,28 @@
--- The ledger's keys, and what its scripts share.
+-- The ledger's keys, and functions that its scripts share.
 --
---   b:ID        hash  the numbers of a broadcast; `outcome:NAME` is how many rows ended so
+--   b:ID        hash  the counts of a broadcast; `outcome:NAME` is the number of rows with this outcome
 --   c:ID        hash  its content, until it is over
---   w:ID        set   the origins where rows of it wait
+--   w:ID        set   the origins with waiting rows of it
 --   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
---   q:ORIGIN:ID zset  its rows that wait at an origin, by when they are due
---   o:ORIGIN    zset  TURN + ID of the broadcasts that wait at an origin, by their first row; a turn is the place in the
---                     order of acceptance
---   heads       zset  the origins where anything waits, by their first row
---   wakes       zset  those of them that are not in `ready`, by when they can be claimed from: their first row is due, and
---                     their pause is over. Never later than that; who is early is looked at and waits again
---   ready       zset  those whose time has come, and not yet gone that anybody noticed, by the fence of the last claim
---                     that took from them: a claim looks at the first ones, however many wait
---   leased      zset  ID + recipient of the rows under a lease, by its end
---   served      zset  origins by the fence of the last claim that took from them
---   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE|and what only Rust reads
+--   q:ORIGIN:ID zset  its waiting rows at an origin, by due time
+--   o:ORIGIN    zset  TURN + ID of the broadcasts with waiting rows at an origin, by their first row; a turn is the place
+--                     in the order of acceptance
+--   heads       zset  the origins with waiting rows, by their first row
+--   wakes       zset  those of them that are not in `ready`, by the time from which they can be claimed: their first row
+--                     is due and their pause is over. The score may be too early; then the origin is put back
+--   ready       zset  origins that can be claimed, by the fence of the last claim of their rows. May contain origins that
+--                     are no longer due, which are removed when read. A claim reads the first ones, however many wait
+--   leased      zset  ID + recipient of leased rows, by the end of the lease
+--   served      zset  origins by the fence of the last claim of their rows
+--   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
 --   sweeps      set   cancelled broadcasts whose rows are being ended
---   new, run    zset  broadcasts to expand: not begun, by when they are due; begun, by when they were expanded last
---   ended       zset  broadcasts that are over, by when they ended
+--   new, run    zset  broadcasts to expand: not started, by due time; started, by the time of the last page
+--   ended       zset  broadcasts that are over, by the time of their end
 --   idem        hash  idempotency key -> ID
---   meta        hash  fence: the last one given; turn: the last one; depth: rows in all
+--   meta        hash  fence: the last fence; turn: the last turn; depth: the number of rows
 --
--- A row is either in its q or in leased: what is in q is not leased, so that 100,000 rows at one origin are cancelled
--- in one step.
+-- A row is either in its q or in leased.
 
 local HEADS, LEASED, SERVED = P .. ':heads', P .. ':leased', P .. ':served'
 local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
@@ -40,12 +39,12 @@ local function states_key(id) return P .. ':s:' .. id end
 local function queue_key(origin, id) return P .. ':q:' .. origin .. ':' .. id end
 local function waiting_key(origin) return P .. ':o:' .. origin end
 
--- The score of a sorted set's first member, as text; nil where it is empty.
+-- Returns the score of a sorted set's first member as text, nil if it is empty.
 local function head(key)
   return call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
 end
 
--- Queues that have changed: origin -> broadcasts.
+-- Changed queues: origin -> broadcasts.
 local changed = {}
 
 local function touch(origin, id)
@@ -57,11 +56,11 @@ local function touch(origin, id)
   ids[id] = true
 end
 
--- The numbers of broadcasts that were looked at; those that `is_changed` are written back.
+-- The counts of broadcasts read so far. Those with `is_changed` are written back.
 local loaded = {}
 local added = 0
 
--- The numbers of a broadcast; false where there is none.
+-- Returns the counts of a broadcast, false if it is unknown.
 local function broadcast(id)
   local b = loaded[id]
   if b == nil then
@@ -82,7 +81,7 @@ local function index(set, member, at)
   if at then call('ZADD', set, at, member) else call('ZREM', set, member) end
 end
 
--- A pause: until when, whether it is probed, the fence of the probe.
+-- Returns the pause of an origin: its end, whether it is probed, the fence of the probe.
 local function pause_of(origin)
   local raw = call('HGET', PAUSES, origin)
   if not raw then return nil end
@@ -90,14 +89,14 @@ local function pause_of(origin)
   return { ends = ends, is_probed = probed == '1', probe = probe, rest = rest }
 end
 
--- From when on an origin can be claimed from whose first row is due at a moment; its pause.
+-- Returns the time from which an origin can be claimed, given the due time of its first row, and its pause.
 local function claimable_from(origin, first)
   local pause = pause_of(origin)
   if pause and tonumber(pause.ends) > tonumber(first) then return pause.ends, pause end
   return first, pause
 end
 
--- Puts an origin into its place among those that are ready and those that wait.
+-- Updates an origin in `heads`, `ready` and `wakes`.
 local function index_origin(origin)
   local first = head(waiting_key(origin))
   index(HEADS, origin, first)
@@ -108,7 +107,7 @@ local function index_origin(origin)
   end
 end
 
--- Brings the indices over the changed queues up to date.
+-- Updates the indexes of the changed queues.
 local function index_changed()
   for origin, ids in pairs(changed) do
     for id in pairs(ids) do
@@ -121,7 +120,8 @@ local function index_changed()
   changed = {}
 end
 
--- The first moment and the pause of an origin that is ready, where it still is; if not, it waits for its time.
+-- Returns the first time and the pause of an origin in `ready`. If it cannot be claimed, moves it to `wakes` and returns
+-- nil.
 local function look_at_ready(origin, now)
   local first = head(waiting_key(origin))
   if first then
@@ -133,7 +133,7 @@ local function look_at_ready(origin, now)
   return nil
 end
 
--- Makes up to `limit` origins ready whose time has come. Whether there may be more.
+-- Moves up to `limit` origins whose time has come from `wakes` to `ready`. Returns whether there may be more.
 local function wake(now, limit)
   local origins = call('ZRANGEBYSCORE', WAKES, '-inf', now, 'LIMIT', 0, limit)
   local served = read_many('ZMSCORE', SERVED, origins)
@@ -152,26 +152,26 @@ local function set(b, name, value)
   b.is_changed = true
 end
 
--- Counts an outcome, without regard to rows.
+-- Counts an outcome without changing the number of rows.
 local function count(b, outcome, number)
   local name = 'outcome:' .. outcome
   set(b, name, int(tonumber(b.fields[name] or '0') + number))
 end
 
--- Adds rows, or takes some away.
+-- Changes the number of rows.
 local function add_rows(b, number)
   b.rows = b.rows + number
   added = added + number
   set(b, 'rows', int(b.rows))
 end
 
--- Counts rows that are gone.
+-- Counts ended rows.
 local function finish(b, outcome, number)
   count(b, outcome, number)
   add_rows(b, -number)
 end
 
--- Ends the expansion; who was expected and not written comes to `outcome`.
+-- Ends the expansion. Recipients that were expected and not written count as `outcome`.
 local function give_up_unwritten(b, outcome)
   if b.fields.expanding ~= '1' then return end
   set(b, 'expanding', '0')
@@ -190,7 +190,7 @@ local function forget(id, key)
   if key and call('HGET', IDEM, key) == id then call('HDEL', IDEM, key) end
 end
 
--- Writes the changed numbers back, and wipes the content of what is over.
+-- Writes changed counts back, and wipes the content of broadcasts that are over.
 local function save_changed(now)
   for id, b in pairs(loaded) do
     if b and b.is_changed then
@@ -234,8 +234,8 @@ local function write_pause(origin, pause)
   call('HSET', PAUSES, origin, pause.ends .. '|' .. probed .. '|' .. pause.probe .. '|' .. pause.rest)
 end
 
--- A row of this fence came to its end: where it was a probe, it makes room for the next. Of an origin that is probed
--- a claim takes one row, so its fence says which.
+-- Makes a probed origin due for its next probe if the ended row was the probe. A claim takes one row of a probed origin,
+-- so the fence identifies it.
 local function end_probe(origin, fence, now)
   local pause = pause_of(origin)
   if pause and pause.probe == fence then
@@ -245,7 +245,7 @@ local function end_probe(origin, fence, now)
   end
 end
 
--- Ends what waits of a cancelled broadcast at an origin, however many rows.
+-- Ends all waiting rows of a cancelled broadcast at an origin.
 local function end_queue(origin, b)
   local queue = queue_key(origin, b.id)
   finish(b, CANCELLED, call('ZCARD', queue))
@@ -253,7 +253,7 @@ local function end_queue(origin, b)
   touch(origin, b.id)
 end
 
--- Ends what waits of a cancelled broadcast at some of its origins. Whether there may be more.
+-- Ends waiting rows of a cancelled broadcast at some of its origins. Returns whether there may be more.
 local function sweep(b)
   local AT_ONCE = 250
   local origins = call('SRANDMEMBER', origins_key(b.id), AT_ONCE)
@@ -263,9 +263,9 @@ local function sweep(b)
   return false
 end
 
--- Goes on with a cancellation that somebody has begun; where there is none, gives back up to `limit` rows whose lease
--- has ended: their claimant may still settle them, and the next one may claim them. Those of a cancelled broadcast end
--- here before its deadline, and are expired after it, which counts them. Whether there may be more.
+-- Continues an incomplete cancellation. If there is none, makes up to `limit` rows whose lease has ended claimable: their
+-- claimant may still settle them until the next claim. Rows of a cancelled broadcast end here before its deadline. After
+-- it they are expired, which counts them. Returns whether there may be more.
 local function lapse(now, limit)
   local id = call('SRANDMEMBER', SWEEPS)
   if id then
@@ -301,7 +301,7 @@ local function lapse(now, limit)
   return #rows >= 2 * limit
 end
 
--- The numbers of a broadcast as they are answered.
+-- Returns the counts of a broadcast as a reply.
 local function answer(id)
   local b = broadcast(id)
   local flat = {}
@@ -314,7 +314,8 @@ end
 
 local BROADCAST_ARGS = 15
 
--- Opens a broadcast of the 15 arguments from `first` on. 'new', 'conflict', or the broadcast that it is a repetition of.
+-- Opens a broadcast from the 15 arguments that begin at `first`. Returns 'new', 'conflict', or the counts of the known
+-- broadcast.
 local function open_broadcast(first)
   local id, now, send_at, due_at, deadline, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
     unpack(ARGV, first, first + BROADCAST_ARGS - 1)
@@ -332,7 +333,7 @@ local function open_broadcast(first)
     'forget', forgettable, 'cursor', '')
   if send_at ~= '' then call('HSET', numbers_key(id), 'send_at', send_at) end
   call('HSET', content_key(id), 'audience', audience, 'ttl', ttl, 'urgency', urgency, 'padding', padding)
-  -- An empty payload is one, so it has a mark before it.
+  -- The payload is prefixed, to tell an empty one from none.
   if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
   if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
   call('ZADD', OPEN, deadline, id)

@@ -1,12 +1,11 @@
 -- Pauses and tallies of origins.
 --
---   tallies  hash  origin -> accepted=NUMBER gone=NUMBER at=MOMENT
+--   tallies  hash  origin -> accepted=NUMBER gone=NUMBER at=TIME
 
 local TALLIES = P .. ':tallies'
 
--- Writes the pause of an origin, where it still is what it was (L11). ARGV: the origin, what it was, what it becomes;
--- nothing is ''. Answers whether it did.
--- A few octets for each origin, without which work goes on badly.
+-- Writes the pause of an origin if it is unchanged (L11). ARGV: the origin, the old and the new pause, '' for none.
+-- Returns whether it was written. Runs on a full server: pauses are small and needed there.
 function operations.pause()
   even_when_full()
   local origin = ARGV[1]
@@ -20,9 +19,9 @@ function operations.pause()
   return 1
 end
 
--- Adds to what origins said of late (L15), as `Tally::plus` does. ARGV: now, `Tally::WINDOW`, then by origin: its name,
--- how many were accepted, how many gone. Answers both sums of each; nothing where what is stored is damaged.
--- A few octets for each origin, without which work goes on badly.
+-- Adds to recent outcome counts (L15), as `Tally::plus` does. ARGV: now, `Tally::WINDOW`, then for each origin: its name,
+-- the numbers of accepted and gone. Returns both sums of each, nil if the stored value is damaged. Runs on a full server:
+-- tallies are small and needed there.
 function operations.tally()
   even_when_full()
   local now, window = ARGV[1], tonumber(ARGV[2])
@@ -59,8 +58,8 @@ function operations.tally()
   return sums
 end
 
--- Forgets origins without a row (L13). ARGV by origin: its name, its pause and its tally as they were read.
--- One that has changed meanwhile stays. With more than 1,000 rows under a lease all stay until the next call.
+-- Deletes origins without rows (L13). ARGV for each origin: its name, its pause and its tally as read before. Changed
+-- ones stay. With more than 1,000 leased rows all stay until the next call.
 function operations.prune_origins()
   local MOST = 1000
   local leased = call('ZRANGE', LEASED, 0, MOST)

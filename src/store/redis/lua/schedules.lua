@@ -1,13 +1,14 @@
--- The schedules' keys, and what their scripts share.
+-- The schedules' keys, and functions that their scripts share.
 --
---   d:OWNER  hash  name -> NEXT MOMENT\nTIME\nand what only Rust reads; an owner is 's' + an id, or 'a': the application
---   fires    zset  OWNER + name, by their next moment
+--   d:OWNER  hash  name -> NEXT FIRE TIME\nDAILY TIME\n and fields that only Rust reads; an owner is 's' + an id, or 'a'
+--                  for the application
+--   fires    zset  OWNER + name, by their next fire time
 
 local FIRES = P .. ':fires'
 
 local function owner_key(owner) return P .. ':d:' .. owner end
 
--- The next moment, the time, and the rest.
+-- Returns the next fire time, the daily time and the rest.
 local function parts(raw)
   return string.match(raw, '^([^\n]*)\n([^\n]*)\n(.*)$')
 end
@@ -22,13 +23,13 @@ local function remove_schedule(owner, name)
   return call('HDEL', owner_key(owner), name)
 end
 
--- Inserts or replaces a schedule (D1). ARGV: owner, name, next moment, time, rest.
+-- Inserts or replaces a schedule (D1). ARGV: owner, name, next fire time, daily time, rest.
 function operations.put_schedule()
   local owner, name, next_moment, time, rest = unpack(ARGV)
   local stored = call('HGET', owner_key(owner), name)
   if stored then
     local stored_moment, stored_time = parts(stored)
-    -- What is due stays due.
+    -- With an unchanged daily time the next fire time stays.
     if stored_time == time then next_moment = stored_moment end
   end
   write_schedule(owner, name, next_moment, time, rest)
@@ -36,7 +37,7 @@ function operations.put_schedule()
   return 1
 end
 
--- Removes schedules of one owner (D3). ARGV: owner, the name of one or nothing for all. Answers how many.
+-- Removes schedules of one owner (D3). ARGV: owner, optionally a name. Returns the number of removed ones.
 function operations.remove_schedules()
   local owner, name = ARGV[1], ARGV[2]
   if name then return remove_schedule(owner, name) end
@@ -47,8 +48,8 @@ function operations.remove_schedules()
   return removed
 end
 
--- Gives schedules to another owner, where that has none of the name (D4). ARGV: from, to.
--- As many as before, or fewer.
+-- Moves schedules to another owner that has none of the same name (D4). ARGV: from, to.
+-- Runs on a full server: the number of schedules does not grow.
 function operations.move_schedules()
   even_when_full()
   local from, to = ARGV[1], ARGV[2]
@@ -63,8 +64,8 @@ function operations.move_schedules()
   return 1
 end
 
--- Schedules that are due, the longest due first (D5). ARGV: now, the first of them, how many.
--- Answers by schedule: owner, name, value.
+-- Returns due schedules, the longest due first (D5). ARGV: now, the number to skip, the limit.
+-- Returns for each schedule: owner, name, value.
 function operations.due_schedules()
   local answers = {}
   for i, member in ipairs(call('ZRANGEBYSCORE', FIRES, '-inf', ARGV[1], 'LIMIT', ARGV[2], ARGV[3])) do
@@ -75,8 +76,8 @@ function operations.due_schedules()
   return answers
 end
 
--- Fires schedules (D6). ARGV by firing: owner, name, the expected moment, the next one, and '1' with the 15 arguments
--- of the broadcast to open, or '0'. Answers a text of '1' for each that was fired and '0' for others.
+-- Fires schedules (D6). ARGV for each firing: owner, name, the expected and the next fire time, and '1' with the 15
+-- arguments of the broadcast to open, or '0'. Returns a text with '1' for each fired schedule and '0' for others.
 function operations.fire()
   local answers = {}
   local i = 1
@@ -97,12 +98,12 @@ function operations.fire()
   return table.concat(answers)
 end
 
--- When the first schedule is due (D8); nothing where there is none.
+-- Returns the first fire time (D8), nil if there is no schedule.
 function operations.next_fire()
   return call('ZRANGE', FIRES, 0, 0, 'WITHSCORES')[2]
 end
 
--- Notes the latest moment at which due work was looked at (D7). ARGV: the moment.
+-- Records the time of the latest run (D7). ARGV: the time.
 function operations.record_run()
   even_when_full()
   local last = call('HGET', META, 'last_run')

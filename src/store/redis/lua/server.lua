@@ -1,20 +1,20 @@
--- What a server has to be like.
+-- Checks of the server.
 
--- What the server says of itself, on the node of a cluster that has our keys; nothing to a user who may not ask.
+-- Returns INFO, of the node that holds the keys of a cluster; nil if the user lacks permission.
 function operations.inspect()
   local info = redis.pcall('INFO')
   return type(info) == 'string' and info
 end
 
--- The version of what is stored here, which is ARGV[1] where nothing is.
--- Whoever is to make room has to be able to start; a replica refuses.
+-- Returns the version of the stored data, ARGV[1] if there is none.
+-- Runs on a full server, so that a store can start and free memory. A replica refuses it.
 function operations.begin()
   even_when_full()
   call('SETNX', P .. ':format', ARGV[1])
   return call('GET', P .. ':format')
 end
 
--- The clock of the server, for the one who compares it with his own. Seconds and microseconds.
+-- Returns the server's clock for comparison: seconds and microseconds.
 function operations.time()
   return call('TIME')
 end

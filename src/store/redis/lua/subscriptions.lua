@@ -1,26 +1,26 @@
--- The subscriptions' keys, and what their scripts share.
+-- The subscriptions' keys, and functions that their scripts share.
 --
 --   rows          hash  endpoint key -> the row
 --   ids           hash  id -> endpoint key
 --   all           zset  the rows that are neither retired nor stale, by key (all scores are 0)
---   t:TAG, tx:TAG zset  the rows of a tag, by key: those that are in `all`, and the others
---   te:TAG        zset  those of t:TAG that expire, by when
---   u:PRINCIPAL   zset  the rows of a principal, by when they were seen last
---   x:GROUP       zset  those of `all` that expire, by when; a group is PUSH SERVICE|VAPID KEY
---   retired       zset  the retired rows, by since when
---   stale         zset  the stale rows, by since when
---   expires       zset  the rows that expire, by when
---   meta          hash  among others `unproven`, how many rows are so (S16); none is 0
---   numbers       hash  L, S or R (live, stale, retired) + GROUP -> how many
+--   t:TAG, tx:TAG zset  the rows of a tag, by key: those in `all`, and the others
+--   te:TAG        zset  the rows of t:TAG that expire, by expiration
+--   u:PRINCIPAL   zset  the rows of a principal, by last_seen_at
+--   x:GROUP       zset  the rows of `all` that expire, by expiration; a group is PUSH SERVICE|VAPID KEY
+--   retired       zset  the retired rows, by retired_at
+--   stale         zset  the stale rows, by stale_since
+--   expires       zset  the rows that expire, by expiration
+--   meta          hash  `unproven` is the number of unproven rows (S16), absent for 0
+--   numbers       hash  L, S or R (live, stale, retired) + GROUP -> the number of rows
 --
--- A row is a MessagePack array of texts: one text of a few hundred bytes, where a hash of so many fields would take
--- three times as much.
+-- A row is a MessagePack array of texts: a few hundred octets, where a hash with as many fields takes three times as
+-- much.
 
 local ROWS, IDS, ALL = P .. ':rows', P .. ':ids', P .. ':all'
 local RETIRED, STALE, EXPIRES = P .. ':retired', P .. ':stale', P .. ':expires'
 local NUMBERS = P .. ':numbers'
 
--- The places in a row.
+-- The indexes of a row's fields.
 local ID, EXPIRES_AT, PRINCIPAL, TAGS, VAPID_KEY, SERVICE = 1, 5, 6, 7, 8, 9
 local LAST_SEEN, LAST_SUCCESS, STREAK, FAILING_SINCE, STALE_SINCE, RETIRED_AT, REASON = 12, 13, 14, 15, 16, 17, 18
 
@@ -44,7 +44,7 @@ local function state_of(row)
   return row[STALE_SINCE] ~= '' and 'S' or 'L'
 end
 
--- What `SubscriptionRecord::is_unproven` says (S16).
+-- The same condition as `SubscriptionRecord::is_unproven` (S16).
 local function is_unproven(row)
   return row[PRINCIPAL] == '' and row[LAST_SUCCESS] == '' and state_of(row) == 'L'
 end
@@ -53,7 +53,7 @@ local function count_unproven(row, number)
   if is_unproven(row) and call('HINCRBY', META, 'unproven', number) == 0 then call('HDEL', META, 'unproven') end
 end
 
--- Counts a row as it is, by `number`, and puts it into its indices or takes it out.
+-- Adds `number` to the counts of a row's state, and adds the row to its indexes or removes it.
 local function index_row(key, row, number)
   local is_in = number > 0
   local function put(set, score)
@@ -84,7 +84,7 @@ local function insert_row(key, row)
   index_row(key, row, 1)
 end
 
--- Deletes a row, if there is one; whether there was.
+-- Deletes a row. Returns whether it existed.
 local function delete_row(key)
   local row = read_row(key)
   if not row then return false end
@@ -94,10 +94,9 @@ local function delete_row(key)
   return true
 end
 
--- Writes the row that Rust made of the rows that it has read (S2 to S7, S16). ARGV: the endpoint key, the row that was read
--- there, the key of the row to replace, the row that was read there, the new row, the limits; nothing is ''.
--- Answers 'stored'; or 'again' where a row is not the one that was read; 'taken' where the id is another row's; 'full';
--- 'unproven' where there are too many such rows.
+-- Writes a row that Rust has merged (S2 to S7, S16). ARGV: the endpoint key, the stored row as read, the key of the row to
+-- replace, that row as read, the new row, the limits; '' for none. Returns 'stored'; 'again' if a row has changed since it
+-- was read; 'taken' if the id belongs to another row; 'full'; 'unproven' if there are too many unproven rows.
 function operations.upsert()
   local key, standing, replaced_key, replaced, raw = unpack(ARGV, 1, 5)
   local total, per_principal, unproven = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -107,7 +106,7 @@ function operations.upsert()
   local named = call('HGET', IDS, row[ID])
   if named and named ~= key and named ~= replaced_key then return 'taken' end
 
-  -- Decided before the first change, so that a refusal leaves everything as it was.
+  -- Checked before the first write, so that a refusal changes nothing.
   local leaving = {}
   local is_leaving = { [key] = true }
   local function leave(other)
@@ -125,7 +124,7 @@ function operations.upsert()
     end
     local surplus = others + 1 - math.max(per_principal, 1)
     if surplus > 0 then
-      -- Two more than that: the row itself and the one it replaces may be among the first.
+      -- Two more than the surplus: the row itself and the one it replaces may be among the first.
       for _, other in ipairs(call('ZRANGE', theirs, 0, surplus + 1)) do
         if surplus > 0 and not is_leaving[other] then
           leave(other)
@@ -145,8 +144,8 @@ function operations.upsert()
   return 'stored'
 end
 
--- Makes changes, in order (S11, S12). ARGV: now, then by change: its kind, the endpoint key and two values.
--- Answers how many rows have changed.
+-- Makes changes, in order (S11, S12). ARGV: now, then for each change: its kind, the endpoint key and two values.
+-- Returns the number of changed rows.
 function operations.apply()
   even_when_full()
   local now = ARGV[1]
@@ -164,7 +163,7 @@ function operations.apply()
         write_row(key, row)
         changed = changed + 1
       end
-      -- What was learned of a row before it was seen again is out of date.
+      -- An observation from before the last upsert is out of date.
       local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
       if kind == 'accepted' then
         count_unproven(row, -1)
@@ -188,8 +187,8 @@ function operations.apply()
   return changed
 end
 
--- Deletes some of the rows that are retired or stale since before a moment, or expired before another (S13).
--- ARGV: both. Answers how many, at most 200.
+-- Deletes up to 200 rows that are retired or stale since before a time, or expired before another (S13).
+-- ARGV: both times. Returns the number of deleted rows.
 function operations.purge()
   even_when_full()
   local purged = 0
@@ -203,7 +202,7 @@ function operations.purge()
   return purged
 end
 
--- Rows by their names (S8). ARGV by row: 'id' or 'key', and it. Answers a row or nothing for each.
+-- Returns rows by key or id (S8). ARGV for each row: 'id' or 'key', and the value. Returns a row or nil for each.
 function operations.rows()
   local found = {}
   for i = 1, #ARGV, 2 do
@@ -214,7 +213,7 @@ function operations.rows()
   return found
 end
 
--- The next rows of a set, by key (S9). ARGV: the set, the key to go on after (nothing at the beginning), how many.
+-- Returns the next rows of a set, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.
 function operations.walk()
   local first = ARGV[2] == '' and '-' or '(' .. ARGV[2]
   local keys = call('ZRANGEBYLEX', P .. ':' .. ARGV[1], first, '+', 'LIMIT', 0, ARGV[3])
@@ -222,8 +221,8 @@ function operations.walk()
   return call('HMGET', ROWS, unpack(keys))
 end
 
--- How many rows there are, by state and group (S10). ARGV: now. Answers by number: its name, it, and how many of these
--- have expired.
+-- Returns the numbers of rows by state and group (S10). ARGV: now. Returns for each: its name, the number of rows, and the
+-- number of those that have expired.
 function operations.numbers()
   local flat = call('HGETALL', NUMBERS)
   local answers = {}
@@ -237,7 +236,7 @@ function operations.numbers()
   return answers
 end
 
--- How many live rows a tag has (S10). ARGV: now, the tag.
+-- Returns the number of live rows of a tag (S10). ARGV: now, the tag.
 function operations.tagged()
   return call('ZCARD', tag_key(ARGV[2])) - call('ZCOUNT', expiring_tag_key(ARGV[2]), '-inf', ARGV[1])
 end

@@ -1,4 +1,4 @@
-//! A ledger against its model: at every step, and at the end.
+//! Comparing a ledger with its model after every step and at the end.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ledger_model::ops::{End, RECIPIENTS};
 use crate::redis::world::keys;
 
 impl World {
-    /// All that can be seen of the ledger is as the model has it.
+    /// Asserts that all visible state matches the model.
     pub(super) async fn compare(&mut self) -> Checked {
         self.model.forget_over();
         let (ledger, now) = (self.ledger(1), self.now);
@@ -40,15 +40,15 @@ impl World {
                 next
             );
         }
-        // What a claim would only end is something to do as well.
+        // Rows that a claim would only end count as work too.
         if work != Some(now) && self.model.abandoned(now).is_empty() {
             prop_assert!(next.is_none_or(|next| next > now), "it would spin");
         }
-        // So may whoever asks what is due (L9).
+        // `next_due` may end them too (L9).
         self.see_what_was_swept(&*ledger).await
     }
 
-    /// L16: which of two with one deadline comes first is the ledger's to choose.
+    /// L16: the order of broadcasts with equal deadlines is up to the ledger.
     async fn compare_underway(&self, ledger: &dyn DeliveryLedger) -> Checked {
         let open = self.model.underway();
         for limit in [1, ALL] {
@@ -64,7 +64,7 @@ impl World {
         Ok(())
     }
 
-    /// Works as workers do, and wakes only when the ledger says so, until nothing is left.
+    /// Works like a worker that waits for `next_due`, until nothing is left.
     pub(crate) async fn finish(&mut self) -> Checked {
         let mut request = ClaimRequest::new(ALL, Duration::from_secs(60));
         request.per_origin = ALL;
@@ -79,7 +79,7 @@ impl World {
             let settled: Vec<_> = claimed.into_iter().map(|row| (row, accepted)).collect();
             self.settle(0, &settled).await?;
             for pause in self.model.origins.pauses(self.now) {
-                // Its probe was answered.
+                // Its probe has ended.
                 if settled.iter().any(|(row, _)| at(&pause.origin, row)) {
                     self.pause(&Pause::new(pause.origin, self.now, pause.reason))
                         .await;
