@@ -1,10 +1,10 @@
-//! Host names that mean something on one machine or in one network, or nothing at all.
+//! Host names that are for local use only or are never delegated.
 
-/// Top-level names that are never delegated in the public DNS, or never to a host of the web:
+/// Top-level names that are never delegated in the public DNS, or never to a web host:
 ///
-/// - RFC 6761: `localhost`, `test`, `invalid`. Chromium answers `permanently-removed.invalid` where there is no push
-///   service. `example` is missing: it is the name that documentation uses.
-/// - RFC 6762: `local`, and what its appendix G found in use for private networks.
+/// - RFC 6761: `localhost`, `test`, `invalid`. Chromium returns `permanently-removed.invalid` if there is no push
+///   service. `example` is not listed: documentation uses it.
+/// - RFC 6762: `local`, and the names for private networks of its appendix G.
 /// - RFC 3172: `arpa`, with `home.arpa` (RFC 8375) and the reverse trees in it.
 /// - RFC 7686: `onion`. RFC 9476: `alt`. ICANN's resolution of 29 July 2024: `internal`.
 const NAMES: [&str; 14] = [
@@ -24,7 +24,7 @@ const NAMES: [&str; 14] = [
     "internal",
 ];
 
-/// Whether a host is a single label, or a name below one of local use or of none. Without regard to case.
+/// Returns whether a host is a single label, or a name below one of [`NAMES`]. Case is ignored.
 pub(crate) fn is_local_name(host: &str) -> bool {
     host.rsplit_once('.')
         .is_none_or(|(_, last)| NAMES.iter().any(|name| last.eq_ignore_ascii_case(name)))

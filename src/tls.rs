@@ -1,4 +1,4 @@
-//! TLS as every connection of this crate has it: rustls with aws-lc-rs, and certificates that are always checked.
+//! The TLS configuration of every connection: rustls with aws-lc-rs, and certificates that are always verified.
 
 use std::error::Error;
 use std::fmt;
@@ -8,13 +8,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 
-/// Trusts the Mozilla root programme and the certificates of these PEM files.
+/// Returns a configuration that trusts the Mozilla root programme and the certificates of these PEM files.
 pub(crate) fn client_config(extra_roots: &[Vec<u8>]) -> Result<ClientConfig, TlsError> {
     let mozilla = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     trusting(mozilla, extra_roots)
 }
 
-/// Trusts the certificates of this PEM file, and no others.
+/// Returns a configuration that trusts the certificates of this PEM file only.
 #[cfg(feature = "postgres")]
 pub(crate) fn client_config_of(roots: &[u8]) -> Result<ClientConfig, TlsError> {
     trusting(RootCertStore::empty(), &[roots])
@@ -31,7 +31,7 @@ fn trusting(mut roots: RootCertStore, more: &[impl AsRef<[u8]>]) -> Result<Clien
             return Err(TlsError::NoRoot);
         }
     }
-    // Named: the process' own choice of another one, or of none, is no matter here.
+    // Explicit: the default provider of the process may be another one, or missing.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -39,14 +39,14 @@ fn trusting(mut roots: RootCertStore, more: &[impl AsRef<[u8]>]) -> Result<Clien
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Why there is no TLS.
+/// The TLS configuration could not be built.
 #[derive(Debug)]
 pub(crate) enum TlsError {
-    /// An extra root is no PEM.
+    /// A file is not valid PEM.
     Pem(pem::Error),
-    /// It is PEM, and no certificate.
+    /// A PEM block is not a certificate.
     Root(rustls::Error),
-    /// A file of extra roots has none.
+    /// A file contains no certificate.
     NoRoot,
     /// The provider cannot be set up.
     Provider(rustls::Error),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_refused_is_not_made_up_for_by_another() {
+    fn every_file_must_contain_a_certificate() {
         let error = client_config(&[Vec::new(), Vec::new()]).unwrap_err();
         assert!(matches!(error, TlsError::NoRoot), "{error:?}");
         assert!(client_config(&[]).is_ok());

@@ -1,8 +1,8 @@
-//! Which addresses are reachable by everyone, so that posting to them opens nothing.
+//! Globally reachable addresses: a request to one of them does not reach a private network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is globally reachable unicast.
+/// Returns whether an address is globally reachable unicast.
 pub(super) fn is_public(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -10,7 +10,7 @@ pub(super) fn is_public(addr: IpAddr) -> bool {
     }
 }
 
-/// `127.0.0.0/8`, the same mapped into IPv6, or `::1`.
+/// Returns whether an address is in `127.0.0.0/8`, also mapped into IPv6, or is `::1`.
 pub(super) fn is_loopback(addr: IpAddr) -> bool {
     addr.to_canonical().is_loopback()
 }
@@ -46,7 +46,8 @@ fn is_public_v6(addr: Ipv6Addr) -> bool {
     match addr.segments() {
         // NAT64 (RFC 6052 section 2.1): the translator sends to the address inside.
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(low),
-        // NAT64 for local use (RFC 8215): the network chose where in it the address stands.
+        // NAT64 for local use (RFC 8215): the length of the prefix is the network's choice, and so is the position of
+        // the embedded address.
         [0x64, 0xff9b, 1, ..] => is_public_v4(low) && nat64_inner(addr).all(is_public_v4),
         // 6to4 (RFC 3056): the relay sends to the address inside.
         [0x2002, high, low, ..] => {
@@ -56,16 +57,16 @@ fn is_public_v6(addr: Ipv6Addr) -> bool {
         // Teredo, benchmarks, ORCHID (RFC 4380, 5180, 4843, 7343), documentation (RFC 3849, 9637).
         [0x2001, 0, ..] | [0x2001, 2, 0, ..] | [0x2001, 0x10..=0x2f, ..] => false,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // All that is handed out as global unicast (RFC 4291 section 2.4): neither `::`, `::1`, discard
-        // (100::/64), unique local (fc00::/7), link-local (fe80::/10), site-local (fec0::/10) and
-        // multicast (ff00::/8), nor what nobody has yet.
+        // The range allocated for global unicast (RFC 4291 section 2.4). Outside of it are `::`, `::1`, discard
+        // (100::/64), unique local (fc00::/7), link-local (fe80::/10), site-local (fec0::/10), multicast (ff00::/8) and
+        // unallocated ranges.
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }
 }
 
-/// Where else a translator with a prefix of 48, 56 or 64 bits finds the address (RFC 6052 section 2.2),
-/// as far as those octets say something.
+/// The addresses embedded at the positions of a translator with a prefix of 48, 56 or 64 bits (RFC 6052 section 2.2).
+/// Positions whose first octet is 0 are left out.
 fn nat64_inner(addr: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let [_, _, _, _, _, _, o6, o7, _, o9, o10, o11, o12, ..] = addr.octets();
     [[o6, o7, o9, o10], [o7, o9, o10, o11], [o9, o10, o11, o12]]
@@ -82,7 +83,7 @@ mod tests {
         is_public(text.parse().unwrap())
     }
 
-    /// First and last address of a range that is refused, and the neighbours, public or not.
+    /// Checks the first and last address of a refused range, and its neighbours.
     macro_rules! ranges {
         ($($name:ident: $first:literal ..= $last:literal, below $below:expr, above $above:expr;)*) => {$(
             #[test]
@@ -197,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn a_local_nat64_prefix_of_any_length_hides_nothing() {
+    fn an_address_embedded_by_a_local_nat64_prefix_of_any_length_is_checked() {
         for inner in [
-            // 10.0.0.1 behind a prefix of 48, 56 and 64 bits, with a public address at the end.
+            // 10.0.0.1 after a prefix of 48, 56 and 64 bits, followed by a public address.
             [0, 0x64, 0xff, 0x9b, 0, 1, 10, 0, 0, 0, 1, 0, 8, 8, 8, 8],
             [0, 0x64, 0xff, 0x9b, 0, 1, 0, 10, 0, 0, 0, 1, 8, 8, 8, 8],
             [0, 0x64, 0xff, 0x9b, 0, 1, 0, 0, 0, 10, 0, 0, 1, 8, 8, 8],
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_seen_through_a_mapped_address() {
+    fn a_mapped_loopback_address_is_loopback() {
         for addr in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(is_loopback(addr.parse().unwrap()), "{addr}");
         }

@@ -26,20 +26,19 @@ use crate::tls::{self, TlsError};
 
 /// An HTTP client for pushes. Cheap to clone; clones share its connections.
 ///
-/// HTTP/2 where the push service speaks it, one connection per origin, however many requests start at
-/// once; else HTTP/1.1. TLS by rustls with aws-lc-rs, trusting the Mozilla root programme
-/// (`webpki-roots`) and what [`extra_root_ca_pem`](HttpClientBuilder::extra_root_ca_pem) adds. No
-/// redirects, no proxies, no cookies.
+/// HTTP/2 if the push service supports it, with one connection per origin; otherwise HTTP/1.1. TLS by rustls with
+/// aws-lc-rs. It trusts the Mozilla root programme (`webpki-roots`) and the certificates of
+/// [`extra_root_ca_pem`](HttpClientBuilder::extra_root_ca_pem). No redirects, no proxies, no cookies.
 ///
-/// Every connection is opened by the client's [`EndpointPolicy`]: the name is looked up once, every
-/// address is checked, and a checked one is dialled. One address that is not public refuses the name.
+/// Every connection is subject to the client's [`EndpointPolicy`]: the name is looked up once, every address is
+/// checked, and only checked addresses are dialled. If one address is refused, the name is refused.
 ///
-/// A connection may take [`CONNECT_TIMEOUT`](HttpClientBuilder::CONNECT_TIMEOUT); the limit on the whole
-/// attempt is [`Deliver`](super::Deliver)'s, which covers any client.
+/// Opening a connection may take [`CONNECT_TIMEOUT`](HttpClientBuilder::CONNECT_TIMEOUT). [`Deliver`](super::Deliver)
+/// limits the whole attempt, whichever client it uses.
 ///
 /// # Runtime
 ///
-/// Needs tokio. Connections are driven by tasks of their own, which end with the connection.
+/// Requires tokio. Each connection is driven by a task that ends with the connection.
 ///
 /// # Examples
 ///
@@ -55,8 +54,8 @@ use crate::tls::{self, TlsError};
 #[derive(Clone)]
 pub struct HttpClient(Arc<Clients>);
 
-/// One client for each protocol: told beforehand that it is HTTP/2, hyper-util opens one connection for
-/// a burst of requests, and not one for each until the first has negotiated.
+/// One client for each protocol. A client of hyper-util that is configured for HTTP/2 only opens one connection for a
+/// burst of requests; otherwise it opens one for each request until the first has negotiated HTTP/2.
 struct Clients {
     http2: Client<Connector, PushBody>,
     http1: Client<Connector, PushBody>,
@@ -64,7 +63,7 @@ struct Clients {
 }
 
 impl HttpClient {
-    /// A client for the push services of the browsers, before it is built.
+    /// Returns a builder. The default policy admits the push services of the browsers.
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder {
             policy: EndpointPolicy::default(),
@@ -118,7 +117,7 @@ pub struct HttpFuture {
     again: Option<Box<Again>>,
 }
 
-/// What it takes to send the request once more, when there was no HTTP/2 connection to send it on.
+/// State for sending the request again if no HTTP/2 connection was opened for it.
 struct Again {
     clients: Arc<Clients>,
     request: Request<PushBody>,
@@ -134,15 +133,14 @@ impl Future for HttpFuture {
                 Ok(response) => return Poll::Ready(Ok(response.map(HttpBody))),
                 Err(error) => error,
             };
-            // Nothing was sent when there was no connection, else nothing may be sent again.
+            // Without a connection nothing was sent. In all other cases a repeat could deliver the message twice.
             let Some(again) = self.again.take().filter(|_| error.is_connect()) else {
                 return Poll::Ready(Err(HttpError(error.into())));
             };
             if find_source::<DialError>(&error).is_some() {
                 return Poll::Ready(Err(HttpError(error.into())));
             }
-            // What is left: the server chose HTTP/1.1, or the dial was another request's, and it failed
-            // or was given up.
+            // The server chose HTTP/1.1, or the dial belonged to another request, and it failed or was cancelled.
             let dialled = &again.clients.dialled;
             let uri = again.request.uri();
             if dialled.protocol(uri) == Some(Protocol::Http1) {
@@ -163,7 +161,7 @@ impl fmt::Debug for HttpFuture {
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
 pub struct HttpBody(Incoming);
 
@@ -189,9 +187,9 @@ impl Body for HttpBody {
     }
 }
 
-/// A request came to nothing: no connection, or it broke.
+/// An error of a request: no connection could be opened, or the connection failed.
 ///
-/// A refusal of the endpoint policy is among the causes where that was it.
+/// If the endpoint policy refused the request, a [`PolicyError`](super::PolicyError) is among the sources.
 #[derive(Debug)]
 pub struct HttpError(BoxError);
 
@@ -219,51 +217,52 @@ pub struct HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// The longest that opening a connection may take: lookup, TCP and TLS.
+    /// The default limit on opening a connection: lookup, TCP and TLS.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How often an HTTP/2 connection is asked whether it is still there, also while idle.
+    /// The default interval of keep-alive pings on an HTTP/2 connection, also while it is idle.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
-    /// How long it may take to answer that.
+    /// The limit on the response to a keep-alive ping. Then the connection is closed.
     pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-    /// How long a connection is kept without a request.
+    /// The time after which a connection without requests is closed.
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-    /// Dials where this policy says; give [`Deliver`](super::Deliver) the same one.
+    /// Sets the policy for connections. [`Deliver`](super::Deliver) should have the same one. Default:
+    /// [`known_push_services`](EndpointPolicy::known_push_services).
     pub fn policy(mut self, policy: EndpointPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Trusts the certificates of a PEM file too, beside the built-in ones.
+    /// Trusts the certificates of a PEM file in addition to the built-in ones.
     pub fn extra_root_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.extra_roots.push(pem.into());
         self
     }
 
-    /// Gives up on opening a connection after this time.
+    /// Sets the limit on opening a connection. Default: [`CONNECT_TIMEOUT`](Self::CONNECT_TIMEOUT).
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Asks HTTP/2 connections this often whether they are still there.
+    /// Sets the interval of keep-alive pings on HTTP/2 connections. Default: [`KEEP_ALIVE`](Self::KEEP_ALIVE).
     pub const fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval;
         self
     }
 
-    /// Looks names up with this instead of the operating system.
+    /// Sets the resolver. Default: [`SystemResolver`].
     pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = resolver;
         self
     }
 
-    /// Builds the client; connections are opened when they are needed.
+    /// Builds the client. It opens no connection before the first request.
     ///
     /// # Errors
     ///
-    /// [`InvalidRootCa`](HttpClientErrorKind::InvalidRootCa) when a PEM file holds no certificate or a
-    /// broken one, [`Tls`](HttpClientErrorKind::Tls) when the TLS provider cannot be set up.
+    /// [`InvalidRootCa`](HttpClientErrorKind::InvalidRootCa) if a PEM file contains no certificate or an invalid one,
+    /// [`Tls`](HttpClientErrorKind::Tls) if the TLS provider cannot be set up.
     pub fn build(self) -> Result<HttpClient, HttpClientError> {
         let tls = tls::client_config(&self.extra_roots)?;
         let dialled = Dialled::new();
@@ -283,7 +282,7 @@ impl HttpClientBuilder {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Self::IDLE_TIMEOUT)
-            // Answers are short; what a hostile server can make us buffer is too.
+            // Responses are short. Small buffers and windows limit what a hostile server can make the client buffer.
             .http1_max_buf_size(64 * 1024)
             .http2_initial_stream_window_size(16 * 1024)
             .http2_initial_connection_window_size(256 * 1024)
@@ -301,11 +300,11 @@ impl HttpClientBuilder {
 }
 
 error_struct! {
-    /// Why a client could not be built.
+    /// An error of [`HttpClientBuilder::build`].
     HttpClientError, HttpClientErrorKind
 }
 
-/// What was wrong with a client's settings.
+/// The kinds of [`HttpClientError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpClientErrorKind {

@@ -1,4 +1,4 @@
-//! The guarded dial: no connection to where the endpoint policy does not let it.
+//! Opening connections: only to hosts and addresses that the endpoint policy admits.
 
 use std::fmt;
 use std::future::Future;
@@ -31,8 +31,8 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// For HTTP/2 it offers both protocols and fails with [`NotHttp2`] when the other one is chosen; for
-    /// HTTP/1.1 it offers nothing.
+    /// A connector for one protocol. For HTTP/2 it offers both protocols by ALPN and fails with [`NotHttp2`] if the server
+    /// chooses HTTP/1.1. For HTTP/1.1 it offers HTTP/1.1 only.
     pub(super) fn new(
         only: Protocol,
         tls: ClientConfig,
@@ -43,9 +43,9 @@ impl Connector {
     ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
-        // Without it a request waits for the acknowledgement of the one before.
+        // With Nagle's algorithm a request would wait for the acknowledgement of the previous one.
         tcp.set_nodelay(true);
-        // Divided among a name's addresses, so that one that does not answer leaves time for the next.
+        // hyper-util divides the timeout among the addresses, so that one silent address leaves time for the next.
         tcp.set_connect_timeout(Some(timeout));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
@@ -89,7 +89,7 @@ impl Connector {
 
     async fn dial(&mut self, uri: Uri) -> Result<Stream, BoxError> {
         self.policy.check_uri(&uri)?;
-        // The resolver never sees a literal address.
+        // A literal address does not pass the resolver, which checks all others.
         if let Some(addr) = uri.host().and_then(literal_addr) {
             self.policy.check_addr(addr)?;
         }
@@ -127,7 +127,7 @@ impl fmt::Display for NotHttp2 {
 
 impl std::error::Error for NotHttp2 {}
 
-/// No connection within the time limit.
+/// The connection was not open within the time limit.
 #[derive(Debug)]
 struct ConnectTimeout;
 

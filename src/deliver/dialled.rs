@@ -1,4 +1,4 @@
-//! What the last dial of an origin came to.
+//! The result of the last dial of each origin.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -11,7 +11,7 @@ use lru::LruCache;
 
 use crate::error::BoxError;
 
-/// Which protocol an origin chose, and why it could not be reached. Cheap to clone; clones share it.
+/// The protocol that each origin chose, and the error of its last dial. Cheap to clone; clones share the state.
 #[derive(Clone)]
 pub(super) struct Dialled(Arc<Mutex<LruCache<Authority, Last>>>);
 
@@ -21,7 +21,7 @@ struct Last {
     failure: Option<(DialError, Instant)>,
 }
 
-/// Which protocol a connection is for.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http2,
@@ -30,14 +30,14 @@ pub(super) enum Protocol {
 
 impl Dialled {
     const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
-    /// An origin that learns HTTP/2 is found out after this time.
+    /// An origin that chose HTTP/1.1 is offered HTTP/2 again after this time.
     const KEPT: Duration = Duration::from_secs(3600);
 
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(Self::CAPACITY))))
     }
 
-    /// The protocol to use; `None` when it has to be found out. Plain http has nothing to negotiate.
+    /// The protocol to use, or `None` if it is not known. Plain `http` is always HTTP/1.1: nothing is negotiated.
     pub(super) fn protocol(&self, uri: &Uri) -> Option<Protocol> {
         if uri.scheme() == Some(&Scheme::HTTP) {
             return Some(Protocol::Http1);
@@ -48,7 +48,7 @@ impl Dialled {
         }
     }
 
-    /// A dial went well.
+    /// Records a successful dial.
     pub(super) fn speaks(&self, uri: &Uri, protocol: Protocol) {
         self.update(uri, |last| {
             last.protocol = Some((protocol, Instant::now()));
@@ -56,12 +56,12 @@ impl Dialled {
         });
     }
 
-    /// A dial failed.
+    /// Records a failed dial.
     pub(super) fn failed(&self, uri: &Uri, error: DialError) {
         self.update(uri, |last| last.failure = Some((error, Instant::now())));
     }
 
-    /// Why the last dial failed, when that was not before `start`.
+    /// The error of the last dial if it failed at `start` or later.
     pub(super) fn failure_since(&self, uri: &Uri, start: Instant) -> Option<DialError> {
         let mut dialled = self.lock();
         let (error, at) = dialled.get(uri.authority()?)?.failure.as_ref()?;
@@ -88,7 +88,7 @@ impl fmt::Debug for Dialled {
     }
 }
 
-/// A dial came to nothing; every request that waited for it gets to know why.
+/// The error of a dial, shared by all requests that waited for it.
 #[derive(Clone, Debug)]
 pub(super) struct DialError(Arc<dyn std::error::Error + Send + Sync>);
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_failure_since_then_counts_and_a_success_ends_it() {
+    fn a_failure_counts_until_the_next_success() {
         let dialled = Dialled::new();
         let uri = Uri::from_static("https://push.example.com/");
         let before = Instant::now();

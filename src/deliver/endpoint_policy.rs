@@ -1,7 +1,7 @@
-//! Which endpoints the server may send to.
+//! The endpoints that the server may send to.
 //!
-//! Whoever registers a subscription chooses where the server posts. The policy is asked when a
-//! subscription comes in, before every request, and for every address that is about to be dialled.
+//! A client that registers a subscription chooses where the server posts. The policy is checked at registration, before
+//! every request, and for every address before it is dialled.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,17 +17,17 @@ use crate::local_names::is_local_name;
 use crate::push_service::{PushService, is_below};
 use crate::subscription::Endpoint;
 
-/// Which endpoints may be sent to. Cheap to clone.
+/// The endpoints that may be sent to. Cheap to clone.
 ///
-/// Whatever the policy: a host of whole, non-empty labels of letters, digits, `-` and `_`, no numeric last label, no
-/// single label, no name for local use or for none (`localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`,
-/// `private`, `localdomain`, `arpa`, `test`, `invalid`, `onion`, `alt`), no literal address, `https`, port 443; and only
-/// public addresses behind it. An endpoint of a known push service has the path and query of one
-/// ([`PushService::has_shape`]), also where a list names the host: the shape belongs to the service. A list may name
-/// other ports, and [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
+/// Every policy requires: a host of non-empty labels of letters, digits, `-` and `_`, no numeric last label, no
+/// single label, no name that is reserved or for local use (`localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`,
+/// `private`, `localdomain`, `arpa`, `test`, `invalid`, `onion`, `alt`), no literal address, `https`, port 443, and only
+/// public addresses for the host. An endpoint of a known push service must have the path and query of that service
+/// ([`PushService::has_shape`]), also if a list names the host. A list may name other ports. Only
+/// [`insecure_allow_local`](Self::insecure_allow_local) admits loopback.
 ///
-/// `_` is no letter of host names (RFC 952), but RFC 2181 section 11 allows any octet in the DNS, resolvers look such
-/// names up, and TLS clients check their certificates: so they are admitted.
+/// `_` is not allowed in host names (RFC 952). RFC 2181 section 11 allows any octet in the DNS, resolvers look such names
+/// up, and TLS clients check their certificates; so they are admitted.
 ///
 /// # Examples
 ///
@@ -53,7 +53,7 @@ enum Rule {
     Hosts(Arc<[Pattern]>),
 }
 
-/// One entry of an own list, in lower case.
+/// One entry of a list, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
     Known,
@@ -63,27 +63,27 @@ enum Pattern {
 }
 
 impl EndpointPolicy {
-    /// The push services of the browsers: FCM, Mozilla, Apple, WNS, Meta. The default.
+    /// Admits the push services of the browsers: FCM, Mozilla, Apple, WNS, Meta. The default.
     #[must_use]
     pub fn known_push_services() -> Self {
         Self(Rule::Hosts(Arc::new([Pattern::Known])))
     }
 
-    /// Any public host: what UnifiedPush needs, whose users bring their own.
+    /// Admits any public host. UnifiedPush needs it, since its users choose their push server.
     #[must_use]
     pub const fn public_hosts() -> Self {
         Self(Rule::Public)
     }
 
-    /// An own list: `push.example.com`, `*.example.com` (any name below it, not itself) and the word `public` for any
+    /// Admits the hosts of a list: `push.example.com`, `*.example.com` (any name below it, not itself) and the word `public` for any
     /// public host, each with or without a `:port`, and the word `known` for the push services of the browsers. An entry
     /// without a port means 443. An endpoint that any entry admits is admitted: `public` and
     /// `ntfy.example.org:8443` together are any public host on 443, and that one on 8443 as well.
     ///
     /// # Errors
     ///
-    /// [`InvalidPattern`](PolicyErrorKind::InvalidPattern) for an empty list, and for an entry that no
-    /// endpoint could ever match.
+    /// [`InvalidPattern`](PolicyErrorKind::InvalidPattern) for an empty list, and for an entry that cannot match any
+    /// endpoint.
     pub fn hosts<I>(patterns: I) -> Result<Self, PolicyError>
     where
         I: IntoIterator,
@@ -100,17 +100,17 @@ impl EndpointPolicy {
         }
     }
 
-    /// Any public host, and loopback by `http` or `https` on any port.
+    /// Admits any public host, and loopback by `http` or `https` on any port.
     ///
     /// # Security
     ///
-    /// For tests: whoever can register a subscription can make the server post to its own ports.
+    /// For tests only: a client that can register a subscription can make the server post to ports of its own machine.
     #[must_use]
     pub const fn insecure_allow_local() -> Self {
         Self(Rule::Local)
     }
 
-    /// No endpoint and no address: nothing can be registered and nothing is sent.
+    /// Admits no endpoint and no address: nothing can be registered and nothing is sent.
     ///
     /// [`WebPush::builder_without_contact`](crate::WebPush::builder_without_contact) uses it.
     #[must_use]
@@ -118,17 +118,17 @@ impl EndpointPolicy {
         Self(Rule::Nowhere)
     }
 
-    /// Whether loopback and plain `http` are admitted.
+    /// Returns whether loopback and plain `http` are admitted.
     #[must_use]
     pub const fn allows_local(&self) -> bool {
         matches!(self.0, Rule::Local)
     }
 
-    /// Whether an endpoint may be sent to, as far as its URL tells.
+    /// Checks the URL of an endpoint. The addresses of its host are checked by [`check_addr`](Self::check_addr).
     ///
     /// # Errors
     ///
-    /// The kind says which rule refused it; its HTTP code is always `endpoint_not_allowed`.
+    /// The kind names the rule that refused it. Its HTTP code is always `endpoint_not_allowed`.
     pub fn check(&self, endpoint: &Endpoint) -> Result<(), PolicyError> {
         self.check_uri(endpoint.uri())?;
         if !PushService::of(endpoint).has_shape(endpoint) {
@@ -137,8 +137,7 @@ impl EndpointPolicy {
         Ok(())
     }
 
-    /// The same for what is about to be dialled, whoever built the request: scheme, host and port, all that is known of
-    /// it by then.
+    /// Checks scheme, host and port: all that is known when a connection is opened.
     pub(super) fn check_uri(&self, uri: &Uri) -> Result<(), PolicyError> {
         let host = uri.host().unwrap_or_default();
         if self.allows_local() && is_local_host(host) {
@@ -167,9 +166,9 @@ impl EndpointPolicy {
         }
     }
 
-    /// The suffix, in lower case, below which a host is one of any number of names that the policy admits; `None` for
-    /// hosts that are listed or well known one by one, and for local ones. Below no suffix of a list, as under `public`, it
-    /// is the last two labels.
+    /// The suffix, in lower case, below which the policy admits any name; `None` for hosts that are listed or well known
+    /// individually, and for local ones. For a host that matches no suffix of a list, as under `public`, it is the last two
+    /// labels.
     pub(crate) fn open_suffix(&self, host: &str) -> Option<String> {
         if self.allows_local() && is_local_host(host) {
             return None;
@@ -191,12 +190,12 @@ impl EndpointPolicy {
         suffix.map(str::to_ascii_lowercase)
     }
 
-    /// Whether an address may be dialled. Every address that a name resolves to is asked for.
+    /// Checks an address before it is dialled. The client checks every address of a name.
     ///
     /// # Errors
     ///
-    /// [`PrivateAddress`](PolicyErrorKind::PrivateAddress) for whatever is not globally reachable
-    /// unicast, also when it is embedded in an IPv6 address.
+    /// [`PrivateAddress`](PolicyErrorKind::PrivateAddress) for an address that is not globally reachable unicast, also if it
+    /// is embedded in an IPv6 address.
     pub fn check_addr(&self, addr: IpAddr) -> Result<(), PolicyError> {
         let public = is_public(addr) && !matches!(self.0, Rule::Nowhere);
         if public || (self.allows_local() && is_loopback(addr)) {
@@ -216,7 +215,7 @@ impl Default for EndpointPolicy {
 impl FromStr for EndpointPolicy {
     type Err = PolicyError;
 
-    /// Reads the setting: `local`, or a comma list for [`hosts`](Self::hosts), such as `known`, `public` or
+    /// Parses `local`, or a comma-separated list for [`hosts`](Self::hosts), such as `known`, `public` or
     /// `public, ntfy.example.org:8443`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.trim() {
@@ -270,7 +269,7 @@ impl Pattern {
     }
 }
 
-/// `localhost`, a name below it (RFC 6761 section 6.3), or a literal loopback address.
+/// Returns whether a host is `localhost`, a name below it (RFC 6761 section 6.3), or a literal loopback address.
 pub(super) fn is_local_host(host: &str) -> bool {
     literal_addr(host).map_or_else(
         || host.eq_ignore_ascii_case("localhost") || is_below(host, "localhost"),
@@ -278,7 +277,7 @@ pub(super) fn is_local_host(host: &str) -> bool {
     )
 }
 
-/// The address that a host spells out, with or without the brackets of a URL.
+/// The address of a host that is a literal address, with or without the brackets of a URL.
 pub(super) fn literal_addr(host: &str) -> Option<IpAddr> {
     let bare = host
         .strip_prefix('[')
@@ -293,7 +292,7 @@ fn last_two_labels(host: &str) -> &str {
     labels.unwrap_or(host)
 }
 
-/// What no policy but the local one admits, by the name alone.
+/// Checks a name against the rules of every policy except the local one.
 fn check_host(host: &str) -> Result<(), PolicyError> {
     if literal_addr(host).is_some() {
         return Err(PolicyErrorKind::LiteralAddress.into());
@@ -305,7 +304,7 @@ fn check_host(host: &str) -> Result<(), PolicyError> {
         return Err(PolicyErrorKind::MalformedHost.into());
     }
     let (_, last) = host.rsplit_once('.').ok_or(PolicyErrorKind::LocalName)?;
-    // What the WHATWG calls "ends in a number": resolvers read 127.1, 0x7f.1 and 0177.1 as addresses.
+    // "Ends in a number" in the WHATWG URL standard: resolvers read 127.1, 0x7f.1 and 0177.1 as addresses.
     let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     if last.bytes().all(|byte| byte.is_ascii_digit())
         || hex.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -315,7 +314,7 @@ fn check_host(host: &str) -> Result<(), PolicyError> {
     if is_local_name(host) {
         return Err(PolicyErrorKind::LocalName.into());
     }
-    // Google Cloud Messaging, which FCM replaced.
+    // Google Cloud Messaging, shut down and replaced by FCM.
     if host.eq_ignore_ascii_case("android.googleapis.com") {
         return Err(PolicyErrorKind::DeadHost.into());
     }
@@ -325,41 +324,41 @@ fn check_host(host: &str) -> Result<(), PolicyError> {
 const HTTPS: u16 = 443;
 
 error_struct! {
-    /// Why an endpoint, an address or a policy's own text was refused.
+    /// An endpoint, an address or the text of a policy was refused.
     PolicyError, PolicyErrorKind
 }
 
-/// Which rule of the policy refused.
+/// The rule that refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PolicyErrorKind {
     /// Not `https`.
     InsecureScheme,
-    /// A port that is not listed.
+    /// The port is not listed.
     Port,
-    /// A literal address instead of a name.
+    /// The host is a literal address.
     LiteralAddress,
-    /// An empty or overlong label, a trailing dot among them.
+    /// A label is empty, too long or has characters that host names do not have. A trailing dot makes an empty label.
     MalformedHost,
     /// The last label is a number, decimal or hexadecimal.
     NumericHost,
-    /// A single label, or a name for local use or for none.
+    /// A single label, or a name that is reserved or for local use.
     LocalName,
-    /// A push service that no longer exists.
+    /// The push service no longer exists.
     DeadHost,
-    /// A host that the policy does not list.
+    /// The policy does not list the host.
     NotListed,
-    /// A path or query that no endpoint of its push service has ([`PushService::has_shape`]).
+    /// The endpoints of this push service have another path or query ([`PushService::has_shape`]).
     Path,
     /// The name resolves to an address that is not public.
     PrivateAddress,
-    /// The policy's own text cannot be read.
+    /// The text of the policy is invalid.
     InvalidPattern,
 }
 
 impl PolicyErrorKind {
-    /// The stable word that HTTP answers carry as `code`: one for whatever endpoint is refused, so that
-    /// nobody learns the inside of the network from it.
+    /// The stable `code` of HTTP responses. All refusals of an endpoint have the same one, so that the response reveals
+    /// nothing about the internal network.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

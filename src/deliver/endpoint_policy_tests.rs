@@ -13,7 +13,7 @@ fn refused(policy: &EndpointPolicy, urls: &[&str], kind: PolicyErrorKind) {
     }
 }
 
-fn everyone() -> [EndpointPolicy; 3] {
+fn presets() -> [EndpointPolicy; 3] {
     [
         EndpointPolicy::known_push_services(),
         EndpointPolicy::public_hosts(),
@@ -23,11 +23,11 @@ fn everyone() -> [EndpointPolicy; 3] {
 
 #[test]
 fn the_push_services_of_the_browsers_pass_every_preset() {
-    let mut policies = everyone().to_vec();
+    let mut policies = presets().to_vec();
     policies.push(EndpointPolicy::insecure_allow_local());
     for policy in policies {
         for url in [
-            // Not to be mistaken for a unique-local address, whose text begins with "fc" too.
+            // Not a unique-local address, whose text also begins with "fc".
             "https://fcm.googleapis.com/fcm/send/x",
             "https://fcm.googleapis.com:443/wp/x",
             "https://jmt17.google.com/fcm/send/x",
@@ -68,7 +68,7 @@ fn the_default_lists_known_push_services_only() {
 
 #[test]
 fn literal_addresses_are_refused() {
-    for policy in everyone() {
+    for policy in presets() {
         refused(
             &policy,
             &[
@@ -86,7 +86,7 @@ fn literal_addresses_are_refused() {
 
 #[test]
 fn hosts_that_end_in_a_number_are_refused() {
-    for policy in everyone() {
+    for policy in presets() {
         refused(
             &policy,
             &[
@@ -106,7 +106,7 @@ fn hosts_that_end_in_a_number_are_refused() {
 
 #[test]
 fn single_labels_and_local_names_are_refused() {
-    for policy in everyone() {
+    for policy in presets() {
         refused(
             &policy,
             &[
@@ -132,7 +132,7 @@ fn single_labels_and_local_names_are_refused() {
 #[test]
 fn malformed_hosts_are_refused() {
     let long = format!("https://{}.example.com/x", "a".repeat(64));
-    for policy in everyone() {
+    for policy in presets() {
         refused(
             &policy,
             &[
@@ -150,7 +150,7 @@ fn malformed_hosts_are_refused() {
 
 #[test]
 fn other_ports_and_plain_http_are_refused() {
-    for policy in everyone() {
+    for policy in presets() {
         refused(
             &policy,
             &[
@@ -172,7 +172,7 @@ fn other_ports_and_plain_http_are_refused() {
 
 #[test]
 fn the_dead_push_service_is_refused() {
-    for policy in everyone() {
+    for policy in presets() {
         refused(
             &policy,
             &["https://android.googleapis.com/gcm/send/x"],
@@ -182,7 +182,7 @@ fn the_dead_push_service_is_refused() {
 }
 
 #[test]
-fn an_own_list_names_hosts_parents_and_ports() {
+fn a_list_names_hosts_parents_and_ports() {
     let policy: EndpointPolicy = "Push.Example.com, *.example.net:8443,push.example.com:8080"
         .parse()
         .unwrap();
@@ -212,10 +212,10 @@ fn an_own_list_names_hosts_parents_and_ports() {
     );
 }
 
-/// A stranger cannot make the server post to the other resources of these hosts, whatever admits the host.
+/// A stranger cannot make the server post to other resources of these hosts, whichever rule admits the host.
 #[test]
 fn other_resources_of_a_known_push_service_are_refused() {
-    let mut policies = everyone().to_vec();
+    let mut policies = presets().to_vec();
     policies.push(EndpointPolicy::insecure_allow_local());
     let listed = [
         "*.googleapis.com",
@@ -242,14 +242,14 @@ fn other_resources_of_a_known_push_service_are_refused() {
             PolicyErrorKind::Path,
         );
     }
-    // A connection is made for a host, whose paths are not known by then.
+    // A connection is opened for a host; the path is not known.
     let policy = EndpointPolicy::default();
     let dialled = Uri::from_static("https://fcm.googleapis.com");
     assert!(policy.check_uri(&dialled).is_ok());
 }
 
 #[test]
-fn an_underscore_is_no_reason_to_refuse() {
+fn an_underscore_is_admitted() {
     let policy = EndpointPolicy::public_hosts();
     assert_eq!(check(&policy, "https://push_1.example.com/x"), Ok(()));
     let listed: EndpointPolicy = "my_ntfy.example.com:8443".parse().unwrap();
@@ -264,7 +264,7 @@ fn an_underscore_is_no_reason_to_refuse() {
 }
 
 #[test]
-fn any_public_host_may_stand_in_a_list_and_name_ports() {
+fn a_list_may_contain_public_hosts_with_ports() {
     let policy: EndpointPolicy = "public, ntfy.example.com:8443".parse().unwrap();
     for url in [
         "https://any.example.net/x",
@@ -297,7 +297,7 @@ fn any_public_host_may_stand_in_a_list_and_name_ports() {
         &["https://any.example.net/x"],
         PolicyErrorKind::Port,
     );
-    // Local names, addresses and http stay out.
+    // Local names, addresses and http are still refused.
     for url in [
         "https://localhost:8443/x",
         "https://10.0.0.1:8443/x",
@@ -309,7 +309,7 @@ fn any_public_host_may_stand_in_a_list_and_name_ports() {
 }
 
 #[test]
-fn settings_are_read() {
+fn settings_are_parsed() {
     let parse = |text: &str| text.parse::<EndpointPolicy>();
     assert_eq!(parse("known").unwrap(), EndpointPolicy::default());
     assert_eq!(parse(" public ").unwrap(), EndpointPolicy::public_hosts());
@@ -371,7 +371,7 @@ fn only_the_local_policy_admits_loopback_and_http_to_it() {
     let ok = |addr: &str| policy.check_addr(addr.parse().unwrap()).is_ok();
     assert!(ok("127.0.0.1") && ok("::1") && ok("8.8.8.8"));
     assert!(!ok("10.0.0.1") && !ok("169.254.169.254") && !ok("0.0.0.0"));
-    for policy in everyone() {
+    for policy in presets() {
         let kind = policy.check_addr("127.0.0.1".parse().unwrap()).unwrap_err();
         assert_eq!(kind.kind(), PolicyErrorKind::PrivateAddress);
     }
@@ -435,7 +435,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn hosts_that_are_not_listed_one_by_one_have_a_suffix() {
+fn hosts_that_are_not_listed_individually_have_a_suffix() {
     let list = "known, *.Push.example.com, ntfy.example.org:8443, *.notify.windows.com";
     let list: EndpointPolicy = list.parse().unwrap();
     let public = EndpointPolicy::public_hosts();

@@ -1,4 +1,4 @@
-//! The built-in client's lookups: only addresses that may be dialled, and only errors that can be believed.
+//! Lookups of the built-in client: addresses that the policy admits, and "not found" only from a resolver that works.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use super::endpoint_policy::is_local_host;
 use super::resolver::{ResolveError, ResolveErrorKind, Resolver};
 use crate::error::BoxError;
 
-/// A resolver whose every answer the policy has seen. Cheap to clone; clones share what is known of the resolver.
+/// A resolver whose addresses are checked by the policy. Cheap to clone; clones share the state.
 ///
-/// A resolver that works says "not found" of a name that does not exist. One that has no network, or only the hosts
-/// file, may say so of every name. So [`NotFound`](ResolveErrorKind::NotFound) is passed on only if another name
+/// A resolver that works reports "not found" for a name that does not exist. One that has no network, or only the hosts
+/// file, may report it for every name. So [`NotFound`](ResolveErrorKind::NotFound) is passed on only if another name
 /// was found lately, and is [`Temporary`](ResolveErrorKind::Temporary) otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {
@@ -28,12 +28,12 @@ pub(super) struct GuardedResolver {
     found: Arc<Mutex<Option<Found>>>,
 }
 
-/// The name that was found last.
+/// The last name that was found.
 #[derive(Clone, Debug)]
 struct Found {
     host: Box<str>,
     at: Instant,
-    /// When it was last looked up again to see whether the resolver still works.
+    /// When it was last looked up to check the resolver.
     checked_at: Instant,
 }
 
@@ -66,17 +66,17 @@ impl GuardedResolver {
         if !is_local_host(host) {
             self.was_found(host);
         }
-        // One address that is not public spoils the name: whoever mixes them is up to something,
-        // and the other addresses could be swapped for it at the next lookup.
+        // One address that is refused refuses the name: a public and a private address together are an attempt at DNS
+        // rebinding, and the next lookup may return the private one only.
         for addr in &addrs {
             self.policy.check_addr(*addr)?;
         }
-        // Port 0: the connector puts in the endpoint's.
+        // Port 0: the connector sets the endpoint's.
         let sockets = addrs.into_iter().map(|addr| SocketAddr::new(addr, 0));
         Ok(sockets.collect())
     }
 
-    /// Whether the resolver finds names at all.
+    /// Returns whether the resolver finds any name.
     async fn works(&self) -> bool {
         let now = Instant::now();
         let is_recent = |at: Instant| now.duration_since(at) < Self::PROVES_FOR;
@@ -137,7 +137,7 @@ mod tests {
     use crate::deliver::error::find_source;
     use crate::deliver::{PolicyError, PolicyErrorKind};
 
-    /// A resolver that knows these names, unless it is down: then it says "not found" of all of them.
+    /// A resolver that knows these names. While it is down it reports "not found" for all of them.
     #[derive(Debug, Default)]
     struct Names {
         known: HashMap<&'static str, &'static [&'static str]>,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn not_found_is_believed_only_of_a_resolver_that_finds_other_names() {
+    async fn not_found_is_passed_on_only_if_the_resolver_finds_other_names() {
         let (names, guarded) =
             Names::of([("a.example.com", &["8.8.8.8"]), ("empty.example.com", &[])]);
         assert_eq!(
@@ -214,7 +214,7 @@ mod tests {
                 "{host}"
             );
         }
-        // Down, it is believed until the minute is over; then the name that was found is asked for again.
+        // A find counts for a minute; then the name that was found is looked up again.
         names.is_down.store(true, Relaxed);
         tokio::time::advance(GuardedResolver::PROVES_FOR).await;
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_names_that_do_not_exist_cost_one_more_lookup_a_minute() {
+    async fn many_names_that_do_not_exist_cost_one_additional_lookup_per_minute() {
         let (names, guarded) = Names::of([("a.example.com", &["8.8.8.8"])]);
         guarded.clone().look_up("a.example.com").await.unwrap();
         names.is_down.store(true, Relaxed);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_local_name_says_nothing_of_the_resolver() {
+    async fn a_local_name_is_no_evidence_that_the_resolver_works() {
         let (names, _) = Names::of([("a.localhost", &["127.0.0.1"])]);
         let guarded = GuardedResolver::new(names, EndpointPolicy::insecure_allow_local());
         guarded.clone().look_up("a.localhost").await.unwrap();

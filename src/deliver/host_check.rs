@@ -1,4 +1,4 @@
-//! Whether an endpoint at a host that has never answered may be stored: strangers cannot invent origins.
+//! The check at registration of endpoints whose host has not responded to this process yet.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,52 +14,52 @@ use super::{EndpointPolicy, OriginGates};
 use crate::clock::Timestamp;
 use crate::subscription::Endpoint;
 
-/// The check of hosts that are new to this process, at registration.
+/// The check of unproven hosts at registration.
 ///
-/// Names that the policy lists one by one are never checked, nor those from which this process has had an HTTP answer.
+/// Names that the policy lists individually are not checked, nor those from which this process has had an HTTP response.
 /// Any other name is looked up before an endpoint is stored, and takes one of the places of its suffix. Without
-/// this, strangers could have the server look up, and connect to, any number of names below a suffix for ever.
+/// this, strangers could make the server look up, and connect to, any number of names below a suffix.
 pub(crate) struct HostCheck {
-    /// `None` for a client of the application's own: then there are places, and no lookups.
+    /// `None` with a client of the application and no resolver: then places are taken without lookups.
     resolver: Option<Arc<dyn Resolver>>,
     policy: EndpointPolicy,
     gates: OriginGates,
     hosts: Mutex<UnprovenHosts<Lookup>>,
-    /// A caller that gave up leaves its lookup behind: the system's resolver cannot be interrupted, and must not count
-    /// as idle before it is.
+    /// Lookups go on if their caller is dropped: the system's resolver cannot be interrupted, so its lookup counts until it
+    /// returns.
     lookups: Mutex<JoinSet<()>>,
 }
 
-/// What a lookup comes to; `None` while it is under way.
+/// The result of a lookup; `None` while it is under way.
 type Lookup = watch::Receiver<Option<Found>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    /// It has addresses, all of which may be dialled.
+    /// It has addresses, and the policy admits all of them.
     Public,
-    /// It has none, or one that may not be dialled. One word for both: the answer must not tell which names exist
-    /// inside the network.
+    /// It has no address, or one that the policy refuses. One variant for both: the response must not reveal which names
+    /// exist inside the network.
     NotAllowed,
     Unknown,
 }
 
-/// Why an endpoint is not stored.
+/// The reason why an endpoint is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unverified {
     /// The host does not exist, or has an address that is not public.
     NotAllowed,
-    /// It is not known, or there are too many like it: worth another try after this time.
+    /// The lookup failed, or there are too many unproven hosts. The client may try again after this time.
     TryAgain(Duration),
 }
 
 impl HostCheck {
-    /// The longest that a registration waits for a lookup.
+    /// The limit on the time that a registration waits for a lookup.
     const TIME_LIMIT: Duration = Duration::from_secs(5);
-    /// Lookups under way at once: the system's resolver has a thread for each, of 512 that tokio starts.
+    /// Concurrent lookups: the system's resolver needs a thread for each.
     const LOOKUPS: usize = 16;
-    /// Lookups under way at once below one suffix: a name server that does not answer leaves the others theirs.
+    /// Concurrent lookups below one suffix: a name server that does not respond must not block lookups below others.
     const LOOKUPS_PER_SUFFIX: usize = 4;
-    /// How long to wait after a lookup that failed, or found too many others under way.
+    /// The time after which a client may try again if the lookup failed or too many were under way.
     const AGAIN: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(
@@ -76,7 +76,7 @@ impl HostCheck {
         }
     }
 
-    /// Whether the host needs a check at all.
+    /// Returns whether the host needs a check.
     pub(crate) fn is_unproven(&self, endpoint: &Endpoint) -> bool {
         self.policy.open_suffix(endpoint.host()).is_some()
             && !self.gates.has_answered(endpoint.origin())
@@ -86,7 +86,7 @@ impl HostCheck {
     ///
     /// # Cancel safety
     ///
-    /// A lookup that has begun goes on, and its result is there for the next call.
+    /// A lookup that has begun goes on; the next call gets its result.
     pub(crate) async fn check(
         &self,
         endpoint: &Endpoint,
@@ -97,7 +97,7 @@ impl HostCheck {
         };
         let mut lookup = self.lookup(endpoint, &suffix, now)?;
         let found = tokio::time::timeout(Self::TIME_LIMIT, lookup.wait_for(Option::is_some)).await;
-        // Out of time, or the resolver panicked.
+        // The time is over, or the resolver panicked.
         let found = found.ok().and_then(Result::ok).and_then(|found| *found);
         match found.unwrap_or(Found::Unknown) {
             Found::Public => Ok(()),
@@ -106,7 +106,7 @@ impl HostCheck {
         }
     }
 
-    /// The lookup of a host, for all that ask for it at once.
+    /// The lookup of a host, shared by concurrent callers.
     fn lookup(
         &self,
         endpoint: &Endpoint,
@@ -117,7 +117,7 @@ impl HostCheck {
         let mut hosts = lock(&self.hosts);
         hosts.free(now, |origin, lookup| {
             let found = *lookup.borrow();
-            // Only a name that exists keeps its place: others could take all places for nothing.
+            // Only a name that exists keeps its place. Otherwise invented names could take all places.
             let is_over = found.map_or(lookup.has_changed().is_err(), |found| {
                 found != Found::Public
             });

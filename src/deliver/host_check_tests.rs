@@ -13,22 +13,22 @@ use crate::push_service::PauseScope;
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 const PUBLIC: &str = "8.8.8.8";
 
-/// A resolver that answers by the first label of the name, as soon as the test lets it.
+/// A resolver whose result depends on the first label of the name. It returns when the test adds a permit.
 #[derive(Debug)]
 struct ByLabel {
     asked: AtomicUsize,
-    let_go: Semaphore,
+    permits: Semaphore,
 }
 
 #[async_trait]
 impl Resolver for ByLabel {
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         self.asked.fetch_add(1, Relaxed);
-        let _permit = self.let_go.acquire().await;
+        let _permit = self.permits.acquire().await;
         let addrs: &[&str] = match host.split('.').next() {
             Some("missing") => return Err(ResolveErrorKind::NotFound.into()),
             Some("broken") => return Err(ResolveErrorKind::Temporary.into()),
-            Some("panics") => panic!("a resolver of the application's own"),
+            Some("panics") => panic!("a resolver of the application"),
             Some("empty") => &[],
             Some("private") => &[PUBLIC, "10.0.0.1"],
             _ => &[PUBLIC],
@@ -44,11 +44,11 @@ struct World {
 }
 
 impl World {
-    /// A resolver that answers this many lookups at once.
+    /// A resolver with this many permits.
     fn answering(lookups: usize) -> Self {
         let resolver = Arc::new(ByLabel {
             asked: AtomicUsize::new(0),
-            let_go: Semaphore::new(lookups),
+            permits: Semaphore::new(lookups),
         });
         let gates = OriginGates::new();
         let policy = "known, *.example.com, *.example.net, *.example.org, *.example.edu, *.test.example, listed.example"
@@ -72,7 +72,7 @@ impl World {
         self.check.check(&endpoint(host), now).await
     }
 
-    /// The same in a task of its own, which waits for the lookup.
+    /// Checks in a task that waits for the lookup.
     fn begin(&self, host: &str) -> tokio::task::JoinHandle<Result<(), Unverified>> {
         let (check, endpoint) = (Arc::clone(&self.check), endpoint(host));
         tokio::spawn(async move { check.check(&endpoint, NOW).await })
@@ -104,7 +104,7 @@ fn endpoint(host: &str) -> Endpoint {
 const AGAIN: Result<(), Unverified> = Err(Unverified::TryAgain(HostCheck::AGAIN));
 
 #[tokio::test]
-async fn a_host_without_a_public_address_is_not_allowed_whatever_is_wrong_with_it() {
+async fn a_host_without_a_public_address_is_refused_with_one_error() {
     let world = World::answering(1);
     assert_eq!(world.check("good.example.com").await, Ok(()));
     for host in ["missing", "empty", "private"] {
@@ -116,7 +116,7 @@ async fn a_host_without_a_public_address_is_not_allowed_whatever_is_wrong_with_i
         assert_eq!(checked, AGAIN, "{host}");
     }
     assert_eq!(world.asked(), 6);
-    // Of these only the first keeps its place; the others may be mended by now.
+    // Of these only the first keeps its place; the others are looked up again.
     for host in ["good", "missing", "broken", "panics"] {
         let _ = world.check(&format!("{host}.example.com")).await;
     }
@@ -124,7 +124,7 @@ async fn a_host_without_a_public_address_is_not_allowed_whatever_is_wrong_with_i
 }
 
 #[tokio::test]
-async fn listed_hosts_and_those_that_have_answered_are_not_checked() {
+async fn listed_hosts_and_hosts_that_have_responded_are_not_checked() {
     let world = World::answering(0);
     for host in ["listed.example", "fcm.googleapis.com", "web.push.apple.com"] {
         assert!(!world.check.is_unproven(&endpoint(host)), "{host}");
@@ -138,7 +138,7 @@ async fn listed_hosts_and_those_that_have_answered_are_not_checked() {
 }
 
 #[tokio::test]
-async fn a_suffix_has_64_hosts_that_have_not_answered() {
+async fn a_suffix_has_64_places_for_hosts_that_have_not_responded() {
     let world = World::answering(1);
     for number in 0..64 {
         assert_eq!(
@@ -149,14 +149,14 @@ async fn a_suffix_has_64_hosts_that_have_not_answered() {
     let hour = Duration::from_secs(3600);
     let full = Err(Unverified::TryAgain(hour));
     assert_eq!(world.check("h64.push.apple.com").await, full);
-    assert_eq!(world.asked(), 64, "no lookup for what has no place");
+    assert_eq!(world.asked(), 64, "no lookup without a place");
     assert_eq!(
         world.check("h0.push.apple.com").await,
         Ok(()),
         "it has its place"
     );
     assert_eq!(world.check("h64.notify.windows.com").await, Ok(()));
-    // An answer makes room, and so does time.
+    // A response frees a place, and so does time.
     world.has_answered("h7.push.apple.com");
     assert_eq!(world.check("h64.push.apple.com").await, Ok(()));
     assert_eq!(world.check("h65.push.apple.com").await, full);
@@ -177,11 +177,11 @@ async fn hosts_that_do_not_exist_take_no_places() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_is_looked_up_once_for_all_that_ask_at_once() {
+async fn concurrent_callers_share_one_lookup() {
     let world = World::answering(0);
     let waiting: Vec<_> = (0..100).map(|_| world.begin("a.example.com")).collect();
     tokio::task::yield_now().await;
-    world.resolver.let_go.add_permits(1);
+    world.resolver.permits.add_permits(1);
     for one in waiting {
         assert_eq!(one.await.unwrap(), Ok(()));
     }
@@ -196,7 +196,7 @@ async fn lookups_that_hang_are_bounded_per_suffix_and_in_all_until_they_end() {
         let begun: Vec<_> = (0..4)
             .map(|n| world.begin(&format!("h{n}.{suffix}")))
             .collect();
-        // The callers give up after 5 s; the lookups do not.
+        // The callers return after 5 s; the lookups go on.
         for one in begun {
             assert_eq!(one.await.unwrap(), AGAIN);
         }
@@ -204,7 +204,7 @@ async fn lookups_that_hang_are_bounded_per_suffix_and_in_all_until_they_end() {
     }
     assert_eq!(world.check("h0.test.example").await, AGAIN);
     assert_eq!(world.asked(), 16);
-    world.resolver.let_go.add_permits(16);
+    world.resolver.permits.add_permits(16);
     for host in ["h0.example.com", "h4.example.com", "h0.test.example"] {
         assert_eq!(world.check(host).await, Ok(()), "{host}");
     }
@@ -212,18 +212,18 @@ async fn lookups_that_hang_are_bounded_per_suffix_and_in_all_until_they_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_is_dropped_leaves_the_lookup_to_the_next() {
+async fn a_lookup_goes_on_when_its_caller_is_dropped() {
     let world = World::answering(0);
     let dropped = world.begin("a.example.com");
     tokio::task::yield_now().await;
     dropped.abort();
-    world.resolver.let_go.add_permits(1);
+    world.resolver.permits.add_permits(1);
     assert_eq!(world.check("a.example.com").await, Ok(()));
     assert_eq!(world.asked(), 1);
 }
 
 #[tokio::test]
-async fn without_a_resolver_there_are_places_and_no_lookups() {
+async fn without_a_resolver_places_are_taken_without_lookups() {
     let check = HostCheck::new(None, EndpointPolicy::public_hosts(), OriginGates::new());
     for number in 0..64 {
         let host = endpoint(&format!("missing.h{number}.example.com"));

@@ -1,4 +1,4 @@
-//! From a name to addresses.
+//! Name resolution.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,23 +9,23 @@ use crate::error::{BoxError, error_struct};
 
 /// Looks host names up.
 ///
-/// The built-in client asks once for each connection, and checks every address against its
-/// [`EndpointPolicy`](super::EndpointPolicy) before it dials one of them: an implementation need not. The HTTP API asks
-/// before it stores an endpoint whose host is new ([the rules](crate::guide::what_the_push_service_said)).
+/// The built-in client looks a name up once for each connection, and checks every address against its
+/// [`EndpointPolicy`](super::EndpointPolicy) before it dials one; an implementation need not do so. The HTTP API looks a
+/// name up before it stores an endpoint whose host is new ([the rules](crate::guide::what_the_push_service_said)).
 #[async_trait]
 pub trait Resolver: fmt::Debug + Send + Sync + 'static {
-    /// The addresses of a host name, the preferred ones first. No addresses at all count as
+    /// Returns the addresses of a host name, the preferred ones first. An empty list counts as
     /// [`NotFound`](ResolveErrorKind::NotFound).
     ///
     /// # Errors
     ///
     /// [`NotFound`](ResolveErrorKind::NotFound) if the name certainly does not exist or has no address,
-    /// [`Temporary`](ResolveErrorKind::Temporary) for every other failure, and if in doubt.
+    /// [`Temporary`](ResolveErrorKind::Temporary) for every other failure.
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError>;
 }
 
 error_struct! {
-    /// Why a host name has no addresses.
+    /// The addresses of a host name could not be found.
     ///
     /// As a cause of an HTTP client's error, [`NotFound`](ResolveErrorKind::NotFound) counts against the subscription:
     /// see [`DeliveryError::is_host_not_found`](super::DeliveryError::is_host_not_found).
@@ -33,19 +33,19 @@ error_struct! {
 }
 
 impl ResolveError {
-    /// An error with its cause.
+    /// An error with its source.
     pub fn new(kind: ResolveErrorKind, source: impl Into<BoxError>) -> Self {
         Self::with_source(kind, source)
     }
 }
 
-/// What a failed lookup says of the name.
+/// The kinds of [`ResolveError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResolveErrorKind {
     /// The name does not exist, or has no address (NXDOMAIN or no data, RFC 2308 section 2).
     NotFound,
-    /// Nothing is known of the name: the lookup failed or took too long. A later one may succeed.
+    /// The lookup failed or took too long. A later one may succeed.
     Temporary,
 }
 
@@ -73,9 +73,9 @@ mod system {
 
     /// The operating system's resolver; `localhost` and names below it are loopback (RFC 6761 section 6.3).
     ///
-    /// The standard library passes on the text of `getaddrinfo`'s error, not its code. The texts of glibc, musl, Apple
-    /// and the BSDs for a name that does not exist are recognised, and the codes of Windows; any other text, a
-    /// translated one for example, counts as [`Temporary`](ResolveErrorKind::Temporary).
+    /// The standard library returns the text of `getaddrinfo`'s error, not its code. The texts of glibc, musl, Apple
+    /// and the BSDs for a name that does not exist are recognised, and the codes of Windows. Any other text, for example a
+    /// translated one, counts as [`Temporary`](ResolveErrorKind::Temporary).
     #[derive(Clone, Copy, Debug, Default)]
     #[non_exhaustive]
     pub struct SystemResolver;
@@ -99,7 +99,7 @@ mod system {
             Some(code) => cfg!(windows) && matches!(code, 11001 | 11004),
             None => {
                 let text = error.to_string();
-                NOT_FOUND.iter().any(|said| text.ends_with(said))
+                NOT_FOUND.iter().any(|known| text.ends_with(known))
             }
         };
         if is_not_found {
@@ -109,7 +109,7 @@ mod system {
         }
     }
 
-    /// What `gai_strerror` says of `EAI_NONAME` and `EAI_NODATA`.
+    /// The texts of `gai_strerror` for `EAI_NONAME` and `EAI_NODATA`.
     const NOT_FOUND: [&str; 7] = [
         // glibc
         ": Name or service not known",
@@ -128,7 +128,7 @@ mod system {
         use super::*;
 
         #[test]
-        fn only_the_known_texts_mean_that_a_name_does_not_exist() {
+        fn only_known_texts_count_as_not_found() {
             let kind = |said: &str| {
                 let text = format!("failed to lookup address information: {said}");
                 kind_of(&io::Error::other(text))
@@ -157,7 +157,7 @@ mod system {
         }
 
         #[tokio::test]
-        async fn local_names_are_loopback_without_asking_anyone() {
+        async fn local_names_are_loopback_without_a_lookup() {
             for host in ["localhost", "a.b.localhost"] {
                 let addrs = SystemResolver.resolve(host).await.unwrap();
                 assert!(addrs.iter().all(IpAddr::is_loopback), "{host}");

@@ -1,4 +1,4 @@
-//! `Deliver` over any client, as one type.
+//! `Deliver` with any client, as a trait object.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use super::{Accepted, Begin, Deliver, DeliveryError, OriginGate};
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody};
 
-/// Sends one push. What [`WebPush`](crate::WebPush) holds, so that the client's type does not show.
+/// Sends one push. [`WebPush`](crate::WebPush) holds it as a trait object, so that it does not depend on the type of the
+/// client.
 #[async_trait]
 pub(crate) trait Sender: fmt::Debug + Send + Sync {
-    /// One attempt, at the gate of the push's origin.
+    /// Makes one attempt through the gate of the push's origin.
     async fn send(
         &self,
         push: Push,
