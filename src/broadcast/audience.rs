@@ -15,7 +15,7 @@ use crate::subscription::SubscriptionId;
 #[serde(rename_all = "lowercase")]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub enum Audience {
     /// Every live subscription.

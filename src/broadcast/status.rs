@@ -101,7 +101,7 @@ pub enum BroadcastState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub enum FinalOutcome {
     /// The push service took it.
@@ -169,7 +169,7 @@ impl fmt::Display for FinalOutcome {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 #[expect(
     missing_docs,
@@ -233,7 +233,7 @@ impl Counts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct BroadcastStatus {
     /// Its name.

@@ -29,7 +29,7 @@ use crate::subscription::SubscriptionId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Schedule {
     /// Its owner and its message.
