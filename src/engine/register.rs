@@ -26,7 +26,7 @@ use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 /// # async fn example(push: tower_web_push::WebPush, body: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_web_push::{Registration, Subscription};
 ///
-/// In a handler of the application, which knows the signed-in user.
+/// // In a handler of the application, which knows the signed-in user.
 /// let registration = Registration::new(Subscription::from_json(body)?).principal("alice");
 /// let registered = push.subscribe(registration).await?;
 /// println!("subscription {}", registered.id);
@@ -202,7 +202,7 @@ impl Engine {
     /// Removes the row of a failed call: subscriptions and schedules may be in two databases.
     async fn undo(&self, record: &SubscriptionRecord) {
         if let Err(error) = self.delete(record).await {
-            event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
+            event!(ERROR, error = %crate::observe::causes(&error), "a failed registration was not undone: its subscription stays without a schedule");
             let _ = error;
         }
     }

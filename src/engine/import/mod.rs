@@ -21,10 +21,10 @@
 //! let push = WebPush::builder("mailto:ops@example.com").build().await?;
 //! let mut import = push.import();
 //!
-//! The key first: subscriptions that were made with it cannot be reached without it.
+//! // The key first: subscriptions that were made with it cannot be reached without it.
 //! import.active_vapid_key(&VapidKey::parse(&*key)?).await?;
 //!
-//! Then the rows, from a lazy iterator: a table of (id, user, JSON.stringify(subscription)).
+//! // Then the rows, from a lazy iterator: a table of (id, user, JSON.stringify(subscription)).
 //! let rows = table.into_iter().map(|(id, user, json)| {
 //!     let row = format!("row {id}");
 //!     match Subscription::from_json(json.as_bytes()) {

@@ -1,4 +1,4 @@
-//! The signing key, in every form that keys are handed around in.
+//! The signing key, in every usual form.
 
 mod der;
 mod jwk;
@@ -80,8 +80,8 @@ impl VapidKey {
         }
     }
 
-    /// Reads a private key as [`parse`](Self::parse) does, and checks that `public` is its public key:
-    /// base64 of the 65 octets, either alphabet, padded or not.
+    /// Reads a private key as [`parse`](Self::parse) does, and checks that `public` is its public key: base64 of the
+    /// 65 octets, either alphabet, padded or not.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl VapidKey {
         file.unwrap_or_else(|| Self::from_der(&octets))
     }
 
-    /// The key of a JSON or PEM file; `None` for a text that is neither.
+    /// Parses the key of a JSON or PEM file. Returns `None` for a text that is neither.
     fn parse_file(text: &str) -> Option<Result<Self, VapidError>> {
         if text.starts_with('{') {
             Some(Self::from_json(text))
@@ -127,7 +127,7 @@ impl VapidKey {
         })
     }
 
-    /// The key itself, when `public_key` is indeed its public key.
+    /// Returns the key if `public_key` is its public key.
     pub(in crate::vapid) fn stated(self, public_key: &VapidPublicKey) -> Result<Self, VapidError> {
         if self.public_key == *public_key {
             Ok(self)
@@ -142,13 +142,13 @@ impl VapidKey {
         &self.public_key
     }
 
-    /// The id that rows and logs know this key by.
+    /// Returns the id of this key in rows and logs.
     #[must_use]
     pub const fn id(&self) -> KeyId {
         self.id
     }
 
-    /// What signs, and nothing else: see the type.
+    /// For signing only: see the type.
     pub(super) const fn secret(&self) -> &p256::SecretKey {
         &self.secret
     }
@@ -166,7 +166,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The text of a file, without a byte order mark and the whitespace around it.
 ///
-/// DER is never text, for the version numbers in it, and 32 random octets hardly ever are.
+/// DER is never text, because of its version numbers, and 32 random octets hardly ever are.
 fn as_text(file: &[u8]) -> Option<&str> {
     let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
