@@ -1,4 +1,4 @@
-//! Makes a VAPID key pair, or shows one that exists in its other forms.
+//! Makes a VAPID key pair, or prints an existing one in its other forms.
 //!
 //! ```sh
 //! cargo run --example vapid_keys                 # a new one

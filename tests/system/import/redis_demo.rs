@@ -116,7 +116,7 @@ async fn all_of_it_comes_along_under_its_ids_and_a_second_run_changes_nothing() 
     says("Subscriptions: 1202 created, 0 updated, 0 unchanged, 1 superseded, 6 refused");
     says(&format!("Refused: {expired}: it has expired"));
     says(&format!(
-        "Refused: {no_text}: it cannot be imported: there is no webpush:subscription:info of it"
+        "Refused: {no_text}: it cannot be imported: its webpush:subscription:info is missing"
     ));
     says(&format!("Refused: {broken}: it cannot be imported: "));
     says(&format!(

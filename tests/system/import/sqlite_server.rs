@@ -491,7 +491,7 @@ async fn what_cannot_begin_is_one_line_and_exit_code_2() {
         (vec!["--from", &nowhere, "--to", &to], "unable to open"),
         (
             vec!["--from", &other, "--to", &to],
-            "not of the Flask and SQLite server: no such table",
+            "not a database of the Flask and SQLite server: no such table",
         ),
         (demo.to_vec(), "--vapid-private-key is needed"),
         (
@@ -524,7 +524,7 @@ async fn what_cannot_begin_is_one_line_and_exit_code_2() {
         (vec!["--from", &url, "--to", "memory:"], "forgotten"),
         (
             vec!["--from", &url, "--to", &to, "--zone", "Europe/Atlantis"],
-            "no such zone",
+            "unknown zone",
         ),
         (
             vec!["--from", &url, "--to", &to, "--endpoint-policy", "a b"],
