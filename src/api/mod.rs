@@ -52,8 +52,8 @@
 //!     next.run(request).await
 //! }
 //!
-//! /// Whatever the application's sessions say.
 //! /// Reads the application's session.
+//! fn signed_in(_: &Request) -> Option<String> {
 //!     None
 //! }
 //!
