@@ -152,7 +152,7 @@ fn what_to_do(error: &DeliveryError) -> String {
         }
         Outcome::RateLimited => "Too many messages. Wait before the next one.",
         Outcome::Transient => "The push service or the network failed. Try again later.",
-        Outcome::Refused => "Nothing was sent: the endpoint policy refuses this address.",
+        Outcome::Refused => "Nothing was sent: no push service can have this address.",
         _ => "See the reason.",
     };
     let mut lines = vec![format!("Not delivered: {error}.")];
