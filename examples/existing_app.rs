@@ -78,7 +78,7 @@ async fn ship(State(push): State<WebPush>, Path(order): Path<u32>) -> Result<Str
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(format!(
-        "shipped; {} browser(s) will hear of it\n",
+        "shipped; {} browser(s) get a message\n",
         queued.recipients
     ))
 }

@@ -16,10 +16,10 @@ use crate::subscription::Origin;
 /// is not from a browser. Two `Origin` headers do not count as listed.
 pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
     let headers = &parts.headers;
-    let is_somebody = parts.extensions.get::<Principal>().is_some()
+    let is_signed_in = parts.extensions.get::<Principal>().is_some()
         || headers.contains_key(COOKIE)
         || headers.get_all(AUTHORIZATION).iter().any(is_basic);
-    if !is_somebody {
+    if !is_signed_in {
         return Ok(());
     }
     let origin = origin(headers);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_nobody_in_particular_passes() {
+    fn a_request_without_credentials_passes() {
         assert!(passes(&[("sec-fetch-site", "cross-site")]));
         assert!(passes(&[("origin", "https://evil.example")]));
         assert!(passes(&[

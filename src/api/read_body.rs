@@ -104,7 +104,7 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let is_name = coding.len() <= LONGEST_NAMED_CODING && coding.iter().all(is_token);
     Err(match std::str::from_utf8(coding) {
         Ok(name) if is_name => problem.with_detail(format!(
-            "Content-Encoding {name} is not supported: send the body as it is."
+            "Content-Encoding {name} is not supported: send the body without an encoding."
         )),
         _ => problem,
     })
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_body_ends_whatever_its_frames() {
+    async fn an_endless_body_is_cut_off_with_any_frames() {
         for frame in [&b""[..], b"x", b"a longer one"] {
             let body = Endless(frame, None, None);
             assert_eq!(read(body).await, Err(ProblemKind::BodyTooLarge));

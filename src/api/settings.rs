@@ -78,8 +78,8 @@ impl ApiSettings {
     /// `https://shop.example`. Default: none.
     ///
     /// A state-changing request with a cookie, Basic credentials or a signed-in user is refused with `cross_site` if it
-    /// comes from another site. A request whose only `Origin` header is in this list passes, whatever its
-    /// `Sec-Fetch-Site` says. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
+    /// comes from another site. A request whose only `Origin` header is in this list passes, with any
+    /// `Sec-Fetch-Site`. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
     /// an origin of its own. Listed pages are trusted as much as the application's own. The browser also needs the
     /// answers of a CORS layer, which this crate does not set: see `tower_http::cors`.
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {

@@ -175,7 +175,7 @@ impl WebPushBuilder {
 
     /// Sets which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
     ///
-    /// Without a contact no endpoint is admitted, whatever the policy.
+    /// Without a contact no endpoint is admitted under any policy.
     pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
         self.endpoint_policy = policy;
         self

@@ -89,7 +89,7 @@ for (const [what, intercept] of [
   ["is out of reach", (path) => path === "renew" && OFFLINE()],
   ["is down", (path) => (path === "renew" ? problem(503, "store_unavailable") : undefined)],
 ]) {
-  test(`a server that ${what} is told once the network is back`, async () => {
+  test(`a server that ${what} gets the subscription once the network is back`, async () => {
     const world = await lost();
     world.server.intercept = (path) => intercept(path) || undefined;
     await assert.rejects(world.changed());

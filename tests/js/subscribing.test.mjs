@@ -104,7 +104,7 @@ for (const [what, code, words, setting] of [
     { globals: { PushManager: undefined }, navigator: { userAgent: "Mozilla/5.0 (Macintosh)", maxTouchPoints: 5 } },
   ],
 ]) {
-  test(`${what} is told apart: ${code}`, async () => {
+  test(`${what} has the code ${code}`, async () => {
     const browser = new Browser();
     const { client } = await browser.tab(setting);
     const error = await failure(client.subscribe());

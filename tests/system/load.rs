@@ -29,7 +29,7 @@ async fn push_service() -> (TestPushService, PushServer) {
     let server = PushServer::start(BOTH, {
         let mounted = Arc::clone(&mounted);
         move |request| {
-            let mut service = mounted.get().expect("nobody has subscribed yet").clone();
+            let mut service = mounted.get().expect("there is no subscription yet").clone();
             Box::pin(async move {
                 let answer = service.call(request).await.unwrap();
                 answer.map(|body| body.map_err(std::io::Error::other).boxed())

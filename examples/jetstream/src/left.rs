@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_about_equally_long_waits_together_and_nobody_is_asked_too_early() {
+    fn similar_delays_share_a_job_and_no_request_is_early() {
         let now = Timestamp::from_secs(1_000);
         let job = Job {
             broadcast: BroadcastId::random(),
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(sizes, [2, 2, 3, 1, 1, 1]);
         for (recipient, at) in waits {
             let job = jobs.iter().find(|job| job.recipients.contains(&recipient));
-            let job = job.expect("nobody is lost");
+            let job = job.expect("no recipient is lost");
             assert!(job.not_before >= at && job.attempts == 1);
             let waits = job.not_before.since(now).as_secs();
             assert!(waits <= 2 * at.since(now).as_secs() + 1, "{waits} s");

@@ -51,7 +51,7 @@ struct Browser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_in_hand_is_sent_twice()
+async fn despite_a_killed_worker_all_are_reached_and_only_its_requests_in_flight_are_repeated()
  {
     let folder = tempfile::tempdir().unwrap();
     let Some(nats) = Nats::start(&folder.path().join("nats")).await else {
@@ -230,7 +230,7 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
 
 /// The worst moment for a crash: the rest of the job is published, and the job is not acknowledged.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_worker_has_left_over_is_not_left_over_twice() {
+async fn the_rest_of_a_dead_workers_job_is_published_once() {
     let folder = tempfile::tempdir().unwrap();
     let Some(nats) = Nats::start(&folder.path().join("nats")).await else {
         return;

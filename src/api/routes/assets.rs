@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_it_gets_304() {
+    fn a_client_that_has_it_gets_304() {
         let etag = &CLIENT.etag;
         for known in [
             etag,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_gets_it_with_its_tag() {
+    fn other_clients_get_it_with_its_tag() {
         let reply = SERVICE_WORKER.answer(&HeaderMap::new());
         assert_eq!(reply.status(), 200);
         assert_eq!(reply.headers()[ETAG], SERVICE_WORKER.etag.as_str());

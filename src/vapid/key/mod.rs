@@ -51,8 +51,8 @@ impl VapidKey {
     ///
     /// - PEM: PKCS#8 (`PRIVATE KEY`) or SEC1 (`EC PRIVATE KEY`), with other blocks around it, its line
     ///   breaks intact, lost, or written `\n` as environment variables tend to;
-    /// - PKCS#8 or SEC1 DER, as it is, in base64 or in hex;
-    /// - the 32 octets of the private key, as they are, in base64 or in hex;
+    /// - PKCS#8 or SEC1 DER, raw, in base64 or in hex;
+    /// - the 32 octets of the private key, raw, in base64 or in hex;
     /// - JSON: a JWK, or `{"publicKey","privateKey"}` with JWKs, or in base64 as the npm package
     ///   `web-push` prints it;
     /// - base64 of a whole PEM or JSON file, for environment files, which take no line breaks.

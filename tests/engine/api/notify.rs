@@ -300,7 +300,10 @@ async fn a_message_is_sent_at_its_time() {
     let (browser, ..) = world.subscriber().await;
     let body = json!({"title": "a", "sendAt": "2027-01-15T10:00:00+01:00"});
     let answer = notify_with(&world, &[("prefer", "wait=5")], &body).await;
-    assert_eq!(answer.status, 202, "nobody waits for what is not due");
+    assert_eq!(
+        answer.status, 202,
+        "a broadcast that is not due is not waited for"
+    );
     assert!(!answer.headers.contains_key("preference-applied"));
     let path = format!(
         "/broadcasts/{}",

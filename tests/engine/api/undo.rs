@@ -67,7 +67,7 @@ async fn a_new_row_is_not_stored_without_its_schedule() {
     }
     let now = tower_web_push::clock::Clock::now(&world.clock);
     let underway = world.store.underway(9, now).await.unwrap();
-    assert!(underway.is_empty(), "nobody is thanked for it");
+    assert!(underway.is_empty(), "no confirmation is sent");
     store.fail(None);
     assert_eq!(
         world.post("/subscribe", &another_time(&json)).await.status,

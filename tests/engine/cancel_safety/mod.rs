@@ -208,7 +208,11 @@ async fn a_key_that_cannot_be_read_makes_no_row_stale() {
         .await;
     let other = world.another().await;
     other.rotate_vapid_key().await.unwrap();
-    assert_eq!(world.push.vapid_public_key(), key, "nobody has told it");
+    assert_eq!(
+        world.push.vapid_public_key(),
+        key,
+        "it has not read the new key"
+    );
     world.subscribe_with(&other.vapid_public_key(), MORE).await;
     world.store.fail("keys");
     world.enqueue().await;
@@ -218,7 +222,7 @@ async fn a_key_that_cannot_be_read_makes_no_row_stale() {
         .await;
     world.store.fail(None);
     let ended = run.await.unwrap();
-    ended.expect("not everybody gets it").unwrap();
+    ended.expect("some message is not sent").unwrap();
     let status = world.status().await;
     assert_eq!(
         (status.recipients, status.counts.accepted),

@@ -138,7 +138,7 @@ async fn forbidden_endpoints_are_refused_at_the_check_and_at_the_dial() {
                 });
             assert!(causes.any(|cause| cause.is::<PolicyError>()), "{endpoint}");
         }
-        assert_eq!(asked.asked.load(Ordering::SeqCst), 0, "nobody was asked");
+        assert_eq!(asked.asked.load(Ordering::SeqCst), 0, "there was no lookup");
     }
 }
 

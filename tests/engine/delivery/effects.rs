@@ -45,7 +45,7 @@ impl Effect {
                 world.store.apply(&[delete], now).await.unwrap();
                 let stored = world.store.upsert(&new, &limits, now).await.unwrap();
                 let Upserted::Stored { record: row, .. } = stored else {
-                    panic!("a new endpoint is nobody else's")
+                    panic!("a new endpoint has no conflict")
                 };
                 record = *row;
                 world.clock.advance(2 * MINUTE);

@@ -153,7 +153,7 @@ async fn a_closed_gate_is_probed_by_one_request_each_time_and_the_pauses_double_
         world.clock.advance(closed);
         world.settle().await;
         while !other.tick().await.unwrap().is_idle() {}
-        assert_eq!(world.asked(), asked + 1, "one probe, whoever makes it");
+        assert_eq!(world.asked(), asked + 1, "one probe of all processes");
         assert_eq!(world.paused().await, [(FCM.to_owned(), minutes * MINUTE)]);
     }
 }
@@ -205,7 +205,7 @@ async fn an_unsettled_probe_is_repeated_when_its_lease_expires() {
     world.clock.advance(5 * MINUTE);
     // The worker is dropped with its probe.
     tokio::select! {
-        _ = world.push.tick() => panic!("nobody answers"),
+        _ = world.push.tick() => panic!("there is no response"),
         _ = world.service.wait_until(|counts| counts.requests == 9) => {}
     }
     world.settle().await;

@@ -223,7 +223,7 @@ async fn subscriber_at(world: &World, origin: &str) -> SubscriptionRecord {
     let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
     match world.store.upsert(&new, &limits, now).await.unwrap() {
         Upserted::Stored { record, .. } => *record,
-        Upserted::Conflict => panic!("a new endpoint is nobody else's"),
+        Upserted::Conflict => panic!("a new endpoint has no conflict"),
     }
 }
 

@@ -103,7 +103,7 @@ impl World {
         let (limits, now) = (SubscriptionLimits::default(), self.clock.now());
         match self.store.upsert(&new, &limits, now).await.unwrap() {
             Upserted::Stored { record, .. } => (browser, *record),
-            Upserted::Conflict => panic!("a new endpoint is nobody else's"),
+            Upserted::Conflict => panic!("a new endpoint has no conflict"),
         }
     }
 

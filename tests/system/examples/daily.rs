@@ -32,7 +32,7 @@ async fn world_behind_tls() -> (World, PushServer, String) {
     let tls = PushServer::start(BOTH, {
         let mounted = Arc::clone(&mounted);
         move |request| {
-            let mut service = mounted.get().expect("nobody has subscribed yet").clone();
+            let mut service = mounted.get().expect("there is no subscription yet").clone();
             Box::pin(async move {
                 let answer = service.call(request).await.unwrap();
                 answer.map(|body| body.map_err(std::io::Error::other).boxed())

@@ -55,7 +55,7 @@ async fn existing_app_authenticates_its_users() {
     let key = VapidPublicKey::parse(key["vapidKey"].as_str().unwrap()).unwrap();
 
     let shipped = alice(Method::POST, "/orders/7/ship").send().await;
-    assert_eq!(shipped.text(), "shipped; 0 browser(s) will hear of it\n");
+    assert_eq!(shipped.text(), "shipped; 0 browser(s) get a message\n");
 
     // It sends to the push services of browsers only, so nothing is sent from here on.
     let push_service = TestPushService::builder()

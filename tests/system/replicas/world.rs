@@ -169,7 +169,7 @@ impl World {
         let told = busy.wait_for(|busy| matches!(busy, Busy::Since(_)));
         match timeout(LIMIT, told).await.map(|told| *told.unwrap()) {
             Ok(Busy::Since(came)) => came,
-            never => panic!("never: somebody is told to wait, {never:?}"),
+            never => panic!("no request gets a Retry-After: {never:?}"),
         }
     }
 
@@ -199,7 +199,7 @@ impl World {
             let new = NewSubscription::new(browser.subscribe(key).unwrap(), key_id);
             match self.subscriptions.upsert(&new, &limits, now).await.unwrap() {
                 Upserted::Stored { record, .. } => *record,
-                Upserted::Conflict => panic!("a new endpoint is nobody else's"),
+                Upserted::Conflict => panic!("a new endpoint has no conflict"),
             }
         });
         browsers.buffer_unordered(32).collect().await
