@@ -1,15 +1,15 @@
-//! How fast messages go to a push service that works, alone and beside one that does not.
+//! The rate of messages to a push service that works, alone and beside one that does not.
 //!
-//! `cargo bench --bench fairness --all-features`. Real sockets, TLS and HTTP/2: the push services run on a
-//! thread of their own in this process, and answer at once; the sender runs on another, with the threads of
-//! its store. Beside a push service that never answers, or one that has just asked for an hour of patience,
-//! each with a backlog of 20,000, no more than 5 % of the throughput may be lost. What the sender's threads
-//! cost per message is printed too, as Linux counts it.
+//! `cargo bench --bench fairness --all-features`. Real sockets, TLS and HTTP/2: the push services run on a thread of
+//! their own in this process, and answer at once; the sender runs on another, with the threads of its store. Beside a
+//! push service that never answers, or one that has just sent a `Retry-After` of an hour, each with a backlog of
+//! 20,000, the loss of throughput may be at most 5 %. It also prints the CPU time of the sender's threads per message
+//! (Linux).
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
-// Of what the tests share only a part is used.
+// Only a part of the tests' support is used.
 #[allow(dead_code)]
 #[path = "../tests/support/push_server.rs"]
 mod push_server;
@@ -38,17 +38,17 @@ use tower_web_push::{Audience, Message, WebPush};
 
 use push_server::{BOTH, PushServer, answer};
 
-/// To the push service that works, per measurement.
+/// Messages to the push service that works, per measurement.
 const MESSAGES: usize = 20_000;
-/// At the one that does not.
+/// Messages to the other push service.
 const BACKLOG: usize = 20_000;
-/// Of each measurement; medians are printed.
+/// Rounds of each measurement. Medians are printed.
 const ROUNDS: usize = 5;
 
-/// Only what does not work takes so long.
+/// Longer only if the code is broken.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is beside the push service that works.
+/// The other push service.
 #[derive(Clone, Copy, Debug)]
 enum Beside {
     Nothing,
@@ -65,7 +65,7 @@ const ALL: [(Beside, &str); 3] = [
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     per_second: f64,
-    /// Of the sender's threads, per message.
+    /// CPU time of the sender's threads, per message.
     cpu: Duration,
 }
 
@@ -79,7 +79,7 @@ fn main() {
     let sender = Builder::new_current_thread().enable_all().build().unwrap();
     for store in ["memory", "sqlite"] {
         let mut measured = [const { Vec::new() }; ALL.len()];
-        // Taken in turns: what else the machine does hits all alike.
+        // In turns, so that other load on the machine affects all alike.
         for _ in 0..ROUNDS {
             for (list, (beside, _)) in measured.iter_mut().zip(ALL) {
                 list.push(sender.block_on(measure(store, beside, &push_services)));
@@ -175,7 +175,7 @@ where
     let broadcast = enqueue(&push, "well").await;
     until(&push, broadcast, BroadcastState::Done).await;
     let (took, cpu) = (began.elapsed(), sender_cpu().saturating_sub(cpu));
-    // What waits for a black hole would be waited for.
+    // The messages to the black hole would be waited for.
     drop(stop);
     running.abort();
     let _ = running.await;
@@ -185,7 +185,7 @@ where
     }
 }
 
-/// A body that is not read resets its stream, and a server that resets too many ends the connection.
+/// Reads a body. An unread one resets its stream, and a server that resets too many ends the connection.
 async fn read(request: http::Request<hyper::body::Incoming>) {
     let _ = request.into_body().collect().await;
 }
@@ -206,7 +206,7 @@ async fn subscribe<S: SubscriptionStore>(
         .for_each_concurrent(64, |number| {
             let endpoint = format!("https://localhost:{}/{number}", server.port());
             let endpoint = Endpoint::parse(&endpoint).unwrap();
-            // Nobody decrypts it: one browser's keys do for all.
+            // It is not decrypted, so the keys of one browser are enough.
             let subscription = Subscription::new(endpoint, *secret.public(), auth.clone());
             let mut new = NewSubscription::new(subscription, KeyId::of(&push.vapid_public_key()));
             new.tags = Some(tags.clone());
@@ -236,10 +236,10 @@ async fn until(push: &WebPush, broadcast: BroadcastId, state: BroadcastState) {
     }
 }
 
-/// How the threads are called that are not the sender's.
+/// The name of the threads that are not the sender's.
 const PUSH_SERVICES: &str = "push-services";
 
-/// What the process has used so far, but for the push services; zero where there is no such file.
+/// Returns the CPU time of the process so far, except for the push services; zero without `/proc`.
 fn sender_cpu() -> Duration {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else {
         return Duration::ZERO;
@@ -261,6 +261,6 @@ fn cpu_of(stat: &str) -> Duration {
         .take(2)
         .filter_map(|ticks| ticks.parse::<u64>().ok())
         .sum();
-    // A hundred in a second on every Linux.
+    // A tick is 10 ms on every Linux.
     Duration::from_millis(ticks * 10)
 }

@@ -1,15 +1,15 @@
-//! What a long queue costs: the rate at which it drains, the time to accept a broadcast, the memory it takes.
+//! The cost of a long queue: drain rate, time to accept a broadcast, memory.
 //!
 //! `cargo bench --bench ledger --all-features`, about a minute. It prints, for SQLite in a temporary folder and
 //! for memory:
 //!
-//! - the drain rate, claiming and settling as a worker does, with 1,000 and with 100,000 rows waiting, and their
-//!   ratio. With SQLite the target is 0.80 and more, since claiming does not look at what waits. Memory is some
-//!   twenty times as fast, which is where it shows that a long queue does not fit into the processor's caches;
+//! - the drain rate, claiming and settling as a worker does, with 1,000 and with 100,000 pending rows, and their
+//!   ratio. With SQLite the target is at least 0.80, since claiming does not read pending rows. Memory is about
+//!   twenty times as fast, so that a long queue which does not fit into the processor's caches shows;
 //! - how long it takes to accept a broadcast to 100,000 stored subscriptions (the target is less than a second),
 //!   and to write out its rows;
-//! - how much memory the process holds at most while 1,000 and while 100,000 are delivered by
-//!   [`WebPush::run`] to a client that accepts everything. With SQLite it is the same, but for its caches.
+//! - the peak memory of the process while 1,000 and while 100,000 are delivered by [`WebPush::run`] to a client that
+//!   accepts everything. With SQLite it is the same, except for its caches.
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
 
 use std::collections::BTreeSet;
@@ -35,12 +35,12 @@ use tower_web_push::store::{
 use tower_web_push::subscription::{AuthSecret, Endpoint, EndpointKey, Origin, Subscription};
 use tower_web_push::vapid::KeyId;
 
-/// Rows that wait, or subscriptions that are reached.
+/// Pending rows, or subscriptions.
 const FEW: usize = 1_000;
 const MANY: usize = 100_000;
-/// Measurements that a median is taken of.
+/// Measurements per median.
 const WINDOWS: usize = 31;
-/// As the worker has them: rows claimed at once, ends written together, recipients written together.
+/// As in the worker: rows claimed at once, outcomes settled together, recipients written together.
 const CLAIMED: usize = 1024;
 const SETTLED: usize = 256;
 const PAGE: usize = 500;
@@ -52,11 +52,11 @@ const HOSTS: [&str; 4] = [
     "web.push.apple.com",
     "wns2-am3p.notify.windows.com",
 ];
-/// What comes before the token in their endpoints.
+/// The part of the endpoints before the token.
 const RESOURCES: [&str; 4] = ["/fcm/send/", "/wpush/v2/", "/Q", "/w/?token="];
 
 fn main() {
-    // `cargo test --benches` wants to know whether it builds.
+    // `cargo test --benches` only checks that it builds.
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
@@ -81,7 +81,8 @@ fn now() -> Timestamp {
     SystemClock::new().now()
 }
 
-/// Claims and settles beside a short and a long backlog in turn: what else the machine does hits both alike.
+/// Claims and settles beside a short and a long backlog in turns, so that other load on the machine affects both
+/// alike.
 async fn drain(name: &str, few: &dyn DeliveryLedger, many: &dyn DeliveryLedger) {
     wait_for(many, MANY).await;
     let mut rates = [const { Vec::new() }; 2];
@@ -95,7 +96,7 @@ async fn drain(name: &str, few: &dyn DeliveryLedger, many: &dyn DeliveryLedger) 
     println!("{name}: ratio {:.2}", many / few);
 }
 
-/// Opens a broadcast with so many recipients.
+/// Opens a broadcast with this number of recipients.
 async fn wait_for(ledger: &dyn DeliveryLedger, number: usize) {
     let deadline = now() + Duration::from_secs(3600);
     let broadcast = NewBroadcast::new(Audience::All, Message::new("hello"), deadline);
@@ -124,7 +125,7 @@ fn delivery(number: usize) -> NewDelivery {
     NewDelivery::new(EndpointKey::from_bytes(key), origin)
 }
 
-/// One claim and its ends; rows per second.
+/// Claims and settles once. Returns rows per second.
 async fn window(ledger: &dyn DeliveryLedger) -> f64 {
     let begun = Instant::now();
     let request = ClaimRequest::new(CLAIMED, LEASE);
@@ -146,7 +147,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
-/// Broadcasts to stored subscriptions, from the call that accepts them to the last acceptance.
+/// Delivers broadcasts to stored subscriptions, from the call that accepts them to the last acceptance.
 async fn deliver<S>(name: &str, store: Arc<S>)
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore,
@@ -213,7 +214,7 @@ async fn subscribe<S: SubscriptionStore>(store: &S, vapid_key: KeyId) {
         .await;
 }
 
-/// Writes out a broadcast as the worker does, without its deliveries in between.
+/// Expands a broadcast as the worker does, without deliveries in between.
 async fn expand<S: SubscriptionStore + DeliveryLedger>(name: &str, store: &S) {
     let begun = Instant::now();
     while let Some(next) = store.expandable(1, now()).await.unwrap().pop() {
@@ -241,7 +242,7 @@ async fn expand<S: SubscriptionStore + DeliveryLedger>(name: &str, store: &S) {
     println!("{name}: its rows are written in {took:.2} s");
 }
 
-/// Delivers all of a broadcast.
+/// Delivers a broadcast.
 async fn run(name: &str, push: &WebPush, queued: &Queued) {
     reset_peak();
     let before = memory("VmRSS:");
@@ -265,13 +266,13 @@ async fn run(name: &str, push: &WebPush, queued: &Queued) {
     );
 }
 
-/// From here on the peak is a new one (proc(5)).
+/// Starts a new peak (proc(5)).
 fn reset_peak() {
-    // Where there is no such file there is no peak to read either.
+    // Without this file there is no peak to read either.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// What this process holds, in MiB; not a number where the system does not say.
+/// Returns the memory of this process in MiB, or NaN without `/proc`.
 fn memory(field: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut lines = status.lines().filter_map(|line| line.strip_prefix(field));

@@ -1,4 +1,4 @@
-//! What preparing one message costs, beside the floor under it: the backend's own key pair and ECDH.
+//! The cost of preparing one message, and its lower bound: the backend's own key pair and ECDH.
 //!
 //! `cargo bench --bench prepare`. The target is `prepare` (encrypt, the cached token, the request) at no more
 //! than 1.10 times `agree`; the last line printed is that ratio for 200 octets, both measured in this run.
@@ -36,7 +36,7 @@ fn subscription() -> Subscription {
     Subscription::new(endpoint, *secret.public(), auth)
 }
 
-/// The floor: nothing can be faster than this with the same backend.
+/// The lower bound with the same backend.
 fn agree(c: &mut Criterion) {
     let subscription = subscription();
     let mut group = c.benchmark_group("agree");
@@ -63,7 +63,7 @@ fn encryption(c: &mut Criterion) {
     group.finish();
 }
 
-/// Everything between a message and the HTTP client.
+/// The parts between a message and the HTTP client.
 struct Prepared {
     push: Push,
     signer: Signer,
@@ -113,7 +113,7 @@ fn prepare(c: &mut Criterion) {
     }
 }
 
-/// The median of many short, alternating measurements: what else the machine does hits both alike.
+/// Returns the median of many short, alternating measurements, so that other load on the machine affects both alike.
 fn ratio(backend: &dyn P256) -> f64 {
     const ROUNDS: usize = 201;
     const CALLS: u32 = 50;

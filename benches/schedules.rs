@@ -1,10 +1,10 @@
-//! What many daily notifications cost while few of them are due.
+//! The cost of many daily notifications while few of them are due.
 //!
 //! `cargo bench --bench schedules --all-features`, about three minutes, most of which puts a million schedules into
 //! an SQLite file. It prints, with 10,000 and with 1,000,000 schedules of which 1,000 are due, and with their ratio:
 //!
-//! - how long it takes to learn when the next one is due, and to list as many as are fired together;
-//! - how long [`WebPush::tick`] takes until nothing is due any more;
+//! - how long it takes to read when the next one is due, and to list those that are fired together;
+//! - how long [`WebPush::tick`] takes until nothing is due;
 //! - how long it takes from there until each message is accepted, by a client that accepts everything.
 //!
 //! The cost must not depend on the million: the target is a ratio of at most 1.25. Firing has missed it so far, with
@@ -35,15 +35,15 @@ use tower_web_push::vapid::KeyId;
 const FEW: usize = 10_000;
 const MANY: usize = 1_000_000;
 const DUE: usize = 1_000;
-/// Measurements that a median is taken of: of one look, and of firing all that is due.
+/// Measurements per median: of one poll, and of firing all that is due.
 const LOOKS: usize = 101;
 const ROUNDS: usize = 7;
-/// As the worker has it: schedules fired together.
+/// As in the worker: schedules fired together.
 const AT_ONCE: usize = 256;
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() {
-    // `cargo test --benches` wants to know whether it builds.
+    // `cargo test --benches` only checks that it builds.
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
@@ -55,7 +55,7 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let few = Node::new(&folder.path().join("few.db"), FEW).await;
         let many = Node::new(&folder.path().join("many.db"), MANY).await;
-        // In turn: what else the machine does hits both alike.
+        // In turns, so that other load on the machine affects both alike.
         let mut costs = [const { Vec::new() }; 2];
         for _ in 0..ROUNDS {
             costs[0].push(few.round().await);
@@ -95,7 +95,7 @@ struct Cost {
 struct Node {
     push: WebPush,
     store: Arc<SqliteStore>,
-    /// Whose schedules are due in each round.
+    /// The subscriptions whose schedules are due in each round.
     due: Vec<SubscriptionId>,
 }
 
@@ -115,7 +115,7 @@ impl Node {
             .unwrap();
         let due = subscribe(&store, KeyId::of(&push.vapid_public_key())).await;
         let begun = Instant::now();
-        // The others are due within a day, but not while this takes.
+        // The others are due within a day, but not during the benchmark.
         let later = (DUE..schedules).map(|number| {
             let ahead = Duration::from_secs(number as u64 % (22 * 3600));
             schedule(id(number), now() + HOUR + ahead)
@@ -127,7 +127,7 @@ impl Node {
     }
 
     async fn round(&self) -> Cost {
-        // The time stays the same, and so would the moment.
+        // The time is unchanged, and so the moment would be.
         for id in &self.due {
             let name = ScheduleName::Subscriber(*id, NotifyType::DailyCheck);
             self.store.remove_schedule(&name).await.unwrap();
@@ -172,7 +172,7 @@ fn now() -> Timestamp {
     SystemClock::new().now()
 }
 
-/// Those who are reached.
+/// Stores the subscriptions that are reached.
 async fn subscribe(store: &SqliteStore, vapid_key: KeyId) -> Vec<SubscriptionId> {
     let secret = UaSecretKey::random().unwrap();
     let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
@@ -190,7 +190,7 @@ async fn subscribe(store: &SqliteStore, vapid_key: KeyId) -> Vec<SubscriptionId>
     ids
 }
 
-/// Like a random one.
+/// Makes an id that is like a random one.
 fn id(number: usize) -> SubscriptionId {
     let mut id = [0; 16];
     // Fibonacci hashing spreads them.
@@ -210,7 +210,7 @@ fn schedule(subscription: SubscriptionId, next_fire_at: Timestamp) -> Schedule {
     Schedule::new(plan, time, next_fire_at)
 }
 
-/// Many at a time share a transaction.
+/// Puts schedules, many in one transaction.
 async fn put(store: &SqliteStore, schedules: impl Iterator<Item = Schedule>) {
     stream::iter(schedules)
         .for_each_concurrent(256, async |schedule| {

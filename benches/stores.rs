@@ -1,10 +1,11 @@
-//! What each store does per second: rows enqueued, claimed and settled, beside 1,000, 100,000 and 1,000,000 that wait.
+//! The rates of each store: rows enqueued, claimed and settled per second, beside 1,000, 100,000 and 1,000,000
+//! pending rows.
 //!
-//! `cargo bench --bench stores --all-features`, some minutes. It starts a PostgreSQL and a Redis of its own where they
-//! are installed, as they come from their package (Redis syncs its file at each write, as PostgreSQL does), with
-//! their data in a temporary folder. One worker at a time, on the same machine as its database: calls as the worker
-//! makes them, one after the other. The last column is the drain rate, claim and settle together, in relation to
-//! the one beside 1,000; the target is 0.80 and more at 100,000.
+//! `cargo bench --bench stores --all-features`, some minutes. It starts a PostgreSQL and a Redis of its own if they
+//! are installed, as packaged (Redis syncs its file at each write, as PostgreSQL does), with their data in a
+//! temporary folder. One worker at a time, on the machine of the database, with the calls of the worker, one after
+//! the other. The last column is the drain rate, claim and settle together, relative to the one beside 1,000. The
+//! target is at least 0.80 at 100,000.
 //!
 //! `-- sqlite postgres` measures only these.
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
@@ -26,11 +27,11 @@ use tower_web_push::subscription::{EndpointKey, Origin};
 
 use servers::{Kind, Server};
 
-/// Rows that wait.
+/// Pending rows.
 const WAITING: [usize; 3] = [1_000, 100_000, 1_000_000];
-/// Measurements that a median is taken of.
+/// Measurements per median.
 const WINDOWS: usize = 15;
-/// As the worker has them: rows claimed at once, ends written together, recipients written together.
+/// As in the worker: rows claimed at once, outcomes settled together, recipients written together.
 const CLAIMED: usize = 1024;
 const SETTLED: usize = 256;
 const PAGE: usize = 500;
@@ -46,7 +47,7 @@ const HOSTS: [&str; 4] = [
 type Ledgers = Vec<Arc<dyn DeliveryLedger>>;
 
 fn main() {
-    // `cargo test --benches` wants to know whether it builds.
+    // `cargo test --benches` only checks that it builds.
     let words: Vec<_> = std::env::args().skip(1).collect();
     if !words.iter().any(|word| word == "--bench") {
         return;
@@ -118,7 +119,7 @@ struct Round {
     settle: f64,
 }
 
-/// Each in turn: what else the machine does hits all alike.
+/// In turns, so that other load on the machine affects all alike.
 async fn measure(name: &str, ledgers: &[Arc<dyn DeliveryLedger>]) {
     for (ledger, number) in ledgers.iter().zip(WAITING) {
         enqueue(&**ledger, number).await;
@@ -147,7 +148,7 @@ async fn measure(name: &str, ledgers: &[Arc<dyn DeliveryLedger>]) {
     }
 }
 
-/// As many come as go.
+/// Adds as many rows as it settles.
 async fn round(ledger: &dyn DeliveryLedger) -> Round {
     let enqueue = enqueue(ledger, CLAIMED).await;
     let begun = Instant::now();
@@ -171,7 +172,7 @@ async fn round(ledger: &dyn DeliveryLedger) -> Round {
     }
 }
 
-/// Opens a broadcast with so many recipients.
+/// Opens a broadcast with this number of recipients.
 async fn enqueue(ledger: &dyn DeliveryLedger, number: usize) -> Duration {
     let mut rows: Vec<_> = (0..number).map(delivery).collect();
     rows.sort_by_key(|row| row.key);

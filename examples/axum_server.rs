@@ -17,11 +17,11 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(server: Server) -> io::Result<()> {
-    // Not `nest_service`: to axum 0.8, `/web-push//stats` is `/web-push/stats`, whatever a proxy forbids.
+    // Not `nest_service`: axum 0.8 treats `/web-push//stats` as `/web-push/stats`, which a proxy's rules may not.
     let app = Router::new()
         .fallback_service(server.site)
         .layer(server.api)
         .layer(server.cors);
-    // Not `axum::serve`, which has no limits for connections that send nothing.
+    // Not `axum::serve`, which has no limits for idle connections.
     server.acceptor.serve(app).await
 }

@@ -1,8 +1,8 @@
-//! Subscriptions in a table of the application's own: `cargo run --example custom_store --features testing`.
+//! Subscriptions in a table of the application: `cargo run --example custom_store --features testing`.
 //!
-//! Six methods; keys, messages and schedules stay in one of the crate's stores. What the contract decides comes from
-//! `store::rules`; what is left is the storage. The table here is a map: in a database each method is one statement
-//! or one transaction. The tests at the end run the conformance suite.
+//! Six methods. Keys, messages and schedules stay in one of the crate's stores. `store::rules` has the decisions of
+//! the contract, so only the storage is left. The table here is a map: in a database each method is one statement or
+//! one transaction. The tests at the end run the conformance suite.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -27,9 +27,9 @@ struct Devices(Arc<Mutex<Rows>>);
 type Rows = BTreeMap<EndpointKey, SubscriptionRecord>;
 
 impl Devices {
-    /// Takes the place of a transaction.
+    /// Stands for the start of a transaction.
     fn begin(&self) -> Result<MutexGuard<'_, Rows>, StoreError> {
-        // A thread that panicked inside may have left half a change.
+        // A thread that panicked may have left half a change.
         let poisoned = |_| StoreError::from(StoreErrorKind::Unavailable);
         self.0.lock().map_err(poisoned)
     }
@@ -55,7 +55,7 @@ impl SubscriptionStore for Devices {
             rows.iter()
                 .filter(|(other, _)| **other != key && Some(**other) != old_key)
         };
-        // S1: an id names one row. A unique index in a database.
+        // S1: an id is unique. A unique index in a database.
         if others().any(|(_, row)| row.id == merged.record.id) {
             return Err(StoreErrorKind::Misconfigured.into());
         }
@@ -78,7 +78,7 @@ impl SubscriptionStore for Devices {
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
         let rows = self.begin()?;
-        // S8: in the order of the question.
+        // S8: in the order of the references.
         let find = |which: &SubscriptionRef| match which {
             SubscriptionRef::Key(key) => rows.get(key),
             SubscriptionRef::Id(id) => rows.values().find(|row| row.id == *id),
@@ -124,7 +124,7 @@ impl SubscriptionStore for Devices {
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
-        // S11: in their order, all in one transaction.
+        // S11: in order, in one transaction.
         let mut rows = self.begin()?;
         let mut changed = 0;
         for change in changes {
@@ -145,7 +145,7 @@ impl SubscriptionStore for Devices {
 async fn main() -> Result<(), Box<dyn Error>> {
     let devices = Devices::default();
     let push_service = TestPushService::new();
-    // `.store(…)`, for keys and messages, would come before; it is memory here.
+    // An application would call `.store(…)` first, for keys and messages. They are in memory here.
     let push = WebPush::builder("mailto:ops@example.com")
         .client(push_service.clone())
         .endpoint_policy(EndpointPolicy::public_hosts())
@@ -153,7 +153,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()
         .await?;
 
-    // A row that the application writes itself, past the HTTP API.
+    // A row that the application writes without the HTTP API.
     let browser = push_service.user_agent();
     let key = push.vapid_public_key();
     let subscription = browser.subscribe(&key)?;

@@ -1,6 +1,6 @@
-//! Push in an application that has users already: `cargo run --example existing_app`.
+//! Push in an application with users: `cargo run --example existing_app`.
 //!
-//! Its own login identifies the subscriber; a handler sends to that user in one line. Try it:
+//! Its own login identifies the subscriber, and a handler sends to that user in one line. Try it:
 //!
 //! ```sh
 //! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/vapid
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The application: the layer that knows the user goes around everything, the push API too.
+/// The application. The layer that identifies the user is around everything, including the push API.
 fn app(push: WebPush) -> Router {
     Router::new()
         .route("/orders/{id}/ship", post(ship))
@@ -52,8 +52,8 @@ fn app(push: WebPush) -> Router {
         .layer(middleware::from_fn(sign_in))
 }
 
-/// Stands for the application's own sessions. What it leaves in the extensions is all that the push API
-/// wants to know: `/subscribe` ties the browser to this user, and never believes a body.
+/// Stands for the application's own sessions. The push API reads the user from the extensions: `/subscribe` gives the
+/// subscription to this user, and ignores any user in the body.
 async fn sign_in(mut request: Request, next: Next) -> Response {
     let session = request.headers().get(AUTHORIZATION);
     let user = match session.map(|value| value.as_bytes()) {
@@ -65,8 +65,8 @@ async fn sign_in(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// A handler that sends. Once `enqueue` returns, the message is as durable as the store; `run` delivers it
-/// to every browser of the customer.
+/// A handler that sends. Once `enqueue` returns, the message is as durable as the store. `run` delivers it to every
+/// browser of the customer.
 async fn ship(State(push): State<WebPush>, Path(order): Path<u32>) -> Result<String, StatusCode> {
     let customer = "alice";
     let shipped = Notification::new("Shipped")
@@ -78,12 +78,12 @@ async fn ship(State(push): State<WebPush>, Path(order): Path<u32>) -> Result<Str
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(format!(
-        "shipped; {} browser(s) will hear of it\n",
+        "shipped; {} browser(s) get a message\n",
         queued.recipients
     ))
 }
 
-/// The right to be erased: subscriptions, daily notifications and what is pending go in one call.
+/// The right to erasure: one call erases subscriptions, daily notifications and pending messages.
 async fn close_account(
     State(push): State<WebPush>,
     Extension(user): Extension<Principal>,

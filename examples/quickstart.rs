@@ -1,4 +1,4 @@
-//! The whole way in one process, without a network or a browser:
+//! Everything in one process, without a network or a browser:
 //! `cargo run --example quickstart --features testing`.
 
 use std::error::Error;
@@ -14,8 +14,8 @@ use tower_web_push::{Audience, Notification, WebPush};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // A push service and a browser, as strict as the real ones. An application leaves `client` and the
-    // policy out: then it sends over HTTP/2, and only to the push services of the browsers.
+    // A push service and a browser, as strict as real ones. An application leaves out `client` and the policy: then
+    // it sends over HTTP/2, and only to the push services of browsers.
     let push_service = TestPushService::new();
     let browser = push_service.user_agent();
     let push = WebPush::builder("mailto:ops@example.com")
@@ -24,8 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()
         .await?;
 
-    // The page subscribes with the server's key, and posts the subscription to the HTTP API, which an
-    // application mounts.
+    // The page subscribes with the server's key, and posts the subscription to the HTTP API that the application
+    // mounts.
     let subscription = serde_json::to_string(&browser.subscribe(&push.vapid_public_key())?)?;
     let request = Request::post("/subscribe")
         .header(CONTENT_TYPE, "application/json")
@@ -33,13 +33,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let answer = push.service().oneshot(request).await?;
     println!("subscribed: {}", answer.status());
 
-    // One future delivers whatever is sent from now on, also by other parts of the application.
+    // One future delivers every message from now on, also those of other parts of the application.
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
     let hello = Notification::new("Shipped").body("Order 7 is on its way");
     push.enqueue(Audience::All, hello).await?;
 
-    // What the browser's service worker gets, decrypted.
+    // The message in the browser's service worker, decrypted.
     let received = browser.next().await;
     println!("received: {}", received.text().unwrap_or_default());
 

@@ -1,4 +1,4 @@
-//! Sends one message to one subscription and says what came of it.
+//! Sends one message to one subscription and prints the result.
 //!
 //! ```sh
 //! cargo run --example vapid_keys > keys.txt              # once; the page subscribes with the public key
@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
 
-    /// Whom the push service can write to: `mailto:` or `https:`
+    /// The contact for the push service: `mailto:` or `https:`
     #[arg(long)]
     contact: String,
 
@@ -51,7 +51,7 @@ struct Arguments {
     /// The subscription as JSON: a file, or - for standard input
     subscription: PathBuf,
 
-    /// What to send: text or JSON, as the page's service worker reads it
+    /// The payload: text or JSON, as the page's service worker reads it
     text: Option<String>,
 }
 
@@ -79,7 +79,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
         .with_ttl(Ttl::from_secs(arguments.ttl))
         .with_urgency(urgency.map_err(|error| of_flag("--urgency", error))?);
 
-    // Whoever runs this chose the endpoint, so this machine may be one.
+    // The user of this program chose the endpoint, so it may be on this machine.
     let policy = EndpointPolicy::insecure_allow_local();
     let client = HttpClient::builder().policy(policy.clone());
     let client = client.build().map_err(with_causes)?;
@@ -152,7 +152,7 @@ fn what_to_do(error: &DeliveryError) -> String {
         }
         Outcome::RateLimited => "Too many messages. Wait before the next one.",
         Outcome::Transient => "The push service or the network failed. Try again later.",
-        Outcome::Refused => "Nothing was sent: this is no address that a push service could have.",
+        Outcome::Refused => "Nothing was sent: no push service can have this address.",
         _ => "See the reason.",
     };
     let mut lines = vec![format!("Not delivered: {error}.")];

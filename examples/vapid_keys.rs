@@ -1,4 +1,4 @@
-//! Makes a VAPID key pair, or shows one that exists in its other forms.
+//! Makes a VAPID key pair, or prints an existing one in its other forms.
 //!
 //! ```sh
 //! cargo run --example vapid_keys                 # a new one
@@ -49,7 +49,7 @@ fn key(file: Option<OsString>) -> Result<VapidKey, String> {
 fn print_forms(key: &VapidKey) {
     println!("Public key, for the page (applicationServerKey):");
     println!("{}\n", key.public_key().to_base64url());
-    println!("Private key, for VAPID_PRIVATE_KEY. Whoever has it can send in your name:");
+    println!("Private key, for VAPID_PRIVATE_KEY. Keep it secret: it signs messages in your name:");
     println!("{}\n", *key.secret_to_raw_base64url());
     println!("The same as PEM:");
     print!("{}", *key.secret_to_pkcs8_pem());

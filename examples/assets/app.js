@@ -1,4 +1,4 @@
-// The page: each part wires itself; here they meet.
+// The page. Each module adds its own listeners.
 import "./daily-form.js";
 import "./log.js";
 import "./compose.js";

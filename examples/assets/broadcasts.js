@@ -1,4 +1,4 @@
-// What became of what was sent from this tab: counted while it is under way, and until it is over.
+// The status of broadcasts sent from this tab, until they are over.
 import { byId, element, time } from "./dom.js";
 import { authorized, refreshStats } from "./operator.js";
 import { run } from "./status.js";
@@ -6,12 +6,12 @@ import { keyed } from "./stored.js";
 
 const KEY = keyed("broadcasts");
 const MOST = 10;
-/** Milliseconds between two looks: soon at first, then less often. */
+/** The first and the longest time between two polls, in milliseconds. */
 const [SOON, LATER] = [400, 3_000];
 
 const STATES = { scheduled: "Scheduled", expanding: "Resolving", sending: "Sending", done: "Done", cancelled: "Cancelled" };
 
-/** The server's names for what came of a message, in a person's words. */
+/** The server's names of outcomes, in words for users. */
 const OUTCOMES = {
   pending: "waiting",
   accepted: "taken by the push service",
@@ -26,7 +26,7 @@ const OUTCOMES = {
   cancelled: "cancelled",
 };
 
-/** Shows a broadcast, and what becomes of it. @param {string} id @param {string} title */
+/** Shows a broadcast and its progress. @param {string} id @param {string} title */
 export function follow(id, title, at = Date.now()) {
   const shown = new Map(stored().map((entry) => [entry.id, entry]));
   shown.set(id, { id, title, at });
@@ -37,7 +37,7 @@ export function follow(id, title, at = Date.now()) {
   refreshStats();
 }
 
-/** An entry of the list, to be filled. */
+/** Makes an empty entry of the list. */
 function card({ id, title, at }) {
   const cancel = element("button", { type: "button", className: "small", ariaLabel: `Cancel ${title}` }, "Cancel");
   /** @type {Record<string, any>} */
@@ -61,7 +61,7 @@ function card({ id, title, at }) {
   return Object.assign(parts, { entry });
 }
 
-/** Asks until it is over or unknown, or its entry is gone. */
+/** Polls until it is over or unknown, or its entry is removed. */
 async function watch(parts, id, pause = SOON) {
   try {
     const status = await authorized("GET", `broadcasts/${id}`);
@@ -74,7 +74,7 @@ async function watch(parts, id, pause = SOON) {
   setTimeout(() => parts.entry.isConnected && watch(parts, id, next), pause);
 }
 
-/** Whether it is over. @param {Record<string, any>} parts @param {any} status */
+/** Shows a status. Returns whether it is over. @param {Record<string, any>} parts @param {any} status */
 function show({ entry, state, bar, summary, counts, cancel }, status) {
   const { pending, ...finished } = status.counts;
   const done = Object.values(finished).reduce((sum, count) => sum + count, 0);
@@ -95,7 +95,7 @@ function show({ entry, state, bar, summary, counts, cancel }, status) {
   return isOver;
 }
 
-/** The keyboard stays where it was. @param {HTMLElement} button @param {HTMLElement} around */
+/** Hides a button and keeps the keyboard's focus in place. @param {HTMLElement} button @param {HTMLElement} around */
 function hide(button, around) {
   if (document.activeElement === button) around.focus();
   button.hidden = true;
@@ -120,7 +120,7 @@ function store(entries) {
   try {
     sessionStorage.setItem(KEY, JSON.stringify(entries));
   } catch {
-    // Forgotten with the page, then.
+    // It is forgotten with the page then.
   }
 }
 

@@ -1,17 +1,17 @@
-// This browser: whether notifications are on, and what the server was given for them.
+// This browser: whether notifications are on, and its subscription on the server.
 import { renew, sendTest, state, subscribe, unsubscribe } from "./web-push/client.js";
 import { byId } from "./dom.js";
 import { scheduled } from "./scheduled.js";
 import { afterEach, onClick, onCopy, say, showAll } from "./status.js";
 
-/** What the server was told last, and the id that it gave. @type {{id: string, endpoint: string} | null} */
+/** The subscription posted last, with its id. @type {{id: string, endpoint: string} | null} */
 let told = null;
-/** The id of the subscription that there is; null until the server is told of it. @type {string | null} */
+/** The id of the browser's subscription; null until it is posted to the server. @type {string | null} */
 let ownId = null;
-/** Whether the page's first moment is over. */
+/** Whether the first visit is done. */
 let hasVisited = false;
 
-/** Subscribes, or does so again: harmless. @param {object} [options] */
+/** Subscribes. It can be repeated. @param {object} [options] */
 export async function enrol(options) {
   return remember(await subscribe(options));
 }
@@ -21,30 +21,30 @@ function remember(subscribed) {
   const { id, created, subscription } = subscribed;
   told = { id, endpoint: subscription.endpoint };
   ownId = id;
-  // Nothing is scheduled for one that the server had not known.
+  // A subscription that is new on the server has no schedules.
   if (created) scheduled.clear();
   return subscribed;
 }
 
-/** The recipient of a message to this browser. */
+/** Returns the recipient of a message to this browser. */
 export function self() {
   if (ownId === null) throw new Error("This browser is not subscribed. Enable notifications first, or choose other recipients.");
   return ownId;
 }
 
-/** Whether the server knows this browser; null until the visit has found out. @returns {boolean | null} */
+/** Whether the server has this browser's subscription; null until the visit is done. @returns {boolean | null} */
 export function isSubscribed() {
   return ownId !== null || (hasVisited ? false : null);
 }
 
-/** What the page's first moment shows, and what each visit makes up for. */
+/** Renews the subscription at each visit and shows the state. */
 export async function visit() {
   try {
     const { why, permission } = await refresh();
     if (why !== null) throw why;
     const renewed = await renew();
     if (renewed) remember(renewed);
-    // What is only blocked for now comes back with what was scheduled.
+    // Notifications that are only blocked keep their schedules.
     else if (permission === "granted") scheduled.clear();
     const enabled = (await refresh()).subscription !== null;
     say(enabled ? "Notifications are on." : "Notifications are off.", enabled ? "ok" : "info");
@@ -65,7 +65,7 @@ async function refresh() {
   const now = await state();
   const { supported, why, subscription } = now;
   const enabled = subscription !== null;
-  // Another tab, or the worker, may have put another one in its place.
+  // Another tab or the worker may have replaced it.
   ownId = enabled && told?.endpoint === subscription.endpoint ? told.id : null;
 
   const pill = byId("browser-state");
@@ -82,7 +82,7 @@ async function refresh() {
   return now;
 }
 
-/** What the client posts of a subscription. @param {PushSubscription} subscription */
+/** Returns the members of a subscription that the client posts. @param {PushSubscription} subscription */
 function sent(subscription) {
   const key = subscription.options?.applicationServerKey;
   if (!key) return subscription.toJSON();
@@ -113,7 +113,7 @@ onClick("disable", async () => {
 
 onCopy("credentials-copy", () => byId("credentials").querySelector("pre").textContent, "The subscription is");
 
-// What is given or taken elsewhere, a permission or by another tab the subscription, shows here.
+// A permission or another tab's change shows here.
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) showAll();
 });

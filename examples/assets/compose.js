@@ -1,4 +1,4 @@
-// The form that writes a message, and its way to the server.
+// The form that composes and sends a message.
 import { follow } from "./broadcasts.js";
 import { enrol, isSubscribed, self } from "./browser.js";
 import { confirmed, question } from "./confirm.js";
@@ -19,7 +19,7 @@ const LABELS = {
 
 const form = byId("notify");
 
-/** A request that may have got through without its answer is repeated under the same key: it is sent once. */
+/** A request whose answer was lost is repeated under the same key, so that it is sent once. */
 let unanswered = { body: "", key: "" };
 
 onSubmit("notify", async (values) => {
@@ -34,23 +34,23 @@ onSubmit("notify", async (values) => {
   return result(answer.recipients, content.sendAt);
 });
 
-/** Asks before anything goes to others than this browser. @param {FormData} values @param {any} content */
+/** Asks for confirmation unless the message is for this browser only. @param {FormData} values @param {any} content */
 async function allowed(values, content) {
   if (values.get("audience") === "self") return true;
-  // Counted now: what the page shows may be some seconds old.
+  // Counted now: the page may show a number that is some seconds old.
   const { subscriptions } = await authorized("GET", "stats");
   return confirmed(question(content, subscriptions.live));
 }
 
 /** @param {number} recipients @param {string} [sendAt] */
 function result(recipients, sendAt) {
-  // Who gets it is looked up then.
+  // The audience is resolved then.
   if (sendAt) return `Will be sent ${new Date(sendAt).toLocaleString()}.`;
   if (recipients === 0) return "The audience has no subscriptions: nothing was sent.";
   return `Sending to ${recipients === 1 ? "one browser" : `${recipients.toLocaleString()} browsers`}.`;
 }
 
-/** What the form says; the first field that is wrong gets the focus. @param {FormData} values */
+/** Reads the form. The first invalid field gets the focus. @param {FormData} values */
 function read(values) {
   try {
     return message(values, self);
@@ -67,7 +67,7 @@ function read(values) {
   }
 }
 
-/** One more row for a button. */
+/** Adds a row for a button. */
 function addAction() {
   const rows = byId("actions");
   const number = rows.children.length + 1;
@@ -92,7 +92,7 @@ function addAction() {
   show();
 }
 
-/** Everything that follows from what the form says. */
+/** Updates everything that depends on the form. */
 function show() {
   const values = new FormData(form);
   const audience = String(values.get("audience"));
@@ -108,7 +108,7 @@ function show() {
   byId("request-copy").hidden = !isRequest;
 }
 
-/** The request as it would be typed, or what it lacks. @param {FormData} values */
+/** Returns the request as a curl command, or what it lacks. @param {FormData} values */
 function command(values) {
   let body;
   try {
@@ -143,6 +143,6 @@ form.addEventListener("reset", () => {
   // The fields are empty only after this event.
   setTimeout(show);
 });
-// Whether this browser is subscribed may have changed.
+// The state of this browser may have changed.
 afterEach.add(async () => show());
 show();

@@ -1,22 +1,22 @@
-// What is asked before a message goes to many: it cannot be taken back.
+// The confirmation before a message goes to many: it cannot be taken back.
 import { byId } from "./dom.js";
 
 /**
  * @typedef {object} Question
- * @property {string} heading Who gets it, and how many that are.
- * @property {string} title The message's.
- * @property {string} text What can still change.
+ * @property {string} heading The recipients and their number.
+ * @property {string} title The title of the message.
+ * @property {string} text Whether it can be cancelled.
  * @property {string} button
  */
 
 const FINAL = "A notification that a push service has accepted cannot be taken back.";
 
 /**
- * What to ask, with a number that is true: the server counts all subscriptions, and those of a tag or a user are at
- * most that many.
+ * Makes the question. The number is an upper bound: the server counts all subscriptions, and a tag or a user has at
+ * most as many.
  *
- * @param {{audience?: any, sendAt?: string, title?: string}} body The request's.
- * @param {number} live How many subscriptions can be sent to, as `stats` answers.
+ * @param {{audience?: any, sendAt?: string, title?: string}} body The body of the request.
+ * @param {number} live The number of live subscriptions, from `stats`.
  * @returns {Question}
  */
 export function question({ audience = "all", sendAt, title = "Custom JSON payload" }, live) {
@@ -44,8 +44,8 @@ function browsers(how, count) {
 }
 
 /**
- * Asks in the page, with the focus on the answer that sends nothing. The browser keeps the focus inside, and gives it
- * back at the end.
+ * Shows the question in the page, with the focus on the button that sends nothing. The browser keeps the focus inside
+ * and restores it afterwards.
  *
  * @param {Question} question
  * @returns {Promise<boolean>} Whether to send; false also after the Escape key.
@@ -56,7 +56,7 @@ export function confirmed({ heading, title, text, button }) {
   byId("confirm-title").textContent = title;
   byId("confirm-text").textContent = text;
   byId("confirm-send").textContent = button;
-  // The last answer would stand for this one, if it is closed without any.
+  // The previous answer would count if the dialog is closed without one.
   dialog.returnValue = "";
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "send"), { once: true });

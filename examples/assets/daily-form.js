@@ -1,4 +1,4 @@
-// The form and the list of daily times.
+// The form and the list of daily notifications.
 import { state, unsubscribe } from "./web-push/client.js";
 import { enrol } from "./browser.js";
 import { clock, minuteAhead, schedule, words, zone } from "./daily.js";
@@ -6,10 +6,10 @@ import { byId, element } from "./dom.js";
 import { scheduled } from "./scheduled.js";
 import { afterEach, onClick, onSubmit, run } from "./status.js";
 
-/** What people call the two types. */
+/** The names of the two types for users. */
 const NAMES = { DIRECT_NOTIFICATION: "Reminder", DAILY_CHECK: "Daily check" };
 
-/** Saves what the form says, at its time or at another one. */
+/** Saves the form, at its time or at another one. */
 async function daily(form, time) {
   const type = form.get("type");
   const message = form.get("message") || undefined;
@@ -34,7 +34,7 @@ onClick("daily-test", async () => {
 async function stop(notifyType) {
   await unsubscribe({ notifyType });
   scheduled.set(notifyType, undefined);
-  // With its last schedule the server forgets a subscription; this page wants to stay.
+  // With its last schedule the server removes a subscription; this page keeps it.
   if ((await state()).subscription) await enrol();
   byId("daily-time").focus();
   return `Stopped: ${NAMES[notifyType] ?? notifyType}.`;
@@ -56,6 +56,6 @@ async function show() {
 
 byId("daily-zone").textContent = zone ? `Time zone: ${zone}` : "Local time, stored as UTC";
 afterEach.add(show);
-// Another tab has scheduled or stopped one.
+// Another tab has changed the schedules.
 addEventListener("storage", show);
 show();

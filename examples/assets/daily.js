@@ -1,16 +1,16 @@
-// Daily times: by the visitor's own clock, or in UTC where that cannot be.
+// Daily times: by the visitor's clock, or in UTC if the server has no zones.
 import { enrol } from "./browser.js";
 
-/** What the browser calls the visitor's time zone, `Europe/Berlin`; some do not say. */
+/** The visitor's time zone, `Europe/Berlin`; undefined in some browsers. */
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
-/** As `Date` counts them. */
+/** In the order of `Date.getDay`. */
 const DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-/** The server knows UTC only, or has not heard of the zone yet. */
+/** The server supports UTC only, or does not know the zone. */
 const NO_ZONE = ["zones_unsupported", "unknown_zone"];
 
 /**
- * Schedules a daily notification at a local time; gives back the time as the server was told.
+ * Schedules a daily notification at a local time. Returns the time that was posted.
  *
  * Without `weekdays` it comes every day.
  */
@@ -29,7 +29,7 @@ export async function schedule({ hour, minute, weekdays }, notifyType, message) 
   return save(inUtc({ hour, minute, weekdays }));
 }
 
-/** The same moment of today in UTC. When the clocks change it is off, until it is saved again. */
+/** Returns the time in UTC, by today's offset. After a clock change it is wrong until it is saved again. */
 function inUtc({ hour, minute, weekdays }) {
   const at = new Date();
   at.setHours(hour, minute, 0, 0);
@@ -40,19 +40,19 @@ function inUtc({ hour, minute, weekdays }) {
   return { hour: utcHour, minute: utcMinute, zone: "UTC", weekdays: shifted };
 }
 
-/** The next full minute that is far enough away to be scheduled before it begins. */
+/** Returns the next full minute that can be scheduled in time. */
 export function minuteAhead() {
   const at = new Date(Math.ceil((Date.now() + 15_000) / 60_000) * 60_000);
   return { hour: at.getHours(), minute: at.getMinutes() };
 }
 
-/** A time of day in words, as `08:00 Europe/Berlin`. */
+/** Returns a time of day as text: `08:00 Europe/Berlin`. */
 export function clock({ hour, utcHour, minute, zone = "UTC" }) {
   const parts = [hour ?? utcHour, minute].map((part) => String(part).padStart(2, "0"));
   return `${parts.join(":")} ${zone}`;
 }
 
-/** The same with its days, as `08:00 Europe/Berlin, mon tue`. */
+/** Returns a time with its days as text: `08:00 Europe/Berlin, mon tue`. */
 export function words(time) {
   return `${clock(time)}, ${time.weekdays?.join(" ") ?? "every day"}`;
 }

@@ -1,10 +1,10 @@
-// Small things for the page's elements. Text is only ever set as text.
+// Helpers for the page's elements. Text is only ever set as text.
 
 /** @param {string} id @returns {any} */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * An element with properties, `data-*` in `dataset`, and children: elements or text.
+ * Makes an element with properties, `data-*` in `dataset`, and children: elements or text.
  *
  * @param {string} name
  * @param {Record<string, any>} [properties]
@@ -18,7 +18,7 @@ export function element(name, { dataset = {}, ...properties } = {}, ...children)
   return made;
 }
 
-/** One of the pictures at the end of the page. @param {string} id */
+/** Makes one of the icons at the end of the page. @param {string} id */
 export function icon(id) {
   const namespace = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(namespace, "svg");
@@ -29,7 +29,7 @@ export function icon(id) {
   return svg;
 }
 
-/** A moment in the visitor's own words. @param {number} at Milliseconds since 1970. */
+/** Returns a moment in the visitor's locale. @param {number} at Milliseconds since 1970. */
 export function time(at) {
   const moment = new Date(at);
   return element("time", { dateTime: moment.toISOString() }, moment.toLocaleTimeString());

@@ -1,4 +1,4 @@
-// What arrived while the page is open, and what was clicked.
+// A log of pushes and clicks while the page is open.
 import { onClick, onPush } from "./web-push/client.js";
 import { byId, element, icon, time } from "./dom.js";
 

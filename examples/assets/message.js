@@ -1,9 +1,9 @@
-// From what the form says to what `/notify` takes. Nothing of the page is touched here.
+// From the form's values to the body of `/notify`, without access to the page.
 
 const TEXTS = ["body", "url", "icon", "image", "badge", "tag", "lang", "dir"];
 const FLAGS = ["requireInteraction", "renotify", "silent", "mutable"];
 
-/** What is wrong with a field, in words. */
+/** An invalid field, with a message for the user. */
 export class FieldError extends Error {
   /** @param {string} field Its name in the form. @param {string} text @param {ErrorOptions} [options] */
   constructor(field, text, options) {
@@ -12,14 +12,14 @@ export class FieldError extends Error {
   }
 }
 
-/** Says that two requests are one. Not `randomUUID`, which pages by http do not have. */
+/** Makes an idempotency key. Not with `randomUUID`, which http pages lack. */
 export function freshKey() {
   const octets = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(octets, (octet) => octet.toString(16).padStart(2, "0")).join("");
 }
 
 /**
- * The request's body. What is empty is left out: the server has its own defaults.
+ * Returns the request's body. Empty members are left out: the server has its own defaults.
  *
  * @param {FormData} form
  * @param {() => string} self This browser's id.
@@ -36,7 +36,7 @@ export function message(form, self) {
 }
 
 /**
- * The same as it is written: a document of one's own stands in it as it was typed, since it goes out like that.
+ * Returns the request's body as text. A custom payload is in it as typed, since it is sent like that.
  *
  * @param {FormData} form
  * @param {() => string} self
@@ -49,12 +49,12 @@ export function written(form, self, indent) {
   return `{${indent ? "\n  " : ""}"payload":${indent ? " " : ""}${text(form, "payload")}${rest === "}" ? rest : `,${rest}`}`;
 }
 
-/** Whether the page's user writes the document that is sent. @param {FormData} form */
+/** Whether the payload is custom JSON. @param {FormData} form */
 export function isDocument(form) {
   return form.get("kind") === "payload";
 }
 
-/** The document that is sent. @param {FormData} form */
+/** Returns the custom JSON payload. @param {FormData} form */
 export function payload(form) {
   wanted(form, "payload", "Enter a payload.");
   return json(form, "payload", "The payload is not JSON. Text needs quotes around it.");
@@ -75,7 +75,7 @@ function notification(form) {
   return body;
 }
 
-/** By the visitor's clock: the fields have no zone. @param {FormData} form @param {string} name */
+/** Parses a time by the visitor's clock: the fields have no zone. @param {FormData} form @param {string} name */
 function moment(form, name) {
   return new Date(text(form, name));
 }
@@ -89,7 +89,7 @@ function pattern(milliseconds) {
   return numbers;
 }
 
-/** The buttons that have a text; without a name they are called by their place. @param {FormData} form */
+/** Returns the buttons that have a text. The default name is the position. @param {FormData} form */
 export function actions(form) {
   const [names, titles, links] = ["actionName", "actionTitle", "actionUrl"].map((name) => form.getAll(name).map(trimmed));
   return titles
@@ -115,7 +115,7 @@ function audience(form, self) {
     case "all":
       return "all";
     default:
-      // The server takes a message without an audience for one to everyone.
+      // The server sends a message without an audience to everyone.
       throw new FieldError("audience", "Choose the recipients.");
   }
 }

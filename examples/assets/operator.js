@@ -11,11 +11,11 @@ let credentials = null;
 try {
   credentials = sessionStorage.getItem(KEY);
 } catch {
-  // Kept in memory, then.
+  // Kept in memory then.
 }
 
 /**
- * A request that needs the operator. Gives back the answer's JSON, or throws what the server says.
+ * Sends a request with the operator's credentials. Returns the answer's JSON, or throws the server's message.
  *
  * @param {"GET" | "POST" | "DELETE"} method
  * @param {string} path
@@ -25,14 +25,14 @@ export async function authorized(method, path, { body, headers = {} } = {}) {
   const used = credentials;
   if (used === null) throw new Error("Unlock with the admin token first.");
   const answer = await ask(method, path, used, { body, headers });
-  // Others may have been given meanwhile.
+  // The credentials may have changed in between.
   if (answer.status === 401 && credentials === used) lock();
   if (answer.ok) return answer.json;
   const text = answer.json?.detail ?? answer.json?.message ?? `The server answered with status ${answer.status}.`;
   throw Object.assign(new Error(text), { status: answer.status });
 }
 
-/** Leads whoever is not the operator yet to where they can become it. */
+/** Opens the form for the admin token if it is missing. */
 export function demandOperator() {
   if (credentials !== null) return;
   byId("operator-token").focus();
@@ -53,7 +53,7 @@ async function ask(method, path, authorization, { body, headers = {} } = {}) {
       body,
       headers: { authorization, ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
       cache: "no-store",
-      // A refusal must not bring up the browser's own question for a password.
+      // A refusal must not open the browser's own password prompt.
       credentials: "omit",
     });
   } catch (cause) {
@@ -62,11 +62,11 @@ async function ask(method, path, authorization, { body, headers = {} } = {}) {
   return { ok: response.ok, status: response.status, json: await response.json().catch(() => null) };
 }
 
-/** A token, or the password of the replaced server. @param {string} secret */
+/** Tries a secret as a token, then as the replaced server's password. @param {string} secret */
 async function unlock(secret) {
   const octets = new TextEncoder().encode(`admin:${secret}`);
   const ways = [`Bearer ${secret}`, `Basic ${btoa(String.fromCharCode(...octets))}`];
-  // What no header can hold is no token.
+  // A header can carry visible ASCII only.
   if (!/^[\x21-\x7e]+$/.test(secret)) ways.shift();
   let answer;
   for (const way of ways) {
@@ -87,7 +87,7 @@ function keep(way) {
     if (way === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, way);
   } catch {
-    // Kept in memory, then.
+    // Kept in memory then.
   }
 }
 
@@ -96,7 +96,7 @@ function lock() {
   show(null);
 }
 
-/** @param {any} stats What `/stats` answers; null while locked. */
+/** @param {any} stats The answer of `/stats`; null while locked. */
 function show(stats) {
   byId("operator").hidden = stats !== null;
   byId("operator-stats").hidden = byId("operator-lock").hidden = stats === null;
@@ -115,16 +115,16 @@ function show(stats) {
   );
 }
 
-/** Shows how much there is, now and every few seconds while the page is seen. */
+/** Shows statistics, now and every few seconds while the page is visible. */
 export async function refreshStats() {
   const used = credentials;
   if (used === null) return;
   try {
     const stats = await authorized("GET", "stats");
-    // Locked meanwhile, it stays so.
+    // Skipped if it was locked in between.
     if (credentials === used) show(stats);
   } catch {
-    // Locked by a 401; a server out of reach shows in the page's head.
+    // Locked by a 401. The page's head shows an unreachable server.
   }
 }
 

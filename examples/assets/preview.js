@@ -11,7 +11,7 @@ export function preview(form) {
   show(isDocument(form) ? asForm(form) : form, isDocument(form) ? OWN : NOTE);
 }
 
-/** What a document of one's own says to the worker. @param {FormData} form */
+/** Reads a custom payload as the service worker does. @param {FormData} form */
 function asForm(form) {
   const shown = new FormData();
   let members;
@@ -59,7 +59,7 @@ function show(form, about) {
   byId("preview-notes").textContent = [about, ...notes].join(" ");
 }
 
-/** Shows a picture of this server; this page asks no other one. */
+/** Shows a picture of this server. This page loads none from other hosts. */
 function picture(image, address, otherwise) {
   const own = address && outside(address) === null ? address : otherwise;
   if (own === null) image.removeAttribute("src");
@@ -67,7 +67,7 @@ function picture(image, address, otherwise) {
   return own !== null;
 }
 
-/** The host of an address that is not this server's. @param {string} address */
+/** Returns the host of an address on another server. @param {string} address */
 function outside(address) {
   if (!address) return null;
   try {

@@ -1,9 +1,9 @@
-// What was scheduled from this page, by type. The server has no route that lists it, so the page remembers.
+// The daily notifications scheduled from this page, by type. There is no public route that lists them.
 import { keyed } from "./stored.js";
 
 const KEY = keyed("daily");
 
-/** Where nothing can be stored, it is remembered until the page is closed. @type {Record<string, any>} */
+/** Used until the page is closed if nothing can be stored. @type {Record<string, any>} */
 let remembered = {};
 
 export const scheduled = {
@@ -15,7 +15,7 @@ export const scheduled = {
       return remembered;
     }
   },
-  /** Without an entry the type is left out. @param {string} notifyType @param {object | undefined} entry */
+  /** Sets the entry of a type, or removes it. @param {string} notifyType @param {object | undefined} entry */
   set(notifyType, entry) {
     const { [notifyType]: _, ...others } = this.all();
     this.replace(entry === undefined ? others : { ...others, [notifyType]: entry });
@@ -29,7 +29,7 @@ export const scheduled = {
     try {
       localStorage.setItem(KEY, JSON.stringify(entries));
     } catch {
-      // Remembered above.
+      // Kept in memory above.
     }
   },
 };

@@ -1,12 +1,12 @@
-// Whether the server is there and ready, in the page's head.
+// The server's state in the page's head.
 import { byId } from "./dom.js";
 
 const EVERY = 15_000;
-/** An answer that takes longer is none. */
+/** The time limit of a request, in milliseconds. */
 const LIMIT = 10_000;
 const TEXTS = { on: "Server ready", error: "Server not ready", off: "Server unreachable" };
 
-/** Looks now, and every few seconds while the page is seen. */
+/** Polls `/ready`, now and every few seconds while the page is visible. */
 export async function watch() {
   if (!document.hidden) await look();
   setTimeout(watch, EVERY);
@@ -26,7 +26,7 @@ async function look() {
     const ping = await (await fetch("web-push/ping", options)).text();
     version = / version (\S+) /.exec(ping)?.[1] ?? "";
   } catch {
-    // Said by the pill.
+    // The pill shows it.
   }
   const text = version ? `${TEXTS[state]} · ${version}` : TEXTS[state];
   pill.dataset.state = state;

@@ -1,7 +1,7 @@
-// What the page says, and how its buttons do one thing at a time.
+// The page's status line, and buttons that run one action at a time.
 import { byId } from "./dom.js";
 
-/** How long what was said stays in sight of who scrolls, in milliseconds. */
+/** The time that a message stays visible while scrolling, in milliseconds. */
 const FRESH = 8_000;
 let fading = 0;
 
@@ -15,16 +15,16 @@ export function say(text, kind = "info") {
   fading = setTimeout(() => delete status.dataset.fresh, FRESH);
 }
 
-/** Called after each action, whatever came of it. @type {Set<() => Promise<unknown>>} */
+/** Called after each action, successful or not. @type {Set<() => Promise<unknown>>} */
 export const afterEach = new Set();
 
-/** Has the parts of the page show what is now so. */
+/** Updates all parts of the page. */
 export async function showAll() {
   for (const work of afterEach) await work().catch(() => {});
 }
 
 /**
- * Runs an action unless it is running already, and says in words what came of it.
+ * Runs an action unless it is running already, and shows its result.
  *
  * @param {HTMLElement} button
  * @param {() => Promise<string | void>} action
@@ -56,11 +56,11 @@ export function onSubmit(id, action) {
     event.preventDefault();
     run(event.submitter ?? form.querySelector("[type=submit]"), () => action(new FormData(form)));
   });
-  // A field that cannot be seen cannot be pointed at.
+  // A hidden field cannot show its error.
   form.addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
 }
 
-/** Copies a text, and says so. @param {string} id The button's. @param {() => string} text @param {string} what */
+/** Copies a text and shows that it did. @param {string} id The id of the button. @param {() => string} text @param {string} what */
 export function onCopy(id, text, what) {
   onClick(id, async () => {
     if (!navigator.clipboard) throw new Error("Pages loaded over http cannot copy. Select the text and copy it.");

@@ -12,10 +12,10 @@ use super::{BoxError, Row};
 
 const SET: &str = "webpush:subscriptions";
 const INFO: &str = "webpush:subscription:info:";
-/// Elements that Redis scans in one step.
+/// The number of elements that Redis scans in one step.
 const STEP: u32 = 500;
 
-/// Walks over the set, and then over the texts to find those that are not in it.
+/// A walk over the set, and then over the texts, to find those that are not in the set.
 pub(crate) struct FromRedis {
     redis: MultiplexedConnection,
     walk: Option<Walk>,
@@ -42,8 +42,8 @@ impl FromRedis {
         })
     }
 
-    /// Some rows, or none at all: a step of Redis may come upon nothing. What stays in the set for the whole walk is
-    /// seen at least once.
+    /// Returns some rows, which may be none: a step of Redis may find nothing. A member that stays in the set during
+    /// the walk is returned at least once.
     pub(crate) async fn next_page(&mut self) -> Result<Option<Vec<Row>>, BoxError> {
         let (page, next) = match self.walk {
             None => return Ok(None),
@@ -74,7 +74,7 @@ impl FromRedis {
         Ok(rows
             .map(|(id, text)| {
                 let id = String::from_utf8_lossy(id);
-                let text = text.ok_or("there is no webpush:subscription:info of it");
+                let text = text.ok_or("its webpush:subscription:info is missing");
                 text.map_err(BoxError::from)
                     .and_then(|text| row(&id, &text))
                     .map_err(|why| RefusedRow::new(id, why))
@@ -82,8 +82,8 @@ impl FromRedis {
             .collect())
     }
 
-    /// The demo sends to nobody who is not in the set, and forgets its text first when it unsubscribes: what has
-    /// only a text never got as far as being subscribed.
+    /// The demo does not send to a UUID outside the set, and deletes its text first when it unsubscribes: a text
+    /// without a member was never subscribed.
     async fn step_of_texts(&mut self) -> RedisResult<Vec<Row>> {
         let mut step = cmd("SCAN");
         step.arg(self.cursor);
@@ -110,7 +110,7 @@ impl FromRedis {
     }
 }
 
-/// `{"endpoint", "keys": {"p256dh", "auth"}, "expiration_time"}`: the browser's JSON but for the last name.
+/// `{"endpoint", "keys": {"p256dh", "auth"}, "expiration_time"}`: the browser's JSON except for the last name.
 fn row(id: &str, text: &[u8]) -> Result<ImportedSubscription, BoxError> {
     let id: SubscriptionId = id.parse()?;
     let mut value: Value = serde_json::from_slice(text)?;

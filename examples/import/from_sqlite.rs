@@ -1,4 +1,4 @@
-//! The Flask and SQLite server: its three tables as SQLAlchemy made them.
+//! The Flask and SQLite server: its three tables as SQLAlchemy creates them.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -14,24 +14,24 @@ use tower_web_push::vapid::{KeyId, VapidKey};
 
 use super::{BoxError, Row, Rows, Source};
 
-/// Rows read at a time.
+/// The number of rows read at a time.
 const PAGE: u32 = 500;
 const MOST_NOTES: usize = 32;
 
-/// The subscriptions, those of one endpoint together, the newest of them first.
+/// The subscriptions, ordered by endpoint, the newest of each endpoint first.
 ///
-/// Copied when it is opened, to a temporary file that SQLite deletes: the other server may go on writing, and the
-/// walk has an order that its tables have no index for.
+/// Copied to a temporary file when it is opened, which SQLite deletes: the other server can continue to write, and
+/// its tables have no index for this order.
 pub(crate) struct FromSqlite {
     copy: Connection,
     last: i64,
-    /// An endpoint whose rows may go on in the next page.
+    /// An endpoint that may have more rows in the next page.
     open: Option<ImportedSubscription>,
     is_over: bool,
     keys: HashMap<i64, KeyId>,
     has_keys: bool,
     zone: TimeZone,
-    /// What a null time becomes.
+    /// The value of a null time.
     this_minute: DailyTime,
     bad_keys: Vec<RefusedRow>,
     notes: Vec<String>,
@@ -39,13 +39,13 @@ pub(crate) struct FromSqlite {
 }
 
 impl FromSqlite {
-    /// Reads the keys and copies the subscriptions; `given` is a key that is not in the table.
+    /// Reads the keys and copies the subscriptions. `given` is a key that is not in the table.
     pub(crate) fn open(
         path: &str,
         given: Option<VapidKey>,
         zone: &str,
     ) -> Result<Source, BoxError> {
-        let zone = TimeZone::get(zone).map_err(|_| format!("--zone: no such zone: {zone}"))?;
+        let zone = TimeZone::get(zone).map_err(|_| format!("--zone: unknown zone: {zone}"))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let copy = Connection::open_with_flags(path, flags)
             .map_err(|error| format!("--from: {path}: {error}"))?;
@@ -63,13 +63,13 @@ impl FromSqlite {
             zone,
             copy,
         };
-        // Another application's file shows by the tables and columns that it has not.
+        // The file of another application lacks these tables or columns.
         from.copy.execute_batch(COPY).map_err(|error| {
             let why = match error {
                 rusqlite::Error::SqlInputError { msg, .. } => msg,
                 other => other.to_string(),
             };
-            format!("--from: {path}: it is not of the Flask and SQLite server: {why}")
+            format!("--from: {path}: not a database of the Flask and SQLite server: {why}")
         })?;
         let mut keys = Vec::from_iter(given);
         keys.extend(from.read_keys()?);
@@ -81,7 +81,7 @@ impl FromSqlite {
         })
     }
 
-    /// The newest is the last: it is the one that pages are given.
+    /// The newest is the last: the one that pages subscribe with.
     fn read_keys(&mut self) -> Result<Vec<VapidKey>, BoxError> {
         let sql = "SELECT id, public_key, private_key FROM vapid_key ORDER BY id";
         let mut statement = self.copy.prepare(sql)?;
@@ -106,8 +106,8 @@ impl FromSqlite {
         Ok(keys)
     }
 
-    /// Until when every daily notification was sent. That a run had begun after it, and had not come to its end, is
-    /// ignored: it is not known how far it got, and twice is better than never.
+    /// Returns the time until which every daily notification was sent. A later run that did not finish is ignored: it
+    /// is unknown how far it got, and a repeat is better than a loss.
     fn daily_sent_until(&mut self) -> Result<Option<Timestamp>, BoxError> {
         let sql = "SELECT prev_notify_end_time FROM settings ORDER BY id DESC LIMIT 1";
         let mut statement = self.copy.prepare(sql)?;
@@ -147,7 +147,7 @@ impl FromSqlite {
         Ok(Some(page))
     }
 
-    /// Adds a row's daily notification to a newer row of the same endpoint. Gives back what is complete.
+    /// Adds a row's daily notification to a newer row of the same endpoint. Returns a complete row.
     fn join(&mut self, row: ImportedSubscription) -> Option<ImportedSubscription> {
         let Some(newer) = self.open.as_mut() else {
             self.open = Some(row);
@@ -197,15 +197,15 @@ impl FromSqlite {
                 let key = self.keys.get(&key).copied();
                 Some(key.ok_or("its vapid_key is not there, or cannot be read")?)
             }
-            // Then it is the active one's.
+            // The row belongs to the active key then.
             None if self.has_keys => None,
-            None => return Err("there is no VAPID key that it could be of".into()),
+            None => return Err("the source has no VAPID key for it".into()),
         };
         row.row = Some(name.to_owned());
         Ok(row)
     }
 
-    /// What is worth knowing, though nothing was refused.
+    /// Returns notes about accepted rows.
     pub(crate) fn notes(&self) -> impl Iterator<Item = String> + '_ {
         let more = (self.more_notes > 0).then(|| format!("{} more like that", self.more_notes));
         self.notes.iter().cloned().chain(more)
@@ -215,7 +215,7 @@ impl FromSqlite {
 const COPY: &str = "CREATE TEMP TABLE copy AS SELECT id, auth, created_date, endpoint, message, notify_time, \
      notify_type, p256dh, vapid_key_id FROM main.subscription ORDER BY endpoint, created_date DESC, id DESC";
 
-/// A text that is there and not empty.
+/// Returns a text if it is not empty.
 fn text(columns: &Columns<'_>, column: usize) -> Option<String> {
     let text: Option<String> = columns.get(column).ok().flatten();
     text.filter(|text| !text.is_empty())
@@ -240,7 +240,7 @@ fn this_minute() -> Result<DailyTime, BoxError> {
     )?)
 }
 
-/// ISO 8601 by the other server's wall clock, or with an offset.
+/// Parses ISO 8601 by the other server's wall clock, or with an offset.
 fn moment_of(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let text = text.trim();
     let moment = match text.parse::<jiff::Timestamp>() {

@@ -1,4 +1,4 @@
-//! Moves the data of two servers in Python here: the Flask and Redis demo, and the Flask and SQLite server.
+//! Imports the data of two Python servers: the Flask and Redis demo, and the Flask and SQLite server.
 //!
 //! ```sh
 //! cargo build --release --features full --example import
@@ -6,7 +6,7 @@
 //! target/release/examples/import --from sqlite:///srv/push/webpush.db --to sqlite://web-push.db --dry-run
 //! ```
 //!
-//! The source is only read, and may be in use. `--help` says more.
+//! The source is only read, and may be in use. `--help` lists the options.
 
 #[path = "../support/causes.rs"]
 mod causes;
@@ -37,36 +37,36 @@ use store::StoreUrl;
 
 /// Imports the subscriptions and keys of another Web Push server.
 ///
-/// It adds what is missing and changes nothing that is there, so it may be run again: after an interruption, or for what
-/// was stored meanwhile. Only what was deleted here in between comes back. Nothing is sent.
+/// It adds what is missing and changes nothing that is stored, so it can be repeated: after an interruption, or for
+/// rows that were stored meanwhile. But rows that were deleted here in between are imported again. Nothing is sent.
 #[derive(Parser)]
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
-    /// Whose data: `redis://…` of the Flask and Redis demo, `sqlite://FILE` of the Flask and SQLite server
+    /// The source: `redis://…` of the Flask and Redis demo, `sqlite://FILE` of the Flask and SQLite server
     #[arg(long, value_name = "URL")]
     from: String,
 
-    /// Where to: the `STORE_URL` of the example servers
+    /// The target: the `STORE_URL` of the example servers
     #[arg(long, env = "STORE_URL", value_name = "URL", hide_env_values = true)]
     to: Option<String>,
 
-    /// A file that holds the same
+    /// A file with the target
     #[arg(long, env = "STORE_URL_FILE", value_name = "FILE")]
     to_file: Option<String>,
 
-    /// The private key that the demo's pages subscribe with, in any form; SQLite has its keys in it
+    /// The private key that the demo's pages subscribe with, in any form. SQLite has its keys in the file
     #[arg(long, value_name = "FILE")]
     vapid_private_key: Option<PathBuf>,
 
-    /// Only say what would be done. An empty database gets its tables and the VAPID key all the same
+    /// Only report what would be done. An empty database gets its tables and the VAPID key all the same
     #[arg(long)]
     dry_run: bool,
 
-    /// The zone of the other server's clock, whose times in SQLite name none: `Europe/Berlin`
+    /// The zone of the other server's clock, since its times in SQLite have none: `Europe/Berlin`
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     zone: String,
 
-    /// Which endpoints are taken: as `ENDPOINT_POLICY` of the example servers
+    /// The endpoints that are accepted: as `ENDPOINT_POLICY` of the example servers
     #[arg(long, env, value_name = "POLICY", default_value = "known")]
     endpoint_policy: String,
 
@@ -74,11 +74,11 @@ struct Arguments {
     #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
     key_encryption_key: Option<String>,
 
-    /// A file that holds the same
+    /// A file with the keys
     #[arg(long, env, value_name = "FILE")]
     key_encryption_key_file: Option<String>,
 
-    /// PEM file of certificates to trust beside the public ones, for a database behind TLS
+    /// PEM file of certificates to trust in addition to the public ones, for a database behind TLS
     #[arg(long, env, value_name = "FILE")]
     extra_root_ca: Option<PathBuf>,
 }
@@ -93,7 +93,7 @@ Daily notifications: a time that is null becomes this minute, in UTC. What fell 
 Exit codes: 0 all of it is here; 1 it was interrupted, run it again; 2 it could not begin; 3 some rows were refused, the
 others are here.";
 
-/// What there is to import: the keys, and then pages of rows.
+/// The keys, and then pages of rows.
 pub(crate) struct Source {
     /// The last one is the active one.
     keys: Vec<VapidKey>,
@@ -172,7 +172,7 @@ async fn begin(arguments: &mut Arguments) -> Result<(WebPush, Source), BoxError>
         Some(("sqlite", path)) if !path.is_empty() => {
             FromSqlite::open(path, given, &arguments.zone)?
         }
-        // It may hold a password.
+        // The URL may contain a password.
         _ => return Err("--from: neither redis:// nor sqlite://FILE".into()),
     };
     let push = open(arguments, source.keys.last()).await?;
@@ -184,7 +184,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
     let to = to.ok_or("--to or STORE_URL is needed")?;
     let mut to = StoreUrl::parse(to).map_err(|why| format!("--to: {why}"))?;
     match &to {
-        // It would be made: importing into nothing is importing into memory.
+        // Opening it would create the file. Importing into an empty store is importing into memory.
         StoreUrl::Sqlite(path) if arguments.dry_run && !path.exists() => to = StoreUrl::Memory,
         StoreUrl::Memory if !arguments.dry_run => {
             return Err("--to: memory would be forgotten at once".into());
@@ -205,7 +205,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
             .map_err(|error| format!("--key-encryption-key: {}", with_causes(error)))?;
         builder = builder.key_encryption_keys(keys);
     }
-    // In an empty store it is the first key, and no other is made.
+    // In an empty store it is the first key, so that none is made.
     let first = match active {
         Some(key) => Some(VapidKey::parse(key.secret_to_pkcs8_pem().as_bytes())?),
         None => None,
@@ -219,7 +219,7 @@ async fn open(arguments: &Arguments, active: Option<&VapidKey>) -> Result<WebPus
         None => None,
     };
     let opened = to.open(builder, first, extra_root_ca.as_deref()).await;
-    // A file is closed with the last handle, which is in the `WebPush`.
+    // A file is closed with its last handle, which the `WebPush` owns.
     let (builder, _) = opened.map_err(|error| format!("--to: {}", with_causes(error)))?;
     builder
         .build()
@@ -274,7 +274,7 @@ fn show(push: &WebPush, source: &Source, report: &ImportReport) {
     println!("Daily notifications: {} new", report.daily);
     let seen = report.created + report.updated + report.unchanged + report.superseded;
     if seen + report.refused == 0 {
-        println!("There is no subscription in the source: is it the right database?");
+        println!("The source has no subscriptions: is it the right database?");
     }
     for refused in &report.refusals {
         println!("Refused: {}", with_causes(refused));

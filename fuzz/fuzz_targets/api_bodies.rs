@@ -1,4 +1,4 @@
-//! Whatever a stranger, a page or an administrator sends to the HTTP API.
+//! Requests to the HTTP API with any body.
 //!
 //! The first octet chooses method and headers; then a line with the path, a line with the content type (empty for
 //! JSON, `-` for none), and the body.
@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     RUNTIME.block_on(check(request));
 });
 
-/// The request that an input stands for, if it is one at all.
+/// Parses the request of an input, if it is one.
 fn request(input: &[u8]) -> Option<Request<Full<bytes::Bytes>>> {
     let (choice, rest) = input.split_first()?;
     let mut lines = rest.splitn(3, |octet| *octet == b'\n');

@@ -1,4 +1,4 @@
-//! Whatever a push service hands to a user agent: a body with any header and any record.
+//! Bodies from a push service to a user agent, with any header and any record.
 //!
 //! The first octet chooses how much of the body is genuine, so that the fuzzer reaches beyond the
 //! authentication.
@@ -57,7 +57,7 @@ fn header(body: &[u8]) {
     assert_eq!([&encoded, records].concat(), body);
 }
 
-/// Nobody can seal for these keys without the authentication secret.
+/// Sealing for these keys needs the authentication secret.
 fn opens_nothing(body: &[u8]) {
     let to = &*USER_AGENT;
     assert!(decrypt(&RustCrypto, &to.secret, &to.auth, body).is_err());

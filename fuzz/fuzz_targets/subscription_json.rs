@@ -1,4 +1,4 @@
-//! Whatever a page posts as its subscription.
+//! Any text that a page posts as its subscription.
 //!
 //! Invariants: nothing panics; what parses prints as JSON that parses to the same; its endpoint is kept byte
 //! for byte, within its limit, and has an origin that reads back as itself; an endpoint that the strictest

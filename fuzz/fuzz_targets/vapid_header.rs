@@ -1,10 +1,10 @@
-//! Whatever a sender puts into `Authorization`.
+//! Any value of `Authorization`.
 //!
 //! The first octet chooses whether the input is the header itself, or the two JSON texts of a token
 //! (divided by a line break) that is then signed, so that the fuzzer reaches beyond the signature.
 //!
-//! Invariants: nothing panics; what verifies is by the key it shows, ends within 24 hours, and does not
-//! verify outside them, nor with another signature.
+//! Invariants: nothing panics; a verified token is signed by the key it shows, expires within 24 hours, and does not
+//! verify outside its lifetime, nor with another signature.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! Whatever is set as the private key, or lies in its file: any bytes, meant as PEM, DER, base64, hex or JSON.
+//! Any octets as a private key: PEM, DER, base64, hex or JSON.
 //!
 //! Invariants: nothing panics; what parses is read back as the same key from every form.
 #![no_main]

@@ -1,4 +1,4 @@
-//! Who may do what an administrator does.
+//! The decision who may call an administrator's route.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use http::request::Parts;
 use super::ApiBody;
 use super::problem::{Problem, ProblemKind};
 
-/// Decides on every request to an administrator's route.
+/// A decision on every request to an administrator's route.
 ///
-/// [`AdminCredentials`](super::AdminCredentials) is the built-in one. An application with roles of its own
-/// looks at what its authentication layer left in `parts.extensions`.
+/// [`AdminCredentials`](super::AdminCredentials) is the built-in one. An application with roles of its own reads what
+/// its authentication layer put into `parts.extensions`.
 ///
 /// # Examples
 ///
@@ -45,11 +45,11 @@ use super::problem::{Problem, ProblemKind};
 /// ```
 #[async_trait]
 pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
-    /// Whether the caller may do it.
+    /// Checks whether the caller may do it.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// Returns why not.
     async fn authorize(&self, action: AdminAction, parts: &Parts) -> Result<(), Denied>;
 }
 
@@ -61,35 +61,35 @@ impl<A: Authorizer + ?Sized> Authorizer for Arc<A> {
     }
 }
 
-/// What an administrator can do.
+/// An action of an administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AdminAction {
     /// Send a broadcast.
     Notify,
-    /// See what became of one.
+    /// Show the status of a broadcast.
     ShowBroadcast,
-    /// Cancel one.
+    /// Cancel a broadcast.
     CancelBroadcast,
-    /// Make a new VAPID key the active one.
+    /// Make a new active VAPID key.
     RegenerateVapid,
-    /// See statistics and metrics.
+    /// Show statistics and metrics.
     ShowStats,
 }
 
-/// Why an administrator's request is refused.
+/// The reason why an administrator's request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denied {
     /// 401: the credentials are missing or wrong.
     WrongCredentials,
-    /// 403: whoever it is may not do this.
+    /// 403: the caller may not do this.
     Forbidden,
-    /// 403: nobody can be an administrator, since nothing is configured.
+    /// 403: no credentials are configured, so no request is allowed.
     NotConfigured,
     /// 429: too many wrong passwords; nothing was compared.
     TooManyFailures {
-        /// For how long.
+        /// When to try again.
         retry_after: Duration,
     },
     /// 503: the credentials could not be checked.
@@ -97,7 +97,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// The answer that the service's own routes give, for an application's routes beside them.
+    /// Returns the response of the service's own routes, for an application's routes beside them.
     #[must_use]
     pub fn into_response(self) -> Response<ApiBody> {
         Problem::from(self).into_response()

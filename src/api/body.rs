@@ -1,4 +1,4 @@
-//! The body of every answer.
+//! The body of every response.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// The body of an answer: whole, of known length, never an error.
+/// The body of a response: complete, of known length, never an error.
 #[derive(Clone, Debug, Default)]
 pub struct ApiBody(Bytes);
 

@@ -1,4 +1,4 @@
-//! The built-in administrator: a bearer token, a password, or both.
+//! The built-in authorizer: a bearer token, a password, or both.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::authorizer::{AdminAction, Authorizer, Denied};
 use super::wrong_passwords::WrongPasswords;
 use crate::encoding::base64_any;
 
-/// One administrator who may do everything, known by a bearer token, by Basic `admin:PASSWORD`, or both.
+/// An administrator with all rights, identified by a bearer token, by Basic `admin:PASSWORD`, or both.
 ///
 /// Without either every request is answered [`NotConfigured`](Denied::NotConfigured). There is no default password.
 ///
@@ -23,15 +23,15 @@ use crate::encoding::base64_any;
 ///
 /// Only SHA-256 digests are kept, and they are compared in constant time.
 ///
-/// After 10 wrong passwords from one [`PeerAddr`] within a minute, Basic credentials from this peer are refused without
-/// a comparison until the minute ends. Other peers are not affected, so a stranger cannot lock the administrator out.
-/// Requests without a [`PeerAddr`] in their extensions share one such minute: behind a proxy, or in a server that does
-/// not set it, a stranger can use it up, and the bearer token is the way in.
+/// After 10 wrong passwords from one [`PeerAddr`] within a minute, Basic credentials from this peer are refused
+/// without a comparison until the minute is over. Other peers are not affected, so an attacker cannot lock the
+/// administrator out. Requests without a [`PeerAddr`] in their extensions share one limit: behind a proxy, or in a
+/// server that does not set it, an attacker can use it up. The bearer token still works then.
 ///
-/// At most 100,000 peers are remembered within a minute. Peers beyond that number share the minute of the requests
-/// without an address. So no more than 1,000,010 passwords a minute are compared, however many addresses they come
-/// from: 12 random characters of `a-z0-9` would withstand that for more than four million years on average. A password
-/// that is in a list of common ones would not withstand it for a day.
+/// At most 100,000 peers are counted within a minute. Further peers share the limit of requests without an address.
+/// So at most 1,000,010 passwords a minute are compared, from any number of addresses: 12 random characters of
+/// `a-z0-9` would withstand that for more than four million years on average. A password in a list of common ones
+/// would not withstand it for a day.
 ///
 /// A bearer token has no such limit: it has to be random, which cannot be checked here.
 ///
@@ -57,18 +57,18 @@ impl AdminCredentials {
     /// The shortest password and the shortest bearer token, in characters.
     pub const MIN_LENGTH: usize = 12;
 
-    /// No administrator yet.
+    /// Makes a value without credentials, which admits no request.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Admits requests with `Authorization: Bearer TOKEN`: at least 128 random bits, in hexadecimal digits or base64.
+    /// Allows requests with `Authorization: Bearer TOKEN`: at least 128 random bits, in hexadecimal digits or base64.
     ///
     /// # Errors
     ///
-    /// The token has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, begins or ends with a blank or a line
-    /// break, or holds anything but visible ASCII characters.
+    /// Returns an error if the token has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, begins or ends with
+    /// a blank or a line break, or contains a character that is not visible ASCII.
     pub fn with_bearer_token(mut self, token: &str) -> Result<Self, CredentialsError> {
         if is_padded(token) {
             return Err(CredentialsError::PaddedToken);
@@ -83,15 +83,15 @@ impl AdminCredentials {
         Ok(self)
     }
 
-    /// Admits requests with Basic credentials of the user `admin` and this password.
+    /// Allows requests with Basic credentials of the user `admin` and this password.
     ///
-    /// Blanks and line breaks at its ends are refused and not removed. They come from a file or a shell more often than
-    /// from a person, and would make a password that never fits what is typed.
+    /// Blanks and line breaks at its start or end are refused, not removed. They usually come from a file or a shell,
+    /// and a typed password would never match.
     ///
     /// # Errors
     ///
-    /// The password has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, or begins or ends with a blank or a line
-    /// break.
+    /// Returns an error if the password has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, or begins or ends
+    /// with a blank or a line break.
     pub fn with_password(mut self, password: &str) -> Result<Self, CredentialsError> {
         if is_padded(password) {
             return Err(CredentialsError::PaddedPassword);
@@ -133,13 +133,13 @@ impl AdminCredentials {
 
     fn check_basic(&self, credentials: &str, peer: Option<PeerAddr>) -> Result<(), Denied> {
         let pair = base64_any(credentials).ok_or(Denied::WrongCredentials)?;
-        // What a browser sends before it has asked its user is not a guess.
+        // An empty password, which a browser sends before it asks its user, is not a guess.
         let mut halves = pair.splitn(2, |byte| *byte == b':');
         let complete = |half: Option<&[u8]>| half.is_some_and(|half| !half.is_empty());
         if !complete(halves.next()) || !complete(halves.next()) {
             return Err(Denied::WrongCredentials);
         }
-        // Held while comparing: otherwise many guesses at once would pass before the first is counted.
+        // Held during the comparison: otherwise many concurrent guesses would pass before the first is counted.
         let wrong = self.wrong_passwords.lock();
         let mut wrong = wrong.unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -168,7 +168,7 @@ fn digest(secret: &[u8]) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
-/// Compares digests in constant time; whatever was not configured matches nothing.
+/// Compares digests in constant time. Credentials that are not configured match nothing.
 fn matches(expected: Option<[u8; 32]>, given: &[u8]) -> Result<(), Denied> {
     let equal = expected.is_some_and(|expected| expected.ct_eq(&digest(given)).into());
     if equal {
@@ -178,7 +178,7 @@ fn matches(expected: Option<[u8; 32]>, given: &[u8]) -> Result<(), Denied> {
     }
 }
 
-/// Whether blanks or line breaks stand at its ends.
+/// Whether it begins or ends with blanks or line breaks.
 fn is_padded(secret: &str) -> bool {
     secret.trim() != secret
 }
@@ -189,13 +189,13 @@ fn is_padded(secret: &str) -> bool {
 pub enum CredentialsError {
     /// A password of fewer than 12 characters.
     ShortPassword,
-    /// A password with a blank or a line break at one of its ends.
+    /// A password that begins or ends with a blank or a line break.
     PaddedPassword,
     /// A token of fewer than 12 characters.
     ShortToken,
-    /// A token with a blank or a line break at one of its ends.
+    /// A token that begins or ends with a blank or a line break.
     PaddedToken,
-    /// A token with anything but visible ASCII characters, which a header cannot carry.
+    /// A token with a character that is not visible ASCII, which a header cannot carry.
     MalformedToken,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a page of another site made the browser send a request.
+//! The check of requests that a page of another site caused.
 
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::request::Parts;
@@ -8,18 +8,18 @@ use super::problem::{Problem, ProblemKind};
 use crate::broadcast::Principal;
 use crate::subscription::Origin;
 
-/// Refuses a state-changing request that carries what browsers attach by themselves (a cookie, Basic
-/// credentials) or comes from a signed-in user, and that another site may have caused.
+/// Refuses a state-changing request that carries credentials which browsers attach on their own (a cookie, Basic
+/// credentials) or a signed-in user, and that another site may have caused.
 ///
-/// A listed `Origin` passes: browsers set that header themselves, and the list is there for pages of other sites. Else
-/// `Sec-Fetch-Site` decides, and without it an `Origin`, which must be our own host. A request with neither is not a
-/// browser's. Two `Origin` headers are no listed one.
+/// A listed `Origin` passes: browsers set that header, and the list is for pages of other sites. Else
+/// `Sec-Fetch-Site` decides, and without it an `Origin`, which must be the request's own host. A request with neither
+/// is not from a browser. Two `Origin` headers do not count as listed.
 pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
     let headers = &parts.headers;
-    let is_somebody = parts.extensions.get::<Principal>().is_some()
+    let is_signed_in = parts.extensions.get::<Principal>().is_some()
         || headers.contains_key(COOKIE)
         || headers.get_all(AUTHORIZATION).iter().any(is_basic);
-    if !is_somebody {
+    if !is_signed_in {
         return Ok(());
     }
     let origin = origin(headers);
@@ -41,14 +41,15 @@ pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
     }
 }
 
-/// The request's only `Origin`, with its scheme.
+/// Returns the request's only `Origin`, with its scheme.
 fn origin(headers: &HeaderMap) -> Option<(&str, Origin)> {
     let text = std::str::from_utf8(only(headers, &ORIGIN)?).ok()?;
     let (scheme, _) = text.split_once("://")?;
     Some((scheme, Origin::parse(text).ok()?))
 }
 
-/// The origin that the request was sent to. Behind a proxy that ends TLS its scheme is unknown: the host decides.
+/// Returns the origin that the request was sent to. Behind a proxy that terminates TLS its scheme is unknown: the
+/// host decides.
 fn own(parts: &Parts, scheme: &str) -> Option<Origin> {
     let authority = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
@@ -57,7 +58,7 @@ fn own(parts: &Parts, scheme: &str) -> Option<Origin> {
     Origin::parse(&format!("{scheme}://{authority}")).ok()
 }
 
-/// A header's value, when there is exactly one.
+/// Returns a header's value if there is exactly one.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_nobody_in_particular_passes() {
+    fn a_request_without_credentials_passes() {
         assert!(passes(&[("sec-fetch-site", "cross-site")]));
         assert!(passes(&[("origin", "https://evil.example")]));
         assert!(passes(&[

@@ -1,4 +1,4 @@
-//! The same API as middleware, for servers without a router.
+//! The API as middleware, for servers without a router.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,11 +17,11 @@ use tower_service::Service;
 use super::{ApiBody, ApiFuture, ApiSettings, WebPushService};
 use crate::error::BoxError;
 
-/// Answers requests under its prefixes and lets all others through, each with the [`WebPush`](crate::WebPush) handle in
-/// its extensions.
+/// Middleware that answers requests under its prefixes and passes all others on, each with the
+/// [`WebPush`](crate::WebPush) handle in its extensions.
 ///
-/// Without [`at`](Self::at) it answers nothing and only hands out the handle, which suits an application
-/// that mounts the [service](WebPushService) elsewhere.
+/// Without [`at`](Self::at) it answers no request and only adds the handle, for an application that mounts the
+/// [service](WebPushService) elsewhere.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ use crate::error::BoxError;
 ///
 /// # async fn example<S: Clone>(app: S) -> Result<(), Box<dyn std::error::Error>> {
 /// let push = WebPush::builder("mailto:ops@example.com").build().await?;
-/// // For bare hyper, say: `/web-push/subscribe` is answered here, everything else goes to `app`.
+/// // For example with bare hyper: `/web-push/subscribe` is answered here, everything else goes to `app`.
 /// let service = ServiceBuilder::new().layer(push.layer().at("/web-push")).service(app);
 /// # let _ = service;
 /// # Ok(())
@@ -40,13 +40,13 @@ use crate::error::BoxError;
 ///
 /// # Layer order
 ///
-/// Put the application's authentication layer around this one: it leaves the
-/// [`Principal`](crate::broadcast::Principal) that `/subscribe` reads.
+/// Put the application's authentication layer around this one: it adds the [`Principal`](crate::broadcast::Principal)
+/// that `/subscribe` reads.
 #[derive(Clone, Debug)]
 pub struct WebPushLayer {
     service: WebPushService,
     prefixes: Arc<[Box<str>]>,
-    /// What requests to the inner service get into their extensions.
+    /// The extensions that requests to the inner service get.
     handle: Extensions,
 }
 
@@ -59,23 +59,23 @@ impl WebPushLayer {
         }
     }
 
-    /// The same under other settings, as [`WebPushService::with`].
+    /// Changes the settings, as [`WebPushService::with`] does.
     #[must_use]
     pub fn with(mut self, settings: ApiSettings) -> Self {
         self.service = self.service.with(settings);
         self
     }
 
-    /// The API that answers under the prefixes, with the same settings and limits: for routes that call it themselves.
+    /// Returns the API under the prefixes, with the same settings and limits, for routes that call it.
     #[must_use]
     pub fn service(&self) -> WebPushService {
         self.service.clone()
     }
 
-    /// Answers requests under one more prefix, such as `/web-push`; the prefix is stripped.
+    /// Adds a prefix, such as `/web-push`. It is stripped from the path.
     ///
-    /// The prefix is whole path segments, compared octet by octet; a slash at its end counts for nothing, and
-    /// one at its beginning is added where it is missing. Of several that fit the longest one is stripped.
+    /// The prefix is whole path segments, compared octet by octet. A slash at its end is ignored, and one at its
+    /// beginning is added if missing. Of several that match the longest one is stripped.
     #[must_use]
     pub fn at(mut self, prefix: &str) -> Self {
         let segments = prefix.trim_matches('/');
@@ -144,14 +144,14 @@ where
     }
 }
 
-/// The same URI without the prefix of its path; `None` when it is not under the prefix.
+/// Returns the URI without the prefix of its path, or `None` if it is not under the prefix.
 fn strip_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
     let path_and_query = uri.path_and_query()?.as_str();
     let rest = path_and_query.strip_prefix(prefix)?;
     let rest = match rest.as_bytes().first() {
         Some(b'/') => rest.to_owned(),
         None | Some(b'?') => format!("/{rest}"),
-        // Another path that begins with the same letters.
+        // Another path that begins with the same characters.
         Some(_) => return None,
     };
     let mut parts = uri.clone().into_parts();
@@ -160,7 +160,7 @@ fn strip_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
 }
 
 pin_project! {
-    /// The answer of a [`WebPushMiddleware`] on its way.
+    /// The future of a [`WebPushMiddleware`].
     pub struct LayerFuture<F> {
         #[pin]
         kind: Kind<F>,
@@ -205,7 +205,7 @@ impl<F> fmt::Debug for LayerFuture<F> {
 }
 
 pin_project! {
-    /// The body of an answer through a [`WebPushLayer`]: the API's or the inner service's.
+    /// The body of a response through a [`WebPushLayer`]: the API's or the inner service's.
     pub struct LayerBody<R> {
         #[pin]
         either: Either<R>,

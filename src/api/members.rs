@@ -1,11 +1,11 @@
-//! The members of a request's JSON object, by name and type.
+//! The members of a request's JSON object by name and type.
 
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, ProblemKind};
 
-/// A JSON object from outside. Null is the same as absent; unknown members are nobody's business.
+/// A JSON object of a request. Null counts as absent. Unknown members are ignored.
 #[derive(Clone, Copy)]
 pub(super) struct Members<'a>(&'a Map<String, Value>);
 
@@ -14,12 +14,12 @@ impl<'a> Members<'a> {
         Self(object)
     }
 
-    /// A member, whatever its type; `None` when absent or null.
+    /// Returns a member of any type, or `None` if it is absent or null.
     pub(super) fn value(self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    /// Whether a member is there, null included.
+    /// Whether a member is present, null included.
     pub(super) fn has(self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -52,7 +52,7 @@ impl<'a> Members<'a> {
 }
 
 /// Parses a body that must be a JSON object. An absent body has no members, so that its refusal names what is
-/// missing. Of members that are there twice the last one counts.
+/// missing. Of repeated members the last one counts.
 pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     if body.is_empty() {
         return Ok(Map::new());
@@ -60,10 +60,10 @@ pub(super) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     serde_json::from_slice(body).map_err(|error| malformed(&error))
 }
 
-/// The refusal of a body that is no JSON object: reason, line and column, counted in octets.
+/// Returns the refusal of a body that is not a JSON object: reason, line and column, counted in octets.
 ///
-/// serde_json words its syntax errors without the body's content. Its other errors can quote it, and only say that
-/// the value is no object.
+/// serde_json words its syntax errors without the body's content. Its other errors can quote it, so the refusal only
+/// says that the value is not an object.
 pub(super) fn malformed(error: &serde_json::Error) -> Problem {
     let detail = match error.classify() {
         Category::Syntax | Category::Eof => format!("The body is not valid JSON: {error}."),

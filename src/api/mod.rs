@@ -1,19 +1,19 @@
-//! The HTTP API: a [`WebPushService`] to mount, a [`WebPushLayer`] where there is no router.
+//! The HTTP API: a [`WebPushService`] to mount, or a [`WebPushLayer`] without a router.
 //!
-//! Paths are relative to where the service is mounted; a path has one spelling, without a slash at its
-//! end. `GET /openapi.json` is the whole contract; refusals are problem details (RFC 9457) whose `code`
-//! is stable, and [`ProblemKind`] lists them.
+//! Paths are relative to where the service is mounted. A path has one spelling, without a slash at its end.
+//! `GET /openapi.json` is the whole contract. Refusals are problem details (RFC 9457) with a stable `code`;
+//! [`ProblemKind`] lists them.
 //!
 //! | route | for |
 //! |---|---|
-//! | `GET /vapid`, `GET /subscribe` | everybody |
-//! | `POST /subscribe` | everybody, or signed-in users only |
-//! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | whoever holds the subscription |
+//! | `GET /vapid`, `GET /subscribe` | everyone |
+//! | `POST /subscribe` | everyone, or signed-in users only |
+//! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | holders of the subscription |
 //! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
 //! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
-//! | `GET /ping`, `GET /ready`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everybody |
+//! | `GET /ping`, `GET /ready`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
 //!
-//! `client.js` and `service-worker.js` are the other half, ready to use: see
+//! `client.js` and `service-worker.js` are the browser's part, ready to use: see
 //! [In the browser](crate::guide::in_the_browser).
 //!
 //! # Examples
@@ -28,15 +28,15 @@
 //! let operators = AdminCredentials::new().with_bearer_token("h9Jm3pXq7vTz2LkB")?;
 //! let service = push.service().with(ApiSettings::new().authorizer(operators));
 //!
-//! // In axum, one line. Elsewhere `push.layer().at("/web-push")` goes in front of any service.
+//! // One line in axum. Elsewhere put `push.layer().at("/web-push")` in front of any service.
 //! let app: Router = Router::new().nest_service("/web-push", service);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Who is signed in is the application's business: a layer of its own, around this service, puts a
-//! [`Principal`](crate::broadcast::Principal) into the request's extensions. `/subscribe` ties the browser to that user, and
-//! `Audience::user` reaches it.
+//! The application authenticates users: a layer of its own around this service puts a
+//! [`Principal`](crate::broadcast::Principal) into the request's extensions. `/subscribe` gives the subscription to
+//! that user, and `Audience::user` reaches it.
 //!
 //! ```
 //! use axum::Router;
@@ -52,7 +52,7 @@
 //!     next.run(request).await
 //! }
 //!
-//! /// Whatever the application's sessions say.
+//! /// Reads the application's session.
 //! fn signed_in(_: &Request) -> Option<String> {
 //!     None
 //! }
@@ -64,10 +64,10 @@
 //! }
 //! ```
 //!
-//! Each route parses, asks the engine and answers; the same rules hold for the calls of
-//! [`WebPush`](crate::WebPush), for applications with routes of their own: [`subscribe`](crate::WebPush::subscribe),
-//! [`renew`](crate::WebPush::renew), [`devices`](crate::WebPush::devices), [`forget`](crate::WebPush::forget) and the rest.
-//! Public tags, required users, the confirmation and limits per peer belong to the mount, not to the calls.
+//! Each route parses, calls the engine and answers. The same rules hold for the calls of [`WebPush`](crate::WebPush),
+//! for applications with routes of their own: [`subscribe`](crate::WebPush::subscribe),
+//! [`renew`](crate::WebPush::renew), [`devices`](crate::WebPush::devices), [`forget`](crate::WebPush::forget) and the
+//! rest. Public tags, required users, the confirmation and limits per peer belong to the mount, not to the calls.
 //!
 //! # Two mounts
 //!
@@ -96,24 +96,25 @@
 //!
 //! # Security
 //!
-//! A server that says where its requests come from, with a [`PeerAddr`] in their extensions, limits each peer: 60
-//! requests a minute to the public POST routes, 20 test and confirmation pushes a minute, and 10 wrong passwords a
-//! minute. Without it only the limits of the store hold for strangers:
+//! A server that reports the sender's address with a [`PeerAddr`] in the extensions limits each peer: 60 requests a
+//! minute to the public POST routes, 20 test and confirmation pushes a minute, and 10 wrong passwords a minute.
+//! Without it only the limits of the store hold for unauthenticated callers:
+//! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
 //! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
 //!
-//! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or
-//! a signed-in user must not come from another site, except from a page of
-//! [`allowed_origins`](crate::api::ApiSettings::allowed_origins): `Sec-Fetch-Site`, else `Origin`, decides. Refusals never
-//! repeat an endpoint or a key. `/send-test` gives one answer for an endpoint that the policy refuses and for one that
-//! cannot be reached.
+//! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or a
+//! signed-in user must not come from another site, except from a page of
+//! [`allowed_origins`](crate::api::ApiSettings::allowed_origins): `Sec-Fetch-Site` decides, else `Origin`. Refusals
+//! never repeat an endpoint or a key. `/send-test` gives the same answer for an endpoint that the policy refuses and
+//! for one that cannot be reached.
 //!
 //! A proxy in front may have rules for single paths, such as `/web-push/notify`. They hold, because
-//! `/web-push//notify` is another path and is answered 404. axum's `nest_service` is the exception: axum 0.8 drops an
-//! empty segment after the prefix before the service sees the path. Where such rules matter in axum, use
+//! `/web-push//notify` is another path and is answered with 404. axum's `nest_service` is the exception: axum 0.8
+//! drops an empty segment after the prefix before the service sees the path. If such rules matter in axum, use
 //! `Router::layer(push.layer().at("/web-push"))`, as `examples/axum_server` does.
 //!
-//! Limits on connections, request heads and idle time belong to the server that carries the service. `axum::serve` has
-//! none; `examples/support/accept.rs` is an accept loop that has.
+//! Limits on connections, request heads and idle time belong to the server that runs the service. `axum::serve` has
+//! none; `examples/support/accept.rs` is an accept loop with limits.
 
 mod authorizer;
 mod body;
@@ -156,14 +157,14 @@ use problem::Problem;
 use reply::Reply;
 use routes::Route;
 
-/// The HTTP API as a service: for axum's `nest_service`, for bare hyper, for any Tower server.
+/// The HTTP API as a service, for axum's `nest_service`, for bare hyper, for any Tower server.
 ///
-/// Always ready and never failing: whatever is wrong is in the answer. Bodies are read up to 64 KiB and
-/// for 10 seconds, which needs a tokio runtime with its timer enabled.
+/// Always ready. It never fails: errors are responses. Bodies are read up to 64 KiB and for 10 seconds, which needs a
+/// tokio runtime with its timer enabled.
 ///
 /// # Cancel safety
 ///
-/// An answer whose future is dropped may have changed the store or not; every route can be repeated.
+/// If its future is dropped, a request may have changed the store or not. Every request can be repeated.
 #[derive(Clone, Debug)]
 pub struct WebPushService {
     engine: Engine,
@@ -178,7 +179,7 @@ impl WebPushService {
         }
     }
 
-    /// The same API under other settings. What its limits have counted begins anew.
+    /// Changes the settings. The counters of its limits start from zero.
     #[must_use]
     pub fn with(mut self, settings: ApiSettings) -> Self {
         self.settings = Arc::new(settings);
@@ -218,7 +219,7 @@ where
     reply::finished(reply, &method)
 }
 
-/// First everything that can be refused by the head alone, then the body, then the route.
+/// Checks everything that the head alone can fail first, then the body, then the route.
 async fn answer<B>(api: &WebPushService, request: Request<B>) -> Result<Reply, Problem>
 where
     B: Body + Send,
@@ -236,7 +237,7 @@ where
     let body = if route.takes_json() {
         let is_declared = read_body::check_head(&parts.headers)?;
         if route.is_public() {
-            // What the head refuses costs no token, and what has no token is not read.
+            // A request refused by its head takes no token, and the body of a request without a token is not read.
             let taken = settings.requests.take(peer(&parts));
             taken.map_err(|wait| {
                 Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
@@ -250,12 +251,12 @@ where
     routes::answer(api, route, &parts, &body).await
 }
 
-/// What the server says is the sender's address.
+/// Returns the sender's address as the server reports it.
 fn peer(parts: &Parts) -> Option<PeerAddr> {
     parts.extensions.get().copied()
 }
 
-/// The answer of a [`WebPushService`] on its way.
+/// The future of a [`WebPushService`].
 pub struct ApiFuture(Pin<Box<dyn Future<Output = Response<ApiBody>> + Send>>);
 
 impl Future for ApiFuture {

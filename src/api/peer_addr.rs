@@ -1,20 +1,20 @@
-//! The address that limits for strangers count against.
+//! The address that limits per peer count by.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network address of a request's sender, which limits for strangers count against.
+/// The network address of a request's sender, which limits per peer count by.
 ///
 /// A server puts it into the request's extensions, as it does with a [`Principal`](crate::broadcast::Principal): the
-/// address of the connection, or, behind proxies that it trusts, the one that they report. An address that a client can
-/// choose, in a header that no proxy has written, makes every limit void.
+/// address of the connection, or, behind trusted proxies, the one that they report. An address that a client can
+/// choose, in a header that no proxy has written, makes every limit ineffective.
 ///
 /// An IPv6 address counts as its /64 network, which is what a single subscriber usually controls, and an IPv4 address
 /// mapped into IPv6 counts as the IPv4 address.
 ///
 /// # Requests without an address
 ///
-/// - The public POST routes, and the pushes that they cause, are not limited: a shared limit would be one for all users
-///   together. See [`public_requests_per_minute`](crate::api::ApiSettings::public_requests_per_minute) and
+/// - The public POST routes, and the pushes that they cause, are not limited: a shared limit would be one for all
+///   users together. See [`public_requests_per_minute`](crate::api::ApiSettings::public_requests_per_minute) and
 ///   [`public_pushes_per_minute`](crate::api::ApiSettings::public_pushes_per_minute).
 /// - Wrong passwords are counted together: see [`AdminCredentials`](super::AdminCredentials).
 ///
@@ -61,7 +61,7 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct PeerAddr(IpAddr);
 
 impl PeerAddr {
-    /// The peer at an address.
+    /// Makes a peer of an address.
     #[must_use]
     pub fn new(addr: IpAddr) -> Self {
         Self(match addr.to_canonical() {
@@ -73,7 +73,7 @@ impl PeerAddr {
         })
     }
 
-    /// The address, or the first one of the IPv6 network.
+    /// Returns the address, or the first one of the IPv6 network.
     #[must_use]
     pub const fn ip(self) -> IpAddr {
         self.0

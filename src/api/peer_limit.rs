@@ -15,13 +15,13 @@ use tokio::time::Instant;
 
 use super::PeerAddr;
 
-/// How many requests a peer may make: a number a minute, which it may also make at once.
+/// A limit of requests by peer: a number a minute, which may also come at once.
 pub(super) struct PeerLimit(Option<Limiter>);
 
 type Limiter = RateLimiter<PeerAddr, Buckets, TokioClock, NoOpMiddleware<Duration>>;
 
 impl PeerLimit {
-    /// A limit of `per_minute`; 0 is none.
+    /// Makes a limit of `per_minute`. 0: no limit.
     pub(super) fn per_minute(per_minute: u32) -> Self {
         Self(NonZeroU32::new(per_minute).map(|most| {
             RateLimiter::new(
@@ -32,7 +32,7 @@ impl PeerLimit {
         }))
     }
 
-    /// Takes a token of this peer, or answers how long to wait for the next one. A request without an address needs
+    /// Takes a token of this peer, or returns how long to wait for the next one. A request without an address needs
     /// none.
     pub(super) fn take(&self, peer: Option<PeerAddr>) -> Result<(), Duration> {
         let (Some(limiter), Some(peer)) = (&self.0, peer) else {
@@ -50,18 +50,18 @@ impl fmt::Debug for PeerLimit {
     }
 }
 
-/// When each peer's bucket will be full again.
+/// The time when each peer's bucket is full again.
 struct Buckets(Mutex<LruCache<PeerAddr, Nanos>>);
 
 impl Buckets {
-    /// At about 100 octets each, 6.5 MB. A peer that is forgotten begins with a full bucket: who has more addresses than
-    /// this is bounded by [`SubscriptionLimits`](crate::store::SubscriptionLimits) only.
+    /// At about 100 octets each, 6.5 MB. A peer that is forgotten starts with a full bucket: a sender with more
+    /// addresses than this is bounded by [`SubscriptionLimits`](crate::store::SubscriptionLimits) only.
     const MAX_PEERS: usize = 65_536;
 }
 
 impl Default for Buckets {
     fn default() -> Self {
-        // Unbounded, because a bounded one takes all its memory at once. `measure_and_replace` bounds it.
+        // Unbounded, because a bounded one allocates all its memory at once. `measure_and_replace` bounds it.
         Self(Mutex::new(LruCache::unbounded()))
     }
 }
@@ -74,7 +74,7 @@ impl StateStore for Buckets {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // `get` makes it the most recent one, also where the answer is no: a flood does not forget itself.
+        // `get` makes it the most recent one even if it is refused, so a flooding peer stays in the cache.
         let (answer, full_at) = decide(buckets.get(peer).copied())?;
         buckets.put(*peer, full_at);
         if buckets.len() > Self::MAX_PEERS {

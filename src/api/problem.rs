@@ -19,8 +19,8 @@ use crate::vapid::VapidError;
 
 macro_rules! problem_kinds {
     ($($name:ident, $status:ident, $code:literal, $detail:literal;)*) => {
-        /// Why a request was refused. It also rides in the answer's extensions, so that an outer layer
-        /// can tell refusals apart.
+        /// The reason why a request was refused. It is also in the response's extensions, so that an outer layer can
+        /// distinguish refusals.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ProblemKind {
@@ -28,16 +28,16 @@ macro_rules! problem_kinds {
         }
 
         impl ProblemKind {
-            /// All of them.
+            /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The stable word, `code` in the document.
+            /// Returns the stable word, `code` in the document.
             #[must_use]
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// The answer's status.
+            /// Returns the status of the response.
             #[must_use]
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
@@ -113,7 +113,7 @@ problem_kinds! {
 }
 
 impl ProblemKind {
-    /// What `Retry-After` says where nothing better is known; every 429 and 503 has one.
+    /// The default of `Retry-After`. Every 429 and 503 has one.
     const fn retry_after(self) -> Option<Duration> {
         let secs = match self {
             Self::TooManyFailures => 60,
@@ -135,8 +135,7 @@ impl fmt::Display for ProblemKind {
     }
 }
 
-/// One refusal, before it becomes a response. Of the request it holds a member's name or a content coding, and
-/// nothing else.
+/// A refusal, before it becomes a response. Of the request it holds a member's name or a content coding at most.
 #[derive(Debug)]
 pub(crate) struct Problem {
     kind: ProblemKind,
@@ -159,7 +158,7 @@ impl From<ProblemKind> for Problem {
 }
 
 impl Problem {
-    /// A member of the wrong type, and what it should be.
+    /// Makes a refusal of a member of the wrong type, with the expected one.
     pub(super) fn member(name: impl Into<Cow<'static, str>>, expected: &str) -> Self {
         let name = name.into();
         let detail = format!("{name} is not {expected}.");
@@ -222,7 +221,7 @@ impl Problem {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         if self.kind == ProblemKind::UnsupportedContentEncoding {
-            // RFC 9110 section 12.5.3: a 415 for a coding says which ones are taken.
+            // RFC 9110 section 12.5.3: a 415 for a coding lists the accepted ones.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -232,7 +231,7 @@ impl Problem {
     }
 }
 
-/// Whole seconds, rounded up: who waits so long is not too early (RFC 9110 section 10.2.3).
+/// Whole seconds, rounded up, so that a client that waits this long is not too early (RFC 9110 section 10.2.3).
 pub(super) fn retry_after(wait: Duration) -> HeaderValue {
     let secs = wait
         .as_secs()

@@ -1,4 +1,4 @@
-//! Bodies from outside: always through a limit of size and time.
+//! Request bodies, read with a limit of size and time.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,12 +12,12 @@ use http_body::Body;
 use super::problem::{Problem, ProblemKind};
 use crate::json::without_bom;
 
-/// How much of a body is read, and for how long.
+/// The limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
     /// Octets.
     pub(crate) size: usize,
-    /// From the first look at the body to its end.
+    /// The time from the first poll of the body to its end.
     pub(crate) time: Duration,
 }
 
@@ -31,7 +31,7 @@ impl Default for BodyLimits {
     }
 }
 
-/// Refuses a body that is declared as anything else than plain JSON, before any of it is read. Answers whether the
+/// Refuses a body that is declared as anything other than plain JSON, before any of it is read. Returns whether the
 /// type is declared.
 pub(super) fn check_head(headers: &HeaderMap) -> Result<bool, Problem> {
     let is_declared = check_type(headers)?;
@@ -39,7 +39,8 @@ pub(super) fn check_head(headers: &HeaderMap) -> Result<bool, Problem> {
     Ok(is_declared)
 }
 
-/// Reads the JSON text of a request whose head [was checked](check_head); nothing for a request without a body.
+/// Reads the JSON text of a request whose head [was checked](check_head). Returns no octets for a request without a
+/// body.
 ///
 /// Only a body needs a `Content-Type` (RFC 9110 section 8.3): without one, the first octet is refused. An HTML form of
 /// another site can send neither JSON nor a body without a type, so this is a part of the defence against cross-site
@@ -71,7 +72,7 @@ where
         })
 }
 
-/// Whether a body is declared as JSON: `false` without a `Content-Type`, an error with another one.
+/// Returns whether a body is declared as JSON: `false` without a `Content-Type`, an error for another one.
 fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let Some(declared) = types.next() else {
@@ -103,18 +104,18 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let is_name = coding.len() <= LONGEST_NAMED_CODING && coding.iter().all(is_token);
     Err(match std::str::from_utf8(coding) {
         Ok(name) if is_name => problem.with_detail(format!(
-            "Content-Encoding {name} is not supported: send the body as it is."
+            "Content-Encoding {name} is not supported: send the body without an encoding."
         )),
         _ => problem,
     })
 }
 
-/// `tchar` of RFC 9110 section 5.6.2, as far as the names of codings need it.
+/// `tchar` of RFC 9110 section 5.6.2, as far as names of codings use it.
 const fn is_token(octet: &u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(*octet, b'-' | b'_' | b'.' | b'+')
 }
 
-/// Longer names of codings are not repeated in the refusal, in octets. Registered ones have at most 12.
+/// The longest name of a coding that a refusal repeats, in octets. Registered ones have at most 12.
 const LONGEST_NAMED_CODING: usize = 32;
 
 /// Reads a body to its end.
@@ -136,7 +137,7 @@ where
     }
 }
 
-/// Empty frames and trailers have no size; their number is limited instead.
+/// Empty frames and trailers have no size, so their number is limited.
 const MOST_FRAMES: usize = 64 * 1024;
 
 async fn collect<B>(body: B, limit: usize) -> Result<Vec<u8>, Problem>
@@ -148,7 +149,7 @@ where
     let mut read = Vec::new();
     let mut frames = 0_usize;
     loop {
-        // The error is dropped at once: it need not be `Send`.
+        // Drops the error at once: it need not be `Send`.
         let next = poll_fn(|cx| {
             body.as_mut()
                 .poll_frame(cx)
@@ -170,7 +171,7 @@ where
             }
             read.put(data);
         }
-        // A body that is always ready would never let the timeout look at the clock.
+        // Lets the timeout run: a body that is always ready would starve it.
         if frames.is_multiple_of(64) {
             tokio::task::yield_now().await;
         }
@@ -200,7 +201,7 @@ mod tests {
         read.map_err(|problem| problem.kind())
     }
 
-    /// Gives the same frame for ever, after a pause if there is one.
+    /// Yields the same frame for ever, after a delay if there is one.
     struct Endless(
         &'static [u8],
         Option<Duration>,
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_body_ends_whatever_its_frames() {
+    async fn an_endless_body_is_cut_off_with_any_frames() {
         for frame in [&b""[..], b"x", b"a longer one"] {
             let body = Endless(frame, None, None);
             assert_eq!(read(body).await, Err(ProblemKind::BodyTooLarge));
@@ -394,7 +395,7 @@ mod tests {
             let response = refused.into_response();
             assert_eq!(response.headers()["accept-encoding"], "identity");
         }
-        // What is no name of a coding is not repeated.
+        // A name that is not a token is not repeated.
         for odd in ["<b>", "a b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
             let text = format!("{:?}", check(&[odd]).unwrap_err());
             assert!(!text.contains(odd), "{text}");

@@ -1,4 +1,4 @@
-//! Answers that are not refusals, and what every answer has.
+//! Responses other than refusals, and the headers of every response.
 
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use super::ApiBody;
 
-/// An answer of any route.
+/// The response of a route.
 pub(super) type Reply = Response<ApiBody>;
 
-/// JSON, never to be kept by a cache.
+/// Returns JSON that must not be cached.
 pub(super) fn json(status: StatusCode, content: &impl Serialize) -> Reply {
     // The wire types have string keys only: they cannot fail to serialize.
     let json = serde_json::to_vec(content).unwrap_or_default();
     dynamic(status, "application/json", json)
 }
 
-/// Plain text, never to be kept by a cache.
+/// Returns plain text that must not be cached.
 pub(super) fn text(text: String) -> Reply {
     dynamic(StatusCode::OK, "text/plain; charset=utf-8", text.into())
 }
@@ -32,7 +32,7 @@ fn dynamic(status: StatusCode, content_type: &'static str, content: Vec<u8>) -> 
     reply
 }
 
-/// The two headers that every answer has.
+/// Adds the two headers of every response.
 pub(super) fn secured(mut reply: Reply) -> Reply {
     let headers = reply.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -40,7 +40,7 @@ pub(super) fn secured(mut reply: Reply) -> Reply {
     reply
 }
 
-/// The last hand on every answer: the headers that all have, and HEAD's own form (RFC 9110 section 9.3.2).
+/// Adds the headers of every response and removes the body for HEAD (RFC 9110 section 9.3.2).
 pub(super) fn finished(reply: Reply, method: &Method) -> Reply {
     let mut reply = secured(reply);
     if *method == Method::HEAD {

@@ -1,4 +1,4 @@
-//! What the routes need to know beside the stores.
+//! Settings of the HTTP API.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::read_body::BodyLimits;
 use crate::broadcast::Tag;
 use crate::subscription::{EndpointKey, Origin};
 
-/// Who may do what over the HTTP API, and how often: for [`WebPushService::with`](super::WebPushService::with).
+/// Access rules and limits of the HTTP API: for [`WebPushService::with`](super::WebPushService::with).
 ///
 /// # Examples
 ///
@@ -24,7 +24,7 @@ use crate::subscription::{EndpointKey, Origin};
 /// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_web_push::api::{AdminCredentials, ApiSettings};
 ///
-/// // Two mounts of one application: what the world sees, and what only the internal network reaches.
+/// // Two mounts of one application: one for the public network, one for the internal network only.
 /// let public = push.service().with(ApiSettings::new().require_principal(true));
 /// let operators = AdminCredentials::new().with_bearer_token("h9Jm3pXq7vTz2LkB")?;
 /// let internal = push.service().with(ApiSettings::new().authorizer(operators));
@@ -34,7 +34,7 @@ use crate::subscription::{EndpointKey, Origin};
 #[derive(Debug)]
 #[must_use]
 pub struct ApiSettings {
-    /// Who is an administrator; nobody by default.
+    /// Decides who is an administrator.
     pub(super) authorizer: Arc<dyn Authorizer>,
     /// Origins of other hosts whose pages may act for a signed-in user.
     pub(super) allowed_origins: Vec<Origin>,
@@ -44,42 +44,42 @@ pub struct ApiSettings {
     pub(super) require_principal: bool,
     /// Whether a new subscriber of a daily notification gets a confirmation push.
     pub(super) confirmation: bool,
-    /// What `/ping` calls the server's version.
+    /// The server's version in `/ping`.
     pub(super) version: String,
     /// Requests of each peer to the public POST routes.
     pub(super) requests: PeerLimit,
-    /// Pushes that each peer causes by itself: tests and confirmations.
+    /// Pushes that each peer may cause: tests and confirmations.
     pub(super) pushes: PeerLimit,
     pub(super) body_limits: BodyLimits,
     pub(super) tests: TestThrottle,
 }
 
 impl ApiSettings {
-    /// Not one a second, so that a peer alone needs a day for the default of
-    /// [`SubscriptionLimits::unproven`](crate::store::SubscriptionLimits::unproven). A page asks once when a person
-    /// subscribes, so hundreds of persons behind one address (a campus, an office) find it enough.
+    /// Not more than one a second, so that one peer needs a day to reach the default of
+    /// [`SubscriptionLimits::unproven`](crate::store::SubscriptionLimits::unproven). A page sends one request when a
+    /// person subscribes, so this is enough for hundreds of persons behind one address (a campus, an office).
     const REQUESTS_PER_MINUTE: u32 = 60;
     /// Pushes go to the push services, which limit a sender that floods them.
     const PUSHES_PER_MINUTE: u32 = 20;
 
-    /// The defaults.
+    /// Makes the default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
-    /// application's own rule. Default: nobody is.
+    /// Sets who is an administrator: credentials ([`AdminCredentials`](crate::api::AdminCredentials)), or the
+    /// application's own rule. Default: no request is allowed.
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Arc::new(authorizer);
         self
     }
 
-    /// Origins of other sites whose pages may change things in the name of the visitor, for example
+    /// Sets origins of other sites whose pages may change things in the name of the visitor, for example
     /// `https://shop.example`. Default: none.
     ///
     /// A state-changing request with a cookie, Basic credentials or a signed-in user is refused with `cross_site` if it
-    /// comes from another site. A request whose only `Origin` header is in this list passes, whatever its
-    /// `Sec-Fetch-Site` says. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
+    /// comes from another site. A request whose only `Origin` header is in this list passes, with any
+    /// `Sec-Fetch-Site`. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
     /// an origin of its own. Listed pages are trusted as much as the application's own. The browser also needs the
     /// answers of a CORS layer, which this crate does not set: see `tower_http::cors`.
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
@@ -87,48 +87,48 @@ impl ApiSettings {
         self
     }
 
-    /// Tags that anyone may subscribe to; none where nothing is said.
+    /// Sets the tags that anyone may subscribe to. Default: none.
     pub fn public_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         self.public_tags = tags.into_iter().collect();
         self
     }
 
-    /// Whether only signed-in users, those with a [`Principal`](crate::broadcast::Principal) in the
-    /// request's extensions, may subscribe.
+    /// Sets whether only signed-in users, those with a [`Principal`](crate::broadcast::Principal) in the request's
+    /// extensions, may subscribe. Default: `false`.
     pub const fn require_principal(mut self, required: bool) -> Self {
         self.require_principal = required;
         self
     }
 
-    /// Whether a new subscriber of a daily notification gets a confirmation push; `true` where nothing is said.
+    /// Sets whether a new subscriber of a daily notification gets a confirmation push. Default: `true`.
     pub const fn confirmation(mut self, confirmation: bool) -> Self {
         self.confirmation = confirmation;
         self
     }
 
-    /// How many requests a minute each [`PeerAddr`](crate::api::PeerAddr) may make to `POST /subscribe`, `/renew`,
-    /// `/unsubscribe` and `/send-test` together. Default: 60. 0: no limit.
+    /// Limits how many requests a minute each [`PeerAddr`](crate::api::PeerAddr) may make to `POST /subscribe`,
+    /// `/renew`, `/unsubscribe` and `/send-test` together. Default: 60. 0: no limit.
     ///
-    /// As many may also come at once: a bucket of that size, refilled evenly. A request above it is answered 429
-    /// `too_many_requests` before its body is read. The default is enough for hundreds of persons behind one address, who
-    /// each subscribe once. Requests without a `PeerAddr` in their extensions are not limited.
+    /// The same number may come at once: a bucket of that size, refilled evenly. A request above it is answered with
+    /// 429 `too_many_requests` before its body is read. The default is enough for hundreds of persons behind one
+    /// address who each subscribe once. Requests without a `PeerAddr` in their extensions are not limited.
     pub fn public_requests_per_minute(mut self, requests: u32) -> Self {
         self.requests = PeerLimit::per_minute(requests);
         self
     }
 
-    /// How many pushes a minute each [`PeerAddr`](crate::api::PeerAddr) may cause: tests (`/send-test`) and
+    /// Limits how many pushes a minute each [`PeerAddr`](crate::api::PeerAddr) may cause: tests (`/send-test`) and
     /// confirmations together. Default: 20. 0: no limit.
     ///
-    /// A test above it is answered 429 `too_many_requests`. A confirmation above it is not sent, and its subscription is
-    /// stored all the same. So this server is no relay for floods at a push service. Requests without a `PeerAddr` in
-    /// their extensions are not limited.
+    /// A test above it is answered with 429 `too_many_requests`. A confirmation above it is not sent, and its
+    /// subscription is stored all the same. So this server cannot be used to flood a push service. Requests without a
+    /// `PeerAddr` in their extensions are not limited.
     pub fn public_pushes_per_minute(mut self, pushes: u32) -> Self {
         self.pushes = PeerLimit::per_minute(pushes);
         self
     }
 
-    /// What `/ping` calls the server's version; this crate's where nothing is said.
+    /// Sets the server's version in `/ping`. Default: this crate's version.
     pub fn server_version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
@@ -152,15 +152,15 @@ impl Default for ApiSettings {
     }
 }
 
-/// When which subscription was last sent a test.
+/// The time of the last test of each subscription.
 pub(super) struct TestThrottle(Mutex<LruCache<EndpointKey, Instant>>);
 
 impl TestThrottle {
     const PAUSE: Duration = Duration::from_secs(10);
-    /// Beyond so many subscriptions under test the one tested longest ago is forgotten.
+    /// Above this number of subscriptions the one tested longest ago is forgotten.
     const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
-    /// Takes a subscription's turn, or answers how long to wait for it.
+    /// Takes a subscription's turn, or returns how long to wait for it.
     pub(super) fn take(&self, key: EndpointKey) -> Result<(), Duration> {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +174,7 @@ impl TestThrottle {
         Ok(())
     }
 
-    /// Gives a turn back that was not used.
+    /// Puts an unused turn back.
     pub(super) fn give_back(&self, key: &EndpointKey) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.pop(key);

@@ -1,8 +1,8 @@
-//! Moments as the API writes and reads them.
+//! Moments in the JSON of the API.
 
 use crate::clock::Timestamp;
 
-/// ISO 8601 in UTC. Moments beyond the year 9999 show as its end.
+/// Writes ISO 8601 in UTC. Moments beyond the year 9999 show as its last.
 pub(super) fn iso8601(at: Timestamp) -> String {
     let moment = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or({
         if at < Timestamp::from_millis(0) {
@@ -14,7 +14,7 @@ pub(super) fn iso8601(at: Timestamp) -> String {
     moment.to_string()
 }
 
-/// An RFC 3339 date and time with an offset; `None` for anything else.
+/// Parses an RFC 3339 date and time with an offset. Returns `None` for anything else.
 pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
     if !is_rfc3339(text.as_bytes()) {
         return None;
@@ -23,7 +23,7 @@ pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(moment.as_millisecond()))
 }
 
-/// The grammar of RFC 3339 section 5.6. jiff takes more than that.
+/// The grammar of RFC 3339 section 5.6. jiff accepts more than that.
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((moment, rest)) = text.split_at_checked(19) else {
         return false;

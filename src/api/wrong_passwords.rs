@@ -1,4 +1,4 @@
-//! Wrong passwords, counted by peer.
+//! Wrong passwords by peer.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::authorizer::Denied;
 /// The wrong passwords of each peer within a minute.
 #[derive(Debug)]
 pub(super) struct WrongPasswords {
-    /// In the order of their first wrong password, which is the order in which their minutes end.
+    /// In the order of their first wrong password, which is the order in which their minutes are over.
     by_peer: LruCache<PeerAddr, Minute>,
     /// Those of requests without an address, and of peers beyond [`MAX_PEERS`](Self::MAX_PEERS).
     others: Minute,
 }
 
 impl WrongPasswords {
-    /// More than the 65,536 networks of an IPv6 site (/48), so that a single site cannot use up all places. A place
-    /// takes about 100 octets, and is taken by a wrong password only.
+    /// More than the 65,536 networks of an IPv6 site (/48), so that a single site cannot use up all entries. An entry
+    /// takes about 100 octets, and only a wrong password adds one.
     const MAX_PEERS: usize = 100_000;
 
-    /// Refuses a peer that had its ten within the last minute.
+    /// Refuses a peer with ten wrong passwords within the last minute.
     pub(super) fn check(&mut self, peer: Option<PeerAddr>, now: Instant) -> Result<(), Denied> {
         self.forget_past(now);
         self.minute_of(peer)
@@ -42,7 +42,7 @@ impl WrongPasswords {
         }
     }
 
-    /// Where a peer's wrong passwords are counted; `None` for a peer without any and with a free place.
+    /// Returns the counter of a peer, or `None` for a peer without one while entries are free.
     fn minute_of(&mut self, peer: Option<PeerAddr>) -> Option<&mut Minute> {
         let is_full = self.by_peer.len() >= Self::MAX_PEERS;
         match peer {

@@ -15,7 +15,7 @@ use crate::subscription::SubscriptionId;
 #[serde(rename_all = "lowercase")]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub enum Audience {
     /// Every live subscription.
@@ -41,7 +41,7 @@ impl Audience {
         Self::Ids(vec![id])
     }
 
-    /// Whether nobody but a user, who has these subscriptions, is in it.
+    /// Whether it reaches only a user, who has these subscriptions.
     #[must_use]
     pub fn is_only_for(&self, user: &Principal, subscriptions: &[SubscriptionId]) -> bool {
         match self {
@@ -58,7 +58,7 @@ impl From<SubscriptionId> for Audience {
     }
 }
 
-/// Who a subscription belongs to, in the application's own terms: a user id, an account name.
+/// The user that a subscription belongs to, in the application's own terms: a user id, an account name.
 ///
 /// The application's authentication layer puts it into the request's extensions; it never comes from a
 /// body.
@@ -114,11 +114,11 @@ impl Tag {
     /// The most tags that one subscription carries.
     pub const MAX_PER_SUBSCRIPTION: usize = 32;
 
-    /// Takes a tag in.
+    /// Parses a tag.
     ///
     /// # Errors
     ///
-    /// When it is empty, too long, or holds another character.
+    /// Returns an error if it is empty, too long, or contains another character.
     pub fn parse(text: &str) -> Result<Self, TagError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
         if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(allowed) {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_only_for_a_user_if_it_reaches_nobody_else() {
+    fn an_audience_is_only_for_a_user_if_it_reaches_no_other() {
         let ids = [SubscriptionId::random(), SubscriptionId::random()];
         let alice = Principal::from("alice");
         let is_only_for = |audience: Audience| audience.is_only_for(&alice, &ids);

@@ -1,4 +1,4 @@
-//! A message to many: its audience, its state and its counts.
+//! A message to an audience, its state and its counts.
 
 mod audience;
 mod status;
@@ -37,9 +37,9 @@ pub struct Broadcast {
     pub(crate) message: Message,
     pub(crate) send_at: Option<Timestamp>,
     pub(crate) idempotency_key: Option<String>,
-    /// What a repetition must have in common, if that is not the broadcast's own content.
+    /// The fingerprint of a repetition, if that is not of the broadcast's own content.
     pub(crate) fingerprint: Option<[u8; 32]>,
-    /// No caller will ask for its status.
+    /// Whether its status is not needed.
     pub(crate) forget_when_over: bool,
 }
 
@@ -59,13 +59,14 @@ impl Broadcast {
         }
     }
 
-    /// When to send it: at most 30 days ahead. The audience is resolved at that moment, and the TTL counts from it.
+    /// Sets when to send it: at most 30 days ahead. The audience is resolved at that moment, and the TTL counts from
+    /// it.
     pub const fn at(mut self, moment: Timestamp) -> Self {
         self.send_at = Some(moment);
         self
     }
 
-    /// A key that makes repeated calls one call, kept as long as the broadcast: 7 days after its end.
+    /// Sets a key that makes repeated calls one call, kept as long as the broadcast: 7 days after its end.
     ///
     /// A broadcast with a known key is not sent again if audience, message and time are the same
     /// ([`Queued::is_repeat`](crate::engine::Queued::is_repeat)), and is refused if they are not. The random tag that a
@@ -81,7 +82,7 @@ impl Broadcast {
             && text.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
-    /// SHA-256 of what a repetition must have in common.
+    /// Returns the SHA-256 of what a repetition must have in common.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint.unwrap_or_else(|| {
             let send_at = self.send_at.map(Timestamp::as_millis);

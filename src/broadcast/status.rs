@@ -1,4 +1,4 @@
-//! What became of a broadcast.
+//! The status of a broadcast.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,18 +8,18 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
-/// A broadcast's name: a random UUID (version 4).
+/// A broadcast's id: a random UUID (version 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BroadcastId(Uuid);
 
 impl BroadcastId {
-    /// A fresh random name, from the operating system's randomness.
+    /// Makes a random id, from the operating system's randomness.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// A name read back from a store.
+    /// Makes an id of stored octets.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
@@ -80,12 +80,12 @@ impl fmt::Display for BroadcastIdError {
 
 impl std::error::Error for BroadcastIdError {}
 
-/// Where a broadcast stands.
+/// The state of a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BroadcastState {
-    /// Its `sendAt` is still ahead.
+    /// Its `sendAt` is in the future.
     Scheduled,
     /// Its audience is being written into the ledger, page by page.
     Expanding,
@@ -93,30 +93,30 @@ pub enum BroadcastState {
     Sending,
     /// Nothing is pending.
     Done,
-    /// Cancelled: what was not leased then was not sent.
+    /// Cancelled: deliveries that were not leased then were not sent.
     Cancelled,
 }
 
-/// How a delivery ended, for its broadcast's [`Counts`].
+/// The outcome of a delivery, for its broadcast's [`Counts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub enum FinalOutcome {
-    /// The push service took it.
+    /// The push service accepted it.
     Accepted,
-    /// The subscription is no more.
+    /// The subscription no longer exists.
     Gone,
-    /// The subscription belongs to a VAPID key that is not ours any more.
+    /// The subscription belongs to a VAPID key that is unknown.
     KeyMismatch,
-    /// The push service refuses us, not the subscription.
+    /// The push service refuses the sender, not the subscription.
     SenderFault,
-    /// Larger than the push service takes.
+    /// The push service refuses it as too large.
     TooLarge,
-    /// The push service could not make sense of the request.
+    /// The push service refuses the request as malformed.
     BadRequest,
-    /// The endpoint policy does not let us send there.
+    /// The endpoint policy refuses the endpoint.
     Refused,
     /// Its deadline passed.
     Expired,
@@ -127,7 +127,7 @@ pub enum FinalOutcome {
 }
 
 impl FinalOutcome {
-    /// All of them, in the order of [`Counts`].
+    /// All outcomes, in the order of [`Counts`].
     pub const ALL: &'static [Self] = &[
         Self::Accepted,
         Self::Gone,
@@ -169,14 +169,14 @@ impl fmt::Display for FinalOutcome {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 #[expect(
     missing_docs,
     reason = "the fields are the outcomes: see `FinalOutcome`"
 )]
 pub struct Counts {
-    /// Not at their end yet.
+    /// Recipients without an outcome.
     pub pending: u64,
     pub accepted: u64,
     pub gone: u64,
@@ -191,7 +191,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// The count of one outcome.
+    /// Returns the count of one outcome.
     #[must_use]
     pub fn of(mut self, outcome: FinalOutcome) -> u64 {
         *self.slot(outcome)
@@ -203,7 +203,7 @@ impl Counts {
         *slot = slot.saturating_add(number);
     }
 
-    /// The number of recipients with an outcome, whatever it is.
+    /// The number of recipients with an outcome.
     #[must_use]
     pub fn finished(&self) -> u64 {
         FinalOutcome::ALL
@@ -229,31 +229,31 @@ impl Counts {
     }
 }
 
-/// A broadcast as the ledger knows it.
+/// A broadcast's status in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct BroadcastStatus {
-    /// Its name.
+    /// Its id.
     pub id: BroadcastId,
-    /// Where it stands.
+    /// Its state.
     pub state: BroadcastState,
-    /// How many it is for: as counted when it was accepted, and exact once it is expanded.
+    /// The number of recipients: as counted at acceptance, and exact once it is expanded.
     pub recipients: u64,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When it is to be sent, where that is later than its acceptance.
+    /// When it is to be sent, if that is later than its acceptance.
     pub send_at: Option<Timestamp>,
-    /// When it is given up.
+    /// When its remaining deliveries expire.
     pub deadline: Timestamp,
-    /// What came of its recipients. Together they are `recipients` once it is expanded.
+    /// The outcomes of its recipients. Together they are `recipients` once it is expanded.
     pub counts: Counts,
 }
 
 impl BroadcastStatus {
-    /// Whether nothing is going to happen any more.
+    /// Whether it is done or cancelled, with nothing pending.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         matches!(self.state, BroadcastState::Done | BroadcastState::Cancelled)

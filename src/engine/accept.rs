@@ -1,4 +1,4 @@
-//! Accepting a broadcast, and telling how it goes on.
+//! Accepting a broadcast and waiting for its end.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus};
 use crate::error::error_struct;
 use crate::store::{CountFilter, Idempotency, Liveness, NewBroadcast, Opened, StoreError};
 
-/// How far ahead `sendAt` may be.
+/// The latest `sendAt`, from now.
 pub(crate) const LATEST_SEND_AT: Duration = Duration::from_secs(30 * 86_400);
 
 impl Engine {
-    /// Accepts a broadcast: once it returns, the broadcast is as durable as the ledger.
+    /// Accepts a broadcast. Once it returns, the broadcast is as durable as the ledger.
     pub(crate) async fn enqueue(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
         if broadcast.message.is_too_large() {
             return Err(SendErrorKind::PayloadTooLarge.into());
@@ -53,13 +53,13 @@ impl Engine {
         self.ledger.status(id, self.now()).await
     }
 
-    /// Waits until a broadcast is over, at most for a time; its status then.
+    /// Waits until a broadcast is over, at most for a time. Returns its status then.
     pub(crate) async fn wait_until_over(
         &self,
         id: BroadcastId,
         at_most: Duration,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
-        // Another machine's worker does not wake us.
+        // Another machine's worker does not wake this process.
         const LOOK_AGAIN: Duration = Duration::from_millis(250);
         // `None` is a time that no clock reaches: the caller waits for as long as it takes.
         let until = Instant::now().checked_add(at_most);
@@ -87,11 +87,11 @@ impl Engine {
 }
 
 error_struct! {
-    /// Why a message was not accepted for sending.
+    /// The reason why a message was not accepted for sending.
     SendError, SendErrorKind
 }
 
-/// What kept a message from being accepted.
+/// The kind of a [`SendError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendErrorKind {
@@ -99,18 +99,18 @@ pub enum SendErrorKind {
     PayloadTooLarge,
     /// `sendAt` is more than 30 days ahead.
     SendAtTooFarAhead,
-    /// The daily time has no next occurrence: its zone is not known here.
+    /// The daily time has no next occurrence: its zone is unknown.
     NeverDue,
     /// The idempotency key is not 1 to 255 visible ASCII characters.
     InvalidIdempotencyKey,
     /// The idempotency key was used for another broadcast.
     IdempotencyConflict,
-    /// The store did not take it: see the source.
+    /// The store is unavailable or failed: see the source.
     Store,
 }
 
 impl SendErrorKind {
-    /// The stable word that HTTP answers carry as `code`.
+    /// Returns the stable word that HTTP responses carry as `code`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

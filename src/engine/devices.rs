@@ -1,4 +1,4 @@
-//! A user's subscriptions: listed, removed, ended.
+//! A user's subscriptions: list and remove.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,16 +11,16 @@ use crate::schedule::{NotifyType, Schedule, ScheduleName};
 use crate::store::{StoreError, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::SubscriptionId;
 
-/// Subscriptions read at once.
+/// The number of subscriptions read at once.
 const PAGE: usize = 100;
 
 /// One subscription of a user, as it may be shown to that user: without endpoint and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Device {
-    /// The subscription's name.
+    /// The subscription's id.
     pub id: SubscriptionId,
-    /// Where its messages are sent.
+    /// The push service of its endpoint.
     pub push_service: PushService,
     /// Whether it gets messages.
     pub state: DeviceState,
@@ -44,14 +44,14 @@ pub enum DeviceState {
     Live,
     /// No live VAPID key fits: it gets messages again once the browser subscribes again.
     Stale,
-    /// The push service does not know it any more. It is deleted after a while.
+    /// The push service no longer knows it. It is deleted after a while.
     Retired,
     /// Its `expirationTime` is past.
     Expired,
 }
 
 impl DeviceState {
-    /// The word that JSON uses.
+    /// Returns the word that JSON uses.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl fmt::Display for DeviceState {
 }
 
 impl Engine {
-    /// A user's subscriptions in every state.
+    /// Lists a user's subscriptions in every state.
     pub(crate) async fn devices(&self, user: &Principal) -> Result<Vec<Device>, StoreError> {
         let now = self.now();
         let mut devices = Vec::new();
@@ -102,7 +102,7 @@ impl Engine {
         Ok(devices)
     }
 
-    /// Removes one of a user's subscriptions; `false` if the user has none of this id.
+    /// Removes one of a user's subscriptions. Returns `false` if the user has no subscription of this id.
     pub(crate) async fn remove(
         &self,
         user: &Principal,
@@ -117,11 +117,11 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends a subscription and its daily notifications; `false` if there was none.
+    /// Removes a subscription and its daily notifications. Returns `false` if there was none.
     pub(crate) async fn unsubscribe(&self, which: SubscriptionRef) -> Result<bool, StoreError> {
         let row = self.row(which).await?;
         let id = match which {
-            // Schedules may be left of an attempt that was cut off: they go whether there is a row or not.
+            // An interrupted call may have left schedules: they are removed even without a row.
             SubscriptionRef::Id(id) => Some(id),
             SubscriptionRef::Key(_) => row.as_ref().map(|row| row.id),
         };
@@ -134,7 +134,7 @@ impl Engine {
         Ok(row.is_some())
     }
 
-    /// Ends one daily notification; and its subscription, if that is of no user, has no tags and no other one.
+    /// Removes one daily notification, and its subscription if that has no user, no tags and no other one.
     pub(crate) async fn unsubscribe_daily(
         &self,
         which: SubscriptionRef,
@@ -147,14 +147,14 @@ impl Engine {
         let schedules = self.ledger.schedules(Some(row.id)).await?;
         let is_last = matches!(schedules.as_slice(), [only] if only.name() == name);
         let removed = self.ledger.remove_schedule(&name).await?;
-        // A row of a user, or one that messages are sent to by tag, is of use without a schedule.
+        // A row with a user or a tag gets messages without a schedule too.
         if is_last && row.principal.is_none() && row.tags.is_empty() {
             self.delete(&row).await?;
         }
         Ok(removed)
     }
 
-    /// A user's rows in every state. As many as the limit of a principal.
+    /// Lists a user's rows in every state. Their number is bounded by the limit of a principal.
     pub(super) async fn rows_of(
         &self,
         user: &Principal,

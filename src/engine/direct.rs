@@ -15,12 +15,12 @@ use crate::push_request::Push;
 use crate::store::SubscriptionRecord;
 use crate::subscription::{Subscription, SubscriptionId};
 
-/// Subscriptions read at once.
+/// The number of subscriptions read at once.
 const PAGE: usize = 500;
-/// Attempts under way at once.
+/// The most attempts in flight.
 const IN_FLIGHT: usize = 512;
 
-/// What one attempt came to.
+/// The result of one attempt.
 #[derive(Debug)]
 pub(crate) struct Attempted {
     pub(crate) outcome: FinalOutcome,
@@ -30,7 +30,7 @@ pub(crate) struct Attempted {
 }
 
 impl Engine {
-    /// One attempt for each live subscription of an audience.
+    /// Makes one attempt for each live subscription of an audience.
     pub(crate) async fn send(&self, to: &Audience, message: Message) -> Result<Report, SendError> {
         if message.is_too_large() {
             return Err(SendErrorKind::PayloadTooLarge.into());
@@ -75,25 +75,26 @@ impl Engine {
         Ok(report)
     }
 
-    /// One attempt for one stored subscription, with its own VAPID key, its effects on the subscription included.
+    /// Makes one attempt for one stored subscription, with its own VAPID key, and writes its effects on the
+    /// subscription.
     pub(crate) async fn send_to(&self, record: SubscriptionRecord, message: Message) -> Attempted {
-        // Where they cannot be read, those that are known hold.
+        // If they cannot be read, the known pauses hold.
         let _ = self.refresh_pauses(self.now()).await;
         let (attempted, consequence) = once(self, record, message, self.now()).await;
         let mut effects = self.effects();
         effects.note(&attempted.gate, consequence, self.now());
-        // The answer is about the message; the same effect comes of the next attempt.
+        // The result is about the message. The next attempt has the same effect.
         let _ = effects.write(self.now()).await;
         attempted
     }
 
-    /// One attempt for a subscription that need not be stored, with the active VAPID key.
+    /// Makes one attempt for a subscription that need not be stored, with the active VAPID key.
     pub(crate) async fn deliver(
         &self,
         to: &Subscription,
         message: Message,
     ) -> Result<Accepted, DeliveryError> {
-        // What the other replicas know of the push service is worth a try; without it this one finds out itself.
+        // The pauses of other replicas spare a request. Without them this process gets the same response itself.
         let _ = self.refresh_pauses(self.now()).await;
         let now = self.now();
         let deadline = message.ttl().deadline(now);
@@ -103,7 +104,7 @@ impl Engine {
         let gate = self.gates.gate(to.endpoint().origin());
         let begin = Begin::before(deadline);
         let result = self.sender.send(push, Arc::clone(&gate), begin).await;
-        // Told to the other replicas, as far as the store answers.
+        // Stored for other replicas, if the store is available.
         let mut effects = self.effects();
         effects.note_gate(&gate, self.now());
         let _ = effects.write(self.now()).await;
@@ -152,7 +153,7 @@ fn note(
     ended: Result<(Attempted, Consequence), JoinError>,
 ) {
     let Ok((attempted, consequence)) = ended else {
-        // A panic in somebody's client.
+        // The application's client panicked.
         report.counts.add(FinalOutcome::Failed, 1);
         return;
     };

@@ -5,7 +5,7 @@ use crate::broadcast::Principal;
 use crate::schedule::Plan;
 use crate::store::StoreError;
 
-/// What was erased of a user: the answer of [`WebPush::forget`](crate::WebPush::forget).
+/// The numbers of what [`WebPush::forget`](crate::WebPush::forget) erased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Forgotten {
@@ -13,14 +13,15 @@ pub struct Forgotten {
     pub subscriptions: u64,
     /// Daily notifications: of these subscriptions, and of the application to this user alone.
     pub schedules: u64,
-    /// Messages that were waiting for these subscriptions, or being sent.
+    /// Pending messages to these subscriptions, those in flight included.
     pub deliveries: u64,
-    /// Broadcasts to this user alone that were not over.
+    /// Unfinished broadcasts to this user alone.
     pub broadcasts: u64,
 }
 
 impl Engine {
-    /// Erases a user: schedules first, so that nothing new is opened; subscriptions last, since they name the rest.
+    /// Erases a user: schedules first, so that they open no further broadcasts; subscriptions last, since they name
+    /// the rest.
     pub(crate) async fn forget(&self, user: &Principal) -> Result<Forgotten, StoreError> {
         let rows = self.rows_of(user).await?;
         let mut forgotten = Forgotten::default();

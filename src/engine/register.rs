@@ -17,7 +17,8 @@ use crate::store::{
 use crate::subscription::{Endpoint, EndpointKey, Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
-/// A subscription to store, and what is to be stored with it: for [`WebPush::subscribe`](crate::WebPush::subscribe).
+/// A subscription to store, with its owner, tags and daily notification: for
+/// [`WebPush::subscribe`](crate::WebPush::subscribe).
 ///
 /// # Examples
 ///
@@ -25,7 +26,7 @@ use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 /// # async fn example(push: tower_web_push::WebPush, body: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 /// use tower_web_push::{Registration, Subscription};
 ///
-/// // In a handler of the application's own, which knows who is signed in.
+/// // In a handler of the application, which knows the signed-in user.
 /// let registration = Registration::new(Subscription::from_json(body)?).principal("alice");
 /// let registered = push.subscribe(registration).await?;
 /// println!("subscription {}", registered.id);
@@ -43,7 +44,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// A subscription of no user, without tags, with the active VAPID key.
+    /// Makes a registration without a user and tags, for the active VAPID key.
     pub const fn new(subscription: Subscription) -> Self {
         Self {
             subscription,
@@ -54,27 +55,27 @@ impl Registration {
         }
     }
 
-    /// The user it belongs to. The caller has authenticated this user. A stored subscription without one gets it; one of
-    /// another user changes hands if the keys are the same, which only the browser itself knows.
+    /// Sets the owner. The caller has authenticated this user. A stored subscription without an owner gets it; one of
+    /// another user changes its owner if the keys are the same, which only the browser itself knows.
     pub fn principal(mut self, principal: impl Into<Principal>) -> Self {
         self.principal = Some(principal.into());
         self
     }
 
-    /// Its tags, at most [`Tag::MAX_PER_SUBSCRIPTION`]; they replace the stored ones.
+    /// Sets the tags, at most [`Tag::MAX_PER_SUBSCRIPTION`]. They replace the stored ones.
     pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         self.tags = Some(tags.into_iter().collect());
         self
     }
 
-    /// The VAPID key that the browser subscribed with, its `applicationServerKey`. Default: the active key for a new
-    /// subscription, the stored one for a known subscription.
+    /// Sets the VAPID key that the browser subscribed with, its `applicationServerKey`. Default: the active key for a
+    /// new subscription, the stored one for a known subscription.
     pub fn vapid_key(mut self, key: VapidPublicKey) -> Self {
         self.vapid_key = Some(key);
         self
     }
 
-    /// A daily notification, which replaces the subscription's one of the same type.
+    /// Sets a daily notification. It replaces the subscription's daily notification of the same type.
     pub fn daily(mut self, daily: Daily) -> Self {
         self.daily = Some(daily);
         self
@@ -90,11 +91,11 @@ impl Registration {
     }
 }
 
-/// A subscription that is stored.
+/// The result of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registered {
-    /// Its name.
+    /// The subscription's id.
     pub id: SubscriptionId,
     /// Whether its endpoint was unknown before.
     pub created: bool,
@@ -104,7 +105,7 @@ pub struct Registered {
 }
 
 impl Engine {
-    /// Stores a registration, in the place of another row if the caller has checked that it may take it.
+    /// Stores a registration, in the place of another row if the caller has checked the right to replace it.
     pub(crate) async fn register(
         &self,
         registration: Registration,
@@ -132,9 +133,9 @@ impl Engine {
             Some(key) => Some(self.live_key(key.id()).await?),
             None => None,
         };
-        // Last of the checks: it costs a lookup.
+        // The last check, since it costs a lookup.
         self.check_host(endpoint).await?;
-        // Asked after looking for the named key, which may have shown that another process rotated.
+        // Read after the lookup of the named key, which may have shown that another process rotated.
         let active = self.key_ring.active().id();
         let mut new = NewSubscription::new(subscription, active);
         new.principal = principal;
@@ -169,7 +170,7 @@ impl Engine {
                 *subscription = record.id;
             }
             if let Err(error) = self.put_schedule(&schedule).await {
-                // A row that was there before, here or at the endpoint that it replaces, has kept its id.
+                // A row that existed before, here or at the endpoint that it replaces, has kept its id.
                 if record.id == new.id {
                     self.undo(&record).await;
                 }
@@ -188,7 +189,7 @@ impl Engine {
         Ok(key.ok_or(RegisterErrorKind::UnknownVapidKey)?.id())
     }
 
-    /// Checks the host of an endpoint, unless it has answered this process, or the endpoint is stored and so adds no host.
+    /// Checks the host of an endpoint, unless it has answered this process or the endpoint is stored.
     async fn check_host(&self, endpoint: &Endpoint) -> Result<(), RegisterError> {
         if !self.host_check.is_unproven(endpoint) {
             return Ok(());
@@ -206,15 +207,15 @@ impl Engine {
         })
     }
 
-    /// A refused call stores nothing: subscriptions and schedules may be in two databases.
+    /// Removes the row of a failed call: subscriptions and schedules may be in two databases.
     async fn undo(&self, record: &SubscriptionRecord) {
         if let Err(error) = self.delete(record).await {
-            event!(ERROR, error = %crate::observe::causes(&error), "a subscription without its schedule stays");
+            event!(ERROR, error = %crate::observe::causes(&error), "a failed registration was not undone: its subscription stays without a schedule");
             let _ = error;
         }
     }
 
-    /// The row of a name.
+    /// Returns the row of a reference.
     pub(crate) async fn row(
         &self,
         which: SubscriptionRef,
@@ -232,7 +233,7 @@ impl Engine {
 }
 
 error_struct! {
-    /// Why a subscription was not stored.
+    /// The reason why a subscription was not stored.
     RegisterError, RegisterErrorKind
 }
 
@@ -244,7 +245,7 @@ pub enum RegisterErrorKind {
     SubscriptionExpired,
     /// More than [`Tag::MAX_PER_SUBSCRIPTION`] tags.
     TooManyTags,
-    /// The endpoint policy does not admit the endpoint, or its host has no public address.
+    /// A rule of the endpoint policy refuses the endpoint, or its host has no public address.
     EndpointNotAllowed,
     /// The endpoint's host is new to this process and could not be looked up now.
     EndpointUnverified {
@@ -259,14 +260,14 @@ pub enum RegisterErrorKind {
     NeverDue,
     /// A limit of the store is reached: see [`SubscriptionLimits`](crate::store::SubscriptionLimits).
     StoreFull,
-    /// The store did not answer as it should: see the source.
+    /// The store is unavailable or failed: see the source.
     Store,
     /// The VAPID keys could not be read: see the source.
     Vapid,
 }
 
 impl RegisterErrorKind {
-    /// The stable word that HTTP answers carry as `code`.
+    /// Returns the stable word that HTTP responses carry as `code`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

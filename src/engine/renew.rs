@@ -5,9 +5,9 @@ use crate::broadcast::Principal;
 use crate::store::{StoreError, SubscriptionRef};
 use crate::subscription::{AuthSecret, Endpoint, EndpointKey};
 
-/// A registration that is to take the place of an old subscription: for [`WebPush::renew`](crate::WebPush::renew).
+/// A registration that replaces an old subscription: for [`WebPush::renew`](crate::WebPush::renew).
 ///
-/// Browsers replace subscriptions (the `pushsubscriptionchange` event); the application's own data stays.
+/// Browsers replace subscriptions (the `pushsubscriptionchange` event). The data of the application stays.
 #[derive(Clone, Debug)]
 #[must_use = "a renewal does nothing until it is given to `renew`"]
 pub struct Renewal {
@@ -17,7 +17,7 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// A registration in the place of the subscription of an endpoint.
+    /// Makes a renewal of the subscription of an endpoint.
     pub const fn new(old: Endpoint, registration: Registration) -> Self {
         Self {
             old,
@@ -26,8 +26,8 @@ impl Renewal {
         }
     }
 
-    /// The old subscription's `auth` secret, which proves that the caller holds it. Not needed if the registration's
-    /// [`principal`](Registration::principal) owns the old subscription.
+    /// Sets the old subscription's `auth` secret, which proves that the caller holds it. Not needed if the
+    /// registration's [`principal`](Registration::principal) owns the old subscription.
     pub fn old_auth(mut self, auth: AuthSecret) -> Self {
         self.old_auth = Some(auth);
         self
@@ -35,8 +35,8 @@ impl Renewal {
 }
 
 impl Engine {
-    /// Id, tags, principal and schedules move to the new endpoint if the caller knows the old one's secret or is its owner.
-    /// Else this is a plain registration, and the answer does not tell which it was.
+    /// Moves id, tags, principal and schedules to the new endpoint if the caller knows the old one's secret or owns
+    /// it. Else this is a plain registration, and the result does not tell which it was.
     pub(crate) async fn renew(&self, renewal: Renewal) -> Result<Registered, RegisterError> {
         let Renewal {
             old,
@@ -48,7 +48,7 @@ impl Engine {
         self.register(registration, replaces).await
     }
 
-    /// The old row's key, if the caller may take its place.
+    /// Returns the old row's key if the caller may replace it.
     async fn replaceable(
         &self,
         old: &Endpoint,

@@ -7,7 +7,7 @@ use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::StoreError;
 
 impl Engine {
-    /// Sends a message every day at a time. A schedule of this name is replaced.
+    /// Sends a message every day at a time. Replaces the schedule of this name.
     pub(crate) async fn schedule(
         &self,
         label: ScheduleLabel,
@@ -25,7 +25,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a schedule; whether there was one.
+    /// Removes a schedule. Returns whether it existed.
     pub(crate) async fn unschedule(&self, label: &ScheduleLabel) -> Result<bool, StoreError> {
         let name = ScheduleName::Application(label.clone());
         self.ledger.remove_schedule(&name).await

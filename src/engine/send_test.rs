@@ -1,4 +1,4 @@
-//! A message to the holder of a subscription, at once.
+//! A test message to a subscription, at once.
 
 use subtle::ConstantTimeEq as _;
 
@@ -7,20 +7,21 @@ use crate::store::{StoreError, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::Subscription;
 
 impl Engine {
-    /// The row of a subscription whose keys the caller knows; `None` if it is unknown, has other keys or is retired.
+    /// Returns the row of a subscription if the caller knows its keys; `None` if it is unknown, has other keys or is
+    /// retired.
     pub(crate) async fn held(
         &self,
         given: &Subscription,
     ) -> Result<Option<SubscriptionRecord>, StoreError> {
         let row = self.row(SubscriptionRef::Key(given.endpoint().key()));
-        // A retired one is no more: the page subscribes again, which revives it.
+        // A retired row counts as unknown: the page subscribes again, which revives it.
         let is_held =
             |row: &SubscriptionRecord| row.retired.is_none() && is_same(given, &row.subscription);
         Ok(row.await?.filter(is_held))
     }
 }
 
-/// Compares both keys in constant time, and always both.
+/// Compares both keys, always both, in constant time.
 fn is_same(given: &Subscription, stored: &Subscription) -> bool {
     let ua_public = given
         .ua_public()

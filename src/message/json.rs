@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{Message, Padding, Topic, Ttl, Urgency};
 use crate::encoding::{base64_any, base64url};
 
-/// What is absent means what it means in [`Message::without_payload`]. An option of a later version is refused: sent
-/// without it, the message would be another one.
+/// Absent members have the defaults of [`Message::without_payload`]. An option of a later version is refused: without
+/// it, the message would be another one.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Message", deny_unknown_fields)]
 struct Wire<'a> {

@@ -19,10 +19,9 @@ use bytes::Bytes;
 
 use crate::error::error_struct;
 
-/// What to send, and how the push service should treat it.
+/// A payload with delivery options for the push service.
 ///
-/// [`Notification`] turns into one; anything else that a service worker understands can be sent with
-/// [`new`](Self::new).
+/// A [`Notification`] converts into one; other payloads for a service worker are sent with [`new`](Self::new).
 ///
 /// # Examples
 ///
@@ -47,13 +46,13 @@ pub struct Message {
 }
 
 impl Message {
-    /// The largest payload that every push service takes, in octets (RFC 8291 section 4):
-    /// 4096 less the header (86), the delimiter (1) and the tag (16).
+    /// The largest payload that every push service accepts, in octets (RFC 8291 section 4): 4096 less the header
+    /// (86), the delimiter (1) and the tag (16).
     pub const MAX_PAYLOAD: usize = 3993;
 
-    /// A message with a payload, sent as it is after encryption.
+    /// A message with a payload, which is encrypted unchanged.
     ///
-    /// Send UTF-8: Chromium hands anything else to the page as no data at all.
+    /// Use UTF-8: Chromium passes other payloads to the page as if they were absent.
     #[must_use]
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
@@ -98,7 +97,7 @@ impl Message {
         self
     }
 
-    /// How much of the payload's length the push service gets to see.
+    /// How much of the payload's length is visible to the push service.
     #[must_use]
     pub const fn with_padding(mut self, padding: Padding) -> Self {
         self.padding = padding;
@@ -116,7 +115,7 @@ impl Message {
         self.with_other_payload(payload)
     }
 
-    /// The same but for the random tag of a [`Notification`], which is empty: two that say the same are equal.
+    /// The same except for the random tag of a [`Notification`], which is empty: equal for equal content.
     #[cfg(feature = "_engine")]
     pub(crate) fn without_drawn_tag(&self) -> Self {
         let payload = self.payload.as_deref().and_then(notification::erase);
@@ -183,11 +182,11 @@ impl fmt::Debug for Message {
 }
 
 error_struct! {
-    /// Why a part of a message was refused.
+    /// The reason why a part of a message was refused.
     MessageError, MessageErrorKind
 }
 
-/// Which part of a message was wrong.
+/// The part of a message that was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MessageErrorKind {
@@ -204,7 +203,7 @@ pub enum MessageErrorKind {
 }
 
 impl MessageErrorKind {
-    /// The stable word that HTTP answers carry as `code`.
+    /// The stable word that HTTP responses carry as `code`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! How much of a payload's length the push service gets to see.
+//! How much of a payload's length is visible to the push service.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -14,11 +14,11 @@ use super::{Message, MessageError, MessageErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Padding {
-    /// The length shows.
+    /// The length is visible.
     None,
     /// Up to the next multiple of this number of octets.
     Multiple(NonZeroU16),
-    /// Always up to the largest body: nothing shows.
+    /// Always up to the largest body: the length is hidden.
     Max,
 }
 

@@ -1,4 +1,4 @@
-//! What a message replaces.
+//! The topic of a message, which replaces earlier ones.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,8 +12,8 @@ use crate::encoding::base64url;
 
 /// A topic: a message replaces the undelivered one of the same topic (RFC 8030 section 5.4).
 ///
-/// 1 to 32 base64url characters, as the RFC has it, whose number modulo 4 is not 1: Apple decodes the
-/// value and refuses what does not decode.
+/// 1 to 32 base64url characters, by the RFC, whose number modulo 4 is not 1: Apple decodes the value and refuses
+/// other lengths.
 ///
 /// FCM keeps four different topics per subscription for a device that is offline, without a rule which, and
 /// 100 messages without a topic. Mozilla delivers messages with topics after those without, in the order of the
@@ -42,7 +42,7 @@ impl Topic {
         Self(base64url(&head).into())
     }
 
-    /// Takes a topic as it is.
+    /// Parses a topic.
     ///
     /// # Errors
     ///

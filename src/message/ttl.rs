@@ -18,11 +18,11 @@ pub struct Ttl(u32);
 impl Ttl {
     /// Deliver now or drop.
     pub const ZERO: Self = Self(0);
-    /// One day, what a message gets that says nothing.
+    /// One day, the default of a message.
     pub const DEFAULT: Self = Self(86_400);
-    /// 28 days, the most that every push service is known to take; delivery clamps to it.
+    /// 28 days, the most that every push service is known to accept. Delivery clamps to it.
     pub const SAFE_MAX: Self = Self(2_419_200);
-    /// 2^31 seconds, the most there is.
+    /// 2^31 seconds, the maximum.
     pub const MAX: Self = Self(1 << 31);
 
     /// A TTL in seconds, clamped to 2^31.
@@ -51,15 +51,15 @@ impl Ttl {
     /// ([`SAFE_MAX`](Self::SAFE_MAX)) and at least 15 s.
     ///
     /// 15 s is the time that one request may take: a message to be delivered now or never (TTL 0) has to reach the
-    /// push service as well. Such a message is kept no longer than it says: what goes on the wire is what is
-    /// [`left`](Self::left) of its TTL, 0 at the end.
+    /// push service as well. Such a message is not kept longer than its TTL: a request carries what is
+    /// [`left`](Self::left) of it, 0 at the end.
     #[must_use]
     pub fn deadline(self, due_at: Timestamp) -> Timestamp {
         due_at + self.min(Self::SAFE_MAX).as_duration().max(SHORTEST_LIFE)
     }
 
-    /// What is left of it at `now` for a message that was due at `due_at`, in whole seconds waited: a push service
-    /// counts the TTL from the request (RFC 8030 section 5.2). Never more than the TTL itself.
+    /// The rest of it at `now` for a message that was due at `due_at`, in whole seconds: a push service counts the
+    /// TTL from the request (RFC 8030 section 5.2). Never more than the TTL itself.
     #[must_use]
     pub fn left(self, due_at: Timestamp, now: Timestamp) -> Self {
         let waited = now.since(due_at).as_secs();
@@ -67,8 +67,8 @@ impl Ttl {
     }
 }
 
-/// The shortest deadline: the time that one request may take, so that a message with TTL 0 can be sent at all. Longer,
-/// it would lengthen the TTL of a call that rings for 30 s.
+/// The shortest deadline: the time that one request may take, so that a message with TTL 0 can be sent. A longer one
+/// would extend the TTL of a call that rings for 30 s.
 const SHORTEST_LIFE: Duration = Duration::from_secs(15);
 
 impl Default for Ttl {
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(left(0), Ttl::from_secs(300));
         assert_eq!(left(100), Ttl::from_secs(200));
         assert_eq!(left(400), Ttl::ZERO);
-        // Below the shortest deadline a request may begin when nothing is left: deliver now or drop.
+        // Before the shortest deadline a request may begin with a TTL of 0: deliver now or drop.
         let short = |waited| Ttl::from_secs(5).left(DUE, DUE + Duration::from_millis(waited));
         assert_eq!(short(0), Ttl::from_secs(5));
         assert_eq!(short(4_999), Ttl::from_secs(1));

@@ -26,7 +26,7 @@ pub enum Urgency {
 }
 
 impl Urgency {
-    /// All of them, the least urgent first.
+    /// All urgencies, the least urgent first.
     pub const ALL: &'static [Self] = &[Self::VeryLow, Self::Low, Self::Normal, Self::High];
 
     /// The header's value.

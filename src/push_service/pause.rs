@@ -7,7 +7,7 @@ use crate::subscription::Origin;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Pause {
     /// The origin that is paused.

@@ -1,4 +1,4 @@
-//! What a daily notification says, decided when it is due.
+//! A callback that composes daily notifications when they are due.
 
 use std::fmt;
 
@@ -8,8 +8,7 @@ use super::Schedule;
 use crate::error::BoxError;
 use crate::message::Message;
 
-/// Builds the message of a daily notification at the moment it is due: to look first whether there is anything to
-/// say.
+/// A callback that composes a daily notification when it is due, for example if there is something unread.
 ///
 /// # Examples
 ///
@@ -33,16 +32,15 @@ use crate::message::Message;
 /// ```
 #[async_trait]
 pub trait Compose: fmt::Debug + Send + Sync + 'static {
-    /// The message of an occurrence; `None` where there is nothing to say this time.
+    /// Returns the message of an occurrence, or `None` to skip it.
     ///
-    /// `message` is what would be sent without this callback. Its TTL ends with the next occurrence; that of the
-    /// answer is cut to that, too. It may be called for an occurrence that another replica has sent by then, and for up
-    /// to 64 occurrences at once.
+    /// `message` is the message without this callback. Its TTL ends with the next occurrence; that of the returned
+    /// message is cut to that, too. It may be called for an occurrence that another replica has sent by then, and for
+    /// up to 64 occurrences at once.
     ///
     /// # Errors
     ///
-    /// Whatever kept it from finding out: the occurrence is skipped, logged and counted. So is one that takes longer
-    /// than 10 seconds, and one that panics.
+    /// If it returns an error, takes longer than 10 s or panics, the occurrence is skipped, logged and counted.
     async fn compose(
         &self,
         schedule: &Schedule,

@@ -1,4 +1,4 @@
-//! A subscriber's daily notification, before it is anybody's.
+//! A subscriber's daily notification before it is stored.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::{DailyTime, NotifyType, Plan, Schedule};
 use crate::clock::Timestamp;
 use crate::subscription::SubscriptionId;
 
-/// A daily notification as a subscriber asks for it: its type, when, and what it says.
+/// A daily notification that a subscriber requests: its type, time and text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Daily {
     notify_type: NotifyType,
@@ -15,11 +15,11 @@ pub struct Daily {
 }
 
 impl Daily {
-    /// A type, a time, and a text of at most 100 Unicode scalar values; an empty text is none.
+    /// Makes one of a type, a time, and a text of at most 100 Unicode scalar values. An empty text counts as none.
     ///
     /// # Errors
     ///
-    /// A text that is longer.
+    /// Returns an error if the text is longer.
     pub fn new(
         notify_type: NotifyType,
         time: DailyTime,
@@ -32,9 +32,9 @@ impl Daily {
         })
     }
 
-    /// What a text is to a daily notification.
+    /// Checks a text for a daily notification.
     pub(crate) fn message(text: Option<&str>) -> Result<Option<&str>, DailyError> {
-        // A form sends an empty text where nothing was written.
+        // A form sends an empty text for an empty field.
         match text.filter(|text| !text.is_empty()) {
             Some(text) if text.chars().count() > Schedule::MAX_MESSAGE => Err(DailyError(())),
             text => Ok(text),
@@ -47,8 +47,8 @@ impl Daily {
         self.notify_type
     }
 
-    /// The schedule of a stored subscription, due at its first occurrence after a moment; that may be past. `None`
-    /// where its zone is not known here, or time comes to its end.
+    /// Returns the schedule of a stored subscription, due at its first occurrence after a moment, which may be past.
+    /// `None` if its zone is unknown, or at the end of time.
     pub(crate) fn schedule(self, id: SubscriptionId, after: Timestamp) -> Option<Schedule> {
         let plan = Plan::Subscriber {
             subscription: id,
@@ -61,7 +61,7 @@ impl Daily {
 }
 
 impl fmt::Debug for Daily {
-    /// Shows how long the text is, never the text: a payload is the user's.
+    /// Shows the length of the text, never the text: a payload is the user's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Daily")
             .field("notify_type", &self.notify_type)
@@ -71,7 +71,7 @@ impl fmt::Debug for Daily {
     }
 }
 
-/// What may be printed of a text.
+/// Returns the length of a text, which may be printed.
 pub(super) fn chars(text: Option<&str>) -> Option<usize> {
     text.map(|text| text.chars().count())
 }

@@ -1,4 +1,4 @@
-//! A time of day somewhere, and its occurrences.
+//! A time of day in a zone, and its occurrences.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 
 /// A time of day to the minute, in a time zone, on some days of the week.
 ///
-/// What is kept is the wall clock's time; each occurrence is derived from it. Where the clocks skip it, it is as much
-/// later as they skip; where they show it twice, it is the first.
+/// The wall clock's time is stored, and each occurrence is derived from it. A time that a clock change skips is later by
+/// the length of the gap. Of a time that occurs twice, the first one counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DailyTime {
     hour: u8,
@@ -20,15 +20,15 @@ pub struct DailyTime {
     weekdays: Weekdays,
 }
 
-/// No zone has gone without a day for so long.
+/// No zone skips this number of days.
 const DAYS_LOOKED_AT: usize = 16;
 
 impl DailyTime {
-    /// A time of day in UTC, every day.
+    /// Makes a time of day in UTC, every day.
     ///
     /// # Errors
     ///
-    /// When the hour is above 23 or the minute above 59.
+    /// Returns an error if the hour is above 23 or the minute above 59.
     pub fn new(hour: u8, minute: u8) -> Result<Self, DailyTimeError> {
         if hour > 23 || minute > 59 {
             return Err(DailyTimeError(()));
@@ -41,13 +41,13 @@ impl DailyTime {
         })
     }
 
-    /// The same time of another zone.
+    /// Sets the zone.
     #[must_use]
     pub fn in_zone(self, zone: Zone) -> Self {
         Self { zone, ..self }
     }
 
-    /// On these days only.
+    /// Sets the days of the week.
     #[must_use]
     pub fn on(self, weekdays: Weekdays) -> Self {
         Self { weekdays, ..self }
@@ -77,7 +77,7 @@ impl DailyTime {
         self.weekdays
     }
 
-    /// Its first occurrence after a moment. `None` where the zone is not known here, or time comes to its end.
+    /// Returns its first occurrence after a moment. `None` if the zone is unknown, or at the end of time.
     #[must_use]
     pub fn first_after(&self, moment: Timestamp) -> Option<Timestamp> {
         // An occurrence that the clocks skip may fall on the day after its own.
@@ -85,8 +85,8 @@ impl DailyTime {
         self.occurrences(from).find(|at| *at > moment)
     }
 
-    /// The occurrence that follows one: the first on a later local date, whatever the clocks do in between. `None`
-    /// as in [`first_after`](Self::first_after).
+    /// Returns the occurrence that follows one: the first on a later local date, also across clock changes. `None` as
+    /// in [`first_after`](Self::first_after).
     ///
     /// `occurrence` may be up to 59 seconds later than the minute is.
     #[must_use]
@@ -100,7 +100,7 @@ impl DailyTime {
         Some(moment.to_zoned(self.rules()?.clone()).date())
     }
 
-    /// Its occurrences from a local date on, for as many days as are looked at.
+    /// Returns its occurrences from a local date on, for a bounded number of days.
     fn occurrences(&self, from: Date) -> impl Iterator<Item = Timestamp> {
         from.series(jiff::ToSpan::days(1))
             .take(DAYS_LOOKED_AT)

@@ -230,7 +230,7 @@ mod zones {
             message: Message::new("x"),
         };
         let time = local(23, 30, "America/Nuuk");
-        // Said anew in the hour after the gap, it is not put off by a day.
+        // Set again in the hour after the gap, it is not postponed by a day.
         let first = plan.first_fire_at(&time, moment("2026-03-29T01:10:00Z"));
         assert_eq!(first, Some(moment("2026-03-29T01:30:00Z")));
         let schedule = Schedule::new(plan, time, first.unwrap());

@@ -1,4 +1,4 @@
-//! Which occurrence of a schedule is due, and which one follows.
+//! The due occurrence of a schedule, and the next one.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use sha2::{Digest as _, Sha256};
 use super::{DailyTime, Plan, Schedule};
 use crate::clock::Timestamp;
 
-/// How late an occurrence may be and still be worth sending.
+/// The longest delay after which an occurrence is still sent.
 pub(crate) const GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// What is due of a schedule.
+/// The due part of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Whether there is an occurrence to send.
@@ -22,7 +22,7 @@ pub(crate) struct Due {
 }
 
 impl Schedule {
-    /// What is due at a moment; `None` where its zone is not known here.
+    /// Returns what is due at a moment, or `None` if its zone is unknown.
     pub(crate) fn due(&self, now: Timestamp) -> Option<Due> {
         let mut at = self.next_fire_at;
         let mut skipped = 0;
@@ -55,7 +55,8 @@ impl Plan {
         Some(self.spread(time.first_after(now)?))
     }
 
-    /// Subscribers like the full hour: each waits up to 59 seconds of it, always the same ones.
+    /// Spreads subscribers, many of whom choose the full hour, over the minute: each has a delay of its own, up to 59
+    /// s.
     fn spread(&self, occurrence: Timestamp) -> Timestamp {
         match self {
             Self::Subscriber { subscription, .. } => {

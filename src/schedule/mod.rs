@@ -1,4 +1,4 @@
-//! Daily notifications: when, to whom, and what they say.
+//! Daily notifications: time, audience and content.
 
 mod compose;
 mod daily;
@@ -29,12 +29,12 @@ use crate::subscription::SubscriptionId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Schedule {
     /// Its owner and its message.
     pub plan: Plan,
-    /// When.
+    /// Its time of day.
     pub time: DailyTime,
     /// The next moment it is due: derived from `time`, and up to 59 seconds later for a subscriber.
     pub next_fire_at: Timestamp,
@@ -49,7 +49,7 @@ pub struct Schedule {
 pub enum Plan {
     /// A subscriber's own, at most one of each type.
     Subscriber {
-        /// Whose.
+        /// Its subscription.
         subscription: SubscriptionId,
         /// Its type.
         notify_type: NotifyType,
@@ -60,7 +60,7 @@ pub enum Plan {
     Application {
         /// Its name.
         label: ScheduleLabel,
-        /// Who gets it: resolved each time.
+        /// Its audience, resolved each time.
         to: Audience,
         /// The message, unless the [`Compose`] callback returns another one.
         message: Message,
@@ -68,7 +68,7 @@ pub enum Plan {
 }
 
 impl fmt::Debug for Plan {
-    /// Shows how long a text is, never the text: a payload is the user's.
+    /// Shows the length of a text, never the text: a payload is the user's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subscriber {
@@ -91,7 +91,7 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// What a schedule is known by.
+/// The key of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     clippy::exhaustive_enums,
@@ -118,7 +118,7 @@ impl Schedule {
         }
     }
 
-    /// What it is known by.
+    /// Returns its key.
     #[must_use]
     pub fn name(&self) -> ScheduleName {
         match &self.plan {
@@ -131,7 +131,7 @@ impl Schedule {
         }
     }
 
-    /// Who gets it.
+    /// Returns its audience.
     #[must_use]
     pub fn audience(&self) -> Audience {
         match &self.plan {
@@ -152,7 +152,7 @@ impl ScheduleLabel {
     ///
     /// # Errors
     ///
-    /// An empty text, one that is too long, or one with other characters.
+    /// Returns an error for an empty text, one that is too long, or one with other characters.
     pub fn parse(text: &str) -> Result<Self, ScheduleLabelError> {
         let fits = (1..=Self::MAX_LEN).contains(&text.len());
         if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -11,10 +11,10 @@ use crate::message::Message;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum NotifyType {
-    /// Wakes the application, which looks whether there is anything to say.
+    /// Wakes the application's callback, which decides whether to send.
     #[default]
     DailyCheck,
-    /// Says what the subscriber asked to be told.
+    /// Sends the subscriber's own text.
     DirectNotification,
 }
 
@@ -33,8 +33,8 @@ impl NotifyType {
 }
 
 impl NotifyType {
-    /// What a subscriber's daily notification says, in the replaced server's words: the type is the title, and a
-    /// direct one always has a text.
+    /// Makes the message of a subscriber's daily notification, in the form of the replaced server: the type is the
+    /// title, and a direct one always has a text.
     pub(crate) fn message(self, text: Option<&str>, default_text: &str) -> Message {
         #[derive(Serialize)]
         struct Payload<'a> {
@@ -50,7 +50,7 @@ impl NotifyType {
             title: self.as_str(),
             message,
         };
-        // Two texts: there is nothing in them that JSON has not.
+        // Two texts always serialize to JSON.
         Message::new(serde_json::to_vec(&payload).unwrap_or_default())
     }
 }

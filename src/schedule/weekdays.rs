@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The days of the week on which something happens: at least one.
+/// Days of the week: at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Weekdays(u8);
 
@@ -17,7 +17,7 @@ impl Weekdays {
     ///
     /// # Errors
     ///
-    /// No day at all, or a name that is none.
+    /// Returns an error for an empty list or an unknown name.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, WeekdaysError> {
         let mut days = 0;
         for name in names {
@@ -27,7 +27,7 @@ impl Weekdays {
         Self::from_bits(days).ok_or(WeekdaysError(()))
     }
 
-    /// From a number with Monday as its lowest bit; `None` for no day, or more than seven.
+    /// Makes a value of a number with Monday as its lowest bit. Returns `None` for 0, or more than seven bits.
     #[must_use]
     pub const fn from_bits(days: u8) -> Option<Self> {
         if days == 0 || days > Self::ALL.0 {
@@ -59,7 +59,7 @@ impl fmt::Debug for Weekdays {
     }
 }
 
-/// Names that are no days of the week, or none at all.
+/// An empty list, or a name that is not a day of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeekdaysError(());
 

@@ -7,12 +7,11 @@ use jiff::tz::TimeZone;
 
 /// A time zone: UTC, or with feature `zones` any of the IANA database.
 ///
-/// The data is the system's; for a name that the system does not know, and where there is none, that of the `jiff`
-/// release that is compiled in.
+/// The data is the system's. For a name that the system lacks, it is that of the compiled `jiff` release.
 #[derive(Clone)]
 pub struct Zone {
     name: Arc<str>,
-    /// `None` for a stored name that is not known here.
+    /// `None` for a stored name that is unknown.
     rules: Option<TimeZone>,
 }
 
@@ -30,7 +29,7 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// A name that is in neither database.
+    /// Returns an error if the name is in neither database.
     #[cfg(feature = "zones")]
     pub fn parse(name: &str) -> Result<Self, ZoneError> {
         let rules = look_up(name).ok_or(ZoneError(()))?;
@@ -41,7 +40,7 @@ impl Zone {
         })
     }
 
-    /// The zone of a name that was stored. One that is not known (any more) keeps its name, and has no times.
+    /// Makes a zone of a stored name. An unknown one keeps its name, and has no times.
     #[must_use]
     pub fn stored(name: &str) -> Self {
         Self {
@@ -61,7 +60,7 @@ impl Zone {
     }
 }
 
-/// Longer than any name there is.
+/// Longer than any name in the database.
 #[cfg(feature = "zones")]
 const LONGEST: usize = 64;
 
@@ -69,7 +68,7 @@ const LONGEST: usize = 64;
 fn look_up(name: &str) -> Option<TimeZone> {
     use jiff::tz::{TimeZoneDatabase, db};
 
-    // The database is files: what is no name must not become a path.
+    // The database is files: a text that is not a name must not become a path.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-/".contains(&byte);
     if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_plain) {
         return None;
@@ -77,15 +76,15 @@ fn look_up(name: &str) -> Option<TimeZone> {
     if name.eq_ignore_ascii_case("UTC") {
         return Some(TimeZone::UTC);
     }
-    // Files beside the zones' that follow the machine's settings: what they mean differs from replica to replica.
+    // Files of the database that depend on the machine's settings, so their meaning differs between replicas.
     if ["localtime", "posixrules"].contains(&name.to_ascii_lowercase().as_str()) {
         return None;
     }
-    // A system may have left out the links, or everything.
+    // A system may lack the links, or the whole database.
     db().get(name)
         .or_else(|_| TimeZoneDatabase::bundled().get(name))
         .ok()
-        // `Etc/Unknown`, which browsers say where they cannot tell, would be UTC.
+        // `Etc/Unknown`, which browsers report if they do not know the zone, would be UTC.
         .filter(|rules| !rules.is_unknown())
 }
 
@@ -115,7 +114,7 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// A name that is no time zone.
+/// A name that is not a time zone.
 #[cfg(feature = "zones")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZoneError(());

@@ -1,4 +1,4 @@
-//! Hints that there is something to do: what a ledger on a server can tell and nobody relies on.
+//! Hints that a ledger may have something to do.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -7,30 +7,30 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-/// Hints of a [`DeliveryLedger`](super::DeliveryLedger) to whoever works on it: each item says that somebody,
-/// here or on another machine, may have given it something to do.
+/// Hints of a [`DeliveryLedger`](super::DeliveryLedger) for its workers: each item means that another caller or
+/// another machine may have given it something to do.
 ///
-/// Hints are no truth. One may come for nothing, or be lost: a worker looks by itself when
-/// [`next_due`](super::DeliveryLedger::next_due) says so and after its longest pause, and with hints it looks
-/// earlier. Several that nobody has asked for yet are one.
+/// A hint may be wrong or be lost. A worker polls without hints too: when
+/// [`next_due`](super::DeliveryLedger::next_due) says so and after its poll interval at the latest. A hint makes it
+/// poll earlier. Hints that are not read yet are merged into one.
 ///
-/// What it takes to hear them (a connection that listens, say) belongs to this value, is driven by polling it,
-/// and ends with it.
+/// A back end's resources for hints, for example a listening connection, belong to this value. Polling it drives
+/// them, and dropping it frees them.
 #[must_use = "hints come only while it is polled"]
 pub struct Changes(Option<Pin<Box<dyn Stream<Item = ()> + Send>>>);
 
 impl Changes {
-    /// No hints at all: right for every ledger.
+    /// An empty stream: right for every ledger.
     pub const fn none() -> Self {
         Self(None)
     }
 
-    /// The hints of a store of your own.
+    /// Makes a value from a stream of hints, for a store of your own.
     pub fn new(hints: impl Stream<Item = ()> + Send + 'static) -> Self {
         Self(Some(Box::pin(hints)))
     }
 
-    /// Waits for the next hint; for ever, where there are none.
+    /// Waits for the next hint. Never completes if there are no more.
     ///
     /// # Cancel safety
     ///
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// So many hints, and an end.
+    /// A stream of this many hints.
     struct Hints(usize);
 
     impl Stream for Hints {

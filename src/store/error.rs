@@ -1,4 +1,4 @@
-//! What a store answers when it cannot do what it was asked.
+//! The error of a store.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use crate::error::{BoxError, error_struct};
 use crate::tls::TlsError;
 
 error_struct! {
-    /// Why a store did not do what it was asked.
+    /// The reason why a store did not do what it was asked.
     StoreError, StoreErrorKind
 }
 
 impl StoreError {
-    /// An error of a store of your own, with its cause.
+    /// Makes an error for a store of your own, with its cause.
     #[must_use]
     pub fn new(kind: StoreErrorKind, source: impl Into<BoxError>) -> Self {
         Self::with_source(kind, source)
@@ -26,7 +26,7 @@ impl StoreError {
         )
     }
 
-    /// The same, with what it is about in front of its cause.
+    /// Adds a context in front of the cause.
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     pub(super) fn about(self, what: impl fmt::Display) -> Self {
         let about = About {
@@ -37,7 +37,7 @@ impl StoreError {
     }
 }
 
-/// What an error is about.
+/// A context in front of a cause.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[derive(Debug)]
 struct About {
@@ -68,17 +68,17 @@ impl From<TlsError> for StoreError {
     }
 }
 
-/// What went wrong in a store, by what the caller can do about it.
+/// The kind of a store's error, by what the caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// Out of reach or overloaded: the same call may succeed later.
     Unavailable,
-    /// The number of rows has reached a limit, which the source names; nothing was changed.
+    /// The number of rows has reached a limit, which the source names. Nothing was changed.
     Full,
-    /// What was read back makes no sense: another version's schema, or damage.
+    /// A value that was read back is invalid: the schema of another version, or damage.
     Corrupt,
-    /// The store is used wrongly: a bad path, a missing migration, a refused setting.
+    /// The store is used in a wrong way: a bad path, a missing migration, a refused setting.
     Misconfigured,
 }
 

@@ -1,4 +1,4 @@
-//! A shared store is a store.
+//! Stores behind an `Arc`: each trait, forwarded.
 
 use std::sync::Arc;
 

@@ -3,10 +3,10 @@
 use super::StoreError;
 use super::reason::misconfigured;
 
-/// Refuses what has another version than `known`.
+/// Returns an error if the version found is not `known`.
 ///
-/// Versions below the first released one are those of development, and are not migrated. From the first release on, a
-/// back end that changes its tables raises its version and migrates the one before.
+/// Versions before the first release are not migrated. From the first release on, a back end that changes its tables
+/// raises its version and migrates the previous one.
 pub(super) fn check(found: i64, known: i64) -> Result<(), StoreError> {
     match found.cmp(&known) {
         std::cmp::Ordering::Equal => Ok(()),

@@ -13,11 +13,11 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::subscription::Origin;
 
-/// Keeps broadcasts and their pending deliveries.
+/// A store of broadcasts and their pending deliveries.
 ///
-/// A broadcast is opened, expanded page by page into one row per recipient, its rows are claimed under a
-/// lease, and settled. Accepted work is never lost; a second attempt without an answer to the first happens
-/// only after a crash or a lost lease.
+/// A broadcast is opened, then expanded page by page into one row per recipient. Rows are claimed under a lease and
+/// settled. Accepted work is never lost. A second attempt without a response to the first one happens only after a
+/// crash or a lost lease.
 ///
 /// # Stability
 ///
@@ -26,84 +26,84 @@ use crate::subscription::Origin;
 ///
 /// # Contract
 ///
-/// - **L1** [`open`](Self::open) stores a broadcast whole: after it returned, the broadcast survives a crash (as
-///   far as the back end is durable).
-/// - **L2** `open` with an idempotency key that is known answers [`Opened::Repeat`] with the first broadcast when
-///   the fingerprint is the same, [`Opened::Conflict`] when it is not, and changes nothing. Of N concurrent calls
-///   with one key exactly one opens. Keys are kept as long as their broadcast. An id that is known answers
-///   [`Opened::Repeat`], so that `open` may be called again where its answer was lost.
-/// - **L3** [`expandable`](Self::expandable) names broadcasts that are due (`send_at` is not after `now`), not
+/// - **L1** [`open`](Self::open) stores a whole broadcast: once it returns, the broadcast survives a crash (as far as
+///   the back end is durable).
+/// - **L2** `open` with a known idempotency key returns [`Opened::Repeat`] with the first broadcast if the
+///   fingerprint is the same, else [`Opened::Conflict`], and changes nothing. Of N concurrent calls with one key
+///   exactly one opens. Keys are kept as long as their broadcast. A known id returns [`Opened::Repeat`], so `open`
+///   may be repeated if its response was lost.
+/// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
 ///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first.
-/// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction, where the
-///   cursor still is the expected one; else it answers [`PageWrite::Stale`] and changes nothing. A recipient
-///   that is in the broadcast already and pending is not written twice. At [`Cursor::End`] `recipients` becomes
-///   exact.
-/// - **L5** [`claim`](Self::claim) takes rows that are due and rows whose lease has ended, at most `limit`, at most
-///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over
-///   origins (an origin with few rows is not left behind one with many), the oldest of an origin first. It counts
-///   the attempt and gives each row a token that no earlier claim had. Of an origin whose pause
-///   [is probed](crate::store::PauseReason::is_probed) and whose `until` has come, it takes one row as the probe
-///   and moves `until` to the end of that row's lease: of all claimants one asks. When that row is settled or
-///   released by its token, and no pause was written meanwhile, `until` is that moment: the next one may ask.
+/// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
+///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
+///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact.
+/// - **L5** [`claim`](Self::claim) takes due rows and rows whose lease has expired, at most `limit`, at most
+///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over origins
+///   (an origin with few rows does not wait for one with many), the oldest of an origin first. It counts the attempt
+///   and gives each row a token that no earlier claim had. If the pause of an origin
+///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
+///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
+///   released by its token, and no pause was written meanwhile, `until` becomes that moment: the next claimant may
+///   send one.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
-/// - **L7** [`settle`](Self::settle) ends or postpones rows whose token is the latest one given, all in one
-///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast,
-///   [`Settlement::RetryAt`] makes it due then, and [`Settlement::Deferred`] makes it due then and takes back the attempt.
-///   For any other token it changes nothing and answers [`Settled::Lost`]. It does not matter whether the lease has ended, as long as nobody else has claimed. A
-///   token is spent once its row is settled or released.
+/// - **L7** [`settle`](Self::settle) finishes or postpones rows whose token is the latest one given, all in one
+///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast, [`Settlement::RetryAt`]
+///   makes it due then, and [`Settlement::Deferred`] makes it due then and takes back the attempt. For any other
+///   token it changes nothing and returns [`Settled::Lost`]. An expired lease does not matter as long as no other
+///   call has claimed the row. A token is spent once its row is settled or released.
 /// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt, as
 ///   [`Settlement::Deferred`] to `now` does; a lost token changes nothing.
-/// - **L9** [`cancel`](Self::cancel) ends all rows that are not leased at `now` as cancelled and stops the expansion;
-///   recipients that were expected and not yet written count as cancelled too. Leased rows may still be settled;
-///   a retry, deferral or release of them is counted as cancelled, and when their lease ends they are ended, not claimed
-///   again. Repeating it, or cancelling what is done, changes nothing.
-/// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up to
-///   `recipients`; `done` (or `cancelled`) with nothing pending once the last row is settled. A done broadcast's
-///   message is wiped.
-/// - **L11** [`pause`](Self::pause) of an origin stores what [`Pause::on_top_of`] makes of it: the later end of two
+/// - **L9** [`cancel`](Self::cancel) finishes all rows that are not leased at `now` as cancelled and stops the
+///   expansion. Expected recipients that are not written yet count as cancelled too. Leased rows may still be
+///   settled; a retry, deferral or release of them counts as cancelled, and when their lease expires they are
+///   finished, not claimed again. Repeating it, or cancelling a finished broadcast, changes nothing.
+/// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up
+///   to `recipients`. The state is `done` (or `cancelled`) with nothing pending once the last row is settled. The
+///   message of a finished broadcast is wiped.
+/// - **L11** [`pause`](Self::pause) of an origin stores the result of [`Pause::on_top_of`]: the later `until` of two
 ///   holds, a probed reason outlives a plain one, and an `until` that is not after `now` lifts the pause.
-///   [`pauses`](Self::pauses) lists those that are not over at `now`. Everyone on the same database sees them.
-/// - **L12** [`expire`](Self::expire) ends rows that are not leased and whose broadcast's deadline is not after `now`,
-///   paused or not, at most `limit`, and stops the expansion of such broadcasts; recipients that were expected and
-///   not yet written count as expired.
+///   [`pauses`](Self::pauses) lists those that are not over at `now`. All processes on the same database see them.
+/// - **L12** [`expire`](Self::expire) finishes rows that are not leased and whose broadcast's deadline is not after
+///   `now`, paused or not, at most `limit`, and stops the expansion of such broadcasts. Expected recipients that are
+///   not written yet count as expired.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
-///   idempotency keys; and pauses and tallies of origins that nobody waits for, where neither is younger (a pause is
-///   as old as its `until`, a probed one too). A broadcast with
+///   idempotency keys; also pauses and tallies of origins without pending rows if neither is younger (the age of a
+///   pause, probed or not, is that of its `until`). A broadcast with
 ///   [`forget_when_over`](NewBroadcast::forget_when_over) is removed as soon as nothing of it is pending.
-/// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would have
-///   something that they have not at `now`; `now` itself where they have; and not later than the next deadline of a
-///   broadcast that is not over. It may be earlier, but is later than
-///   `now` where there is nothing to do, so that a worker that waits for it does not spin.
-/// - **L15** [`tally`](Self::tally) adds to what is stored of each origin as [`Tally::plus`] does, all in one
-///   transaction, and answers the sums in the same order; adding nothing reads. [`tallies`](Self::tallies) lists the
-///   origins that said "gone" of late.
+/// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would
+///   have something that they do not have at `now`, and is `now` itself if they have something. It is not later than
+///   the next deadline of a broadcast that is not over. It may be earlier, but is later than `now` if there is nothing
+///   to do, so a worker that waits for it does not spin.
+/// - **L15** [`tally`](Self::tally) adds to the stored tally of each origin as [`Tally::plus`] does, all in one
+///   transaction, and returns the sums in the same order. Adding zero reads. [`tallies`](Self::tallies) lists the
+///   tallies whose `gone` is above zero.
 /// - **L16** [`underway`](Self::underway) lists broadcasts with something pending or to expand, at most `limit`, in the
 ///   order of their deadlines.
-/// - **L17** [`erase`](Self::erase) ends what is left to deliver to a user, all as cancelled: the rows of these
-///   subscriptions in every broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
+/// - **L17** [`erase`](Self::erase) cancels what is pending for a user: the rows of these subscriptions in every
+///   broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
 ///   [is only for](crate::broadcast::Audience::is_only_for) this user. Their message and audience are wiped when they are
-///   over, which they are at once unless a recipient of another owner is leased. Repeating it changes nothing.
+///   over, which is at once unless a row of another owner is leased. Repeating it changes nothing.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError>;
 
-    /// Broadcasts whose audience is not fully written out (L3).
+    /// Lists broadcasts whose audience is not fully expanded (L3).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError>;
 
-    /// Writes one page of recipients (L4).
+    /// Writes one page of recipients and moves the cursor (L4).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn enqueue_page(
         &self,
         broadcast: BroadcastId,
@@ -113,51 +113,51 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<PageWrite, StoreError>;
 
-    /// Takes due rows under a lease (L5, L6).
+    /// Claims due rows under a lease (L5, L6).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError>;
 
-    /// Ends or postpones claimed rows (L7); one answer per row, in order.
+    /// Finishes or postpones claimed rows (L7). Returns one result per row, in order.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn settle(
         &self,
         rows: &[(ClaimToken, Settlement)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError>;
 
-    /// Gives claimed rows back without an attempt (L8).
+    /// Puts claimed rows back without an attempt (L8).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
         let deferred = |token: &ClaimToken| (*token, Settlement::Deferred(now));
         let rows: Vec<_> = tokens.iter().map(deferred).collect();
         self.settle(&rows, now).await.map(|_| ())
     }
 
-    /// Cancels a broadcast (L9); `None` when there is none of this id.
+    /// Cancels a broadcast (L9). Returns `None` if the id is unknown.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn cancel(
         &self,
         broadcast: BroadcastId,
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError>;
 
-    /// Erases what is left to deliver to a user, who has these subscriptions (L17).
+    /// Erases what is pending for a user with these subscriptions (L17).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn erase(
         &self,
         user: &Principal,
@@ -165,11 +165,11 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Erased, StoreError>;
 
-    /// Where a broadcast stands (L10); `None` when there is none of this id.
+    /// Returns the status of a broadcast (L10), or `None` if the id is unknown.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn status(
         &self,
         broadcast: BroadcastId,
@@ -180,85 +180,85 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError>;
 
-    /// The pauses that hold (L11).
+    /// Lists the pauses that are not over (L11).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError>;
 
-    /// Adds to what origins said of their subscriptions of late (L15); the sums.
+    /// Adds to the tallies of origins (L15). Returns the sums.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn tally(
         &self,
         counts: &[(Origin, Tally)],
         now: Timestamp,
     ) -> Result<Vec<Tally>, StoreError>;
 
-    /// The origins that said "gone" of late (L15).
+    /// Lists the tallies of origins with "gone" responses (L15).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError>;
 
-    /// Broadcasts that are not over (L16).
+    /// Lists broadcasts that are not over (L16).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn underway(
         &self,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<BroadcastStatus>, StoreError>;
 
-    /// Gives up what is past its deadline (L12); how many rows.
+    /// Finishes rows past their deadline (L12). Returns their number.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// Forgets finished broadcasts that ended before a moment (L13); how many.
+    /// Removes broadcasts that ended before a moment (L13). Returns their number.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError>;
 
-    /// When there will be something to do (L14); `None` when nothing is pending at all.
+    /// Returns the time of the next work (L14), or `None` if nothing is pending.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// How full the ledger is.
+    /// Returns the size of the ledger.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError>;
 
-    /// What the database server's clock says; `None` for a back end on this machine's own clock.
+    /// Returns the time of the database server's clock; `None` for a back end that uses this machine's clock.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Hints that there may be something to do, so that a worker need not wait for its next look.
+    /// Returns hints that there may be something to do, so that a worker polls earlier.
     ///
-    /// Nothing depends on them, which is why there is no number for them and why none is right for every ledger.
-    /// Where a ledger can tell cheaply, it hints when a broadcast was opened, a schedule was written, or claimed
-    /// rows were given back. They are heard from this call on.
+    /// Nothing depends on hints, so no contract sentence requires them, and [`Changes::none`] is right for every
+    /// ledger. A ledger that can do so cheaply sends a hint when a broadcast was opened, a schedule was written, or
+    /// claimed rows were released. Hints are received from this call on.
     fn changes(&self) -> Changes {
         Changes::none()
     }

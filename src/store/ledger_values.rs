@@ -1,4 +1,4 @@
-//! What goes into the delivery ledger and what comes out.
+//! Values that a delivery ledger reads and returns.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,29 +12,30 @@ use crate::subscription::{EndpointKey, Origin};
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct NewBroadcast {
-    /// Its name, made by the caller.
+    /// Its id, made by the caller.
     pub id: BroadcastId,
-    /// Whom it is for.
+    /// Its recipients.
     pub audience: Audience,
     /// What to send.
     pub message: Message,
-    /// When to resolve the audience and send; at once when absent.
+    /// When to resolve the audience and send. `None`: at once.
     pub send_at: Option<Timestamp>,
-    /// When to give up.
+    /// When the remaining deliveries expire.
     pub deadline: Timestamp,
-    /// How many recipients there were at acceptance.
+    /// The number of recipients at acceptance.
     pub recipients: u64,
-    /// What makes a repeated request the same request.
+    /// The key and fingerprint that identify a repeated request.
     pub idempotency: Option<Idempotency>,
-    /// Whether nobody will ask what became of it: a daily notification to one subscriber, say.
+    /// Whether it is removed as soon as it is over, since its status is not needed: a daily notification to one
+    /// subscriber.
     pub forget_when_over: bool,
 }
 
 impl NewBroadcast {
-    /// A broadcast to be sent at once, under a fresh id.
+    /// Makes a broadcast to be sent at once, with a new id.
     #[must_use]
     pub fn new(audience: Audience, message: Message, deadline: Timestamp) -> Self {
         Self {
@@ -54,7 +55,7 @@ impl NewBroadcast {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Idempotency {
     /// The key, 1 to 255 visible ASCII characters.
@@ -64,7 +65,7 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// A key with the fingerprint of its request.
+    /// Makes a key with the fingerprint of its request.
     #[must_use]
     pub fn new(key: impl Into<String>, fingerprint: [u8; 32]) -> Self {
         Self {
@@ -74,7 +75,7 @@ impl Idempotency {
     }
 }
 
-/// What opening a broadcast came to.
+/// The result of [`DeliveryLedger::open`](super::DeliveryLedger::open).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "L2 names all three")]
 pub enum Opened {
@@ -86,35 +87,35 @@ pub enum Opened {
     Conflict,
 }
 
-/// How far a broadcast's audience is written out.
+/// The position of a broadcast's expansion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a walk begins, goes on and ends")]
 pub enum Cursor {
-    /// Nothing yet.
+    /// Nothing is written yet.
     Start,
-    /// Up to and with this row.
+    /// Recipients up to this key, included, are written.
     After(EndpointKey),
-    /// Everything.
+    /// All recipients are written.
     End,
 }
 
-/// A broadcast whose audience is not fully written out.
+/// A broadcast whose audience is not fully expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Expansion {
-    /// Which.
+    /// Its id.
     pub id: BroadcastId,
-    /// Whom it is for.
+    /// Its recipients.
     pub audience: Audience,
-    /// How far it is.
+    /// Its position.
     pub cursor: Cursor,
 }
 
 impl Expansion {
-    /// A broadcast, its audience and how far it is.
+    /// Makes an expansion of a broadcast.
     #[must_use]
     pub const fn new(id: BroadcastId, audience: Audience, cursor: Cursor) -> Self {
         Self {
@@ -129,7 +130,7 @@ impl Expansion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct NewDelivery {
     /// The subscription.
@@ -139,42 +140,42 @@ pub struct NewDelivery {
 }
 
 impl NewDelivery {
-    /// One recipient.
+    /// Makes a recipient.
     #[must_use]
     pub const fn new(key: EndpointKey, origin: Origin) -> Self {
         Self { key, origin }
     }
 }
 
-/// What writing a page came to.
+/// The result of [`DeliveryLedger::enqueue_page`](super::DeliveryLedger::enqueue_page).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "L4 names both")]
 pub enum PageWrite {
     /// Rows and cursor are stored.
     Stored,
-    /// Somebody else has moved the cursor, or the broadcast is cancelled, past its deadline or gone.
+    /// Another call moved the cursor, or the broadcast is cancelled, past its deadline or deleted.
     Stale,
 }
 
-/// How many rows to claim, and for how long.
+/// The limits of a claim and the length of its lease.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct ClaimRequest {
-    /// At most so many rows.
+    /// The most rows.
     pub limit: usize,
-    /// At most so many of one origin that `rooms` does not name.
+    /// The most rows of one origin that is not in `rooms`.
     pub per_origin: usize,
-    /// How long they are the claimant's.
+    /// The length of the lease.
     pub lease: Duration,
-    /// At most so many of these origins: those that the claimant knows, or is busy with.
+    /// The most rows of these origins: those that the claimant knows or is sending to.
     pub rooms: HashMap<Origin, usize>,
 }
 
 impl ClaimRequest {
-    /// So many rows of any origin, for so long.
+    /// Makes a request for this many rows of any origin.
     #[must_use]
     pub fn new(limit: usize, lease: Duration) -> Self {
         Self {
@@ -185,18 +186,18 @@ impl ClaimRequest {
         }
     }
 
-    /// How many rows of an origin there is room for.
+    /// The most rows of an origin.
     #[must_use]
     pub fn room_for(&self, origin: &Origin) -> usize {
         self.rooms.get(origin).copied().unwrap_or(self.per_origin)
     }
 }
 
-/// The right to settle one claimed row. A later claim of the row makes it worthless.
+/// The right to settle one claimed row. A later claim of the row invalidates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct ClaimToken {
     /// The broadcast.
@@ -208,7 +209,7 @@ pub struct ClaimToken {
 }
 
 impl ClaimToken {
-    /// A token, as a back end hands it out.
+    /// Makes a token, for a back end.
     #[must_use]
     pub const fn new(broadcast: BroadcastId, key: EndpointKey, fence: u64) -> Self {
         Self {
@@ -219,16 +220,16 @@ impl ClaimToken {
     }
 }
 
-/// Claimed rows, and the messages they are about.
+/// Claimed rows and their messages.
 #[derive(Clone, Debug, Default)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Claims {
     /// The rows.
     pub rows: Vec<Claimed>,
-    /// Each broadcast's message, once.
+    /// The message of each broadcast, once.
     pub messages: HashMap<BroadcastId, ClaimedMessage>,
 }
 
@@ -236,21 +237,21 @@ pub struct Claims {
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Claimed {
-    /// The right to settle it.
+    /// Its token.
     pub token: ClaimToken,
     /// The push service's origin.
     pub origin: Origin,
     /// The number of this attempt, from 1.
     pub attempt: u32,
-    /// Until when it is the claimant's.
+    /// When its lease expires.
     pub leased_until: Timestamp,
 }
 
 impl Claimed {
-    /// A claimed row, as a back end hands it out.
+    /// Makes a claimed row, for a back end.
     #[must_use]
     pub const fn new(
         token: ClaimToken,
@@ -267,23 +268,23 @@ impl Claimed {
     }
 }
 
-/// What a claimed row is about.
+/// The message that claims of a broadcast share.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct ClaimedMessage {
-    /// What to send. Its TTL counts from `due_at`.
+    /// The message. Its TTL counts from `due_at`.
     pub message: Message,
     /// The later of acceptance and `send_at`.
     pub due_at: Timestamp,
-    /// When to give up.
+    /// When the remaining deliveries expire.
     pub deadline: Timestamp,
 }
 
 impl ClaimedMessage {
-    /// A message with its times.
+    /// Makes a message with its times.
     #[must_use]
     pub const fn new(message: Message, due_at: Timestamp, deadline: Timestamp) -> Self {
         Self {
@@ -298,51 +299,51 @@ impl ClaimedMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "L7 names all three")]
 pub enum Settlement {
-    /// It is at its end.
+    /// The delivery is finished.
     Finished(FinalOutcome),
-    /// It is tried again, not before this moment.
+    /// The delivery is due again at this moment.
     RetryAt(Timestamp),
-    /// Nothing was asked of the push service: the same attempt again, not before this moment.
+    /// No request was sent: the same attempt is due again at this moment.
     Deferred(Timestamp),
 }
 
-/// What settling a row came to.
+/// The result of settling a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "L7 names both")]
 pub enum Settled {
-    /// Done as asked.
+    /// The row was settled.
     Done,
-    /// The row was somebody else's by then; nothing changed.
+    /// The token is not the row's latest one. Nothing changed.
     Lost,
 }
 
-/// What was erased of a user (L17).
+/// The numbers of what was erased for a user (L17).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "L17 names both")]
 pub struct Erased {
-    /// Rows of these subscriptions that were left to deliver.
+    /// Pending rows of these subscriptions.
     pub deliveries: u64,
-    /// Broadcasts to this user alone that were not over.
+    /// Unfinished broadcasts to this user alone.
     pub broadcasts: u64,
 }
 
-/// How full the ledger is.
+/// The size of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct LedgerStats {
-    /// Rows that are left to deliver, leased ones included.
+    /// Pending rows, leased ones included.
     pub depth: u64,
-    /// Rows under a lease that has not ended.
+    /// Rows under a lease that has not expired.
     pub leased: u64,
-    /// Since when the oldest row that is not leased is due.
+    /// The due time of the oldest row that is not leased.
     pub oldest_due: Option<Timestamp>,
 }
 
 impl LedgerStats {
-    /// The three numbers.
+    /// Makes a value of the three numbers.
     #[must_use]
     pub const fn new(depth: u64, leased: u64, oldest_due: Option<Timestamp>) -> Self {
         Self {

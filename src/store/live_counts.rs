@@ -1,25 +1,25 @@
-//! How many live rows there are, in groups.
+//! Numbers of live rows, in groups.
 
 use std::collections::BTreeMap;
 
 use crate::push_service::PushService;
 use crate::vapid::KeyId;
 
-/// How many live rows there are at each push service, and of some VAPID keys (S15).
+/// The numbers of live rows at each push service, and of some VAPID keys (S15).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct LiveCounts {
-    /// At each push service there is, also where there are none.
+    /// For each push service, zero included.
     pub by_push_service: BTreeMap<PushService, u64>,
-    /// Of each VAPID key that was asked for, also where there are none.
+    /// For each VAPID key that was asked for, zero included.
     pub by_vapid_key: BTreeMap<KeyId, u64>,
 }
 
 impl LiveCounts {
-    /// No rows yet, at any push service or of these keys.
+    /// Makes a value with zero for each push service and these keys.
     #[must_use]
     pub fn none(keys: &[KeyId]) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl LiveCounts {
         }
     }
 
-    /// Adds live rows of one push service, by the name that stores use, and of one VAPID key, asked for or not.
+    /// Adds live rows of one push service, given by its stored name, and of one VAPID key, asked for or not.
     pub fn add(&mut self, push_service: &str, vapid_key: &KeyId, rows: u64) {
         for (service, count) in &mut self.by_push_service {
             if service.as_str() == push_service {
@@ -43,7 +43,7 @@ impl LiveCounts {
         }
     }
 
-    /// All of them.
+    /// Returns the number of all live rows.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.by_push_service.values().sum()

@@ -1,10 +1,10 @@
-//! A message as back ends keep it: in parts.
+//! A message as back ends store it: in parts.
 
 use super::StoreError;
 use super::reason::corrupt;
 use crate::message::{Message, Topic, Ttl};
 
-/// What a message is put together from, as it was read back.
+/// The stored parts of a message.
 pub(super) struct MessageParts {
     pub(super) payload: Option<Vec<u8>>,
     pub(super) ttl_secs: u64,

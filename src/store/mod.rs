@@ -1,6 +1,6 @@
-//! Where subscriptions, keys, deliveries and schedules are kept: the traits and their contracts.
+//! The storage traits with their contracts, and the back ends.
 //!
-//! Four traits, because most applications bring a table of their own for the first one only:
+//! There are four traits, because most applications have a table of their own for the first one only:
 //!
 //! | trait | keeps | who implements it |
 //! |---|---|---|
@@ -17,11 +17,10 @@
 //! No trait is sealed. Each trait's documentation numbers its contract sentences; the conformance suite
 //! (`store::conformance`, with the feature `testing`) has a case for each number and runs against any implementation.
 //! [`rules`] has what back ends share, as functions on values. Before 1.0 a minor version may add a required method
-//! to any of the traits, and a field or a variant to any of the values below: the compiler names it, and the changelog
-//! does.
+//! to any of the traits, and a field or a variant to any of the values below. The compiler and the changelog name it.
 //!
-//! The values that stores read and write are exhaustive, so that a store which takes them apart without `..` and `_`
-//! is told by the compiler when there is more to keep. They are read and built like this:
+//! The values that stores read and write are exhaustive: in a store that takes them apart without `..` and `_`, the
+//! compiler reports each new field. They are read and built like this:
 //!
 //! | a store reads | a store builds |
 //! |---|---|
@@ -29,17 +28,17 @@
 //! | [`NewBroadcast`], [`Idempotency`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`LedgerStats`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
 //! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`] | the same; [`Fired`] |
 //!
-//! [`RetireReason`], [`PauseReason`], [`PushService`] and [`NotifyType`] are kept by their names, and a store does not
+//! [`RetireReason`], [`PauseReason`], [`PushService`] and [`NotifyType`] are stored by their names. A store does not
 //! match on them.
 //!
 //! # Common to all of them
 //!
-//! - `now` is a parameter. A store never reads a clock of its own to decide anything.
+//! - `now` is a parameter. A store never decides by a clock of its own.
 //! - Uniqueness and claiming are one statement or one transaction, never a read and then a write.
 //! - A call that returns an error has changed nothing.
-//! - A future that is dropped has done all of its change or none of it.
-//! - Where a call takes several steps (a cancellation, an erasure, a purge of many rows), the last two hold for each step,
-//!   and the documentation of the store says what happens to the rest.
+//! - A dropped future has done all of its change or none of it.
+//! - If a call takes several steps (a cancellation, an erasure, a purge of many rows), the last two rules hold for each
+//!   step, and the documentation of the store says what happens to the rest.
 
 #[cfg(doc)]
 use crate::broadcast::{Audience, BroadcastStatus, Counts, FinalOutcome};

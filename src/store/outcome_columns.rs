@@ -1,6 +1,6 @@
-//! The columns that SQL back ends have for the outcomes.
+//! The columns of outcomes in SQL back ends.
 
-/// The columns of the outcomes, which have their names, in the order of
+/// The columns of outcomes, which have their names, in the order of
 /// [`FinalOutcome::ALL`](crate::broadcast::FinalOutcome::ALL).
 macro_rules! outcome_columns {
     () => {

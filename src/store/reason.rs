@@ -1,4 +1,4 @@
-//! Causes that no driver names: a short text.
+//! Causes without a driver's error: a short text.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -6,12 +6,12 @@ use std::fmt;
 
 use super::{StoreError, StoreErrorKind};
 
-/// A value that was read back and makes no sense.
+/// An error for a stored value that is invalid.
 pub(super) fn corrupt(what: &'static str) -> StoreError {
     because(StoreErrorKind::Corrupt, what)
 }
 
-/// A store that cannot be used as it is.
+/// An error for a store that cannot be used with its settings.
 pub(super) fn misconfigured(why: impl Into<Cow<'static, str>>) -> StoreError {
     because(StoreErrorKind::Misconfigured, why)
 }
@@ -20,7 +20,7 @@ pub(super) fn because(kind: StoreErrorKind, why: impl Into<Cow<'static, str>>) -
     StoreError::new(kind, Reason(why.into()))
 }
 
-/// A parameter of a store's URL that cannot be used, by its name. Its value may be a secret.
+/// An error for a URL parameter, by its name. Its value may be a secret.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(super) fn parameter(name: &str, why: impl fmt::Display) -> StoreError {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);

@@ -1,4 +1,4 @@
-//! The contract of the schedules' table.
+//! The contract of a schedules table.
 
 use async_trait::async_trait;
 
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::schedule::{Schedule, ScheduleName};
 use crate::subscription::SubscriptionId;
 
-/// Keeps daily notifications, in the ledger's own database.
+/// A store of daily notifications, in the ledger's own database.
 ///
 /// # Stability
 ///
@@ -16,18 +16,19 @@ use crate::subscription::SubscriptionId;
 ///
 /// # Contract
 ///
-/// - **D1** [`put_schedule`](Self::put_schedule) inserts a schedule or replaces the one of its name. Where the stored one
-///   has the same time (hour, minute, zone, days), it keeps its `next_fire_at`: what is due stays due.
+/// - **D1** [`put_schedule`](Self::put_schedule) inserts a schedule or replaces the one of its name. If the stored
+///   one has the same time (hour, minute, zone, days), it keeps its `next_fire_at`: what is due stays due.
 /// - **D2** [`schedules`](Self::schedules) lists those of one subscription, or the application's own, by name.
 /// - **D3** [`remove_schedule`](Self::remove_schedule) removes the one of a name,
 ///   [`remove_schedules`](Self::remove_schedules) all of a subscription.
-/// - **D4** [`move_schedules`](Self::move_schedules) gives one subscription's schedules to another, where that has none
-///   of the type; the rest is removed.
-/// - **D5** [`due_schedules`](Self::due_schedules) lists those whose `next_fire_at` is not after `now`, the longest due first.
-/// - **D6** [`fire`](Self::fire), for each firing: opens the broadcast, if there is one, and moves `next_fire_at`, where
-///   it still is the expected one; else it answers [`Fired::Stale`] and changes nothing. All firings of a call are
-///   one transaction. Of N concurrent calls exactly one fires.
-/// - **D7** [`last_run`](Self::last_run) is the latest moment that [`record_run`](Self::record_run) was given.
+/// - **D4** [`move_schedules`](Self::move_schedules) moves the schedules of one subscription to another, except for
+///   types that the other one has. Those are removed.
+/// - **D5** [`due_schedules`](Self::due_schedules) lists schedules whose `next_fire_at` is not after `now`, the
+///   longest due first.
+/// - **D6** [`fire`](Self::fire) opens the broadcast of each firing, if there is one, and moves `next_fire_at` if it
+///   is the expected one; else it returns [`Fired::Stale`] and changes nothing. All firings of a call are one
+///   transaction. Of N concurrent calls exactly one fires.
+/// - **D7** [`last_run`](Self::last_run) is the latest moment given to [`record_run`](Self::record_run).
 /// - **D8** [`next_fire_at`](Self::next_fire_at) is the earliest of all schedules.
 #[async_trait]
 pub trait ScheduleStore: DeliveryLedger {
@@ -35,78 +36,78 @@ pub trait ScheduleStore: DeliveryLedger {
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError>;
 
-    /// The schedules of one subscription, or with `None` the application's own (D2).
+    /// Lists the schedules of one subscription, or with `None` those of the application (D2).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError>;
 
-    /// Removes a schedule (D3); whether there was one.
+    /// Removes a schedule (D3). Returns whether it existed.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError>;
 
-    /// Removes the schedules of one subscription (D3); how many.
+    /// Removes the schedules of one subscription (D3). Returns their number.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError>;
 
-    /// Gives the schedules of one subscription to another (D4).
+    /// Moves the schedules of one subscription to another (D4).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn move_schedules(
         &self,
         from: SubscriptionId,
         to: SubscriptionId,
     ) -> Result<(), StoreError>;
 
-    /// The schedules that are due (D5).
+    /// Lists the schedules that are due (D5).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn due_schedules(
         &self,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Schedule>, StoreError>;
 
-    /// Fires schedules (D6); one answer each, in order.
+    /// Fires schedules (D6). Returns one result each, in order.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError>;
 
-    /// When the next schedule is due, or since when (D8); `None` when there is none.
+    /// Returns the earliest due time, which may be past (D8), or `None` without schedules.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Notes that due work was looked at (D7).
+    /// Records a poll for due schedules (D7).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn record_run(&self, at: Timestamp) -> Result<(), StoreError>;
 
-    /// When due work was last looked at, by anybody (D7).
+    /// Returns the time of the last poll for due schedules by any process (D7).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError>;
 }
 
@@ -114,21 +115,21 @@ pub trait ScheduleStore: DeliveryLedger {
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Firing {
-    /// Which.
+    /// The schedule's name.
     pub name: ScheduleName,
-    /// What its `next_fire_at` has to be.
+    /// The expected `next_fire_at`.
     pub expected: Timestamp,
-    /// What it becomes.
+    /// The new `next_fire_at`.
     pub next_fire_at: Timestamp,
-    /// What to open; with none the occurrence is skipped.
+    /// The broadcast to open. `None`: the occurrence is skipped.
     pub broadcast: Option<NewBroadcast>,
 }
 
 impl Firing {
-    /// A schedule, from its present moment to the next.
+    /// Makes a firing that moves a schedule from `expected` to `next_fire_at`.
     #[must_use]
     pub fn new(
         schedule: &Schedule,
@@ -144,12 +145,12 @@ impl Firing {
     }
 }
 
-/// What firing came to.
+/// The result of firing a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "D6 names both")]
 pub enum Fired {
-    /// The broadcast is open and the schedule moved on.
+    /// The broadcast is opened and the schedule is moved.
     Fired,
-    /// Somebody else has moved it, or it is gone.
+    /// Another call has moved the schedule, or it is deleted.
     Stale,
 }

@@ -1,4 +1,4 @@
-//! What goes into a subscriptions table and what comes out.
+//! Values that a subscriptions table reads and returns.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::push_service::PushService;
 use crate::subscription::{Endpoint, EndpointKey, Subscription, SubscriptionId};
 use crate::vapid::KeyId;
 
-/// Names one row.
+/// A reference to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "S1: a row has these two names")]
 pub enum SubscriptionRef {
@@ -34,40 +34,40 @@ impl From<&Endpoint> for SubscriptionRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct SubscriptionRecord {
-    /// Its name.
+    /// Its id.
     pub id: SubscriptionId,
-    /// What the browser handed over.
+    /// The subscription as the browser made it.
     pub subscription: Subscription,
-    /// Who it belongs to.
+    /// The user it belongs to.
     pub principal: Option<Principal>,
     /// Its labels.
     pub tags: BTreeSet<Tag>,
     /// The VAPID key that the browser subscribed with.
     pub vapid_key: KeyId,
-    /// When its id was made.
+    /// When the row was inserted.
     pub created_at: Timestamp,
     /// When its `p256dh` or `auth` last changed.
     pub keys_changed_at: Timestamp,
-    /// When the browser last posted it.
+    /// When the browser last registered it.
     pub last_seen_at: Timestamp,
-    /// When a push service last took a message for it.
+    /// When a push service last accepted a message for it.
     pub last_success_at: Option<Timestamp>,
-    /// Failed attempts since the later of the last acceptance and `last_seen_at`: without an acceptance at the network, at
-    /// the push service (5xx) or for the sender's credentials, or answered with 400 or 405.
+    /// Failed attempts since the later of the last acceptance and `last_seen_at`: network errors, 5xx, refused
+    /// credentials, and the responses 400 and 405.
     pub failure_streak: u32,
-    /// When the first of these failed; `None` without any.
+    /// When the first of these attempts failed. `None` without failures.
     pub failing_since: Option<Timestamp>,
-    /// Since when no live VAPID key fits. Such a row is in no audience until its browser subscribes again.
+    /// Since when no live VAPID key matches. Such a row is in no audience until its browser subscribes again.
     pub stale_since: Option<Timestamp>,
-    /// Gone, and to be purged later.
+    /// Since when and why it is retired. It is purged later.
     pub retired: Option<Retired>,
 }
 
 impl SubscriptionRecord {
-    /// A row as it is when it is inserted.
+    /// Makes a row as it is inserted.
     #[must_use]
     pub const fn new(
         id: SubscriptionId,
@@ -92,8 +92,8 @@ impl SubscriptionRecord {
         }
     }
 
-    /// Whether it could be any stranger's (S16): it belongs to no principal, no push was ever accepted for it, and it is
-    /// neither retired nor stale, which would be an answer too.
+    /// Whether it is unproven (S16): it has no principal, no push was ever accepted for it, and it is neither retired
+    /// nor stale, both of which need a response of the push service.
     #[must_use]
     pub const fn is_unproven(&self) -> bool {
         self.principal.is_none()
@@ -102,7 +102,7 @@ impl SubscriptionRecord {
             && self.stale_since.is_none()
     }
 
-    /// Whether [`Change::Purge`] with these moments deletes it (S13).
+    /// Whether [`Change::Purge`] with these times deletes it (S13).
     #[must_use]
     pub fn is_purged(&self, before: Timestamp, expired_before: Timestamp) -> bool {
         let is_before = |at: Option<Timestamp>, end| at.is_some_and(|at| at < end);
@@ -111,7 +111,7 @@ impl SubscriptionRecord {
             || is_before(self.subscription.expiration_time(), expired_before)
     }
 
-    /// Whether it belongs to an audience at all: not retired, not stale, not expired at `now`.
+    /// Whether it is in audiences: not retired, not stale, not expired at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.retired.is_none()
@@ -123,11 +123,11 @@ impl SubscriptionRecord {
     }
 }
 
-/// Since when and why a row is retired.
+/// The time and reason of a retirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct Retired {
     /// Since when.
@@ -137,30 +137,30 @@ pub struct Retired {
 }
 
 impl Retired {
-    /// Retired at a moment for a reason.
+    /// Makes a value of the two.
     #[must_use]
     pub const fn new(at: Timestamp, reason: RetireReason) -> Self {
         Self { at, reason }
     }
 }
 
-/// Why a row was retired.
+/// The reason why a row was retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetireReason {
-    /// The push service answered that it is gone (404, 410).
+    /// The push service answered that it does not exist (404, 410).
     Gone,
     /// The endpoint's host name does not exist.
     HostNotFound,
-    /// The push service has refused every request for weeks (400, 405).
+    /// The push service refused every request for weeks (400, 405).
     BadRequest,
 }
 
 impl RetireReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: &'static [Self] = &[Self::Gone, Self::HostNotFound, Self::BadRequest];
 
-    /// The name that stores use.
+    /// Returns the stored name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -170,7 +170,7 @@ impl RetireReason {
         }
     }
 
-    /// The reason of a stored name.
+    /// Returns the reason of a stored name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
@@ -180,33 +180,33 @@ impl RetireReason {
     }
 }
 
-/// What to insert or update.
+/// A subscription to insert or update.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct NewSubscription {
-    /// The id that a new row gets.
+    /// The id of a new row.
     pub id: SubscriptionId,
-    /// What the browser handed over.
+    /// The subscription as the browser made it.
     pub subscription: Subscription,
-    /// Who it belongs to, where the caller is somebody.
+    /// The user it belongs to, if the caller is authenticated.
     pub principal: Option<Principal>,
-    /// The labels, where they are given.
+    /// The labels. `None`: those stored stay.
     pub tags: Option<BTreeSet<Tag>>,
-    /// The VAPID key that the browser named.
+    /// The VAPID key that the browser subscribed with.
     pub vapid_key: Option<KeyId>,
-    /// The VAPID key that a new row gets when none was named: the active one.
+    /// The VAPID key of a new row if `vapid_key` is `None`: the active one.
     pub default_vapid_key: KeyId,
-    /// The row that this one takes the place of (S5). The caller has checked that it may.
+    /// The row that this one replaces (S5). The caller has checked the right to do so.
     pub replaces: Option<EndpointKey>,
-    /// Insert it, or change nothing (S14).
+    /// Whether a known endpoint is a conflict (S14).
     pub only_if_unknown: bool,
 }
 
 impl NewSubscription {
-    /// A subscription of nobody in particular, under a fresh id.
+    /// Makes a value without principal and tags, with a new id.
     #[must_use]
     pub fn new(subscription: Subscription, default_vapid_key: KeyId) -> Self {
         Self {
@@ -221,41 +221,42 @@ impl NewSubscription {
         }
     }
 
-    /// The key of the row that is inserted or updated.
+    /// Returns the key of the row to insert or update.
     #[must_use]
     pub fn key(&self) -> EndpointKey {
         self.subscription.endpoint().key()
     }
 
-    /// The row to remove (S5): `replaces`, unless that is the row itself.
+    /// Returns the row to remove (S5): `replaces`, unless that is the row itself.
     #[must_use]
     pub fn replaced_key(&self) -> Option<EndpointKey> {
         self.replaces.filter(|replaced| *replaced != self.key())
     }
 }
 
-/// How many rows there may be.
+/// Limits of the number of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct SubscriptionLimits {
-    /// In all (S7).
+    /// All rows (S7).
     pub total: u64,
-    /// Of one principal (S6).
+    /// Rows of one principal (S6).
     pub per_principal: u32,
-    /// Of no principal, and without an accepted push (S16). Default: 100,000, about 100 MB.
+    /// Rows without a principal and without an accepted push (S16). Default: 100,000, about 100 MB.
     ///
-    /// Strangers can write such rows, so this bounds what a flood of them costs: room in the store, and requests of the
-    /// next broadcast. Broadcasts to all end it: for each row a push is accepted, or the row is retired; but not with the
-    /// first one where the flood is so large that the [`PruneBreaker`](crate::engine::PruneBreaker) opens. Then it
-    /// takes 25 of them and three days. Until then no further rows are inserted, while those of principals are.
+    /// Unauthenticated callers can write such rows, so this bounds what a flood of them costs: space in the store,
+    /// and requests of the next broadcast. A broadcast to all removes them from the count: for each row a push is
+    /// accepted, or the row is retired. If the flood is so large that the
+    /// [`PruneBreaker`](crate::engine::PruneBreaker) opens, this takes 25 broadcasts and three days. Until then no
+    /// further unproven rows are inserted; rows of principals are.
     pub unproven: u64,
 }
 
 impl SubscriptionLimits {
-    /// Limits for all rows and for those of one principal, and the default for unproven ones.
+    /// Makes limits for all rows and for those of one principal, with the default for unproven ones.
     #[must_use]
     pub const fn new(total: u64, per_principal: u32) -> Self {
         Self {
@@ -265,7 +266,7 @@ impl SubscriptionLimits {
         }
     }
 
-    /// The same with another limit for unproven rows.
+    /// Sets the limit of unproven rows.
     #[must_use]
     pub const fn with_unproven(mut self, unproven: u64) -> Self {
         self.unproven = unproven;
@@ -280,29 +281,29 @@ impl Default for SubscriptionLimits {
     }
 }
 
-/// What an upsert came to.
+/// The result of an upsert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "S2 to S5 and S14 name both ends")]
 pub enum Upserted {
-    /// There is a row now, and this is it.
+    /// The row is stored.
     Stored {
         /// The row after the change.
         record: Box<SubscriptionRecord>,
-        /// Whether its endpoint was unknown before.
+        /// Whether the endpoint was unknown before.
         created: bool,
         /// The id that the row at the new endpoint had before it took over another (S5).
         superseded: Option<SubscriptionId>,
     },
-    /// The endpoint is known with other keys, and the caller may not change them (S4); or it is known at all, and
-    /// only a new row was wanted (S14).
+    /// The endpoint is stored with other keys, and the caller may not change them (S4); or it is stored, and only a
+    /// new row was wanted (S14).
     Conflict,
 }
 
-/// Which rows to count.
+/// A filter of the rows to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct CountFilter {
     /// Of this audience.
@@ -316,7 +317,7 @@ pub struct CountFilter {
 }
 
 impl CountFilter {
-    /// Every row of an audience that is in one state.
+    /// Makes a filter for all rows of an audience in one state.
     #[must_use]
     pub const fn new(audience: Audience, liveness: Liveness) -> Self {
         Self {
@@ -328,18 +329,18 @@ impl CountFilter {
     }
 }
 
-/// The states of a row that can be counted.
+/// The states of rows that can be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub enum Liveness {
-    /// Every row there is.
+    /// Every row.
     Any,
-    /// Neither retired nor stale nor expired: what [`page`](super::SubscriptionStore::page) walks.
+    /// Neither retired nor stale nor expired: the rows that [`page`](super::SubscriptionStore::page) returns.
     Live,
-    /// Not retired, but no live VAPID key is accepted: the subscription is stale.
+    /// Stale and not retired: no live VAPID key matches.
     Stale,
     /// Retired.
     Retired,
@@ -349,42 +350,43 @@ pub enum Liveness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub enum Change {
     /// Deletes a row: its user unsubscribed.
     Delete(EndpointKey),
-    /// Retires a row softly.
+    /// Retires a row. It is purged later.
     Retire {
-        /// Which.
+        /// Its key.
         key: EndpointKey,
         /// Why.
         reason: RetireReason,
-        /// When the attempt began that showed it (S12).
+        /// When the attempt that showed it began (S12).
         observed_at: Timestamp,
     },
-    /// No live VAPID key fits the row.
+    /// Marks a row as stale: no live VAPID key matches.
     Stale {
-        /// Which.
+        /// Its key.
         key: EndpointKey,
-        /// When the attempt began that showed it (S12).
+        /// When the attempt that showed it began (S12).
         observed_at: Timestamp,
     },
-    /// A push service took a message: sets `last_success_at` to `now` and ends the failure streak.
+    /// Records an accepted message: sets `last_success_at` to `now` and resets the failure streak.
     Accepted(EndpointKey),
-    /// An attempt failed: adds one to the failure streak, and sets `failing_since` to `now` if it is the first of it.
+    /// Records a failed attempt: adds one to the failure streak, and sets `failing_since` to `now` if it is the
+    /// first.
     Failed(EndpointKey),
-    /// Another live VAPID key turned out to be the row's own.
+    /// Sets the VAPID key of a row to another live one, which the push service accepted.
     UseVapidKey {
-        /// Which row.
-        key: EndpointKey,
         /// Its key.
+        key: EndpointKey,
+        /// The VAPID key.
         vapid_key: KeyId,
     },
-    /// Deletes the rows that no push can reach any more, some time after that is known (S13). A page that subscribes again
-    /// later is inserted as a new row.
+    /// Deletes rows that have been unreachable for some time (S13). A page that subscribes again later gets a new
+    /// row.
     Purge {
-        /// Deletes rows that are retired or stale since before this moment.
+        /// Deletes rows that have been retired or stale since before this moment.
         before: Timestamp,
         /// Deletes rows whose `expirationTime` is before this moment.
         expired_before: Timestamp,
@@ -392,7 +394,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The row that it is about; `None` if it may be about any.
+    /// Returns the row that it changes, or `None` if it may be any.
     #[must_use]
     pub const fn key(&self) -> Option<&EndpointKey> {
         match self {

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
 
-/// Keeps subscriptions: six methods, and a seventh that can be left as it is.
+/// A store of subscriptions: six methods and one with a default.
 ///
 /// # Stability
 ///
@@ -28,53 +28,53 @@ use crate::vapid::KeyId;
 ///   upserts of one endpoint exactly one inserts.
 /// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
 ///   `last_seen_at`, revives it (clears `retired` and `stale_since`, and the failure streak with `failing_since`), takes over the
-///   expiration (none, when `new` has none), and replaces principal, tags and VAPID key by those that are given; an absent
-///   principal, absent tags or an absent VAPID key leave the stored ones.
+///   expiration (`None` clears it), and replaces principal, tags and VAPID key if they are given; an absent
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only
-///   where the row has a principal and `new` names the same one; else it answers [`Upserted::Conflict`] and
-///   changes nothing, retired or not.
-/// - **S5** With `new.replaces` the row of that key is removed in the same transaction, and its id, `created_at`,
-///   tags and principal pass to the row of the new endpoint (tags and principal as far as `new` gives none, and
-///   its VAPID key where `new` gives none and no row stood there). A row that stood there loses its own id, which
-///   the answer names as `superseded`. Where the row to be replaced is unknown, or is the new endpoint itself, it
-///   is a plain upsert. S4 holds for the row at the new endpoint.
-/// - **S6** An upsert that makes a principal have more than `limits.per_principal` rows removes that principal's
-///   least recently seen others in the same transaction.
+/// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only if the
+///   row has a principal and `new` names the same one; else it returns [`Upserted::Conflict`] and changes nothing,
+///   retired or not.
+/// - **S5** With `new.replaces` the row of that key is removed in the same transaction. Its id, `created_at`, tags
+///   and principal pass to the row of the new endpoint (tags and principal only if `new` gives none; its VAPID key if
+///   `new` gives none and the endpoint had no row). A row that the endpoint had loses its id, which is returned as
+///   `superseded`. If the row to replace is unknown, or is the new endpoint itself, the call is a plain upsert. S4
+///   holds for the row at the new endpoint.
+/// - **S6** If an upsert gives a principal more than `limits.per_principal` rows, it removes the least recently seen
+///   other rows of this principal in the same transaction.
 /// - **S7** An insert above `limits.total` rows is refused with [`StoreErrorKind::Full`](super::StoreErrorKind::Full).
 ///   Retired rows count too; rows that the same upsert removes (S5, S6) do not. A shared store may count with
 ///   some delay.
-/// - **S8** [`get`](Self::get) answers in the order of the question, `None` for what is unknown; retired and stale
-///   rows are shown.
-/// - **S9** [`page`](Self::page) walks the *live* rows of an audience in the order of their keys, strictly after
-///   `after`, at most `limit`. Fewer than `limit` means that the walk is over. Live: not retired, not stale, not
-///   expired at `now`. A row that is neither added nor removed during a walk is seen exactly once.
-/// - **S10** [`count`](Self::count) counts what the filter takes.
-/// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and answers how many
-///   rows they changed. A change to an unknown row changes nothing. Applying one twice has no other effect than
-///   applying it once, but for [`Change::Failed`], which counts: a row that is retired (or stale) already keeps
-///   its moment and is not changed.
-/// - **S12** [`Change::Retire`] and [`Change::Stale`] do nothing to a row whose `last_seen_at` is later than their
-///   `observed_at`: what was learned of it is out of date.
-/// - **S13** [`Change::Purge`] deletes rows that are retired or stale since before the first of its moments, and rows that
-///   expired before the second, in whatever state; no other.
-/// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint answers [`Upserted::Conflict`] and changes nothing,
-///   whatever its keys and its state.
-/// - **S15** [`count_live`](Self::count_live) answers what `count` does for each push service, and for each of the VAPID
-///   keys.
+/// - **S8** [`get`](Self::get) returns rows in the order of the references, `None` for unknown ones. Retired and
+///   stale rows are returned too.
+/// - **S9** [`page`](Self::page) returns the *live* rows of an audience in the order of their keys, strictly after
+///   `after`, at most `limit`. Fewer than `limit` means that there are no more. Live: not retired, not stale, not
+///   expired at `now`. A row that is neither added nor removed during a walk is returned exactly once.
+/// - **S10** [`count`](Self::count) counts the rows that match the filter.
+/// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and returns the number of
+///   changed rows. A change to an unknown row changes nothing. Applying a change twice has the effect of applying it
+///   once, except for [`Change::Failed`], which counts: a row that is retired (or stale) already keeps its time and
+///   is not changed.
+/// - **S12** [`Change::Retire`] and [`Change::Stale`] do not change a row whose `last_seen_at` is later than their
+///   `observed_at`: the observation is out of date.
+/// - **S13** [`Change::Purge`] deletes rows that have been retired or stale since before the first of its times, and
+///   rows that expired before the second, in any state; no others.
+/// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint returns [`Upserted::Conflict`] and changes
+///   nothing, with any keys and in any state.
+/// - **S15** [`count_live`](Self::count_live) returns the result of `count` for each push service and for each of the
+///   VAPID keys.
 /// - **S16** An insert above `limits.unproven` *unproven* rows is refused with
 ///   [`StoreErrorKind::Full`](super::StoreErrorKind::Full). A row is unproven while it has no principal, no push was
 ///   accepted for it, and it is neither retired nor stale: [`SubscriptionRecord::is_unproven`]. The limit holds for inserts
-///   of unproven rows only. It does not hold where the row takes the place of another one (S5), and known rows are
-///   always updated. A shared store may count with some delay.
-/// - **S17** [`owned_by`](Self::owned_by) walks the rows of a principal as S9 says, but in every state: retired, stale and
-///   expired ones too.
+///   of unproven rows only. It does not hold for a row that replaces another one (S5), and known rows are always
+///   updated. A shared store may count with some delay.
+/// - **S17** [`owned_by`](Self::owned_by) returns the rows of a principal as S9 says, but in every state: retired,
+///   stale and expired ones too.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
     /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16).
     ///
     /// # Errors
     ///
-    /// [`Full`](super::StoreErrorKind::Full), or what keeps the store from working.
+    /// Returns [`Full`](super::StoreErrorKind::Full) (S7, S16), or an error if the store is unavailable.
     async fn upsert(
         &self,
         new: &NewSubscription,
@@ -82,21 +82,21 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Upserted, StoreError>;
 
-    /// The rows of these ids or keys (S8).
+    /// Returns the rows of these ids or keys (S8).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn get(
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError>;
 
-    /// The next live rows of an audience (S9).
+    /// Returns the next live rows of an audience (S9).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn page(
         &self,
         audience: &Audience,
@@ -105,11 +105,11 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
-    /// The next rows of a principal, in every state (S17).
+    /// Returns the next rows of a principal, in every state (S17).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn owned_by(
         &self,
         principal: &Principal,
@@ -117,21 +117,22 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
-    /// How many rows the filter takes (S10).
+    /// Returns the number of rows that match the filter (S10).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// How many live rows there are at each push service, and of each of these VAPID keys (S15). Asked for whenever
-    /// somebody looks at `/stats`.
+    /// Returns the numbers of live rows at each push service and of each of these VAPID keys (S15). `GET /stats`
+    /// calls it.
     ///
-    /// The default counts one after the other. A store that can group its rows does it in one go.
+    /// The default makes one call of [`count`](Self::count) for each number. Override it if the store can group its
+    /// rows.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
         let mut counts = LiveCounts::none(keys);
         for (service, count) in &mut counts.by_push_service {
@@ -147,10 +148,10 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         Ok(counts)
     }
 
-    /// Makes changes (S11 to S13); answers how many rows changed.
+    /// Makes changes (S11 to S13). Returns the number of changed rows.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! The contract of the VAPID keys' table.
+//! The contract of a table of VAPID keys.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::StoreError;
 use crate::clock::Timestamp;
 use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};
 
-/// Keeps VAPID keys: several live, one active.
+/// A store of VAPID keys: several live ones, one of them active.
 ///
 /// # Stability
 ///
@@ -17,42 +17,42 @@ use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};
 ///
 /// # Contract
 ///
-/// - **K1** [`insert_first`](Self::insert_first) inserts an active key only where there is none at all, and says
+/// - **K1** [`insert_first`](Self::insert_first) inserts an active key only if the store has no keys, and returns
 ///   whether it did. Of N concurrent calls exactly one does.
-/// - **K2** [`insert`](Self::insert) adds a key; when it is active, the one that was is not any more, in the same
-///   transaction. A key that is there already is made active or left as it is, and keeps its sealed form.
-/// - **K3** There is at most one active key, and `insert` of an inactive key never changes which.
-/// - **K4** [`keys`](Self::keys) answers all keys, the active one first, then the youngest first.
-/// - **K5** [`reseal`](Self::reseal) replaces the sealed form of one key where it still is the expected one.
-/// - **K6** [`remove`](Self::remove) removes a key that is not active; an active one stays.
+/// - **K2** [`insert`](Self::insert) adds a key. If it is active, the previous active key becomes inactive in the
+///   same transaction. A known key is made active or left as it is, and keeps its sealed form.
+/// - **K3** There is at most one active key. `insert` of an inactive key does not change which.
+/// - **K4** [`keys`](Self::keys) returns all keys: the active one first, then the newest first.
+/// - **K5** [`reseal`](Self::reseal) replaces the sealed form of one key if it is the expected one.
+/// - **K6** [`remove`](Self::remove) removes a key that is not active. An active key stays.
 #[async_trait]
 pub trait VapidKeyStore: fmt::Debug + Send + Sync + 'static {
-    /// All keys (K4).
+    /// Returns all keys (K4).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn keys(&self) -> Result<Vec<StoredVapidKey>, StoreError>;
 
-    /// Inserts the first key, active whatever `key.active` says (K1); whether it did.
+    /// Inserts the first key, active even if `key.active` is `false` (K1). Returns whether it did.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn insert_first(&self, key: &StoredVapidKey) -> Result<bool, StoreError>;
 
     /// Adds a key (K2, K3).
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn insert(&self, key: &StoredVapidKey) -> Result<(), StoreError>;
 
-    /// Replaces a key's sealed form (K5); whether it did.
+    /// Replaces a key's sealed form (K5). Returns whether it did.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn reseal(
         &self,
         id: &KeyId,
@@ -60,35 +60,35 @@ pub trait VapidKeyStore: fmt::Debug + Send + Sync + 'static {
         sealed: &SealedVapidKey,
     ) -> Result<bool, StoreError>;
 
-    /// Removes a key that is not active (K6); whether it did.
+    /// Removes a key that is not active (K6). Returns whether it did.
     ///
     /// # Errors
     ///
-    /// What keeps the store from working.
+    /// Returns an error if the store is unavailable.
     async fn remove(&self, id: &KeyId) -> Result<bool, StoreError>;
 }
 
-/// A VAPID key as it is stored.
+/// A stored VAPID key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "stores handle all of it: see `store`"
+    reason = "stores handle every part: see `store`"
 )]
 pub struct StoredVapidKey {
-    /// Its name, derived from the public key.
+    /// Its id, derived from the public key.
     pub id: KeyId,
     /// The public key.
     pub public_key: VapidPublicKey,
     /// The private key, sealed.
     pub sealed: SealedVapidKey,
-    /// When it was made or adopted.
+    /// When it was made or imported.
     pub created_at: Timestamp,
     /// Whether new subscriptions use it.
     pub active: bool,
 }
 
 impl StoredVapidKey {
-    /// A key to store.
+    /// Makes a key to store.
     #[must_use]
     pub const fn new(
         id: KeyId,

@@ -1,4 +1,4 @@
-//! The push resource's URL, its origin, and the key that stores know it by.
+//! The push resource's URL, its origin, and its key in stores.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,7 +29,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The longest URL taken, in octets: FCM needs about 200, WNS several hundred.
+    /// The longest URL, in octets: FCM needs about 200, WNS several hundred.
     pub const MAX_LEN: usize = 2048;
 
     /// Parses a URL.
@@ -43,7 +43,7 @@ impl Endpoint {
             return Err(SubscriptionErrorKind::EndpointTooLong.into());
         }
         let invalid = || SubscriptionError::from(SubscriptionErrorKind::InvalidEndpoint);
-        // `Uri` would drop a fragment without a word, and keeps octets above ASCII.
+        // `Uri` would silently drop a fragment, and keeps octets above ASCII.
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\';
         if !url.bytes().all(plain) {
             return Err(invalid());
@@ -81,7 +81,7 @@ impl Endpoint {
         &self.origin
     }
 
-    /// The key that stores know this endpoint by. Hashes on every call.
+    /// The key of this endpoint in stores. Hashes on every call.
     #[must_use]
     pub fn key(&self) -> EndpointKey {
         EndpointKey(Sha256::digest(self.url.as_bytes()).into())
@@ -151,8 +151,8 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// [`InvalidEndpoint`](SubscriptionErrorKind::InvalidEndpoint) when there is anything beside
-    /// scheme, host and port.
+    /// [`InvalidEndpoint`](SubscriptionErrorKind::InvalidEndpoint) if there is anything other than scheme, host and
+    /// port.
     pub fn parse(text: &str) -> Result<Self, SubscriptionError> {
         let endpoint = Endpoint::parse(text)?;
         let uri = endpoint.uri();
@@ -200,9 +200,9 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// SHA-256 of an endpoint: what stores order, page and address subscriptions by.
+/// SHA-256 of an endpoint: the key by which stores order, page and address subscriptions.
 ///
-/// It stands in where the endpoint itself, a capability, should not be.
+/// It is used where the endpoint itself, a capability, must not appear.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey([u8; 32]);
 

@@ -1,4 +1,4 @@
-//! The name of a stored subscription.
+//! The id of a stored subscription.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use uuid::Uuid;
 
 use super::{SubscriptionError, SubscriptionErrorKind};
 
-/// A stored subscription's name: a random UUID (version 4), unguessable.
+/// A stored subscription's id: a random UUID (version 4), unguessable.
 ///
 /// It authorizes unsubscribing and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(Uuid);
 
 impl SubscriptionId {
-    /// A fresh random name, from the operating system's randomness.
+    /// Makes a random id, from the operating system's randomness.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// A name read back from a store.
+    /// Makes an id of stored octets.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
@@ -37,7 +37,7 @@ impl SubscriptionId {
 impl FromStr for SubscriptionId {
     type Err = SubscriptionError;
 
-    /// Takes any of the usual spellings of a UUID.
+    /// Parses any of the usual spellings of a UUID.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Uuid::parse_str(text).map(Self).map_err(|source| {
             SubscriptionError::with_source(SubscriptionErrorKind::InvalidId, source)

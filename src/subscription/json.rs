@@ -1,4 +1,4 @@
-//! `PushSubscriptionJSON` (W3C Push API section 8), in and out.
+//! Parsing and serializing `PushSubscriptionJSON` (W3C Push API section 8).
 
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -16,14 +16,14 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// One kind per thing that can be wrong: see [`SubscriptionErrorKind`](Kind).
+    /// One kind for each error: see [`SubscriptionErrorKind`](Kind).
     pub fn from_json(json: &[u8]) -> Result<Self, SubscriptionError> {
         let value = serde_json::from_slice(without_bom(json))
             .map_err(|source| SubscriptionError::with_source(Kind::InvalidJson, source))?;
         Self::from_value(&value)
     }
 
-    /// The same, from JSON that was parsed already.
+    /// The same for parsed JSON.
     ///
     /// # Errors
     ///

@@ -8,8 +8,8 @@ use crate::secret::SecretBytes;
 
 /// A user agent's public key: a point on P-256, uncompressed, 65 octets (RFC 8291 section 3.1).
 ///
-/// Every way to make one checks that the point is on the curve (RFC 8291 section 7), so that no
-/// message is ever encrypted for a point that would leak the sender's key.
+/// Every constructor checks that the point is on the curve (RFC 8291 section 7), so that no message is encrypted for
+/// a point that would leak the sender's key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UaPublicKey([u8; Self::LEN]);
 
@@ -17,7 +17,7 @@ impl UaPublicKey {
     /// Octets of an uncompressed point: the tag `0x04` and two coordinates.
     pub const LEN: usize = 65;
 
-    /// Takes an uncompressed point in.
+    /// Makes a key of an uncompressed point.
     ///
     /// # Errors
     ///
@@ -26,7 +26,7 @@ impl UaPublicKey {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SubscriptionError> {
         let invalid = || SubscriptionError::from(SubscriptionErrorKind::InvalidP256dh);
         let bytes: [u8; Self::LEN] = bytes.try_into().map_err(|_| invalid())?;
-        // `p256` takes compressed points as well; RFC 8291 section 3.1 knows the uncompressed form only.
+        // `p256` accepts compressed points as well; RFC 8291 section 3.1 allows the uncompressed form only.
         if bytes.first() != Some(&0x04) {
             return Err(invalid());
         }
@@ -34,7 +34,7 @@ impl UaPublicKey {
         Ok(Self(bytes))
     }
 
-    /// Takes base64 of either alphabet in, padded or not.
+    /// Parses base64 of either alphabet, padded or not.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl AuthSecret {
     /// Octets of the secret.
     pub const LEN: usize = 16;
 
-    /// Takes 16 octets in.
+    /// Makes a secret of 16 octets.
     ///
     /// # Errors
     ///
@@ -84,11 +84,11 @@ impl AuthSecret {
             .ok_or_else(|| SubscriptionErrorKind::InvalidAuth.into())
     }
 
-    /// Takes base64 of either alphabet in, padded or not.
+    /// Parses base64 of either alphabet, padded or not.
     ///
     /// # Errors
     ///
-    /// [`InvalidAuth`](SubscriptionErrorKind::InvalidAuth) for anything but 16 octets.
+    /// [`InvalidAuth`](SubscriptionErrorKind::InvalidAuth) for any other length.
     pub fn parse(text: &str) -> Result<Self, SubscriptionError> {
         let bytes = base64_any(text).ok_or(SubscriptionErrorKind::InvalidAuth)?;
         Self::from_bytes(&bytes)

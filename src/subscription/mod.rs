@@ -16,11 +16,11 @@ use std::fmt;
 use crate::clock::Timestamp;
 use crate::error::error_struct;
 
-/// Where one user agent can be reached, and the keys that messages to it are encrypted for.
+/// The address of one user agent, and the keys that messages to it are encrypted for.
 ///
 /// The browser's `JSON.stringify(subscription)` parses straight into it, with serde or with
-/// [`from_json`](Self::from_json); both base64 alphabets and optional padding are understood, output
-/// is unpadded base64url.
+/// [`from_json`](Self::from_json). Both base64 alphabets and optional padding are accepted; output is unpadded
+/// base64url.
 ///
 /// # Examples
 ///
@@ -88,7 +88,7 @@ impl Subscription {
         &self.auth
     }
 
-    /// When the user agent said that the subscription ends; practically always `None`.
+    /// The expiration time from the user agent; almost always `None`.
     #[must_use]
     pub const fn expiration_time(&self) -> Option<Timestamp> {
         self.expiration_time
@@ -102,13 +102,13 @@ impl Subscription {
 }
 
 error_struct! {
-    /// Why a subscription, or a part of one, was refused.
+    /// The reason why a subscription, or a part of one, was refused.
     ///
-    /// Neither `Display` nor `Debug` repeats what was given: the endpoint and the keys are secrets.
+    /// Neither `Display` nor `Debug` repeats the input: the endpoint and the keys are secrets.
     SubscriptionError, SubscriptionErrorKind
 }
 
-/// What was wrong with a subscription.
+/// The part of a subscription that was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SubscriptionErrorKind {
@@ -133,7 +133,7 @@ pub enum SubscriptionErrorKind {
 }
 
 impl SubscriptionErrorKind {
-    /// The stable word that HTTP answers carry as `code`.
+    /// The stable word that HTTP responses carry as `code`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

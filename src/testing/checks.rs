@@ -1,4 +1,4 @@
-//! What RFC 8030 and RFC 8292 ask of a request, in the order of the text.
+//! The checks that RFC 8030 and RFC 8292 require of a request, in the order of the text.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING};
@@ -12,7 +12,7 @@ use crate::encryption::MAX_BODY;
 use crate::error::BoxError;
 use crate::message::{Ttl, Urgency};
 
-/// The headers, read.
+/// The parsed headers.
 pub(super) struct Head {
     pub(super) ttl: Ttl,
     pub(super) urgency: Urgency,
@@ -20,7 +20,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Everything that is seen before the body.
+    /// Checks what is known before the body.
     pub(super) fn check(
         service: PushService,
         method: &Method,
@@ -58,7 +58,7 @@ impl Head {
     }
 }
 
-/// RFC 8030 section 5.4. Apple decodes the topic, and a length of 4n + 1 does not decode.
+/// RFC 8030 section 5.4. Apple decodes the topic, and a length of 4n + 1 cannot be decoded.
 fn is_topic(service: PushService, topic: &str) -> bool {
     let base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=32).contains(&topic.len())
@@ -66,7 +66,7 @@ fn is_topic(service: PushService, topic: &str) -> bool {
         && (service != PushService::Apple || topic.len() % 4 != 1)
 }
 
-/// The whole body, up to what every push service must take (RFC 8030 section 7.2).
+/// Reads the whole body, up to the size that every push service must accept (RFC 8030 section 7.2).
 pub(super) async fn read<B>(body: B) -> Result<Bytes, Reason>
 where
     B: Body,
@@ -82,7 +82,7 @@ where
     }
 }
 
-/// RFC 8291 section 4: this coding and no other; none is needed where there is nothing to decode.
+/// RFC 8291 section 4: only this coding. An empty body needs none.
 pub(super) fn content_encoding(headers: &HeaderMap, body: &Bytes) -> Result<(), Reason> {
     match single(headers, &CONTENT_ENCODING) {
         Ok(Some(coding)) if coding.eq_ignore_ascii_case("aes128gcm") => Ok(()),
@@ -91,7 +91,7 @@ pub(super) fn content_encoding(headers: &HeaderMap, body: &Bytes) -> Result<(), 
     }
 }
 
-/// The credentials, and whether there must be some.
+/// Parses the credentials. Returns an error if they are required and missing.
 pub(super) fn authorization(
     headers: &HeaderMap,
     required: bool,
@@ -107,12 +107,12 @@ pub(super) fn authorization(
     }
 }
 
-/// The octets where the sender's public key stands in a body (RFC 8291 section 4).
+/// Returns the octets of the sender's public key in a body (RFC 8291 section 4).
 pub(super) fn sender_key(body: &[u8]) -> Option<&[u8]> {
     body.get(21..86)
 }
 
-/// A header's only value; an error where there are several, or it is not text.
+/// Returns a header's only value. Several values, or one that is not text, are an error.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ()> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {

@@ -1,4 +1,4 @@
-//! Wall time that a test moves by hand.
+//! A wall clock that a test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 
-/// A clock that stands still until it is told to move. Clones share the time.
+/// A clock that moves only when it is told to. Clones share the time.
 ///
 /// # Examples
 ///
@@ -23,22 +23,22 @@ use crate::clock::{Clock, Timestamp};
 pub struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// A clock that shows `now`.
+    /// Makes a clock that shows `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(now.as_millis())))
     }
 
-    /// Moves the time forward; it stops at [`Timestamp::MAX`].
+    /// Moves the time forward, at most to [`Timestamp::MAX`].
     pub fn advance(&self, by: Duration) {
         let moved = |now| Some((Timestamp::from_millis(now) + by).as_millis());
-        // Never refused: the closure always gives a value.
+        // Cannot fail: the closure always returns a value.
         let _ = self
             .0
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, moved);
     }
 
-    /// Moves the time to `now`, backwards as well.
+    /// Sets the time to `now`, which may be earlier.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.as_millis(), Ordering::SeqCst);
     }

@@ -1,7 +1,7 @@
-//! How the push services of the browsers word their refusals.
+//! The refusals of the browsers' push services, in their own words.
 //!
-//! A sender that reads them finds the same statuses, words and headers as in production, so that what it
-//! makes of them can be tested without the services.
+//! A sender that reads them gets the statuses, words and headers of production, so its handling of them can be tested
+//! without the services.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, StatusCode};
 use super::refusal::RefusalReason as Reason;
 use crate::deliver::PushService;
 
-/// The answer that `service` gives to a request refused for `reason`.
+/// Returns the answer of `service` to a request refused for `reason`.
 pub(super) fn answer(service: PushService, reason: Reason) -> Response<Bytes> {
     let mut response = match service {
         PushService::Fcm => fcm(reason),

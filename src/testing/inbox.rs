@@ -1,4 +1,4 @@
-//! A user agent's connection to its push service: what arrived, and what waits until it is back online.
+//! A user agent's connection to its push service: received messages, and messages stored while it is offline.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
 
-/// Shared by a user agent and its subscriptions.
+/// The messages of a user agent, shared with its subscriptions.
 #[derive(Debug)]
 pub(super) struct Inbox {
     state: Mutex<State>,
@@ -22,13 +22,13 @@ pub(super) struct Inbox {
 struct State {
     offline: bool,
     messages: VecDeque<ReceivedPush>,
-    /// The number of the latest messages that no call has waited for yet.
+    /// The number of the latest messages that [`next`](super::UserAgent::next) has not returned yet.
     unread: usize,
-    /// Accepted while offline, the oldest first.
+    /// Messages accepted while offline, the oldest first.
     pending: VecDeque<ReceivedPush>,
 }
 
-/// What became of an accepted push.
+/// The result of an accepted push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Delivered,
@@ -41,7 +41,7 @@ pub(super) enum Fate {
 }
 
 impl Inbox {
-    /// An inbox that remembers the last `limit` messages.
+    /// Makes an inbox that keeps the last `limit` messages.
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -65,7 +65,7 @@ impl Inbox {
         self.lock().offline = true;
     }
 
-    /// Delivers what waited and has not expired by `now`; gives back how many had.
+    /// Delivers the stored messages that have not expired by `now`. Returns the number of those that had.
     pub(super) fn go_online(&self, now: Timestamp) -> u64 {
         let mut state = self.lock();
         state.offline = false;
@@ -82,7 +82,7 @@ impl Inbox {
         expired
     }
 
-    /// Forgets what waits for a subscription that has ended.
+    /// Drops the stored messages of a subscription that was removed.
     pub(super) fn forget(&self, endpoint: &Endpoint) {
         self.lock()
             .pending
@@ -96,7 +96,7 @@ impl Inbox {
     pub(super) async fn next(&self) -> ReceivedPush {
         loop {
             let mut arrived = std::pin::pin!(self.arrived.notified());
-            // Before looking: what arrives between the look and the wait would be missed.
+            // Before the check: a message that arrives between check and wait would be missed.
             arrived.as_mut().enable();
             if let Some(push) = self.try_next() {
                 return push;

@@ -1,8 +1,8 @@
-//! A push service and user agents that run in the process of a test.
+//! A push service and user agents in the process of a test.
 //!
-//! [`TestPushService`] stands in for the HTTP client of whatever sends, or behind a server on a loopback
-//! socket. [`UserAgent`] is a browser: it subscribes, and has what arrived decrypted. [`ManualClock`] is
-//! time that stands still. Nothing here reads the network.
+//! [`TestPushService`] replaces the HTTP client of a sender, or runs behind a server on a loopback socket.
+//! [`UserAgent`] is a browser: it subscribes and decrypts the messages it receives. [`ManualClock`] is a clock that
+//! the test sets. Nothing here uses the network.
 //!
 //! # Examples
 //!
@@ -15,12 +15,12 @@
 //! let push_service = TestPushService::new();
 //! let push = WebPush::builder("mailto:ops@example.com")
 //!     .client(push_service.clone())
-//!     // Its endpoints are at https://push.example.net, which no list of known services has.
+//!     // Its endpoints are at https://push.example.net, which is not a known push service.
 //!     .endpoint_policy(EndpointPolicy::public_hosts())
 //!     .build()
 //!     .await?;
 //!
-//! // A page subscribes with the server's key, the server sends, and the browser has it.
+//! // A page subscribes with the server's key, the server sends, and the browser receives.
 //! let browser = push_service.user_agent();
 //! let subscription = browser.subscribe(&push.vapid_public_key())?;
 //! push.deliver(&subscription, Message::new("shipped")).await?;
@@ -29,7 +29,7 @@
 //! # }
 //! ```
 //!
-//! Answers can be scripted, the way a push service has its bad days:
+//! Answers can be scripted, for example those of a push service with a fault:
 //!
 //! ```
 //! use http::StatusCode;

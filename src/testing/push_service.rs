@@ -26,13 +26,12 @@ use crate::vapid::VapidPublicKey;
 
 /// A push service for tests: strict, scriptable, without a network.
 ///
-/// It is a `tower_service::Service<http::Request<B>>` and stands in for an HTTP client, or behind a
-/// server when it is mounted. Every request is checked as RFC 8030 and RFC 8292 let a push service
-/// check, decrypted with the user agent's key and recorded. It can play the push services of several origins
-/// at once, each with its own manners: `fcm.googleapis.com` refuses in Google's words,
-/// `updates.push.services.mozilla.com` in Mozilla's.
+/// It is a `tower_service::Service<http::Request<B>>` that replaces an HTTP client, or runs behind a server when it
+/// is mounted. Every request is checked as RFC 8030 and RFC 8292 allow a push service to check, decrypted with the
+/// user agent's key and recorded. It can be the push service of several origins at once, each with its own answers:
+/// `fcm.googleapis.com` refuses in Google's words, `updates.push.services.mozilla.com` in Mozilla's.
 ///
-/// Clones are the same push service. The [module](super) shows it at work.
+/// Clones are the same push service. The [module](super) has an example.
 #[derive(Clone)]
 pub struct TestPushService(pub(super) Arc<Inner>);
 
@@ -54,7 +53,7 @@ struct Record {
     refusals: VecDeque<Refusal>,
 }
 
-/// How much a [`TestPushService`] remembers.
+/// The pushes that a [`TestPushService`] keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recording {
@@ -63,7 +62,7 @@ pub enum Recording {
     All,
     /// This number of the latest pushes, in the service and in each user agent.
     Latest(usize),
-    /// No push: flat memory for runs with many recipients. [`ServiceCounts`], the number per endpoint, and the
+    /// No push: constant memory for runs with many recipients. [`ServiceCounts`], the number per endpoint, and the
     /// latest refusals are kept all the same, and every push is still checked and decrypted.
     Counts,
 }
@@ -78,15 +77,15 @@ impl Recording {
     }
 }
 
-/// What a [`TestPushService`] has seen so far.
+/// The counters of a [`TestPushService`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServiceCounts {
-    /// Requests that came in.
+    /// Requests received.
     pub requests: u64,
     /// Requests without an answer yet.
     pub in_flight: u64,
-    /// The most there ever were at once.
+    /// The most requests in flight at one time.
     pub peak_in_flight: u64,
     /// Pushes accepted with 201.
     pub accepted: u64,
@@ -94,62 +93,62 @@ pub struct ServiceCounts {
     pub refused: u64,
     /// Requests answered, dropped or swallowed by a script.
     pub scripted: u64,
-    /// Accepted pushes that made way for a newer one of their topic.
+    /// Accepted pushes that a newer one of their topic replaced.
     pub replaced: u64,
     /// Accepted pushes whose TTL ended while the user agent was offline.
     pub expired: u64,
 }
 
 impl TestPushService {
-    /// A push service at `https://push.example.net`, with the system's clock, that remembers everything.
+    /// Makes a push service at `https://push.example.net`, with the system's clock, that keeps every push.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// Sets what [`new`](Self::new) leaves at its default.
+    /// Makes a builder, for settings other than those of [`new`](Self::new).
     pub fn builder() -> TestPushServiceBuilder {
         TestPushServiceBuilder::default()
     }
 
-    /// A new browser at this push service, not subscribed yet.
+    /// Makes a browser at this push service, not subscribed yet.
     #[must_use]
     pub fn user_agent(&self) -> UserAgent {
         self.user_agent_at(&self.0.origin)
     }
 
-    /// A new browser whose endpoints are at another origin than the builder's.
+    /// Makes a browser whose endpoints are at another origin than the builder's.
     #[must_use]
     pub fn user_agent_at(&self, origin: &Origin) -> UserAgent {
         let inbox = Inbox::new(self.0.recording.limit());
         UserAgent::new(self.clone(), origin.clone(), inbox)
     }
 
-    /// The same service with `Error = Infallible`, for servers that ask for it, as axum's
-    /// `fallback_service`.
+    /// Returns the same service with `Error = Infallible`, for servers that require it, as axum's `fallback_service`
+    /// does.
     #[must_use]
     pub fn mount(&self) -> MountedPushService {
         MountedPushService::new(self.clone())
     }
 
-    /// Prescribes answers. Of several scripts that hold for a request the oldest counts; it comes before
-    /// every check, so what it answers is neither checked nor recorded.
+    /// Adds a scripted answer. Of several scripts that match a request the oldest counts. It comes before every
+    /// check, so the request is neither checked nor recorded.
     pub fn script(&self, when: When, answer: Answer) {
         lock(&self.0.script).push(when, answer);
     }
 
-    /// Ends all scripts.
+    /// Removes all scripts.
     pub fn clear_script(&self) {
         lock(&self.0.script).clear();
     }
 
-    /// The pushes accepted, the oldest first, as far as [`Recording`] keeps them.
+    /// Returns the accepted pushes, the oldest first, as far as [`Recording`] keeps them.
     #[must_use]
     pub fn accepted(&self) -> Vec<ReceivedPush> {
         lock(&self.0.record).accepted.iter().cloned().collect()
     }
 
-    /// How many pushes were accepted for one endpoint, whatever is recorded.
+    /// Returns the number of pushes accepted for one endpoint, with any [`Recording`].
     #[must_use]
     pub fn accepted_for(&self, endpoint: &Endpoint) -> u64 {
         self.0
@@ -157,19 +156,19 @@ impl TestPushService {
             .map_or(0, |found| found.accepted())
     }
 
-    /// The requests refused, the oldest first, as far as [`Recording`] keeps them; at least the latest 32.
+    /// Returns the refused requests, the oldest first, as far as [`Recording`] keeps them; at least the latest 32.
     #[must_use]
     pub fn refusals(&self) -> Vec<Refusal> {
         lock(&self.0.record).refusals.iter().cloned().collect()
     }
 
-    /// The numbers so far.
+    /// Returns the counters.
     #[must_use]
     pub fn counts(&self) -> ServiceCounts {
         *self.0.counts.borrow()
     }
 
-    /// Waits until the numbers are as wanted.
+    /// Waits until the counters are as wanted.
     ///
     /// # Cancel safety
     ///
@@ -182,8 +181,8 @@ impl TestPushService {
         }
     }
 
-    /// Ends a subscription from the push service's side: its endpoint answers 410 from now on, and the user
-    /// agent does not know. Gives back whether there was one.
+    /// Removes a subscription on the side of the push service: its endpoint answers 410 from now on, and the user
+    /// agent is not told. Returns whether it existed.
     pub fn expire(&self, endpoint: &Endpoint) -> bool {
         let found = self.0.find(path(endpoint));
         if let Some(registration) = &found {
@@ -220,12 +219,12 @@ impl TestPushService {
 }
 
 impl Inner {
-    /// What a script says to this request.
+    /// Returns the scripted answer to this request.
     pub(super) fn scripted(&self, request: &http::request::Parts) -> Option<Answer> {
         lock(&self.script).take(request)
     }
 
-    /// The subscription of a path and query, whether it is still there or not.
+    /// Returns the subscription of a path and query, removed or not.
     pub(super) fn find(&self, path: &str) -> Option<Arc<Registration>> {
         lock(&self.registrations).get(path).map(Arc::clone)
     }
@@ -243,19 +242,19 @@ impl Inner {
         keep(&mut lock(&self.record).refusals, refusal, limit);
     }
 
-    /// The `TTL` of the answer: at most what was asked for (RFC 8030 section 5.2), and 28 days.
+    /// Returns the `TTL` of the answer: at most the requested one (RFC 8030 section 5.2), and 28 days.
     pub(super) fn effective_ttl(&self, asked: Ttl) -> Ttl {
         asked.min(Ttl::SAFE_MAX)
     }
 
-    /// The `Location` of an accepted message (RFC 8030 section 5).
+    /// Returns the `Location` of an accepted message (RFC 8030 section 5).
     pub(super) fn location(&self, origin: &Origin) -> Option<HeaderValue> {
         let message = self.messages.fetch_add(1, Ordering::Relaxed);
         HeaderValue::try_from(format!("{origin}/m/{message}")).ok()
     }
 }
 
-/// Sets up a [`TestPushService`].
+/// The settings of a [`TestPushService`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `build`"]
 pub struct TestPushServiceBuilder {
@@ -265,19 +264,19 @@ pub struct TestPushServiceBuilder {
 }
 
 impl TestPushServiceBuilder {
-    /// Where endpoints are: a browser's push service, or the loopback address it is served at.
+    /// Sets the origin of endpoints: a browser's push service, or the loopback address where it is served.
     pub fn origin(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
         self
     }
 
-    /// The clock that tokens and TTLs are measured by.
+    /// Sets the clock for tokens and TTLs.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// How much to remember.
+    /// Sets which pushes are kept.
     pub fn recording(mut self, recording: Recording) -> Self {
         self.recording = recording;
         self
@@ -337,8 +336,8 @@ fn default_origin() -> Origin {
     }
 }
 
-/// What comes before the token in an endpoint: each push service's own form. WNS and Meta keep the token in
-/// the query, which a sender must not lose.
+/// Returns the start of an endpoint's path, in the form of each push service. WNS and Meta have the token in the
+/// query, which a sender must not lose.
 fn resource(origin: &Origin) -> &'static str {
     let host = origin.as_str().rsplit('/').next().unwrap_or_default();
     match PushService::of_host(host) {
@@ -351,7 +350,7 @@ fn resource(origin: &Origin) -> &'static str {
     }
 }
 
-/// What a request to an endpoint names, wherever it is sent.
+/// Returns the path and query of an endpoint, wherever it is sent.
 fn path(endpoint: &Endpoint) -> &str {
     endpoint
         .uri()

@@ -1,4 +1,4 @@
-//! What a push service accepted and a user agent read.
+//! Pushes that a push service accepted and a user agent decrypted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,77 +29,77 @@ pub(super) struct Parts {
 }
 
 impl ReceivedPush {
-    /// The push resource it was posted to.
+    /// Returns the push resource it was sent to.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 
-    /// The decrypted payload: what a service worker finds in `event.data`. `None` for a push without a
-    /// body, which is another thing than an empty payload.
+    /// Returns the decrypted payload: `event.data` in a service worker. `None` for a push without a body, which is
+    /// not the same as an empty payload.
     #[must_use]
     pub fn data(&self) -> Option<&Bytes> {
         self.0.data.as_ref()
     }
 
-    /// The payload as text, where it is UTF-8: `event.data.text()`.
+    /// Returns the payload as text if it is UTF-8: `event.data.text()`.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(self.data()?).ok()
     }
 
-    /// The payload as JSON: `event.data.json()`.
+    /// Returns the payload as JSON: `event.data.json()`.
     ///
     /// # Errors
     ///
-    /// When there is no payload, or it is not the JSON of a `T`.
+    /// Returns an error if there is no payload or it is not the JSON of a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(self.data().map_or(&[], |data| data))
     }
 
-    /// The request's headers, `Authorization` among them.
+    /// Returns the request's headers, including `Authorization`.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
 
-    /// The TTL that was asked for.
+    /// Returns the requested TTL.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
         self.0.ttl
     }
 
-    /// The urgency, `normal` where none was given.
+    /// Returns the urgency; `normal` if none was given.
     #[must_use]
     pub fn urgency(&self) -> Urgency {
         self.0.urgency
     }
 
-    /// The topic. Text, as [`Topic`](crate::message::Topic) is stricter than RFC 8030 section 5.4.
+    /// Returns the topic, as text: [`Topic`](crate::message::Topic) is stricter than RFC 8030 section 5.4.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         self.0.topic.as_deref()
     }
 
-    /// The sender's key and contact, where it showed any.
+    /// Returns the sender's key and contact, if it sent them.
     #[must_use]
     pub fn vapid(&self) -> Option<&Verified> {
         self.0.vapid.as_ref()
     }
 
-    /// Octets of the body as sent, padding included.
+    /// Returns the number of octets of the body as sent, padding included.
     #[must_use]
     pub fn body_len(&self) -> usize {
         self.0.body_len
     }
 
-    /// When the push service accepted it.
+    /// Returns when the push service accepted it.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.0.at
     }
 
-    /// Whether its time to live is over at `now` (RFC 8030 section 5.2).
+    /// Whether its TTL is over at `now` (RFC 8030 section 5.2).
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.0.at + self.0.ttl.as_duration()
     }

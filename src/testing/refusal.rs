@@ -1,4 +1,4 @@
-//! Requests that a strict push service does not take.
+//! Requests that a strict push service refuses.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::subscription::{Endpoint, Origin};
 use crate::vapid::VapidErrorKind;
 
-/// One request that the push service refused by itself, not by a script.
+/// A request that the push service refused, not a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub(super) reason: RefusalReason,
@@ -18,44 +18,44 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// What was wrong.
+    /// Returns the reason.
     #[must_use]
     pub const fn reason(&self) -> RefusalReason {
         self.reason
     }
 
-    /// What was answered, in the manner of the push service that is played.
+    /// Returns the status of the answer, in the form of the push service.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The user agent it was meant for; `None` if no subscription ever had that path.
+    /// Returns the user agent of the subscription, or `None` if no subscription ever had that path.
     #[must_use]
     pub const fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
     }
 
-    /// The origin it was sent to, when the path is known.
+    /// Returns the origin it was sent to, if the path is known.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.endpoint.as_ref().map(Endpoint::origin)
     }
 
-    /// When.
+    /// Returns when it was refused.
     #[must_use]
     pub const fn at(&self) -> Timestamp {
         self.at
     }
 }
 
-/// What was wrong with a request, in the order in which it is checked.
+/// The reason for a refusal, in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalReason {
     /// No subscription ever had that path at that origin (RFC 8030 section 7.3).
     UnknownPath,
-    /// The user agent unsubscribed, or the subscription was ended.
+    /// The user agent unsubscribed, or the push service removed the subscription.
     Gone,
     /// Not a POST (RFC 8030 section 5).
     Method,
@@ -65,31 +65,31 @@ pub enum RefusalReason {
     CachePolicy,
     /// `Urgency` is given twice, or none of the four (RFC 8030 section 5.3).
     Urgency,
-    /// `Topic` is given twice, or not 1 to 32 base64url characters (RFC 8030 section 5.4); Apple wants
-    /// a length that decodes, too.
+    /// `Topic` is given twice, or not 1 to 32 base64url characters (RFC 8030 section 5.4); at Apple also if its
+    /// length cannot be decoded.
     Topic,
     /// The body is longer than 4096 octets (RFC 8030 section 7.2).
     TooLarge,
-    /// The body broke off.
+    /// The body was cut off.
     BrokenBody,
     /// There is a body and not exactly `Content-Encoding: aes128gcm` (RFC 8291 section 4).
     ContentEncoding,
-    /// The subscription is restricted to a key, or the push service always asks for one, and there are no
-    /// credentials (RFC 8292 section 4.2).
+    /// There are no credentials, and the subscription is restricted to a key or the push service always requires one
+    /// (RFC 8292 section 4.2).
     NoCredentials,
-    /// The credentials do not hold, and why (RFC 8292 section 4.2).
+    /// The credentials are invalid, for this reason (RFC 8292 section 4.2).
     BadCredentials(VapidErrorKind),
     /// The subscription is restricted to another key (RFC 8292 section 4.2).
     KeyMismatch,
-    /// The VAPID key also served for encryption (RFC 8292 section 3.2).
+    /// The VAPID key was also used for encryption (RFC 8292 section 3.2).
     ReusedKey,
-    /// The user agent could not decrypt the body. A real push service would not notice, and the message
-    /// would vanish in the browser: a test should hear of it.
+    /// The user agent could not decrypt the body. A real push service accepts such a message, and the browser drops
+    /// it. Refused here, so that a test fails.
     Undecryptable,
 }
 
 impl RefusalReason {
-    /// The status by RFC 8030 and RFC 8292, where the push service that is played has no other.
+    /// Returns the status by RFC 8030 and RFC 8292, which push services may replace by their own.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
@@ -103,7 +103,7 @@ impl RefusalReason {
         }
     }
 
-    /// RFC 8292 section 4.2: 401 where there are no credentials at all, 403 where they do not hold.
+    /// RFC 8292 section 4.2: 401 without credentials, 403 for invalid ones.
     pub(super) const fn of_vapid(kind: VapidErrorKind) -> Self {
         match kind {
             VapidErrorKind::NoCredentials => Self::NoCredentials,
@@ -111,7 +111,7 @@ impl RefusalReason {
         }
     }
 
-    /// A stable word for it.
+    /// Returns a stable word for it.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! One subscription, as its push service and its user agent know it.
+//! A subscription, as its push service and its user agent know it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,7 +43,7 @@ impl Registration {
         self.subscription.endpoint()
     }
 
-    /// Whose manners the push service has at this endpoint.
+    /// Returns the push service whose answers this endpoint gives.
     pub(super) fn dialect(&self) -> PushService {
         PushService::of(self.endpoint())
     }
@@ -52,7 +52,7 @@ impl Registration {
         self.restricted_to.as_ref()
     }
 
-    /// Whether a sender must show who it is (RFC 8292 section 4; the big services but Mozilla's always ask).
+    /// Whether a sender must authenticate (RFC 8292 section 4; all large push services except Mozilla's require it).
     pub(super) fn needs_credentials(&self) -> bool {
         let always = [PushService::Fcm, PushService::Apple, PushService::Wns];
         self.restricted_to.is_some() || always.contains(&self.dialect())

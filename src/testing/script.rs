@@ -1,4 +1,4 @@
-//! Answers that a test prescribes.
+//! Scripted answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::subscription::{Endpoint, Origin};
 
-/// What the push service does instead of looking at a request.
+/// The push service's answer to a request, instead of the checks.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub(super) what: What,
@@ -20,7 +20,7 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    /// The push service decides, as it would without a script.
+    /// The answer without a script.
     Ordinary,
     Response {
         status: StatusCode,
@@ -32,7 +32,7 @@ pub(super) enum What {
 }
 
 impl Answer {
-    /// A response without a body.
+    /// Makes a response without a body.
     #[must_use]
     pub fn status(status: StatusCode) -> Self {
         Self::of(What::Response {
@@ -42,7 +42,7 @@ impl Answer {
         })
     }
 
-    /// What the push service would have done by itself; useful with [`after`](Self::after).
+    /// The push service's own answer, for use with [`after`](Self::after).
     #[must_use]
     pub const fn ordinary() -> Self {
         Self::of(What::Ordinary)
@@ -54,7 +54,7 @@ impl Answer {
         Self::of(What::Disconnect)
     }
 
-    /// No answer ever comes: a black hole.
+    /// No answer ever comes.
     #[must_use]
     pub const fn never() -> Self {
         Self::of(What::Never)
@@ -67,7 +67,7 @@ impl Answer {
         }
     }
 
-    /// Adds a header to a response; of no effect on the other answers.
+    /// Adds a header to a response. No effect on other answers.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         if let What::Response { headers, .. } = &mut self.what {
@@ -82,7 +82,7 @@ impl Answer {
         self.with_header(RETRY_AFTER, HeaderValue::from(secs))
     }
 
-    /// Gives a response a body; of no effect on the other answers.
+    /// Adds a body to a response. No effect on other answers.
     #[must_use]
     pub fn with_body(mut self, content: impl Into<Bytes>) -> Self {
         if let What::Response { body, .. } = &mut self.what {
@@ -91,7 +91,7 @@ impl Answer {
         self
     }
 
-    /// Waits this long first, by tokio's clock: `tokio::time::pause` works.
+    /// Delays the answer, by tokio's clock: `tokio::time::pause` works.
     #[must_use]
     pub const fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -99,7 +99,7 @@ impl Answer {
     }
 }
 
-/// Which requests a scripted [`Answer`] is for, and how many of them.
+/// A condition for requests that a scripted [`Answer`] is for, and their number.
 #[derive(Clone)]
 pub struct When {
     condition: Condition,
@@ -115,26 +115,25 @@ enum Condition {
 }
 
 impl When {
-    /// Every request.
+    /// Matches every request.
     #[must_use]
     pub const fn any() -> Self {
         Self::of(Condition::Any)
     }
 
-    /// Requests to one endpoint.
+    /// Matches requests to one endpoint.
     #[must_use]
     pub fn endpoint(endpoint: &Endpoint) -> Self {
         Self::of(Condition::Path(endpoint.clone()))
     }
 
-    /// Requests to one origin. They are told apart by the absolute URI, which a request in process or
-    /// over HTTP/2 has.
+    /// Matches requests to one origin, by the absolute URI, which a request in process or over HTTP/2 has.
     #[must_use]
     pub fn origin(origin: &Origin) -> Self {
         Self::of(Condition::At(origin.clone()))
     }
 
-    /// Requests whose head the test picks itself. The closure must not script answers.
+    /// Matches requests by their head. The closure must not script answers.
     #[must_use]
     pub fn head(picks: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         Self::of(Condition::Head(Arc::new(picks)))
@@ -147,7 +146,7 @@ impl When {
         }
     }
 
-    /// Only the next `times` of them; without it all of them, until the script is cleared.
+    /// Limits it to the next `times` matching requests. Default: all of them, until the script is cleared.
     #[must_use]
     pub const fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
@@ -183,7 +182,7 @@ impl fmt::Debug for When {
     }
 }
 
-/// The scripted answers in force, the oldest first.
+/// The scripted answers, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Script(Vec<(When, Answer)>);
 
@@ -198,7 +197,7 @@ impl Script {
         self.0.clear();
     }
 
-    /// The first answer whose condition holds, used up by one.
+    /// Returns the first matching answer and counts its use.
     pub(super) fn take(&mut self, request: &Parts) -> Option<Answer> {
         let at = self.0.iter().position(|(when, _)| when.matches(request))?;
         let (when, answer) = self.0.get_mut(at)?;

@@ -47,8 +47,8 @@ where
     }
 }
 
-/// A [`TestPushService`] for servers that want services without errors: where a script breaks the
-/// connection, the answer breaks off instead.
+/// A [`TestPushService`] without errors, for servers. If a script breaks the connection, the response body fails
+/// instead.
 #[derive(Clone, Debug)]
 pub struct MountedPushService(TestPushService);
 
@@ -124,8 +124,8 @@ where
     })
 }
 
-/// The subscription that a request names. A server sees no scheme and host before HTTP/2; where they are
-/// there, they must be the endpoint's own.
+/// Returns the subscription that a request names. Before HTTP/2 a server sees no scheme and host; if it does, they
+/// must be those of the endpoint.
 fn find(inner: &Inner, head: &Head) -> Option<Arc<Registration>> {
     let registration = inner.find(head.uri.path_and_query()?.as_str())?;
     let asked = Origin::of(&head.uri);
@@ -133,7 +133,7 @@ fn find(inner: &Inner, head: &Head) -> Option<Arc<Registration>> {
     there.then_some(registration)
 }
 
-/// The checks of RFC 8030 and RFC 8292, and the 201 after them.
+/// Checks a request by RFC 8030 and RFC 8292, and answers it with 201.
 async fn accept<B>(
     inner: &Inner,
     registration: &Registration,
@@ -223,7 +223,7 @@ fn refuse(
     response.map(AnswerBody::whole)
 }
 
-/// One request without an answer yet.
+/// A request without an answer yet.
 struct InFlight<'a>(&'a watch::Sender<ServiceCounts>);
 
 impl<'a> InFlight<'a> {
@@ -243,7 +243,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// What a [`TestPushService`] answers with, in its own time.
+/// The future of a [`TestPushService`].
 #[must_use = "futures do nothing unless polled"]
 pub struct AnswerFuture(Answering);
 
@@ -263,7 +263,7 @@ impl fmt::Debug for AnswerFuture {
     }
 }
 
-/// What a [`MountedPushService`] answers with.
+/// The future of a [`MountedPushService`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct MountedAnswerFuture(AnswerFuture);
@@ -323,7 +323,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// The connection broke before an answer, as a script wanted.
+/// The connection broke before an answer, by a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnected;

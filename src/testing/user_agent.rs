@@ -1,4 +1,4 @@
-//! A user agent, in the sense of RFC 8030: what Web Push needs of a browser.
+//! A user agent as RFC 8030 defines it: the part of a browser that Web Push needs.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use crate::p256::CryptoError;
 use crate::subscription::{Origin, Subscription};
 use crate::vapid::VapidPublicKey;
 
-/// A browser with one page: subscribes at its push service, and decrypts what arrives.
+/// A browser with one page: it subscribes at its push service and decrypts the messages it receives.
 ///
-/// Made by [`TestPushService::user_agent`]. Clones are the same browser. Dropping it ends nothing: the
-/// push service keeps its subscription, as a closed browser's.
+/// Made by [`TestPushService::user_agent`]. Clones are the same browser. Dropping it removes nothing: the push
+/// service keeps its subscription, as that of a closed browser.
 #[derive(Clone)]
 pub struct UserAgent {
     service: TestPushService,
@@ -34,21 +34,21 @@ impl UserAgent {
         }
     }
 
-    /// `pushManager.subscribe({applicationServerKey})`: from now on only the holder of `key` can send
-    /// (RFC 8292 section 4).
+    /// `pushManager.subscribe({applicationServerKey})`: only the holder of `key` can send from now on (RFC 8292
+    /// section 4).
     ///
-    /// A subscription to the same key is given back as it is. One to another key is ended first, as a page
-    /// has to do: its endpoint answers 410 from then on, and the new one has another endpoint and new keys.
+    /// Returns an existing subscription to the same key. One to another key is removed first, as a page has to do:
+    /// its endpoint answers 410 from then on, and the new one has another endpoint and new keys.
     ///
     /// # Errors
     ///
-    /// [`CryptoError`] when the operating system gives no randomness.
+    /// Returns a [`CryptoError`] if the operating system has no randomness.
     pub fn subscribe(&self, key: &VapidPublicKey) -> Result<Subscription, CryptoError> {
         self.replace(Some(*key))
     }
 
-    /// `pushManager.subscribe({})`: anybody who knows the endpoint can send. Mozilla's service has such
-    /// subscriptions; Google's, Apple's and Microsoft's ask every sender for VAPID all the same.
+    /// `pushManager.subscribe({})`: anyone who knows the endpoint can send. Mozilla's push service has such
+    /// subscriptions; Google's, Apple's and Microsoft's require VAPID of every sender.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl UserAgent {
         serde_json::to_string(&self.subscription()?).ok()
     }
 
-    /// `subscription.unsubscribe()`: the endpoint answers 410 from now on. Gives back whether there was one.
+    /// `subscription.unsubscribe()`: the endpoint answers 410 from now on. Returns whether there was a subscription.
     pub fn unsubscribe(&self) -> bool {
         let ended = self.current().take();
         if let Some(registration) = &ended {
@@ -96,42 +96,42 @@ impl UserAgent {
         ended.is_some()
     }
 
-    /// Closes the connection to the push service: messages are stored for their TTL, a message replaces a
-    /// stored one of its topic, and TTL 0 is dropped (RFC 8030 section 5).
+    /// Closes the connection to the push service. Messages are stored for their TTL, a message replaces a stored one
+    /// of its topic, and one with TTL 0 is dropped (RFC 8030 section 5).
     pub fn go_offline(&self) {
         self.inbox.go_offline();
     }
 
-    /// Comes back: what is stored and has not expired arrives at once, in order.
+    /// Opens the connection. Stored messages that have not expired arrive at once, in order.
     pub fn go_online(&self) {
         let expired = self.inbox.go_online(self.service.now());
         self.service.count_expired(expired);
     }
 
-    /// Everything that arrived, the oldest first, as far as the service's
-    /// [`Recording`](super::Recording) keeps it.
+    /// Returns the received messages, the oldest first, as far as the service's [`Recording`](super::Recording) keeps
+    /// them.
     #[must_use]
     pub fn messages(&self) -> Vec<ReceivedPush> {
         self.inbox.messages()
     }
 
-    /// Waits for the next message that this method has not given back yet. Nothing arrives here with
-    /// [`Recording::Counts`](super::Recording::Counts).
+    /// Waits for the next message that this method has not returned yet. With
+    /// [`Recording::Counts`](super::Recording::Counts) there are none.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future takes no message with it.
+    /// A dropped future takes no message.
     pub async fn next(&self) -> ReceivedPush {
         self.inbox.next().await
     }
 
-    /// The same without waiting.
+    /// Returns the next message if there is one.
     #[must_use]
     pub fn try_next(&self) -> Option<ReceivedPush> {
         self.inbox.try_next()
     }
 
-    /// Decrypts a body with the current subscription's keys, whatever way it came.
+    /// Decrypts a body with the current subscription's keys, however it was received.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Tokens that were verified already: a sender uses one for thousands of messages (RFC 8292 section 5).
+//! Verified tokens: a sender uses one for thousands of messages (RFC 8292 section 5).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,12 @@ use crate::clock::Timestamp;
 use crate::subscription::Origin;
 use crate::vapid::{self, VapidErrorKind, Verified};
 
-/// By credentials and origin.
+/// Verified tokens by credentials and origin.
 #[derive(Default)]
 pub(super) struct VapidCache(Mutex<HashMap<(HeaderValue, Origin), Verified>>);
 
 impl VapidCache {
-    /// What [`vapid::verify`] says, without verifying the same signature again.
+    /// Returns the result of [`vapid::verify`], without verifying the same signature again.
     pub(super) fn verify(
         &self,
         authorization: &HeaderValue,
@@ -43,7 +43,7 @@ impl VapidCache {
 
 const CAPACITY: usize = 64;
 
-/// Both ends of RFC 8292 section 2: the clock may have been moved since.
+/// Both bounds of RFC 8292 section 2: the clock may have been set since.
 fn is_current(verified: &Verified, now: Timestamp) -> bool {
     let expires = verified.expires();
     now <= expires && expires.since(now) <= Duration::from_secs(24 * 3600)

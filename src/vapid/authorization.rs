@@ -3,7 +3,7 @@
 
 use super::VapidErrorKind;
 
-/// `t` and `k` as they stood in the header.
+/// `t` and `k` as given in the header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Credentials<'a> {
     pub(super) token: &'a str,
@@ -11,7 +11,7 @@ pub(super) struct Credentials<'a> {
 }
 
 impl<'a> Credentials<'a> {
-    /// Scheme and names in any case, parameters in any order, unknown ones passed over.
+    /// Parses the header: scheme and names in any case, parameters in any order. Unknown ones are ignored.
     pub(super) fn parse(header: &'a [u8]) -> Result<Self, VapidErrorKind> {
         let header = header.trim_ascii();
         let end = header.iter().position(|byte| BLANKS.contains(byte));
@@ -63,8 +63,7 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// A token or a quoted string, and what follows it. A quoted pair stays as it is: neither base64 nor a
-/// JWT has one.
+/// Splits off a token or a quoted string. A quoted pair is not decoded: neither base64 nor a JWT has one.
 fn value(text: &str) -> Option<(&str, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());

@@ -1,4 +1,4 @@
-//! Whom a push service's operators can write to.
+//! The contact of the operator, for push services.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fmt;
@@ -13,22 +13,22 @@ use crate::local_names::is_local_name;
 
 /// A `mailto:` or `https:` URI for the `sub` claim (RFC 8292 section 2.1).
 ///
-/// Push services answer 403 to contacts they do not believe: Apple refuses local names, `.invalid`
-/// domains, blanks, angle brackets and `http:`. All of that is refused here, at start, instead of at the
-/// first push. The text is kept as it was given, with the scheme in lower case.
+/// Push services answer 403 to contacts that they reject: Apple refuses local names, `.invalid` domains, blanks,
+/// angle brackets and `http:`. All of these are refused here, at the start, instead of at the first push. The text is
+/// kept as it was given, with the scheme in lower case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Contact(Arc<str>);
 
 impl Contact {
-    /// The longest contact taken, in octets: it travels in every token.
+    /// The longest contact, in octets: every token contains it.
     pub const MAX_LEN: usize = 256;
 
     /// Parses a contact.
     ///
-    /// A `mailto:` holds one address, without header fields; an `https:` URL has no userinfo and no
-    /// port 0. The host is a public name: two labels at least, ASCII (Punycode for others), not under a name for local
-    /// use or for none: `localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`, `private`, `localdomain`,
-    /// `arpa` (with `home.arpa`), `test`, `invalid`, `onion`, `alt`.
+    /// A `mailto:` holds one address, without header fields. An `https:` URL has no userinfo and no port 0. The host
+    /// is a public name: at least two labels, ASCII (Punycode for others), and not below a name for local or special
+    /// use: `localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`, `private`, `localdomain`, `arpa`
+    /// (with `home.arpa`), `test`, `invalid`, `onion`, `alt`.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Contact {
 
     /// Parses a contact whose host may be a local name or a literal address.
     ///
-    /// For push services on the same machine: the real ones refuse such a contact.
+    /// For push services on the same machine. Public ones refuse such a contact.
     ///
     /// # Errors
     ///
@@ -66,13 +66,13 @@ impl Contact {
         Ok(contact)
     }
 
-    /// The URI, as it goes into the token.
+    /// Returns the URI, as tokens contain it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The host of a well-formed contact.
+    /// Returns the host of a well-formed contact.
     fn host(&self) -> Option<&str> {
         match self.0.split_once(':')? {
             ("mailto", address) => mail_host(address),
@@ -101,7 +101,8 @@ impl fmt::Debug for Contact {
     }
 }
 
-/// The domain of one plain address: what RFC 6068 section 2 lets stand unencoded, or `%` and two digits.
+/// Returns the domain of one plain address: characters that RFC 6068 section 2 allows unencoded, or `%` and two
+/// digits.
 fn mail_host(address: &str) -> Option<&str> {
     let (local, host) = address.split_once('@')?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$'*+%".contains(&byte);
@@ -113,9 +114,9 @@ fn mail_host(address: &str) -> Option<&str> {
     (!local.is_empty() && local.bytes().all(plain) && !dots && encoded).then_some(host)
 }
 
-/// The host of an absolute https URL of visible ASCII, without userinfo.
+/// Returns the host of an absolute https URL of visible ASCII, without userinfo.
 fn https_host<'a>(url: &'a str, rest: &'a str) -> Option<&'a str> {
-    // Not part of any URI (RFC 3986 section 2), whatever a parser puts up with.
+    // These are not part of any URI (RFC 3986 section 2), even if a parser accepts them.
     let odd = |byte: u8| !byte.is_ascii_graphic() || b"<>\"\\^`{|}".contains(&byte);
     if url.bytes().any(odd) {
         return None;
@@ -148,12 +149,12 @@ fn is_host(host: &str) -> bool {
             }))
 }
 
-/// Whether a push service cannot write there: a literal address or a name for local use.
+/// Whether a push service cannot reach it: a literal address or a name for local use.
 fn is_local(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     is_local_name(host)
         || literal(host).is_some()
-        // Addresses in their odd forms (`127.1`, `0x7f.0x1`): no top-level domain begins with a digit.
+        // Addresses in unusual forms (`127.1`, `0x7f.0x1`): no top-level domain begins with a digit.
         || last.starts_with(|first: char| first.is_ascii_digit())
 }
 

@@ -1,17 +1,17 @@
-//! What can go wrong with keys, contacts and tokens.
+//! Errors of keys, contacts and tokens.
 
 use std::fmt;
 
 use crate::error::error_struct;
 
 error_struct! {
-    /// Why a key, a contact or a token was refused.
+    /// The reason why a key, a contact or a token was refused.
     ///
-    /// Neither `Display` nor `Debug` repeats what was given: most of it is secret.
+    /// Neither `Display` nor `Debug` repeats the input: most of it is secret.
     VapidError, VapidErrorKind
 }
 
-/// What was wrong.
+/// The kind of a [`VapidError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VapidErrorKind {
@@ -31,11 +31,11 @@ pub enum VapidErrorKind {
     InvalidKeyId,
     /// The contact does not begin with `mailto:` or `https:`.
     ContactScheme,
-    /// The contact is no plain mail address or https URL.
+    /// The contact is not a plain mail address or https URL.
     InvalidContact,
     /// The contact's host is a local name or a literal address, which push services refuse.
     LocalContact,
-    /// The operating system gave no randomness.
+    /// The operating system has no randomness.
     NoRandomness,
     /// The cryptographic library could not sign the token. If randomness is missing, `jwt-simple` panics
     /// instead: see [`Signer::authorization`](super::Signer::authorization).
@@ -44,7 +44,7 @@ pub enum VapidErrorKind {
     NoCredentials,
     /// `t` or `k` is missing, given twice or unreadable (RFC 8292 section 4.2: 403).
     InvalidCredentials,
-    /// The token is no ES256 JWT with a numeric `exp`, an `aud` and, if any, a textual `sub` (403).
+    /// The token is not an ES256 JWT with a numeric `exp`, an `aud` and, if any, a textual `sub` (403).
     InvalidToken,
     /// The token's signature is not by `k` (403).
     BadSignature,
@@ -60,8 +60,8 @@ pub enum VapidErrorKind {
     WeakEncryptionKey,
     /// A stored key was encrypted under a key-encryption key that is not configured.
     UnknownEncryptionKey,
-    /// A stored key is in the clear although key-encryption keys are set: it was stored before they were,
-    /// or planted. See [`seal_clear_keys`](super::KeyEncryptionKeys::seal_clear_keys).
+    /// A stored key is in the clear although key-encryption keys are set: it was stored before they were set, or by
+    /// an attacker. See [`seal_clear_keys`](super::KeyEncryptionKeys::seal_clear_keys).
     ClearKey,
     /// A stored key is malformed, was altered, or belongs to another public key.
     UnreadableKey,
@@ -72,7 +72,7 @@ pub enum VapidErrorKind {
 }
 
 impl VapidErrorKind {
-    /// The stable word that HTTP answers and logs carry as `code`.
+    /// Returns the stable word that HTTP responses and logs carry as `code`.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

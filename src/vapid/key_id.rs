@@ -1,4 +1,4 @@
-//! The short name of a VAPID key.
+//! The id of a VAPID key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 use super::{VapidError, VapidErrorKind, VapidPublicKey};
 use crate::encoding::base64url;
 
-/// The name of a VAPID key: the first 16 octets of the SHA-256 of its public key, written as 22
-/// characters of unpadded base64url.
+/// The id of a VAPID key: the first 16 octets of the SHA-256 of its public key, written as 22 characters of unpadded
+/// base64url.
 ///
-/// Derived, never drawn: every process computes the same id for the same key, so a row that names its
-/// key keeps doing so wherever the key is adopted next. Public, as the key it names.
+/// It is derived, not random: every process computes the same id for the same key, so a row that names its key stays
+/// valid in any store that imports the key. It is public, as the key is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; Self::LEN]);
 
@@ -32,7 +32,7 @@ impl KeyId {
         Self(id)
     }
 
-    /// An id read back from a store.
+    /// Makes an id of stored octets.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
@@ -48,7 +48,7 @@ impl KeyId {
 impl FromStr for KeyId {
     type Err = VapidError;
 
-    /// Takes exactly what `Display` writes: one text per id.
+    /// Parses exactly what `Display` writes: one text per id.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut id = [0; Self::LEN];
         let decoded = Base64UrlUnpadded::decode(text, &mut id)

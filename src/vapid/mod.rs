@@ -1,8 +1,7 @@
-//! VAPID: how a push service knows who sends (RFC 8292).
+//! VAPID: authentication of the sender at a push service (RFC 8292).
 //!
-//! A [`VapidKey`] signs tokens for a push service's origin, a [`Contact`] says whom its operators can
-//! write to, and a [`Signer`] keeps one ready `Authorization` value per origin. [`verify`] is the other
-//! side, for push services in tests.
+//! A [`VapidKey`] signs tokens for a push service's origin, a [`Contact`] is an address of the operator, and a
+//! [`Signer`] caches one `Authorization` value per origin. [`verify`] is the other side, for push services in tests.
 //!
 //! # Examples
 //!

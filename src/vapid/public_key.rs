@@ -8,8 +8,8 @@ use crate::encoding::{base64_any, base64url};
 
 /// A VAPID public key: a point on P-256, uncompressed, 65 octets (RFC 8292 section 3.2).
 ///
-/// Every way to make one checks that the point is on the curve. `Display` is the 87 characters that
-/// browsers take as `applicationServerKey`.
+/// Every constructor checks that the point is on the curve. `Display` writes the 87 characters that browsers take as
+/// `applicationServerKey`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VapidPublicKey([u8; Self::LEN]);
 

@@ -1,4 +1,4 @@
-//! VAPID keys at rest: AES-256-GCM under a key-encryption key, or openly in the clear.
+//! VAPID keys at rest: encrypted with AES-256-GCM under a key-encryption key, or in the clear.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fmt;
@@ -27,13 +27,13 @@ impl KeyEncryptionKey {
     /// Octets of the key.
     pub const LEN: usize = 32;
 
-    /// Takes 32 octets in. They must come from a random source: nothing stretches a password here.
+    /// Makes a key of 32 octets. They must come from a random source: there is no key derivation from a password.
     ///
     /// # Errors
     ///
-    /// [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for what no random source gives: fewer than
-    /// 8 different octets, two equal halves, or octets at the same distance from each other. A random key is refused once in
-    /// more than 10^30.
+    /// Returns [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for octets that no random source gives: fewer
+    /// than 8 different ones, two equal halves, or the same distance between all neighbours. The chance that a random
+    /// key is refused is less than 1 in 10^30.
     pub fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
         if is_pattern(&key) {
             return Err(VapidErrorKind::WeakEncryptionKey.into());
@@ -52,14 +52,14 @@ impl KeyEncryptionKey {
         })
     }
 
-    /// Takes 32 octets in base64 in, either alphabet, padded or not, or in hex.
+    /// Parses 32 octets in base64, either alphabet, padded or not, or in hex.
     ///
     /// # Errors
     ///
     /// [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey), or as [`new`](Self::new).
     pub fn parse(text: &str) -> Result<Self, VapidError> {
         let text = text.trim_ascii();
-        // No text is both: 64 hex digits are 48 octets in base64.
+        // No text is valid as both: 64 hex digits are 48 octets in base64.
         let octets = [hex(text), base64_any(text)]
             .into_iter()
             .flatten()
@@ -80,8 +80,8 @@ impl fmt::Debug for KeyEncryptionKey {
     }
 }
 
-/// The key-encryption keys of a deployment: the first encrypts, all decrypt, none at all means in the
-/// clear.
+/// The key-encryption keys of a deployment: the first encrypts, all of them decrypt. Without any, keys are stored in
+/// the clear.
 ///
 /// To replace one while processes run: start all of them with the new one at the end, then all with the
 /// new one in front, which seals the stored keys again, then drop the old one.
@@ -100,7 +100,7 @@ pub struct KeyEncryptionKeys {
 }
 
 impl KeyEncryptionKeys {
-    /// No encryption: the store's own protection is all there is.
+    /// Makes an empty list: no encryption.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -118,7 +118,7 @@ impl KeyEncryptionKeys {
         }
     }
 
-    /// Takes a comma list of [`KeyEncryptionKey::parse`]; nothing but blanks is the empty list.
+    /// Parses a comma-separated list of [`KeyEncryptionKey::parse`]. Blanks alone are the empty list.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl KeyEncryptionKeys {
         self.seals_clear_keys
     }
 
-    /// Whether a start converts a store: there are keys to encrypt with, and it was asked for.
+    /// Whether a start converts a store: it was requested, and there are keys to encrypt with.
     #[cfg(feature = "_engine")]
     pub(crate) const fn converts(&self) -> bool {
         self.seals_clear_keys && !self.keys.is_empty()
@@ -160,7 +160,7 @@ impl KeyEncryptionKeys {
         self.keys.is_empty()
     }
 
-    /// The stored form of `key`, under the first key-encryption key.
+    /// Returns the stored form of `key`, under the first key-encryption key.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl KeyEncryptionKeys {
         Ok(SealedVapidKey::new(format!("v1.{id}.{nonce}.{ciphertext}")))
     }
 
-    /// The key behind a stored form; `public_key` is what the store says that it belongs to.
+    /// Returns the key of a stored form. `public_key` is the one stored beside it.
     ///
     /// # Errors
     ///
@@ -227,7 +227,7 @@ impl KeyEncryptionKeys {
             .map_err(|source| VapidError::with_source(VapidErrorKind::UnreadableKey, source))
     }
 
-    /// Whether [`seal`](Self::seal) would choose the same key-encryption key again.
+    /// Whether [`seal`](Self::seal) would use the same key-encryption key again.
     #[cfg(any(test, feature = "_engine"))]
     pub(crate) fn is_current(&self, sealed: &SealedVapidKey) -> bool {
         match (sealed.parts(), self.keys.first()) {
@@ -238,21 +238,20 @@ impl KeyEncryptionKeys {
     }
 }
 
-/// A VAPID key in the form that stores keep: `v1.KEK.NONCE.CIPHERTEXT`, or `v0.KEY` in the clear, all
-/// base64url.
+/// A VAPID key in its stored form: `v1.KEK.NONCE.CIPHERTEXT`, or `v0.KEY` in the clear, all base64url.
 ///
-/// Wiped on drop, never printed: of the clear form, the text is the key.
+/// Wiped on drop and never printed: the text of the clear form is the key.
 #[derive(Clone)]
 pub struct SealedVapidKey(Zeroizing<String>);
 
 impl SealedVapidKey {
-    /// The text of a store's row, unchecked until it is opened.
+    /// Makes a value of a stored text, which is not checked until it is opened.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text for a store's row.
+    /// Returns the text to store.
     #[must_use]
     pub fn secret_str(&self) -> &str {
         &self.0
@@ -282,7 +281,7 @@ impl SealedVapidKey {
 }
 
 impl PartialEq for SealedVapidKey {
-    /// In constant time: of the clear form, the text is the key.
+    /// In constant time: the text of the clear form is the key.
     fn eq(&self, other: &Self) -> bool {
         self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
@@ -305,8 +304,8 @@ enum Parts {
     },
 }
 
-/// Whether a key is one that people make up: few different octets, which covers all alike and short patterns, one
-/// half twice, or octets at one distance, as in 1, 2, 3.
+/// Whether a key is a pattern: few different octets (all alike, short patterns), two equal halves, or octets at one
+/// distance, as in 1, 2, 3.
 fn is_pattern(key: &[u8; KeyEncryptionKey::LEN]) -> bool {
     let mut different = *key;
     different.sort_unstable();
@@ -318,12 +317,12 @@ fn is_pattern(key: &[u8; KeyEncryptionKey::LEN]) -> bool {
     different < FEWEST_OCTETS || half == other || steps().map(step).all(|step| Some(step) == first)
 }
 
-/// Of 32 random octets fewer than 8 are different once in 10^36 or so; of 32 random decimal digits, which are weak
-/// but no pattern, once in a thousand.
+/// The chance that 32 random octets have fewer than 8 different ones is about 1 in 10^36. For 32 random decimal
+/// digits, which are weak but not a pattern, it is 1 in 1000.
 const FEWEST_OCTETS: usize = 8;
 
-/// Binds a row to its purpose, format, key-encryption key and VAPID key: none can be swapped for
-/// another's. All parts after the first have a fixed length.
+/// Binds a row to its purpose, format, key-encryption key and VAPID key, so that none can be swapped. All parts after
+/// the first have a fixed length.
 fn associated_data(kek: &KeyEncryptionKey, public_key: &VapidPublicKey) -> Vec<u8> {
     [
         b"tower-web-push vapid private key\0v1\0".as_slice(),

@@ -1,4 +1,4 @@
-//! The stored form of VAPID keys: sealed, opened, altered, and as it was written once.
+//! Tests of the stored form of VAPID keys.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn keys(octets: &[u8]) -> KeyEncryptionKeys {
     KeyEncryptionKeys::new(octets.iter().map(|octet| key(*octet)))
 }
 
-/// Neither random nor a pattern.
+/// A key that is neither random nor a pattern.
 fn key(octet: u8) -> KeyEncryptionKey {
     KeyEncryptionKey::new(Sha256::digest([octet]).into()).unwrap()
 }
@@ -155,7 +155,7 @@ fn debug_shows_no_secret() {
     assert_eq!(debug, shown);
 }
 
-/// What stores hold must open for ever. Made with another library: AES-256-GCM of PyCA cryptography.
+/// Stored forms must stay readable. Made with another library: AES-256-GCM of PyCA cryptography.
 #[test]
 fn the_stored_forms_never_change() {
     let public_key = VapidPublicKey::parse(
@@ -169,7 +169,7 @@ fn the_stored_forms_never_change() {
     for (keys, text) in [(&keks, encrypted), (&KeyEncryptionKeys::none(), clear)] {
         let key = keys.open(&SealedVapidKey::new(text), &public_key).unwrap();
         assert_eq!(format!("v0.{}", *key.secret_to_raw_base64url()), clear);
-        // Everything but the nonce and what depends on it is written again as it was.
+        // Except for the nonce and what depends on it, it is written in the same form.
         let again = keys.seal(&key).unwrap();
         let fixed = if keys.is_empty() {
             text.len()

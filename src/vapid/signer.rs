@@ -1,4 +1,4 @@
-//! One ready `Authorization` value per origin (RFC 8292 section 5).
+//! A cache of one `Authorization` value per origin (RFC 8292 section 5).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use super::{Contact, KeyId, VapidError, VapidKey};
 use crate::clock::Timestamp;
 use crate::subscription::Origin;
 
-/// Signs tokens and reuses them: one per origin, key and contact.
+/// A signer that caches its tokens: one per origin, key and contact.
 ///
-/// A token is good for twelve hours and replaced after eight, so that it never runs out on the way, and
-/// far less often than the once an hour that Apple asks for. Callers that need the same token at the same
-/// time wait for one of them to sign it; other origins go on. The 4096 tokens used last are kept.
+/// A token is valid for twelve hours and replaced after eight, so that it does not expire in flight and is signed
+/// less often than once an hour, which Apple asks for. Concurrent callers that need the same token wait for one of
+/// them to sign it; other origins do not wait. The 4096 most recently used tokens are kept.
 ///
-/// Cheap to share in an `Arc`; a hit costs two short locks and no allocation.
+/// Share it in an `Arc`. A hit costs two short locks and no allocation.
 pub struct Signer {
     tokens: Mutex<LruCache<Slot, Arc<Mutex<Option<Token>>>>>,
 }
@@ -31,15 +31,15 @@ struct Token {
 }
 
 impl Token {
-    /// Not due for renewal, and not from the future: a clock that was set back by more than
-    /// [`SET_BACK`] would make `exp` look too far away (RFC 8292 section 4.2).
+    /// Whether it is neither due for renewal nor from the future: after a clock was set back by more than
+    /// [`SET_BACK`], `exp` would be too far ahead (RFC 8292 section 4.2).
     fn is_fresh(&self, now: Timestamp) -> bool {
         now < self.signed + RENEW_AFTER && self.signed <= now + SET_BACK
     }
 }
 
 impl Signer {
-    /// An empty cache.
+    /// Makes an empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -47,8 +47,8 @@ impl Signer {
         }
     }
 
-    /// The `Authorization` value for a message to `origin`, marked sensitive: `vapid t=TOKEN, k=KEY` (RFC 8292
-    /// section 3). A clone of the kept value, or a newly signed one.
+    /// Returns the `Authorization` value for a message to `origin`, marked sensitive: `vapid t=TOKEN, k=KEY` (RFC
+    /// 8292 section 3). It is a clone of the cached value, or a newly signed one.
     ///
     /// The token is a JWT with `typ` JWT and `alg` ES256 in its header and the claims `aud`, `exp` (12 hours after
     /// `now`) and `sub`, nothing else. Signing takes a fraction of a millisecond. With the feature `jwt-simple` that
@@ -107,12 +107,12 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// What the locks guard is whole after every statement, so a panic elsewhere spoils nothing.
+/// The guarded values are consistent after every statement, so a poisoned lock can be used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tokens kept at most.
+/// The most tokens that are kept.
 const CAPACITY: usize = 4096;
 const RENEW_AFTER: Duration = Duration::from_secs(8 * 3600);
 const SET_BACK: Duration = Duration::from_secs(3600);
@@ -159,7 +159,7 @@ mod tests {
     fn a_token_is_reused_for_eight_hours_and_then_replaced() {
         let fixture = Fixture::new();
         let first = fixture.at(ORIGIN, START);
-        // Signatures are randomised: equal means the same one.
+        // Signatures are randomised: equal values are the same token.
         let still = fixture.at(ORIGIN, START + HOUR * 8 - Duration::from_millis(1));
         assert_eq!(first, still);
         assert!(still.is_sensitive());

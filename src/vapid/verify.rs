@@ -1,6 +1,6 @@
-//! The push service's side: is this request signed by the key it shows (RFC 8292 section 4.2)?
+//! Verification on the push service's side (RFC 8292 section 4.2).
 //!
-//! The same code whatever signs: `p256` directly, with the caller's clock. `jwt-simple` would read its own clock
+//! The same code with every signing library: `p256`, with the caller's clock. `jwt-simple` would read its own clock
 //! and accept a token without `exp`.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -20,17 +20,17 @@ use crate::subscription::Origin;
 /// Checks an `Authorization` value (a `HeaderValue`, text or octets) against the push service's own
 /// `origin` and clock, by RFC 8292 sections 3 and 4.2.
 ///
-/// Whether the key is the one that the subscription is restricted to, the caller compares. A signature
-/// with the larger of its two `s` is as good as the other: the RFC's own example has it.
+/// The caller compares the key with the one that the subscription is restricted to. Both values of `s` of a signature
+/// are valid: the RFC's example has the larger one.
 ///
 /// # Errors
 ///
-/// [`NoCredentials`](VapidErrorKind::NoCredentials), for which a push service answers 401; or
+/// Returns [`NoCredentials`](VapidErrorKind::NoCredentials), for which a push service answers 401; or
 /// [`InvalidCredentials`](VapidErrorKind::InvalidCredentials),
-/// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey),
-/// [`InvalidToken`](VapidErrorKind::InvalidToken), [`BadSignature`](VapidErrorKind::BadSignature),
-/// [`Expired`](VapidErrorKind::Expired), [`ExpiresTooLate`](VapidErrorKind::ExpiresTooLate) or
-/// [`WrongAudience`](VapidErrorKind::WrongAudience), for which it answers 403.
+/// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey), [`InvalidToken`](VapidErrorKind::InvalidToken),
+/// [`BadSignature`](VapidErrorKind::BadSignature), [`Expired`](VapidErrorKind::Expired),
+/// [`ExpiresTooLate`](VapidErrorKind::ExpiresTooLate) or [`WrongAudience`](VapidErrorKind::WrongAudience), for which
+/// it answers 403.
 pub fn verify(
     authorization: impl AsRef<[u8]>,
     origin: &Origin,
@@ -61,7 +61,7 @@ pub fn verify(
     })
 }
 
-/// What a verified token says.
+/// The claims of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     public_key: VapidPublicKey,
@@ -70,29 +70,29 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// The key that signed, `k`.
+    /// Returns the key that signed, `k`.
     #[must_use]
     pub const fn public_key(&self) -> &VapidPublicKey {
         &self.public_key
     }
 
-    /// The contact, `sub`, as the sender gave it: unchecked, as RFC 8292 section 2.1 only says SHOULD.
+    /// Returns the contact, `sub`, as the sender gave it: unchecked, since RFC 8292 section 2.1 only says SHOULD.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
     }
 
-    /// The last moment at which the token is valid, `exp`.
+    /// Returns the last moment at which the token is valid, `exp`.
     #[must_use]
     pub const fn expires(&self) -> Timestamp {
         self.expires
     }
 }
 
-/// RFC 8292 section 2.
+/// The longest lifetime of a token (RFC 8292 section 2).
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// A token in compact serialization (RFC 7515 section 7.1), decoded and not yet believed.
+/// A token in compact serialization (RFC 7515 section 7.1), decoded and not verified yet.
 struct Jws<'a> {
     signing_input: &'a str,
     payload: Vec<u8>,
@@ -102,11 +102,11 @@ struct Jws<'a> {
 impl<'a> Jws<'a> {
     fn parse(token: &'a str) -> Option<Self> {
         let (signing_input, signature) = token.rsplit_once('.')?;
-        // A further dot ends up in the payload, where it is no base64.
+        // A further dot is in the payload then, which is not base64.
         let (header, payload) = signing_input.split_once('.')?;
         let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
         let typ = header.typ.as_deref().unwrap_or("JWT");
-        // RFC 7515 section 4.1.11: what must be understood and is not makes the token invalid.
+        // RFC 7515 section 4.1.11: an unknown critical header makes the token invalid.
         if header.alg != "ES256" || !typ.eq_ignore_ascii_case("JWT") || header.crit.is_some() {
             return None;
         }
@@ -117,7 +117,7 @@ impl<'a> Jws<'a> {
         })
     }
 
-    /// The claims, once the signature has been verified.
+    /// Returns the claims if the signature is valid.
     fn claims(&self, key: &VapidPublicKey) -> Result<Claims, VapidErrorKind> {
         if !is_signed(key, self.signing_input.as_bytes(), &self.signature) {
             return Err(VapidErrorKind::BadSignature);
@@ -147,7 +147,7 @@ impl Claims {
         if let Some(secs) = self.exp.as_i64() {
             return Some(Timestamp::from_secs(secs));
         }
-        // Saturates; there is no NaN in JSON.
+        // Saturates. JSON has no NaN.
         #[expect(
             clippy::cast_possible_truncation,
             reason = "saturating is right for a date"
@@ -170,7 +170,7 @@ impl Claims {
     }
 }
 
-/// A string, where `Option` alone would take null for absence.
+/// Parses a string; `Option` alone would accept null.
 fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }

@@ -1,4 +1,4 @@
-//! From the settings to a `WebPush`: every setting is checked, then the store is opened.
+//! `build`: checks every setting, then opens the store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl WebPushBuilder {
                 self.endpoint_policy,
             ),
             Some(contact) => (Contact::parse(&contact), self.endpoint_policy),
-            // No token is ever signed with it, since no endpoint passes this policy.
+            // No token is ever signed with it, since this policy admits no endpoint.
             None => (
                 Contact::insecure_allow_local("mailto:nobody@localhost"),
                 EndpointPolicy::nowhere(),
@@ -101,7 +101,7 @@ impl WebPushBuilder {
         self.lease.unwrap_or_else(default)
     }
 
-    /// What is wrong with a setting as such, or beside the others.
+    /// Returns an error if a setting is out of range or would have no effect.
     fn check(&self) -> Result<(), BuildError> {
         let has_client = self.sender.is_some() || cfg!(not(feature = "client"));
         if has_client && self.extra_root_ca_pem.is_some() {
@@ -164,7 +164,7 @@ impl WebPushBuilder {
 
 /// How much longer than the request timeout a lease is by default.
 const PERMIT_WAIT: Duration = Duration::from_secs(30);
-/// With less, a busy machine would begin no request: its deliveries would be claimed and put back for ever.
+/// With less, a busy machine would begin no request: its deliveries would be claimed and put back again and again.
 const SHORTEST_PERMIT_WAIT: Duration = Duration::from_secs(5);
 /// A drain waits for a request as long as this.
 const LONGEST_REQUEST: Duration = Duration::from_secs(3600);
@@ -172,7 +172,7 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(3600);
 /// express a moment after `Duration::MAX`.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
-/// What a setting must be: the source of [`BuildErrorKind::InvalidSetting`].
+/// The requirement that a setting does not meet: the source of [`BuildErrorKind::InvalidSetting`].
 #[derive(Debug)]
 struct Rule(&'static str);
 

@@ -7,11 +7,11 @@ use crate::store::StoreError;
 use crate::vapid::VapidError;
 
 error_struct! {
-    /// Why a [`WebPush`](crate::WebPush) could not be made.
+    /// The reason why a [`WebPush`](crate::WebPush) could not be made.
     BuildError, BuildErrorKind
 }
 
-/// What was wrong with a configuration.
+/// The kind of a [`BuildError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BuildErrorKind {

@@ -65,7 +65,7 @@ pub struct WebPushBuilder {
     pub(super) remote_workers: bool,
 }
 
-/// One store, as each of its contracts.
+/// One store, seen through each of its traits.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) subscriptions: Arc<dyn SubscriptionStore>,
@@ -150,8 +150,8 @@ impl WebPushBuilder {
         self
     }
 
-    /// Looks host names up with this resolver instead of the operating system's: the built-in client before it
-    /// connects, and a registration at a host that has not answered this process yet.
+    /// Resolves host names with this resolver instead of the operating system's: in the built-in client before it
+    /// connects, and for a registration at a host that has not answered this process yet.
     ///
     /// With a [`client`](Self::client) and without a resolver, such endpoints are stored without a lookup. The number of
     /// different hosts below one suffix is limited in either case
@@ -175,7 +175,7 @@ impl WebPushBuilder {
 
     /// Sets which endpoints may be registered and sent to. Default: [`EndpointPolicy::known_push_services`].
     ///
-    /// Without a contact no endpoint is admitted, whatever the policy.
+    /// Without a contact no endpoint is admitted under any policy.
     pub fn endpoint_policy(mut self, policy: EndpointPolicy) -> Self {
         self.endpoint_policy = policy;
         self
@@ -244,62 +244,62 @@ impl WebPushBuilder {
         self
     }
 
-    /// Suspends pruning for a push service while more than this percentage of its latest answers, of at least 50, say
-    /// that the subscription is gone. 0 to 100; 100 never suspends. Default: 30.
+    /// Suspends pruning for a push service while more than this percentage of its latest responses, of at least 50,
+    /// are "gone" (404 or 410). 0 to 100; 100 never suspends. Default: 30.
     ///
-    /// Such a share is a fault of the push service more often than not. Its subscriptions are kept until the share
-    /// falls, and get the next message as well. The log and `GET /stats` report it.
+    /// Such a share is usually a fault of the push service. Its subscriptions are kept until the share falls, and get
+    /// the next message as well. The log and `GET /stats` report it.
     pub const fn retire_at_most(mut self, percent: u8) -> Self {
         self.retire_at_most = percent;
         self
     }
 
-    /// Gives each delivery of a message without a topic a topic of its own, the same at every attempt
-    /// (RFC 8030 section 5.4). Default: `false`.
+    /// Gives each delivery of a message without a topic its own topic, the same at every attempt (RFC 8030 section
+    /// 5.4). Default: `false`.
     ///
-    /// With `true` a repeated attempt replaces the first one on the push service if that is not delivered yet. A
-    /// repeat happens if an answer is lost.
+    /// With `true` a repeated attempt replaces the first one on the push service if that is not delivered yet. An
+    /// attempt is repeated if its response is lost.
     ///
     /// The cost: push services store fewer messages with topics for a browser that is offline. FCM turns a topic into
-    /// a collapse key and keeps four different ones per subscription, without a documented order; it keeps 100 messages
-    /// without a topic. Mozilla delivers messages without a topic in order, and those with one in the order of their
-    /// topics. So an offline browser loses messages with `true` that it gets with `false`. A notification's
-    /// [`tag`](crate::Notification::tag) hides the repeat without this cost.
+    /// a collapse key and keeps four different ones per subscription, without a documented order; it keeps 100
+    /// messages without a topic. Mozilla delivers messages without a topic in order, and those with one in the order
+    /// of their topics. So an offline browser loses messages with `true` that it receives with `false`. A
+    /// notification's [`tag`](crate::Notification::tag) hides the repeat without this cost.
     pub const fn stable_topic(mut self, stable: bool) -> Self {
         self.stable_topic = stable;
         self
     }
 
-    /// Calls this to compose each daily notification at the moment it is due.
+    /// Composes each daily notification with this callback when it is due.
     pub fn compose(mut self, callback: impl Compose) -> Self {
         self.composer = Some(Arc::new(callback));
         self
     }
 
-    /// The text of a subscriber's daily notification of the type `DIRECT_NOTIFICATION` that was scheduled without a
-    /// message. It must fit into one message. Default: "Here is your daily notification."
+    /// Sets the text of daily notifications of the type `DIRECT_NOTIFICATION` that were scheduled without a message.
+    /// It must fit into one message. Default: "Here is your daily notification."
     pub fn daily_text(mut self, text: impl Into<String>) -> Self {
         self.daily_text = text.into();
         self
     }
 
-    /// Limits the time of one request to a push service, in all. Above zero, at most an hour. Default: 15 s.
+    /// Limits the total time of one request to a push service. Above zero, at most an hour. Default: 15 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How long a claimed delivery belongs to one worker: at least 5 s longer than the request timeout, at most a day.
-    /// Default: 30 s longer.
+    /// Sets how long a claimed delivery belongs to one worker: at least 5 s longer than the request timeout, at most a
+    /// day. Default: 30 s longer.
     ///
     /// No request begins that could outlast its lease. The difference is the time to wait for a permit of the origin;
-    /// when it is over, the delivery is put back.
+    /// after that the delivery is put back.
     pub const fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// The longest pause between two polls for due work. Above zero, at most a day. Default: 60 s.
+    /// Sets the longest time between two polls for due work. Above zero, at most a day. Default: 60 s.
     pub const fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

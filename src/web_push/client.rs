@@ -12,7 +12,7 @@ use crate::deliver::{Deliver, EndpointPolicy, OriginGates, Resolver, Sender};
 use crate::p256::P256;
 use crate::vapid::Contact;
 
-/// A client that waits for the settings: it is given before the policy and the clock are known.
+/// A client that is built once the policy and the clock are known.
 pub(super) struct MakeSender(Box<dyn FnOnce(Shared) -> Arc<dyn Sender> + Send>);
 
 impl MakeSender {
@@ -31,7 +31,7 @@ impl fmt::Debug for MakeSender {
     }
 }
 
-/// What every delivery uses, whatever the client.
+/// The parts that every delivery shares, with any client.
 pub(super) struct Shared {
     pub(super) contact: Contact,
     pub(super) policy: EndpointPolicy,
@@ -52,7 +52,7 @@ impl Shared {
     }
 }
 
-/// The built-in client, and the resolver that it uses.
+/// The built-in client and its resolver.
 type DefaultClient = (MakeSender, Option<Arc<dyn Resolver>>);
 
 #[cfg(feature = "client")]

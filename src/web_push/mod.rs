@@ -37,35 +37,36 @@ pub struct WebPush {
 }
 
 impl WebPush {
-    /// Starts a configuration. The contact is the `sub` claim of every token (RFC 8292 section 2.1): a `mailto:` or
-    /// `https:` URI at which push services can reach the operator.
+    /// Makes a builder. The contact is the `sub` claim of every token (RFC 8292 section 2.1): a `mailto:` or `https:`
+    /// URI at which push services can reach the operator.
     pub fn builder(contact: impl Into<String>) -> WebPushBuilder {
         WebPushBuilder::new(Some(contact.into()))
     }
 
-    /// Starts a configuration without a contact: nothing is sent until the server is started with one.
+    /// Makes a builder without a contact: nothing is sent until the server is started with one.
     ///
     /// The other settings may be complete already, but the endpoint policy is
-    /// [`EndpointPolicy::nowhere`](crate::deliver::EndpointPolicy::nowhere), whatever is set: no subscription is accepted.
+    /// [`EndpointPolicy::nowhere`](crate::deliver::EndpointPolicy::nowhere) in any case: no subscription is accepted.
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
     pub fn builder_without_contact() -> WebPushBuilder {
         WebPushBuilder::new(None)
     }
 
-    /// Accepts a message for every live subscription of an audience. Once it returns, the message is as durable
-    /// as the store, and a [`run`](Self::run) delivers it, here or on another machine.
+    /// Accepts a message for every live subscription of an audience. Once it returns, the message is as durable as
+    /// the store, and a [`run`](Self::run) of this or another process delivers it.
     ///
-    /// The audience is resolved while the broadcast is expanded: whoever subscribes before that is reached, too.
+    /// The audience is resolved while the broadcast is expanded: subscriptions made before that are included.
     ///
     /// # Errors
     ///
-    /// A payload above [`Message::MAX_PAYLOAD`], or a store that does not answer; nothing is sent then.
+    /// Returns an error if the payload is above [`Message::MAX_PAYLOAD`] or the store is unavailable. Nothing is sent
+    /// then.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, the message may have been accepted: for the whole audience, or not at
-    /// all. A worker that pauses is not woken then, and finds it with its next look.
+    /// If dropped while the store writes, the message is accepted for the whole audience or not at all. A waiting
+    /// worker is not woken then, and finds it at its next poll.
     pub async fn enqueue(
         &self,
         to: impl Into<Audience> + Send,
@@ -95,8 +96,8 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// As [`enqueue`](Self::enqueue); a moment that is too far ahead; an idempotency key that is malformed, or was used
-    /// for another broadcast.
+    /// As [`enqueue`](Self::enqueue). Also if the time is too far ahead, or if the idempotency key is malformed or
+    /// was used for another broadcast.
     ///
     /// # Cancel safety
     ///
@@ -107,18 +108,19 @@ impl WebPush {
 
     /// Makes one attempt for every live subscription of an audience, and waits for all of them.
     ///
-    /// Nothing is stored but what the push services said of the subscriptions, and nothing is tried again: what is
-    /// lost with the process is lost. An origin whose gate is closed is not asked. No request begins at the message's
-    /// deadline or later ([`Ttl::deadline`](crate::message::Ttl::deadline), counted from this call): in a long
-    /// audience such attempts count as expired.
+    /// Nothing is stored except what the responses mean for the subscriptions, and nothing is retried. Origins with a
+    /// closed gate get no request. No request begins at the message's deadline or later
+    /// ([`Ttl::deadline`](crate::message::Ttl::deadline), counted from this call): in a long audience such attempts
+    /// count as expired.
     ///
     /// # Errors
     ///
-    /// A payload above [`Message::MAX_PAYLOAD`], or a store that does not answer; some may have been sent by then.
+    /// Returns an error if the payload is above [`Message::MAX_PAYLOAD`] or the store is unavailable. Some messages
+    /// may have been sent by then.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it stops all attempts that are under way.
+    /// Dropping it stops all attempts in flight.
     pub async fn send(
         &self,
         to: impl Into<Audience> + Send,
@@ -129,17 +131,17 @@ impl WebPush {
 
     /// Makes one attempt for a subscription that need not be stored, with the active VAPID key.
     ///
-    /// Pauses that other replicas stored are obeyed, and what this attempt shows of the push service is stored for
-    /// them, as far as the store answers.
+    /// It obeys pauses that other replicas stored, and stores for them what the response shows of the push service,
+    /// if the store is available.
     ///
     /// # Errors
     ///
-    /// The push service or the endpoint policy refused it; a transient error with the reason `deadline` if the
-    /// message's deadline ([`Ttl::deadline`](crate::message::Ttl::deadline)) came before there was a permit.
+    /// Returns an error if the push service or the endpoint policy refused it; a transient error with the reason
+    /// `deadline` if the message's deadline ([`Ttl::deadline`](crate::message::Ttl::deadline)) came before a permit.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the request is under way, the push service may have taken the message.
+    /// If dropped while the request is in flight, the push service may have accepted the message.
     pub async fn deliver(
         &self,
         to: &Subscription,
@@ -148,20 +150,20 @@ impl WebPush {
         self.engine.deliver(to, message).await
     }
 
-    /// Where a broadcast stands; `None` when there is none of this id, or no longer.
+    /// Returns the status of a broadcast, or `None` if the id is unknown or was removed.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn status(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         self.engine.status(id).await
     }
 
-    /// Waits until a broadcast is over, at most for this time; its status then.
+    /// Waits until a broadcast is over, at most for this time. Returns its status then.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn wait_until_over(
         &self,
         id: BroadcastId,
@@ -170,16 +172,16 @@ impl WebPush {
         self.engine.wait_until_over(id, at_most).await
     }
 
-    /// How a broadcast goes on, until it is over: a stream of where it stands.
+    /// Returns a stream of a broadcast's status, until it is over.
     pub fn progress(&self, id: BroadcastId) -> Progress {
         Progress::new(self.engine.clone(), id)
     }
 
-    /// Broadcasts that are not over, at most so many, in the order of their deadlines.
+    /// Lists broadcasts that are not over, at most `limit`, in the order of their deadlines.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn underway(&self, limit: usize) -> Result<Vec<BroadcastStatus>, StoreError> {
         self.engine.ledger.underway(limit, self.engine.now()).await
     }
@@ -188,16 +190,16 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, it may have been cancelled. Calling it again does no harm.
+    /// If dropped while the store writes, the broadcast may be cancelled. The call can be repeated.
     pub async fn cancel(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         self.engine.cancel(id).await
     }
 
-    /// The active VAPID key's public half: what pages subscribe with, as `applicationServerKey`.
+    /// Returns the public half of the active VAPID key, which pages subscribe with as `applicationServerKey`.
     #[must_use]
     pub fn vapid_public_key(&self) -> VapidPublicKey {
         *self.engine.key_ring.active().public_key()
@@ -205,16 +207,16 @@ impl WebPush {
 
     /// Makes a new active VAPID key. The old ones stay usable for the subscriptions that were made with them.
     ///
-    /// Push services that refused us as a sender are asked again.
+    /// Push services that refused the sender's credentials get requests again.
     ///
     /// # Errors
     ///
-    /// A store that does not answer, or a system without randomness.
+    /// Returns an error if the store is unavailable or the system has no randomness.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, there may be a new key. This process learns of it as the others do:
-    /// within a minute, where [`run`](Self::run) is alive.
+    /// If dropped while the store writes, there may be a new key. This process learns of it as the others do: within
+    /// a minute if [`run`](Self::run) is alive.
     pub async fn rotate_vapid_key(&self) -> Result<KeyId, VapidError> {
         self.engine.rotate_vapid_key().await
     }
@@ -227,8 +229,8 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// A clock that differs from the store's, or an unavailable store, at the start; a store that failed while the last
-    /// outcomes were written.
+    /// Returns an error at the start if the clock differs from the store's or the store is unavailable; at the end if
+    /// the store failed while the last outcomes were written.
     ///
     /// # Cancel safety
     ///
@@ -241,11 +243,11 @@ impl WebPush {
         self.engine.run(shutdown)
     }
 
-    /// Makes one step of [`run`](Self::run): for tests, and for an application's own scheduler.
+    /// Makes one step of [`run`](Self::run), for tests and for an application's own scheduler.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     ///
     /// # Cancel safety
     ///
@@ -254,7 +256,7 @@ impl WebPush {
         self.engine.tick().await
     }
 
-    /// Imports what another library or server has stored: its VAPID keys first, then its subscriptions.
+    /// Imports VAPID keys, then subscriptions, that another library or server stored.
     #[must_use]
     pub fn import(&self) -> Import {
         Import::new(self.engine.clone())
@@ -267,19 +269,20 @@ impl WebPush {
         self.engine.has_worker()
     }
 
-    /// Sends a message every day at a time, to whoever is in the audience then. A schedule of this name is replaced.
+    /// Sends a message every day at a time to the audience of that moment. Replaces the schedule of this name.
     ///
-    /// What it says can be decided when it is due: [`WebPushBuilder::compose`]. Missed while nothing ran, an occurrence is
-    /// sent up to 24 hours late, and skipped after that; no local date has two, unless
-    /// another time is said in between.
+    /// Its content can be composed when it is due: [`WebPushBuilder::compose`]. An occurrence missed during a
+    /// downtime is sent up to 24 hours late, and skipped after that. No local date has two occurrences, unless the
+    /// time is changed in between.
     ///
     /// # Errors
     ///
-    /// A payload above [`Message::MAX_PAYLOAD`], a zone that is not known here, or a store that does not answer.
+    /// Returns an error if the payload is above [`Message::MAX_PAYLOAD`], the zone is unknown, or the store is
+    /// unavailable.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, the schedule may be there.
+    /// If dropped while the store writes, the schedule may be stored.
     pub async fn schedule(
         &self,
         label: ScheduleLabel,
@@ -291,20 +294,20 @@ impl WebPush {
         self.engine.schedule(label, time, to, message).await
     }
 
-    /// Ends a schedule; whether there was one.
+    /// Removes a schedule. Returns whether it existed.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn unschedule(&self, label: &ScheduleLabel) -> Result<bool, StoreError> {
         self.engine.unschedule(label).await
     }
 
-    /// The application's schedules, by name.
+    /// Lists the application's schedules by name.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
         self.engine.ledger.schedules(None).await
     }
@@ -315,25 +318,25 @@ impl WebPush {
     /// Stores a subscription, as `POST /subscribe` does: endpoint policy, host check, VAPID key, ownership and limits.
     ///
     /// It is idempotent by endpoint. With the same keys it updates the stored subscription and revives it. With other
-    /// keys it does so only for the principal that owns it; so no caller can take over another user's subscription.
-    /// Which [tags](Registration::tags) the caller may use, and whether it must be signed in, is for the application to say.
+    /// keys it does so only for the principal that owns it, so no caller can take over another user's subscription.
+    /// The application decides which [tags](Registration::tags) the caller may use, and whether it must be signed in.
     ///
     /// # Errors
     ///
-    /// The rule that the registration breaks; nothing is stored then. The
+    /// Returns the rule that the registration breaks. Nothing is stored then. The
     /// [kind's code](crate::engine::RegisterErrorKind::code) is that of the HTTP API.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, the subscription may be stored, without its daily notification. The call can
+    /// If dropped while the store writes, the subscription may be stored without its daily notification. The call can
     /// be repeated.
     pub async fn subscribe(&self, registration: Registration) -> Result<Registered, RegisterError> {
         self.engine.register(registration, None).await
     }
 
-    /// Stores a subscription in the place of an old one, as `POST /renew` does: id, tags, principal and daily notifications
-    /// move if the caller knows the old `auth` secret or owns the old subscription. Else it is
-    /// [`subscribe`](Self::subscribe), and the answer does not tell which it was.
+    /// Stores a subscription in the place of an old one, as `POST /renew` does: id, tags, principal and daily
+    /// notifications move if the caller knows the old `auth` secret or owns the old subscription. Else it is
+    /// [`subscribe`](Self::subscribe), and the result does not tell which it was.
     ///
     /// # Errors
     ///
@@ -346,16 +349,16 @@ impl WebPush {
         self.engine.renew(renewal).await
     }
 
-    /// Ends a subscription, by its id or its endpoint, with its daily notifications; `false` if it was unknown. For
-    /// whoever holds the subscription: a user's own list is for [`remove`](Self::remove).
+    /// Removes a subscription, by its id or its endpoint, with its daily notifications. Returns `false` if it was
+    /// unknown. It does not check an owner: for a user's own list use [`remove`](Self::remove).
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, some of it may be done. The call can be repeated.
+    /// If dropped while the store writes, part of it may be done. The call can be repeated.
     pub async fn unsubscribe(
         &self,
         which: impl Into<SubscriptionRef> + Send,
@@ -363,12 +366,12 @@ impl WebPush {
         self.engine.unsubscribe(which.into()).await
     }
 
-    /// Ends a subscription's daily notification of one type; `false` if there was none. A subscription of no user and
-    /// without tags ends with its last daily notification.
+    /// Removes a subscription's daily notification of one type. Returns `false` if there was none. A subscription
+    /// without a user and tags is removed with its last daily notification.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     ///
     /// # Cancel safety
     ///
@@ -383,20 +386,21 @@ impl WebPush {
             .await
     }
 
-    /// A user's subscriptions in every state, the oldest first.
+    /// Lists a user's subscriptions in every state, the oldest first.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn devices(&self, user: &Principal) -> Result<Vec<Device>, StoreError> {
         self.engine.devices(user).await
     }
 
-    /// Removes one of a user's subscriptions with its daily notifications; `false` if this user has none of this id.
+    /// Removes one of a user's subscriptions with its daily notifications. Returns `false` if this user has no
+    /// subscription of this id.
     ///
     /// # Errors
     ///
-    /// A store that does not answer.
+    /// Returns an error if the store is unavailable.
     ///
     /// # Cancel safety
     ///
@@ -409,8 +413,8 @@ impl WebPush {
     /// [schedules](Self::schedule) to this user alone, and what is pending: messages to these subscriptions, and
     /// broadcasts to this user alone, whose content is wiped.
     ///
-    /// What stays names no user: the counts and idempotency keys of broadcasts, for 7 days after their end. An attempt
-    /// that is under way in some process is not interrupted. Broadcasts to several users' subscriptions by id keep those ids.
+    /// What stays names no user: the counts and idempotency keys of broadcasts, for 7 days after their end. Attempts
+    /// in flight are not interrupted. Broadcasts to several users' subscriptions by id keep those ids.
     ///
     /// # Examples
     ///
@@ -425,26 +429,26 @@ impl WebPush {
     ///
     /// # Errors
     ///
-    /// A store that does not answer; some of it may be done. The call can be repeated.
+    /// Returns an error if the store is unavailable. Part of it may be done. The call can be repeated.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, some of it may be done. The call can be repeated.
+    /// If dropped, part of it may be done. The call can be repeated.
     pub async fn forget(&self, user: &Principal) -> Result<Forgotten, StoreError> {
         self.engine.forget(user).await
     }
 
-    /// Makes one attempt for a stored subscription, with its own VAPID key, as `POST /send-test` does. `None` if it is
-    /// unknown, is stored with other keys or is retired.
+    /// Makes one attempt for a stored subscription, with its own VAPID key, as `POST /send-test` does. Returns `None`
+    /// if it is unknown, is stored with other keys or is retired.
     ///
     /// # Errors
     ///
-    /// A store that does not answer; nothing was sent.
+    /// Returns an error if the store is unavailable. Nothing was sent.
     ///
     /// # Security
     ///
-    /// The outcome tells a stranger which host names exist inside the server's network; the HTTP API answers one word for
-    /// refused, expired and failed.
+    /// The outcome tells an unauthenticated caller which host names exist inside the server's network. The HTTP API
+    /// has one answer for refused, expired and failed.
     ///
     /// # Cancel safety
     ///
@@ -465,18 +469,18 @@ impl WebPush {
 /// The HTTP API (feature `api`).
 #[cfg(feature = "api")]
 impl WebPush {
-    /// The HTTP API as a Tower service, for any server that speaks `http` types.
+    /// Returns the HTTP API as a Tower service, for any server that uses the types of `http`.
     ///
-    /// Each call makes a service with settings and limits of its own ([`with`](crate::api::WebPushService::with)): a public
-    /// mount and one for administrators are two services. Call it once for each mount and clone the service. A service
-    /// made for each request would begin to count anew, and so limit nothing.
+    /// Each call makes a service with settings and limits of its own ([`with`](crate::api::WebPushService::with)): a
+    /// public mount and one for administrators are two services. Call it once for each mount and clone the service. A
+    /// service made for each request starts with new counters, and so limits nothing.
     #[must_use]
     pub fn service(&self) -> crate::api::WebPushService {
         crate::api::WebPushService::new(self.engine.clone())
     }
 
-    /// The HTTP API as middleware under prefixes of your choice. Requests to other paths reach the inner service with
-    /// this `WebPush` in their extensions.
+    /// Returns the HTTP API as middleware under prefixes of your choice. Requests to other paths reach the inner
+    /// service with this `WebPush` in their extensions.
     #[must_use]
     pub fn layer(&self) -> crate::api::WebPushLayer {
         let mut handle = http::Extensions::new();

@@ -1,6 +1,6 @@
-//! What a push service that is silent or busy costs the others: simulated time, to the millisecond.
+//! The cost of a silent or busy push service for others, in simulated time, to the millisecond.
 //!
-//! In memory only: a database works in threads of its own, and simulated time would run away meanwhile.
+//! In memory only: a database works in threads of its own, and simulated time would advance meanwhile.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use tower_web_push::testing::{Answer, TestPushService, When};
 use tower_web_push::vapid::KeyId;
 use tower_web_push::{Audience, Message, WebPush};
 
-/// At each of the two push services that work.
+/// Recipients at each of the two push services that work.
 const HEALTHY: usize = 1_500;
-/// How long they take for an answer.
+/// The time until their response.
 const LATENCY: Duration = Duration::from_millis(50);
 
-/// Where nothing else is said.
+/// The default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Wall time that goes with tokio's.
+/// Wall time that advances with tokio's.
 #[derive(Debug)]
 struct Simulated(Instant);
 
@@ -44,22 +44,22 @@ impl Clock for Simulated {
     }
 }
 
-/// Push services that do not work, each with so many recipients.
+/// Push services that do not work, each with this number of recipients.
 #[derive(Clone)]
 struct Sick {
     origins: usize,
     recipients: usize,
     answer: Answer,
-    /// Whether they took the broadcast before this one.
+    /// Whether they accepted the broadcast before this one.
     worked_before: bool,
 }
 
-/// What came of one broadcast to everybody.
+/// The result of one broadcast to everyone.
 #[derive(Debug)]
 struct Sent {
-    /// When the last recipient of a push service that works had it.
+    /// The time when the last recipient of a push service that works had it.
     took: Duration,
-    /// Requests to those that do not work, until then.
+    /// Requests to the others until then.
     wasted: u64,
 }
 
@@ -97,7 +97,7 @@ async fn send(sick: &[Sick]) -> Sent {
             origins.push((Origin::parse(&origin).unwrap(), sick));
             for recipient in 0..sick.recipients {
                 let endpoint = Endpoint::parse(&format!("{origin}/{recipient}")).unwrap();
-                // Nobody decrypts it: the keys may be anybody's.
+                // It is not decrypted, so any keys will do.
                 put(Subscription::new(
                     endpoint,
                     *someone.ua_public(),
@@ -158,7 +158,7 @@ async fn enqueue(push: &WebPush) -> BroadcastId {
         .broadcast
 }
 
-/// How much longer it takes than without those that do not work, in percent.
+/// The additional time in percent, compared with the push services that work alone.
 async fn loss(sick: &[Sick]) -> (f64, Sent) {
     let alone = send(&[]).await;
     let sent = send(sick).await;
@@ -180,7 +180,7 @@ async fn a_push_service_that_never_answers_costs_the_others_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_push_service_that_asks_for_patience_costs_the_others_nothing() {
+async fn a_push_service_with_a_long_retry_after_costs_the_others_nothing() {
     let busy = Sick {
         origins: 1,
         recipients: 20_000,
@@ -203,15 +203,15 @@ async fn many_push_services_that_never_answer_cost_the_others_nothing() {
         };
         let (percent, sent) = loss(&[black_holes]).await;
         assert!(percent < 5.0);
-        // Of each only as many as it takes to find out.
+        // Of each only as many as it takes to close its gate.
         assert!(sent.wasted <= 8 * origins as u64);
     }
 }
 
-/// Nobody knows it of them yet, and each has as many requests under way as one that works: once they
-/// were given up, they are left alone.
+/// All their gates are open at first, and each has as many requests in flight as one that works. Once those have
+/// timed out, the gates are closed.
 #[tokio::test(start_paused = true)]
-async fn push_services_that_all_fall_silent_cost_the_others_one_request_timeout() {
+async fn push_services_that_all_stop_answering_cost_the_others_one_request_timeout() {
     let silent = Sick {
         origins: 50,
         recipients: 200,

@@ -1,4 +1,4 @@
-//! Many recipients, and push services on a bad day: nobody is lost, and nobody gets anything twice.
+//! Many recipients, and push services with faults: no message is lost, and none is sent twice.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -31,19 +31,19 @@ const PER_ORIGIN: usize = 1_000;
 const ALL: u64 = (ORIGINS * PER_ORIGIN) as u64;
 /// One in a hundred.
 const GONE: u64 = ALL / 100;
-/// Few enough that no request waits for long on a small machine.
+/// Few enough that no request waits for long on a slow machine.
 const IN_FLIGHT: usize = 25;
-/// How soon a black hole is given up. Nothing else may take so long.
+/// The time until a request to a black hole is given up. Nothing else may take so long.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const RETRY_AFTER: Duration = Duration::from_secs(8);
-/// For requests that are on their way when their push service says "too many": 500 of all push services are, which a
-/// slow machine needs more than a second for.
+/// For requests in flight when their push service answers 429: up to 500 of all push services, for which a slow
+/// machine needs more than a second.
 const UNDER_WAY: Duration = Duration::from_secs(5);
 /// Timers and clocks count in milliseconds.
 const ROUNDING: Duration = Duration::from_millis(50);
 
-/// What one recipient's push service does instead of its work. All but `Gone` happen to the first attempt
-/// only, and before the message is taken.
+/// The behaviour of the push service for one recipient. All but `Gone` happen to the first attempt only, and before
+/// the message is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fault {
     /// 429 with `Retry-After`.
@@ -54,15 +54,15 @@ enum Fault {
     Gone,
     /// The connection breaks; over HTTP/2 the stream does.
     Reset,
-    /// There is never an answer.
+    /// No response.
     BlackHole,
 }
 
 impl Fault {
-    /// By the place in the order of the endpoints' keys, which is the order of sending.
+    /// By the position in the order of the endpoints' keys, which is the order of sending.
     ///
-    /// Two bursts of "too many" make few pauses. The others lie apart, so that there is always an answer
-    /// between them and the origin is not taken for unreachable.
+    /// Two bursts of 429 cause few pauses. The others are spread, so that there is always a response between them and
+    /// the origin does not count as unreachable.
     fn at(place: usize) -> Option<Self> {
         match place {
             400..405 | 700..705 => Some(Self::Busy),
@@ -75,7 +75,7 @@ impl Fault {
     }
 }
 
-/// All push services: what they do to whom, and what they saw.
+/// All push services: their faults, and their requests.
 struct PushServices {
     service: TestPushService,
     servers: Vec<PushServer>,
@@ -87,9 +87,9 @@ struct Watched {
     mounted: OnceLock<MountedPushService>,
     /// By path; whether it happened.
     faults: OnceLock<HashMap<String, (Fault, AtomicBool)>>,
-    /// Requests that came although they had been asked to wait.
+    /// Requests that came during a pause.
     impatient: AtomicU64,
-    /// Requests that came again after a fault that had happened, by what it was.
+    /// Requests that came again after a fault, by fault.
     again: Mutex<HashMap<Fault, u64>>,
 }
 
@@ -102,7 +102,7 @@ impl PushServices {
         watched.mounted.set(service.mount()).unwrap();
         let servers = stream::iter(0..ORIGINS)
             .then(|number| {
-                // Over HTTP/1.1 it is the whole connection that breaks.
+                // Over HTTP/1.1 the whole connection breaks.
                 let alpn = if number % 4 == 3 { HTTP1 } else { BOTH };
                 let watched = Arc::clone(&watched);
                 let asked_to_wait: Arc<Mutex<Vec<Instant>>> = Arc::default();
@@ -130,11 +130,11 @@ impl PushServices {
             .collect()
     }
 
-    /// Subscribes so many at each origin, straight into the store, and decides what happens to whom.
+    /// Stores this number of subscriptions at each origin, and chooses the fault of each.
     async fn subscribe(&self, push: &WebPush, store: &SqliteStore) -> Vec<(Endpoint, bool)> {
         let key = push.vapid_public_key();
         let limits = SubscriptionLimits::default();
-        // A row younger than a minute is asked again before it is retired.
+        // A row younger than a minute is retried before it is retired.
         let now = SystemClock::new().now() - Duration::from_secs(120);
         let mut faults = HashMap::new();
         let mut endpoints = Vec::new();
@@ -216,7 +216,7 @@ impl Watched {
     }
 }
 
-/// Waits for the end of a broadcast.
+/// Waits until a broadcast is over.
 async fn done(push: &WebPush, id: BroadcastId) -> BroadcastStatus {
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
@@ -244,7 +244,7 @@ async fn records(store: &SqliteStore, endpoints: &[(Endpoint, bool)]) -> Vec<Sub
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_retired() {
+async fn despite_faults_every_message_arrives_once_and_only_gone_rows_are_retired() {
     let folder = tempfile::tempdir().unwrap();
     let services = PushServices::start().await;
     let store = SqliteStore::open(folder.path().join("push.db"))
@@ -287,7 +287,7 @@ async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_re
     };
     assert_eq!(status.counts, expected);
 
-    // Nobody is lost, nobody has it twice.
+    // No message is lost or sent twice.
     for (endpoint, is_gone) in &endpoints {
         let expected = u64::from(!is_gone);
         assert_eq!(
@@ -296,7 +296,7 @@ async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_re
             "{endpoint:?}"
         );
     }
-    // Every fault happened, and was followed by one attempt more; a 410 was followed by none.
+    // Every fault happened, and was followed by one more attempt; a 410 by none.
     let again = services.watched.again.lock().unwrap().clone();
     let (hundredth, two_hundredth) = (ALL / 100, ALL / 200);
     let expected = [
@@ -313,7 +313,7 @@ async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_re
         "{:?}",
         services.service.refusals()
     );
-    // Nobody was asked during its pause.
+    // No request came during a pause.
     assert_eq!(services.watched.impatient.load(Ordering::SeqCst), 0);
 
     let now = SystemClock::new().now();
@@ -324,14 +324,14 @@ async fn whatever_fails_everybody_gets_the_message_once_and_only_the_gone_are_re
     }
 }
 
-/// Requests that have come and wait for a permit, and those that ended while they did.
+/// Requests that have arrived and wait for a permit, and those that were dropped meanwhile.
 #[derive(Clone, Copy, Default)]
 struct Waiting {
     now: usize,
     in_vain: usize,
 }
 
-/// One request that waits; without a permit when it ends, it has waited in vain.
+/// One waiting request. Without a permit when it is dropped, it has waited in vain.
 struct Wait<'a>(&'a watch::Sender<Waiting>, bool);
 
 impl Drop for Wait<'_> {
@@ -344,7 +344,7 @@ impl Drop for Wait<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_breaks_is_no_outage() {
+async fn a_connection_that_breaks_is_not_an_outage() {
     const RECIPIENTS: u64 = 2_000;
     const AT_ONCE: usize = 100;
     let service = TestPushService::builder()
@@ -413,6 +413,6 @@ async fn a_connection_that_breaks_is_no_outage() {
     for endpoint in &endpoints {
         assert_eq!(service.accepted_for(endpoint), 1);
     }
-    // A push service that is taken for unreachable is left alone for 30 s.
+    // A push service that counts as unreachable gets no requests for 30 s.
     assert!(broke.elapsed() < Duration::from_secs(20));
 }

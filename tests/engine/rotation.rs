@@ -1,4 +1,4 @@
-//! The application server's key changes while messages are on their way, and nobody is lost.
+//! The application server's key changes while messages are being sent, and none is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ const MOZILLA: &str = "https://updates.push.services.mozilla.com";
 const APPLE: &str = "https://web.push.apple.com";
 const WNS: &str = "https://wns2-db5p.notify.windows.com";
 
-/// Only a test that fails takes so long.
+/// Longer only if a test fails.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One process: its HTTP API over a store, and the push services that it sends to.
@@ -39,7 +39,7 @@ struct App {
     push: WebPush,
     api: WebPushService,
     service: TestPushService,
-    /// As many requests as there are permits go out, each for one.
+    /// This many requests are sent, each with a permit.
     permits: Arc<Semaphore>,
 }
 
@@ -93,7 +93,7 @@ impl App {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// What a page gets that asks for the key to subscribe with.
+    /// The key that a page gets to subscribe with.
     async fn key(&self) -> VapidPublicKey {
         let answer = self.call(Method::GET, "/vapid", &Value::Null).await;
         VapidPublicKey::parse(answer["vapidKey"].as_str().unwrap()).unwrap()
@@ -109,7 +109,7 @@ impl App {
         key
     }
 
-    /// A page subscribes with `key` and posts that; `names_key` says whether it tells with which.
+    /// Subscribes a page with `key` and posts the subscription. `names_key`: whether it posts the key too.
     async fn subscribe(&self, origin: &str, key: &VapidPublicKey, names_key: bool) -> UserAgent {
         let browser = self.service.user_agent_at(&Origin::parse(origin).unwrap());
         browser.subscribe(key).unwrap();
@@ -125,7 +125,7 @@ impl App {
         self.call(Method::POST, "/subscribe", &body).await;
     }
 
-    /// Accepts a message for everybody; gives back where to ask for it, and for how many it is.
+    /// Accepts a message to everyone. Returns its address and the number of recipients.
     async fn notify(&self) -> (String, u64) {
         let queued = self
             .call(Method::POST, "/notify", &json!({"title": "Hello"}))
@@ -134,7 +134,7 @@ impl App {
         (path, queued["recipients"].as_u64().unwrap())
     }
 
-    /// Waits until the state of a broadcast, as JSON, is no longer what it is.
+    /// Waits until the state of a broadcast, as JSON, changes.
     async fn wait_while(&self, broadcast: &str, states: &[&str]) -> Value {
         let began = Instant::now();
         let mut look = tokio::time::interval(Duration::from_millis(5));
@@ -149,7 +149,7 @@ impl App {
         }
     }
 
-    /// Everybody has it.
+    /// Every recipient has it.
     async fn arrived(&self, (broadcast, recipients): &(String, u64)) {
         let states = ["scheduled", "expanding", "sending"];
         let status = self.wait_while(broadcast, &states).await;
@@ -164,7 +164,7 @@ impl App {
         (stop, tokio::spawn(self.push.run(shutdown)))
     }
 
-    /// Delivers until there is nothing to do; gives back how many attempts that took.
+    /// Ticks until there is nothing to do. Returns the number of attempts.
     async fn settle(&self) -> usize {
         let mut attempted = 0;
         loop {
@@ -209,7 +209,7 @@ fn world() -> (Arc<MemoryStore>, TestPushService, ManualClock) {
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn a_rotation_in_the_middle_of_a_broadcast_disturbs_nobody() {
+async fn a_rotation_during_a_broadcast_loses_no_message() {
     let (store, service, clock) = world();
     let app = App::new(Arc::clone(&store), &service, &clock).await;
     let first = app.key().await;
@@ -220,7 +220,7 @@ async fn a_rotation_in_the_middle_of_a_broadcast_disturbs_nobody() {
     }
     let (stop, running) = app.run();
 
-    // The first half goes out, the second waits.
+    // The first half is sent, the second waits.
     app.permits.forget_permits(Semaphore::MAX_PERMITS);
     app.permits.add_permits(1_000);
     let broadcast = app.notify().await;
@@ -234,7 +234,7 @@ async fn a_rotation_in_the_middle_of_a_broadcast_disturbs_nobody() {
         let origin = [FCM, MOZILLA, APPLE, WNS][number % 4];
         late.push(app.subscribe(origin, &second, true).await);
     }
-    // Some pages had asked for the key before it changed.
+    // Some pages had read the key before it changed.
     for number in 0..100 {
         let origin = [FCM, MOZILLA, APPLE, WNS][number % 4];
         let browser = app.subscribe(origin, &first, true).await;
@@ -263,7 +263,7 @@ async fn a_rotation_in_the_middle_of_a_broadcast_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn a_page_that_never_names_its_key_costs_one_refusal_in_its_life() {
+async fn a_page_that_never_posts_its_key_costs_one_refusal() {
     let (store, service, clock) = world();
     let app = App::new(Arc::clone(&store), &service, &clock).await;
     let first = app.key().await;
@@ -307,13 +307,13 @@ async fn a_page_that_never_names_its_key_costs_one_refusal_in_its_life() {
     for browser in &browsers {
         assert_eq!(signed_with(browser), [first; 2]);
     }
-    // A page that posts again, and still does not say, changes nothing.
+    // A page that posts again, still without the key, changes nothing.
     app.post(&browsers[0], None).await;
     assert_eq!(record(&store, &browsers[0]).await.vapid_key, first.id());
 }
 
 #[tokio::test]
-async fn an_old_key_goes_with_the_last_row_that_names_it() {
+async fn an_old_key_is_removed_with_the_last_row_that_names_it() {
     let (store, service, clock) = world();
     let app = App::new(Arc::clone(&store), &service, &clock).await;
     let first = app.key().await;
@@ -325,7 +325,7 @@ async fn an_old_key_goes_with_the_last_row_that_names_it() {
     app.settle().await;
     assert_eq!(live_keys(&*store).await, [second.id(), first.id()]);
 
-    // One leaves, one is gone: such a row is kept for a while, and its key with it.
+    // One unsubscribes, one is gone: such a row is kept for a while, and its key with it.
     let endpoint = leaves.subscription().unwrap().endpoint().uri().to_string();
     app.call(Method::POST, "/unsubscribe", &json!({"endpoint": endpoint}))
         .await;
@@ -343,7 +343,7 @@ async fn an_old_key_goes_with_the_last_row_that_names_it() {
     clock.advance(2 * DAY);
     app.settle().await;
     assert_eq!(live_keys(&*store).await, [second.id()]);
-    // Nobody can subscribe with it any more, and the other one works on.
+    // No page can subscribe with it any more, and the other key is still used.
     let report = app
         .push
         .send(Audience::All, Message::new("to nobody"))
@@ -389,7 +389,7 @@ async fn a_rotation_in_another_process_is_followed() {
     let broadcast = here.notify().await;
     here.arrived(&broadcast).await;
 
-    // The time stands still, so this process does not look by itself: it sees a row whose key it lacks.
+    // The time stands still, so this process does not poll: it finds a row whose key it lacks.
     let second = there.rotate().await;
     let late = there.subscribe(FCM, &second, true).await;
     assert_eq!(here.key().await, first);
@@ -405,7 +405,7 @@ async fn a_rotation_in_another_process_is_followed() {
     here.subscribe(FCM, &third, true).await;
     assert_eq!(here.key().await, third);
 
-    // Nothing tells of this one but the time.
+    // Only the time leads to this one.
     let fourth = there.rotate().await;
     assert_eq!(here.key().await, third);
     clock.advance(Duration::from_secs(61));

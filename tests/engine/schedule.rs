@@ -1,4 +1,4 @@
-//! Daily times in every IANA zone, through every change of the clocks of 2026 and 2027.
+//! Daily times in every IANA zone, through every clock change of 2026 and 2027.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tower_web_push::{Audience, Message, WebPush};
 const FIRST: Date = date(2026, 1, 1);
 const END: Date = date(2028, 1, 1);
 
-/// Every name there is. The rules are the system's where it has any: its data may be older, or newer.
+/// All names. The rules are the system's if it has any: its data may be older or newer.
 fn zones() -> Vec<(String, TimeZone)> {
     let zones: Vec<_> = TimeZoneDatabase::bundled()
         .available()
@@ -46,7 +46,7 @@ fn around(date: Date) -> jiff::Timestamp {
     date.to_zoned(TimeZone::UTC).unwrap().timestamp()
 }
 
-/// When the clocks change, with the offset before and the one after.
+/// The moments of clock changes, with the offset before and after.
 fn changes(zone: &TimeZone) -> Vec<(jiff::Timestamp, Offset, Offset)> {
     let (start, end) = (around(FIRST), around(END));
     let mut before = zone.to_offset(start);
@@ -55,7 +55,7 @@ fn changes(zone: &TimeZone) -> Vec<(jiff::Timestamp, Offset, Offset)> {
         .following(start)
         .take_while(|one| one.timestamp() < end)
     {
-        // Some change the name of the time only.
+        // Some changes are of the name only.
         if change.offset() != before {
             changes.push((change.timestamp(), before, change.offset()));
         }
@@ -64,8 +64,8 @@ fn changes(zone: &TimeZone) -> Vec<(jiff::Timestamp, Offset, Offset)> {
     changes
 }
 
-/// The instant of a wall clock's time by the rule in words: of a fold the first, and in a gap as much later as the
-/// gap is long. From the zone's offsets alone.
+/// The instant of a local time by the documented rule: the first one in a fold, and in a gap later by the length of
+/// the gap. From the zone's offsets alone.
 fn instant(zone: &TimeZone, local: DateTime) -> jiff::Timestamp {
     let at = |offset: Offset| offset.to_timestamp(local).unwrap();
     let guess = around(local.date());
@@ -76,7 +76,8 @@ fn instant(zone: &TimeZone, local: DateTime) -> jiff::Timestamp {
     shown.min().unwrap_or_else(|| at(before))
 }
 
-/// The instants of a time of day from a date on: one for each local date that the clocks do not move it from.
+/// The instants of a time of day from a date on: one for each local date, unless a clock change moves it to another
+/// date.
 fn occurrences(
     zone: &TimeZone,
     from: Date,
@@ -105,7 +106,7 @@ fn every_zone_has_one_occurrence_on_every_date_of_two_years() {
     let mut seen = BTreeSet::new();
     let mut checked = 0;
     for (name, zone) in zones() {
-        // Most names are another name of the same rules.
+        // Most names are aliases.
         let start = zone.to_offset(around(FIRST));
         if !seen.insert(format!("{start} {:?}", changes(&zone))) {
             continue;
@@ -113,7 +114,7 @@ fn every_zone_has_one_occurrence_on_every_date_of_two_years() {
         for (hour, minute) in [(0, 0), (2, 30), (23, 59)] {
             let time = daily(hour, minute, &name);
             let mut at = time.first_after(timestamp(around(FIRST))).unwrap();
-            // Those that fall on a date that has one already are left out.
+            // Occurrences on a date that has one already are left out.
             let first = zone.to_datetime(moment(at)).date();
             for expected in occurrences(&zone, first, hour, minute) {
                 if expected > around(END) {
@@ -135,7 +136,7 @@ fn every_zone_has_one_occurrence_on_every_date_of_two_years() {
 /// Hours and minutes.
 type Times = BTreeSet<(i8, i8)>;
 
-/// Times that a change of the clocks may skip, show twice, or move.
+/// Times that a clock change may skip, repeat, or move.
 fn delicate(change: jiff::Timestamp, before: Offset, after: Offset) -> Times {
     let from = before.to_datetime(change);
     let to = after.to_datetime(change);
@@ -205,7 +206,7 @@ async fn fire_through(change: jiff::Timestamp, zones: Vec<(String, Times)>) {
         if moment(at) > end {
             break;
         }
-        // Nobody looks to the second: each comes up to half a minute late.
+        // The poll is not exact: each comes up to half a minute late.
         clock.set(at + Duration::from_secs(at.as_secs().unsigned_abs() % 31));
         let due = store.due_schedules(100_000, at).await.unwrap();
         due_in_all += due.len() as u64;

@@ -1,4 +1,4 @@
-// service-worker.js: the push service or the browser ends the subscription while no page is open.
+// service-worker.js: the subscription ends while no page is open.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -9,7 +9,7 @@ const OFFLINE = () => {
   throw new TypeError("no connection");
 };
 
-/** A visitor with a tag, whose subscription then ends; nothing of it is told when `told` is false. */
+/** A visitor with a tag, whose subscription then ends. With `told` false the event has no old subscription. */
 async function lost({ told = false, prepare = () => {} } = {}) {
   const browser = new Browser();
   const { client } = await browser.tab();
@@ -30,7 +30,7 @@ function kept({ browser, server, id }) {
   assert.equal(browser.database.records.get(MOUNT).endpoint, endpoint);
 }
 
-test("the worker subscribes again and proves what it had, though the browser does not tell", async () => {
+test("the worker subscribes again with proof of the old one, which the event lacks", async () => {
   const world = await lost();
   await world.changed();
   assert.equal(world.browser.subscription.endpoint, "https://push.example/2");
@@ -40,13 +40,13 @@ test("the worker subscribes again and proves what it had, though the browser doe
   kept(world);
 });
 
-test("an event without any member at all is enough", async () => {
+test("an event without members is enough", async () => {
   const world = await lost();
   await world.worker.dispatch("pushsubscriptionchange");
   kept(world);
 });
 
-test("a subscription that the browser made itself is taken as it is", async () => {
+test("a subscription that the browser made is used", async () => {
   const world = await lost();
   const newSubscription = await world.worker.dispatch("pushsubscriptionchange").then(() => world.browser.subscription);
   world.server.requests = [];
@@ -54,7 +54,7 @@ test("a subscription that the browser made itself is taken as it is", async () =
   assert.deepEqual(world.server.requests, [], "nothing is left to tell");
 });
 
-test("what is remembered goes before what the browser tells: the server may not have heard of the latter", async () => {
+test("the stored record comes before the event: the server may not have the latter", async () => {
   const world = await lost({ told: true });
   world.old.endpoint = "https://push.example/never-told";
   await world.changed();
@@ -62,13 +62,13 @@ test("what is remembered goes before what the browser tells: the server may not 
   kept(world);
 });
 
-test("nothing remembered: the browser's word is the proof", async () => {
+test("without a stored record the event is the proof", async () => {
   const world = await lost({ told: true, prepare: ({ database }) => database.records.clear() });
   await world.changed();
   kept(world);
 });
 
-test("nothing remembered and nothing told: the server hears of the new one all the same", async () => {
+test("without a record and an old subscription the new one is posted all the same", async () => {
   const world = await lost({ prepare: ({ database }) => database.records.clear() });
   await world.changed();
   const [{ oldEndpoint }] = world.server.posted("renew");
@@ -77,7 +77,7 @@ test("nothing remembered and nothing told: the server hears of the new one all t
   assert.equal(world.browser.database.records.get(MOUNT).endpoint, "https://push.example/2");
 });
 
-test("nothing can be stored: the browser's word is still passed on", async () => {
+test("without storage the event is still the proof", async () => {
   const world = await lost({ told: true, prepare: ({ database }) => (database.fails = true) });
   await world.changed();
   assert.deepEqual([...world.server.rows].map(([endpoint, { id, tags }]) => [endpoint, id, tags]), [
@@ -89,7 +89,7 @@ for (const [what, intercept] of [
   ["is out of reach", (path) => path === "renew" && OFFLINE()],
   ["is down", (path) => (path === "renew" ? problem(503, "store_unavailable") : undefined)],
 ]) {
-  test(`a server that ${what} is told once the network is back`, async () => {
+  test(`a server that ${what} gets the subscription once the network is back`, async () => {
     const world = await lost();
     world.server.intercept = (path) => intercept(path) || undefined;
     await assert.rejects(world.changed());
@@ -103,7 +103,7 @@ for (const [what, intercept] of [
   });
 }
 
-test("a failure is made up for at the next visit", async () => {
+test("a failed renewal is completed at the next visit", async () => {
   const world = await lost();
   world.server.intercept = (path) => path === "renew" && OFFLINE();
   await assert.rejects(world.changed());
@@ -112,7 +112,7 @@ test("a failure is made up for at the next visit", async () => {
   kept(world);
 });
 
-test("a failure is made up for at the next push", async () => {
+test("a failed renewal is completed at the next push", async () => {
   const world = await lost();
   world.server.intercept = (path) => (path === "renew" ? problem(503, "store_unavailable") : undefined);
   await assert.rejects(world.changed());
@@ -121,7 +121,7 @@ test("a failure is made up for at the next push", async () => {
   kept(world);
 });
 
-test("no connection at all: the old one's key makes the new one, and the server is told later", async () => {
+test("without a connection the old key makes the new subscription, which is posted later", async () => {
   const world = await lost({ told: true });
   world.server.intercept = OFFLINE;
   await assert.rejects(world.changed());
@@ -131,7 +131,7 @@ test("no connection at all: the old one's key makes the new one, and the server 
   kept(world);
 });
 
-test("the browser's word is remembered until the server can be told", async () => {
+test("the event is stored until the server can be reached", async () => {
   const world = await lost({ told: true, prepare: ({ database }) => database.records.clear() });
   world.server.intercept = OFFLINE;
   await assert.rejects(world.changed());
@@ -140,7 +140,7 @@ test("the browser's word is remembered until the server can be told", async () =
   kept(world);
 });
 
-test("a subscription that is still there under an old key is kept and told", async () => {
+test("an existing subscription under an old key is kept and posted", async () => {
   const world = await lost();
   await world.changed();
   world.server.rotate();
@@ -151,7 +151,7 @@ test("a subscription that is still there under an old key is kept and told", asy
   assert.equal(world.server.posted("renew").length, 1);
 });
 
-test("who has left is not subscribed again", async () => {
+test("a user who has unsubscribed is not subscribed again", async () => {
   const world = await lost();
   world.browser.database.records.set(MOUNT, { endpoint: null, ended: true });
   await world.changed();
@@ -164,7 +164,7 @@ test("who has left is not subscribed again", async () => {
   assert.deepEqual([...world.server.requests, ...browser.server.requests], []);
 });
 
-test("a permission that was taken away fails and forgets nothing", async () => {
+test("a revoked permission fails and the record is kept", async () => {
   const world = await lost();
   world.browser.pushFails = "NotAllowedError";
   await assert.rejects(world.changed());
@@ -172,7 +172,7 @@ test("a permission that was taken away fails and forgets nothing", async () => {
   assert.deepEqual(world.server.posted("renew"), []);
 });
 
-test("a push tells the server nothing when nothing changed, nor while a page is at it", async () => {
+test("a push posts nothing if nothing changed, or while a page renews", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();
@@ -189,7 +189,7 @@ test("a push tells the server nothing when nothing changed, nor while a page is 
   await page;
 });
 
-test("a page that subscribed without the client is remembered, so that its loss can be proved", async () => {
+test("a subscription of a page without the client is stored, so that a new one can replace it", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();
@@ -199,7 +199,7 @@ test("a page that subscribed without the client is remembered, so that its loss 
   assert.deepEqual(browser.database.records.get(MOUNT), { endpoint: "https://push.example/1", auth: "auth1" });
 });
 
-test("a worker that imports ours talks to the mount it was given", async () => {
+test("a worker that imports the file uses the given mount", async () => {
   for (const mount of ["/web-push/", "/web-push", "https://app.example/web-push"]) {
     const browser = new Browser();
     const worker = browser.worker({ scope: "https://app.example/", script: "https://app.example/sw.js", settings: { mount } });

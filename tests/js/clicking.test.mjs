@@ -1,10 +1,10 @@
-// service-worker.js: where a click leads, and where it never does.
+// service-worker.js: the address that a click opens, and those that it never opens.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Browser } from "./support/browser.mjs";
 
-/** A page at an address, as `matchAll` answers it. */
+/** A page at an address, as `matchAll` returns it. */
 function page(browser, url) {
   const page = { url, focused: 0, messages: [], focus: async () => void page.focused++, postMessage: (data) => page.messages.push(data) };
   browser.pages.push(page);
@@ -34,7 +34,7 @@ test("a tab that shows the address is brought to the front, and no other one", a
   assert.deepEqual([other.focused, wanted.focused, browser.opened], [0, 1, []]);
 });
 
-test("without an address any tab of ours will do, and else one is opened", async () => {
+test("without an address any tab of the site is used, or a new one is opened", async () => {
   const browser = new Browser();
   const worker = await shown(browser, {});
   await worker.click();
@@ -44,7 +44,7 @@ test("without an address any tab of ours will do, and else one is opened", async
   assert.deepEqual([open.focused, browser.opened.length], [1, 1]);
 });
 
-test("a tab that cannot be brought to the front is opened anew", async () => {
+test("a page whose tab cannot be brought to the front is opened again", async () => {
   const browser = new Browser();
   page(browser, "https://app.example/orders/7").focus = async () => Promise.reject(new DOMException("", "InvalidAccessError"));
   const worker = await shown(browser, { url: "/orders/7" });
@@ -52,7 +52,7 @@ test("a tab that cannot be brought to the front is opened anew", async () => {
   assert.deepEqual(browser.opened, ["https://app.example/orders/7"]);
 });
 
-test("pages hear of a click that the browser lets open nothing", async () => {
+test("pages get a click for which the browser opens nothing", async () => {
   const browser = new Browser();
   const { page } = await browser.tab();
   const around = (self) => (self.clients.openWindow = async () => Promise.reject(new DOMException("", "InvalidAccessError")));
@@ -63,7 +63,7 @@ test("pages hear of a click that the browser lets open nothing", async () => {
   assert.deepEqual(page.messages.map(({ type }) => type), ["tower-web-push:click"]);
 });
 
-test("a button leads where it says, and without an address where the notification does", async () => {
+test("a button opens its address, or else that of the notification", async () => {
   const browser = new Browser();
   const actions = [
     { action: "track", title: "Track", navigate: "/track/7" },
@@ -97,7 +97,7 @@ for (const url of [
     const worker = await shown(browser, { url, actions });
     await worker.click();
     await worker.click("go");
-    // Notifications shown by an older version of the worker, or put there by somebody else's script.
+    // Notifications of an older version of the worker, or of another script.
     await worker.click("go", { from: "tower-web-push", url, actions: { go: url }, data: null });
     assert.deepEqual(new Set(browser.opened), new Set(["https://app.example/"]));
     const declarative = { web_push: 8030, notification: { title: "x", navigate: url, actions } };
@@ -108,7 +108,7 @@ for (const url of [
   });
 }
 
-test("open pages hear of the click, with the server's data", async () => {
+test("open pages get the click, with the server's data", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   const clicks = [];

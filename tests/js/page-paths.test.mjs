@@ -6,10 +6,10 @@ import { test } from "node:test";
 import { Browser } from "./support/browser.mjs";
 import { ASSETS, load } from "./support/module.mjs";
 
-/** What begins with a slash is the host's: in quotes, as in scripts, attributes and JSON, or bare in HTML and CSS. */
+/** References to the root of the host: in quotes, as in scripts, attributes and JSON, or bare in HTML and CSS. */
 const OF_THE_HOST = /(?:["'`]|(?:href|src)=|url\()\s*\/(?!>)[^"'`)\s]*/g;
 
-/** Without comments, and without the slash that base64 has. @param {string} text */
+/** Removes comments and base64, which has slashes. @param {string} text */
 const code = (text) => text.replace(/^\s*(\/\/|\/?\*).*$/gm, "").replaceAll('replaceAll("/", ', "");
 
 test("no asset of the page refers to the root of its host", async () => {
@@ -27,14 +27,14 @@ test("a reference to the root of the host would be found", () => {
   }
 });
 
-test("the page is started where its manifest is, and nowhere else", async () => {
+test("the installed page starts in the folder of its manifest", async () => {
   const manifest = JSON.parse(await readFile(new URL("manifest.webmanifest", ASSETS), "utf8"));
   const at = (/** @type {string} */ reference) => new URL(reference, "https://app.example/push/manifest.webmanifest").pathname;
   const { start_url, scope, icons } = manifest;
   assert.deepEqual([start_url, scope, icons[0].src].map(at), ["/push/", "/push/", "/push/icon.svg"]);
 });
 
-test("two servers behind one host do not share what their pages store", async () => {
+test("pages of two servers behind one host share no stored values", async () => {
   const keys = [];
   for (const path of ["/a/", "/b/", "/b/?q#h", "/"]) {
     const { keyed } = await load("stored.js", { globals: { URL, location: { href: `https://app.example${path}` } } });
@@ -43,12 +43,12 @@ test("two servers behind one host do not share what their pages store", async ()
   assert.deepEqual(keys, ["/a/operator", "/b/operator", "/b/operator", "/operator"]);
 });
 
-test("a click without an address leads to the site that the mount is in, not to another one of the host", async () => {
+test("a click without an address opens the mount's site, not another one of the host", async () => {
   for (const [scope, settings, script, home] of [
     ["https://app.example/web-push/", undefined, undefined, "https://app.example/"],
     ["https://app.example/push/web-push/", undefined, "https://app.example/push/web-push/service-worker.js", "https://app.example/push/"],
     ["https://app.example/", undefined, "https://app.example/service-worker.js", "https://app.example/"],
-    // Imported by an application's own worker, whose scope has the pages.
+    // Imported by an application's worker, whose scope has the pages.
     ["https://app.example/shop/", { mount: "/api/v1/push/" }, "https://app.example/shop/sw.js", "https://app.example/shop/"],
     ["https://app.example/shop/", { mount: "https://push.example/web-push/" }, "https://app.example/shop/sw.js", "https://app.example/shop/"],
   ]) {

@@ -1,11 +1,11 @@
-// The examples' page: nothing goes to many without a question that names how many.
+// The examples' page: a message to many needs a confirmation with their number.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import { ASSETS, load } from "./support/module.mjs";
 
-/** Elements by their ids, as far as the scripts look at them; they remember their listeners. */
+/** The elements that the scripts use, by id, with their listeners. */
 function page() {
   const elements = new Map();
   const element = () => {
@@ -32,7 +32,7 @@ function page() {
   return { byId, element };
 }
 
-/** The module that asks, and its dialog, which a test answers. */
+/** The confirmation and its dialog, which a test answers. */
 async function confirming() {
   const { byId } = page();
   const dialog = byId("confirm");
@@ -48,7 +48,7 @@ async function confirming() {
 
 const { question } = await confirming();
 
-test("the question names how many, and says what kind of number that is", () => {
+test("the question has the number, and says whether it is exact", () => {
   for (const [audience, live, name, number] of [
     [undefined, 1200, "everyone", `about ${(1200).toLocaleString()} browsers`],
     ["all", 1, "everyone", "about 1 browser"],
@@ -65,19 +65,19 @@ test("the question names how many, and says what kind of number that is", () => 
   }
 });
 
-test("a message for later says that its number is of that time", () => {
+test("the question for a later message says that the audience is that of its time", () => {
   const sendAt = "2026-11-23T08:00:00.000Z";
   const { text, title } = question({ audience: "all", sendAt }, 3);
   assert.ok(text.includes(new Date(sendAt).toLocaleString()) && text.includes("of that time"), text);
   assert.equal(title, "Custom JSON payload");
 });
 
-test("only its own button is a yes, each time anew", async () => {
+test("only the button confirms, each time", async () => {
   const { confirmed, byId, dialog } = await confirming();
   const asked = { heading: "Send to everyone: about 2 browsers?", title: "<b>Hello</b>", text: "Final.", button: "Send to about 2 browsers" };
   for (const [answer, wanted] of [
     [() => byId("confirm-send").listeners.click(), true],
-    // The Escape key closes it without a word.
+    // The Escape key closes it without a value.
     [() => dialog.close(), false],
     [() => byId("confirm-cancel").listeners.click(), false],
   ]) {
@@ -90,7 +90,7 @@ test("only its own button is a yes, each time anew", async () => {
   assert.deepEqual(shown, Object.values(asked));
 });
 
-/** The form's part. The form says `fields`, a person answers `yes`. */
+/** The form with `fields`, whose question is answered with `yes`. */
 async function composing({ fields = {}, yes = true, id = "own-id", live = 1200, stats = undefined }) {
   const { byId, element } = page();
   const world = { byId, requests: [], asked: [], said: [], fields: { title: "Hello", audience: "all", ...fields } };
@@ -150,7 +150,7 @@ async function composing({ fields = {}, yes = true, id = "own-id", live = 1200, 
   return Object.assign(world, { clicks, shown, send: () => submits.get("notify")(new Form()) });
 }
 
-test("what goes to others is sent after a yes, and not otherwise", async () => {
+test("a message to others is sent only after a confirmation", async () => {
   for (const fields of [{ audience: "all" }, { audience: "tag", audienceTag: "news" }, { audience: "user", user: "alice" }, { audience: "ids", ids: "a b" }]) {
     const no = await composing({ fields, yes: false });
     await no.send();
@@ -163,7 +163,7 @@ test("what goes to others is sent after a yes, and not otherwise", async () => {
   }
 });
 
-test("a question that cannot name the number is not asked, and nothing is sent", async () => {
+test("without a number nothing is asked or sent", async () => {
   const world = await composing({
     stats: () => {
       throw new Error("The server cannot be reached.");
@@ -173,7 +173,7 @@ test("a question that cannot name the number is not asked, and nothing is sent",
   assert.deepEqual([world.asked, world.requests], [[], []]);
 });
 
-test("what was asked about is what is sent, whatever the form says by then", async () => {
+test("the confirmed message is sent, even if the form has changed", async () => {
   const world = await composing({ fields: { audience: "tag", audienceTag: "news" } });
   const sending = world.send();
   world.fields = { title: "Other", audience: "all" };
@@ -181,7 +181,7 @@ test("what was asked about is what is sent, whatever the form says by then", asy
   assert.deepEqual(world.requests[0].body, { title: "Hello", audience: { tag: "news" } });
 });
 
-test("this browser is sent to without a question, and no other in its place", async () => {
+test("a message to this browser needs no confirmation, and goes to no other", async () => {
   const on = await composing({ fields: { audience: "self" } });
   await on.send();
   assert.deepEqual(on.asked, []);
@@ -197,7 +197,7 @@ test("this browser is sent to without a question, and no other in its place", as
   assert.deepEqual(off.requests[0].body.audience, { ids: ["own-id"] });
 });
 
-test("an empty form sends nothing, and says what is missing", async () => {
+test("an empty form sends nothing, and shows what is missing", async () => {
   for (const [fields, words] of [[{ title: " " }, /Enter a title/], [{ kind: "payload", payload: "" }, /Enter a payload/]]) {
     const world = await composing({ fields });
     await assert.rejects(world.send(), words);
@@ -205,7 +205,7 @@ test("an empty form sends nothing, and says what is missing", async () => {
   }
 });
 
-test("only a request can be copied as one, with the address that the page was opened at", async () => {
+test("only a complete request can be copied, with the address of the page", async () => {
   const lacking = await composing({ fields: { title: "" } });
   assert.equal(lacking.byId("request-copy").hidden, true);
   const whole = await composing({});

@@ -1,13 +1,13 @@
-// The examples' page: what it says is so, whatever happens meanwhile.
+// The examples' page: it shows the current state, also after changes elsewhere.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { load } from "./support/module.mjs";
 
-/** Names as of a page in the host's root, without its slash. */
+/** Stored names of a page in the host's root, without its slash. */
 const STORED = { keyed: (/** @type {string} */ name) => name };
 
-/** As much of a page as its scripts look at: an element for each id. */
+/** The parts of a page that its scripts use: an element for each id. */
 function page() {
   const elements = new Map();
   const element = () => ({
@@ -23,7 +23,7 @@ function page() {
   return { byId, element };
 }
 
-/** The operator's part, unlocked; what it asks is answered by `answer`. */
+/** The operator's card, unlocked. Its requests are answered by `answer`. */
 async function operator(answer) {
   const { byId, element } = page();
   const clicks = new Map();
@@ -48,14 +48,14 @@ async function operator(answer) {
 
 const STATS = { subscriptions: { live: 1, stale: 0, retired: 0 }, ledger: { depth: 0 }, gates: [] };
 
-/** An answer that is held back, and what lets it go. */
+/** A held answer, and a function that releases it. */
 function held() {
   let release;
   const gate = new Promise((resolve) => (release = resolve));
   return { gate, release };
 }
 
-test("numbers that come after the page was locked do not show it unlocked", async () => {
+test("numbers that arrive after the page was locked do not unlock it", async () => {
   const late = held();
   const { refreshStats, lock, isLocked } = await operator(async () => {
     await late.gate;
@@ -68,7 +68,7 @@ test("numbers that come after the page was locked do not show it unlocked", asyn
   assert.ok(isLocked());
 });
 
-test("a refusal of what was given before does not lock out what was given since", async () => {
+test("a refusal of earlier credentials does not lock the page with newer ones", async () => {
   const late = held();
   const { authorized, unlock, isLocked, stored } = await operator(async (_, authorization) => {
     if (authorization === "Bearer second") return Response.json(STATS);
@@ -83,7 +83,7 @@ test("a refusal of what was given before does not lock out what was given since"
   assert.equal(stored.get("operator"), "Bearer second");
 });
 
-test("a token that the server does not take any more locks the page", async () => {
+test("a token that the server no longer accepts locks the page", async () => {
   const { authorized, isLocked } = await operator(async () => Response.json({ detail: "no" }, { status: 401 }));
   await assert.rejects(authorized("GET", "stats"));
   assert.ok(isLocked());
@@ -92,7 +92,7 @@ test("a token that the server does not take any more locks the page", async () =
 const A = { endpoint: "https://push.example/1", toJSON: () => ({}) };
 const B = { endpoint: "https://push.example/2", toJSON: () => ({}) };
 
-/** This browser's part. `now` is what the browser has, `renewed` what a visit comes to. */
+/** This browser's card. `now` is the browser's state, `renewed` the result of a visit. */
 async function browser({ now, why = null, permission = "granted", renewed = null, after = now }) {
   const { byId } = page();
   const said = [];
@@ -137,7 +137,7 @@ async function browser({ now, why = null, permission = "granted", renewed = null
   return Object.assign(world, { listeners, afterEach, self, isSubscribed, enrol, visit });
 }
 
-test("what was scheduled is remembered while the subscription comes back", async () => {
+test("schedules are kept while the subscription is restored", async () => {
   const world = await browser({ now: null, after: B, renewed: { id: "id1", created: false, subscription: B } });
   await world.visit();
   assert.deepEqual(world.cleared, []);
@@ -145,13 +145,13 @@ test("what was scheduled is remembered while the subscription comes back", async
   assert.deepEqual(world.said, ["Notifications are on."]);
 });
 
-test("what was scheduled is remembered while the permission is not given", async () => {
+test("schedules are kept while the permission is not granted", async () => {
   const world = await browser({ now: null, permission: "default" });
   await world.visit();
   assert.deepEqual(world.cleared, []);
 });
 
-test("what was scheduled is forgotten with the subscription, and where the server had not known it", async () => {
+test("schedules are dropped with the subscription, and if it is new on the server", async () => {
   const left = await browser({ now: A, after: null });
   await left.visit();
   assert.equal(left.cleared.length, 1);
@@ -165,7 +165,7 @@ test("what was scheduled is forgotten with the subscription, and where the serve
   assert.equal(leaving.cleared.length, 1);
 });
 
-test("what another tab changed shows when this one is seen again", async () => {
+test("changes of another tab show when this one becomes visible", async () => {
   const world = await browser({ now: A, renewed: { id: "id1", created: false, subscription: A } });
   await world.visit();
   const seen = async () => {
@@ -184,7 +184,7 @@ test("what another tab changed shows when this one is seen again", async () => {
   assert.equal(world.self(), "id1");
 });
 
-test("whether this browser is subscribed is not said before it is known", async () => {
+test("the state of this browser is not shown before it is known", async () => {
   const world = await browser({ now: null });
   assert.equal(world.isSubscribed(), null);
   await world.visit();
@@ -197,7 +197,7 @@ test("whether this browser is subscribed is not said before it is known", async 
   assert.equal(blocked.isSubscribed(), false);
 });
 
-test("the rest of the page hears of what another tab changed", async () => {
+test("changes of another tab reach the whole page", async () => {
   const world = await browser({ now: A, renewed: { id: "id1", created: false, subscription: A } });
   await world.visit();
   const heard = [];
@@ -208,7 +208,7 @@ test("the rest of the page hears of what another tab changed", async () => {
   assert.deepEqual(heard, [false]);
 });
 
-/** The page's head, once the server was asked; it answers `ready` with this status and these members. */
+/** The page's head after a poll of `ready`, which has this status and these members. */
 async function head(status, members) {
   const { byId } = page();
   byId("no-contact").hidden = true;
@@ -227,7 +227,7 @@ async function head(status, members) {
   return { state: byId("server").dataset.state, isWarned: !byId("no-contact").hidden };
 }
 
-test("a server without a contact is said to send nothing", async () => {
+test("a server without a contact is shown to send nothing", async () => {
   assert.deepEqual(await head(503, { ready: false, contact: false }), { state: "error", isWarned: true });
 });
 

@@ -1,16 +1,16 @@
-// The examples' page: what its form asks the server for, its times, and that its parts fit together.
+// The examples' page: the requests of its form, its times, and that its parts fit together.
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import { ASSETS, load } from "./support/module.mjs";
 
-/** As much of `crypto` as pages by http have. */
+/** The part of `crypto` that http pages have. */
 const crypto = { getRandomValues: (octets) => octets.fill(0).fill(0xab, 1) };
 
 const { actions, freshKey, message, written } = await load("message.js", { globals: { Date, crypto } });
 
-/** A form with these fields and the defaults of the page's. */
+/** A form with these fields and the page's defaults. */
 function form(fields = {}) {
   const data = new FormData();
   const all = { title: "Hello", audience: "all", ttlUnit: "86400", body: "", url: " ", ...fields };
@@ -18,14 +18,14 @@ function form(fields = {}) {
   return data;
 }
 
-/** Out of the module's own realm. */
+/** Copies a value out of the module's realm. */
 const asked = (fields, self = () => "own-id") => JSON.parse(JSON.stringify(message(form(fields), self)));
 
-test("what is empty is left to the server", () => {
+test("empty fields are left to the server", () => {
   assert.deepEqual(asked(), { title: "Hello" });
 });
 
-test("every field reaches the request under the server's name", () => {
+test("every field is in the request under the server's name", () => {
   const fields = {
     body: " text ",
     url: "https://shop.example/7",
@@ -81,7 +81,7 @@ test("every field reaches the request under the server's name", () => {
   });
 });
 
-test("a document of one's own goes out as it was typed, and nothing of a notification with it", () => {
+test("a custom payload is sent as typed, without members of a notification", () => {
   const typed = '{"b": 1.0,\n "a": [ ], "b": "\\u0041"}';
   const fields = { kind: "payload", payload: ` ${typed} `, tag: "left-over", silent: "on", topic: "seven", audience: "tag", audienceTag: "news" };
   for (const indent of [undefined, 2]) {
@@ -95,7 +95,7 @@ test("a document of one's own goes out as it was typed, and nothing of a notific
   assert.throws(() => written(form({ kind: "payload" }), () => "own-id"), { field: "payload" });
 });
 
-test("a request can be repeated from a page by http too", () => {
+test("a request can be repeated from an http page too", () => {
   assert.equal(freshKey(), `00${"ab".repeat(15)}`);
 });
 
@@ -103,7 +103,7 @@ test("a vibration is whole milliseconds", () => {
   for (const vibrate of ["on, off", "1.5", "-1"]) assert.throws(() => asked({ vibrate }), { field: "vibrate" }, vibrate);
 });
 
-test("a time to live of nothing is told, and not taken for the default", () => {
+test("a TTL of 0 is sent, not the default", () => {
   assert.equal(asked({ ttl: "0" }).ttl, 0);
 });
 
@@ -118,7 +118,7 @@ test("each audience is the server's", () => {
   }
 });
 
-test("a field that is wrong is named", () => {
+test("an invalid field is named", () => {
   for (const [fields, field, words] of [
     [{ title: " " }, "title", /title/],
     [{ kind: "payload", payload: " " }, "payload", /payload/],
@@ -135,18 +135,18 @@ test("a field that is wrong is named", () => {
   assert.throws(() => message(form({ audience: "self" }), off), /off/);
 });
 
-test("a form that names no audience is not one to everyone", () => {
+test("a form without an audience is not sent to everyone", () => {
   for (const audience of [[], "", "everyone"]) {
     assert.throws(() => message(form({ audience }), () => "own-id"), { field: "audience" }, String(audience));
   }
 });
 
-test("buttons without a text are no buttons", () => {
+test("buttons without a text are left out", () => {
   assert.equal(actions(form()).length, 0);
   assert.equal(actions(form({ actionTitle: [" "], actionName: ["x"], actionUrl: ["/x"] })).length, 0);
 });
 
-test("a daily time is told by the visitor's clock, and in UTC where the server has no zones", async () => {
+test("a daily time is posted by the visitor's clock, and in UTC if the server has no zones", async () => {
   const told = [];
   const zones = { refuse: false };
   const enrol = async ({ notifyTime }) => {
@@ -177,7 +177,7 @@ test("a daily time is told by the visitor's clock, and in UTC where the server h
   ]);
 });
 
-test("what the scripts and the labels refer to is in the page, once", async () => {
+test("every id that scripts and labels refer to is in the page once", async () => {
   const page = await readFile(new URL("index.html", ASSETS), "utf8");
   const ids = [...page.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id);
   assert.deepEqual(

@@ -1,11 +1,11 @@
-// client.js: the server's key changes, answers get lost, tabs get in each other's way. Nobody's tags are lost.
+// client.js: new keys, lost answers, concurrent tabs. No tags are lost.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Browser, MOUNT } from "./support/browser.mjs";
 import { problem } from "./support/server.mjs";
 
-/** A visitor with a tag, as every test here begins. */
+/** A visitor with a tag: the start of every test. */
 async function visitor(prepare = () => {}) {
   const browser = new Browser();
   prepare(browser);
@@ -15,7 +15,7 @@ async function visitor(prepare = () => {}) {
   return { browser, server: browser.server, client, id };
 }
 
-/** The server has one row, under its present key, for the browser's subscription, with the id and the tag. */
+/** Asserts that the server has one row for the browser's subscription, with its active key, the id and the tag. */
 function kept({ browser, server, id }) {
   const { endpoint, key } = browser.subscription;
   assert.deepEqual(Object.fromEntries(server.rows), {
@@ -25,7 +25,7 @@ function kept({ browser, server, id }) {
   assert.equal(browser.database.records.get(MOUNT).endpoint, endpoint);
 }
 
-/** The connection breaks on one route: before the request is obeyed, or after it. */
+/** Breaks the connection on one route: before the request is processed, or after it. */
 function broken(server, path, { after = false } = {}) {
   const cut = (asked) => {
     if (asked === path) throw new TypeError("no connection");
@@ -33,7 +33,7 @@ function broken(server, path, { after = false } = {}) {
   server[after ? "lose" : "intercept"] = cut;
 }
 
-/** Where a second is a millisecond: what never answers is given up soon. */
+/** A second takes a millisecond, so that time limits are short. */
 const hurried = { globals: { setTimeout: (work, limit) => setTimeout(work, limit / 1000) } };
 
 function mended(server) {
@@ -41,7 +41,7 @@ function mended(server) {
   server.lose = () => {};
 }
 
-test("each visit tells the server again, and changes nothing", async () => {
+test("each visit posts the subscription, and changes nothing", async () => {
   const world = await visitor();
   for (let visit = 0; visit < 3; visit++) {
     const { client } = await world.browser.tab();
@@ -54,7 +54,7 @@ test("each visit tells the server again, and changes nothing", async () => {
   kept(world);
 });
 
-test("a visit asks nothing of who has not allowed it, and nothing of the server where nothing is on", async () => {
+test("a visit shows no prompt, and sends no request if notifications are off", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   for (browser.permission of ["default", "denied", "granted"]) assert.equal(await client.renew(), null);
@@ -91,7 +91,7 @@ test("a visit costs one request when nothing changed", async () => {
   );
 });
 
-test("machines that do not agree on the key yet are not chased", async () => {
+test("replicas with different keys cause no exchange", async () => {
   const world = await visitor();
   const old = world.server.key;
   world.server.rotate();
@@ -103,7 +103,7 @@ test("machines that do not agree on the key yet are not chased", async () => {
   kept(world);
 });
 
-test("a browser that does not tell its key is told by the server", async () => {
+test("a browser that does not report its key learns it from the server", async () => {
   const world = await visitor((browser) => (browser.tellsKey = false));
   await world.client.renew();
   assert.equal(world.server.posted("subscribe")[0].applicationServerKey, undefined, "we do not know it either");
@@ -142,12 +142,12 @@ for (const [when, after] of [
   });
 }
 
-test("what is unconfirmed is not exchanged before it can be confirmed", async () => {
+test("an unconfirmed subscription is confirmed before it is exchanged", async () => {
   const world = await visitor();
   world.server.rotate(2);
   broken(world.server, "renew", { after: true });
   await assert.rejects(world.client.subscribe());
-  // The server has the second one, which nobody knows for sure.
+  // The server has the second one, which the client does not know.
   mended(world.server);
   world.server.rotate(3);
   broken(world.server, "renew");
@@ -164,14 +164,14 @@ test("a subscription that the server refuses for good does not stop the next one
   broken(world.server, "renew");
   await assert.rejects(world.client.subscribe());
   world.server.rotate(3);
-  // The key in between is gone: no row named it.
+  // The key in between was removed: no row used it.
   world.server.intercept = (path, body) =>
     path === "renew" && body.subscription.endpoint.endsWith("/2") ? problem(409, "unknown_vapid_key") : undefined;
   await world.client.subscribe();
   kept(world);
 });
 
-test("a server that lost its keys and kept its rows knows who it is that comes under a new key", async () => {
+test("a server that lost its keys and kept its rows accepts the proof under a new key", async () => {
   const world = await visitor();
   world.browser.database.records.clear();
   world.server.rotate();
@@ -181,7 +181,7 @@ test("a server that lost its keys and kept its rows knows who it is that comes u
   kept(world);
 });
 
-test("a refusal does not make a visitor who comes back subscribe anew at each visit", async () => {
+test("after a refusal a visitor does not subscribe again at each visit", async () => {
   const world = await visitor();
   world.browser.loseSubscription();
   world.server.intercept = (path) => (path === "renew" ? problem(403, "cross_site") : undefined);
@@ -192,7 +192,7 @@ test("a refusal does not make a visitor who comes back subscribe anew at each vi
   kept(world);
 });
 
-test("a push service that fails after the old subscription ended is asked again at the next visit", async () => {
+test("a push service that fails after the old subscription ended is tried again at the next visit", async () => {
   const world = await visitor();
   world.server.rotate();
   world.browser.pushFails = "AbortError";
@@ -204,14 +204,14 @@ test("a push service that fails after the old subscription ended is asked again 
   kept(world);
 });
 
-test("a subscription that the browser lost comes back with all that belonged to it", async () => {
+test("a lost subscription is replaced with id, tags and schedules", async () => {
   const world = await visitor();
   world.browser.loseSubscription();
   await world.client.renew();
   kept(world);
 });
 
-test("a worker that somebody unregistered comes back too", async () => {
+test("an unregistered worker is registered again", async () => {
   const world = await visitor();
   world.browser.loseSubscription();
   world.browser.registrations = [];
@@ -228,14 +228,14 @@ test("an expired subscription is exchanged", async () => {
   kept(world);
 });
 
-test("resubscribing exchanges what nothing seems wrong with", async () => {
+test("resubscribing exchanges a valid subscription", async () => {
   const world = await visitor();
   assert.equal((await world.client.resubscribe()).id, world.id);
   assert.equal(world.browser.made, 2);
   kept(world);
 });
 
-test("leaving while a renewal is unconfirmed ends both", async () => {
+test("unsubscribing while a renewal is unconfirmed removes both", async () => {
   const world = await visitor();
   world.server.rotate();
   broken(world.server, "renew");
@@ -249,7 +249,7 @@ test("leaving while a renewal is unconfirmed ends both", async () => {
   );
 });
 
-test("many tabs at once make one subscription and one renewal, one after the other", async () => {
+test("many tabs at once make one subscription and one renewal, in turn", async () => {
   const world = await visitor();
   world.server.rotate();
   const tabs = await Promise.all(Array.from({ length: 8 }, () => world.browser.tab()));
@@ -275,7 +275,7 @@ test("a page and the worker make one renewal together", async () => {
   kept(world);
 });
 
-test("without Web Locks the calls of one page still take turns", async () => {
+test("without Web Locks the calls of one page still run one after the other", async () => {
   const browser = new Browser();
   const { client } = await browser.tab({ navigator: { locks: undefined } });
   let underWay = 0;
@@ -290,7 +290,7 @@ test("without Web Locks the calls of one page still take turns", async () => {
   );
 });
 
-test("a failed call does not keep the next one from its turn", async () => {
+test("a failed call does not block the next one", async () => {
   const browser = new Browser();
   const { client } = await browser.tab({ navigator: { locks: undefined } });
   broken(browser.server, "vapid");
@@ -299,7 +299,7 @@ test("a failed call does not keep the next one from its turn", async () => {
   await client.subscribe();
 });
 
-test("where nothing can be stored it works, and within the visit nothing is lost either", async () => {
+test("without storage it works, and nothing is lost within the visit", async () => {
   const world = await visitor((browser) => (browser.database.fails = true));
   world.server.rotate();
   broken(world.server, "renew");
@@ -312,7 +312,7 @@ test("where nothing can be stored it works, and within the visit nothing is lost
   assert.equal(world.server.rows.size, 0);
 });
 
-test("what could not be committed is not taken for stored", async () => {
+test("a write without a commit does not count as stored", async () => {
   const world = await visitor();
   world.browser.database.isFull = true;
   world.server.rotate();
@@ -322,7 +322,7 @@ test("what could not be committed is not taken for stored", async () => {
   assert.deepEqual([world.server.posted("renew").length, world.server.posted("subscribe").length], [0, 1]);
 });
 
-test("a storage that works again is believed again", async () => {
+test("a storage that works again is used again", async () => {
   const world = await visitor((browser) => (browser.database.fails = true));
   world.browser.database.fails = false;
   world.server.rotate();
@@ -333,7 +333,7 @@ test("a storage that works again is believed again", async () => {
   kept(world);
 });
 
-test("a browser that never answers in its first seconds is asked again", async () => {
+test("a call that a browser does not answer in its first seconds is repeated", async () => {
   const world = await visitor();
   world.browser.hangs = 1;
   const { client } = await world.browser.tab(hurried);
@@ -342,7 +342,7 @@ test("a browser that never answers in its first seconds is asked again", async (
   await assert.rejects(client.state(), { code: "push_service_failed" });
 });
 
-test("a browser that never ends a subscription keeps nobody else from their turn", async () => {
+test("a browser that never ends a subscription does not block other calls", async () => {
   const world = await visitor();
   world.server.rotate();
   const { subscription } = world.browser;
@@ -355,7 +355,7 @@ test("a browser that never ends a subscription keeps nobody else from their turn
   kept(world);
 });
 
-test("what a slow storage is given up for is stored all the same", { timeout: 60_000 }, async () => {
+test("a write that exceeds its time limit is stored all the same", { timeout: 60_000 }, async () => {
   const world = await visitor();
   world.server.rotate();
   world.browser.database.delay = 100;

@@ -1,4 +1,4 @@
-// service-worker.js: what is shown of what arrived. Something always is.
+// service-worker.js: the notification of each push.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -6,14 +6,14 @@ import { Browser, MOUNT } from "./support/browser.mjs";
 
 const DEFAULT = "You have a new notification.";
 
-/** What is shown of a payload. */
+/** Returns the notification of a payload. */
 async function shown(payload, { worker = new Browser().worker(), event } = {}) {
   await worker.push(typeof payload === "string" || payload === null ? payload : JSON.stringify(payload), event);
   assert.equal(worker.shown.length, 1, "exactly one notification");
   return worker.shown[0];
 }
 
-test("a flat message is shown with every option, and keeps its data beside ours", async () => {
+test("a flat message is shown with every option, and keeps its data", async () => {
   const options = {
     body: "Order 7",
     icon: "/icon.png",
@@ -49,14 +49,14 @@ test("a flat message is shown with every option, and keeps its data beside ours"
   });
 });
 
-test("the declarative part goes before the flat members around it", async () => {
+test("the declarative part comes before the flat members around it", async () => {
   const notification = { title: "Declared", navigate: "https://shop.example/7", body: "inside", silent: true, vibrate: 5 };
   const { title, options } = await shown({ web_push: 8030, title: "flat", body: "outside", url: "/flat", tag: "t", notification });
   assert.deepEqual([title, options.body, options.data.url, options.tag], ["Declared", "inside", "https://shop.example/7", "t"]);
   assert.equal("vibrate" in options, false, "beside silent it is a type error");
 });
 
-test("what is no declarative message is read as a flat one", async () => {
+test("a message without the declarative mark is read as a flat one", async () => {
   for (const broken of [
     { web_push: 8031, title: "flat", notification: { title: "other" } },
     { web_push: "8030", title: "flat", notification: { title: "other" } },
@@ -68,7 +68,7 @@ test("what is no declarative message is read as a flat one", async () => {
   }
 });
 
-test("a declarative message that the browser took apart itself is shown too", async () => {
+test("a declarative message that the browser has parsed is shown too", async () => {
   const worker = new Browser().worker();
   const notification = { title: "Taken apart", body: "by the browser", navigate: "https://app.example/x" };
   const { title, options } = await shown(null, { worker, event: { notification, appBadge: 3 } });
@@ -114,7 +114,7 @@ test("data that cannot be read shows something", async () => {
   assert.equal(worker.shown[0].options.body, DEFAULT);
 });
 
-test("members of a wrong type are passed over, and the rest is shown", async () => {
+test("members of a wrong type are ignored, and the rest is shown", async () => {
   const { title, options } = await shown({
     title: { not: "text" },
     body: 7,
@@ -140,7 +140,7 @@ test("members of a wrong type are passed over, and the rest is shown", async () 
   assert.equal((await shown({ title: "  " })).title, "app.example");
 });
 
-test("what the browser refuses is shown plainly", async () => {
+test("a notification that the browser refuses is shown without its options", async () => {
   const worker = new Browser().worker();
   worker.refuses = (_, options) => "image" in options;
   const { title, options } = await shown({ title: "Picture", body: "text", image: "https://app.example/broken", url: "/x" }, { worker });
@@ -149,7 +149,7 @@ test("what the browser refuses is shown plainly", async () => {
   assert.equal(options.data.url, "https://app.example/x");
 });
 
-test("an application's own words stand in where a message has none", async () => {
+test("an application's texts are the defaults", async () => {
   const settings = { title: "Shop", body: "Something is new" };
   const { title, options } = await shown(null, { worker: new Browser().worker({ settings }) });
   assert.deepEqual([title, options.body], ["Shop", "Something is new"]);
@@ -190,7 +190,7 @@ test("a browser without badges, locks, storage or network still shows the messag
   assert.equal(worker.shown[0].title, "Still");
 });
 
-test("open pages are told, and `onPush` passes it on until it is ended", async () => {
+test("open pages get the push, and `onPush` calls its listener until it is stopped", async () => {
   const browser = new Browser();
   const { client, page } = await browser.tab();
   const arrivals = [];
@@ -207,7 +207,7 @@ test("open pages are told, and `onPush` passes it on until it is ended", async (
   assert.ok(at >= before && at <= Date.now());
 });
 
-test("imported by another worker it adds listeners and nothing else, and leaves events to who was first", async () => {
+test("imported by another worker it only adds listeners, and earlier listeners can stop events", async () => {
   const seen = [];
   const worker = new Browser().worker({
     scope: "https://app.example/",
@@ -242,6 +242,6 @@ test("imported by another worker it adds listeners and nothing else, and leaves 
   assert.deepEqual(seen, [true, false, "click"]);
 });
 
-test("the mount's own scope is where addresses begin", async () => {
+test("addresses are relative to the mount's scope", async () => {
   assert.equal((await shown({ title: "x", url: "orders" })).options.data.url, `${MOUNT}orders`);
 });

@@ -1,11 +1,11 @@
-// client.js: subscribing, in the words a person gets, and leaving.
+// client.js: subscribing with its messages for users, and unsubscribing.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Browser, MOUNT } from "./support/browser.mjs";
 import { problem } from "./support/server.mjs";
 
-/** What a call fails with. */
+/** Returns the error of a call. */
 async function failure(promise) {
   const error = await promise.then(
     () => assert.fail("it did not fail"),
@@ -15,7 +15,7 @@ async function failure(promise) {
   return error;
 }
 
-test("subscribing registers the worker in the mount's own scope and tells the server the browser's words", async () => {
+test("subscribing registers the worker in the mount's own scope and posts the browser's JSON", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   const { id, created, subscription } = await client.subscribe({ tags: ["news"] });
@@ -37,7 +37,7 @@ test("subscribing registers the worker in the mount's own scope and tells the se
   assert.deepEqual([again.id, again.created, browser.made], ["id1", false, 1]);
 });
 
-test("a daily time goes with it, word for word", async () => {
+test("a daily time is posted unchanged", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   const notifyTime = { hour: 6, minute: 30, zone: "Asia/Kathmandu", weekdays: ["mon"] };
@@ -48,7 +48,7 @@ test("a daily time goes with it, word for word", async () => {
   assert.equal(posted.message, "Good morning");
 });
 
-test("an application's own worker is subscribed instead, and ours is not registered", async () => {
+test("an application's own worker is subscribed instead, and the crate's is not registered", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   const other = await (await browser.tab()).client.register();
@@ -60,14 +60,14 @@ test("an application's own worker is subscribed instead, and ours is not registe
   assert.equal((await client.state({ registration: own })).subscription.endpoint, "https://push.example/1");
 });
 
-test("a worker of a scope around the mount is not taken for ours", async () => {
+test("a worker of a scope around the mount is not used", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   browser.registrations.push({ scope: "https://app.example/", pushManager: null });
   assert.equal((await client.state()).subscription, null);
 });
 
-test("the state is told without asking or registering anything", async () => {
+test("the state is returned without a prompt or a registration", async () => {
   const browser = new Browser();
   browser.permission = "default";
   const { client } = await browser.tab();
@@ -104,7 +104,7 @@ for (const [what, code, words, setting] of [
     { globals: { PushManager: undefined }, navigator: { userAgent: "Mozilla/5.0 (Macintosh)", maxTouchPoints: 5 } },
   ],
 ]) {
-  test(`${what} is told apart: ${code}`, async () => {
+  test(`${what} has the code ${code}`, async () => {
     const browser = new Browser();
     const { client } = await browser.tab(setting);
     const error = await failure(client.subscribe());
@@ -117,7 +117,7 @@ for (const [what, code, words, setting] of [
   });
 }
 
-test("a refused permission says where to allow it, and a dismissed question that it can be asked again", async () => {
+test("a refused permission says where to allow it, and a dismissed prompt that it can be repeated", async () => {
   for (const [answer, code, words] of [
     ["denied", "permission_denied", /blocked.*settings/],
     ["default", "permission_dismissed", /Try again/],
@@ -133,7 +133,7 @@ test("a refused permission says where to allow it, and a dismissed question that
   }
 });
 
-test("what the push service and the worker fail with is told apart", async () => {
+test("failures of the push service and of the worker have different codes", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   browser.pushFails = "AbortError";
@@ -152,7 +152,7 @@ test("what the push service and the worker fail with is told apart", async () =>
   assert.equal((await failure(refused.client.state())).code, "worker_failed", "where the browser stores nothing for the site");
 });
 
-test("the server's refusal keeps its words, its status and its problem, and leaves nothing behind", async () => {
+test("the server's refusal keeps its message, its status and its problem, and leaves nothing behind", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   browser.server.intercept = (path) => (path === "subscribe" ? problem(422, "tags_not_public", "The tag is not public") : undefined);
@@ -164,7 +164,7 @@ test("the server's refusal keeps its words, its status and its problem, and leav
   assert.notEqual(browser.subscription, null, "a server that is down for a moment costs nothing");
 });
 
-test("a refusal keeps its words though the browser fails too, and the next visit ends what is left", async () => {
+test("a refusal keeps its message if the browser fails too, and the next visit removes the subscription", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   let real;
@@ -182,7 +182,7 @@ test("a refusal keeps its words though the browser fails too, and the next visit
   assert.deepEqual([browser.subscription, browser.server.requests], [null, []]);
 });
 
-test("a server that has no time just now costs nothing", async () => {
+test("a busy server changes nothing", async () => {
   for (const status of [408, 429]) {
     const browser = new Browser();
     const { client } = await browser.tab();
@@ -192,20 +192,20 @@ test("a server that has no time just now costs nothing", async () => {
   }
 });
 
-test("a refused wish does not end the subscription that there is", async () => {
+test("a refused option does not end an existing subscription", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();
   browser.server.intercept = (path) => (path === "subscribe" ? problem(422, "tags_not_public") : undefined);
   await failure(client.subscribe({ tags: ["staff"] }));
   assert.equal(browser.subscription.endpoint, "https://push.example/1");
-  // Nor one that the server knows and this browser's database does not.
+  // Nor one that the server has and this browser's database does not.
   browser.database.records.clear();
   await failure(client.subscribe({ tags: ["staff"] }));
   assert.equal(browser.subscription.endpoint, "https://push.example/1");
 });
 
-test("a server out of reach is said so, and the next visit makes up for it", async () => {
+test("an unreachable server is reported, and the next visit completes the call", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   browser.server.intercept = (path) => {
@@ -223,7 +223,7 @@ test("a server out of reach is said so, and the next visit makes up for it", asy
   assert.equal(browser.made, 1);
 });
 
-test("leaving tells the server first, and can be repeated", async () => {
+test("unsubscribing calls the server first, and can be repeated", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();
@@ -238,7 +238,7 @@ test("leaving tells the server first, and can be repeated", async () => {
   await client.unsubscribe();
 });
 
-test("one type's end ends no subscription", async () => {
+test("removing one type keeps the subscription", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();
@@ -247,7 +247,7 @@ test("one type's end ends no subscription", async () => {
   assert.notEqual(browser.subscription, null);
 });
 
-test("a browser that fails to end it does so at the next visit, and is not subscribed again", async () => {
+test("a subscription that the browser fails to end is ended at the next visit, and not made again", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();
@@ -263,7 +263,7 @@ test("a browser that fails to end it does so at the next visit, and is not subsc
   assert.equal((await next.subscribe()).created, true);
 });
 
-test("who comes back before the browser ended it is subscribed anew", async () => {
+test("a user who returns before the browser ended it gets a new subscription", async () => {
   const browser = new Browser();
   const { client } = await browser.tab();
   await client.subscribe();

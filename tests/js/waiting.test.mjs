@@ -1,5 +1,4 @@
-// client.js and service-worker.js: what they wait for, and what they give up, where a part of the browser or the
-// server does not answer.
+// client.js and service-worker.js: waits and time limits, if a part of the browser or the server does not answer.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -11,13 +10,13 @@ const turns = async (number) => {
   for (let turn = 0; turn < number; turn++) await new Promise(setImmediate);
 };
 
-/** Storage is given up after five seconds; every other limit is longer. */
+/** The limit of storage is five seconds; all others are longer. */
 const STORAGE = 5_000;
 
-/** Where a second takes 10 ms, so that what never answers is given up soon. Storage keeps its time: it does answer. */
+/** A second takes 10 ms, so that time limits are short. Storage keeps its limit, since it answers. */
 const hurried = {
   setTimeout: (work, limit) => setTimeout(work, limit > STORAGE ? limit / 100 : limit),
-  // Node's own does not keep the process alive.
+  // Node's timer does not keep the process alive.
   AbortSignal: {
     timeout(limit) {
       const controller = new AbortController();
@@ -27,7 +26,7 @@ const hurried = {
   },
 };
 
-/** What never answers must end by itself; without its limit a test would wait for ever. */
+/** The limit of a test: without the limit under test it would wait for ever. */
 const limited = { timeout: 20_000 };
 
 async function visitor(globals = hurried) {
@@ -38,7 +37,7 @@ async function visitor(globals = hurried) {
   return { browser, server: browser.server, client, id };
 }
 
-/** Whether a promise is settled after the browser had its turns. */
+/** Whether a promise is settled after some tasks of the browser. */
 async function isSettled(promise) {
   let settled = false;
   promise.then(
@@ -49,7 +48,7 @@ async function isSettled(promise) {
   return settled;
 }
 
-test("a visit does nothing once the permission is taken away, whatever is remembered", async () => {
+test("a visit does nothing once the permission is revoked, with any stored record", async () => {
   const { browser, server, client } = await visitor();
   const { subscription } = browser;
   for (browser.permission of ["denied", "default"]) {
@@ -61,10 +60,10 @@ test("a visit does nothing once the permission is taken away, whatever is rememb
   assert.equal(browser.made, 1, "and nothing is subscribed");
 });
 
-test("wishes go along when the subscription is exchanged at once", async () => {
+test("options are kept if the subscription is exchanged at once", async () => {
   const { browser, server, client, id } = await visitor();
   const [old] = server.rows.keys();
-  // The server does not know the old key any more, so the old subscription takes no wish along.
+  // The server has lost the old key, so the old subscription cannot be posted with the options.
   server.intercept = (path, body) => {
     if (path === "subscribe" && body.endpoint === old) return problem(409, "unknown_vapid_key");
   };
@@ -87,7 +86,7 @@ test("registering waits until the worker is active", async () => {
   assert.equal((await registered).active.state, "activated");
 });
 
-test("subscribing waits until the worker is active, ours or the application's", async () => {
+test("subscribing waits until the worker is active, the crate's or the application's", async () => {
   for (const own of [false, true]) {
     const browser = new Browser();
     browser.holdsWorker = true;
@@ -108,7 +107,7 @@ test("subscribing waits until the worker is active, ours or the application's", 
   }
 });
 
-test("a visit waits for the worker that it registers anew", async () => {
+test("a visit waits for the worker that it registers again", async () => {
   const { browser, client, id } = await visitor({});
   browser.registrations = [];
   browser.loseSubscription();
@@ -133,7 +132,7 @@ test("a visit waits for a worker that is registered and not active yet", async (
   assert.equal(browser.made, 1);
 });
 
-test("a worker that never starts is given up", limited, async () => {
+test("a worker that never starts is an error", limited, async () => {
   const { client } = await new Browser().tab({
     globals: hurried,
     navigator: { serviceWorker: { register: NEVER, getRegistration: async () => undefined } },
@@ -157,14 +156,14 @@ for (const [path, call] of [
   });
 }
 
-test("a push service that never answers is given up", limited, async () => {
+test("a push service that never answers is an error", limited, async () => {
   const { browser, client } = await visitor();
   browser.loseSubscription();
   browser.registrations[0].pushManager.subscribe = NEVER;
   await assert.rejects(client.renew(), { code: "push_service_failed" });
 });
 
-test("a storage that never answers is done without", limited, async () => {
+test("a storage that never answers is not used", limited, async () => {
   const { browser, id } = await visitor();
   const { client } = await browser.tab({ globals: { setTimeout: (work, limit) => setTimeout(work, limit / 100) } });
   browser.database.open = () => ({});
@@ -172,7 +171,7 @@ test("a storage that never answers is done without", limited, async () => {
   assert.equal((await client.renew()).id, id, "also at the next visit");
 });
 
-test("a worker gives its turn up where a page never ends its own", limited, async () => {
+test("a worker stops waiting for a page that never ends its call", limited, async () => {
   const { browser, server } = await visitor();
   const worker = browser.worker({ globals: hurried });
   const old = browser.loseSubscription();
@@ -181,7 +180,7 @@ test("a worker gives its turn up where a page never ends its own", limited, asyn
   assert.deepEqual(server.requests, [], "nothing was done beside the page");
 });
 
-test("a worker gives a server up that does not answer", limited, async () => {
+test("a worker stops waiting for a server that does not answer", limited, async () => {
   for (const path of ["vapid", "renew"]) {
     const { browser, server } = await visitor();
     const worker = browser.worker({ globals: hurried });
@@ -189,6 +188,6 @@ test("a worker gives a server up that does not answer", limited, async () => {
     server.intercept = (asked) => (asked === path ? NEVER() : undefined);
     const changed = worker.dispatch("pushsubscriptionchange", { oldSubscription: old });
     if (path === "renew") await assert.rejects(changed, { name: "TimeoutError" });
-    else await changed; // The old subscription's key will do.
+    else await changed; // The old subscription's key is used.
   }
 });

@@ -1,9 +1,9 @@
-//! What the documents promise: each promise names a test, and the test exists.
+//! Promises of the documents: each one names a test, and the test exists.
 
 use std::fs;
 use std::path::Path;
 
-/// Documents whose promises each name the test behind them, and how many names there are at least.
+/// Documents whose promises each name a test, and the least number of names.
 const WITH_PROOFS: [(&str, usize); 2] = [
     ("SECURITY.md", 30),
     ("src/guide/in_front_of_strangers.md", 30),
@@ -57,7 +57,7 @@ fn unsafe_code_is_forbidden() {
 }
 
 #[test]
-fn every_promise_of_the_security_page_has_a_proof() {
+fn every_promise_of_security_md_names_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let (_, promises) = text.split_once("## What the crate promises").unwrap();

@@ -1,4 +1,4 @@
-//! What holds for every message: backends agree, changes show, limits hold, nothing is used twice.
+//! Properties of every message: backends agree, changes are detected, limits hold, salts and keys are fresh.
 
 use std::collections::HashSet;
 use std::num::NonZeroU16;
@@ -17,7 +17,7 @@ const BACKENDS: &[&dyn P256] = &[
     &AwsLc,
 ];
 
-/// Octets of the record size, which nothing authenticates (RFC 8188 section 4.6).
+/// The octets of the record size, which is not authenticated (RFC 8188 section 4.6).
 const RECORD_SIZE_FIELD: std::ops::Range<usize> = 16..20;
 
 struct UserAgent {
@@ -72,13 +72,13 @@ proptest! {
     }
 
     #[test]
-    fn any_octets_are_an_error_and_never_a_panic(
+    fn any_octets_are_an_error_not_a_panic(
         mut body in prop::collection::vec(any::<u8>(), 0..300),
         header in any::<bool>(),
     ) {
         let user_agent = UserAgent::new();
         if header && body.len() > 86 {
-            // A header that holds, so that the record is reached.
+            // A valid header, so that the record is decrypted.
             body[16..21].copy_from_slice(&[0, 0, 16, 0, 65]);
             body[21..86].copy_from_slice(user_agent.secret.public().as_bytes());
         }
@@ -88,7 +88,7 @@ proptest! {
     }
 }
 
-/// A body whose every octet is worth changing.
+/// A body in which every octet matters.
 fn sealed() -> (UserAgent, Vec<u8>) {
     let user_agent = UserAgent::new();
     let subscription = user_agent.subscription();
@@ -124,7 +124,7 @@ fn a_flipped_bit_outside_the_record_size_is_refused() {
             changed[bit / 8] ^= 1 << (bit % 8);
             let opened = user_agent.open(*receiver, &changed);
             if RECORD_SIZE_FIELD.contains(&(bit / 8)) {
-                // Either it still holds the one record, or it is refused.
+                // Either it still contains the one record, or it is refused.
                 assert!(opened.is_none_or(|plaintext| plaintext == b"hello"));
             } else {
                 assert_eq!(opened, None, "bit {bit}");

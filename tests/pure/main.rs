@@ -1,4 +1,4 @@
-//! Values, encryption and VAPID against vectors, and what the documents promise: no runtime, no network.
+//! Values, encryption and VAPID against vectors, and promises of the documents: no runtime, no network.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod documents;

@@ -1,5 +1,5 @@
-//! The dependencies between the modules of `src`: there is no cycle, and the graph in `ARCHITECTURE.md` is the one that
-//! the `use` lines make.
+//! The dependencies between the modules of `src`: there is no cycle, and the graph in `ARCHITECTURE.md` is that of
+//! the `use` lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ type Uses = BTreeMap<String, BTreeMap<String, String>>;
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 const ARCHITECTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md");
 
-/// `lib` only re-exports; `testing` is for tests, and uses whatever it tests.
+/// `lib` only re-exports; `testing` is for tests, and may use every module.
 const LEFT_OUT: [&str; 2] = ["lib", "testing"];
 
 #[test]
@@ -24,7 +24,7 @@ fn no_modules_use_each_other() {
 }
 
 #[test]
-fn the_drawn_graph_is_the_real_one() {
+fn the_drawn_graph_matches_the_use_lines() {
     let text = fs::read_to_string(ARCHITECTURE).unwrap();
     let drawing = text
         .split_once("```mermaid\n")
@@ -116,7 +116,7 @@ fn is_module(name: &str) -> bool {
     path.is_dir() || path.with_extension("rs").is_file()
 }
 
-/// Every source file but those of tests.
+/// Every source file except tests.
 fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

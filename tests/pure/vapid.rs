@@ -1,5 +1,4 @@
-//! VAPID against the vectors: RFC 8292's own example, RFC 6979 tokens, and everything a push service
-//! must refuse.
+//! VAPID against the vectors: the example of RFC 8292, RFC 6979 tokens, and tokens that a push service must refuse.
 
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ fn example() -> (String, Origin) {
     (header, origin("https://push.example.net"))
 }
 
-/// A sender that signs whatever it is told to.
+/// A sender that signs any claims.
 struct Forger {
     key: SigningKey,
     public_key: String,
@@ -143,7 +142,7 @@ fn what_the_signer_makes_verifies_as_a_header_value_too() {
 }
 
 #[test]
-fn any_changed_character_of_the_token_is_noticed() {
+fn any_changed_character_of_the_token_is_detected() {
     let (header, origin) = example();
     let now = Timestamp::from_secs(EXP);
     let token = header.find("t=").unwrap() + 2..header.find(",k=").unwrap();
@@ -283,7 +282,7 @@ fn headers_that_are_not_es256_are_refused() {
 }
 
 #[test]
-fn malformed_credentials_are_told_apart() {
+fn malformed_credentials_have_different_errors() {
     let forger = Forger::new();
     let claims = json!({"aud": "https://push.example.net", "exp": EXP});
     let token = forger.token(r#"{"typ":"JWT","alg":"ES256"}"#, &claims.to_string());

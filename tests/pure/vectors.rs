@@ -1,8 +1,8 @@
-//! The vectors of RFC 8188 and RFC 8291 and the cases built from them, once per backend where one
-//! takes part. Where RFC 8291's salt and key pair must be replayed, the unit tests of `encryption` do.
+//! The vectors of RFC 8188 and RFC 8291 and the cases built from them, once per backend that takes part. The unit
+//! tests of `encryption` replay RFC 8291's salt and key pair.
 //!
-//! `aesgcm_draft04.json` is the content coding that came before: it is not implemented, since every
-//! browser of today takes `aes128gcm`, and its body must be refused.
+//! `aesgcm_draft04.json` is the previous content coding: it is not implemented, since current browsers support
+//! `aes128gcm`, and its body must be refused.
 
 use std::fs;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn rfc8188(name: &str) {
         octets(&vector["plaintext"])
     );
 
-    // The other way, record by record: the RFC pads the first of two.
+    // The other direction, record by record: the RFC pads the first of two.
     let mut written = Vec::new();
     Header::new(salt, header.record_size(), &keyid)
         .unwrap()
@@ -106,7 +106,7 @@ fn rfc8188_3_2_both_ways() {
     rfc8188("rfc8188_3_2.json");
 }
 
-/// The keys of RFC 8291 Appendix A, which other files use as well.
+/// The keys of RFC 8291 Appendix A, which other files use too.
 fn user_agent(vector: &Value) -> (UaSecretKey, AuthSecret) {
     let secret = UaSecretKey::from_bytes(&octets(&vector["ua_private"])).unwrap();
     assert_eq!(&secret.public().to_base64url(), &vector["ua_public"]);
@@ -139,7 +139,7 @@ fn rfc8291_appendix_a_decrypts(p256: &dyn P256) {
     assert_eq!(header.record_size(), RECORD_SIZE);
     assert_eq!(header.keyid(), octets(&vector["as_public"]));
     assert_eq!(record, octets(&vector["ciphertext"]));
-    // Below the message encryption lies the content coding.
+    // The content coding below the message encryption.
     assert_eq!(
         ece::decrypt(&octets(&vector["ikm"]), &body).unwrap(),
         octets(&vector["plaintext"])
@@ -160,7 +160,7 @@ fn every_receiver_case_comes_out_as_listed(p256: &dyn P256) {
             assert_eq!(decrypted.unwrap(), octets(&case["plaintext"]), "{name}");
             continue;
         }
-        // What shows without keys, and what does not.
+        // What is visible without keys, and what is not.
         let expected = match name {
             "no delimiter: record of zeros only"
             | "empty record content"
@@ -193,7 +193,7 @@ fn only_points_on_the_curve_are_agreed_with(p256: &dyn P256) {
     let own = UaSecretKey::random().unwrap();
     let mut agreed_with = 0;
     for case in vector["cases"].as_array().unwrap() {
-        // Other lengths do not get that far.
+        // Other lengths are refused earlier.
         let Ok(point) = octets(&case["key"]).try_into() else {
             continue;
         };

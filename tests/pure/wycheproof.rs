@@ -1,5 +1,4 @@
-//! Project Wycheproof's vectors for the primitives that encryption stands on. Signatures are checked
-//! where they are verified, in `vapid`.
+//! Project Wycheproof's vectors for the primitives of encryption. Those of signatures are in `vapid`.
 
 use aes_gcm::Aes128Gcm;
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
@@ -31,7 +30,7 @@ fn ecdh(p256: &dyn P256) {
                 assert_eq!(shared.secret_bytes()[..], test.shared_secret[..]);
             }
             (TestResult::Invalid, None) => {}
-            // A compressed point: RFC 8291 section 4 knows the uncompressed form only.
+            // A compressed point: RFC 8291 section 4 allows the uncompressed form only.
             (TestResult::Acceptable, None) if test.public_key.len() == 33 => {}
             (expected, agreed) => {
                 panic!("{}: {expected:?}, {}", test.tc_id, agreed.is_some());

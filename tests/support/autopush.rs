@@ -1,4 +1,4 @@
-//! The push service to a real Firefox: Mozilla's WebSocket protocol.
+//! Mozilla's WebSocket protocol: the push service for a real Firefox.
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{
 
 use super::push_service::{Channel, Delivery, PushService};
 
-/// Lets one browser in.
+/// Accepts one browser.
 #[derive(Clone)]
 pub(crate) struct Autopush {
     service: PushService,
@@ -34,13 +34,13 @@ impl Autopush {
         autopush
     }
 
-    /// What Firefox's `dom.push.serverURL` has to be.
+    /// Returns the value of Firefox's `dom.push.serverURL`.
     pub(crate) fn server_url(&self) -> String {
         format!("ws://127.0.0.1:{}/", self.port)
     }
 
     async fn talk(self, stream: TcpStream) {
-        // Firefox hangs up unless its subprotocol is echoed.
+        // Firefox disconnects unless its subprotocol is echoed.
         #[expect(clippy::result_large_err, reason = "the callback's type is given")]
         let echo = |_: &Handshake, mut answer: HandshakeAnswer| {
             let protocol = "push-notification".parse().unwrap();
@@ -80,7 +80,7 @@ impl Autopush {
         let channel_id = said["channelID"].as_str();
         match said["messageType"].as_str() {
             Some("hello") => {
-                // Another name than the last tells the browser that its subscriptions are lost.
+                // Another name than the last makes the browser drop its subscriptions.
                 let name = self.service.look(|state| state.forgotten);
                 Some(json!({
                     "messageType": "hello", "uaid": format!("browser{name}"), "status": 200,
@@ -118,7 +118,7 @@ impl Autopush {
                 None
             }
             Some("broadcast_subscribe") => None,
-            // A ping is an empty object, and so is its answer.
+            // A ping is an empty object, and so is its response.
             _ => Some(json!({})),
         }
     }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::chromium::Chromium;
 use super::firefox::Firefox;
 
-/// Where the browser is: neither its hour nor its minute are UTC's, all year round, and all browsers call it so.
+/// The browsers' time zone: neither its hour nor its minute are UTC's, all year round, and all browsers use this
+/// name.
 pub(crate) const ZONE: &str = "Asia/Kabul";
 
 /// A started browser.
@@ -17,7 +18,7 @@ pub(crate) enum Browser {
     Chromium(Box<Chromium>),
 }
 
-/// How a page is looked at.
+/// The display settings of a page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Look {
     Light,
@@ -61,7 +62,7 @@ impl Browser {
         }
     }
 
-    /// What an expression in the page, or the promise that it is, comes to.
+    /// Returns the value of an expression in the page, or of its promise.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let expression = format!("(async () => JSON.stringify(await ({expression})))()");
         let json = match self {
@@ -71,7 +72,7 @@ impl Browser {
         json.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap())
     }
 
-    /// Waits in the page until an expression comes to something true, and answers that.
+    /// Waits in the page until an expression is true, and returns its value.
     pub(crate) async fn wait_for(&mut self, expression: &str) -> Value {
         self.evaluate(&format!(
             "new Promise((resolve, reject) => {{
@@ -85,7 +86,7 @@ impl Browser {
         .await
     }
 
-    /// Has the page look as it would there; Firefox changes the colours only.
+    /// Sets the display settings. Firefox changes the colours only.
     pub(crate) async fn set_look(&mut self, look: Look) {
         match self {
             Self::Firefox(firefox) => firefox.set_look(look).await,
@@ -93,7 +94,7 @@ impl Browser {
         }
     }
 
-    /// What can be seen of the page, as PNG.
+    /// Returns the visible part of the page as PNG.
     pub(crate) async fn screenshot(&mut self) -> Vec<u8> {
         match self {
             Self::Firefox(firefox) => firefox.screenshot().await,
@@ -101,7 +102,7 @@ impl Browser {
         }
     }
 
-    /// The addresses of all tabs.
+    /// Returns the addresses of all tabs.
     pub(crate) async fn tabs(&mut self) -> Vec<String> {
         match self {
             Self::Firefox(firefox) => firefox.tabs().await,
@@ -109,7 +110,7 @@ impl Browser {
         }
     }
 
-    /// Closes all tabs but the first, which comes to the front.
+    /// Closes all tabs except the first, which comes to the front.
     pub(crate) async fn close_other_tabs(&mut self) {
         match self {
             Self::Firefox(firefox) => firefox.close_other_tabs().await,
@@ -117,7 +118,7 @@ impl Browser {
         }
     }
 
-    /// Clicks on a notification that the browser gave to the desktop, or on one of its buttons. Answers its text.
+    /// Clicks on a notification that the browser gave to the desktop, or on one of its buttons. Returns its text.
     pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) -> String {
         match self {
             Self::Firefox(firefox) => firefox.click_notification(title, button).await,
@@ -125,7 +126,7 @@ impl Browser {
         }
     }
 
-    /// Ends it in good order.
+    /// Stops it cleanly.
     pub(crate) async fn close(self) {
         match self {
             Self::Firefox(firefox) => firefox.close().await,
@@ -134,7 +135,7 @@ impl Browser {
     }
 }
 
-/// A program: what a variable says, or the first of its names on the `PATH`.
+/// Returns a program: the value of a variable, or the first of its names on the `PATH`.
 pub(crate) fn found(variable: &str, names: &[&str]) -> Option<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return Some(path.into());

@@ -20,10 +20,10 @@ use super::push_service::PushService;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Between the host and the token of what Chromium makes an endpoint; which host depends on who built it.
+/// The part of Chromium's endpoints between host and token. The host depends on the build.
 const GOOGLE: &str = "/fcm/send/";
 
-/// What a browser asks its maker in the background: some of it can only be asked elsewhere, of nobody.
+/// Background requests of the browser to its vendor: some can only be redirected, not switched off.
 const QUIET: [&str; 11] = [
     "--component-updater=url-source=http://127.0.0.1:1/",
     "--disable-background-networking",
@@ -42,16 +42,16 @@ const QUIET: [&str; 11] = [
 pub(crate) struct Chromium {
     process: Child,
     devtools: DevTools,
-    /// The tab, by name.
+    /// The target id of the tab.
     target: Value,
-    /// The session with it.
+    /// The session of the tab.
     tab: String,
     desktop: Desktop,
-    // Removed after the process is gone.
+    // Removed after the process has exited.
     _profile: TempDir,
 }
 
-/// Where Chromium is: `CHROMIUM`, or the first of its usual names on the `PATH`.
+/// Returns Chromium: `CHROMIUM`, or the first of its usual names on the `PATH`.
 pub(crate) fn find() -> Option<PathBuf> {
     found(
         "CHROMIUM",
@@ -60,7 +60,7 @@ pub(crate) fn find() -> Option<PathBuf> {
 }
 
 impl Chromium {
-    /// Starts it with everything that would ask the outside world sent to `proxy` instead.
+    /// Starts it with all requests to other machines sent to `proxy` instead.
     pub(crate) async fn start(
         program: PathBuf,
         service: &PushService,
@@ -68,7 +68,7 @@ impl Chromium {
         proxy_port: u16,
     ) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        // Every site may notify: in the settings, since a permission given by DevTools cannot be taken back.
+        // Every site may notify. It is set in the settings, since a permission given by DevTools cannot be revoked.
         let settings = json!({
             "profile": {"default_content_setting_values": {"notifications": 1}},
             "signin": {"allowed": false, "allowed_on_next_startup": false},
@@ -78,7 +78,7 @@ impl Chromium {
         fs::write(folder.join("Preferences"), settings.to_string()).unwrap();
         let bus = profile.path().join("bus");
         let desktop = Desktop::start(&bus);
-        // The pipe's ends have to be the descriptors 3 and 4, which std cannot do without unsafe code.
+        // The pipe's ends have to be the descriptors 3 and 4, which std cannot set without unsafe code.
         let mut process = Command::new("sh")
             .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null"#])
             .arg(program)
@@ -99,7 +99,7 @@ impl Chromium {
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .env("HOME", profile.path())
-            // What it leaves behind when it is killed goes with the profile.
+            // Files that it leaves behind when it is killed are removed with the profile.
             .env("TMPDIR", profile.path())
             .env("TZ", ZONE)
             .env(
@@ -119,7 +119,7 @@ impl Chromium {
         );
         tokio::spawn(watch(devtools.clone(), service.endpoint("")));
 
-        // Workers too, from their first instruction on: what they send has to be rewritten.
+        // Workers too, from their first instruction on: their requests have to be rewritten.
         let attach = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true});
         devtools.call(None, "Target.setAutoAttach", attach).await;
         let (target, tab) = open_tab(&devtools).await;
@@ -138,7 +138,7 @@ impl Chromium {
         load(&self.devtools, &self.tab, url).await;
     }
 
-    /// What an expression, or the promise that it is, comes to, as JSON.
+    /// Returns the value of an expression, or of its promise, as JSON.
     pub(crate) async fn evaluate(&self, expression: &str) -> Option<String> {
         let params = json!({
             "expression": expression,
@@ -152,7 +152,7 @@ impl Chromium {
         answer["result"]["value"].as_str().map(str::to_owned)
     }
 
-    /// Has the page look as it would there.
+    /// Sets the display settings.
     pub(crate) async fn set_look(&self, look: Look) {
         let scheme = json!({"name": "prefers-color-scheme", "value": look.scheme()});
         self.in_tab("Emulation.setEmulatedMedia", json!({"features": [scheme]}))
@@ -165,7 +165,7 @@ impl Chromium {
             .await;
     }
 
-    /// What can be seen of the page, as PNG.
+    /// Returns the visible part of the page as PNG.
     pub(crate) async fn screenshot(&self) -> Vec<u8> {
         let answer = self
             .in_tab("Page.captureScreenshot", json!({"optimizeForSpeed": false}))
@@ -173,7 +173,7 @@ impl Chromium {
         Base64::decode_vec(answer["data"].as_str().unwrap()).unwrap()
     }
 
-    /// The addresses of all tabs.
+    /// Returns the addresses of all tabs.
     pub(crate) async fn tabs(&self) -> Vec<String> {
         let targets = self
             .devtools
@@ -187,13 +187,13 @@ impl Chromium {
             .collect()
     }
 
-    /// What the user does in the settings: whether sites may notify.
+    /// Sets whether sites may notify, as the user does in the settings.
     pub(crate) async fn allow_notifications(&self, origin: &str, value: &str) {
         let (_, session) = open_tab(&self.devtools).await;
         let page = "chrome://settings/content/notifications";
         load(&self.devtools, &session, page).await;
-        // An answer means that the page is ready; before that, its browser would not survive being told. The
-        // second one means that it has been told.
+        // A response means that the page is ready; before that, the browser would crash. The second one means that
+        // the setting is applied.
         let set = format!(
             "import('chrome://resources/js/cr.js').then(async ({{ sendWithPromise }}) => {{
                 const answer = () => sendWithPromise('getDefaultValueForContentType', 'notifications');
@@ -210,7 +210,7 @@ impl Chromium {
         assert!(answer["exceptionDetails"].is_null(), "{answer}");
     }
 
-    /// Closes all tabs but the first, which comes to the front.
+    /// Closes all tabs except the first, which comes to the front.
     pub(crate) async fn close_other_tabs(&self) {
         let targets = self
             .devtools
@@ -229,9 +229,9 @@ impl Chromium {
         self.desktop.click(title, button).await
     }
 
-    /// Ends it in good order, so that nothing writes to the profile any more.
+    /// Stops it cleanly, so that nothing writes to the profile any more.
     pub(crate) async fn close(mut self) {
-        // It may be gone before it has answered.
+        // It may exit before it has answered.
         self.devtools.tell(None, "Browser.close", json!({}));
         timeout(LIMIT, self.process.wait())
             .await
@@ -244,7 +244,7 @@ impl Chromium {
     }
 }
 
-/// Answers the new tab's name and its session.
+/// Returns the new tab's target id and its session.
 async fn open_tab(devtools: &DevTools) -> (Value, String) {
     let mut events = devtools.events();
     let blank = json!({"url": "about:blank"});
@@ -287,11 +287,11 @@ async fn load(devtools: &DevTools, session: &str, url: &str) {
         .unwrap_or_else(|_| panic!("{url} does not load: {loading}"));
 }
 
-/// Lets pages and workers go on, and rewrites what they tell a server.
+/// Resumes pages and workers, and rewrites their requests to a server.
 ///
-/// Chromium calls every subscription's endpoint Google's, whoever registered it, and no setting changes that.
-/// The page and the worker are to run as they are, so the address is changed where they cannot see it: on the
-/// way to the server, which then sends to this machine. Nothing else of a request is touched.
+/// Chromium makes every subscription's endpoint one of Google's, and no setting changes that. The page and the worker
+/// run unchanged, so the address is rewritten on the way to the server, which then sends to this machine. Nothing
+/// else of a request is changed.
 async fn watch(devtools: DevTools, local: String) {
     let mut events = devtools.events();
     loop {

@@ -1,5 +1,5 @@
 //! The desktop of a headless browser: a session bus (D-Bus) with the one service that shows notifications
-//! (<https://specifications.freedesktop.org/notification-spec/>), so that they can be looked at and clicked.
+//! (<https://specifications.freedesktop.org/notification-spec/>), so that tests can read and click them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -33,26 +33,26 @@ const F_REPLY: u8 = 5;
 const F_SENDER: u8 = 7;
 const F_SIGNATURE: u8 = 8;
 
-/// Does without a screen: it remembers what it was asked to show, and says that somebody clicked.
+/// A desktop without a screen: it records notifications, and reports clicks.
 #[derive(Clone)]
 pub(crate) struct Desktop {
     shown: Arc<Mutex<Vec<Shown>>>,
     changed: Arc<watch::Sender<()>>,
 }
 
-/// A notification as the browser handed it to the desktop.
+/// A notification from the browser.
 #[derive(Clone)]
 struct Shown {
     id: u32,
     title: String,
     body: String,
-    /// Keys and what is on the buttons, in turns.
+    /// Keys and labels of the buttons, in turns.
     actions: Vec<String>,
     to: mpsc::UnboundedSender<Vec<u8>>,
 }
 
 impl Desktop {
-    /// Listens at a path, for `DBUS_SESSION_BUS_ADDRESS=unix:path=…`.
+    /// Listens on a path, for `DBUS_SESSION_BUS_ADDRESS=unix:path=…`.
     pub(crate) fn start(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let desktop = Self {
@@ -68,8 +68,7 @@ impl Desktop {
         desktop
     }
 
-    /// Clicks on the last notification with this title, or on one of its buttons, once it is there. Answers its
-    /// text.
+    /// Clicks on the last notification with this title, or on one of its buttons, once it is shown. Returns its text.
     pub(crate) async fn click(&self, title: &str, button: Option<&str>) -> String {
         let mut changes = self.changed.subscribe();
         let shown = timeout(LIMIT, async {
@@ -103,7 +102,7 @@ impl Desktop {
     async fn talk(self, stream: UnixStream) -> Option<()> {
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
-        // Whoever has reached the socket is let in.
+        // Every process that can open the socket is accepted.
         assert_eq!(reader.read_u8().await.ok()?, 0);
         let mut line = String::new();
         loop {
@@ -134,7 +133,7 @@ impl Desktop {
         }
     }
 
-    /// The answer, and a signal that belongs to it.
+    /// Returns the response to a call, and a signal that belongs to it.
     fn answer(&self, call: &Received, to: &mpsc::UnboundedSender<Vec<u8>>) -> Vec<Vec<u8>> {
         let mut arguments = Reader(&call.body, 0);
         let none = Body::default;
@@ -176,7 +175,7 @@ impl Desktop {
             (NOTIFICATIONS, "CloseNotification") => {
                 let id = arguments.number();
                 self.shown.lock().unwrap().retain(|shown| shown.id != id);
-                // 3: because it was asked to.
+                // 3: closed by a call.
                 let closed = signal("NotificationClosed", &none().number(id).number(3), "uu");
                 vec![call.answer(&none(), ""), closed]
             }
@@ -184,7 +183,7 @@ impl Desktop {
         }
     }
 
-    /// Under the id that it has, in place of another, or under a new one.
+    /// Shows it under its id, in place of another, or under a new one. Returns the id.
     fn show(&self, mut new: Shown) -> u32 {
         let mut shown = self.shown.lock().unwrap();
         if new.id == 0 {
@@ -208,7 +207,7 @@ fn signal(name: &str, arguments: &Body, signature: &str) -> Vec<u8> {
     header.finish(SIGNAL, arguments, signature)
 }
 
-/// A call, as far as it matters.
+/// The parts of a call that matter here.
 #[derive(Default)]
 struct Received {
     kind: u8,
@@ -219,7 +218,7 @@ struct Received {
 }
 
 impl Received {
-    /// `None` once the other side has hung up.
+    /// Returns `None` once the other side has disconnected.
     async fn read(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<Self> {
         let mut start = [0; 16];
         reader.read_exact(&mut start).await.ok()?;
@@ -256,7 +255,7 @@ impl Received {
     }
 
     fn answer(&self, body: &Body, signature: &str) -> Vec<u8> {
-        // Whom it comes from: the bus for its own, the service otherwise.
+        // The sender: the bus for its own messages, the service otherwise.
         let sender = if self.interface == BUS { BUS } else { ":1.0" };
         let header = Header::default()
             .number(F_REPLY, self.serial)
@@ -273,7 +272,7 @@ impl Received {
     }
 }
 
-/// The octets, and how many of them have been read.
+/// The octets, and the number of those that were read.
 struct Reader<'a>(&'a [u8], usize);
 
 impl Reader<'_> {
@@ -311,7 +310,7 @@ impl Reader<'_> {
         texts
     }
 
-    /// With a zero behind them.
+    /// Reads characters with a zero behind them.
     fn characters(&mut self, length: usize) -> String {
         let text = String::from_utf8(self.0[self.1..self.1 + length].to_vec()).unwrap();
         self.1 += length + 1;
@@ -319,7 +318,7 @@ impl Reader<'_> {
     }
 }
 
-/// Values in a row, each at a multiple of its alignment.
+/// Values, each at a multiple of its alignment.
 #[derive(Default)]
 struct Body(Vec<u8>);
 
@@ -349,7 +348,7 @@ impl Body {
     }
 }
 
-/// A header's fields.
+/// The fields of a header.
 #[derive(Default)]
 struct Header(Body);
 
@@ -373,7 +372,7 @@ impl Header {
         fields.0.push(signature.len() as u8);
         fields.0.extend(signature.as_bytes());
         fields.0.push(0);
-        // An answer to nothing needs another serial than 0; nobody answers an answer.
+        // A message that answers no call needs a serial other than 0. Responses are not answered.
         let start = Body(vec![b'l', kind, 1, 1])
             .number(body.0.len() as u32)
             .number(1)

@@ -1,5 +1,5 @@
-//! Chromium's DevTools protocol over a pipe (<https://chromedevtools.github.io/devtools-protocol/>): JSON,
-//! each message ended by a zero octet.
+//! Chromium's DevTools protocol over a pipe (<https://chromedevtools.github.io/devtools-protocol/>): JSON messages,
+//! each ended by a zero octet.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A method, its parameters, and the session of what it is for.
+/// A method, its parameters, and its session.
 type Order = (
     String,
     Value,
@@ -19,7 +19,7 @@ type Order = (
     Option<oneshot::Sender<Value>>,
 );
 
-/// Cheap to clone; clones talk through the same pipe.
+/// Cheap to clone; clones share the pipe.
 #[derive(Clone)]
 pub(crate) struct DevTools {
     orders: mpsc::UnboundedSender<Order>,
@@ -37,12 +37,12 @@ impl DevTools {
         Self { orders, events }
     }
 
-    /// Everything that Chromium tells unasked, from now on.
+    /// Returns all events of Chromium from now on.
     pub(crate) fn events(&self) -> broadcast::Receiver<Value> {
         self.events.subscribe()
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the response.
     pub(crate) async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
         let (sender, answer) = oneshot::channel();
         self.order(session, method, params.clone(), Some(sender));
@@ -55,7 +55,7 @@ impl DevTools {
         answer["result"].clone()
     }
 
-    /// Asks, and does not care: what it is about may be gone.
+    /// Sends a request and ignores the response: its target may be gone.
     pub(crate) fn tell(&self, session: Option<&str>, method: &str, params: Value) {
         self.order(session, method, params, None);
     }

@@ -18,7 +18,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::browser::{Look, ZONE, found};
 
-/// Generous: a busy machine needs ten seconds for the start alone.
+/// Long enough: a busy machine needs ten seconds for the start alone.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One browser with a profile of its own and one tab.
@@ -29,17 +29,17 @@ pub(crate) struct Firefox {
     tab: String,
     /// The browser's own window around the tab.
     window: String,
-    // Removed after the process is gone.
+    // Removed after the process has exited.
     _profile: TempDir,
 }
 
-/// Where Firefox is: `FIREFOX`, or the first of its usual names on the `PATH`.
+/// Returns Firefox: `FIREFOX`, or the first of its usual names on the `PATH`.
 pub(crate) fn find() -> Option<PathBuf> {
     found("FIREFOX", &["firefox-esr", "firefox"])
 }
 
 impl Firefox {
-    /// Starts it with everything that would ask the outside world sent to `proxy` instead.
+    /// Starts it with all requests to other machines sent to `proxy` instead.
     pub(crate) async fn start(program: PathBuf, push_server: &str, proxy_port: u16) -> Self {
         let profile = tempfile::tempdir().unwrap();
         fs::write(
@@ -49,7 +49,7 @@ impl Firefox {
         .unwrap();
         let mut process = Command::new(program)
             .args(["--headless", "--no-remote", "--remote-debugging-port=0"])
-            // For what only the browser itself can do: clicks on notifications, and how pages look.
+            // Needed for what only the browser itself can do: clicks on notifications, and display settings.
             .arg("--remote-allow-system-access")
             .arg("--profile")
             .arg(profile.path())
@@ -77,7 +77,7 @@ impl Firefox {
         })
         .await
         .expect("Firefox does not listen");
-        // Read on, or Firefox blocks once the pipe is full.
+        // Keep reading, or Firefox blocks once the pipe is full.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
 
         let (socket, _) = connect_async(format!("{address}/session")).await.unwrap();
@@ -107,13 +107,13 @@ impl Firefox {
         self.command("browsingContext.navigate", params).await;
     }
 
-    /// What an expression in the page, or the promise that it is, comes to, as JSON.
+    /// Returns the value of an expression in the page, or of its promise, as JSON.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Option<String> {
         let tab = self.tab.clone();
         self.evaluate_in(&tab, expression).await
     }
 
-    /// Has the page look as it would there, but for its size.
+    /// Sets the display settings, except for the size.
     pub(crate) async fn set_look(&mut self, look: Look) {
         let dark = u8::from(look.scheme() == "light");
         self.in_window(&format!(
@@ -130,7 +130,7 @@ impl Firefox {
         .await;
     }
 
-    /// What can be seen of the page, as PNG.
+    /// Returns the visible part of the page as PNG.
     pub(crate) async fn screenshot(&mut self) -> Vec<u8> {
         let params = json!({"context": self.tab, "origin": "viewport"});
         let answer = self
@@ -139,7 +139,7 @@ impl Firefox {
         Base64::decode_vec(answer["data"].as_str().unwrap()).unwrap()
     }
 
-    /// The addresses of all tabs.
+    /// Returns the addresses of all tabs.
     pub(crate) async fn tabs(&mut self) -> Vec<String> {
         let tree = self.command("browsingContext.getTree", json!({})).await;
         let tabs = tree["contexts"].as_array().unwrap();
@@ -148,7 +148,7 @@ impl Firefox {
             .collect()
     }
 
-    /// Closes all tabs but the first, which comes to the front.
+    /// Closes all tabs except the first, which comes to the front.
     pub(crate) async fn close_other_tabs(&mut self) {
         let tree = self.command("browsingContext.getTree", json!({})).await;
         for tab in tree["contexts"].as_array().unwrap() {
@@ -161,15 +161,14 @@ impl Firefox {
         self.command("browsingContext.activate", tab).await;
     }
 
-    /// Clicks on the last notification with this title, or on one of its buttons, once it is there. Answers its
-    /// text.
+    /// Clicks on the last notification with this title, or on one of its buttons, once it is shown. Returns its text.
     pub(crate) async fn click_notification(&mut self, title: &str, button: Option<&str>) -> String {
         let (title, button) = (json!(title), json!(button));
         let click = format!("window.desktop.click({title}, {button})");
         self.in_window(&click).await.unwrap()
     }
 
-    /// Ends it in good order, so that nothing writes to the profile any more.
+    /// Stops it cleanly, so that nothing writes to the profile any more.
     pub(crate) async fn close(mut self) {
         self.command("browser.close", json!({})).await;
         timeout(LIMIT, self.process.wait())
@@ -178,7 +177,7 @@ impl Firefox {
             .unwrap();
     }
 
-    /// In the browser's own window, with all that the browser may do.
+    /// Evaluates in the browser's own window, with the browser's rights.
     async fn in_window(&mut self, expression: &str) -> Option<String> {
         let window = self.window.clone();
         self.evaluate_in(&window, expression).await
@@ -223,8 +222,8 @@ impl Firefox {
     }
 }
 
-/// In place of the service that shows notifications: a headless browser has no desktop. From here inwards
-/// everything is the browser's own, a click's way to the worker too.
+/// Replaces the service that shows notifications: a headless browser has no desktop. Everything else is the browser's
+/// own, including a click's way to the worker.
 const DESKTOP: &str = r"(() => {
     const shown = [];
     const service = {
@@ -267,28 +266,28 @@ const DESKTOP: &str = r"(() => {
 fn preferences(push_server: &str, proxy_port: u16) -> String {
     let preferences = [
         ("dom.push.serverURL", json!(push_server)),
-        // Else a `ws:` address is ignored without a word.
+        // Otherwise a `ws:` address is silently ignored.
         ("dom.push.testing.allowInsecureServerURL", json!(true)),
         // Written out, because automation turns it off.
         ("dom.push.connection.enabled", json!(true)),
         ("dom.push.retryBaseInterval", json!(200)),
         ("remote.prefs.recommended", json!(false)),
         ("permissions.default.desktop-notification", json!(1)),
-        // How long after a click a worker may open a page: with a second, a busy machine is too slow.
+        // The time after a click in which a worker may open a page: a second is too short on a busy machine.
         (
             "dom.webnotifications.disable_open_click_delay",
             json!(60_000),
         ),
-        // There is no desktop to show anything on.
+        // There is no desktop to show notifications on.
         ("alerts.useSystemBackend", json!(false)),
-        // Whatever is not on this machine goes to a listener that takes notes.
+        // Requests to other machines go to a recording listener.
         ("network.proxy.type", json!(1)),
         ("network.proxy.http", json!("127.0.0.1")),
         ("network.proxy.http_port", json!(proxy_port)),
         ("network.proxy.ssl", json!("127.0.0.1")),
         ("network.proxy.ssl_port", json!(proxy_port)),
         ("network.proxy.no_proxies_on", json!("localhost, 127.0.0.1")),
-        // What a browser asks its maker in the background.
+        // Background requests of the browser to its vendor.
         (
             "services.settings.server",
             json!("data:,#remote-settings-dummy/v1"),

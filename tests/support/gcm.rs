@@ -1,5 +1,5 @@
-//! The push service to a real Chromium: as much of Google's check-in, registration and MCS as it takes to
-//! subscribe and to be sent messages.
+//! The push service for a real Chromium: the parts of Google's check-in, registration and MCS that a subscription and
+//! its messages need.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,11 +26,11 @@ use tokio_rustls::TlsAcceptor;
 use super::protobuf::{Fields, Message};
 use super::push_service::{Channel, Delivery, PushService};
 
-/// What the check-in calls the browser, and what it logs in with.
+/// The id that the check-in gives to the browser, with which it logs in.
 const ANDROID_ID: u64 = 0x5EED_0000_0000_0001;
 const SECURITY_TOKEN: u64 = 0x5EED_0000_0000_0002;
 
-/// The version of MCS, the first octet that either side sends.
+/// The version of MCS, the first octet of either side.
 const VERSION: u8 = 41;
 
 // Tags of MCS.
@@ -42,7 +42,7 @@ const CLOSE: u8 = 4;
 const IQ_STANZA: u8 = 7;
 const DATA_MESSAGE: u8 = 8;
 
-/// Lets one browser in.
+/// Accepts one browser.
 #[derive(Clone)]
 pub(crate) struct Gcm {
     service: PushService,
@@ -95,7 +95,7 @@ impl Gcm {
         gcm
     }
 
-    /// What Chromium has to be started with.
+    /// Returns the switches with which Chromium has to be started.
     pub(crate) fn switches(&self) -> [String; 4] {
         let Self {
             http, mcs, spki, ..
@@ -132,8 +132,8 @@ impl Gcm {
         Ok(response)
     }
 
-    /// Chromium registers each subscription as an app of its own, which it names by `X-subtype`, for the sender
-    /// whom the VAPID key names.
+    /// Registers a subscription. Chromium makes each one an app of its own, named by `X-subtype`, for the sender
+    /// named by the VAPID key.
     fn register(&self, form: &str) -> String {
         let member = |name: &str| {
             let mut members = form.split('&').filter_map(|member| member.split_once('='));
@@ -142,12 +142,12 @@ impl Gcm {
         };
         let app = member("app");
         let Some(subtype) = member("X-subtype").filter(|subtype| subtype.starts_with("wp:")) else {
-            // Chromium's own; nobody will send it anything.
+            // Chromium's own subscription, which gets no messages.
             return "token=own".to_owned();
         };
         assert_eq!(member("device"), Some(ANDROID_ID.to_string()), "{form}");
         let id = format!("{} {subtype}", app.unwrap());
-        // Ending one, it asks for all that the app has, whoever the sender.
+        // An unsubscribe asks for the end of everything that the app has, from any sender.
         let token = if member("delete").is_some() {
             self.service.unsubscribed(&id).unwrap_or_default()
         } else {
@@ -168,7 +168,7 @@ impl Gcm {
         };
         let (mut reader, mut writer) = split(stream);
         let (heard, mut stanzas) = mpsc::unbounded_channel();
-        // Ends with this function: the connection is closed once neither half of it is left.
+        // Dropped with this function: the connection is closed once neither half of it is left.
         let mut reading = JoinSet::new();
         reading.spawn(async move {
             let Ok(VERSION) = reader.read_u8().await else {
@@ -198,7 +198,7 @@ impl Gcm {
             sent = tokio::select! {
                 stanza = stanzas.recv() => match stanza {
                     Some((HEARTBEAT_PING, _)) => framed(HEARTBEAT_ACK, Message::new()),
-                    // Acknowledgements of the stream, and whatever else needs no answer.
+                    // Acknowledgements of the stream, and other messages without a response.
                     Some((HEARTBEAT_ACK | IQ_STANZA, _)) => Vec::new(),
                     Some((CLOSE, _)) | None => return,
                     Some((tag, _)) => panic!("Chromium sent an MCS stanza of kind {tag}"),
@@ -250,7 +250,7 @@ fn framed(tag: u8, message: Message) -> Vec<u8> {
     frame
 }
 
-/// The next tag and its message; `None` once the browser has hung up.
+/// Reads the next tag and its message. Returns `None` once the browser has disconnected.
 async fn stanza(reader: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     let tag = reader.read_u8().await.ok()?;
     let (mut length, mut shift) = (0, 0);

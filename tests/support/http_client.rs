@@ -9,14 +9,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// Asks one server.
+/// A client of one server.
 #[derive(Clone)]
 pub(crate) struct HttpClient {
     client: Client<HttpConnector, Full<Bytes>>,
     base: String,
 }
 
-/// A request that can be given headers before it is sent.
+/// A request to which headers can be added before it is sent.
 pub(crate) struct Call {
     client: HttpClient,
     request: http::request::Builder,

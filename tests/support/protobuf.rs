@@ -1,4 +1,4 @@
-//! Protocol Buffers by hand: what a handful of messages need of it.
+//! The parts of Protocol Buffers that a handful of messages need.
 
 /// A message under construction.
 pub(crate) struct Message(Vec<u8>);
@@ -44,7 +44,7 @@ impl Message {
     }
 }
 
-/// Seven bits at a time, the lowest first.
+/// Writes seven bits at a time, the lowest first.
 pub(crate) fn varint(octets: &mut Vec<u8>, mut number: u64) {
     while number > 0x7F {
         octets.push((number & 0x7F) as u8 | 0x80);
@@ -53,7 +53,7 @@ pub(crate) fn varint(octets: &mut Vec<u8>, mut number: u64) {
     octets.push(number as u8);
 }
 
-/// The fields of a message that came, those with octets only.
+/// The fields of a received message, only those with octets.
 pub(crate) struct Fields(Vec<(u64, Vec<u8>)>);
 
 impl Fields {
@@ -74,7 +74,7 @@ impl Fields {
         Self(fields)
     }
 
-    /// A field that must be there.
+    /// Returns a field that must be present.
     pub(crate) fn text(&self, field: u64) -> &str {
         let found = self.0.iter().find(|(number, _)| *number == field);
         let (_, octets) = found.unwrap_or_else(|| panic!("no field {field}"));

@@ -1,11 +1,11 @@
-//! A proxy that lets nothing through and remembers what was asked of it.
+//! A proxy that refuses and records every request.
 
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
-/// Proves that a program asked nothing of the outside world.
+/// A proof that a program sent no request to other machines.
 pub(crate) struct ProxyRecorder {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
@@ -38,7 +38,7 @@ impl ProxyRecorder {
         self.port
     }
 
-    /// The first line of every request.
+    /// Returns the first line of every request.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! A real server on a loopback port: TLS, HTTP/2 or HTTP/1.1, and a handler that the test writes.
+//! A real server on a loopback port: TLS, HTTP/2 or HTTP/1.1, and a handler of the test.
 
 use std::future::Future;
 use std::io;
@@ -25,13 +25,13 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// In the extensions of an answer: instead of the answer, the connection breaks; over HTTP/2 its stream.
+/// An extension of a response: instead of the response, the connection breaks; over HTTP/2 its stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Broken;
 
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
 
-/// Ends with the value: its tasks stop, its connections close.
+/// Stopped on drop, with its tasks and connections.
 #[derive(Debug)]
 pub(crate) struct PushServer {
     pub(crate) addr: SocketAddr,
@@ -42,7 +42,7 @@ pub(crate) struct PushServer {
     _tasks: JoinSet<()>,
 }
 
-/// What the server offers by ALPN; `None` for plain http.
+/// The protocols that the server offers by ALPN; `None` for plain http.
 pub(crate) type Alpn = Option<&'static [&'static [u8]]>;
 
 pub(crate) const BOTH: Alpn = Some(&[b"h2", b"http/1.1"]);
@@ -59,7 +59,7 @@ impl PushServer {
         Self::start_on(listener, &certificate(), alpn, handler)
     }
 
-    /// The same on a socket, and with a certificate, that are there already.
+    /// Starts on an existing socket, with an existing certificate.
     pub(crate) fn start_on<F>(
         listener: TcpListener,
         certified: &Certified,
@@ -91,12 +91,12 @@ impl PushServer {
         }
     }
 
-    /// TCP connections accepted so far.
+    /// Returns the number of TCP connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Breaks all connections there are; new ones are accepted.
+    /// Breaks all connections. New ones are accepted.
     pub(crate) fn break_connections(&self) {
         self.breaks.send_replace(());
     }
@@ -108,7 +108,7 @@ impl PushServer {
 
 pub(crate) type Certified = rcgen::CertifiedKey<rcgen::KeyPair>;
 
-/// For every name that a test calls its server by.
+/// Makes a certificate for all names that tests use for their servers.
 pub(crate) fn certificate() -> Certified {
     let names = [
         "localhost",
@@ -142,7 +142,7 @@ async fn accept(
     let mut tasks = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         connections.fetch_add(1, Ordering::SeqCst);
-        // As every push service does: else answers wait for the client's next packet.
+        // As every push service does: otherwise responses wait for the client's next packet.
         tcp.set_nodelay(true).unwrap();
         let (tls, handler) = (tls.clone(), Arc::clone(&handler));
         let mut breaks = breaks.subscribe();
@@ -159,7 +159,7 @@ async fn accept(
                 }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
-            // A client may go away at any time.
+            // A client may disconnect at any time.
             let _gone = match tls {
                 None => builder.serve_connection(TokioIo::new(tcp), serve).await,
                 Some(tls) => match tls.accept(tcp).await {
@@ -177,7 +177,7 @@ async fn accept(
     }
 }
 
-/// An answer with a short body.
+/// Makes a response with a short body.
 pub(crate) fn answer(status: u16, headers: &[(&'static str, &str)], body: &'static str) -> Answer {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {

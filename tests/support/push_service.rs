@@ -1,7 +1,6 @@
 //! A push service as application servers see it (RFC 8030): push resources on a loopback port. `autopush` and
 //! `gcm` are its other side, to real browsers.
-//!
-//! It cannot decrypt, like a real one, and shares no code with the crate: what both sides get wrong would
+//! It cannot decrypt, as a real one, and shares no code with the crate, so that an error on one side is found.
 //! otherwise pass.
 
 use std::collections::HashMap;
@@ -27,7 +26,7 @@ use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Where push resources are; the last segment names the subscription.
+/// The path of push resources; the last segment names the subscription.
 const PATH: &str = "/push/";
 
 /// One push service, for one browser.
@@ -38,34 +37,34 @@ pub(crate) struct PushService {
     changed: Arc<watch::Sender<()>>,
 }
 
-/// What has happened so far.
+/// The state of the push service.
 #[derive(Default)]
 pub(crate) struct State {
-    /// How often a browser has made itself known.
+    /// The number of logins of browsers.
     pub(crate) logins: usize,
     /// By the token in the endpoint; `None` once the browser has unsubscribed.
     pub(crate) channels: HashMap<String, Option<Channel>>,
-    /// Every push request and how it was answered.
+    /// Every push request with its response.
     pub(crate) pushes: Vec<Recorded>,
-    /// `(version, code)` of every acknowledgement, from browsers that give one.
+    /// `(version, code)` of every acknowledgement, from browsers that send one.
     pub(crate) acks: Vec<(String, i64)>,
-    /// Codes of what a service worker failed at, from browsers that tell.
+    /// Error codes of a service worker, from browsers that report them.
     pub(crate) nacks: Vec<i64>,
-    /// How often the browser was forgotten.
+    /// The number of times the browser was forgotten.
     pub(crate) forgotten: usize,
-    /// For the browser's return.
+    /// Messages stored for the browser's return.
     stored: Vec<Delivery>,
-    /// Whoever logs in waits until this is over.
+    /// Logins wait until this is over.
     offline: bool,
-    /// The next message is delivered with an octet of its ciphertext changed.
+    /// Whether an octet of the next message's ciphertext is changed.
     flip: bool,
-    /// To the browser that logged in last; its connection ends when this is dropped.
+    /// To the browser that logged in last. Dropping it ends the connection.
     browser: Option<mpsc::UnboundedSender<Delivery>>,
 }
 
 #[derive(Clone)]
 pub(crate) struct Channel {
-    /// What the browser calls it.
+    /// The browser's name of it.
     pub(crate) id: String,
     /// The applicationServerKey, 65 octets.
     pub(crate) key: Vec<u8>,
@@ -74,13 +73,13 @@ pub(crate) struct Channel {
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) status: u16,
-    /// What was wrong with it; empty when it was accepted.
+    /// The reason of a refusal; empty if it was accepted.
     pub(crate) why: String,
-    /// When it came.
+    /// When it was received.
     pub(crate) at: SystemTime,
 }
 
-/// One message on its way to the browser.
+/// A message to the browser.
 #[derive(Clone)]
 pub(crate) struct Delivery {
     pub(crate) channel: Channel,
@@ -114,7 +113,7 @@ impl PushService {
         service
     }
 
-    /// A subscription's endpoint.
+    /// Returns a subscription's endpoint.
     pub(crate) fn endpoint(&self, token: &str) -> String {
         format!("{}{PATH}{token}", self.origin())
     }
@@ -139,7 +138,7 @@ impl PushService {
         .unwrap_or_else(|_| panic!("waited in vain: {what}"))
     }
 
-    /// Looks something up without waiting.
+    /// Reads the state without waiting.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.lock().unwrap())
     }
@@ -150,9 +149,9 @@ impl PushService {
         result
     }
 
-    // ---- What a test can have happen
+    // ---- Events of a test
 
-    /// Hangs up, and lets the browser in again only after [`come_back`](Self::come_back).
+    /// Disconnects, and accepts the browser again only after [`come_back`](Self::come_back).
     pub(crate) fn go_offline(&self) {
         self.change(|state| {
             state.offline = true;
@@ -169,8 +168,7 @@ impl PushService {
         self.change(|state| state.flip = true);
     }
 
-    /// Loses what it knew of the browser, as push services do now and then: its subscriptions end, and it has
-    /// to log in again.
+    /// Forgets the browser, as push services sometimes do: its subscriptions end, and it has to log in again.
     pub(crate) fn forget_the_browser(&self) {
         self.change(|state| {
             state.forgotten += 1;
@@ -182,10 +180,9 @@ impl PushService {
         });
     }
 
-    // ---- The browser's side, for those who speak its protocol
+    // ---- The browser's side, for its protocols
 
-    /// Lets the browser in, unless it is offline: then once that is over. Gives its messages from now on, those
-    /// that were stored for it first.
+    /// Logs the browser in, once it is not offline. Returns its messages from now on, stored ones first.
     pub(crate) async fn log_in(&self) -> mpsc::UnboundedReceiver<Delivery> {
         let (sender, messages) = mpsc::unbounded_channel();
         let mut changes = self.changed.subscribe();
@@ -202,7 +199,7 @@ impl PushService {
         messages
     }
 
-    /// The new subscription's token.
+    /// Adds a subscription. Returns its token.
     pub(crate) fn subscribed(&self, channel: Channel) -> String {
         self.change(|state| {
             let token = format!("token{}", state.channels.len());
@@ -211,7 +208,7 @@ impl PushService {
         })
     }
 
-    /// Ends the subscription; answers its token.
+    /// Removes a subscription. Returns its token.
     pub(crate) fn unsubscribed(&self, channel_id: &str) -> Option<String> {
         self.change(|state| {
             let mut channels = state.channels.iter_mut();
@@ -276,7 +273,7 @@ impl PushService {
 }
 
 impl State {
-    /// Delivers it, or stores it as long as RFC 8030 says.
+    /// Delivers it, or stores it for the time that RFC 8030 says.
     fn take(&mut self, mut delivery: Delivery) {
         if mem::take(&mut self.flip) {
             let mut body = delivery.body.to_vec();
@@ -304,7 +301,7 @@ impl State {
 
 type Refusal = (StatusCode, String);
 
-/// As strict as RFC 8030 and RFC 8292 allow; answers the TTL and the topic.
+/// Checks as strictly as RFC 8030 and RFC 8292 allow. Returns the TTL and the topic.
 fn check(
     headers: &HeaderMap,
     body: &[u8],
@@ -353,7 +350,7 @@ fn check(
     }
 }
 
-/// RFC 8292 sections 2 and 3.1, by hand.
+/// Checks a token by RFC 8292 sections 2 and 3.1, without a library.
 fn vapid(authorization: &str, key: &[u8], origin: &str) -> Option<()> {
     let parameters: HashMap<_, _> = authorization
         .strip_prefix("vapid ")?

@@ -1,4 +1,4 @@
-//! What clients of the two replaced servers send, and what they are answered: one table for each server.
+//! Requests of clients of the two replaced servers, and the responses: one table for each server.
 
 use base64ct::{Base64, Encoding as _};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ enum Expected {
     Ping(&'static str),
 }
 
-/// The secrets of the server that is asked.
+/// The secrets of the server.
 pub(crate) struct Secrets {
     pub(crate) token: &'static str,
     pub(crate) password: &'static str,
@@ -52,11 +52,11 @@ pub(crate) struct Answered {
 pub(crate) trait Server: Sync {
     fn ask(&self, asked: Asked<'_>) -> impl Future<Output = Answered> + Send;
 
-    /// The payload of the next push.
+    /// Returns the payload of the next push.
     fn next(&self) -> impl Future<Output = Value> + Send;
 }
 
-/// Sends every request of a table in its order.
+/// Sends every request of a table in order.
 pub(crate) async fn replay(table: Vec<Exchange>, server: &impl Server, secrets: &Secrets) {
     let mut id = None;
     for exchange in &table {
@@ -97,7 +97,7 @@ pub(crate) async fn replay(table: Vec<Exchange>, server: &impl Server, secrets: 
     }
 }
 
-/// The line in full; its time is ISO 8601, or `None` before the first run.
+/// Checks the whole line; its time is ISO 8601, or `None` before the first run.
 fn is_pong(text: &str, version: &str) {
     let line = format!("pong ... version {version} ... with latest subscription run at ");
     let time = text.strip_prefix(&line).unwrap_or_else(|| panic!("{text}"));
@@ -114,7 +114,7 @@ fn has(whole: &Value, part: &Value, what: &str) {
     }
 }
 
-/// The body with the id that the server gave in the place of `ID`.
+/// Returns the body with `ID` replaced by the server's id.
 fn with_id(body: &Value, id: Option<&Value>) -> Value {
     let mut body = body.clone();
     if body["client_uuid"] == "ID" {
@@ -191,7 +191,7 @@ fn without_body(path: &'static str, content_type: Option<&'static str>) -> Excha
     exchange
 }
 
-/// The object with other members in the place of its own; null removes one.
+/// Returns the object with some members replaced. Null removes one.
 fn with(object: &Value, members: Value) -> Value {
     let mut object = object.clone();
     let own = object.as_object_mut().unwrap();
@@ -209,7 +209,7 @@ const JSON: Option<&str> = Some("application/json");
 const MISSING: &str = "Missing subscription information";
 const MISSING_KEYS: &str = "Missing subscription keys information";
 
-/// Bodies that lack the whole of a subscription's endpoint or keys, and those that lack a key.
+/// Returns bodies without the whole of a subscription's endpoint or keys, and those without one key.
 fn incomplete(subscription: &Value) -> (Vec<Value>, Vec<Value>) {
     let keys = |members| {
         with(
@@ -252,7 +252,7 @@ fn refused_subscriptions(subscription: &Value) -> Vec<Exchange> {
     table
 }
 
-/// The Flask and Redis demo: a subscription, messages to all, and the id that ends it.
+/// The Flask and Redis demo: a subscription, messages to all, and the id that removes it.
 pub(crate) fn demo(subscription: &Value, key: &str) -> Vec<Exchange> {
     let hello = json!({"title": "Hello", "body": "World", "url": "/orders/7"});
     let required = "client_uuid is required";
@@ -285,7 +285,7 @@ pub(crate) fn demo(subscription: &Value, key: &str) -> Vec<Exchange> {
     table
 }
 
-/// The Flask and SQLAlchemy server: daily notifications, tests, and a key that an administrator exchanges.
+/// The Flask and SQLAlchemy server: daily notifications, tests, and a key that an administrator replaces.
 pub(crate) fn server(subscription: &Value, key: &str, version: &'static str) -> Vec<Exchange> {
     let mut ping = get("/ping");
     ping.answer = Expected::Ping(version);

@@ -12,20 +12,20 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Generous: a debug build on a busy machine.
+/// Long enough for a debug build on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A server that listens, ended with its test.
+/// A running server, stopped on drop.
 pub(crate) struct ServerProcess {
     process: Child,
     /// `http://127.0.0.1:PORT`, as it printed.
     pub(crate) url: String,
     printed: Arc<Mutex<String>>,
-    /// They end with the pipes that they read.
+    /// They finish with the pipes that they read.
     collectors: Vec<JoinHandle<()>>,
 }
 
-/// An example's file, which cargo puts beside the folder of this test's own.
+/// Returns an example's file, which cargo puts beside the folder of this test.
 pub(crate) fn example(name: &str) -> PathBuf {
     let mut path = env::current_exe().unwrap();
     path.pop();
@@ -40,7 +40,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     path
 }
 
-/// A command with nothing of our own environment that would change a setting.
+/// Makes a command without environment variables that would change a setting.
 pub(crate) fn command(name: &str, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(example(name));
     command
@@ -62,12 +62,12 @@ pub(crate) async fn finish(mut command: Command) -> Output {
 }
 
 impl ServerProcess {
-    /// Starts it and waits until it has printed where it listens.
+    /// Starts it and waits until it has printed its address.
     pub(crate) async fn start(name: &str, settings: &[(&str, &str)]) -> Self {
         Self::start_command(command(name, settings)).await
     }
 
-    /// Starts it with at most so many open files, which it cannot raise.
+    /// Starts it with a limit of open files, which it cannot raise.
     #[cfg(unix)]
     pub(crate) async fn start_with_files(
         name: &str,
@@ -105,24 +105,24 @@ impl ServerProcess {
         }
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id().expect("it has ended already")
     }
 
-    /// What it has printed so far, on both streams.
+    /// Returns its output so far, on both streams.
     pub(crate) fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
     }
 
-    /// Asks it to end, as a process manager does, and waits until it has.
+    /// Sends SIGTERM, as a process manager does, and waits until it has exited.
     #[cfg(unix)]
     pub(crate) async fn terminate(self) -> ExitStatus {
         self.ask_to_end().await;
         self.ended().await
     }
 
-    /// Terminates it; all that it has printed, on both streams.
+    /// Terminates it. Returns all its output, on both streams.
     #[cfg(unix)]
     pub(crate) async fn terminate_and_read(mut self) -> String {
         self.ask_to_end().await;
@@ -134,7 +134,7 @@ impl ServerProcess {
         printed.lock().unwrap().clone()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     #[cfg(unix)]
     pub(crate) async fn ask_to_end(&self) {
         let id = self.id().to_string();
@@ -143,7 +143,7 @@ impl ServerProcess {
         assert!(sent.await.unwrap().success());
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has exited.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         timeout(LIMIT, self.process.wait())
             .await
@@ -151,13 +151,13 @@ impl ServerProcess {
             .unwrap()
     }
 
-    /// Ends it without a warning, as a power cut does.
+    /// Kills it, as a power cut does.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
     }
 }
 
-/// Reads on, or the process blocks once the pipe is full.
+/// Keep reading, or the process blocks once the pipe is full.
 fn collect(
     stream: impl AsyncRead + Unpin + Send + 'static,
     printed: Arc<Mutex<String>>,

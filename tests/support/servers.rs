@@ -1,4 +1,4 @@
-//! Servers of others for tests: the ones that `./test` has started for all, and some of a test's own.
+//! External servers for tests: those that `./test` has started for all, and some for single tests.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::env;
@@ -13,22 +13,22 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// Generous: a database that recovers on a busy machine.
+/// Long enough for a database that recovers on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What there are scripts for in `tests/servers`.
+/// The servers with scripts in `tests/servers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Postgres,
     Redis,
     Valkey,
     Nats,
-    /// A proxy, below `/push/`, of the server that its option names.
+    /// A proxy, below `/push/`, to the server in its option.
     Nginx,
 }
 
-/// A server that a test may stop, kill and start again; ended with its value.
+/// A server that a test may stop, kill and start again. Stopped on drop.
 pub(crate) struct Server {
     kind: Kind,
     folder: TempDir,
@@ -37,7 +37,7 @@ pub(crate) struct Server {
     process: Option<Child>,
 }
 
-/// A port of this machine that no other test takes as long as this lives, whether somebody listens there or not.
+/// A port of this machine that no other test uses as long as this value lives, open or not.
 pub(crate) struct Port {
     number: u16,
     _kept: UdpSocket,
@@ -54,7 +54,7 @@ impl Kind {
         })
     }
 
-    /// Where `./test` says that its own one is; `None` for what tests do not share.
+    /// Returns the variable with the address of `./test`'s server; `None` for servers that tests do not share.
     const fn variable(self) -> Option<&'static str> {
         match self {
             Self::Postgres => Some("WEB_PUSH_TEST_POSTGRES"),
@@ -85,8 +85,8 @@ impl Kind {
     }
 }
 
-/// The URL of the server that all tests share: each keeps to a namespace of its own. `None`, said aloud, where
-/// there is none: `./test` starts them.
+/// Returns the URL of the server that all tests share, each with a namespace of its own. Returns `None`, with a
+/// message, if there is none: `./test` starts them.
 pub(crate) fn shared(kind: Kind) -> Option<String> {
     let variable = kind.variable().expect("tests share none");
     let url = env::var(variable).ok().filter(|url| !url.is_empty());
@@ -97,8 +97,8 @@ pub(crate) fn shared(kind: Kind) -> Option<String> {
 }
 
 impl Server {
-    /// Starts one, with what the script takes as options, and waits until it listens. `None`, said aloud, where
-    /// it is not installed.
+    /// Starts one with the script's options, and waits until it listens. Returns `None`, with a message, if it is not
+    /// installed.
     pub(crate) async fn start(kind: Kind, options: &[&str]) -> Option<Self> {
         if !kind.is_installed() {
             missing(&format!("{kind:?} is not installed"));
@@ -115,7 +115,7 @@ impl Server {
         Some(server)
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(crate) fn url(&self) -> String {
         self.kind.url(self.port())
     }
@@ -124,7 +124,7 @@ impl Server {
         self.port.number()
     }
 
-    /// A folder that lives as long as it does: for certificates, say.
+    /// Returns a folder that lives as long as the server, for example for certificates.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -144,7 +144,7 @@ impl Server {
         if self.kind == Kind::Valkey {
             command.env("VALKEY", "1");
         }
-        // The data's folder is the server's own user's, who has to come through here.
+        // The folder of the data belongs to the server's own user, who needs access to its parent.
         open_to_all(self.folder.path());
         let mut process = command.spawn().unwrap();
         let listens = async {
@@ -170,13 +170,13 @@ impl Server {
         TcpStream::connect(address).await.is_ok()
     }
 
-    /// Ends it as a power cut does.
+    /// Kills it, as a power cut does.
     pub(crate) async fn kill(&mut self) {
         let mut process = self.process.take().expect("it runs");
-        // One that is left behind by its parent would tidy up.
+        // A process whose parent is killed would clean up.
         let killed = signal_all(&process, "-KILL").await;
         process.wait().await.unwrap();
-        // Until the last of them is gone it holds memory that the next PostgreSQL would not share.
+        // As long as one of them lives it holds memory that the next PostgreSQL cannot share.
         let are_gone = async {
             while any_runs(&killed).await {
                 sleep(LOOK_AGAIN).await;
@@ -185,7 +185,7 @@ impl Server {
         timeout(LIMIT, are_gone).await.expect("one outlives a kill");
     }
 
-    /// Ends it as its service manager does, cutting connections.
+    /// Stops it, as its service manager does, and breaks connections.
     pub(crate) async fn stop(&mut self) {
         let mut process = self.process.take().expect("it runs");
         signal(&process, "-INT").await;
@@ -195,7 +195,7 @@ impl Server {
             .unwrap();
     }
 
-    /// Makes it stop answering while its connections stay open, until [`thaw`](Self::thaw).
+    /// Stops its responses while its connections stay open, until [`thaw`](Self::thaw).
     pub(crate) async fn freeze(&self) {
         signal_all(self.process.as_ref().expect("it runs"), "-STOP").await;
     }
@@ -212,19 +212,20 @@ async fn signal(process: &Child, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// To it and the processes that it has started, which are answered: PostgreSQL has one for each connection.
+/// Sends a signal to it and the processes that it has started, and returns them: PostgreSQL has one for each
+/// connection.
 async fn signal_all(process: &Child, name: &str) -> Vec<String> {
     let id = process.id().expect("it runs").to_string();
     let listed = ps(&["-o", "pid=", "--ppid", &id]).await;
     let started: Vec<_> = listed.split_whitespace().map(str::to_owned).collect();
-    // One of them may have ended since.
+    // One of them may have exited since.
     let mut kill = Command::new("kill");
     kill.args([name, &id]).args(&started);
     kill.stderr(Stdio::null()).status().await.unwrap();
     started
 }
 
-/// Whether one of them is more than a name that nobody has asked for yet.
+/// Whether one of them is more than a zombie.
 async fn any_runs(processes: &[String]) -> bool {
     if processes.is_empty() {
         return false;
@@ -247,10 +248,10 @@ fn open_to_all(folder: &Path) {
 }
 
 impl Port {
-    /// None of those that the system gives to whoever connects somewhere, which begin above 30,000: it would give this
-    /// one too, before the server listens and while it is stopped. Tests know from each other by a UDP socket.
+    /// Returns a free port below 30,000: the system gives those above to outgoing connections, also before the server
+    /// listens and while it is stopped. Tests reserve a port with a UDP socket.
     ///
-    /// A cluster's nodes also listen 10,000 above.
+    /// The nodes of a cluster also listen 10,000 above.
     pub(crate) fn free() -> Self {
         let random = RandomState::new();
         let ports = (0_u64..).map(|number| 10_000 + (random.hash_one(number) % 10_000) as u16);
@@ -270,7 +271,7 @@ impl Port {
 fn is_in_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
-    // Where Debian puts servers, and a user's PATH has not always.
+    // Debian's folder of servers, which a user's PATH may lack.
     folders.push("/usr/sbin".into());
     folders.iter().any(|folder| folder.join(program).is_file())
 }

@@ -1,6 +1,6 @@
-//! One of everything that a store keeps, so that its stored form can be compared with the one of the last release.
+//! One of everything that a store keeps, to compare its stored form with that of the last release.
 //!
-//! Where a form changes on purpose after a release, the back end's version of its tables changes too.
+//! If a form changes on purpose after a release, the version of the back end's tables changes too.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn subscription(number: u8) -> NewSubscription {
     new
 }
 
-/// Writes it all into an empty store.
+/// Writes everything into an empty store.
 pub(crate) async fn fill<S>(store: &S)
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore,
@@ -87,8 +87,8 @@ where
     new.recipients = 100;
     new.idempotency = Some(Idempotency::new("once", [0xcc; 32]));
     store.open(&new, at(0)).await.unwrap();
-    // Rows that end at the first origin: one with the first outcome, two with the second one, and so on. At each of the
-    // next origins a row in another state.
+    // Finished rows at the first origin: one with the first outcome, two with the second one, and so on. At each of
+    // the next origins a row in another state.
     let ends: Vec<_> = (1..)
         .zip(FinalOutcome::ALL)
         .flat_map(|(rows, outcome)| vec![*outcome; rows])
@@ -155,7 +155,7 @@ where
     store.record_run(at(9)).await.unwrap();
 }
 
-/// Compares lines with those of a file, and shows where they differ.
+/// Compares lines with those of a file, and shows the differences.
 pub(crate) fn is(found: &[String], expected: &str) {
     let expected: Vec<_> = expected.lines().collect();
     for (found, expected) in found.iter().zip(&expected) {

@@ -1,5 +1,5 @@
-//! A store whose every call is an await point, before and after it is done, and that can be told to fail, to hang,
-//! and to have a server with a clock of its own.
+//! A store whose every call is an await point, before and after it is done. It fails or hangs on demand, and has the
+//! clock of a server.
 
 use std::future::pending;
 use std::sync::Mutex;
@@ -31,7 +31,7 @@ pub(crate) struct TamperedStore {
 }
 
 impl TamperedStore {
-    /// On the same rows as another handle.
+    /// Makes a store on the rows of another handle.
     pub(crate) fn over(memory: &MemoryStore) -> Self {
         Self {
             memory: memory.clone(),
@@ -39,27 +39,27 @@ impl TamperedStore {
         }
     }
 
-    /// Whether a call was made that is not answered.
+    /// Whether a call is hanging.
     pub(crate) fn has_hung(&self) -> bool {
         self.has_hung.load(Ordering::Relaxed)
     }
 
-    /// The calls since the last time this was asked, in their order.
+    /// Returns the calls since the last call of this, in order.
     pub(crate) fn take_calls(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 
-    /// All calls of one name fail from now on, or none any more.
+    /// Makes all calls of one name fail from now on, or none.
     pub(crate) fn fail(&self, call: impl Into<Option<&'static str>>) {
         *self.failing.lock().unwrap() = call.into();
     }
 
-    /// All calls of one name are never answered from now on, or are again.
+    /// Makes all calls of one name hang from now on, or none.
     pub(crate) fn hang(&self, call: impl Into<Option<&'static str>>) {
         *self.hanging.lock().unwrap() = call.into();
     }
 
-    /// What the server's clock says from now on.
+    /// Sets the server's clock.
     pub(crate) fn set_server_time(&self, time: Timestamp) {
         *self.server_time.lock().unwrap() = Some(time);
     }

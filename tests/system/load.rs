@@ -24,12 +24,12 @@ const MANY: u64 = 5_000;
 
 /// The test's own push service behind TLS and HTTP/2, as a browser vendor runs it.
 async fn push_service() -> (TestPushService, PushServer) {
-    // The port is known before the service is, since endpoints name it.
+    // The port is needed before the service is made, since endpoints contain it.
     let mounted: Arc<OnceLock<MountedPushService>> = Arc::default();
     let server = PushServer::start(BOTH, {
         let mounted = Arc::clone(&mounted);
         move |request| {
-            let mut service = mounted.get().expect("nobody has subscribed yet").clone();
+            let mut service = mounted.get().expect("there is no subscription yet").clone();
             Box::pin(async move {
                 let answer = service.call(request).await.unwrap();
                 answer.map(|body| body.map_err(std::io::Error::other).boxed())
@@ -63,7 +63,7 @@ async fn subscribe(api: &HttpClient, service: &TestPushService, number: u64) -> 
         .await
 }
 
-/// One `/notify` to everybody; answers when all is delivered.
+/// Sends one `/notify` to everyone. Returns when all is delivered.
 async fn notify(api: &HttpClient, service: &TestPushService, recipients: u64) {
     let before = service.counts().accepted;
     let content = json!({"title": "Hello", "body": "to everybody", "url": "https://example.com/"});
@@ -77,7 +77,7 @@ async fn notify(api: &HttpClient, service: &TestPushService, recipients: u64) {
     let queued = queued.json();
     assert_eq!(queued["recipients"], recipients);
     let path = format!("/broadcasts/{}", queued["broadcast"].as_str().unwrap());
-    // All are sent; the last ones may not be settled yet.
+    // All are sent, but the last ones may not be settled yet.
     service
         .wait_until(|counts| counts.accepted >= before + recipients)
         .await;
@@ -96,7 +96,7 @@ async fn notify(api: &HttpClient, service: &TestPushService, recipients: u64) {
     }
 }
 
-/// The most memory that the process ever held, in KiB.
+/// Returns the peak memory of the process, in KiB.
 fn peak_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status
@@ -136,7 +136,7 @@ async fn five_thousand_recipients_are_all_reached_and_memory_does_not_grow_with_
     notify(&api, &service, MANY).await;
     let with_many = peak_kib(server.id());
 
-    // Every one was checked and decrypted by the push service, each exactly once per broadcast.
+    // The push service checked and decrypted each one, exactly once per broadcast.
     let counts = service.counts();
     assert_eq!(
         (counts.accepted, counts.refused),
@@ -149,13 +149,13 @@ async fn five_thousand_recipients_are_all_reached_and_memory_does_not_grow_with_
         let expected = if number < FEW { 2 } else { 1 };
         assert_eq!(service.accepted_for(subscription.endpoint()), expected);
     }
-    // Ten times the recipients: caches fill, but nothing is held per recipient.
+    // Ten times the recipients: caches grow, but nothing is held per recipient.
     println!("peak memory: {with_few} KiB with {FEW}, {with_many} KiB with {MANY} recipients");
     assert!(
         with_many < with_few + 24 * 1024,
         "{with_few} KiB, then {with_many} KiB"
     );
-    // Not a terminal: the progress is lines in the log.
+    // Not a terminal: the progress is logged.
     let line = format!("sending {MANY}/{MANY} (100 %), {MANY} accepted, 0 not");
     let printed = async {
         while !server.printed().contains(&line) {

@@ -1,4 +1,4 @@
-//! A user's browsers: registered, listed, removed, forgotten.
+//! A user's browsers: register, list, remove, forget.
 
 use tonic::{Code, Request, Response, Status};
 use tower_web_push::engine::{RegisterError, RegisterErrorKind};
@@ -70,7 +70,7 @@ impl Devices for MyDevices {
     }
 }
 
-/// The crate's kinds in the words of gRPC; the message is the stable code of the HTTP API.
+/// Maps the crate's kinds to those of gRPC. The message is the stable code of the HTTP API.
 fn refused(error: RegisterError) -> Status {
     use RegisterErrorKind::{
         Conflict, EndpointUnverified, Store, StoreFull, UnknownVapidKey, Vapid,

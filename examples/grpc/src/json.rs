@@ -1,4 +1,4 @@
-//! Messages as JSON, in the place of Protocol Buffers.
+//! Messages as JSON instead of Protocol Buffers.
 
 use std::marker::PhantomData;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Encodes `T` and decodes `U`.
+/// A codec that encodes `T` and decodes `U`.
 #[derive(Debug)]
 pub struct JsonCodec<T, U>(PhantomData<(T, U)>);
 
@@ -37,7 +37,7 @@ where
     }
 }
 
-/// One direction of it.
+/// One direction of the codec.
 #[derive(Debug)]
 pub struct Json<T>(PhantomData<T>);
 
@@ -60,7 +60,7 @@ impl<T: DeserializeOwned> Decoder for Json<T> {
             return Ok(None);
         }
         let item = serde_json::from_reader(buf.reader());
-        // Without the parser's words, which may quote a subscription's secrets.
+        // Without the parser's text, which may quote a subscription's secrets.
         item.map(Some)
             .map_err(|_| Status::invalid_argument("malformed message"))
     }

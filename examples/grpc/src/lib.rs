@@ -1,7 +1,7 @@
 //! Web Push in a tonic application.
 //!
-//! Nothing of the crate's HTTP API is mounted: the application has calls of its own, which go to [`WebPush`] and so
-//! under the same rules as the routes. The messages are JSON, so that this example needs no `protoc`.
+//! It does not mount the crate's HTTP API: the application has its own calls, which call [`WebPush`] and so have the
+//! same rules as the routes. The messages are JSON, so that this example needs no `protoc`.
 
 mod devices;
 mod json;

@@ -1,4 +1,4 @@
-//! What goes over the wire.
+//! The messages of the calls.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,13 +8,13 @@ pub struct Empty {}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VapidKey {
-    /// What the page subscribes with, as `applicationServerKey`.
+    /// The key that pages subscribe with, as `applicationServerKey`.
     pub application_server_key: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Subscribe {
-    /// What the browser's `PushSubscription.toJSON()` gives.
+    /// The browser's `PushSubscription.toJSON()`.
     pub subscription: Value,
 }
 
@@ -22,7 +22,7 @@ pub struct Subscribe {
 pub struct Subscribed {
     pub id: String,
     pub created: bool,
-    /// The page should subscribe again with the present key.
+    /// Whether the page should subscribe again with the active key.
     pub stale_key: bool,
 }
 
@@ -56,6 +56,6 @@ pub struct Ship {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Shipped {
-    /// How many browsers of the customer will hear of it.
+    /// The number of the customer's browsers.
     pub recipients: u64,
 }

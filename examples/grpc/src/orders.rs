@@ -1,4 +1,4 @@
-//! What the application is about, and where it sends.
+//! The application's own call, which sends.
 
 use tonic::{Request, Response, Status};
 use tower_web_push::{Audience, Broadcast, Notification, WebPush};

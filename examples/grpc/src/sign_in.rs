@@ -1,4 +1,4 @@
-//! Who is calling.
+//! Authentication.
 
 use tonic::{Request, Status};
 use tower_web_push::Principal;

@@ -1,4 +1,4 @@
-//! The application, driven by a gRPC client; its browsers and their push service are in this process.
+//! Tests of the application with a gRPC client. Its browsers and their push service are in this process.
 #![allow(clippy::unwrap_used, reason = "a test says what failed")]
 
 use tokio::net::TcpListener;
@@ -60,7 +60,7 @@ impl World {
     }
 }
 
-/// The session of a user, in each request.
+/// The session of a user, added to each request.
 struct Session(&'static str);
 
 impl Interceptor for Session {

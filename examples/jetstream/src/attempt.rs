@@ -1,4 +1,4 @@
-//! One attempt for one recipient, as the crate has it: here are only the sending and the clock.
+//! One attempt for one recipient: the crate has the rules, this file sends and reads the clock.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use tower_web_push::store::SubscriptionRecord;
 
 use crate::job::Job;
 
-/// Sends. All jobs of a process share it: its gates, tokens and connections are worth having once.
+/// The sender. All jobs of a process share its gates, tokens and connections.
 #[derive(Debug)]
 pub(crate) struct Post {
-    /// The limit counts requests: an attempt that waits for its push service takes no place.
+    /// The limit counts requests: an attempt that waits for its push service holds no slot.
     pub(crate) deliver: Deliver<ConcurrencyLimit<HttpClient>>,
     pub(crate) keys: KeyRing,
     pub(crate) retry: RetryPolicy,
@@ -22,11 +22,11 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Tries to deliver to one subscription, as it is stored now.
+    /// Makes an attempt for one subscription as it is stored now.
     pub(crate) async fn attempt(&self, job: &Job, record: &SubscriptionRecord) -> Consequence {
         let now = self.clock.now();
         let Ok(keys) = self.keys.candidates(&record.vapid_key, now).await else {
-            // The store does not answer, which is nobody's attempt.
+            // The store does not answer, which does not count as an attempt.
             return Next::Deferred(now + KeyRing::LOOK_AGAIN).into();
         };
         let message = job.message.clone();
@@ -37,7 +37,7 @@ impl Post {
         attempt.drive(&self.clock, send).await.0
     }
 
-    /// The gate of a subscription's push service.
+    /// Returns the gate of a subscription's push service.
     pub(crate) fn gate(&self, record: &SubscriptionRecord) -> Arc<OriginGate> {
         let origin = record.subscription.endpoint().origin();
         self.deliver.gates().gate(origin)

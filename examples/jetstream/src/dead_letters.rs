@@ -1,4 +1,4 @@
-//! Jobs that could not be worked on, and how they get back.
+//! Dead letters: jobs that failed repeatedly, to list or to put back.
 
 use async_nats::jetstream::stream::RawMessageErrorKind;
 
@@ -7,7 +7,7 @@ use crate::flags::{DeadLetters, Places};
 use crate::job::Job;
 use crate::streams::{DEAD_SUBJECT, REASON, Streams};
 
-/// Lists them, or puts them back among the jobs.
+/// Lists them, or puts them back into the queue.
 pub(crate) async fn dead_letters(places: &Places, flags: DeadLetters) -> Result<(), Error> {
     let streams = Streams::open(&places.nats_url).await?;
     let mut from = 1;
@@ -27,14 +27,14 @@ pub(crate) async fn dead_letters(places: &Places, flags: DeadLetters) -> Result<
         if !flags.numbers.is_empty() && !flags.numbers.contains(&number) {
             continue;
         }
-        // Never the job itself: it has the message in it.
+        // Never print the job itself: it contains the message.
         let job = match Job::read(&letter.payload) {
             Ok(job) => format!(
                 "{} recipients of broadcast {}",
                 job.recipients.len(),
                 job.broadcast
             ),
-            Err(_) => format!("{} octets that are no job", letter.payload.len()),
+            Err(_) => format!("{} octets that are not a job", letter.payload.len()),
         };
         let reason = letter
             .headers

@@ -1,4 +1,4 @@
-//! What can be set: by flags, or in the environment under the names that the crate's example servers use.
+//! Settings: flags, or environment variables with the names of the crate's example servers.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) struct Flags {
     pub(crate) command: Command,
 }
 
-/// Where everything is.
+/// The addresses of NATS and the store.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
     /// The NATS server; nats://USER:PASSWORD@HOST:PORT or tls://…
@@ -28,7 +28,8 @@ pub(crate) struct Places {
         default_value = "nats://127.0.0.1:4222"
     )]
     pub(crate) nats_url: String,
-    /// Where subscriptions and VAPID keys are: sqlite://FILE, with the feature of that name also postgres://… and redis://…
+    /// The store of subscriptions and VAPID keys: sqlite://FILE, with the feature of that name also postgres://… and
+    /// redis://…
     #[arg(
         long,
         env,
@@ -42,9 +43,9 @@ pub(crate) struct Places {
 pub(crate) enum Command {
     /// Accept a broadcast: one job for each page of subscriptions
     Produce(Produce),
-    /// Deliver, until SIGTERM; start as many of these as you like
+    /// Deliver, until SIGTERM; start as many of these as needed
     Work(Work),
-    /// List the jobs that could not be worked on
+    /// List the jobs that failed repeatedly
     DeadLetters(DeadLetters),
 }
 
@@ -55,10 +56,10 @@ pub(crate) struct Produce {
     /// Its text
     #[arg(long)]
     pub(crate) body: Option<String>,
-    /// What a click on it opens
+    /// The address that a click on it opens
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// Seconds that the message is worth delivering
+    /// The TTL in seconds
     #[arg(long, default_value_t)]
     pub(crate) ttl: Ttl,
     /// Only to this user's subscriptions
@@ -67,35 +68,35 @@ pub(crate) struct Produce {
     /// Only to subscriptions with this tag
     #[arg(long)]
     pub(crate) tag: Option<Tag>,
-    /// The broadcast's name, a UUID: called again with the name it printed, an interrupted call is completed
+    /// The broadcast's id, a UUID: with the id that an interrupted call printed, this call completes it
     #[arg(long)]
     pub(crate) id: Option<BroadcastId>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Work {
-    /// Whom push services can write to: mailto: or https:
+    /// The contact for push services: mailto: or https:
     #[arg(long, env)]
     pub(crate) vapid_subject: Contact,
-    /// What VAPID keys are sealed with in the store: base64url of 32 bytes, comma list
+    /// The key-encryption keys of the stored VAPID keys: base64url of 32 bytes, comma list
     #[arg(long, env, hide_env_values = true)]
     pub(crate) key_encryption_key: Option<String>,
-    /// Where may be sent to: known, public, local (tests only), or a comma list of hosts
+    /// The endpoint policy: known, public, local (tests only), or a comma list of hosts
     #[arg(long, env, default_value = "known")]
     pub(crate) endpoint_policy: EndpointPolicy,
-    /// Jobs in hand at once
+    /// Jobs processed at once
     #[arg(long, default_value_t = 4)]
     pub(crate) jobs: usize,
-    /// Recipients of a job that are served before it is written down how far it got
+    /// Recipients of a job that are served before its progress is stored
     #[arg(long, default_value_t = 100)]
     pub(crate) part: usize,
-    /// Requests under way at once
+    /// Requests in flight at once
     #[arg(long, default_value_t = 200)]
     pub(crate) concurrency: usize,
-    /// Seconds without a sign of life after which a worker counts as dead
+    /// Seconds without a progress message after which a worker counts as dead
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub(crate) ack_wait: Duration,
-    /// Deliveries of a job that comes to nothing, before it is a dead letter
+    /// Deliveries of a job without a result, before it becomes a dead letter
     #[arg(long, default_value_t = 5)]
     pub(crate) max_deliver: i64,
 }

@@ -8,12 +8,12 @@ use tower_web_push::subscription::SubscriptionId;
 
 use crate::Error;
 
-/// What is in the queue, as JSON.
+/// A job in the queue, as JSON.
 ///
-/// It names subscriptions and does not copy them: who unsubscribes meanwhile gets nothing, who has new keys is
-/// reached with them, and no endpoint is in the queue. Its number, and how often it was delivered, are NATS's.
+/// It contains ids of subscriptions, not copies: a user who unsubscribes meanwhile gets nothing, new keys are used,
+/// and no endpoint is in the queue. NATS has its number and its delivery count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-// What a later version adds may matter: a worker of this one leaves such a job to others.
+// A member of a later version may matter: a worker of this version leaves such a job to others.
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Job {
     pub(crate) broadcast: BroadcastId,
@@ -21,27 +21,27 @@ pub(crate) struct Job {
     /// When it was accepted: the TTL counts from here.
     #[serde(with = "millis")]
     pub(crate) due_at: Timestamp,
-    /// Nobody is asked before: push services have asked for it, or it is a pause before trying again.
+    /// No request is sent before: push services asked for it, or it is the delay before a retry.
     #[serde(with = "millis")]
     pub(crate) not_before: Timestamp,
-    /// How many attempts each of the recipients has seen.
+    /// The attempts that each of the recipients has had.
     pub(crate) attempts: u32,
     pub(crate) recipients: Vec<SubscriptionId>,
 }
 
 impl Job {
-    /// The most recipients of one job: about 20 kB of JSON, where NATS takes 1 MB.
+    /// The most recipients of one job: about 20 kB of JSON, where NATS accepts 1 MB.
     pub(crate) const PAGE: usize = 500;
 
     pub(crate) fn read(json: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(json).map_err(|error| {
-            // serde's own words may quote what is there, which is somebody's message.
+            // serde's own text may quote the input, which is a message.
             let (line, column) = (error.line(), error.column());
             format!("not a job: {:?} at {line}:{column}", error.classify()).into()
         })
     }
 
-    /// The same for others of its recipients.
+    /// Makes the same job for some of its recipients.
     pub(crate) fn for_others(&self, recipients: Vec<SubscriptionId>) -> Self {
         Self {
             recipients,

@@ -1,4 +1,4 @@
-//! What is left of a job after one part of it.
+//! The recipients that remain after a part of a job.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use tower_web_push::subscription::SubscriptionId;
 
 use crate::job::Job;
 
-/// Those of a part who are to be tried again, with those together who wait about equally long.
+/// The recipients of a part to retry, grouped by delay.
 #[derive(Debug)]
 pub(crate) struct Left {
     now: Timestamp,
-    /// By attempts made, and by the power of two of the seconds to wait.
+    /// By attempts made, and by the power of two of the delay in seconds.
     groups: BTreeMap<(u32, u32), (Timestamp, Vec<SubscriptionId>)>,
 }
 
@@ -31,8 +31,8 @@ impl Left {
         group.1.push(recipient);
     }
 
-    /// A job for each group, with the time of the last one in it: nobody is asked too early, and nobody waits for more
-    /// than about twice as long as they must.
+    /// Makes a job for each group, with the time of its latest recipient: no request is early, and no recipient waits
+    /// longer than about twice its delay.
     pub(crate) fn into_jobs(self, job: &Job) -> Vec<Job> {
         let group = |((attempts, _), (not_before, recipients))| Job {
             attempts,
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_about_equally_long_waits_together_and_nobody_is_asked_too_early() {
+    fn similar_delays_share_a_job_and_no_request_is_early() {
         let now = Timestamp::from_secs(1_000);
         let job = Job {
             broadcast: BroadcastId::random(),
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(sizes, [2, 2, 3, 1, 1, 1]);
         for (recipient, at) in waits {
             let job = jobs.iter().find(|job| job.recipients.contains(&recipient));
-            let job = job.expect("nobody is lost");
+            let job = job.expect("no recipient is lost");
             assert!(job.not_before >= at && job.attempts == 1);
             let waits = job.not_before.since(now).as_secs();
             assert!(waits <= 2 * at.since(now).as_secs() + 1, "{waits} s");

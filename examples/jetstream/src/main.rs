@@ -1,7 +1,7 @@
 //! Web Push driven by NATS JetStream.
 //!
 //! `produce` writes a broadcast as jobs of at most 500 recipients, any number of `work` processes deliver them, and
-//! `dead-letters` shows what could not be worked on. The README says how it behaves when something breaks.
+//! `dead-letters` lists failed jobs. The README describes the behaviour after a failure.
 
 mod attempt;
 mod dead_letters;
@@ -40,13 +40,13 @@ async fn main() -> ExitCode {
     }
 }
 
-/// An error and what caused it, in one line. None of the crate's errors has a secret in it.
+/// An error and its causes in one line. The crate's errors contain no secrets.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some libraries name their cause themselves.
+        // Some libraries include the cause in the message.
         if !line.ends_with(&text) {
             line = format!("{line}: {text}");
         }

@@ -13,8 +13,8 @@ use crate::streams::Streams;
 
 /// Writes one job for each page of live subscriptions.
 ///
-/// Interrupted, the first pages are accepted and the last ones are not. Called again with the same id it walks
-/// again, and what is in the stream already is not added a second time.
+/// After an interruption the first pages are accepted and the last ones are not. A repeated call with the same id
+/// walks again, and does not add jobs that are in the stream.
 pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error> {
     let store = store::open(&places.store_url).await?;
     let streams = Streams::open(&places.nats_url).await?;
@@ -44,8 +44,8 @@ pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
             break;
         };
-        // The same page again has the same name; one whose ends have moved since is another, and some of its
-        // recipients get the message twice. None is left out.
+        // The same page has the same name again. A page whose first or last row has changed is another one, and some
+        // of its recipients get the message twice. None is left out.
         let name = format!("{}-{}-{}", job.broadcast, first.id, last.id);
         after = Some(last.subscription.endpoint().key());
         job.recipients = page.iter().map(|record| record.id).collect();
@@ -57,7 +57,8 @@ pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error
     Ok(())
 }
 
-/// The same for each call with the same id: some recipients get it of both, and the tag hides the second copy.
+/// The same message in each call with the same id: some recipients get it from both, and the tag hides the second
+/// copy.
 fn message(flags: &Produce, broadcast: BroadcastId) -> Result<Message, Error> {
     let mut notification = Notification::new(flags.title.as_str()).tag(broadcast.to_string());
     if let Some(body) = &flags.body {

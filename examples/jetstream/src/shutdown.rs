@@ -1,10 +1,10 @@
-//! SIGTERM or ctrl-c, for every task that wants to know.
+//! SIGTERM and ctrl-c, for all tasks.
 
 use std::io;
 
 use tokio::sync::watch;
 
-/// Becomes true once this process is asked to end.
+/// Becomes true when this process is asked to stop.
 pub(crate) fn listen() -> io::Result<watch::Receiver<bool>> {
     let (stop, stopped) = watch::channel(false);
     #[cfg(unix)]

@@ -6,15 +6,15 @@ use tower_web_push::store::{DeliveryLedger, SqliteStore, SubscriptionStore, Vapi
 
 use crate::Error;
 
-/// What an engine needs of a store: subscriptions, VAPID keys, and of the ledger the pauses of push services and
-/// [`tally`](DeliveryLedger::tally), which counts how many subscriptions each of them says are gone.
+/// The parts of a store that an engine needs: subscriptions, VAPID keys, and of the ledger the pauses of push
+/// services and [`tally`](DeliveryLedger::tally), which counts their "gone" responses.
 pub(crate) trait Store: SubscriptionStore + VapidKeyStore + DeliveryLedger {}
 
 impl<S: SubscriptionStore + VapidKeyStore + DeliveryLedger> Store for S {}
 
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
     match url.split_once("://") {
-        // They would become part of the file's name.
+        // SQLite would make them part of the file's name.
         Some(("sqlite", path)) if path.contains(['?', '#', '%']) || path.ends_with(":memory:") => {
             Err("STORE_URL: only a file follows sqlite://".into())
         }
@@ -29,7 +29,7 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
             use tower_web_push::store::RedisStore;
             Ok(Arc::new(RedisStore::connect(url).await?))
         }
-        // Not the whole URL: it may hold a password.
+        // Not the whole URL: it may contain a password.
         Some((scheme, _)) => Err(format!("STORE_URL: no {scheme} store in this build").into()),
         None => Err("STORE_URL: not sqlite://FILE".into()),
     }

@@ -1,4 +1,4 @@
-//! The two streams: jobs, and what became of none of them.
+//! The two streams: jobs and dead letters.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ const JOBS: &str = "PUSH_JOBS";
 const JOBS_SUBJECT: &str = "push.jobs";
 const DEAD: &str = "PUSH_DEAD";
 pub(crate) const DEAD_SUBJECT: &str = "push.dead";
-/// In the header of a dead letter: why it is one.
+/// The header of a dead letter with the reason.
 pub(crate) const REASON: &str = "Push-Reason";
 
-/// How long a message's name is remembered: longer than it takes until a dead worker's job comes to another.
+/// How long a message's name is remembered: longer than until a dead worker's job is redelivered.
 const NAMES_KEPT: Duration = Duration::from_secs(3600);
 
-/// Where there is a backoff, servers before 2.10 want a number here.
+/// With a backoff, servers before 2.10 require a number here.
 const NEVER_BY_THE_SERVER: i64 = 1_000_000;
 
 #[derive(Clone, Debug)]
@@ -32,15 +32,15 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Connects, and makes the streams where they are not there.
+    /// Connects, and makes missing streams.
     pub(crate) async fn open(url: &str) -> Result<Self, Error> {
         let context = jetstream::new(async_nats::connect(url).await?);
         let jobs = Config {
             name: JOBS.to_owned(),
             subjects: vec![JOBS_SUBJECT.to_owned()],
-            // A job that is acknowledged is gone.
+            // An acknowledged job is deleted.
             retention: RetentionPolicy::WorkQueue,
-            // Where you set limits: a full stream refuses new jobs, and `produce` fails. It forgets none.
+            // If you set limits: a full stream refuses new jobs, and `produce` fails. No job is dropped.
             discard: DiscardPolicy::New,
             duplicate_window: NAMES_KEPT,
             ..Config::default()
@@ -59,7 +59,7 @@ impl Streams {
         })
     }
 
-    /// The one consumer that all workers pull from.
+    /// Returns the one consumer that all workers pull from.
     pub(crate) async fn workers(&self, ack_wait: Duration) -> Result<PullConsumer, Error> {
         let config = Pull {
             durable_name: Some("workers".to_owned()),
@@ -68,17 +68,17 @@ impl Streams {
             backoff: (1..=4)
                 .map(|delivered| backoff(ack_wait, delivered))
                 .collect(),
-            // The server's own limit would only stop delivering, and tell whoever happens to listen. Workers count
-            // themselves: see `bury`.
+            // The server's own limit would only stop delivering and publish an advisory. Workers count themselves:
+            // see `bury`.
             max_deliver: NEVER_BY_THE_SERVER,
-            // Jobs that wait for their time count as pending, and there may be many: FCM has asked for an hour.
+            // Delayed jobs count as pending, and there may be many: FCM has asked for an hour.
             max_ack_pending: -1,
             ..Pull::default()
         };
         Ok(self.jobs.create_consumer(config).await?)
     }
 
-    /// Adds a job. Once this returns it is as safe as the stream. Of jobs of one name the first counts.
+    /// Adds a job. Once this returns it is as durable as the stream. Of jobs with one name the first counts.
     pub(crate) async fn publish(&self, job: &Job, name: Option<&str>) -> Result<(), Error> {
         let payload = serde_json::to_vec(job)?;
         let publish = PublishMessage::build().payload(payload.into());
@@ -96,7 +96,7 @@ impl Streams {
     /// Copies a job as it is, readable or not, to the dead letters. Acknowledge it afterwards.
     pub(crate) async fn bury(&self, message: &Message, reason: &str) -> Result<(), Error> {
         let info = message.info()?;
-        // With the time: numbers begin again where somebody has made the stream of jobs anew.
+        // With the time: numbers start again if the stream of jobs is made again.
         let name = format!("job-{}-{}", info.stream_sequence, info.published);
         let publish = PublishMessage::build()
             .payload(message.payload.clone())
@@ -109,7 +109,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Puts a dead letter back among the jobs.
+    /// Puts a dead letter back into the queue.
     pub(crate) async fn replay(&self, number: u64) -> Result<(), Error> {
         let letter = self.dead.get_raw_message(number).await?;
         let publish = PublishMessage::build()
@@ -128,7 +128,7 @@ impl Streams {
     }
 }
 
-/// How long to wait after so many deliveries that came to nothing.
+/// Returns the delay after this number of deliveries without a result.
 pub(crate) fn backoff(ack_wait: Duration, delivered: i64) -> Duration {
     let doublings = u32::try_from(delivered.saturating_sub(1))
         .unwrap_or(0)

@@ -29,7 +29,7 @@ use crate::{Error, shutdown, with_causes};
 
 /// How long a pull waits for a job.
 const PULL: Duration = Duration::from_secs(5);
-/// Before NATS or the store is asked again where it did not answer.
+/// The delay before NATS or the store gets another request after an error.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ struct Worker {
     stop: watch::Receiver<bool>,
 }
 
-/// Delivers until this process is asked to end; what is in hand then is brought to the end of its part.
+/// Delivers until this process is asked to stop. Parts in progress are finished.
 pub(crate) async fn work(places: &Places, flags: Work) -> Result<(), Error> {
     let stop = shutdown::listen()?;
     let worker = Arc::new(Worker::open(places, flags, stop).await?);
@@ -52,7 +52,7 @@ pub(crate) async fn work(places: &Places, flags: Work) -> Result<(), Error> {
         while running.len() < worker.flags.jobs.max(1) && !worker.is_stopping() {
             running.spawn(Arc::clone(&worker).hand());
         }
-        // A panic costs its job one delivery, and not the process a hand.
+        // A panic costs its job one delivery; the worker task is started again.
         if running.join_next().await.is_none() {
             return Ok(());
         }
@@ -72,9 +72,9 @@ impl Worker {
             Some(keys) => KeyEncryptionKeys::parse(keys)?,
             None => KeyEncryptionKeys::none(),
         };
-        // The keys that browsers have subscribed with are in the store: the application's and ours are the same.
+        // The keys that browsers have subscribed with are in the store, shared with the application.
         let keys = KeyRing::open(Arc::clone(&store) as _, keks, None, clock.now()).await?;
-        // The policy is asked twice: for the endpoint, and for every address that its name resolves to.
+        // The policy is used twice: for the endpoint, and for every address that its name resolves to.
         let policy = flags.endpoint_policy.clone();
         let client = HttpClient::builder().policy(policy.clone()).build()?;
         let client = ConcurrencyLimit::new(client, flags.concurrency.max(1));
@@ -94,8 +94,8 @@ impl Worker {
         })
     }
 
-    /// Works on one job after the other. A job is pulled by a hand that is free, so that none waits in this process
-    /// while its time to be acknowledged runs.
+    /// Processes one job after the other. A free task pulls a job, so that no job waits in this process while its
+    /// acknowledgement time runs.
     async fn hand(self: Arc<Self>) {
         let mut stop = self.stop.clone();
         loop {
@@ -110,7 +110,7 @@ impl Worker {
                 Err(error) => Err(error),
             };
             if let Err(error) = done {
-                // NATS is away. The client connects again by itself, and what is not acknowledged comes again.
+                // NATS is unavailable. The client reconnects, and unacknowledged jobs are redelivered.
                 eprintln!("{}", with_causes(&*error));
                 sleep(PAUSE).await;
             }
@@ -122,7 +122,7 @@ impl Worker {
         batch.messages().await?.try_next().await
     }
 
-    /// Works on a job and tells NATS what came of it, and meanwhile that somebody is at it.
+    /// Processes a job and acknowledges it, with progress messages meanwhile.
     async fn answer(&self, message: &Message) -> Result<(), Error> {
         let mut work = pin!(self.work_on(message));
         let every = self.flags.ack_wait / 3;
@@ -130,7 +130,7 @@ impl Worker {
         let result = loop {
             tokio::select! {
                 result = &mut work => break result,
-                // Where it does not get through the job may come to somebody else. What is under way goes on all the same.
+                // If it is lost the job may be redelivered. The requests in flight continue all the same.
                 _ = signs_of_life.tick() => drop(message.ack_with(AckKind::Progress).await),
             }
         };
@@ -140,7 +140,7 @@ impl Worker {
             let pause = backoff(self.flags.ack_wait, info.delivered);
             Ok::<_, Error>(AckKind::Nak(Some(pause)))
         })?;
-        // Confirmed: an acknowledgement that was lost would have the job done twice.
+        // Confirmed: after a lost acknowledgement the job would be done twice.
         message.double_ack_with(ack).await
     }
 
@@ -150,12 +150,12 @@ impl Worker {
         if let Ok(job) = &job {
             let wait = job.not_before.since(self.post.clock.now());
             if !wait.is_zero() {
-                // Nobody waits here: NATS delivers it again when its time has come.
+                // Not waited for here: NATS redelivers it at its time.
                 return Ok(AckKind::Nak(Some(wait)));
             }
         }
         if info.delivered > self.flags.max_deliver {
-            // This delivery only moves it, whatever it was that went wrong: also where it takes its worker down.
+            // This delivery only moves it, whatever the failure was: also if it kills its worker.
             let reason = match &job {
                 Ok(_) => format!("{} deliveries came to nothing", self.flags.max_deliver),
                 Err(error) => error.to_string(),
@@ -169,8 +169,8 @@ impl Worker {
         Ok(AckKind::Ack)
     }
 
-    /// Asks the store until it answers. No other worker could do better meanwhile, so the job is kept; put back, it would
-    /// come closer to the dead letters each time, through no fault of its own.
+    /// Retries a call of the store until it answers. Another worker would do no better, so the job is kept: each
+    /// redelivery would bring it closer to the dead letters without a fault of its own.
     async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -192,10 +192,10 @@ impl Worker {
         *self.stop.borrow()
     }
 
-    /// Works on a part of a job. Whatever is left of it is a job of its own by the end.
+    /// Processes a part of a job. The rest becomes a job of its own.
     ///
-    /// The order is what makes a crash harmless: what was learned of subscriptions, then what is left, then the
-    /// acknowledgement. Whenever the process dies, the job comes again, and this part of it is sent once more.
+    /// This order makes a crash harmless: first the changes of subscriptions, then the rest, then the
+    /// acknowledgement. If the process dies at any point, the job is redelivered and this part is sent once more.
     async fn part(&self, job: &Job, number: u64, delivered: i64) -> Result<(), Error> {
         let size = self.flags.part.max(1).min(job.recipients.len());
         let (part, rest) = job.recipients.split_at(size);
@@ -205,7 +205,7 @@ impl Worker {
         let pauses = self.patiently(|| self.store.pauses(now)).await?;
         self.post.deliver.gates().load(pauses, now);
 
-        // All at once, as far as `Post` lets them.
+        // All at once, as far as `Post` allows.
         let ended = join_all(records.into_iter().map(|record| async {
             let record = record?;
             let consequence = self.post.attempt(job, &record).await;
@@ -224,7 +224,7 @@ impl Worker {
         let mut counts = Counts::default();
         for (recipient, ended) in part.iter().zip(ended) {
             let Some((gate, consequence)) = ended else {
-                // Unsubscribed meanwhile.
+                // Unsubscribed in between.
                 counts.add(FinalOutcome::Gone, 1);
                 continue;
             };
@@ -240,13 +240,13 @@ impl Worker {
             .await?;
 
         if !rest.is_empty() {
-            // Its name is the same when this part is done again after a crash, so there is no second one.
+            // It has the same name if this part is repeated after a crash, so there is no second one.
             let name = format!("rest-of-{number}");
             self.streams
                 .publish(&job.for_others(rest.to_vec()), Some(&name))
                 .await?;
         }
-        // Without a name: done again, this part may end differently, and a repeat must not hide that.
+        // Without a name: a repeated part may have another result, which a duplicate must not hide.
         let later = left.into_jobs(job);
         for job in &later {
             self.streams.publish(job, None).await?;

@@ -1,4 +1,4 @@
-//! Worker processes, one of which is killed: who is reached, how often, and what becomes of what cannot be done.
+//! Tests of worker processes, one of which is killed: recipients, repeats, dead letters.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -31,34 +31,34 @@ use support::program::Program;
 use support::push_service::{Answer, Arrival, PushService};
 
 const SUBSCRIPTIONS: usize = 5_000;
-/// Of them so many have left.
+/// This number of them is gone.
 const GONE: usize = 50;
-/// And so many are at a push service that wants fewer requests, for a while.
+/// And this number is at a push service that limits requests for a while.
 const LIMITED: usize = 20;
-/// How many requests that push service refuses, and how long it wants to be left alone.
+/// The number of requests that this push service refuses, and its `Retry-After`.
 const REFUSED: usize = 3;
 const RETRY_AFTER: u32 = 2;
 
-/// What the workers are started with.
+/// The flags of the workers.
 const JOBS: usize = 2;
 const PART: usize = 50;
 const ACK_WAIT: &str = "4";
 
-/// One browser for all subscriptions.
+/// One user agent for all subscriptions.
 struct Browser {
     secret: UaSecretKey,
     auth: AuthSecret,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_in_hand_is_sent_twice()
+async fn despite_a_killed_worker_all_are_reached_and_only_its_requests_in_flight_are_repeated()
  {
     let folder = tempfile::tempdir().unwrap();
     let Some(nats) = Nats::start(&folder.path().join("nats")).await else {
         return;
     };
     let program = Program::new(folder.path(), nats.url());
-    // After some time none of the first three workers gets an answer: so all have requests under way.
+    // After some requests the first three workers get no answers: so all have requests in flight.
     let push_service = PushService::start(|arrival, before| {
         if arrival.path.starts_with("/gone/") {
             Answer::Now(StatusCode::GONE)
@@ -83,7 +83,7 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
     });
     let browser = subscribe(&store, endpoints).await;
 
-    // One that nobody can read is among the jobs.
+    // One of the jobs is malformed.
     let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
     program.run(&["dead-letters"]).await; // makes the streams
     jetstream
@@ -132,11 +132,11 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
             lost.is_subset(&again)
         })
         .await;
-    // For so long the others have had their jobs in hand, longer than without a sign of life they could.
+    // The other workers have held their jobs for longer than the time without a progress message.
     push_service.release();
     all_done(&jetstream).await;
 
-    // Everybody who is there was reached, and has the message, with what is left of its time.
+    // Every live subscription got the message, with the remaining TTL.
     let arrivals = push_service.arrivals();
     let mut accepted: HashMap<&str, Vec<&Arrival>> = HashMap::new();
     for arrival in arrivals
@@ -161,7 +161,7 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
         assert!((540..=600).contains(&arrival.ttl), "{}", arrival.ttl);
     }
 
-    // Twice only what the dead worker had in hand; and then under the same tag.
+    // Only what the dead worker had in flight was sent twice, under the same tag.
     let mut asked: HashMap<&str, Vec<&Arrival>> = HashMap::new();
     for arrival in &arrivals {
         asked.entry(&arrival.path).or_default().push(arrival);
@@ -185,7 +185,7 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
     }
     assert!(arrivals.iter().all(|arrival| !arrival.has_topic));
 
-    // Whoever was to be asked later was not asked earlier.
+    // No delayed recipient got a request early.
     let arrivals = limited.arrivals();
     let reached = arrivals
         .iter()
@@ -206,7 +206,7 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
         assert!(again.at - refused.at >= Duration::from_secs(RETRY_AFTER.into()));
     }
 
-    // Who has left is in no audience any more.
+    // Retired subscriptions are in no audience.
     let now = SystemClock::new().now();
     for (liveness, rows) in [
         (Liveness::Retired, GONE),
@@ -216,7 +216,7 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
         assert_eq!(store.count(&filter, now).await.unwrap(), rows as u64);
     }
 
-    // What nobody could read is set aside, and can be put back.
+    // The malformed job is a dead letter, and can be put back.
     let letters = program.run(&["dead-letters"]).await;
     assert_eq!(letters.lines().count(), 1, "{letters}");
     assert!(letters.contains("not a job"), "{letters}");
@@ -228,9 +228,9 @@ async fn everybody_is_reached_although_a_worker_is_killed_and_only_what_it_had_i
     assert_eq!(messages(&jetstream).await, 1);
 }
 
-/// The worst moment for a worker to die: what is left of its job is a job already, and it has not said so.
+/// The worst moment for a crash: the rest of the job is published, and the job is not acknowledged.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_worker_has_left_over_is_not_left_over_twice() {
+async fn the_rest_of_a_dead_workers_job_is_published_once() {
     let folder = tempfile::tempdir().unwrap();
     let Some(nats) = Nats::start(&folder.path().join("nats")).await else {
         return;
@@ -242,7 +242,7 @@ async fn what_a_dead_worker_has_left_over_is_not_left_over_twice() {
     subscribe(&store, (0..3).map(|number| format!("{origin}/{number}"))).await;
     program.run(&["produce", "hello"]).await;
 
-    // The worker that dies is the test: it has taken the job, and published what is left after the first recipient.
+    // The test is the worker that dies: it has taken the job, and published the rest after the first recipient.
     let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
     let jobs = jetstream.get_stream("PUSH_JOBS").await.unwrap();
     let workers = pull::Config {
@@ -281,7 +281,7 @@ fn held(arrivals: &[Arrival]) -> impl Iterator<Item = &Arrival> {
     arrivals.iter().filter(|arrival| arrival.answer.is_none())
 }
 
-/// Subscribes everybody, an hour ago: of those who have just come, nobody is believed to have left.
+/// Stores the subscriptions an hour ago: a "gone" for newer ones would not be believed.
 async fn subscribe(store: &SqliteStore, endpoints: impl Iterator<Item = String>) -> Browser {
     let now = SystemClock::new().now() - Duration::from_secs(3600);
     let keys = Arc::new(store.clone());
@@ -304,7 +304,7 @@ async fn subscribe(store: &SqliteStore, endpoints: impl Iterator<Item = String>)
     Browser { secret, auth }
 }
 
-/// Waits until no job is left, whoever has it.
+/// Waits until the queue is empty.
 async fn all_done(jetstream: &jetstream::Context) {
     let wait = async {
         while messages(jetstream).await > 0 {

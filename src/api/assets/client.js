@@ -3,18 +3,18 @@
  * Web Push in the page, for a server that mounts tower-web-push.
  *
  *     import { renew, subscribe } from "/web-push/client.js";
- *     renew().catch(show);                                       // at each visit; asks nothing
+ *     renew().catch(show);                                       // at each visit; shows no prompt
  *     button.addEventListener("click", () => subscribe().catch(show));
  *
  * Every address is relative to this file's own, so it works under any mount. A call that fails throws a
- * {@link WebPushError}: its `message` can be shown to the user, its `code` can be compared. It can be
- * repeated: what the server knew is not lost, whatever failed and in however many tabs it is called.
+ * {@link WebPushError}: its `message` can be shown to the user, its `code` can be compared. Every call can be
+ * repeated, in any number of tabs: after a failure the server still has the subscription that it had before.
  */
 
 /**
  * @typedef {object} Options
  * @property {ServiceWorkerRegistration} [registration]
- *   Your own service worker, when it imports ours. Default: ours, in the mount's own scope.
+ *   Your own service worker, if it imports service-worker.js. Default: service-worker.js, in the mount's own scope.
  */
 
 /** @typedef {"mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun"} Weekday */
@@ -23,30 +23,29 @@
 
 /**
  * @typedef {object} Wanted
- * @property {string[]} [tags] Groups to join, of those that the server opens to anyone. Default: as before.
+ * @property {string[]} [tags] Tags to set, of the server's public ones. Default: unchanged.
  * @property {{hour: number, minute?: number, zone: string, weekdays?: Weekday[]} | {utcHour: number, minute?: number}} [notifyTime]
- *   When the daily notification is sent, within that minute: by the clock of an IANA zone, on these days or on all of
- *   them; or every day in UTC. `minute` is 0 by default. The visitor's zone is
- *   `Intl.DateTimeFormat().resolvedOptions().timeZone`. A server without zones refuses all but UTC: the problem's code
- *   is `zones_unsupported`.
- * @property {NotifyType} [notifyType] `DAILY_CHECK` where nothing is said; needs a `notifyTime`, and replaces the
+ *   The time of the daily notification: by the wall clock of an IANA zone, on these days (default: every day), or every
+ *   day in UTC. Default of `minute`: 0. The visitor's zone is `Intl.DateTimeFormat().resolvedOptions().timeZone`. A server
+ *   without zones accepts UTC only: the problem's code is `zones_unsupported`.
+ * @property {NotifyType} [notifyType] Default: `DAILY_CHECK`. Needs a `notifyTime`, and replaces the
  *   daily notification of the same type.
- * @property {string} [message] The daily notification's text, at most 100 characters; needs a `notifyTime`.
+ * @property {string} [message] The daily notification's text, at most 100 characters. Needs a `notifyTime`.
  */
 
 /** @typedef {Wanted & Options} SubscribeOptions */
 
 /**
  * @typedef {object} Subscribed
- * @property {string} id The subscription's id on the server; it can be used to unsubscribe.
- * @property {boolean} created Whether the server had not known the subscription before.
+ * @property {string} id The subscription's id on the server, with which it can be removed.
+ * @property {boolean} created Whether the subscription is new on the server.
  * @property {PushSubscription} subscription
  */
 
 /**
  * @typedef {object} State
  * @property {boolean} supported Whether this browser, on this page, can receive notifications.
- * @property {WebPushError | null} why Why it cannot: not supported, or blocked by the user.
+ * @property {WebPushError | null} why The reason if it cannot: not supported, or blocked by the user.
  * @property {NotificationPermission} permission `default` means that the user has not been asked.
  * @property {PushSubscription | null} subscription
  */
@@ -60,8 +59,8 @@
 
 /**
  * @typedef {object} Click
- * @property {string} action The button's, or empty for the notification itself.
- * @property {string | null} url What is opened.
+ * @property {string} action The action of the button, or empty for the notification itself.
+ * @property {string | null} url The address that is opened.
  * @property {unknown} data The notification's `data`, as the server sent it.
  * @property {number} at
  */
@@ -69,10 +68,10 @@
 /**
  * @typedef {"unsupported" | "insecure" | "needs_home_screen" | "no_service_worker" | "permission_denied"
  *   | "permission_dismissed" | "worker_failed" | "push_service_failed" | "not_subscribed" | "offline" | "refused"} Code
- *   `no_service_worker` is mostly a private window; `refused` has the server's `status` and `problem`.
+ *   `no_service_worker` usually means a private window. `refused` has the server's `status` and `problem`.
  */
 
-/** What went wrong, in words for the user. */
+/** An error with a message for the user. */
 export class WebPushError extends Error {
   /**
    * @param {Code} code
@@ -84,9 +83,9 @@ export class WebPushError extends Error {
     this.name = "WebPushError";
     /** @type {Code} */
     this.code = code;
-    /** The server's status, when it `refused`. */
+    /** The server's status, if the code is `refused`. */
     this.status = status;
-    /** The server's problem details (RFC 9457), when it `refused`; their `code` is a stable word. */
+    /** The server's problem details (RFC 9457), if the code is `refused`. Their `code` is a stable word. */
     this.problem = problem;
   }
 }
@@ -94,19 +93,19 @@ export class WebPushError extends Error {
 /** Where the server is mounted: the folder of this file. */
 const mount = new URL(".", import.meta.url);
 
-/** Database, messages and locks: the same names as in service-worker.js, which shares them. */
+/** The name of database, messages and locks, shared with service-worker.js. */
 const NAME = "tower-web-push";
 
-/** Milliseconds. A call of the browser or the server that hangs must not keep the other tabs waiting. */
+/** Time limits in milliseconds: other tabs must not wait for a call of the browser or the server that hangs. */
 const LIMITS = { storage: 5_000, lookUp: 10_000, request: 30_000, pushService: 60_000, worker: 60_000 };
 
-// ---- What a page calls
+// ---- The functions for pages
 
 /**
- * Registers the service worker and waits until it can receive.
+ * Registers the service worker and waits until it is active.
  *
- * Not `navigator.serviceWorker.ready`: that waits for a worker whose scope holds this page, and ours does
- * not. Registering again is cheap and changes nothing.
+ * `navigator.serviceWorker.ready` waits for a worker whose scope contains this page, which this one's does not.
+ * Registering again is cheap and changes nothing.
  *
  * @returns {Promise<ServiceWorkerRegistration>}
  */
@@ -119,7 +118,7 @@ export async function register() {
 }
 
 /**
- * What the page can show before the user decides; asks the user nothing and registers nothing.
+ * Returns what a page can show before the user decides. Shows no prompt and registers nothing.
  *
  * @param {Options} [options]
  * @returns {Promise<State>}
@@ -134,11 +133,11 @@ export async function state(options = {}) {
 }
 
 /**
- * Asks for permission, subscribes, and tells the server. Call it from a click: browsers ignore the question
- * otherwise.
+ * Asks for permission, subscribes, and posts the subscription to the server. Call it from a click handler: browsers
+ * ignore the request for permission otherwise.
  *
- * Calling it again is harmless. A subscription under a VAPID key that the server has since replaced is
- * exchanged for a new one, which keeps its id, tags and schedules.
+ * It can be repeated. A subscription under a VAPID key that the server has since replaced is exchanged for a new one,
+ * which keeps its id, tags and schedules.
  *
  * @param {SubscribeOptions} [options]
  * @returns {Promise<Subscribed>}
@@ -149,8 +148,8 @@ export async function subscribe(options = {}) {
 }
 
 /**
- * Exchanges the browser's subscription for a new one, which keeps its id, tags and schedules, even when
- * nothing seems wrong with it: for a browser that stopped receiving. Else {@link subscribe}.
+ * Exchanges the browser's subscription for a new one, which keeps its id, tags and schedules, even if it seems valid:
+ * for a browser that stopped receiving. Without a subscription it is {@link subscribe}.
  *
  * @param {SubscribeOptions} [options]
  * @returns {Promise<Subscribed>}
@@ -161,12 +160,12 @@ export async function resubscribe(options = {}) {
 }
 
 /**
- * Call it at each visit. It asks the user nothing, and does nothing where notifications are off. Else the
- * server hears that the subscription is alive, what an earlier call or the worker could not tell it is made
- * up for, and a subscription under an old key, or one that the browser lost, is exchanged.
+ * Call it at each visit. It shows no prompt, and does nothing if notifications are off. Otherwise it posts the
+ * subscription to the server, completes what an earlier call or the worker could not, and exchanges a subscription
+ * under an old key or one that the browser lost.
  *
  * @param {Options} [options]
- * @returns {Promise<Subscribed | null>} null where notifications are off.
+ * @returns {Promise<Subscribed | null>} null if notifications are off.
  */
 export async function renew(options = {}) {
   if (whyUnsupported() !== null || Notification.permission !== "granted") return null;
@@ -180,7 +179,7 @@ export async function renew(options = {}) {
       return null;
     }
     if (!known && !subscription) return null;
-    // Its scope holds no page, so no visit makes the browser look for a new version.
+    // Its scope contains no page, so no visit makes the browser check for a new version.
     if (found) found.update().catch(() => {});
     const registration = found ?? (await register());
     await started(activated(registration));
@@ -189,10 +188,10 @@ export async function renew(options = {}) {
 }
 
 /**
- * Ends the subscription, or with a `notifyType` only the schedule of that type. With the last schedule the
- * server forgets a subscription that has neither a user nor tags: to stay, {@link subscribe} again.
+ * Removes the subscription, or with a `notifyType` only the schedule of that type. With its last schedule the server
+ * removes a subscription that has neither a user nor tags: {@link subscribe} again to keep it.
  *
- * The server is told first: when that fails, nothing has changed and the call can be repeated.
+ * The server comes first: if its request fails, nothing has changed and the call can be repeated.
  *
  * @param {{notifyType?: NotifyType} & Options} [options]
  * @returns {Promise<void>}
@@ -204,23 +203,23 @@ export async function unsubscribe(options = {}) {
   await exclusively(scope, async () => {
     const subscription = registration ? await current(registration) : null;
     const known = await recall(scope);
-    // Two, when the server has not heard of the newer one.
+    // Two if the server does not know the newer one.
     for (const endpoint of new Set([known?.endpoint, subscription?.endpoint])) {
       if (endpoint) await request("POST", "unsubscribe", { endpoint, notifyType });
     }
     if (notifyType !== undefined) return;
-    // Should the browser fail now, the next visit goes on from here instead of subscribing again.
+    // If the browser fails now, the next visit continues here instead of subscribing again.
     await remember(scope, { endpoint: null, ended: true });
     await leave(scope, subscription);
   });
 }
 
 /**
- * Has the server send one notification to this browser; it allows one every ten seconds.
+ * Makes the server send one notification to this browser. It allows one every ten seconds.
  *
  * @param {{title?: string, message?: string} & Options} [options]
- * @returns {Promise<{success: boolean, message: string}>} `success` is false when the push service did not
- *   take it.
+ * @returns {Promise<{success: boolean, message: string}>} `success` is false if the push service did not
+ *   accept it.
  */
 export async function sendTest(options = {}) {
   const { subscription } = await state(options);
@@ -233,7 +232,7 @@ export async function sendTest(options = {}) {
 }
 
 /**
- * Calls back for each push that the worker shows while this page is open.
+ * Calls a listener for each push that the worker shows while this page is open.
  *
  * @param {(arrival: Arrival) => void} listener
  * @returns {() => void} Ends it.
@@ -243,8 +242,8 @@ export function onPush(listener) {
 }
 
 /**
- * Calls back for each click on a notification while this page is open: it may be the page that is brought
- * to the front.
+ * Calls a listener for each click on a notification while this page is open, also if the click brings this page to
+ * the front.
  *
  * @param {(click: Click) => void} listener
  * @returns {() => void} Ends it.
@@ -269,7 +268,7 @@ function onMessage(type, listener) {
   return () => container.removeEventListener("message", handler);
 }
 
-// ---- Whether it can work here, in words
+// ---- Why it cannot work in this browser
 
 /** @returns {WebPushError | null} */
 function whyUnsupported() {
@@ -293,7 +292,7 @@ function whyUnsupported() {
   return new WebPushError("unsupported", "This browser cannot receive notifications. A current version of it may.");
 }
 
-/** There, push is only for pages on the Home Screen. An iPad calls itself a Mac, which has no touch screen. */
+/** On iOS push is only for pages on the Home Screen. An iPad reports a Mac, which has no touch screen. */
 function isTabOnIos() {
   const { standalone, userAgent, maxTouchPoints } = /** @type {any} */ (navigator);
   if (standalone === true) return false;
@@ -329,7 +328,7 @@ function pushServiceFailed(cause) {
 }
 
 /**
- * Asks the user, and waits for the worker.
+ * Asks the user for permission and waits for the worker.
  *
  * @param {Options} options
  */
@@ -354,7 +353,7 @@ async function permitted(options) {
 async function registered({ registration }) {
   if (registration) return registration;
   const found = await started(navigator.serviceWorker?.getRegistration(mount.href));
-  // Without one of its own scope, the browser answers with that of a scope around it: not ours.
+  // Without a registration of this scope, the browser returns the one of a scope around it.
   return found?.scope === mount.href ? found : undefined;
 }
 
@@ -389,27 +388,26 @@ async function started(starting) {
   }
 }
 
-// ---- The subscription. All of this runs in one tab at a time.
+// ---- The subscription. These functions run in one tab at a time.
 
 /**
- * What the server last confirmed that it knows: the proof by which a newer subscription takes the place of
- * an older one. It changes only when the server has said yes, so whatever fails is made up for later.
+ * The subscription that the server last confirmed: the proof by which a newer subscription replaces it. It changes
+ * only when the server has accepted a request, so a failed call is completed later.
  *
- * `endpoint` is null when the server may know nothing; `ended` when the server was told of the end, and the
- * browser was not yet.
+ * `endpoint` is null if the server may have none; `ended` if the server has removed it, and the browser not yet.
  *
  * @typedef {{endpoint: string | null, auth?: string, ended?: boolean}} Known
  */
 
-/** The server's words for a subscription that only another one can stand in for. */
+/** The server's codes for a subscription that must be exchanged. */
 const USELESS = ["unknown_vapid_key", "subscription_expired"];
 
 /**
- * Makes browser and server agree on a subscription under the server's present key.
+ * Makes browser and server agree on a subscription under the server's active key.
  *
  * @param {ServiceWorkerRegistration} registration
  * @param {Wanted} [wanted]
- * @param {boolean} [anew] Not with the subscription that there is.
+ * @param {boolean} [anew] Whether to exchange an existing subscription.
  * @returns {Promise<Subscribed>}
  */
 async function enrol(registration, wanted = {}, anew = false) {
@@ -418,14 +416,14 @@ async function enrol(registration, wanted = {}, anew = false) {
   const key = keyOf(existing);
   let told;
   try {
-    // First of all: from here on it is the one that the server knows, and a new one takes its place.
+    // First, so that the server knows it, and a new one can replace it.
     told = await tell(registration, existing, key, wanted);
     if (!told.staleKey && !anew) return told;
   } catch (error) {
     if (!(error instanceof WebPushError) || !USELESS.includes(error.problem?.code)) throw error;
   }
   const vapidKey = await presentKey();
-  // Of several machines, not all have heard of the new key yet: the next visit will find them agreed.
+  // Not all of the server's replicas have the new key yet: they will at the next visit.
   if (told && !anew && key === vapidKey) return told;
   return exchange(registration, existing, vapidKey, wanted);
 }
@@ -440,15 +438,15 @@ async function begin(registration, wanted) {
   try {
     return await tell(registration, subscription, vapidKey, wanted);
   } catch (error) {
-    // Else the next visit would subscribe for good, without what the server refused.
+    // Otherwise the next visit would subscribe without the options that the server refused.
     if (isFinal(error) && !(await recall(registration.scope))) await withdraw(registration.scope, subscription);
     throw error;
   }
 }
 
 /**
- * A browser holds one subscription for each worker, and refuses a second key while it does: the old one goes
- * before the new one comes. What stands for it on the server is remembered first.
+ * A browser has one subscription for each worker, and refuses a second key for it: the old subscription is removed
+ * before the new one is made. Its proof for the server is stored first.
  *
  * @param {ServiceWorkerRegistration} registration
  * @param {PushSubscription} old
@@ -469,7 +467,7 @@ async function presentKey() {
 }
 
 /**
- * Tells the server, and then remembers that it knows.
+ * Posts a subscription to the server, and then stores that the server has it.
  *
  * @param {ServiceWorkerRegistration} registration
  * @param {PushSubscription} subscription
@@ -499,7 +497,7 @@ async function leave(scope, subscription) {
 }
 
 /**
- * The server was not told of it, or refused it. Should the browser fail too, the next visit ends it.
+ * Removes a subscription that the server does not have or refused. If the browser fails, the next visit removes it.
  *
  * @param {string} scope
  * @param {PushSubscription} subscription
@@ -508,7 +506,7 @@ async function withdraw(scope, subscription) {
   await end(subscription).catch(() => remember(scope, { endpoint: null, ended: true }));
 }
 
-/** In the browser. @param {PushSubscription} subscription */
+/** Removes it in the browser. @param {PushSubscription} subscription */
 async function end(subscription) {
   try {
     await within(LIMITS.pushService, subscription.unsubscribe());
@@ -528,7 +526,7 @@ async function make({ pushManager }, /** @type {string} */ vapidKey) {
 }
 
 /**
- * Asked in its first seconds, Firefox never answers; asked again, it does.
+ * Firefox does not answer a call in its first seconds, but a second call.
  *
  * @param {ServiceWorkerRegistration} registration
  * @returns {Promise<PushSubscription | null>}
@@ -542,7 +540,7 @@ async function current({ pushManager }) {
   }
 }
 
-/** Some browsers do not tell: the server compares what it stored. @param {PushSubscription} subscription */
+/** Undefined in some browsers: the server compares its stored key. @param {PushSubscription} subscription */
 function keyOf({ options }) {
   const key = options?.applicationServerKey;
   return key ? toBase64url(key) : undefined;
@@ -554,7 +552,7 @@ function identity(subscription) {
 }
 
 /**
- * Whether asking again would be answered in the same way.
+ * Whether a repeated request would fail in the same way.
  *
  * @param {unknown} error
  */
@@ -569,7 +567,7 @@ function isFinal(error) {
 let last = Promise.resolve();
 
 /**
- * Tabs and the worker take turns; without Web Locks, at least the calls of this page.
+ * Runs the calls of tabs and the worker one after the other; without Web Locks, at least those of this page.
  *
  * @template T
  * @param {string} scope
@@ -598,9 +596,9 @@ function within(limit, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-// ---- Remembering: one record for each scope, in the worker's own database
+// ---- Storage: one record for each scope, in a database shared with the worker
 
-/** For this visit, where the browser stores nothing. @type {Map<string, Known | undefined>} */
+/** The record of this visit if the browser cannot store it. @type {Map<string, Known | undefined>} */
 const unstored = new Map();
 
 /** @param {string} scope @returns {Promise<Known | undefined>} */
@@ -613,7 +611,7 @@ async function recall(scope) {
 async function remember(scope, known) {
   try {
     const writing = inDatabase("readwrite", (table) => (known ? table.put(known, scope) : table.delete(scope)));
-    // One that is only slow still gets there, after us.
+    // A slow write still completes later.
     await within(LIMITS.storage, writing);
     unstored.delete(scope);
   } catch {
@@ -633,7 +631,7 @@ async function inDatabase(mode, work) {
   try {
     const transaction = database.transaction("subscriptions", mode);
     const value = result(work(transaction.objectStore("subscriptions")));
-    // What is written counts once it is committed.
+    // A write is done once it is committed.
     await Promise.all([value, committed(transaction)]);
     return await value;
   } finally {
@@ -678,7 +676,7 @@ async function request(method, path, body) {
       cache: "no-store",
       signal: AbortSignal.timeout?.(LIMITS.request),
     });
-    // No JSON is no answer of ours; one that breaks off is none at all.
+    // An answer without JSON is not from this server. One that is cut off is a network error.
     answer = await response.json().catch((error) => {
       if (error.name !== "SyntaxError") throw error;
       return null;

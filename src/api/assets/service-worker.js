@@ -3,46 +3,45 @@
 /**
  * Shows the notifications that a server with tower-web-push sends.
  *
- * Served at `<mount>/service-worker.js`, it registers in the mount's own scope and leaves an application's
- * own worker alone. An application that would rather use its own imports this file:
+ * Served at `<mount>/service-worker.js`, it registers in the mount's own scope and does not affect an application's
+ * own worker. An application can also import this file into its own worker:
  *
  *     self.webPush = { mount: "/web-push/" };
  *     importScripts("/web-push/service-worker.js");
  *
- * and gives its registration to the functions of `client.js`. Imported or not, it adds listeners and nothing
- * else: no global, no caching, no `fetch`, no `skipWaiting`, no `claim`. A listener of the importing worker
- * that was added before can keep an event to itself with `stopImmediatePropagation()`; clicks on
- * notifications that others showed are ignored.
+ * and pass its registration to the functions of `client.js`. This file only adds listeners: no globals, no caching, no
+ * `fetch`, no `skipWaiting`, no `claim`. A listener that the importing worker added before can stop an event with
+ * `stopImmediatePropagation()`. Clicks on notifications of other scripts are ignored.
  */
 (() => {
   "use strict";
 
   /**
    * @typedef {object} Settings
-   * @property {string} [mount] Where `vapid` and `renew` are: next to this file, unless it is imported from elsewhere.
-   * @property {string} [title] Shown where a message has none. Default: the host's name.
-   * @property {string} [body] Shown for a message that is empty or cannot be read.
+   * @property {string} [mount] The folder of `vapid` and `renew`. Default: the folder of the worker.
+   * @property {string} [title] The title of a message without one. Default: the host's name.
+   * @property {string} [body] The text of a message that is empty or cannot be decoded.
    */
 
   const worker = /** @type {ServiceWorkerGlobalScope & {webPush?: Settings}} */ (/** @type {any} */ (self));
   const settings = worker.webPush ?? {};
-  // With or without the slash at its end, which makes it a folder.
+  // With or without the slash at its end, which a folder needs.
   const mount = new URL(`${settings.mount ?? "."}/`.replace(/\/+$/, "/"), worker.location.href);
 
   /**
-   * Where the site's pages are: the worker's own scope, or the folder around it if the scope is the mount's, which has
-   * no pages. Not the host's root: behind a path of a proxy that is another site.
+   * The folder of the site's pages: the worker's own scope, or the folder around it if the scope is the mount's, which
+   * has no pages. Not the host's root: behind a path of a proxy that is another site.
    */
   const { scope } = worker.registration;
   const home = new URL(scope === mount.href ? ".." : ".", scope).href;
 
-  /** Database, messages and locks, and what we put into a notification's `data`: clicks on others are left alone. */
+  /** The name of database, messages and locks, and a mark in the `data` of notifications: clicks on others are ignored. */
   const NAME = "tower-web-push";
 
-  /** Milliseconds: shorter than a browser lets an event take. */
+  /** Time limits in milliseconds, shorter than a browser's limit for an event. */
   const LIMITS = { request: 15_000, turn: 15_000 };
 
-  /** The options that are passed on as they are, when they have the right type. */
+  /** The options that are passed on unchanged if they have the right type. */
   const OPTIONS = {
     string: ["badge", "body", "dir", "icon", "image", "lang", "tag"],
     boolean: ["renotify", "requireInteraction", "silent"],
@@ -61,21 +60,21 @@
   });
 
   worker.addEventListener("pushsubscriptionchange", (event) => {
-    // Older typings know the event without its two members.
+    // Older typings lack the event's two members.
     event.waitUntil(changed(/** @type {any} */ (event)));
   });
 
-  // Background Sync, where there is one: the network is back.
+  // Background Sync, if the browser has it: the network is back.
   worker.addEventListener("sync", (/** @type {any} */ event) => {
     if (event.tag === `${NAME}:renew`) event.waitUntil(inTurn(() => renewIfChanged()));
   });
 
-  // ---- Showing
+  // ---- Notifications
 
   /** @param {PushEvent} event */
   async function received(event) {
     const { title, options, appBadge } = read(event);
-    // A push that shows nothing costs the subscription: what the browser refuses is shown plainly.
+    // Browsers revoke the subscription after pushes without a notification, so refused options are left out.
     try {
       await worker.registration.showNotification(title, options);
     } catch {
@@ -86,16 +85,16 @@
   }
 
   /**
-   * Reads what arrived: a declarative message (`web_push` is 8030), flat members, plain text, or nothing.
+   * Reads a message: a declarative one (`web_push` is 8030), flat members, plain text, or an empty one.
    *
    * @param {PushEvent} event
    */
   function read(event) {
     const payload = parse(event.data);
-    // A browser that knows declarative messages has taken a mutable one apart already.
+    // A browser with declarative messages has parsed a mutable one already.
     const declared =
       /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
-    /** What the declarative part says goes first; null is the same as absent. @param {string} name */
+    /** The declarative part comes first. Null is the same as absent. @param {string} name */
     const value = (name) => declared?.[name] ?? payload[name];
 
     /** @type {any} */
@@ -105,7 +104,7 @@
     }
     if (options.body === undefined && typeof value("message") === "string") options.body = value("message");
     if (Array.isArray(value("vibrate"))) options.vibrate = value("vibrate");
-    // Both pairs are type errors: the notification matters more than how it is announced.
+    // Both combinations are type errors, which would lose the notification.
     if (options.silent) delete options.vibrate;
     if (!options.tag) delete options.renotify;
 
@@ -127,7 +126,7 @@
   }
 
   /**
-   * @param {PushMessageData | null} data Null for a push without content; some browsers also where it is no UTF-8.
+   * @param {PushMessageData | null} data Null for a push without content; in some browsers also if it is not UTF-8.
    * @returns {Record<string, any>}
    */
   function parse(data) {
@@ -138,7 +137,7 @@
       if (isObject(value)) return value;
       if (typeof value === "string") text = value;
     } catch {
-      // Not JSON: shown as it is.
+      // Not JSON: shown as text.
     }
     return { body: text.trim() === "" ? (settings.body ?? "You have a new notification.") : text };
   }
@@ -166,7 +165,7 @@
   }
 
   /**
-   * Tells the open pages, for `onPush` and `onClick` of client.js.
+   * Posts a message to the open pages, for `onPush` and `onClick` of client.js.
    *
    * @param {"push" | "click"} type
    * @param {object} message
@@ -177,7 +176,7 @@
   }
 
   /**
-   * The number on the application's icon. 0 clears it; true is a mark without a number.
+   * Sets the number on the application's icon. 0 clears it; true is a mark without a number.
    *
    * @param {unknown} count WebKit also takes digits.
    */
@@ -189,16 +188,16 @@
     else if (Number.isSafeInteger(number) && Number(number) > 0) await navigator.setAppBadge?.(number);
   }
 
-  // ---- Clicking
+  // ---- Clicks
 
   /**
-   * @param {string} action The button's, or empty.
+   * @param {string} action The action of the button, or empty.
    * @param {{url: unknown, actions?: Record<string, unknown>, data?: unknown}} shown
    */
   async function clicked(action, { url: own, actions = {}, data }) {
     const url = httpUrl(actions[action]) ?? httpUrl(own);
     try {
-      // The browser allows this only shortly after the click: first of all, then.
+      // First, since the browser allows this only shortly after the click.
       await open(url);
     } finally {
       await tellPages("click", { action, url, data });
@@ -206,7 +205,7 @@
   }
 
   /**
-   * Brings the tab that shows `url` to the front, or opens one. Without an address any tab of the site will do.
+   * Brings the tab that shows `url` to the front, or opens one. Without an address any tab of the site is used.
    *
    * @param {string | null} url
    */
@@ -216,18 +215,18 @@
     try {
       if (page) return void (await page.focus());
     } catch {
-      // Closed in between, or not ours to bring forward.
+      // Closed in between, or not allowed for this worker.
     }
     await worker.clients.openWindow(url ?? home);
   }
 
-  /** Pages outside the scope are not controlled by this worker, and still ours. */
+  /** Includes pages outside the scope, which this worker does not control. */
   function openPages() {
     return worker.clients.matchAll({ type: "window", includeUncontrolled: true });
   }
 
   /**
-   * An absolute http(s) address, or null: a click must never run `javascript:` or open a file.
+   * Returns an absolute http(s) address, or null: a click must never run `javascript:` or open a file.
    *
    * @param {unknown} value
    */
@@ -241,11 +240,11 @@
     }
   }
 
-  // ---- Renewing
+  // ---- Renewal
 
   /**
-   * The push service or the browser ended the subscription: make a new one and hand it to the server, with
-   * proof that the old one was ours. Not every browser tells the old one, so what is remembered goes first.
+   * Replaces a subscription that the push service or the browser has ended, and posts the new one to the server with
+   * the old one's secret as proof. Not every browser passes the old one, so the stored one comes first.
    *
    * @param {{oldSubscription?: PushSubscription | null, newSubscription?: PushSubscription | null}} event
    */
@@ -260,7 +259,7 @@
     });
   }
 
-  /** The new key may be another than the one of a subscription that is still there: that one will do. */
+  /** An existing subscription is used even if the server's key is another one. */
   async function resubscribe(/** @type {PushSubscription | null | undefined} */ old) {
     const { pushManager } = worker.registration;
     const applicationServerKey = await serverKey(old);
@@ -271,7 +270,7 @@
     }
   }
 
-  /** The server's present key; when it cannot be reached, the one that the old subscription had. */
+  /** Returns the server's active key, or the old subscription's if the server cannot be reached. */
   async function serverKey(/** @type {PushSubscription | null | undefined} */ old) {
     try {
       const response = await fetch(new URL("vapid", mount), { cache: "no-store", signal: timeout() });
@@ -284,17 +283,17 @@
   }
 
   /**
-   * Tells the server about a subscription that it has not heard of. What is remembered changes only when it
-   * has said yes: a failure is made up for when the network is back, at the next push, or at the next visit
-   * of a page that calls `renew()`.
+   * Posts a subscription that the server does not have. The stored record changes only when the server has accepted
+   * it: after a failure this is repeated when the network is back, at the next push, or at the next visit of a page
+   * that calls `renew()`.
    *
-   * @param {Known} [proof] For a browser that stores nothing.
+   * @param {Known} [proof] Used if the browser cannot store the record.
    */
   async function renewIfChanged(proof) {
     const subscription = await worker.registration.pushManager.getSubscription();
     const known = (await recall()) ?? proof;
     if (!subscription || known?.ended || known?.endpoint === subscription.endpoint) return;
-    // Nothing remembered, and it receives: the server knows it from somebody else.
+    // No record, but pushes arrive: another page has posted it.
     if (!known) return remember(identity(subscription));
     const key = subscription.options.applicationServerKey;
     try {
@@ -326,10 +325,10 @@
   }
 
   /**
-   * Pages and the worker take turns, so that no two of them renew at once.
+   * Runs the calls of pages and the worker one after the other, so that no two of them renew at once.
    *
    * @param {() => Promise<void>} work
-   * @param {boolean} [orNever] Somebody has their turn: leave it to them.
+   * @param {boolean} [orNever] Whether to skip the call if another one is running.
    */
   async function inTurn(work, orNever = false) {
     const { locks } = worker.navigator;
@@ -339,11 +338,11 @@
     return locks.request(name, { signal: AbortSignal.timeout?.(LIMITS.turn) }, work);
   }
 
-  // ---- Remembering: one record for each scope, in the same database as client.js
+  // ---- Storage: one record for each scope, in the same database as client.js
 
   /**
-   * What the server last confirmed that it knows. `endpoint` is null when it may know nothing; `ended` when
-   * the user has left, and the browser was not told yet.
+   * The subscription that the server last confirmed. `endpoint` is null if it may have none; `ended` if the server has
+   * removed it, and the browser not yet.
    *
    * @typedef {{endpoint: string | null, auth?: string, ended?: boolean}} Known
    */
@@ -355,7 +354,7 @@
 
   /** @param {Known} known */
   async function remember(known) {
-    // Where nothing can be stored, the page's next visit still tells the server.
+    // If it cannot be stored, the page posts the subscription at its next visit.
     await inDatabase("readwrite", (table) => table.put(known, worker.registration.scope)).catch(() => {});
   }
 
@@ -371,7 +370,7 @@
     try {
       const transaction = database.transaction("subscriptions", mode);
       const value = result(work(transaction.objectStore("subscriptions")));
-      // What is written counts once it is committed.
+      // A write is done once it is committed.
       await Promise.all([value, committed(transaction)]);
       return await value;
     } finally {
@@ -398,7 +397,7 @@
     });
   }
 
-  // ---- Small things
+  // ---- Encoding
 
   /** @param {ArrayBuffer} buffer */
   function toBase64url(buffer) {

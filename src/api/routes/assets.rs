@@ -1,4 +1,4 @@
-//! `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js`: files that come with the crate.
+//! `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js`: the crate's files.
 
 use std::sync::LazyLock;
 
@@ -17,11 +17,11 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 pub(super) static OPENAPI: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("application/json", include_bytes!("../openapi.json")));
 
-/// What a page imports.
+/// The module that a page imports.
 pub(super) static CLIENT: LazyLock<Asset> =
     LazyLock::new(|| Asset::new(JAVASCRIPT, include_bytes!("../assets/client.js")));
 
-/// A worker that shows what arrives. Its own path bounds its scope to where the API is mounted.
+/// The service worker. Its path limits its scope to where the API is mounted.
 pub(super) static SERVICE_WORKER: LazyLock<Asset> =
     LazyLock::new(|| Asset::new(JAVASCRIPT, include_bytes!("../assets/service-worker.js")));
 
@@ -30,7 +30,7 @@ pub(super) static SERVICE_WORKER: LazyLock<Asset> =
 pub(super) struct Asset {
     content_type: &'static str,
     content: &'static [u8],
-    /// With its quotes (RFC 9110 section 8.8.3).
+    /// Includes its quotes (RFC 9110 section 8.8.3).
     etag: String,
 }
 
@@ -44,7 +44,7 @@ impl Asset {
         }
     }
 
-    /// The file, or 304 for who has it already.
+    /// Returns the file, or 304 if the client has it.
     pub(super) fn answer(&self, request: &HeaderMap) -> Reply {
         let known = is_known(request, &self.etag);
         let content = if known { &[] } else { self.content };
@@ -63,7 +63,7 @@ impl Asset {
     }
 }
 
-/// The weak comparison of RFC 9110 section 13.1.2. Our own tags hold no comma.
+/// The weak comparison of RFC 9110 section 13.1.2. The crate's own tags contain no comma.
 fn is_known(request: &HeaderMap, etag: &str) -> bool {
     let lists = request.get_all(IF_NONE_MATCH).iter();
     lists
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_it_gets_304() {
+    fn a_client_that_has_it_gets_304() {
         let etag = &CLIENT.etag;
         for known in [
             etag,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_else_gets_it_with_its_tag() {
+    fn other_clients_get_it_with_its_tag() {
         let reply = SERVICE_WORKER.answer(&HeaderMap::new());
         assert_eq!(reply.status(), 200);
         assert_eq!(reply.headers()[ETAG], SERVICE_WORKER.etag.as_str());

@@ -1,4 +1,4 @@
-//! `GET` and `DELETE /broadcasts/{id}`: what became of a broadcast, and its end.
+//! `GET` and `DELETE /broadcasts/{id}`: status and cancellation of a broadcast.
 
 use http::StatusCode;
 use serde::Serialize;

@@ -42,7 +42,7 @@ struct ScheduleAnswer {
     next_at: String,
 }
 
-/// As `/subscribe` takes it.
+/// A time in the form that `/subscribe` takes.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum NotifyTime {
@@ -71,7 +71,7 @@ pub(super) async fn list(api: &WebPushService, parts: &Parts) -> Result<Reply, P
     Ok(reply::json(StatusCode::OK, &DevicesAnswer { devices }))
 }
 
-/// Another user's id, an unknown one and a text that is none get the same answer.
+/// An unknown id, another user's and a malformed one get the same answer.
 pub(super) async fn remove(
     api: &WebPushService,
     parts: &Parts,
@@ -118,7 +118,7 @@ impl From<Device> for DeviceAnswer {
 }
 
 impl ScheduleAnswer {
-    /// `None` for the application's own, which belong to no device.
+    /// Returns `None` for a schedule of the application, which belongs to no device.
     fn of(schedule: Schedule) -> Option<Self> {
         let Plan::Subscriber {
             notify_type,

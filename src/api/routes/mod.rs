@@ -1,4 +1,4 @@
-//! Which route a request is for, who may ask it, and its answer.
+//! The routes: path and method, required rights, dispatch.
 
 mod assets;
 mod broadcasts;
@@ -47,7 +47,7 @@ pub(super) enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    /// The route of a method and a path. Each path has one spelling, so that a rule for it in a proxy holds:
+    /// Returns the route of a method and a path. Each path has one spelling, so that a rule for it in a proxy holds:
     /// no percent-encoding, no slash at its end.
     pub(super) fn find(method: &Method, path: &'a str) -> Result<Self, Problem> {
         let methods = Methods::of(path).ok_or(ProblemKind::NotFound)?;
@@ -61,7 +61,7 @@ impl<'a> Route<'a> {
             .ok_or_else(|| Problem::from(ProblemKind::MethodNotAllowed).with_allow(methods.allow()))
     }
 
-    /// What an administrator must be allowed to do for it; `None` for a public route.
+    /// Returns the action that it needs, or `None` for a public route.
     pub(super) const fn admin_action(self) -> Option<AdminAction> {
         Some(match self {
             Self::Notify => AdminAction::Notify,
@@ -84,7 +84,7 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// Whether strangers may ask it.
+    /// Whether unauthenticated callers may call it.
     pub(super) const fn is_public(self) -> bool {
         self.admin_action().is_none()
     }
@@ -98,7 +98,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The routes of one path.
+/// The routes of one path, by method.
 #[derive(Clone, Copy, Default)]
 struct Methods<'a> {
     get: Option<Route<'a>>,
@@ -164,7 +164,7 @@ impl<'a> Methods<'a> {
     }
 }
 
-/// Answers a request that was admitted to a route.
+/// Answers a request that passed the checks of its route.
 pub(super) async fn answer(
     api: &WebPushService,
     route: Route<'_>,

@@ -1,4 +1,4 @@
-//! `POST /notify`: a message to many, through the ledger.
+//! `POST /notify`: accepts a broadcast.
 
 use std::collections::BTreeMap;
 
@@ -43,20 +43,20 @@ pub(super) async fn notify(
     broadcast.send_at = send_at(members)?;
     if let Some(key) = prefer::idempotency_key(&parts.headers)? {
         broadcast = broadcast.idempotency_key(key);
-        // A repetition has the same body, whatever it means.
+        // A repeated request has the same body, octet for octet.
         broadcast.fingerprint = Some(Sha256::digest(body).into());
     }
     if !api.engine.has_worker() {
         return Err(ProblemKind::NoWorker.into());
     }
-    // Nobody waits for something that is not due.
+    // A broadcast that is not due is not waited for.
     let is_due = broadcast.send_at.is_none_or(|at| at <= api.engine.now());
     let wait = prefer::wait(&parts.headers).filter(|_| is_due);
     let accepted = api.engine.enqueue(broadcast).await?;
     let Some(wait) = wait else {
         return Ok(queued(accepted));
     };
-    // It is accepted whether or not the store can still be asked how it is getting on.
+    // It is accepted even if the store cannot be asked for its status now.
     let mut reply = match api.engine.wait_until_over(accepted.broadcast, wait).await {
         Ok(Some(status)) if status.is_over() => sent(&status),
         _ => queued(accepted),
@@ -89,7 +89,7 @@ fn sent(status: &BroadcastStatus) -> Reply {
     reply::json(StatusCode::OK, &answer)
 }
 
-/// Content and delivery options together.
+/// Parses content and delivery options.
 fn message(members: Members<'_>, body: &[u8]) -> Result<Message, Problem> {
     let mut message: Message = match (members.has("title"), members.has("payload")) {
         (true, true) => return Err(ProblemKind::AmbiguousContent.into()),
@@ -116,7 +116,7 @@ fn message(members: Members<'_>, body: &[u8]) -> Result<Message, Problem> {
     Ok(message)
 }
 
-/// `payload` byte for byte as it stood in the request.
+/// Returns `payload` as in the request, byte for byte.
 fn raw_payload(body: &[u8]) -> Result<Vec<u8>, Problem> {
     let mut members: BTreeMap<String, &RawValue> =
         serde_json::from_slice(body).map_err(|error| malformed(&error))?;

@@ -10,15 +10,15 @@ use crate::broadcast::Broadcast;
 /// The longest wait that a request may ask for, in seconds.
 const MOST: u64 = 30;
 
-/// How long the caller prefers to wait (RFC 7240 section 4.3), 30 seconds at most. What cannot be read is
-/// ignored, as a preference should be.
+/// Returns how long the caller prefers to wait (RFC 7240 section 4.3), at most 30 seconds. A malformed preference is
+/// ignored.
 pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let mut preferences = headers
         .get_all(&PREFER)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        // Parameters of a preference mean nothing for this one.
+        // Parameters of a preference have no meaning for `wait`.
         .filter_map(|preference| preference.split(';').next()?.split_once('='));
     // RFC 7240 section 2: of several the first one counts; a value may be quoted.
     let secs = preferences.find_map(|(name, value)| {
@@ -32,7 +32,7 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(secs))
 }
 
-/// The idempotency key, if there is one.
+/// Returns the idempotency key, if there is one.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else {

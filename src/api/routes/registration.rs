@@ -1,4 +1,4 @@
-//! What `/subscribe` and `/renew` read: a subscription, and what the page wants with it.
+//! Parsing of `/subscribe` and `/renew`: a subscription and its options.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::schedule::{Daily, DailyTime, NotifyType, Weekdays, Zone};
 use crate::subscription::Subscription;
 use crate::vapid::VapidPublicKey;
 
-/// A registration that is well-formed in all its parts, of the signed-in user if there is one.
+/// Parses a registration, for the signed-in user if there is one.
 pub(super) fn parse(
     members: Members<'_>,
     parts: &Parts,
@@ -39,7 +39,7 @@ pub(super) fn parse(
     }
 }
 
-/// Who the application's authentication layer says is asking.
+/// Returns the user from the application's authentication layer.
 pub(super) fn principal(parts: &Parts) -> Option<&Principal> {
     parts.extensions.get()
 }
@@ -85,7 +85,7 @@ fn daily(members: Members<'_>) -> Result<Option<Daily>, Problem> {
     }
 }
 
-/// `notifyType`, where there is one.
+/// Parses `notifyType`, if there is one.
 pub(super) fn notify_type(members: Members<'_>) -> Result<Option<NotifyType>, Problem> {
     let parse = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
     members
@@ -94,10 +94,11 @@ pub(super) fn notify_type(members: Members<'_>) -> Result<Option<NotifyType>, Pr
         .transpose()
 }
 
-/// What the replaced servers say of a subscription without an endpoint or keys.
+/// The replaced servers' message for a subscription without an endpoint or keys.
 pub(super) const MISSING_SUBSCRIPTION: &str = "Missing subscription information";
 
-/// The subscription among the members. As in the replaced servers, what is missing is reported before what is wrong.
+/// Parses the subscription among the members. As in the replaced servers, missing members are reported before wrong
+/// ones.
 pub(super) fn subscription(members: Members<'_>) -> Result<Subscription, Problem> {
     let missing = |kind| Err(Problem::from(kind).with_detail(MISSING_SUBSCRIPTION));
     if members.value("endpoint").is_none_or(|url| url == "") {

@@ -1,4 +1,4 @@
-//! `POST /renew`: a new subscription in the place of an old one.
+//! `POST /renew`: replaces an old subscription.
 
 use http::request::Parts;
 
@@ -38,7 +38,8 @@ pub(super) async fn renew(
     Ok(subscribe::answer(registered))
 }
 
-/// Must be there; null where the browser does not know it any more (`oldSubscription` may be null).
+/// Parses the old endpoint. The member is required; null if the browser no longer knows it (`oldSubscription` may be
+/// null).
 fn old_endpoint(members: Members<'_>) -> Result<Option<Endpoint>, Problem> {
     match members.text("oldEndpoint")? {
         Some(url) if !url.is_empty() => Ok(Some(Endpoint::parse(url)?)),

@@ -1,4 +1,4 @@
-//! `POST /send-test`: one push to whoever holds the subscription.
+//! `POST /send-test`: one push to the holder of a subscription.
 
 use http::StatusCode;
 use http::request::Parts;
@@ -13,7 +13,7 @@ use crate::api::reply::{self, Reply};
 use crate::broadcast::FinalOutcome;
 use crate::message::Message;
 
-/// The replaced server's payload, which its service workers know.
+/// The replaced server's payload, which its service workers parse.
 #[derive(Serialize)]
 struct TestPayload<'a> {
     title: &'a str,
@@ -42,7 +42,7 @@ pub(super) async fn send_test(
     let row = api.engine.held(&given).await?;
     let row = row.ok_or(ProblemKind::UnknownSubscription)?;
     let key = given.endpoint().key();
-    // Only who holds the subscription can use its turn up, and only a push that is sent counts for its peer.
+    // Only a holder of the subscription can use its turn up, and only a push that is sent counts for its peer.
     let settings = &api.settings;
     settings
         .tests
@@ -63,18 +63,18 @@ pub(super) async fn send_test(
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-/// What the caller learns of the outcome.
+/// Returns the outcome that the caller may learn.
 ///
-/// Anyone may register an endpoint and test it. A name that the policy refuses for its address, one that does not
-/// exist and one that does not answer therefore get the same word: else the difference would tell which names exist
-/// inside the network of the server. The log and the metrics have the outcome itself.
+/// Anyone can register an endpoint and test it. A host that the policy refuses for its address, one that does not
+/// exist and one that does not answer therefore get the same word. Otherwise the difference would tell which names
+/// exist inside the server's network. The log and the metrics have the outcome itself.
 const fn told(outcome: FinalOutcome) -> FinalOutcome {
     match outcome {
         FinalOutcome::Refused
         | FinalOutcome::Expired
         | FinalOutcome::Failed
         | FinalOutcome::Cancelled => FinalOutcome::Failed,
-        // These are answers of a push service.
+        // These are responses of a push service.
         FinalOutcome::Accepted
         | FinalOutcome::Gone
         | FinalOutcome::KeyMismatch

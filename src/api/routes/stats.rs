@@ -1,4 +1,4 @@
-//! `GET /stats`: how much there is, how far behind, and who does not want to be asked.
+//! `GET /stats`: numbers of subscriptions and deliveries, delays, and paused push services.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct StatsAnswer {
     subscriptions: SubscriptionStats,
     ledger: LedgerAnswer,
     gates: Vec<Gate>,
-    /// Push services that say "gone" of too many: none of theirs is retired.
+    /// Push services for which pruning is suspended.
     retiring_stopped: Vec<Doubted>,
 }
 
@@ -43,20 +43,20 @@ struct LedgerAnswer {
     oldest_due: Option<String>,
 }
 
-/// A push service that is not asked for a while.
+/// A push service that gets no requests for a while.
 #[derive(Serialize)]
 struct Gate {
     origin: String,
     until: String,
     reason: &'static str,
-    /// How many times in a row it was closed for this reason.
+    /// The number of consecutive closures for this reason.
     closures: u32,
 }
 
 #[derive(Serialize)]
 struct Doubted {
     origin: String,
-    /// Of its latest answers.
+    /// Of its latest responses.
     gone: u64,
     accepted: u64,
 }

@@ -1,4 +1,4 @@
-//! `POST /subscribe`: stores what the browser handed over.
+//! `POST /subscribe`: stores a subscription.
 
 use http::StatusCode;
 use http::request::Parts;
@@ -52,12 +52,12 @@ pub(super) fn answer(registered: Registered) -> Reply {
     reply::json(StatusCode::OK, &answer)
 }
 
-/// The first push of a new subscriber, as far as its peer may cause one. Subscribing does not fail where this fails.
+/// Sends a confirmation push to a new subscriber, within the limit of its peer. An error does not fail the subscribe.
 async fn confirm(api: &WebPushService, parts: &Parts, id: SubscriptionId) {
     if api.settings.pushes.take(peer(parts)).is_err() {
         event!(
             DEBUG,
-            "a confirmation push was not sent: its peer has had its number for this minute"
+            "a confirmation push was not sent: the limit of its peer is reached"
         );
         return;
     }
@@ -69,6 +69,6 @@ async fn confirm(api: &WebPushService, parts: &Parts, id: SubscriptionId) {
     }
 }
 
-/// The replaced server's own words.
+/// The replaced server's text.
 const CONFIRMATION: &str =
     r#"{"title":"Subscription Successful","message":"Thank you for subscribing!"}"#;

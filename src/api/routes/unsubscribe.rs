@@ -1,4 +1,4 @@
-//! `POST /unsubscribe`: by id or by endpoint, as often as one likes.
+//! `POST /unsubscribe`: removes a subscription by id or by endpoint. Idempotent.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -18,11 +18,11 @@ struct UnsubscribeAnswer {
     message: &'static str,
 }
 
-/// What names the subscription. Whoever knows either may end it.
+/// The members that name the subscription. Knowing either is enough to remove it.
 enum Form {
-    /// `client_uuid`, as one of the replaced servers called it, or `id`.
+    /// `client_uuid`, the name in one of the replaced servers, or `id`.
     Id(SubscriptionId),
-    /// The endpoint, and the one type of daily notification to end.
+    /// The endpoint, and the one type of daily notification to remove.
     Endpoint(Endpoint, Option<NotifyType>),
 }
 

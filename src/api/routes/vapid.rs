@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
 
-/// One key under the names that both replaced servers used.
+/// The key under the names of both replaced servers.
 #[derive(Serialize)]
 struct VapidAnswer {
     #[serde(rename = "vapidKey")]

@@ -1,6 +1,6 @@
-//! Moving here: subscriptions and VAPID keys that another library or server has stored.
+//! Import of subscriptions and VAPID keys that another library or server stored.
 //!
-//! The [guide](crate::guide::moving_here) says what to bring, and what differs afterwards.
+//! The [guide](crate::guide::moving_here) lists what to bring and what differs afterwards.
 //!
 //! # Examples
 //!
@@ -21,10 +21,10 @@
 //! let push = WebPush::builder("mailto:ops@example.com").build().await?;
 //! let mut import = push.import();
 //!
-//! // The key first: without it no subscription that was made with it can be reached.
+//! // The key first: subscriptions that were made with it cannot be reached without it.
 //! import.active_vapid_key(&VapidKey::parse(&*key)?).await?;
 //!
-//! // Then the rows, as lazily as they come: a table of (id, user, JSON.stringify(subscription)).
+//! // Then the rows, from a lazy iterator: a table of (id, user, JSON.stringify(subscription)).
 //! let rows = table.into_iter().map(|(id, user, json)| {
 //!     let row = format!("row {id}");
 //!     match Subscription::from_json(json.as_bytes()) {
@@ -64,32 +64,32 @@ use crate::schedule::firing::GRACE;
 use crate::store::StoreError;
 use crate::vapid::{KeyId, VapidError, VapidKey};
 
-/// An import under way, made by [`WebPush::import`](crate::WebPush::import): its VAPID keys first, then its subscriptions, in as many calls as
-/// there are pages.
+/// An import in progress, made by [`WebPush::import`](crate::WebPush::import): its VAPID keys first, then its
+/// subscriptions, in any number of calls.
 ///
-/// It adds what is missing and changes nothing that is there:
+/// It adds what is missing and changes nothing that is stored:
 ///
-/// - A subscription whose endpoint is here already stays as it is, whatever its keys, its user, its tags and its state:
-///   its page has posted it here, and knows better. Only a daily notification of a type that it lacks is added, where
-///   keys, id and user are those of the row.
-/// - One that was renewed since, and left its id to its new endpoint, does not come back.
+/// - A subscription whose endpoint is stored stays as it is, with any keys, user, tags and state: its page has posted
+///   it here, so the stored one is newer. Only a daily notification of a missing type is added, if keys, id and user
+///   are those of the row.
+/// - A subscription that was renewed since, and left its id to its new endpoint, is not imported again.
 /// - Nothing is sent: there are no confirmation pushes.
 ///
-/// So it can be run again, after an interruption or for what was stored meanwhile, and beside a server that takes
-/// subscriptions at the same time. But there is no memory of what was deleted: whoever unsubscribed here, or ended a
-/// daily notification, between two runs gets it again with the second.
+/// So it can be repeated, after an interruption or for rows that were stored meanwhile, and while a server accepts
+/// subscriptions. But deletions are not remembered: a subscription or daily notification that a user removed here
+/// between two runs is imported again by the second.
 ///
-/// The endpoint policy and the limits hold as for `POST /subscribe`, but for two things. An imported subscription never
-/// takes the place of another one of its principal. And [`SubscriptionLimits::unproven`] does not hold for imported
-/// subscriptions, but they count: after an import of more than that, strangers are refused until a broadcast has
-/// reached enough of them, or the limit is raised.
+/// The endpoint policy and the limits hold as for `POST /subscribe`, with two exceptions. An imported subscription
+/// never replaces another one of its principal. And [`SubscriptionLimits::unproven`] does not hold for imported
+/// subscriptions, but they count: after an import of more than that, registrations without a principal are refused
+/// until a broadcast has reached enough of them, or the limit is raised.
 ///
 /// [`SubscriptionLimits::unproven`]: crate::store::SubscriptionLimits::unproven
 pub struct Import {
     engine: Engine,
-    /// Keys that came with it: in a dry run the key ring does not know them.
+    /// Imported keys: in a dry run the key ring does not have them.
     keys: HashSet<KeyId>,
-    /// The other side's active key.
+    /// The active key of the source.
     active: Option<KeyId>,
     daily_sent_until: Option<Timestamp>,
     is_dry_run: bool,
@@ -108,32 +108,32 @@ impl Import {
         }
     }
 
-    /// Only looks: the report says what would be done, as far as the store's room for it is not the question. What
-    /// the source has twice, pages apart, counts twice.
+    /// Makes a dry run: the report shows what would be done, apart from a full store. A row that the source has
+    /// twice, on different pages, counts twice.
     #[must_use]
     pub const fn dry_run(mut self) -> Self {
         self.is_dry_run = true;
         self
     }
 
-    /// When the other side last sent its daily notifications. What has fallen due since then is sent at once, as
-    /// after any downtime: each at most once, and at most 24 hours late. Where nothing is said, nothing is due
-    /// before its next time.
+    /// Sets when the source last sent its daily notifications. Occurrences that have become due since then are sent
+    /// at once, as after any downtime: each at most once, and at most 24 hours late. Default: nothing is due before
+    /// its next time.
     #[must_use]
     pub const fn daily_sent_until(mut self, moment: Timestamp) -> Self {
         self.daily_sent_until = Some(moment);
         self
     }
 
-    /// Takes over a VAPID key: subscriptions that were made with it can be reached from now on.
+    /// Imports a VAPID key. Subscriptions that were made with it can be reached from now on.
     ///
     /// # Errors
     ///
-    /// A store that does not answer, or a system without randomness.
+    /// Returns an error if the store is unavailable or the system has no randomness.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the store is writing, the key may be there. Calling it again does no harm.
+    /// If dropped while the store writes, the key may be stored. The call can be repeated.
     pub async fn vapid_key(&mut self, key: &VapidKey) -> Result<KeyId, VapidError> {
         if !self.is_dry_run {
             let ring = &self.engine.key_ring;
@@ -146,10 +146,10 @@ impl Import {
         Ok(key.id())
     }
 
-    /// The same for the key that the other side's pages subscribe with: the key of all subscriptions that name none.
+    /// Imports the key that pages of the source subscribe with: the key of all subscriptions that name none.
     ///
-    /// It becomes the active one here too, so that no page has to subscribe again, where it is new here and no
-    /// subscription uses the one that is active now. To make sure, give it to
+    /// It becomes the active key here too, so that no page has to subscribe again, if it is new here and no
+    /// subscription uses the key that is active now. To make sure, pass it to
     /// [`WebPushBuilder::vapid_private_key`](crate::WebPushBuilder::vapid_private_key) before the first start.
     ///
     /// # Errors
@@ -171,17 +171,16 @@ impl Import {
         Ok(key.id())
     }
 
-    /// Takes over subscriptions, 64 at a time: a lazy iterator is never held as a whole. A row that cannot be imported
-    /// is counted and named, and stops no other.
+    /// Imports subscriptions, 64 at a time: a lazy iterator is never held as a whole. A row that cannot be imported
+    /// is counted and reported, and does not stop the others.
     ///
     /// # Errors
     ///
-    /// A store that does not answer. What was imported by then stays; do the same again.
+    /// Returns an error if the store is unavailable. Rows imported by then stay. The call can be repeated.
     ///
     /// # Cancel safety
     ///
-    /// As for an error: dropped in between, each row is imported or not, though a daily notification may be missing. Do
-    /// the same again.
+    /// If dropped, each row is imported or not, though a daily notification may be missing. The call can be repeated.
     pub async fn add<I>(&mut self, rows: I) -> Result<(), StoreError>
     where
         I: IntoIterator<Item = Result<ImportedSubscription, RefusedRow>> + Send,
@@ -192,7 +191,7 @@ impl Import {
             match row.and_then(|row| self.check(row)) {
                 Err(refused) => self.report.refuse(refused),
                 Ok(row) => {
-                    // Whatever a row shares with one before it is judged by what that one left in the store.
+                    // A row that shares an endpoint or id with an earlier one is compared with what that one stored.
                     if page.is_full() || page.names(&row) {
                         std::mem::take(&mut page).write(self).await?;
                     }
@@ -203,13 +202,13 @@ impl Import {
         page.write(self).await
     }
 
-    /// What it came to so far.
+    /// Returns the report so far.
     #[must_use]
     pub const fn report(&self) -> &ImportReport {
         &self.report
     }
 
-    /// What can be said of a row alone.
+    /// Checks a row without the store.
     fn check(&self, row: ImportedSubscription) -> Result<ImportedSubscription, RefusedRow> {
         let subscription = &row.subscription;
         if let Err(error) = self.engine.endpoint_policy.check(subscription.endpoint()) {
@@ -232,7 +231,7 @@ impl Import {
         self.keys.contains(id) || self.engine.key_ring.get(id).is_some()
     }
 
-    /// The moment after which daily notifications are due.
+    /// Returns the time after which daily notifications are due.
     fn daily_after(&self, now: Timestamp) -> Timestamp {
         self.daily_sent_until
             .map_or(now, |sent_until| sent_until.clamp(now - GRACE, now))

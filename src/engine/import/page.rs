@@ -1,4 +1,4 @@
-//! A page of rows: what of it is here already is asked at once, and the rest is written side by side.
+//! A page of rows: stored ones are read with one call, and the others are written concurrently.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ use crate::store::{
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
-/// As many as a store may commit together.
+/// The most rows that a store may have to commit together.
 const FULL: usize = 64;
 
 /// Rows that have neither endpoint nor id in common.
@@ -28,16 +28,16 @@ pub(super) struct Page {
     ids: HashSet<SubscriptionId>,
 }
 
-/// What one row came to, and how many daily notifications came with it.
+/// The result of one row, with the number of its daily notifications.
 enum Taken {
     Created(u64),
-    /// Here already; so many daily notifications were missing.
+    /// The row is stored already. This many daily notifications were missing.
     Known(u64),
     Superseded,
     Refused(RefusedRow),
 }
 
-/// What every row is written with.
+/// The parts that every row is written with.
 #[derive(Clone)]
 struct Writer {
     engine: Engine,
@@ -52,7 +52,7 @@ impl Page {
         self.rows.len() >= FULL
     }
 
-    /// Whether a row of it has the endpoint or the id of this one.
+    /// Whether it has a row with the endpoint or the id of this one.
     pub(super) fn names(&self, row: &ImportedSubscription) -> bool {
         self.keys.contains(&row.subscription.endpoint().key())
             || row.id.is_some_and(|id| self.ids.contains(&id))
@@ -81,7 +81,7 @@ impl Page {
         };
         let mut standing = writer.standing(&self.rows).await?.into_iter();
         let mut room = Room::default();
-        // Owned here: dropping this call stops them all, each before or after its change.
+        // The tasks belong to this call: dropping it stops them all, each before or after its change.
         let mut tasks = JoinSet::new();
         for row in self.rows {
             let standing = standing.next().flatten();
@@ -114,7 +114,7 @@ impl Page {
 }
 
 impl Writer {
-    /// What is stored under each row's endpoint, or else under its id.
+    /// Returns the row stored under each row's endpoint, or else under its id.
     async fn standing(
         &self,
         rows: &[ImportedSubscription],
@@ -145,7 +145,7 @@ impl Writer {
             return self.keep(row, &standing, wanted).await;
         }
         let id = row.id.unwrap_or_else(SubscriptionId::random);
-        // Looked at before anything is written, and again below for the row that is stored.
+        // Checked before anything is written, and again below for the row that is stored.
         if self.schedules(id, wanted.clone()).is_none() {
             return Ok(Taken::Refused(row.refused(RefusalKind::NeverDue, None)));
         }
@@ -156,15 +156,15 @@ impl Writer {
             new.tags = Some(std::mem::take(&mut row.tags));
             new.vapid_key = row.vapid_key;
             new.only_if_unknown = true;
-            // The browser was last seen by the other side, and its keys are no younger than that.
+            // The browser was last seen by the source, and its keys are not newer than that.
             let created_at = row.created_at.map_or(self.now, |at| at.min(self.now));
-            // What the operator brings is no stranger's.
+            // Rows that the operator imports are exempt from the limit on unproven rows.
             let limits = self.engine.limits.with_unproven(u64::MAX);
             let subscriptions = &self.engine.subscriptions;
             match subscriptions.upsert(&new, &limits, created_at).await {
                 Ok(Upserted::Stored { .. }) => {}
                 Ok(Upserted::Conflict) => {
-                    // Somebody subscribed in this moment.
+                    // The page subscribed here at the same time.
                     let rows = std::slice::from_ref(&row);
                     let standing = self.standing(rows).await?.into_iter().next().flatten();
                     return match standing {
@@ -181,7 +181,7 @@ impl Writer {
         }
     }
 
-    /// A row that is here already: what is stored stays.
+    /// Keeps the stored row and adds its missing daily notifications.
     async fn keep(
         &self,
         row: ImportedSubscription,
@@ -206,7 +206,7 @@ impl Writer {
         }
     }
 
-    /// Stores the daily notifications of types that are not stored yet; how many.
+    /// Stores the daily notifications of types that are not stored yet. Returns their number.
     async fn put(
         &self,
         id: SubscriptionId,
@@ -228,7 +228,7 @@ impl Writer {
         Ok(schedules.len() as u64)
     }
 
-    /// The schedules of a subscription, one of each type; `None` where one would never be due.
+    /// Returns the schedules of a subscription, one of each type, or `None` if one would never be due.
     fn schedules(&self, id: SubscriptionId, wanted: Vec<Daily>) -> Option<Vec<Schedule>> {
         let mut types = HashSet::new();
         wanted
@@ -239,12 +239,12 @@ impl Writer {
     }
 }
 
-/// How many more subscriptions each principal of a page may have.
+/// The number of further subscriptions that each principal of a page may have.
 #[derive(Default)]
 struct Room(HashMap<Principal, u64>);
 
 impl Room {
-    /// Takes a place, where there is one.
+    /// Takes a place. Returns `false` if there is none.
     async fn take(
         &mut self,
         writer: &Writer,
@@ -269,7 +269,7 @@ impl Room {
     }
 }
 
-/// A full store is the row's misfortune; any other error ends the call.
+/// A full store refuses only this row. Any other error stops the call.
 fn full(row: ImportedSubscription, error: StoreError) -> Result<Taken, StoreError> {
     match error.kind() {
         StoreErrorKind::Full => Ok(Taken::Refused(row.refused(RefusalKind::StoreFull, None))),

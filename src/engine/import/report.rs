@@ -1,30 +1,30 @@
-//! What an import came to.
+//! The report of an import.
 
 use super::RefusedRow;
 
-/// How many rows came to what. They add up to what was handed over.
+/// The number of rows by result. They add up to the rows given.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ImportReport {
-    /// New here.
+    /// New rows.
     pub created: u64,
-    /// Here already; a daily notification that was missing is new.
+    /// Stored rows that got a missing daily notification.
     pub updated: u64,
-    /// Here already, with all there is to it.
+    /// Stored rows without a difference.
     pub unchanged: u64,
-    /// Here already with other keys, under another id or of another user, or renewed to another endpoint: what is
-    /// stored here stays.
+    /// Rows stored with other keys, under another id or of another user, or renewed to another endpoint. The stored
+    /// row stays.
     pub superseded: u64,
-    /// Not imported.
+    /// Rows that could not be imported.
     pub refused: u64,
-    /// New daily notifications, in all.
+    /// New daily notifications.
     pub daily: u64,
-    /// Some of those refused, [`ImportReport::MAX_REFUSALS`] at most.
+    /// The first refusals, at most [`ImportReport::MAX_REFUSALS`].
     pub refusals: Vec<RefusedRow>,
 }
 
 impl ImportReport {
-    /// How many refusals are kept.
+    /// The most refusals that are kept.
     pub const MAX_REFUSALS: usize = 32;
 
     pub(super) fn refuse(&mut self, row: RefusedRow) {

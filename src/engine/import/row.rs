@@ -1,4 +1,4 @@
-//! One row of the other side, and what is wrong with it.
+//! A row of the source, and the reason for a refusal.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -11,32 +11,31 @@ use crate::schedule::Daily;
 use crate::subscription::{Subscription, SubscriptionId};
 use crate::vapid::KeyId;
 
-/// A subscription that another library or server has stored.
+/// A subscription that another library or server stored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImportedSubscription {
-    /// What the browser handed over.
+    /// The subscription as the browser made it.
     pub subscription: Subscription,
-    /// The id that pages know it by; a fresh one where there is none.
+    /// The id that pages know it by. Default: a new one.
     pub id: Option<SubscriptionId>,
-    /// Who it belongs to.
+    /// The user it belongs to.
     pub principal: Option<Principal>,
     /// Its labels, at most 32.
     pub tags: BTreeSet<Tag>,
-    /// The VAPID key that the browser subscribed with. Where nothing is said, the one of
-    /// [`active_vapid_key`](super::Import::active_vapid_key), and without that the one that is active here.
+    /// The VAPID key that the browser subscribed with. Default: the key given to
+    /// [`active_vapid_key`](super::Import::active_vapid_key), else the active key here.
     pub vapid_key: Option<KeyId>,
-    /// When it was stored there; now where nothing is said.
+    /// When it was stored by the source. Default: now.
     pub created_at: Option<Timestamp>,
-    /// Its daily notifications; of several of one type the first counts.
+    /// Its daily notifications. Of several of one type the first counts.
     pub daily: Vec<Daily>,
-    /// What the other side calls the row, for the report: `subscription 17`. Without one a refusal shows the endpoint's
-    /// origin and a short hash.
+    /// The name of the row in the report: `subscription 17`. Default: the endpoint's origin and a short hash.
     pub row: Option<String>,
 }
 
 impl ImportedSubscription {
-    /// A subscription of nobody in particular.
+    /// Makes a row without a user and tags.
     #[must_use]
     pub const fn new(subscription: Subscription) -> Self {
         Self {
@@ -61,7 +60,7 @@ impl ImportedSubscription {
     }
 }
 
-/// A row that is not imported, and why.
+/// A row that was not imported, with the reason.
 #[derive(Debug)]
 pub struct RefusedRow {
     row: String,
@@ -70,11 +69,11 @@ pub struct RefusedRow {
 }
 
 impl RefusedRow {
-    /// A row that the caller could not make a subscription of.
+    /// Makes a refusal of a row that the caller could not read.
     ///
     /// # Security
     ///
-    /// Both are shown in the report: neither must hold a key, an `auth` or an endpoint.
+    /// Both texts are shown in the report: neither must contain a key, an `auth` or an endpoint.
     pub fn new(row: impl Into<String>, why: impl Into<BoxError>) -> Self {
         Self {
             row: row.into(),
@@ -83,13 +82,13 @@ impl RefusedRow {
         }
     }
 
-    /// What the row is called.
+    /// Returns the name of the row.
     #[must_use]
     pub fn row(&self) -> &str {
         &self.row
     }
 
-    /// What is wrong with it.
+    /// Returns the reason.
     #[must_use]
     pub const fn kind(&self) -> RefusalKind {
         self.kind
@@ -110,25 +109,25 @@ impl Error for RefusedRow {
     }
 }
 
-/// What is wrong with a row.
+/// The reason why a row was not imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalKind {
-    /// The caller could not make a subscription of it: the cause is the caller's.
+    /// The caller could not read it: see the source.
     Unreadable,
-    /// The endpoint policy refuses its endpoint; the cause says why.
+    /// The endpoint policy refuses its endpoint: see the source.
     EndpointNotAllowed,
     /// Its expiration time is past.
     Expired,
-    /// Its VAPID key is not live here: hand the key over first.
+    /// Its VAPID key is unknown: import the key first.
     UnknownVapidKey,
     /// More than 32 tags.
     TooManyTags,
-    /// Its principal has as many subscriptions as the limits allow. None of them has to go for it.
+    /// Its principal has reached the limit of subscriptions. An import does not remove others.
     PrincipalFull,
-    /// The store has no room for it, or for its daily notification.
+    /// The store is full.
     StoreFull,
-    /// A daily notification that would never come: its zone is not known here.
+    /// A daily notification has no next occurrence: its zone is unknown.
     NeverDue,
 }
 

@@ -14,7 +14,7 @@ pub struct Action {
 }
 
 impl Action {
-    /// A button with the name that the service worker gets to see, and its text.
+    /// A button with its name for the service worker, and its text.
     #[must_use]
     pub fn new(action: impl Into<String>, title: impl Into<String>) -> Self {
         Self {
@@ -25,7 +25,7 @@ impl Action {
         }
     }
 
-    /// Where a click on it leads.
+    /// The address that a click on it opens.
     ///
     /// Anything but an absolute http or https URL keeps the whole message from being declarative.
     #[must_use]

@@ -1,4 +1,4 @@
-//! The tag of a notification that was given none.
+//! The random tag of a notification without one.
 //!
 //! Delivery is at least once: after a crash a message can arrive twice. A browser shows one notification per tag, so
 //! a random tag hides the second copy, and replaces no other notification.
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::encoding::base64url;
 
-/// What a drawn tag begins with. It tells a drawn tag from one of the application.
+/// The start of a random tag, which distinguishes it from a tag of the application.
 const PREFIX: &str = "auto:";
 /// 72 bits: no two notifications on one device share a tag. They become 12 characters of the payload.
 const OCTETS: usize = 9;
@@ -21,12 +21,12 @@ pub(super) fn draw() -> Option<String> {
     Some(format!("{PREFIX}{}", base64url(&octets)))
 }
 
-/// The same payload with another drawn tag; `None` if it has no drawn one.
+/// The same payload with another random tag; `None` if it has no random one.
 pub(in crate::message) fn redraw(payload: &[u8]) -> Option<String> {
     replace(payload, draw)
 }
 
-/// The same payload with an empty tag; `None` if it has no drawn one.
+/// The same payload with an empty tag; `None` if it has no random one.
 #[cfg(feature = "_engine")]
 pub(in crate::message) fn erase(payload: &[u8]) -> Option<String> {
     replace(payload, || Some(String::new()))
@@ -37,7 +37,7 @@ fn replace(payload: &[u8], with: impl FnOnce() -> Option<String>) -> Option<Stri
     let Tagged { tag, notification } = serde_json::from_str(text).ok()?;
     let inside = notification.and_then(|declared| declared.tag);
     let tag = inside.or(tag).filter(|tag| is_drawn(tag))?;
-    // Only the member itself has this text: it was drawn after everything else was there.
+    // Only the member itself has this text: it was made after everything else was in place.
     Some(text.replace(&tag, &with()?))
 }
 
@@ -46,7 +46,7 @@ fn is_drawn(tag: &str) -> bool {
         .is_some_and(|drawn| drawn.len() == CHARS)
 }
 
-/// Where a notification's payload has its tag: in the declarative document, or at the top.
+/// The position of the tag in a notification's payload: in the declarative document, or at the top.
 #[derive(Deserialize)]
 struct Tagged {
     tag: Option<String>,

@@ -1,4 +1,4 @@
-//! Typed content: a notification, as page, service worker and browser understand it.
+//! Typed content: a notification, as page, service worker and browser parse it.
 
 mod action;
 mod drawn_tag;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::Message;
 use crate::clock::Timestamp;
 
-/// A notification to show: the options of the Notifications API, and where a click leads.
+/// A notification: the options of the Notifications API, and the address that a click opens.
 ///
 /// It turns [`into`](From) a [`Message`] whose payload is a JSON object that always has the members
 /// `title`, `body` and `url`, null when not set. With a title that is not empty and an absolute http
@@ -104,7 +104,7 @@ impl Notification {
         self
     }
 
-    /// Where a click leads: `url` for service workers, `navigate` in a declarative message.
+    /// The address that a click opens: `url` for service workers, `navigate` in a declarative message.
     ///
     /// Absolute http and https URLs make the message declarative; anything else goes to the service
     /// worker alone, which resolves it.
@@ -131,8 +131,7 @@ impl Notification {
     /// A notification replaces the one with the same tag that is on display. Default: a random tag, which replaces
     /// nothing but a second copy of the same message.
     ///
-    /// It has nothing to do with the message's [`Topic`](super::Topic), which replaces what was not
-    /// delivered yet.
+    /// It is unrelated to the message's [`Topic`](super::Topic), which replaces undelivered messages.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tag = Some(tag.into());
@@ -237,7 +236,7 @@ impl From<Notification> for Message {
             && let Some(tag) = drawn_tag::draw()
         {
             let message = Self::new(notification.payload(Some(tag)));
-            // What fits without the tag is not refused because of it.
+            // A notification that fits without the tag is not refused because of it.
             if !message.is_too_large() {
                 return message;
             }

@@ -1,4 +1,4 @@
-//! A notification out of JSON: the members of the HTTP API's `/notify`.
+//! Parsing a notification from JSON: the members of the HTTP API's `/notify`.
 
 use std::error::Error;
 use std::fmt;
@@ -60,7 +60,7 @@ impl Notification {
 impl<'de> Deserialize<'de> for Notification {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::from_members(&Map::deserialize(deserializer)?).map_err(|error| {
-            // serde keeps one text only, so the cause has to be in it.
+            // serde keeps only one text, so the cause has to be in it.
             match error.source() {
                 Some(source) => D::Error::custom(source),
                 None => D::Error::custom(error),
@@ -80,7 +80,7 @@ impl MessageError {
 
 const TEXT: &str = "a string";
 
-/// The members of one object, and where it is.
+/// The members of one object, and its path.
 struct Members<'a> {
     members: &'a Map<String, Value>,
     path: &'a str,
@@ -95,7 +95,7 @@ impl Members<'_> {
         self.map(member, "true or false", Value::as_bool)
     }
 
-    /// `None` for an absent member; an error when `read` does not like a present one.
+    /// Returns `None` for an absent member, and an error if `read` refuses a present one.
     fn map<T>(
         &self,
         member: &str,
@@ -152,7 +152,7 @@ fn invalid(member: String, expected: &'static str) -> MessageError {
     )
 }
 
-/// Names a member and what it should be, never what it was.
+/// Names a member and its expected value, never the given one.
 #[derive(Debug)]
 struct InvalidMember {
     member: String,

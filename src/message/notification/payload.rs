@@ -7,11 +7,11 @@ use super::{Action, Direction, Notification};
 
 type Object = Map<String, Value>;
 
-/// What makes a JSON object a declarative message.
+/// The mark of a declarative message.
 const WEB_PUSH: u16 = 8030;
 
 impl Notification {
-    /// The payload: one JSON object. A drawn tag takes the place of the notification's own.
+    /// The payload: one JSON object. A random tag replaces the notification's own.
     pub(super) fn payload(&self, drawn_tag: Option<String>) -> String {
         let tag = drawn_tag.or_else(|| self.tag.clone());
         let mut root = Object::new();
@@ -32,7 +32,7 @@ impl Notification {
 
     /// Whether browsers that know Declarative Web Push take the message as such.
     ///
-    /// One bad member and they take none of it, so a doubtful URL leaves it to the service worker.
+    /// Browsers refuse a message with one invalid member, so a doubtful URL leaves it to the service worker.
     pub(super) fn is_declarative(&self) -> bool {
         let mut links = self.actions.iter().filter_map(|it| it.navigate.as_deref());
         !self.title.is_empty()
@@ -40,7 +40,7 @@ impl Notification {
             && links.all(is_absolute_http)
     }
 
-    /// Whether it has a tag of its own: for browsers an empty one is none.
+    /// Whether it has a tag of its own. For browsers an empty one counts as none.
     pub(super) fn is_tagged(&self) -> bool {
         self.tag.as_deref().is_some_and(|tag| !tag.is_empty())
     }
@@ -57,8 +57,8 @@ impl Notification {
 
     /// The members beyond title, body and URL, those that are set.
     ///
-    /// What the Notifications API would throw at is left out: `vibrate` beside `silent`, `renotify`
-    /// without a tag of its own.
+    /// Options that the Notifications API refuses are left out: `vibrate` beside `silent`, `renotify` without a tag
+    /// of its own.
     fn options(&self, to: &mut Object, tag: Option<String>) {
         let silent = self.silent == Some(true);
         let timestamp = self.timestamp.map(|at| u64::try_from(at.as_millis()));
@@ -97,8 +97,8 @@ fn set(to: &mut Object, member: &str, value: Option<impl Into<Value>>) {
     }
 }
 
-/// Stricter than a browser's parser. Should one refuse the URL still, it hands the message to the
-/// service worker.
+/// Stricter than a browser's parser. If a browser refuses the URL all the same, it passes the message to the service
+/// worker.
 fn is_absolute_http(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {
         return false;
@@ -108,7 +108,7 @@ fn is_absolute_http(url: &str) -> bool {
     };
     let host = authority.host();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-    // Behind the host there is nothing or a port; userinfo would stand before it.
+    // Only a port may follow the host; userinfo would come before it.
     let port = authority.as_str().strip_prefix(host).unwrap_or("@");
     let port_is_valid = match port.strip_prefix(':') {
         Some(digits) => {

@@ -1,4 +1,4 @@
-//! Everything that is not a check: scripts, user agents that are away, what is remembered.
+//! Tests of everything except the checks: scripts, offline user agents, recording.
 
 use http::HeaderName;
 

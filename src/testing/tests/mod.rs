@@ -1,4 +1,4 @@
-//! The checks, one by one.
+//! Tests of the checks.
 
 mod behaviour;
 
@@ -17,7 +17,7 @@ use crate::p256;
 use crate::subscription::{Origin, Subscription};
 use crate::vapid::{Contact, Signer, VapidErrorKind, VapidKey};
 
-/// A push service with a clock, a browser, and a sender that does everything by hand.
+/// A push service with a clock, a browser, and a sender without the crate's client.
 struct World {
     service: TestPushService,
     clock: ManualClock,
@@ -77,7 +77,7 @@ impl World {
         self.service.clone().oneshot(request).await.unwrap()
     }
 
-    /// Sends a correct push, changed by `change`, and gives back why it was refused.
+    /// Sends a correct push, changed by `change`, and returns the reason of its refusal.
     async fn refused(&self, change: impl FnOnce(&mut Request<Full<Bytes>>)) -> RefusalReason {
         let mut request = self.request(b"x");
         change(&mut request);

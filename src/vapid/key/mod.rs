@@ -1,4 +1,4 @@
-//! The signing key, in every form that keys are handed around in.
+//! The signing key, in every usual form.
 
 mod der;
 mod jwk;
@@ -51,8 +51,8 @@ impl VapidKey {
     ///
     /// - PEM: PKCS#8 (`PRIVATE KEY`) or SEC1 (`EC PRIVATE KEY`), with other blocks around it, its line
     ///   breaks intact, lost, or written `\n` as environment variables tend to;
-    /// - PKCS#8 or SEC1 DER, as it is, in base64 or in hex;
-    /// - the 32 octets of the private key, as they are, in base64 or in hex;
+    /// - PKCS#8 or SEC1 DER, raw, in base64 or in hex;
+    /// - the 32 octets of the private key, raw, in base64 or in hex;
     /// - JSON: a JWK, or `{"publicKey","privateKey"}` with JWKs, or in base64 as the npm package
     ///   `web-push` prints it;
     /// - base64 of a whole PEM or JSON file, for environment files, which take no line breaks.
@@ -80,8 +80,8 @@ impl VapidKey {
         }
     }
 
-    /// Reads a private key as [`parse`](Self::parse) does, and checks that `public` is its public key:
-    /// base64 of the 65 octets, either alphabet, padded or not.
+    /// Reads a private key as [`parse`](Self::parse) does, and checks that `public` is its public key: base64 of the
+    /// 65 octets, either alphabet, padded or not.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl VapidKey {
         file.unwrap_or_else(|| Self::from_der(&octets))
     }
 
-    /// The key of a JSON or PEM file; `None` for a text that is neither.
+    /// Parses the key of a JSON or PEM file. Returns `None` for a text that is neither.
     fn parse_file(text: &str) -> Option<Result<Self, VapidError>> {
         if text.starts_with('{') {
             Some(Self::from_json(text))
@@ -127,7 +127,7 @@ impl VapidKey {
         })
     }
 
-    /// The key itself, when `public_key` is indeed its public key.
+    /// Returns the key if `public_key` is its public key.
     pub(in crate::vapid) fn stated(self, public_key: &VapidPublicKey) -> Result<Self, VapidError> {
         if self.public_key == *public_key {
             Ok(self)
@@ -142,13 +142,13 @@ impl VapidKey {
         &self.public_key
     }
 
-    /// The id that rows and logs know this key by.
+    /// Returns the id of this key in rows and logs.
     #[must_use]
     pub const fn id(&self) -> KeyId {
         self.id
     }
 
-    /// What signs, and nothing else: see the type.
+    /// For signing only: see the type.
     pub(super) const fn secret(&self) -> &p256::SecretKey {
         &self.secret
     }
@@ -166,7 +166,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The text of a file, without a byte order mark and the whitespace around it.
 ///
-/// DER is never text, for the version numbers in it, and 32 random octets hardly ever are.
+/// DER is never text, because of its version numbers, and 32 random octets hardly ever are.
 fn as_text(file: &[u8]) -> Option<&str> {
     let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);

@@ -1,4 +1,4 @@
-//! PEM (RFC 7468): one private key, whatever stands around it.
+//! PEM (RFC 7468): one private key among other blocks.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use base64ct::{Base64, Encoding as _};
@@ -64,7 +64,7 @@ impl VapidKey {
 
 const PKCS8: &str = "PRIVATE KEY";
 const SEC1: &str = "EC PRIVATE KEY";
-/// Begins each block.
+/// The start of each block.
 pub(super) const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
@@ -101,7 +101,7 @@ fn spki(der: &[u8]) -> Result<VapidPublicKey, VapidError> {
 
 fn armour(der: &[u8]) -> Zeroizing<String> {
     let base64 = Zeroizing::new(Base64::encode_string(der));
-    // Large enough for any of ours, so that it never grows and leaves a copy behind.
+    // Large enough for any key of this crate, so that it never grows and leaves a copy behind.
     let mut pem = Zeroizing::new(String::with_capacity(512));
     pem.push_str(&format!("{BEGIN}{PKCS8}{DASHES}\n"));
     let mut rest = base64.as_str();

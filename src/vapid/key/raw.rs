@@ -1,4 +1,4 @@
-//! The private key as a bare number of 32 octets: what the npm and Python libraries hand around.
+//! The private key as a number of 32 octets: the form of the npm and Python libraries.
 
 use zeroize::Zeroizing;
 

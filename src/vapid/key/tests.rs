@@ -195,7 +195,7 @@ fn base64_of_a_whole_file_is_read() {
         assert_is_the_key(wrapped.join(&b"\n"[..]));
         assert_is_the_key(wrapped.join(&b"\\n"[..]));
     }
-    // What is wrong with the file is said as if it had been given itself.
+    // The errors are those of the file itself.
     for (file, expected) in [
         (PROTECTED[0], VapidErrorKind::PasswordProtected),
         (SPKI, VapidErrorKind::PublicKeyGiven),

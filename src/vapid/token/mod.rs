@@ -20,8 +20,8 @@ use crate::encoding::base64url;
 use crate::error::BoxError;
 use crate::subscription::Origin;
 
-/// How long a token is valid: half of what RFC 8292 section 2 allows, so that no clock difference makes
-/// it look longer than 24 hours, and a stolen one ends soon.
+/// The lifetime of a token: half of what RFC 8292 section 2 allows, so that no clock difference makes it longer than
+/// 24 hours, and a stolen token expires soon.
 pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// Signs a token for `origin` and returns the `Authorization` value, marked sensitive:
@@ -56,10 +56,10 @@ fn authorization_by(
     Ok(value)
 }
 
-/// Makes a token of the claims.
+/// Signs the claims and returns a token.
 type Sign = fn(&VapidKey, &Claims<'_>) -> Result<String, VapidError>;
 
-/// Every library compiled in, in the order of preference.
+/// The compiled libraries, in the order of preference.
 const SIGNERS: &[Sign] = &[
     #[cfg(feature = "jwt-simple")]
     jwt_simple::sign,

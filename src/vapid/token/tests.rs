@@ -1,4 +1,4 @@
-//! Every library signs, and every library verifies what the others signed.
+//! Tests: every library signs, and verifies the signatures of the others.
 
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
@@ -24,7 +24,7 @@ impl Vectors {
         key
     }
 
-    /// The cases with a contact, as ours always have one.
+    /// The cases with a contact, which this crate always has.
     fn cases(&self) -> impl Iterator<Item = (&Value, Origin, Contact, Timestamp)> {
         let cases = self.0["cases"].as_array().unwrap().iter();
         cases.filter_map(|case| {
@@ -47,7 +47,7 @@ fn contact() -> Contact {
     Contact::parse("mailto:push@example.com").unwrap()
 }
 
-/// `t` of the header's value.
+/// Returns `t` of the header's value.
 fn token(authorization: &HeaderValue) -> &str {
     let value = authorization.to_str().unwrap();
     let (token, _) = value
@@ -58,7 +58,7 @@ fn token(authorization: &HeaderValue) -> &str {
     token
 }
 
-/// A part of a token as it was signed: 0 is the header, 1 the claims, 2 the signature.
+/// Returns a part of a token as it was signed: 0 is the header, 1 the claims, 2 the signature.
 fn part(token: &str, at: usize) -> Vec<u8> {
     base64_any(token.split('.').nth(at).unwrap())
         .unwrap()
@@ -77,7 +77,7 @@ fn p256_reproduces_the_deterministic_tokens_octet_for_octet() {
     assert_eq!(compared, 2);
 }
 
-/// Without any other library, the public function is that one.
+/// Without another library, the public function uses p256.
 #[cfg(not(any(feature = "jwt-simple", feature = "aws-lc-rs")))]
 #[test]
 fn p256_alone_is_deterministic() {
@@ -88,7 +88,7 @@ fn p256_alone_is_deterministic() {
     }
 }
 
-/// With the feature `jwt-simple` it signs, whatever else there is: it writes `alg` first.
+/// The feature `jwt-simple` comes before other libraries. It writes `alg` first.
 #[test]
 fn the_preferred_library_signs() {
     let key = VapidKey::generate().unwrap();
@@ -134,7 +134,7 @@ fn each_library_verifies_what_each_signed() {
 
 type Verifies = fn(&VapidKey, &str) -> bool;
 
-/// One of each library in `SIGNERS`.
+/// The verifier of each library in `SIGNERS`.
 const VERIFIERS: &[Verifies] = &[
     #[cfg(feature = "jwt-simple")]
     |key, token| {

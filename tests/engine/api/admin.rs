@@ -70,7 +70,7 @@ async fn every_admin_route_asks_for_credentials() {
 }
 
 #[tokio::test]
-async fn without_configuration_nobody_is_an_administrator() {
+async fn without_credentials_admin_routes_are_refused() {
     let world = World::with_api(|s| s.authorizer(AdminCredentials::new())).await;
     for (method, path) in ROUTES {
         for credentials in [None, Some("Bearer x"), Some("Basic YWRtaW46YWRtaW4=")] {
@@ -81,7 +81,7 @@ async fn without_configuration_nobody_is_an_administrator() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guessing_passwords_ends_at_ten_a_minute() {
+async fn passwords_are_limited_to_ten_a_minute() {
     let world = World::new().await;
     let wrong = basic("admin:not the password");
     let right = basic(&format!("admin:{PASSWORD}"));

@@ -1,4 +1,4 @@
-//! Every combination of a row's owner, the caller, what the caller knows, and the route: who may do what.
+//! Every combination of a row's owner, the caller, the caller's proof, and the route.
 
 use http::{Method, Request};
 use serde_json::{Value, json};
@@ -6,9 +6,9 @@ use tower_web_push::broadcast::{Principal, Tag};
 
 use super::{Answer, FCM, PASSWORD, TOKEN, World, full, news, with};
 
-/// Whose row it is.
+/// The owner of the row.
 const OWNERS: [Option<&str>; 2] = [None, Some("alice")];
-/// Who calls: without a login, the owner of an owned row, another user.
+/// The callers: without a login, the owner of an owned row, another user.
 const CALLERS: [Option<&str>; 3] = [None, Some("alice"), Some("bob")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ enum Proof {
 
 const PROOFS: [Proof; 3] = [Proof::None, Proof::Wrong, Proof::Right];
 
-/// One combination, with a row of its own in a world of its own.
+/// One combination, with a row in a world of its own.
 struct Case {
     world: World,
     row: Value,
@@ -53,7 +53,7 @@ impl Case {
         send(&self.world, self.caller, path, body).await
     }
 
-    /// The subscription with what the caller knows of its keys; `None` proves nothing.
+    /// The subscription with the keys that the caller knows; `None` proves nothing.
     fn subscription(&self) -> Value {
         match self.proof {
             Proof::None => with(&self.row, json!({"keys": null})),
@@ -154,14 +154,14 @@ async fn subscribing_again_needs_the_keys_or_the_owner() {
             "{}",
             case.says()
         );
-        // A caller with a login becomes the owner; one without takes nothing away.
+        // A caller with a login becomes the owner. One without a login changes nothing.
         let owner = case.caller.or(case.owner).map(Principal::from);
         assert_eq!(case.owner_now().await, owner, "{}", case.says());
     }
 }
 
 #[tokio::test]
-async fn a_test_push_needs_both_keys_whoever_calls() {
+async fn a_test_push_needs_both_keys_of_every_caller() {
     for case in cases().await {
         let answer = case.call("/send-test", &case.subscription()).await;
         let expected = match case.proof {

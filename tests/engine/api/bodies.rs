@@ -44,7 +44,7 @@ where
 }
 
 #[tokio::test]
-async fn what_is_no_json_object_is_refused_everywhere() {
+async fn a_body_that_is_not_a_json_object_is_refused_everywhere() {
     let world = World::new().await;
     let deep = format!(
         "{{\"endpoint\":{}{}}}",
@@ -90,7 +90,7 @@ async fn malformed_json_is_told_by_place_and_reason_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn an_absent_body_is_told_what_is_missing_with_or_without_a_type() {
+async fn an_absent_body_is_refused_with_what_is_missing_with_or_without_a_type() {
     let world = World::new().await;
     for (path, code) in [
         ("/subscribe", "missing_endpoint"),
@@ -120,7 +120,7 @@ async fn an_absent_body_is_told_what_is_missing_with_or_without_a_type() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_is_taken() {
+async fn a_byte_order_mark_is_accepted() {
     let world = World::new().await;
     let (_, json) = world.browser();
     let marked = |path, body: String| request(path, full(format!("\u{feff}{body}")));
@@ -136,7 +136,7 @@ async fn a_byte_order_mark_is_taken() {
 }
 
 #[tokio::test]
-async fn an_encoded_body_is_refused_by_the_name_of_its_coding() {
+async fn an_encoded_body_is_refused_with_the_name_of_its_coding() {
     let world = World::new().await;
     let unknown = r#"{"id": "00000000-0000-4000-8000-000000000000"}"#;
     let encoded = |path, coding: &'static str| {
@@ -193,7 +193,7 @@ async fn a_body_above_64_kib_is_refused() {
     }
 }
 
-/// What a test's body does when it is asked for more.
+/// What a test's body does when it is polled.
 enum Step {
     Data(&'static [u8]),
     Trailers,
@@ -202,7 +202,7 @@ enum Step {
 }
 
 pin_project! {
-    /// A body that is neither `Unpin` nor `Sync`, whose data are no `Bytes`, and whose error is a plain box.
+    /// A body that is neither `Unpin` nor `Sync`, whose data are not `Bytes`, and whose error is a plain box.
     struct Odd {
         steps: std::vec::IntoIter<Step>,
         sleep: Option<Pin<Box<Sleep>>>,
@@ -315,7 +315,7 @@ async fn an_endless_body_is_cut_off() {
 }
 
 #[tokio::test]
-async fn any_kind_of_body_will_do() {
+async fn any_kind_of_body_is_accepted() {
     let world = World::new().await;
     let json = json!({"id": "00000000-0000-4000-8000-000000000000"}).to_string();
     let answers = [

@@ -1,4 +1,4 @@
-//! Every limit of the HTTP API, from both sides: what is exactly at it is taken, one more is refused.
+//! Every limit of the HTTP API, from both sides: a value at the limit is accepted, one more is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tower_web_push::store::SubscriptionLimits;
 use super::{TOKEN, World, post, with};
 use crate::support::tampered_store::TamperedStore;
 
-/// Members that are at a limit and just above it, and what is said of the latter.
+/// Members at a limit and just above it, and the status and code of the latter.
 type Limit = (Value, Value, u16, &'static str);
 
 fn tags() -> Vec<Tag> {
@@ -88,7 +88,7 @@ async fn a_message_at_its_limits_is_queued_and_none_above() {
     let cases: Vec<Limit> = vec![
         (payload(3993), payload(3994), 422, "payload_too_large"),
         (body(3993), body(3994), 422, "payload_too_large"),
-        // 33 characters are no base64url.
+        // 33 characters are not base64url.
         (topic(32), topic(34), 422, "invalid_topic"),
         (
             send_at("2027-02-14T08:00:00Z"),
@@ -137,7 +137,7 @@ fn the_default_limits_of_rows_are_those_of_the_documentation() {
 }
 
 #[tokio::test]
-async fn a_user_has_32_subscriptions_where_nothing_else_is_said() {
+async fn a_user_has_32_subscriptions_by_default() {
     let world = World::new().await;
     for number in 1..=33 {
         world.clock.advance(Duration::from_secs(1));
@@ -148,7 +148,7 @@ async fn a_user_has_32_subscriptions_where_nothing_else_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_makes_60_requests_and_causes_20_pushes_a_minute_where_nothing_else_is_said() {
+async fn a_peer_makes_60_requests_and_causes_20_pushes_a_minute_by_default() {
     let world = World::new().await;
     let from = |path: &str, body: &Value| {
         let mut request = post(path, body);

@@ -8,7 +8,7 @@ use super::{Answer, World, full, news, with};
 
 async fn call(world: &World, caller: Option<&str>, method: Method, path: &str) -> Answer {
     let mut request = Request::builder().method(method).uri(path);
-    // What a page of the application's own sends.
+    // The request of a page of the application.
     request = request.header("sec-fetch-site", "same-origin");
     let mut request = request.body(full("")).unwrap();
     if let Some(name) = caller {

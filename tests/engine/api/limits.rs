@@ -1,4 +1,4 @@
-//! What one peer may do, and what others may do meanwhile.
+//! Limits of one peer, and that other peers are not affected.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -43,7 +43,7 @@ fn retry_after(answer: &Answer) -> Duration {
 const STRANGER: &str = "192.0.2.1";
 const OTHER: &str = "192.0.2.2";
 
-/// A browser that wants a daily notification, which is confirmed.
+/// A browser that wants a daily notification, which gets a confirmation.
 fn daily(world: &World) -> Value {
     let (_, json) = world.browser();
     with(&json, json!({"notifyTime": {"utcHour": 8, "minute": 0}}))
@@ -94,7 +94,7 @@ async fn a_request_above_the_limit_is_refused_before_its_body_is_read() {
     endless.extensions_mut().insert(peer);
     let (_, json) = world.browser();
     world.post_from(STRANGER, "/subscribe", &json).await;
-    // Time stands still unless something waits for the body.
+    // Time stands still unless a task waits for the body.
     let start = tokio::time::Instant::now();
     world.call(endless).await.is(429, "too_many_requests");
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -195,7 +195,8 @@ async fn wrong_passwords_close_basic_for_their_peer_only() {
     assert_eq!(ask(OTHER, super::PASSWORD).await.status, 200);
 }
 
-/// An anonymous flood: requests from a number of peers in turns, each for a new subscription; the answers by status.
+/// An anonymous flood: requests of several peers in turns, each for a new subscription. Returns the responses by
+/// status.
 async fn flood(
     push: &WebPush,
     api: &WebPushService,
@@ -241,7 +242,7 @@ async fn a_flood_from_one_peer_stores_60_subscriptions_and_one_more_each_second(
     assert_eq!(other.status, 200);
 }
 
-/// What a flood from many peers may store, and who gets in nevertheless.
+/// The rows that a flood from many peers can store, and the registrations that are still accepted.
 async fn stops_at_the_unproven_rows<S>(store: Arc<S>)
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore,
@@ -280,7 +281,7 @@ where
     assert_eq!(subscribe(&fresh, Some("alice")).await.status, 200);
     assert_eq!(subscribe(&known, None).await.status, 200, "a known one");
 
-    // A broadcast finds out what is behind the rows.
+    // A broadcast proves or retires the rows.
     let report = push.send(Audience::All, Message::new("x")).await.unwrap();
     assert_eq!(report.counts.accepted, 2);
     let answers = flood(&push, &api, 100, 200).await;
@@ -301,7 +302,7 @@ async fn a_flood_from_many_peers_stops_at_the_unproven_rows_in_sqlite() {
     stops_at_the_unproven_rows(Arc::new(store.unwrap())).await;
 }
 
-/// So many invented subscriptions open the prune breaker of their push service.
+/// This number of invented subscriptions opens the prune breaker of their push service.
 #[tokio::test(start_paused = true)]
 async fn broadcasts_end_a_flood_that_opens_the_prune_breaker() {
     let world = World::with(|builder| {

@@ -1,4 +1,4 @@
-//! The HTTP API: every route with what pages, administrators and strangers send it.
+//! The HTTP API: every route with requests of pages, administrators and unauthenticated callers.
 
 mod admin;
 mod authorization;
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// A browser that subscribed with the active key, and what its page would post.
+    /// A browser that subscribed with the active key, and the body that its page posts.
     fn browser(&self) -> (UserAgent, Value) {
         let browser = self.service.user_agent();
         browser.subscribe(&self.push.vapid_public_key()).unwrap();
@@ -101,7 +101,7 @@ impl World {
         (browser, serde_json::from_str(&json).unwrap())
     }
 
-    /// The same, known to the server.
+    /// The same, stored by the server.
     async fn subscriber(&self) -> (UserAgent, Value, SubscriptionId) {
         let (browser, json) = self.browser();
         let answer = self.post("/subscribe", &json).await;
@@ -147,7 +147,7 @@ impl World {
         Answer::read(response.unwrap_or_else(|never| match never {})).await
     }
 
-    /// How many rows there are, in whatever state.
+    /// The number of rows in all states.
     async fn count(&self) -> u64 {
         let filter = CountFilter::new(Audience::All, Liveness::Any);
         self.store.count(&filter, self.clock.now()).await.unwrap()
@@ -159,7 +159,7 @@ impl World {
         self.store.get(&which).await.unwrap().remove(0)
     }
 
-    /// Delivers until there is nothing to do.
+    /// Ticks until there is nothing to do.
     async fn settle(&self) {
         while !self.push.tick().await.unwrap().is_idle() {}
     }
@@ -176,7 +176,7 @@ fn post(path: &str, body: &Value) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// The object with other members in the place of its own; null removes one.
+/// The object with some members replaced. Null removes one.
 fn with(object: &Value, members: Value) -> Value {
     let mut object = object.clone();
     for (name, value) in members.as_object().unwrap() {
@@ -188,7 +188,7 @@ fn with(object: &Value, members: Value) -> Value {
     object
 }
 
-/// An answer, after it was checked for what all answers have in common.
+/// A response, after the checks that hold for all responses.
 struct Answer {
     status: u16,
     headers: HeaderMap,
@@ -245,7 +245,7 @@ impl Answer {
         self.json()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Its members are these and no other.
+    /// It has exactly these members.
     fn has_members(&self, names: &[&str]) {
         let json = self.json();
         let there: HashSet<_> = json
@@ -267,7 +267,7 @@ impl Answer {
     }
 }
 
-/// A public tag of the tests' own.
+/// A public tag for the tests.
 fn news() -> Value {
     json!(["news"])
 }

@@ -82,7 +82,7 @@ async fn axum_takes_the_layer_and_handlers_get_the_handle() {
     }
 }
 
-/// An application that answers with what it was asked.
+/// An application that answers with the path of the request.
 fn layered(
     layer: WebPushLayer,
 ) -> impl tower::Service<
@@ -159,7 +159,7 @@ async fn a_doubled_slash_is_another_path() {
             assert_eq!(status, 404, "axum: {uri}: {body}");
         }
     }
-    // Before the prefix it is no prefix.
+    // A doubled slash before the prefix is another path.
     let request = Request::get("//web-push/ping").body(full("")).unwrap();
     let (_, body) = text(nested.oneshot(request).await.unwrap()).await;
     assert_eq!(body, "inner //web-push/ping true");
@@ -299,7 +299,7 @@ async fn each_mount_counts_the_requests_of_a_peer_by_itself() {
         }
         ask(&app, request).await.0
     };
-    // The rules of one mount are not those of the other, the subscriptions are.
+    // The mounts have different rules, but share the subscriptions.
     assert_eq!(subscribe("/web-push", None).await, 403);
     assert_eq!(subscribe("/web-push", Some("alice")).await, 200);
     assert_eq!(subscribe("/web-push", Some("alice")).await, 429);

@@ -1,4 +1,4 @@
-//! Endpoints at hosts that the server has never heard from.
+//! Endpoints at hosts that have not answered this server yet.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use tower_web_push::store::{Change, RetireReason};
 
 use super::*;
 
-/// What the resolver says of each name; it counts how often it is asked.
+/// A resolver with a fixed answer that counts lookups.
 #[derive(Clone, Debug)]
 struct Always {
     said: Result<&'static str, ResolveErrorKind>,
@@ -44,7 +44,7 @@ async fn world(resolver: &Always, policy: EndpointPolicy) -> World {
     World::with(|builder| builder.resolver(resolver).endpoint_policy(policy)).await
 }
 
-/// What a page posts whose push service is at this host.
+/// A subscription at this host.
 fn at(json: &Value, host: &str) -> Value {
     let path = json["endpoint"].as_str().unwrap().strip_prefix(FCM);
     with(
@@ -80,7 +80,7 @@ async fn a_new_host_is_looked_up_before_it_is_stored() {
 }
 
 #[tokio::test]
-async fn hosts_that_everybody_uses_are_not_looked_up() {
+async fn hosts_of_known_push_services_are_not_looked_up() {
     let resolver = Always::says(BROKEN);
     let world = world(&resolver, EndpointPolicy::default()).await;
     let (_, json) = world.browser();
@@ -148,7 +148,7 @@ async fn a_retired_endpoint_is_looked_up_before_it_is_revived() {
     assert!(world.row(&json).await.unwrap().retired.is_some());
 }
 
-/// Thousands of names below a known suffix: what is stored of them is what can be looked up and sent to for ever.
+/// Thousands of names below a known suffix. Stored ones would be looked up and sent to for ever.
 #[tokio::test]
 async fn a_flood_of_invented_names_is_not_stored() {
     for (said, most) in [(MISSING, 0), (FOUND, 64)] {
@@ -160,7 +160,7 @@ async fn a_flood_of_invented_names_is_not_stored() {
             world.post("/subscribe", &invented).await;
         }
         assert_eq!(stored(&world).await, most, "{said:?}");
-        // Exact names are as good as before.
+        // Exact names are accepted as before.
         assert_eq!(world.post("/subscribe", &json).await.status, 200);
     }
 }

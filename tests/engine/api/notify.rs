@@ -21,7 +21,7 @@ async fn notify_with(world: &World, headers: &[(&'static str, &str)], body: &Val
 }
 
 #[tokio::test]
-async fn a_message_reaches_everybody() {
+async fn a_message_reaches_every_subscription() {
     let world = World::new().await;
     let (one, ..) = world.subscriber().await;
     let (other, ..) = world.subscriber().await;
@@ -41,7 +41,7 @@ async fn a_message_reaches_everybody() {
     }
 }
 
-/// So that a copy that arrives twice is shown once; the topic that could hide it too would cost messages.
+/// A repeated copy is shown once. A topic would hide it too, but costs messages.
 #[tokio::test]
 async fn a_notification_without_a_tag_has_one_for_all_recipients_and_no_topic() {
     let world = World::new().await;
@@ -124,7 +124,7 @@ async fn a_payload_goes_out_byte_for_byte() {
             .insert("authorization", TOKEN.parse().unwrap());
         let answer = world.call(request).await;
         if payload == "1e400" {
-            // No number of any JSON reader here: refused before anything is sent.
+            // A number that no JSON parser accepts: refused before anything is sent.
             answer.is(400, "invalid_json");
             continue;
         }
@@ -181,7 +181,7 @@ async fn a_whole_number_may_be_written_as_a_float() {
 }
 
 #[tokio::test]
-async fn an_audience_is_everybody_a_user_a_tag_or_ids() {
+async fn an_audience_is_all_a_user_a_tag_or_ids() {
     let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
     let (_, tagged) = world.browser();
     world
@@ -285,7 +285,7 @@ async fn the_largest_payload_is_exact() {
         .notify(&payload(3994))
         .await
         .is(422, "payload_too_large");
-    // A random tag is no reason to refuse what fits without it.
+    // A message that fits without a random tag is accepted.
     let around = r#"{"body":null,"title":"","url":null}"#.len();
     let title = |len: usize| json!({"title": "x".repeat(len - around)});
     assert_eq!(world.notify(&title(3993)).await.status, 202);
@@ -296,12 +296,15 @@ async fn the_largest_payload_is_exact() {
 }
 
 #[tokio::test]
-async fn a_message_can_wait_for_its_hour() {
+async fn a_message_is_sent_at_its_time() {
     let world = World::new().await;
     let (browser, ..) = world.subscriber().await;
     let body = json!({"title": "a", "sendAt": "2027-01-15T10:00:00+01:00"});
     let answer = notify_with(&world, &[("prefer", "wait=5")], &body).await;
-    assert_eq!(answer.status, 202, "nobody waits for what is not due");
+    assert_eq!(
+        answer.status, 202,
+        "a broadcast that is not due is not waited for"
+    );
     assert!(!answer.headers.contains_key("preference-applied"));
     let path = format!(
         "/broadcasts/{}",
@@ -327,7 +330,7 @@ async fn a_message_can_wait_for_its_hour() {
 }
 
 #[tokio::test]
-async fn a_broadcast_tells_what_became_of_it_and_can_be_cancelled() {
+async fn a_broadcast_has_a_status_and_can_be_cancelled() {
     let world = World::new().await;
     world.subscriber().await;
     let id = world.notify(&json!({"title": "a", "ttl": 60})).await.json()["broadcast"].clone();
@@ -377,7 +380,7 @@ async fn a_broadcast_tells_what_became_of_it_and_can_be_cancelled() {
 }
 
 #[tokio::test]
-async fn who_prefers_to_wait_gets_the_counts() {
+async fn a_request_that_prefers_to_wait_gets_the_counts() {
     let world = World::with(|b| b.remote_workers(false)).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(world.push.run(async { stopped.await.unwrap_or_default() }));
@@ -395,7 +398,7 @@ async fn who_prefers_to_wait_gets_the_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_in_vain_ends_and_the_message_is_still_queued() {
+async fn after_a_wait_without_result_the_message_is_still_queued() {
     let world = World::new().await;
     world.subscriber().await;
     let answer = notify_with(&world, &[("prefer", "wait=99")], &json!({"title": "a"})).await;
@@ -405,7 +408,7 @@ async fn a_wait_in_vain_ends_and_the_message_is_still_queued() {
 }
 
 #[tokio::test]
-async fn nothing_is_accepted_that_nobody_would_deliver() {
+async fn nothing_is_accepted_without_a_worker() {
     let world = World::with(|b| b.remote_workers(false)).await;
     world
         .notify(&json!({"title": "a"}))
@@ -427,7 +430,7 @@ async fn nothing_is_accepted_that_nobody_would_deliver() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_stands_for_one_message() {
+async fn an_idempotency_key_is_for_one_message() {
     let world = World::new().await;
     let (browser, ..) = world.subscriber().await;
     let key = [("idempotency-key", "order-7")];

@@ -47,7 +47,7 @@ async fn ping_tells_version_and_last_run() {
 }
 
 #[tokio::test]
-async fn ready_is_when_everything_works() {
+async fn ready_while_everything_works() {
     let world = World::with(|b| b.remote_workers(false)).await;
     let answer = world.get("/ready").await;
     assert_eq!(answer.status, 503);
@@ -107,7 +107,7 @@ async fn without_a_contact_it_is_not_ready_and_accepts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_is_not_while_the_store_fails_or_does_not_answer() {
+async fn not_ready_while_the_store_fails_or_does_not_answer() {
     let store = Arc::new(TamperedStore::default());
     let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
     store.record_run(world.clock.now()).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_refused_sender_is_an_alarm_in_stats_and_ready() {
         (&json!(FCM), &json!("sender_fault"), &json!(1))
     );
     assert_eq!(stats.json()["subscriptions"]["live"], 8);
-    // An operator who makes a new key is believed.
+    // A new key by the operator lifts the pause.
     world
         .admin(Method::POST, "/regenerate-vapid", &Value::Null)
         .await;
@@ -197,7 +197,7 @@ async fn a_refused_sender_is_an_alarm_in_stats_and_ready() {
 }
 
 #[tokio::test]
-async fn a_push_service_that_says_gone_too_often_shows_in_stats() {
+async fn suspended_pruning_shows_in_stats() {
     let world = World::new().await;
     let origin = Origin::parse(FCM).unwrap();
     let counts = [(origin, Tally::new(55, 45))];
@@ -211,7 +211,7 @@ async fn a_push_service_that_says_gone_too_often_shows_in_stats() {
 }
 
 #[tokio::test]
-async fn files_have_a_tag_and_are_asked_for_again() {
+async fn files_have_an_entity_tag_and_are_revalidated() {
     let world = World::new().await;
     for (path, content_type) in [
         ("/openapi.json", "application/json"),

@@ -16,7 +16,7 @@ async fn owner(world: &World, json: &Value) -> Option<Principal> {
 }
 
 #[tokio::test]
-async fn the_same_keys_pass_a_row_on_and_nobody_takes_it_away() {
+async fn the_same_keys_pass_a_row_on_and_no_other_user_takes_it() {
     let world = World::new().await;
     let (_, json) = world.browser();
     world.post_as("alice", "/subscribe", &json).await;
@@ -28,7 +28,7 @@ async fn the_same_keys_pass_a_row_on_and_nobody_takes_it_away() {
 }
 
 #[tokio::test]
-async fn other_keys_are_taken_from_the_owner_only() {
+async fn other_keys_are_accepted_from_the_owner_only() {
     let world = World::new().await;
     let (_, mine) = world.browser();
     let id = world.post_as("alice", "/subscribe", &mine).await.id();
@@ -100,11 +100,11 @@ async fn an_application_can_demand_to_be_signed_in() {
 }
 
 #[tokio::test]
-async fn another_site_cannot_act_for_who_is_signed_in() {
+async fn another_site_cannot_act_for_a_signed_in_user() {
     let listed = Origin::parse("https://listed.example").unwrap();
     let world = World::with_api(|s| s.allowed_origins([listed])).await;
     let (_, json) = world.browser();
-    // Headers, and whether they pass.
+    // Headers, and whether the request passes.
     let cases: [(&[(&str, &str)], bool); 7] = [
         (
             &[("cookie", "a=b"), ("sec-fetch-site", "cross-site")],
@@ -149,7 +149,7 @@ async fn another_site_cannot_act_for_who_is_signed_in() {
             assert_eq!(answer.status == 403, !passes, "{path} {headers:?}");
         }
     }
-    // Reading is harmless: scripts of the mount are loaded from wherever the page is.
+    // Reading is harmless: pages of other sites load the scripts of the mount.
     let request = Request::get("/client.js")
         .header("cookie", "a=b")
         .header("sec-fetch-site", "cross-site");

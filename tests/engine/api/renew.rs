@@ -25,7 +25,7 @@ fn renewal(old: &Value, old_auth: &Value, new: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn who_knows_the_old_secret_keeps_everything() {
+async fn a_caller_with_the_old_secret_keeps_everything() {
     let world = world().await;
     let (old, before) = old(&world).await;
     let (_, new) = world.browser();
@@ -54,7 +54,7 @@ async fn the_owner_keeps_everything_without_the_secret() {
 }
 
 #[tokio::test]
-async fn everybody_else_just_subscribes_and_is_not_told() {
+async fn other_callers_subscribe_and_are_not_told() {
     let world = world().await;
     let (old, before) = old(&world).await;
     let (_, proof) = world.browser();
@@ -85,7 +85,7 @@ async fn everybody_else_just_subscribes_and_is_not_told() {
 }
 
 #[tokio::test]
-async fn an_old_endpoint_that_nobody_knows_is_a_plain_subscribe() {
+async fn an_unknown_old_endpoint_is_a_plain_subscribe() {
     let world = world().await;
     let (_, old) = world.browser();
     let (_, new) = world.browser();

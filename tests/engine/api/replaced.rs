@@ -1,4 +1,4 @@
-//! The clients of the two servers that this API replaces, as they are, under both prefixes.
+//! Clients of the two replaced servers, unchanged, under both prefixes.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ const SECRETS: Secrets = Secrets {
     password: PASSWORD,
 };
 
-/// A browser's script or a shell, which knows where the server is mounted.
+/// A browser's script or a shell script, with the address of the mount.
 struct Client<'a> {
     world: &'a World,
     at: &'static str,

@@ -7,7 +7,7 @@ use tower_web_push::store::ScheduleStore as _;
 
 use super::{World, with};
 
-/// A subscriber's own words.
+/// The text of a subscriber's schedule.
 fn message(schedule: &Schedule) -> Option<&str> {
     match &schedule.plan {
         Plan::Subscriber { message, .. } => message.as_deref(),
@@ -49,7 +49,7 @@ async fn a_daily_notification_is_due_at_its_next_occurrence() {
 }
 
 #[tokio::test]
-async fn types_stand_beside_each_other_and_a_post_without_leaves_them() {
+async fn each_type_is_stored_and_a_post_without_a_time_changes_none() {
     let world = World::new().await;
     let (_, json) = world.browser();
     let time = json!({"utcHour": 9, "minute": 30});
@@ -71,7 +71,7 @@ async fn types_stand_beside_each_other_and_a_post_without_leaves_them() {
 }
 
 #[tokio::test]
-async fn who_subscribes_with_a_time_is_thanked_once() {
+async fn a_subscriber_with_a_time_gets_one_confirmation() {
     let world = World::new().await;
     let (browser, json) = world.browser();
     let daily = with(&json, json!({"notifyTime": {"utcHour": 9, "minute": 0}}));
@@ -100,7 +100,7 @@ async fn who_subscribes_with_a_time_is_thanked_once() {
 }
 
 #[tokio::test]
-async fn thanks_can_be_switched_off() {
+async fn confirmations_can_be_switched_off() {
     let world = World::with_api(|s| s.confirmation(false)).await;
     let (browser, json) = world.browser();
     world
@@ -115,7 +115,7 @@ async fn thanks_can_be_switched_off() {
 
 #[cfg(feature = "zones")]
 #[tokio::test]
-async fn a_time_of_another_zone_is_kept_as_it_was_said() {
+async fn a_time_of_another_zone_is_stored_as_posted() {
     let world = World::new().await;
     let (_, json) = world.browser();
     let time = json!({"hour": 8, "minute": 0, "zone": "europe/berlin", "weekdays": ["sat", "mon"]});
@@ -134,7 +134,7 @@ async fn a_time_of_another_zone_is_kept_as_it_was_said() {
 }
 
 #[tokio::test]
-async fn a_time_of_null_is_none_and_a_member_of_null_is_not_there() {
+async fn a_time_of_null_is_none_and_a_member_of_null_is_absent() {
     let world = World::new().await;
     let (browser, json) = world.browser();
     let none = with(&json, json!({"notifyTime": null}));
@@ -191,7 +191,7 @@ async fn a_time_of_null_is_none_and_a_member_of_null_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_daily_notification_arrives_in_the_replaced_servers_words() {
+async fn a_daily_notification_has_the_replaced_servers_text() {
     let world = World::new().await;
     let (browser, json) = world.browser();
     let time = json!({"utcHour": 9, "minute": 0});
@@ -215,13 +215,13 @@ async fn a_daily_notification_arrives_in_the_replaced_servers_words() {
             r#"{"title":"DIRECT_NOTIFICATION","message":"Here is your daily notification."}"#,
         ]
     );
-    // Until the next occurrence, and not a second longer.
+    // Not before the next occurrence.
     let ttl = browser.messages()[thanks].ttl().as_secs();
     assert!((86_400 - 120..=86_400).contains(&ttl), "{ttl}");
 }
 
 #[tokio::test]
-async fn who_unsubscribes_from_a_type_gets_it_no_more() {
+async fn a_removed_type_is_not_sent_any_more() {
     let world = World::new().await;
     let (browser, json) = world.browser();
     for notify_type in ["DAILY_CHECK", "DIRECT_NOTIFICATION"] {

@@ -67,7 +67,7 @@ async fn a_push_service_that_another_process_paused_is_not_asked() {
 }
 
 #[tokio::test]
-async fn all_three_must_match() {
+async fn endpoint_and_both_keys_must_match() {
     let world = World::new().await;
     let (browser, json, _) = world.subscriber().await;
     let (_, stranger) = world.browser();
@@ -92,7 +92,7 @@ async fn all_three_must_match() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_and_a_retired_row_is_unknown() {
+async fn a_failure_is_reported_and_a_retired_row_is_unknown() {
     let world = World::new().await;
     let (_, json, _) = world.subscriber().await;
     let refused = Answer::status(StatusCode::BAD_REQUEST);
@@ -124,7 +124,7 @@ async fn a_failure_is_told_and_a_retired_row_is_unknown() {
         .is(404, "unknown_subscription");
 }
 
-/// Resolves as its name says.
+/// A resolver whose answer depends on the name.
 #[derive(Debug)]
 struct Names;
 
@@ -143,7 +143,7 @@ impl Resolver for Names {
     }
 }
 
-/// Adds a row as an earlier `/subscribe` would have left it.
+/// Adds a row, as an earlier `/subscribe` did.
 async fn stored(world: &World, endpoint: &str) -> Value {
     let json = with(&world.browser().1, json!({"endpoint": endpoint}));
     let subscription = Subscription::from_value(&json).unwrap();
@@ -171,7 +171,7 @@ async fn what_the_policy_refuses_and_what_cannot_be_reached_get_the_same_answer(
     // The kernel accepts connections that nothing answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_port = silent.local_addr().unwrap().port();
-    // Speaks, but no TLS.
+    // Answers, but without TLS.
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain_port = plain.local_addr().unwrap().port();
     let plain = tokio::spawn(async move {
@@ -218,7 +218,7 @@ async fn what_the_policy_refuses_and_what_cannot_be_reached_get_the_same_answer(
 }
 
 #[tokio::test]
-async fn malformed_ones_are_refused() {
+async fn malformed_requests_are_refused() {
     let world = World::new().await;
     let (_, json, _) = world.subscriber().await;
     for (members, status, code) in [

@@ -200,7 +200,7 @@ async fn every_malformed_member_has_its_code_and_stores_nothing() {
     }
 }
 
-/// No refusal repeats the endpoint or a key.
+/// A refusal repeats neither the endpoint nor a key.
 fn assert_tells_nothing(answer: &Value, good: &Value) {
     let text = answer.to_string();
     for secret in [
@@ -213,7 +213,7 @@ fn assert_tells_nothing(answer: &Value, good: &Value) {
 }
 
 #[tokio::test]
-async fn what_is_well_formed_but_impossible_is_422() {
+async fn well_formed_but_impossible_registrations_are_422() {
     let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
     let (_, good) = world.browser();
     let many: Vec<_> = (0..33).map(|number| format!("t{number}")).collect();
@@ -303,7 +303,7 @@ async fn the_texts_of_the_replaced_server_are_kept() {
 }
 
 #[tokio::test]
-async fn unknown_members_and_nulls_are_nobodys_business() {
+async fn unknown_members_and_nulls_are_ignored() {
     let world = World::new().await;
     let (_, good) = world.browser();
     let mut odd = with(
@@ -326,7 +326,7 @@ async fn unknown_members_and_nulls_are_nobodys_business() {
 }
 
 #[tokio::test]
-async fn the_named_key_is_remembered_and_an_older_one_is_told() {
+async fn the_named_key_is_stored_and_an_older_one_is_reported() {
     let world = World::new().await;
     let old_key = world.push.vapid_public_key();
     let (_, json) = world.browser();
@@ -360,10 +360,10 @@ async fn the_named_key_is_remembered_and_an_older_one_is_told() {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_knows_is_a_conflict() {
+async fn an_unknown_key_is_a_conflict() {
     let world = World::new().await;
     let (_, json) = world.browser();
-    // Any point on the curve will do, such as the browser's own.
+    // Any point on the curve, such as the browser's own.
     let foreign = with(
         &json,
         json!({"applicationServerKey": json["keys"]["p256dh"]}),
@@ -393,7 +393,7 @@ async fn public_tags_are_stored_and_stay_when_not_given() {
 }
 
 #[tokio::test]
-async fn a_full_store_says_so() {
+async fn a_full_store_is_reported() {
     let limits = SubscriptionLimits::new(1, 32);
     let world = World::with(|b| b.subscription_limits(limits)).await;
     let (_, json, _) = world.subscriber().await;

@@ -1,4 +1,4 @@
-//! A registration whose schedule cannot be stored: a refused request leaves nothing, and takes nothing away.
+//! A registration whose schedule cannot be stored: a refused request leaves nothing and deletes nothing.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tower_web_push::store::{DeliveryLedger as _, ScheduleStore as _, Subscriptio
 use super::{Answer, World, news, with};
 use crate::support::tampered_store::TamperedStore;
 
-/// A world whose store can be told to fail, seen through the memory store beneath it.
+/// A world with a store that fails on demand, and the memory store beneath it.
 async fn world() -> (World, Arc<TamperedStore>) {
     let rows = tower_web_push::store::MemoryStore::new();
     let store = Arc::new(TamperedStore::over(&rows));
@@ -40,7 +40,7 @@ async fn post(world: &World, caller: Option<&str>, path: &str, body: &Value) -> 
     }
 }
 
-/// The subscription with a time and a type that it does not have yet.
+/// The subscription with a time and a type that are not stored yet.
 fn another_time(json: &Value) -> Value {
     let time = json!({"utcHour": 20, "minute": 0});
     let members = json!({"notifyTime": time, "notifyType": "DIRECT_NOTIFICATION"});
@@ -67,7 +67,7 @@ async fn a_new_row_is_not_stored_without_its_schedule() {
     }
     let now = tower_web_push::clock::Clock::now(&world.clock);
     let underway = world.store.underway(9, now).await.unwrap();
-    assert!(underway.is_empty(), "nobody is thanked for it");
+    assert!(underway.is_empty(), "no confirmation is sent");
     store.fail(None);
     assert_eq!(
         world.post("/subscribe", &another_time(&json)).await.status,
@@ -103,13 +103,13 @@ async fn a_row_that_moved_to_a_new_endpoint_stays_with_all_that_moved() {
         store.fail("put_schedule");
         let refused = post(&world, owner, "/renew", &body).await;
         refused.is(503, "store_unavailable");
-        // Deleted, its tags and its owner would be lost for good: the page does not know them.
+        // Its tags and its owner would be lost for good: the page does not know them.
         let row = world.row(&new).await.expect("it was there before");
         assert_eq!((row.id, &row.principal), (before.id, &before.principal));
         assert_eq!(row.tags, before.tags);
         assert_eq!(schedules(&world, &row).await, scheduled);
         assert_eq!(world.count().await, 1);
-        // The same again is not a renewal any more, and comes to the same.
+        // A repetition is not a renewal any more, and has the same result.
         store.fail(None);
         assert_eq!(post(&world, owner, "/renew", &body).await.id(), before.id);
         assert_eq!(schedules(&world, &row).await.len(), 2);

@@ -5,7 +5,7 @@ use tower_web_push::store::ScheduleStore as _;
 use super::{World, news, with};
 
 #[tokio::test]
-async fn both_names_of_a_subscription_end_it_as_often_as_one_likes() {
+async fn both_names_of_a_subscription_remove_it_and_can_be_repeated() {
     let world = World::new().await;
     let (_, one, by_uuid) = world.subscriber().await;
     let (_, other, by_id) = world.subscriber().await;
@@ -30,7 +30,7 @@ async fn both_names_of_a_subscription_end_it_as_often_as_one_likes() {
 }
 
 #[tokio::test]
-async fn what_names_nothing_is_told() {
+async fn a_request_without_a_name_is_refused() {
     let world = World::new().await;
     for (body, code, text) in [
         (
@@ -92,7 +92,7 @@ async fn what_names_nothing_is_told() {
 }
 
 #[tokio::test]
-async fn the_last_schedule_takes_the_subscription_with_it_unless_it_is_of_other_use() {
+async fn the_last_schedule_removes_the_subscription_unless_it_has_a_user_or_tags() {
     let tag = Tag::parse("news").unwrap();
     let world = World::with_api(|s| s.public_tags([tag])).await;
     let daily = |notify_type: &str| json!({"notifyTime": {"utcHour": 8, "minute": 0}, "notifyType": notify_type});

@@ -1,5 +1,5 @@
-//! Futures dropped at every await: `run`, `tick` and `enqueue`. Nothing is lost, and nothing is sent twice but what
-//! was under way.
+//! Futures dropped at every await: `run`, `tick` and `enqueue`. Nothing is lost, and only requests in flight are sent
+//! twice.
 
 mod world;
 
@@ -16,18 +16,18 @@ use world::{LIMIT, RECIPIENTS, Trouble, World};
 /// More polls than any of the futures here needs.
 const MANY: usize = 10_000;
 
-/// When a future is dropped.
+/// The moment when a future is dropped.
 #[derive(Clone, Copy, Debug)]
 enum Drop {
     /// Right after a poll.
     AfterThePoll,
-    /// When it would be polled again: what it waited for is there.
+    /// Before its next poll: its event has happened.
     BeforeTheNext,
 }
 
 const BOTH: [Drop; 2] = [Drop::AfterThePoll, Drop::BeforeTheNext];
 
-/// Polls a future so many times and drops it; what it came to, where it was at its end by then.
+/// Polls a future this number of times and drops it. Returns its output if it completed.
 async fn polled<F: Future>(future: F, polls: usize, drop: Drop) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -46,7 +46,7 @@ async fn polled<F: Future>(future: F, polls: usize, drop: Drop) -> Option<F::Out
     .await
 }
 
-/// How a world stood when its worker was dropped.
+/// The state of a world when its worker was dropped.
 struct Dropped {
     sent: u64,
     settled: u64,
@@ -60,7 +60,7 @@ impl Dropped {
         }
     }
 
-    /// Everybody got it: once, or a second time where the end of the first was not written.
+    /// Every recipient got the message: once, or twice if its first outcome was not written.
     async fn is_made_good(&self, world: &World) {
         world.run_to_the_end().await;
         let got = world.got();
@@ -73,7 +73,7 @@ impl Dropped {
     }
 }
 
-/// Drops a `run` that is told to end after so many messages, after each of its polls.
+/// Drops a `run` that is told to stop after this number of messages, after each of its polls.
 async fn runs_are_dropped(drops: &[Drop], trouble: Trouble, told_after: u64) {
     for &drop in drops {
         let (mut polls, mut with_unsettled, mut halfway) = (0, 0, 0);
@@ -82,7 +82,7 @@ async fn runs_are_dropped(drops: &[Drop], trouble: Trouble, told_after: u64) {
             world.enqueue().await;
             let run = world.push.run(world.taken(told_after));
             let ended = polled(run, polls, drop).await;
-            // Attempts that were under way are dropped by the runtime, not at once.
+            // The runtime drops attempts in flight, but not at once.
             yield_now().await;
             let dropped = Dropped::of(&world).await;
             let leased = world.ledger_stats().await.1;
@@ -100,7 +100,7 @@ async fn runs_are_dropped(drops: &[Drop], trouble: Trouble, told_after: u64) {
             assert!(polls < MANY);
         }
         println!("{drop:?}: {polls} polls, {with_unsettled} unsettled, {halfway} halfway");
-        // The hard cases were among them.
+        // The difficult cases were included.
         assert!(with_unsettled > 0);
         assert!(halfway > 0 || told_after < RECIPIENTS);
     }
@@ -116,7 +116,7 @@ async fn a_run_that_is_ending_may_be_dropped_at_any_await() {
     runs_are_dropped(&BOTH, Trouble::OneIsBusy, RECIPIENTS / 2).await;
 }
 
-/// The origin's gate is closed, and opened by a probe: dropped with the probe under way, it is not closed for ever.
+/// A dropped probe does not leave the gate closed for ever.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_probes_may_be_dropped_at_any_await() {
     runs_are_dropped(&[Drop::BeforeTheNext], Trouble::SenderIsRefused, RECIPIENTS).await;
@@ -178,9 +178,9 @@ async fn a_dropped_enqueue_was_accepted_wholly_or_not_at_all() {
     }
 }
 
-/// A store that is lost while ends are written: they are not, and the message is sent again.
+/// The store is lost while outcomes are written: the messages are sent again.
 #[tokio::test(start_paused = true)]
-async fn an_end_that_could_not_be_written_is_sent_again() {
+async fn a_message_whose_outcome_cannot_be_written_is_sent_again() {
     let world = World::new().await;
     world.enqueue().await;
     world.store.fail("settle");
@@ -192,9 +192,9 @@ async fn an_end_that_could_not_be_written_is_sent_again() {
     dropped.is_made_good(&world).await;
 }
 
-/// Another process has made a new key, and the store fails when this one looks for it: its subscribers wait.
+/// Another process has made a new key, and the store fails when this process reads it: its subscriptions wait.
 #[tokio::test(start_paused = true)]
-async fn a_key_that_could_not_be_read_makes_nobody_stale() {
+async fn a_key_that_cannot_be_read_makes_no_row_stale() {
     const MORE: u64 = 5;
     let world = World::new().await;
     let key = world.push.vapid_public_key();
@@ -208,7 +208,11 @@ async fn a_key_that_could_not_be_read_makes_nobody_stale() {
         .await;
     let other = world.another().await;
     other.rotate_vapid_key().await.unwrap();
-    assert_eq!(world.push.vapid_public_key(), key, "nobody has told it");
+    assert_eq!(
+        world.push.vapid_public_key(),
+        key,
+        "it has not read the new key"
+    );
     world.subscribe_with(&other.vapid_public_key(), MORE).await;
     world.store.fail("keys");
     world.enqueue().await;
@@ -218,7 +222,7 @@ async fn a_key_that_could_not_be_read_makes_nobody_stale() {
         .await;
     world.store.fail(None);
     let ended = run.await.unwrap();
-    ended.expect("not everybody gets it").unwrap();
+    ended.expect("some message is not sent").unwrap();
     let status = world.status().await;
     assert_eq!(
         (status.recipients, status.counts.accepted),
@@ -226,7 +230,7 @@ async fn a_key_that_could_not_be_read_makes_nobody_stale() {
     );
 }
 
-/// A row whose key cannot be read is not looked at again before the key is.
+/// A row whose key cannot be read is not claimed again before the key can be read.
 #[tokio::test(start_paused = true)]
 async fn a_row_whose_key_cannot_be_read_waits_in_the_store() {
     let world = World::new().await;
@@ -243,6 +247,6 @@ async fn a_row_whose_key_cannot_be_read_waits_in_the_store() {
     world.store.fail(None);
     tokio::time::advance(KeyRing::LOOK_AGAIN).await;
     assert_eq!(world.push.tick().await.unwrap().attempted, 1);
-    // Another one waits for the end of its `Retry-After`.
+    // Another row waits for its `Retry-After`.
     assert_eq!(world.status().await.counts.accepted, RECIPIENTS);
 }

@@ -1,4 +1,4 @@
-//! Twelve recipients at two push services, one of which is busy at first. All of the time is tokio's.
+//! Twelve recipients at two push services, one of which is busy at first. All times are tokio's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,13 +26,13 @@ const ORIGINS: [&str; 2] = [
     "https://fcm.googleapis.com",
     "https://updates.push.services.mozilla.com",
 ];
-/// How long one request takes to come to the push service, and its answer to come back; the next one takes
-/// twice as long, and so on by turns.
+/// The time until a request reaches the push service, and until its response is back. The next one takes twice as
+/// long, and so on in turns.
 const WAY: Duration = Duration::from_millis(10);
-/// In virtual time: leases and pauses may have to end first.
+/// In virtual time: leases and pauses may have to expire first.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 const RETRY_AFTER: u32 = 2;
-/// Long enough that all are refused, which closes the gate, and shorter than that lasts.
+/// Long enough that all requests are refused, which closes the gate, and shorter than the pause.
 const A_WHILE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
@@ -44,17 +44,17 @@ pub(crate) struct World {
     broadcast: Mutex<Option<BroadcastId>>,
 }
 
-/// What is wrong at first.
+/// The fault at the start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Trouble {
-    /// The push service has no time for one recipient's message.
+    /// The push service limits requests for one recipient.
     OneIsBusy,
-    /// A push service takes us for somebody else, for long enough to close its gate.
+    /// A push service refuses the credentials, for long enough to close its gate.
     SenderIsRefused,
 }
 
 impl Trouble {
-    /// Nobody can be done before.
+    /// No recipient can be done before this.
     pub(crate) const fn lasts(self) -> Duration {
         match self {
             Self::OneIsBusy => Duration::ZERO,
@@ -103,7 +103,7 @@ impl World {
         };
         let push = builder(&store, clock)
             .client(over_the_network)
-            // Some wait for a permit.
+            // Some attempts wait for a permit.
             .in_flight_per_origin(3)
             .build()
             .await
@@ -157,7 +157,7 @@ impl World {
         subscription
     }
 
-    /// Some more recipients, who have subscribed with this key.
+    /// Adds recipients that have subscribed with this key.
     pub(crate) async fn subscribe_with(&self, key: &VapidPublicKey, more: u64) {
         for _ in 0..more {
             self.subscribe(ORIGINS[0], key).await;
@@ -175,19 +175,19 @@ impl World {
         status.unwrap().unwrap()
     }
 
-    /// How many rows are left, and how many of them are leased.
+    /// The number of rows, and of leased rows.
     pub(crate) async fn ledger_stats(&self) -> (u64, u64) {
         let stats = self.store.memory.stats(self.clock.now()).await.unwrap();
         (stats.depth, stats.leased)
     }
 
-    /// How often each recipient got the message.
+    /// The number of messages of each recipient.
     pub(crate) fn got(&self) -> Vec<u64> {
         let got = |to: &Subscription| self.service.accepted_for(to.endpoint());
         self.recipients.lock().unwrap().iter().map(got).collect()
     }
 
-    /// Ready once so many messages were taken.
+    /// Ready once this number of messages was accepted.
     pub(crate) fn taken(&self, messages: u64) -> impl Future<Output = ()> + Send + 'static {
         let service = self.service.clone();
         async move {
@@ -205,7 +205,7 @@ impl World {
         sleep(Duration::from_secs(u64::from(RETRY_AFTER) * 10)).await;
     }
 
-    /// Another `run` in the same process does what is left; leases of the last one end first.
+    /// Another `run` in the same process does the rest. Leases of the last one expire first.
     pub(crate) async fn run_to_the_end(&self) {
         let store = Arc::clone(&self.store);
         let (id, clock) = (self.broadcast.lock().unwrap().unwrap(), self.clock);

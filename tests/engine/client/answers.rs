@@ -1,4 +1,4 @@
-//! Answers as bad as they come, and none.
+//! Responses with faults, and no response.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tower_web_push::deliver::{EndpointPolicy, Outcome};
 use super::world::{fixed, local, over, send, to, url};
 use crate::support::push_server::{Answer, BOTH, HTTP1, PushServer};
 
-/// A body that gives `frame` for ever, and counts.
+/// A body that yields `frame` for ever, and counts.
 fn endless(status: u16, frames: &Arc<AtomicUsize>) -> Answer {
     let frames = Arc::clone(frames);
     let body = stream::repeat_with(move || {
@@ -40,7 +40,7 @@ async fn of_an_endless_answer_8_kib_are_read() {
         .await;
         let error = send(&to(&server), &url(&server, "/p")).await.unwrap_err();
         assert_eq!(error.outcome(), Outcome::SenderFault);
-        // What fits into the windows and buffers on the way, and no more.
+        // At most what fits into the windows and buffers on the way.
         assert!(frames.load(Ordering::SeqCst) < 4096);
     }
 }
@@ -57,7 +57,7 @@ async fn an_answer_whose_body_never_ends_is_judged_by_its_status() {
         })
     })
     .await;
-    // The head of the answer has to come within it.
+    // The head of the response has to arrive within it.
     let deliver = to(&server).with_timeout(Duration::from_secs(5));
     let error = send(&deliver, &url(&server, "/p")).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Gone);
@@ -94,7 +94,7 @@ async fn a_handshake_that_does_not_end_is_transient() {
 }
 
 #[tokio::test]
-async fn a_port_that_nobody_listens_on_is_transient() {
+async fn a_closed_port_is_transient() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = format!("https://{}/p", listener.local_addr().unwrap());
     drop(listener);
@@ -105,7 +105,7 @@ async fn a_port_that_nobody_listens_on_is_transient() {
 }
 
 #[tokio::test]
-async fn a_certificate_nobody_vouches_for_is_transient() {
+async fn an_untrusted_certificate_is_transient() {
     let (server, seen) = fixed(BOTH, 201, &[]).await;
     let deliver = over(local(), EndpointPolicy::insecure_allow_local());
     let error = send(&deliver, &url(&server, "/p")).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! How connections are opened, shared and opened again.
+//! How connections are opened, shared and reopened.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,7 +68,7 @@ async fn a_server_without_http2_gets_http1_and_is_remembered() {
             assert!(!request.headers().contains_key("transfer-encoding"));
             assert!(request.headers().contains_key("content-length"));
         }
-        // One to find out, one to use.
+        // One to learn the protocol, one for the request.
         assert_eq!(server.connections(), 2);
     }
 }
@@ -98,7 +98,7 @@ async fn a_hundred_requests_are_in_flight_per_origin_and_no_more() {
                 let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
                 if now == 100 {
-                    // All permits are out: now the door opens for good.
+                    // All permits are in use.
                     door.add_permits(Semaphore::MAX_PERMITS / 2);
                 }
                 let _through = door.acquire().await.unwrap();
@@ -119,7 +119,7 @@ async fn a_hundred_requests_are_in_flight_per_origin_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_server_that_went_away_and_came_back_is_reached_again() {
+async fn a_server_that_is_restarted_is_reached_again() {
     let (server, _) = fixed(BOTH, 201, &[]).await;
     let deliver = to(&server);
     let endpoint = url(&server, "/p");
@@ -158,7 +158,7 @@ async fn a_dial_that_its_request_gave_up_is_taken_over() {
 }
 
 #[test]
-fn the_client_goes_anywhere() {
+fn the_client_is_send_and_sync() {
     fn everywhere<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
     fn sendable<T: Send + 'static>(_: &T) {}
     let deliver = over(HttpClient::builder(), EndpointPolicy::default());

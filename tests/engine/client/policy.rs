@@ -1,4 +1,4 @@
-//! Where the client does not connect to.
+//! Addresses to which the client does not connect.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,7 +53,7 @@ async fn a_public_name_with_a_private_address_is_refused_before_the_dial() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_told_apart_while_the_resolver_finds_others() {
+async fn a_name_that_does_not_exist_is_reported_while_the_resolver_finds_others() {
     let client = HttpClient::builder().resolver(Arc::new(OneName("a.example.com")));
     let deliver = over(client, EndpointPolicy::public_hosts());
     let unknown = "https://x.example.com/p";
@@ -90,7 +90,7 @@ async fn a_name_is_looked_up_once_for_each_connection() {
     assert_eq!(asked.asked.load(Ordering::SeqCst), 1);
 }
 
-/// Endpoints that must not be reached, whatever resolves them to wherever.
+/// Endpoints that must not be reached, with any resolver.
 const FORBIDDEN: &[&str] = &[
     "https://127.0.0.1/x",
     "https://127.1/x",
@@ -129,7 +129,7 @@ async fn forbidden_endpoints_are_refused_at_the_check_and_at_the_dial() {
         for endpoint in FORBIDDEN {
             let error = send(&deliver, endpoint).await.unwrap_err();
             assert_eq!(error.outcome(), Outcome::Refused, "{endpoint}");
-            // The same without `Deliver` before it.
+            // The same without `Deliver` around it.
             let request = Request::post(*endpoint).body(PushBody::default()).unwrap();
             let error = client.clone().oneshot(request).await.unwrap_err();
             let mut causes =
@@ -138,7 +138,7 @@ async fn forbidden_endpoints_are_refused_at_the_check_and_at_the_dial() {
                 });
             assert!(causes.any(|cause| cause.is::<PolicyError>()), "{endpoint}");
         }
-        assert_eq!(asked.asked.load(Ordering::SeqCst), 0, "nobody was asked");
+        assert_eq!(asked.asked.load(Ordering::SeqCst), 0, "there was no lookup");
     }
 }
 

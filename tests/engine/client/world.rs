@@ -39,7 +39,7 @@ pub(crate) fn over(client: HttpClientBuilder, policy: EndpointPolicy) -> Deliver
     Deliver::new(client, contact).with_policy(policy)
 }
 
-/// Delivery that trusts the server.
+/// A `Deliver` that trusts the server.
 pub(crate) fn to(server: &PushServer) -> Deliver<HttpClient> {
     let client = local().extra_root_ca_pem(server.ca_pem.as_str());
     over(client, EndpointPolicy::insecure_allow_local())
@@ -56,7 +56,7 @@ pub(crate) async fn send(
     deliver.clone().oneshot(push(endpoint)).await
 }
 
-/// A server that answers every request the same, and what it saw.
+/// A server with one response for every request, and the requests that it received.
 pub(crate) async fn fixed(
     alpn: Alpn,
     status: u16,
@@ -77,7 +77,7 @@ pub(crate) async fn fixed(
     (server, seen)
 }
 
-/// Finds one name, at an address that the policy refuses, and says of all others that they do not exist.
+/// Resolves one name to an address that the policy refuses. All other names do not exist.
 #[derive(Debug)]
 pub(crate) struct OneName(pub(crate) &'static str);
 
@@ -93,7 +93,7 @@ impl Resolver for OneName {
     }
 }
 
-/// Answers with these addresses and counts how often it was asked.
+/// Resolves to these addresses and counts the lookups.
 #[derive(Debug)]
 pub(crate) struct Rebinding {
     addrs: Vec<IpAddr>,
@@ -113,7 +113,7 @@ impl Rebinding {
 impl Resolver for Rebinding {
     async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        // As long as any real lookup: others get to ask meanwhile.
+        // As long as a real lookup, so that other requests come meanwhile.
         tokio::task::yield_now().await;
         Ok(self.addrs.clone())
     }

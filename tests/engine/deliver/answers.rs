@@ -1,4 +1,4 @@
-//! What an answer means, and how much of it is read.
+//! The meaning of responses, and the limit of reading them.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ async fn an_acceptance_carries_location_and_ttl_and_its_body_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_carries_what_the_push_service_said() {
+async fn a_failure_carries_the_push_services_reason() {
     let (deliver, mut handle) = deliver();
     let headers = [("apns-id", "6F9C"), ("x-secret", "y")];
     let body = TestBody::of(br#"{"reason":"VapidPkHashMismatch"}"#, 1);
@@ -75,7 +75,7 @@ async fn an_endless_body_is_read_to_8_kib() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endless_empty_frames_end_too() {
+async fn endless_empty_frames_are_cut_off() {
     let (deliver, mut handle) = deliver();
     let body = TestBody::of(b"", usize::MAX);
     let error = exchange(&deliver, &mut handle, FCM, answer(410, &[], body)).await;

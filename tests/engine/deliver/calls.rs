@@ -1,4 +1,4 @@
-//! Whether a call is made at all, by which client, and what it sends.
+//! Whether a call is made, by which client, and its request.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -39,7 +39,7 @@ async fn a_refused_endpoint_never_reaches_the_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_until_its_client_is_ready_and_calls_that_one() {
-    // The mock panics when a clone is called that nobody asked whether it was ready.
+    // The mock panics if a clone is called that was not polled ready.
     let (mut deliver, mut handle) = deliver();
     handle.allow(0);
     deliver.ready().now_or_never().unwrap().unwrap();
@@ -97,7 +97,7 @@ async fn every_attempt_is_encrypted_anew() {
 }
 
 #[test]
-fn deliver_and_its_future_go_anywhere() {
+fn deliver_and_its_future_are_send() {
     fn everywhere<T: Send + Sync + 'static>(_: &T) {}
     fn unpin<T: Unpin>(_: &T) {}
     let client = tower::service_fn(|_: Request<PushBody>| {

@@ -75,9 +75,9 @@ async fn a_full_gate_makes_the_call_wait() {
     assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
 }
 
-/// The client has room for two requests, which all origins share.
+/// The client has two slots, which all origins share.
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_a_full_origin_holds_no_place_of_the_client() {
+async fn a_wait_for_a_full_origin_holds_no_slot_of_the_client() {
     let (client, mut handle) = mock::pair::<Request<PushBody>, Response<TestBody>>();
     let contact = Contact::parse("mailto:push@example.com").unwrap();
     let layer = DeliverLayer::new(contact).with_gates(OriginGates::with_in_flight(1));
@@ -99,7 +99,7 @@ async fn a_wait_for_a_full_origin_holds_no_place_of_the_client() {
 
     let mut other = call(MOZILLA);
     assert!(request(&mut other).is_some(), "another origin goes on");
-    // Now the client is full, and a call of an origin that is not waits with its permit.
+    // The client is full then, and a call of an idle origin waits with its permit.
     let mut third = call(APPLE);
     assert!(request(&mut third).is_none());
     answer_first.send_response(answer(201, &[], TestBody::default()));
@@ -107,9 +107,9 @@ async fn a_wait_for_a_full_origin_holds_no_place_of_the_client() {
     assert!(request(&mut third).is_some());
 }
 
-/// Nothing was asked of the push service, so the next request is the probe.
+/// No request was sent, so the next one is the probe.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_made_is_no_probe() {
+async fn a_request_that_cannot_be_made_is_not_a_probe() {
     let (deliver, mut handle) = deliver();
     let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
     let deliver = deliver.with_clock(Arc::new(clock.clone()));
@@ -128,7 +128,7 @@ async fn what_cannot_be_made_is_no_probe() {
     assert!(second.unwrap_err().closed().is_some(), "one at a time");
 }
 
-/// The push service counts the TTL from the request, and the wait has used some of it up.
+/// The push service counts the TTL from the request, and the wait has used a part of it.
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_permit_shortens_the_ttl_and_ends_the_push_at_its_deadline() {
     let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));

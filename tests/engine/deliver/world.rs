@@ -53,7 +53,7 @@ pub(crate) fn origin(endpoint: &str) -> Origin {
     push(endpoint).subscription().endpoint().origin().clone()
 }
 
-/// A body of frames, then its end, or whatever the test wants.
+/// A body of frames, then its end, or a behaviour of the test.
 #[derive(Default)]
 pub(crate) struct TestBody {
     frame: &'static [u8],

@@ -1,4 +1,4 @@
-//! Every limit of a delivery, from both sides: what is exactly at it passes, one more does not.
+//! Every limit of a delivery, from both sides: a value at the limit passes, one more does not.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn a_payload_has_3993_octets_at_most_whichever_call_takes_it() {
+async fn a_payload_has_3993_octets_at_most_in_every_call() {
     let world = World::at(FCM).await;
     let (browser, record) = world.subscriber().await;
     let push = &world.push;
@@ -78,7 +78,7 @@ async fn a_retired_row_is_kept_for_30_days() {
 }
 
 #[tokio::test]
-async fn what_became_of_a_broadcast_is_known_for_seven_days() {
+async fn the_status_of_a_broadcast_is_kept_for_seven_days() {
     for (after, kept) in [(7 * DAY, true), (7 * DAY + MS, false)] {
         let world = World::at(FCM).await;
         world.subscriber().await;
@@ -93,7 +93,7 @@ async fn what_became_of_a_broadcast_is_known_for_seven_days() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_waited_for_for_15_seconds_where_nothing_else_is_said() {
+async fn a_response_is_awaited_for_15_seconds_by_default() {
     for (timeout, limit) in [(None, 15 * SECOND), (Some(4 * SECOND), 4 * SECOND)] {
         for (after, accepted) in [(limit - MS, true), (limit + MS, false)] {
             let world = World::with(FCM, |builder| match timeout {
@@ -114,7 +114,7 @@ async fn an_answer_is_waited_for_for_15_seconds_where_nothing_else_is_said() {
     }
 }
 
-/// Takes its time to say what a daily notification says.
+/// A slow callback.
 #[derive(Debug)]
 struct Thoughtful(Duration);
 
@@ -225,7 +225,7 @@ async fn nothing_is_purged_while_the_clock_differs_from_the_servers() {
 }
 
 #[tokio::test]
-async fn what_others_know_of_a_push_service_is_read_again_after_five_seconds() {
+async fn shared_pauses_are_read_again_after_five_seconds() {
     for (after, asks) in [(5 * SECOND - MS, true), (5 * SECOND, false)] {
         let world = World::at(FCM).await;
         world.subscriber().await;
@@ -270,7 +270,7 @@ async fn a_report_names_32_failures_at_most_and_counts_all() {
 }
 
 #[tokio::test]
-async fn a_message_is_tried_24_times_where_nothing_else_is_said() {
+async fn a_message_is_attempted_24_times_by_default() {
     let world = World::at(FCM).await;
     let (_, record) = world.subscriber().await;
     let down = Answer::status(StatusCode::INTERNAL_SERVER_ERROR);
@@ -282,7 +282,7 @@ async fn a_message_is_tried_24_times_where_nothing_else_is_said() {
         assert_eq!(world.asked(), attempt);
         let status = world.status(queued.broadcast).await;
         assert_eq!(status.counts.pending, u64::from(attempt < 24), "{attempt}");
-        // The longest pause.
+        // The longest delay.
         world.clock.advance(HOUR);
     }
     world.settle().await;

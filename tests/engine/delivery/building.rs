@@ -1,4 +1,4 @@
-//! Configurations: what is refused, and that the order of the calls does not matter.
+//! Configurations: refused settings, and that the order of the calls does not matter.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn builder() -> WebPushBuilder {
     WebPush::builder("mailto:ops@example.com")
 }
 
-/// `build` looks at the fields and at nothing else, and they are all in the debug output.
+/// `build` reads only the fields, and they are all in the debug output.
 #[test]
 fn the_order_of_two_settings_does_not_matter() {
     let shown = |settings: &[Setting]| {
@@ -171,7 +171,7 @@ async fn a_setting_that_is_out_of_range_is_refused_by_its_name() {
             builder().request_timeout(second).lease(second * 6),
         ),
         (
-            // A moment that far ahead is none that a clock can express.
+            // No clock can express a time that far ahead.
             "request_timeout",
             builder().request_timeout(Duration::MAX),
             builder().request_timeout(MINUTE * 60),

@@ -1,4 +1,4 @@
-//! An application that mounts nothing: everything by Rust calls, under the rules of the HTTP API.
+//! An application without the HTTP API: Rust calls with the same rules.
 
 use tower_web_push::broadcast::{FinalOutcome, Principal, Tag};
 use tower_web_push::engine::{DeviceState, RegisterErrorKind, Registered, Renewal, SendErrorKind};
@@ -17,7 +17,7 @@ fn daily(notify_type: NotifyType) -> Daily {
     Daily::new(notify_type, DailyTime::new(12, 0).unwrap(), None).unwrap()
 }
 
-/// A subscription that the store does not know yet.
+/// A subscription that is not stored yet.
 fn fresh(world: &World) -> (UserAgent, Subscription) {
     let browser = world.service.user_agent();
     let key = world.push.vapid_public_key();
@@ -73,7 +73,7 @@ async fn a_user_subscribes_is_sent_to_and_leaves() {
     assert_eq!(device.push_service.as_str(), "fcm");
     assert!(device.tags.contains(&"news".parse().unwrap()));
 
-    // The browser exchanged its subscription: the rest stays.
+    // The browser exchanged its subscription. Everything else stays.
     let (_, renewed) = fresh(&world);
     let renewal = Renewal::new(
         subscription.endpoint().clone(),
@@ -94,7 +94,7 @@ async fn a_user_subscribes_is_sent_to_and_leaves() {
 }
 
 #[tokio::test]
-async fn what_the_http_api_refuses_is_refused() {
+async fn calls_refuse_what_the_http_api_refuses() {
     let world = World::with(FCM, |builder| {
         builder.endpoint_policy(EndpointPolicy::known_push_services())
     })
@@ -149,7 +149,7 @@ async fn what_the_http_api_refuses_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stranger_renews_nothing() {
+async fn renewing_needs_the_secret_or_the_owner() {
     let world = World::at(FCM).await;
     for owner in [None, Some("alice")] {
         let (_, old) = fresh(&world);
@@ -179,7 +179,7 @@ async fn a_stranger_renews_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_store_and_a_failing_one_are_told_apart() {
+async fn a_full_store_and_a_failing_one_have_different_errors() {
     let world = World::with(FCM, |builder| {
         builder.subscription_limits(SubscriptionLimits::new(0, 32))
     })
@@ -199,7 +199,7 @@ async fn a_full_store_and_a_failing_one_are_told_apart() {
     store.fail("upsert");
     let failed = push.subscribe(Registration::new(fresh(&world).1)).await;
     assert_eq!(failed.unwrap_err().kind(), RegisterErrorKind::Store);
-    // A subscription without the daily notification that was asked for is taken back.
+    // A subscription without its requested daily notification is removed.
     store.fail("put_schedule");
     let asked = Registration::new(fresh(&world).1)
         .principal("alice")
@@ -319,7 +319,7 @@ async fn an_idempotency_key_is_used_for_one_broadcast() {
 }
 
 #[tokio::test]
-async fn a_user_is_erased_in_every_state_and_nobody_else_is() {
+async fn a_user_is_erased_in_every_state_and_no_other_user() {
     let world = World::at(FCM).await;
     let push = &world.push;
     let mut rows = Vec::new();
@@ -343,7 +343,7 @@ async fn a_user_is_erased_in_every_state_and_nobody_else_is() {
         let row = row.into_iter().flatten().next().unwrap();
         keys.push(row.subscription.endpoint().key());
     }
-    // Two campaigns, of which one is written out: to alice's live row, and to bob.
+    // Two campaigns, one of which is expanded: to alice's live row, and to bob.
     push.enqueue(Audience::All, Message::new("all"))
         .await
         .unwrap();
@@ -383,7 +383,7 @@ async fn a_user_is_erased_in_every_state_and_nobody_else_is() {
     for state in ["live", "stale", "retired", "expired"] {
         assert!(states.contains(&state), "{states:?}");
     }
-    // Its rows are written into the ledger, and none is sent.
+    // Its rows are in the ledger, and none is sent.
     let expansion = world.store.expandable(1, world.clock.now()).await.unwrap();
     let page = world
         .store

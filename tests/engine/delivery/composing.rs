@@ -1,4 +1,4 @@
-//! Callbacks that say what a daily notification says: slow ones, broken ones, and those with nothing to say.
+//! Callbacks that compose daily notifications: slow ones, failing ones, and those without a message.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,10 +13,10 @@ use tower_web_push::store::ScheduleStore as _;
 use super::world::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// So many are looked at together.
+/// The number of schedules that are composed together.
 const AT_ONCE: usize = 256;
 
-/// Does what the schedule is called.
+/// A callback whose behaviour is in the schedule's name.
 #[derive(Clone, Debug, Default)]
 struct Obedient {
     asked: Arc<AtomicUsize>,
@@ -52,7 +52,7 @@ async fn world() -> (World, Obedient) {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A message to everybody at so many minutes past nine; the clock stands at 08:00.
+/// A message to everyone, this number of minutes past nine. The clock shows 08:00.
 async fn schedule(push: &WebPush, name: &str, minute: u8) {
     let label = ScheduleLabel::parse(name).unwrap();
     let time = DailyTime::new(9, minute).unwrap();
@@ -71,7 +71,7 @@ fn texts(browser: &UserAgent) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_that_panics_keeps_no_other_from_being_sent() {
+async fn a_callback_that_panics_delays_no_other() {
     let (world, _) = world().await;
     let (browser, _) = world.subscribe().await;
     for name in ["a", "panic", "z"] {
@@ -85,7 +85,7 @@ async fn one_that_panics_keeps_no_other_from_being_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_hang_are_waited_for_side_by_side() {
+async fn callbacks_that_hang_are_awaited_concurrently() {
     let (world, callback) = world().await;
     let (browser, _) = world.subscribe().await;
     for number in 0..100 {
@@ -103,7 +103,7 @@ async fn those_that_hang_are_waited_for_side_by_side() {
 }
 
 #[tokio::test]
-async fn many_with_nothing_to_say_do_not_look_like_nothing_to_do() {
+async fn many_callbacks_without_a_message_are_not_an_idle_tick() {
     let (world, _) = world().await;
     let (browser, _) = world.subscribe().await;
     for number in 0..AT_ONCE {
@@ -111,7 +111,7 @@ async fn many_with_nothing_to_say_do_not_look_like_nothing_to_do() {
     }
     schedule(&world.push, "last", 1).await;
     world.clock.advance(HOUR + MINUTE);
-    // Until a tick says that there was nothing to do.
+    // Until a tick reports that there is nothing to do.
     world.settle().await;
     assert_eq!(texts(&browser), ["last"]);
 }
@@ -181,7 +181,7 @@ async fn a_process_that_ends_while_it_composes_leaves_the_occurrence_to_the_next
     assert!(cut.is_err(), "it was composing");
     assert_eq!(callback.asked.load(Relaxed), 1);
     assert_eq!(world.store.next_fire_at().await.unwrap(), due);
-    // Nothing of it goes on behind its back.
+    // It is dropped with the process.
     sleep(MINUTE).await;
     assert_eq!(world.store.next_fire_at().await.unwrap(), due);
     world.settle().await;

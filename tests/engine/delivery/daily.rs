@@ -1,4 +1,4 @@
-//! Daily notifications: fired once per local date, late rather than never, never twice.
+//! Daily notifications: fired once per local date, late if necessary, and never twice.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
@@ -27,12 +27,12 @@ fn utc(hour: u8, minute: u8) -> DailyTime {
     DailyTime::new(hour, minute).unwrap()
 }
 
-/// The clock stands at 08:00 UTC, on a Friday.
+/// The clock shows Friday, 08:00 UTC.
 async fn world() -> World {
     World::at(FCM).await
 }
 
-/// A subscriber who wants to hear of it at 09:00.
+/// A subscriber with a daily notification at 09:00.
 async fn at_nine(world: &World) -> (UserAgent, SubscriptionRecord) {
     let (browser, record) = world.subscribe().await;
     let now = world.clock.now();
@@ -66,21 +66,21 @@ async fn it_fires_once_a_day_at_its_time() {
 async fn what_fell_into_a_downtime_over_midnight_is_sent_late() {
     let world = world().await;
     let (browser, _) = at_nine(&world).await;
-    // Down from before its time until 05:00 the next day.
+    // A downtime from before its time until 05:00 the next day.
     world.clock.advance(21 * HOUR);
     let fresh = world.replica().await;
     let tick = fresh.tick().await.unwrap();
     assert_eq!((tick.fired, tick.skipped), (1, 0));
     world.settle().await;
     assert_eq!(browser.messages().len(), 1);
-    // And today's at its time.
+    // Today's occurrence is sent at its time.
     world.clock.advance(4 * HOUR + MINUTE);
     world.settle().await;
     assert_eq!(browser.messages().len(), 2);
 }
 
 #[tokio::test]
-async fn of_a_longer_downtime_the_latest_is_sent_and_the_others_are_counted() {
+async fn after_a_longer_downtime_the_latest_is_sent_and_the_others_are_counted() {
     let world = world().await;
     let (browser, _) = at_nine(&world).await;
     world.clock.advance(10 * DAY + 2 * HOUR);
@@ -99,12 +99,12 @@ async fn two_loops_at_once_and_a_crash_in_between_fire_once() {
     }
     world.clock.advance(HOUR);
     let other = world.replica().await;
-    // One of them dies in the middle.
+    // One of them is dropped in the middle.
     let dying = world.replica().await;
     drop(tokio::time::timeout(Duration::from_millis(3), dying.tick()).await);
     let (a, b) = tokio::join!(world.push.tick(), other.tick());
     a.and(b).unwrap();
-    // What it had claimed comes back.
+    // Its claims expire.
     world.clock.advance(MINUTE);
     for _ in 0..5 {
         let (a, b) = tokio::join!(world.push.tick(), other.tick());
@@ -120,7 +120,7 @@ async fn posting_the_same_time_again_keeps_what_is_due() {
     let world = world().await;
     let (browser, record) = at_nine(&world).await;
     world.clock.advance(2 * HOUR);
-    // Its page posts it again before anybody looked.
+    // Its page posts it again before a poll.
     let plan = Plan::Subscriber {
         subscription: record.id,
         notify_type: NotifyType::DailyCheck,
@@ -154,7 +154,7 @@ async fn a_schedule_whose_subscriber_is_gone_goes_too_and_a_retired_ones_waits()
     let left = async |of: &SubscriptionRecord| world.store.schedules(Some(of.id)).await.unwrap();
     assert_eq!(left(&deleted).await, []);
     assert_eq!(left(&retired).await.len(), 1);
-    // It subscribes again, and is told the next day.
+    // It subscribes again, and gets the next day's occurrence.
     let new = NewSubscription::new(browser.subscription().unwrap(), retired.vapid_key);
     let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
     world.store.upsert(&new, &limits, now).await.unwrap();
@@ -177,7 +177,7 @@ async fn an_application_schedules_a_message_to_an_audience() {
     digest("old").await.unwrap();
     digest("new").await.unwrap();
     assert_eq!(world.push.schedules().await.unwrap().len(), 1);
-    // Whoever is there then gets it.
+    // The audience is resolved then.
     let (second, _) = world.subscribe().await;
     world.clock.advance(HOUR);
     world.settle().await;
@@ -215,7 +215,7 @@ async fn what_cannot_be_scheduled_is_refused() {
     }
 }
 
-/// Says what the test wants, and remembers what it would have said.
+/// A callback with an answer of the test, which records its calls.
 #[derive(Clone, Debug, Default)]
 struct Composer {
     asked: Arc<AtomicUsize>,
@@ -239,7 +239,7 @@ impl Compose for Composer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_callback_decides_when_it_is_due_whether_there_is_anything_to_say() {
+async fn the_callback_decides_when_it_is_due_whether_to_send() {
     let composer = Composer::default();
     let callback = composer.clone();
     let world = World::with(FCM, |builder| builder.compose(callback)).await;
@@ -274,7 +274,7 @@ async fn the_callback_decides_when_it_is_due_whether_there_is_anything_to_say() 
     assert_eq!(messages[1].text(), Some(r#"{"title":"DAILY_CHECK"}"#));
 }
 
-/// With one tag, today's notification would replace yesterday's on display without an alert.
+/// With one tag, today's notification would replace yesterday's without an alert.
 #[tokio::test]
 async fn each_day_has_a_random_tag_of_its_own_and_keeps_one_that_was_given() {
     for (tag, days) in [("", 2), ("digest", 1)] {

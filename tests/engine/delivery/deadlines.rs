@@ -1,4 +1,4 @@
-//! No request begins at the deadline or later, whatever it waited for.
+//! No request begins at the deadline or later, after any wait.
 
 use std::task::{Context, Poll};
 
@@ -7,7 +7,7 @@ use tower::Service;
 
 use super::world::*;
 
-/// TTL, when its first request begins, and the TTL of that request; `None` where none is made.
+/// TTL, the start of its first request, and the TTL of that request; `None` if no request is made.
 const CASES: [(u64, u64, Option<u64>); 12] = [
     (30, 0, Some(30)),
     (30, 29_900, Some(1)),
@@ -45,7 +45,7 @@ async fn no_queued_message_is_sent_from_its_deadline_on() {
         );
         if sent.is_none() {
             assert_eq!(world.asked(), 0, "{ttl} {waited}");
-            // One that was not expanded in time has no recipients to count.
+            // A broadcast that was not expanded in time has no recipients to count.
             let status = world.status(queued.broadcast).await;
             assert_eq!(
                 (status.state, status.counts.pending),
@@ -81,7 +81,7 @@ async fn no_retry_begins_from_the_deadline_on() {
     }
 }
 
-/// A client that is ready after a while, as one whose connections are all in use.
+/// A client that is ready after a delay, as if all connections were in use.
 #[derive(Clone)]
 struct Busy {
     service: TestPushService,

@@ -1,5 +1,5 @@
-//! Daily notifications where the replaced server lost or doubled them: downtimes around midnight, crashes in the
-//! middle, several loops.
+//! Daily notifications that the replaced server lost or sent twice: downtimes around midnight, crashes, several
+//! loops.
 
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use tower_web_push::store::ScheduleStore as _;
@@ -9,7 +9,7 @@ use super::world::*;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A subscriber who wants to hear of it at a time, so much after the clock's 08:00.
+/// A subscriber with a daily notification this long after the clock's 08:00.
 async fn daily(world: &World, hour: u8, minute: u8, ahead: Duration) -> UserAgent {
     let (browser, record) = world.subscribe().await;
     let plan = Plan::Subscriber {
@@ -44,7 +44,7 @@ async fn what_falls_between_midnight_and_the_days_first_run_is_sent_by_that_run(
         daily(&world, 0, 4, 16 * HOUR + 4 * MINUTE).await,
         daily(&world, 0, 6, 16 * HOUR + 6 * MINUTE).await,
     ];
-    // The last run of a day is a minute before midnight, the first of the next five minutes after it.
+    // The last run of a day is a minute before midnight, the first of the next day five minutes after it.
     world.clock.advance(16 * HOUR - 2 * MINUTE);
     world.settle().await;
     assert_eq!(received(&browsers), [0, 0, 0, 0]);
@@ -54,7 +54,7 @@ async fn what_falls_between_midnight_and_the_days_first_run_is_sent_by_that_run(
     world.clock.advance(2 * MINUTE);
     world.settle().await;
     assert_eq!(received(&browsers), [1, 1, 1, 1]);
-    // However often it runs that day.
+    // Further runs of that day send nothing.
     for _ in 0..23 {
         world.clock.advance(HOUR);
         world.settle().await;
@@ -74,7 +74,7 @@ async fn a_process_that_ends_after_firing_leaves_the_delivery_to_the_next() {
     assert_eq!(dying.tick().await.unwrap().fired, 3);
     drop(dying);
     assert_eq!(received(&browsers), [0, 0, 0]);
-    // The broadcasts are there, and what was fired is not due any more.
+    // The broadcasts are stored, and the fired schedules are not due any more.
     let now = world.clock.now();
     assert!(world.store.next_fire_at().await.unwrap() > Some(now));
     let next = world.replica().await;
@@ -121,7 +121,7 @@ async fn two_loops_run_beside_each_other_and_each_occurrence_is_one_message() {
             .service
             .wait_until(|counts| counts.accepted >= expected)
             .await;
-        // Time for one too many.
+        // Enough time for a repeat.
         tokio::time::sleep(5 * MINUTE).await;
         assert_eq!(world.service.counts().accepted, expected);
     }

@@ -1,4 +1,4 @@
-//! Whatever an attempt shows is written before its row ends: each effect, seen through a store that fails in between.
+//! Effects of an attempt are written before its row is settled: each one, through a store that fails in between.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::support::tampered_store::TamperedStore;
 const GONE: StatusCode = StatusCode::GONE;
 const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// What an attempt may show of a subscription.
+/// The effects of an attempt on a subscription.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Effect {
     Accepted,
@@ -36,7 +36,7 @@ const EFFECTS: [Effect; 6] = [
 ];
 
 impl Effect {
-    /// A subscriber of whom the next attempt will show this.
+    /// A subscriber whose next attempt has this effect.
     async fn prepared(self, world: &World) -> SubscriptionRecord {
         let (_, mut record) = world.subscriber().await;
         let answer = match self {
@@ -54,7 +54,7 @@ impl Effect {
                 world.store.apply(&[delete], now).await.unwrap();
                 let stored = world.store.upsert(&new, &limits, now).await.unwrap();
                 let Upserted::Stored { record: row, .. } = stored else {
-                    panic!("a new endpoint is nobody else's")
+                    panic!("a new endpoint has no conflict")
                 };
                 record = *row;
                 world.clock.advance(2 * MINUTE);
@@ -75,7 +75,7 @@ impl Effect {
         world.record(&record).await
     }
 
-    /// Whether the row shows it.
+    /// Whether the row has this effect.
     fn shows(self, before: &SubscriptionRecord, row: &SubscriptionRecord) -> bool {
         match self {
             Self::Accepted => row.last_success_at.is_some(),
@@ -86,7 +86,7 @@ impl Effect {
         }
     }
 
-    /// How its delivery stands afterwards.
+    /// The counts of its delivery afterwards.
     fn counts(self) -> Counts {
         counts(|counts| match self {
             Self::Accepted | Self::OtherKey => counts.accepted = 1,
@@ -122,7 +122,7 @@ async fn every_effect_on_a_subscription_is_written_before_its_row_ends() {
         assert!(effect.shows(&before, &row), "{effect:?}: {row:?}");
         assert_eq!(world.status(id).await.counts, pending, "{effect:?}");
         if matches!(effect, Effect::Retired | Effect::Stale) {
-            // It has no audience any more, and ends as what it is.
+            // Its audience is empty then, and it is done.
             assert!(!row.is_live(world.clock.now()));
         }
 
@@ -150,7 +150,7 @@ async fn every_effect_of_a_direct_send_is_written_before_it_reports() {
     }
 }
 
-/// What closes the gate of an origin: the answer, and how many subscribers get it.
+/// What closes the gate of an origin: the response, and the number of subscriptions that get it.
 fn pauses() -> [(PauseReason, Answer, usize); 3] {
     let limited = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
     let fault = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
@@ -173,12 +173,12 @@ async fn every_pause_and_its_end_is_shared_before_the_rows_that_showed_it_are_gi
         store.fail("pause");
         push.tick().await.unwrap_err();
         let calls = store.take_calls();
-        // Nothing else is written before it is shared: neither rows nor subscriptions.
+        // Nothing is written before it is shared: neither rows nor subscriptions.
         let since = &calls[position(&calls, "get")..];
         assert_eq!(since, ["get", "pause"], "{reason:?}: {calls:?}");
         store.fail(None);
 
-        // Another process, which does not know of it yet, comes to the same.
+        // Another process, which does not know of it yet, comes to the same result.
         world.clock.advance(MINUTE);
         let (store, push) = tampered(&world).await;
         push.tick().await.unwrap();
@@ -190,7 +190,7 @@ async fn every_pause_and_its_end_is_shared_before_the_rows_that_showed_it_are_gi
         let is_ours = shared[0].contact.as_deref() == Some("mailto:ops@example.com");
         assert_eq!(is_ours, reason == PauseReason::SenderFault);
 
-        // A pause that is probed ends with the answer to the probe.
+        // A probed pause is lifted by the response to the probe.
         if reason.is_probed() {
             world.service.clear_script();
             world.clock.set(shared[0].until);
@@ -220,8 +220,8 @@ async fn a_direct_send_shares_the_pause_that_it_came_to() {
 }
 
 #[tokio::test]
-async fn what_attempts_came_to_is_written_although_the_same_step_failed() {
-    // A look at the store that fails halfway must not hold up what is known already.
+async fn outcomes_of_attempts_are_written_although_the_same_step_failed() {
+    // Reads of the store that fail half way must not delay the effects that are known already.
     for call in ["claim", "get"] {
         let world = World::at(FCM).await;
         let (_, before) = world.subscriber().await;
@@ -264,7 +264,7 @@ async fn a_step_looks_at_what_is_shared_before_it_claims_and_reads_before_it_sen
         "tally",
     ];
     let positions: Vec<_> = order.iter().map(|call| position(&calls, call)).collect();
-    // The purge applies, too: what counts is the last one, the effects'.
+    // The purge applies changes, too: the last one counts, which is that of the effects.
     let last = |call: &str| calls.iter().rposition(|name| *name == call).unwrap();
     assert!(positions[..11].is_sorted(), "{calls:?}");
     assert!(position(&calls, "get") < last("apply"), "{calls:?}");

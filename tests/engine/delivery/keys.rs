@@ -1,4 +1,4 @@
-//! Each subscription is served with the VAPID key that it was made with.
+//! Each subscription gets its messages with the VAPID key that it was made with.
 
 use super::world::*;
 
@@ -62,7 +62,7 @@ async fn a_row_that_no_live_key_fits_is_stale_and_purged_after_thirty_days() {
 }
 
 #[tokio::test]
-async fn wns_says_no_more_than_401_so_it_is_the_sender_once_all_keys_are_refused() {
+async fn a_401_of_wns_is_a_sender_fault_once_all_keys_are_refused() {
     let world = World::at(WNS).await;
     let (browser, record) = world.subscriber().await;
     world.push.rotate_vapid_key().await.unwrap();
@@ -91,7 +91,7 @@ async fn a_row_whose_key_another_process_has_just_made_is_not_stale() {
         world.store.upsert(&new, &limits, now).await.unwrap();
         browser
     };
-    // The store is read for a key that nobody knows, and right after that there is a new one.
+    // The store is read for an unknown key, and right after that there is a new one.
     subscribe(KeyId::from_bytes([7; KeyId::LEN])).await;
     let send = async || world.push.send(Audience::All, Message::new("x")).await;
     assert_eq!(send().await.unwrap().counts.accepted, 1);

@@ -1,4 +1,4 @@
-//! No request begins that could outlast its lease: not at once, and not after a wait for the client or a permit.
+//! No request begins that could outlast its lease, also after a wait for the client or a permit.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use super::world::*;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A client that spends time before it is ready, and before it sends.
+/// A client that takes time before it is ready, and before it sends.
 #[derive(Clone)]
 struct Slow {
     service: TestPushService,
@@ -38,7 +38,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut this = self.clone();
         Box::pin(async move {
-            // All others that want a permit ask for it meanwhile.
+            // All others that need a permit request it meanwhile.
             sleep(MS).await;
             this.clock.advance(this.until_sent);
             poll_fn(|cx| this.service.poll_ready(cx)).await?;
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// Lease and request timeout, and how long a request may wait before it begins.
+/// Lease and request timeout, and the longest wait of a request before it begins.
 const LEASES: [(Option<Duration>, Option<Duration>, Duration); 4] = [
     (None, None, Duration::from_secs(30)),
     (None, Some(Duration::from_secs(7)), Duration::from_secs(30)),
@@ -71,7 +71,7 @@ fn leased((lease, timeout): Lease, mut builder: WebPushBuilder) -> WebPushBuilde
     builder
 }
 
-/// A process whose client takes its time.
+/// A process with a slow client.
 async fn slow(world: &World, lease: Lease, until_ready: Duration, until_sent: Duration) -> WebPush {
     let client = Slow {
         service: world.service.clone(),
@@ -97,7 +97,7 @@ async fn a_request_begins_one_timeout_before_the_end_of_its_lease_at_the_latest(
             let broadcast = world.enqueue().await;
             push.tick().await.unwrap();
             assert_eq!(world.asked(), u64::from(begins), "{most:?} {waited:?}");
-            // What did not begin cost no attempt, and is not left to its lease.
+            // Rows without a request have no attempt more, and do not wait for the end of their lease.
             let counts = world.status(broadcast).await.counts;
             assert_eq!(counts.pending, u64::from(!begins));
             world.settle().await;

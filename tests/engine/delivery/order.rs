@@ -1,11 +1,11 @@
-//! In which order the worker writes, and what it gives back when it cannot go on.
+//! The order of the worker's writes, and the release of claims after an error.
 
 use std::sync::Arc;
 
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
 
-/// The same world, seen through a store that records its calls and fails on demand.
+/// The same world, with a store that records its calls and fails on demand.
 pub(crate) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
     tampered_with(world, |builder| builder).await
 }
@@ -113,7 +113,7 @@ async fn claims_are_given_back_at_once_when_the_subscriptions_cannot_be_read() {
         "{calls:?}"
     );
     store.fail(None);
-    // In the same moment: it does not wait for the end of a lease.
+    // At the same time: it does not wait for the end of a lease.
     assert_eq!(push.tick().await.unwrap().attempted, 1);
     assert_eq!(browser.messages().len(), 1);
 }
@@ -124,7 +124,7 @@ async fn a_deferred_row_costs_no_attempt() {
     let policy = RetryPolicy::default();
     let once = RetryPolicy::new(policy.base(), policy.cap(), 1);
     let (store, push) = tampered_with(&world, |builder| builder.retry_policy(once)).await;
-    // A key that another process made, which this one has not read yet, and a row that was made with it.
+    // A key of another process, which this one has not read yet, and a row that was made with it.
     let newer = world.replica().await;
     newer.rotate_vapid_key().await.unwrap();
     let key = newer.vapid_public_key();

@@ -1,9 +1,9 @@
-//! What keeps us from asking a push service.
+//! Pauses of push services.
 
 use super::world::*;
 
 #[tokio::test]
-async fn rate_limited_pauses_the_origin_of_fcm_and_nobody_asks_it_meanwhile() {
+async fn rate_limited_pauses_the_origin_of_fcm_for_all_requests() {
     let world = World::at(FCM).await;
     for _ in 0..3 {
         world.subscriber().await;
@@ -98,7 +98,8 @@ fn fault() -> Answer {
     Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided")
 }
 
-/// Eight subscribers of a push service that refuses us; the gate is closed and the requests are counted anew.
+/// Eight subscriptions of a push service that refuses the sender. The gate is closed and the counter of requests is
+/// reset.
 async fn refused(world: &World) -> BroadcastId {
     world.subscribers(20).await;
     world.service.script(When::any(), fault());
@@ -119,7 +120,7 @@ async fn eight_sender_faults_of_distinct_rows_close_the_gate_for_five_minutes() 
     world.clock.advance(5 * MINUTE - Duration::from_secs(1));
     world.settle().await;
     assert_eq!(world.asked(), 8, "asked during its pause");
-    // Nothing is deleted, nothing is given up.
+    // Nothing is deleted, and no delivery is finished.
     let live = CountFilter::new(Audience::All, Liveness::Live);
     let now = world.clock.now();
     assert_eq!(world.store.count(&live, now).await.unwrap(), 20);
@@ -152,7 +153,7 @@ async fn a_closed_gate_is_probed_by_one_request_each_time_and_the_pauses_double_
         world.clock.advance(closed);
         world.settle().await;
         while !other.tick().await.unwrap().is_idle() {}
-        assert_eq!(world.asked(), asked + 1, "one probe, whoever makes it");
+        assert_eq!(world.asked(), asked + 1, "one probe of all processes");
         assert_eq!(world.paused().await, [(FCM.to_owned(), minutes * MINUTE)]);
     }
 }
@@ -174,7 +175,7 @@ async fn an_acceptance_clears_a_sender_fault_for_all() {
 async fn a_probe_tries_the_other_keys_too() {
     let world = World::at(FCM).await;
     let rows = world.subscribers(20).await;
-    // Pages that never say which key they use: every row names the wrong one.
+    // Pages that never post their key: every row has the wrong one.
     let wrong = world.push.rotate_vapid_key().await.unwrap();
     let rename = |(_, record): &(UserAgent, SubscriptionRecord)| Change::UseVapidKey {
         key: record.subscription.endpoint().key(),
@@ -196,15 +197,15 @@ async fn a_probe_tries_the_other_keys_too() {
 }
 
 #[tokio::test]
-async fn a_probe_that_nobody_settles_is_repeated_when_its_lease_ends() {
+async fn an_unsettled_probe_is_repeated_when_its_lease_expires() {
     let world = World::at(FCM).await;
     refused(&world).await;
     world.service.clear_script();
     world.service.script(When::any().times(1), Answer::never());
     world.clock.advance(5 * MINUTE);
-    // The worker dies with its probe.
+    // The worker is dropped with its probe.
     tokio::select! {
-        _ = world.push.tick() => panic!("nobody answers"),
+        _ = world.push.tick() => panic!("there is no response"),
         _ = world.service.wait_until(|counts| counts.requests == 9) => {}
     }
     world.settle().await;
@@ -352,14 +353,14 @@ async fn a_limit_in_any_form_is_obeyed() {
 }
 
 #[tokio::test]
-async fn a_probe_that_asks_nobody_makes_room_for_the_next() {
+async fn a_probe_without_a_request_lets_the_next_one_begin() {
     let world = World::at(FCM).await;
     let rows = world.subscribers(30).await;
     world.service.script(When::any(), fault());
     let broadcast = world.enqueue().await;
     world.settle().await;
     world.service.clear_script();
-    // Whoever is asked first has left since.
+    // The subscription of the first request was removed in between.
     let now = world.clock.now();
     let left: Vec<_> = rows[..25]
         .iter()
@@ -374,7 +375,7 @@ async fn a_probe_that_asks_nobody_makes_room_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_single_delivery_obeys_what_others_know_and_tells_them() {
+async fn a_single_delivery_obeys_shared_pauses_and_stores_its_own() {
     let world = World::at(FCM).await;
     let (_, record) = world.subscriber().await;
     let other = world.replica().await;

@@ -1,4 +1,4 @@
-//! How a broadcast goes on, as a stream.
+//! The status of a broadcast as a stream.
 
 use futures_util::StreamExt as _;
 

@@ -1,4 +1,4 @@
-//! What becomes of subscriptions that are gone.
+//! Subscriptions that are gone.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -59,10 +59,10 @@ async fn a_row_younger_than_a_minute_is_tried_again_before_it_is_retired() {
     assert_eq!(browser.messages().len(), 1);
 }
 
-/// So many subscribers, of whom these many are gone.
+/// This number of subscriptions, some of which are gone.
 async fn partly_gone(world: &World, number: usize, gone: usize) -> BroadcastStatus {
     let rows = world.subscribers(number).await;
-    // Spread over the order in which they are asked.
+    // Spread over the order of the requests.
     let mut rows: Vec<_> = rows
         .iter()
         .map(|(browser, record)| (record.subscription.endpoint().key(), browser))
@@ -84,7 +84,7 @@ async fn retired(world: &World) -> u64 {
 }
 
 #[tokio::test]
-async fn a_push_service_that_says_gone_of_45_percent_is_not_believed() {
+async fn pruning_is_suspended_at_45_percent_gone() {
     let world = World::at(FCM).await;
     let status = partly_gone(&world, 1_000, 450).await;
     assert_eq!(status.counts.gone, 450);
@@ -102,7 +102,7 @@ async fn a_push_service_that_says_gone_of_45_percent_is_not_believed() {
 }
 
 #[tokio::test]
-async fn one_push_service_that_is_not_believed_does_not_keep_the_others_dead() {
+async fn pruning_suspended_for_one_push_service_goes_on_for_others() {
     let world = World::at(FCM).await;
     partly_gone(&world, 100, 60).await;
     let before = retired(&world).await;
@@ -128,7 +128,7 @@ async fn a_usual_share_of_gone_is_retired_to_the_last() {
 }
 
 #[tokio::test]
-async fn whoever_knows_better_has_all_of_them_retired() {
+async fn with_a_limit_of_100_percent_all_are_retired() {
     let world = World::with(FCM, |builder| builder.retire_at_most(100)).await;
     partly_gone(&world, 100, 90).await;
     assert_eq!(retired(&world).await, 90);
@@ -146,7 +146,7 @@ async fn retiring_goes_on_when_the_push_service_has_recovered() {
     let lost = retired(&world).await;
     assert!(lost < 50 + 8, "{lost}");
     world.service.clear_script();
-    // The others were kept, and are well.
+    // The others were kept.
     for _ in 0..25 {
         world.enqueue().await;
         world.settle().await;
@@ -201,7 +201,7 @@ async fn what_expired_is_purged_a_day_later() {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A replica whose client finds no host below `example.com`.
+/// A replica whose client resolves no host below `example.com`.
 async fn blind(world: &World) -> WebPush {
     let service = world.service.clone();
     let client = service_fn(move |request: Request<PushBody>| {
@@ -223,7 +223,7 @@ async fn subscriber_at(world: &World, origin: &str) -> SubscriptionRecord {
     let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
     match world.store.upsert(&new, &limits, now).await.unwrap() {
         Upserted::Stored { record, .. } => *record,
-        Upserted::Conflict => panic!("a new endpoint is nobody else's"),
+        Upserted::Conflict => panic!("a new endpoint has no conflict"),
     }
 }
 
@@ -232,7 +232,7 @@ async fn reason(world: &World, record: &SubscriptionRecord) -> Option<RetireReas
     retired.map(|Retired { reason, .. }| reason)
 }
 
-/// A message to everybody each day, with all its attempts.
+/// A message to everyone each day, with all its attempts.
 async fn daily(world: &World, push: &WebPush, days: u32) {
     for _ in 0..days {
         push.enqueue(Audience::All, Message::new("x"))
@@ -275,7 +275,7 @@ async fn a_row_whose_host_does_not_exist_is_retired_after_a_day_and_no_other() {
     assert_eq!(reason(&world, &real).await, None);
 }
 
-/// The row was posted long ago, by its page or in the list of another server, and what fails now is minutes old.
+/// The row was registered long ago, by its page or in the list of another server, but its failures are minutes old.
 #[tokio::test]
 async fn many_messages_in_a_minute_do_not_retire_a_row_whose_host_does_not_exist() {
     let world = World::at(FCM).await;
@@ -303,7 +303,7 @@ async fn a_name_that_exists_again_is_sent_to() {
     assert_eq!((record.retired, record.failure_streak), (None, 0));
 }
 
-/// What is left of these rows when the push service has refused every message for a month.
+/// The remaining rows after the push service has refused every message for a month.
 async fn refused_for_weeks(world: &World, status: StatusCode) {
     world.service.script(When::any(), Answer::status(status));
     daily(world, &world.push, 30).await;
@@ -377,7 +377,7 @@ async fn a_push_service_that_answers_400_to_all_retires_none() {
     assert_eq!(retired(&world).await, 0);
 }
 
-/// Finds one name, at an address that is refused, and says this of all others; it counts them.
+/// A resolver with one address that is refused and one error for all other names. It counts the lookups.
 #[derive(Clone, Debug)]
 struct Says {
     kind: ResolveErrorKind,
@@ -395,7 +395,7 @@ impl Resolver for Says {
     }
 }
 
-/// Lookups in the two minutes after a message to so many rows, each at a name of its own.
+/// Lookups in the two minutes after a message to this number of rows, each at a name of its own.
 async fn lookups_in_two_minutes(rows: usize, kind: ResolveErrorKind) -> usize {
     let world = World::at(FCM).await;
     let resolver = Says {
@@ -430,7 +430,7 @@ async fn invented_names_are_looked_up_once_in_two_minutes() {
     let rows = 300;
     let lookups = lookups_in_two_minutes(rows, ResolveErrorKind::NotFound).await;
     assert_eq!(lookups, rows);
-    // What may pass is tried as often as ever.
+    // Temporary failures are retried as often as before.
     let lookups = lookups_in_two_minutes(rows, ResolveErrorKind::Temporary).await;
     assert!(lookups > 4 * rows, "{lookups} lookups");
     eprintln!("{lookups} lookups for {rows} rows while nothing is known of them");

@@ -1,4 +1,4 @@
-//! What is tried again, when, and for how long.
+//! Retries: which, when, and how long.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
@@ -189,7 +189,7 @@ async fn with_a_stable_topic_a_repeat_replaces_the_first_if_that_is_not_delivere
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
     browser.go_offline();
-    // The push service takes it, and we do not hear of it.
+    // The push service accepts it, and the response is lost.
     let calls = Arc::new(AtomicUsize::new(0));
     let (service, counted) = (world.service.clone(), Arc::clone(&calls));
     let lossy = service_fn(move |request| {

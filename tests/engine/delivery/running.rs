@@ -35,7 +35,7 @@ async fn one_attempt_waits(world: &World) {
 }
 
 #[tokio::test]
-async fn run_delivers_what_is_queued_and_ends_when_it_is_told() {
+async fn run_delivers_the_queue_and_stops_on_shutdown() {
     let world = World::at(FCM).await;
     let (browser, _) = world.subscriber().await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -63,7 +63,7 @@ async fn without_a_contact_nothing_is_claimed_and_nothing_is_lost() {
     assert!(silent.tick().await.unwrap().is_idle());
     silent.run(std::future::ready(())).await.unwrap();
     assert_eq!(world.asked(), 0);
-    // Past the queue the policy refuses it.
+    // A direct send is refused by the policy.
     let report = silent.send(Audience::All, Message::new("x")).await.unwrap();
     assert_eq!(report.counts, counts(|counts| counts.refused = 1));
     assert_eq!(world.asked(), 0);
@@ -106,7 +106,7 @@ async fn a_full_ledger_is_emptied_before_more_is_written_into_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ends_after_the_shutdown_is_written_before_the_slowest_has_ended() {
+async fn outcomes_after_the_shutdown_are_written_before_the_slowest_request() {
     let world = World::at(FCM).await;
     world.subscribers(2).await;
     let soon = Duration::from_millis(50);
@@ -137,7 +137,7 @@ async fn nothing_begins_after_the_shutdown() {
     drop(stop);
     running.await.unwrap().unwrap();
     assert_eq!(world.service.counts().requests, 2);
-    // It was given back, not left to its lease.
+    // It was released, not left to its lease.
     let now = world.clock.now();
     assert_eq!(world.store.stats(now).await.unwrap().leased, 0);
 }
@@ -153,13 +153,13 @@ async fn a_request_does_not_begin_when_its_lease_could_end_before_it() {
     };
     let running = tokio::spawn(world.push.run(end));
     one_attempt_waits(&world).await;
-    // As if it had waited for so long: another machine takes the rows over.
+    // As if it had waited for so long: another machine claims the rows.
     world.clock.advance(Duration::from_secs(31));
     while !other.tick().await.unwrap().is_idle() {}
-    // Its worker is told to end, and waits for what it began.
+    // Its worker is told to stop, and waits for its requests.
     drop(stop);
     running.await.unwrap().unwrap();
-    // Two began here, and both rows of the ledger there.
+    // Two requests began here, and both for rows of the ledger there.
     assert_eq!(world.service.counts().requests, 4);
 }
 

@@ -49,7 +49,7 @@ async fn an_audience_of_ids_ignores_the_unknown() {
 }
 
 #[tokio::test]
-async fn a_message_for_later_is_sent_then_to_whoever_is_there_then() {
+async fn a_message_for_later_is_sent_to_the_audience_of_that_time() {
     let world = World::at(FCM).await;
     let at = world.clock.now() + 60 * MINUTE;
     let queued = world

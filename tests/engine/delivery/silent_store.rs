@@ -1,4 +1,4 @@
-//! A store that does not answer, or whose clock is another one.
+//! A store that does not answer, or whose clock differs.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use tower_web_push::{BuildErrorKind, RunErrorKind};
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
 
-/// What a process manager waits before it kills: less than this has to be enough.
+/// A process manager kills after about this time, so it has to be enough.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 #[tokio::test(start_paused = true)]
-async fn run_ends_when_it_is_told_whichever_call_the_store_does_not_answer() {
+async fn run_stops_on_shutdown_whichever_call_the_store_does_not_answer() {
     for call in [
         "server_time",
         "pauses",
@@ -37,7 +37,7 @@ async fn run_ends_when_it_is_told_whichever_call_the_store_does_not_answer() {
         let (stop, stopped) = oneshot::channel::<()>();
         let run = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
         world.enqueue().await;
-        // It waits for the store by then: nothing else is left to do.
+        // It waits for the store: nothing else is left to do.
         sleep(MINUTE).await;
         assert!(store.has_hung(), "{call} is not called");
         assert!(!run.is_finished(), "{call}");
@@ -45,7 +45,7 @@ async fn run_ends_when_it_is_told_whichever_call_the_store_does_not_answer() {
         drop(stop);
         let ended = run.await.unwrap();
         assert!(told.elapsed() < PATIENCE, "{call}: {:?}", told.elapsed());
-        // What is known and cannot be written is said.
+        // Outcomes that cannot be written are reported.
         assert_eq!(ended.is_err(), call == "settle", "{call}: {ended:?}");
     }
 }

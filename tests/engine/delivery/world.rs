@@ -77,14 +77,14 @@ impl World {
         configure(builder).build().await.unwrap()
     }
 
-    /// A browser that subscribed a while ago.
+    /// A browser that subscribed some time ago.
     pub(crate) async fn subscriber(&self) -> (UserAgent, SubscriptionRecord) {
         let subscribed = self.subscribe().await;
         self.clock.advance(2 * MINUTE);
         subscribed
     }
 
-    /// So many of them.
+    /// This number of them.
     pub(crate) async fn subscribers(&self, number: usize) -> Vec<(UserAgent, SubscriptionRecord)> {
         let mut subscribed = Vec::new();
         for _ in 0..number {
@@ -103,7 +103,7 @@ impl World {
         let (limits, now) = (SubscriptionLimits::default(), self.clock.now());
         match self.store.upsert(&new, &limits, now).await.unwrap() {
             Upserted::Stored { record, .. } => (browser, *record),
-            Upserted::Conflict => panic!("a new endpoint is nobody else's"),
+            Upserted::Conflict => panic!("a new endpoint has no conflict"),
         }
     }
 
@@ -112,7 +112,7 @@ impl World {
         found.into_iter().next().flatten().expect("the row is kept")
     }
 
-    /// A message to everybody.
+    /// A message to everyone.
     pub(crate) async fn enqueue(&self) -> BroadcastId {
         let message = Message::new("x");
         let queued = self.push.enqueue(Audience::All, message).await.unwrap();
@@ -129,7 +129,7 @@ impl World {
         status.expect("the broadcast is known")
     }
 
-    /// Requests that the push service has seen.
+    /// The number of requests at the push service.
     pub(crate) fn asked(&self) -> u64 {
         self.service.counts().requests
     }
@@ -138,7 +138,7 @@ impl World {
         self.store.pauses(self.clock.now()).await.unwrap()
     }
 
-    /// Which origins are paused, and for how long.
+    /// The paused origins, and the time left.
     pub(crate) async fn paused(&self) -> Vec<(String, Duration)> {
         let now = self.clock.now();
         let plain = |pause: Pause| (pause.origin.to_string(), pause.until.since(now));

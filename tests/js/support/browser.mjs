@@ -1,5 +1,5 @@
-// A browser as far as the client and the worker look at it: tabs and one worker share its subscription, its
-// locks and its database. Each tab and the worker run in a context of their own.
+// The parts of a browser that the client and the worker use: tabs and one worker share its subscription, its locks and
+// its database. Each tab and the worker run in a context of their own.
 import { readFile } from "node:fs/promises";
 import vm from "node:vm";
 
@@ -14,7 +14,7 @@ const [CLIENT, WORKER] = await Promise.all(
 
 export const MOUNT = "https://app.example/web-push/";
 
-/** What contexts get of Node. */
+/** The globals of Node in contexts. */
 const NODE = { URL, Response, DOMException, AbortSignal, atob, btoa, setTimeout, clearTimeout };
 
 export class Browser {
@@ -23,11 +23,11 @@ export class Browser {
   locks = new Locks();
   permission = "granted";
   answerToPrompt = "granted";
-  /** What the push service fails with. */
+  /** The error of the push service. */
   pushFails = null;
-  /** Whether the browser tells the key of a subscription. */
+  /** Whether the browser reports the key of a subscription. */
   tellsKey = true;
-  /** Times a subscription was looked up in vain, as Firefox does in its first seconds. */
+  /** The number of unanswered calls of `getSubscription`, as in Firefox's first seconds. */
   hangs = 0;
   /** Whether a new worker stays in `installing` until {@link activate}. */
   holdsWorker = false;
@@ -38,7 +38,7 @@ export class Browser {
   opened = [];
   #held = [];
 
-  /** A new tab with the client. What is undefined in `globals` or `navigator` is not there at all. */
+  /** Opens a tab with the client. Members of `globals` or `navigator` that are undefined are missing. */
   async tab({ globals = {}, navigator = {} } = {}) {
     const listeners = [];
     const serviceWorker = {
@@ -94,7 +94,7 @@ export class Browser {
     return { client: module.namespace, page };
   }
 
-  /** The worker, registered in the mount's scope, or imported by `around` in a wider one. */
+  /** Starts the worker in the mount's scope, or imported by `around` in a wider one. */
   worker({ scope = MOUNT, settings, around, navigator = {}, globals = {}, script = `${MOUNT}service-worker.js` } = {}) {
     const listeners = new Map();
     const shown = [];
@@ -132,7 +132,7 @@ export class Browser {
     const before = Object.keys(self);
     vm.runInContext(WORKER, vm.createContext(self), { filename: "service-worker.js" });
     worker.listens = [...listeners.keys()];
-    /** Globals that are there since. */
+    /** Globals that were added. */
     worker.added = Object.keys(self).filter((name) => !before.includes(name));
     worker.dispatch = async (type, members = {}) => {
       const waits = [];
@@ -145,10 +145,10 @@ export class Browser {
       for (const listener of listeners.get(type) ?? []) if (!stopped) listener(event);
       await Promise.all(waits);
     };
-    /** A push with this text; null for one without content. */
+    /** Sends a push with this text; null for one without content. */
     worker.push = (text, members) =>
       worker.dispatch("push", { data: text === null ? null : { text: () => text }, ...members });
-    /** A click on what was shown last. */
+    /** Clicks on the last notification. */
     worker.click = async (action = "", data = shown.at(-1).options.data) => {
       const notification = { data, closed: false, close: () => void (notification.closed = true) };
       await worker.dispatch("notificationclick", { notification, action });
@@ -157,14 +157,14 @@ export class Browser {
     return worker;
   }
 
-  /** The push service gives the subscription up, without a word to the page. */
+  /** Ends the subscription by the push service, without an event. */
   loseSubscription() {
     const lost = this.subscription;
     this.subscription = null;
     return lost;
   }
 
-  /** Lets the workers go on that were held. */
+  /** Activates held workers. */
   activate() {
     for (const worker of this.#held.splice(0)) worker.start();
   }
@@ -206,7 +206,7 @@ export class Browser {
       },
       subscribe: async ({ userVisibleOnly, applicationServerKey }) => {
         if (!userVisibleOnly) throw new TypeError("userVisibleOnly is wanted");
-        // Push API section 6: without an active worker there is nothing to subscribe for.
+        // Push API section 6: a subscription needs an active worker.
         if (worker && worker().state !== "activated") throw new DOMException("no active worker", "AbortError");
         if (this.pushFails) throw new DOMException("no", this.pushFails);
         const key = Buffer.from(applicationServerKey).toString("base64url");
@@ -235,7 +235,7 @@ export class Browser {
   }
 }
 
-/** A worker from its installation to its activation, a step a turn. */
+/** A worker from its installation to its activation, one step a task. */
 class LifeCycle extends EventTarget {
   state = "installing";
 
@@ -250,7 +250,7 @@ class LifeCycle extends EventTarget {
   postMessage() {}
 }
 
-/** The client asks with `in`. */
+/** The client tests it with `in`. */
 function present(members) {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
 }

@@ -1,11 +1,11 @@
-// As much of IndexedDB as the client and the worker use: one table, addressed from outside.
+// The parts of IndexedDB that the client and the worker use: one table with external keys.
 export class Database {
   records = new Map();
-  /** Nothing can be opened, as where a browser stores nothing. */
+  /** Whether opening fails, as in a browser without storage. */
   fails = false;
-  /** Nothing can be committed. */
+  /** Whether commits fail. */
   isFull = false;
-  /** Milliseconds that opening takes. */
+  /** The time of opening in milliseconds. */
   delay = 0;
   #created = false;
 
@@ -21,7 +21,7 @@ export class Database {
     return opening;
   }
 
-  /** Written when it is committed, and not before; or not at all, as where the disk is full. */
+  /** Writes on commit, or never if commits fail, as with a full disk. */
   #transaction() {
     const writes = [];
     const transaction = {
@@ -31,7 +31,7 @@ export class Database {
         delete: (key) => this.#request(() => void writes.push(() => this.records.delete(key))),
       }),
     };
-    // After the request's success, which is a turn later than it is made.
+    // After the request's success, which is a task later.
     setImmediate(() =>
       setImmediate(() => {
         if (this.isFull && writes.length > 0) {

@@ -1,7 +1,7 @@
-// Web Locks: one holder for each name, the others wait in their order.
+// Web Locks: one holder for each name, the others wait in order.
 export class Locks {
   #held = new Map();
-  /** The most work that was under way at once. */
+  /** The most concurrent holders. */
   most = 0;
   #running = 0;
 
@@ -31,7 +31,7 @@ export class Locks {
   }
 }
 
-/** Rejects when the waiting is given up; never, without a signal. */
+/** Rejects when the signal aborts; never without one. */
 function aborted(signal) {
   return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
 }

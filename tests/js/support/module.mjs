@@ -1,4 +1,4 @@
-// A module of the examples' page on its own: what it imports is given to it.
+// A module of the examples' page alone, with given imports.
 import { readFile } from "node:fs/promises";
 import vm from "node:vm";
 

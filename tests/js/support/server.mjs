@@ -1,5 +1,5 @@
-// The routes that the client and the worker call, by the rules that matter to them: a row moves to a new
-// endpoint for who knows the old one's secret, else it is a plain subscribe.
+// The routes that the client and the worker call, with the rules that matter to them: a row moves to a new endpoint with
+// the old one's secret, else the request is a plain subscribe.
 const MOUNT = "https://app.example/web-push/";
 
 export class Server {
@@ -7,9 +7,9 @@ export class Server {
   rows = new Map();
   key = key(1);
   requests = [];
-  /** Consulted before each answer: may throw (no connection), or answer itself. */
+  /** Called before each answer: may throw (no connection), or return an answer. */
   intercept = () => undefined;
-  /** Consulted once the request was obeyed: may throw, so that the answer is lost. */
+  /** Called after the request was processed: may throw, so that the answer is lost. */
   lose = () => {};
   #ids = 0;
 
@@ -17,7 +17,7 @@ export class Server {
     this.key = key(number);
   }
 
-  /** What was posted to `path`. */
+  /** Returns the bodies posted to `path`. */
   posted(path) {
     return this.requests.filter((request) => request.path === path && request.method === "POST").map(({ body }) => body);
   }
@@ -71,7 +71,7 @@ export class Server {
   }
 }
 
-/** Rejects when the request is given up; never, without a signal. */
+/** Rejects when the signal aborts; never without one. */
 function aborted(signal) {
   return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
 }
@@ -84,7 +84,7 @@ function json(value) {
   return Response.json(value);
 }
 
-/** 65 octets, as a point has. */
+/** Makes a key of 65 octets, the length of a point. */
 function key(number) {
   return Buffer.alloc(65, number).toString("base64url");
 }

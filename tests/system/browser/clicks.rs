@@ -1,4 +1,4 @@
-//! Real clicks: the browser hands notifications to a desktop, and that says they were clicked.
+//! Real clicks: the browser passes notifications to a desktop, which reports clicks.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::world::World;
 pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
     let order = format!("{}/orders/8", w.site);
     let track = format!("{}/track/8", w.site);
-    // Each under a title of its own: the last one's may still be on the desktop.
+    // Each with a title of its own: the previous one may still be on the desktop.
     let content = |title| {
         json!({
             "title": title,
@@ -18,7 +18,7 @@ pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
         })
     };
     w.server().notify(&content("Click the button")).await;
-    // Shown for good: from here on the browser knows what a click on it means.
+    // The browser reacts to clicks only once it is shown.
     logged(w, "Click the button").await;
     let text = w
         .browser
@@ -26,7 +26,7 @@ pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
     assert!(text.await.ends_with("I lead somewhere"));
     w.wait_for_tab(&track).await;
     assert!(!w.browser.tabs().await.contains(&order));
-    // The page is told.
+    // The page receives the click.
     logged(w, "Button track").await;
 
     w.server().notify(&content("Click the text")).await;
@@ -35,7 +35,7 @@ pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
     w.wait_for_tab(&order).await;
     logged(w, &order).await;
 
-    // A click takes the notification away.
+    // A click closes the notification.
     w.browser
         .wait_for(
             "navigator.serviceWorker.getRegistration('/web-push/')
@@ -45,7 +45,7 @@ pub(crate) async fn a_click_opens_what_the_notification_says(w: &mut World) {
         .await;
 }
 
-/// What is open already comes to the front.
+/// Brings an open page to the front.
 pub(crate) async fn a_click_opens_nothing_twice(w: &mut World) {
     let tabs = w.browser.tabs().await.len();
     let page = format!("{}/", w.server().url());
@@ -54,7 +54,7 @@ pub(crate) async fn a_click_opens_nothing_twice(w: &mut World) {
         .await;
     logged(w, "Come back").await;
     w.browser.click_notification("Come back", None).await;
-    // By then it has been opened, or brought to the front.
+    // By then a page was opened, or brought to the front.
     logged(w, &page).await;
     w.browser
         .wait_for("document.visibilityState === 'visible'")

@@ -6,14 +6,14 @@ use super::world::World;
 use crate::support::browser::ZONE;
 
 pub(crate) async fn a_daily_time_is_the_visitors_own(w: &mut World) {
-    the_form_posts_the_visitors_own(w).await;
-    a_server_without_zones_is_told_in_utc(w).await;
+    the_form_posts_the_visitors_time(w).await;
+    a_server_without_zones_gets_utc(w).await;
     a_test_comes_in_a_minute(w).await;
     a_daily_time_is_stopped(w).await;
 }
 
-/// What the form posts, and what the page says of it.
-async fn the_form_posts_the_visitors_own(w: &mut World) {
+/// The form's request, and the page's status.
+async fn the_form_posts_the_visitors_time(w: &mut World) {
     w.browser
         .evaluate(
             "(() => {
@@ -47,7 +47,7 @@ async fn the_form_posts_the_visitors_own(w: &mut World) {
 }
 
 /// 04:00 there is 23:30 in UTC, the day before.
-async fn a_server_without_zones_is_told_in_utc(w: &mut World) {
+async fn a_server_without_zones_gets_utc(w: &mut World) {
     w.browser
         .evaluate("(() => { window.noZones = true; })()")
         .await;
@@ -74,7 +74,7 @@ async fn a_server_without_zones_is_told_in_utc(w: &mut World) {
         .await;
 }
 
-/// Every day is no list of days, and a type has one time.
+/// Every day is not a list of days, and a type has one time.
 async fn a_test_comes_in_a_minute(w: &mut World) {
     w.click("daily-test").await;
     let shown = w
@@ -103,7 +103,7 @@ async fn a_daily_time_is_stopped(w: &mut World) {
         .await;
 }
 
-/// What the page says once it has saved a time.
+/// Saves a time. Returns the page's status.
 async fn submit_daily(w: &mut World, time: &str) -> String {
     w.browser
         .evaluate(&format!(
@@ -118,7 +118,7 @@ async fn submit_daily(w: &mut World, time: &str) -> String {
     shown.as_str().unwrap().to_owned()
 }
 
-/// The list's first entry, once there is one.
+/// Returns the list's first entry, once there is one.
 async fn listed(w: &mut World) -> String {
     let entry = w
         .browser
@@ -127,7 +127,7 @@ async fn listed(w: &mut World) -> String {
     entry.as_str().unwrap().to_owned()
 }
 
-/// What the page says, once it begins so, or says what went wrong.
+/// Returns the page's status, once it begins like this or is an error.
 fn daily_status(beginning: &str) -> String {
     format!(
         "(() => {{

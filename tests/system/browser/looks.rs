@@ -1,4 +1,4 @@
-//! What the page looks like, to people and to those who use it otherwise.
+//! The look of the page, and its accessibility.
 
 use std::env;
 use std::fs;
@@ -11,8 +11,8 @@ use super::sending;
 use super::world::World;
 use crate::support::browser::Look;
 
-/// The rules of axe-core in light, dark and on a phone, with the page as a visitor sees it who came for the first
-/// time, with everything open that can be, with every warning, and while it asks: no violation.
+/// The rules of axe-core in light, dark and on a phone: the page at a first visit, with everything open, with every
+/// warning, and during a confirmation.
 pub(crate) async fn the_page_is_accessible(w: &mut World) {
     let Some(axe) = axe() else { return };
     let urls = [w.servers[1].url(), w.server().url()];
@@ -32,14 +32,14 @@ pub(crate) async fn the_page_is_accessible(w: &mut World) {
             .await;
         is_accessible(w).await;
     }
-    // The operator's page, which was opened last.
+    // The operator's card, which was opened last.
     sending::send(w, "A title for everyone", "all").await;
     sending::asked(w).await;
     is_accessible(w).await;
     w.click("confirm-cancel").await;
 }
 
-/// By the rules of axe, which the page has been given.
+/// Applies the rules of axe, which is loaded into the page.
 async fn is_accessible(w: &mut World) {
     for look in Look::ALL {
         look_at(w, look).await;
@@ -55,8 +55,8 @@ async fn is_accessible(w: &mut World) {
     }
 }
 
-/// For the README, by Chromium: `WEB_PUSH_SCREENSHOTS=docs/screenshots`.
-pub(crate) async fn the_page_has_its_picture_taken(w: &mut World) {
+/// Screenshots for the README, by Chromium: `WEB_PUSH_SCREENSHOTS=docs/screenshots`.
+pub(crate) async fn the_page_gets_screenshots(w: &mut World) {
     let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS") else {
         return;
     };
@@ -105,7 +105,7 @@ pub(crate) async fn the_page_has_its_picture_taken(w: &mut World) {
 
 async fn look_at(w: &mut World, look: Look) {
     w.browser.set_look(look).await;
-    // Colours would change, and what is new would appear, by and by.
+    // Without transitions and animations.
     w.browser
         .evaluate(
             "document.getAnimations().forEach((animation) => {
@@ -115,12 +115,12 @@ async fn look_at(w: &mut World, look: Look) {
         .await;
 }
 
-/// The page knows its server and the browser.
+/// The page has the state of its server and of the browser.
 const SETTLED: &str = "document.getElementById('server').dataset.state === 'on'
     && document.getElementById('browser-state').dataset.state !== 'unknown'
     && document.getElementById('status').textContent.startsWith('Notifications are')";
 
-/// Its text; `None` if it is not installed.
+/// Returns the text of axe-core, or `None` if it is not installed.
 fn axe() -> Option<String> {
     let peers = env::var_os("WEB_PUSH_PEERS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/interop"),

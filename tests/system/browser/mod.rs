@@ -1,7 +1,7 @@
-//! A real Firefox and a real Chromium subscribe, are sent messages, and show them. Nothing leaves the machine.
+//! A real Firefox and a real Chromium subscribe, receive messages, and show them. Nothing leaves the machine.
 //!
-//! A browser that is missing is skipped, aloud; with `WEB_PUSH_REQUIRE_PEERS=1` that is a failure.
-//! `WEB_PUSH_SCREENSHOTS=FOLDER` leaves pictures of the page there.
+//! A missing browser is skipped with a message; with `WEB_PUSH_REQUIRE_PEERS=1` that is a failure.
+//! `WEB_PUSH_SCREENSHOTS=FOLDER` writes pictures of the page into the folder.
 
 mod clicks;
 mod daily;
@@ -29,7 +29,7 @@ use world::World;
 
 /// Firefox, mostly with the axum server.
 #[tokio::test]
-async fn a_real_firefox_shows_what_is_sent_follows_changes_and_asks_nobody_else() {
+async fn a_real_firefox_shows_messages_follows_changes_and_contacts_no_other_host() {
     let Some(program) = firefox::find() else {
         return skip("Firefox", "firefox-esr", "FIREFOX");
     };
@@ -42,7 +42,7 @@ async fn a_real_firefox_shows_what_is_sent_follows_changes_and_asks_nobody_else(
 
 /// Chromium, mostly with the hyper server.
 #[tokio::test]
-async fn a_real_chromium_shows_what_is_sent_follows_changes_and_asks_nobody_else() {
+async fn a_real_chromium_shows_messages_follows_changes_and_contacts_no_other_host() {
     let Some(program) = chromium::find() else {
         return skip("Chromium", "chromium", "CHROMIUM");
     };
@@ -61,7 +61,7 @@ fn skip(what: &str, package: &str, variable: &str) {
     eprintln!("SKIPPED: no {what}; install {package}, or set {variable}");
 }
 
-/// All cases, one after the other: a browser's start is most of the time.
+/// All cases, one after the other: starting a browser takes most of the time.
 async fn everything(mut world: World) {
     let w = &mut world;
     page::it_subscribes_is_notified_and_leaves_on_either_server(w).await;
@@ -83,12 +83,12 @@ async fn everything(mut world: World) {
     operator::the_page_sends_to_this_browser(w).await;
     sending::the_page_asks_before_it_sends_to_many(w).await;
     operator::the_page_sends_a_document_as_it_is_typed(w).await;
-    operator::another_visit_finds_everything_again(w).await;
+    operator::another_visit_restores_the_state(w).await;
     daily::a_daily_time_is_the_visitors_own(w).await;
     renewal::a_new_key_is_followed_at_the_next_visit(w).await;
     renewal::a_lost_subscription_is_replaced_unasked(w).await;
     looks::the_page_is_accessible(w).await;
-    looks::the_page_has_its_picture_taken(w).await;
+    looks::the_page_gets_screenshots(w).await;
 
     offline::what_waits_is_what_was_allowed_to(w).await;
     world.close().await;

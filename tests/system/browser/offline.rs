@@ -1,4 +1,4 @@
-//! A browser that is not there: what its push service keeps for it.
+//! A browser that is offline: the messages that its push service stores.
 
 use tower_web_push::message::{Message, Topic, Ttl};
 
@@ -26,7 +26,7 @@ pub(crate) async fn what_waits_is_what_was_allowed_to(w: &mut World) {
     w.push.come_back();
 
     w.arrived(&there, 3).await;
-    // Whatever else was stored has come by now.
+    // All stored messages have arrived by now.
     w.send(&there, Message::new("last")).await.unwrap();
     let mut arrived = w.arrived(&there, 4).await;
     arrived.sort();

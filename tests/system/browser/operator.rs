@@ -1,4 +1,4 @@
-//! The operator's side of the page: unlock, compose, watch what the push services answer.
+//! The operator's part of the page: unlock, compose, follow the responses of push services.
 
 use serde_json::json;
 
@@ -45,7 +45,7 @@ pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
     assert!(shown.starts_with("From the page to itself"), "{shown}");
 }
 
-/// A document of one's own, as it is typed: the worker shows what it finds in it.
+/// A custom payload, exactly as typed: the worker shows its members.
 pub(crate) async fn the_page_sends_a_document_as_it_is_typed(w: &mut World) {
     w.browser
         .evaluate(
@@ -75,8 +75,8 @@ pub(crate) async fn the_page_sends_a_document_as_it_is_typed(w: &mut World) {
         .await;
 }
 
-/// The server is told again, and knows the browser by the id that it had.
-pub(crate) async fn another_visit_finds_everything_again(w: &mut World) {
+/// The subscription is posted again, and keeps its id.
+pub(crate) async fn another_visit_restores_the_state(w: &mut World) {
     let id = "document.getElementById('credentials-id').textContent";
     let before = w.browser.evaluate(id).await;
     let url = w.server().url();

@@ -1,4 +1,4 @@
-//! The example servers' page, from subscribing to leaving.
+//! The example servers' page, from subscribing to unsubscribing.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ pub(crate) async fn it_subscribes_is_notified_and_leaves_on_either_server(w: &mu
     }
 }
 
-/// Opens the page and presses its button.
+/// Opens the page and clicks its button.
 pub(crate) async fn it_subscribes(w: &mut World) {
     let url = w.server().url();
     w.browser.open(&url).await;
@@ -53,7 +53,7 @@ pub(crate) async fn it_subscribes(w: &mut World) {
     assert_eq!(w.push.look(|state| state.channels.len()), count + 1);
 }
 
-/// What `getNotifications()` tells is what was sent, as far as the browser knows it.
+/// `getNotifications()` returns what was sent, as far as the browser supports it.
 pub(crate) async fn a_notification_shows_every_field(w: &mut World) {
     let site = w.site.clone();
     let picture = |name: &str| format!("{site}/{name}.png");
@@ -90,7 +90,7 @@ pub(crate) async fn a_notification_shows_every_field(w: &mut World) {
         "actions": {"track": "https://shop.example/track/7", "later": null},
         "data": {"order": 7},
     });
-    // Firefox shows no pictures on buttons.
+    // Firefox shows no icons on buttons.
     let icons = if w.is_firefox() {
         [json!(null), json!(null)]
     } else {
@@ -122,7 +122,7 @@ pub(crate) async fn a_notification_shows_every_field(w: &mut World) {
 }
 
 pub(crate) async fn a_scheduled_notification_comes_at_its_time(w: &mut World) {
-    // Before the browser looks at the same clock, which it tells in milliseconds.
+    // Before the browser reads the same clock, in milliseconds.
     let earliest = SystemTime::now() + Duration::from_millis(2990);
     let send_at = w
         .browser
@@ -135,7 +135,7 @@ pub(crate) async fn a_scheduled_notification_comes_at_its_time(w: &mut World) {
     assert!(came > earliest, "it came too early");
 }
 
-/// The entry of the page's log, once it is there.
+/// Returns the entry of the page's log, once there is one.
 pub(crate) async fn logged(w: &mut World, title: &str) -> String {
     let title = json!(title);
     let entry = w
@@ -147,13 +147,13 @@ pub(crate) async fn logged(w: &mut World, title: &str) -> String {
     entry.as_str().unwrap().to_owned()
 }
 
-/// The token of the last subscription that was made.
+/// Returns the token of the newest subscription.
 pub(crate) fn newest(w: &World) -> String {
     w.push
         .look(|state| format!("token{}", state.channels.len() - 1))
 }
 
-/// Every member that the browser has, without methods.
+/// Every member that the browser has, except methods.
 const SHOWN: &str = "navigator.serviceWorker.getRegistration('/web-push/')
     .then((registration) => registration.getNotifications({ tag: 'order-7' }))
     .then(([shown]) => Object.fromEntries(

@@ -1,4 +1,4 @@
-//! What is sent without a server in between, in the site's own worker: payloads, octet by octet.
+//! Messages sent without a server, in the site's own worker: payloads, octet by octet.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(crate) async fn octets_arrive_as_they_were_sent(w: &mut World) {
         };
         let accepted = w.send(&there, message).await.unwrap();
         assert_eq!(accepted.status(), 201);
-        // One by one: push services promise no order.
+        // One by one: push services guarantee no order.
         let arrived = w.arrived(&there, index + 1).await;
         let wanted = payload.as_ref().map(|payload| payload.as_bytes());
         assert_eq!(arrived.len(), index + 1);
@@ -86,12 +86,12 @@ pub(crate) async fn a_burst_arrives_whole_and_once(w: &mut World) {
         accepted.unwrap();
     }
     w.arrived(&there, 25).await;
-    // What came twice has come by now.
+    // A repeat has arrived by now.
     w.send(&there, Message::new("last")).await.unwrap();
     sent.push(b"last".to_vec());
     let arrived = w.arrived(&there, 26).await;
     let mut arrived: Vec<_> = arrived.into_iter().map(Option::unwrap).collect();
-    // No push service promises an order.
+    // Push services guarantee no order.
     arrived.sort();
     assert_eq!(arrived, sent);
     w.unsubscribe(&there).await;

@@ -1,4 +1,4 @@
-//! Subscriptions that end without the page: the server has a new key, or the push service or the browser lets go.
+//! Subscriptions that end without the page: a new key on the server, or an end by the push service or the browser.
 
 use serde_json::json;
 
@@ -19,9 +19,9 @@ pub(crate) async fn a_lost_subscription_is_replaced_unasked(w: &mut World) {
     let old = newest(w);
     let url = w.server().url();
     match &w.browser {
-        // The push service has lost it, and says so when the browser is back.
+        // The push service has lost it, and reports it when the browser is back.
         Browser::Firefox(_) => w.push.forget_the_browser(),
-        // Only the user can do it to Chromium, by a change of mind.
+        // In Chromium only the user can cause it, through the permission.
         Browser::Chromium(chromium) => {
             chromium.allow_notifications(&url, "block").await;
             ended(w, &old).await;
@@ -32,7 +32,7 @@ pub(crate) async fn a_lost_subscription_is_replaced_unasked(w: &mut World) {
     it_is_replaced(w, &old, "After the loss").await;
 }
 
-/// By another that the server knows under the same id: it has no more recipients than before.
+/// Waits for a replacement that the server has under the same id: it has no more recipients than before.
 async fn it_is_replaced(w: &mut World, old: &str, title: &str) {
     ended(w, old).await;
     let new = w.push.wait_for("a new subscription", |state| {
@@ -52,7 +52,7 @@ async fn ended(w: &World, token: &str) {
     ended.await;
 }
 
-/// Whether the worker remembers an endpoint: it does once the server has taken it.
+/// Whether the worker has stored an endpoint, as it does once the server has accepted it.
 fn remembers(token: &str) -> String {
     format!(
         "new Promise((resolve, reject) => {{

@@ -1,10 +1,10 @@
-//! What the page sends, and to whom: to this browser, or to many after a question.
+//! The page's messages and their recipients: this browser, or many after a confirmation.
 
 use super::operator::unlock;
 use super::page::{logged, newest};
 use super::world::World;
 
-/// Where this browser is chosen and not subscribed, the page offers to subscribe it and sends nothing.
+/// If this browser is chosen and not subscribed, the page offers to subscribe it and sends nothing.
 pub(crate) async fn the_page_sends_to_no_others_instead_of_this_browser(w: &mut World) {
     let url = w.server().url();
     w.browser.open(&url).await;
@@ -43,7 +43,7 @@ pub(crate) async fn the_page_sends_to_no_others_instead_of_this_browser(w: &mut 
     w.click("operator-lock").await;
 }
 
-/// The page names how many a message is for and which one it is. It sends nothing unless it is told to.
+/// The page shows the number of recipients and the title. It sends only after a confirmation.
 pub(crate) async fn the_page_asks_before_it_sends_to_many(w: &mut World) {
     let sent = w.push.look(|state| state.pushes.len());
     send(w, "To everyone", "all").await;
@@ -60,7 +60,7 @@ pub(crate) async fn the_page_asks_before_it_sends_to_many(w: &mut World) {
     assert_eq!(w.browser.evaluate(focus).await, "send");
     assert_eq!(w.push.look(|state| state.pushes.len()), sent);
 
-    // Later ones too.
+    // Later broadcasts too.
     write(w, "To a tag, later", "", "tag").await;
     w.browser
         .evaluate(
@@ -94,7 +94,7 @@ pub(crate) async fn the_page_asks_before_it_sends_to_many(w: &mut World) {
     w.browser.wait_for(chosen).await;
 }
 
-/// Fills the form in.
+/// Fills in the form.
 pub(crate) async fn write(w: &mut World, title: &str, body: &str, audience: &str) {
     w.browser
         .evaluate(&format!(
@@ -109,10 +109,10 @@ pub(crate) async fn write(w: &mut World, title: &str, body: &str, audience: &str
         .await;
 }
 
-/// Fills the form in and presses its button.
+/// Fills in the form and clicks its button.
 pub(crate) async fn send(w: &mut World, title: &str, audience: &str) {
     write(w, title, "", audience).await;
-    // While the button's last work goes on, the page takes no other click.
+    // While the button's last action runs, the page ignores other clicks.
     w.browser
         .wait_for("document.getElementById('send').getAttribute('aria-disabled') !== 'true'")
         .await;
@@ -126,7 +126,7 @@ pub(crate) async fn send(w: &mut World, title: &str, audience: &str) {
         .await;
 }
 
-/// What the page asks, once it does.
+/// Returns the page's question, once it is shown.
 pub(crate) async fn asked(w: &mut World) -> String {
     let question = w
         .browser
@@ -135,7 +135,7 @@ pub(crate) async fn asked(w: &mut World) -> String {
     question.as_str().unwrap().to_owned()
 }
 
-/// The page says why it has sent nothing.
+/// Waits until the page shows why it sent nothing.
 async fn refused(w: &mut World, why: &str) {
     w.browser
         .wait_for(&format!(

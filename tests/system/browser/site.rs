@@ -1,4 +1,4 @@
-//! An application of one's own: its page, and its worker that imports the server's.
+//! An application: its page, and its worker that imports the server's.
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -6,7 +6,7 @@ use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-/// Answers its address. Whatever a click opens is a page too.
+/// Starts the site. Returns its address. Every address that a click opens is a page too.
 pub(crate) async fn start() -> String {
     let script = |text: &'static str| {
         get(move || async move { ([(CONTENT_TYPE, "text/javascript")], text).into_response() })

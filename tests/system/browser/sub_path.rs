@@ -6,14 +6,14 @@ use super::page::newest;
 use super::world::World;
 use crate::support::servers::{Kind, Server};
 
-/// It loads, subscribes, is sent a test and is opened by a click, without a request that fails or leaves its path.
+/// It loads, subscribes, receives a test and opens by a click, without a request that fails or leaves its path.
 pub(crate) async fn the_page_works_below_a_path_of_a_proxy(w: &mut World) {
     let upstream = w.server().url().replace("http://", "");
     let Some(nginx) = Server::start(Kind::Nginx, &[&upstream]).await else {
         return;
     };
     let page = nginx.url();
-    // nginx sends visitors on who leave the slash out.
+    // nginx redirects visitors who leave out the slash.
     w.browser.open(page.trim_end_matches('/')).await;
     assert_eq!(w.browser.evaluate("location.href").await, page);
     w.browser
@@ -29,7 +29,7 @@ pub(crate) async fn the_page_works_below_a_path_of_a_proxy(w: &mut World) {
         .wait_for("document.getElementById('status').textContent.startsWith('Sent.')")
         .await;
 
-    // Another site of the same host is not where the click leads.
+    // A click does not lead to another site of the same host.
     let site = page.replace("/push/", "/");
     w.browser.open(&site).await;
     w.browser
@@ -51,9 +51,9 @@ pub(crate) async fn the_page_works_below_a_path_of_a_proxy(w: &mut World) {
         .await;
 
     let log = fs::read_to_string(nginx.folder().join("data/access.log")).unwrap();
-    // The other site, which the test itself has opened.
+    // The other site, which the test itself opened.
     let is_other = |line: &str| line.ends_with(" GET /") || line.ends_with(" GET /favicon.ico");
-    // nginx says 499 of a request that the browser has given up, as it does when a tab is closed while it loads.
+    // nginx logs 499 for a request that the browser has cancelled, for example when a tab is closed while it loads.
     let is_fine = |line: &str| line.starts_with(['2', '3']) || line.starts_with("499 ");
     for line in log.lines().filter(|line| !is_other(line)) {
         let is_ours = line.contains(" /push/") || line.ends_with(" /push");

@@ -27,11 +27,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) browser: Browser,
     pub(crate) push: PushService,
-    /// The one that most cases are about, then the other.
+    /// The server of most cases, then the other one.
     pub(crate) servers: [Server; 2],
     /// The site's address.
     pub(crate) site: String,
-    /// For what is sent without a server.
+    /// For messages without a server.
     key: Arc<VapidKey>,
     deliver: Deliver<HttpClient>,
     outside: ProxyRecorder,
@@ -43,7 +43,7 @@ pub(crate) struct Server {
     api: ApiClient,
 }
 
-/// A subscription of the site's, in a scope of its own, that no server knows.
+/// A subscription of the site, in a scope of its own, without a server.
 pub(crate) struct Subscribed {
     name: &'static str,
     subscription: Subscription,
@@ -77,8 +77,8 @@ impl World {
             _folder: folder,
         };
         world.open_site().await;
-        // Firefox's `subscribe()` hangs for ever before it. Chromium logs in while it has a subscription: with
-        // this one it stays, and waits for no second try once it is cut off.
+        // Firefox's `subscribe()` hangs for ever before it. Chromium logs in while it has a subscription: with this
+        // one it stays connected, and does not wait for a second try after a disconnect.
         if !world.is_firefox() {
             world.subscribe("home").await;
         }
@@ -95,7 +95,7 @@ impl World {
         matches!(self.browser, Browser::Firefox(_))
     }
 
-    /// The server that most cases are about.
+    /// The server of most cases.
     pub(crate) const fn server(&self) -> &Server {
         &self.servers[0]
     }
@@ -114,14 +114,14 @@ impl World {
         let call = format!("subscribed('{name}', '{mount}', '{key}')");
         let mut subscription = self.browser.evaluate(&call).await;
         let endpoint = subscription["endpoint"].as_str().unwrap();
-        // Chromium says Google's.
+        // Chromium has Google's.
         let token = endpoint.rsplit('/').next().unwrap();
         subscription["endpoint"] = json!(self.push.endpoint(token));
         let subscription = Subscription::from_value(&subscription).unwrap();
         Subscribed { name, subscription }
     }
 
-    /// Ends it without a word to anybody but the push service, and waits until that has heard.
+    /// Removes it at the push service only, and waits until that has processed it.
     pub(crate) async fn unsubscribe(&mut self, there: &Subscribed) {
         let endpoint = there.subscription.endpoint().as_str().to_owned();
         let token = endpoint.rsplit('/').next().unwrap();
@@ -142,7 +142,7 @@ impl World {
         self.deliver.clone().oneshot(push).await
     }
 
-    /// What has arrived there, once it is `count` messages; `None` stands for one without a payload.
+    /// Returns the messages received there, once there are `count`; `None` for one without a payload.
     pub(crate) async fn arrived(&mut self, to: &Subscribed, count: usize) -> Vec<Option<Vec<u8>>> {
         let name = to.name;
         let all = format!("arrived.filter((message) => message.name === '{name}')");
@@ -153,7 +153,7 @@ impl World {
 
     // ---- In the page
 
-    /// Clicks on an element of the page, once it is there to be clicked.
+    /// Clicks on an element of the page, once it is visible.
     pub(crate) async fn click(&mut self, id: &str) {
         let shown = format!("!document.getElementById('{id}').hidden");
         self.browser.wait_for(&shown).await;
@@ -181,7 +181,7 @@ impl World {
             assert_eq!(state.nacks, [0; 0], "a worker failed");
             let codes = state.acks.iter().map(|(_, code)| *code);
             let failed: Vec<_> = codes.filter(|code| *code != 100).collect();
-            // The one that was changed on the way.
+            // The one that was changed before.
             let wanted: &[i64] = if is_firefox { &[101] } else { &[] };
             assert_eq!(failed, wanted, "what Firefox could not deliver");
             for push in &state.pushes {
@@ -217,7 +217,7 @@ impl Server {
         Self { process, api }
     }
 
-    /// Where its page is.
+    /// Returns the address of its page.
     pub(crate) fn url(&self) -> String {
         self.process.url.clone()
     }
@@ -226,13 +226,13 @@ impl Server {
         format!("{}/web-push/", self.process.url)
     }
 
-    /// As an administrator.
+    /// With the administrator's token.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         let call = self.api.call(Method::POST, &format!("/web-push/{path}"));
         call.bearer(ADMIN).json(body).send().await
     }
 
-    /// Queues a notification; answers how many it is for.
+    /// Queues a notification. Returns the number of recipients.
     pub(crate) async fn notify(&self, content: &Value) -> u64 {
         let queued = self.post("notify", content).await;
         assert_eq!(queued.status, 202, "{queued:?}");

@@ -1,4 +1,4 @@
-//! A door of the push service: what comes to it waits, or what goes out of it.
+//! A door in front of the push service, which holds requests or responses back.
 
 use std::sync::Arc;
 
@@ -14,29 +14,29 @@ pub(crate) struct Gate(Arc<Inner>);
 
 struct Inner {
     hold: watch::Sender<Hold>,
-    /// Requests that pass although they are held.
+    /// Held requests that may pass.
     passes: Semaphore,
     traffic: watch::Sender<Traffic>,
 }
 
-/// What waits at the door.
+/// What is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Nothing,
-    /// Requests, before the push service has seen them.
+    /// Requests, before the push service gets them.
     Requests,
-    /// Requests to one host, before the push service has seen them.
+    /// Requests to one host, before the push service gets them.
     RequestsTo(&'static str),
-    /// The answers of requests that the push service has seen, and taken.
+    /// Responses to requests that the push service has accepted.
     Answers,
 }
 
-/// What has come to the door.
+/// The requests at the door.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Traffic {
-    /// When each request came.
+    /// The time of each request.
     pub(crate) came: Vec<Timestamp>,
-    /// Requests that have neither been answered nor given up by their sender.
+    /// Requests that were neither answered nor cancelled.
     pub(crate) under_way: usize,
 }
 
@@ -53,12 +53,12 @@ impl Gate {
         self.0.hold.send_replace(hold);
     }
 
-    /// Lets so many of the requests pass that are held.
+    /// Lets this number of held requests pass.
     pub(crate) fn let_pass(&self, number: usize) {
         self.0.passes.add_permits(number);
     }
 
-    /// Requests that came so far.
+    /// Returns the number of requests so far.
     pub(crate) fn came(&self) -> usize {
         self.0.traffic.borrow().came.len()
     }
@@ -71,14 +71,14 @@ impl Gate {
         self.0.traffic.borrow().clone()
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no request is in flight.
     pub(crate) async fn wait_until_empty(&self) {
         let mut traffic = self.0.traffic.subscribe();
         let waited = timeout(LIMIT, traffic.wait_for(|traffic| traffic.under_way == 0)).await;
         assert!(waited.is_ok(), "{} under way", self.under_way());
     }
 
-    /// A request through the door, and its answer.
+    /// Passes a request and its response through the door.
     pub(crate) async fn through<T>(
         &self,
         host: Option<&str>,
@@ -101,7 +101,7 @@ impl Gate {
     }
 }
 
-/// One request that has come and not gone.
+/// A request in flight.
 struct UnderWay<'a>(&'a watch::Sender<Traffic>);
 
 impl<'a> UnderWay<'a> {

@@ -13,18 +13,18 @@ const FEW: usize = 60;
 /// Several pages of the expansion.
 const MANY: usize = 3_000;
 
-/// How things stood when a server was killed.
+/// The state when a server was killed.
 struct Remains {
-    /// What each recipient had got.
+    /// The messages of each recipient.
     accepted: HashMap<EndpointKey, u64>,
-    /// The rows that were left.
+    /// The remaining rows.
     rows: Rows,
-    /// Whether recipients were yet to be written as rows.
+    /// Whether the expansion was incomplete.
     is_expanding: bool,
 }
 
 impl Remains {
-    /// Kills a server, and looks at what it leaves when all that it had sent has come in.
+    /// Kills a server, and reads its state once all its requests have arrived.
     async fn of(world: &World, server: Server, recipients: &[Subscription]) -> Self {
         server.process.kill().await;
         world.gate.wait_until_empty().await;
@@ -48,13 +48,13 @@ impl Remains {
         self.rows.values().filter(|is_leased| **is_leased).count()
     }
 
-    /// Messages that were taken, and whose end the file does not know.
+    /// Returns the number of accepted messages whose outcome is not in the file.
     fn unsettled(&self) -> usize {
         let keys = self.rows.keys();
         keys.filter(|key| self.accepted[key] > 0).count()
     }
 
-    /// Starts another server: it sends what was left, each once, and nothing else.
+    /// Starts another server: it sends the remaining messages, each once, and nothing else.
     async fn are_dealt_with(
         self,
         world: &World,
@@ -70,7 +70,7 @@ impl Remains {
             let before = self.accepted[&key];
             let is_left = self.rows.contains_key(&key) || (self.is_expanding && before == 0);
             assert_eq!(world.accepted(to), before + u64::from(is_left));
-            // A duplicate only where it was under way: neither waiting nor settled.
+            // A repeat only if it was in flight: neither waiting nor settled.
             assert!(before == 0 || self.rows.get(&key) != Some(&false));
         }
         assert!(world.rows().is_empty());
@@ -103,9 +103,9 @@ async fn during_the_expansion() {
     let store = world.store().await;
     world.gate.hold(Hold::Requests);
     let broadcast = server.notify(MANY).await;
-    // While somebody else has the file, the server stands still between two pages.
+    // While another process locks the file, the server waits between two pages.
     let mut other = world.connection();
-    // SQLite itself would look less and less often, and see none of the moments between two pages.
+    // SQLite itself would retry at growing intervals, and miss the moments between two pages.
     let wait = |_: i32| {
         std::thread::sleep(Duration::from_millis(1));
         true
@@ -135,7 +135,7 @@ async fn during_the_expansion() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_claim_before_anything_is_sent() {
-    // The kernel completes the TCP handshake, and nobody answers the TLS one.
+    // The kernel completes the TCP handshake, and the TLS handshake gets no response.
     let mut world = World::unanswered().await;
     let server = world.start("axum_server").await;
     let recipients = world.subscribe(&server, FEW).await;
@@ -153,7 +153,7 @@ async fn after_the_claim_before_anything_is_sent() {
     assert!(recipients.iter().all(|to| world.accepted(to) == 1));
 }
 
-/// This one waits for the end of the leases.
+/// This one waits until the leases expire.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_send_before_the_answer() {
     killed_before_the_answer("axum_server", Leases::EndByThemselves).await;
@@ -177,7 +177,7 @@ async fn killed_before_the_answer(name: &str, leases: Leases) {
     let store = world.store().await;
     world.gate.hold(Hold::Answers);
     let broadcast = server.notify(FEW).await;
-    // All that it has claimed is taken.
+    // All that it claimed is accepted.
     until("all requests are there", async || {
         let leased = world.stats(&store).await.leased;
         leased > 0 && world.push_service.counts().accepted == leased
@@ -212,7 +212,7 @@ async fn after_the_answer_before_the_settle() {
     world.gate.hold(Hold::Requests);
     let broadcast = server.notify(FEW).await;
     until("a claim", async || world.stats(&store).await.leased > 0).await;
-    // Somebody else has the file from now on: no more is claimed, and no end is written.
+    // Another process locks the file from now on: no row is claimed, and no outcome is written.
     let other = world.connection();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let leased = world.stats(&store).await.leased;

@@ -1,4 +1,4 @@
-//! Leases at the level of the library: rows that kill their worker, late ends, leases that are no use.
+//! Leases of the library: rows that kill their worker, late outcomes, leases that are too short.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tower_web_push::{Audience, Message, WebPush};
 const ATTEMPTS: u32 = 3;
 const LEASE: Duration = Duration::from_secs(10);
 
-/// One recipient, and two handles on one file: a worker's own, and another process's.
+/// One recipient, and two handles on one file: the worker's, and another process's.
 struct World {
     push: WebPush,
     own: SqliteStore,
@@ -55,7 +55,7 @@ impl World {
             .enqueue(Audience::All, Message::new("x"))
             .await
             .unwrap();
-        // Written by hand: a worker would claim it as well.
+        // Written without a ledger: a worker would claim it as well.
         let expansion = own.expandable(1, now).await.unwrap().remove(0);
         let endpoint = new.subscription.endpoint();
         let row = NewDelivery::new(endpoint.key(), endpoint.origin().clone());
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// A worker that claims and is never heard of again; its lease has ended when this returns.
+    /// A worker that claims and dies. Returns after its lease has expired.
     async fn claimed_by_a_worker_that_dies(&self) -> Claimed {
         let claimed = claim(&self.other, self.clock.now()).await;
         self.clock.advance(LEASE);
@@ -92,7 +92,7 @@ async fn claim(store: &SqliteStore, now: Timestamp) -> Claimed {
 }
 
 #[tokio::test]
-async fn a_row_whose_worker_dies_each_time_is_given_up_after_its_attempts() {
+async fn a_row_whose_worker_dies_each_time_is_finished_after_its_attempts() {
     let world = World::new().await;
     for attempt in 1..=ATTEMPTS {
         let claimed = world.claimed_by_a_worker_that_dies().await;
@@ -123,7 +123,7 @@ async fn a_row_whose_worker_dies_each_time_but_the_last_is_sent() {
 }
 
 #[tokio::test]
-async fn an_end_that_comes_after_the_lease_is_lost_changes_nothing() {
+async fn an_outcome_after_the_lease_is_lost_changes_nothing() {
     for late in [
         Settlement::Finished(FinalOutcome::Accepted),
         Settlement::RetryAt(Timestamp::MIN),
@@ -138,11 +138,11 @@ async fn an_end_that_comes_after_the_lease_is_lost_changes_nothing() {
         world.other.release(&[first.token], now).await.unwrap();
         assert_eq!(world.status().await, before);
         assert_eq!(world.own.stats(now).await.unwrap().leased, 1);
-        // Nor does it take the row from who has it.
+        // Nor does it take the row from its new owner.
         let end = Settlement::Finished(FinalOutcome::Gone);
         let settled = world.own.settle(&[(second.token, end)], now).await;
         assert_eq!(settled.unwrap(), [Settled::Done]);
-        // And it is no end for a second time.
+        // And the outcome is not counted a second time.
         let settled = world.other.settle(&[(first.token, late)], now).await;
         assert_eq!(settled.unwrap(), [Settled::Lost]);
         let status = world.status().await;
@@ -150,9 +150,9 @@ async fn an_end_that_comes_after_the_lease_is_lost_changes_nothing() {
     }
 }
 
-/// As long as nobody else has claimed the row, its end counts.
+/// As long as no other worker has claimed the row, its outcome counts.
 #[tokio::test]
-async fn an_end_that_comes_after_the_lease_but_before_another_claim_counts() {
+async fn an_outcome_after_the_lease_but_before_another_claim_counts() {
     let world = World::new().await;
     let claimed = world.claimed_by_a_worker_that_dies().await;
     let end = Settlement::Finished(FinalOutcome::Accepted);

@@ -5,17 +5,17 @@ use std::time::Instant;
 use super::gate::Hold;
 use super::world::{HOST, QUIET, World, until};
 
-/// The host whose push service holds requests back. The other one answers all the time.
+/// The host whose push service holds requests back. The other one always answers.
 const HELD: &str = "127.0.0.1";
 const EACH: usize = 800;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_ends_and_nothing_else_begins() {
+async fn requests_in_flight_finish_and_none_begins() {
     stopped("axum_server").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_ends_and_nothing_else_begins_on_hyper_alone() {
+async fn requests_in_flight_finish_and_none_begins_on_hyper_alone() {
     stopped("hyper_server").await;
 }
 
@@ -26,14 +26,14 @@ async fn stopped(name: &str) {
     let server = world.start(name).await;
     world.gate.hold(Hold::Requests);
     let broadcast = server.notify(recipients.len()).await;
-    // From here on all stand still, in whatever state they are.
+    // From here on all requests are held, in any state.
     let some = EACH / 4;
     world.gate.let_pass(some);
     world
         .push_service
         .wait_until(|counts| counts.accepted >= some as u64)
         .await;
-    // Of one origin there are a hundred at most.
+    // At most a hundred for one origin.
     until("both have some", async || world.gate.under_way() > 100).await;
 
     server.process.ask_to_end().await;
@@ -41,12 +41,12 @@ async fn stopped(name: &str) {
         server.process.printed().contains("draining")
     })
     .await;
-    // Those at one origin go on.
+    // Those at one origin continue.
     world.gate.hold(Hold::RequestsTo(HELD));
     let store = world.store().await;
     let (mut came, mut since) = (world.gate.came(), Instant::now());
     until("no request begins", async || {
-        // What is claimed and not under way is yet to be given back.
+        // Rows that are claimed and not in flight are not released yet.
         let leased = world.stats(&store).await.leased;
         if world.gate.came() > came || world.gate.under_way() as u64 != leased {
             (came, since) = (world.gate.came(), Instant::now());
@@ -61,11 +61,11 @@ async fn stopped(name: &str) {
     let status = server.process.ended().await;
     assert_eq!(status.code(), Some(0));
 
-    // What was under way came to its end, and nothing began.
+    // Requests in flight were finished, and none began.
     assert_eq!(world.gate.came(), came);
     let sent = world.push_service.counts().accepted;
     assert_eq!(sent, accepted + under_way as u64);
-    // All of it is written down, and what had not begun is nobody's.
+    // All outcomes are stored, and the other rows are not leased.
     assert_eq!(world.stats(&store).await.leased, 0);
     let rows = world.rows();
     let (left, sent): (Vec<_>, Vec<_>) = recipients

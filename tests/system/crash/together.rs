@@ -23,7 +23,7 @@ struct Two {
 }
 
 impl Two {
-    /// A broadcast that the first has accepted, and of which both have requests under way.
+    /// A broadcast that the first has accepted, with requests of both in flight.
     async fn both_sending() -> Self {
         let world = World::new().await;
         let recipients = world.subscribe_at(HOST, RECIPIENTS).await;
@@ -74,11 +74,11 @@ async fn two_servers_share_a_broadcast() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_that_one_server_got_holds_for_both() {
+async fn a_pause_of_one_server_holds_for_both() {
     const RETRY_AFTER: u32 = 3;
     let two = Two::both_sending().await;
     let (world, store) = (&two.world, &two.store);
-    // All that is claimed is under way: nothing else can begin before an answer makes room.
+    // All claimed rows are in flight: nothing else can begin before a response frees a slot.
     until("all requests are there", async || {
         let leased = world.stats(store).await.leased;
         world.gate.under_way() as u64 == leased
@@ -97,11 +97,11 @@ async fn a_pause_that_one_server_got_holds_for_both() {
     .await;
     let until = pauses[0].until;
     assert!(until.since(before) >= Duration::from_secs(RETRY_AFTER.into()));
-    // Now there is room, at both.
+    // Both have free slots now.
     world.gate.hold(Hold::Nothing);
     two.second.done(&two.broadcast).await;
     assert_eq!(two.got(1), RECIPIENTS);
-    // One that was refused came again.
+    // A refused one was sent again.
     let came = world.gate.traffic().came;
     assert_eq!(came.len(), RECIPIENTS + 1);
     let during = came.iter().filter(|at| **at < until).count();
@@ -109,7 +109,7 @@ async fn a_pause_that_one_server_got_holds_for_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_server_goes_on_where_the_other_was_killed() {
+async fn one_server_continues_after_the_other_was_killed() {
     let Two {
         world,
         store,
@@ -118,7 +118,7 @@ async fn one_server_goes_on_where_the_other_was_killed() {
         second,
         broadcast,
     } = Two::both_sending().await;
-    // Some are taken, and both have some of which they do not hear.
+    // Some are accepted, but neither server gets all responses.
     world.gate.let_pass(RECIPIENTS / 4);
     world
         .push_service
@@ -133,7 +133,7 @@ async fn one_server_goes_on_where_the_other_was_killed() {
     .await;
     first.process.kill().await;
     world.gate.hold(Hold::Nothing);
-    // What is left at last is what the killed one had claimed.
+    // The last remaining rows are those that the killed server had claimed.
     let (mut depth, mut since) = (u64::MAX, Instant::now());
     until("the rest is done", async || {
         let stats = world.stats(&store).await;

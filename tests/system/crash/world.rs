@@ -1,4 +1,4 @@
-//! An SQLite file, a push service behind TLS, and servers that come and go.
+//! An SQLite file, a push service behind TLS, and servers that are started and killed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,17 +28,17 @@ use crate::support::http_client::HttpClient;
 use crate::support::push_server::{BOTH, Certified, PushServer, certificate};
 use crate::support::server_process::ServerProcess;
 
-/// Generous: debug builds, several servers, a busy machine.
+/// Long enough for debug builds, several servers, a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-/// Between two looks at what somebody else does.
+/// Between two polls of another process's state.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// Where nothing has changed for so long, somebody has stopped, even on a busy machine.
+/// If nothing has changed for this long, a process has stopped, even on a busy machine.
 pub(crate) const QUIET: Duration = Duration::from_secs(2);
 /// The host of every endpoint, unless a test wants another.
 pub(crate) const HOST: &str = "localhost";
 const TOKEN: &str = "the-token-of-the-crash-test";
 
-/// What outlives a server.
+/// What remains when a server is killed.
 pub(crate) struct World {
     pub(crate) push_service: TestPushService,
     pub(crate) gate: Gate,
@@ -57,26 +57,26 @@ pub(crate) struct Server {
     pub(crate) api: HttpClient,
 }
 
-/// A broadcast as the server answered for it.
+/// A broadcast, from the server's response.
 #[derive(Clone, Debug)]
 pub(crate) struct Broadcast {
     pub(crate) path: String,
     pub(crate) recipients: u64,
 }
 
-/// The rows that are left in the file, one per recipient.
+/// The remaining rows of the file, one per recipient.
 pub(crate) type Rows = HashMap<EndpointKey, IsLeased>;
 pub(crate) type IsLeased = bool;
 
 impl World {
-    /// A push service that answers.
+    /// With a push service that answers.
     pub(crate) async fn new() -> Self {
         let mut world = Self::unanswered().await;
         world.open_push_service();
         world
     }
 
-    /// A push service that lets TCP connections in and says nothing on them.
+    /// With a push service that accepts TCP connections and sends nothing.
     pub(crate) async fn unanswered() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -139,7 +139,7 @@ impl World {
             ("PUBLIC_REQUESTS_PER_MINUTE", "0"),
             ("ENDPOINT_POLICY", "local"),
             ("EXTRA_ROOT_CA", ca.to_str().unwrap()),
-            // A server does not hear what another one accepts: it looks.
+            // A server does not notice what another one accepts, but polls.
             ("SECONDS_BETWEEN_NOTIFICATIONS", "1"),
         ];
         let process = ServerProcess::start(name, &settings).await;
@@ -152,7 +152,7 @@ impl World {
         SqliteStore::open(self.path()).await.unwrap()
     }
 
-    /// The file without the crate's own code on it.
+    /// Opens the file without the crate's own code.
     pub(crate) fn connection(&self) -> Connection {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(self.path(), flags).unwrap();
@@ -160,7 +160,7 @@ impl World {
         conn
     }
 
-    /// So many browsers, subscribed through the server's API.
+    /// Subscribes this number of browsers through the server's API.
     pub(crate) async fn subscribe(&self, server: &Server, number: usize) -> Vec<Subscription> {
         let browsers = stream::iter(0..number).map(async |_| {
             let subscription = self.subscription(HOST);
@@ -172,7 +172,7 @@ impl World {
         browsers.buffer_unordered(16).collect().await
     }
 
-    /// The same straight into the file, which takes less time; the file is made where there is none.
+    /// Subscribes directly in the file, which takes less time. Makes the file if it is missing.
     pub(crate) async fn subscribe_at(&self, host: &str, number: usize) -> Vec<Subscription> {
         let store = self.store().await;
         let (limits, now) = (SubscriptionLimits::default(), SystemClock::new().now());
@@ -201,7 +201,7 @@ impl World {
         store.stats(SystemClock::new().now()).await.unwrap()
     }
 
-    /// The rows that are left in the file.
+    /// Returns the remaining rows of the file.
     pub(crate) fn rows(&self) -> Rows {
         let conn = self.connection();
         let sql = "SELECT key, leased FROM delivery";
@@ -213,17 +213,17 @@ impl World {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// When the first of the leases ends.
+    /// Returns when the first of the leases expires.
     pub(crate) fn leases_end(&self) -> Timestamp {
         let sql = "SELECT min(at) FROM delivery WHERE leased = 1";
         let end = self.connection().query_row(sql, [], |row| row.get(0));
         Timestamp::from_millis(end.unwrap())
     }
 
-    /// As if the time of all leases had passed.
+    /// Expires all leases.
     ///
-    /// They last 45 s. A test that waits for their end finds nothing else than one that moves it, as long as
-    /// the moment is all that it moves; one test waits.
+    /// They last 45 s. Waiting for them has the same effect as moving their time, as long as nothing else is changed;
+    /// one test waits.
     pub(crate) fn end_leases(&self) -> usize {
         let sql = "UPDATE delivery SET at = 0 WHERE leased = 1";
         self.connection().execute(sql, []).unwrap()
@@ -235,7 +235,7 @@ fn origin(host: &str, port: u16) -> Origin {
 }
 
 impl Server {
-    /// One `/notify` to everybody.
+    /// Sends one `/notify` to everyone.
     pub(crate) async fn notify(&self, recipients: usize) -> Broadcast {
         let call = self.api.call(Method::POST, "/web-push/notify");
         let queued = call
@@ -260,7 +260,7 @@ impl Server {
         call.send().await.json()
     }
 
-    /// Waits until a broadcast is over, and looks whether all that is said of it adds up.
+    /// Waits until a broadcast is over, and checks that its numbers add up.
     pub(crate) async fn done(&self, broadcast: &Broadcast) {
         let is_done = async {
             loop {
@@ -282,7 +282,7 @@ impl Server {
         }
     }
 
-    /// A counter or gauge of `/metrics`, over all its labels.
+    /// Returns a counter or gauge of `/metrics`, summed over its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let call = self.api.call(Method::GET, "/metrics").bearer(TOKEN);
         let answer = call.send().await;
@@ -297,7 +297,7 @@ impl Server {
     }
 }
 
-/// Looks again and again until it is as wanted.
+/// Polls until it is as wanted.
 pub(crate) async fn until(what: &str, mut wanted: impl AsyncFnMut() -> bool) {
     let is_so = async {
         while !wanted().await {

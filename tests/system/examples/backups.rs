@@ -1,4 +1,4 @@
-//! What the servers leave on the disk, and copies of it that a server starts on.
+//! Files of the servers, and copies of them on which a server starts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ use super::restarts::wait_until_nothing_is_leased;
 use super::world::{TOKEN, World, next, notify, subscription, vapid_key};
 use crate::support::server_process::{command, example, finish};
 
-/// The names in the folder of the store, in order.
+/// Returns the names in the folder of the store, in order.
 fn names(world: &World) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(world.folder.path())
         .unwrap()
@@ -36,7 +36,7 @@ pub(crate) async fn a_stop_leaves_one_file(name: &str) {
         assert_eq!(server.terminate().await.code(), Some(0));
         assert_eq!(names(&world), ["push.db"]);
     }
-    // A start that is refused when the store is open already.
+    // A start that fails after the store was opened.
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let bind = taken.local_addr().unwrap().to_string();
     let fresh = format!(
@@ -49,7 +49,7 @@ pub(crate) async fn a_stop_leaves_one_file(name: &str) {
     assert_eq!(names(&world), ["fresh.db", "push.db"]);
 }
 
-/// Nothing but the store is set, and the least private umask.
+/// Only the store is set, and the umask is the least private one.
 async fn backup(name: &str, store_url: &str, to: &Path) -> Output {
     let mut command = Command::new("sh");
     command
@@ -78,7 +78,7 @@ pub(crate) async fn a_server_starts_on_every_kind_of_backup(name: &str) {
     );
     let sent = notify(&client, "/web-push/notify", &json!({"title": "Pending"})).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED, "{sent:?}");
-    // Leased by an attempt it would wait for the end of its lease, 45 seconds.
+    // A row leased by an attempt would wait until its lease expires, 45 s.
     wait_until_nothing_is_leased(&world, &client).await;
 
     // While the server runs.

@@ -1,4 +1,4 @@
-//! Which address counts behind proxies.
+//! The client address behind proxies.
 
 #[path = "../../../examples/support/proxies.rs"]
 mod proxies;
@@ -33,7 +33,7 @@ fn without_trusted_proxies_the_headers_mean_nothing() {
 }
 
 #[test]
-fn the_client_is_counted_from_the_right() {
+fn the_client_is_the_nth_entry_from_the_right() {
     let x = "x-forwarded-for";
     let f = "forwarded";
     #[rustfmt::skip]
@@ -54,7 +54,7 @@ fn the_client_is_counted_from_the_right() {
         (1, &[(f, "for=6.6.6.6;by=\"a,b;for=7.7.7.7\" , proto=http;by=203.0.113.43;for=192.0.2.1")], "192.0.2.1"),
         (2, &[(f, "for=192.0.2.1"), (f, "for=10.0.0.8;proto=https")], "192.0.2.1"),
         (1, &[(f, "for=\"_\\\"x\", for=192.0.2.1")], "192.0.2.1"),
-        // Both, of one mind.
+        // Both headers, with the same content.
         (1, &[(x, "192.0.2.1"), (f, "for=192.0.2.1")], "192.0.2.1"),
         (1, &[(x, "6.6.6.6, 192.0.2.1"), (f, "for=192.0.2.1")], "192.0.2.1"),
     ];
@@ -64,17 +64,17 @@ fn the_client_is_counted_from_the_right() {
 }
 
 #[test]
-fn what_is_not_certain_counts_as_the_proxy() {
+fn an_unclear_header_counts_as_the_proxy() {
     let x = "x-forwarded-for";
     let f = "forwarded";
     #[rustfmt::skip]
     let cases: &[(usize, &Lines)] = &[
         (1, &[]),
-        // Shorter than the proxies are many.
+        // Fewer entries than proxies.
         (2, &[(x, "192.0.2.1")]),
         (2, &[(f, "for=192.0.2.1")]),
         (255, &[(x, "192.0.2.1, 192.0.2.2")]),
-        // No address at the place.
+        // The entry is not an address.
         (1, &[(x, "192.0.2.1, unknown")]),
         (1, &[(x, "192.0.2.1, ")]),
         (1, &[(x, "192.0.2.1, 300.0.0.1")]),
@@ -88,7 +88,7 @@ fn what_is_not_certain_counts_as_the_proxy() {
         // An IPv6 address has to be quoted in Forwarded (RFC 7239 section 6).
         (1, &[(f, "for=[2001:db8::1]")]),
         (1, &[(f, "for=192.0.2.1:80")]),
-        // Broken: quotes that the client opened, parameters twice, blanks around the equals sign.
+        // Malformed: quotes that the client opened, repeated parameters, blanks around the equals sign.
         (1, &[(f, "for=6.6.6.6;by=\", for=192.0.2.1")]),
         (1, &[(f, "for=6.6.6.6;by=\", for=\"[2001:db8::1]\"")]),
         (1, &[(f, "for=\"6.6.6.6\\"), (f, "for=192.0.2.1")]),
@@ -96,7 +96,7 @@ fn what_is_not_certain_counts_as_the_proxy() {
         (1, &[(f, "for = 192.0.2.1")]),
         (1, &[(f, "for=192.0.2.1 for=6.6.6.6")]),
         (1, &[(f, "192.0.2.1")]),
-        // Both, and of two minds: one of them is the client's own.
+        // Both headers, with different content: one of them is the client's own.
         (1, &[(x, "192.0.2.1"), (f, "for=6.6.6.6")]),
         (1, &[(f, "for=192.0.2.1"), (x, "6.6.6.6")]),
         (1, &[(x, "192.0.2.1"), (f, "for=\"")]),
@@ -113,7 +113,7 @@ proptest::proptest! {
         own in prop::collection::vec((any::<bool>(), "[ -~]{0,40}"), 0..4),
         ends_in_own_line in any::<bool>(),
     ) {
-        // What a client writes, behind a proxy that adds to one header and passes the other one on.
+        // A client's headers, behind a proxy that appends to one header and passes the other one on.
         let mut headers = HeaderMap::new();
         for (forwarded, text) in own {
             let name = if forwarded { "forwarded" } else { "x-forwarded-for" };
@@ -131,7 +131,7 @@ proptest::proptest! {
     }
 }
 
-/// Adds an entry as proxies do: in a line of its own, or at the end of the last one.
+/// Appends an entry as proxies do: in a line of its own, or at the end of the last one.
 fn append(headers: &mut HeaderMap, name: &'static str, entry: &str, own_line: bool) {
     let last = headers.get_all(name).iter().next_back().cloned();
     match last {

@@ -1,4 +1,4 @@
-//! What clients get over HTTP.
+//! Responses to clients over HTTP.
 
 use std::fs;
 use std::path::Path;
@@ -82,7 +82,7 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
     assert_eq!(post.header("allow"), "GET, HEAD");
 }
 
-/// A client of a replaced server, under the prefix that it knows.
+/// A client of a replaced server, under its prefix.
 struct Client {
     http: HttpClient,
     at: &'static str,

@@ -1,4 +1,4 @@
-//! What a setting that is missing or misspelt must not open, and what proxies in front are believed.
+//! Missing or misspelt settings must not open anything, and only trusted proxies are believed.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ pub(crate) async fn local_endpoints_need_a_local_host(name: &str) {
             assert_eq!(answer.status, StatusCode::OK, "{host}");
         }
     }
-    // A page of another site, whose name points to this machine by now.
+    // A page of another site whose name now resolves to this machine.
     for path in [
         "/",
         "/app.js",
@@ -80,7 +80,7 @@ pub(crate) async fn local_endpoints_need_a_local_host(name: &str) {
             assert!(answer.text().contains("ENDPOINT_POLICY=local"));
         }
     }
-    // Where no loopback endpoint is allowed the name is the operator's matter.
+    // If no loopback endpoint is allowed, the operator chooses the name.
     let (_server, client) = world.start(name, &[("ENDPOINT_POLICY", "known")]).await;
     let call = client.call(Method::GET, "/").header("host", "push.example");
     assert_eq!(call.send().await.status, StatusCode::OK);
@@ -120,7 +120,7 @@ pub(crate) async fn secrets_may_stand_in_files(name: &str) {
         let answer = call.header("authorization", &credentials).send().await;
         assert_eq!(answer.status, StatusCode::OK);
     }
-    // In the environment they are trimmed alike.
+    // Environment variables are trimmed in the same way.
     let (token, password) = (format!("{TOKEN}\n"), format!(" {PASSWORD}\r\n"));
     let with_newlines = [
         ("ADMIN_TOKEN", token.as_str()),
@@ -174,7 +174,7 @@ pub(crate) async fn the_proxy_names_the_user(name: &str) {
     let to_alice = json!({"title": "Hello", "audience": {"user": "alice"}});
     let sent = notify(&client, "/web-push/notify", &to_alice).await;
     assert_eq!(sent.json()["recipients"], 1, "{sent:?}");
-    // Without the setting the header is one like any other.
+    // Without the setting the header has no meaning.
     let (_server, client) = world.start(name, &[]).await;
     let refused = client.call(Method::POST, "/web-push/subscribe");
     let refused = refused

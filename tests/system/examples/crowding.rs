@@ -1,6 +1,6 @@
-//! Which connection is closed for a new one.
+//! The connection that is closed for a new one.
 
-// Only the table is used here; its deadlines are tried on the servers.
+// Only the table is used here; its deadlines are tested with the servers.
 #[allow(dead_code, reason = "the servers use the rest")]
 #[path = "../../../examples/support/connections.rs"]
 mod connections;
@@ -12,7 +12,7 @@ use connections::{Connections, Open};
 use futures_util::FutureExt as _;
 use tokio::time::advance;
 
-/// A table and what is open, oldest first.
+/// A table and its open connections, oldest first.
 struct Table {
     connections: Connections,
     entered: u64,
@@ -26,7 +26,7 @@ impl Table {
         }
     }
 
-    /// Enters a connection, a second after the last one.
+    /// Adds a connection, a second after the last one.
     async fn enter(&mut self, address: &str) -> Option<Open> {
         advance(Duration::from_secs(1)).await;
         self.entered += 1;
@@ -41,7 +41,7 @@ fn is_evicted(open: &Open) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_that_is_quiet_the_longest_is_closed() {
+async fn the_connection_that_is_idle_the_longest_is_closed() {
     let mut table = Table::new(3, true);
     let first = table.enter("192.0.2.1").await.unwrap();
     let second = table.enter("192.0.2.1").await.unwrap();
@@ -66,7 +66,7 @@ async fn an_address_with_many_connections_loses_one_before_others_do() {
     assert!(!is_evicted(&lone));
     let evicted: Vec<_> = many.iter().map(is_evicted).collect();
     assert_eq!(evicted, [true, false, false]);
-    // One network of IPv6 is one address.
+    // An IPv6 network counts as one address.
     let mut table = Table::new(3, true);
     let lone = table.enter("[2001:db8:1::1]").await.unwrap();
     let one = table.enter("[2001:db8:2::1]").await.unwrap();
@@ -76,7 +76,7 @@ async fn an_address_with_many_connections_loses_one_before_others_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_under_way_is_safe_but_for_the_address_that_holds_most() {
+async fn a_request_in_flight_is_kept_except_for_the_address_with_most_connections() {
     for (direct, closed) in [(true, true), (false, false)] {
         let mut table = Table::new(3, direct);
         let lone = table.enter("192.0.2.1").await.unwrap();
@@ -90,7 +90,7 @@ async fn a_request_under_way_is_safe_but_for_the_address_that_holds_most() {
         );
         drop(requests);
     }
-    // An idle one goes first, whoever holds it.
+    // An idle connection is closed first, of any address.
     let mut table = Table::new(3, true);
     let idle = table.enter("192.0.2.1").await.unwrap();
     let one = table.enter("198.51.100.1").await.unwrap();
@@ -101,7 +101,7 @@ async fn a_request_under_way_is_safe_but_for_the_address_that_holds_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_read_keeps_no_one_out() {
+async fn an_unread_response_blocks_no_other_connection() {
     for direct in [true, false] {
         let mut table = Table::new(3, direct);
         let one = table.enter("192.0.2.1").await.unwrap();
@@ -122,7 +122,7 @@ async fn an_answer_that_is_not_read_keeps_no_one_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_may_close_the_next_waits_for_a_request_to_end() {
+async fn if_no_connection_may_close_the_next_waits_for_a_request() {
     let connections = Connections::new(1, false);
     let address: SocketAddr = "192.0.2.1:4711".parse().unwrap();
     let open = connections.enter(1, address).await;

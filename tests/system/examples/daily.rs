@@ -1,4 +1,4 @@
-//! Daily notifications by the real clock.
+//! Daily notifications with the real clock.
 
 use std::fs;
 use std::sync::{Arc, OnceLock};
@@ -19,20 +19,20 @@ use crate::support::push_server::{BOTH, PushServer};
 /// Ahead of UTC by 5 hours and 45 minutes, summer and winter: neither hour nor minute are UTC's.
 const ZONE: &str = "Asia/Kathmandu";
 const AHEAD_OF_UTC: Duration = Duration::from_secs((5 * 60 + 45) * 60);
-/// A server ends and starts again in between.
+/// The time for a server to stop and start again.
 const TIME_TO_RESTART: Duration = Duration::from_secs(10);
-/// A minute until it is due, another one that subscribers are spread over, and a busy machine.
+/// A minute until it is due, another one over which subscribers are spread, and a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// A push service behind TLS and HTTP/2, as a browser vendor runs it, and a file with its certificate.
 async fn world_behind_tls() -> (World, PushServer, String) {
     let folder = tempfile::tempdir().unwrap();
-    // The port is known before the service is, since endpoints name it.
+    // The port is needed before the service is made, since endpoints contain it.
     let mounted: Arc<OnceLock<MountedPushService>> = Arc::default();
     let tls = PushServer::start(BOTH, {
         let mounted = Arc::clone(&mounted);
         move |request| {
-            let mut service = mounted.get().expect("nobody has subscribed yet").clone();
+            let mut service = mounted.get().expect("there is no subscription yet").clone();
             Box::pin(async move {
                 let answer = service.call(request).await.unwrap();
                 answer.map(|body| body.map_err(std::io::Error::other).boxed())
@@ -53,13 +53,13 @@ async fn world_behind_tls() -> (World, PushServer, String) {
     (world, tls, ca)
 }
 
-/// The next full minute that leaves time for a restart.
+/// Returns the next full minute that leaves time for a restart.
 fn minute_ahead() -> Timestamp {
     let earliest = (SystemClock::new().now() + TIME_TO_RESTART).as_secs();
     Timestamp::from_secs((earliest / 60 + 1) * 60)
 }
 
-/// What a page posts for a moment, as the clocks on the wall show it there.
+/// Returns a time as a page posts it, by that zone's wall clock.
 fn wall_clock(moment: Timestamp) -> Value {
     let minutes = (moment + AHEAD_OF_UTC).as_secs() / 60;
     json!({"hour": minutes / 60 % 24, "minute": minutes % 60, "zone": ZONE})
@@ -76,7 +76,7 @@ async fn a_schedule_a_minute_ahead_fires_once_through_both_servers_after_a_resta
 
 async fn fires_once_after_a_restart(name: &str) {
     let (world, _tls, ca) = world_behind_tls().await;
-    // Woken by what is due, not by looking every second.
+    // Woken by a due schedule, not by polling every second.
     let settings = [
         ("EXTRA_ROOT_CA", ca.as_str()),
         ("SECONDS_BETWEEN_NOTIFICATIONS", "60"),
@@ -107,7 +107,7 @@ async fn fires_once_after_a_restart(name: &str) {
     let late = received.at().since(due);
     assert!(late < Duration::from_secs(59 + 20), "{late:?}");
 
-    // What is sent after it is what arrives after it: it came once.
+    // A message sent after it arrives after it: it came once.
     let after = notify(&client, "/web-push/notify", &json!({"title": "After"})).await;
     assert_eq!(after.json()["recipients"], 1, "{after:?}");
     assert_eq!(
@@ -128,7 +128,7 @@ async fn fires_once_after_a_restart(name: &str) {
     let (_, last_run) = ping.text().split_once("run at ").unwrap();
     assert!(last_run.starts_with("20"), "{ping:?}");
 
-    // The last of a subscription that is nobody's: with it, the subscription goes.
+    // The last schedule of a subscription without a user: the subscription is removed with it.
     let leave = json!({"endpoint": body["endpoint"], "notifyType": "DIRECT_NOTIFICATION"});
     let left = client.post("/web-push/unsubscribe", &leave).await;
     assert_eq!(left.json()["message"], "Subscription deleted successfully");
@@ -194,7 +194,7 @@ pub(crate) async fn wrong_times_zones_days_and_types_are_refused_and_nothing_is_
             json!({"notifyTime": time, "message": "x".repeat(101)}),
             "Message is too long. Max 100 characters.",
         ),
-        // Null is as if it were not there.
+        // Null is the same as absent.
         (
             json!({"notifyTime": null, "message": "x"}),
             "Missing notifyTime information",
@@ -213,7 +213,7 @@ pub(crate) async fn wrong_times_zones_days_and_types_are_refused_and_nothing_is_
     assert_eq!(subscribed.status, StatusCode::OK, "{subscribed:?}");
     let sent = notify(&client, "/web-push/notify", &json!({"title": "First"})).await;
     assert_eq!(sent.json()["recipients"], 1, "{sent:?}");
-    // Not thanked for a time that was not named.
+    // No confirmation without a time.
     assert_eq!(
         next(&browser).await.json::<Value>().unwrap()["title"],
         "First"

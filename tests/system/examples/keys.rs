@@ -1,4 +1,4 @@
-//! The server's own VAPID keys: where they come from, and how they are kept.
+//! The server's own VAPID keys: their source and their storage.
 
 use tower_web_push::vapid::VapidKey;
 
@@ -59,7 +59,7 @@ pub(crate) async fn a_clear_key_is_refused_but_in_the_start_that_seals_it(name: 
     assert_eq!(vapid_key(&client).await, key);
     let log = server.terminate_and_read().await;
     assert!(!log.contains("SEAL_CLEAR_KEYS"), "{log}");
-    // Left on, it is told of at each start.
+    // If it is left on, each start logs a warning.
     let (server, _client) = world.start(name, &seal).await;
     let log = server.terminate_and_read().await;
     assert!(log.contains("clear=0"), "{log}");

@@ -1,4 +1,4 @@
-//! The examples as processes: both servers over real sockets, and the programs beside them.
+//! The examples as processes: both servers over real sockets, and the other programs.
 
 mod backups;
 mod behind_proxies;

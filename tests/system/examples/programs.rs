@@ -1,4 +1,4 @@
-//! The programs beside the servers.
+//! The other programs.
 
 use std::fs;
 use std::process::Output;
@@ -45,7 +45,7 @@ async fn quickstart_prints_what_the_browser_decrypted() {
 }
 
 #[tokio::test]
-async fn existing_app_knows_its_users() {
+async fn existing_app_authenticates_its_users() {
     let server = ServerProcess::start("existing_app", &[("BIND", "127.0.0.1:0")]).await;
     let client = HttpClient::new(&server.url);
     let nobody = client.get("/web-push/vapid").await;
@@ -55,9 +55,9 @@ async fn existing_app_knows_its_users() {
     let key = VapidPublicKey::parse(key["vapidKey"].as_str().unwrap()).unwrap();
 
     let shipped = alice(Method::POST, "/orders/7/ship").send().await;
-    assert_eq!(shipped.text(), "shipped; 0 browser(s) will hear of it\n");
+    assert_eq!(shipped.text(), "shipped; 0 browser(s) get a message\n");
 
-    // It sends to the push services of the browsers only, so from here on nothing is sent.
+    // It sends to the push services of browsers only, so nothing is sent from here on.
     let push_service = TestPushService::builder()
         .origin(Origin::parse("https://updates.push.services.mozilla.com").unwrap())
         .build();
@@ -97,7 +97,7 @@ async fn vapid_keys_makes_keys_and_reads_its_own_forms() {
         assert_eq!(printed(&finish(from_input).await), made);
     }
     let file = folder.path().join("key");
-    // Octets are octets, also those that are blanks in a text: one raw key in 20 begins or ends with one.
+    // All octets are used, also those that are blanks in a text: one raw key in 20 begins or ends with one.
     let raw = [b"\n".as_slice(), &[7; 30], b" "].concat();
     let key = VapidKey::from_secret_bytes(&raw).unwrap();
     fs::write(&file, &raw).unwrap();
@@ -119,7 +119,7 @@ async fn vapid_keys_makes_keys_and_reads_its_own_forms() {
     }
 }
 
-/// A line for a person begins so, and has nothing of Rust's `Debug` in it.
+/// A message for users begins like this, and contains no `Debug` output of Rust.
 #[track_caller]
 fn assert_said(output: &Output, beginning: &str) {
     let errors = str::from_utf8(&output.stderr).unwrap();
@@ -130,7 +130,7 @@ fn assert_said(output: &Output, beginning: &str) {
 }
 
 #[tokio::test]
-async fn send_says_in_words_what_is_wrong_with_its_arguments() {
+async fn send_reports_wrong_arguments_in_words() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = folder.path().join(name);
@@ -185,7 +185,7 @@ async fn send_says_in_words_what_is_wrong_with_its_arguments() {
 }
 
 #[tokio::test]
-async fn send_says_in_words_what_came_of_it() {
+async fn send_reports_its_result_in_words() {
     let world = World::new().await;
     let browser = world.push_service.user_agent();
     let key = VapidKey::generate().unwrap();
@@ -243,7 +243,7 @@ async fn import_treats_secret_settings_as_the_servers_do() {
     let pem = VapidKey::generate().unwrap().secret_to_pkcs8_pem();
     fs::write(&key, pem.as_str()).unwrap();
     let key = key.display().to_string();
-    // Settings are checked before anything is opened: there is no such source.
+    // Settings are checked before anything is opened: the source does not exist.
     let source = format!("sqlite://{}", folder.path().join("source.db").display());
     let to = folder.path().join("push.db").display().to_string();
     let to = format!("sqlite://{to}");

@@ -1,4 +1,4 @@
-//! What outlives the process.
+//! Data that survives the process.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) async fn a_restart_keeps_keys_subscriptions_and_what_is_due(name: &st
     let key = vapid_key(&client).await;
     let body = subscription(&client, &browser, json!({})).await;
     client.post("/web-push/subscribe", &body).await;
-    // Drained in good order ...
+    // Shut down cleanly ...
     let status = server.terminate().await;
     assert_eq!(status.code(), Some(0));
 
@@ -34,14 +34,14 @@ pub(crate) async fn a_restart_keeps_keys_subscriptions_and_what_is_due(name: &st
     assert_eq!(sent.json()["recipients"], 1);
     let received = next(&browser).await.json::<Value>().unwrap();
     assert_eq!(received["title"], "After the drain");
-    // ... or not at all: what was accepted is sent after the next start.
+    // ... or killed: an accepted message is sent after the next start.
     world.push_service.script(
         When::any(),
         Answer::status(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(1),
     );
     let sent = notify(&client, "/web-push/notify", &json!({"title": "Accepted"})).await;
     assert_eq!(sent.status, StatusCode::ACCEPTED);
-    // Killed during the attempt it would wait for the end of its lease, 45 seconds.
+    // If it were killed during the attempt, the row would wait until its lease expires, 45 s.
     wait_until_nothing_is_leased(&world, &client).await;
     server.kill().await;
     world.push_service.clear_script();
@@ -52,7 +52,7 @@ pub(crate) async fn a_restart_keeps_keys_subscriptions_and_what_is_due(name: &st
     assert_eq!(received["title"], "Accepted");
     server.terminate().await;
 
-    // The stored key is worth nothing to whoever has another key-encryption key: no start, no new key.
+    // The stored key cannot be decrypted under another key-encryption key: no start, no new key.
     let store_url = world.store_url();
     let other = [
         ("STORE_URL", store_url.as_str()),
@@ -98,7 +98,7 @@ pub(crate) async fn memory_is_forgotten(name: &str) {
     let (server, client) = world.start(name, &memory).await;
     assert_ne!(vapid_key(&client).await, key);
     assert_eq!(server.terminate().await.code(), Some(0));
-    // A key that is given is adopted.
+    // A given key is imported.
     let given = VapidKey::generate().unwrap();
     let text = given.secret_to_pkcs8_pem();
     let memory = [

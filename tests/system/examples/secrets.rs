@@ -1,4 +1,4 @@
-//! Secret settings, and the files they may stand in.
+//! Secret settings and their files.
 
 #[path = "../../../examples/support/secret_setting.rs"]
 mod secret_setting;
@@ -25,7 +25,7 @@ fn a_secret_is_trimmed_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_wrong_names_the_setting_and_the_file_and_shows_no_secret() {
+fn errors_name_the_setting_and_the_file_and_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);

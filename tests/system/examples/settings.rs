@@ -1,4 +1,4 @@
-//! What the settings do, and what is said of wrong ones.
+//! The effect of settings, and errors for wrong ones.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ pub(crate) async fn pages_of_listed_origins_may_call(name: &str) {
     for origin in ["https://shop.example", "https://app.example:8443"] {
         let answer = preflight(origin).await;
         assert_eq!(answer.header("access-control-allow-origin"), origin);
-        // Without it, browsers send no cookie of a sign-in in front of the server.
+        // Without it, browsers do not send the cookie of a sign-in in front of the server.
         assert_eq!(answer.header("access-control-allow-credentials"), "true");
         assert!(
             answer
@@ -142,7 +142,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "PUBLIC_REQUESTS_PER_MINUTE: not a whole number from 0, or too large",
         ),
         (&[("ADMIN_TOKEN", "with a blank")], "ADMIN_TOKEN: "),
-        // A deployment's secret that is missing, or was quoted for a shell.
+        // A secret that is missing, or was quoted for a shell.
         (&[("ADMIN_TOKEN", "")], "ADMIN_TOKEN: empty"),
         (&[("ADMIN_PASSWORD", " \n")], "ADMIN_PASSWORD: empty"),
         (&[("KEY_ENCRYPTION_KEY", "")], "KEY_ENCRYPTION_KEY: empty"),
@@ -196,7 +196,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             &[("ADMIN_TOKEN", "eleven-char")],
             "ADMIN_TOKEN: the admin token has fewer than 12 characters",
         ),
-        // Nobody listens there.
+        // The port is closed.
         (
             &[("STORE_URL", "postgres://user:hunter2@127.0.0.1:1/push")],
             "error: STORE_URL: the store is unavailable",
@@ -276,7 +276,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         let mut settings = vec![("STORE_URL", "memory:"), ("BIND", "127.0.0.1:0")];
         settings.retain(|(name, _)| wrong.iter().all(|(other, _)| other != name));
         settings.extend_from_slice(wrong);
-        // Settings that were wrong a level below are warned of at the default level, too.
+        // Warnings about misplaced settings appear at the default level.
         if wrong[0].0 != "RUST_LOG" {
             settings.push(("RUST_LOG", "off"));
         }
@@ -296,7 +296,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             &["--unknown"][..],
             "error: unexpected argument '--unknown' found; see --help\n",
         ),
-        // A part of a secret, as far as anyone can tell.
+        // It may be a part of a secret.
         (
             &["--admin-password", "correct", "hunter2"],
             "error: a word that is no flag; quote values that hold blanks; see --help\n",

@@ -1,4 +1,4 @@
-//! `STORE_URL` as people write it: understood, or refused by name. Never another file.
+//! `STORE_URL` as users write it: accepted, or refused by name. Never another file.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn each_store_is_recognised() {
         "rediss://u:p@h/1",
         "REDISS://h",
         "valkey://h",
-        // What these are refused as is their store's to say.
+        // The error of these is up to their store.
         "redis-sentinel://h",
         "redis+unix:///s",
         "unix:///s",
@@ -45,7 +45,7 @@ fn each_store_is_recognised() {
 }
 
 #[test]
-fn a_file_of_sqlite_is_the_one_that_is_named() {
+fn an_sqlite_file_is_exactly_the_named_one() {
     let folder = tempfile::tempdir().unwrap();
     let there = folder.path().join("there.db");
     std::fs::write(&there, "").unwrap();
@@ -68,7 +68,7 @@ fn a_file_of_sqlite_is_the_one_that_is_named() {
 }
 
 #[test]
-fn what_is_not_understood_is_named() {
+fn an_unknown_part_is_named() {
     for (url, named) in [
         ("sqlite://x.db?mode=ro", "mode"),
         ("sqlite://x.db?mode=memory", "mode"),

@@ -1,4 +1,4 @@
-//! Clients that hold connections, and requests that no client of ours would make.
+//! Clients that hold connections, and requests that no normal client makes.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::support::server_process::ServerProcess;
 /// The client's side of a new HTTP/2 connection (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
-/// `SETTINGS_INITIAL_WINDOW_SIZE` of 0, and a `GET /`: what is answered is never taken.
+/// `SETTINGS_INITIAL_WINDOW_SIZE` of 0, and a `GET /`: the response is never read.
 const UNREAD: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0\
     \0\0\x0e\x01\x05\0\0\0\x01\x82\x86\x84\x41\x09127.0.0.1";
 const HALF_A_HEAD: &[u8] = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nx-header: ";
-/// What a browser says first where it expects https.
+/// The first octets of a browser that expects https.
 const TLS_HELLO: &[u8] = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
 
-/// The first answer may come late: the first look at due work makes the server ready.
+/// The first response may be late: the first poll for due work makes the server ready.
 async fn ready(client: &HttpClient) {
     let ready = async {
         while client.get("/web-push/ready").await.status != StatusCode::OK {
@@ -48,7 +48,7 @@ async fn connect(server: &ServerProcess, first: &[u8]) -> TcpStream {
     stream
 }
 
-/// Whatever the server answers until it closes.
+/// Returns everything that the server answers until it closes.
 async fn answer(server: &ServerProcess, request: &[u8]) -> String {
     let mut stream = connect(server, request).await;
     let mut answer = Vec::new();
@@ -64,8 +64,8 @@ async fn status(server: &ServerProcess, request: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether `/ready` answers within a second, which is the promise. A machine that is busy with something else gets
-/// some tries; all of them are over before the connections that are held have to close by themselves.
+/// Whether `/ready` answers within a second, as promised. On a busy machine there are some tries, all of them before
+/// the held connections have to be closed.
 async fn is_ready(server: &ServerProcess) -> bool {
     for _ in 0..5 {
         let client = HttpClient::new(&server.url);
@@ -109,13 +109,13 @@ pub(crate) async fn answers_that_are_not_read_keep_no_one_out(name: &str) {
     let world = World::new().await;
     let store_url = world.store_url();
     let mut settings = World::settings(&store_url);
-    // Behind a proxy no address loses a connection for holding many.
+    // Behind a proxy no address loses a connection because it has many.
     settings.push(("TRUSTED_PROXIES", "1"));
     let server = ServerProcess::start_with_files(name, 256, &settings).await;
     ready(&HttpClient::new(&server.url)).await;
     let unread = [PREFACE, UNREAD].concat();
     let mut held = Vec::new();
-    // All places, and fewer than the system queues.
+    // All connections, and fewer than the system queues.
     for _ in 0..150 {
         held.push(connect(&server, &unread).await);
     }
@@ -140,7 +140,7 @@ pub(crate) async fn slow_clients_are_closed(name: &str) {
         let mut stream = connect(&server, first).await;
         clients.spawn(async move { while !is_closed(stream.read(&mut [0; 1024]).await) {} });
     }
-    // One octet a second, which no timeout between two octets would notice.
+    // One octet a second, which a timeout between two octets would not detect.
     let mut stream = connect(&server, HALF_A_HEAD).await;
     clients.spawn(async move {
         loop {
@@ -155,7 +155,7 @@ pub(crate) async fn slow_clients_are_closed(name: &str) {
     // Twice the deadline.
     all(&mut clients, Duration::from_secs(20)).await;
 
-    // Once a request was answered, the connection may be idle for a minute. HTTP/2 answers pings all the time.
+    // After a response the connection may be idle for a minute. HTTP/2 answers pings all the time.
     let keep_alive = b"GET /web-push/ping HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
     let mut stream = connect(&server, keep_alive).await;
     clients.spawn(async move { while !is_closed(stream.read(&mut [0; 1024]).await) {} });
@@ -254,7 +254,7 @@ pub(crate) async fn every_request_names_one_valid_host(name: &str) {
         let text = format!("{request}connection: close\r\n\r\n");
         assert_eq!(status(&server, &text).await, Some(200), "{text}");
     }
-    // HTTP/2 names it in `:authority`, and may do so once more in Host.
+    // HTTP/2 has it in `:authority`, and may repeat it in Host.
     let stream = TokioIo::new(connect(&server, b"").await);
     let (mut requests, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)

@@ -44,7 +44,7 @@ impl World {
         format!("sqlite://{}", self.folder.path().join("push.db").display())
     }
 
-    /// Starts a server that has all it needs, with more settings or other ones; an empty one takes a setting away.
+    /// Starts a server with all settings it needs, and more or other ones. An empty value removes a setting.
     pub(crate) async fn start(
         &self,
         name: &str,
@@ -59,7 +59,7 @@ impl World {
         (server, client)
     }
 
-    /// All that a server needs.
+    /// Returns the settings that a server needs.
     pub(crate) fn settings(store_url: &str) -> Vec<(&str, &str)> {
         vec![
             ("BIND", "127.0.0.1:0"),
@@ -79,7 +79,7 @@ pub(crate) async fn vapid_key(client: &HttpClient) -> VapidPublicKey {
     VapidPublicKey::parse(answer["vapidKey"].as_str().unwrap()).unwrap()
 }
 
-/// What a page posts, with more members.
+/// Returns the body that a page posts, with more members.
 pub(crate) async fn subscription(client: &HttpClient, browser: &UserAgent, more: Value) -> Value {
     let subscription = browser.subscribe(&vapid_key(client).await).unwrap();
     let mut body = serde_json::to_value(subscription).unwrap();

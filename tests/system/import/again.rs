@@ -1,4 +1,4 @@
-//! `WebPush::import` more than once, and beside what happens here: whatever stops it, the next run ends it.
+//! `WebPush::import` repeated, and beside changes here: after any interruption the next run completes it.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -46,7 +46,7 @@ async fn a_second_run_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_happened_here_since_stays() {
+async fn changes_since_the_first_run_stay() {
     let world = World::new().await;
     let rows = || {
         (1..=6).map(|number| {
@@ -54,7 +54,7 @@ async fn what_happened_here_since_stays() {
             row.id = Some(SubscriptionId::from_bytes([number as u8; 16]));
             row.principal = Some("alice".into());
             row.tags = BTreeSet::from([tag("news")]);
-            // Who is gone needs no daily notification.
+            // A removed subscription needs no daily notification.
             row.daily = vec![daily(9, "x"); usize::from(number == 4)];
             row
         })
@@ -73,7 +73,7 @@ async fn what_happened_here_since_stays() {
     let mut new = NewSubscription::new(subscription(2, 9), default);
     new.principal = Some("alice".into());
     world.subscribe(&new).await;
-    // Renewed: the id goes on to the new endpoint.
+    // Renewed: the id moves to the new endpoint.
     let mut new = NewSubscription::new(subscription(20, 9), default);
     new.replaces = Some(endpoint(3).key());
     world.subscribe(&new).await;
@@ -101,7 +101,7 @@ async fn what_happened_here_since_stays() {
 }
 
 #[tokio::test]
-async fn a_daily_notification_that_is_missing_is_added_and_one_that_is_there_stays() {
+async fn a_missing_daily_notification_is_added_and_a_stored_one_stays() {
     let world = World::new().await;
     let default = world.push.vapid_public_key().id();
     // A page that subscribed here before the import, without its daily notification ...
@@ -116,7 +116,7 @@ async fn a_daily_notification_that_is_missing_is_added_and_one_that_is_there_sta
     // ... stays as it is.
     assert_eq!(world.row(1).await, Some(here.clone()));
 
-    // What is here is another time and text; only the other type is new.
+    // The stored time and text differ; only the other type is new.
     row.daily = vec![
         daily(10, "changed"),
         of_type(NotifyType::DailyCheck, 11, ""),
@@ -130,7 +130,7 @@ async fn a_daily_notification_that_is_missing_is_added_and_one_that_is_there_sta
         .collect();
     assert_eq!(hours, [11, 9]);
 
-    // Known here under another id, or as somebody else's.
+    // Stored under another id, or for another user.
     let mut other = row.clone();
     other.id = Some(SubscriptionId::random());
     let import = world.import([other]).await;
@@ -140,7 +140,7 @@ async fn a_daily_notification_that_is_missing_is_added_and_one_that_is_there_sta
     let import = world.import([other]).await;
     assert_eq!(counts(import.report()), [0, 0, 0, 1, 0]);
 
-    // What was ended here comes back: there is no memory of it.
+    // A daily notification that was removed here is imported again: removals are not remembered.
     let name = ScheduleName::Subscriber(here.id, NotifyType::DailyCheck);
     assert!(world.store.remove_schedule(&name).await.unwrap());
     let import = world.import([row]).await;
@@ -237,7 +237,7 @@ async fn a_dropped_import_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_page_that_subscribes_in_the_same_moment_wins() {
+async fn a_page_that_subscribes_at_the_same_time_wins() {
     for (auth, expected) in [(1, [0, 1, 0, 0, 0]), (9, [0, 0, 0, 1, 0])] {
         let mut meddle = Some(());
         let hook = move || {
@@ -253,7 +253,7 @@ async fn a_page_that_subscribes_in_the_same_moment_wins() {
         let world =
             World::with(|store, builder| builder.subscriptions(Meddled::new(store, hook))).await;
         let mut row = imported(1);
-        // Of the same user: she could change its keys.
+        // Of the same user, who could change its keys.
         row.principal = Some("alice".into());
         row.created_at = Some(EIGHT - HOUR);
         row.daily = vec![daily(9, "x")];
@@ -268,7 +268,7 @@ async fn a_page_that_subscribes_in_the_same_moment_wins() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_the_same_and_writes_nothing() {
+async fn a_dry_run_reports_the_same_and_writes_nothing() {
     let world = World::new().await;
     world.import((0..10).map(imported)).await;
     let before = world.content().await;
@@ -294,7 +294,7 @@ async fn a_dry_run_says_the_same_and_writes_nothing() {
     assert_eq!(dry.report().daily, import.report().daily);
 }
 
-/// A row out of few endpoints, ids and keys, so that they meet.
+/// A row of few endpoints, ids and keys, so that they collide.
 fn any_row() -> impl Strategy<Value = ImportedSubscription> {
     let id = prop::option::of(0_u8..6);
     let user = prop::option::of(0_u8..3);
@@ -328,7 +328,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_rows_they_add_up_and_a_second_run_changes_nothing(
+    fn any_rows_add_up_and_a_second_run_changes_nothing(
         rows in prop::collection::vec(any_row(), 0..24),
         cut in 0_usize..24,
     ) {

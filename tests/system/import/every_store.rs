@@ -74,7 +74,7 @@ async fn two_machines_import_at_once<S>(first: S, second: S)
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore + Clone,
 {
-    // A store on a server compares its clock with ours.
+    // A store on a server compares its clock with this machine's.
     let now = SystemClock::new().now();
     let clock = ManualClock::new(now);
     let mut machines = Vec::new();

@@ -22,7 +22,7 @@ fn kinds(report: &ImportReport) -> Vec<(String, RefusalKind)> {
 }
 
 #[tokio::test]
-async fn a_row_is_stored_with_all_there_is_to_it() {
+async fn a_row_is_stored_with_all_its_members() {
     let world = World::new().await;
     let mut import = world.push.import();
     let key = import
@@ -71,7 +71,7 @@ async fn a_row_is_stored_with_all_there_is_to_it() {
 }
 
 #[tokio::test]
-async fn the_limit_for_strangers_is_not_one_for_the_operator() {
+async fn the_limit_of_unproven_rows_does_not_hold_for_imports() {
     let limits = SubscriptionLimits::new(9, 2).with_unproven(1);
     let world = World::with(|_, builder| builder.subscription_limits(limits)).await;
     let mut import = world.push.import();
@@ -83,7 +83,7 @@ async fn the_limit_for_strangers_is_not_one_for_the_operator() {
 }
 
 #[tokio::test]
-async fn bad_rows_are_named_and_stop_no_other() {
+async fn bad_rows_are_reported_and_stop_no_other() {
     let limits = SubscriptionLimits::new(6, 2);
     let world = World::with(|_, builder| builder.subscription_limits(limits)).await;
     let of = |number: u32, principal: &str| {
@@ -139,7 +139,7 @@ async fn bad_rows_are_named_and_stop_no_other() {
         ("row 3", RefusalKind::UnknownVapidKey),
     ];
     assert_eq!(named, expected);
-    // Her others are all here: none had to go. The next one is the last that fits.
+    // Her other subscriptions are all stored: none was removed. The next one is the last within the limit.
     assert!(world.row(12).await.is_some() && world.row(13).await.is_some());
     let import = world.import((20..70).map(imported)).await;
     assert_eq!(counts(import.report()), [1, 0, 0, 0, 49]);
@@ -182,20 +182,20 @@ async fn of_rows_with_one_endpoint_or_one_id_the_first_stays() {
 }
 
 #[tokio::test]
-async fn their_active_key_becomes_ours_where_nobody_uses_ours_and_once() {
+async fn the_imported_active_key_becomes_active_once_if_the_local_one_is_unused() {
     let theirs = VapidKey::generate().unwrap();
     let world = World::new().await;
     let mut import = world.push.import();
     import.active_vapid_key(&theirs).await.unwrap();
     assert_eq!(world.push.vapid_public_key(), *theirs.public_key());
-    // Rotated since: a second run does not take that back.
+    // Rotated since: a second run does not revert it.
     let rotated = world.push.rotate_vapid_key().await.unwrap();
     let before = world.content().await;
     world.push.import().active_vapid_key(&theirs).await.unwrap();
     assert_eq!(world.push.vapid_public_key().id(), rotated);
     assert_eq!(world.content().await, before);
 
-    // Somebody subscribed with ours: it stays the active one, and theirs is live.
+    // A subscription uses the local key: it stays the active one, and the imported key is live.
     let world = World::new().await;
     let ours = world.push.vapid_public_key();
     world
@@ -210,7 +210,7 @@ async fn their_active_key_becomes_ours_where_nobody_uses_ours_and_once() {
 }
 
 #[tokio::test]
-async fn an_imported_subscriber_is_reached_with_the_key_that_it_subscribed_with() {
+async fn an_imported_subscription_keeps_its_vapid_key() {
     let (old, older) = (VapidKey::generate().unwrap(), VapidKey::generate().unwrap());
     let world = World::new().await;
     let mut import = world.push.import();
@@ -239,8 +239,8 @@ async fn an_imported_subscriber_is_reached_with_the_key_that_it_subscribed_with(
 }
 
 #[tokio::test]
-async fn what_fell_due_since_the_other_side_last_sent_is_sent_once() {
-    // It is 08:00. The other side stopped at 06:30, and 30 hours ago.
+async fn notifications_due_since_the_source_last_sent_are_sent_once() {
+    // It is 08:00. The source stopped at 06:30, and 30 hours ago.
     for (ago, expected) in [
         (HOUR * 3 / 2, vec!["7"]),
         (HOUR * 30, vec!["6", "7", "9"]),
@@ -282,7 +282,7 @@ async fn what_fell_due_since_the_other_side_last_sent_is_sent_once() {
 }
 
 #[tokio::test]
-async fn moments_that_are_still_to_come_are_now() {
+async fn times_in_the_future_become_now() {
     let world = World::new().await;
     let mut import = world.push.import().daily_sent_until(EIGHT + 2 * HOUR);
     let mut row = imported(1);

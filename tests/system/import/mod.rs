@@ -1,4 +1,4 @@
-//! Moving here: the library's import, and the example that reads the two servers that this crate replaces.
+//! The library's import, and the example that reads the data of the two replaced servers.
 
 mod again;
 mod every_store;

@@ -1,4 +1,4 @@
-//! The example as a process, and what it leaves in a store.
+//! The example as a process, and the rows that it writes.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ use crate::support::server_process::{command, finish};
 
 pub(crate) const KEK: &str = "qXV4Yv1RHMbKn0gTzCZ2PjBdW8EJ_Ut3hsOl5r-Qa7k";
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -24,7 +24,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Whatever it printed.
+    /// Returns all its output.
     pub(crate) fn all(&self) -> String {
         format!("{}{}", self.out, self.err)
     }
@@ -45,7 +45,7 @@ pub(crate) async fn import(arguments: &[&str], settings: &[(&str, &str)]) -> Run
     }
 }
 
-/// Every row of every table of the SQLite store, in an order of its own.
+/// Returns every row of every table of the SQLite store, in a fixed order.
 pub(crate) fn dump(world: &World) -> Vec<String> {
     let conn = Connection::open(world.folder.path().join("push.db")).unwrap();
     let sql = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
@@ -88,7 +88,7 @@ pub(crate) async fn wait_for(mut is_so: impl FnMut() -> bool) {
         .expect("it does not come");
 }
 
-/// So many minutes ago in UTC, as `strftime` writes it.
+/// Returns the time this number of minutes ago in UTC, in the format of `strftime`.
 pub(crate) fn minutes_ago(minutes: i64, format: &str) -> String {
     let moment = jiff::Timestamp::try_from(SystemTime::now()).unwrap();
     let moment = moment - jiff::SignedDuration::from_mins(minutes);

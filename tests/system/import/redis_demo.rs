@@ -20,7 +20,7 @@ fn info_of(id: &str) -> String {
     format!("webpush:subscription:info:{id}")
 }
 
-/// As the demo's `json.dumps` writes it.
+/// A text as the demo's `json.dumps` writes it.
 fn info(subscription: &Subscription, expiration_time: Value) -> String {
     let mut json = serde_json::to_value(subscription).unwrap();
     let object = json.as_object_mut().unwrap();
@@ -34,7 +34,7 @@ async fn put(redis: &mut MultiplexedConnection, id: &str, text: &str) {
     let _: () = redis.sadd(SET, id).await.unwrap();
 }
 
-/// Every key with what is in it.
+/// Returns every key with its value.
 async fn content(redis: &mut MultiplexedConnection) -> Vec<(String, String)> {
     let mut keys: Vec<String> = redis.keys("*").await.unwrap();
     keys.sort();
@@ -53,7 +53,7 @@ async fn content(redis: &mut MultiplexedConnection) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn all_of_it_comes_along_under_its_ids_and_a_second_run_changes_nothing() {
+async fn all_rows_are_imported_with_their_ids_and_a_second_run_changes_nothing() {
     let Some(server) = Server::start(Kind::Redis, &[]).await else {
         return;
     };
@@ -116,7 +116,7 @@ async fn all_of_it_comes_along_under_its_ids_and_a_second_run_changes_nothing() 
     says("Subscriptions: 1202 created, 0 updated, 0 unchanged, 1 superseded, 6 refused");
     says(&format!("Refused: {expired}: it has expired"));
     says(&format!(
-        "Refused: {no_text}: it cannot be imported: there is no webpush:subscription:info of it"
+        "Refused: {no_text}: it cannot be imported: its webpush:subscription:info is missing"
     ));
     says(&format!("Refused: {broken}: it cannot be imported: "));
     says(&format!(

@@ -1,4 +1,4 @@
-//! From the Flask and SQLite server: its tables as SQLAlchemy makes them.
+//! From the Flask and SQLite server: its tables as SQLAlchemy creates them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ CREATE TABLE subscription (
 	FOREIGN KEY(vapid_key_id) REFERENCES vapid_key (id)
 );";
 
-/// Its database in a folder.
+/// The server's database in a folder.
 struct Theirs {
     path: PathBuf,
     conn: Connection,
@@ -55,7 +55,7 @@ impl Theirs {
     fn new(folder: &Path) -> Self {
         let path = folder.join("webpush.db");
         let conn = Connection::open(&path).unwrap();
-        // Python's own SQLite does not look at foreign keys.
+        // Python's SQLite does not check foreign keys by default.
         conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         conn.execute_batch(TABLES).unwrap();
         Self { path, conn }
@@ -65,7 +65,7 @@ impl Theirs {
         format!("sqlite://{}", self.path.display())
     }
 
-    /// base64 with its usual alphabet and padding, of the point and of PKCS#8.
+    /// base64 with the standard alphabet and padding, of the point and of PKCS#8.
     fn key(&self, id: i64) -> VapidKey {
         let key = VapidKey::generate().unwrap();
         let pem = key.secret_to_pkcs8_pem();
@@ -88,7 +88,7 @@ impl Theirs {
             .unwrap();
     }
 
-    /// A row: its time, type and text, and when it was made.
+    /// Adds a row: its time, type and text, and its creation time.
     fn row(
         &self,
         id: i64,
@@ -119,7 +119,7 @@ const DAILY: Option<&str> = Some("DAILY_CHECK");
 const DIRECT: Option<&str> = Some("DIRECT_NOTIFICATION");
 
 #[tokio::test]
-async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
+async fn all_rows_are_imported_and_a_second_run_changes_nothing() {
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
     let (old, new) = (theirs.key(1), theirs.key(7));
@@ -145,7 +145,7 @@ async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
         Some(7),
         [Some("23:59"), DIRECT, Some("Grüße"), Some(&created(3))],
     );
-    // A row of before there were types and times, and one of other keys that is older.
+    // A row older than times and types, and an older one with other keys.
     theirs.row(
         3,
         &subscription_2,
@@ -172,7 +172,7 @@ async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
         Some(7),
         [Some(&hour_ago), DIRECT, Some("late"), None],
     );
-    // What cannot be taken.
+    // Rows that cannot be imported.
     let good = subscription(1, 1);
     theirs.row(5, &good, Some(99), [Some("08:00"), DAILY, None, None]);
     theirs.row(6, &good, Some(7), [Some("24:00"), DAILY, None, None]);
@@ -199,7 +199,7 @@ async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
         )
         .unwrap();
     theirs.row(12, &inside(), Some(7), [Some("08:00"), DAILY, None, None]);
-    // It is in use, and somebody is about to write.
+    // It is in use, and another process is about to write.
     theirs.conn.execute_batch("BEGIN IMMEDIATE").unwrap();
     let source = fs::read(&theirs.path).unwrap();
 
@@ -239,7 +239,7 @@ async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
     assert_eq!(dump(&world), before);
     assert_eq!(fs::read(&theirs.path).unwrap(), source, "it is only read");
 
-    // The server goes on where theirs stopped.
+    // The new server continues where the old one stopped.
     let (server, client) = world
         .start("axum_server", &[("KEY_ENCRYPTION_KEY", "")])
         .await;
@@ -263,7 +263,7 @@ async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
         let received = next_titled(browser, "To all").await;
         assert_eq!(received, *key.public_key());
     }
-    // Its pages unsubscribe by the endpoint, of one type or altogether.
+    // Its pages unsubscribe by the endpoint, from one type or from all.
     let of_type =
         json!({"endpoint": subscription_1.endpoint().as_str(), "notifyType": "DAILY_CHECK"});
     for (body, live) in [
@@ -280,7 +280,7 @@ async fn all_of_it_comes_along_and_a_second_run_changes_nothing() {
     assert_eq!(server.terminate().await.code(), Some(0));
 }
 
-/// Waits for the message of that title, and says whose signature it had.
+/// Waits for the message with that title. Returns the key of its signature.
 async fn next_titled(browser: &UserAgent, title: &str) -> tower_web_push::vapid::VapidPublicKey {
     loop {
         let received = next(browser).await;
@@ -297,7 +297,7 @@ fn inside() -> Subscription {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_the_same_and_makes_no_file() {
+async fn a_dry_run_reports_the_same_and_makes_no_file() {
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
     let key = theirs.key(1);
@@ -319,7 +319,7 @@ async fn a_dry_run_says_the_same_and_makes_no_file() {
     assert!(dry.out.contains(&active), "{}", dry.out);
     assert!(!world.folder.path().join("push.db").exists());
 
-    // Into a store that is there.
+    // Into an existing store.
     assert_eq!(import(&arguments[..4], &settings).await.code, Some(0));
     theirs.row(
         2,
@@ -338,7 +338,7 @@ async fn a_dry_run_says_the_same_and_makes_no_file() {
 }
 
 #[tokio::test]
-async fn without_a_key_nobody_is_taken_over() {
+async fn without_a_key_no_row_is_imported() {
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
     theirs.settings(Some("no moment"), None);
@@ -353,7 +353,7 @@ async fn without_a_key_nobody_is_taken_over() {
         none.out
             .contains("0 created, 0 updated, 0 unchanged, 0 superseded, 2 refused")
     );
-    // One that is broken is named, too.
+    // An invalid key is reported, too.
     let broken = "INSERT INTO vapid_key VALUES (1, 'BAAA', 'c2VjcmV0')";
     theirs.conn.execute_batch(broken).unwrap();
     let none = import(&arguments, &settings).await;
@@ -373,7 +373,7 @@ async fn without_a_key_nobody_is_taken_over() {
 }
 
 #[tokio::test]
-async fn killed_in_the_middle_it_is_run_again() {
+async fn a_killed_import_can_be_repeated() {
     const ROWS: u32 = 3000;
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
@@ -405,7 +405,7 @@ async fn killed_in_the_middle_it_is_run_again() {
         let sql = "SELECT count(*) FROM subscription";
         ours.query_row(sql, [], |row| row.get(0)).unwrap_or(0)
     };
-    // While we have the file, it stands still.
+    // While the test locks the file, it waits.
     let mut held = None;
     wait_for(|| {
         let mut ours = Connection::open(&path).unwrap();
@@ -441,7 +441,7 @@ async fn killed_in_the_middle_it_is_run_again() {
 }
 
 #[tokio::test]
-async fn their_key_is_the_active_one_of_a_store_that_somebody_has_only_looked_at() {
+async fn the_imported_key_becomes_active_in_an_unused_store() {
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
     let key = theirs.key(1);
@@ -452,7 +452,7 @@ async fn their_key_is_the_active_one_of_a_store_that_somebody_has_only_looked_at
         Some(1),
         [Some("08:00"), DAILY, None, None],
     );
-    // What a first start of the new server leaves: a key that nobody uses.
+    // After a first start of the new server: a key that no subscription uses.
     let store = SqliteStore::open(world.folder.path().join("push.db")).await;
     let push = WebPush::builder("mailto:ops@example.com").store(store.unwrap());
     assert_ne!(
@@ -471,7 +471,7 @@ async fn their_key_is_the_active_one_of_a_store_that_somebody_has_only_looked_at
 }
 
 #[tokio::test]
-async fn what_cannot_begin_is_one_line_and_exit_code_2() {
+async fn an_import_that_cannot_begin_prints_one_line_and_exits_with_2() {
     let world = World::new().await;
     let theirs = Theirs::new(world.folder.path());
     let url = theirs.url();
@@ -491,7 +491,7 @@ async fn what_cannot_begin_is_one_line_and_exit_code_2() {
         (vec!["--from", &nowhere, "--to", &to], "unable to open"),
         (
             vec!["--from", &other, "--to", &to],
-            "not of the Flask and SQLite server: no such table",
+            "not a database of the Flask and SQLite server: no such table",
         ),
         (demo.to_vec(), "--vapid-private-key is needed"),
         (
@@ -524,7 +524,7 @@ async fn what_cannot_begin_is_one_line_and_exit_code_2() {
         (vec!["--from", &url, "--to", "memory:"], "forgotten"),
         (
             vec!["--from", &url, "--to", &to, "--zone", "Europe/Atlantis"],
-            "no such zone",
+            "unknown zone",
         ),
         (
             vec!["--from", &url, "--to", &to, "--endpoint-policy", "a b"],

@@ -1,4 +1,4 @@
-//! An application on memory, a push service, and what another side has stored.
+//! An application on memory, a push service, and rows of a source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// Takes these over, and says what it came to.
+    /// Imports these rows. Returns the import.
     pub(crate) async fn import<I>(&self, rows: I) -> Import
     where
         I: IntoIterator<Item = ImportedSubscription> + Send,
@@ -76,7 +76,7 @@ impl World {
         import
     }
 
-    /// What a page of ours posts.
+    /// Stores a subscription as its page posts it.
     pub(crate) async fn subscribe(&self, new: &NewSubscription) -> SubscriptionRecord {
         subscribe(&*self.store, new, self.clock.now()).await
     }
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-/// Of the endpoints 0 to 99, in any state.
+/// Returns the rows of endpoints 0 to 99, in any state.
 pub(crate) async fn content<S>(store: &S) -> Content
 where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore,
@@ -133,7 +133,7 @@ pub(crate) fn endpoint(number: u32) -> Endpoint {
     Endpoint::parse(&format!("https://push.example.net/{number}")).unwrap()
 }
 
-/// A subscription of its own endpoint; `auth` makes its keys.
+/// Makes a subscription of its own endpoint; `auth` determines its keys.
 pub(crate) fn subscription(number: u32, auth: u8) -> Subscription {
     let auth = AuthSecret::from_bytes(&[auth; AuthSecret::LEN]).unwrap();
     Subscription::new(endpoint(number), UaPublicKey::parse(P256DH).unwrap(), auth)
@@ -160,7 +160,7 @@ pub(crate) fn tag(text: &str) -> Tag {
 
 type Hook = Box<dyn FnMut() -> Result<Option<NewSubscription>, StoreError> + Send>;
 
-/// A subscriptions table where something happens just before each upsert: an error, or somebody else's upsert.
+/// A subscriptions table that fails, or makes another upsert, just before an upsert.
 pub(crate) struct Meddled {
     pub(crate) table: Arc<MemoryStore>,
     pub(crate) before_upsert: std::sync::Mutex<Hook>,
@@ -197,7 +197,7 @@ impl SubscriptionStore for Meddled {
             subscribe(&*self.table, &other, EIGHT).await;
         }
         let upserted = self.table.upsert(new, limits, now).await;
-        // The answer is on its way: the caller may go away before it comes.
+        // The response is in flight: the caller may be dropped before it arrives.
         yield_now().await;
         upserted
     }

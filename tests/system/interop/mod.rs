@@ -1,4 +1,4 @@
-//! Other implementations understand what this crate writes, and it understands what they write.
+//! Other implementations read what this crate writes, and the reverse.
 
 mod peer;
 
@@ -20,10 +20,10 @@ use tower_web_push::vapid::{Contact, VapidKey};
 use crate::support::push_server::{Alpn, BOTH, PLAIN, PushServer};
 use peer::{Peer, base64};
 
-/// Nothing, one octet, an ordinary message, the most there is.
+/// Empty, one octet, an ordinary message, the largest one.
 const SIZES: [usize; 4] = [0, 1, 200, Message::MAX_PAYLOAD];
 
-/// Salt, record size, length of the key, key: a body that has only these has no record.
+/// Salt, record size, length of the key, key: a body of only these has no record.
 const HEADER_LEN: usize = 16 + 4 + 1 + 65;
 
 fn payload(size: usize) -> Vec<u8> {
@@ -84,7 +84,7 @@ async fn we_decrypt_theirs(peer: &mut Peer, paddings: &[usize]) {
             .filter(|pad| *pad + size <= Message::MAX_PAYLOAD)
         {
             let sent = payload(size);
-            // Their record size, and the tightest that holds the one record.
+            // Their record size, and the smallest one for the one record.
             for rs in [4096, size.max(1) + pad + 17] {
                 let question = json!({
                     "data": base64(&sent),
@@ -94,7 +94,7 @@ async fn we_decrypt_theirs(peer: &mut Peer, paddings: &[usize]) {
                     "pad": pad,
                 });
                 let body = peer::octets(&peer.ask("encrypt", question).await.unwrap());
-                // http-ece for Python encrypts nothing to no record at all, which RFC 8291 section 4 forbids.
+                // http-ece for Python encrypts an empty text to no record, which RFC 8291 section 4 forbids.
                 if body.len() == HEADER_LEN && size == 0 {
                     assert!(user_agent.decrypt(&body).is_err());
                     continue;
@@ -108,7 +108,7 @@ async fn we_decrypt_theirs(peer: &mut Peer, paddings: &[usize]) {
     assert!(compared >= 6, "{compared}");
 }
 
-/// Our push service on a loopback socket, a browser at it, and what a sender needs.
+/// A `TestPushService` on a loopback socket, a browser, and what a sender needs.
 struct World {
     service: TestPushService,
     server: PushServer,
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// What a sender is asked to do, with `more` said about it.
+    /// Makes a request to a sender, with `more` members.
     fn question(&self, data: Option<&[u8]>, more: &Value) -> Value {
         let mut question = json!({
             "subscription": self.user_agent.subscription().unwrap(),
@@ -161,7 +161,7 @@ impl World {
         question
     }
 
-    /// Has `peer` send payloads of all sizes, none, and one by another key.
+    /// Makes `peer` send payloads of all sizes, none, and one by another key.
     async fn takes_what_it_sends(&self, peer: &mut Peer) {
         for size in SIZES {
             let sent = payload(size);
@@ -177,7 +177,7 @@ impl World {
             );
             assert!(answer["location"].as_str().unwrap().contains("/m/"));
             let push = self.user_agent.next().await;
-            // An empty payload is none for these libraries.
+            // These libraries send no body for an empty payload.
             assert_eq!(push.data().map_or(&[][..], |data| data), sent);
             assert_eq!(push.ttl().as_secs(), 60);
             let vapid = push.vapid().unwrap();

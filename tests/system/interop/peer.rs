@@ -1,4 +1,4 @@
-//! A program in another language that answers questions, one JSON object a line.
+//! A program in another language that answers requests, one JSON object a line.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// Ends with the value: the process is killed.
+/// Killed on drop.
 pub(crate) struct Peer {
     _process: Child,
     questions: ChildStdin,
@@ -17,7 +17,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Python with http-ece and pywebpush. `None`, said aloud, where it is not installed.
+    /// Python with http-ece and pywebpush. Returns `None`, with a message, if it is not installed.
     pub(crate) fn python() -> Option<Self> {
         let python = peers().join("venv/bin/python");
         if !python.exists() {
@@ -28,7 +28,7 @@ impl Peer {
         Some(Self::start(command))
     }
 
-    /// Node with http_ece, web-push and web-push-testing. `None`, said aloud, where it is not installed.
+    /// Node with http_ece, web-push and web-push-testing. Returns `None`, with a message, if it is not installed.
     pub(crate) fn node() -> Option<Self> {
         let packages = peers().join("node");
         if !packages.join("node_modules").exists() {
@@ -43,7 +43,7 @@ impl Peer {
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Tests on loopback go through no proxy.
+            // Tests on loopback use no proxy.
             .env("NO_PROXY", "*")
             .kill_on_drop(true)
             .spawn()
@@ -55,7 +55,7 @@ impl Peer {
         }
     }
 
-    /// Asks, and waits for the answer: at most a minute.
+    /// Sends a request and waits for the response, at most a minute.
     pub(crate) async fn ask(&mut self, op: &str, mut question: Value) -> Result<Value, String> {
         question["op"] = op.into();
         let line = format!("{question}\n");
@@ -87,7 +87,7 @@ impl Peer {
     }
 }
 
-/// Where `./test --install` puts the peers.
+/// The folder where `./test --install` puts the peers.
 fn peers() -> PathBuf {
     std::env::var_os("WEB_PUSH_PEERS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/interop"),

@@ -1,4 +1,4 @@
-//! A server whose clock is not the database's.
+//! A server whose clock differs from the database's.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::world::World;
 use crate::support::server_process::{command, finish};
 use crate::support::servers::{Kind, missing};
 
-/// Where Debian has it, whatever the architecture.
+/// Returns Debian's path of the library, for any architecture.
 fn libfaketime() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
     let library = |folder: std::fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
@@ -22,7 +22,7 @@ async fn a_server_whose_clock_is_30_seconds_off_is_refused_at_its_start() {
         let Some(world) = World::on(kind).await else {
             return;
         };
-        // How long the database took to answer is taken off.
+        // The duration of the database's response is subtracted.
         for (shift, words) in [("+30", "s ahead of"), ("-30", "s behind")] {
             let mut settings = world.settings();
             settings.push(("LD_PRELOAD", library.display().to_string()));
@@ -38,7 +38,7 @@ async fn a_server_whose_clock_is_30_seconds_off_is_refused_at_its_start() {
             let is_said = |secs: u32| said.contains(&format!("{secs} {words}"));
             assert!((20..=30).any(is_said), "{kind:?}, {shift}: {said}");
         }
-        // By the right clock it starts.
+        // With the right clock it starts.
         let server = world.start("axum_server").await;
         assert_eq!(server.process.terminate().await.code(), Some(0));
     }

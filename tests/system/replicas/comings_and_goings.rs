@@ -13,28 +13,28 @@ use super::world::{World, until};
 use crate::support::servers::Kind;
 
 const RECIPIENTS: usize = 20_000;
-/// Of them, how many also have a daily notification that is due meanwhile.
+/// The number of recipients with a daily notification that is due meanwhile.
 const DAILY: usize = 300;
 const RETRY_AFTER: u32 = 12;
-/// For what was claimed before the pause was known and had not begun.
+/// For rows that were claimed before the pause was known.
 const CLAIMED: Duration = Duration::from_secs(2);
-/// A request that was under way at the kill, or whose end was not written yet, came so long before it at most: it is
-/// given up after 15 s.
+/// The longest time between a request in flight at the kill, or with an unwritten outcome, and the kill: it times out
+/// after 15 s.
 pub(crate) const UNSETTLED: Duration = Duration::from_secs(20);
-/// The lease is the request timeout (15 s) and 30 s: nobody else sends a claimed row before.
+/// The lease is the request timeout (15 s) and 30 s: no other server sends a claimed row before.
 pub(crate) const LEASE: Duration = Duration::from_secs(45);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres() {
-    everybody_is_reached(Kind::Postgres).await;
+    every_recipient_is_reached(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_redis() {
-    everybody_is_reached(Kind::Redis).await;
+    every_recipient_is_reached(Kind::Redis).await;
 }
 
-async fn everybody_is_reached(kind: Kind) {
+async fn every_recipient_is_reached(kind: Kind) {
     let Some(world) = World::on(kind).await else {
         return;
     };
@@ -59,7 +59,7 @@ async fn everybody_is_reached(kind: Kind) {
     let fourth = world.start("hyper_server").await;
     assert_eq!(fourth.vapid_key().await, key);
     some_more(&world).await;
-    // Another one, since nobody knows how much is left of the first.
+    // Another one, since the rest of the first is unknown.
     let another = fourth.notify(RECIPIENTS).await;
     world.be_busy_once(RETRY_AFTER);
     let paused_at = world.was_busy().await;
@@ -70,7 +70,7 @@ async fn everybody_is_reached(kind: Kind) {
         server.done(&broadcast, RECIPIENTS).await;
         server.done(&another, RECIPIENTS).await;
     }
-    // The daily ones are other broadcasts.
+    // Daily notifications are other broadcasts.
     until("all is delivered", async || {
         world.traffic.by_delivery().len() == 2 * RECIPIENTS + DAILY
     })
@@ -82,7 +82,7 @@ async fn everybody_is_reached(kind: Kind) {
         0,
         "asked during its pause"
     );
-    // Three deliveries to some, two to the others; and again only what the killed one had under way.
+    // Three deliveries to some, two to the others; and again only those that the killed server had in flight.
     let taken = world.traffic.by_delivery();
     let reached: HashSet<_> = taken.keys().map(|delivery| &delivery.path).collect();
     assert_eq!(reached.len(), RECIPIENTS);
@@ -95,7 +95,7 @@ async fn everybody_is_reached(kind: Kind) {
             first <= killed_at && killed_at.since(first) < UNSETTLED,
             "{delivery:?} came at {first:?}, and the kill at {killed_at:?}"
         );
-        // Whatever was taken by then had been claimed a little earlier.
+        // Accepted messages had been claimed a little earlier.
         assert!(
             second.since(first) > LEASE - UNSETTLED,
             "{delivery:?}: {times:?}"
@@ -111,13 +111,13 @@ async fn everybody_is_reached(kind: Kind) {
     }
 }
 
-/// Waits for another tenth; or for the last one, where they were taken faster than servers come and go.
+/// Waits for another tenth, or for the last one if they were accepted faster than servers start and stop.
 async fn some_more(world: &World) {
     let more = world.traffic.number_taken() + RECIPIENTS / 10;
     world.traffic.taken(more.min(RECIPIENTS)).await;
 }
 
-/// Daily notifications that are due while the broadcast is sent, for every server to see.
+/// Stores daily notifications that are due while the broadcast is sent, for every server.
 async fn due_soon(world: &World, recipients: &[SubscriptionRecord]) {
     let due = now() + Duration::from_secs(4);
     let minutes = due.as_secs() / 60;

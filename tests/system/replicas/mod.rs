@@ -1,5 +1,5 @@
-//! The example servers as replicas on one Postgres, then on one Redis: killed, stopped, joined by others, with a
-//! database that goes away and comes back. Everybody is reached, and doubles are what was under way at a kill.
+//! The example servers as replicas on one Postgres, then on one Redis: killed, stopped, joined by others, with
+//! database outages. Every message arrives, and repeats are those that were in flight at a kill.
 
 mod clock;
 mod comings_and_goings;

@@ -1,4 +1,4 @@
-//! The database goes away in the middle and comes back.
+//! The database is stopped in the middle and started again.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::support::http_client::HttpClient;
 use crate::support::servers::Kind;
 
 const RECIPIENTS: usize = 5_000;
-/// Whoever asks while there is no database hears so, soon.
+/// A request without a database gets an error within this time.
 const SOON: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy)]
 enum End {
     Kill,
     Stop,
-    /// Its connections stay open, and nothing is answered on them.
+    /// Its connections stay open, without responses.
     Freeze,
 }
 
@@ -57,7 +57,7 @@ async fn servers_recover_by_themselves(kind: Kind, end: End) {
         .await;
     }
     let broadcast = one.notify(RECIPIENTS).await;
-    let accepted = tokio::spawn(accepted_until_it_fails(one.api.clone()));
+    let accepted = tokio::spawn(broadcasts_until_the_store_fails(one.api.clone()));
     world.traffic.taken(RECIPIENTS / 5).await;
     match end {
         End::Kill => world.database.kill().await,
@@ -70,7 +70,7 @@ async fn servers_recover_by_themselves(kind: Kind, end: End) {
         })
         .await;
         assert_eq!(server.get("/web-push/ready").await.json()["store"], false);
-        // The key is in memory, and a page that asks for it is answered; what has to be stored is not.
+        // The key is in memory, so a page gets it. Requests that store something fail.
         assert_eq!(server.vapid_key().await, key);
         let subscription = serde_json::to_value(&recipients[0].subscription).unwrap();
         let refused = timeout(SOON, server.api.post("/web-push/subscribe", &subscription));
@@ -95,8 +95,8 @@ async fn servers_recover_by_themselves(kind: Kind, end: End) {
     }
     let taken = world.traffic.by_delivery();
     assert_eq!(taken.len(), RECIPIENTS);
-    // Ends that came meanwhile were kept and written afterwards: only where that took longer than a lease does
-    // somebody send again.
+    // Outcomes of that time were kept and written afterwards: only after longer than a lease another server sends
+    // again.
     let mut doubles = 0;
     for (delivery, times) in taken.iter().filter(|(_, times)| times.len() > 1) {
         doubles += 1;
@@ -120,8 +120,8 @@ async fn servers_recover_by_themselves(kind: Kind, end: End) {
     }
 }
 
-/// Broadcasts to nobody, as many as are accepted before the store fails.
-async fn accepted_until_it_fails(api: HttpClient) -> Vec<String> {
+/// Accepts broadcasts without recipients, until the store fails.
+async fn broadcasts_until_the_store_fails(api: HttpClient) -> Vec<String> {
     let mut accepted = Vec::new();
     loop {
         let call = api.call(Method::POST, "/web-push/notify").bearer(TOKEN);
@@ -135,7 +135,7 @@ async fn accepted_until_it_fails(api: HttpClient) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_redis_takes_nothing_in_and_everybody_is_reached() {
+async fn a_full_redis_refuses_writes_and_every_recipient_is_reached() {
     let Some(world) = World::on(Kind::Redis).await else {
         return;
     };
@@ -148,7 +148,7 @@ async fn a_full_redis_takes_nothing_in_and_everybody_is_reached() {
     let call = one.api.call(Method::POST, "/web-push/notify").bearer(TOKEN);
     let refused = call.json(&json!({"title": "Hello"})).send().await;
     assert!(refused.status.is_server_error(), "{refused:?}");
-    // Even where those that work are started again.
+    // Even if the others are started again.
     assert_eq!(one.process.terminate().await.code(), Some(0));
     let third = world.start("axum_server").await;
     for server in [&other, &third] {

@@ -1,4 +1,4 @@
-//! What came to the push service, as its own door saw it.
+//! The requests at the push service, as its own door recorded them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ struct Inner {
     taken: watch::Sender<usize>,
 }
 
-/// One request, and what was answered.
+/// A request and its response.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) delivery: Delivery,
@@ -27,8 +27,8 @@ pub(crate) struct Request {
     pub(crate) is_taken: bool,
 }
 
-/// The same for every attempt: where to, and the topic of the broadcast, which the test gives it; the daily ones have
-/// none, and there is one for each path.
+/// The same for every attempt: the path, and the topic of the broadcast, which the test sets. Daily notifications
+/// have none, and there is one for each path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Delivery {
     pub(crate) path: String,
@@ -64,7 +64,7 @@ impl Traffic {
         }
     }
 
-    /// Waits until so many messages were taken.
+    /// Waits until this number of messages was accepted.
     pub(crate) async fn taken(&self, number: usize) {
         let mut taken = self.0.taken.subscribe();
         let enough = timeout(LIMIT, taken.wait_for(|taken| *taken >= number)).await;
@@ -75,14 +75,14 @@ impl Traffic {
         *self.0.taken.borrow()
     }
 
-    /// When requests came, whatever they were answered.
+    /// Returns the requests of a period, with any response.
     pub(crate) fn came_between(&self, from: Timestamp, to: Timestamp) -> usize {
         let requests = self.0.requests.lock().unwrap();
         let came = |request: &&Request| request.came >= from && request.came < to;
         requests.iter().filter(came).count()
     }
 
-    /// When each delivery was taken.
+    /// Returns the times at which each delivery was accepted.
     pub(crate) fn by_delivery(&self) -> HashMap<Delivery, Vec<Timestamp>> {
         let mut taken: HashMap<_, Vec<_>> = HashMap::new();
         for request in self.0.requests.lock().unwrap().iter() {

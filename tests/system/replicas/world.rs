@@ -1,4 +1,4 @@
-//! A database of its own, a push service behind TLS, and servers that come and go.
+//! A database of its own, a push service behind TLS, and servers that are started and stopped.
 
 use std::fs;
 use std::sync::Arc;
@@ -31,15 +31,15 @@ use crate::support::push_server::{Answering, BOTH, PushServer, answer, certifica
 use crate::support::server_process::ServerProcess;
 use crate::support::servers::{Kind, Server as Database};
 
-/// Generous: debug builds, several servers, a lease to its end, a busy machine.
+/// Long enough for debug builds, several servers, a lease until its expiry, a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
-/// With a hundred requests at once of each replica, some hundreds a second: a broadcast lasts long enough for servers
-/// to come and go meanwhile, however fast the machine.
+/// With a hundred concurrent requests of each replica, some hundreds a second: a broadcast lasts long enough for
+/// servers to start and stop meanwhile, on any machine.
 const ANSWERS_AFTER: Duration = Duration::from_millis(150);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) const TOKEN: &str = "the-token-of-the-replicas";
 
-/// What outlives a server.
+/// What remains when a server is killed.
 pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) traffic: Traffic,
@@ -52,13 +52,13 @@ pub(crate) struct World {
     _door: PushServer,
 }
 
-/// Whether the push service has too much to do for one request.
+/// Whether the push service refuses one request.
 #[derive(Clone, Copy, Debug)]
 enum Busy {
     No,
-    /// The next one is told to come again so many seconds later.
+    /// The next request gets this `Retry-After` in seconds.
     For(u32),
-    /// One was told, that had come then.
+    /// A request of this time got it.
     Since(Timestamp),
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Replica {
 }
 
 impl World {
-    /// `None`, said aloud, where there is no such database on this machine.
+    /// Returns `None`, with a message, if this machine lacks the database.
     pub(crate) async fn on(kind: Kind) -> Option<Self> {
         let database = Database::start(kind, &[]).await?;
         let folder = tempfile::tempdir().unwrap();
@@ -123,7 +123,7 @@ impl World {
         })
     }
 
-    /// What a server is started with.
+    /// Returns the settings of a server.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let ca = self.folder.path().join("ca.pem");
         vec![
@@ -148,7 +148,7 @@ impl World {
         Replica { process, api }
     }
 
-    /// Redis has so many octets and no more; `0`: as many as there are.
+    /// Limits Redis to this number of octets; `0`: no limit.
     pub(crate) async fn redis_memory(&self, octets: u64) {
         let client = redis_rs::Client::open(self.database.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -158,22 +158,22 @@ impl World {
         assert_eq!(set, "OK");
     }
 
-    /// The next request is told to come again so many seconds later.
+    /// Answers the next request with this `Retry-After` in seconds.
     pub(crate) fn be_busy_once(&self, secs: u32) {
         self.busy.send_replace(Busy::For(secs));
     }
 
-    /// Waits until somebody was told; when that one had come.
+    /// Waits until a request got it. Returns the time of that request.
     pub(crate) async fn was_busy(&self) -> Timestamp {
         let mut busy = self.busy.subscribe();
         let told = busy.wait_for(|busy| matches!(busy, Busy::Since(_)));
         match timeout(LIMIT, told).await.map(|told| *told.unwrap()) {
             Ok(Busy::Since(came)) => came,
-            never => panic!("never: somebody is told to wait, {never:?}"),
+            never => panic!("no request gets a Retry-After: {never:?}"),
         }
     }
 
-    /// Waits until the servers know of a pause, and all that these had begun before has ended.
+    /// Waits until the servers know of a pause, and all earlier requests of these have finished.
     pub(crate) async fn is_paused(&self, servers: [&Replica; 2]) {
         until("the pause is known", async || {
             !self.schedules.pauses(now()).await.unwrap().is_empty()
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// So many browsers, written into the database.
+    /// Writes this number of browsers into the database.
     pub(crate) async fn subscribe(
         &self,
         key: &VapidPublicKey,
@@ -199,7 +199,7 @@ impl World {
             let new = NewSubscription::new(browser.subscribe(key).unwrap(), key_id);
             match self.subscriptions.upsert(&new, &limits, now).await.unwrap() {
                 Upserted::Stored { record, .. } => *record,
-                Upserted::Conflict => panic!("a new endpoint is nobody else's"),
+                Upserted::Conflict => panic!("a new endpoint has no conflict"),
             }
         });
         browsers.buffer_unordered(32).collect().await
@@ -225,19 +225,19 @@ impl Replica {
         self.api.call(Method::GET, path).bearer(TOKEN).send().await
     }
 
-    /// The key that it gives to browsers.
+    /// Returns the key that it gives to browsers.
     pub(crate) async fn vapid_key(&self) -> VapidPublicKey {
         let answer = self.get("/web-push/vapid").await.json();
         answer["vapidKey"].as_str().unwrap().parse().unwrap()
     }
 
-    /// One `/notify` to everybody; the path of its broadcast.
+    /// Sends one `/notify` to everyone. Returns the path of its broadcast.
     pub(crate) async fn notify(&self, recipients: usize) -> String {
         let call = self
             .api
             .call(Method::POST, "/web-push/notify")
             .bearer(TOKEN);
-        // By which the push service tells one broadcast from another.
+        // The push service distinguishes broadcasts by it.
         let topic = Topic::of(BroadcastId::random().as_bytes());
         let queued = call
             .json(&json!({"title": "Hello", "topic": topic}))
@@ -248,7 +248,7 @@ impl Replica {
         path_of(&queued)
     }
 
-    /// Waits until a broadcast is over, and looks whether everybody was reached.
+    /// Waits until a broadcast is over, and checks that every recipient was reached.
     pub(crate) async fn done(&self, broadcast: &str, recipients: usize) {
         let mut status = Value::Null;
         until("the broadcast is done", async || {
@@ -263,7 +263,7 @@ impl Replica {
         }
     }
 
-    /// A gauge of `/metrics`.
+    /// Returns a gauge of `/metrics`.
     async fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").await;
         let mut lines = metrics.text().lines();
@@ -276,7 +276,7 @@ impl Replica {
     }
 }
 
-/// Where the broadcast is that `/notify` has accepted.
+/// Returns the path of the broadcast that `/notify` has accepted.
 pub(crate) fn path_of(queued: &Answer) -> String {
     let queued = queued.json();
     format!(
@@ -285,7 +285,7 @@ pub(crate) fn path_of(queued: &Answer) -> String {
     )
 }
 
-/// Looks again and again until it is as wanted.
+/// Polls until it is as wanted.
 pub(crate) async fn until(what: &str, mut wanted: impl AsyncFnMut() -> bool) {
     let is_so = async {
         while !wanted().await {

@@ -1,4 +1,4 @@
-//! What the test needs around the program: a NATS server, push services, worker processes.
+//! The environment of the test: a NATS server, push services, worker processes.
 
 pub(crate) mod nats;
 pub(crate) mod program;

@@ -1,4 +1,4 @@
-//! A NATS server of the test's own, so that its streams are its own.
+//! A NATS server for one test.
 
 use std::env;
 use std::net::{Ipv4Addr, TcpListener};
@@ -10,16 +10,16 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// Ends with the value.
+/// A running server, stopped on drop.
 pub(crate) struct Nats {
     port: u16,
     _process: Child,
 }
 
 impl Nats {
-    /// Starts one. `None`, said aloud, where it is not installed.
+    /// Starts a server. Returns `None`, with a message, if it is not installed.
     pub(crate) async fn start(folder: &Path) -> Option<Self> {
-        // Where Debian puts it, and a user's PATH has not always.
+        // Debian's folder, which a user's PATH may lack.
         let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin";
         if !env::split_paths(&path).any(|folder| folder.join("nats-server").is_file()) {
             let required = env::var_os("WEB_PUSH_REQUIRE_PEERS").is_some();

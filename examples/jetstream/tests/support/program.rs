@@ -1,4 +1,4 @@
-//! The program, as people start it.
+//! The program as separate processes.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
 
-/// Where everything is that its processes share.
+/// The addresses that its processes share.
 pub(crate) struct Program {
     folder: PathBuf,
     nats_url: String,
@@ -34,7 +34,7 @@ impl Program {
         command
     }
 
-    /// Runs it to its end; what it printed.
+    /// Runs it to its end. Returns its output.
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().await.unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -42,7 +42,7 @@ impl Program {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Starts a worker, which push services know by this name.
+    /// Starts a worker with this contact, which push services see.
     pub(crate) fn worker(&self, name: &str, arguments: &[&str]) -> Worker {
         let log = File::create(self.folder.join(format!("{name}.log"))).unwrap();
         let process = self
@@ -58,7 +58,7 @@ impl Program {
 }
 
 impl Drop for Program {
-    /// Where a test fails, what the workers said is worth reading.
+    /// Prints the output of the workers if a test fails.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -81,14 +81,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Ends it as a power cut does.
+    /// Kills it, as a power cut does.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
     }
 
-    /// Ends it as its service manager does.
+    /// Stops it, as a service manager does.
     pub(crate) async fn terminate(mut self) -> ExitStatus {
-        // std cannot send it, and the package forbids unsafe code.
+        // std cannot send SIGTERM, and the package forbids unsafe code.
         let id = self.process.id().expect("it runs").to_string();
         assert!(
             Command::new("kill")

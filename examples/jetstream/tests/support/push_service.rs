@@ -1,4 +1,4 @@
-//! A push service on a loopback port that remembers who asked what, and answers as the test says.
+//! A push service on a loopback port that records requests and answers as the test says.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,29 +19,29 @@ use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::subscription::Origin;
 use tower_web_push::vapid;
 
-/// No wait of the test is longer.
+/// The longest wait of a test.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// One request.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) path: String,
-    /// The `sub` of its token: which worker sent it.
+    /// The `sub` of its token: the worker that sent it.
     pub(crate) sender: String,
     pub(crate) has_topic: bool,
     pub(crate) ttl: u64,
     pub(crate) body: Bytes,
     pub(crate) at: Instant,
-    /// With what; `None` as long as it is not.
+    /// The answer; `None` before it is sent.
     pub(crate) answer: Option<StatusCode>,
 }
 
-/// What the test answers to a request.
+/// An answer of the test.
 pub(crate) enum Answer {
     Now(StatusCode),
     /// With `Retry-After`, in seconds.
     Later(StatusCode, u32),
-    /// Not before [`PushService::release`], and then 201.
+    /// No answer before [`PushService::release`], then 201.
     Held,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct PushService(Arc<Inner>);
 struct Inner {
     origin: Origin,
     arrivals: Mutex<Vec<Arrival>>,
-    /// Tokens that were verified: there is one for each sender.
+    /// Verified tokens: one for each sender.
     senders: Mutex<HashMap<Bytes, String>>,
     changed: watch::Sender<()>,
     released: watch::Sender<bool>,
@@ -62,7 +62,7 @@ struct Inner {
 }
 
 impl PushService {
-    /// `rule` sees each request, and all before it.
+    /// Starts it. `rule` gets each request and all earlier ones.
     pub(crate) async fn start<R>(rule: R) -> Self
     where
         R: Fn(&Arrival, &[Arrival]) -> Answer + Send + Sync + 'static,
@@ -89,7 +89,7 @@ impl PushService {
         self.0.arrivals.lock().unwrap().clone()
     }
 
-    /// Waits until what has arrived is as wanted.
+    /// Waits until the requests are as wanted.
     pub(crate) async fn wait_until(&self, what: &str, wanted: impl Fn(&[Arrival]) -> bool) {
         let mut changed = self.0.changed.subscribe();
         let wait = async {
@@ -100,7 +100,7 @@ impl PushService {
         timeout(LIMIT, wait).await.expect(what);
     }
 
-    /// Answers what is held.
+    /// Answers the held requests.
     pub(crate) fn release(&self) {
         self.0.released.send_replace(true);
     }
@@ -149,7 +149,7 @@ impl PushService {
                 status
             }
             Answer::Held => {
-                // Whoever is gone by then is not answered: the connection takes this future along.
+                // A client that disconnected gets no answer: its connection drops this future.
                 let _ = self
                     .0
                     .released
