@@ -147,8 +147,7 @@ impl Push {
     }
 
     /// What [`with_other_keys`](Self::with_other_keys) said; `false` when nothing was.
-    #[must_use]
-    pub const fn has_other_keys(&self) -> bool {
+    pub(crate) const fn has_other_keys(&self) -> bool {
         self.has_other_keys
     }
 

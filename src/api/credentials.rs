@@ -55,7 +55,7 @@ pub struct AdminCredentials {
 
 impl AdminCredentials {
     /// The shortest password and the shortest bearer token, in characters.
-    pub const MIN_LENGTH: usize = 12;
+    const MIN_LENGTH: usize = 12;
 
     /// No administrator yet.
     #[must_use]
@@ -67,7 +67,7 @@ impl AdminCredentials {
     ///
     /// # Errors
     ///
-    /// The token has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, begins or ends with a blank or a line
+    /// The token has fewer than 12 characters, begins or ends with a blank or a line
     /// break, or holds anything but visible ASCII characters.
     pub fn with_bearer_token(mut self, token: &str) -> Result<Self, CredentialsError> {
         if is_padded(token) {
@@ -90,7 +90,7 @@ impl AdminCredentials {
     ///
     /// # Errors
     ///
-    /// The password has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, or begins or ends with a blank or a line
+    /// The password has fewer than 12 characters, or begins or ends with a blank or a line
     /// break.
     pub fn with_password(mut self, password: &str) -> Result<Self, CredentialsError> {
         if is_padded(password) {

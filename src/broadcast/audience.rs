@@ -112,7 +112,7 @@ impl Tag {
     const MAX_LEN: usize = 64;
 
     /// The most tags that one subscription carries.
-    pub const MAX_PER_SUBSCRIPTION: usize = 32;
+    pub(crate) const MAX_PER_SUBSCRIPTION: usize = 32;
 
     /// Takes a tag in.
     ///

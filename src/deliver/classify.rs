@@ -26,13 +26,13 @@ pub struct Verdict {
 }
 
 /// The octets of a failed answer's body that are looked at.
-pub const BODY_LIMIT: usize = 8 * 1024;
+pub(super) const BODY_LIMIT: usize = 8 * 1024;
 
 /// Classifies an answer.
 ///
 /// Answers of known services are read by status and text, without regard to case, with the status as
-/// the fallback; those of any other host by status alone. Only the first [`BODY_LIMIT`] octets of
-/// `body` count. `now` stands in for the answer's own `Date`.
+/// the fallback; those of any other host by status alone. Only the first 8 KiB of `body` count. `now` stands in for the
+/// answer's own `Date`.
 #[must_use]
 pub fn classify(
     service: PushService,

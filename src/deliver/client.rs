@@ -71,7 +71,6 @@ impl HttpClient {
             resolver: Arc::new(SystemResolver),
             extra_roots: Vec::new(),
             connect_timeout: HttpClientBuilder::CONNECT_TIMEOUT,
-            keep_alive: HttpClientBuilder::KEEP_ALIVE,
         }
     }
 }
@@ -215,18 +214,17 @@ pub struct HttpClientBuilder {
     resolver: Arc<dyn Resolver>,
     extra_roots: Vec<Vec<u8>>,
     connect_timeout: Duration,
-    keep_alive: Duration,
 }
 
 impl HttpClientBuilder {
-    /// The longest that opening a connection may take: lookup, TCP and TLS.
-    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How often an HTTP/2 connection is asked whether it is still there, also while idle.
-    pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
-    /// How long it may take to answer that.
-    pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+    /// The longest time for opening a connection: lookup, TCP and TLS.
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// The time between two pings of an HTTP/2 connection, also while it is idle.
+    const KEEP_ALIVE: Duration = Duration::from_secs(20);
+    /// The longest time for the response to a ping.
+    const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
     /// How long a connection is kept without a request.
-    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
     /// Dials where this policy says; give [`Deliver`](super::Deliver) the same one.
     pub fn policy(mut self, policy: EndpointPolicy) -> Self {
@@ -240,15 +238,9 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Gives up on opening a connection after this time.
+    /// Gives up on opening a connection after this time: lookup, TCP and TLS. Default: 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
-        self
-    }
-
-    /// Asks HTTP/2 connections this often whether they are still there.
-    pub const fn keep_alive(mut self, interval: Duration) -> Self {
-        self.keep_alive = interval;
         self
     }
 
@@ -287,7 +279,7 @@ impl HttpClientBuilder {
             .http1_max_buf_size(64 * 1024)
             .http2_initial_stream_window_size(16 * 1024)
             .http2_initial_connection_window_size(256 * 1024)
-            .http2_keep_alive_interval(self.keep_alive)
+            .http2_keep_alive_interval(Self::KEEP_ALIVE)
             .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
             .http2_keep_alive_while_idle(true);
         let http1 = builder.build(connector(Protocol::Http1));

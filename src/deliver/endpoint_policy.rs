@@ -22,9 +22,17 @@ use crate::subscription::Endpoint;
 /// Whatever the policy: a host of whole, non-empty labels of letters, digits, `-` and `_`, no numeric last label, no
 /// single label, no name for local use or for none (`localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`,
 /// `private`, `localdomain`, `arpa`, `test`, `invalid`, `onion`, `alt`), no literal address, `https`, port 443; and only
-/// public addresses behind it. An endpoint of a known push service has the path and query of one
-/// ([`PushService::has_shape`]), also where a list names the host: the shape belongs to the service. A list may name
-/// other ports, and [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
+/// public addresses behind it. A list may name other ports, and
+/// [`insecure_allow_local`](Self::insecure_allow_local) alone admits loopback.
+///
+/// An endpoint of a known push service has the path and query that the service gives to its endpoints, also where a list
+/// names the host. A token is one segment or parameter.
+///
+/// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
+/// - Mozilla: `/wpush/`, a version, and a token, no query.
+/// - WNS: `/w/`, and a query that begins with `token=`.
+/// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token.
+/// - Apple documents no rule.
 ///
 /// `_` is no letter of host names (RFC 952), but RFC 2181 section 11 allows any octet in the DNS, resolvers look such
 /// names up, and TLS clients check their certificates: so they are admitted.
@@ -113,8 +121,7 @@ impl EndpointPolicy {
     /// No endpoint and no address: nothing can be registered and nothing is sent.
     ///
     /// [`WebPush::builder_without_contact`](crate::WebPush::builder_without_contact) uses it.
-    #[must_use]
-    pub const fn nowhere() -> Self {
+    pub(crate) const fn nowhere() -> Self {
         Self(Rule::Nowhere)
     }
 
@@ -349,7 +356,7 @@ pub enum PolicyErrorKind {
     DeadHost,
     /// A host that the policy does not list.
     NotListed,
-    /// A path or query that no endpoint of its push service has ([`PushService::has_shape`]).
+    /// A path or query that no endpoint of its push service has.
     Path,
     /// The name resolves to an address that is not public.
     PrivateAddress,

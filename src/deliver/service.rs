@@ -187,7 +187,7 @@ impl DeliverLayer {
                 signer: Arc::new(Signer::new()),
                 contact,
                 clock: Arc::new(SystemClock::new()),
-                timeout: Deliver::<()>::TIMEOUT,
+                timeout: TIMEOUT,
             }),
         }
     }
@@ -205,9 +205,6 @@ impl<C> Layer<C> for DeliverLayer {
 }
 
 impl<C> Deliver<C> {
-    /// The default time limit of an attempt, from the request to the end of the answer: 15 s.
-    pub const TIMEOUT: Duration = Duration::from_secs(15);
-
     /// Delivery over `client`, to the push services of the browsers, signed with `contact`.
     #[must_use]
     pub fn new(client: C, contact: Contact) -> Self {
@@ -216,22 +213,10 @@ impl<C> Deliver<C> {
 
     settings!();
 
-    /// Where it may send.
-    #[must_use]
-    pub fn policy(&self) -> &EndpointPolicy {
-        &self.settings.policy
-    }
-
     /// The gates.
     #[must_use]
     pub fn gates(&self) -> &OriginGates {
         &self.settings.gates
-    }
-
-    /// The longest attempt.
-    #[must_use]
-    pub fn timeout(&self) -> Duration {
-        self.settings.timeout
     }
 }
 
@@ -286,3 +271,6 @@ impl<C> fmt::Debug for Deliver<C> {
         f.debug_tuple("Deliver").field(&self.settings).finish()
     }
 }
+
+/// The default time limit of an attempt.
+const TIMEOUT: Duration = Duration::from_secs(15);

@@ -61,7 +61,7 @@ impl Registration {
         self
     }
 
-    /// Its tags, at most [`Tag::MAX_PER_SUBSCRIPTION`]; they replace the stored ones.
+    /// Its tags, at most 32; they replace the stored ones.
     pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         self.tags = Some(tags.into_iter().collect());
         self
@@ -234,7 +234,7 @@ error_struct! {
 pub enum RegisterErrorKind {
     /// The subscription's `expirationTime` is past.
     SubscriptionExpired,
-    /// More than [`Tag::MAX_PER_SUBSCRIPTION`] tags.
+    /// More than 32 tags.
     TooManyTags,
     /// The endpoint policy does not admit the endpoint, or its host has no public address.
     EndpointNotAllowed,

@@ -41,13 +41,13 @@ impl Queued {
 pub struct Report {
     /// How many came to what; `pending` is always 0.
     pub counts: Counts,
-    /// Some of the failures, [`Report::MAX_FAILURES`] at most.
+    /// Some of the failures, 32 at most.
     pub failures: Vec<Failure>,
 }
 
 impl Report {
     /// How many failures are kept.
-    pub const MAX_FAILURES: usize = 32;
+    pub(super) const MAX_FAILURES: usize = 32;
 }
 
 /// One attempt that failed.

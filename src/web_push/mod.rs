@@ -45,8 +45,8 @@ impl WebPush {
 
     /// Starts a configuration without a contact: nothing is sent until the server is started with one.
     ///
-    /// The other settings may be complete already, but the endpoint policy is
-    /// [`EndpointPolicy::nowhere`](crate::deliver::EndpointPolicy::nowhere), whatever is set: no subscription is accepted.
+    /// The other settings may be complete already, but the endpoint policy
+    /// admits nothing, whatever is set: no subscription is accepted.
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
     pub fn builder_without_contact() -> WebPushBuilder {

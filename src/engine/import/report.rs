@@ -19,13 +19,13 @@ pub struct ImportReport {
     pub refused: u64,
     /// New daily notifications, in all.
     pub daily: u64,
-    /// Some of those refused, [`ImportReport::MAX_REFUSALS`] at most.
+    /// Some of those refused, 32 at most.
     pub refusals: Vec<RefusedRow>,
 }
 
 impl ImportReport {
     /// How many refusals are kept.
-    pub const MAX_REFUSALS: usize = 32;
+    const MAX_REFUSALS: usize = 32;
 
     pub(super) fn refuse(&mut self, row: RefusedRow) {
         self.refused += 1;

@@ -55,7 +55,7 @@ struct Keys {
 impl KeyRing {
     /// How long a key that no row names is kept after it was made, and after a rotation: pages opened
     /// before it may still subscribe with it.
-    pub const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+    const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
     /// The shortest time between two looks into the store for keys that nobody knows.
     pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -141,14 +141,12 @@ impl KeyRing {
     }
 
     /// All live keys, the active one first, then the youngest first.
-    #[must_use]
-    pub fn live(&self) -> Arc<[Arc<VapidKey>]> {
+    pub(crate) fn live(&self) -> Arc<[Arc<VapidKey>]> {
         Arc::clone(&self.keys().live)
     }
 
     /// A live key, from memory only.
-    #[must_use]
-    pub fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
+    pub(crate) fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
         self.keys().get(id)
     }
 
@@ -159,7 +157,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// As [`refresh`](Self::refresh), and the same again for so long as the store is not looked into.
-    pub async fn find(
+    pub(crate) async fn find(
         &self,
         id: &KeyId,
         now: Timestamp,
@@ -211,7 +209,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`Store`](VapidErrorKind::Store), or as [`open`](Self::open) for a key that is new.
-    pub async fn refresh(&self) -> Result<(), VapidError> {
+    pub(crate) async fn refresh(&self) -> Result<(), VapidError> {
         let _reading = self.reading.lock().await;
         self.read().await
     }
@@ -244,7 +242,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
-    pub async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
+    pub(crate) async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
         self.take_in(key, false, now).await
     }
 
@@ -296,7 +294,7 @@ impl KeyRing {
     ///
     /// [`Store`](VapidErrorKind::Store), or as [`refresh`](Self::refresh). Keys removed before it stay
     /// removed.
-    pub async fn forget_unused(
+    pub(crate) async fn forget_unused(
         &self,
         subscriptions: &dyn SubscriptionStore,
         now: Timestamp,

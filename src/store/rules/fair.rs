@@ -46,7 +46,7 @@ pub fn deal<E>(
 
 /// [`deal`] one round at a time, for a store that takes the rows of all origins in one statement.
 #[derive(Clone, Debug)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     left: usize,
     /// The origins that may have more, with their room, in the order of their turns.
     hungry: VecDeque<(usize, usize)>,
@@ -54,8 +54,7 @@ pub struct Rounds {
 
 impl Rounds {
     /// Starts with the most rows to take of each origin, and the most in all.
-    #[must_use]
-    pub fn new(rooms: &[usize], limit: usize) -> Self {
+    pub(crate) fn new(rooms: &[usize], limit: usize) -> Self {
         let hungry = rooms.iter().copied().enumerate();
         Self {
             left: limit,
@@ -64,8 +63,7 @@ impl Rounds {
     }
 
     /// The next round: indexes of origins, each with the number of rows to take. `None` when nothing is left to take.
-    #[must_use]
-    pub fn next_round(&self) -> Option<Vec<(usize, usize)>> {
+    pub(crate) fn next_round(&self) -> Option<Vec<(usize, usize)>> {
         if self.left == 0 || self.hungry.is_empty() {
             return None;
         }
@@ -84,7 +82,7 @@ impl Rounds {
     }
 
     /// Records that of the `wanted` rows of an origin `got` were there.
-    pub fn took(&mut self, origin: usize, wanted: usize, got: usize) {
+    pub(crate) fn took(&mut self, origin: usize, wanted: usize, got: usize) {
         self.left = self.left.saturating_sub(got);
         let place = self.hungry.iter().position(|(hungry, _)| *hungry == origin);
         let Some((_, room)) = place.and_then(|place| self.hungry.remove(place)) else {

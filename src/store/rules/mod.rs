@@ -49,6 +49,8 @@ mod progress;
 
 pub use audience::{is_member, takes};
 pub use change::{Applied, apply};
-pub use fair::{Rounds, deal};
+#[cfg(feature = "postgres")]
+pub(crate) use fair::Rounds;
+pub use fair::deal;
 pub use merge::{Merged, evicted, merge};
 pub use progress::{AfterClaim, BroadcastProgress};
