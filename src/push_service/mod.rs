@@ -12,12 +12,9 @@ pub use tally::Tally;
 #[cfg(feature = "_engine")]
 pub(crate) use throttling::PauseScope;
 
-use std::fmt;
-
-use serde::{Serialize, Serializer};
-
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
+use crate::text::as_text;
 
 /// The operator of a push service, known by its host.
 ///
@@ -134,17 +131,7 @@ pub(crate) fn is_below(host: &str, parent: &str) -> bool {
         })
 }
 
-impl fmt::Display for PushService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Serialize for PushService {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
+as_text!(PushService: Display, Serialize);
 
 #[cfg(test)]
 mod tests {

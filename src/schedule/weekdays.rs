@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::unit_error;
+
 /// The days of the week on which something happens: at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Weekdays(u8);
@@ -59,17 +61,10 @@ impl fmt::Debug for Weekdays {
     }
 }
 
-/// Names that are no days of the week, or none at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WeekdaysError(());
-
-impl fmt::Display for WeekdaysError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the weekdays are at least one of mon, tue, wed, thu, fri, sat and sun")
-    }
+unit_error! {
+    /// Names that are no days of the week, or none at all.
+    WeekdaysError, "the weekdays are at least one of mon, tue, wed, thu, fri, sat and sun"
 }
-
-impl std::error::Error for WeekdaysError {}
 
 #[cfg(test)]
 mod tests {
