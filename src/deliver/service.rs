@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::future::DeliverFuture;
-use super::{Accepted, Begin, DeliveryError, EndpointPolicy, OriginGate, OriginGates};
+use super::{Accepted, DeliveryError, EndpointPolicy, OriginGates};
 use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::p256::{self, P256};
@@ -82,8 +82,8 @@ use crate::vapid::{Contact, Signer};
 /// ```
 #[derive(Clone)]
 pub struct Deliver<C> {
-    client: C,
-    settings: Arc<Settings>,
+    pub(super) client: C,
+    pub(super) settings: Arc<Settings>,
 }
 
 /// Makes a [`Deliver`] of an HTTP client, for [`ServiceBuilder`](https://docs.rs/tower/latest/tower/struct.ServiceBuilder.html).
@@ -220,21 +220,6 @@ impl<C> Deliver<C> {
     }
 }
 
-impl<C> Deliver<C>
-where
-    C: Service<Request<PushBody>> + Clone,
-{
-    /// One attempt; where the caller has the gate of the push's origin, also within a limit of its own.
-    pub(super) fn attempt<B>(
-        &self,
-        push: Push,
-        at: Option<(Arc<OriginGate>, Begin)>,
-    ) -> DeliverFuture<C, B> {
-        let settings = Arc::clone(&self.settings);
-        DeliverFuture::new(self.client.clone(), push, at, settings)
-    }
-}
-
 impl<C, B> Service<Push> for Deliver<C>
 where
     C: Service<Request<PushBody>, Response = Response<B>> + Clone,
@@ -251,7 +236,7 @@ where
     }
 
     fn call(&mut self, push: Push) -> Self::Future {
-        self.attempt(push, None)
+        DeliverFuture::new(self, push, None)
     }
 }
 
