@@ -10,7 +10,9 @@ use super::{BuildError, BuildErrorKind};
 use crate::deliver::{Deliver, DeliverLayer, EndpointPolicy, Resolver, Sender};
 
 /// A client that waits for the settings: it is given before the policy and the clock are known.
-pub(super) struct MakeSender(Box<dyn FnOnce(&DeliverLayer) -> Arc<dyn Sender> + Send>);
+pub(super) struct MakeSender(Box<Make>);
+
+type Make = dyn FnOnce(&DeliverLayer) -> Arc<dyn Sender> + Send;
 
 impl MakeSender {
     pub(super) fn new<C>(client: C) -> Self
