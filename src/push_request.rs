@@ -154,8 +154,8 @@ impl Push {
     /// The request of RFC 8030 section 5, for any HTTP client.
     ///
     /// Every call encrypts anew, under a fresh key pair and salt; the `Authorization` value is the
-    /// signer's, shared and marked sensitive. The TTL is clamped to what the push service takes
-    /// ([`PushService::wire_ttl`]). `Content-Length` is always there: WNS refuses chunked bodies.
+    /// signer's, shared and marked sensitive. The TTL is clamped to what the push service takes: at
+    /// most [`Ttl::SAFE_MAX`], and for Apple at least one second. `Content-Length` is always there: WNS refuses chunked bodies.
     ///
     /// # Errors
     ///

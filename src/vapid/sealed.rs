@@ -27,13 +27,6 @@ impl KeyEncryptionKey {
     /// Octets of the key.
     const LEN: usize = 32;
 
-    /// Takes 32 octets in. They must come from a random source: nothing stretches a password here.
-    ///
-    /// # Errors
-    ///
-    /// [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for what no random source gives: fewer than
-    /// 8 different octets, two equal halves, or octets at the same distance from each other. A random key is refused once in
-    /// more than 10^30.
     fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
         if is_pattern(&key) {
             return Err(VapidErrorKind::WeakEncryptionKey.into());
@@ -52,11 +45,6 @@ impl KeyEncryptionKey {
         })
     }
 
-    /// Takes 32 octets in base64 in, either alphabet, padded or not, or in hex.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey), or as [`new`](Self::new).
     fn parse(text: &str) -> Result<Self, VapidError> {
         let text = text.trim_ascii();
         // No text is both: 64 hex digits are 48 octets in base64.
@@ -117,11 +105,15 @@ impl KeyEncryptionKeys {
         }
     }
 
-    /// Takes a comma list of [`KeyEncryptionKey::parse`]; nothing but blanks is the empty list.
+    /// Parses a comma-separated list of keys: 32 octets each, in base64, either alphabet, padded or not, or in hex. Blanks
+    /// alone are the empty list. Keys must come from a random source: there is no key derivation from a password.
     ///
     /// # Errors
     ///
-    /// As [`KeyEncryptionKey::parse`], for any of them.
+    /// Returns [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey) for anything else, and
+    /// [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for octets that no random source gives: fewer than 8
+    /// different ones, two equal halves, or the same distance between all neighbours. The chance that a random key is
+    /// refused is less than 1 in 10^30.
     pub fn parse(list: &str) -> Result<Self, VapidError> {
         if list.trim_ascii().is_empty() {
             return Ok(Self::none());

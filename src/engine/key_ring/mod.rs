@@ -16,14 +16,13 @@ use crate::vapid::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKe
 /// The live keys of a deployment: one active, which new subscriptions use, and older ones, which the
 /// subscriptions made with them need as long as they last (RFC 8292 section 4).
 ///
-/// Keys are read from the store and decrypted once; reading them from here takes a short lock. Other
-/// processes may rotate at any time: [`refresh`](Self::refresh) follows them, and so does
-/// [`find`](Self::find) when it is asked for a key it does not know.
+/// Keys are read from the store and decrypted once. Reading them from memory takes a short lock. Other processes may
+/// rotate keys at any time: [`candidates`](Self::candidates) reads the store again for an unknown key.
 ///
 /// # Cancel safety
 ///
-/// What a call changes, it changes in the store first and takes over into memory afterwards. A future
-/// dropped in between leaves the memory one `refresh` behind.
+/// A call changes the store first and then the memory. If it is dropped in between, the memory is up to date after the
+/// next read of the store.
 #[derive(Debug)]
 pub struct KeyRing {
     store: Arc<dyn VapidKeyStore>,
@@ -187,12 +186,14 @@ impl KeyRing {
         Ok(self.get(id))
     }
 
-    /// The keys to ask with for a subscription that names this one: its own first, where [`find`](Self::find) finds it,
-    /// then the others, for where it turns out to be another's.
+    /// The keys to try for a subscription made with this key: this one first, if it is live, then the others, in case the
+    /// subscription was made with one of them. For a key that is not in memory the store is read, at most once in
+    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN) for all callers, since ids come from outside.
     ///
     /// # Errors
     ///
-    /// As [`find`](Self::find).
+    /// [`Store`](VapidErrorKind::Store), also after a failed read until the next one, or as [`open`](Self::open) for a new
+    /// key.
     pub async fn candidates(
         &self,
         id: &KeyId,
@@ -222,11 +223,11 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Makes a new active key. The others stay live, and every subscription keeps working.
+    /// Makes a new active key. The others stay live, so every subscription keeps working.
     ///
     /// # Errors
     ///
-    /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
+    /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`candidates`](Self::candidates).
     pub async fn rotate(&self, now: Timestamp) -> Result<Arc<VapidKey>, VapidError> {
         let key = VapidKey::generate()?;
         let id = key.id();

@@ -11,7 +11,7 @@
 //! | [`apply`] | S11 to S13 | what a change makes of a row |
 //! | [`is_member`], [`takes`] | S9, S10 | which rows an audience has and a filter counts |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12 | the state and the counts of a broadcast |
-//! | [`deal`], [`Rounds`] | L5 | how a claim is shared among origins |
+//! | [`deal`] | L5 | how a claim is shared among origins |
 //!
 //! Two more are methods of their values: [`Pause::on_top_of`](crate::store::Pause::on_top_of) (L11) and
 //! [`Tally::plus`](crate::store::Tally::plus) (L15).
