@@ -1,16 +1,21 @@
 //! Push in an application with users: `cargo run --example existing_app`.
 //!
-//! Its own login identifies the subscriber, and a handler sends to that user in one line. Try it:
+//! Its own login identifies the subscriber, and a handler sends to that user in one line. The push API is mounted twice: for
+//! the users, who must be signed in and are no administrators, and on a port of the internal network, for operators with a
+//! token. Try it:
 //!
 //! ```sh
 //! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/vapid
 //! curl -H 'Authorization: Bearer alice-session' -X POST http://127.0.0.1:3000/orders/7/ship
 //! curl -H 'Authorization: Bearer alice-session' http://127.0.0.1:3000/web-push/devices
 //! curl -H 'Authorization: Bearer alice-session' -X DELETE http://127.0.0.1:3000/account
+//! # Started with OPERATOR_TOKEN=h9Jm3pXq7vTz2LkB:
+//! curl -H 'Authorization: Bearer h9Jm3pXq7vTz2LkB' http://127.0.0.1:3001/web-push/stats
 //! ```
 
 use std::env;
 use std::error::Error;
+use std::io;
 
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
@@ -20,7 +25,7 @@ use axum::{Extension, Router};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use tokio::net::TcpListener;
-use tower_web_push::api::ApiSettings;
+use tower_web_push::api::{AdminCredentials, ApiSettings};
 use tower_web_push::{Audience, Notification, Principal, WebPush};
 
 #[tokio::main]
@@ -28,14 +33,31 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // In memory; `.store(SqliteStore::open("push.db").await?)` keeps subscriptions and messages.
     let push = WebPush::builder("mailto:ops@example.com").build().await?;
 
-    let address = env::var("BIND").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(address).await?;
-    println!("Listening on http://{}", listener.local_addr()?);
-    let served = axum::serve(listener, app(push.clone())).with_graceful_shutdown(interrupted());
-    let (served, ran) = tokio::join!(served.into_future(), push.run(interrupted()));
-    served?;
+    let public = listener("BIND", "127.0.0.1:3000").await?;
+    let internal = listener("INTERNAL_BIND", "127.0.0.1:3001").await?;
+    println!("Operators on {}", internal.local_addr()?);
+    println!("Listening on http://{}", public.local_addr()?);
+    let operators = match env::var("OPERATOR_TOKEN") {
+        Ok(token) => AdminCredentials::new().with_bearer_token(&token)?,
+        Err(_) => AdminCredentials::new(), // no administrators
+    };
+    let public = axum::serve(public, app(push.clone())).with_graceful_shutdown(interrupted());
+    let internal =
+        axum::serve(internal, internal_app(&push, operators)).with_graceful_shutdown(interrupted());
+    let (public, internal, ran) = tokio::join!(
+        public.into_future(),
+        internal.into_future(),
+        push.run(interrupted())
+    );
+    public?;
+    internal?;
     ran?;
     Ok(())
+}
+
+async fn listener(variable: &str, default: &str) -> io::Result<TcpListener> {
+    let address = env::var(variable).unwrap_or_else(|_| default.to_owned());
+    TcpListener::bind(address).await
 }
 
 /// The application. The layer that identifies the user is around everything, including the push API.
@@ -52,8 +74,14 @@ fn app(push: WebPush) -> Router {
         .layer(middleware::from_fn(sign_in))
 }
 
-/// Stands for the application's own sessions. The push API reads the user from the extensions: `/subscribe` gives the
-/// subscription to this user, and ignores any user in the body.
+/// The API for the internal network: the same store and queue with other rules.
+fn internal_app(push: &WebPush, operators: AdminCredentials) -> Router {
+    let settings = ApiSettings::new().authorizer(operators);
+    Router::new().nest_service("/web-push", push.service().with(settings))
+}
+
+/// Stands for the application's own sessions. The push API reads the user from the extensions only: `/subscribe` ties
+/// the subscription to this user, and ignores any user in the body.
 async fn sign_in(mut request: Request, next: Next) -> Response {
     let session = request.headers().get(AUTHORIZATION);
     let user = match session.map(|value| value.as_bytes()) {

@@ -66,3 +66,24 @@ macro_rules! error_struct {
 }
 
 pub(crate) use error_struct;
+
+/// Writes an error struct for the one thing that can be wrong.
+#[cfg(feature = "_engine")]
+macro_rules! unit_error {
+    ($(#[$doc:meta])* $name:ident, $text:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(());
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str($text)
+            }
+        }
+
+        impl ::std::error::Error for $name {}
+    };
+}
+
+#[cfg(feature = "_engine")]
+pub(crate) use unit_error;

@@ -180,6 +180,7 @@ pub mod store;
 pub mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 #[cfg(any(feature = "client", feature = "postgres", feature = "redis"))]
 mod tls;
 #[cfg(feature = "vapid")]

@@ -147,16 +147,15 @@ impl Push {
     }
 
     /// What [`with_other_keys`](Self::with_other_keys) said; `false` when nothing was.
-    #[must_use]
-    pub const fn has_other_keys(&self) -> bool {
+    pub(crate) const fn has_other_keys(&self) -> bool {
         self.has_other_keys
     }
 
     /// The request of RFC 8030 section 5, for any HTTP client.
     ///
     /// Every call encrypts anew, under a fresh key pair and salt; the `Authorization` value is the
-    /// signer's, shared and marked sensitive. The TTL is clamped to what the push service takes
-    /// ([`PushService::wire_ttl`]). `Content-Length` is always there: WNS refuses chunked bodies.
+    /// signer's, shared and marked sensitive. The TTL is clamped to what the push service takes: at
+    /// most [`Ttl::SAFE_MAX`], and for Apple at least one second. `Content-Length` is always there: WNS refuses chunked bodies.
     ///
     /// # Errors
     ///

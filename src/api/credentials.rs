@@ -55,7 +55,7 @@ pub struct AdminCredentials {
 
 impl AdminCredentials {
     /// The shortest password and the shortest bearer token, in characters.
-    pub const MIN_LENGTH: usize = 12;
+    const MIN_LENGTH: usize = 12;
 
     /// Makes a value without credentials, which admits no request.
     #[must_use]
@@ -67,8 +67,8 @@ impl AdminCredentials {
     ///
     /// # Errors
     ///
-    /// Returns an error if the token has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, begins or ends with
-    /// a blank or a line break, or contains a character that is not visible ASCII.
+    /// Returns an error if the token has fewer than 12 characters, begins or ends with a blank or a line break, or
+    /// contains a character that is not visible ASCII.
     pub fn with_bearer_token(mut self, token: &str) -> Result<Self, CredentialsError> {
         if is_padded(token) {
             return Err(CredentialsError::PaddedToken);
@@ -90,8 +90,7 @@ impl AdminCredentials {
     ///
     /// # Errors
     ///
-    /// Returns an error if the password has fewer than [`MIN_LENGTH`](Self::MIN_LENGTH) characters, or begins or ends
-    /// with a blank or a line break.
+    /// Returns an error if the password has fewer than 12 characters, or begins or ends with a blank or a line break.
     pub fn with_password(mut self, password: &str) -> Result<Self, CredentialsError> {
         if is_padded(password) {
             return Err(CredentialsError::PaddedPassword);

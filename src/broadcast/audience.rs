@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
+use crate::error::unit_error;
 use crate::subscription::SubscriptionId;
+use crate::text::as_text;
 
 /// The subscriptions that a message is for (VAPID's `aud` is another thing: see [`Origin`](crate::subscription::Origin)).
 ///
@@ -112,7 +114,7 @@ impl Tag {
     const MAX_LEN: usize = 64;
 
     /// The most tags that one subscription carries.
-    pub const MAX_PER_SUBSCRIPTION: usize = 32;
+    pub(crate) const MAX_PER_SUBSCRIPTION: usize = 32;
 
     /// Parses a tag.
     ///
@@ -134,11 +136,7 @@ impl Tag {
     }
 }
 
-impl fmt::Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+as_text!(Tag: Display, Serialize, Deserialize);
 
 impl FromStr for Tag {
     type Err = TagError;
@@ -148,29 +146,10 @@ impl FromStr for Tag {
     }
 }
 
-impl Serialize for Tag {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
+unit_error! {
+    /// A text that is not a [`Tag`].
+    TagError, "a tag is 1 to 64 of the characters A-Z a-z 0-9 . _ : -"
 }
-
-impl<'de> Deserialize<'de> for Tag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
-    }
-}
-
-/// A text that is not a [`Tag`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TagError(());
-
-impl fmt::Display for TagError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a tag is 1 to 64 of the characters A-Z a-z 0-9 . _ : -")
-    }
-}
-
-impl std::error::Error for TagError {}
 
 #[cfg(test)]
 mod tests {

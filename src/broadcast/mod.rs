@@ -45,7 +45,7 @@ pub struct Broadcast {
 
 impl Broadcast {
     /// The longest idempotency key, in characters.
-    pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+    const MAX_IDEMPOTENCY_KEY: usize = 255;
 
     /// A message to an audience, to be sent at once.
     pub fn to(audience: impl Into<Audience>, message: impl Into<Message>) -> Self {

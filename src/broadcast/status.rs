@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::error::unit_error;
+use crate::text::as_text;
 
 /// A broadcast's id: a random UUID (version 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,31 +56,12 @@ impl fmt::Debug for BroadcastId {
     }
 }
 
-impl Serialize for BroadcastId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
+as_text!(BroadcastId: Serialize, Deserialize);
+
+unit_error! {
+    /// A text that is not a [`BroadcastId`].
+    BroadcastIdError, "a broadcast's id is a UUID"
 }
-
-impl<'de> Deserialize<'de> for BroadcastId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
-    }
-}
-
-/// A text that is not a [`BroadcastId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BroadcastIdError(());
-
-impl fmt::Display for BroadcastIdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a broadcast's id is a UUID")
-    }
-}
-
-impl std::error::Error for BroadcastIdError {}
 
 /// The state of a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -159,11 +142,7 @@ impl FinalOutcome {
     }
 }
 
-impl fmt::Display for FinalOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+as_text!(FinalOutcome: Display);
 
 /// The number of recipients of a broadcast by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

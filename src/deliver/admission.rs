@@ -195,7 +195,9 @@ fn begin<C: Service<Request<PushBody>>>(
     let gate = permit.gate();
     gate.admit(at)
         .map_err(|closed| DeliveryError::closed_gate(push_service, closed, at))?;
-    let request = settings.request(push, at).map_err(|error| {
+    let (signer, contact) = (&settings.signer, &settings.contact);
+    let request = push.request(&*settings.p256, signer, contact, at);
+    let request = request.map_err(|error| {
         // A request that cannot be made is no probe.
         gate.withdraw();
         not_made(push_service, error)

@@ -24,13 +24,13 @@ pub struct Verdict {
 }
 
 /// The number of octets that are read of the body of a failed response.
-pub const BODY_LIMIT: usize = 8 * 1024;
+pub(super) const BODY_LIMIT: usize = 8 * 1024;
 
 /// Classifies a response.
 ///
 /// Responses of known services are classified by status and text, without regard to case, and by status if the text is
-/// unknown; those of any other host by status alone. Only the first [`BODY_LIMIT`] octets of `body` count. `now` is used
-/// if the response has no `Date`.
+/// unknown; those of any other host by status alone. Only the first 8 KiB of `body` count. `now` is used if the response
+/// has no `Date`.
 #[must_use]
 pub fn classify(
     service: PushService,

@@ -70,7 +70,6 @@ impl HttpClient {
             resolver: Arc::new(SystemResolver),
             extra_roots: Vec::new(),
             connect_timeout: HttpClientBuilder::CONNECT_TIMEOUT,
-            keep_alive: HttpClientBuilder::KEEP_ALIVE,
         }
     }
 }
@@ -213,18 +212,17 @@ pub struct HttpClientBuilder {
     resolver: Arc<dyn Resolver>,
     extra_roots: Vec<Vec<u8>>,
     connect_timeout: Duration,
-    keep_alive: Duration,
 }
 
 impl HttpClientBuilder {
-    /// The default limit on opening a connection: lookup, TCP and TLS.
-    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// The default interval of keep-alive pings on an HTTP/2 connection, also while it is idle.
-    pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
-    /// The limit on the response to a keep-alive ping. Then the connection is closed.
-    pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+    /// The longest time for opening a connection: lookup, TCP and TLS.
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// The time between two pings of an HTTP/2 connection, also while it is idle.
+    const KEEP_ALIVE: Duration = Duration::from_secs(20);
+    /// The longest time for the response to a ping.
+    const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
     /// The time after which a connection without requests is closed.
-    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
     /// Sets the policy for connections. [`Deliver`](super::Deliver) should have the same one. Default:
     /// [`known_push_services`](EndpointPolicy::known_push_services).
@@ -239,15 +237,9 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Sets the limit on opening a connection. Default: [`CONNECT_TIMEOUT`](Self::CONNECT_TIMEOUT).
+    /// Sets the limit on opening a connection: lookup, TCP and TLS. Default: 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets the interval of keep-alive pings on HTTP/2 connections. Default: [`KEEP_ALIVE`](Self::KEEP_ALIVE).
-    pub const fn keep_alive(mut self, interval: Duration) -> Self {
-        self.keep_alive = interval;
         self
     }
 
@@ -286,7 +278,7 @@ impl HttpClientBuilder {
             .http1_max_buf_size(64 * 1024)
             .http2_initial_stream_window_size(16 * 1024)
             .http2_initial_connection_window_size(256 * 1024)
-            .http2_keep_alive_interval(self.keep_alive)
+            .http2_keep_alive_interval(Self::KEEP_ALIVE)
             .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
             .http2_keep_alive_while_idle(true);
         let http1 = builder.build(connector(Protocol::Http1));

@@ -22,9 +22,16 @@ use crate::subscription::Endpoint;
 /// Every policy requires: a host of non-empty labels of letters, digits, `-` and `_`, no numeric last label, no
 /// single label, no name that is reserved or for local use (`localhost`, `local`, `internal`, `lan`, `home`, `corp`, `intranet`,
 /// `private`, `localdomain`, `arpa`, `test`, `invalid`, `onion`, `alt`), no literal address, `https`, port 443, and only
-/// public addresses for the host. An endpoint of a known push service must have the path and query of that service
-/// ([`PushService::has_shape`]), also if a list names the host. A list may name other ports. Only
+/// public addresses for the host. A list may name other ports. Only
 /// [`insecure_allow_local`](Self::insecure_allow_local) admits loopback.
+///
+/// An endpoint of a known push service must have the path and query of that service, also if a list names the host. A token is one segment or parameter.
+///
+/// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
+/// - Mozilla: `/wpush/`, a version, and a token, no query.
+/// - WNS: `/w/`, and a query that begins with `token=`.
+/// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token.
+/// - Apple documents no rule.
 ///
 /// `_` is not allowed in host names (RFC 952). RFC 2181 section 11 allows any octet in the DNS, resolvers look such names
 /// up, and TLS clients check their certificates; so they are admitted.
@@ -113,8 +120,7 @@ impl EndpointPolicy {
     /// Admits no endpoint and no address: nothing can be registered and nothing is sent.
     ///
     /// [`WebPush::builder_without_contact`](crate::WebPush::builder_without_contact) uses it.
-    #[must_use]
-    pub const fn nowhere() -> Self {
+    pub(crate) const fn nowhere() -> Self {
         Self(Rule::Nowhere)
     }
 
@@ -348,7 +354,7 @@ pub enum PolicyErrorKind {
     DeadHost,
     /// The policy does not list the host.
     NotListed,
-    /// The endpoints of this push service have another path or query ([`PushService::has_shape`]).
+    /// The endpoints of this push service have another path or query.
     Path,
     /// The name resolves to an address that is not public.
     PrivateAddress,

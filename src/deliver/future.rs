@@ -18,10 +18,10 @@ use super::admission::{Admission, Begin};
 use super::classify::{BODY_LIMIT, classify};
 use super::service::Settings;
 use super::standing::Observation;
-use super::{Accepted, DeliveryError, OriginGate, Outcome, Permit, PushService};
+use super::{Accepted, Deliver, DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
-use crate::push_request::{Push, PushBody, PushRequestError};
+use crate::push_request::{Push, PushBody};
 use crate::subscription::EndpointKey;
 
 pin_project! {
@@ -67,22 +67,22 @@ pin_project! {
 
 impl<C, B> DeliverFuture<C, B>
 where
-    C: Service<Request<PushBody>>,
+    C: Service<Request<PushBody>> + Clone,
 {
+    /// One attempt; where the caller has the gate of the push's origin, also within a limit of its own.
     pub(super) fn new(
-        client: C,
+        deliver: &Deliver<C>,
         push: Push,
         at: Option<(Arc<OriginGate>, Begin)>,
-        settings: Arc<Settings>,
     ) -> Self {
         Self {
             asked: Asked::of(&push),
             step: Step::Waiting {
-                admission: Admission::new(client, push, at),
+                admission: Admission::new(deliver.client.clone(), push, at),
             },
             timer: None,
             permit: None,
-            settings,
+            settings: Arc::clone(&deliver.settings),
         }
     }
 }
@@ -197,14 +197,6 @@ where
 }
 
 impl Settings {
-    pub(super) fn request(
-        &self,
-        push: &Push,
-        now: Timestamp,
-    ) -> Result<Request<PushBody>, PushRequestError> {
-        push.request(&*self.p256, &self.signer, &self.contact, now)
-    }
-
     pub(super) fn check_gate(&self, gate: &OriginGate, push: &Push) -> Result<(), DeliveryError> {
         let now = self.clock.now();
         let push_service = PushService::of(push.subscription().endpoint());

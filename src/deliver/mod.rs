@@ -29,9 +29,9 @@ mod standing;
 mod streaks;
 mod unproven_hosts;
 
-pub use crate::push_service::{PauseScope, PushService};
+pub use crate::push_service::PushService;
 pub(crate) use admission::Begin;
-pub use classify::{BODY_LIMIT, Verdict, classify};
+pub use classify::{Verdict, classify};
 #[cfg(feature = "client")]
 pub use client::{
     HttpBody, HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind, HttpError,
@@ -41,11 +41,13 @@ pub use endpoint_policy::{EndpointPolicy, PolicyError, PolicyErrorKind};
 pub use error::{Accepted, DeliveryError};
 pub use future::DeliverFuture;
 pub(crate) use host_check::{HostCheck, Unverified};
-pub use origin_gate::{Closed, OriginGate, OriginGates, Permit};
+pub(crate) use origin_gate::Permit;
+pub use origin_gate::{Closed, OriginGate, OriginGates};
 pub use outcome::Outcome;
 #[cfg(feature = "client")]
 pub use resolver::SystemResolver;
 pub use resolver::{ResolveError, ResolveErrorKind, Resolver};
-pub use retry::{Jitter, RetryPolicy};
+pub(crate) use retry::Jitter;
+pub use retry::RetryPolicy;
 pub(crate) use sender::Sender;
 pub use service::{Deliver, DeliverLayer};

@@ -14,9 +14,9 @@ use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
 ///
-/// At most [`CAPACITY`](Self::CAPACITY) gates are kept. The least recently used gates are dropped first, except those in
-/// use: an origin never gets a second set of permits while the first is out. A pause that is dropped with its gate comes
-/// back with the next [`load`](Self::load).
+/// At most 4096 gates are kept. The least recently used gates are dropped first, except those in use: an origin never
+/// gets a second set of permits while the first is out. A pause that is dropped with its gate comes back with the next
+/// [`load`](Self::load).
 ///
 /// # Examples
 ///
@@ -44,7 +44,7 @@ struct Inner {
 
 impl OriginGates {
     /// The number of gates that are kept if none is in use.
-    pub const CAPACITY: usize = 4096;
+    const CAPACITY: usize = 4096;
     /// The default limit on requests in flight per origin.
     pub const IN_FLIGHT: usize = 100;
     /// The limit for an origin that has not answered yet, or has stopped answering.
@@ -197,8 +197,7 @@ impl OriginGate {
     }
 
     /// The origin of this gate.
-    #[must_use]
-    pub const fn origin(&self) -> &Origin {
+    pub(crate) const fn origin(&self) -> &Origin {
         &self.origin
     }
 
@@ -210,7 +209,7 @@ impl OriginGate {
     }
 
     /// Closes the gate until `until`; a pause that ends later stays.
-    pub fn pause(&self, until: Timestamp, reason: PauseReason) {
+    pub(crate) fn pause(&self, until: Timestamp, reason: PauseReason) {
         let pause = Pause::new(self.origin.clone(), until, reason);
         self.standing().pause(&pause, Timestamp::MIN);
     }
@@ -249,8 +248,7 @@ impl OriginGate {
     }
 
     /// Takes a permit if one is free.
-    #[must_use]
-    pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         self.permits.try_acquire().ok()?.forget();
         Some(Permit(Arc::clone(self)))
     }
@@ -260,7 +258,7 @@ impl OriginGate {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the place in the queue and nothing else.
-    pub async fn acquire(self: &Arc<Self>) -> Permit {
+    pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         // The semaphore is never closed.
         match self.permits.acquire().await {
             Ok(permit) => permit.forget(),
@@ -286,7 +284,7 @@ impl fmt::Debug for OriginGate {
 /// A permit for one request in flight; returned when dropped.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
-pub struct Permit(Arc<OriginGate>);
+pub(crate) struct Permit(Arc<OriginGate>);
 
 impl Permit {
     pub(super) fn gate(&self) -> &OriginGate {
@@ -312,8 +310,7 @@ pub struct Closed {
 
 impl Closed {
     /// A gate that is closed until `until` because of `reason`.
-    #[must_use]
-    pub const fn new(until: Timestamp, reason: PauseReason) -> Self {
+    pub(crate) const fn new(until: Timestamp, reason: PauseReason) -> Self {
         Self { until, reason }
     }
 }

@@ -33,7 +33,7 @@ fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed
         has_answered: true,
         broke_off: false,
         retry_after: None,
-        scope: crate::deliver::PauseScope::Origin,
+        scope: crate::push_service::PauseScope::Origin,
     };
     gate.observe(&seen, at(0));
     let rooms = gates.rooms(at(0));

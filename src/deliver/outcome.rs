@@ -1,8 +1,6 @@
 //! The outcome of an attempt.
 
-use std::fmt;
-
-use serde::{Serialize, Serializer};
+use crate::text::as_text;
 
 /// The outcome of a delivery attempt, named by what the sender does next.
 ///
@@ -67,17 +65,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Serialize for Outcome {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
+as_text!(Outcome: Display, Serialize);
 
 #[cfg(test)]
 mod tests {

@@ -9,23 +9,9 @@ use crate::clock::Timestamp;
 ///
 /// The message's own deadline bounds the time.
 ///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_web_push::clock::Timestamp;
-/// use tower_web_push::deliver::{Jitter, Outcome, RetryPolicy};
-///
-/// let policy = RetryPolicy::default();
-/// let now = Timestamp::from_secs(1_000);
-/// let deadline = now + Duration::from_secs(3600);
-/// let asked = Some(Duration::from_secs(120));
-/// assert_eq!(
-///     policy.next_attempt(Outcome::RateLimited, 1, asked, deadline, now, Jitter::NONE),
-///     Some(now + Duration::from_secs(120)),
-/// );
-/// assert_eq!(policy.next_attempt(Outcome::Gone, 1, None, deadline, now, Jitter::NONE), None);
-/// ```
+/// Only [`RateLimited`](Outcome::RateLimited) and [`Transient`](Outcome::Transient) are tried again, after the longer of
+/// what the push service asked for and a random part of an exponentially growing pause ("full jitter": rows that failed
+/// together do not come back together).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     base: Duration,
@@ -47,31 +33,24 @@ impl RetryPolicy {
     }
 
     /// The upper bound of the first pause.
-    #[must_use]
-    pub const fn base(&self) -> Duration {
+    pub(crate) const fn base(&self) -> Duration {
         self.base
     }
 
     /// The upper bound of any pause that the push service did not ask for.
-    #[must_use]
-    pub const fn cap(&self) -> Duration {
+    pub(crate) const fn cap(&self) -> Duration {
         self.cap
     }
 
     /// The maximum number of attempts, the first included.
-    #[must_use]
-    pub const fn max_attempts(&self) -> u32 {
+    pub(crate) const fn max_attempts(&self) -> u32 {
         self.max_attempts
     }
 
     /// The time of the next attempt; `None` if there is none.
     ///
-    /// `attempts` counts those made, this one included. Only [`RateLimited`](Outcome::RateLimited) and
-    /// [`Transient`](Outcome::Transient) are tried again, after the longer of what the push service
-    /// asked for and a random part of an exponentially growing pause ("full jitter": rows that failed
-    /// together do not come back together), and only before `deadline`.
-    #[must_use]
-    pub fn next_attempt(
+    /// `attempts` counts those made, this one included. The next one begins before `deadline`.
+    pub(crate) fn next_attempt(
         &self,
         outcome: Outcome,
         attempts: u32,
@@ -103,29 +82,25 @@ impl Default for RetryPolicy {
 
 /// A random fraction of a pause, in steps of 2^-32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Jitter(u32);
+pub(crate) struct Jitter(u32);
 
 impl Jitter {
     /// No pause.
-    pub const NONE: Self = Self(0);
+    #[cfg(test)]
+    pub(crate) const NONE: Self = Self(0);
     /// The whole pause, less 2^-32 of it.
-    pub const FULL: Self = Self(u32::MAX);
-
-    /// The fraction `part` / 2^32.
-    #[must_use]
-    pub const fn from_part(part: u32) -> Self {
-        Self(part)
-    }
+    pub(crate) const FULL: Self = Self(u32::MAX);
+    /// Half of the pause.
+    #[cfg(test)]
+    pub(crate) const HALF: Self = Self(1 << 31);
 
     /// A new random fraction; the whole pause if the system's random source fails.
-    #[must_use]
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         getrandom::u32().map_or(Self::FULL, Self)
     }
 
     /// This fraction of a pause, in whole milliseconds.
-    #[must_use]
-    pub fn of(self, pause: Duration) -> Duration {
+    pub(crate) fn of(self, pause: Duration) -> Duration {
         let millis = (pause.as_millis() * u128::from(self.0)) >> 32;
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
@@ -158,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_the_cap() {
-        let half = Jitter::from_part(1 << 31);
+        let half = Jitter::HALF;
         let pauses: Vec<_> = (1..8)
             .map(|attempts| next(Outcome::Transient, attempts, half).unwrap().as_secs())
             .collect();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Accepted, Begin, Deliver, DeliveryError, OriginGate};
+use super::{Accepted, Begin, Deliver, DeliverFuture, DeliveryError, OriginGate};
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody};
 
@@ -44,6 +44,6 @@ where
         gate: Arc<OriginGate>,
         begin: Begin,
     ) -> Result<Accepted, DeliveryError> {
-        self.attempt(push, Some((gate, begin))).await
+        DeliverFuture::new(self, push, Some((gate, begin))).await
     }
 }

@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::future::DeliverFuture;
-use super::{Accepted, Begin, DeliveryError, EndpointPolicy, OriginGate, OriginGates};
+use super::{Accepted, DeliveryError, EndpointPolicy, OriginGates};
 use crate::clock::{Clock, SystemClock};
 use crate::error::BoxError;
 use crate::p256::{self, P256};
@@ -82,8 +82,8 @@ use crate::vapid::{Contact, Signer};
 /// ```
 #[derive(Clone)]
 pub struct Deliver<C> {
-    client: C,
-    settings: Arc<Settings>,
+    pub(super) client: C,
+    pub(super) settings: Arc<Settings>,
 }
 
 /// Layer that wraps an HTTP client in a [`Deliver`], for [`ServiceBuilder`](https://docs.rs/tower/latest/tower/struct.ServiceBuilder.html).
@@ -187,7 +187,7 @@ impl DeliverLayer {
                 signer: Arc::new(Signer::new()),
                 contact,
                 clock: Arc::new(SystemClock::new()),
-                timeout: Deliver::<()>::TIMEOUT,
+                timeout: TIMEOUT,
             }),
         }
     }
@@ -205,9 +205,6 @@ impl<C> Layer<C> for DeliverLayer {
 }
 
 impl<C> Deliver<C> {
-    /// The default time limit of an attempt, from the request to the end of the response: 15 s.
-    pub const TIMEOUT: Duration = Duration::from_secs(15);
-
     /// Delivery over `client`, to the push services of the browsers, signed with `contact`.
     #[must_use]
     pub fn new(client: C, contact: Contact) -> Self {
@@ -216,37 +213,10 @@ impl<C> Deliver<C> {
 
     settings!();
 
-    /// The endpoint policy.
-    #[must_use]
-    pub fn policy(&self) -> &EndpointPolicy {
-        &self.settings.policy
-    }
-
     /// The gates.
     #[must_use]
     pub fn gates(&self) -> &OriginGates {
         &self.settings.gates
-    }
-
-    /// The time limit of an attempt.
-    #[must_use]
-    pub fn timeout(&self) -> Duration {
-        self.settings.timeout
-    }
-}
-
-impl<C> Deliver<C>
-where
-    C: Service<Request<PushBody>> + Clone,
-{
-    /// One attempt. `at` is the gate of the push's origin and the caller's limit, if the caller has them.
-    pub(super) fn attempt<B>(
-        &self,
-        push: Push,
-        at: Option<(Arc<OriginGate>, Begin)>,
-    ) -> DeliverFuture<C, B> {
-        let settings = Arc::clone(&self.settings);
-        DeliverFuture::new(self.client.clone(), push, at, settings)
     }
 }
 
@@ -266,7 +236,7 @@ where
     }
 
     fn call(&mut self, push: Push) -> Self::Future {
-        self.attempt(push, None)
+        DeliverFuture::new(self, push, None)
     }
 }
 
@@ -286,3 +256,6 @@ impl<C> fmt::Debug for Deliver<C> {
         f.debug_tuple("Deliver").field(&self.settings).finish()
     }
 }
+
+/// The default time limit of an attempt.
+const TIMEOUT: Duration = Duration::from_secs(15);

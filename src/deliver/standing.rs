@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::Outcome;
 use super::streaks::Streaks;
-use super::{Outcome, PauseScope};
 use crate::clock::Timestamp;
-use crate::push_service::{Pause, PauseReason};
+use crate::push_service::{Pause, PauseReason, PauseScope};
 use crate::subscription::{EndpointKey, Origin};
 
 /// The first pause of an origin for a reason, and the longest; each further one in a row is twice as long.

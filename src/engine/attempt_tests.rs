@@ -289,8 +289,7 @@ fn a_name_that_does_not_exist_is_looked_up_a_few_times_a_day() {
     };
     let shortest: Vec<_> = (1..=5).map(|number| hours(number, Jitter::NONE)).collect();
     assert_eq!(shortest, [1.0, 2.0, 4.0, 8.0, 8.0]);
-    let half = Jitter::from_part(1 << 31);
-    let usual: Vec<_> = (1..=5).map(|number| hours(number, half)).collect();
+    let usual: Vec<_> = (1..=5).map(|number| hours(number, Jitter::HALF)).collect();
     assert_eq!(usual, [1.5, 3.0, 6.0, 12.0, 12.0]);
 }
 

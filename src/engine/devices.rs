@@ -1,7 +1,6 @@
 //! A user's subscriptions: list and remove.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::Engine;
 use crate::broadcast::{Principal, Tag};
@@ -10,6 +9,7 @@ use crate::push_service::PushService;
 use crate::schedule::{NotifyType, Schedule, ScheduleName};
 use crate::store::{StoreError, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::SubscriptionId;
+use crate::text::as_text;
 
 /// The number of subscriptions read at once.
 const PAGE: usize = 100;
@@ -75,11 +75,7 @@ impl DeviceState {
     }
 }
 
-impl fmt::Display for DeviceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+as_text!(DeviceState: Display);
 
 impl Engine {
     /// Lists a user's subscriptions in every state.

@@ -62,7 +62,7 @@ impl Registration {
         self
     }
 
-    /// Sets the tags, at most [`Tag::MAX_PER_SUBSCRIPTION`]. They replace the stored ones.
+    /// Sets the tags, at most 32. They replace the stored ones.
     pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
         self.tags = Some(tags.into_iter().collect());
         self
@@ -243,7 +243,7 @@ error_struct! {
 pub enum RegisterErrorKind {
     /// The subscription's `expirationTime` is past.
     SubscriptionExpired,
-    /// More than [`Tag::MAX_PER_SUBSCRIPTION`] tags.
+    /// More than 32 tags.
     TooManyTags,
     /// A rule of the endpoint policy refuses the endpoint, or its host has no public address.
     EndpointNotAllowed,

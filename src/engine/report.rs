@@ -41,13 +41,13 @@ impl Queued {
 pub struct Report {
     /// Recipients by outcome; `pending` is always 0.
     pub counts: Counts,
-    /// The first failures, at most [`Report::MAX_FAILURES`].
+    /// The first failures, at most 32.
     pub failures: Vec<Failure>,
 }
 
 impl Report {
     /// The most failures that are kept.
-    pub const MAX_FAILURES: usize = 32;
+    pub(super) const MAX_FAILURES: usize = 32;
 }
 
 /// One attempt that failed.

@@ -4,9 +4,8 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
 use super::{Message, MessageError, MessageErrorKind};
+use crate::text::as_text;
 
 /// Padding inside the one encrypted record (RFC 8291 section 4, RFC 8188 section 4.8).
 ///
@@ -70,19 +69,7 @@ impl FromStr for Padding {
     }
 }
 
-impl Serialize for Padding {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Padding {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
-    }
-}
+as_text!(Padding: Serialize, Deserialize);
 
 #[cfg(test)]
 mod tests {

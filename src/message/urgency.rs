@@ -1,11 +1,9 @@
 //! When a device on battery receives a message (RFC 8030 section 5.3).
 
-use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
 use super::{MessageError, MessageErrorKind};
+use crate::text::as_text;
 
 /// Urgency of a message (RFC 8030 section 5.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,11 +39,7 @@ impl Urgency {
     }
 }
 
-impl fmt::Display for Urgency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+as_text!(Urgency: Display, Serialize, Deserialize);
 
 impl FromStr for Urgency {
     type Err = MessageError;
@@ -56,20 +50,6 @@ impl FromStr for Urgency {
             .copied()
             .find(|urgency| urgency.as_str() == text)
             .ok_or_else(|| MessageErrorKind::InvalidUrgency.into())
-    }
-}
-
-impl Serialize for Urgency {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Urgency {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
     }
 }
 

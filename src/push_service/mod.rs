@@ -1,18 +1,20 @@
 //! The push services of the browsers and how they differ from RFC 8030. Pure values.
 
+#[cfg(feature = "_engine")]
+mod endpoint_shape;
 mod pause;
 mod tally;
+#[cfg(feature = "_engine")]
+mod throttling;
 
 pub use pause::{Pause, PauseReason};
 pub use tally::Tally;
-
-use std::fmt;
-use std::time::Duration;
-
-use serde::{Serialize, Serializer};
+#[cfg(feature = "_engine")]
+pub(crate) use throttling::PauseScope;
 
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
+use crate::text::as_text;
 
 /// The operator of a push service, known by its host.
 ///
@@ -35,16 +37,6 @@ pub enum PushService {
     Other,
 }
 
-/// The scope of a 429 answer of a push service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PauseScope {
-    /// It limits the sender: everything to this origin waits.
-    Origin,
-    /// It limits one subscription: only that row waits.
-    Subscription,
-}
-
 impl PushService {
     /// Every push service.
     pub const ALL: &'static [Self] = &[
@@ -63,8 +55,7 @@ impl PushService {
     }
 
     /// The push service of a host name.
-    #[must_use]
-    pub fn of_host(host: &str) -> Self {
+    pub(crate) fn of_host(host: &str) -> Self {
         let is = |name: &str| host.eq_ignore_ascii_case(name);
         // `jmt17` serves Chromium builds without Google API keys, test browsers among them.
         if is("fcm.googleapis.com") || is("jmt17.google.com") {
@@ -74,40 +65,6 @@ impl PushService {
         } else {
             let below = BELOW.iter().find(|(suffix, _)| is_below(host, suffix));
             below.map_or(Self::Other, |(_, service)| *service)
-        }
-    }
-
-    /// Whether an endpoint has the path and query that this push service gives to its endpoints, if its
-    /// form is known. A host of a push service may have other resources, which a sender must not request: those of Google
-    /// and Meta are APIs.
-    ///
-    /// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
-    /// - Mozilla: `/wpush/`, a version, and a token, no query.
-    /// - WNS: `/w/`, and a query that begins with `token=`.
-    /// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token.
-    /// - Apple and any other: no rule, since none is documented.
-    #[must_use]
-    pub fn has_shape(self, endpoint: &Endpoint) -> bool {
-        let uri = endpoint.uri();
-        let (path, query) = (uri.path(), uri.query());
-        let below = |prefix| path.strip_prefix(prefix).is_some_and(is_token);
-        let value = |name| query.and_then(|query| query.strip_prefix(name));
-        match self {
-            Self::Fcm => query.is_none() && (below("/fcm/send/") || below("/wp/")),
-            Self::Mozilla => {
-                let versioned = path.strip_prefix("/wpush/v");
-                let token = versioned.and_then(|rest| rest.split_once('/'));
-                query.is_none()
-                    && token.is_some_and(|(version, token)| {
-                        !version.is_empty()
-                            && version.bytes().all(|byte| byte.is_ascii_digit())
-                            && is_token(token)
-                    })
-            }
-            Self::Wns => path == "/w/" && value("token=").is_some_and(|token| !token.is_empty()),
-            // The host is the Graph API, whose parameters give requests another meaning.
-            Self::Meta => path == "/rl_push_send" && value("notif_token=").is_some_and(is_token),
-            Self::Apple | Self::Other => true,
         }
     }
 
@@ -135,21 +92,11 @@ impl PushService {
         }
     }
 
-    /// What a 429 answer pauses.
-    #[must_use]
-    pub const fn pause_scope(self) -> PauseScope {
-        match self {
-            Self::Apple | Self::Wns => PauseScope::Subscription,
-            Self::Fcm | Self::Mozilla | Self::Meta | Self::Other => PauseScope::Origin,
-        }
-    }
-
     /// The TTL that goes on the wire: at most [`Ttl::SAFE_MAX`], and for Apple at least one second.
     ///
     /// Apple documents a *positive* number. Whether it refuses 0 is not known; one second instead of
     /// none changes nothing for the user, a 400 loses the message.
-    #[must_use]
-    pub fn wire_ttl(self, ttl: Ttl) -> Ttl {
+    pub(crate) fn wire_ttl(self, ttl: Ttl) -> Ttl {
         let least = match self {
             Self::Apple => Ttl::from_secs(1),
             _ => Ttl::ZERO,
@@ -158,38 +105,9 @@ impl PushService {
     }
 
     /// Whether the request needs `X-WNS-Cache-Policy: no-cache`: on WNS with a TTL of 0, and only there.
-    #[must_use]
-    pub fn wants_no_cache(self, ttl: Ttl) -> bool {
+    pub(crate) fn wants_no_cache(self, ttl: Ttl) -> bool {
         self == Self::Wns && ttl == Ttl::ZERO
     }
-
-    /// The longest wait an answer of this service may ask for; anything above counts as this.
-    ///
-    /// A day for services whose answers are known, an hour for any other host: it is the subscriber who chose that.
-    #[must_use]
-    pub const fn longest_wait(self) -> Duration {
-        match self {
-            Self::Meta | Self::Other => Duration::from_secs(3600),
-            _ => Duration::from_secs(24 * 3600),
-        }
-    }
-}
-
-/// Whether a text is one token that no server reads as more: not empty, one path segment or one parameter, no dot
-/// segment, none of it encoded but `:` and `=`, which senders may have encoded.
-fn is_token(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:=+,".contains(&byte);
-    let mut parts = text.split('%');
-    let first = parts.next().unwrap_or_default();
-    !matches!(text, "" | "." | "..")
-        && first.bytes().all(plain)
-        && parts.all(|part| {
-            let encoded = part.get(..2).unwrap_or_default();
-            let is_harmless = ["3a", "3d"]
-                .iter()
-                .any(|code| encoded.eq_ignore_ascii_case(code));
-            is_harmless && part.bytes().all(plain)
-        })
 }
 
 /// Names below which every name belongs to a push service.
@@ -213,17 +131,7 @@ pub(crate) fn is_below(host: &str, parent: &str) -> bool {
         })
 }
 
-impl fmt::Display for PushService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Serialize for PushService {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
+as_text!(PushService: Display, Serialize);
 
 #[cfg(test)]
 mod tests {
@@ -265,121 +173,6 @@ mod tests {
             "",
         ] {
             assert_eq!(PushService::of_host(host), PushService::Other, "{host}");
-        }
-    }
-
-    const FCM: &str = "https://fcm.googleapis.com";
-    const JMT: &str = "https://jmt17.google.com";
-    const MOZILLA: &str = "https://updates.push.services.mozilla.com";
-    const WNS: &str = "https://wns2-par02p.notify.windows.com";
-    const META: &str = "https://graph.facebook.com";
-
-    fn has_shape(origin: &str, rest: &str) -> bool {
-        let endpoint = Endpoint::parse(&format!("{origin}{rest}")).unwrap();
-        PushService::of(&endpoint).has_shape(&endpoint)
-    }
-
-    #[test]
-    fn endpoints_of_known_services_have_their_shape() {
-        for (origin, rest) in [
-            (FCM, "/fcm/send/dHIweWNraGxlbWM:APA91bH_x-y"),
-            (FCM, "/fcm/send/dHIweWNraGxlbWM%3aAPA91bH_x-y"),
-            (FCM, "/wp/dHIweWNraGxlbWM:APA91bH"),
-            (JMT, "/fcm/send/x"),
-            (JMT, "/wp/x"),
-            (MOZILLA, "/wpush/v1/gAAAAABk"),
-            (MOZILLA, "/wpush/v2/gAAAAABk_x-y=="),
-            (WNS, "/w/?token=BQYAAACGsKDbQ%2ba%2bCq%2f%3d"),
-            (WNS, "/w/?token=a&x=y"),
-            (META, "/rl_push_send?notif_token=1525031671638599"),
-            ("https://web.push.apple.com", "/QGuQyavXutnMH"),
-            ("https://web.push.apple.com", "/3/device/x"),
-            ("https://push.example.net", "/"),
-            ("https://push.example.net", "/v1/projects/p/messages:send"),
-        ] {
-            assert!(has_shape(origin, rest), "{origin}{rest}");
-        }
-    }
-
-    #[test]
-    fn other_resources_of_known_services_have_not() {
-        for origin in [FCM, JMT] {
-            for rest in [
-                "",
-                "/",
-                "/x",
-                "/v1/projects/p/messages:send",
-                "/fcm/send",
-                "/fcm/send/",
-                "/fcm/send/.",
-                "/fcm/send/..",
-                "/fcm/send/../../v1/projects/p/messages:send",
-                "/fcm/send/%2e%2e/x",
-                "/fcm/send/%2E%2E%2Fx",
-                "/fcm/send/x%5cy",
-                "/fcm/send/x%",
-                "/fcm/send/x%3",
-                "/fcm/send/x/y",
-                "/fcm/send/x?alt=json",
-                "/fcm/sendx/x",
-                "/FCM/send/x",
-                "//fcm/send/x",
-                "/wp/",
-                "/wp/x/",
-                "/gcm/send/x",
-            ] {
-                assert!(!has_shape(origin, rest), "{origin}{rest}");
-            }
-        }
-        for rest in [
-            "/",
-            "/x",
-            "/wpush/",
-            "/wpush/v2",
-            "/wpush/v2/",
-            "/wpush/2/x",
-            "/wpush/v/x",
-            "/wpush/v2/..",
-            "/wpush/v2/x/y",
-            "/wpush/v2/x?y",
-            "/m/x",
-            "/__heartbeat__",
-        ] {
-            assert!(!has_shape(MOZILLA, rest), "{rest}");
-        }
-        for rest in [
-            "/",
-            "/w/",
-            "/w",
-            "/w?token=x",
-            "/w/?token=",
-            "/w/?x=y&token=z",
-            "/?token=x",
-        ] {
-            assert!(!has_shape(WNS, rest), "{rest}");
-        }
-        for rest in [
-            "/rl_push_send",
-            "/rl_push_send?notif_token=",
-            "/rl_push_send?notif_token=1&access_token=x",
-            "/rl_push_send?method=delete&notif_token=1",
-            "/rl_push_send/?notif_token=1",
-            "/v21.0/me/feed?notif_token=1",
-            "/me",
-        ] {
-            assert!(!has_shape(META, rest), "{rest}");
-        }
-    }
-
-    #[test]
-    fn a_limit_reaches_the_origin_but_for_apple_and_wns() {
-        for &service in PushService::ALL {
-            let row = matches!(service, PushService::Apple | PushService::Wns);
-            assert_eq!(
-                service.pause_scope() == PauseScope::Subscription,
-                row,
-                "{service}"
-            );
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{DailyTime, NotifyType, Plan, Schedule};
 use crate::clock::Timestamp;
+use crate::error::unit_error;
 use crate::subscription::SubscriptionId;
 
 /// A daily notification that a subscriber requests: its type, time and text.
@@ -76,17 +77,10 @@ pub(super) fn chars(text: Option<&str>) -> Option<usize> {
     text.map(|text| text.chars().count())
 }
 
-/// A text that is too long for a daily notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DailyError(());
-
-impl fmt::Display for DailyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the message is longer than 100 characters")
-    }
+unit_error! {
+    /// A text that is too long for a daily notification.
+    DailyError, "the message is longer than 100 characters"
 }
-
-impl std::error::Error for DailyError {}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::{Weekdays, Zone};
 use crate::clock::Timestamp;
+use crate::error::unit_error;
 
 /// A time of day to the minute, in a time zone, on some days of the week.
 ///
@@ -131,17 +132,10 @@ impl fmt::Display for DailyTime {
     }
 }
 
-/// A time of day that does not exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DailyTimeError(());
-
-impl fmt::Display for DailyTimeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the hour is 0 to 23, the minute 0 to 59")
-    }
+unit_error! {
+    /// A time of day that does not exist.
+    DailyTimeError, "the hour is 0 to 23, the minute 0 to 59"
 }
-
-impl std::error::Error for DailyTimeError {}
 
 #[cfg(test)]
 #[path = "daily_time_tests.rs"]

@@ -22,8 +22,10 @@ use std::sync::Arc;
 
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
+use crate::error::unit_error;
 use crate::message::Message;
 use crate::subscription::SubscriptionId;
+use crate::text::as_text;
 
 /// A daily notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,20 +170,9 @@ impl ScheduleLabel {
     }
 }
 
-impl fmt::Display for ScheduleLabel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+as_text!(ScheduleLabel: Display);
+
+unit_error! {
+    /// A text that names no schedule.
+    ScheduleLabelError, "the name of a schedule is 1 to 64 visible ASCII characters"
 }
-
-/// A text that names no schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScheduleLabelError(());
-
-impl fmt::Display for ScheduleLabelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a schedule is 1 to 64 visible ASCII characters")
-    }
-}
-
-impl std::error::Error for ScheduleLabelError {}

@@ -1,11 +1,12 @@
 //! The two types of a subscriber's daily notification.
 
-use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::error::unit_error;
 use crate::message::Message;
+use crate::text::as_text;
 
 /// The two types of a daily notification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,11 +56,7 @@ impl NotifyType {
     }
 }
 
-impl fmt::Display for NotifyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+as_text!(NotifyType: Display);
 
 impl FromStr for NotifyType {
     type Err = NotifyTypeError;
@@ -73,17 +70,10 @@ impl FromStr for NotifyType {
     }
 }
 
-/// A text that is not a [`NotifyType`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotifyTypeError(());
-
-impl fmt::Display for NotifyTypeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the type is neither DAILY_CHECK nor DIRECT_NOTIFICATION")
-    }
+unit_error! {
+    /// A text that is not a [`NotifyType`].
+    NotifyTypeError, "the type is neither DAILY_CHECK nor DIRECT_NOTIFICATION"
 }
-
-impl std::error::Error for NotifyTypeError {}
 
 #[cfg(test)]
 mod tests {

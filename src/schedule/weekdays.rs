@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::unit_error;
+
 /// Days of the week: at least one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Weekdays(u8);
@@ -59,17 +61,10 @@ impl fmt::Debug for Weekdays {
     }
 }
 
-/// An empty list, or a name that is not a day of the week.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WeekdaysError(());
-
-impl fmt::Display for WeekdaysError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the weekdays are at least one of mon, tue, wed, thu, fri, sat and sun")
-    }
+unit_error! {
+    /// An empty list, or a name that is not a day of the week.
+    WeekdaysError, "the weekdays are at least one of mon, tue, wed, thu, fri, sat and sun"
 }
-
-impl std::error::Error for WeekdaysError {}
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+#[cfg(feature = "zones")]
+use crate::error::unit_error;
+
 /// A time zone: UTC, or with feature `zones` any of the IANA database.
 ///
 /// The data is the system's. For a name that the system lacks, it is that of the compiled `jiff` release.
@@ -114,20 +117,11 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// A name that is not a time zone.
 #[cfg(feature = "zones")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ZoneError(());
-
-#[cfg(feature = "zones")]
-impl fmt::Display for ZoneError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the time zone is not in the IANA database")
-    }
+unit_error! {
+    /// A name that is no time zone.
+    ZoneError, "the time zone is not in the IANA database"
 }
-
-#[cfg(feature = "zones")]
-impl std::error::Error for ZoneError {}
 
 #[cfg(all(test, feature = "zones"))]
 mod tests {

@@ -103,8 +103,7 @@ impl SubscriptionRecord {
     }
 
     /// Whether [`Change::Purge`] with these times deletes it (S13).
-    #[must_use]
-    pub fn is_purged(&self, before: Timestamp, expired_before: Timestamp) -> bool {
+    pub(crate) fn is_purged(&self, before: Timestamp, expired_before: Timestamp) -> bool {
         let is_before = |at: Option<Timestamp>, end| at.is_some_and(|at| at < end);
         is_before(self.retired.map(|retired| retired.at), before)
             || is_before(self.stale_since, before)

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 use super::{SubscriptionError, SubscriptionErrorKind};
+use crate::text::as_text;
 
 /// A stored subscription's id: a random UUID (version 4), unguessable.
 ///
@@ -57,16 +57,4 @@ impl fmt::Debug for SubscriptionId {
     }
 }
 
-impl Serialize for SubscriptionId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SubscriptionId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
-    }
-}
+as_text!(SubscriptionId: Serialize, Deserialize);

@@ -28,6 +28,7 @@ mod error;
 mod key;
 mod key_id;
 mod public_key;
+#[cfg(feature = "_engine")]
 mod sealed;
 mod signer;
 mod token;
@@ -38,6 +39,7 @@ pub use error::{VapidError, VapidErrorKind};
 pub use key::VapidKey;
 pub use key_id::KeyId;
 pub use public_key::VapidPublicKey;
-pub use sealed::{KeyEncryptionKey, KeyEncryptionKeys, SealedVapidKey};
+#[cfg(feature = "_engine")]
+pub use sealed::{KeyEncryptionKeys, SealedVapidKey};
 pub use signer::Signer;
 pub use verify::{Verified, verify};

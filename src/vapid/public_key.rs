@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::{KeyId, VapidError, VapidErrorKind};
 use crate::encoding::{base64_any, base64url};
+use crate::subscription::UaPublicKey;
 
 /// A VAPID public key: a point on P-256, uncompressed, 65 octets (RFC 8292 section 3.2).
 ///
@@ -24,14 +25,9 @@ impl VapidPublicKey {
     /// [`InvalidPublicKey`](VapidErrorKind::InvalidPublicKey) for another length, a compressed or
     /// hybrid form, the identity, and a point that is not on the curve.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, VapidError> {
-        let invalid = || VapidError::from(VapidErrorKind::InvalidPublicKey);
-        let bytes: [u8; Self::LEN] = bytes.try_into().map_err(|_| invalid())?;
-        // `p256` takes compressed points as well; RFC 8292 section 3.2 knows the uncompressed form only.
-        if bytes.first() != Some(&0x04) {
-            return Err(invalid());
-        }
-        p256::PublicKey::from_sec1_bytes(&bytes).map_err(|_| invalid())?;
-        Ok(Self(bytes))
+        // RFC 8292 section 3.2 knows the same form as RFC 8291 section 3.1.
+        let point = UaPublicKey::from_bytes(bytes).map_err(|_| VapidErrorKind::InvalidPublicKey)?;
+        Ok(Self(*point.as_bytes()))
     }
 
     /// Takes base64 of either alphabet in, padded or not.

@@ -18,23 +18,16 @@ use crate::secret::SecretBytes;
 ///
 /// Wiped on drop; `Debug` shows its id, which is derived from it and stored beside what it encrypts.
 #[derive(Clone)]
-pub struct KeyEncryptionKey {
+struct KeyEncryptionKey {
     key: SecretBytes<{ Self::LEN }>,
     id: [u8; KEK_ID_LEN],
 }
 
 impl KeyEncryptionKey {
     /// Octets of the key.
-    pub const LEN: usize = 32;
+    const LEN: usize = 32;
 
-    /// Makes a key of 32 octets. They must come from a random source: there is no key derivation from a password.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for octets that no random source gives: fewer
-    /// than 8 different ones, two equal halves, or the same distance between all neighbours. The chance that a random
-    /// key is refused is less than 1 in 10^30.
-    pub fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
+    fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
         if is_pattern(&key) {
             return Err(VapidErrorKind::WeakEncryptionKey.into());
         }
@@ -52,12 +45,7 @@ impl KeyEncryptionKey {
         })
     }
 
-    /// Parses 32 octets in base64, either alphabet, padded or not, or in hex.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey), or as [`new`](Self::new).
-    pub fn parse(text: &str) -> Result<Self, VapidError> {
+    fn parse(text: &str) -> Result<Self, VapidError> {
         let text = text.trim_ascii();
         // No text is valid as both: 64 hex digits are 48 octets in base64.
         let octets = [hex(text), base64_any(text)]
@@ -110,19 +98,22 @@ impl KeyEncryptionKeys {
     }
 
     /// The first of `keys` encrypts, all of them decrypt.
-    #[must_use]
-    pub fn new(keys: impl IntoIterator<Item = KeyEncryptionKey>) -> Self {
+    fn new(keys: impl IntoIterator<Item = KeyEncryptionKey>) -> Self {
         Self {
             keys: keys.into_iter().collect(),
             ..Self::none()
         }
     }
 
-    /// Parses a comma-separated list of [`KeyEncryptionKey::parse`]. Blanks alone are the empty list.
+    /// Parses a comma-separated list of keys: 32 octets each, in base64, either alphabet, padded or not, or in hex. Blanks
+    /// alone are the empty list. Keys must come from a random source: there is no key derivation from a password.
     ///
     /// # Errors
     ///
-    /// As [`KeyEncryptionKey::parse`], for any of them.
+    /// Returns [`InvalidEncryptionKey`](VapidErrorKind::InvalidEncryptionKey) for anything else, and
+    /// [`WeakEncryptionKey`](VapidErrorKind::WeakEncryptionKey) for octets that no random source gives: fewer than 8
+    /// different ones, two equal halves, or the same distance between all neighbours. The chance that a random key is
+    /// refused is less than 1 in 10^30.
     pub fn parse(list: &str) -> Result<Self, VapidError> {
         if list.trim_ascii().is_empty() {
             return Ok(Self::none());
@@ -143,20 +134,17 @@ impl KeyEncryptionKeys {
         self
     }
 
-    #[cfg(feature = "_engine")]
     pub(crate) const fn seals_clear_keys(&self) -> bool {
         self.seals_clear_keys
     }
 
     /// Whether a start converts a store: it was requested, and there are keys to encrypt with.
-    #[cfg(feature = "_engine")]
     pub(crate) const fn converts(&self) -> bool {
         self.seals_clear_keys && !self.keys.is_empty()
     }
 
     /// Whether keys are stored in the clear.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
@@ -165,7 +153,7 @@ impl KeyEncryptionKeys {
     /// # Errors
     ///
     /// [`NoRandomness`](VapidErrorKind::NoRandomness).
-    pub fn seal(&self, key: &VapidKey) -> Result<SealedVapidKey, VapidError> {
+    pub(crate) fn seal(&self, key: &VapidKey) -> Result<SealedVapidKey, VapidError> {
         let Some(kek) = self.keys.first() else {
             let mut text = Zeroizing::new(String::with_capacity(64));
             text.push_str("v0.");
@@ -196,7 +184,7 @@ impl KeyEncryptionKeys {
     /// keys or [`seal_clear_keys`](Self::seal_clear_keys) is set,
     /// [`UnknownEncryptionKey`](VapidErrorKind::UnknownEncryptionKey) or
     /// [`UnreadableKey`](VapidErrorKind::UnreadableKey).
-    pub fn open(
+    pub(crate) fn open(
         &self,
         sealed: &SealedVapidKey,
         public_key: &VapidPublicKey,
@@ -228,7 +216,6 @@ impl KeyEncryptionKeys {
     }
 
     /// Whether [`seal`](Self::seal) would use the same key-encryption key again.
-    #[cfg(any(test, feature = "_engine"))]
     pub(crate) fn is_current(&self, sealed: &SealedVapidKey) -> bool {
         match (sealed.parts(), self.keys.first()) {
             (Some(Parts::Clear(_)), None) => true,
@@ -258,8 +245,7 @@ impl SealedVapidKey {
     }
 
     /// Whether it is encrypted.
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.0.starts_with("v1.")
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::builder::Store;
-use super::client::{Shared, default_client};
+use super::client::default_client;
 use super::{BuildError, BuildErrorKind, WebPush, WebPushBuilder};
-use crate::deliver::{EndpointPolicy, HostCheck, OriginGates};
+use crate::deliver::{DeliverLayer, EndpointPolicy, HostCheck, OriginGates};
 use crate::engine::{ClockSkew, Engine, KeyRing, Parts, PruneBreaker, Signals};
 use crate::schedule::NotifyType;
 use crate::store::MemoryStore;
@@ -61,14 +61,13 @@ impl WebPushBuilder {
         )
         .await?;
         let host_check = HostCheck::new(resolver, endpoint_policy.clone(), gates.clone());
-        let sender = client.make(Shared {
-            contact: contact.clone(),
-            policy: endpoint_policy.clone(),
-            gates: gates.clone(),
-            p256: self.p256,
-            clock: Arc::clone(&self.clock),
-            timeout: self.request_timeout,
-        });
+        let deliver = DeliverLayer::new(contact.clone())
+            .with_policy(endpoint_policy.clone())
+            .with_gates(gates.clone())
+            .with_p256(self.p256)
+            .with_clock(Arc::clone(&self.clock))
+            .with_timeout(self.request_timeout);
+        let sender = client.make(&deliver);
         let engine = Engine::new(Parts {
             subscriptions: self.subscriptions.unwrap_or(subscriptions),
             ledger,

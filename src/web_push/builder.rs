@@ -146,7 +146,7 @@ impl WebPushBuilder {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.sender = Some(MakeSender::new(|shared| Arc::new(shared.deliver(client))));
+        self.sender = Some(MakeSender::new(client));
         self
     }
 

@@ -2,53 +2,35 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use tower_layer::Layer as _;
 
 use super::{BuildError, BuildErrorKind};
-use crate::clock::Clock;
-use crate::deliver::{Deliver, EndpointPolicy, OriginGates, Resolver, Sender};
-use crate::p256::P256;
-use crate::vapid::Contact;
+use crate::deliver::{Deliver, DeliverLayer, EndpointPolicy, Resolver, Sender};
 
 /// A client that is built once the policy and the clock are known.
-pub(super) struct MakeSender(Box<dyn FnOnce(Shared) -> Arc<dyn Sender> + Send>);
+pub(super) struct MakeSender(Box<Make>);
+
+type Make = dyn FnOnce(&DeliverLayer) -> Arc<dyn Sender> + Send;
 
 impl MakeSender {
-    pub(super) fn new(make: impl FnOnce(Shared) -> Arc<dyn Sender> + Send + 'static) -> Self {
-        Self(Box::new(make))
+    pub(super) fn new<C>(client: C) -> Self
+    where
+        C: Send + 'static,
+        Deliver<C>: Sender + 'static,
+    {
+        Self(Box::new(|settings| Arc::new(settings.layer(client))))
     }
 
-    pub(super) fn make(self, shared: Shared) -> Arc<dyn Sender> {
-        (self.0)(shared)
+    pub(super) fn make(self, settings: &DeliverLayer) -> Arc<dyn Sender> {
+        (self.0)(settings)
     }
 }
 
 impl fmt::Debug for MakeSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MakeSender").finish_non_exhaustive()
-    }
-}
-
-/// The parts that every delivery shares, with any client.
-pub(super) struct Shared {
-    pub(super) contact: Contact,
-    pub(super) policy: EndpointPolicy,
-    pub(super) gates: OriginGates,
-    pub(super) p256: Arc<dyn P256>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) timeout: Duration,
-}
-
-impl Shared {
-    pub(super) fn deliver<C>(self, client: C) -> Deliver<C> {
-        Deliver::new(client, self.contact)
-            .with_policy(self.policy)
-            .with_gates(self.gates)
-            .with_p256(self.p256)
-            .with_clock(self.clock)
-            .with_timeout(self.timeout)
     }
 }
 
@@ -79,8 +61,7 @@ pub(super) fn default_client(
         };
         BuildError::with_source(kind, error)
     })?;
-    let sender = MakeSender::new(|shared| Arc::new(shared.deliver(client)));
-    Ok((sender, Some(resolver)))
+    Ok((MakeSender::new(client), Some(resolver)))
 }
 
 #[cfg(not(feature = "client"))]

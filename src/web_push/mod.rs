@@ -45,8 +45,7 @@ impl WebPush {
 
     /// Makes a builder without a contact: nothing is sent until the server is started with one.
     ///
-    /// The other settings may be complete already, but the endpoint policy is
-    /// [`EndpointPolicy::nowhere`](crate::deliver::EndpointPolicy::nowhere) in any case: no subscription is accepted.
+    /// The other settings may be complete already, but no subscription is accepted, whatever the endpoint policy is.
     /// [`run`](Self::run) and [`tick`](Self::tick) claim nothing, so what is queued in the store stays queued, and
     /// `/ready` answers 503 with `"contact": false`.
     pub fn builder_without_contact() -> WebPushBuilder {

@@ -362,7 +362,7 @@ async fn an_old_key_is_not_forgotten_while_pages_may_still_subscribe_with_it() {
     let first = app.key().await;
     clock.advance(30 * DAY);
     let second = app.rotate().await;
-    clock.advance(KeyRing::KEEP_UNUSED - Duration::from_secs(1));
+    clock.advance(7 * DAY - Duration::from_secs(1));
     app.settle().await;
     // A page that was open all the time.
     let browser = app.subscribe(FCM, &first, true).await;

@@ -19,13 +19,13 @@ pub struct ImportReport {
     pub refused: u64,
     /// New daily notifications.
     pub daily: u64,
-    /// The first refusals, at most [`ImportReport::MAX_REFUSALS`].
+    /// The first refusals, at most 32.
     pub refusals: Vec<RefusedRow>,
 }
 
 impl ImportReport {
     /// The most refusals that are kept.
-    pub const MAX_REFUSALS: usize = 32;
+    const MAX_REFUSALS: usize = 32;
 
     pub(super) fn refuse(&mut self, row: RefusedRow) {
         self.refused += 1;

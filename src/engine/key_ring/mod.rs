@@ -17,13 +17,12 @@ use crate::vapid::{KeyEncryptionKeys, KeyId, VapidError, VapidErrorKind, VapidKe
 /// subscriptions made with them need (RFC 8292 section 4).
 ///
 /// Keys are read from the store and decrypted once. Reading them from memory takes a short lock. Other processes may
-/// rotate keys at any time: [`refresh`](Self::refresh) reads the store again, and so does [`find`](Self::find) for an
-/// unknown key.
+/// rotate keys at any time: [`candidates`](Self::candidates) reads the store again for an unknown key.
 ///
 /// # Cancel safety
 ///
 /// A call changes the store first and then the memory. If it is dropped in between, the memory is up to date after the
-/// next `refresh`.
+/// next read of the store.
 #[derive(Debug)]
 pub struct KeyRing {
     store: Arc<dyn VapidKeyStore>,
@@ -54,7 +53,7 @@ struct Keys {
 impl KeyRing {
     /// Retention of a key that no subscription uses, after it was made and after a rotation: pages opened before may
     /// still subscribe with it.
-    pub const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+    const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
     /// The shortest time between two reads of the store for unknown keys.
     pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -139,14 +138,12 @@ impl KeyRing {
     }
 
     /// All live keys: the active one first, then the others by age, youngest first.
-    #[must_use]
-    pub fn live(&self) -> Arc<[Arc<VapidKey>]> {
+    pub(crate) fn live(&self) -> Arc<[Arc<VapidKey>]> {
         Arc::clone(&self.keys().live)
     }
 
     /// A live key in memory.
-    #[must_use]
-    pub fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
+    pub(crate) fn get(&self, id: &KeyId) -> Option<Arc<VapidKey>> {
         self.keys().get(id)
     }
 
@@ -157,7 +154,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// As [`refresh`](Self::refresh); and after a failed read until the next one.
-    pub async fn find(
+    pub(crate) async fn find(
         &self,
         id: &KeyId,
         now: Timestamp,
@@ -187,12 +184,14 @@ impl KeyRing {
         Ok(self.get(id))
     }
 
-    /// The keys to try for a subscription made with this key: this one first, if [`find`](Self::find) finds it, then the
-    /// others, in case the subscription was made with one of them.
+    /// The keys to try for a subscription made with this key: this one first, if it is live, then the others, in case the
+    /// subscription was made with one of them. For a key that is not in memory the store is read, at most once in
+    /// [`LOOK_AGAIN`](Self::LOOK_AGAIN) for all callers, since ids come from outside.
     ///
     /// # Errors
     ///
-    /// As [`find`](Self::find).
+    /// [`Store`](VapidErrorKind::Store), also after a failed read until the next one, or as [`open`](Self::open) for a new
+    /// key.
     pub async fn candidates(
         &self,
         id: &KeyId,
@@ -209,7 +208,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`Store`](VapidErrorKind::Store), or as [`open`](Self::open) for a new key.
-    pub async fn refresh(&self) -> Result<(), VapidError> {
+    pub(crate) async fn refresh(&self) -> Result<(), VapidError> {
         let _reading = self.reading.lock().await;
         self.read().await
     }
@@ -226,7 +225,7 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
+    /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`candidates`](Self::candidates).
     pub async fn rotate(&self, now: Timestamp) -> Result<Arc<VapidKey>, VapidError> {
         let key = VapidKey::generate()?;
         let id = key.id();
@@ -242,7 +241,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`NoRandomness`](VapidErrorKind::NoRandomness), or as [`refresh`](Self::refresh).
-    pub async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
+    pub(crate) async fn adopt(&self, key: &VapidKey, now: Timestamp) -> Result<(), VapidError> {
         self.take_in(key, false, now).await
     }
 
@@ -293,7 +292,7 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`Store`](VapidErrorKind::Store), or as [`refresh`](Self::refresh). Keys removed before the error stay removed.
-    pub async fn forget_unused(
+    pub(crate) async fn forget_unused(
         &self,
         subscriptions: &dyn SubscriptionStore,
         now: Timestamp,

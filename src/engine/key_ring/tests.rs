@@ -7,12 +7,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::broadcast::Principal;
+use crate::encoding::base64url;
 use crate::store::{
     Change, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
     SubscriptionRef, Upserted,
 };
 use crate::subscription::EndpointKey;
-use crate::vapid::{KeyEncryptionKey, SealedVapidKey};
+use crate::vapid::SealedVapidKey;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -138,8 +139,10 @@ impl SubscriptionStore for Naming {
 }
 
 fn keks(octets: &[u8]) -> KeyEncryptionKeys {
-    let key = |octet: &u8| KeyEncryptionKey::new(Sha256::digest([*octet]).into()).unwrap();
-    KeyEncryptionKeys::new(octets.iter().map(key))
+    let keys = octets
+        .iter()
+        .map(|octet| base64url(&Sha256::digest([*octet])));
+    KeyEncryptionKeys::parse(&keys.collect::<Vec<_>>().join(",")).unwrap()
 }
 
 async fn ring(table: &Arc<Table>, keks: KeyEncryptionKeys) -> Result<KeyRing, VapidError> {

@@ -45,7 +45,7 @@ pub fn deal<E>(
 
 /// [`deal`] one round at a time, for a store that takes the rows of all origins in one statement.
 #[derive(Clone, Debug)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     left: usize,
     /// The origins that may have more rows, with their limits, in the order of their turns.
     hungry: VecDeque<(usize, usize)>,
@@ -53,8 +53,7 @@ pub struct Rounds {
 
 impl Rounds {
     /// Starts with the limits by origin and the total limit.
-    #[must_use]
-    pub fn new(rooms: &[usize], limit: usize) -> Self {
+    pub(crate) fn new(rooms: &[usize], limit: usize) -> Self {
         let hungry = rooms.iter().copied().enumerate();
         Self {
             left: limit,
@@ -63,8 +62,7 @@ impl Rounds {
     }
 
     /// Returns the next round: indexes of origins with the number of rows to take. `None` if nothing is left to take.
-    #[must_use]
-    pub fn next_round(&self) -> Option<Vec<(usize, usize)>> {
+    pub(crate) fn next_round(&self) -> Option<Vec<(usize, usize)>> {
         if self.left == 0 || self.hungry.is_empty() {
             return None;
         }
@@ -83,7 +81,7 @@ impl Rounds {
     }
 
     /// Records that an origin had `got` of the `wanted` rows.
-    pub fn took(&mut self, origin: usize, wanted: usize, got: usize) {
+    pub(crate) fn took(&mut self, origin: usize, wanted: usize, got: usize) {
         self.left = self.left.saturating_sub(got);
         let place = self.hungry.iter().position(|(hungry, _)| *hungry == origin);
         let Some((_, room)) = place.and_then(|place| self.hungry.remove(place)) else {

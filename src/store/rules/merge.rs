@@ -21,8 +21,7 @@ pub struct Merged {
 
 impl Merged {
     /// Returns whether this is a new unproven row, which [`SubscriptionLimits::unproven`] limits (S16).
-    #[must_use]
-    pub const fn adds_unproven(&self) -> bool {
+    pub(crate) const fn adds_unproven(&self) -> bool {
         self.created && !self.replaces && self.record.is_unproven()
     }
 

@@ -11,7 +11,7 @@
 //! | [`apply`] | S11 to S13 | the effect of a change on a row |
 //! | [`is_member`], [`takes`] | S9, S10 | the rows of an audience, and those that a filter counts |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12 | the state and the counts of a broadcast |
-//! | [`deal`], [`Rounds`] | L5 | the shares of origins in a claim |
+//! | [`deal`] | L5 | the shares of origins in a claim |
 //!
 //! Two more are methods of their values: [`Pause::on_top_of`](crate::store::Pause::on_top_of) (L11) and
 //! [`Tally::plus`](crate::store::Tally::plus) (L15).
@@ -49,6 +49,8 @@ mod progress;
 
 pub use audience::{is_member, takes};
 pub use change::{Applied, apply};
-pub use fair::{Rounds, deal};
+#[cfg(feature = "postgres")]
+pub(crate) use fair::Rounds;
+pub use fair::deal;
 pub use merge::{Merged, evicted, merge};
 pub use progress::{AfterClaim, BroadcastProgress};
