@@ -51,8 +51,7 @@ struct Browser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn despite_a_killed_worker_all_are_reached_and_only_its_requests_in_flight_are_repeated()
- {
+async fn despite_a_killed_worker_all_are_reached_and_only_its_requests_in_flight_are_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let Some(nats) = Nats::start(&folder.path().join("nats")).await else {
         return;
