@@ -138,3 +138,20 @@ async fn no_direct_request_begins_from_the_deadline_on() {
         assert_eq!(reason, sent.is_none().then_some("deadline"));
     }
 }
+
+#[tokio::test]
+async fn the_ttl_of_a_message_for_later_counts_from_its_time() {
+    let world = World::at(FCM).await;
+    let (browser, _) = world.subscriber().await;
+    let (later, minute) = (world.clock.now() + 60 * MINUTE, Ttl::from_secs(60));
+    let message = Message::new("x").with_ttl(minute);
+    let broadcast = tower_web_push::Broadcast::to(Audience::All, message).at(later);
+    let queued = world.push.enqueue_broadcast(broadcast).await.unwrap();
+    assert_eq!(
+        world.status(queued.broadcast).await.deadline,
+        later + MINUTE
+    );
+    world.clock.set(later);
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+}

@@ -322,7 +322,7 @@ async fn what_a_failing_ledger_did_not_take_is_written_by_the_next_call() {
     let origins = [FCM, APPLE].map(|origin| Origin::parse(origin).unwrap());
     for origin in &origins {
         let gate = gates.gate(origin);
-        gate.pause(now + MINUTE, PauseReason::RateLimited);
+        gates.pause(origin, now + MINUTE, PauseReason::RateLimited);
         let accepted = Consequence::finished(FinalOutcome::Accepted);
         effects.note(&gate, accepted, now);
     }
