@@ -147,7 +147,8 @@ impl Push {
     }
 
     /// What [`with_other_keys`](Self::with_other_keys) said; `false` when nothing was.
-    pub(crate) const fn has_other_keys(&self) -> bool {
+    #[must_use]
+    pub const fn has_other_keys(&self) -> bool {
         self.has_other_keys
     }
 
