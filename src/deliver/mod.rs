@@ -18,6 +18,12 @@ mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
 mod host_check;
+#[cfg(feature = "client")]
+mod local_error;
+#[cfg(feature = "client")]
+mod lookup_threads;
+#[cfg(feature = "client")]
+mod open_files;
 mod origin_gate;
 mod outcome;
 mod resolver;
@@ -25,6 +31,8 @@ mod retry;
 mod retry_after;
 mod sender;
 mod service;
+#[cfg(feature = "client")]
+mod shares;
 mod standing;
 mod streaks;
 mod unproven_hosts;
