@@ -9,6 +9,8 @@ mod classify;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
+mod connection_budget;
+#[cfg(feature = "client")]
 mod connector;
 #[cfg(feature = "client")]
 mod dialled;
@@ -33,6 +35,8 @@ mod sender;
 mod service;
 #[cfg(feature = "client")]
 mod shares;
+#[cfg(feature = "client")]
+mod socket;
 mod standing;
 mod streaks;
 mod unproven_hosts;
