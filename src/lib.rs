@@ -98,7 +98,7 @@
 //! | none | values, encryption | RustCrypto (`p256`, `aes-gcm`, `hkdf`, `sha2`), `http`, `bytes`, `serde`: no runtime, no C, no TLS, no version twice |
 //! | `vapid` (default) | keys, tokens, push requests | `http-body`, `lru` |
 //! | `jwt-simple` (default) | tokens signed by `jwt-simple`; without it `aws-lc-rs` or `p256` signs | `jwt-simple`, `rsa`, `ed25519-compact` and some 30 more crates |
-//! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `tokio`; C: `aws-lc-rs` |
+//! | `client` (default) | [`WebPush`], the HTTP client with the guarded dial | `hyper`, `hyper-util`, `hyper-rustls`, `rustls`, `webpki-roots`, `psl` (the public suffix list), `rlimit`, `tokio`; C: `aws-lc-rs` |
 //! | `api` (default) | [`WebPush`], the HTTP API | `governor`, `tower-layer`, `tower-service`, `http-body-util`, `tokio`, `jiff` |
 //! | `aws-lc-rs` | the fast P-256 | C: `aws-lc-rs` |
 //! | `sqlite` | `SqliteStore` | C: `rusqlite` with SQLite bundled |

@@ -210,8 +210,8 @@ fn log(ended: Result<(), BoxError>) {
     }
 }
 
-/// Raises the soft limit on open files. Returns how many connections it allows: half of the files. The other half is
-/// for the store and for connections to push services.
+/// Raises the soft limit on open files. Returns how many connections it allows: half of the files. A quarter is for
+/// connections to push services; the rest is for lookups and the store.
 pub(super) fn connection_limit() -> usize {
     let files = rlimit::increase_nofile_limit(FILES).unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit on open files could not be raised");

@@ -56,7 +56,7 @@ const PREFIXES: [&str; 2] = ["/api", "/web-push"];
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Reads the settings, serves until SIGTERM or ctrl-c, and drains. With `--backup` it copies the store and ends.
+/// Reads the settings, serves until SIGTERM, SIGHUP or ctrl-c, and drains. With `--backup` it copies the store and ends.
 ///
 /// The exit code is 0 after a drain or a backup, 2 if the server cannot start with these settings, and 1 for later
 /// errors.
@@ -116,6 +116,9 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .with_ansi(io::stderr().is_terminal())
         .init();
     let metrics = Metrics::install()?;
+    // Before the client is built, whose own limit is a quarter of the open files.
+    let limit = accept::connection_limit();
+    tracing::info!(limit, "connections are limited");
 
     if settings.contact.is_none() {
         tracing::warn!(
@@ -184,8 +187,6 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
     }
     println!("Open http://{address}/");
 
-    let limit = accept::connection_limit();
-    tracing::info!(limit, "connections are limited");
     let api = PREFIXES
         .iter()
         .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));

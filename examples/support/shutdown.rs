@@ -1,4 +1,4 @@
-//! The shutdown signal: SIGTERM or ctrl-c.
+//! The shutdown signal: SIGTERM, SIGHUP or ctrl-c.
 
 use std::io;
 use std::time::Duration;
@@ -38,6 +38,8 @@ impl Shutdown {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// The terminal was closed. By default it ends the process at once.
+    hang_up: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -47,6 +49,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
@@ -54,6 +57,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

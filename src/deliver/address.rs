@@ -15,6 +15,23 @@ pub(super) fn is_loopback(addr: IpAddr) -> bool {
     addr.to_canonical().is_loopback()
 }
 
+/// The block that an address belongs to, by its first address: /24, or /48 for IPv6. One customer of a network usually has
+/// no more. An address that a NAT64 translator embeds (RFC 6052 section 2.1) is in the block of the IPv4 address.
+#[cfg(feature = "client")]
+pub(super) fn block(addr: IpAddr) -> IpAddr {
+    let v4 = |addr: Ipv4Addr| {
+        let [a, b, c, _] = addr.octets();
+        IpAddr::from([a, b, c, 0])
+    };
+    match addr.to_canonical() {
+        IpAddr::V4(addr) => v4(addr),
+        IpAddr::V6(addr) => match (addr.segments(), addr.octets()) {
+            ([0x64, 0xff9b, 0, 0, 0, 0, ..], [.., a, b, c, d]) => v4(Ipv4Addr::new(a, b, c, d)),
+            ([a, b, c, ..], _) => IpAddr::from([a, b, c, 0, 0, 0, 0, 0]),
+        },
+    }
+}
+
 fn is_public_v4(addr: Ipv4Addr) -> bool {
     let [a, b, c, _] = addr.octets();
     let refused = match (a, b, c) {
@@ -206,6 +223,20 @@ mod tests {
             [0, 0x64, 0xff, 0x9b, 0, 1, 0, 0, 0, 10, 0, 0, 1, 8, 8, 8],
         ] {
             assert!(!is_public(Ipv6Addr::from(inner).into()), "{inner:?}");
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_block_is_what_one_customer_has() {
+        for (addr, expected) in [
+            ("203.0.113.7", "203.0.113.0"),
+            ("::ffff:203.0.113.7", "203.0.113.0"),
+            ("64:ff9b::203.0.113.7", "203.0.113.0"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+        ] {
+            let expected: IpAddr = expected.parse().unwrap();
+            assert_eq!(block(addr.parse().unwrap()), expected, "{addr}");
         }
     }
 

@@ -3,19 +3,20 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{self, Client};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
 use super::EndpointPolicy;
-use super::connector::Connector;
+use super::connection_budget::{self, ConnectionBudget};
+use super::connector::{Connector, Shared};
 use super::dialled::{DialError, Dialled, Protocol};
 use super::error::find_source;
 use super::guarded_resolver::GuardedResolver;
@@ -32,6 +33,8 @@ use crate::tls::{self, TlsError};
 ///
 /// Every connection is subject to the client's [`EndpointPolicy`]: the name is looked up once, every address is
 /// checked, and only checked addresses are dialled. If one address is refused, the name is refused.
+///
+/// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections).
 ///
 /// Opening a connection may take [`CONNECT_TIMEOUT`](HttpClientBuilder::CONNECT_TIMEOUT). [`Deliver`](super::Deliver)
 /// limits the whole attempt, whichever client it uses.
@@ -59,7 +62,7 @@ pub struct HttpClient(Arc<Clients>);
 struct Clients {
     http2: Client<Connector, PushBody>,
     http1: Client<Connector, PushBody>,
-    dialled: Dialled,
+    shared: Arc<Shared>,
 }
 
 impl HttpClient {
@@ -70,6 +73,7 @@ impl HttpClient {
             resolver: Arc::new(SystemResolver),
             extra_roots: Vec::new(),
             connect_timeout: HttpClientBuilder::CONNECT_TIMEOUT,
+            max_connections: None,
         }
     }
 }
@@ -84,21 +88,45 @@ impl Service<Request<PushBody>> for HttpClient {
     }
 
     fn call(&mut self, request: Request<PushBody>) -> HttpFuture {
-        let Self(clients) = self;
-        if clients.dialled.protocol(request.uri()) == Some(Protocol::Http1) {
-            return HttpFuture {
-                response: clients.http1.request(request),
-                again: None,
-            };
-        }
-        let again = Again {
-            clients: Arc::clone(clients),
-            request: request.clone(),
-            start: Instant::now(),
+        HttpFuture(Box::pin(Arc::clone(&self.0).send(request)))
+    }
+}
+
+impl Clients {
+    async fn send(
+        self: Arc<Self>,
+        request: Request<PushBody>,
+    ) -> Result<Response<HttpBody>, HttpError> {
+        let under_way = match request.uri().authority() {
+            Some(authority) => Some(self.shared.budget.request(authority.clone()).await),
+            None => None,
         };
-        HttpFuture {
-            response: clients.http2.request(request),
-            again: Some(Box::new(again)),
+        let response = self.exchange(request).await.map_err(HttpError)?;
+        Ok(response.map(|body| HttpBody {
+            body,
+            _under_way: under_way,
+        }))
+    }
+
+    async fn exchange(&self, request: Request<PushBody>) -> Result<Response<Incoming>, BoxError> {
+        let dialled = &self.shared.dialled;
+        let start = Instant::now();
+        loop {
+            if dialled.protocol(request.uri()) == Some(Protocol::Http1) {
+                return Ok(self.http1.request(request).await?);
+            }
+            let error = match self.http2.request(request.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            // Without a connection nothing was sent. In all other cases a repeat could deliver the message twice.
+            if !error.is_connect() || find_source::<DialError>(&error).is_some() {
+                return Err(error.into());
+            }
+            // The server chose HTTP/1.1, or the dial belonged to another request, and it failed or was cancelled.
+            if let Some(failure) = dialled.failure_since(request.uri(), start) {
+                return Err(failure.into());
+            }
         }
     }
 }
@@ -111,46 +139,15 @@ impl fmt::Debug for HttpClient {
 
 /// The future of [`HttpClient`].
 #[must_use = "futures do nothing unless polled"]
-pub struct HttpFuture {
-    response: legacy::ResponseFuture,
-    again: Option<Box<Again>>,
-}
+pub struct HttpFuture(Exchange);
 
-/// State for sending the request again if no HTTP/2 connection was opened for it.
-struct Again {
-    clients: Arc<Clients>,
-    request: Request<PushBody>,
-    start: Instant,
-}
+type Exchange = Pin<Box<dyn Future<Output = Result<Response<HttpBody>, HttpError>> + Send>>;
 
 impl Future for HttpFuture {
     type Output = Result<Response<HttpBody>, HttpError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let error = match ready!(Pin::new(&mut self.response).poll(cx)) {
-                Ok(response) => return Poll::Ready(Ok(response.map(HttpBody))),
-                Err(error) => error,
-            };
-            // Without a connection nothing was sent. In all other cases a repeat could deliver the message twice.
-            let Some(again) = self.again.take().filter(|_| error.is_connect()) else {
-                return Poll::Ready(Err(HttpError(error.into())));
-            };
-            if find_source::<DialError>(&error).is_some() {
-                return Poll::Ready(Err(HttpError(error.into())));
-            }
-            // The server chose HTTP/1.1, or the dial belonged to another request, and it failed or was cancelled.
-            let dialled = &again.clients.dialled;
-            let uri = again.request.uri();
-            if dialled.protocol(uri) == Some(Protocol::Http1) {
-                self.response = again.clients.http1.request(again.request);
-            } else if let Some(failure) = dialled.failure_since(uri, again.start) {
-                return Poll::Ready(Err(HttpError(failure.into())));
-            } else {
-                self.response = again.clients.http2.request(again.request.clone());
-                self.again = Some(again);
-            }
-        }
+        self.0.as_mut().poll(cx)
     }
 }
 
@@ -162,7 +159,11 @@ impl fmt::Debug for HttpFuture {
 
 /// The body of a response.
 #[derive(Debug)]
-pub struct HttpBody(Incoming);
+pub struct HttpBody {
+    body: Incoming,
+    /// The connection is not idle before the body was read or dropped.
+    _under_way: Option<connection_budget::Request>,
+}
 
 impl Body for HttpBody {
     type Data = Bytes;
@@ -172,17 +173,17 @@ impl Body for HttpBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        Pin::new(&mut self.0)
+        Pin::new(&mut self.body)
             .poll_frame(cx)
             .map_err(|error| HttpError(error.into()))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 
@@ -212,6 +213,7 @@ pub struct HttpClientBuilder {
     resolver: Arc<dyn Resolver>,
     extra_roots: Vec<Vec<u8>>,
     connect_timeout: Duration,
+    max_connections: Option<usize>,
 }
 
 impl HttpClientBuilder {
@@ -243,6 +245,17 @@ impl HttpClientBuilder {
         self
     }
 
+    /// Sets the number of connections that may be open at once. Default: a quarter of the soft limit on open files when the
+    /// client is built, from 16 to 4,096. A program that sends to many hosts should raise its soft limit before.
+    ///
+    /// Half of them are for the hosts that the policy names: the known push services, and the entries of a list without
+    /// `*`. Of the other half no registrable domain and no block of addresses (/24, or /48 for IPv6) has more than an eighth.
+    /// If no connection is free, an idle one is closed; if all are in use, the request waits for 5 s and fails.
+    pub const fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = Some(connections);
+        self
+    }
+
     /// Sets the resolver. Default: [`SystemResolver`].
     pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = resolver;
@@ -257,18 +270,17 @@ impl HttpClientBuilder {
     /// [`Tls`](HttpClientErrorKind::Tls) if the TLS provider cannot be set up.
     pub fn build(self) -> Result<HttpClient, HttpClientError> {
         let tls = tls::client_config(&self.extra_roots)?;
-        let dialled = Dialled::new();
-        let resolver = GuardedResolver::new(self.resolver, self.policy.clone());
-        let connector = |protocol| {
-            Connector::new(
-                protocol,
-                tls.clone(),
-                resolver.clone(),
-                self.policy.clone(),
-                self.connect_timeout,
-                dialled.clone(),
-            )
-        };
+        let max_connections = self
+            .max_connections
+            .unwrap_or_else(ConnectionBudget::derived_limit);
+        let shared = Arc::new(Shared {
+            resolver: GuardedResolver::new(self.resolver, self.policy.clone()),
+            policy: self.policy,
+            timeout: self.connect_timeout,
+            dialled: Dialled::new(),
+            budget: ConnectionBudget::new(max_connections),
+        });
+        let connector = |protocol| Connector::new(protocol, tls.clone(), Arc::clone(&shared));
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -286,7 +298,7 @@ impl HttpClientBuilder {
         Ok(HttpClient(Arc::new(Clients {
             http2,
             http1,
-            dialled,
+            shared,
         })))
     }
 }

@@ -1,113 +1,193 @@
-//! Opening connections: only to hosts and addresses that the endpoint policy admits.
+//! Opening connections: only to hosts and addresses that the endpoint policy admits, and within the budget.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use http::uri::Authority;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::EndpointPolicy;
+use super::connection_budget::{ConnectionBudget, Place};
 use super::dialled::{DialError, Dialled, Protocol};
 use super::endpoint_policy::literal_addr;
 use super::guarded_resolver::GuardedResolver;
+use super::local_error::LocalError;
+use super::shares::registrable_domain;
+use super::socket::Socket;
+use super::{EndpointPolicy, PolicyError, PolicyErrorKind};
 use crate::error::BoxError;
 
-/// Opens connections: policy, name, addresses, TCP, TLS, all within one time limit.
+/// Opens connections: policy, a place in the budget, then name, addresses, TCP and TLS within one time limit.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector<GuardedResolver>>,
-    policy: EndpointPolicy,
-    timeout: Duration,
-    dialled: Dialled,
     only: Protocol,
+    tls: Arc<ClientConfig>,
+    shared: Arc<Shared>,
+}
+
+/// What the connectors of a client share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) resolver: GuardedResolver,
+    pub(super) policy: EndpointPolicy,
+    pub(super) timeout: Duration,
+    pub(super) dialled: Dialled,
+    pub(super) budget: ConnectionBudget,
 }
 
 impl Connector {
     /// A connector for one protocol. For HTTP/2 it offers both protocols by ALPN and fails with [`NotHttp2`] if the server
     /// chooses HTTP/1.1. For HTTP/1.1 it offers HTTP/1.1 only.
-    pub(super) fn new(
-        only: Protocol,
-        tls: ClientConfig,
-        resolver: GuardedResolver,
-        policy: EndpointPolicy,
-        timeout: Duration,
-        dialled: Dialled,
-    ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
-        tcp.enforce_http(false);
-        // With Nagle's algorithm a request would wait for the acknowledgement of the previous one.
-        tcp.set_nodelay(true);
-        // hyper-util divides the timeout among the addresses, so that one silent address leaves time for the next.
-        tcp.set_connect_timeout(Some(timeout));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http();
-        let https = match only {
-            Protocol::Http2 => https.enable_all_versions().wrap_connector(tcp),
-            Protocol::Http1 => https.enable_http1().wrap_connector(tcp),
-        };
+    pub(super) fn new(only: Protocol, mut tls: ClientConfig, shared: Arc<Shared>) -> Self {
+        if only == Protocol::Http2 {
+            tls.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(Vec::from).into();
+        }
         Self {
-            https,
-            policy,
-            timeout,
-            dialled,
             only,
+            tls: Arc::new(tls),
+            shared,
         }
     }
 
-    async fn connect(mut self, uri: Uri) -> Result<Stream, BoxError> {
+    async fn connect(self, uri: Uri) -> Result<Stream, BoxError> {
         if self.only == Protocol::Http1 {
             return Ok(self.dial(uri).await.map_err(DialError::new)?);
         }
-        if self.dialled.protocol(&uri) == Some(Protocol::Http1) {
+        let dialled = &self.shared.dialled;
+        if dialled.protocol(&uri) == Some(Protocol::Http1) {
             return Err(NotHttp2.into());
         }
         match self.dial(uri.clone()).await {
             Err(error) => {
                 let error = DialError::new(error);
-                self.dialled.failed(&uri, error.clone());
+                dialled.failed(&uri, error.clone());
                 Err(error.into())
             }
             Ok(stream) if stream.connected().is_negotiated_h2() => {
-                self.dialled.speaks(&uri, Protocol::Http2);
+                dialled.speaks(&uri, Protocol::Http2);
                 Ok(stream)
             }
             Ok(_) => {
-                self.dialled.speaks(&uri, Protocol::Http1);
+                dialled.speaks(&uri, Protocol::Http1);
                 Err(NotHttp2.into())
             }
         }
     }
 
-    async fn dial(&mut self, uri: Uri) -> Result<Stream, BoxError> {
-        self.policy.check_uri(&uri)?;
+    async fn dial(&self, uri: Uri) -> Result<Stream, BoxError> {
+        let Shared {
+            policy,
+            budget,
+            timeout,
+            ..
+        } = &*self.shared;
+        policy.check_uri(&uri)?;
+        let authority = uri.authority().cloned();
+        let authority =
+            authority.ok_or_else(|| PolicyError::from(PolicyErrorKind::MalformedHost))?;
+        let host = uri.host().unwrap_or_default();
         // A literal address does not pass the resolver, which checks all others.
-        if let Some(addr) = uri.host().and_then(literal_addr) {
-            self.policy.check_addr(addr)?;
+        if let Some(addr) = literal_addr(host) {
+            policy.check_addr(addr)?;
         }
-        tokio::time::timeout(self.timeout, self.https.call(uri))
+        let domain = registrable_domain(host).filter(|_| !policy.names(host));
+        let place = budget.place(domain).await?;
+        tokio::time::timeout(*timeout, self.open(uri, authority, place))
             .await
             .map_err(|_| ConnectTimeout)?
     }
+
+    async fn open(
+        &self,
+        uri: Uri,
+        authority: Authority,
+        mut place: Place,
+    ) -> Result<Stream, BoxError> {
+        let host = uri.host().unwrap_or_default();
+        let addrs = match literal_addr(host) {
+            Some(addr) => vec![addr],
+            None => self.shared.resolver.look_up(host).await?,
+        };
+        let mut tcp = HttpConnector::new_with_resolver(LookedUp(place.at(addrs).await));
+        tcp.enforce_http(false);
+        // With Nagle's algorithm a request would wait for the acknowledgement of the previous one.
+        tcp.set_nodelay(true);
+        // hyper-util divides the timeout among the addresses, so that one silent address leaves time for the next.
+        tcp.set_connect_timeout(Some(self.shared.timeout));
+        let tcp = tcp.call(uri.clone()).await.map_err(|error| {
+            let error = LocalError::of_socket(error.into());
+            if error.is::<LocalError>() {
+                self.shared.budget.close_idle();
+            }
+            error
+        })?;
+        let peer = tcp.inner().peer_addr().ok().map(|peer| peer.ip());
+        let socket = Socket::new(tcp, place.open(authority, peer));
+        let tls = Arc::clone(&self.tls);
+        HttpsConnector::from((Opened(Some(socket)), tls))
+            .call(uri)
+            .await
+    }
 }
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Stream = MaybeHttpsStream<Socket>;
+
+/// The addresses of a host, looked up and checked. Port 0: the connector sets the endpoint's.
+#[derive(Clone)]
+struct LookedUp(Vec<IpAddr>);
+
+impl Service<Name> for LookedUp {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        let addrs = self.0.iter().map(|addr| SocketAddr::new(*addr, 0));
+        ready(Ok(addrs.collect::<Vec<_>>().into_iter()))
+    }
+}
+
+/// A connector that has connected already: TLS comes next.
+struct Opened(Option<Socket>);
+
+impl Service<Uri> for Opened {
+    type Response = Socket;
+    type Error = BoxError;
+    type Future = Ready<Result<Socket, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(
+            self.0
+                .take()
+                .ok_or_else(|| "the connector was called twice".into()),
+        )
+    }
+}
 
 impl Service<Uri> for Connector {
     type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.https.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {

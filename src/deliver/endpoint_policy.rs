@@ -196,6 +196,16 @@ impl EndpointPolicy {
         suffix.map(str::to_ascii_lowercase)
     }
 
+    /// Returns whether the policy names a host: a known push service, or an entry of the list without `*`. Strangers
+    /// cannot add such hosts.
+    #[cfg(feature = "client")]
+    pub(super) fn names(&self, host: &str) -> bool {
+        let is_exact =
+            |pattern: &Pattern| matches!(pattern, Pattern::Exact(..)) && pattern.names(host);
+        PushService::of_host(host) != PushService::Other
+            || matches!(&self.0, Rule::Hosts(patterns) if patterns.iter().any(is_exact))
+    }
+
     /// Checks an address before it is dialled. The client checks every address of a name.
     ///
     /// # Errors

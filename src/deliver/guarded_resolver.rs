@@ -1,26 +1,23 @@
 //! Lookups of the built-in client: addresses that the policy admits, and "not found" only from a resolver that works.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper_util::client::legacy::connect::dns::Name;
-use tokio::time::Instant;
-use tower_service::Service;
+use tokio::time::{Instant, timeout};
 
 use super::EndpointPolicy;
 use super::endpoint_policy::is_local_host;
+use super::error::find_source;
+use super::local_error::{Lack, LocalError};
 use super::resolver::{ResolveError, ResolveErrorKind, Resolver};
 use crate::error::BoxError;
 
 /// A resolver whose addresses are checked by the policy. Cheap to clone; clones share the state.
 ///
 /// A resolver that works reports "not found" for a name that does not exist. One that has no network, or only the hosts
-/// file, may report it for every name. So [`NotFound`](ResolveErrorKind::NotFound) is passed on only if another name
-/// was found lately, and is [`Temporary`](ResolveErrorKind::Temporary) otherwise.
+/// file, may report it for every name, and its failures say nothing about a host. So [`NotFound`](ResolveErrorKind::NotFound)
+/// is passed on only if another name was found lately. Otherwise every failure is a [`LocalError`].
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {
     resolver: Arc<dyn Resolver>,
@@ -41,6 +38,12 @@ impl GuardedResolver {
     /// A name that was found within this time shows that the resolver works. After it the name is looked up again, at
     /// most once in the same time: connections to push services live for hours, and need no lookups meanwhile.
     const PROVES_FOR: Duration = Duration::from_secs(60);
+    /// The limit on a lookup, of the 5 s in which a connection has to be open.
+    const LOOKUP: Duration = Duration::from_secs(3);
+    /// The limit on the lookup that checks the resolver. Both are over before the connection's time is.
+    const CHECK: Duration = Duration::from_secs(1);
+    /// The addresses of each family that are dialled. The connection's time is divided among them.
+    const PER_FAMILY: usize = 4;
 
     pub(super) fn new(resolver: Arc<dyn Resolver>, policy: EndpointPolicy) -> Self {
         Self {
@@ -50,17 +53,11 @@ impl GuardedResolver {
         }
     }
 
-    async fn look_up(self, host: &str) -> Result<Vec<SocketAddr>, BoxError> {
-        let addrs = match self.resolver.resolve(host).await {
-            Ok(addrs) if addrs.is_empty() => Err(ResolveErrorKind::NotFound.into()),
-            result => result,
-        };
-        let addrs = match addrs {
+    /// The addresses to dial, in the order of the resolver.
+    pub(super) async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, BoxError> {
+        let mut addrs = match self.resolve(host, Self::LOOKUP).await {
             Ok(addrs) => addrs,
-            Err(error) if error.kind() == ResolveErrorKind::NotFound && !self.works().await => {
-                return Err(ResolveError::new(ResolveErrorKind::Temporary, error).into());
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.judged(error).await.into()),
         };
         // Local names are found without a network.
         if !is_local_host(host) {
@@ -71,9 +68,30 @@ impl GuardedResolver {
         for addr in &addrs {
             self.policy.check_addr(*addr)?;
         }
-        // Port 0: the connector sets the endpoint's.
-        let sockets = addrs.into_iter().map(|addr| SocketAddr::new(addr, 0));
-        Ok(sockets.collect())
+        let (mut v4, mut v6) = (0_usize, 0_usize);
+        addrs.retain(|addr| {
+            let number = if addr.is_ipv4() { &mut v4 } else { &mut v6 };
+            *number = number.saturating_add(1);
+            *number <= Self::PER_FAMILY
+        });
+        Ok(addrs)
+    }
+
+    async fn resolve(&self, host: &str, limit: Duration) -> Result<Vec<IpAddr>, ResolveError> {
+        match timeout(limit, self.resolver.resolve(host)).await {
+            Ok(Ok(addrs)) if addrs.is_empty() => Err(ResolveErrorKind::NotFound.into()),
+            Ok(result) => result,
+            Err(elapsed) => Err(ResolveError::new(ResolveErrorKind::Temporary, elapsed)),
+        }
+    }
+
+    /// Tells a failure of the resolver from one of the name.
+    async fn judged(&self, error: ResolveError) -> ResolveError {
+        if find_source::<LocalError>(&error).is_some() || self.works().await {
+            return error;
+        }
+        let error = LocalError::new(Lack::Resolver, error);
+        ResolveError::new(ResolveErrorKind::Temporary, error)
     }
 
     /// Returns whether the resolver finds any name.
@@ -92,7 +110,7 @@ impl GuardedResolver {
                 }
             }
         };
-        let works = matches!(self.resolver.resolve(&host).await, Ok(addrs) if !addrs.is_empty());
+        let works = self.resolve(&host, Self::CHECK).await.is_ok();
         if works {
             self.was_found(&host);
         }
@@ -110,31 +128,14 @@ impl GuardedResolver {
     }
 }
 
-impl Service<Name> for GuardedResolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { Ok(this.look_up(name.as_str()).await?.into_iter()) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::net::IpAddr;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
     use async_trait::async_trait;
 
     use super::*;
-    use crate::deliver::error::find_source;
     use crate::deliver::{PolicyError, PolicyErrorKind};
 
     /// A resolver that knows these names. While it is down it reports "not found" for all of them.
@@ -170,7 +171,7 @@ mod tests {
     }
 
     async fn kind(guarded: &GuardedResolver, host: &str) -> ResolveErrorKind {
-        let error = guarded.clone().look_up(host).await.unwrap_err();
+        let error = guarded.look_up(host).await.unwrap_err();
         find_source::<ResolveError>(error.as_ref()).unwrap().kind()
     }
 
@@ -178,7 +179,7 @@ mod tests {
     async fn public_addresses_pass_in_order() {
         let (_, guarded) = Names::of([("push.example.com", &["2a00:1450::1", "8.8.8.8"])]);
         let addrs = guarded.look_up("push.example.com").await;
-        let expected = ["[2a00:1450::1]:0", "8.8.8.8:0"].map(|addr| addr.parse().unwrap());
+        let expected = ["2a00:1450::1", "8.8.8.8"].map(|addr| addr.parse::<IpAddr>().unwrap());
         assert_eq!(addrs.unwrap(), expected);
     }
 
@@ -206,7 +207,7 @@ mod tests {
             kind(&guarded, "x.example.com").await,
             ResolveErrorKind::Temporary
         );
-        guarded.clone().look_up("a.example.com").await.unwrap();
+        guarded.look_up("a.example.com").await.unwrap();
         for host in ["x.example.com", "empty.example.com"] {
             assert_eq!(
                 kind(&guarded, host).await,
@@ -232,7 +233,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_names_that_do_not_exist_cost_one_additional_lookup_per_minute() {
         let (names, guarded) = Names::of([("a.example.com", &["8.8.8.8"])]);
-        guarded.clone().look_up("a.example.com").await.unwrap();
+        guarded.look_up("a.example.com").await.unwrap();
         names.is_down.store(true, Relaxed);
         tokio::time::advance(GuardedResolver::PROVES_FOR).await;
         for _ in 0..100 {
@@ -245,10 +246,63 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn four_addresses_of_each_family_are_dialled() {
+        const MANY: &[&str] = &[
+            "8.8.8.1", "8.8.8.2", "2a00::1", "8.8.8.3", "2a00::2", "8.8.8.4", "8.8.8.5", "2a00::3",
+            "2a00::4", "2a00::5",
+        ];
+        let (_, guarded) = Names::of([("push.example.com", MANY)]);
+        let addrs = guarded.look_up("push.example.com").await.unwrap();
+        assert_eq!(addrs.iter().filter(|addr| addr.is_ipv4()).count(), 4);
+        assert_eq!(addrs.iter().filter(|addr| addr.is_ipv6()).count(), 4);
+    }
+
+    /// A resolver that never returns, except for one name while it works.
+    #[derive(Debug)]
+    struct Silent(AtomicBool);
+
+    #[async_trait]
+    impl Resolver for Silent {
+        async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            if host != "a.example.com" || !self.0.load(Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            Ok(vec!["8.8.8.8".parse().unwrap()])
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_has_a_limit_and_counts_against_the_host_only_if_others_are_found() {
+        let silent = Arc::new(Silent(AtomicBool::new(true)));
+        let guarded =
+            GuardedResolver::new(Arc::clone(&silent) as _, EndpointPolicy::public_hosts());
+        let is_local = async |host: &str| {
+            let error = guarded.look_up(host).await.unwrap_err();
+            let local = find_source::<LocalError>(error.as_ref());
+            local
+                .inspect(|local| assert_eq!(local.lack(), Lack::Resolver))
+                .is_some()
+        };
+        assert!(is_local("x.example.com").await, "no name was found yet");
+        guarded.look_up("a.example.com").await.unwrap();
+        let begun = Instant::now();
+        assert!(!is_local("x.example.com").await);
+        assert_eq!(begun.elapsed(), GuardedResolver::LOOKUP);
+        silent.0.store(false, Relaxed);
+        tokio::time::advance(GuardedResolver::PROVES_FOR).await;
+        let begun = Instant::now();
+        assert!(is_local("x.example.com").await);
+        assert_eq!(
+            begun.elapsed(),
+            GuardedResolver::LOOKUP + GuardedResolver::CHECK
+        );
+    }
+
+    #[tokio::test]
     async fn a_local_name_is_no_evidence_that_the_resolver_works() {
         let (names, _) = Names::of([("a.localhost", &["127.0.0.1"])]);
         let guarded = GuardedResolver::new(names, EndpointPolicy::insecure_allow_local());
-        guarded.clone().look_up("a.localhost").await.unwrap();
+        guarded.look_up("a.localhost").await.unwrap();
         assert_eq!(
             kind(&guarded, "x.example.com").await,
             ResolveErrorKind::Temporary

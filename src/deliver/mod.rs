@@ -9,6 +9,8 @@ mod classify;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
+mod connection_budget;
+#[cfg(feature = "client")]
 mod connector;
 #[cfg(feature = "client")]
 mod dialled;
@@ -18,6 +20,12 @@ mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
 mod host_check;
+#[cfg(feature = "client")]
+mod local_error;
+#[cfg(feature = "client")]
+mod lookup_threads;
+#[cfg(feature = "client")]
+mod open_files;
 mod origin_gate;
 mod outcome;
 mod resolver;
@@ -25,6 +33,10 @@ mod retry;
 mod retry_after;
 mod sender;
 mod service;
+#[cfg(feature = "client")]
+mod shares;
+#[cfg(feature = "client")]
+mod socket;
 mod standing;
 mod streaks;
 mod unproven_hosts;

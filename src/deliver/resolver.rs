@@ -64,14 +64,20 @@ pub use system::SystemResolver;
 #[cfg(feature = "client")]
 mod system {
     use std::io;
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
 
     use async_trait::async_trait;
 
     use super::{ResolveError, ResolveErrorKind, Resolver};
     use crate::deliver::endpoint_policy::is_local_host;
+    use crate::deliver::lookup_threads::LOOKUP_THREADS;
 
     /// The operating system's resolver; `localhost` and names below it are loopback (RFC 6761 section 6.3).
+    ///
+    /// `getaddrinfo` cannot be interrupted, so each lookup runs in a thread of its own: at most one for 16 open files of
+    /// the process' soft limit when the first lookup begins, from 8 to 64. A quarter is for the known push services. Lookups
+    /// below one registrable domain use at most four. The threads are not tokio's: a silent name server delays neither
+    /// blocking tasks nor the end of the runtime.
     ///
     /// The standard library returns the text of `getaddrinfo`'s error, not its code. The texts of glibc, musl, Apple
     /// and the BSDs for a name that does not exist are recognised, and the codes of Windows. Any other text, for example a
@@ -86,7 +92,11 @@ mod system {
             if is_local_host(host) {
                 return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
             }
-            match tokio::net::lookup_host((host, 0)).await {
+            let name = (host.to_owned(), 0);
+            match LOOKUP_THREADS
+                .run(host, move || name.to_socket_addrs())
+                .await?
+            {
                 Ok(addrs) => Ok(addrs.map(|addr| addr.ip()).collect()),
                 Err(error) => Err(ResolveError::new(kind_of(&error), error)),
             }

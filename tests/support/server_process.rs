@@ -80,7 +80,7 @@ impl ServerProcess {
         Self::start_command(command).await
     }
 
-    async fn start_command(mut command: Command) -> Self {
+    pub(crate) async fn start_command(mut command: Command) -> Self {
         let mut process = command.spawn().unwrap();
         let printed = Arc::new(Mutex::new(String::new()));
         let errors = collect(process.stderr.take().unwrap(), Arc::clone(&printed));
@@ -137,9 +137,15 @@ impl ServerProcess {
     /// Sends SIGTERM.
     #[cfg(unix)]
     pub(crate) async fn ask_to_end(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Sends a signal.
+    #[cfg(unix)]
+    pub(crate) async fn signal(&self, name: &str) {
         let id = self.id().to_string();
         // std cannot send it, and the crate forbids unsafe code.
-        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
         assert!(sent.await.unwrap().success());
     }
 

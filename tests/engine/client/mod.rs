@@ -1,6 +1,8 @@
 //! `Deliver` and the default client against real servers on loopback.
 
 mod answers;
+#[cfg(unix)]
+mod budgets;
 mod connections;
 mod policy;
 mod world;

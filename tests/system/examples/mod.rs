@@ -15,6 +15,7 @@ mod programs;
 mod restarts;
 mod secrets;
 mod settings;
+mod silent_names;
 #[allow(dead_code, reason = "only the parser is called")]
 #[path = "../../../examples/support/store.rs"]
 mod store;
@@ -65,6 +66,8 @@ both_servers! {
     restarts::memory_is_forgotten
     settings::a_wrong_setting_is_one_line_and_exit_code_2
     settings::help_names_every_setting
+    silent_names::sigterm_does_not_wait_for_a_silent_name_server
+    silent_names::sighup_drains
     strangers::idle_connections_keep_no_one_out
     strangers::answers_that_are_not_read_keep_no_one_out
     strangers::slow_clients_are_closed

@@ -1,0 +1,77 @@
+//! Signals to a server whose name server does not respond.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::UdpSocket;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::world::{World, subscription};
+use crate::support::http_client::HttpClient;
+use crate::support::server_process::{ServerProcess, command, example};
+
+/// On loopback, and no other test's.
+const NAME_SERVER: &str = "127.77.13.53";
+
+/// A server whose only name server is silent: the system's resolver waits for 150 s.
+async fn with_silent_names(name: &str, settings: &[(&str, &str)], world: &World) -> ServerProcess {
+    let conf = world.folder.path().join("resolv.conf");
+    let text = format!("nameserver {NAME_SERVER}\noptions timeout:30 attempts:5\n");
+    fs::write(&conf, text).unwrap();
+    let mut command = command("/bin/sh", settings);
+    let script = "mount --bind \"$1\" /etc/resolv.conf && exec \"$0\"";
+    command
+        .args(["-c", "exec unshare --mount /bin/sh -c \"$0\" \"$1\" \"$2\""])
+        .arg(script)
+        .arg(example(name))
+        .arg(conf);
+    ServerProcess::start_command(command).await
+}
+
+/// A socket at the name server's address, or `None` if this process may not have one.
+async fn name_server() -> Option<UdpSocket> {
+    let may_mount = Command::new("unshare").args(["--mount", "true"]).output();
+    let may_mount = may_mount.await.is_ok_and(|output| output.status.success());
+    UdpSocket::bind((NAME_SERVER, 53))
+        .await
+        .ok()
+        .filter(|_| may_mount)
+}
+
+pub(crate) async fn sigterm_does_not_wait_for_a_silent_name_server(name: &str) {
+    let Some(name_server) = name_server().await else {
+        eprintln!("skipped: it needs port 53 and a mount namespace");
+        return;
+    };
+    let world = World::new().await;
+    let store_url = world.store_url();
+    let mut settings = World::settings(&store_url);
+    settings.retain(|(name, _)| *name != "ENDPOINT_POLICY");
+    settings.push(("ENDPOINT_POLICY", "public"));
+    let server = with_silent_names(name, &settings, &world).await;
+    let client = HttpClient::new(&server.url);
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({})).await;
+    let mut registrations = JoinSet::new();
+    for number in 0..8 {
+        let (client, mut body) = (client.clone(), body.clone());
+        body["endpoint"] = format!("https://push.silent{number}.example/x").into();
+        registrations.spawn(async move { client.post("/web-push/subscribe", &body).await });
+    }
+    let mut asked = vec![0; 512];
+    let query = timeout(Duration::from_secs(60), name_server.recv(&mut asked));
+    query.await.expect("no name is looked up").unwrap();
+    // It has to end within 60 s.
+    assert!(server.terminate().await.success());
+}
+
+pub(crate) async fn sighup_drains(name: &str) {
+    let world = World::new().await;
+    let (server, client) = world.start(name, &[]).await;
+    client.get("/web-push/ping").await;
+    server.signal("HUP").await;
+    assert!(server.ended().await.success());
+}
