@@ -7,6 +7,7 @@ mod connection;
 mod content;
 mod erase;
 mod error;
+mod identity;
 mod ledger;
 mod log;
 mod pauses;
@@ -30,6 +31,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::error::closed;
+use self::identity::Identity;
 use self::log::{Log, MAX_LOG};
 use self::threads::{Threads, spawn};
 use self::worker::ask;
@@ -49,6 +51,8 @@ const READERS: usize = 3;
 /// done: milliseconds, but as long as a read under way takes. After a crash the changes are in the log, and the
 /// next process that opens the file takes them up. While it is open the log stays below 64 MiB, except
 /// during a read of more than a second, or a transaction of another process, as of a backup.
+///
+/// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process.
 ///
 /// Do not put the file on a network file system: SQLite's locks do not hold there. Do not copy the file while it is open:
 /// see [`backup`](Self::backup).
@@ -109,7 +113,7 @@ impl SqliteStore {
     ///
     /// Where SQLite or the operating system has no memory or no thread for it.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
-        let threads = Threads::start(connection::in_memory()?, Vec::new(), None)?;
+        let threads = Threads::start(connection::in_memory()?, Vec::new(), None, None)?;
         Ok(Self {
             path: None,
             threads: Arc::new(threads),
@@ -119,9 +123,11 @@ impl SqliteStore {
     fn connect(path: &Path) -> Result<Threads, StoreError> {
         let path = connection::absolute(path)?;
         let writer = connection::writer(&path)?;
+        let identity = Identity::of(&path)?;
         let readers = (0..READERS).map(|_| connection::reader(&path));
         let readers = readers.collect::<Result<_, _>>()?;
-        Threads::start(writer, readers, Some(Log::of(&path, MAX_LOG)))
+        let log = Log::of(&path, MAX_LOG);
+        Threads::start(writer, readers, Some(log), Some(identity))
     }
 
     /// Copies the store in the file `from` into a new file `to`, in one moment's state.
