@@ -33,7 +33,8 @@ use crate::subscription::Origin;
 ///   with one key exactly one opens. Keys are kept as long as their broadcast. An id that is known answers
 ///   [`Opened::Repeat`], so that `open` may be called again where its answer was lost.
 /// - **L3** [`expandable`](Self::expandable) names broadcasts that are due (`send_at` is not after `now`), not
-///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first.
+///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first. One whose audience
+///   or cursor cannot be read is an [`Expansion::unreadable`], and does not keep others from being named.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction, where the
 ///   cursor still is the expected one; else it answers [`PageWrite::Stale`] and changes nothing. A recipient
 ///   that is in the broadcast already and pending is not written twice. At [`Cursor::End`] `recipients` becomes
@@ -44,7 +45,8 @@ use crate::subscription::Origin;
 ///   the attempt and gives each row a token that no earlier claim had. Of an origin whose pause
 ///   [is probed](crate::store::PauseReason::is_probed) and whose `until` has come, it takes one row as the probe
 ///   and moves `until` to the end of that row's lease: of all claimants one asks. When that row is settled or
-///   released by its token, and no pause was written meanwhile, `until` is that moment: the next one may ask.
+///   released by its token, and no pause was written meanwhile, `until` is that moment: the next one may ask. A message that
+///   cannot be read is missing from [`Claims::messages`], and does not keep other rows from being claimed.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) ends or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast,
@@ -252,6 +254,11 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     ///
     /// What keeps the store from working.
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// What the log says of the ledger at start: the back end, where it is and the version of its layout, without secrets.
+    fn description(&self) -> String {
+        format!("{self:?}")
+    }
 
     /// Hints that there may be something to do, so that a worker need not wait for its next look.
     ///

@@ -107,8 +107,8 @@ pub enum Cursor {
 pub struct Expansion {
     /// Which.
     pub id: BroadcastId,
-    /// Whom it is for.
-    pub audience: Audience,
+    /// Its audience; `None` if the audience or the cursor cannot be read.
+    pub audience: Option<Audience>,
     /// How far it is.
     pub cursor: Cursor,
 }
@@ -119,8 +119,18 @@ impl Expansion {
     pub const fn new(id: BroadcastId, audience: Audience, cursor: Cursor) -> Self {
         Self {
             id,
-            audience,
+            audience: Some(audience),
             cursor,
+        }
+    }
+
+    /// A broadcast whose audience or cursor cannot be read.
+    #[must_use]
+    pub const fn unreadable(id: BroadcastId) -> Self {
+        Self {
+            id,
+            audience: None,
+            cursor: Cursor::Start,
         }
     }
 }
@@ -228,7 +238,7 @@ impl ClaimToken {
 pub struct Claims {
     /// The rows.
     pub rows: Vec<Claimed>,
-    /// Each broadcast's message, once.
+    /// The message of each broadcast. One that cannot be read is missing.
     pub messages: HashMap<BroadcastId, ClaimedMessage>,
 }
 
