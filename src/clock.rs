@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment in milliseconds since 1970-01-01T00:00:00Z, leap seconds ignored.
 ///
@@ -87,15 +88,25 @@ impl From<SystemTime> for Timestamp {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// The monotonic clock that belongs to this clock: the time since any fixed moment, unaffected by changes of the wall
+    /// clock. `None`, the default, if there is none: then jumps of this clock are followed without a question.
+    fn monotonic(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
     }
+
+    fn monotonic(&self) -> Option<Duration> {
+        (**self).monotonic()
+    }
 }
 
-/// The operating system's wall clock.
+/// The operating system's wall clock, with its monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SystemClock;
@@ -111,6 +122,11 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         SystemTime::now().into()
+    }
+
+    fn monotonic(&self) -> Option<Duration> {
+        static START: OnceLock<Instant> = OnceLock::new();
+        Some(START.get_or_init(Instant::now).elapsed())
     }
 }
 

@@ -41,6 +41,16 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "FILE")]
     pub(crate) vapid_private_key_file: Option<String>,
 
+    /// The id or the public key of a VAPID key that the store must have; without it, the server does not start: `keyId`
+    /// or `vapidKey` of `GET /vapid`
+    #[arg(long, env, value_name = "KEY")]
+    pub(crate) expect_vapid_key: Option<String>,
+
+    /// Whether an empty store is used; with `false`, the server does not start on one, as on an empty volume or in
+    /// another folder
+    #[arg(long, env, value_name = "BOOL", default_value = "true")]
+    pub(crate) create_store: String,
+
     /// The bearer token of the admin routes: at least 12 characters, better 48 random ones as
     /// `openssl rand -hex 24` makes them
     #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]

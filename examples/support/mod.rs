@@ -143,6 +143,14 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         Some(contact) => WebPush::builder(contact.as_str()),
         None => WebPush::builder_without_contact(),
     };
+    // Opening the file would create it. Databases on servers are checked by `build`.
+    if let StoreUrl::Sqlite(path) = &settings.store
+        && !settings.create_store
+        && !path.exists()
+    {
+        let path = path.display();
+        return Err(format!("STORE_URL: there is no file {path}, and CREATE_STORE=false").into());
+    }
     let (builder, store) = settings
         .store
         .open(builder, None, settings.extra_root_ca_pem.as_deref())
@@ -150,6 +158,7 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
     let mut builder = builder
         .endpoint_policy(settings.endpoint_policy)
+        .create_store(settings.create_store)
         .poll_interval(settings.poll_interval)
         .subscription_limits(settings.limits);
     let api = ApiSettings::new()
@@ -161,6 +170,9 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .public_requests_per_minute(settings.public_requests_per_minute)
         .public_pushes_per_minute(settings.public_pushes_per_minute)
         .server_version(settings.server_version);
+    if let Some(key) = settings.expected_vapid_key {
+        builder = builder.expect_vapid_key(key);
+    }
     if let Some(key) = settings.vapid_private_key {
         builder = builder.vapid_private_key(key);
     }

@@ -18,7 +18,7 @@ use tower_web_push::broadcast::Tag;
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::store::SubscriptionLimits;
 use tower_web_push::subscription::Origin;
-use tower_web_push::vapid::{Contact, KeyEncryptionKeys, VapidKey};
+use tower_web_push::vapid::{Contact, KeyEncryptionKeys, KeyId, VapidKey, VapidPublicKey};
 use tracing_subscriber::EnvFilter;
 
 use super::causes::with_causes;
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     /// `None`: nothing is sent.
     pub(crate) contact: Option<Contact>,
     pub(crate) vapid_private_key: Option<VapidKey>,
+    pub(crate) expected_vapid_key: Option<KeyId>,
+    pub(crate) create_store: bool,
     pub(crate) admin: AdminCredentials,
     /// A token generated for this start, to be printed: no admin credentials were set.
     pub(crate) fresh_token: Option<String>,
@@ -173,6 +175,8 @@ impl Settings {
             vapid_private_key: optional("VAPID_PRIVATE_KEY", vapid_private_key, |text| {
                 VapidKey::parse(text).map_err(with_causes)
             })?,
+            expected_vapid_key: optional("EXPECT_VAPID_KEY", flags.expect_vapid_key, key_id)?,
+            create_store: setting("CREATE_STORE", &flags.create_store, truth)?,
             admin,
             fresh_token,
             key_encryption_keys: optional("KEY_ENCRYPTION_KEY", key_encryption_key, |text| {
@@ -308,6 +312,14 @@ fn certificates(path: &str) -> Result<Vec<u8>, String> {
     } else {
         Err(format!("{path}: no certificate in PEM"))
     }
+}
+
+/// Parses the id of a VAPID key, or its public key.
+fn key_id(text: &str) -> Result<KeyId, String> {
+    let of_key = |_| VapidPublicKey::parse(text).map(|key| key.id());
+    text.parse::<KeyId>()
+        .or_else(of_key)
+        .map_err(|_| "neither the id nor the public key of a VAPID key".to_owned())
 }
 
 fn truth(text: &str) -> Result<bool, String> {

@@ -11,7 +11,7 @@
 //! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | holders of the subscription |
 //! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
 //! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
-//! | `GET /ping`, `GET /ready`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
+//! | `GET /live`, `GET /ready`, `GET /ping`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
 //!
 //! `client.js` and `service-worker.js` are the browser's part, ready to use: see
 //! [In the browser](crate::guide::in_the_browser).
@@ -248,7 +248,12 @@ where
         drop(body);
         Vec::new()
     };
-    routes::answer(api, route, &parts, &body).await
+    let answer = routes::answer(api, route, &parts, &body).await;
+    let is_unavailable = |problem: &Problem| problem.kind() == ProblemKind::StoreUnavailable;
+    if !parts.method.is_safe() && answer.as_ref().is_err_and(is_unavailable) {
+        api.engine.suspect_store();
+    }
+    answer
 }
 
 /// Returns the sender's address as the server reports it.

@@ -31,7 +31,12 @@ impl Engine {
         let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
         let filter = CountFilter::new(broadcast.audience.clone(), Liveness::Live);
         let recipients = self.subscriptions.count(&filter, now).await?;
-        let deadline = broadcast.message.ttl().deadline(send_at.unwrap_or(now));
+        // While the clocks disagree, the later one: an accepted message must not be past its deadline when they agree.
+        let accepted_at = self.clock.latest();
+        let deadline = broadcast
+            .message
+            .ttl()
+            .deadline(send_at.unwrap_or(accepted_at));
         let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
         new.send_at = send_at;
         new.recipients = recipients;

@@ -4,11 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::store::{ScheduleStore, StoreError};
-
-/// The largest difference allowed: a larger one would end the leases of other workers.
-const ALLOWED: Duration = Duration::from_secs(10);
 
 /// A difference between this machine's clock and the database server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +15,9 @@ pub(crate) struct ClockSkew {
 }
 
 impl ClockSkew {
+    /// The largest difference allowed: a larger one would end the leases of other workers.
+    pub(super) const ALLOWED: Duration = Duration::from_secs(10);
+
     /// Compares the clocks. Returns `None` if they agree, or if the store has no clock of its own.
     pub(crate) async fn of(
         clock: &dyn Clock,
@@ -27,14 +27,22 @@ impl ClockSkew {
         let Some(server) = store.server_time().await? else {
             return Ok(None);
         };
-        // The server read its clock between these two, so the time it took to respond does not count.
-        let answered = clock.now();
+        Ok(Self::between(asked, server, clock.now()))
+    }
+
+    /// Compares two readings of this machine's clock with the server's in between, so that the time it took to respond
+    /// does not count.
+    pub(super) fn between(
+        asked: Timestamp,
+        server: Timestamp,
+        answered: Timestamp,
+    ) -> Option<Self> {
         let (ahead, behind) = (asked.since(server), server.since(answered));
         let by = ahead.max(behind);
-        Ok((by > ALLOWED).then_some(Self {
+        (by > Self::ALLOWED).then_some(Self {
             by,
             is_ahead: ahead > behind,
-        }))
+        })
     }
 }
 

@@ -37,6 +37,13 @@ pub(super) struct Daily {
     pub(super) more: bool,
 }
 
+impl Daily {
+    /// Whether nothing was fired or skipped.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.fired == 0 && self.skipped == 0
+    }
+}
+
 /// Fires the schedules that are due, at most [`AT_ONCE`].
 ///
 /// # Cancel safety

@@ -1,12 +1,11 @@
 //! Expansion: writes the rows of a broadcast, page by page.
 
-use std::panic::resume_unwind;
-
 use tokio::task::JoinSet;
 
 use super::Engine;
 use crate::clock::Timestamp;
-use crate::store::{Cursor, NewDelivery, PageWrite, StoreError, StoreErrorKind};
+use crate::observe;
+use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError, StoreErrorKind};
 
 /// The most recipients written in one transaction.
 const PAGE: usize = 500;
@@ -17,60 +16,117 @@ const EXPANDED_AT_ONCE: usize = 4 * PAGE;
 
 /// Writes the next page of broadcasts that are not fully expanded. Returns the number of recipients.
 ///
+/// A broadcast that cannot be read or expanded is parked, and the others are expanded.
+///
+/// # Errors
+///
+/// Returns the first error that is not about one broadcast, when everything that could be written is.
+///
 /// # Cancel safety
 ///
 /// If dropped, each page is written as a whole or not at all.
 pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, StoreError> {
+    let parked = &engine.signals.parked;
     let mut pages = JoinSet::new();
     let mut read = 0;
-    for expansion in engine.ledger.expandable(EXPANSIONS, now).await? {
+    let mut failed = None;
+    // Parked broadcasts stay at the front.
+    let limit = EXPANSIONS + parked.len();
+    for expansion in engine.ledger.expandable(limit, now).await? {
         if read >= EXPANDED_AT_ONCE {
             break;
         }
-        let after = match &expansion.cursor {
-            Cursor::After(key) => Some(key),
-            Cursor::Start | Cursor::End => None,
+        if parked.is_parked(&expansion.id, now) {
+            continue;
+        }
+        let page = match page(engine, &expansion, now).await {
+            Ok(page) => page,
+            Err(error) => {
+                parked.park(expansion.id, &error, now);
+                match error.kind() {
+                    StoreErrorKind::Corrupt => continue,
+                    // Most likely the next one would fail too.
+                    StoreErrorKind::Unavailable => {
+                        failed = Some(error);
+                        break;
+                    }
+                    _ => {
+                        failed.get_or_insert(error);
+                        continue;
+                    }
+                }
+            }
         };
-        let page = engine
-            .subscriptions
-            .page(&expansion.audience, after, PAGE, now)
-            .await?;
-        let rows: Vec<_> = page
-            .iter()
-            .map(|record| {
-                let endpoint = record.subscription.endpoint();
-                NewDelivery::new(endpoint.key(), endpoint.origin().clone())
-            })
-            .collect();
-        read += rows.len();
-        let next = match rows.last() {
-            Some(last) if rows.len() == PAGE => Cursor::After(last.key),
-            _ => Cursor::End,
-        };
+        read += page.rows.len();
         // Concurrently: thousands of daily notifications have one recipient each, and their pages share a transaction.
         let engine = engine.clone();
         pages.spawn(async move {
             let (id, cursor) = (expansion.id, &expansion.cursor);
-            let write = engine.ledger.enqueue_page(id, cursor, &rows, &next, now);
-            write.await.map(|write| (write, rows.len()))
+            let write = engine
+                .ledger
+                .enqueue_page(id, cursor, &page.rows, &page.next, now);
+            (id, write.await.map(|write| (write, page.rows.len())))
         });
     }
     let mut written = 0;
     while let Some(ended) = pages.join_next().await {
         match ended {
-            Ok(Ok((PageWrite::Stored, rows))) => written += rows.max(1),
-            // Another replica wrote this page.
-            Ok(Ok((PageWrite::Stale, _))) => {}
+            Ok((id, Ok((write, rows)))) => {
+                parked.unpark(&id);
+                // Another replica wrote a stale page.
+                written += if write == PageWrite::Stored {
+                    rows.max(1)
+                } else {
+                    0
+                };
+            }
             // Sending the rows that exist makes space.
-            Ok(Err(error)) if error.kind() == StoreErrorKind::Full => {}
-            Ok(Err(error)) => return Err(error),
-            // These tasks are never aborted.
-            Err(error) => {
-                if let Ok(panic) = error.try_into_panic() {
-                    resume_unwind(panic);
+            Ok((_, Err(error))) if error.kind() == StoreErrorKind::Full => {}
+            Ok((id, Err(error))) => {
+                parked.park(id, &error, now);
+                if error.kind() != StoreErrorKind::Corrupt {
+                    failed.get_or_insert(error);
                 }
+            }
+            Err(error) => {
+                observe::event!(ERROR, error = %error, "writing a page of a broadcast panicked");
+                let _ = error;
             }
         }
     }
-    Ok(written)
+    match failed {
+        Some(error) if written == 0 => Err(error),
+        _ => Ok(written),
+    }
+}
+
+/// The next rows of a broadcast.
+struct Page {
+    rows: Vec<NewDelivery>,
+    next: Cursor,
+}
+
+async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<Page, StoreError> {
+    let audience = expansion.audience.as_ref();
+    let audience = audience.ok_or(StoreErrorKind::Corrupt)?;
+    let after = match &expansion.cursor {
+        Cursor::After(key) => Some(key),
+        Cursor::Start | Cursor::End => None,
+    };
+    let records = engine
+        .subscriptions
+        .page(audience, after, PAGE, now)
+        .await?;
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let endpoint = record.subscription.endpoint();
+            NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+        })
+        .collect();
+    let next = match rows.last() {
+        Some(last) if rows.len() == PAGE => Cursor::After(last.key),
+        _ => Cursor::End,
+    };
+    Ok(Page { rows, next })
 }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod attempt;
+mod chores;
 mod clock_skew;
 mod daily;
 mod devices;
@@ -13,14 +14,18 @@ mod direct;
 mod effects;
 mod expand;
 mod forget;
+mod guarded_clock;
+mod health;
 pub mod import;
 mod job;
 mod key_ring;
 mod outage;
 mod pacer;
+mod parked;
 mod pauses;
 mod progress;
 mod prune_breaker;
+mod records;
 mod register;
 mod renew;
 mod report;
@@ -40,7 +45,10 @@ pub(crate) use clock_skew::ClockSkew;
 pub use devices::{Device, DeviceState};
 pub use effects::Effects;
 pub use forget::Forgotten;
+pub(crate) use guarded_clock::GuardedClock;
+pub(crate) use health::Health;
 pub use key_ring::KeyRing;
+pub(crate) use parked::Parked;
 pub use progress::Progress;
 pub use prune_breaker::PruneBreaker;
 pub use register::{RegisterError, RegisterErrorKind, Registered, Registration};
@@ -56,10 +64,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::broadcast::Audience;
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{EndpointPolicy, HostCheck, OriginGates, RetryPolicy, Sender};
+use crate::observe;
 use crate::schedule::Compose;
-use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore};
+use crate::store::{
+    CountFilter, Liveness, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore,
+};
 use crate::vapid::Contact;
 
 /// The engine of one `WebPush`. Cheap to clone; clones share everything.
@@ -71,7 +83,7 @@ pub(crate) struct Parts {
     pub(crate) subscriptions: Arc<dyn SubscriptionStore>,
     pub(crate) ledger: Arc<dyn ScheduleStore>,
     pub(crate) key_ring: KeyRing,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<GuardedClock>,
     pub(crate) endpoint_policy: EndpointPolicy,
     pub(crate) host_check: HostCheck,
     pub(crate) limits: SubscriptionLimits,
@@ -103,6 +115,8 @@ pub(crate) struct Signals {
     settled: Notify,
     /// When the shared pauses were last read, in milliseconds since the Unix epoch.
     pauses_read: AtomicI64,
+    pub(crate) health: Health,
+    pub(crate) parked: Parked,
 }
 
 impl Default for Signals {
@@ -112,6 +126,8 @@ impl Default for Signals {
             wake: Notify::new(),
             settled: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
+            health: Health::default(),
+            parked: Parked::default(),
         }
     }
 }
@@ -140,9 +156,42 @@ impl Engine {
         Effects::new(subscriptions, ledger, self.prune_breaker, &self.contact)
     }
 
+    /// Logs which store this is.
+    pub(crate) async fn report_start(&self, is_new: bool) -> Result<(), StoreError> {
+        let now = self.now();
+        let filter = CountFilter::new(Audience::All, Liveness::Any);
+        let subscriptions = self.subscriptions.count(&filter, now).await?;
+        let pending = self.ledger.stats(now).await?.depth;
+        observe::event!(
+            INFO,
+            version = env!("CARGO_PKG_VERSION"),
+            store = %self.ledger.description(),
+            key = %self.key_ring.active().id(),
+            keys = self.key_ring.live().len(),
+            subscriptions,
+            pending,
+            is_new,
+            "store opened"
+        );
+        let _ = (subscriptions, pending, is_new);
+        Ok(())
+    }
+
     /// Whether a worker delivers what this process accepts.
     pub(crate) fn has_worker(&self) -> bool {
-        self.remote_workers || self.signals.workers.load(Ordering::Relaxed) > 0
+        self.remote_workers || self.has_own_worker()
+    }
+
+    /// Whether a worker runs in this process.
+    pub(crate) fn has_own_worker(&self) -> bool {
+        self.signals.workers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Records that a call found the store unavailable, and has the worker write to it.
+    #[cfg(feature = "api")]
+    pub(crate) fn suspect_store(&self) {
+        self.signals.health.suspect();
+        self.signals.wake.notify_one();
     }
 
     pub(crate) fn worker_guard(&self) -> WorkerGuard {
@@ -166,6 +215,10 @@ pub(crate) struct WorkerGuard(Engine);
 
 impl Drop for WorkerGuard {
     fn drop(&mut self) {
-        self.0.signals.workers.fetch_sub(1, Ordering::Relaxed);
+        let signals = &self.0.signals;
+        if signals.workers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // No step follows that could show the end of a failure.
+            signals.health.clear();
+        }
     }
 }

@@ -39,19 +39,11 @@ pub(super) struct Outlook {
     pub(super) is_idle: bool,
     /// When the next row or broadcast is due.
     pub(super) next_due: Result<Option<Timestamp>, StoreError>,
-    /// When the next schedule is due.
-    pub(super) next_fire: Result<Option<Timestamp>, StoreError>,
 }
 
 impl Outlook {
     /// The pause until work is due, at most `longest`. New work and the end of an attempt cut it short.
     pub(super) fn pause(&self, longest: Duration, now: Timestamp) -> Duration {
-        let longest = match self.next_fire {
-            // If it is due, it is being fired, and the end of that causes a step.
-            Ok(Some(at)) => at.since(now).max(STORE_PAUSE).min(longest),
-            Ok(None) => longest,
-            Err(_) => STORE_PAUSE,
-        };
         match self.next_due {
             Ok(Some(at)) if self.more && at <= now => Duration::ZERO,
             // Due, but not claimed: its gate is busy or, if nothing is in flight, closed in this process.
@@ -93,6 +85,11 @@ impl Pacer {
     /// Takes the next step as soon as the shortest time since the last one is over.
     pub(super) fn step_soon(&mut self) {
         self.wake = self.wake.min(self.next_step);
+    }
+
+    /// Takes the next step after this pause at the latest.
+    pub(super) fn step_within(&mut self, pause: Duration, now: Instant) {
+        self.wake = self.wake.min(now + pause);
     }
 
     /// Takes the next step at once.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::clock::Timestamp;
+use crate::observe::event;
 use crate::store::{Pause, PauseReason, StoreError};
 
 impl Engine {
@@ -14,7 +15,19 @@ impl Engine {
     /// Loads the pauses that all replicas share.
     pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         let pauses = self.ledger.pauses(now).await?;
-        self.gates.load(pauses, now);
+        let is_legal = |pause: &Pause| pause.until.since(now) <= longest(pause.reason);
+        let (legal, illegal): (Vec<_>, Vec<_>) = pauses.into_iter().partition(is_legal);
+        for mut pause in illegal {
+            event!(
+                WARN,
+                origin = %pause.origin,
+                secs = pause.until.since(now).as_secs(),
+                "pause ended: it is longer than any that a correct clock writes"
+            );
+            pause.until = now;
+            self.ledger.pause(&pause, now).await?;
+        }
+        self.gates.load(legal, now);
         let read = &self.signals.pauses_read;
         read.store(now.as_millis(), Ordering::Relaxed);
         Ok(())
@@ -44,4 +57,13 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// An upper bound of a pause, with a margin for the clocks of other replicas: one hour more than the longest `Retry-After`
+/// that is obeyed, and twice the longest pause for the other reasons.
+const fn longest(reason: PauseReason) -> Duration {
+    Duration::from_secs(match reason {
+        PauseReason::RateLimited => 25 * 3600,
+        PauseReason::Unreachable | PauseReason::SenderFault => 2 * 3600,
+    })
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::daily::Daily;
-use super::outage::Outage;
+use super::health::Step;
 use super::pacer::{Outlook, Pacer, STORE_PAUSE};
 use super::shutdown::{Shutdown, drain};
 use super::worker::{Ended, Worker};
@@ -75,22 +74,25 @@ async fn tick(engine: &Engine) -> Result<Tick, RunError> {
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
     worker.finish().await?;
-    let mut daily = Daily::default();
-    while let Some(Ended::Daily(ended)) = worker.ended().await.transpose()? {
-        daily = ended;
-        // So many with nothing to say, or nobody to tell, look like none: there is more behind them.
-        if daily.more && daily.fired == 0 && daily.skipped == 0 {
-            worker.fire(engine.now()).await?;
-        }
-    }
-    let progress = progress?;
-    Ok(Tick {
-        fired: daily.fired,
-        skipped: daily.skipped,
+    let mut tick = Tick {
         expanded: progress.expanded,
         attempted: progress.claimed,
-        expired: progress.expired,
-    })
+        ..Tick::default()
+    };
+    worker.start_chores();
+    while let Some(chore) = worker.chores.ended().await {
+        tick.expired += chore.expired;
+        tick.fired += chore.daily.fired;
+        tick.skipped += chore.daily.skipped;
+        // A full batch of schedules without a subscription fires nothing, and more may be due behind it.
+        if chore.daily.more && chore.daily.is_empty() {
+            worker.start_chores();
+        }
+    }
+    match worker.take_error() {
+        Some(error) => Err(error.into()),
+        None => Ok(tick),
+    }
 }
 
 async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
@@ -103,22 +105,10 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     let mut changes = engine.ledger.changes();
     let mut worker = Worker::new(engine.clone());
     let mut pacer = Pacer::new(Instant::now());
-    // Each may fail while the others succeed.
-    let (mut looking, mut settling, mut firing) = <(Outage, Outage, Outage)>::default();
     loop {
         if pacer.is_step_due(worker.in_flight(), worker.ended_lately(), Instant::now()) {
             let Some(pause) = shutdown.or_give_up(step(&engine, &mut worker)).await else {
                 break;
-            };
-            let pause = match pause {
-                Ok(pause) => {
-                    looking.went_well();
-                    pause
-                }
-                Err(error) => {
-                    looking.failed(&error, "cannot look for work");
-                    STORE_PAUSE
-                }
             };
             pacer.stepped(pause, Instant::now());
         }
@@ -128,20 +118,21 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             () = shutdown.asked() => break,
             Some(ended) = worker.ended() => match ended {
                 // Places are free, whatever the attempts that are still in flight do.
-                Ok(Ended::Attempts) => pacer.step_soon(),
-                Ok(Ended::Daily(_)) => {
-                    firing.went_well();
-                    pacer.step_now(Instant::now());
+                Ended::Attempts => pacer.step_soon(),
+                Ended::Chore(chore) if chore.more => pacer.step_now(Instant::now()),
+                Ended::Chore(_) => {
+                    let pause = worker.chores.pause(engine.poll_interval, engine.now());
+                    pacer.step_within(pause, Instant::now());
                 }
-                Err(error) => firing.failed(&error, "cannot fire what is due"),
             },
             () = engine.signals.wake.notified() => {
-                worker.look_at_schedules();
+                worker.chores.hasten(Step::Schedules);
                 pacer.step_now(Instant::now());
             }
+            () = engine.clock.jumped() => pacer.step_now(Instant::now()),
             // Changes made by other processes, and by this one again: never before the shortest time between steps.
             () = changes.next() => {
-                worker.look_at_schedules();
+                worker.chores.hasten(Step::Schedules);
                 pacer.step_soon();
             }
             () = sleep_until(pacer.next()) => {}
@@ -150,12 +141,8 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             let Some(settled) = shutdown.or_give_up(worker.settle()).await else {
                 break;
             };
-            match settled {
-                Ok(()) => settling.went_well(),
-                Err(error) => {
-                    settling.failed(&error, "cannot settle");
-                    pacer.settlement_failed(Instant::now());
-                }
+            if settled.is_err() {
+                pacer.settlement_failed(Instant::now());
             }
         }
     }
@@ -163,19 +150,20 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
 }
 
 /// Takes a step. Returns the pause after it, which a new broadcast or the end of an attempt cuts short.
-async fn step(engine: &Engine, worker: &mut Worker) -> Result<Duration, StoreError> {
-    let progress = worker.step().await?;
-    if progress.is_behind {
-        return Ok(Duration::ZERO);
+async fn step(engine: &Engine, worker: &mut Worker) -> Duration {
+    let progress = worker.step().await;
+    worker.start_chores();
+    if worker.take_error().is_some() || engine.clock.fault().is_some() {
+        return STORE_PAUSE;
     }
     let now = engine.now();
     let outlook = Outlook {
         more: progress.more,
         is_idle: worker.in_flight() == 0,
         next_due: engine.ledger.next_due(now).await,
-        next_fire: engine.ledger.next_fire_at().await,
     };
-    Ok(outlook.pause(engine.poll_interval, now))
+    let longest = worker.chores.pause(engine.poll_interval, now);
+    outlook.pause(longest, now)
 }
 
 async fn prepare(engine: &Engine) -> Result<(), RunError> {

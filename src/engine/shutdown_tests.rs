@@ -68,7 +68,7 @@ async fn under_way(world: &World, takes: Duration) -> Worker {
     world.service.script(When::any(), answer);
     let mut worker = Worker::new(world.engine.clone());
     world.broadcast().await;
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     begun(world, 1).await;
     worker
 }
@@ -100,7 +100,7 @@ async fn rows_that_wait_for_a_permit_are_released_at_once() {
     world.broadcast().await;
     let _permit = world.gate(key).await.try_acquire().unwrap();
     let mut worker = Worker::new(world.engine.clone());
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     tokio::task::yield_now().await;
     let began = Instant::now();
     drain(&world.engine, worker).await.unwrap();
@@ -122,7 +122,7 @@ async fn ended_attempts_are_settled_while_others_are_in_flight() {
         .script(slow, Answer::ordinary().after(10 * SECOND));
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    assert_eq!(worker.step().await.unwrap().claimed, 2);
+    assert_eq!(worker.step().await.claimed, 2);
     begun(&world, 2).await;
     let drained = drain(&world.engine, worker);
     let mut drained = pin!(drained);

@@ -1,16 +1,18 @@
 //! An engine on the memory store, with a clock and a push service that the test controls.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
 use tower::ServiceExt as _;
 
-use super::{Engine, KeyRing, Parts, PruneBreaker, Signals};
+use super::{Engine, GuardedClock, KeyRing, Parts, PruneBreaker, Signals};
 use crate::broadcast::{Audience, BroadcastId, Counts, Principal};
-use crate::clock::{Clock as _, Timestamp};
+use crate::clock::{Clock, Timestamp};
 use crate::deliver::{Deliver, EndpointPolicy, HostCheck, OriginGate, OriginGates, RetryPolicy};
 use crate::message::Message;
 use crate::store::{
@@ -29,7 +31,7 @@ pub(super) struct World {
     pub(super) engine: Engine,
     pub(super) store: Arc<MemoryStore>,
     pub(super) table: Arc<Table>,
-    pub(super) clock: ManualClock,
+    pub(super) clock: TestClock,
     pub(super) service: TestPushService,
     /// Whether the HTTP client panics.
     pub(super) panics: Arc<AtomicBool>,
@@ -43,6 +45,52 @@ pub(super) struct Table {
     pub(super) hangs: AtomicBool,
     /// Whether `get` finds no row.
     pub(super) is_empty: AtomicBool,
+    /// Rows that cannot be read.
+    pub(super) unreadable: Mutex<HashSet<EndpointKey>>,
+}
+
+/// A wall clock and a monotonic clock. Both stand still; the monotonic one exists from its first tick on.
+#[derive(Clone, Debug)]
+pub(super) struct TestClock {
+    wall: ManualClock,
+    monotonic: Arc<Mutex<Option<Duration>>>,
+}
+
+impl TestClock {
+    pub(super) fn new() -> Self {
+        Self {
+            wall: ManualClock::new(START),
+            monotonic: Arc::default(),
+        }
+    }
+
+    /// Lets both clocks go on.
+    pub(super) fn tick(&self, by: Duration) {
+        self.wall.advance(by);
+        *self
+            .monotonic
+            .lock()
+            .unwrap()
+            .get_or_insert_with(Duration::default) += by;
+    }
+}
+
+impl Deref for TestClock {
+    type Target = ManualClock;
+
+    fn deref(&self) -> &ManualClock {
+        &self.wall
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        self.wall.now()
+    }
+
+    fn monotonic(&self) -> Option<Duration> {
+        *self.monotonic.lock().unwrap()
+    }
 }
 
 impl Table {
@@ -54,6 +102,14 @@ impl Table {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "down"));
         }
         Ok(())
+    }
+
+    fn check_keys(&self, keys: impl IntoIterator<Item = EndpointKey>) -> Result<(), StoreError> {
+        let unreadable = self.unreadable.lock().unwrap();
+        match keys.into_iter().any(|key| unreadable.contains(&key)) {
+            true => Err(StoreErrorKind::Corrupt.into()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -76,6 +132,10 @@ impl SubscriptionStore for Table {
         if self.is_empty.load(Relaxed) {
             return Ok(vec![None; which.len()]);
         }
+        self.check_keys(which.iter().filter_map(|which| match which {
+            SubscriptionRef::Key(key) => Some(*key),
+            _ => None,
+        }))?;
         self.store.get(which).await
     }
 
@@ -86,7 +146,9 @@ impl SubscriptionStore for Table {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        self.store.page(audience, after, limit, now).await
+        let page = self.store.page(audience, after, limit, now).await?;
+        self.check_keys(page.iter().map(|row| row.subscription.endpoint().key()))?;
+        Ok(page)
     }
 
     async fn owned_by(
@@ -121,8 +183,9 @@ impl World {
             fails: AtomicBool::default(),
             hangs: AtomicBool::default(),
             is_empty: AtomicBool::default(),
+            unreadable: Mutex::default(),
         });
-        let clock = ManualClock::new(START);
+        let clock = TestClock::new();
         let service = TestPushService::builder().clock(clock.clone()).build();
         let panics = Arc::new(AtomicBool::default());
         let client = {
@@ -147,7 +210,7 @@ impl World {
             key_ring: KeyRing::open(Arc::clone(&store) as _, keys, None, START)
                 .await
                 .unwrap(),
-            clock: Arc::new(clock.clone()),
+            clock: Arc::new(GuardedClock::new(Arc::new(clock.clone()))),
             host_check: HostCheck::new(None, endpoint_policy.clone(), gates.clone()),
             endpoint_policy,
             limits: SubscriptionLimits::default(),

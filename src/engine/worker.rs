@@ -1,4 +1,4 @@
-//! The steps of the worker: expand, claim, deliver, settle, purge.
+//! The steps of the worker: expand, claim, deliver, settle. Housekeeping runs beside them, see `chores.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::timeout;
 
-use super::daily::{Daily, fire_due};
+use super::chores::{Chore, Chores, within_limit};
 use super::effects::Effects;
 use super::expand::expand;
+use super::health::Step;
 use super::job::{Job, attempt};
-use super::{ClockSkew, Consequence, Engine, Next};
+use super::pacer::STORE_PAUSE;
+use super::records::{Record, records};
+use super::{Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::{OriginGate, OriginGates};
 use crate::observe;
-use crate::store::{
-    Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
-};
+use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind};
 use crate::subscription::Origin;
 
 /// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
@@ -29,20 +31,10 @@ const FREE_AT_LEAST: usize = 128;
 const CLAIM: usize = 1024;
 /// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
 const UNSETTLED: usize = 1024;
-/// The most rows expired in one transaction.
-const EXPIRED_AT_ONCE: usize = 1000;
-/// Maximum age of the VAPID keys in memory: another process may have made a new one.
-const KEYS_KEPT: Duration = Duration::from_secs(60);
-/// Maximum age of the time at which the next schedule is due.
-const SCHEDULES_KEPT: Duration = Duration::from_secs(1);
-/// Retention of finished broadcasts.
-const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
-/// Retention of retired and stale subscriptions: a browser that subscribes again in this time keeps its id.
-const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
-/// Retention of subscriptions after their `expirationTime`: clocks differ.
-const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
-/// The time between two purges.
-const PURGE_EVERY: Duration = Duration::from_secs(3600);
+/// How long the steps before claiming may keep it waiting. They continue beside it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The time between two attempts to read a subscription that the store cannot read.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(300);
 
 /// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,19 +43,15 @@ pub(super) struct Progress {
     pub(super) expanded: usize,
     /// Rows claimed.
     pub(super) claimed: usize,
-    /// Rows whose deadline has passed.
-    pub(super) expired: u64,
     /// Whether another step may have work at once.
     pub(super) more: bool,
-    /// Whether more rows are past their deadline; `next_due` does not count them.
-    pub(super) is_behind: bool,
 }
 
 /// A task that ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     Attempts,
-    Daily(Daily),
+    Chore(Chore),
 }
 
 /// The row of an attempt, its gate and its consequence.
@@ -81,17 +69,18 @@ pub(super) struct Worker {
     ended_lately: usize,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
-    keys_read: Option<Timestamp>,
-    purged: Option<Timestamp>,
-    schedules_read: Option<Timestamp>,
-    /// At most one task that fires schedules. It runs beside the deliveries: the application's callback may be slow.
-    daily: JoinSet<Result<Daily, StoreError>>,
+    /// At most one task, which usually ends within the step.
+    expansion: JoinSet<Result<usize, StoreError>>,
+    pub(super) chores: Chores,
+    /// The first error of a step since it was last taken.
+    error: Option<StoreError>,
 }
 
 impl Worker {
     pub(super) fn new(engine: Engine) -> Self {
         Self {
             effects: engine.effects(),
+            chores: Chores::new(engine.clone()),
             engine,
             attempts: JoinSet::new(),
             gates: HashMap::new(),
@@ -100,10 +89,8 @@ impl Worker {
             ended_lately: 0,
             stop: watch::Sender::new(false),
             pauses_read: None,
-            keys_read: None,
-            purged: None,
-            schedules_read: None,
-            daily: JoinSet::new(),
+            expansion: JoinSet::new(),
+            error: None,
         }
     }
 
@@ -126,58 +113,90 @@ impl Worker {
         self.stop.send_replace(true);
     }
 
-    /// Reads the pauses, expands, claims and starts attempts.
+    /// Expands, claims and starts attempts. Each of them fails alone: the error is in the
+    /// log and in the [health](super::health::Health) of the process.
+    ///
+    /// If the clocks disagree, the step does nothing.
     ///
     /// # Cancel safety
     ///
-    /// Dropped after claiming, rows stay leased until their lease ends, and are claimed again.
-    pub(super) async fn step(&mut self) -> Result<Progress, StoreError> {
+    /// If dropped after claiming, rows stay leased until their lease ends, and are claimed again.
+    pub(super) async fn step(&mut self) -> Progress {
         let mut progress = Progress::default();
-        let now = self.engine.now();
         let is_calm = std::mem::take(&mut self.ended_lately) == 0;
+        if !self.clocks_agree().await {
+            return progress;
+        }
+        let now = self.engine.now();
         if is_due(self.pauses_read, Engine::PAUSES_KEPT, now) {
-            self.engine.load_pauses(now).await?;
-            progress.expired = self.engine.ledger.expire(EXPIRED_AT_ONCE, now).await?;
-            progress.is_behind = progress.expired >= EXPIRED_AT_ONCE as u64;
-            self.engine.ledger.record_run(now).await?;
-            // The next step expires the rest and must not be put off.
-            self.pauses_read = (!progress.is_behind).then_some(now);
+            self.read_pauses(now).await;
         }
-        if is_due(self.keys_read, KEYS_KEPT, now) {
-            // The keys in memory stay in use, and a missing key is read by its id.
-            if let Err(error) = self.engine.key_ring.refresh().await {
-                observe::event!(WARN, error = %observe::causes(&error), "cannot read the VAPID keys");
+        progress.expanded = self.expand(now).await;
+        let claimed = self.claim(now, is_calm).await;
+        progress.claimed = self.note_step(Step::Claim, claimed).unwrap_or_default();
+        progress.more = progress.expanded > 0 || progress.claimed > 0;
+        progress
+    }
+
+    /// Starts the chores that are due, unless the clocks disagree.
+    pub(super) fn start_chores(&mut self) {
+        if self.engine.clock.fault().is_none() {
+            self.chores.start();
+        }
+    }
+
+    /// The first error of a step or a chore since the last call.
+    pub(super) fn take_error(&mut self) -> Option<StoreError> {
+        self.error.take().or_else(|| self.chores.take_error())
+    }
+
+    /// Compares the clocks, with the store's as often as the pauses are read.
+    async fn clocks_agree(&mut self) -> bool {
+        let clock = &self.engine.clock;
+        if clock.fault().is_some()
+            || is_due(self.pauses_read, Engine::PAUSES_KEPT, self.engine.now())
+        {
+            // A store that does not respond fails the other steps too, so only the clock is judged here.
+            let _ = timeout(STORE_PAUSE, clock.check(&*self.engine.ledger)).await;
+        }
+        clock.fault().is_none()
+    }
+
+    async fn read_pauses(&mut self, now: Timestamp) {
+        // Claiming leaves out paused origins by itself. These are for the gates in memory.
+        if let Ok(read) = timeout(PATIENCE, self.engine.load_pauses(now)).await {
+            self.pauses_read = read.is_ok().then_some(now);
+            self.note_step(Step::Pauses, read);
+        }
+    }
+
+    async fn expand(&mut self, now: Timestamp) -> usize {
+        if self.expansion.is_empty() {
+            let engine = self.engine.clone();
+            self.expansion
+                .spawn(async move { within_limit(expand(&engine, now)).await });
+        }
+        match timeout(PATIENCE, self.expansion.join_next()).await {
+            Ok(Some(Ok(expanded))) => self.note_step(Step::Expand, expanded).unwrap_or_default(),
+            Ok(Some(Err(error))) => {
+                observe::event!(ERROR, error = %error, "expanding broadcasts panicked");
                 let _ = error;
+                0
             }
-            self.keys_read = Some(now);
+            Ok(None) | Err(_) => 0,
         }
-        if is_due(self.purged, PURGE_EVERY, now) {
-            self.purge(now).await?;
-            self.purged = Some(now);
-        }
-        self.fire(now).await?;
-        progress.expanded = expand(&self.engine, now).await?;
-        progress.claimed = self.claim(now, is_calm).await?;
-        progress.more |= progress.expanded > 0 || progress.claimed > 0;
-        Ok(progress)
     }
 
-    /// Starts firing the schedules that are due.
-    pub(super) async fn fire(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if !self.daily.is_empty() || !is_due(self.schedules_read, SCHEDULES_KEPT, now) {
-            return Ok(());
+    fn note_step<T>(&mut self, step: Step, result: Result<T, StoreError>) -> Option<T> {
+        let health = &self.engine.signals.health;
+        health.note(step, result.as_ref().map(|_| ()), self.engine.now());
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error.get_or_insert(error);
+                None
+            }
         }
-        let next = self.engine.ledger.next_fire_at().await?;
-        if next.is_some_and(|at| at <= now) {
-            self.daily.spawn(fire_due(self.engine.clone()));
-        }
-        self.schedules_read = Some(now);
-        Ok(())
-    }
-
-    /// Reads the time of the next schedule again in the next step.
-    pub(super) fn look_at_schedules(&mut self) {
-        self.schedules_read = None;
     }
 
     /// Claims rows for the free places, and starts their attempts.
@@ -229,28 +248,34 @@ impl Worker {
     }
 
     async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {
-        let keys: Vec<_> = claims
-            .rows
-            .iter()
-            .map(|row| SubscriptionRef::Key(row.token.key))
-            .collect();
-        let records = match self.engine.subscriptions.get(&keys).await {
+        let Claims { rows, messages } = claims;
+        let records = match records(&*self.engine.subscriptions, &rows).await {
             Ok(records) => records,
             Err(error) => {
-                self.released
-                    .extend(claims.rows.iter().map(|row| row.token));
+                self.released.extend(rows.iter().map(|row| row.token));
                 return Err(error);
             }
         };
-        for (row, record) in claims.rows.into_iter().zip(records) {
-            let Some(record) = record else {
-                // Unsubscribed since the page was written.
-                let gone = Settlement::Finished(FinalOutcome::Gone);
-                self.settlements.push((row.token, gone));
-                continue;
+        let mut unreadable = 0_usize;
+        for (row, record) in rows.into_iter().zip(records) {
+            let record = match record {
+                Record::Found(record) => *record,
+                Record::Missing => {
+                    let gone = Settlement::Finished(FinalOutcome::Gone);
+                    self.settlements.push((row.token, gone));
+                    continue;
+                }
+                Record::Unreadable => {
+                    unreadable += 1;
+                    let later = Settlement::Deferred(now + UNREADABLE_PAUSE);
+                    self.settlements.push((row.token, later));
+                    continue;
+                }
             };
-            let Some(message) = claims.messages.get(&row.token.broadcast) else {
-                self.released.push(row.token);
+            let Some(message) = messages.get(&row.token.broadcast) else {
+                let later = self.engine.signals.parked.later(row.token.broadcast, now);
+                self.settlements
+                    .push((row.token, Settlement::Deferred(later)));
                 continue;
             };
             let gate = self.engine.gates.gate(&row.origin);
@@ -273,6 +298,13 @@ impl Worker {
             });
             self.gates.insert(handle.id(), gate);
         }
+        if unreadable > 0 {
+            observe::event!(
+                ERROR,
+                rows = unreadable,
+                "subscriptions that the store cannot read: their messages are deferred by 5 minutes"
+            );
+        }
         observe::show_in_flight(self.attempts.len());
         Ok(())
     }
@@ -288,39 +320,20 @@ impl Worker {
         Some(())
     }
 
-    /// Waits until attempts or the task that fires schedules end; `None` if neither is in flight.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the store failed while schedules were fired.
+    /// Waits until attempts or a chore end; `None` if neither is in flight.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: a task that ended is returned by the next call.
-    pub(super) async fn ended(&mut self) -> Option<Result<Ended, StoreError>> {
+    pub(super) async fn ended(&mut self) -> Option<Ended> {
         tokio::select! {
             Some(ended) = self.attempts.join_next_with_id() => {
                 self.note_all(ended);
-                Some(Ok(Ended::Attempts))
+                Some(Ended::Attempts)
             }
-            Some(daily) = self.daily.join_next() => Some(self.fired(daily).map(Ended::Daily)),
+            Some(chore) = self.chores.ended() => Some(Ended::Chore(chore)),
             else => None,
         }
-    }
-
-    fn fired(
-        &mut self,
-        daily: Result<Result<Daily, StoreError>, JoinError>,
-    ) -> Result<Daily, StoreError> {
-        let daily = daily.unwrap_or_else(|error| {
-            observe::event!(ERROR, error = %error, "firing schedules panicked");
-            let _ = error;
-            Ok(Daily::default())
-        })?;
-        if daily.more {
-            self.look_at_schedules();
-        }
-        Ok(daily)
     }
 
     fn note_all(&mut self, ended: Result<(task::Id, Attempted), JoinError>) {
@@ -363,11 +376,44 @@ impl Worker {
     ///
     /// The next call writes what was not written. Writing an outcome twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
+        let settled = self.write_outcomes().await;
+        let health = &self.engine.signals.health;
+        health.note(
+            Step::Settle,
+            settled.as_ref().map(|_| ()),
+            self.engine.now(),
+        );
+        settled
+    }
+
+    async fn write_outcomes(&mut self) -> Result<(), StoreError> {
         let now = self.engine.now();
         self.effects.write(now).await?;
-        if !self.settlements.is_empty() {
-            self.engine.ledger.settle(&self.settlements, now).await?;
-            self.settlements.clear();
+        let mut size = self.settlements.len();
+        while let Some(part) = self.settlements.get(..size.min(self.settlements.len()))
+            && !part.is_empty()
+        {
+            let settled = part.len();
+            match self.engine.ledger.settle(part, now).await {
+                Ok(_) => drop(self.settlements.drain(..settled)),
+                // One row that the store cannot read does not keep the others from being settled.
+                Err(error) if error.kind() == StoreErrorKind::Corrupt && settled > 1 => {
+                    size = settled / 2;
+                    continue;
+                }
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    let (token, _) = self.settlements.remove(0);
+                    observe::event!(
+                        ERROR,
+                        broadcast = %token.broadcast,
+                        error = %observe::causes(&error),
+                        "a row cannot be settled: it is sent again when its lease ends"
+                    );
+                    let _ = (token, error);
+                }
+                Err(error) => return Err(error),
+            }
+            size = self.settlements.len();
             self.engine.signals.settled.notify_waiters();
         }
         if !self.released.is_empty() {
@@ -385,32 +431,6 @@ impl Worker {
     pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
         self.settle().await?;
         self.effects.finish(self.engine.now()).await
-    }
-
-    /// Deletes what is past its retention. With a wrong clock nothing is deleted, since that cannot be undone.
-    async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
-        if let Some(skew) = ClockSkew::of(&*self.engine.clock, &*self.engine.ledger).await? {
-            observe::event!(WARN, error = %skew, "purge skipped");
-            let _ = skew;
-            return Ok(());
-        }
-        self.engine.ledger.prune(now - FINISHED_KEPT).await?;
-        let purge = Change::Purge {
-            before: now - UNREACHABLE_KEPT,
-            expired_before: now - EXPIRED_KEPT,
-        };
-        self.engine.subscriptions.apply(&[purge], now).await?;
-        // An unused key does no harm.
-        if let Err(error) = self
-            .engine
-            .key_ring
-            .forget_unused(&*self.engine.subscriptions, now)
-            .await
-        {
-            observe::event!(WARN, error = %observe::causes(&error), "cannot remove unused VAPID keys");
-            let _ = error;
-        }
-        Ok(())
     }
 }
 

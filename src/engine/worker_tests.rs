@@ -6,15 +6,31 @@ use std::sync::atomic::Ordering::Relaxed;
 use futures_util::FutureExt as _;
 use http::StatusCode;
 
+use super::super::chores::EXPIRED_AT_ONCE;
 use super::super::test_world::{START, TIMEOUT, World};
 use super::*;
-use crate::store::{DeliveryLedger as _, Pause, PauseReason, RetireReason, SubscriptionStore as _};
+use crate::broadcast::Audience;
+use crate::message::Message;
+use crate::store::{
+    Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason, SubscriptionRef,
+    SubscriptionStore as _,
+};
 use crate::subscription::EndpointKey;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn drive(worker: &mut Worker) {
     while worker.attempt_ended().await.is_some() {}
+}
+
+/// Waits for the chores. Returns how many rows expired.
+async fn chores(worker: &mut Worker) -> u64 {
+    worker.start_chores();
+    let mut expired = 0;
+    while let Some(chore) = worker.chores.ended().await {
+        expired += chore.expired;
+    }
+    expired
 }
 
 /// Adds an attempt that does not end.
@@ -32,14 +48,14 @@ fn token(n: u8) -> ClaimToken {
 async fn a_step_expands_claims_and_attempts_and_settling_ends_the_rows() {
     let world = World::new().await;
     let mut worker = Worker::new(world.engine.clone());
-    assert_eq!(worker.step().await.unwrap(), Progress::default());
+    assert_eq!(worker.step().await, Progress::default());
     for _ in 0..3 {
         world.subscriber().await;
     }
     let id = world.broadcast().await;
-    let progress = worker.step().await.unwrap();
+    let progress = worker.step().await;
     assert_eq!((progress.expanded, progress.claimed), (3, 3));
-    assert!(progress.more && !progress.is_behind);
+    assert!(progress.more);
     assert_eq!((worker.in_flight(), worker.unsettled()), (3, 0));
     drive(&mut worker).await;
     assert_eq!((worker.in_flight(), worker.unsettled()), (0, 3));
@@ -53,7 +69,7 @@ async fn a_step_expands_claims_and_attempts_and_settling_ends_the_rows() {
     assert!(settled.now_or_never().is_some(), "followers are notified");
     assert_eq!(world.counts(id).await.accepted, 3);
     assert_eq!(worker.unsettled(), 0);
-    assert!(!worker.step().await.unwrap().more);
+    assert!(!worker.step().await.more);
     assert_eq!(worker.ended_lately(), 0);
 }
 
@@ -64,13 +80,12 @@ async fn rows_are_released_if_their_subscriptions_cannot_be_read() {
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
     world.table.fails.store(true, Relaxed);
-    // Not a test of the purge.
-    worker.purged = Some(START);
-    worker.step().await.unwrap_err();
+    worker.step().await;
+    assert!(worker.take_error().is_some());
     assert_eq!(worker.unsettled(), 1);
     worker.settle().await.unwrap();
     world.table.fails.store(false, Relaxed);
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     drive(&mut worker).await;
     worker.finish().await.unwrap();
     assert_eq!(world.counts(id).await.accepted, 1);
@@ -83,7 +98,7 @@ async fn the_row_of_a_subscription_that_was_deleted_is_gone() {
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
     world.table.is_empty.store(true, Relaxed);
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     assert_eq!((worker.in_flight(), worker.unsettled()), (0, 1));
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.gone, 1);
@@ -97,7 +112,7 @@ async fn effects_on_subscriptions_are_written_before_outcomes() {
     let id = world.broadcast().await;
     world.answer(StatusCode::GONE);
     let mut worker = Worker::new(world.engine.clone());
-    worker.step().await.unwrap();
+    worker.step().await;
     drive(&mut worker).await;
     world.table.fails.store(true, Relaxed);
     worker.settle().await.unwrap_err();
@@ -117,7 +132,7 @@ async fn the_last_settlement_writes_the_tally() {
     let key = world.subscriber().await;
     world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    worker.step().await.unwrap();
+    worker.step().await;
     drive(&mut worker).await;
     let gate = world.gate(key).await;
     let tally = async || {
@@ -137,14 +152,14 @@ async fn a_row_is_retried_at_the_time_its_attempt_gives() {
     let id = world.broadcast().await;
     world.answer(StatusCode::SERVICE_UNAVAILABLE);
     let mut worker = Worker::new(world.engine.clone());
-    worker.step().await.unwrap();
+    worker.step().await;
     drive(&mut worker).await;
     worker.settle().await.unwrap();
     let counts = world.counts(id).await;
     assert_eq!((counts.pending, counts.failed), (1, 0));
-    assert_eq!(worker.step().await.unwrap().claimed, 0, "not before");
+    assert_eq!(worker.step().await.claimed, 0, "not before");
     world.clock.advance(600 * SECOND);
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
 }
 
 /// The place of an attempt that panicked is free again; its row is claimed again when its lease ends.
@@ -155,7 +170,7 @@ async fn a_panic_in_an_attempt_affects_only_its_row() {
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
     world.panics.store(true, Relaxed);
-    worker.step().await.unwrap();
+    worker.step().await;
     drive(&mut worker).await;
     assert_eq!((worker.in_flight(), worker.unsettled()), (0, 0));
     assert!(worker.gates.is_empty());
@@ -163,9 +178,9 @@ async fn a_panic_in_an_attempt_affects_only_its_row() {
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.pending, 1);
     world.panics.store(false, Relaxed);
-    assert_eq!(worker.step().await.unwrap().claimed, 0);
+    assert_eq!(worker.step().await.claimed, 0);
     world.clock.advance(world.engine.lease);
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     drive(&mut worker).await;
     worker.settle().await.unwrap();
     assert_eq!(world.counts(id).await.accepted, 1);
@@ -179,11 +194,11 @@ async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_work
     let gate = world.gate(key).await;
     let permit = gate.try_acquire().unwrap();
     let mut worker = Worker::new(world.engine.clone());
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     task::yield_now().await;
     assert!(worker.attempt_ended().now_or_never().is_none());
     worker.stop();
-    let at_once = tokio::time::timeout(SECOND, worker.attempt_ended()).await;
+    let at_once = timeout(SECOND, worker.attempt_ended()).await;
     at_once.unwrap().unwrap();
     worker.settle().await.unwrap();
     assert_eq!(world.service.counts().requests, 0);
@@ -196,7 +211,7 @@ async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_work
     assert_eq!(claims.rows[0].attempt, 1);
     let tokens = [claims.rows[0].token];
     world.store.release(&tokens, START).await.unwrap();
-    other.step().await.unwrap();
+    other.step().await;
     drive(&mut other).await;
     other.settle().await.unwrap();
     assert_eq!(world.counts(id).await.accepted, 1);
@@ -214,7 +229,7 @@ async fn a_request_begins_one_timeout_before_the_end_of_its_lease_at_the_latest(
         world.broadcast().await;
         let permit = world.gate(key).await.try_acquire().unwrap();
         let mut worker = Worker::new(world.engine.clone());
-        worker.step().await.unwrap();
+        worker.step().await;
         task::yield_now().await;
         assert!(worker.attempt_ended().now_or_never().is_none());
         world.clock.advance(waited);
@@ -233,9 +248,9 @@ async fn nothing_is_claimed_while_too_many_rows_cannot_be_settled() {
     worker.released = vec![token(1); UNSETTLED / 2];
     let gone = Settlement::Finished(FinalOutcome::Gone);
     worker.settlements = vec![(token(2), gone); UNSETTLED / 2];
-    assert_eq!(worker.step().await.unwrap().claimed, 0);
+    assert_eq!(worker.step().await.claimed, 0);
     worker.released.pop();
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
 }
 
 #[tokio::test]
@@ -251,13 +266,13 @@ async fn attempts_in_flight_are_limited() {
     for _ in 0..=IN_FLIGHT - FREE_AT_LEAST {
         hang(&mut worker, &other);
     }
-    assert_eq!(worker.step().await.unwrap().claimed, 0);
+    assert_eq!(worker.step().await.claimed, 0);
     worker.attempts.abort_all();
     drive(&mut worker).await;
     for _ in 0..IN_FLIGHT - FREE_AT_LEAST {
         hang(&mut worker, &other);
     }
-    assert_eq!(worker.step().await.unwrap().claimed, 1);
+    assert_eq!(worker.step().await.claimed, 1);
     assert_eq!(gate.closed_at(START), None);
 }
 
@@ -281,7 +296,7 @@ async fn an_origin_gets_the_free_places_of_its_gate() {
     // After an acceptance its limit is 100. Less than an eighth of it is claimed only if no attempt has ended.
     world.broadcast().await;
     let mut first = Worker::new(world.engine.clone());
-    first.step().await.unwrap();
+    first.step().await;
     drive(&mut first).await;
     assert_eq!(room(&worker, false), 67);
     for _ in 0..55 {
@@ -300,18 +315,47 @@ async fn shared_pauses_are_read_every_five_seconds() {
     let key = world.subscriber().await;
     let gate = world.gate(key).await;
     let mut worker = Worker::new(world.engine.clone());
-    worker.step().await.unwrap();
+    worker.step().await;
     let until = START + 600 * SECOND;
     let pause = Pause::new(gate.origin().clone(), until, PauseReason::RateLimited);
     world.store.pause(&pause, START).await.unwrap();
     world
         .clock
         .advance(Engine::PAUSES_KEPT - Duration::from_millis(1));
-    worker.step().await.unwrap();
+    worker.step().await;
     assert_eq!(gate.closed_at(world.engine.now()), None);
     world.clock.advance(Duration::from_millis(1));
-    worker.step().await.unwrap();
+    worker.step().await;
     assert!(gate.closed_at(world.engine.now()).is_some());
+}
+
+/// A clock that was ahead has left a pause that no correct clock writes.
+#[tokio::test]
+async fn a_pause_longer_than_any_legal_one_ends_at_once() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let origin = world.gate(key).await.origin().clone();
+    let id = world.broadcast().await;
+    for (reason, hours) in [
+        (PauseReason::RateLimited, 26),
+        (PauseReason::Unreachable, 3),
+        (PauseReason::SenderFault, 3),
+    ] {
+        let until = START + 3600 * hours * SECOND;
+        let pause = Pause::new(origin.clone(), until, reason);
+        world.store.pause(&pause, START).await.unwrap();
+        world.engine.load_pauses(START).await.unwrap();
+        assert!(
+            world.store.pauses(START).await.unwrap().is_empty(),
+            "{reason:?}"
+        );
+    }
+    let until = START + 24 * 3600 * SECOND;
+    let legal = Pause::new(origin, until, PauseReason::RateLimited);
+    world.store.pause(&legal, START).await.unwrap();
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.claimed, 0);
+    assert_eq!(world.counts(id).await.pending, 1);
 }
 
 #[tokio::test]
@@ -331,24 +375,21 @@ async fn rows_past_their_deadline_expire_in_batches() {
         assert_eq!(expand(&world.engine, START).await.unwrap(), rows);
     }
     world.clock.advance(86_400 * SECOND);
-    let first = worker.step().await.unwrap();
-    assert_eq!(
-        (first.expired, first.is_behind),
-        (EXPIRED_AT_ONCE as u64, true)
-    );
-    let second = worker.step().await.unwrap();
-    assert_eq!((second.expired, second.is_behind), (1, false));
-    assert_eq!(worker.step().await.unwrap().expired, 0);
+    for expired in [EXPIRED_AT_ONCE as u64, 1, 0] {
+        worker.step().await;
+        assert_eq!(chores(&mut worker).await, expired);
+    }
     assert_eq!(world.counts(id).await.expired, EXPIRED_AT_ONCE as u64 + 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_purge_runs_every_hour() {
     let world = World::new().await;
     let key = world.subscriber().await;
     let id = world.broadcast().await;
     let mut worker = Worker::new(world.engine.clone());
-    worker.step().await.unwrap();
+    worker.step().await;
+    chores(&mut worker).await;
     drive(&mut worker).await;
     worker.settle().await.unwrap();
     let retire = Change::Retire {
@@ -363,22 +404,109 @@ async fn a_purge_runs_every_hour() {
         let status = world.store.status(id, world.engine.now()).await;
         (rows[0].is_some(), status.unwrap().is_some())
     };
-    world.clock.set(START + FINISHED_KEPT);
-    worker.step().await.unwrap();
-    assert_eq!(is_there().await, (true, true), "within their retention");
-    world.clock.advance(PURGE_EVERY - Duration::from_millis(1));
-    worker.step().await.unwrap();
-    assert_eq!(
-        is_there().await,
-        (true, true),
-        "less than an hour after the last purge"
+    let hour = 3600 * SECOND;
+    let milli = Duration::from_millis(1);
+    let kept = |days: u32| SECOND * (days * 86_400);
+    for (passed, now, expected, why) in [
+        (hour, kept(7), (true, true), "within their retention"),
+        (hour - milli, kept(7) + milli, (true, true), "no hour later"),
+        (milli, kept(7) + milli, (true, false), "an hour later"),
+        (
+            hour,
+            kept(30) + SECOND,
+            (false, false),
+            "past both retentions",
+        ),
+    ] {
+        tokio::time::advance(passed).await;
+        world.clock.set(START + now);
+        worker.step().await;
+        chores(&mut worker).await;
+        assert_eq!(is_there().await, expected, "{why}");
+    }
+}
+
+/// Every message but that of the unreadable subscription is sent, and that one is tried again.
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_defers_only_its_own_message() {
+    let world = World::new().await;
+    let mut keys = Vec::new();
+    for _ in 0..7 {
+        keys.push(world.subscriber().await);
+    }
+    let id = world.broadcast().await;
+    assert_eq!(expand(&world.engine, START).await.unwrap(), 7);
+    world.table.unreadable.lock().unwrap().insert(keys[3]);
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.claimed, 7);
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    assert!(worker.take_error().is_none());
+    let counts = world.counts(id).await;
+    assert_eq!((counts.accepted, counts.pending), (6, 1));
+
+    world.table.unreadable.lock().unwrap().clear();
+    world.clock.advance(UNREADABLE_PAUSE - SECOND);
+    assert_eq!(worker.step().await.claimed, 0);
+    world.clock.advance(SECOND);
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 7);
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_read_parks_only_its_broadcast() {
+    let world = World::new().await;
+    let (damaged, healthy) = (world.subscriber().await, world.subscriber().await);
+    world.table.unreadable.lock().unwrap().insert(damaged);
+    let to_all = world.broadcast().await;
+    let record = world.record(healthy).await;
+    let deadline = START + 86_400 * SECOND;
+    let to_one = NewBroadcast::new(
+        Audience::Ids(vec![record.id]),
+        Message::new("hello"),
+        deadline,
     );
-    world.clock.advance(Duration::from_millis(1));
-    worker.step().await.unwrap();
-    assert_eq!(is_there().await, (true, false));
-    world.clock.set(START + UNREACHABLE_KEPT + SECOND);
-    worker.step().await.unwrap();
-    assert_eq!(is_there().await, (false, false));
+    world.store.open(&to_one, START).await.unwrap();
+    let mut worker = Worker::new(world.engine.clone());
+    let parked = &world.engine.signals.parked;
+    for _ in 0..3 {
+        worker.step().await;
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.counts(to_one.id).await.accepted, 1);
+        assert!(parked.is_parked(&to_all, START) && parked.len() == 1);
+    }
+    assert!(worker.take_error().is_none(), "the step itself succeeded");
+
+    world.table.unreadable.lock().unwrap().clear();
+    world.clock.advance(10 * SECOND);
+    assert_eq!(worker.step().await.expanded, 2);
+    assert_eq!(parked.len(), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_done_while_the_clocks_disagree() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    let jump = 3 * 86_400 * SECOND;
+    world.clock.tick(SECOND);
+    assert_eq!(worker.engine.now(), START + SECOND);
+    world.clock.advance(jump);
+    assert_eq!(worker.step().await, Progress::default());
+    assert_eq!(chores(&mut worker).await, 0);
+    assert!(worker.pauses_read.is_none());
+    assert!(world.engine.clock.fault().is_some());
+    assert_eq!(world.engine.now(), START + SECOND);
+
+    world.clock.set(START + SECOND);
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 1);
 }
 
 #[test]

@@ -210,6 +210,10 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         (**self).server_time().await
     }
 
+    fn description(&self) -> String {
+        (**self).description()
+    }
+
     fn changes(&self) -> Changes {
         (**self).changes()
     }

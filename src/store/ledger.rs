@@ -33,7 +33,8 @@ use crate::subscription::Origin;
 ///   exactly one opens. Keys are kept as long as their broadcast. A known id returns [`Opened::Repeat`], so `open`
 ///   may be repeated if its response was lost.
 /// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
-///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first.
+///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first. One whose audience
+///   or cursor cannot be read is an [`Expansion::unreadable`], and does not keep others from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
 ///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact.
@@ -44,7 +45,7 @@ use crate::subscription::Origin;
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
 ///   released by its token, and no pause was written meanwhile, `until` becomes that moment: the next claimant may
-///   send one.
+///   send one. A message that cannot be read is missing from [`Claims::messages`], and does not keep other rows from being claimed.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) finishes or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast, [`Settlement::RetryAt`]
@@ -253,6 +254,11 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     ///
     /// Returns an error if the store is unavailable.
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Describes the ledger for the log at start: the back end, its address and the version of its layout, without secrets.
+    fn description(&self) -> String {
+        format!("{self:?}")
+    }
 
     /// Returns hints that there may be something to do, so that a worker polls earlier.
     ///

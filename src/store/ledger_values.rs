@@ -108,8 +108,8 @@ pub enum Cursor {
 pub struct Expansion {
     /// Its id.
     pub id: BroadcastId,
-    /// Its recipients.
-    pub audience: Audience,
+    /// Its audience; `None` if the audience or the cursor cannot be read.
+    pub audience: Option<Audience>,
     /// Its position.
     pub cursor: Cursor,
 }
@@ -120,8 +120,18 @@ impl Expansion {
     pub const fn new(id: BroadcastId, audience: Audience, cursor: Cursor) -> Self {
         Self {
             id,
-            audience,
+            audience: Some(audience),
             cursor,
+        }
+    }
+
+    /// A broadcast whose audience or cursor cannot be read.
+    #[must_use]
+    pub const fn unreadable(id: BroadcastId) -> Self {
+        Self {
+            id,
+            audience: None,
+            cursor: Cursor::Start,
         }
     }
 }
@@ -229,7 +239,7 @@ impl ClaimToken {
 pub struct Claims {
     /// The rows.
     pub rows: Vec<Claimed>,
-    /// The message of each broadcast, once.
+    /// The message of each broadcast. One that cannot be read is missing.
     pub messages: HashMap<BroadcastId, ClaimedMessage>,
 }
 

@@ -10,10 +10,10 @@ use super::builder::Store;
 use super::client::default_client;
 use super::{BuildError, BuildErrorKind, WebPush, WebPushBuilder};
 use crate::deliver::{DeliverLayer, EndpointPolicy, HostCheck, OriginGates};
-use crate::engine::{ClockSkew, Engine, KeyRing, Parts, PruneBreaker, Signals};
+use crate::engine::{ClockSkew, Engine, GuardedClock, KeyRing, Parts, PruneBreaker, Signals};
 use crate::schedule::NotifyType;
-use crate::store::MemoryStore;
-use crate::vapid::Contact;
+use crate::store::{MemoryStore, VapidKeyStore};
+use crate::vapid::{Contact, KeyId, VapidKey};
 
 impl WebPushBuilder {
     /// Checks the settings, opens the VAPID keys and makes the first one if the store has none.
@@ -53,6 +53,14 @@ impl WebPushBuilder {
         if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
             return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
         }
+        let adopted = self.vapid_private_key.as_ref().map(VapidKey::id);
+        let is_new = check_keys(
+            &*vapid_keys,
+            self.create_store,
+            self.expected_vapid_key,
+            adopted,
+        )
+        .await?;
         let key_ring = KeyRing::open(
             vapid_keys,
             self.key_encryption_keys,
@@ -60,19 +68,20 @@ impl WebPushBuilder {
             self.clock.now(),
         )
         .await?;
+        let clock = Arc::new(GuardedClock::new(self.clock));
         let host_check = HostCheck::new(resolver, endpoint_policy.clone(), gates.clone());
         let deliver = DeliverLayer::new(contact.clone())
             .with_policy(endpoint_policy.clone())
             .with_gates(gates.clone())
             .with_p256(self.p256)
-            .with_clock(Arc::clone(&self.clock))
+            .with_clock(Arc::clone(&clock) as _)
             .with_timeout(self.request_timeout);
         let sender = client.make(&deliver);
         let engine = Engine::new(Parts {
             subscriptions: self.subscriptions.unwrap_or(subscriptions),
             ledger,
             key_ring,
-            clock: self.clock,
+            clock,
             endpoint_policy,
             limits: self.limits,
             gates,
@@ -92,6 +101,7 @@ impl WebPushBuilder {
             signals: Signals::default(),
             host_check,
         });
+        engine.report_start(is_new).await?;
         Ok(WebPush { engine })
     }
 
@@ -160,6 +170,51 @@ impl WebPushBuilder {
         Ok(())
     }
 }
+
+/// Refuses a store that is not the expected one, before anything is written to it. Returns whether it is new.
+async fn check_keys(
+    store: &dyn VapidKeyStore,
+    create: bool,
+    expected: Option<KeyId>,
+    adopted: Option<KeyId>,
+) -> Result<bool, BuildError> {
+    let keys = store.keys().await?;
+    if keys.is_empty() && !create {
+        return Err(BuildErrorKind::EmptyStore.into());
+    }
+    let has = |id: &KeyId| keys.iter().any(|key| key.id == *id);
+    if let Some(expected) = expected
+        && !has(&expected)
+        // The first key of a new store may be given.
+        && !(keys.is_empty() && adopted == Some(expected))
+    {
+        let active = keys.first().map(|key| key.id);
+        return Err(BuildError::with_source(
+            BuildErrorKind::OtherStore,
+            UnexpectedKey { expected, active },
+        ));
+    }
+    Ok(keys.is_empty())
+}
+
+/// The source of [`BuildErrorKind::OtherStore`].
+#[derive(Debug)]
+struct UnexpectedKey {
+    expected: KeyId,
+    active: Option<KeyId>,
+}
+
+impl fmt::Display for UnexpectedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}, ", self.expected)?;
+        match self.active {
+            Some(active) => write!(f, "the active key is {active}"),
+            None => f.write_str("there is no key"),
+        }
+    }
+}
+
+impl std::error::Error for UnexpectedKey {}
 
 /// How much longer than the request timeout a lease is by default.
 const PERMIT_WAIT: Duration = Duration::from_secs(30);

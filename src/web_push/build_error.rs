@@ -28,6 +28,11 @@ pub enum BuildErrorKind {
     VapidKey,
     /// The store is unavailable.
     Store,
+    /// The store has no VAPID key, and [`create_store`](crate::WebPushBuilder::create_store) is `false`.
+    EmptyStore,
+    /// The store does not have the VAPID key of
+    /// [`expect_vapid_key`](crate::WebPushBuilder::expect_vapid_key): see the source.
+    OtherStore,
     /// This machine's clock and the database server's differ by more than 10 seconds: see the source.
     ClockSkew,
 }
@@ -47,6 +52,10 @@ impl fmt::Display for BuildErrorKind {
             Self::NoClient => "there is no HTTP client: enable feature `client` or set `client`",
             Self::VapidKey => "the VAPID keys cannot be read or made",
             Self::Store => "the store is unavailable",
+            Self::EmptyStore => {
+                "the store is empty, and it must not be created: check its address, or set `create_store`"
+            }
+            Self::OtherStore => "the store does not have the expected VAPID key: check its address",
             Self::ClockSkew => "this machine's clock differs from the database server's",
         })
     }

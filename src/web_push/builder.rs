@@ -15,7 +15,7 @@ use crate::p256::P256;
 use crate::push_request::PushBody;
 use crate::schedule::Compose;
 use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore};
-use crate::vapid::{KeyEncryptionKeys, VapidKey};
+use crate::vapid::{KeyEncryptionKeys, KeyId, VapidKey};
 
 /// Configures a [`WebPush`](crate::WebPush).
 ///
@@ -63,6 +63,8 @@ pub struct WebPushBuilder {
     pub(super) lease: Option<Duration>,
     pub(super) poll_interval: Duration,
     pub(super) remote_workers: bool,
+    pub(super) create_store: bool,
+    pub(super) expected_vapid_key: Option<KeyId>,
 }
 
 /// One store, seen through each of its traits.
@@ -110,6 +112,8 @@ impl WebPushBuilder {
             lease: None,
             poll_interval: Duration::from_secs(60),
             remote_workers: false,
+            create_store: true,
+            expected_vapid_key: None,
         }
     }
 
@@ -162,6 +166,9 @@ impl WebPushBuilder {
     }
 
     /// Reads the time from this clock. Default: [`SystemClock`].
+    ///
+    /// If it has a [monotonic](Clock::monotonic) clock, a jump of more than 10 s is not followed before the store's clock
+    /// confirms it or, if the store has none, before it has lasted for 5 minutes. A worker does nothing until then.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -197,6 +204,23 @@ impl WebPushBuilder {
     /// Adds a VAPID key to the store. It becomes the active one if the store has none.
     pub fn vapid_private_key(mut self, key: VapidKey) -> Self {
         self.vapid_private_key = Some(key);
+        self
+    }
+
+    /// Makes the first VAPID key in an empty store. Default: `true`.
+    ///
+    /// With `false`, [`build`](Self::build) refuses a store without a VAPID key: an empty one is the wrong one, as after
+    /// a start with an empty volume or in another folder. For servers that have run before.
+    pub const fn create_store(mut self, create: bool) -> Self {
+        self.create_store = create;
+        self
+    }
+
+    /// Refuses a store that does not have this VAPID key. Default: none.
+    ///
+    /// Browsers that subscribed with another key cannot be reached with the keys of the wrong store.
+    pub const fn expect_vapid_key(mut self, key: KeyId) -> Self {
+        self.expected_vapid_key = Some(key);
         self
     }
 

@@ -332,3 +332,57 @@ async fn debug_shows_the_path_and_no_content() {
     let debug = format!("{store:?}");
     assert!(debug.starts_with("SqliteStore") && debug.contains("push.db"));
 }
+
+/// L3 and L5: damage of one broadcast's content does not hold up the others.
+#[tokio::test]
+async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let damaged = sending(&store, &deliveries(0..2)).await.id;
+    let healthy = sending(&store, &deliveries(2..5)).await.id;
+    let open = || NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
+    let (unread, read) = (open(), open());
+    for new in [&unread, &read] {
+        store.open(new, at(0)).await.unwrap();
+    }
+    let other = Connection::open(&path).unwrap();
+    for (id, change) in [
+        (damaged, "urgency = 'urgent'"),
+        (unread.id, "audience = '?'"),
+    ] {
+        let sql = format!(
+            "UPDATE content SET {change} WHERE broadcast = (SELECT seq FROM broadcast WHERE id = ?1)"
+        );
+        assert_eq!(other.execute(&sql, [id.as_bytes()]).unwrap(), 1);
+    }
+    let expandable = store.expandable(10, at(1)).await.unwrap();
+    let found: Vec<_> = expandable
+        .into_iter()
+        .map(|one| (one.id, one.audience))
+        .collect();
+    assert_eq!(found, [(unread.id, None), (read.id, Some(Audience::All))]);
+    let claims = store.claim(&claim_of(10), at(1)).await.unwrap();
+    assert_eq!(claims.rows.len(), 5);
+    let messages: Vec<_> = claims.messages.keys().copied().collect();
+    assert_eq!(messages, [healthy]);
+}
+
+#[tokio::test]
+async fn a_file_that_was_deleted_or_replaced_takes_no_changes() {
+    for replace in [false, true] {
+        let (folder, path) = folder();
+        let store = SqliteStore::open(&path).await.unwrap();
+        put(&store, 1).await;
+        if replace {
+            let copy = folder.path().join("copy.db");
+            fs::copy(&path, &copy).unwrap();
+            fs::rename(&copy, &path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let (limits, new) = (SubscriptionLimits::default(), subscription(2));
+        let error = store.upsert(&new, &limits, at(0)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+        assert!(store.record_run(at(0)).await.is_err());
+    }
+}

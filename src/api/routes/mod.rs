@@ -21,7 +21,7 @@ use http::request::Parts;
 
 use super::authorizer::AdminAction;
 use super::problem::{Problem, ProblemKind};
-use super::reply::Reply;
+use super::reply::{self, Reply};
 use crate::api::WebPushService;
 
 /// A route: path and method together.
@@ -39,6 +39,7 @@ pub(super) enum Route<'a> {
     SendTest,
     RegenerateVapid,
     Ping,
+    Live,
     Ready,
     Stats,
     OpenApi,
@@ -77,6 +78,7 @@ impl<'a> Route<'a> {
             | Self::RemoveDevice(_)
             | Self::SendTest
             | Self::Ping
+            | Self::Live
             | Self::Ready
             | Self::OpenApi
             | Self::Client
@@ -129,6 +131,7 @@ impl<'a> Methods<'a> {
             "/send-test" => post(Route::SendTest),
             "/regenerate-vapid" => post(Route::RegenerateVapid),
             "/ping" => get(Route::Ping),
+            "/live" => get(Route::Live),
             "/ready" => get(Route::Ready),
             "/stats" => get(Route::Stats),
             "/openapi.json" => get(Route::OpenApi),
@@ -184,6 +187,7 @@ pub(super) async fn answer(
         Route::SendTest => send_test::send_test(api, parts, body).await,
         Route::RegenerateVapid => regenerate::regenerate(api).await,
         Route::Ping => ping::ping(api).await,
+        Route::Live => Ok(reply::text("live".to_owned())),
         Route::Ready => Ok(ready::ready(api).await),
         Route::Stats => stats::stats(api).await,
         Route::OpenApi => Ok(assets::OPENAPI.answer(&parts.headers)),
@@ -219,7 +223,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 18, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 19, "one for each route, and GET /subscribe twice");
     }
 
     #[test]

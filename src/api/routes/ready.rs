@@ -16,12 +16,14 @@ use crate::store::{Pause, PauseReason};
 #[serde(rename_all = "camelCase")]
 struct ReadyAnswer {
     ready: bool,
-    /// The store responds.
+    /// The store responds, and the last claim, settlement and write of this process succeeded.
     store: bool,
     /// A worker polled for due work recently.
     scheduler: bool,
     /// A worker runs.
     worker: bool,
+    /// This machine's clock agrees with its monotonic clock and with the store's. If it does not, nothing is delivered.
+    clock: bool,
     /// A contact is configured. Without one nothing is sent.
     contact: bool,
     /// A push service refuses this sender. An alarm only: other push services still get messages.
@@ -50,15 +52,21 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
     };
     // A few times the longest pause between two polls.
     let grace = api.engine.poll_interval.saturating_mul(3).max(POLLS_WITHIN);
-    let scheduler = last_run.is_some_and(|at| now.since(at) <= grace);
+    let health = &api.engine.signals.health;
+    let forget_after = (!api.engine.has_own_worker()).then_some(api.engine.poll_interval);
+    let store = store && health.is_store_usable(forget_after);
+    let scheduler = last_run.is_some_and(|at| now.since(at) <= grace)
+        && (!api.engine.has_own_worker() || health.has_claimed_within(grace));
     let worker = api.engine.has_worker();
+    let clock = api.engine.clock.fault().is_none();
     let contact = api.engine.has_contact;
     let is_fault = |pause: &Pause| pause.reason == PauseReason::SenderFault;
     let answer = ReadyAnswer {
-        ready: store && scheduler && worker && contact,
+        ready: store && scheduler && worker && clock && contact,
         store,
         scheduler,
         worker,
+        clock,
         contact,
         sender_fault: pauses.iter().any(is_fault),
     };

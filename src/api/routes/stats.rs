@@ -20,7 +20,37 @@ struct StatsAnswer {
     gates: Vec<Gate>,
     /// Push services for which pruning is suspended.
     retiring_stopped: Vec<Doubted>,
+    worker: WorkerAnswer,
 }
+
+/// The worker of this process.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WorkerAnswer {
+    /// The steps that fail.
+    failing: Vec<FailingAnswer>,
+    /// The number of broadcasts that cannot be read or expanded.
+    parked: usize,
+    /// Some of them.
+    parked_broadcasts: Vec<ParkedAnswer>,
+}
+
+#[derive(Serialize)]
+struct FailingAnswer {
+    step: &'static str,
+    since: String,
+    error: String,
+}
+
+#[derive(Serialize)]
+struct ParkedAnswer {
+    broadcast: String,
+    until: String,
+    error: String,
+}
+
+/// The most parked broadcasts in one response.
+const PARKED: usize = 32;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -94,8 +124,32 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
                 accepted: tally.accepted,
             })
             .collect(),
+        worker: worker(api),
     };
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+fn worker(api: &WebPushService) -> WorkerAnswer {
+    let signals = &api.engine.signals;
+    let failing = signals.health.failing().into_iter();
+    let parked = signals.parked.list(PARKED).into_iter();
+    WorkerAnswer {
+        failing: failing
+            .map(|failing| FailingAnswer {
+                step: failing.step.as_str(),
+                since: iso8601(failing.since),
+                error: failing.error,
+            })
+            .collect(),
+        parked: signals.parked.len(),
+        parked_broadcasts: parked
+            .map(|parked| ParkedAnswer {
+                broadcast: parked.id.to_string(),
+                until: iso8601(parked.until),
+                error: parked.error,
+            })
+            .collect(),
+    }
 }
 
 async fn subscriptions(api: &WebPushService) -> Result<SubscriptionStats, Problem> {

@@ -48,6 +48,8 @@ struct Keys {
     active: Arc<VapidKey>,
     /// The active key first, then the others by age, youngest first.
     live: Arc<[Arc<VapidKey>]>,
+    /// When each of them was made or adopted.
+    created_at: Vec<Timestamp>,
 }
 
 impl KeyRing {
@@ -205,12 +207,42 @@ impl KeyRing {
 
     /// Reads the store again. If that fails, the keys in memory stay.
     ///
+    /// If the store has lost the active key, which no call of this crate removes, the key is written back: browsers
+    /// subscribed with it. A store without any key gets all of them, the active one as such. One with other keys is
+    /// another store, or an old copy: then the key is live there, and not active.
+    ///
     /// # Errors
     ///
     /// [`Store`](VapidErrorKind::Store), or as [`open`](Self::open) for a new key.
     pub(crate) async fn refresh(&self) -> Result<(), VapidError> {
         let _reading = self.reading.lock().await;
+        let known = self.keys();
+        let rows = self.store.keys().await.map_err(failed)?;
+        if !rows.iter().any(|row| row.id == known.active.id()) {
+            self.write_back(&known, rows.is_empty()).await?;
+        }
         self.read().await
+    }
+
+    async fn write_back(&self, keys: &Keys, is_empty: bool) -> Result<(), VapidError> {
+        event!(
+            ERROR,
+            key = %keys.active.id(),
+            is_empty,
+            "the store lost the active VAPID key, which is written back: its data was deleted or replaced while this \
+             process was running"
+        );
+        // The active key is the first of them.
+        let lost = if is_empty { keys.live.len() } else { 1 };
+        let lost = keys.live.iter().zip(&keys.created_at).take(lost);
+        for (key, created_at) in lost {
+            let row = stored(&self.keks, key, false, *created_at)?;
+            // Active in an empty store. If another process was faster, its key is.
+            if !self.store.insert_first(&row).await.map_err(failed)? {
+                self.store.insert(&row).await.map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Must be called with `reading` locked.
@@ -351,6 +383,7 @@ impl Keys {
             (Some(row), Some(active)) if row.active => Ok(Self {
                 active: Arc::clone(active),
                 live,
+                created_at: rows.iter().map(|row| row.created_at).collect(),
             }),
             _ => Err(VapidErrorKind::NoActiveKey.into()),
         }

@@ -48,7 +48,11 @@ impl VapidKeyStore for Table {
     async fn insert_first(&self, key: &StoredVapidKey) -> Result<bool, StoreError> {
         let mut rows = self.rows()?;
         if rows.is_empty() {
-            rows.push(key.clone());
+            let active = true;
+            rows.push(StoredVapidKey {
+                active,
+                ..key.clone()
+            });
             return Ok(true);
         }
         Ok(false)
@@ -264,6 +268,45 @@ async fn a_failing_store_leaves_the_keys_in_memory() {
     table.broken.store(false, Ordering::Relaxed);
     ring.refresh().await.unwrap();
     assert_eq!(ring.live().len(), 1);
+}
+
+#[tokio::test]
+async fn lost_keys_are_written_back_as_they_were() {
+    let table = Arc::new(Table::default());
+    let here = ring(&table, keks(&[1])).await.unwrap();
+    let there = ring(&table, keks(&[1])).await.unwrap();
+    here.rotate(START + HOUR).await.unwrap();
+    there.refresh().await.unwrap();
+    let before = table.rows().unwrap().clone();
+    table.rows().unwrap().clear();
+    let (one, other) = tokio::join!(here.refresh(), there.refresh());
+    one.and(other).unwrap();
+    let facts = |rows: &[StoredVapidKey]| {
+        let mut facts: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (
+                    row.id,
+                    row.active,
+                    row.created_at,
+                    row.sealed.is_encrypted(),
+                )
+            })
+            .collect();
+        facts.sort();
+        facts
+    };
+    assert_eq!(facts(&table.rows().unwrap()), facts(&before));
+
+    // A store with another key is another store: the lost key is live there, and its own key stays active.
+    let other = VapidKey::generate().unwrap();
+    let row = stored(&keks(&[1]), &other, true, START).unwrap();
+    *table.rows().unwrap() = vec![row];
+    let lost = here.active().id();
+    here.refresh().await.unwrap();
+    assert_eq!(here.active().id(), other.id());
+    let live: Vec<_> = here.live().iter().map(|key| key.id()).collect();
+    assert_eq!(live, [other.id(), lost]);
 }
 
 #[tokio::test]

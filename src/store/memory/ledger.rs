@@ -131,4 +131,8 @@ impl DeliveryLedger for MemoryStore {
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(None)
     }
+
+    fn description(&self) -> String {
+        "memory".to_owned()
+    }
 }

@@ -230,8 +230,9 @@ pub(super) async fn expandable(
     let now = now.as_millis();
     let expansion = |columns: &mut Columns<'_>| {
         let id = BroadcastId::from_bytes(columns.bytes()?);
-        let audience = content::audience(columns)?;
-        Ok(Expansion::new(id, audience, read_cursor(columns)?))
+        let read = content::audience(columns)
+            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
+        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
     };
     let rows = database.query(EXPANDABLE, &[&now, &integer(limit)]).await?;
     let mut found = read(&rows, expansion)?;

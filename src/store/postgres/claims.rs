@@ -46,8 +46,8 @@ pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, d
      FROM taken WHERE d.ctid = taken.ctid \
      RETURNING taken.place, taken.at, d.broadcast, d.key, d.fence, d.attempt";
 pub(super) const MESSAGES: &str = "SELECT seq, id, due_at, deadline, payload, ttl, urgency, topic, padding \
-     FROM web_push.broadcast AS b CROSS JOIN LATERAL ( \
-         SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content WHERE b.seq = ANY($1)";
+     FROM web_push.broadcast AS b LEFT JOIN LATERAL ( \
+         SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true WHERE b.seq = ANY($1)";
 /// Moves served origins to the end of the turn order. Best effort: locked origins are skipped.
 pub(super) const SERVED: &str = "UPDATE web_push.origin SET served = $2 WHERE id IN \
      (SELECT id FROM web_push.origin WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)";
@@ -226,16 +226,20 @@ async fn answer(
         let seq: i64 = columns.get()?;
         let id = BroadcastId::from_bytes(columns.bytes()?);
         let (due_at, deadline) = (columns.time()?, columns.time()?);
-        let message = content::read_message(columns)?;
-        Ok((seq, id, ClaimedMessage::new(message, due_at, deadline)))
+        // One that cannot be read is left out, and its rows are claimed all the same (L5).
+        let message = content::read_message(columns).ok();
+        let message = message.map(|message| ClaimedMessage::new(message, due_at, deadline));
+        Ok((seq, id, message))
     })? {
         ids.insert(seq, id);
-        claims.messages.insert(id, message);
+        if let Some(message) = message {
+            claims.messages.insert(id, message);
+        }
     }
     taken.sort_by(|(_, a), (_, b)| (a.at, a.seq, &a.key).cmp(&(b.at, b.seq, &b.key)));
     for (head, row) in taken {
         let id = ids.get(&row.seq);
-        let id = *id.ok_or_else(|| corrupt("a pending broadcast without a message"))?;
+        let id = *id.ok_or_else(|| corrupt("a row without a broadcast"))?;
         let token = ClaimToken::new(id, EndpointKey::from_bytes(row.key), row.fence);
         let attempt = u32::try_from(row.attempt).unwrap_or(u32::MAX);
         let claimed = Claimed::new(token, head.origin.clone(), attempt, leased_until);

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
-use super::{PostgresStore, broadcasts, claims, ending, erase, opening, pauses, settle};
+use super::{PostgresStore, broadcasts, claims, ending, erase, opening, pauses, schema, settle};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -139,6 +139,11 @@ impl DeliveryLedger for PostgresStore {
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         pauses::server_time(self.database()).await
+    }
+
+    fn description(&self) -> String {
+        let schema = self.database().schema.name();
+        format!("PostgreSQL schema {schema} (layout {})", schema::KNOWN)
     }
 
     fn changes(&self) -> Changes {

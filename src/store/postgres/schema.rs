@@ -10,7 +10,7 @@ use crate::store::StoreErrorKind;
 use crate::store::{StoreError, layout};
 
 /// The version of the tables. Version 1 was in use before the first release.
-const KNOWN: i64 = 2;
+pub(super) const KNOWN: i64 = 2;
 const TABLES: &str = include_str!("tables.sql");
 
 /// The schema's name in statements.

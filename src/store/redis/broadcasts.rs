@@ -57,8 +57,10 @@ impl RedisStore {
             for expansion in answer.list()? {
                 let mut parts = Reply::of(expansion)?;
                 let id = BroadcastId::from_bytes(parts.array()?);
-                let audience = audience(&parts.bytes()?)?;
-                found.push(Expansion::new(id, audience, read_cursor(&parts.bytes()?)?));
+                let (text, cursor) = (parts.bytes()?, parts.bytes()?);
+                let read = audience(&text)
+                    .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(&cursor)?)));
+                found.push(read.unwrap_or_else(|_| Expansion::unreadable(id)));
             }
             new += new_looked_at;
             run += run_looked_at;

@@ -165,8 +165,11 @@ impl RedisStore {
             let mut content = Reply::of(content)?;
             let id = BroadcastId::from_bytes(content.array()?);
             let (due_at, deadline) = (content.time()?, content.time()?);
-            let message = ClaimedMessage::new(message(content.fields()?)?, due_at, deadline);
-            claims.messages.insert(id, message);
+            // One that cannot be read is left out, and its rows are claimed all the same (L5).
+            if let Ok(message) = message(content.fields()?) {
+                let message = ClaimedMessage::new(message, due_at, deadline);
+                claims.messages.insert(id, message);
+            }
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::RedisStore;
 use super::reply::Reply;
 use super::script::{Args, TIME};
+use super::{RedisStore, start};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -123,6 +123,11 @@ impl DeliveryLedger for RedisStore {
         Ok(Some(Timestamp::from_millis(
             i64::try_from(millis).unwrap_or(i64::MAX),
         )))
+    }
+
+    fn description(&self) -> String {
+        let namespace = &self.inner.namespace;
+        format!("Redis namespace {namespace:?} (layout {})", start::FORMAT)
     }
 
     fn changes(&self) -> Changes {

@@ -11,7 +11,7 @@ use crate::store::layout;
 use crate::store::reason::misconfigured;
 
 /// The version of what is stored under a prefix. Version 1 was in use before the first release.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 2;
 /// The oldest server that has all the commands.
 const OLDEST: (u32, u32) = (6, 2);
 

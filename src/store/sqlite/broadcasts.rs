@@ -244,8 +244,9 @@ pub(super) fn expandable(
     let now = now.as_millis();
     let read = |columns: &mut Columns<'_, '_>| {
         let id = BroadcastId::from_bytes(columns.bytes()?);
-        let audience = content::audience(columns)?;
-        Ok(Expansion::new(id, audience, read_cursor(columns)?))
+        let read = content::audience(columns)
+            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
+        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
     };
     let mut found = all(conn, EXPANDABLE, params![now, integer(limit)], read)?;
     let left = limit.saturating_sub(found.len());

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::store::rules::deal;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, Settled, Settlement,
-    StoreError,
+    StoreError, StoreErrorKind,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -190,10 +190,16 @@ impl Claim<'_> {
                 let row = Stored::by_seq(self.conn, seq)?;
                 let progress = &row.progress;
                 if !progress.cancelled {
-                    let message = content::message(self.conn, seq)?;
-                    let message =
-                        ClaimedMessage::new(message, progress.due_at(), progress.deadline);
-                    self.claims.messages.insert(progress.id, message);
+                    match content::message(self.conn, seq) {
+                        Ok(message) => {
+                            let message =
+                                ClaimedMessage::new(message, progress.due_at(), progress.deadline);
+                            self.claims.messages.insert(progress.id, message);
+                        }
+                        // The rows are claimed all the same (L5).
+                        Err(error) if error.kind() == StoreErrorKind::Corrupt => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 let is_changed = false;
                 entry.insert(Loaded { row, is_changed })

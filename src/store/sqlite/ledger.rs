@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
-use super::{SqliteStore, claims, erase, pauses, tallies};
+use super::{SqliteStore, claims, erase, pauses, schema, tallies};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -142,5 +142,11 @@ impl DeliveryLedger for SqliteStore {
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(None)
+    }
+
+    fn description(&self) -> String {
+        let path = self.path.as_deref().map(std::path::absolute);
+        let path = path.and_then(Result::ok).unwrap_or_default();
+        format!("SQLite {} (layout {})", path.display(), schema::VERSION)
     }
 }

@@ -7,6 +7,7 @@ mod connection;
 mod content;
 mod erase;
 mod error;
+mod identity;
 mod ledger;
 mod log;
 mod pauses;
@@ -30,6 +31,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::error::closed;
+use self::identity::Identity;
 use self::log::{Log, MAX_LOG};
 use self::threads::{Threads, spawn};
 use self::worker::ask;
@@ -49,6 +51,8 @@ const READERS: usize = 3;
 /// an active read ends. After a crash the changes are in the log, and the next process that opens the file applies them.
 /// While it is open the log stays below 64 MiB, except during a read of more than a second, or a transaction of another
 /// process such as a backup.
+///
+/// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process.
 ///
 /// Do not put the file on a network file system: SQLite's locks do not work there. Do not copy the file while it is open:
 /// see [`backup`](Self::backup).
@@ -108,7 +112,7 @@ impl SqliteStore {
     ///
     /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
-        let threads = Threads::start(connection::in_memory()?, Vec::new(), None)?;
+        let threads = Threads::start(connection::in_memory()?, Vec::new(), None, None)?;
         Ok(Self {
             path: None,
             threads: Arc::new(threads),
@@ -118,9 +122,11 @@ impl SqliteStore {
     fn connect(path: &Path) -> Result<Threads, StoreError> {
         let path = connection::absolute(path)?;
         let writer = connection::writer(&path)?;
+        let identity = Identity::of(&path)?;
         let readers = (0..READERS).map(|_| connection::reader(&path));
         let readers = readers.collect::<Result<_, _>>()?;
-        Threads::start(writer, readers, Some(Log::of(&path, MAX_LOG)))
+        let log = Log::of(&path, MAX_LOG);
+        Threads::start(writer, readers, Some(log), Some(identity))
     }
 
     /// Copies a snapshot of the store in the file `from` into a new file `to`.

@@ -8,7 +8,7 @@ use crate::store::{StoreError, layout};
 /// Marks the file as this crate's: "wpsh".
 const APPLICATION_ID: i64 = 0x7770_7368;
 /// The version of the tables. Those below 6 were in use before the first release.
-const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 6;
 const TABLES: &str = include_str!("tables.sql");
 
 /// Refuses a file of another application or version. Returns whether it has the tables.

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
 use super::error::closed;
+use super::identity::Identity;
 use super::log::{self, Log, NotFolded};
 use super::worker::{self, Command, QUEUE};
 use crate::store::{StoreError, StoreErrorKind};
@@ -27,6 +28,7 @@ impl Threads {
         writer: Connection,
         readers: Vec<Connection>,
         mut log: Option<Log>,
+        identity: Option<Identity>,
     ) -> Result<Self, StoreError> {
         let (reads, reading) = start_readers(readers)?;
         let mut ids: Vec<_> = reading.iter().map(|reader| reader.thread().id()).collect();
@@ -35,7 +37,7 @@ impl Threads {
         let thread = spawn("web-push-write", {
             let reads = reads.clone();
             move || {
-                worker::write(&writer, commands, log.as_mut());
+                worker::write(&writer, commands, log.as_mut(), identity.as_ref());
                 // The readers end first: of connections that close at the same time each may take another for the last
                 // one, and the log would stay.
                 if let Some(reads) = reads {

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{CommitError, closed, failed};
+use super::identity::Identity;
 use super::log::Log;
 use crate::store::StoreError;
 
@@ -98,10 +99,15 @@ pub(super) fn write(
     conn: &Connection,
     mut commands: mpsc::Receiver<Command>,
     mut log: Option<&mut Log>,
+    identity: Option<&Identity>,
 ) {
     while let Some(command) = commands.blocking_recv() {
         match command {
             Command::Run(job) => {
+                if let Some(Err(error)) = identity.map(Identity::check) {
+                    job.refuse(error);
+                    continue;
+                }
                 transaction(conn, job, &mut commands);
                 if let Some(log) = &mut log {
                     log.bound(conn);

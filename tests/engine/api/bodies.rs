@@ -344,6 +344,7 @@ async fn routes_without_a_body_do_not_read_one() {
     for path in [
         "/vapid",
         "/ping",
+        "/live",
         "/ready",
         "/stats",
         "/openapi.json",

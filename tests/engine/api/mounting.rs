@@ -190,6 +190,7 @@ async fn head_works_wherever_get_does() {
         "/vapid",
         "/subscribe",
         "/ping",
+        "/live",
         "/ready",
         "/openapi.json",
         "/client.js",

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tower_web_push::WebPush;
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
@@ -54,7 +54,7 @@ async fn ready_while_everything_works() {
     assert!(answer.headers.contains_key("retry-after"));
     assert_eq!(
         answer.json(),
-        json!({"ready": false, "store": true, "scheduler": false, "worker": false, "contact": true, "senderFault": false})
+        json!({"ready": false, "store": true, "scheduler": false, "worker": false, "clock": true, "contact": true, "senderFault": false})
     );
 
     let world = World::new().await;
@@ -63,7 +63,7 @@ async fn ready_while_everything_works() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({"ready": true, "store": true, "scheduler": true, "worker": true, "contact": true, "senderFault": false})
+        json!({"ready": true, "store": true, "scheduler": true, "worker": true, "clock": true, "contact": true, "senderFault": false})
     );
     world.clock.advance(Duration::from_secs(3600));
     let stuck = world.get("/ready").await;
@@ -91,7 +91,7 @@ async fn without_a_contact_it_is_not_ready_and_accepts_nothing() {
         (ready.status, ready.json()),
         (
             503,
-            json!({"ready": false, "store": true, "scheduler": true, "worker": false, "contact": false, "senderFault": false})
+            json!({"ready": false, "store": true, "scheduler": true, "worker": false, "clock": true, "contact": false, "senderFault": false})
         )
     );
     for endpoint in [
@@ -115,10 +115,12 @@ async fn not_ready_while_the_store_fails_or_does_not_answer() {
     for call in ["last_run", "page", "pauses"] {
         store.fail(call);
         let failing = world.get("/ready").await;
+        assert_eq!(world.get("/live").await.text(), "live");
         store.fail(None);
         store.hang(call);
         let began = Instant::now();
         let silent = world.get("/ready").await;
+        assert_eq!(world.get("/live").await.status, 200);
         store.hang(None);
         assert!(began.elapsed() < Duration::from_secs(5), "{call}");
         for answer in [failing, silent] {
@@ -127,6 +129,76 @@ async fn not_ready_while_the_store_fails_or_does_not_answer() {
         }
         assert_eq!(world.get("/ready").await.status, 200, "{call}");
     }
+}
+
+/// Waits until `/ready` answers with a status. Returns its answer.
+async fn until_ready_is(world: &World, status: u16) -> Value {
+    loop {
+        let answer = world.get("/ready").await;
+        if answer.status == status {
+            return answer.json();
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_is_not_while_the_worker_cannot_claim_settle_or_write() {
+    for call in ["claim", "settle", "record_run"] {
+        let store = Arc::new(TamperedStore::default());
+        let world = World::with(|builder| {
+            let builder = builder.store(Arc::clone(&store));
+            builder.poll_interval(Duration::from_secs(10))
+        })
+        .await;
+        world.subscriber().await;
+        let run = tokio::spawn(world.push.run(std::future::pending()));
+        until_ready_is(&world, 200).await;
+        store.fail(call);
+        let began = Instant::now();
+        world.notify(&json!({"title": "a"})).await;
+        let red = until_ready_is(&world, 503).await;
+        assert!(began.elapsed() <= Duration::from_secs(11), "{call}");
+        assert_eq!(
+            (&red["store"], &red["worker"]),
+            (&json!(false), &json!(true))
+        );
+        let stats = world
+            .admin(Method::GET, "/stats", &Value::Null)
+            .await
+            .json();
+        let step = if call == "record_run" { "record" } else { call };
+        assert_eq!(stats["worker"]["failing"][0]["step"], step, "{stats}");
+        store.fail(None);
+        let began = Instant::now();
+        until_ready_is(&world, 200).await;
+        assert!(began.elapsed() <= Duration::from_secs(3), "{call}");
+        run.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_of_a_caller_shows_at_once_until_the_worker_has_written() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    let run = tokio::spawn(world.push.run(std::future::pending()));
+    until_ready_is(&world, 200).await;
+    store.fail("upsert");
+    let (_, json) = world.browser();
+    assert_eq!(world.post("/subscribe", &json).await.status, 503);
+    assert_eq!(world.get("/ready").await.json()["store"], false);
+    // Not after the poll interval of 60 s.
+    let began = Instant::now();
+    until_ready_is(&world, 200).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+
+    // Without a worker in this process nothing shows the end of it.
+    run.abort();
+    let _ = run.await;
+    assert_eq!(world.post("/subscribe", &json).await.status, 503);
+    assert_eq!(world.get("/ready").await.json()["store"], false);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.get("/ready").await.json()["store"], true);
 }
 
 #[tokio::test]
@@ -167,6 +239,10 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
         json!([{"origin": FCM, "until": "2027-01-15T08:11:00Z", "reason": "rate_limited", "closures": 1}])
     );
     assert_eq!(stats["retiringStopped"], json!([]));
+    assert_eq!(
+        stats["worker"],
+        json!({"failing": [], "parked": 0, "parkedBroadcasts": []})
+    );
 }
 
 #[tokio::test]

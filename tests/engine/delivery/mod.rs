@@ -18,4 +18,5 @@ mod retrying;
 mod running;
 mod sending;
 mod silent_store;
+mod steps;
 mod world;

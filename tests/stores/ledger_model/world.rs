@@ -248,7 +248,7 @@ impl World {
                 .iter()
                 .find(|broadcast| broadcast.new.id == one.id)
                 .ok_or_else(|| TestCaseError::fail("nothing to expand"))?;
-            prop_assert_eq!(&one.audience, &broadcast.new.audience);
+            prop_assert_eq!(one.audience.as_ref(), Some(&broadcast.new.audience));
             prop_assert_eq!(one.cursor, broadcast.cursor);
             moments.push(broadcast.expanded_at);
         }

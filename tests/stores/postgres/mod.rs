@@ -1,6 +1,7 @@
 //! The store in PostgreSQL, against real servers.
 
 mod cancelling;
+mod damage;
 mod hammer;
 mod hints;
 mod opening;

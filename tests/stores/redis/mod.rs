@@ -3,6 +3,7 @@
 mod backlog;
 mod cluster;
 mod connecting;
+mod damage;
 mod hammer;
 mod hints;
 mod many_origins;

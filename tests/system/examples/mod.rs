@@ -21,6 +21,7 @@ mod silent_names;
 mod store;
 mod store_urls;
 mod strangers;
+mod vanishing;
 pub(crate) mod world;
 
 /// The same cases for both servers: only the way they serve HTTP differs.
@@ -74,4 +75,9 @@ both_servers! {
     strangers::a_drain_does_not_wait_for_them
     strangers::long_heads_are_refused
     strangers::every_request_names_one_valid_host
+    vanishing::a_deleted_file_refuses_changes_and_is_not_ready
+    vanishing::a_replaced_file_refuses_changes_and_is_not_ready
+    vanishing::a_locked_file_is_not_ready_until_it_can_be_written
+    vanishing::an_empty_store_is_refused_if_it_must_not_be_created
+    vanishing::a_store_with_another_key_is_refused
 }

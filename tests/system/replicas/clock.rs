@@ -1,8 +1,11 @@
 //! A server whose clock differs from the database's.
 
+use std::fs;
 use std::path::PathBuf;
 
-use super::world::World;
+use http::StatusCode;
+
+use super::world::{World, until};
 use crate::support::server_process::{command, finish};
 use crate::support::servers::{Kind, missing};
 
@@ -11,6 +14,64 @@ fn libfaketime() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
     let library = |folder: std::fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
     folders.map(library).find(|path| path.is_file())
+}
+
+/// A clock of one server that runs away for a while expires and fires nothing, on a database and on SQLite.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_while_a_server_runs_expires_nothing() {
+    let Some(library) = libfaketime() else {
+        return missing("libfaketime is not installed");
+    };
+    for kind in [Some(Kind::Postgres), Some(Kind::Redis), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let offset = folder.path().join("offset");
+        fs::write(&offset, "+0s").unwrap();
+        let sqlite = format!("sqlite://{}", folder.path().join("push.db").display());
+        // The push service of a world is on a database; without one nothing is sent.
+        let Some(world) = World::on(kind.unwrap_or(Kind::Redis)).await else {
+            return;
+        };
+        let mut settings = world.settings();
+        if kind.is_none() {
+            settings.retain(|(name, _)| *name != "STORE_URL");
+            settings.push(("STORE_URL", sqlite));
+        }
+        settings.extend([
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", offset.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]);
+        let server = world.start_with("axum_server", &settings).await;
+        until("it is ready", async || {
+            server.ready().await == StatusCode::OK
+        })
+        .await;
+        let later = world.scheduled(&server).await;
+
+        for jump in ["+3d", "-3d"] {
+            fs::write(&offset, jump).unwrap();
+            until("it is not ready", async || {
+                let ready = server.get("/web-push/ready").await;
+                ready.status == StatusCode::SERVICE_UNAVAILABLE && ready.json()["clock"] == false
+            })
+            .await;
+            until("the worker says so", async || {
+                let printed = server.process.printed();
+                printed.matches("clocks disagree").count() > printed.matches("clocks agree").count()
+            })
+            .await;
+            fs::write(&offset, "+0s").unwrap();
+            until("it is ready again", async || {
+                server.ready().await == StatusCode::OK
+            })
+            .await;
+            let status = server.get(&later).await.json();
+            assert_eq!(status["state"], "scheduled", "{kind:?} {jump}: {status}");
+            assert_eq!(status["counts"]["expired"], 0, "{kind:?} {jump}: {status}");
+        }
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,4 +5,5 @@ mod clock;
 mod comings_and_goings;
 mod outage;
 mod traffic;
+mod vanishing;
 mod world;

@@ -138,7 +138,14 @@ impl World {
     }
 
     pub(crate) async fn start(&self, name: &str) -> Replica {
-        let settings = self.settings();
+        self.start_with(name, &self.settings()).await
+    }
+
+    pub(crate) async fn start_with(
+        &self,
+        name: &str,
+        settings: &[(&'static str, String)],
+    ) -> Replica {
         let settings: Vec<_> = settings
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
@@ -146,6 +153,16 @@ impl World {
         let process = ServerProcess::start(name, &settings).await;
         let api = HttpClient::new(process.url.clone());
         Replica { process, api }
+    }
+
+    /// A broadcast with an hour to go; its path.
+    pub(crate) async fn scheduled(&self, server: &Replica) -> String {
+        let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let call = server.api.call(Method::POST, "/web-push/notify");
+        let body = json!({"title": "Later", "sendAt": later.to_string()});
+        let queued = call.bearer(TOKEN).json(&body).send().await;
+        assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:?}");
+        path_of(&queued)
     }
 
     /// Limits Redis to this number of octets; `0`: no limit.

@@ -1,0 +1,243 @@
+//! Housekeeping: steps that run beside the deliveries and cannot hold them up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+
+use super::Engine;
+use super::daily::{Daily, fire_due};
+use super::health::Step;
+use super::pacer::STORE_PAUSE;
+use crate::clock::Timestamp;
+use crate::observe;
+use crate::store::{Change, StoreError, StoreErrorKind};
+
+/// The most rows expired in one transaction.
+pub(super) const EXPIRED_AT_ONCE: usize = 1000;
+/// Retention of finished broadcasts.
+const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// Retention of retired and stale subscriptions: a browser that subscribes again in this time keeps its id.
+const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Retention of subscriptions after their `expirationTime`: clocks differ.
+const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
+/// Time limit of a step beside the deliveries. Longer than the callback for daily notifications and the store's own time
+/// limits need: it is for a store that never responds.
+const STEP_WITHIN: Duration = Duration::from_secs(120);
+/// The longest pause of a chore that fails.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The chores, and the time from one to the next of its kind.
+const CHORES: [(Step, Duration); 5] = [
+    // As often as the pauses are read, so that a store that cannot be written is noticed within 5 s of a poll.
+    (Step::Record, Engine::PAUSES_KEPT),
+    (Step::Schedules, Duration::from_secs(1)),
+    (Step::Expire, Engine::PAUSES_KEPT),
+    // Another process may have made a new key, or the store may have lost them.
+    (Step::Keys, Engine::PAUSES_KEPT),
+    (Step::Purge, Duration::from_secs(3600)),
+];
+
+/// The result of one chore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chore {
+    /// What was fired and skipped.
+    pub(super) daily: Daily,
+    /// Rows whose deadline has passed.
+    pub(super) expired: u64,
+    /// Whether there may be more to do at once.
+    pub(super) more: bool,
+    /// When the next schedule is due, if the schedules were read.
+    next_fire: Option<Option<Timestamp>>,
+}
+
+/// The chores of a worker: at most one task of each kind.
+#[derive(Debug)]
+pub(super) struct Chores {
+    engine: Engine,
+    tasks: JoinSet<(Step, Result<Chore, StoreError>)>,
+    timings: BTreeMap<Step, Timing>,
+    /// When the next schedule is due, as last read.
+    next_fire: Option<Timestamp>,
+    /// The first error since it was last taken.
+    error: Option<StoreError>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Timing {
+    is_running: bool,
+    /// Not before; `None` at once.
+    next: Option<Instant>,
+    /// The pause after the last failure.
+    pause: Duration,
+}
+
+impl Chores {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            tasks: JoinSet::new(),
+            timings: BTreeMap::new(),
+            next_fire: None,
+            error: None,
+        }
+    }
+
+    /// Starts the chores that are due.
+    pub(super) fn start(&mut self) {
+        let now = Instant::now();
+        let is_suspected = self.engine.signals.health.is_suspected();
+        for (step, _) in CHORES {
+            let timing = self.timings.entry(step).or_default();
+            let is_due = timing.next.is_none_or(|next| next <= now)
+                || (step == Step::Record && is_suspected);
+            if is_due && !timing.is_running {
+                timing.is_running = true;
+                let engine = self.engine.clone();
+                self.tasks.spawn(async move {
+                    let result = within_limit(run(&engine, step)).await;
+                    (step, result)
+                });
+            }
+        }
+    }
+
+    /// Lets a chore start with the next step.
+    pub(super) fn hasten(&mut self, step: Step) {
+        self.timings.entry(step).or_default().next = None;
+    }
+
+    /// The longest pause before a step that starts a chore: until the next schedule is due, at most `longest`.
+    pub(super) fn pause(&self, longest: Duration, now: Timestamp) -> Duration {
+        let failing = self
+            .timings
+            .values()
+            .filter(|timing| !timing.pause.is_zero());
+        let retry = failing.filter_map(|timing| timing.next).min();
+        let retry = retry.map_or(longest, |at| {
+            at.saturating_duration_since(Instant::now())
+                .max(STORE_PAUSE)
+        });
+        let next_fire = self.next_fire.map_or(longest, |at| {
+            // If it is due, it is being fired, and the end of that causes a step.
+            at.since(now).max(STORE_PAUSE)
+        });
+        longest.min(retry).min(next_fire)
+    }
+
+    /// The first error since the last call.
+    pub(super) const fn take_error(&mut self) -> Option<StoreError> {
+        self.error.take()
+    }
+
+    /// Waits until a chore ends; `None` if none is running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a chore that ended is returned by the next call.
+    pub(super) async fn ended(&mut self) -> Option<Chore> {
+        let ended = self.tasks.join_next().await?;
+        Some(self.note(ended))
+    }
+
+    fn note(&mut self, ended: Result<(Step, Result<Chore, StoreError>), JoinError>) -> Chore {
+        let (step, result) = match ended {
+            Ok(ended) => ended,
+            // The application's store or callback panicked. The kind is unknown, so all may run again.
+            Err(error) => {
+                observe::event!(ERROR, error = %error, "housekeeping panicked");
+                let _ = error;
+                for timing in self.timings.values_mut() {
+                    timing.is_running = false;
+                }
+                return Chore::default();
+            }
+        };
+        let now = Instant::now();
+        let health = &self.engine.signals.health;
+        health.note(step, result.as_ref().map(|_| ()), self.engine.now());
+        let every = CHORES.iter().find(|(known, _)| *known == step);
+        let every = every.map_or(LONGEST_PAUSE, |(_, every)| *every);
+        let timing = self.timings.entry(step).or_default();
+        timing.is_running = false;
+        match result {
+            Ok(chore) => {
+                timing.pause = Duration::ZERO;
+                timing.next = (!chore.more).then(|| now + every);
+                if let Some(next_fire) = chore.next_fire {
+                    self.next_fire = next_fire;
+                }
+                chore
+            }
+            Err(error) => {
+                // The write that tells when the store works again is not put off.
+                let longest = if step == Step::Record {
+                    STORE_PAUSE
+                } else {
+                    LONGEST_PAUSE
+                };
+                timing.pause = (2 * timing.pause).clamp(STORE_PAUSE, longest);
+                timing.next = Some(now + timing.pause);
+                // The keys in memory stay in use, and a missing key is read by its id.
+                if step != Step::Keys {
+                    self.error.get_or_insert(error);
+                }
+                Chore::default()
+            }
+        }
+    }
+}
+
+/// Gives up a step that takes too long, so that it is tried again.
+pub(super) async fn within_limit<T>(
+    step: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = |elapsed| Err(StoreError::new(StoreErrorKind::Unavailable, elapsed));
+    timeout(STEP_WITHIN, step).await.unwrap_or_else(late)
+}
+
+async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
+    let now = engine.now();
+    let mut chore = Chore::default();
+    match step {
+        Step::Record => engine.ledger.record_run(now).await?,
+        Step::Schedules => {
+            let next = engine.ledger.next_fire_at().await?;
+            chore.next_fire = Some(next);
+            if next.is_some_and(|at| at <= now) {
+                chore.daily = fire_due(engine.clone()).await?;
+                // Fired ones have moved on, so the next time is not known.
+                chore.more = true;
+            }
+        }
+        Step::Expire => {
+            chore.expired = engine.ledger.expire(EXPIRED_AT_ONCE, now).await?;
+            chore.more = chore.expired >= EXPIRED_AT_ONCE as u64;
+        }
+        Step::Keys => {
+            let read = engine.key_ring.refresh().await;
+            read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
+        }
+        Step::Purge => purge(engine, now).await?,
+        Step::Pauses | Step::Expand | Step::Claim | Step::Settle => {}
+    }
+    Ok(chore)
+}
+
+/// Deletes what is past its retention.
+async fn purge(engine: &Engine, now: Timestamp) -> Result<(), StoreError> {
+    engine.ledger.prune(now - FINISHED_KEPT).await?;
+    let purge = Change::Purge {
+        before: now - UNREACHABLE_KEPT,
+        expired_before: now - EXPIRED_KEPT,
+    };
+    engine.subscriptions.apply(&[purge], now).await?;
+    // An unused key does no harm.
+    let keys = &engine.key_ring;
+    if let Err(error) = keys.forget_unused(&*engine.subscriptions, now).await {
+        observe::event!(WARN, error = %observe::causes(&error), "cannot remove unused VAPID keys");
+        let _ = error;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Each step of the worker fails alone.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tower_web_push::schedule::{DailyTime, ScheduleLabel};
+
+use super::world::*;
+use crate::support::tampered_store::TamperedStore;
+
+/// A row that waits for its second attempt is delivered whatever the other steps do.
+#[tokio::test(start_paused = true)]
+async fn deliveries_continue_while_another_step_fails_or_hangs() {
+    for call in [
+        "pauses",
+        "expandable",
+        "page",
+        "record_run",
+        "next_fire_at",
+        "due_schedules",
+        "expire",
+        "prune",
+        "keys",
+    ] {
+        for hangs in [false, true] {
+            let world = World::at(FCM).await;
+            world.subscriber().await;
+            let busy = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+            world.service.script(When::any().times(1), busy);
+            let waiting = world.enqueue().await;
+            world.settle().await;
+            assert_eq!(world.status(waiting).await.counts.pending, 1);
+            if call == "due_schedules" {
+                let label = ScheduleLabel::parse("daily").unwrap();
+                let time = DailyTime::new(9, 0).unwrap();
+                let daily = Message::new("daily");
+                let scheduled = world.push.schedule(label, time, Audience::All, daily);
+                scheduled.await.unwrap();
+            }
+            let store = Arc::new(TamperedStore::over(&world.store));
+            let push = world
+                .replica_with(|builder| builder.store(Arc::clone(&store)))
+                .await;
+            let (stop, stopped) = oneshot::channel::<()>();
+            let run = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
+            while !store.take_calls().contains(&"claim") {
+                sleep(Duration::from_millis(10)).await;
+            }
+            if hangs {
+                store.hang(call);
+            } else {
+                store.fail(call);
+            }
+            world.clock.advance(120 * MINUTE);
+            let queued = push.enqueue(Audience::All, Message::new("y")).await;
+            let unreadable = queued.unwrap().broadcast;
+            let accepted = async {
+                while world.status(waiting).await.counts.accepted == 0 {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let within = timeout(MINUTE, accepted).await;
+            assert!(within.is_ok(), "{call}, hangs: {hangs}");
+
+            store.hang(None);
+            store.fail(None);
+            let accepted = async {
+                while world.status(unreadable).await.counts.accepted == 0 {
+                    sleep(Duration::from_millis(100)).await;
+                    world.clock.advance(Duration::from_millis(100));
+                }
+            };
+            let within = timeout(5 * MINUTE, accepted).await;
+            assert!(within.is_ok(), "{call} works again, hangs: {hangs}");
+            drop(stop);
+            run.await.unwrap().unwrap();
+        }
+    }
+}
