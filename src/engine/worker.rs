@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::deliver::{OriginGate, OriginGates};
 use crate::observe;
 use crate::store::{
-    Change, ClaimRequest, ClaimToken, Claims, Settlement, StoreError, SubscriptionRef,
+    Change, ClaimRequest, ClaimToken, Claims, STEP, Settlement, StoreError, SubscriptionRef,
 };
 use crate::subscription::Origin;
 
@@ -43,6 +43,9 @@ const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
 const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
 /// How often to look for what can be forgotten.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
+/// Steps of a purge in one step of the worker, and the pause before the next ones: deliveries go on in between.
+const PURGE_STEPS: usize = 8;
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +86,7 @@ pub(super) struct Worker {
     pauses_read: Option<Timestamp>,
     keys_read: Option<Timestamp>,
     purged: Option<Timestamp>,
+    has_more_to_purge: bool,
     schedules_read: Option<Timestamp>,
     /// One look at the schedules at a time, beside the deliveries: a callback of the application may take its time.
     daily: JoinSet<Result<Daily, StoreError>>,
@@ -102,6 +106,7 @@ impl Worker {
             pauses_read: None,
             keys_read: None,
             purged: None,
+            has_more_to_purge: false,
             schedules_read: None,
             daily: JoinSet::new(),
         }
@@ -151,8 +156,12 @@ impl Worker {
             }
             self.keys_read = Some(now);
         }
-        if is_due(self.purged, PURGE_EVERY, now) {
-            self.purge(now).await?;
+        let purge_every = match self.has_more_to_purge {
+            true => PURGE_PAUSE,
+            false => PURGE_EVERY,
+        };
+        if is_due(self.purged, purge_every, now) {
+            self.has_more_to_purge = self.purge(now).await?;
             self.purged = Some(now);
         }
         self.fire(now).await?;
@@ -388,18 +397,28 @@ impl Worker {
     }
 
     /// Deletes what is not needed any more. A wrong clock deletes nothing: what is gone cannot be brought back.
-    async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
+    /// Returns whether there is more.
+    async fn purge(&self, now: Timestamp) -> Result<bool, StoreError> {
         if let Some(skew) = ClockSkew::of(&*self.engine.clock, &*self.engine.ledger).await? {
             observe::event!(WARN, error = %skew, "purge skipped");
             let _ = skew;
-            return Ok(());
+            return Ok(false);
         }
-        self.engine.ledger.prune(now - FINISHED_KEPT).await?;
-        let purge = Change::Purge {
+        let purge = [Change::Purge {
             before: now - UNREACHABLE_KEPT,
             expired_before: now - EXPIRED_KEPT,
-        };
-        self.engine.subscriptions.apply(&[purge], now).await?;
+        }];
+        let (mut prunes, mut purges) = (true, true);
+        for _ in 0..PURGE_STEPS {
+            prunes = prunes && self.engine.ledger.prune(now - FINISHED_KEPT).await?.more;
+            purges = purges && self.engine.subscriptions.apply(&purge, now).await? >= STEP as u64;
+            if !prunes && !purges {
+                break;
+            }
+        }
+        if prunes || purges {
+            return Ok(true);
+        }
         // A key that stays one purge longer does no harm.
         if let Err(error) = self
             .engine
@@ -410,7 +429,7 @@ impl Worker {
             observe::event!(WARN, error = %observe::causes(&error), "cannot forget unused VAPID keys");
             let _ = error;
         }
-        Ok(())
+        Ok(false)
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
     SubscriptionRecord, Tally,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
@@ -53,10 +53,12 @@ use crate::subscription::Origin;
 ///   token is spent once its row is settled or released.
 /// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt, as
 ///   [`Settlement::Deferred`] to `now` does; a lost token changes nothing.
-/// - **L9** [`cancel`](Self::cancel) ends all rows that are not leased at `now` as cancelled and stops the expansion;
-///   recipients that were expected and not yet written count as cancelled too. Leased rows may still be settled;
-///   a retry, deferral or release of them is counted as cancelled, and when their lease ends they are ended, not claimed
-///   again. Repeating it, or cancelling what is done, changes nothing.
+/// - **L9** [`cancel`](Self::cancel) stops the expansion, and from then on no row of the broadcast is claimed. Recipients
+///   that were expected and not yet written count as cancelled. Leased rows may still be settled; a retry, deferral or
+///   release of them is counted as cancelled. Rows that are not leased at `now` end as cancelled, in steps: each call ends
+///   at most [`STEP`](super::STEP) of them (or all, if that is as cheap), and a caller repeats it until the answer's
+///   `pending` stays the same. Claims and repeated calls end the rest, and rows whose lease has ended. Cancelling a
+///   finished broadcast changes nothing.
 /// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up to
 ///   `recipients`; `done` (or `cancelled`) with nothing pending once the last row is settled. A done broadcast's
 ///   message is wiped.
@@ -67,8 +69,9 @@ use crate::subscription::Origin;
 ///   paused or not, at most `limit`, and stops the expansion of such broadcasts; recipients that were expected and
 ///   not yet written count as expired.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
-///   idempotency keys; and pauses and tallies of origins that nobody waits for, where neither is younger (a pause is
-///   as old as its `until`, a probed one too). A broadcast with
+///   idempotency keys; and pauses and tallies of origins without rows, if both are older (a pause is as old as its `until`,
+///   a probed one too). One call is a step: it removes at most [`STEP`](super::STEP) broadcasts and looks at as many
+///   origins, and a caller repeats it while [`Pruned::more`]. A broadcast with
 ///   [`forget_when_over`](NewBroadcast::forget_when_over) is removed as soon as nothing of it is pending.
 /// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would have
 ///   something that they have not at `now`; `now` itself where they have. It may be earlier, but is later than
@@ -81,7 +84,9 @@ use crate::subscription::Origin;
 /// - **L17** [`erase`](Self::erase) ends what is left to deliver to a user, all as cancelled: the rows of these
 ///   subscriptions in every broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
 ///   [is only for](crate::broadcast::Audience::is_only_for) this user. Their message and audience are wiped when they are
-///   over, which they are at once unless a recipient of another owner is leased. Repeating it changes nothing.
+///   over, which they are at once unless a recipient of another owner is leased. It works in steps of at most
+///   [`STEP`](super::STEP) rows or open broadcasts, and returns after the last one. Repeating it changes nothing, and
+///   completes a call that was dropped.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -225,12 +230,12 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// What keeps the store from working.
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// Forgets finished broadcasts that ended before a moment (L13); how many.
+    /// Removes broadcasts that ended before a moment, and old origins, in one step (L13).
     ///
     /// # Errors
     ///
     /// What keeps the store from working.
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError>;
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError>;
 
     /// When there will be something to do (L14); `None` when nothing is pending at all.
     ///

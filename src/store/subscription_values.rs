@@ -381,8 +381,8 @@ pub enum Change {
         /// Its key.
         vapid_key: KeyId,
     },
-    /// Deletes the rows that no push can reach any more, some time after that is known (S13). A page that subscribes again
-    /// later is inserted as a new row.
+    /// Deletes rows that no push can reach any more, some time after that is known, at most [`STEP`](super::STEP) of them
+    /// (S13). A page that subscribes again later is inserted as a new row.
     Purge {
         /// Deletes rows that are retired or stale since before this moment.
         before: Timestamp,

@@ -56,7 +56,8 @@ use crate::vapid::KeyId;
 /// - **S12** [`Change::Retire`] and [`Change::Stale`] do nothing to a row whose `last_seen_at` is later than their
 ///   `observed_at`: what was learned of it is out of date.
 /// - **S13** [`Change::Purge`] deletes rows that are retired or stale since before the first of its moments, and rows that
-///   expired before the second, in whatever state; no other.
+///   expired before the second, in whatever state; no other. One purge is a step: it deletes at most
+///   [`STEP`](super::STEP) rows, and a caller repeats it until it deletes fewer.
 /// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint answers [`Upserted::Conflict`] and changes nothing,
 ///   whatever its keys and its state.
 /// - **S15** [`count_live`](Self::count_live) answers what `count` does for each push service, and for each of the VAPID

@@ -45,12 +45,7 @@ pub(super) async fn show(api: &WebPushService, id: &str) -> Result<Reply, Proble
 }
 
 pub(super) async fn cancel(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
-    let status = api
-        .engine
-        .ledger
-        .cancel(parse(id)?, api.engine.now())
-        .await?;
-    answer(status)
+    answer(api.engine.cancel(parse(id)?).await?)
 }
 
 fn parse(id: &str) -> Result<BroadcastId, Problem> {

@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::ledger_state::{Ledger, Seq};
-use crate::broadcast::FinalOutcome;
+use super::ledger_state::{FIRST_KEY, Ledger, Seq};
 use crate::clock::Timestamp;
 use crate::store::rules::{AfterClaim, deal};
 use crate::store::{
@@ -13,6 +12,7 @@ use crate::subscription::{EndpointKey, Origin};
 
 impl Ledger {
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
+        self.sweep(now);
         let mut origins: Vec<_> = self
             .queues
             .iter()
@@ -53,11 +53,14 @@ impl Ledger {
     ) -> usize {
         let mut taken = 0;
         let leased_until = now + request.lease;
+        // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
+        let mut from = (Timestamp::MIN, Seq::MIN, FIRST_KEY);
         while taken < wanted {
             let Some(queue) = self.queues.get_mut(origin) else {
                 break;
             };
-            let Some(&(at, seq, key)) = queue.rows.first().filter(|(at, ..)| *at <= now) else {
+            let next = queue.rows.range(from..).next();
+            let Some(&(at, seq, key)) = next.filter(|(at, ..)| *at <= now) else {
                 break;
             };
             queue.served = self.last_fence;
@@ -65,10 +68,7 @@ impl Ledger {
                 break;
             };
             if broadcast.progress.cancelled {
-                // L9: rows of a cancelled broadcast end with their lease.
-                self.end_probe(seq, key, now);
-                self.finish(seq, key, FinalOutcome::Cancelled);
-                self.close_if_over(seq, now);
+                from = (at, seq + 1, FIRST_KEY);
                 continue;
             }
             let Some(row) = self.rows.get_mut(&(seq, key)) else {

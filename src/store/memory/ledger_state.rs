@@ -9,12 +9,15 @@ use crate::message::Message;
 use crate::store::rules::BroadcastProgress;
 use crate::store::{
     Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
-    Pause, Tally,
+    Pause, Pruned, STEP, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
 /// A broadcast's place in the order of acceptance.
 pub(super) type Seq = u64;
+
+pub(super) const FIRST_KEY: EndpointKey = EndpointKey::from_bytes([0; 32]);
+const LAST_KEY: EndpointKey = EndpointKey::from_bytes([0xff; 32]);
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -23,6 +26,12 @@ pub(super) struct Ledger {
     pub(super) by_idempotency: HashMap<String, Seq>,
     /// Broadcasts that are not over, by deadline.
     pub(super) open: BTreeSet<(Timestamp, Seq)>,
+    /// Broadcasts that are over, by the time of their end.
+    pub(super) ended: BTreeSet<(Timestamp, Seq)>,
+    /// Cancelled broadcasts that are not over.
+    cancelled: BTreeSet<Seq>,
+    /// The last origin that a step of pruning has looked at.
+    pruned: Option<Origin>,
     /// Broadcasts to expand, by the time of their last page or their due time.
     pub(super) expanding: BTreeSet<(Timestamp, Seq)>,
     pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
@@ -77,6 +86,12 @@ impl Queue {
 
     pub(super) fn head(&self) -> Option<Timestamp> {
         self.rows.first().map(|(at, ..)| *at)
+    }
+
+    /// Returns whether it has no rows, and its pause and tally are old.
+    fn is_old(&self, before: Timestamp) -> bool {
+        let tallied_at = self.tallied_at.unwrap_or(Timestamp::MIN);
+        self.rows.is_empty() && self.paused_until().max(tallied_at) <= before
     }
 }
 
@@ -189,13 +204,31 @@ impl Ledger {
 
     pub(super) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
         let seq = *self.by_id.get(&id)?;
-        self.stop(seq, now);
+        self.stop(seq);
+        if self.cancelled.contains(&seq) {
+            self.end_unleased(seq, STEP, FinalOutcome::Cancelled, now);
+        }
         self.close_if_over(seq, now);
         self.status(id, now)
     }
 
+    /// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step.
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        let mut left = STEP;
+        let cancelled: Vec<_> = self.cancelled.iter().take(STEP).copied().collect();
+        for seq in cancelled {
+            let keys = self.unleased(seq, left, now);
+            for key in &keys {
+                self.end_probe(seq, *key, now);
+                self.finish(seq, *key, FinalOutcome::Cancelled);
+            }
+            left -= keys.len();
+            self.close_if_over(seq, now);
+        }
+    }
+
     /// Cancels a broadcast that is not over. Returns whether it was cancelled and has to be closed.
-    pub(super) fn stop(&mut self, seq: Seq, now: Timestamp) -> bool {
+    pub(super) fn stop(&mut self, seq: Seq) -> bool {
         let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
             return false;
         };
@@ -203,7 +236,7 @@ impl Ledger {
             return false;
         }
         self.expanding.remove(&(broadcast.expanded_at, seq));
-        self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
+        self.cancelled.insert(seq);
         true
     }
 
@@ -247,8 +280,11 @@ impl Ledger {
     }
 
     pub(super) fn expire(&mut self, limit: usize, now: Timestamp) -> u64 {
+        let limit = limit.min(STEP);
         let past = ..=(now, Seq::MAX);
-        let mut seqs: VecDeque<_> = self.open.range(past).map(|(_, seq)| *seq).collect();
+        let seqs = self.open.range(past).map(|(_, seq)| *seq);
+        // Broadcasts without rows end too, so that their number needs a limit of its own.
+        let mut seqs: VecDeque<_> = seqs.take(STEP).collect();
         let mut ended = 0;
         while let Some(seq) = seqs.pop_front().filter(|_| ended < limit) {
             let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
@@ -262,24 +298,29 @@ impl Ledger {
         ended as u64
     }
 
-    pub(super) fn prune(&mut self, ended_before: Timestamp) -> u64 {
-        let before = self.broadcasts.len();
-        self.broadcasts.retain(|_, broadcast| {
-            let keep = broadcast.ended_at.is_none_or(|at| at >= ended_before);
-            if !keep {
-                self.by_id.remove(&broadcast.progress.id);
-                if let Some(idempotency) = &broadcast.idempotency {
-                    self.by_idempotency.remove(&idempotency.key);
-                }
+    pub(super) fn prune(&mut self, ended_before: Timestamp) -> Pruned {
+        let old = self.ended.range(..(ended_before, Seq::MIN)).take(STEP);
+        let old: Vec<_> = old.map(|(_, seq)| *seq).collect();
+        for seq in &old {
+            self.forget(*seq);
+        }
+        let after = self.pruned.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let origins = self.queues.range((after, Bound::Unbounded)).take(STEP);
+        let origins: Vec<_> = origins.map(|(origin, _)| origin.clone()).collect();
+        for origin in &origins {
+            if self
+                .queues
+                .get(origin)
+                .is_some_and(|queue| queue.is_old(ended_before))
+            {
+                self.queues.remove(origin);
             }
-            keep
-        });
-        self.queues.retain(|_, queue| {
-            let tallied_at = queue.tallied_at.unwrap_or(Timestamp::MIN);
-            let used_at = queue.paused_until().max(tallied_at);
-            !queue.rows.is_empty() || used_at > ended_before
-        });
-        (before - self.broadcasts.len()) as u64
+        }
+        self.pruned = origins.last().filter(|_| origins.len() == STEP).cloned();
+        Pruned {
+            broadcasts: old.len() as u64,
+            more: old.len() == STEP || self.pruned.is_some(),
+        }
     }
 
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
@@ -302,10 +343,7 @@ impl Ledger {
     }
 
     pub(super) fn stats(&self, now: Timestamp) -> LedgerStats {
-        let after_now = (
-            Bound::Excluded((now, Seq::MAX, EndpointKey::from_bytes([0xff; 32]))),
-            Bound::Unbounded,
-        );
+        let after_now = (Bound::Excluded((now, Seq::MAX, LAST_KEY)), Bound::Unbounded);
         let leased = self.leased.range(after_now).count() as u64;
         let heads = self.queues.values().filter_map(Queue::head);
         let oldest_due = heads.min().filter(|at| *at <= now);
@@ -333,23 +371,25 @@ impl Ledger {
         true
     }
 
+    /// Returns up to `limit` rows of a broadcast that are not leased at `now`.
+    fn unleased(&self, seq: Seq, limit: usize, now: Timestamp) -> Vec<EndpointKey> {
+        self.rows
+            .range((seq, FIRST_KEY)..=(seq, LAST_KEY))
+            .filter(|(_, row)| !row.leased || row.at <= now)
+            .map(|((_, key), _)| *key)
+            .take(limit)
+            .collect()
+    }
+
     /// Ends up to `limit` rows of a broadcast that are not leased at `now`. Returns their number.
-    fn end_unleased(
+    pub(super) fn end_unleased(
         &mut self,
         seq: Seq,
         limit: usize,
         outcome: FinalOutcome,
         now: Timestamp,
     ) -> usize {
-        let first = EndpointKey::from_bytes([0; 32]);
-        let last = EndpointKey::from_bytes([0xff; 32]);
-        let keys: Vec<_> = self
-            .rows
-            .range((seq, first)..=(seq, last))
-            .filter(|(_, row)| !row.leased || row.at <= now)
-            .map(|((_, key), _)| *key)
-            .take(limit)
-            .collect();
+        let keys = self.unleased(seq, limit, now);
         for key in &keys {
             self.finish(seq, *key, outcome);
         }
@@ -365,6 +405,8 @@ impl Ledger {
             broadcast.message = None;
             broadcast.audience = Audience::Ids(Vec::new());
             self.open.remove(&(broadcast.progress.deadline, seq));
+            self.cancelled.remove(&seq);
+            self.ended.insert((now, seq));
             if broadcast.forget_when_over {
                 self.forget(seq);
             }
@@ -374,6 +416,9 @@ impl Ledger {
     fn forget(&mut self, seq: Seq) {
         if let Some(broadcast) = self.broadcasts.remove(&seq) {
             self.expanding.remove(&(broadcast.expanded_at, seq));
+            if let Some(at) = broadcast.ended_at {
+                self.ended.remove(&(at, seq));
+            }
             self.by_id.remove(&broadcast.progress.id);
             if let Some(idempotency) = &broadcast.idempotency {
                 self.by_idempotency.remove(&idempotency.key);

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
-use super::broadcasts::{DELETE, Stored};
+use super::broadcasts::{self, Stored};
 use super::content;
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
@@ -13,8 +13,8 @@ use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::rules::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, Settled, Settlement,
-    StoreError,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, STEP, Settled,
+    Settlement, StoreError,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -23,8 +23,8 @@ pub(super) const NEXT_ORIGIN: &str =
     "SELECT origin, at FROM delivery WHERE origin > ?1 ORDER BY origin, at LIMIT 1";
 pub(super) const ORIGIN: &str =
     "SELECT origin, paused_until, pause_reason, served FROM origin WHERE id = ?1";
-pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt FROM delivery \
-     WHERE origin = ?1 AND at <= ?2 ORDER BY at, broadcast, key LIMIT ?3";
+pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt, at FROM delivery \
+     WHERE origin = ?1 AND at <= ?2 AND (at, broadcast) > (?4, ?5) ORDER BY at, broadcast, key LIMIT ?3";
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
 pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
@@ -36,8 +36,7 @@ pub(super) const PROBES: &str =
 /// Makes a probed origin due for its next probe.
 pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
-pub(super) const SWEEP_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
-     WHERE id = ?1 AND probe_key = ?2";
+
 pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2";
 pub(super) const FINISH: &str =
@@ -92,6 +91,7 @@ pub(super) fn claim(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
+    broadcasts::sweep(conn, now)?;
     let mut origins = heads(conn)?;
     origins.retain(|head| {
         head.at <= now
@@ -111,6 +111,7 @@ pub(super) fn claim(
         leased_until: now + request.lease,
         fence,
         broadcasts: HashMap::new(),
+        skips: STEP,
         claims: Claims::default(),
     };
     let room = |head: &Head| match head.is_probed {
@@ -123,9 +124,6 @@ pub(super) fn claim(
             .get(index)
             .map_or(Ok(0), |head| claim.take(head, wanted))
     })?;
-    for stored in claim.broadcasts.values_mut().filter(|one| one.is_changed) {
-        stored.row.save(conn, now)?;
-    }
     Ok(claim.claims)
 }
 
@@ -135,13 +133,11 @@ struct Claim<'a> {
     now: Timestamp,
     leased_until: Timestamp,
     fence: u64,
-    broadcasts: HashMap<i64, Loaded>,
+    /// The broadcasts of due rows; `None` if cancelled.
+    broadcasts: HashMap<i64, Option<BroadcastId>>,
+    /// How many more runs of cancelled rows may be skipped: such rows are swept soon.
+    skips: usize,
     claims: Claims,
-}
-
-struct Loaded {
-    row: Stored,
-    is_changed: bool,
 }
 
 impl Claim<'_> {
@@ -149,19 +145,33 @@ impl Claim<'_> {
     fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
         execute(self.conn, SERVED, params![head.id, integer(self.fence)])?;
         let mut taken = 0;
+        // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
+        let mut after = (i64::MIN, i64::MIN);
         while taken < wanted {
             let missing = wanted - taken;
-            let values = params![head.id, self.now.as_millis(), integer(missing)];
+            let (now, limit) = (self.now.as_millis(), integer(missing));
+            let values = params![head.id, now, limit, after.0, after.1];
             let rows = all(self.conn, CLAIMABLE, values, |columns| {
                 let seq: i64 = columns.get()?;
                 let key = EndpointKey::from_bytes(columns.bytes()?);
-                Ok((seq, key, columns.count()?))
+                Ok((seq, key, columns.count()?, columns.get::<i64>()?))
             })?;
-            for (seq, key, attempts) in &rows {
-                taken += usize::from(self.lease(head, *seq, *key, *attempts)?);
+            let mut skipped = None;
+            for (seq, key, attempts, at) in &rows {
+                let Some(id) = self.broadcast(*seq)? else {
+                    skipped = Some((*at, *seq));
+                    break;
+                };
+                self.lease(head, *seq, ClaimToken::new(id, *key, self.fence), *attempts)?;
+                taken += 1;
             }
-            if rows.len() < missing {
-                break;
+            match skipped {
+                Some(run) if self.skips > 0 => {
+                    after = run;
+                    self.skips -= 1;
+                }
+                None if rows.len() == missing => {}
+                _ => break,
             }
         }
         if head.is_probed
@@ -176,48 +186,36 @@ impl Claim<'_> {
         Ok(taken)
     }
 
-    /// Leases one row, or ends it if its broadcast is cancelled (L9). Returns whether it is leased.
+    /// Returns a broadcast's id and keeps its message for the answer. Returns `None` if it is cancelled.
+    fn broadcast(&mut self, seq: i64) -> Result<Option<BroadcastId>, StoreError> {
+        if let Some(known) = self.broadcasts.get(&seq) {
+            return Ok(*known);
+        }
+        let progress = Stored::by_seq(self.conn, seq)?.progress;
+        let id = (!progress.cancelled).then_some(progress.id);
+        if let Some(id) = id {
+            let message = content::message(self.conn, seq)?;
+            let message = ClaimedMessage::new(message, progress.due_at(), progress.deadline);
+            self.claims.messages.insert(id, message);
+        }
+        self.broadcasts.insert(seq, id);
+        Ok(id)
+    }
+
     fn lease(
         &mut self,
         head: &Head,
         seq: i64,
-        key: EndpointKey,
+        token: ClaimToken,
         attempts: u64,
-    ) -> Result<bool, StoreError> {
-        let loaded = match self.broadcasts.entry(seq) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let row = Stored::by_seq(self.conn, seq)?;
-                let progress = &row.progress;
-                if !progress.cancelled {
-                    let message = content::message(self.conn, seq)?;
-                    let message =
-                        ClaimedMessage::new(message, progress.due_at(), progress.deadline);
-                    self.claims.messages.insert(progress.id, message);
-                }
-                let is_changed = false;
-                entry.insert(Loaded { row, is_changed })
-            }
-        };
-        let progress = &mut loaded.row.progress;
-        if progress.cancelled {
-            if head.is_probed {
-                let values = params![head.id, key.as_bytes(), self.now.as_millis()];
-                execute(self.conn, SWEEP_PROBE, values)?;
-            }
-            execute(self.conn, DELETE, params![seq, key.as_bytes()])?;
-            progress.counts.add(FinalOutcome::Cancelled, 1);
-            loaded.is_changed = true;
-            return Ok(false);
-        }
-        let until = self.leased_until;
+    ) -> Result<(), StoreError> {
+        let (until, key) = (self.leased_until, token.key);
         let values = params![seq, key.as_bytes(), until.as_millis(), integer(self.fence)];
         execute(self.conn, LEASE, values)?;
-        let token = ClaimToken::new(progress.id, key, self.fence);
         let attempt = u32::try_from(attempts.saturating_add(1)).unwrap_or(u32::MAX);
         let claimed = Claimed::new(token, head.origin.clone(), attempt, until);
         self.claims.rows.push(claimed);
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -243,6 +241,11 @@ pub(super) fn settle(
     }
     settling.save(now)?;
     Ok(answers)
+}
+
+struct Loaded {
+    row: Stored,
+    is_changed: bool,
 }
 
 /// Settlements under way: each broadcast is read once and written once.

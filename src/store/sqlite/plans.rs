@@ -47,6 +47,13 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::LATE, "INDEX broadcast_open (deadline<?)"),
     (broadcasts::PRUNE, "INDEX broadcast_ended (ended_at<?)"),
+    (broadcasts::NEXT_ORIGINS, "INTEGER PRIMARY KEY (rowid>?)"),
+    (
+        broadcasts::PRUNE_ORIGINS,
+        "INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+    ),
+    (erase::OPEN, "INTEGER PRIMARY KEY (rowid>?)"),
+    (erase::ROW, "PRIMARY KEY (broadcast=? AND key=?)"),
     (
         broadcasts::ORIGIN_ID,
         "COVERING INDEX sqlite_autoindex_origin_1 (origin=?)",
@@ -56,11 +63,13 @@ const SHORT: &[(&str, &str)] = &[
         "COVERING INDEX delivery_due (origin>?)",
     ),
     (claims::ORIGIN, "INTEGER PRIMARY KEY (rowid=?)"),
-    (claims::CLAIMABLE, "INDEX delivery_due (origin=? AND at<?)"),
+    (
+        claims::CLAIMABLE,
+        "INDEX delivery_due (origin=? AND (at,broadcast)>(?,?) AND at<?)",
+    ),
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
     (claims::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
-    (claims::SWEEP_PROBE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::END_PROBE,
         "INDEX origin_probe (probe_fence=? AND probe_key=?)",
@@ -119,13 +128,8 @@ const SHORT: &[(&str, &str)] = &[
 /// These sort or scan few rows: open broadcasts, origins, one principal's subscriptions.
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
-    (erase::ADDRESSED, "SCAN content"),
-    (erase::ROWS, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (broadcasts::CANCELLED, "INDEX broadcast_cancelled"),
     (claims::PROBES, "COVERING INDEX origin_probe"),
-    (
-        broadcasts::PRUNE_ORIGINS,
-        "COVERING INDEX delivery_due (origin=?)",
-    ),
     (pauses::PAUSES, "INDEX origin_paused (paused_until>?)"),
     (pauses::DEPTH, "INDEX broadcast_open"),
     (tallies::TALLIES, "INDEX sqlite_autoindex_origin_1"),

@@ -1,4 +1,4 @@
--- Version 6.
+-- Version 7.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -103,6 +103,7 @@ CREATE TABLE broadcast (
 ) STRICT;
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX broadcast_cancelled ON broadcast (seq) WHERE is_cancelled = 1 AND ended_at IS NULL;
 CREATE INDEX broadcast_expanding ON broadcast (expanded_at) WHERE expanding = 1;
 CREATE INDEX broadcast_started ON broadcast (expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
 
