@@ -13,32 +13,21 @@ use crate::subscription::{EndpointKey, Origin};
 impl Ledger {
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
         self.sweep(now);
-        let mut origins: Vec<_> = self
-            .queues
-            .iter()
-            .filter(|(origin, queue)| {
-                queue.head().is_some_and(|at| at <= now)
-                    && queue.paused_until() <= now
-                    && request.room_for(origin) > 0
-            })
-            .map(|(origin, queue)| {
-                let room = match &queue.pause {
-                    Some(pause) if pause.reason.is_probed() => 1,
-                    _ => request.room_for(origin),
-                };
-                (queue.served, queue.head(), origin.clone(), room)
-            })
-            .collect();
-        origins.sort_unstable();
-        let rooms: Vec<_> = origins.iter().map(|(.., room)| *room).collect();
+        let origins = self.ready_origins(request, now);
+        let rooms: Vec<_> = origins.iter().map(|(_, room)| *room).collect();
         self.last_fence += 1;
         let mut claims = Claims::default();
         let Ok(()) = deal::<Infallible>(&rooms, request.limit, |index, wanted| {
-            let taken = origins.get(index).map_or(0, |(_, _, origin, _)| {
+            let taken = origins.get(index).map_or(0, |(origin, _)| {
                 self.take(origin, wanted, request, now, &mut claims)
             });
             Ok(taken)
         });
+        for (origin, _) in &origins {
+            if self.queues.get(origin).map(|queue| queue.served) == Some(self.last_fence) {
+                self.serve(origin, now);
+            }
+        }
         claims
     }
 
@@ -138,6 +127,8 @@ impl Ledger {
             if let Some(pause) = &mut queue.pause {
                 pause.until = now;
             }
+            let origin = row.origin.clone();
+            self.bring_forward(&origin);
         }
     }
 
@@ -161,5 +152,7 @@ impl Ledger {
         row.at = at;
         row.leased = false;
         row.attempt = row.attempt.saturating_sub(u32::from(uncounted));
+        let origin = row.origin.clone();
+        self.bring_forward(&origin);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
+use super::due_origins::Place;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
@@ -38,6 +39,10 @@ pub(super) struct Ledger {
     /// Leased rows, by the end of their lease.
     pub(super) leased: BTreeSet<(Timestamp, Seq, EndpointKey)>,
     pub(super) queues: BTreeMap<Origin, Queue>,
+    /// Origins with rows that are not ready, by the time from which they can be claimed from.
+    pub(super) waiting: BTreeSet<(Timestamp, Origin)>,
+    /// Origins that can be claimed from, by the fence of the last claim of their rows.
+    pub(super) ready: BTreeSet<(u64, Origin)>,
     pub(super) last_seq: Seq,
     pub(super) last_fence: u64,
 }
@@ -73,6 +78,7 @@ pub(super) struct Queue {
     pub(super) probe: Option<(u64, EndpointKey)>,
     /// The fence of the last claim of its rows: the origin served longest ago comes first.
     pub(super) served: u64,
+    pub(super) place: Place,
     tally: Tally,
     tallied_at: Option<Timestamp>,
 }
@@ -176,6 +182,7 @@ impl Ledger {
         }
         let at = progress.due_at();
         let before = self.rows.len();
+        let mut touched = BTreeSet::new();
         for row in rows {
             if self.rows.contains_key(&(seq, row.key)) {
                 continue;
@@ -190,6 +197,7 @@ impl Ledger {
                 attempt: 0,
             };
             self.rows.insert((seq, row.key), stored);
+            touched.insert(&row.origin);
         }
         progress.write_page((self.rows.len() - before) as u64, next);
         broadcast.cursor = *next;
@@ -197,6 +205,9 @@ impl Ledger {
         broadcast.expanded_at = now;
         if progress.expanding {
             self.expanding.insert((now, seq));
+        }
+        for origin in touched {
+            self.bring_forward(origin);
         }
         self.close_if_over(seq, now);
         PageWrite::Stored
@@ -249,6 +260,7 @@ impl Ledger {
         let queue = self.queues.entry(pause.origin.clone()).or_default();
         queue.pause = pause.on_top_of(queue.pause.as_ref(), now);
         queue.probe = None;
+        self.bring_forward(&pause.origin);
     }
 
     pub(super) fn pauses(&self, now: Timestamp) -> Vec<Pause> {
@@ -313,6 +325,7 @@ impl Ledger {
                 .get(origin)
                 .is_some_and(|queue| queue.is_old(ended_before))
             {
+                self.displace(origin);
                 self.queues.remove(origin);
             }
         }
@@ -331,14 +344,11 @@ impl Ledger {
             .filter_map(|(_, seq)| open(seq))
             .filter(|progress| progress.deadline > now)
             .map(BroadcastProgress::due_at);
-        let claims = self
-            .queues
-            .values()
-            .filter_map(|queue| Some(queue.head()?.max(queue.paused_until())));
+        let claim = self.next_claim(now);
         // At a deadline `expire` has work.
         let after_now = (Bound::Excluded((now, Seq::MAX)), Bound::Unbounded);
         let deadline = self.open.range(after_now).next().map(|(at, _)| *at);
-        let next = expansions.chain(claims).chain(deadline).min()?;
+        let next = expansions.chain(claim).chain(deadline).min()?;
         Some(next.max(now))
     }
 

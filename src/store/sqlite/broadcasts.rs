@@ -7,6 +7,7 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::claims::END_PROBE;
 use super::content;
+use super::due_origins;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -283,6 +284,9 @@ pub(super) fn enqueue_page(
         };
         let values = params![stored.seq, row.key.as_bytes(), origin, at];
         written += execute(conn, ENQUEUE, values)? as u64;
+    }
+    for origin in origins.into_values() {
+        due_origins::bring_forward(conn, origin, progress.due_at())?;
     }
     progress.write_page(written, &next);
     let cursor = match &next {

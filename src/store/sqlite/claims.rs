@@ -1,33 +1,29 @@
 //! Claiming, settling and releasing rows in SQLite.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
 use super::broadcasts::{self, Stored};
 use super::content;
+use super::due_origins::{self, Head};
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::rules::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, STEP, Settled,
-    Settlement, StoreError,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, STEP, Settled, Settlement,
+    StoreError,
 };
-use crate::subscription::{EndpointKey, Origin};
+use crate::subscription::EndpointKey;
 
-/// The next origin with rows, and the time of its first row. Claiming never scans the backlog.
-pub(super) const NEXT_ORIGIN: &str =
-    "SELECT origin, at FROM delivery WHERE origin > ?1 ORDER BY origin, at LIMIT 1";
-pub(super) const ORIGIN: &str =
-    "SELECT origin, paused_until, pause_reason, served FROM origin WHERE id = ?1";
 pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt, at FROM delivery \
      WHERE origin = ?1 AND at <= ?2 AND (at, broadcast) > (?4, ?5) ORDER BY at, broadcast, key LIMIT ?3";
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
-pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
+
 /// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str =
     "UPDATE origin SET paused_until = ?2, probe_fence = ?3, probe_key = ?4 WHERE id = ?1";
@@ -42,49 +38,7 @@ pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence =
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
 pub(super) const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
-     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
-
-/// An origin with rows.
-pub(super) struct Head {
-    pub(super) id: i64,
-    pub(super) origin: Origin,
-    pub(super) paused_until: Option<Timestamp>,
-    is_probed: bool,
-    /// The fence of the last claim of its rows.
-    served: i64,
-    /// The time at which its first row can be claimed.
-    pub(super) at: Timestamp,
-}
-
-/// Reads all origins with rows: two index lookups for each.
-pub(super) fn heads(conn: &Connection) -> Result<Vec<Head>, StoreError> {
-    let mut heads = Vec::new();
-    let mut last = i64::MIN;
-    let next = |last: i64| {
-        first(conn, NEXT_ORIGIN, [last], |columns| {
-            Ok((columns.get::<i64>()?, columns.time()?))
-        })
-    };
-    while let Some((id, at)) = next(last)? {
-        last = id;
-        let head = first(conn, ORIGIN, [id], |columns| {
-            let origin: String = columns.get()?;
-            Ok(Head {
-                id,
-                origin: Origin::parse(&origin).map_err(|_| corrupt("an origin"))?,
-                paused_until: columns.time_or_null()?,
-                is_probed: columns
-                    .get::<Option<String>>()?
-                    .and_then(|reason| PauseReason::from_name(&reason))
-                    .is_some_and(PauseReason::is_probed),
-                served: columns.get()?,
-                at,
-            })
-        })?;
-        heads.push(head.ok_or_else(|| corrupt("a row without its origin"))?);
-    }
-    Ok(heads)
-}
+     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3 RETURNING origin";
 
 pub(super) fn claim(
     conn: &Connection,
@@ -92,17 +46,10 @@ pub(super) fn claim(
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
     broadcasts::sweep(conn, now)?;
-    let mut origins = heads(conn)?;
-    origins.retain(|head| {
-        head.at <= now
-            && head.paused_until.is_none_or(|until| until <= now)
-            && request.room_for(&head.origin) > 0
-    });
+    let (origins, _) = due_origins::ready(conn, request, now)?;
     if origins.is_empty() {
         return Ok(Claims::default());
     }
-    // With more origins than rows to claim, the origin that was served longest ago comes first.
-    origins.sort_by_key(|head| (head.served, head.at));
     let fence =
         first(conn, NEXT_FENCE, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
     let mut claim = Claim {
@@ -112,6 +59,7 @@ pub(super) fn claim(
         fence,
         broadcasts: HashMap::new(),
         skips: STEP,
+        served: BTreeSet::new(),
         claims: Claims::default(),
     };
     let room = |head: &Head| match head.is_probed {
@@ -124,6 +72,9 @@ pub(super) fn claim(
             .get(index)
             .map_or(Ok(0), |head| claim.take(head, wanted))
     })?;
+    for origin in &claim.served {
+        due_origins::serve(conn, *origin, fence, now)?;
+    }
     Ok(claim.claims)
 }
 
@@ -137,13 +88,14 @@ struct Claim<'a> {
     broadcasts: HashMap<i64, Option<BroadcastId>>,
     /// How many more runs of cancelled rows may be skipped: such rows are swept soon.
     skips: usize,
+    /// The origins of claimed rows.
+    served: BTreeSet<i64>,
     claims: Claims,
 }
 
 impl Claim<'_> {
     /// Claims up to `wanted` rows of an origin. Returns their number.
     fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
-        execute(self.conn, SERVED, params![head.id, integer(self.fence)])?;
         let mut taken = 0;
         // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
         let mut after = (i64::MIN, i64::MIN);
@@ -173,6 +125,9 @@ impl Claim<'_> {
                 None if rows.len() == missing => {}
                 _ => break,
             }
+        }
+        if taken > 0 {
+            self.served.insert(head.id);
         }
         if head.is_probed
             && taken > 0
@@ -328,7 +283,11 @@ impl<'a> Settling<'a> {
             at.as_millis(),
             untried,
         ];
-        Ok(execute(conn, POSTPONE, values)? > 0)
+        let origin: Option<i64> = first(conn, POSTPONE, values, |row| row.get())?;
+        if let Some(origin) = origin {
+            due_origins::bring_forward(conn, origin, at)?;
+        }
+        Ok(origin.is_some())
     }
 
     fn save(self, now: Timestamp) -> Result<(), StoreError> {

@@ -4,7 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, erase, pauses, schedules, subscriptions, tallies,
+    broadcasts, claims, connection, content, due_origins, erase, pauses, schedules, subscriptions,
+    tallies,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -58,17 +59,17 @@ const SHORT: &[(&str, &str)] = &[
         broadcasts::ORIGIN_ID,
         "COVERING INDEX sqlite_autoindex_origin_1 (origin=?)",
     ),
-    (
-        claims::NEXT_ORIGIN,
-        "COVERING INDEX delivery_due (origin>?)",
-    ),
-    (claims::ORIGIN, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::FIRST, "COVERING INDEX delivery_due (origin=?)"),
+    (due_origins::WAKE, "INDEX origin_waiting (due_at<?)"),
+    (due_origins::READY, "INDEX origin_ready (turn>?"),
+    (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::CLAIMABLE,
         "INDEX delivery_due (origin=? AND (at,broadcast)>(?,?) AND at<?)",
     ),
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
-    (claims::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::END_PROBE,
@@ -129,6 +130,8 @@ const SHORT: &[(&str, &str)] = &[
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
     (broadcasts::CANCELLED, "INDEX broadcast_cancelled"),
+    (due_origins::WAITING, "INDEX origin_waiting"),
+    (due_origins::OLDEST, "INDEX origin_first"),
     (claims::PROBES, "COVERING INDEX origin_probe"),
     (pauses::PAUSES, "INDEX origin_paused (paused_until>?)"),
     (pauses::DEPTH, "INDEX broadcast_open"),
@@ -161,6 +164,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("broadcasts", include_str!("broadcasts.rs")),
         ("claims", include_str!("claims.rs")),
         ("content", include_str!("content.rs")),
+        ("due_origins", include_str!("due_origins.rs")),
         ("erase", include_str!("erase.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
