@@ -16,6 +16,7 @@ mod origins;
 mod pauses;
 #[cfg(test)]
 mod plans;
+mod pooler;
 mod rows;
 mod schedules;
 mod schema;
@@ -86,9 +87,13 @@ use super::{Changes, StoreError};
 /// octets. A subscription with a longer one is refused as
 /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured).
 ///
-/// PgBouncer in transaction mode works from its version 1.21 on with `max_prepared_statements` above zero, since
-/// statements are prepared once for each connection; nothing else here outlives a transaction. Hints do not pass it:
-/// give [`listen`](PostgresBuilder::listen) a direct URL, or leave it to polling.
+/// # PgBouncer
+///
+/// In transaction mode PgBouncer needs version 1.21 or newer and `max_prepared_statements` above 0, since statements are
+/// prepared once per connection. Nothing else outlives a transaction. Connecting tests this, and returns
+/// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) with a text that names PgBouncer if prepared statements
+/// are lost. A pool with a single connection is not tested. PgBouncer does not pass hints on in transaction mode: give
+/// [`listen`](PostgresBuilder::listen) a direct URL, or rely on polling. Session mode has no such limits.
 ///
 /// # Durability
 ///

@@ -5,6 +5,7 @@ mod hammer;
 mod hints;
 mod opening;
 mod outages;
+mod pooler;
 mod stored;
 mod tls;
 mod world;
