@@ -12,6 +12,8 @@ use crate::store::{CountFilter, Idempotency, Liveness, NewBroadcast, Opened, Sto
 
 /// The latest `sendAt`, from now.
 pub(crate) const LATEST_SEND_AT: Duration = Duration::from_secs(30 * 86_400);
+/// Steps of one cancellation, of 1,000 rows each: about half a second on SQLite. Claims do the rest.
+const CANCEL_STEPS: usize = 20;
 
 impl Engine {
     /// Accepts a broadcast. Once it returns, the broadcast is as durable as the ledger.
@@ -85,7 +87,21 @@ impl Engine {
         &self,
         id: BroadcastId,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
-        let status = self.ledger.cancel(id, self.now()).await?;
+        let mut status = self.ledger.cancel(id, self.now()).await?;
+        for _ in 1..CANCEL_STEPS {
+            let pending = status.as_ref().map_or(0, |status| status.counts.pending);
+            if pending == 0 {
+                break;
+            }
+            status = self.ledger.cancel(id, self.now()).await?;
+            // Leased rows are left.
+            if status
+                .as_ref()
+                .is_some_and(|status| status.counts.pending == pending)
+            {
+                break;
+            }
+        }
         self.signals.settled.notify_waiters();
         Ok(status)
     }

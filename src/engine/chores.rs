@@ -12,7 +12,7 @@ use super::health::Step;
 use super::pacer::STORE_PAUSE;
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{Change, StoreError, StoreErrorKind};
+use crate::store::{Change, STEP, StoreError, StoreErrorKind};
 
 /// The most rows expired in one transaction.
 pub(super) const EXPIRED_AT_ONCE: usize = 1000;
@@ -22,6 +22,9 @@ const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Retention of subscriptions after their `expirationTime`: clocks differ.
 const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
+/// The most steps of a purge in a row, and the pause before the next ones: other writers write in between.
+const PURGE_STEPS: usize = 8;
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
 /// Time limit of a step beside the deliveries. Longer than the callback for daily notifications and the store's own time
 /// limits need: it is for a store that never responds.
 const STEP_WITHIN: Duration = Duration::from_secs(120);
@@ -69,7 +72,7 @@ struct Timing {
     is_running: bool,
     /// Not before; `None` at once.
     next: Option<Instant>,
-    /// The pause after the last failure.
+    /// The pause after a failure, or after a part of a long purge.
     pause: Duration,
 }
 
@@ -110,11 +113,11 @@ impl Chores {
 
     /// The longest pause before a step that starts a chore: until the next schedule is due, at most `longest`.
     pub(super) fn pause(&self, longest: Duration, now: Timestamp) -> Duration {
-        let failing = self
+        let paused = self
             .timings
             .values()
             .filter(|timing| !timing.pause.is_zero());
-        let retry = failing.filter_map(|timing| timing.next).min();
+        let retry = paused.filter_map(|timing| timing.next).min();
         let retry = retry.map_or(longest, |at| {
             at.saturating_duration_since(Instant::now())
                 .max(STORE_PAUSE)
@@ -163,8 +166,13 @@ impl Chores {
         timing.is_running = false;
         match result {
             Ok(chore) => {
-                timing.pause = Duration::ZERO;
-                timing.next = (!chore.more).then(|| now + every);
+                let is_long = chore.more && step == Step::Purge;
+                timing.pause = if is_long { PURGE_PAUSE } else { Duration::ZERO };
+                timing.next = match chore.more {
+                    true if is_long => Some(now + PURGE_PAUSE),
+                    true => None,
+                    false => Some(now + every),
+                };
                 if let Some(next_fire) = chore.next_fire {
                     self.next_fire = next_fire;
                 }
@@ -219,25 +227,34 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
             let read = engine.key_ring.refresh().await;
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
-        Step::Purge => purge(engine, now).await?,
+        Step::Purge => chore.more = purge(engine, now).await?,
         Step::Pauses | Step::Expand | Step::Claim | Step::Settle => {}
     }
     Ok(chore)
 }
 
-/// Deletes what is past its retention.
-async fn purge(engine: &Engine, now: Timestamp) -> Result<(), StoreError> {
-    engine.ledger.prune(now - FINISHED_KEPT).await?;
-    let purge = Change::Purge {
+/// Deletes a part of what is past its retention. Returns whether there is more.
+async fn purge(engine: &Engine, now: Timestamp) -> Result<bool, StoreError> {
+    let purge = [Change::Purge {
         before: now - UNREACHABLE_KEPT,
         expired_before: now - EXPIRED_KEPT,
-    };
-    engine.subscriptions.apply(&[purge], now).await?;
+    }];
+    let (mut prunes, mut purges) = (true, true);
+    for _ in 0..PURGE_STEPS {
+        prunes = prunes && engine.ledger.prune(now - FINISHED_KEPT).await?.more;
+        purges = purges && engine.subscriptions.apply(&purge, now).await? >= STEP as u64;
+        if !prunes && !purges {
+            break;
+        }
+    }
+    if prunes || purges {
+        return Ok(true);
+    }
     // An unused key does no harm.
     let keys = &engine.key_ring;
     if let Err(error) = keys.forget_unused(&*engine.subscriptions, now).await {
         observe::event!(WARN, error = %observe::causes(&error), "cannot remove unused VAPID keys");
         let _ = error;
     }
-    Ok(())
+    Ok(false)
 }

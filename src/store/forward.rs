@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::{
     Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
     Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
-    VapidKeyStore,
+    Opened, PageWrite, Pause, Pruned, ScheduleStore, Settled, Settlement, StoreError,
+    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Tally, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -194,7 +194,7 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         (**self).expire(limit, now).await
     }
 
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
         (**self).prune(ended_before).await
     }
 

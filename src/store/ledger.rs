@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
     SubscriptionRecord, Tally,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
@@ -54,10 +54,12 @@ use crate::subscription::Origin;
 ///   call has claimed the row. A token is spent once its row is settled or released.
 /// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt, as
 ///   [`Settlement::Deferred`] to `now` does; a lost token changes nothing.
-/// - **L9** [`cancel`](Self::cancel) finishes all rows that are not leased at `now` as cancelled and stops the
-///   expansion. Expected recipients that are not written yet count as cancelled too. Leased rows may still be
-///   settled; a retry, deferral or release of them counts as cancelled, and when their lease expires they are
-///   finished, not claimed again. Repeating it, or cancelling a finished broadcast, changes nothing.
+/// - **L9** [`cancel`](Self::cancel) stops the expansion, and from then on no row of the broadcast is claimed. Expected
+///   recipients that are not written yet count as cancelled. Leased rows may still be settled; a retry, deferral or
+///   release of them counts as cancelled. Rows that are not leased at `now` are finished as cancelled, in steps: each call
+///   finishes at most [`STEP`](super::STEP) of them (or all, if that is as cheap), and a caller repeats it until the
+///   returned `pending` stays the same. Claims and repeated calls finish the rest, and rows whose lease has expired.
+///   Cancelling a finished broadcast changes nothing.
 /// - **L10** [`status`](Self::status): `counts` and `state` agree with the rows at any moment, and the counts add up
 ///   to `recipients`. The state is `done` (or `cancelled`) with nothing pending once the last row is settled. The
 ///   message of a finished broadcast is wiped.
@@ -69,7 +71,8 @@ use crate::subscription::Origin;
 ///   not written yet count as expired.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
 ///   idempotency keys; also pauses and tallies of origins without pending rows if neither is younger (the age of a
-///   pause, probed or not, is that of its `until`). A broadcast with
+///   pause, probed or not, is that of its `until`). One call is a step: it removes at most [`STEP`](super::STEP)
+///   broadcasts and examines as many origins, and a caller repeats it while [`Pruned::more`]. A broadcast with
 ///   [`forget_when_over`](NewBroadcast::forget_when_over) is removed as soon as nothing of it is pending.
 /// - **L14** [`next_due`](Self::next_due) is not later than the next moment at which `expandable` or `claim` would
 ///   have something that they do not have at `now`, and is `now` itself if they have something. It is not later than
@@ -83,7 +86,9 @@ use crate::subscription::Origin;
 /// - **L17** [`erase`](Self::erase) cancels what is pending for a user: the rows of these subscriptions in every
 ///   broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
 ///   [is only for](crate::broadcast::Audience::is_only_for) this user. Their message and audience are wiped when they are
-///   over, which is at once unless a row of another owner is leased. Repeating it changes nothing.
+///   over, which is at once unless a row of another owner is leased. It works in steps of at most
+///   [`STEP`](super::STEP) rows or open broadcasts, and returns after the last one. Repeating it changes nothing, and
+///   completes a call that was dropped.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -227,12 +232,12 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the store is unavailable.
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// Removes broadcasts that ended before a moment (L13). Returns their number.
+    /// Removes broadcasts that ended before a moment, and old origins, in one step (L13).
     ///
     /// # Errors
     ///
     /// Returns an error if the store is unavailable.
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError>;
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError>;
 
     /// Returns the time of the next work (L14), or `None` if nothing is pending.
     ///

@@ -327,6 +327,16 @@ pub enum Settled {
     Lost,
 }
 
+/// The result of one step of pruning (L13).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "L13 names both")]
+pub struct Pruned {
+    /// Number of removed broadcasts.
+    pub broadcasts: u64,
+    /// Whether there may be more to remove.
+    pub more: bool,
+}
+
 /// The numbers of what was erased for a user (L17).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "L17 names both")]

@@ -382,8 +382,8 @@ pub enum Change {
         /// The VAPID key.
         vapid_key: KeyId,
     },
-    /// Deletes rows that have been unreachable for some time (S13). A page that subscribes again later gets a new
-    /// row.
+    /// Deletes rows that have been unreachable for some time, at most [`STEP`](super::STEP) of them (S13). A page that
+    /// subscribes again later gets a new row.
     Purge {
         /// Deletes rows that have been retired or stale since before this moment.
         before: Timestamp,

@@ -55,8 +55,9 @@ use crate::vapid::KeyId;
 ///   is not changed.
 /// - **S12** [`Change::Retire`] and [`Change::Stale`] do not change a row whose `last_seen_at` is later than their
 ///   `observed_at`: the observation is out of date.
-/// - **S13** [`Change::Purge`] deletes rows that have been retired or stale since before the first of its times, and
-///   rows that expired before the second, in any state; no others.
+/// - **S13** [`Change::Purge`] deletes rows that have been retired or stale since before the first of its times, and rows
+///   that expired before the second, in any state; no others. One purge is a step: it deletes at most
+///   [`STEP`](super::STEP) rows, and a caller repeats it until it deletes fewer.
 /// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint returns [`Upserted::Conflict`] and changes
 ///   nothing, with any keys and in any state.
 /// - **S15** [`count_live`](Self::count_live) returns the result of `count` for each push service and for each of the

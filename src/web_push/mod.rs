@@ -187,6 +187,9 @@ impl WebPush {
 
     /// Cancels the deliveries of a broadcast that are not in flight. Returns `None` if the id is unknown.
     ///
+    /// No further request begins once this returns. Up to 20,000 waiting recipients count as cancelled in the status that
+    /// is returned; of a larger broadcast a running worker ends the rest, 1,000 at a time, and until then they are pending.
+    ///
     /// # Errors
     ///
     /// Returns an error if the store is unavailable.

@@ -16,6 +16,7 @@ install() {
     have valkey-server || wanted+=(valkey-server)
     have nats-server || wanted+=(nats-server)
     have nginx || wanted+=(nginx)
+    have pgbouncer || wanted+=(pgbouncer)
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || wanted+=(libfaketime)
     have setpriv || wanted+=(util-linux)
     have sqlite3 || wanted+=(sqlite3)

@@ -19,7 +19,7 @@ check_peers() {
     if ! have sqlite3; then leave_out "sqlite3 is missing"; fi
     if ! [ -d /usr/lib/postgresql ] && ! have postgres; then leave_out "PostgreSQL is missing"; fi
     local server
-    for server in redis-server valkey-server nats-server nginx; do
+    for server in redis-server valkey-server nats-server nginx pgbouncer; do
         if ! have "$server"; then leave_out "$server is missing"; fi
     done
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || leave_out "libfaketime is missing"

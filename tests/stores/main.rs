@@ -10,6 +10,8 @@ mod sqlite;
 #[cfg(unix)]
 mod sqlite_at_rest;
 mod sqlite_crash;
+#[cfg(target_os = "linux")]
+mod sqlite_scale;
 mod subscription_model;
 #[path = "../support"]
 mod support {

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Nats,
     /// A proxy, below `/push/`, to the server in its option.
     Nginx,
+    /// A connection pooler of the PostgreSQL server on the port that its first option names, in the mode of its second.
+    PgBouncer,
 }
 
 /// A server that a test may stop, kill and start again. Stopped on drop.
@@ -51,6 +53,7 @@ impl Kind {
             Self::Redis | Self::Valkey => "redis",
             Self::Nats => "nats",
             Self::Nginx => "nginx",
+            Self::PgBouncer => "pgbouncer",
         })
     }
 
@@ -61,13 +64,15 @@ impl Kind {
             Self::Redis => Some("WEB_PUSH_TEST_REDIS"),
             Self::Valkey => Some("WEB_PUSH_TEST_VALKEY"),
             Self::Nats => Some("WEB_PUSH_TEST_NATS"),
-            Self::Nginx => None,
+            Self::Nginx | Self::PgBouncer => None,
         }
     }
 
     fn url(self, port: u16) -> String {
         match self {
-            Self::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            Self::Postgres | Self::PgBouncer => {
+                format!("postgres://postgres@127.0.0.1:{port}/postgres")
+            }
             Self::Redis | Self::Valkey => format!("redis://127.0.0.1:{port}"),
             Self::Nats => format!("nats://127.0.0.1:{port}"),
             Self::Nginx => format!("http://127.0.0.1:{port}/push/"),
@@ -81,6 +86,7 @@ impl Kind {
             Self::Valkey => is_in_path("valkey-server"),
             Self::Nats => is_in_path("nats-server"),
             Self::Nginx => is_in_path("nginx"),
+            Self::PgBouncer => is_in_path("pgbouncer"),
         }
     }
 }

@@ -13,9 +13,9 @@ use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
     Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
     Expansion, Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, PageWrite, Pause, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind,
-    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Tally, Upserted, VapidKeyStore,
+    Opened, PageWrite, Pause, Pruned, ScheduleStore, Settled, Settlement, StoreError,
+    StoreErrorKind, StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Tally, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
@@ -132,7 +132,7 @@ tampered! { DeliveryLedger:
     tallies() -> Vec<(Origin, Tally)>;
     underway(limit: usize, now: Timestamp) -> Vec<BroadcastStatus>;
     expire(limit: usize, now: Timestamp) -> u64;
-    prune(ended_before: Timestamp) -> u64;
+    prune(ended_before: Timestamp) -> Pruned;
     next_due(now: Timestamp) -> Option<Timestamp>;
     stats(now: Timestamp) -> LedgerStats;
     {

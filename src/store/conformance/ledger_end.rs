@@ -6,7 +6,8 @@ use super::sample::{
 };
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
 use crate::store::{
-    Cursor, DeliveryLedger, Idempotency, Opened, Pause, PauseReason, Settled, Settlement, Tally,
+    Cursor, DeliveryLedger, Idempotency, Opened, Pause, PauseReason, STEP, Settled, Settlement,
+    Tally,
 };
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -81,6 +82,63 @@ pub async fn l9_cancel_stops_the_expansion<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!((end.counts.cancelled, end.recipients), (10, 10));
     let unknown = ledger.cancel(broadcast().id, at(1)).await.unwrap();
     assert_eq!(unknown, None);
+}
+
+/// Opens a broadcast with so many rows at three origins.
+async fn sending_many<L: DeliveryLedger + ?Sized>(ledger: &L, rows: usize) -> BroadcastId {
+    let rows = (0..).zip(["a", "b", "c"].iter().cycle()).take(rows);
+    let rows: Vec<_> = rows.map(|(n, origin)| delivery(origin, n)).collect();
+    sending(ledger, &rows, at(0)).await
+}
+
+/// L9: a large cancellation takes effect at once, and is complete when repeated calls change nothing.
+pub async fn l9_a_large_cancellation_takes_steps<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    const ROWS: usize = 2 * STEP + 7;
+    let ledger = h.store();
+    let id = sending_many(ledger, ROWS).await;
+    let leased = claim(ledger, 5, at(0)).await;
+    let mut answer = ledger.cancel(id, at(1)).await.unwrap().unwrap();
+    assert_eq!(answer.state, BroadcastState::Cancelled);
+    assert_eq!(ledger.expandable(9, at(1)).await.unwrap(), []);
+    loop {
+        let next = h.second().cancel(id, at(1)).await.unwrap().unwrap();
+        assert!(next.counts.pending <= answer.counts.pending);
+        if next.counts.pending == answer.counts.pending {
+            break;
+        }
+        answer = next;
+    }
+    let end = status(ledger, id, 1).await;
+    assert_eq!(
+        (end.counts.cancelled, end.counts.pending),
+        (ROWS as u64 - 5, 5)
+    );
+    let tokens: Vec<_> = leased.iter().map(|row| row.token).collect();
+    ledger.release(&tokens, at(2)).await.unwrap();
+    assert_eq!(status(ledger, id, 2).await.counts.cancelled, ROWS as u64);
+    assert_eq!(ledger.next_due(at(2)).await.unwrap(), None);
+}
+
+/// L9: claims take other rows only, and end the rest of a cancellation that its caller does not complete.
+pub async fn l9_claims_complete_a_cancellation<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    const ROWS: usize = 2 * STEP + 7;
+    let ledger = h.store();
+    let id = sending_many(ledger, ROWS).await;
+    let other = sending(ledger, &[delivery("a", 1)], at(0)).await;
+    ledger.cancel(id, at(1)).await.unwrap();
+    let claimed = claim(h.second(), 9, at(1)).await;
+    let broadcasts: Vec<_> = claimed.iter().map(|row| row.token.broadcast).collect();
+    assert_eq!(broadcasts, [other]);
+    let settled = ledger.settle(&[(claimed[0].token, ACCEPTED)], at(1)).await;
+    settled.unwrap();
+    for _ in 0..=ROWS {
+        if ledger.next_due(at(1)).await.unwrap().is_none() {
+            break;
+        }
+        assert_eq!(claim(ledger, 9, at(1)).await.len(), 0);
+    }
+    let end = status(ledger, id, 1).await;
+    assert_eq!((end.counts.cancelled, end.counts.pending), (ROWS as u64, 0));
 }
 
 /// L9: a finished broadcast stays done.
@@ -216,8 +274,8 @@ pub async fn l13_prune_forgets_what_ended_before<L: DeliveryLedger + ?Sized>(h: 
     let cancelled = broadcast();
     ledger.open(&cancelled, at(0)).await.unwrap();
     ledger.cancel(cancelled.id, at(15)).await.unwrap();
-    assert_eq!(ledger.prune(at(10)).await.unwrap(), 0);
-    assert_eq!(ledger.prune(at(20)).await.unwrap(), 2);
+    assert_eq!(ledger.prune(at(10)).await.unwrap().broadcasts, 0);
+    assert_eq!(ledger.prune(at(20)).await.unwrap().broadcasts, 2);
     for (id, is_left) in [
         (old.id, false),
         (young.id, true),
@@ -231,6 +289,34 @@ pub async fn l13_prune_forgets_what_ended_before<L: DeliveryLedger + ?Sized>(h: 
     let mut again = broadcast();
     again.idempotency = Some(Idempotency::new("k", [2; 32]));
     assert_eq!(ledger.open(&again, at(99)).await.unwrap(), Opened::New);
+}
+
+/// L13: one call removes at most a step of broadcasts, and says whether there may be more.
+pub async fn l13_pruning_takes_steps<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    const BROADCASTS: usize = STEP + 7;
+    let ledger = h.store();
+    for _ in 0..BROADCASTS {
+        let mut new = broadcast();
+        new.deadline = at(10);
+        ledger.open(&new, at(0)).await.unwrap();
+    }
+    for _ in 0..BROADCASTS {
+        if ledger.underway(1, at(10)).await.unwrap().is_empty() {
+            break;
+        }
+        ledger.expire(1, at(10)).await.unwrap();
+    }
+    let first = ledger.prune(at(11)).await.unwrap();
+    assert!(first.more && first.broadcasts <= STEP as u64, "{first:?}");
+    let mut removed = first.broadcasts;
+    for _ in 0..BROADCASTS {
+        let step = h.second().prune(at(11)).await.unwrap();
+        removed += step.broadcasts;
+        if !step.more {
+            break;
+        }
+    }
+    assert_eq!(removed, BROADCASTS as u64);
 }
 
 /// L13: an origin with rows keeps its pause and tally, even if all rows are leased.

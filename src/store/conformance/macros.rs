@@ -57,6 +57,8 @@ macro_rules! store_conformance {
                 l9_cancel_ends_what_is_not_leased
                 l9_a_cancelled_row_is_not_claimed_again
                 l9_cancel_stops_the_expansion
+                l9_a_large_cancellation_takes_steps
+                l9_claims_complete_a_cancellation
                 l9_a_done_broadcast_is_not_cancelled
                 l9_cancel_ends_rows_whose_lease_has_ended
                 l10_the_state_follows_the_rows
@@ -71,6 +73,7 @@ macro_rules! store_conformance {
                 l12_a_broadcast_without_rows_expires
                 l13_prune_forgets_what_ended_before
                 l13_a_broadcast_may_be_forgotten_when_it_is_over
+                l13_pruning_takes_steps
                 l13_an_origin_with_leased_rows_keeps_its_tally
                 l13_a_young_tally_is_kept
                 l14_a_scheduled_broadcast_is_due_then
@@ -155,6 +158,7 @@ macro_rules! __store_conformance_subscriptions {
             s13_only_rows_retired_before_are_purged
             s13_only_rows_stale_before_are_purged
             s13_only_rows_expired_before_are_purged
+            s13_a_large_purge_takes_steps
             s13_the_first_reason_counts
             s14_only_an_unknown_endpoint_is_inserted
             s14_one_of_many_concurrent_inserts_wins

@@ -6,8 +6,8 @@ use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{
-    Change, CountFilter, Liveness, RetireReason, Retired, SubscriptionLimits, SubscriptionRef,
-    SubscriptionStore,
+    Change, CountFilter, Liveness, RetireReason, Retired, STEP, SubscriptionLimits,
+    SubscriptionRef, SubscriptionStore,
 };
 
 fn retire(number: u32, observed_at: Timestamp) -> Change {
@@ -267,6 +267,27 @@ pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Siz
     };
     assert!(upserted(3).await.is_err());
     assert!(upserted(4).await.is_ok());
+}
+
+/// S13: one purge deletes at most a step of rows, and a repeated one deletes the rest.
+pub async fn s13_a_large_purge_takes_steps<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    const ROWS: u32 = STEP as u32 + 7;
+    let store = h.store();
+    let mut changes = Vec::new();
+    for number in 0..ROWS {
+        put(store, &new(number), at(0)).await;
+        changes.push(match number % 2 {
+            0 => retire(number, at(1)),
+            _ => stale(number, at(1)),
+        });
+    }
+    store.apply(&changes, at(2)).await.unwrap();
+    let first = store.apply(&[purge(9)], at(9)).await.unwrap();
+    assert_eq!(first, STEP as u64);
+    let rest = h.second().apply(&[purge(9)], at(9)).await.unwrap();
+    assert_eq!(rest, 7);
+    let any = CountFilter::new(Audience::All, Liveness::Any);
+    assert_eq!(store.count(&any, at(9)).await.unwrap(), 0);
 }
 
 /// Returns which of the first endpoints have a row.

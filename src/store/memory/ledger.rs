@@ -7,7 +7,7 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
     SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
@@ -70,7 +70,15 @@ impl DeliveryLedger for MemoryStore {
         subscriptions: &[SubscriptionRecord],
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
-        Ok(self.lock()?.ledger.erase(user, subscriptions, now))
+        let mut erased = Erased::default();
+        let mut after = None;
+        loop {
+            let ledger = &mut self.lock()?.ledger;
+            after = ledger.erase_step(after, user, subscriptions, now, &mut erased);
+            if after.is_none() {
+                return Ok(erased);
+            }
+        }
     }
 
     async fn status(
@@ -116,7 +124,7 @@ impl DeliveryLedger for MemoryStore {
         Ok(self.lock()?.ledger.expire(limit, now))
     }
 
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
         Ok(self.lock()?.ledger.prune(ended_before))
     }
 

@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::ledger_state::{Ledger, Seq};
-use crate::broadcast::FinalOutcome;
+use super::ledger_state::{FIRST_KEY, Ledger, Seq};
 use crate::clock::Timestamp;
 use crate::store::rules::{AfterClaim, deal};
 use crate::store::{
@@ -13,32 +12,22 @@ use crate::subscription::{EndpointKey, Origin};
 
 impl Ledger {
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
-        let mut origins: Vec<_> = self
-            .queues
-            .iter()
-            .filter(|(origin, queue)| {
-                queue.head().is_some_and(|at| at <= now)
-                    && queue.paused_until() <= now
-                    && request.room_for(origin) > 0
-            })
-            .map(|(origin, queue)| {
-                let room = match &queue.pause {
-                    Some(pause) if pause.reason.is_probed() => 1,
-                    _ => request.room_for(origin),
-                };
-                (queue.served, queue.head(), origin.clone(), room)
-            })
-            .collect();
-        origins.sort_unstable();
-        let rooms: Vec<_> = origins.iter().map(|(.., room)| *room).collect();
+        self.sweep(now);
+        let origins = self.ready_origins(request, now);
+        let rooms: Vec<_> = origins.iter().map(|(_, room)| *room).collect();
         self.last_fence += 1;
         let mut claims = Claims::default();
         let Ok(()) = deal::<Infallible>(&rooms, request.limit, |index, wanted| {
-            let taken = origins.get(index).map_or(0, |(_, _, origin, _)| {
+            let taken = origins.get(index).map_or(0, |(origin, _)| {
                 self.take(origin, wanted, request, now, &mut claims)
             });
             Ok(taken)
         });
+        for (origin, _) in &origins {
+            if self.queues.get(origin).map(|queue| queue.served) == Some(self.last_fence) {
+                self.serve(origin, now);
+            }
+        }
         claims
     }
 
@@ -53,11 +42,14 @@ impl Ledger {
     ) -> usize {
         let mut taken = 0;
         let leased_until = now + request.lease;
+        // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
+        let mut from = (Timestamp::MIN, Seq::MIN, FIRST_KEY);
         while taken < wanted {
             let Some(queue) = self.queues.get_mut(origin) else {
                 break;
             };
-            let Some(&(at, seq, key)) = queue.rows.first().filter(|(at, ..)| *at <= now) else {
+            let next = queue.rows.range(from..).next();
+            let Some(&(at, seq, key)) = next.filter(|(at, ..)| *at <= now) else {
                 break;
             };
             queue.served = self.last_fence;
@@ -65,10 +57,7 @@ impl Ledger {
                 break;
             };
             if broadcast.progress.cancelled {
-                // L9: rows of a cancelled broadcast end with their lease.
-                self.end_probe(seq, key, now);
-                self.finish(seq, key, FinalOutcome::Cancelled);
-                self.close_if_over(seq, now);
+                from = (at, seq + 1, FIRST_KEY);
                 continue;
             }
             let Some(row) = self.rows.get_mut(&(seq, key)) else {
@@ -138,6 +127,8 @@ impl Ledger {
             if let Some(pause) = &mut queue.pause {
                 pause.until = now;
             }
+            let origin = row.origin.clone();
+            self.bring_forward(&origin);
         }
     }
 
@@ -161,5 +152,7 @@ impl Ledger {
         row.at = at;
         row.leased = false;
         row.attempt = row.attempt.saturating_sub(u32::from(uncounted));
+        let origin = row.origin.clone();
+        self.bring_forward(&origin);
     }
 }

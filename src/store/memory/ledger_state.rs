@@ -3,18 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
+use super::due_origins::Place;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::store::rules::BroadcastProgress;
 use crate::store::{
     Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
-    Pause, Tally,
+    Pause, Pruned, STEP, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
 /// A broadcast's place in the order of acceptance.
 pub(super) type Seq = u64;
+
+pub(super) const FIRST_KEY: EndpointKey = EndpointKey::from_bytes([0; 32]);
+const LAST_KEY: EndpointKey = EndpointKey::from_bytes([0xff; 32]);
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -23,12 +27,22 @@ pub(super) struct Ledger {
     pub(super) by_idempotency: HashMap<String, Seq>,
     /// Broadcasts that are not over, by deadline.
     pub(super) open: BTreeSet<(Timestamp, Seq)>,
+    /// Broadcasts that are over, by the time of their end.
+    pub(super) ended: BTreeSet<(Timestamp, Seq)>,
+    /// Cancelled broadcasts that are not over.
+    cancelled: BTreeSet<Seq>,
+    /// The last origin that a step of pruning has looked at.
+    pruned: Option<Origin>,
     /// Broadcasts to expand, by the time of their last page or their due time.
     pub(super) expanding: BTreeSet<(Timestamp, Seq)>,
     pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
     /// Leased rows, by the end of their lease.
     pub(super) leased: BTreeSet<(Timestamp, Seq, EndpointKey)>,
     pub(super) queues: BTreeMap<Origin, Queue>,
+    /// Origins with rows that are not ready, by the time from which they can be claimed from.
+    pub(super) waiting: BTreeSet<(Timestamp, Origin)>,
+    /// Origins that can be claimed from, by the fence of the last claim of their rows.
+    pub(super) ready: BTreeSet<(u64, Origin)>,
     pub(super) last_seq: Seq,
     pub(super) last_fence: u64,
 }
@@ -64,6 +78,7 @@ pub(super) struct Queue {
     pub(super) probe: Option<(u64, EndpointKey)>,
     /// The fence of the last claim of its rows: the origin served longest ago comes first.
     pub(super) served: u64,
+    pub(super) place: Place,
     tally: Tally,
     tallied_at: Option<Timestamp>,
 }
@@ -77,6 +92,12 @@ impl Queue {
 
     pub(super) fn head(&self) -> Option<Timestamp> {
         self.rows.first().map(|(at, ..)| *at)
+    }
+
+    /// Returns whether it has no rows, and its pause and tally are old.
+    fn is_old(&self, before: Timestamp) -> bool {
+        let tallied_at = self.tallied_at.unwrap_or(Timestamp::MIN);
+        self.rows.is_empty() && self.paused_until().max(tallied_at) <= before
     }
 }
 
@@ -161,6 +182,7 @@ impl Ledger {
         }
         let at = progress.due_at();
         let before = self.rows.len();
+        let mut touched = BTreeSet::new();
         for row in rows {
             if self.rows.contains_key(&(seq, row.key)) {
                 continue;
@@ -175,6 +197,7 @@ impl Ledger {
                 attempt: 0,
             };
             self.rows.insert((seq, row.key), stored);
+            touched.insert(&row.origin);
         }
         progress.write_page((self.rows.len() - before) as u64, next);
         broadcast.cursor = *next;
@@ -183,21 +206,42 @@ impl Ledger {
         if progress.expanding {
             self.expanding.insert((now, seq));
         }
+        for origin in touched {
+            self.bring_forward(origin);
+        }
         self.close_if_over(seq, now);
         PageWrite::Stored
     }
 
     pub(super) fn cancel(&mut self, id: BroadcastId, now: Timestamp) -> Option<BroadcastStatus> {
         let seq = *self.by_id.get(&id)?;
-        self.stop(seq, now);
+        self.stop(seq);
+        if self.cancelled.contains(&seq) {
+            self.end_unleased(seq, STEP, FinalOutcome::Cancelled, now);
+        }
         // Before it is closed, which may forget it.
         let status = self.status(id, now);
         self.close_if_over(seq, now);
         status
     }
 
+    /// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step.
+    pub(super) fn sweep(&mut self, now: Timestamp) {
+        let mut left = STEP;
+        let cancelled: Vec<_> = self.cancelled.iter().take(STEP).copied().collect();
+        for seq in cancelled {
+            let keys = self.unleased(seq, left, now);
+            for key in &keys {
+                self.end_probe(seq, *key, now);
+                self.finish(seq, *key, FinalOutcome::Cancelled);
+            }
+            left -= keys.len();
+            self.close_if_over(seq, now);
+        }
+    }
+
     /// Cancels a broadcast that is not over. Returns whether it was cancelled and has to be closed.
-    pub(super) fn stop(&mut self, seq: Seq, now: Timestamp) -> bool {
+    pub(super) fn stop(&mut self, seq: Seq) -> bool {
         let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
             return false;
         };
@@ -205,7 +249,7 @@ impl Ledger {
             return false;
         }
         self.expanding.remove(&(broadcast.expanded_at, seq));
-        self.end_unleased(seq, usize::MAX, FinalOutcome::Cancelled, now);
+        self.cancelled.insert(seq);
         true
     }
 
@@ -218,6 +262,7 @@ impl Ledger {
         let queue = self.queues.entry(pause.origin.clone()).or_default();
         queue.pause = pause.on_top_of(queue.pause.as_ref(), now);
         queue.probe = None;
+        self.bring_forward(&pause.origin);
     }
 
     pub(super) fn pauses(&self, now: Timestamp) -> Vec<Pause> {
@@ -249,8 +294,11 @@ impl Ledger {
     }
 
     pub(super) fn expire(&mut self, limit: usize, now: Timestamp) -> u64 {
+        let limit = limit.min(STEP);
         let past = ..=(now, Seq::MAX);
-        let mut seqs: VecDeque<_> = self.open.range(past).map(|(_, seq)| *seq).collect();
+        let seqs = self.open.range(past).map(|(_, seq)| *seq);
+        // Broadcasts without rows end too, so that their number needs a limit of its own.
+        let mut seqs: VecDeque<_> = seqs.take(STEP).collect();
         let mut ended = 0;
         while let Some(seq) = seqs.pop_front().filter(|_| ended < limit) {
             let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
@@ -264,24 +312,30 @@ impl Ledger {
         ended as u64
     }
 
-    pub(super) fn prune(&mut self, ended_before: Timestamp) -> u64 {
-        let before = self.broadcasts.len();
-        self.broadcasts.retain(|_, broadcast| {
-            let keep = broadcast.ended_at.is_none_or(|at| at >= ended_before);
-            if !keep {
-                self.by_id.remove(&broadcast.progress.id);
-                if let Some(idempotency) = &broadcast.idempotency {
-                    self.by_idempotency.remove(&idempotency.key);
-                }
+    pub(super) fn prune(&mut self, ended_before: Timestamp) -> Pruned {
+        let old = self.ended.range(..(ended_before, Seq::MIN)).take(STEP);
+        let old: Vec<_> = old.map(|(_, seq)| *seq).collect();
+        for seq in &old {
+            self.forget(*seq);
+        }
+        let after = self.pruned.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let origins = self.queues.range((after, Bound::Unbounded)).take(STEP);
+        let origins: Vec<_> = origins.map(|(origin, _)| origin.clone()).collect();
+        for origin in &origins {
+            if self
+                .queues
+                .get(origin)
+                .is_some_and(|queue| queue.is_old(ended_before))
+            {
+                self.displace(origin);
+                self.queues.remove(origin);
             }
-            keep
-        });
-        self.queues.retain(|_, queue| {
-            let tallied_at = queue.tallied_at.unwrap_or(Timestamp::MIN);
-            let used_at = queue.paused_until().max(tallied_at);
-            !queue.rows.is_empty() || used_at > ended_before
-        });
-        (before - self.broadcasts.len()) as u64
+        }
+        self.pruned = origins.last().filter(|_| origins.len() == STEP).cloned();
+        Pruned {
+            broadcasts: old.len() as u64,
+            more: old.len() == STEP || self.pruned.is_some(),
+        }
     }
 
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
@@ -292,22 +346,16 @@ impl Ledger {
             .filter_map(|(_, seq)| open(seq))
             .filter(|progress| progress.deadline > now)
             .map(BroadcastProgress::due_at);
-        let claims = self
-            .queues
-            .values()
-            .filter_map(|queue| Some(queue.head()?.max(queue.paused_until())));
+        let claim = self.next_claim(now);
         // At a deadline `expire` has work.
         let after_now = (Bound::Excluded((now, Seq::MAX)), Bound::Unbounded);
         let deadline = self.open.range(after_now).next().map(|(at, _)| *at);
-        let next = expansions.chain(claims).chain(deadline).min()?;
+        let next = expansions.chain(claim).chain(deadline).min()?;
         Some(next.max(now))
     }
 
     pub(super) fn stats(&self, now: Timestamp) -> LedgerStats {
-        let after_now = (
-            Bound::Excluded((now, Seq::MAX, EndpointKey::from_bytes([0xff; 32]))),
-            Bound::Unbounded,
-        );
+        let after_now = (Bound::Excluded((now, Seq::MAX, LAST_KEY)), Bound::Unbounded);
         let leased = self.leased.range(after_now).count() as u64;
         let heads = self.queues.values().filter_map(Queue::head);
         let oldest_due = heads.min().filter(|at| *at <= now);
@@ -335,23 +383,25 @@ impl Ledger {
         true
     }
 
+    /// Returns up to `limit` rows of a broadcast that are not leased at `now`.
+    fn unleased(&self, seq: Seq, limit: usize, now: Timestamp) -> Vec<EndpointKey> {
+        self.rows
+            .range((seq, FIRST_KEY)..=(seq, LAST_KEY))
+            .filter(|(_, row)| !row.leased || row.at <= now)
+            .map(|((_, key), _)| *key)
+            .take(limit)
+            .collect()
+    }
+
     /// Ends up to `limit` rows of a broadcast that are not leased at `now`. Returns their number.
-    fn end_unleased(
+    pub(super) fn end_unleased(
         &mut self,
         seq: Seq,
         limit: usize,
         outcome: FinalOutcome,
         now: Timestamp,
     ) -> usize {
-        let first = EndpointKey::from_bytes([0; 32]);
-        let last = EndpointKey::from_bytes([0xff; 32]);
-        let keys: Vec<_> = self
-            .rows
-            .range((seq, first)..=(seq, last))
-            .filter(|(_, row)| !row.leased || row.at <= now)
-            .map(|((_, key), _)| *key)
-            .take(limit)
-            .collect();
+        let keys = self.unleased(seq, limit, now);
         for key in &keys {
             self.finish(seq, *key, outcome);
         }
@@ -367,6 +417,8 @@ impl Ledger {
             broadcast.message = None;
             broadcast.audience = Audience::Ids(Vec::new());
             self.open.remove(&(broadcast.progress.deadline, seq));
+            self.cancelled.remove(&seq);
+            self.ended.insert((now, seq));
             if broadcast.forget_when_over {
                 self.forget(seq);
             }
@@ -376,6 +428,9 @@ impl Ledger {
     fn forget(&mut self, seq: Seq) {
         if let Some(broadcast) = self.broadcasts.remove(&seq) {
             self.expanding.remove(&(broadcast.expanded_at, seq));
+            if let Some(at) = broadcast.ended_at {
+                self.ended.remove(&(at, seq));
+            }
             self.by_id.remove(&broadcast.progress.id);
             if let Some(idempotency) = &broadcast.idempotency {
                 self.by_idempotency.remove(&idempotency.key);

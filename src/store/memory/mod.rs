@@ -1,5 +1,6 @@
 //! A store in this process's memory.
 
+mod due_origins;
 mod erase;
 mod ledger;
 mod ledger_claim;

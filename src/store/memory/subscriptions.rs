@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::rules::{self, Applied, evicted, merge, takes};
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, StoreError, StoreErrorKind,
+    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
@@ -27,6 +27,16 @@ pub(super) struct Subscriptions {
     by_tag: HashMap<Tag, BTreeSet<EndpointKey>>,
     /// The number of unproven rows (S16).
     unproven: u64,
+    /// Retired and stale rows, by the time since which they are.
+    unreachable: BTreeSet<(Timestamp, EndpointKey)>,
+    /// Rows that expire, by their expiration.
+    expiring: BTreeSet<(Timestamp, EndpointKey)>,
+}
+
+/// The time since which a row is retired or stale.
+fn unreachable_since(record: &SubscriptionRecord) -> Option<Timestamp> {
+    let retired = record.retired.map(|retired| retired.at);
+    [retired, record.stale_since].into_iter().flatten().min()
 }
 
 impl Subscriptions {
@@ -40,6 +50,10 @@ impl Subscriptions {
             self.by_tag.entry(tag.clone()).or_default().insert(key);
         }
         self.unproven += u64::from(record.is_unproven());
+        let since = unreachable_since(&record);
+        self.unreachable.extend(since.map(|since| (since, key)));
+        let expires = record.subscription.expiration_time();
+        self.expiring.extend(expires.map(|at| (at, key)));
         self.rows.insert(key, record);
     }
 
@@ -52,6 +66,12 @@ impl Subscriptions {
         }
         for tag in &record.tags {
             unindex(&mut self.by_tag, tag, key);
+        }
+        if let Some(since) = unreachable_since(&record) {
+            self.unreachable.remove(&(since, *key));
+        }
+        if let Some(at) = record.subscription.expiration_time() {
+            self.expiring.remove(&(at, *key));
         }
         Some(record)
     }
@@ -125,25 +145,52 @@ impl Subscriptions {
 
     /// Makes one change. Returns the number of changed rows.
     fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
-        let rows = match change.key() {
-            Some(key) => self.rows.range_mut(key..=key),
-            None => self.rows.range_mut::<EndpointKey, _>(..),
-        };
-        let (mut updated, mut deleted) = (0, Vec::new());
-        for (key, row) in rows {
-            let was_unproven = row.is_unproven();
-            match rules::apply(change, row, now) {
-                Applied::Unchanged => {}
-                Applied::Updated => updated += 1,
-                Applied::Deleted => deleted.push(*key),
-            }
-            // A change can prove a row, but not the reverse.
-            self.unproven -= u64::from(was_unproven && !row.is_unproven());
+        if let Change::Purge {
+            before,
+            expired_before,
+        } = change
+        {
+            return self.purge(*before, *expired_before);
         }
-        for key in &deleted {
+        let row = change.key().and_then(|key| self.rows.get_mut(key));
+        let Some(row) = row else {
+            return 0;
+        };
+        let key = row.subscription.endpoint().key();
+        let (was_unproven, was_unreachable) = (row.is_unproven(), unreachable_since(row));
+        let applied = rules::apply(change, row, now);
+        // A change can prove a row, but not the reverse.
+        self.unproven -= u64::from(was_unproven && !row.is_unproven());
+        let since = unreachable_since(row);
+        if since != was_unreachable {
+            self.unreachable.extend(since.map(|since| (since, key)));
+            if let Some(since) = was_unreachable {
+                self.unreachable.remove(&(since, key));
+            }
+        }
+        if applied == Applied::Deleted {
+            self.remove(&key);
+        }
+        u64::from(applied != Applied::Unchanged)
+    }
+
+    /// Deletes up to [`STEP`] rows that a purge names (S13).
+    fn purge(&mut self, before: Timestamp, expired_before: Timestamp) -> u64 {
+        let until = |at: Timestamp| ..(at, EndpointKey::from_bytes([0; 32]));
+        let unreachable = self.unreachable.range(until(before));
+        let expired = self.expiring.range(until(expired_before));
+        // A row may be in both.
+        let mut keys = BTreeSet::new();
+        for (_, key) in unreachable.chain(expired) {
+            if keys.len() == STEP {
+                break;
+            }
+            keys.insert(*key);
+        }
+        for key in &keys {
             self.remove(key);
         }
-        updated + deleted.len() as u64
+        keys.len() as u64
     }
 }
 

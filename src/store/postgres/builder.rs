@@ -14,6 +14,7 @@ use super::PostgresStore;
 use super::connection::Database;
 use super::error::misconfigured;
 use super::listen::Listening;
+use super::pooler;
 use super::schema::{self, Schema};
 use super::url::Url;
 use crate::store::{StoreError, StoreErrorKind};
@@ -191,6 +192,7 @@ impl PostgresBuilder {
     ) -> Result<PostgresStore, StoreError> {
         let schema = Schema::parse(&self.schema)?;
         let database = Database::new(pool, schema, self.connect_timeout, self.statement_timeout);
+        pooler::check(&database).await?;
         if self.migrates {
             schema::migrate(&database).await?;
         } else {

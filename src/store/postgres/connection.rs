@@ -157,13 +157,13 @@ pub(super) struct Conn<'a> {
 }
 
 impl Conn<'_> {
-    fn object(&self) -> Result<&Object, Failed> {
+    pub(super) fn object(&self) -> Result<&Object, Failed> {
         // Always present: giving it back consumes the value.
         self.object.as_ref().ok_or_else(too_late)
     }
 
     /// Waits for an answer with a timeout.
-    async fn bounded<T>(
+    pub(super) async fn bounded<T>(
         &self,
         answer: impl Future<Output = Result<T, Failed>>,
     ) -> Result<T, Failed> {
@@ -180,7 +180,7 @@ impl Conn<'_> {
     }
 
     /// Returns the idle connection to the pool.
-    fn give_back(mut self) {
+    pub(super) fn give_back(mut self) {
         self.object = None;
     }
 }

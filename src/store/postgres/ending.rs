@@ -8,22 +8,14 @@ use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
-use crate::store::StoreError;
+use crate::store::{Pruned, STEP, StoreError};
 
-/// Rows per statement.
-const AT_ONCE: usize = 10_000;
-/// Steps of cancellations that one claim does. More would delay the worker's other writes. Skipping a million cancelled
-/// rows costs a claim as much as seven steps.
+/// Steps of cancellations that one claim does. More would delay the worker's other writes.
 const SWEEPS: u32 = 4;
 /// Late or cancelled broadcasts per call.
 const BROADCASTS: usize = 256;
 
 /// Skips locked rows: they are being claimed or settled, and that transaction reads the broadcast afterwards.
-pub(super) const END: &str = "WITH ended AS MATERIALIZED (SELECT ctid FROM web_push.delivery \
-     WHERE broadcast = $1 AND key > $2 AND (NOT leased OR at <= $3) ORDER BY key LIMIT $4 \
-     FOR UPDATE SKIP LOCKED) \
-     DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
-     RETURNING d.broadcast, d.origin, d.fence, d.key";
 pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.ctid \
      FROM unnest($1::bigint[]) AS late (seq) CROSS JOIN LATERAL (SELECT ctid FROM web_push.delivery \
          WHERE broadcast = late.seq AND (NOT leased OR at <= $2) ORDER BY key LIMIT $3 \
@@ -47,15 +39,18 @@ pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $
 pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT ctid FROM web_push.broadcast WHERE ended_at < $1 \
      ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
      DELETE FROM web_push.broadcast AS b WHERE b.ctid = ANY(ARRAY(SELECT ctid FROM over))";
-/// Origins whose pause and tally are old. Skips locked ones.
+/// The last of the next origins by id.
+pub(super) const NEXT_ORIGINS: &str =
+    "SELECT id FROM web_push.origin WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2";
+/// Origins within a range of ids whose pause and tally are old. Skips locked ones.
 pub(super) const OLD_ORIGINS: &str = "SELECT id FROM web_push.origin WHERE (paused_until IS NULL OR paused_until <= $1) \
-     AND (tallied_at IS NULL OR tallied_at <= $1) AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED";
+     AND (tallied_at IS NULL OR tallied_at <= $1) AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE SKIP LOCKED";
 /// A second statement, whose snapshot includes all rows written before the locks were taken.
 pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM web_push.origin AS o WHERE o.id = ANY($1) \
      AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id)";
 
-/// Cancels a broadcast in a short transaction, after which none of its rows is claimed (L9), then ends its rows in further
-/// transactions. If the caller stops in between, claims do the rest.
+/// Cancels a broadcast in a short transaction, after which none of its rows is claimed, then ends rows in one step (L9).
+/// Claims do the rest if the caller does not.
 pub(super) async fn cancel(
     database: &Database,
     id: BroadcastId,
@@ -64,19 +59,9 @@ pub(super) async fn cancel(
     let Some(stopped) = in_transaction!(database, |tx| stop(tx, id, now))? else {
         return Ok(None);
     };
-    let seq = match stopped {
-        Stopped::Over(status) => return Ok(Some(status)),
-        Stopped::At(seq) => seq,
-    };
-    // Continue after the last key, so that deleted index entries are not scanned again.
-    let mut last: Vec<u8> = Vec::new();
-    loop {
-        let swept = in_transaction!(database, |tx| sweep_after(tx, seq, &last, now))?;
-        match swept.last {
-            Some(next) if swept.rows >= AT_ONCE => last = next,
-            // The broadcast was deleted meanwhile.
-            _ => return Ok(swept.status),
-        }
+    match stopped {
+        Stopped::Over(status) => Ok(Some(status)),
+        Stopped::At(seq) => in_transaction!(database, |tx| end_some(tx, seq, now)),
     }
 }
 
@@ -100,38 +85,16 @@ async fn stop(tx: &mut Tx<'_>, id: BroadcastId, now: Timestamp) -> Result<Option
     }))
 }
 
-/// The result of one step of a cancellation.
-struct Swept {
-    rows: usize,
-    /// The greatest key among the ended rows.
-    last: Option<Vec<u8>>,
-    status: Option<BroadcastStatus>,
-}
-
-/// Ends some rows of a cancelled broadcast.
-async fn sweep_after(
+/// Ends some rows of a cancelled broadcast. Returns its status, or `None` if it was deleted meanwhile.
+async fn end_some(
     tx: &mut Tx<'_>,
     seq: i64,
-    last: &[u8],
     now: Timestamp,
-) -> Result<Swept, Failed> {
-    let values = (now.as_millis(), integer(AT_ONCE));
-    let rows = tx.query(END, &[&seq, &last, &values.0, &values.1]).await?;
-    let mut ended = Ended::default();
-    let mut last = None;
-    for row in &rows {
-        let columns = &mut Columns::of(row);
-        ended.push(columns)?;
-        last = last.max(Some(columns.get()?));
-    }
+) -> Result<Option<BroadcastStatus>, Failed> {
+    let ended = Ended::some(tx, &[seq], STEP, now).await?;
     let mut locked = Stored::lock_all(tx, &[seq]).await?;
     ended.count(tx, &mut locked, now).await?;
-    let status = locked.get(&seq).map(|stored| stored.progress.status(now));
-    Ok(Swept {
-        rows: rows.len(),
-        last,
-        status,
-    })
+    Ok(locked.get(&seq).map(|stored| stored.progress.status(now)))
 }
 
 pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<u64, Failed> {
@@ -145,7 +108,7 @@ pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Res
     }
     // Locked before their rows are read, since a page may still be written.
     let mut locked = Stored::lock_all(tx, &late).await?;
-    let ended = Ended::some(tx, &late, limit.min(AT_ONCE), now).await?;
+    let ended = Ended::some(tx, &late, limit.min(STEP), now).await?;
     ended.count(tx, &mut locked, now).await?;
     Ok(ended.rows())
 }
@@ -167,7 +130,7 @@ async fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
         .query(UNSWEPT, &[&now.as_millis(), &integer(BROADCASTS)])
         .await?;
     let cancelled: Vec<i64> = read(&rows, |columns| columns.get())?;
-    let ended = Ended::some(tx, &cancelled, AT_ONCE, now).await?;
+    let ended = Ended::some(tx, &cancelled, STEP, now).await?;
     let seqs: Vec<_> = ended.of.keys().copied().collect();
     let mut locked = Stored::lock_all(tx, &seqs).await?;
     ended.count(tx, &mut locked, now).await?;
@@ -252,25 +215,28 @@ impl Ended {
     }
 }
 
-pub(super) async fn prune(tx: &mut Tx<'_>, ended_before: Timestamp) -> Result<u64, Failed> {
-    let (before, at_once) = (ended_before.as_millis(), integer(AT_ONCE));
-    let mut pruned = 0;
-    loop {
-        let some = tx.execute(PRUNE, &[&before, &at_once]).await?;
-        pruned += some;
-        if some < AT_ONCE as u64 {
-            break;
-        }
-    }
-    let mut last = i64::MIN;
-    loop {
-        let rows = tx.query(OLD_ORIGINS, &[&before, &last, &at_once]).await?;
-        let ids: Vec<i64> = read(&rows, |columns| columns.get())?;
-        let Some(newest) = ids.last() else {
-            break;
-        };
-        last = *newest;
+/// Removes old broadcasts and old origins with ids after `last_origin`. Returns the last id for the next step.
+pub(super) async fn prune(
+    tx: &mut Tx<'_>,
+    ended_before: Timestamp,
+    last_origin: i64,
+) -> Result<(Pruned, i64), Failed> {
+    let (before, step) = (ended_before.as_millis(), integer(STEP));
+    let broadcasts = tx.execute(PRUNE, &[&before, &step]).await?;
+    let rows = tx.query(NEXT_ORIGINS, &[&last_origin, &(step - 1)]).await?;
+    let next: Option<i64> = first(&rows, |columns| columns.get())?;
+    let end = next.unwrap_or(i64::MAX);
+    let rows = tx
+        .query(OLD_ORIGINS, &[&before, &last_origin, &end])
+        .await?;
+    let ids: Vec<i64> = read(&rows, |columns| columns.get())?;
+    if !ids.is_empty() {
         tx.execute(PRUNE_ORIGINS, &[&ids]).await?;
     }
-    Ok(pruned)
+    let pruned = Pruned {
+        broadcasts,
+        more: broadcasts == STEP as u64 || next.is_some(),
+    };
+    // After the last origin the walk starts again.
+    Ok((pruned, next.unwrap_or(i64::MIN)))
 }

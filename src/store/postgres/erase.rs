@@ -5,60 +5,80 @@ use std::collections::HashMap;
 use super::broadcasts::{Stored, save};
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
-use super::rows::read;
+use super::rows::{integer, read};
 use super::{content, ending};
-use crate::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
+use crate::broadcast::{BroadcastId, FinalOutcome, Principal};
 use crate::clock::Timestamp;
-use crate::store::{Erased, StoreError, SubscriptionRecord};
+use crate::store::{Erased, STEP, StoreError, SubscriptionRecord};
 
-/// Broadcasts to one user, or to some subscriptions.
-pub(super) const ADDRESSED: &str = "SELECT broadcast, audience FROM web_push.content \
-     WHERE audience = $1 OR audience LIKE '{\"ids\":%'";
+/// The next open broadcasts: others have no content.
+pub(super) const OPEN: &str = "SELECT broadcast, audience FROM web_push.content \
+     WHERE broadcast > $1 ORDER BY broadcast LIMIT $2";
 /// Waits for concurrent claims and settlements of these rows.
-pub(super) const ERASE: &str = "DELETE FROM web_push.delivery AS d USING web_push.broadcast AS b \
-     WHERE b.ended_at IS NULL AND d.broadcast = b.seq AND d.key = ANY($1) \
+pub(super) const ERASE: &str = "DELETE FROM web_push.delivery AS d \
+     USING unnest($1::bigint[]) AS open (seq) CROSS JOIN unnest($2::bytea[]) AS theirs (key) \
+     WHERE d.broadcast = open.seq AND d.key = theirs.key \
      RETURNING d.broadcast, d.origin, d.fence";
 
-/// Erases rows and cancels broadcasts in one transaction (L17), then ends the rest of the cancelled ones as a cancellation
-/// does.
+/// Erases rows and cancels broadcasts (L17) in steps of one transaction each, then ends the rest of the cancelled ones as
+/// a cancellation does.
 pub(super) async fn erase(
     database: &Database,
     user: &Principal,
     subscriptions: &[SubscriptionRecord],
     now: Timestamp,
 ) -> Result<Erased, StoreError> {
-    let (mut erased, cancelled) =
-        in_transaction!(database, |tx| erase_in(tx, user, subscriptions, now))?;
-    for id in cancelled {
-        erased.broadcasts += 1;
-        ending::cancel(database, id, now).await?;
+    let mut erased = Erased::default();
+    let mut last = Some(i64::MIN);
+    while let Some(after) = last {
+        let step = in_transaction!(database, |tx| erase_in(tx, user, subscriptions, after, now))?;
+        erased.deliveries += step.deliveries;
+        for id in step.cancelled {
+            erased.broadcasts += 1;
+            ending::cancel(database, id, now).await?;
+        }
+        last = step.last;
     }
     Ok(erased)
 }
 
-/// Returns what was erased, and the cancelled broadcasts, whose other rows are still to be ended.
+/// The result of one step.
+struct Step {
+    deliveries: u64,
+    /// The cancelled broadcasts, whose other rows are still to be ended.
+    cancelled: Vec<BroadcastId>,
+    /// The last broadcast; `None` if there are no more.
+    last: Option<i64>,
+}
+
+/// Erases from the next open broadcasts. One step looks for at most about [`STEP`] rows.
 async fn erase_in(
     tx: &mut Tx<'_>,
     user: &Principal,
     subscriptions: &[SubscriptionRecord],
+    after: i64,
     now: Timestamp,
-) -> Result<(Erased, Vec<BroadcastId>), Failed> {
+) -> Result<Step, Failed> {
+    let limit = (STEP / subscriptions.len().max(1)).max(1);
+    let open = read(
+        &tx.query(OPEN, &[&after, &integer(limit)]).await?,
+        |columns| Ok((columns.get::<i64>()?, content::audience(columns)?)),
+    )?;
+    let last = open.last().filter(|_| open.len() == limit);
+    let last = last.map(|(seq, _)| *seq);
+    let seqs: Vec<_> = open.iter().map(|(seq, _)| *seq).collect();
     let keys: Vec<_> = subscriptions
         .iter()
         .map(|row| row.subscription.endpoint().key())
         .collect();
     let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
-    let rows = read(&tx.query(ERASE, &[&keys]).await?, |columns| {
+    let rows = read(&tx.query(ERASE, &[&seqs, &keys]).await?, |columns| {
         Ok((columns.get()?, columns.get()?, columns.get()?))
     })?;
     let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
-    let text = content::audience_text(&Audience::User(user.clone()))?;
-    let addressed = read(&tx.query(ADDRESSED, &[&text]).await?, |columns| {
-        Ok((columns.get::<i64>()?, content::audience(columns)?))
-    })?;
     // The number of ended rows by broadcast, and whether the broadcast is cancelled.
     let mut ended: HashMap<i64, (u64, bool)> = HashMap::new();
-    for (seq, audience) in &addressed {
+    for (seq, audience) in &open {
         if audience.is_only_for(user, &ids) {
             ended.insert(*seq, (0, true));
         }
@@ -88,9 +108,9 @@ async fn erase_in(
         tx.execute(ending::END_PROBES, &[&origins, &fences, &now])
             .await?;
     }
-    let erased = Erased {
+    Ok(Step {
         deliveries: rows.len() as u64,
-        broadcasts: 0,
-    };
-    Ok((erased, cancelled))
+        cancelled,
+        last,
+    })
 }

@@ -1,5 +1,7 @@
 //! The ledger in PostgreSQL. Most operations are one transaction.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 
 use super::connection::in_transaction;
@@ -9,7 +11,7 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
     Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
     StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
@@ -125,8 +127,12 @@ impl DeliveryLedger for PostgresStore {
         in_transaction!(self.database(), |tx| ending::expire(tx, limit, now))
     }
 
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
-        in_transaction!(self.database(), |tx| ending::prune(tx, ended_before))
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
+        let last = self.pruned_origin().load(Ordering::Relaxed);
+        let (pruned, last) =
+            in_transaction!(self.database(), |tx| ending::prune(tx, ended_before, last))?;
+        self.pruned_origin().store(last, Ordering::Relaxed);
+        Ok(pruned)
     }
 
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {

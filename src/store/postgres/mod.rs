@@ -16,6 +16,7 @@ mod origins;
 mod pauses;
 #[cfg(test)]
 mod plans;
+mod pooler;
 mod rows;
 mod schedules;
 mod schema;
@@ -33,6 +34,7 @@ pub use builder::PostgresBuilder;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use deadpool_postgres::Pool;
 
@@ -85,9 +87,13 @@ use super::{Changes, StoreError};
 /// octets. A subscription with a longer one is refused as
 /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured).
 ///
-/// PgBouncer in transaction mode works from its version 1.21 on with `max_prepared_statements` above zero, since
-/// statements are prepared once for each connection; nothing else here outlives a transaction. Hints do not pass it:
-/// give [`listen`](PostgresBuilder::listen) a direct URL, or leave it to polling.
+/// # PgBouncer
+///
+/// In transaction mode PgBouncer needs version 1.21 or newer and `max_prepared_statements` above 0, since statements are
+/// prepared once per connection. Nothing else outlives a transaction. Connecting tests this, and returns
+/// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured) with a text that names PgBouncer if prepared statements
+/// are lost. A pool with a single connection is not tested. PgBouncer does not pass hints on in transaction mode: give
+/// [`listen`](PostgresBuilder::listen) a direct URL, or rely on polling. Session mode has no such limits.
 ///
 /// # Durability
 ///
@@ -103,23 +109,20 @@ use super::{Changes, StoreError};
 /// subscriptions use index-only scans, which need a recent vacuum too. The total number of subscriptions is kept in a
 /// table of its own: change rows only through this crate.
 ///
-/// Cancelling a broadcast takes effect with one short transaction. Its rows end after that, in transactions of 10,000,
-/// up to a second for each 100,000 recipients that are waiting, which the call waits for; ends of that broadcast's attempts are
-/// settled between any two of them. Where the call is dropped, or its process ends, claims do the rest, and nothing of it is
-/// sent. Until it is done, a claim steps over what is left, which takes it up to half a second for each million.
+/// Cancelling a broadcast takes effect with one short transaction. Its rows end after that in transactions of 1,000 rows,
+/// by repeated calls or by claims. Until then claims skip the remaining rows, which takes up to half a second for each
+/// million.
 ///
 /// # Cancel safety
 ///
-/// Each call is one transaction, but for a cancellation, as said above; erasing a user is one transaction, and then a
-/// cancellation of each broadcast to this user alone. A future that is dropped before its commit was sent has done
-/// nothing: its connection is closed, and the server rolls back. One that is dropped later has done all of its change, or none if the
-/// commit did not reach the server.
+/// Each call is one transaction, except cancelling and erasing, which are several. A future that is dropped before its
+/// commit was sent has changed nothing: its connection is closed, and the server rolls back. One that is dropped later has
+/// made all of its change, or none if the commit did not reach the server.
 ///
 /// # Security
 ///
-/// The database holds endpoints, message payloads, and VAPID keys as they were sealed. The URL's password is in no
-/// error and in nothing that is printed; parts of server messages that quote rows are left out, and the values of
-/// statements are not logged by the driver.
+/// The database holds endpoints, message payloads and sealed VAPID keys. The URL's password is in no error and no debug
+/// output. Parts of server messages that quote rows are left out, and the driver does not log the values of statements.
 #[derive(Clone)]
 pub struct PostgresStore {
     inner: Arc<Inner>,
@@ -129,6 +132,8 @@ struct Inner {
     database: Database,
     listening: Option<Arc<Listening>>,
     hints: Hints,
+    /// The last origin that a step of pruning has looked at.
+    pruned_origin: AtomicI64,
 }
 
 impl PostgresStore {
@@ -184,8 +189,13 @@ impl PostgresStore {
                 database,
                 listening,
                 hints: Hints::default(),
+                pruned_origin: AtomicI64::new(i64::MIN),
             }),
         }
+    }
+
+    fn pruned_origin(&self) -> &AtomicI64 {
+        &self.inner.pruned_origin
     }
 
     fn database(&self) -> &Database {

@@ -8,7 +8,7 @@ use super::rows::{first, integer, read};
 use super::subscription_count::{Totals, add};
 use super::subscription_rows::delete;
 use crate::clock::Timestamp;
-use crate::store::Change;
+use crate::store::{Change, STEP};
 use crate::subscription::EndpointKey;
 
 /// The same condition as [`SubscriptionRecord::is_unproven`](crate::store::SubscriptionRecord::is_unproven) (S16).
@@ -17,9 +17,6 @@ macro_rules! unproven {
         "(s.principal IS NULL AND s.last_success_at IS NULL AND s.retired_at IS NULL AND s.stale_since IS NULL)"
     };
 }
-
-/// Rows that one step purges.
-const AT_ONCE: usize = 1_000;
 
 /// Locks in one order.
 pub(super) const LOCK: &str = concat!(
@@ -94,12 +91,14 @@ pub(super) async fn apply(
     for turn in turns(changes.iter().filter(is_for_us)) {
         match turn {
             Turn::Purge(before, expired_before) => {
+                let mut left = integer(STEP);
                 for (rows, before) in [
                     (RETIRED_BEFORE, before),
                     (STALE_BEFORE, before),
                     (EXPIRED_BEFORE, expired_before),
                 ] {
-                    let purged = purge(tx, rows, before, &unproven).await?;
+                    let purged = purge(tx, rows, before, left, &unproven).await?;
+                    left -= integer(purged.0);
                     deleted += purged.0;
                     purged_unproven += purged.1;
                 }
@@ -220,34 +219,30 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
     .await
 }
 
-/// Deletes the rows that one of the three statements finds: how many, and how many of them were unproven and are not among
-/// those that are `counted` elsewhere.
+/// Deletes up to `limit` rows that one of the three statements finds. Returns their number, and how many of them were
+/// unproven and are not `counted` elsewhere.
 async fn purge(
     tx: &mut Tx<'_>,
     rows_before: &'static str,
     before: Timestamp,
+    limit: i64,
     counted: &HashSet<EndpointKey>,
 ) -> Result<(u64, i64), Failed> {
-    let (before, at_once) = (before.as_millis(), integer(AT_ONCE));
-    let (mut purged, mut unproven) = (0, 0);
-    loop {
-        let rows = tx.query(rows_before, &[&before, &at_once]).await?;
-        let rows = read(&rows, |columns| {
-            let key = EndpointKey::from_bytes(columns.bytes()?);
-            Ok((key, columns.get::<bool>()?))
-        })?;
-        let is_counted_here =
-            |(key, is_unproven): &&(EndpointKey, bool)| *is_unproven && !counted.contains(key);
-        unproven += integer(rows.iter().filter(is_counted_here).count());
-        let keys: Vec<_> = rows
-            .iter()
-            .map(|(key, _)| key.as_bytes().as_slice())
-            .collect();
-        purged += delete(tx, &keys).await?;
-        if keys.len() < AT_ONCE {
-            return Ok((purged, unproven));
-        }
-    }
+    let rows = tx
+        .query(rows_before, &[&before.as_millis(), &limit])
+        .await?;
+    let rows = read(&rows, |columns| {
+        let key = EndpointKey::from_bytes(columns.bytes()?);
+        Ok((key, columns.get::<bool>()?))
+    })?;
+    let is_counted_here =
+        |(key, is_unproven): &&(EndpointKey, bool)| *is_unproven && !counted.contains(key);
+    let unproven = integer(rows.iter().filter(is_counted_here).count());
+    let keys: Vec<_> = rows
+        .iter()
+        .map(|(key, _)| key.as_bytes().as_slice())
+        .collect();
+    Ok((delete(tx, &keys).await?, unproven))
 }
 
 #[cfg(test)]

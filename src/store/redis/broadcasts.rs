@@ -12,7 +12,7 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::reason::corrupt;
 use crate::store::rules::BroadcastProgress;
-use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite};
+use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP};
 use crate::subscription::{EndpointKey, Origin};
 
 /// Rows that one script ends. A script runs for a few milliseconds.
@@ -103,15 +103,12 @@ impl RedisStore {
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.lapse(now).await?;
         let args = Args::at(now).with(*id.as_bytes());
-        loop {
-            let mut answer = match self.run(&CANCEL, &args).await? {
-                Value::Nil => return Ok(None),
-                answer => Reply::of(answer)?,
-            };
-            if !answer.flag()? {
-                return status(&mut answer.list()?, now).map(Some);
-            }
-        }
+        let mut answer = match self.run(&CANCEL, &args).await? {
+            Value::Nil => return Ok(None),
+            answer => Reply::of(answer)?,
+        };
+        let _has_more = answer.flag()?;
+        status(&mut answer.list()?, now).map(Some)
     }
 
     pub(super) async fn broadcast_status(
@@ -177,17 +174,20 @@ impl RedisStore {
     pub(super) async fn prune_broadcasts(
         &self,
         ended_before: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let mut pruned = 0;
-        loop {
+    ) -> Result<Pruned, StoreError> {
+        let mut broadcasts = 0;
+        while broadcasts < STEP as u64 {
             let some = number(self.run(&PRUNE, &Args::at(ended_before)).await?)?;
-            pruned += some;
+            broadcasts += some;
             if some == 0 {
                 break;
             }
         }
-        self.prune_origins(ended_before).await?;
-        Ok(pruned)
+        let has_more_origins = self.prune_origins(ended_before).await?;
+        Ok(Pruned {
+            broadcasts,
+            more: broadcasts >= STEP as u64 || has_more_origins,
+        })
     }
 
     /// Makes all rows whose lease has ended claimable.

@@ -1,7 +1,7 @@
 //! The builder of a store: prefix, certificates, timeouts and connection.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
@@ -154,6 +154,7 @@ impl RedisBuilder {
             listen,
             limits: self.limits,
             namespace: format!("{{{}}}", self.prefix),
+            pruned_origins: Mutex::default(),
         }));
         start::check(&store).await?;
         Ok(store)

@@ -112,6 +112,7 @@ async fn polling_expiring_and_cancelling_continue_a_cancellation() {
     is_over(&store, id, 100).await;
     let id = sending(&store).await;
     begin_to_cancel(&store, id).await;
+    store.cancel(id, at(2)).await.unwrap();
     let again = store.cancel(id, at(2)).await.unwrap().unwrap();
     assert_eq!(again.counts.cancelled, u64::from(ORIGINS));
     is_over(&store, id, 2).await;

@@ -6,10 +6,7 @@ use super::script::{AUDIENCES, Args, ERASE};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, Principal};
 use crate::clock::Timestamp;
-use crate::store::{Erased, SubscriptionRecord};
-
-/// Rows that one script searches for. A script runs for a few milliseconds.
-const SOUGHT_AT_ONCE: usize = 1000;
+use crate::store::{Erased, STEP, SubscriptionRecord};
 
 impl RedisStore {
     /// L17, in as many steps as it takes.
@@ -27,28 +24,36 @@ impl RedisStore {
         }
         let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
         let mut erased = Erased::default();
-        // All at once, since their places change.
-        let open = Reply::of(self.read("ZRANGE", "open", &["0", "-1"]).await?)?;
-        let open: Vec<_> = open.map(bytes).collect::<Result<_, _>>()?;
-        for some in open.chunks((SOUGHT_AT_ONCE / subscriptions.len().max(1)).max(1)) {
-            let asked = some.iter().cloned().fold(Args::default(), Args::with);
-            let audiences = Reply::of(self.run(&AUDIENCES, &asked).await?)?;
-            let mut args = common.clone();
-            for (id, text) in some.iter().zip(audiences) {
-                let is_theirs = match bytes_or_nil(text)? {
-                    Some(text) => audience(&text)?.is_only_for(user, &ids),
-                    None => false,
-                };
-                args = args.with(id.clone()).number(u8::from(is_theirs));
+        let limit = (STEP / subscriptions.len().max(1)).max(1);
+        let mut cursor = 0;
+        loop {
+            let place = cursor.to_string();
+            let scan = [place.as_str(), "COUNT", "200"];
+            let mut answer = Reply::of(self.read("ZSCAN", "open", &scan).await?)?;
+            cursor = answer.number()?;
+            let open: Vec<_> = answer.fields()?.into_iter().map(|(id, _)| id).collect();
+            for some in open.chunks(limit) {
+                let asked = some.iter().cloned().fold(Args::default(), Args::with);
+                let audiences = Reply::of(self.run(&AUDIENCES, &asked).await?)?;
+                let mut args = common.clone();
+                for (id, text) in some.iter().zip(audiences) {
+                    let is_theirs = match bytes_or_nil(text)? {
+                        Some(text) => audience(&text)?.is_only_for(user, &ids),
+                        None => false,
+                    };
+                    args = args.with(id.clone()).number(u8::from(is_theirs));
+                }
+                let mut answer = Reply::of(self.run(&ERASE, &args).await?)?;
+                erased.deliveries += answer.number()?;
+                for id in answer.list()? {
+                    let id = BroadcastId::from_bytes(array(&bytes(id)?)?);
+                    erased.broadcasts += 1;
+                    self.cancel_broadcast(id, now).await?;
+                }
             }
-            let mut answer = Reply::of(self.run(&ERASE, &args).await?)?;
-            erased.deliveries += answer.number()?;
-            for id in answer.list()? {
-                let id = BroadcastId::from_bytes(array(&bytes(id)?)?);
-                erased.broadcasts += 1;
-                self.cancel_broadcast(id, now).await?;
+            if cursor == 0 {
+                return Ok(erased);
             }
         }
-        Ok(erased)
     }
 }

@@ -9,7 +9,7 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
     Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
     StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
@@ -104,7 +104,7 @@ impl DeliveryLedger for RedisStore {
         self.expire_rows(limit, now).await
     }
 
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
         self.prune_broadcasts(ended_before).await
     }
 

@@ -27,7 +27,7 @@ pub use self::builder::RedisBuilder;
 pub use ::redis as redis_rs;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use redis::{ErrorKind, ServerErrorKind, Value};
 
@@ -85,13 +85,10 @@ use super::StoreError;
 /// # Large calls
 ///
 /// Up to 1,000 settlements or changes and 256 firings are one script; more are several, in order. Purging, expiring and
-/// pruning are scripts of at most a few hundred rows each. So are claims and cancellations at any number of origins: a claim
-/// looks at as many origins as it wants rows, 500 in a script of some 10 ms, and never at those that are paused or wait for
-/// later; a cancellation takes effect with its first script and goes on with 250 origins in each, however many rows they
-/// have. Erasing a user is a script for each 1,000 pairs of a subscription and a broadcast that is not over, and then a
-/// cancellation of each broadcast to this user alone; what an erasure that was interrupted has left, the next one ends.
-/// Where the future of a cancellation is dropped, or its process ends, whoever looks for work next does the rest, and
-/// nothing of it is sent. Listing pauses and tallies, and pruning, read all of them with one command.
+/// pruning are scripts of at most a few hundred rows each. A claim reads as many origins as it wants rows, 500 in a script
+/// of about 10 ms, and never those that are paused or not due. A cancellation takes effect with its first script. Each
+/// script ends the rows of 250 origins, however many those are; repeated calls and claims do the rest. Listing pauses and
+/// tallies reads all of them with one command.
 ///
 /// # Cancel safety
 ///
@@ -114,6 +111,8 @@ struct Inner {
     limits: Limits,
     /// `{prefix}`, with which all keys begin.
     namespace: String,
+    /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
+    pruned_origins: Mutex<(usize, u64)>,
 }
 
 impl RedisStore {

@@ -3,7 +3,7 @@
 //! Pauses are merged in Rust, as in every back end, and written if the stored pause is unchanged. Tallies are added up by
 //! a script, since every worker adds to the same few.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use super::error::outrun;
 use super::reply::{Fields, Reply, bytes, bytes_or_nil, number, text, time};
@@ -11,7 +11,7 @@ use super::script::{Args, NEXT_DUE, PAUSE, PRUNE_ORIGINS, STATS, TALLY};
 use super::{RedisStore, StoreError};
 use crate::clock::Timestamp;
 use crate::store::reason::corrupt;
-use crate::store::{LedgerStats, Pause, PauseReason, Tally};
+use crate::store::{LedgerStats, Pause, PauseReason, STEP, Tally};
 use crate::subscription::Origin;
 
 /// The number of attempts of a change. Each failure means that a concurrent change succeeded.
@@ -20,6 +20,12 @@ const TRIES: usize = 100;
 const COUNTABLE: u64 = 1 << 50;
 /// Origins that one script prunes.
 const PRUNED_AT_ONCE: usize = 200;
+/// The keys that name origins, and the commands that walk over them.
+const SETS: [(&str, &str); 3] = [
+    ("HSCAN", "pauses"),
+    ("HSCAN", "tallies"),
+    ("ZSCAN", "served"),
+];
 
 impl RedisStore {
     pub(super) async fn pause_origin(
@@ -95,38 +101,77 @@ impl RedisStore {
         Ok(tallies)
     }
 
-    /// Deletes origins without rows whose pause and tally are old.
-    pub(super) async fn prune_origins(&self, before: Timestamp) -> Result<(), StoreError> {
-        let mut origins: BTreeMap<Vec<u8>, [Vec<u8>; 2]> = BTreeMap::new();
-        let mut young = BTreeSet::new();
-        for (origin, raw) in Fields::of(self.read("HGETALL", "pauses", &[]).await?)? {
-            if read_pause(origin_of(origin.clone())?, &raw)?.until > before {
-                young.insert(origin.clone());
+    /// Deletes origins without rows whose pause and tally are old, among the next ones of a walk over all origins.
+    /// Returns whether the walk goes on.
+    pub(super) async fn prune_origins(&self, before: Timestamp) -> Result<bool, StoreError> {
+        let count = PRUNED_AT_ONCE.to_string();
+        for _ in 0..STEP / PRUNED_AT_ONCE {
+            let (set, cursor) = *self.pruned_origins();
+            let Some((scan, key)) = SETS.get(set) else {
+                break;
+            };
+            let args = [&cursor.to_string(), "COUNT", &count];
+            let mut answer = Reply::of(self.read(scan, key, &args).await?)?;
+            let cursor = answer.number()?;
+            let names = answer.fields()?.into_iter().map(|(name, _)| name);
+            let names: Vec<_> = names.collect();
+            // A small set comes as a whole.
+            for names in names.chunks(PRUNED_AT_ONCE) {
+                self.prune_named(names, before).await?;
             }
-            origins.entry(origin).or_default()[0] = raw;
+            *self.pruned_origins() = match cursor {
+                0 => (set + 1, 0),
+                cursor => (set, cursor),
+            };
         }
-        for (origin, raw) in Fields::of(self.read("HGETALL", "tallies", &[]).await?)? {
-            if read_tally(&raw)?.1 > before {
-                young.insert(origin.clone());
+        let mut place = self.pruned_origins();
+        let has_more = place.0 < SETS.len();
+        if !has_more {
+            *place = (0, 0);
+        }
+        Ok(has_more)
+    }
+
+    fn pruned_origins(&self) -> MutexGuard<'_, (usize, u64)> {
+        let place = self.inner.pruned_origins.lock();
+        place.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn prune_named(&self, names: &[Vec<u8>], before: Timestamp) -> Result<(), StoreError> {
+        let pauses = self.fields("pauses", names).await?;
+        let tallies = self.fields("tallies", names).await?;
+        let mut args = Args::default();
+        for ((name, pause), tally) in names.iter().zip(pauses).zip(tallies) {
+            let is_paused = match &pause {
+                Some(raw) => read_pause(origin_of(name.clone())?, raw)?.until > before,
+                None => false,
+            };
+            let is_tallied = match &tally {
+                Some(raw) => read_tally(raw)?.1 > before,
+                None => false,
+            };
+            if !is_paused && !is_tallied {
+                args = args
+                    .with(name.clone())
+                    .with(pause.unwrap_or_default())
+                    .with(tally.unwrap_or_default());
             }
-            origins.entry(origin).or_default()[1] = raw;
         }
-        for origin in Reply::of(self.read("ZRANGE", "served", &["0", "-1"]).await?)? {
-            origins.entry(bytes(origin)?).or_default();
-        }
-        let mut old: Vec<_> = origins
-            .into_iter()
-            .filter(|(origin, _)| !young.contains(origin))
-            .collect();
-        while !old.is_empty() {
-            let some = old.split_off(old.len().saturating_sub(PRUNED_AT_ONCE));
-            let mut args = Args::default();
-            for (origin, [pause, tally]) in some {
-                args = args.with(origin).with(pause).with(tally);
-            }
-            self.run(&PRUNE_ORIGINS, &args).await?;
-        }
-        Ok(())
+        self.run(&PRUNE_ORIGINS, &args).await.map(|_| ())
+    }
+
+    /// Reads fields of a hash.
+    async fn fields(
+        &self,
+        key: &str,
+        names: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let inner = &*self.inner;
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(format!("{}:{key}", inner.namespace)).arg(names);
+        Reply::of(inner.link.send(&cmd, inner.limits).await?)?
+            .map(bytes_or_nil)
+            .collect()
     }
 
     pub(super) async fn next_moment(

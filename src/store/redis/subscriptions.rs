@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::store::reason::misconfigured;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, StoreErrorKind, SubscriptionLimits,
+    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreErrorKind, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
@@ -67,13 +67,14 @@ impl RedisStore {
     async fn purge(&self, before: Timestamp, expired_before: Timestamp) -> Result<u64, StoreError> {
         let args = Args::default().time(before).time(expired_before);
         let mut purged = 0;
-        loop {
+        while purged < STEP as u64 {
             let some = number(self.run(&PURGE, &args).await?)?;
             purged += some;
             if some == 0 {
-                return Ok(purged);
+                break;
             }
         }
+        Ok(purged)
     }
 
     /// Makes changes that are not purges.

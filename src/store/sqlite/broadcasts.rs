@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::claims::END_PROBE;
 use super::content;
+use super::due_origins;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -13,7 +15,8 @@ use crate::clock::Timestamp;
 use crate::store::outcome_columns::outcome_columns;
 use crate::store::rules::BroadcastProgress;
 use crate::store::{
-    Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, StoreError,
+    Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
+    StoreError,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -65,16 +68,22 @@ const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, at) VALUES 
      ON CONFLICT (broadcast, key) DO NOTHING";
 pub(super) const MOVE_CURSOR: &str =
     "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
-pub(super) const UNLEASED: &str = "SELECT key FROM delivery \
+pub(super) const UNLEASED: &str = "SELECT key, fence FROM delivery \
      WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
 pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL AND deadline <= ?1 \
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
+pub(super) const CANCELLED: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_cancelled \
+     WHERE is_cancelled = 1 AND ended_at IS NULL ORDER BY seq LIMIT ?1";
 pub(super) const FORGET: &str = "DELETE FROM broadcast WHERE seq = ?1";
-pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE ended_at < ?1";
-/// Origins without rows, whose pause and tally are old.
-pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE (paused_until IS NULL OR paused_until <= ?1) \
-     AND (tallied_at IS NULL OR tallied_at <= ?1) \
+pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE seq IN \
+     (SELECT seq FROM broadcast WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
+/// The last of the next origins by id.
+pub(super) const NEXT_ORIGINS: &str =
+    "SELECT id FROM origin WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2";
+/// Origins without rows whose pause and tally are old, within a range of ids.
+pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM origin WHERE id > ?2 AND id <= ?3 \
+     AND (paused_until IS NULL OR paused_until <= ?1) AND (tallied_at IS NULL OR tallied_at <= ?1) \
      AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.origin = origin.id)";
 pub(super) const ORIGIN_ID: &str = "SELECT id FROM origin WHERE origin = ?1";
 const NEW_ORIGIN: &str = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
@@ -145,30 +154,23 @@ impl Stored {
         execute(conn, SAVE, params_from_iter(values)).map(|_| ())
     }
 
-    /// Cancels a broadcast that is not over. Returns whether it was cancelled and has to be saved.
-    pub(super) fn stop(&mut self, conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
-        let stops = self.progress.cancel();
-        if stops {
-            self.end_unleased(conn, usize::MAX, FinalOutcome::Cancelled, now)?;
-        }
-        Ok(stops)
-    }
-
-    /// Ends up to `limit` rows that are not leased at `now`. Returns their number. The caller saves.
-    fn end_unleased(
+    /// Ends up to `limit` rows that are not leased at `now`. Returns their keys and fences. The caller saves.
+    pub(super) fn end_unleased(
         &mut self,
         conn: &Connection,
         limit: usize,
         outcome: FinalOutcome,
         now: Timestamp,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<Vec<([u8; 32], i64)>, StoreError> {
         let values = params![self.seq, now.as_millis(), integer(limit)];
-        let keys = all(conn, UNLEASED, values, |row| row.bytes::<32>())?;
-        for key in &keys {
+        let rows = all(conn, UNLEASED, values, |row| {
+            Ok((row.bytes::<32>()?, row.get()?))
+        })?;
+        for (key, _) in &rows {
             execute(conn, DELETE, params![self.seq, key])?;
         }
-        self.progress.counts.add(outcome, keys.len() as u64);
-        Ok(keys.len())
+        self.progress.counts.add(outcome, rows.len() as u64);
+        Ok(rows)
     }
 }
 
@@ -284,6 +286,9 @@ pub(super) fn enqueue_page(
         let values = params![stored.seq, row.key.as_bytes(), origin, at];
         written += execute(conn, ENQUEUE, values)? as u64;
     }
+    for origin in origins.into_values() {
+        due_origins::bring_forward(conn, origin, progress.due_at())?;
+    }
     progress.write_page(written, &next);
     let cursor = match &next {
         Cursor::Start => None,
@@ -316,10 +321,34 @@ pub(super) fn cancel(
     let Some(mut stored) = Stored::by_id(conn, id)? else {
         return Ok(None);
     };
-    if stored.stop(conn, now)? {
+    stored.progress.cancel();
+    if stored.progress.cancelled && stored.ended_at.is_none() {
+        stored.end_unleased(conn, STEP, FinalOutcome::Cancelled, now)?;
         stored.save(conn, now)?;
     }
     Ok(Some(stored.progress.status(now)))
+}
+
+/// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step.
+pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
+    let mut left = STEP;
+    for seq in all(conn, CANCELLED, [integer(STEP)], |row| row.get())? {
+        let mut stored = Stored::by_seq(conn, seq)?;
+        let rows = stored.end_unleased(conn, left, FinalOutcome::Cancelled, now)?;
+        if rows.is_empty() {
+            continue;
+        }
+        // 0 means never claimed.
+        for (key, fence) in rows.iter().filter(|(_, fence)| *fence > 0) {
+            execute(conn, END_PROBE, params![fence, key, now.as_millis()])?;
+        }
+        stored.save(conn, now)?;
+        left -= rows.len();
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn underway(
@@ -333,10 +362,15 @@ pub(super) fn underway(
 }
 
 pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+    let limit = limit.min(STEP);
     let mut ended = 0;
     // Broadcasts with leased rows stay in the list; the others leave it once they are handled.
     let mut skipped = 0;
-    while ended < limit {
+    // Broadcasts without rows end too, so that their number needs a limit of its own.
+    for _ in 0..STEP {
+        if ended >= limit {
+            break;
+        }
         let values = params![now.as_millis(), 1, skipped];
         let Some(seq) = first(conn, LATE, values, |row| row.get())? else {
             break;
@@ -344,7 +378,9 @@ pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<
         let mut stored = Stored::by_seq(conn, seq)?;
         let was_expanding = stored.progress.expanding;
         let outcome = stored.progress.expire();
-        let rows = stored.end_unleased(conn, limit - ended, outcome, now)?;
+        let rows = stored
+            .end_unleased(conn, limit - ended, outcome, now)?
+            .len();
         ended += rows;
         if rows > 0 || was_expanding {
             stored.save(conn, now)?;
@@ -354,9 +390,22 @@ pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<
     Ok(ended as u64)
 }
 
-pub(super) fn prune(conn: &Connection, ended_before: Timestamp) -> Result<u64, StoreError> {
+/// Removes old broadcasts and old origins with ids after `last_origin`. Returns the last id for the next step.
+pub(super) fn prune(
+    conn: &Connection,
+    ended_before: Timestamp,
+    last_origin: i64,
+) -> Result<(Pruned, i64), StoreError> {
     let before = ended_before.as_millis();
-    let pruned = execute(conn, PRUNE, [before])?;
-    execute(conn, PRUNE_ORIGINS, [before])?;
-    Ok(pruned as u64)
+    let broadcasts = execute(conn, PRUNE, params![before, integer(STEP)])?;
+    let next = params![last_origin, integer(STEP - 1)];
+    let next: Option<i64> = first(conn, NEXT_ORIGINS, next, |row| row.get())?;
+    let values = params![before, last_origin, next.unwrap_or(i64::MAX)];
+    execute(conn, PRUNE_ORIGINS, values)?;
+    let pruned = Pruned {
+        broadcasts: broadcasts as u64,
+        more: broadcasts == STEP || next.is_some(),
+    };
+    // After the last origin the walk starts again.
+    Ok((pruned, next.unwrap_or(i64::MIN)))
 }

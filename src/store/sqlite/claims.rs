@@ -1,33 +1,29 @@
 //! Claiming, settling and releasing rows in SQLite.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
-use super::broadcasts::{DELETE, Stored};
+use super::broadcasts::{self, Stored};
 use super::content;
+use super::due_origins::{self, Head};
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::rules::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, Settled, Settlement,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, STEP, Settled, Settlement,
     StoreError, StoreErrorKind,
 };
-use crate::subscription::{EndpointKey, Origin};
+use crate::subscription::EndpointKey;
 
-/// The next origin with rows, and the time of its first row. Claiming never scans the backlog.
-pub(super) const NEXT_ORIGIN: &str =
-    "SELECT origin, at FROM delivery WHERE origin > ?1 ORDER BY origin, at LIMIT 1";
-pub(super) const ORIGIN: &str =
-    "SELECT origin, paused_until, pause_reason, served FROM origin WHERE id = ?1";
-pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt FROM delivery \
-     WHERE origin = ?1 AND at <= ?2 ORDER BY at, broadcast, key LIMIT ?3";
+pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt, at FROM delivery \
+     WHERE origin = ?1 AND at <= ?2 AND (at, broadcast) > (?4, ?5) ORDER BY at, broadcast, key LIMIT ?3";
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
-pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
+
 /// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str =
     "UPDATE origin SET paused_until = ?2, probe_fence = ?3, probe_key = ?4 WHERE id = ?1";
@@ -36,73 +32,24 @@ pub(super) const PROBES: &str =
 /// Makes a probed origin due for its next probe.
 pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
-pub(super) const SWEEP_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
-     WHERE id = ?1 AND probe_key = ?2";
+
 pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2";
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
 pub(super) const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
-     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
-
-/// An origin with rows.
-pub(super) struct Head {
-    pub(super) id: i64,
-    pub(super) origin: Origin,
-    pub(super) paused_until: Option<Timestamp>,
-    is_probed: bool,
-    /// The fence of the last claim of its rows.
-    served: i64,
-    /// The time at which its first row can be claimed.
-    pub(super) at: Timestamp,
-}
-
-/// Reads all origins with rows: two index lookups for each.
-pub(super) fn heads(conn: &Connection) -> Result<Vec<Head>, StoreError> {
-    let mut heads = Vec::new();
-    let mut last = i64::MIN;
-    let next = |last: i64| {
-        first(conn, NEXT_ORIGIN, [last], |columns| {
-            Ok((columns.get::<i64>()?, columns.time()?))
-        })
-    };
-    while let Some((id, at)) = next(last)? {
-        last = id;
-        let head = first(conn, ORIGIN, [id], |columns| {
-            let origin: String = columns.get()?;
-            Ok(Head {
-                id,
-                origin: Origin::parse(&origin).map_err(|_| corrupt("an origin"))?,
-                paused_until: columns.time_or_null()?,
-                is_probed: columns
-                    .get::<Option<String>>()?
-                    .and_then(|reason| PauseReason::from_name(&reason))
-                    .is_some_and(PauseReason::is_probed),
-                served: columns.get()?,
-                at,
-            })
-        })?;
-        heads.push(head.ok_or_else(|| corrupt("a row without its origin"))?);
-    }
-    Ok(heads)
-}
+     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3 RETURNING origin";
 
 pub(super) fn claim(
     conn: &Connection,
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    let mut origins = heads(conn)?;
-    origins.retain(|head| {
-        head.at <= now
-            && head.paused_until.is_none_or(|until| until <= now)
-            && request.room_for(&head.origin) > 0
-    });
+    broadcasts::sweep(conn, now)?;
+    let (origins, _) = due_origins::ready(conn, request, now)?;
     if origins.is_empty() {
         return Ok(Claims::default());
     }
-    // With more origins than rows to claim, the origin that was served longest ago comes first.
-    origins.sort_by_key(|head| (head.served, head.at));
     let fence =
         first(conn, NEXT_FENCE, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
     let mut claim = Claim {
@@ -111,6 +58,8 @@ pub(super) fn claim(
         leased_until: now + request.lease,
         fence,
         broadcasts: HashMap::new(),
+        skips: STEP,
+        served: BTreeSet::new(),
         claims: Claims::default(),
     };
     let room = |head: &Head| match head.is_probed {
@@ -123,8 +72,8 @@ pub(super) fn claim(
             .get(index)
             .map_or(Ok(0), |head| claim.take(head, wanted))
     })?;
-    for stored in claim.broadcasts.values_mut().filter(|one| one.is_changed) {
-        stored.row.save(conn, now)?;
+    for origin in &claim.served {
+        due_origins::serve(conn, *origin, fence, now)?;
     }
     Ok(claim.claims)
 }
@@ -135,34 +84,50 @@ struct Claim<'a> {
     now: Timestamp,
     leased_until: Timestamp,
     fence: u64,
-    broadcasts: HashMap<i64, Loaded>,
+    /// The broadcasts of due rows; `None` if cancelled.
+    broadcasts: HashMap<i64, Option<BroadcastId>>,
+    /// How many more runs of cancelled rows may be skipped: such rows are swept soon.
+    skips: usize,
+    /// The origins of claimed rows.
+    served: BTreeSet<i64>,
     claims: Claims,
-}
-
-struct Loaded {
-    row: Stored,
-    is_changed: bool,
 }
 
 impl Claim<'_> {
     /// Claims up to `wanted` rows of an origin. Returns their number.
     fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
-        execute(self.conn, SERVED, params![head.id, integer(self.fence)])?;
         let mut taken = 0;
+        // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
+        let mut after = (i64::MIN, i64::MIN);
         while taken < wanted {
             let missing = wanted - taken;
-            let values = params![head.id, self.now.as_millis(), integer(missing)];
+            let (now, limit) = (self.now.as_millis(), integer(missing));
+            let values = params![head.id, now, limit, after.0, after.1];
             let rows = all(self.conn, CLAIMABLE, values, |columns| {
                 let seq: i64 = columns.get()?;
                 let key = EndpointKey::from_bytes(columns.bytes()?);
-                Ok((seq, key, columns.count()?))
+                Ok((seq, key, columns.count()?, columns.get::<i64>()?))
             })?;
-            for (seq, key, attempts) in &rows {
-                taken += usize::from(self.lease(head, *seq, *key, *attempts)?);
+            let mut skipped = None;
+            for (seq, key, attempts, at) in &rows {
+                let Some(id) = self.broadcast(*seq)? else {
+                    skipped = Some((*at, *seq));
+                    break;
+                };
+                self.lease(head, *seq, ClaimToken::new(id, *key, self.fence), *attempts)?;
+                taken += 1;
             }
-            if rows.len() < missing {
-                break;
+            match skipped {
+                Some(run) if self.skips > 0 => {
+                    after = run;
+                    self.skips -= 1;
+                }
+                None if rows.len() == missing => {}
+                _ => break,
             }
+        }
+        if taken > 0 {
+            self.served.insert(head.id);
         }
         if head.is_probed
             && taken > 0
@@ -176,54 +141,43 @@ impl Claim<'_> {
         Ok(taken)
     }
 
-    /// Leases one row, or ends it if its broadcast is cancelled (L9). Returns whether it is leased.
+    /// Returns a broadcast's id and keeps its message for the answer. Returns `None` if it is cancelled.
+    fn broadcast(&mut self, seq: i64) -> Result<Option<BroadcastId>, StoreError> {
+        if let Some(known) = self.broadcasts.get(&seq) {
+            return Ok(*known);
+        }
+        let progress = Stored::by_seq(self.conn, seq)?.progress;
+        let id = (!progress.cancelled).then_some(progress.id);
+        if let Some(id) = id {
+            match content::message(self.conn, seq) {
+                Ok(message) => {
+                    let message =
+                        ClaimedMessage::new(message, progress.due_at(), progress.deadline);
+                    self.claims.messages.insert(id, message);
+                }
+                // The rows are claimed all the same (L5).
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.broadcasts.insert(seq, id);
+        Ok(id)
+    }
+
     fn lease(
         &mut self,
         head: &Head,
         seq: i64,
-        key: EndpointKey,
+        token: ClaimToken,
         attempts: u64,
-    ) -> Result<bool, StoreError> {
-        let loaded = match self.broadcasts.entry(seq) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let row = Stored::by_seq(self.conn, seq)?;
-                let progress = &row.progress;
-                if !progress.cancelled {
-                    match content::message(self.conn, seq) {
-                        Ok(message) => {
-                            let message =
-                                ClaimedMessage::new(message, progress.due_at(), progress.deadline);
-                            self.claims.messages.insert(progress.id, message);
-                        }
-                        // The rows are claimed all the same (L5).
-                        Err(error) if error.kind() == StoreErrorKind::Corrupt => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                let is_changed = false;
-                entry.insert(Loaded { row, is_changed })
-            }
-        };
-        let progress = &mut loaded.row.progress;
-        if progress.cancelled {
-            if head.is_probed {
-                let values = params![head.id, key.as_bytes(), self.now.as_millis()];
-                execute(self.conn, SWEEP_PROBE, values)?;
-            }
-            execute(self.conn, DELETE, params![seq, key.as_bytes()])?;
-            progress.counts.add(FinalOutcome::Cancelled, 1);
-            loaded.is_changed = true;
-            return Ok(false);
-        }
-        let until = self.leased_until;
+    ) -> Result<(), StoreError> {
+        let (until, key) = (self.leased_until, token.key);
         let values = params![seq, key.as_bytes(), until.as_millis(), integer(self.fence)];
         execute(self.conn, LEASE, values)?;
-        let token = ClaimToken::new(progress.id, key, self.fence);
         let attempt = u32::try_from(attempts.saturating_add(1)).unwrap_or(u32::MAX);
         let claimed = Claimed::new(token, head.origin.clone(), attempt, until);
         self.claims.rows.push(claimed);
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -249,6 +203,11 @@ pub(super) fn settle(
     }
     settling.save(now)?;
     Ok(answers)
+}
+
+struct Loaded {
+    row: Stored,
+    is_changed: bool,
 }
 
 /// Settlements under way: each broadcast is read once and written once.
@@ -331,7 +290,11 @@ impl<'a> Settling<'a> {
             at.as_millis(),
             untried,
         ];
-        Ok(execute(conn, POSTPONE, values)? > 0)
+        let origin: Option<i64> = first(conn, POSTPONE, values, |row| row.get())?;
+        if let Some(origin) = origin {
+            due_origins::bring_forward(conn, origin, at)?;
+        }
+        Ok(origin.is_some())
     }
 
     fn save(self, now: Timestamp) -> Result<(), StoreError> {

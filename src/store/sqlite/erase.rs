@@ -1,68 +1,100 @@
 //! Erasing a user's pending deliveries in SQLite.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, params};
 
 use super::broadcasts::{DELETE, Stored};
 use super::claims::END_PROBE;
 use super::content;
-use super::query::{all, execute};
+use super::query::{all, execute, first, integer};
 use crate::broadcast::{Audience, FinalOutcome, Principal};
 use crate::clock::Timestamp;
-use crate::store::{Erased, StoreError, SubscriptionRecord};
+use crate::store::{Erased, STEP, StoreError, SubscriptionRecord};
+use crate::subscription::{EndpointKey, SubscriptionId};
 
-/// Broadcasts to one user, or to some subscriptions.
-pub(super) const ADDRESSED: &str = "SELECT broadcast, audience FROM content \
-     WHERE audience = ?1 OR audience LIKE '{\"ids\":%'";
-pub(super) const ROWS: &str = "SELECT d.broadcast, d.fence FROM broadcast b \
-     CROSS JOIN delivery d ON d.broadcast = b.seq AND d.key = ?1 WHERE b.ended_at IS NULL";
+/// The next open broadcasts: others have no content.
+pub(super) const OPEN: &str = "SELECT broadcast, audience FROM content \
+     WHERE broadcast > ?1 ORDER BY broadcast LIMIT ?2";
+pub(super) const ROW: &str = "SELECT fence FROM delivery WHERE broadcast = ?1 AND key = ?2";
 
-/// Erases pending deliveries (L17).
-pub(super) fn erase(
-    conn: &Connection,
-    user: &Principal,
-    subscriptions: &[SubscriptionRecord],
+/// What to erase (L17), in steps over the open broadcasts.
+pub(super) struct Erasure {
+    user: Principal,
+    ids: Vec<SubscriptionId>,
+    keys: Vec<EndpointKey>,
     now: Timestamp,
-) -> Result<Erased, StoreError> {
-    let ids: Vec<_> = subscriptions.iter().map(|row| row.id).collect();
-    let mut erased = Erased::default();
-    // The number of ended rows by broadcast.
-    let mut ended: BTreeMap<i64, u64> = BTreeMap::new();
-    for row in subscriptions {
-        let key = row.subscription.endpoint().key();
-        let rows = all(conn, ROWS, [key.as_bytes()], |row| {
-            Ok((row.get::<i64>()?, row.get::<i64>()?))
-        })?;
-        for (seq, fence) in rows {
-            execute(conn, DELETE, params![seq, key.as_bytes()])?;
-            execute(
-                conn,
-                END_PROBE,
-                params![fence, key.as_bytes(), now.as_millis()],
-            )?;
-            *ended.entry(seq).or_default() += 1;
+}
+
+/// The result of one step.
+pub(super) struct Step {
+    pub(super) erased: Erased,
+    /// The last broadcast; `None` if there are no more.
+    pub(super) last: Option<i64>,
+}
+
+impl Erasure {
+    pub(super) fn new(
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Self {
+        let keys = subscriptions
+            .iter()
+            .map(|row| row.subscription.endpoint().key());
+        Self {
+            user: user.clone(),
+            ids: subscriptions.iter().map(|row| row.id).collect(),
+            keys: keys.collect(),
+            now,
         }
     }
-    let text = content::audience_text(&Audience::User(user.clone()))?;
-    let addressed = all(conn, ADDRESSED, [text], |row| {
-        Ok((row.get::<i64>()?, content::audience(row)?))
-    })?;
-    let theirs = |audience: &Audience| audience.is_only_for(user, &ids);
-    let theirs = addressed.iter().filter(|(_, audience)| theirs(audience));
-    let theirs: Vec<_> = theirs.map(|(seq, _)| *seq).collect();
-    for seq in &theirs {
-        ended.entry(*seq).or_default();
+
+    /// Erases from the next open broadcasts. One step looks for at most about [`STEP`] rows.
+    pub(super) fn step(&self, conn: &Connection, after: i64) -> Result<Step, StoreError> {
+        let limit = (STEP / self.keys.len().max(1)).max(1);
+        let open = all(conn, OPEN, params![after, integer(limit)], |row| {
+            Ok((row.get::<i64>()?, content::audience(row)?))
+        })?;
+        let mut erased = Erased::default();
+        for (seq, audience) in &open {
+            self.erase_from(conn, *seq, audience, &mut erased)?;
+        }
+        let last = open.last().filter(|_| open.len() == limit);
+        Ok(Step {
+            erased,
+            last: last.map(|(seq, _)| *seq),
+        })
     }
-    for (seq, rows) in ended {
+
+    fn erase_from(
+        &self,
+        conn: &Connection,
+        seq: i64,
+        audience: &Audience,
+        erased: &mut Erased,
+    ) -> Result<(), StoreError> {
+        let mut rows = 0;
+        for key in &self.keys {
+            let row = params![seq, key.as_bytes()];
+            let Some(fence) = first(conn, ROW, row, |row| row.get::<i64>())? else {
+                continue;
+            };
+            execute(conn, DELETE, params![seq, key.as_bytes()])?;
+            let probe = params![fence, key.as_bytes(), self.now.as_millis()];
+            execute(conn, END_PROBE, probe)?;
+            rows += 1;
+        }
+        let is_theirs = audience.is_only_for(&self.user, &self.ids);
+        if rows == 0 && !is_theirs {
+            return Ok(());
+        }
         let mut stored = Stored::by_seq(conn, seq)?;
         // Cancelled before its rows are counted: a broadcast without rows would be over.
-        if theirs.contains(&seq) && stored.stop(conn, now)? {
+        if is_theirs && stored.progress.cancel() {
+            stored.end_unleased(conn, STEP, FinalOutcome::Cancelled, self.now)?;
             erased.broadcasts += 1;
         }
         stored.progress.counts.add(FinalOutcome::Cancelled, rows);
         erased.deliveries += rows;
-        stored.save(conn, now)?;
+        stored.save(conn, self.now)
     }
-    Ok(erased)
 }

@@ -1,14 +1,18 @@
 //! The ledger in SQLite. Each operation is one job of a thread.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
-use super::{SqliteStore, claims, erase, pauses, schema, tallies};
+use super::erase::Erasure;
+use super::{SqliteStore, claims, pauses, schema, tallies};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
     SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
@@ -72,9 +76,17 @@ impl DeliveryLedger for SqliteStore {
         subscriptions: &[SubscriptionRecord],
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
-        let (user, subscriptions) = (user.clone(), subscriptions.to_vec());
-        self.write(move |conn| erase::erase(conn, &user, &subscriptions, now))
-            .await
+        let erasure = Arc::new(Erasure::new(user, subscriptions, now));
+        let mut erased = Erased::default();
+        let mut last = Some(i64::MIN);
+        while let Some(after) = last {
+            let erasure = Arc::clone(&erasure);
+            let step = self.write(move |conn| erasure.step(conn, after)).await?;
+            erased.deliveries += step.erased.deliveries;
+            erased.broadcasts += step.erased.broadcasts;
+            last = step.last;
+        }
+        Ok(erased)
     }
 
     async fn status(
@@ -127,9 +139,12 @@ impl DeliveryLedger for SqliteStore {
             .await
     }
 
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
-        self.write(move |conn| broadcasts::prune(conn, ended_before))
-            .await
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
+        let last = self.pruned_origin.load(Ordering::Relaxed);
+        let step = self.write(move |conn| broadcasts::prune(conn, ended_before, last));
+        let (pruned, last) = step.await?;
+        self.pruned_origin.store(last, Ordering::Relaxed);
+        Ok(pruned)
     }
 
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {

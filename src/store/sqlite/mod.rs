@@ -5,6 +5,7 @@ mod broadcasts;
 mod claims;
 mod connection;
 mod content;
+mod due_origins;
 mod erase;
 mod error;
 mod identity;
@@ -26,6 +27,7 @@ mod worker;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -77,6 +79,8 @@ const READERS: usize = 3;
 pub struct SqliteStore {
     path: Option<PathBuf>,
     threads: Arc<Threads>,
+    /// The last origin that a step of pruning has looked at.
+    pruned_origin: Arc<AtomicI64>,
 }
 
 impl SqliteStore {
@@ -100,10 +104,15 @@ impl SqliteStore {
             let path = path.clone();
             move || Self::connect(&path).map_err(|error| error.about(path.display()))
         });
-        Ok(Self {
-            threads: Arc::new(threads.await?),
-            path: Some(path),
-        })
+        Ok(Self::new(threads.await?, Some(path)))
+    }
+
+    fn new(threads: Threads, path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            threads: Arc::new(threads),
+            pruned_origin: Arc::new(AtomicI64::new(i64::MIN)),
+        }
     }
 
     /// Opens a new database in memory: SQLite's behaviour without a file, for tests.
@@ -113,10 +122,7 @@ impl SqliteStore {
     /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let threads = Threads::start(connection::in_memory()?, Vec::new(), None, None)?;
-        Ok(Self {
-            path: None,
-            threads: Arc::new(threads),
-        })
+        Ok(Self::new(threads, None))
     }
 
     fn connect(path: &Path) -> Result<Threads, StoreError> {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::broadcasts::{expandable, origin_id};
-use super::claims::heads;
+use super::due_origins;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first};
 use crate::clock::Timestamp;
@@ -65,24 +65,18 @@ pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Times
     if !expandable(conn, 1, now)?.is_empty() {
         return Ok(Some(now));
     }
-    let claims = heads(conn)?;
-    let claims = claims.iter().map(|head| {
-        head.paused_until
-            .map_or(head.at, |until| until.max(head.at))
-    });
+    let claim = due_origins::next(conn, now)?;
     let next = |sql| first(conn, sql, [now.as_millis()], |row| row.time_or_null());
     let expansion = next(NEXT_EXPANSION)?.flatten();
     // At a deadline `expire` has work.
     let deadline = next(NEXT_DEADLINE)?.flatten();
-    let next = claims.chain(expansion).chain(deadline).min();
+    let next = [claim, expansion, deadline].into_iter().flatten().min();
     Ok(next.map(|next| next.max(now)))
 }
 
 pub(super) fn stats(conn: &Connection, now: Timestamp) -> Result<LedgerStats, StoreError> {
     let depth = first(conn, DEPTH, [], |row| row.count())?.unwrap_or(0);
     let leased = first(conn, LEASED, [now.as_millis()], |row| row.count())?.unwrap_or(0);
-    let heads = heads(conn)?;
-    let oldest_due = heads.iter().map(|head| head.at).min();
-    let oldest_due = oldest_due.filter(|at| *at <= now);
+    let oldest_due = due_origins::oldest(conn)?.filter(|at| *at <= now);
     Ok(LedgerStats::new(depth, leased, oldest_due))
 }

@@ -4,7 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, erase, pauses, schedules, subscriptions, tallies,
+    broadcasts, claims, connection, content, due_origins, erase, pauses, schedules, subscriptions,
+    tallies,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -47,20 +48,29 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::LATE, "INDEX broadcast_open (deadline<?)"),
     (broadcasts::PRUNE, "INDEX broadcast_ended (ended_at<?)"),
+    (broadcasts::NEXT_ORIGINS, "INTEGER PRIMARY KEY (rowid>?)"),
+    (
+        broadcasts::PRUNE_ORIGINS,
+        "INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+    ),
+    (erase::OPEN, "INTEGER PRIMARY KEY (rowid>?)"),
+    (erase::ROW, "PRIMARY KEY (broadcast=? AND key=?)"),
     (
         broadcasts::ORIGIN_ID,
         "COVERING INDEX sqlite_autoindex_origin_1 (origin=?)",
     ),
+    (due_origins::FIRST, "COVERING INDEX delivery_due (origin=?)"),
+    (due_origins::WAKE, "INDEX origin_waiting (due_at<?)"),
+    (due_origins::READY, "INDEX origin_ready (turn>?"),
+    (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),
     (
-        claims::NEXT_ORIGIN,
-        "COVERING INDEX delivery_due (origin>?)",
+        claims::CLAIMABLE,
+        "INDEX delivery_due (origin=? AND (at,broadcast)>(?,?) AND at<?)",
     ),
-    (claims::ORIGIN, "INTEGER PRIMARY KEY (rowid=?)"),
-    (claims::CLAIMABLE, "INDEX delivery_due (origin=? AND at<?)"),
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
-    (claims::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
-    (claims::SWEEP_PROBE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::END_PROBE,
         "INDEX origin_probe (probe_fence=? AND probe_key=?)",
@@ -119,13 +129,10 @@ const SHORT: &[(&str, &str)] = &[
 /// These sort or scan few rows: open broadcasts, origins, one principal's subscriptions.
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
-    (erase::ADDRESSED, "SCAN content"),
-    (erase::ROWS, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (broadcasts::CANCELLED, "INDEX broadcast_cancelled"),
+    (due_origins::WAITING, "INDEX origin_waiting"),
+    (due_origins::OLDEST, "INDEX origin_first"),
     (claims::PROBES, "COVERING INDEX origin_probe"),
-    (
-        broadcasts::PRUNE_ORIGINS,
-        "COVERING INDEX delivery_due (origin=?)",
-    ),
     (pauses::PAUSES, "INDEX origin_paused (paused_until>?)"),
     (pauses::DEPTH, "INDEX broadcast_open"),
     (tallies::TALLIES, "INDEX sqlite_autoindex_origin_1"),
@@ -157,6 +164,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("broadcasts", include_str!("broadcasts.rs")),
         ("claims", include_str!("claims.rs")),
         ("content", include_str!("content.rs")),
+        ("due_origins", include_str!("due_origins.rs")),
         ("erase", include_str!("erase.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),

@@ -14,7 +14,7 @@ use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::rules::{merge, takes};
 use crate::store::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, StoreErrorKind,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, STEP, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
@@ -56,9 +56,12 @@ pub(super) const PAGE_TAG: &str = concat!(
 );
 pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription \
      WHERE principal = ?1 AND key <> ?2 ORDER BY last_seen_at, key LIMIT ?3)";
-pub(super) const PURGE_RETIRED: &str = "DELETE FROM subscription WHERE retired_at < ?1";
-pub(super) const PURGE_STALE: &str = "DELETE FROM subscription WHERE stale_since < ?1";
-pub(super) const PURGE_EXPIRED: &str = "DELETE FROM subscription WHERE expires_at < ?1";
+pub(super) const PURGE_RETIRED: &str = "DELETE FROM subscription WHERE key IN \
+     (SELECT key FROM subscription WHERE retired_at < ?1 ORDER BY retired_at LIMIT ?2)";
+pub(super) const PURGE_STALE: &str = "DELETE FROM subscription WHERE key IN \
+     (SELECT key FROM subscription WHERE stale_since < ?1 ORDER BY stale_since LIMIT ?2)";
+pub(super) const PURGE_EXPIRED: &str = "DELETE FROM subscription WHERE key IN \
+     (SELECT key FROM subscription WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
 
 fn upsert(
     conn: &Connection,
@@ -284,7 +287,8 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
                 (PURGE_STALE, before),
                 (PURGE_EXPIRED, expired_before),
             ] {
-                purged += execute(conn, sql, [moment.as_millis()])?;
+                let values = params![moment.as_millis(), row_limit(STEP - purged)];
+                purged += execute(conn, sql, values)?;
             }
             Ok(purged)
         }

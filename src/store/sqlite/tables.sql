@@ -1,4 +1,4 @@
--- Version 6.
+-- Version 7.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -103,6 +103,7 @@ CREATE TABLE broadcast (
 ) STRICT;
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX broadcast_cancelled ON broadcast (seq) WHERE is_cancelled = 1 AND ended_at IS NULL;
 CREATE INDEX broadcast_expanding ON broadcast (expanded_at) WHERE expanding = 1;
 CREATE INDEX broadcast_started ON broadcast (expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
 
@@ -129,12 +130,22 @@ CREATE TABLE origin (
     -- The claimed row that is the probe of a paused origin.
     probe_fence INTEGER,
     probe_key BLOB,
+    -- The fence of the last claim of its rows.
     served INTEGER NOT NULL DEFAULT 0,
+    -- The time of its first row, or an earlier one; null without rows.
+    first_at INTEGER,
+    -- Its place among the origins that can be claimed from; null for those whose time has not come.
+    turn INTEGER,
+    due_at INTEGER AS (max(first_at, coalesce(paused_until, first_at))),
     accepted INTEGER NOT NULL DEFAULT 0,
     gone INTEGER NOT NULL DEFAULT 0,
     tallied_at INTEGER
 ) STRICT;
 CREATE INDEX origin_paused ON origin (paused_until) WHERE paused_until IS NOT NULL;
+-- Claims read the first origins in these indexes, so that their cost does not depend on the number of origins.
+CREATE INDEX origin_waiting ON origin (due_at) WHERE turn IS NULL AND first_at IS NOT NULL;
+CREATE INDEX origin_ready ON origin (turn) WHERE turn IS NOT NULL;
+CREATE INDEX origin_first ON origin (first_at) WHERE first_at IS NOT NULL;
 CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
 
 -- The queue. `at` is the time from which a row can be claimed: its due time, or the end of its lease. Claims use the

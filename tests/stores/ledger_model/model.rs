@@ -225,6 +225,8 @@ impl Model {
         if !broadcast.cancelled && broadcast.ended_at.is_none() {
             broadcast.cancelled = true;
             broadcast.give_up_unwritten(FinalOutcome::Cancelled);
+        }
+        if broadcast.cancelled && broadcast.ended_at.is_none() {
             let is_left = |row: &Row| row.broadcast == id && !row.is_leased(now);
             self.end(is_left, FinalOutcome::Cancelled, now);
         }

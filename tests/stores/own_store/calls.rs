@@ -6,8 +6,8 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::store::rules::BroadcastProgress;
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled, Settlement,
+    StoreError, SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::Origin;
 
@@ -69,8 +69,9 @@ impl DeliveryLedger for OwnStore {
         let Some(found) = ledger.broadcast(broadcast) else {
             return Ok(None);
         };
-        if found.progress.cancel() {
-            ledger.end_unleased(broadcast, FinalOutcome::Cancelled, usize::MAX, now);
+        found.progress.cancel();
+        if found.progress.cancelled {
+            ledger.end_unleased(broadcast, FinalOutcome::Cancelled, STEP, now);
         }
         let found = ledger.broadcast(broadcast);
         let status = found.map(|found| found.progress.status(now));
@@ -168,21 +169,28 @@ impl DeliveryLedger for OwnStore {
         Ok(ended as u64)
     }
 
-    async fn prune(&self, ended_before: Timestamp) -> Result<u64, StoreError> {
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
         let Ledger {
             broadcasts,
             deliveries,
             origins,
             ..
         } = &mut self.begin()?.ledger;
-        let before = broadcasts.len();
-        broadcasts.retain(|one| one.ended_at.is_none_or(|at| at >= ended_before));
+        let mut removed = 0;
+        broadcasts.retain(|one| {
+            let stays = removed == STEP || one.ended_at.is_none_or(|at| at >= ended_before);
+            removed += usize::from(!stays);
+            stays
+        });
         origins.retain(|origin, row| {
             row.paused_until() > ended_before
                 || row.tallied_at > Some(ended_before)
                 || deliveries.iter().any(|delivery| delivery.origin == *origin)
         });
-        Ok((before - broadcasts.len()) as u64)
+        Ok(Pruned {
+            broadcasts: removed as u64,
+            more: removed == STEP,
+        })
     }
 
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {

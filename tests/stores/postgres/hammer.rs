@@ -151,7 +151,7 @@ impl Hammer {
                 let others = delivery(0, self.below(4)).origin;
                 let counts = [(others, Tally::new(1, 1)), (origin, Tally::new(2, 1))];
                 self.store.tally(&counts, now).await?;
-                ("tally", self.store.prune(now).await?)
+                ("tally", self.store.prune(now).await?.broadcasts)
             }
         };
         *self.did.entry(name).or_default() += 1;

@@ -6,6 +6,7 @@ mod hammer;
 mod hints;
 mod opening;
 mod outages;
+mod pooler;
 mod stored;
 mod tls;
 pub(crate) mod world;

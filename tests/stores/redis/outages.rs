@@ -185,7 +185,7 @@ async fn a_full_server_takes_nothing_in_and_goes_on_with_what_it_has() {
             (cancelled.counts.cancelled, cancelled.counts.pending),
             (20, 0)
         );
-        assert_eq!(store.prune(at(3)).await.unwrap(), 1);
+        assert_eq!(store.prune(at(3)).await.unwrap().broadcasts, 1);
         let _: String = ask(&server.url(), &["CONFIG", "SET", "maxmemory", "0"]).await;
         store.open(&new, at(4)).await.unwrap();
     }

@@ -116,6 +116,22 @@ pub(crate) async fn ask<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
         .unwrap()
 }
 
+/// Cancels in steps until no more rows end.
+pub(crate) async fn cancel_all(
+    store: &RedisStore,
+    id: BroadcastId,
+    now: Timestamp,
+) -> BroadcastStatus {
+    let mut status = store.cancel(id, now).await.unwrap().unwrap();
+    loop {
+        let next = store.cancel(id, now).await.unwrap().unwrap();
+        if next == status {
+            return status;
+        }
+        status = next;
+    }
+}
+
 /// Returns the keys of a prefix, without the prefix.
 pub(crate) async fn keys(url: &str, prefix: &str) -> Vec<String> {
     let pattern = format!("{{{prefix}}}:*");

@@ -233,7 +233,7 @@ async fn stores(kind: Kind, url: &str) -> (Arc<dyn SubscriptionStore>, Arc<dyn S
             let store = Arc::new(RedisStore::connect(url).await.unwrap());
             (Arc::clone(&store) as _, store)
         }
-        Kind::Nats | Kind::Nginx => panic!("no store"),
+        Kind::Nats | Kind::Nginx | Kind::PgBouncer => panic!("no store"),
     }
 }
 
