@@ -34,7 +34,7 @@ use crate::tls::{self, TlsError};
 /// Every connection is opened by the client's [`EndpointPolicy`]: the name is looked up once, every
 /// address is checked, and a checked one is dialled. One address that is not public refuses the name.
 ///
-/// A connection may take [`CONNECT_TIMEOUT`](HttpClientBuilder::CONNECT_TIMEOUT); the limit on the whole
+/// A connection may take 5 s to open ([`connect_timeout`](HttpClientBuilder::connect_timeout)); the limit on the whole
 /// attempt is [`Deliver`](super::Deliver)'s, which covers any client.
 ///
 /// # Runtime
