@@ -36,8 +36,8 @@ use crate::tls::{self, TlsError};
 ///
 /// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections).
 ///
-/// Opening a connection may take [`CONNECT_TIMEOUT`](HttpClientBuilder::CONNECT_TIMEOUT). [`Deliver`](super::Deliver)
-/// limits the whole attempt, whichever client it uses.
+/// Opening a connection may take 5 s ([`connect_timeout`](HttpClientBuilder::connect_timeout)).
+/// [`Deliver`](super::Deliver) limits the whole attempt, whichever client it uses.
 ///
 /// # Runtime
 ///

@@ -30,8 +30,7 @@ use crate::subscription::Endpoint;
 /// - FCM: `/fcm/send/` or `/wp/` and a token, no query.
 /// - Mozilla: `/wpush/`, a version, and a token, no query.
 /// - WNS: `/w/`, and a query that begins with `token=`.
-/// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token.
-/// - Apple documents no rule.
+/// - Meta: `/rl_push_send`, and a query of `notif_token=` and a token. Apple documents no rule.
 ///
 /// `_` is not allowed in host names (RFC 952). RFC 2181 section 11 allows any octet in the DNS, resolvers look such names
 /// up, and TLS clients check their certificates; so they are admitted.
