@@ -223,7 +223,7 @@ async fn expand<S: SubscriptionStore + DeliveryLedger>(name: &str, store: &S) {
             _ => None,
         };
         let page = store
-            .page(&next.audience, after, PAGE, now())
+            .page(&next.audience.unwrap(), after, PAGE, now())
             .await
             .unwrap();
         let rows: Vec<_> = page
