@@ -12,14 +12,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Sleep;
 use tower_service::Service;
 
-use super::EndpointPolicy;
 use super::connector::Connector;
 use super::dialled::{DialError, Dialled, Protocol};
 use super::error::find_source;
 use super::guarded_resolver::GuardedResolver;
 use super::resolver::{Resolver, SystemResolver};
+use super::{EndpointPolicy, Jitter};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
 use crate::tls::{self, TlsError};
@@ -91,16 +92,19 @@ impl Service<Request<PushBody>> for HttpClient {
             return HttpFuture {
                 response: clients.http1.request(request),
                 again: None,
+                pause: None,
             };
         }
         let again = Again {
             clients: Arc::clone(clients),
             request: request.clone(),
             start: Instant::now(),
+            unprocessed: 0,
         };
         HttpFuture {
             response: clients.http2.request(request),
             again: Some(Box::new(again)),
+            pause: None,
         }
     }
 }
@@ -116,13 +120,53 @@ impl fmt::Debug for HttpClient {
 pub struct HttpFuture {
     response: legacy::ResponseFuture,
     again: Option<Box<Again>>,
+    /// Until the request is sent again.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// What it takes to send the request once more, when there was no HTTP/2 connection to send it on.
+/// What it takes to send the request once more, if the push service has not processed it.
 struct Again {
     clients: Arc<Clients>,
     request: Request<PushBody>,
     start: Instant,
+    /// How often a connection has left it unprocessed.
+    unprocessed: u32,
+}
+
+impl Again {
+    /// Bounds the requests to a server that processes none. One that ends its connection after each response still serves
+    /// a hundred requests that start together: they spread over the pauses.
+    const UNPROCESSED: u32 = 32;
+    /// The longest pause before a request is sent again.
+    const LONGEST: Duration = Duration::from_millis(500);
+
+    /// The pause before the request is sent again; `None` if it was too often. The first time there is none.
+    fn pause(&mut self) -> Option<Duration> {
+        let ceiling = 1_u64.checked_shl(self.unprocessed).unwrap_or(u64::MAX);
+        let ceiling = Duration::from_millis(ceiling).min(Self::LONGEST);
+        let is_first = self.unprocessed == 0;
+        self.unprocessed = self.unprocessed.saturating_add(1);
+        if self.unprocessed > Self::UNPROCESSED {
+            return None;
+        }
+        Some(if is_first {
+            Duration::ZERO
+        } else {
+            Jitter::random().of(ceiling)
+        })
+    }
+}
+
+/// Whether the server certainly has not processed the request: its connection went away with a lower last stream
+/// (RFC 9113 section 6.8), it refused the stream (section 8.7), or the request never left hyper's queue.
+fn is_unprocessed(error: &legacy::Error) -> bool {
+    match find_source::<h2::Error>(error) {
+        Some(error) => {
+            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            error.is_remote() && (error.is_go_away() || (error.is_reset() && is_refused))
+        }
+        None => find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled),
+    }
 }
 
 impl Future for HttpFuture {
@@ -130,10 +174,26 @@ impl Future for HttpFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+                self.resend();
+            }
             let error = match ready!(Pin::new(&mut self.response).poll(cx)) {
                 Ok(response) => return Poll::Ready(Ok(response.map(HttpBody))),
                 Err(error) => error,
             };
+            if is_unprocessed(&error)
+                && let Some(again) = &mut self.again
+                && let Some(pause) = again.pause()
+            {
+                if pause.is_zero() {
+                    self.resend();
+                } else {
+                    self.pause = Some(Box::pin(tokio::time::sleep(pause)));
+                }
+                continue;
+            }
             // Nothing was sent when there was no connection, else nothing may be sent again.
             let Some(again) = self.again.take().filter(|_| error.is_connect()) else {
                 return Poll::Ready(Err(HttpError(error.into())));
@@ -150,9 +210,17 @@ impl Future for HttpFuture {
             } else if let Some(failure) = dialled.failure_since(uri, again.start) {
                 return Poll::Ready(Err(HttpError(failure.into())));
             } else {
-                self.response = again.clients.http2.request(again.request.clone());
                 self.again = Some(again);
+                self.resend();
             }
+        }
+    }
+}
+
+impl HttpFuture {
+    fn resend(&mut self) {
+        if let Some(again) = &self.again {
+            self.response = again.clients.http2.request(again.request.clone());
         }
     }
 }

@@ -3,4 +3,5 @@
 mod answers;
 mod connections;
 mod policy;
+mod unprocessed;
 mod world;
