@@ -133,6 +133,11 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "NUMBER", default_value = "20")]
     pub(crate) public_pushes_per_minute: String,
 
+    /// Keeps all subscriptions of a push service while more than this percentage of its responses say that they are gone;
+    /// 100 deletes them whatever the share, for a list that is known to be old
+    #[arg(long, env, value_name = "PERCENT", default_value = "30")]
+    pub(crate) retire_at_most: String,
+
     /// A PEM file with certificates to trust besides the usual ones
     #[arg(long, env, value_name = "FILE")]
     pub(crate) extra_root_ca: Option<String>,

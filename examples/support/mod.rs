@@ -160,7 +160,8 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .endpoint_policy(settings.endpoint_policy)
         .create_store(settings.create_store)
         .poll_interval(settings.poll_interval)
-        .subscription_limits(settings.limits);
+        .subscription_limits(settings.limits)
+        .retire_at_most(settings.retire_at_most);
     let api = ApiSettings::new()
         .authorizer(settings.admin)
         .allowed_origins(settings.allowed_origins)

@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     /// Of each peer, as [`public_pushes_per_minute`](Self::public_pushes_per_minute) is.
     pub(crate) public_requests_per_minute: u32,
     pub(crate) public_pushes_per_minute: u32,
+    /// In percent.
+    pub(crate) retire_at_most: u8,
     pub(crate) extra_root_ca_pem: Option<Vec<u8>>,
     /// The longest pause between two polls for due work.
     pub(crate) poll_interval: Duration,
@@ -201,6 +203,7 @@ impl Settings {
                 &flags.public_pushes_per_minute,
                 number,
             )?,
+            retire_at_most: setting("RETIRE_AT_MOST", &flags.retire_at_most, percent)?,
             extra_root_ca_pem: optional("EXTRA_ROOT_CA", flags.extra_root_ca, certificates)?,
             poll_interval: setting(
                 "SECONDS_BETWEEN_NOTIFICATIONS",
@@ -301,6 +304,13 @@ fn limits(total: &str, unproven: &str) -> Result<SubscriptionLimits, SettingsErr
 fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|_| format!("not a whole number from 0, or too large: {text}"))
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    number(text)
+        .ok()
+        .filter(|percent| *percent <= 100)
+        .ok_or_else(|| format!("not a percentage from 0 to 100: {text}"))
 }
 
 /// Reads a PEM file. The client parses the certificates.

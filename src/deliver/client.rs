@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::sleep;
 use tower_service::Service;
 
 use super::EndpointPolicy;
@@ -21,6 +22,7 @@ use super::dialled::{DialError, Dialled, Protocol};
 use super::error::find_source;
 use super::guarded_resolver::GuardedResolver;
 use super::resolver::{Resolver, SystemResolver};
+use super::unprocessed::{Repeats, is_unprocessed};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
 use crate::tls::{self, TlsError};
@@ -110,7 +112,7 @@ impl Clients {
 
     async fn exchange(&self, request: Request<PushBody>) -> Result<Response<Incoming>, BoxError> {
         let dialled = &self.shared.dialled;
-        let start = Instant::now();
+        let (start, mut repeats) = (Instant::now(), Repeats::default());
         loop {
             if dialled.protocol(request.uri()) == Some(Protocol::Http1) {
                 return Ok(self.http1.request(request).await?);
@@ -119,6 +121,14 @@ impl Clients {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
+            if is_unprocessed(&error)
+                && let Some(pause) = repeats.pause()
+            {
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+                continue;
+            }
             // Without a connection nothing was sent. In all other cases a repeat could deliver the message twice.
             if !error.is_connect() || find_source::<DialError>(&error).is_some() {
                 return Err(error.into());

@@ -39,6 +39,8 @@ mod shares;
 mod socket;
 mod standing;
 mod streaks;
+#[cfg(feature = "client")]
+mod unprocessed;
 mod unproven_hosts;
 
 pub use crate::push_service::PushService;

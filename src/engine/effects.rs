@@ -51,7 +51,7 @@ pub struct Effects {
     breaker: PruneBreaker,
     contact: Contact,
     changes: Vec<Change>,
-    /// Subscriptions to retire, unless pruning is suspended.
+    /// Subscriptions to retire, or without a key that fits, unless pruning is suspended.
     gone: Vec<Gone>,
     /// Counts that are not in the ledger yet.
     tallies: HashMap<Origin, Tally>,
@@ -65,8 +65,9 @@ pub struct Effects {
 struct Gone {
     origin: Origin,
     key: EndpointKey,
-    reason: RetireReason,
-    retire: Change,
+    /// `None` if it becomes stale.
+    reason: Option<RetireReason>,
+    change: Change,
     for_days: bool,
 }
 
@@ -104,18 +105,22 @@ impl Effects {
             seen.accepted = 1;
         }
         for change in consequence.changes {
-            if let Change::Retire { key, reason, .. } = change {
-                seen.gone = 1;
-                self.gone.push(Gone {
-                    origin: gate.origin().clone(),
-                    key,
-                    reason,
-                    retire: change,
-                    for_days: consequence.is_gone_for_days,
-                });
-            } else {
-                self.changes.push(change);
-            }
+            let (key, reason) = match change {
+                Change::Retire { key, reason, .. } => (key, Some(reason)),
+                Change::Stale { key, .. } => (key, None),
+                _ => {
+                    self.changes.push(change);
+                    continue;
+                }
+            };
+            seen.gone = 1;
+            self.gone.push(Gone {
+                origin: gate.origin().clone(),
+                key,
+                reason,
+                change,
+                for_days: consequence.is_gone_for_days,
+            });
         }
         if seen != Tally::default() {
             let tally = self.tallies.entry(gate.origin().clone()).or_default();
@@ -199,13 +204,17 @@ impl Effects {
             origin,
             key,
             reason,
-            retire,
+            change,
             for_days,
         } in self.gone.drain(..)
         {
             let sum = sums.get(&origin).copied().unwrap_or_default();
-            if !breaker.suspends(reason, sum) || (for_days && sum.accepted > 0) {
-                self.changes.push(retire);
+            let suspends = match reason {
+                Some(reason) => breaker.suspends(reason, sum),
+                None => breaker.suspends_staleness(sum),
+            };
+            if !suspends || (for_days && sum.accepted > 0) {
+                self.changes.push(change);
                 continue;
             }
             self.changes.push(Change::Failed(key));
@@ -215,7 +224,7 @@ impl Effects {
                     origin = %origin,
                     gone = sum.gone,
                     accepted = sum.accepted,
-                    reason = reason.as_str(),
+                    reason = reason.map_or("stale", RetireReason::as_str),
                     "pruning suspended: an unusual share of responses would retire their subscription"
                 );
             }

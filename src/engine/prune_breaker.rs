@@ -61,6 +61,12 @@ impl PruneBreaker {
         self.is_open_from(sample, tally)
     }
 
+    /// Whether no row of the origin becomes stale: a wrong VAPID key fails at every subscription, as a bad request does, so 8
+    /// responses are enough.
+    pub(crate) const fn suspends_staleness(self, tally: Tally) -> bool {
+        self.is_open_from(Self::BAD_REQUESTS, tally)
+    }
+
     const fn is_open_from(self, sample: u64, tally: Tally) -> bool {
         let allowed = tally.answers().saturating_mul(self.percent as u64);
         tally.answers() >= sample && tally.gone.saturating_mul(100) > allowed

@@ -119,7 +119,7 @@ pub(crate) fn certificate() -> Certified {
     rcgen::generate_simple_self_signed(names.map(String::from)).unwrap()
 }
 
-fn acceptor(alpn: &[&[u8]], certified: &Certified) -> TlsAcceptor {
+pub(crate) fn acceptor(alpn: &[&[u8]], certified: &Certified) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -5,4 +5,5 @@ mod answers;
 mod budgets;
 mod connections;
 mod policy;
+mod unprocessed;
 mod world;

@@ -255,6 +255,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
         (&[("PUBLIC_TAGS", "a tag")], "PUBLIC_TAGS: "),
         (&[("CONFIRMATION", "perhaps")], "CONFIRMATION: "),
+        (&[("RETIRE_AT_MOST", "101")], "RETIRE_AT_MOST: "),
         (&[("EXTRA_ROOT_CA", &missing)], "EXTRA_ROOT_CA: "),
         (&[("EXTRA_ROOT_CA", &no_certificate)], "EXTRA_ROOT_CA: "),
         (
@@ -347,6 +348,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("MAX_UNPROVEN_SUBSCRIPTIONS", "100000"),
         ("PUBLIC_REQUESTS_PER_MINUTE", "60"),
         ("PUBLIC_PUSHES_PER_MINUTE", "20"),
+        ("RETIRE_AT_MOST", "30"),
         ("EXTRA_ROOT_CA", ""),
         ("SECONDS_BETWEEN_NOTIFICATIONS", "60"),
         ("PUSH_SERVER_VERSION", env!("CARGO_PKG_VERSION")),

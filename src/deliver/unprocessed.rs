@@ -1,0 +1,47 @@
+//! Requests that the server certainly has not processed.
+
+use std::time::Duration;
+
+use hyper_util::client::legacy;
+
+use super::Jitter;
+use super::error::find_source;
+
+/// Whether the server certainly has not processed the request: its connection was closed with a lower last stream
+/// (RFC 9113 section 6.8), it refused the stream (section 8.7), or the request never left hyper's queue.
+pub(super) fn is_unprocessed(error: &legacy::Error) -> bool {
+    match find_source::<h2::Error>(error) {
+        Some(error) => {
+            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            error.is_remote() && (error.is_go_away() || (error.is_reset() && is_refused))
+        }
+        None => find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled),
+    }
+}
+
+/// The repeats of one request that was not processed.
+#[derive(Debug, Default)]
+pub(super) struct Repeats(u32);
+
+impl Repeats {
+    /// Bounds the requests to a server that processes none. One that ends its connection after each response still serves
+    /// a hundred requests that start together: they spread over the pauses.
+    const MAX: u32 = 32;
+    /// The longest pause before a request is sent again.
+    const LONGEST: Duration = Duration::from_millis(500);
+
+    /// The pause before the request is sent again, zero the first time. Returns `None` after 32 repeats.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        let repeats = self.0;
+        self.0 = repeats.saturating_add(1);
+        match repeats {
+            0 => Some(Duration::ZERO),
+            Self::MAX.. => None,
+            _ => {
+                let ceiling = 1_u64.checked_shl(repeats).unwrap_or(u64::MAX);
+                let ceiling = Duration::from_millis(ceiling).min(Self::LONGEST);
+                Some(Jitter::random().of(ceiling))
+            }
+        }
+    }
+}
