@@ -56,6 +56,9 @@ const READERS: usize = 3;
 ///
 /// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process.
 ///
+/// A purge, a cancellation, a pruning and an erasure change at most 1,000 rows in a transaction, which takes about 20 ms on a
+/// fast disk. Other writers wait for one such transaction, and for a checkpoint of the log every 64 MiB.
+///
 /// Do not put the file on a network file system: SQLite's locks do not work there. Do not copy the file while it is open:
 /// see [`backup`](Self::backup).
 ///
