@@ -13,13 +13,21 @@ use super::world::{World, subscription};
 use crate::support::http_client::HttpClient;
 use crate::support::server_process::{ServerProcess, command, example};
 
-/// On loopback, and no other test's.
-const NAME_SERVER: &str = "127.77.13.53";
+/// An address on loopback that no other test has.
+fn address(name: &str) -> &'static str {
+    match name {
+        "axum_server" => "127.77.13.53",
+        _ => "127.77.14.53",
+    }
+}
 
 /// A server whose only name server is silent: the system's resolver waits for 150 s.
 async fn with_silent_names(name: &str, settings: &[(&str, &str)], world: &World) -> ServerProcess {
     let conf = world.folder.path().join("resolv.conf");
-    let text = format!("nameserver {NAME_SERVER}\noptions timeout:30 attempts:5\n");
+    let text = format!(
+        "nameserver {}\noptions timeout:30 attempts:5\n",
+        address(name)
+    );
     fs::write(&conf, text).unwrap();
     let mut command = command("/bin/sh", settings);
     let script = "mount --bind \"$1\" /etc/resolv.conf && exec \"$0\"";
@@ -32,17 +40,17 @@ async fn with_silent_names(name: &str, settings: &[(&str, &str)], world: &World)
 }
 
 /// A socket at the name server's address, or `None` if this process may not have one.
-async fn name_server() -> Option<UdpSocket> {
+async fn name_server(name: &str) -> Option<UdpSocket> {
     let may_mount = Command::new("unshare").args(["--mount", "true"]).output();
     let may_mount = may_mount.await.is_ok_and(|output| output.status.success());
-    UdpSocket::bind((NAME_SERVER, 53))
+    UdpSocket::bind((address(name), 53))
         .await
         .ok()
         .filter(|_| may_mount)
 }
 
 pub(crate) async fn sigterm_does_not_wait_for_a_silent_name_server(name: &str) {
-    let Some(name_server) = name_server().await else {
+    let Some(name_server) = name_server(name).await else {
         eprintln!("skipped: it needs port 53 and a mount namespace");
         return;
     };
