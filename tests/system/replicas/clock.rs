@@ -11,8 +11,8 @@ use crate::support::servers::{Kind, missing};
 
 /// Where Debian has it, whatever the architecture.
 fn libfaketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let library = |folder: std::fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
+    let folders = fs::read_dir("/usr/lib").ok()?.flatten();
+    let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
     folders.map(library).find(|path| path.is_file())
 }
 
