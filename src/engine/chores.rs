@@ -70,8 +70,8 @@ pub(super) struct Chores {
 #[derive(Clone, Copy, Debug, Default)]
 struct Timing {
     is_running: bool,
-    /// Not before; `None` at once.
-    next: Option<Instant>,
+    /// Due when either of the clocks says so; `None` at once. A wall clock that was set back does not put it off.
+    next: Option<(Instant, Timestamp)>,
     /// The pause after a failure, or after a part of a long purge.
     pause: Duration,
 }
@@ -89,11 +89,13 @@ impl Chores {
 
     /// Starts the chores that are due.
     pub(super) fn start(&mut self) {
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), self.engine.now());
         let is_suspected = self.engine.signals.health.is_suspected();
         for (step, _) in CHORES {
             let timing = self.timings.entry(step).or_default();
-            let is_due = timing.next.is_none_or(|next| next <= now)
+            let is_due = timing
+                .next
+                .is_none_or(|(next, next_wall)| next <= now || next_wall <= wall)
                 || (step == Step::Record && is_suspected);
             if is_due && !timing.is_running {
                 timing.is_running = true;
@@ -118,7 +120,7 @@ impl Chores {
             .values()
             .filter(|timing| !timing.pause.is_zero());
         let retry = paused.filter_map(|timing| timing.next).min();
-        let retry = retry.map_or(longest, |at| {
+        let retry = retry.map_or(longest, |(at, _)| {
             at.saturating_duration_since(Instant::now())
                 .max(STORE_PAUSE)
         });
@@ -157,7 +159,7 @@ impl Chores {
                 return Chore::default();
             }
         };
-        let now = Instant::now();
+        let in_pause = |pause| (Instant::now() + pause, self.engine.now() + pause);
         let health = &self.engine.signals.health;
         health.note(step, result.as_ref().map(|_| ()), self.engine.now());
         let every = CHORES.iter().find(|(known, _)| *known == step);
@@ -169,9 +171,9 @@ impl Chores {
                 let is_long = chore.more && step == Step::Purge;
                 timing.pause = if is_long { PURGE_PAUSE } else { Duration::ZERO };
                 timing.next = match chore.more {
-                    true if is_long => Some(now + PURGE_PAUSE),
+                    true if is_long => Some(in_pause(PURGE_PAUSE)),
                     true => None,
-                    false => Some(now + every),
+                    false => Some(in_pause(every)),
                 };
                 if let Some(next_fire) = chore.next_fire {
                     self.next_fire = next_fire;
@@ -186,7 +188,7 @@ impl Chores {
                     LONGEST_PAUSE
                 };
                 timing.pause = (2 * timing.pause).clamp(STORE_PAUSE, longest);
-                timing.next = Some(now + timing.pause);
+                timing.next = Some(in_pause(timing.pause));
                 // The keys in memory stay in use, and a missing key is read by its id.
                 if step != Step::Keys {
                     self.error.get_or_insert(error);
