@@ -14,6 +14,7 @@ mod connector;
 mod dialled;
 mod endpoint_policy;
 mod error;
+mod evidence;
 mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
@@ -26,10 +27,9 @@ mod retry_after;
 mod sender;
 mod service;
 mod standing;
-mod streaks;
 mod unproven_hosts;
 
-pub use crate::push_service::{PauseScope, PushService};
+pub use crate::push_service::PushService;
 pub(crate) use admission::Begin;
 pub use classify::{BODY_LIMIT, Verdict, classify};
 #[cfg(feature = "client")]

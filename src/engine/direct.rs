@@ -58,7 +58,7 @@ impl Engine {
                     note(self, &mut report, &mut effects, ended);
                 }
                 let (engine, message) = (self.clone(), message.clone());
-                attempts.spawn(async move { once(&engine, record, message, due_at).await });
+                attempts.spawn(async move { once(&engine, record, message, due_at, false).await });
             }
             while let Some(ended) = attempts.try_join_next() {
                 note(self, &mut report, &mut effects, ended);
@@ -79,7 +79,7 @@ impl Engine {
     pub(crate) async fn send_to(&self, record: SubscriptionRecord, message: Message) -> Attempted {
         // Where they cannot be read, those that are known hold.
         let _ = self.refresh_pauses(self.now()).await;
-        let (attempted, consequence) = once(self, record, message, self.now()).await;
+        let (attempted, consequence) = once(self, record, message, self.now(), true).await;
         let mut effects = self.effects();
         effects.note(&attempted.gate, consequence, self.now());
         // The answer is about the message; the same effect comes of the next attempt.
@@ -116,6 +116,7 @@ async fn once(
     record: SubscriptionRecord,
     message: Message,
     due_at: Timestamp,
+    is_test: bool,
 ) -> (Attempted, Consequence) {
     let now = engine.now();
     let subscription = record.id;
@@ -127,6 +128,7 @@ async fn once(
         deadline: message.ttl().deadline(due_at),
         due_at,
         number: 1,
+        is_test,
         leased_until: now + engine.lease,
         stop: None,
         message,

@@ -16,6 +16,7 @@ mod forget;
 pub mod import;
 mod job;
 mod key_ring;
+mod missing_keys;
 mod outage;
 mod pacer;
 mod pauses;
@@ -48,10 +49,12 @@ pub use renew::Renewal;
 pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
 
+use missing_keys::MissingKeys;
+
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -60,7 +63,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::deliver::{EndpointPolicy, HostCheck, OriginGates, RetryPolicy, Sender};
 use crate::schedule::Compose;
 use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore};
-use crate::vapid::Contact;
+use crate::vapid::{Contact, KeyId};
 
 /// The engine of one application. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -103,6 +106,9 @@ pub(crate) struct Signals {
     settled: Notify,
     /// When the shared pauses were last read, in milliseconds.
     pauses_read: AtomicI64,
+    missing_keys: MissingKeys,
+    /// The live VAPID keys that the last pauses for sender faults were judged by.
+    known_keys: Mutex<Vec<KeyId>>,
 }
 
 impl Default for Signals {
@@ -112,6 +118,8 @@ impl Default for Signals {
             wake: Notify::new(),
             settled: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
+            missing_keys: MissingKeys::default(),
+            known_keys: Mutex::default(),
         }
     }
 }
@@ -126,7 +134,9 @@ impl Deref for Engine {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let engine = Self(Arc::new(parts));
+        engine.has_new_key();
+        engine
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -145,7 +145,7 @@ impl Worker {
         }
         if is_due(self.keys_read, KEYS_KEPT, now) {
             // What is in memory goes on working, and a key that is missing is looked for by its id.
-            if let Err(error) = self.engine.key_ring.refresh().await {
+            if let Err(error) = self.engine.refresh_keys().await {
                 observe::event!(WARN, error = %observe::causes(&error), "cannot read the VAPID keys");
                 let _ = error;
             }
@@ -262,6 +262,7 @@ impl Worker {
                 due_at: message.due_at,
                 deadline: message.deadline,
                 number: row.attempt,
+                is_test: false,
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
             };

@@ -35,16 +35,6 @@ pub enum PushService {
     Other,
 }
 
-/// The scope of a 429 answer of a push service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PauseScope {
-    /// It limits the sender: everything to this origin waits.
-    Origin,
-    /// It limits one subscription: only that row waits.
-    Subscription,
-}
-
 impl PushService {
     /// Every push service.
     pub const ALL: &'static [Self] = &[
@@ -132,15 +122,6 @@ impl PushService {
             Self::Wns => "wns",
             Self::Meta => "meta",
             Self::Other => "other",
-        }
-    }
-
-    /// What a 429 answer pauses.
-    #[must_use]
-    pub const fn pause_scope(self) -> PauseScope {
-        match self {
-            Self::Apple | Self::Wns => PauseScope::Subscription,
-            Self::Fcm | Self::Mozilla | Self::Meta | Self::Other => PauseScope::Origin,
         }
     }
 
@@ -368,18 +349,6 @@ mod tests {
             "/me",
         ] {
             assert!(!has_shape(META, rest), "{rest}");
-        }
-    }
-
-    #[test]
-    fn a_limit_reaches_the_origin_but_for_apple_and_wns() {
-        for &service in PushService::ALL {
-            let row = matches!(service, PushService::Apple | PushService::Wns);
-            assert_eq!(
-                service.pause_scope() == PauseScope::Subscription,
-                row,
-                "{service}"
-            );
         }
     }
 
