@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
 use crate::broadcast::Audience;
-use crate::store::{Pause, PauseReason};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,8 +23,6 @@ struct ReadyAnswer {
     worker: bool,
     /// There is a contact. Without one nothing is sent.
     contact: bool,
-    /// A push service refuses us as a sender. An alarm, and no reason to keep traffic away: the others go on.
-    sender_fault: bool,
 }
 
 /// How old the last look at due work may be in any case.
@@ -43,24 +40,22 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
             ledger.pauses(now)
         )
     };
-    let (store, last_run, pauses) = match timeout(STORE_ANSWERS_WITHIN, looks).await {
-        Ok((Ok(last_run), Ok(_), Ok(pauses))) => (true, last_run, pauses),
+    let (store, last_run) = match timeout(STORE_ANSWERS_WITHIN, looks).await {
+        Ok((Ok(last_run), Ok(_), Ok(_))) => (true, last_run),
         // What is known of a store that is in trouble may be old.
-        _ => (false, None, Vec::new()),
+        _ => (false, None),
     };
     // A few times the longest pause between two looks.
     let grace = api.engine.poll_interval.saturating_mul(3).max(LOOKS_WITHIN);
     let scheduler = last_run.is_some_and(|at| now.since(at) <= grace);
     let worker = api.engine.has_worker();
     let contact = api.engine.has_contact;
-    let is_fault = |pause: &Pause| pause.reason == PauseReason::SenderFault;
     let answer = ReadyAnswer {
         ready: store && scheduler && worker && contact,
         store,
         scheduler,
         worker,
         contact,
-        sender_fault: pauses.iter().any(is_fault),
     };
     if answer.ready {
         return reply::json(StatusCode::OK, &answer);

@@ -20,6 +20,8 @@ struct StatsAnswer {
     gates: Vec<Gate>,
     /// Push services that say "gone" of too many: none of theirs is retired.
     retiring_stopped: Vec<Doubted>,
+    /// VAPID keys that rows name and the server does not have.
+    missing_keys: Vec<MissingKey>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +53,14 @@ struct Gate {
     reason: &'static str,
     /// How many times in a row it was closed for this reason.
     closures: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MissingKey {
+    key_id: String,
+    /// Live subscriptions that name it.
+    subscriptions: u64,
 }
 
 #[derive(Serialize)]
@@ -92,6 +102,16 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
                 origin: origin.as_str().to_owned(),
                 gone: tally.gone,
                 accepted: tally.accepted,
+            })
+            .collect(),
+        missing_keys: api
+            .engine
+            .missing_keys(now)
+            .await?
+            .into_iter()
+            .map(|(id, subscriptions)| MissingKey {
+                key_id: id.to_string(),
+                subscriptions,
             })
             .collect(),
     };
