@@ -15,7 +15,7 @@ use crate::support::servers::Kind;
 const RECIPIENTS: usize = 20_000;
 /// Of them, how many also have a daily notification that is due meanwhile.
 const DAILY: usize = 300;
-const RETRY_AFTER: u32 = 12;
+const PAUSE: Duration = Duration::from_secs(12);
 /// For what was claimed before the pause was known and had not begun.
 const CLAIMED: Duration = Duration::from_secs(2);
 /// A request that was under way at the kill, or whose end was not written yet, came so long before it at most: it is
@@ -61,9 +61,8 @@ async fn everybody_is_reached(kind: Kind) {
     some_more(&world).await;
     // Another one, since nobody knows how much is left of the first.
     let another = fourth.notify(RECIPIENTS).await;
-    world.be_busy_once(RETRY_AFTER);
-    let paused_at = world.was_busy().await;
-    world.is_paused([&first, &fourth]).await;
+    let to = world.pause(PAUSE).await;
+    world.is_quiet([&first, &fourth]).await;
     let from = now() + CLAIMED;
 
     for server in [&fourth, &first] {
@@ -76,7 +75,6 @@ async fn everybody_is_reached(kind: Kind) {
     })
     .await;
 
-    let to = paused_at + Duration::from_secs(RETRY_AFTER.into());
     assert_eq!(
         world.traffic.came_between(from, to),
         0,
