@@ -45,7 +45,7 @@ use crate::message::{Message, Ttl, Urgency};
 use crate::p256::P256;
 use crate::push_service::PushService;
 use crate::subscription::Subscription;
-use crate::vapid::{Contact, Signer, VapidKey};
+use crate::vapid::{Contact, KeyId, Signer, VapidKey};
 
 /// One message for one subscription, signed with the key that it was made with.
 ///
@@ -59,6 +59,9 @@ pub struct Push {
     ttl_since: Option<Timestamp>,
     deadline: Timestamp,
     has_other_keys: bool,
+    accepted_with: Option<KeyId>,
+    failing_since: Option<Timestamp>,
+    is_test: bool,
 }
 
 impl Push {
@@ -74,6 +77,9 @@ impl Push {
             ttl_since: None,
             deadline: Timestamp::MAX,
             has_other_keys: false,
+            accepted_with: None,
+            failing_since: None,
+            is_test: false,
         }
     }
 
@@ -106,6 +112,39 @@ impl Push {
     pub const fn with_other_keys(mut self, has_other_keys: bool) -> Self {
         self.has_other_keys = has_other_keys;
         self
+    }
+
+    /// What earlier attempts showed: the key with which a push for the subscription was accepted before, and when the first
+    /// attempt since then failed.
+    ///
+    /// Only failures of subscriptions that worked until now are evidence against their push service. Default: never
+    /// accepted.
+    #[must_use]
+    pub const fn with_history(
+        mut self,
+        accepted_with: Option<KeyId>,
+        failing_since: Option<Timestamp>,
+    ) -> Self {
+        self.accepted_with = accepted_with;
+        self.failing_since = failing_since;
+        self
+    }
+
+    /// A test push, which its own user causes: it is never evidence against its push service.
+    #[must_use]
+    pub(crate) const fn as_test(mut self, is_test: bool) -> Self {
+        self.is_test = is_test;
+        self
+    }
+
+    /// What [`with_history`](Self::with_history) said.
+    pub(crate) const fn history(&self) -> (Option<KeyId>, Option<Timestamp>) {
+        (self.accepted_with, self.failing_since)
+    }
+
+    /// What [`as_test`](Self::as_test) said.
+    pub(crate) const fn is_test(&self) -> bool {
+        self.is_test
     }
 
     /// The subscription to send to.

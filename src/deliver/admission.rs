@@ -9,6 +9,7 @@ use http::Request;
 use tokio::sync::watch;
 use tower_service::Service;
 
+use super::evidence::Row;
 use super::service::Settings;
 use super::{DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
@@ -193,7 +194,7 @@ fn begin<C: Service<Request<PushBody>>>(
         return Err(DeliveryError::not_begun(push, at));
     }
     let gate = permit.gate();
-    gate.admit(at)
+    gate.admit(&Row::of(push), at)
         .map_err(|closed| DeliveryError::closed_gate(push_service, closed, at))?;
     let (signer, contact) = (&settings.signer, &settings.contact);
     let request = push.request(&*settings.p256, signer, contact, at);

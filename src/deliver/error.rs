@@ -132,7 +132,7 @@ impl DeliveryError {
         error
     }
 
-    /// The client failed. A [`PolicyError`] among the causes is a refusal; any other failure is transient.
+    /// The client failed. This machine has no file handles or memory left: no fault of the push service. A [`PolicyError`] among the causes is a refusal; any other failure is transient.
     pub(crate) fn client(push_service: PushService, source: BoxError) -> Self {
         let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
         let lookup = find_source::<ResolveError>(source.as_ref()).map(ResolveError::kind);
@@ -145,8 +145,16 @@ impl DeliveryError {
             Some(kind) => Some(kind.code().into()),
             None => error.0.is_host_not_found.then(|| HOST_NOT_FOUND.into()),
         };
+        if refusal.is_none() && is_local(source.as_ref()) {
+            error.0.reason = Some(LOCAL.into());
+        }
         error.0.source = Some(source);
         error
+    }
+
+    /// Whether nothing was sent because this machine could not: neither the push service nor the subscription failed.
+    pub(crate) fn is_local(&self) -> bool {
+        self.0.status.is_none() && self.reason() == Some(LOCAL)
     }
 
     /// Whether the client lost a connection that it had. Of any client but our own that is not known: it is what
@@ -199,7 +207,7 @@ impl DeliveryError {
 
     /// Whether nothing was sent, for a reason that is not the push's own.
     pub(crate) fn is_unasked(&self) -> bool {
-        self.closed().is_some() || self.is_too_late() || self.is_not_begun()
+        self.closed().is_some() || self.is_too_late() || self.is_not_begun() || self.is_local()
     }
 
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
@@ -240,7 +248,7 @@ impl DeliveryError {
     /// The reason behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno, Apple's reason, a header of
     /// WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal; `host_not_found`; `timeout`; `deadline` if it
     /// passed before the request could begin; `not_begun` if the wait for a permit or the client was too long for the
-    /// caller; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
+    /// caller; `local` if this machine had no file handles or memory left to send; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
@@ -274,6 +282,8 @@ impl DeliveryError {
 const TOO_LATE: &str = "deadline";
 /// The reason of a push whose request could not begin while its row was leased, or before the worker stopped.
 const NOT_BEGUN: &str = "not_begun";
+/// The reason of a push that this machine could not send.
+const LOCAL: &str = "local";
 
 impl fmt::Debug for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -311,6 +321,9 @@ impl fmt::Display for DeliveryError {
         }
         if self.is_not_begun() {
             return f.write_str("the request could not begin in time");
+        }
+        if self.is_local() {
+            return f.write_str("this machine has no file handles or memory left to send");
         }
         f.write_str(match self.0.outcome {
             Outcome::Accepted => "the push service accepted the message",
@@ -358,22 +371,38 @@ impl fmt::Debug for Diagnostics {
     }
 }
 
+/// Whether one of the causes is that this machine has no file handles, buffers or memory left. The standard library has no
+/// kind for these errors of Unix: ENOMEM, ENFILE, EMFILE, ENOBUFS (Linux, and BSD with macOS).
+fn is_local(error: &(dyn StdError + 'static)) -> bool {
+    const EXHAUSTED: [i32; 5] = [12, 23, 24, 105, 55];
+    causes(error).any(|cause| {
+        let code = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error);
+        cfg!(unix) && code.is_some_and(|code| EXHAUSTED.contains(&code))
+    })
+}
+
 /// The first `T` among an error and its causes.
 pub(super) fn find_source<'a, T: StdError + 'static>(
     error: &'a (dyn StdError + 'static),
 ) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// An error and its causes.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let cause = |error: &&'a (dyn StdError + 'static)| -> Option<&'a (dyn StdError + 'static)> {
+        let error = *error;
         // The source of an `io::Error` is the source of the error it wraps, not that error itself.
-        next = match error.downcast_ref::<std::io::Error>() {
+        match error.downcast_ref::<std::io::Error>() {
             Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    };
+    std::iter::successors(Some(error), cause)
 }
 
 #[cfg(test)]

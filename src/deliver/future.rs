@@ -16,13 +16,13 @@ use tower_service::Service;
 
 use super::admission::{Admission, Begin};
 use super::classify::{BODY_LIMIT, classify};
+use super::evidence::Row;
 use super::service::Settings;
 use super::standing::Observation;
 use super::{Accepted, Deliver, DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody};
-use crate::subscription::EndpointKey;
 
 pin_project! {
     /// The future of [`Deliver`](super::Deliver).
@@ -216,11 +216,16 @@ impl Settings {
         let (push_service, headers) = (asked.push_service, &head.headers);
         let now = self.clock.now();
         let mut verdict = classify(push_service, head.status, headers, body, now);
+        let mut seen = asked.saw(verdict.outcome, true, verdict.retry_after);
         if asked.has_other_keys && may_mean_the_key(push_service, head.status) {
             verdict.outcome = Outcome::KeyMismatch;
+            // A row that this key was accepted for does not belong to another one.
+            if !asked.row.has_same_key {
+                seen.outcome = Outcome::KeyMismatch;
+            }
         }
         if let Some(gate) = gate {
-            gate.observe(&asked.saw(verdict.outcome, true, verdict.retry_after), now);
+            gate.observe(&seen, now);
         }
         if verdict.outcome == Outcome::Accepted {
             return Ok(Accepted::new(push_service, head.status, headers));
@@ -240,8 +245,13 @@ impl Settings {
         gate: Option<&OriginGate>,
         error: DeliveryError,
     ) -> DeliveryError {
-        // A refusal of the endpoint policy says nothing about the push service.
-        if let (Outcome::Transient, Some(gate)) = (error.outcome(), gate) {
+        let Some(gate) = gate else {
+            return error;
+        };
+        if error.is_local() {
+            gate.withdraw();
+        } else if error.outcome() == Outcome::Transient {
+            // A refusal of the endpoint policy says nothing about the push service.
             let mut seen = asked.saw(Outcome::Transient, false, None);
             seen.broke_off = error.has_broken_off();
             gate.observe(&seen, self.clock.now());
@@ -254,7 +264,7 @@ impl Settings {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     push_service: PushService,
-    key: EndpointKey,
+    row: Row,
     began: Timestamp,
     /// Whether the sender has other keys to try.
     has_other_keys: bool,
@@ -271,7 +281,7 @@ impl Asked {
         Self {
             has_other_keys: push.has_other_keys(),
             push_service: PushService::of(endpoint),
-            key: endpoint.key(),
+            row: Row::of(push),
             began: Timestamp::MIN,
         }
     }
@@ -283,13 +293,12 @@ impl Asked {
         retry_after: Option<Duration>,
     ) -> Observation {
         Observation {
-            key: self.key,
+            row: self.row,
             began: self.began,
             outcome,
             has_answered,
             broke_off: false,
             retry_after,
-            scope: self.push_service.pause_scope(),
         }
     }
 }

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::deliver::Outcome;
+use crate::deliver::evidence::Row;
 use crate::deliver::standing::Observation;
-use crate::push_service::PauseScope;
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 const PUBLIC: &str = "8.8.8.8";
@@ -85,13 +85,18 @@ impl World {
     fn has_answered(&self, host: &str) {
         let endpoint = endpoint(host);
         let seen = Observation {
-            key: endpoint.key(),
+            row: Row {
+                key: endpoint.key(),
+                is_proven: false,
+                has_same_key: false,
+                failing_since: None,
+                is_test: false,
+            },
             began: NOW,
             outcome: Outcome::Gone,
             has_answered: true,
             broke_off: false,
             retry_after: None,
-            scope: PauseScope::Origin,
         };
         self.gates.gate(endpoint.origin()).observe(&seen, NOW);
     }

@@ -16,6 +16,7 @@ mod connector;
 mod dialled;
 mod endpoint_policy;
 mod error;
+mod evidence;
 mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
@@ -38,7 +39,6 @@ mod shares;
 #[cfg(feature = "client")]
 mod socket;
 mod standing;
-mod streaks;
 #[cfg(feature = "client")]
 mod unprocessed;
 mod unproven_hosts;

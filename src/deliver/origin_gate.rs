@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 use tokio::sync::Semaphore;
 
+use super::evidence::Row;
 use super::standing::{Observation, Standing};
 use crate::clock::Timestamp;
 use crate::push_service::{Pause, PauseReason};
@@ -113,7 +114,7 @@ impl OriginGates {
             let standing = gate.standing();
             match standing.closed_at(now) {
                 Some(_) => 0,
-                None if standing.answers() => self.0.in_flight,
+                None if standing.is_trusted(now) => self.0.in_flight,
                 None => self.0.in_flight.min(Self::UNPROVEN),
             }
         };
@@ -216,8 +217,8 @@ impl OriginGate {
 
     /// Admits one request, unless the gate is closed. After a pause that
     /// [is probed](PauseReason::is_probed) this request is the probe: all others wait for its response.
-    pub(super) fn admit(&self, now: Timestamp) -> Result<(), Closed> {
-        let admitted = self.standing().admit(now);
+    pub(super) fn admit(&self, row: &Row, now: Timestamp) -> Result<(), Closed> {
+        let admitted = self.standing().admit(row, now);
         admitted.map_err(|(until, reason)| Closed::new(until, reason))
     }
 

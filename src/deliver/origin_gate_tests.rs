@@ -27,13 +27,18 @@ fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed
     drop(gates.gate(&origin(2)));
     gates.pause(&origin(3), at(100), PauseReason::RateLimited);
     let seen = Observation {
-        key: crate::subscription::EndpointKey::from_bytes([1; 32]),
+        row: Row {
+            key: crate::subscription::EndpointKey::from_bytes([1; 32]),
+            is_proven: true,
+            has_same_key: true,
+            failing_since: None,
+            is_test: false,
+        },
         began: at(0),
         outcome: crate::deliver::Outcome::Accepted,
         has_answered: true,
         broke_off: false,
         retry_after: None,
-        scope: crate::push_service::PauseScope::Origin,
     };
     gate.observe(&seen, at(0));
     let rooms = gates.rooms(at(0));

@@ -26,8 +26,8 @@ use crate::vapid::{Contact, Signer};
 /// [deadline](Push::with_deadline) has passed is not sent. No redirect is followed. The body of the response is read on
 /// failure only, and at most 8 KiB of it.
 ///
-/// Answers that mean the whole origin close its gate, for every clone: too many requests, eight distinct
-/// subscriptions in a row that are refused as sender faults or get no answer
+/// Responses that together are evidence against the whole origin close its gate, for every clone: limits, refusals or no
+/// response for eight distinct subscriptions that were accepted before ([`Push::with_history`]) and none between
 /// ([the rules](crate::guide::what_the_push_service_said)). The caller retries: every attempt is a call of its own, since
 /// each one is encrypted anew.
 ///

@@ -1,42 +1,41 @@
-//! How one origin stands with us: what its answers mean for everything that is sent there. Pure.
+//! The standing of one origin: whether it is paused, why, and what its responses change about that. Pure.
 
 use std::time::Duration;
 
 use super::Outcome;
-use super::streaks::Streaks;
+use super::evidence::{Evidence, Row};
 use crate::clock::Timestamp;
-use crate::push_service::{Pause, PauseReason, PauseScope};
-use crate::subscription::{EndpointKey, Origin};
+use crate::push_service::{Pause, PauseReason};
+use crate::subscription::Origin;
 
-/// The first pause of an origin for a reason, and the longest; each further one in a row is twice as long.
-const fn ladder(reason: PauseReason) -> (Duration, Duration) {
+/// The first pause of an origin for a reason, and the longest. Each further one in a row is twice as long.
+const fn ladder(reason: PauseReason, is_proven: bool) -> (Duration, Duration) {
     match reason {
-        // Where it does not say how long.
+        // Unless it says how long.
         PauseReason::RateLimited => (Duration::from_secs(5), Duration::from_secs(600)),
+        // Of an origin that has never accepted anything, rows of strangers may be the only evidence.
+        _ if !is_proven => (Duration::from_secs(30), Duration::from_secs(300)),
         PauseReason::Unreachable => (Duration::from_secs(30), Duration::from_secs(600)),
         PauseReason::SenderFault => (Duration::from_secs(300), Duration::from_secs(3600)),
     }
 }
 
-/// How long a probe keeps other requests away when its answer stays out.
+/// How long a probe without a response keeps other requests away, and how long after the end of a pause only a row that
+/// is evidence may be the probe.
 const PROBE: Duration = Duration::from_secs(60);
-/// Many limited subscriptions at once pause their origin for this long where the push service asks for less.
-const LIMITED: Duration = Duration::from_secs(60);
 
-/// One answer of a push service, or its absence.
+/// A response of a push service, or its absence.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observation {
-    pub(super) key: EndpointKey,
+    pub(super) row: Row,
     /// When the request began.
     pub(super) began: Timestamp,
     pub(super) outcome: Outcome,
-    /// Whether there was an answer at all.
+    /// Whether there was a response.
     pub(super) has_answered: bool,
-    /// Whether a connection that stood broke under the request.
+    /// Whether an established connection broke under the request.
     pub(super) broke_off: bool,
     pub(super) retry_after: Option<Duration>,
-    /// What "too many requests" of this push service limits.
-    pub(super) scope: PauseScope,
 }
 
 #[derive(Debug)]
@@ -47,20 +46,30 @@ pub(super) struct Standing {
     /// What all replicas share, as it was last read.
     shared: Option<Pause>,
     /// What is to be shared, in order.
-    news: Vec<Pause>,
-    /// Whether the first of it is a lift.
+    unshared: Vec<Pause>,
+    /// Whether the first of it ends a pause.
     is_lifted: bool,
-    /// What had begun by then says nothing about whether the reason for the pause still holds.
+    /// Responses to requests that began by then do not show whether the reason for the pause still holds.
     paused_at: Timestamp,
-    /// A probe is under way: nobody else asks until then.
-    probe_until: Timestamp,
-    streaks: Streaks,
-    /// When a connection last broke under what was under way.
+    probe: Option<Probe>,
+    evidence: Evidence,
+    /// The end of a pause for a limit that was concluded from evidence, which an acceptance contradicts.
+    limited_until: Timestamp,
+    /// When a connection last broke under its requests.
     broke_at: Timestamp,
-    /// How many times in a row it limited us without saying for how long.
+    /// Consecutive limits without an acceptance.
     limits: u32,
-    /// Whether it answers: until it has, it gets few requests at once.
+    /// Whether it answers: before, it gets few requests at once.
     answers: bool,
+}
+
+/// A request that finds out whether the reason of a pause still holds.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    /// Others wait until then.
+    until: Timestamp,
+    /// Of a row that is evidence: its failure prolongs the pause.
+    is_witness: bool,
 }
 
 impl Standing {
@@ -69,11 +78,12 @@ impl Standing {
             origin,
             own: None,
             shared: None,
-            news: Vec::new(),
+            unshared: Vec::new(),
             is_lifted: false,
             paused_at: Timestamp::MIN,
-            probe_until: Timestamp::MIN,
-            streaks: Streaks::default(),
+            probe: None,
+            evidence: Evidence::default(),
+            limited_until: Timestamp::MIN,
             broke_at: Timestamp::MIN,
             limits: 0,
             answers: false,
@@ -84,166 +94,176 @@ impl Standing {
         self.answers
     }
 
-    /// Why, and until when, nothing is sent.
-    pub(super) fn closed_at(&self, now: Timestamp) -> Option<(Timestamp, PauseReason)> {
-        let pauses = [&self.own, &self.shared].into_iter().flatten();
-        let pause = pauses.max_by_key(|pause| pause.until)?;
-        let until = match self.probed() {
-            Some(_) => pause.until.max(self.probe_until),
-            None => pause.until,
-        };
-        (until > now).then_some((until, pause.reason))
+    /// Whether it gets as many requests at once as are allowed at all.
+    pub(super) fn is_trusted(&self, now: Timestamp) -> bool {
+        self.answers && !self.evidence.is_suspect(now)
     }
 
-    /// Lets one request begin. When a pause is over that is probed, that request is the probe, and all others wait
-    /// for what comes of it.
-    pub(super) fn admit(&mut self, now: Timestamp) -> Result<(), (Timestamp, PauseReason)> {
+    /// The end and the reason of the pause, if there is one.
+    pub(super) fn closed_at(&self, now: Timestamp) -> Option<(Timestamp, PauseReason)> {
+        let (until, reason) = self.paused()?;
+        // A probe of any other row does not keep one away that is evidence.
+        let probe = self.probe.filter(|probe| probe.is_witness);
+        let until = probe.map_or(until, |probe| until.max(probe.until));
+        (until > now).then_some((until, reason))
+    }
+
+    /// The pause, over or not; a probed pause with the probe that is due.
+    fn paused(&self) -> Option<(Timestamp, PauseReason)> {
+        let pauses = [&self.own, &self.shared].into_iter().flatten();
+        let pause = pauses.max_by_key(|pause| pause.until)?;
+        Some((pause.until, pause.reason))
+    }
+
+    /// Admits one request. After a pause that is probed, this request is the probe, and all others wait for its response.
+    ///
+    /// In the first minute after the pause only a row that is evidence may be the probe: else rows that are always refused
+    /// would keep the origin closed for all others.
+    pub(super) fn admit(
+        &mut self,
+        row: &Row,
+        now: Timestamp,
+    ) -> Result<(), (Timestamp, PauseReason)> {
+        self.evidence.begins(row, now);
         if let Some(closed) = self.closed_at(now) {
             return Err(closed);
         }
-        if self.probed().is_some() {
-            self.probe_until = now + PROBE;
+        if self.probed().is_some()
+            && let Some((until, reason)) = self.paused()
+        {
+            let is_witness = self.evidence.is_witness(row);
+            if !is_witness {
+                let probe = self.probe.map_or(Timestamp::MIN, |probe| probe.until);
+                let until = (until + PROBE).max(probe);
+                if until > now {
+                    return Err((until, reason));
+                }
+            }
+            self.probe = Some(Probe {
+                until: now + PROBE,
+                is_witness,
+            });
         }
         Ok(())
     }
 
-    /// Takes back that a request begins: if it was the probe, the next one is.
+    /// Undoes [`admit`](Self::admit): if the request was the probe, the next one is.
     pub(super) fn withdraw(&mut self) {
-        self.probe_until = Timestamp::MIN;
+        self.probe = None;
     }
 
-    /// A pause of somebody else's making, to be shared.
+    /// Adds a pause that is to be shared.
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         self.own = pause.on_top_of(self.own.as_ref(), now);
-        // The latest says it all; a lift goes before it.
-        let lift = self.is_lifted.then(|| self.news.first().cloned()).flatten();
-        self.news = lift.into_iter().chain(self.own.clone()).collect();
+        // Only the latest is shared, after the end of the one before.
+        let lift = self
+            .is_lifted
+            .then(|| self.unshared.first().cloned())
+            .flatten();
+        self.unshared = lift.into_iter().chain(self.own.clone()).collect();
     }
 
-    /// Opens it, whoever closed it.
+    /// Opens it, whatever closed it.
     pub(super) fn resume(&mut self) {
         self.own = None;
         self.shared = None;
-        self.streaks.accepted();
+        self.evidence.clear();
         self.limits = 0;
     }
 
-    /// Takes over what all replicas share.
+    /// Replaces what all replicas share.
     pub(super) fn load(&mut self, shared: Option<Pause>, now: Timestamp) {
         if self.probed().is_none() && shared.as_ref().is_some_and(|one| one.reason.is_probed()) {
-            // The probe may begin in this very moment.
+            // The probe may begin at this very moment.
             self.paused_at = now - Duration::from_millis(1);
         }
         self.shared = shared;
     }
 
-    /// What is to be shared, each time once: pauses, and ends of pauses.
+    /// Returns what is to be shared, each once: pauses, and ends of pauses.
     pub(super) fn take_unshared(&mut self) -> Vec<Pause> {
         self.is_lifted = false;
-        std::mem::take(&mut self.news)
+        std::mem::take(&mut self.unshared)
     }
 
-    /// It is shared now: others may lift it.
+    /// Marks its own pause as shared: other replicas may end it.
     pub(super) fn shared(&mut self, now: Timestamp) {
-        if self.news.is_empty()
+        if self.unshared.is_empty()
             && let Some(own) = self.own.take()
         {
             self.shared = own.on_top_of(self.shared.as_ref(), now);
         }
     }
 
-    /// Draws the conclusions from an answer.
+    /// Takes in a response.
     pub(super) fn observe(&mut self, seen: &Observation, now: Timestamp) {
         self.answers |= seen.has_answered;
-        if !self.was_under_way(seen) {
-            // The probe is over. What it left open the next request finds out: the same row with another key, say.
-            self.probe_until = Timestamp::MIN;
+        if !self.was_under_way(seen) && self.evidence.is_witness(&seen.row) {
+            // The probe is over. If it settled nothing, the next request does: the same row with another key, say.
+            self.probe = None;
         }
         match seen.outcome {
-            Outcome::Accepted => {
-                self.streaks.accepted();
-                self.limits = 0;
-                self.lift(PauseReason::Unreachable, now);
-                // What was under way when it closed says nothing of what came after.
-                if !self.was_under_way(seen) {
-                    self.lift(PauseReason::SenderFault, now);
-                }
-            }
+            Outcome::Accepted => self.accepted(seen, now),
             Outcome::Transient => self.failed(seen, now),
             outcome => {
-                self.streaks.answered();
                 self.lift(PauseReason::Unreachable, now);
                 match outcome {
                     Outcome::SenderFault => self.sender_fault(seen, now),
                     Outcome::RateLimited => self.limited(seen, now),
-                    _ => {}
+                    _ => self.evidence.answered(&seen.row, now),
                 }
             }
         }
     }
 
-    fn sender_fault(&mut self, seen: &Observation, now: Timestamp) {
-        let closures = self.closures(PauseReason::SenderFault);
-        if closures.is_none() && !self.streaks.sender_fault(seen.key) {
-            return;
+    fn accepted(&mut self, seen: &Observation, now: Timestamp) {
+        self.evidence.accepted(&seen.row, now);
+        self.limits = 0;
+        self.lift(PauseReason::Unreachable, now);
+        self.lift(PauseReason::SenderFault, now);
+        if std::mem::replace(&mut self.limited_until, Timestamp::MIN) > now {
+            self.lift(PauseReason::RateLimited, now);
         }
-        self.close(PauseReason::SenderFault, closures, seen, now);
+    }
+
+    fn sender_fault(&mut self, seen: &Observation, now: Timestamp) {
+        self.weigh(PauseReason::SenderFault, seen, now);
     }
 
     fn failed(&mut self, seen: &Observation, now: Timestamp) {
-        let closures = self.closures(PauseReason::Unreachable);
-        // A connection takes all the requests on it along: with a push service that works, that is one failure.
-        if closures.is_none() && self.answers && seen.broke_off {
+        // A connection takes all its requests along: of a push service that works, that is one failure.
+        if self.closures(PauseReason::Unreachable).is_none() && self.answers && seen.broke_off {
             if seen.began <= self.broke_at {
                 return;
             }
             self.broke_at = now;
         }
-        if closures.is_none() && !self.streaks.failed(seen.key) {
-            return;
-        }
-        self.close(PauseReason::Unreachable, closures, seen, now);
+        self.weigh(PauseReason::Unreachable, seen, now);
     }
 
-    fn limited(&mut self, seen: &Observation, now: Timestamp) {
-        // No time at all, or one in the past, is no answer to "how long".
-        let asked = seen.retry_after.filter(|wait| !wait.is_zero());
-        let wait = match (seen.scope, asked) {
-            (PauseScope::Origin, Some(wait)) => wait,
-            // Those that were under way when it closed do not make it longer.
-            (PauseScope::Origin, None) if self.was_under_way(seen) => return,
-            (PauseScope::Origin, None) => {
-                self.limits = self.limits.saturating_add(1);
-                rung(PauseReason::RateLimited, self.limits)
+    /// Closes it on evidence, or once more after a probe that failed.
+    fn weigh(&mut self, reason: PauseReason, seen: &Observation, now: Timestamp) {
+        if self.was_under_way(seen) {
+            return;
+        }
+        let closures = self.closures(reason);
+        let wait = if closures.is_some() {
+            if !self.evidence.counts(&seen.row, reason) {
+                return;
             }
-            (PauseScope::Subscription, wait) => {
-                if !self.streaks.limited(seen.key, now) {
-                    return;
-                }
-                wait.unwrap_or(LIMITED).max(LIMITED)
-            }
+            Duration::ZERO
+        } else {
+            let concluded =
+                self.evidence
+                    .failed(&seen.row, reason, seen.retry_after, (seen.began, now));
+            let Some(conclusion) = concluded else { return };
+            conclusion.wait
         };
-        if self.probed().is_none() {
-            self.paused_at = now;
-        }
-        let pause = Pause::new(self.origin.clone(), now + wait, PauseReason::RateLimited);
-        self.pause(&pause, now);
-    }
-
-    /// Closes it, once more where it is closed for this reason already.
-    fn close(
-        &mut self,
-        reason: PauseReason,
-        closures: Option<u32>,
-        seen: &Observation,
-        now: Timestamp,
-    ) {
-        // Only a probe's answer is news; those that were under way say again what is known.
-        if closures.is_some() && self.was_under_way(seen) {
-            return;
-        }
+        let is_proven = self.evidence.is_proven();
         let closures = closures.unwrap_or(0).saturating_add(1);
-        let wait = rung(reason, closures).max(seen.retry_after.unwrap_or_default());
+        let asked = wait.max(seen.retry_after.unwrap_or_default());
+        let asked = if is_proven { asked } else { Duration::ZERO };
+        let wait = rung(ladder(reason, is_proven), closures).max(asked);
         let mut pause = Pause::new(self.origin.clone(), now + wait, reason);
         pause.closures = closures;
         self.paused_at = now;
@@ -251,7 +271,34 @@ impl Standing {
         self.pause(&pause, now);
     }
 
-    /// Whether it began before the gate closed, or in the same moment: at full speed many do.
+    fn limited(&mut self, seen: &Observation, now: Timestamp) {
+        if self.was_under_way(seen) {
+            return;
+        }
+        let reason = PauseReason::RateLimited;
+        // No time at all, or one in the past, is no wait.
+        let asked = seen.retry_after.filter(|wait| !wait.is_zero());
+        let when = (seen.began, now);
+        let Some(conclusion) = self.evidence.failed(&seen.row, reason, asked, when) else {
+            return;
+        };
+        self.limits = self.limits.saturating_add(1);
+        let is_proven = self.evidence.is_proven();
+        let asked = if is_proven {
+            conclusion.wait
+        } else {
+            Duration::ZERO
+        };
+        let wait = rung(ladder(reason, is_proven), self.limits).max(asked);
+        if self.probed().is_none() {
+            self.paused_at = now;
+        }
+        self.limited_until = now + wait;
+        let pause = Pause::new(self.origin.clone(), self.limited_until, reason);
+        self.pause(&pause, now);
+    }
+
+    /// Whether it began before the pause, or at the same moment: at full speed many do.
     fn was_under_way(&self, seen: &Observation) -> bool {
         seen.began <= self.paused_at
     }
@@ -261,18 +308,20 @@ impl Standing {
         if self.closures(reason).is_some() {
             self.own = None;
             self.shared = None;
-            self.news = vec![Pause::new(self.origin.clone(), now, reason)];
+            self.probe = None;
+            self.evidence.clear();
+            self.unshared = vec![Pause::new(self.origin.clone(), now, reason)];
             self.is_lifted = true;
         }
     }
 
-    /// The pause that only ends by being lifted.
+    /// The pause that only a probe or the operator ends.
     fn probed(&self) -> Option<&Pause> {
         let mut pauses = [&self.own, &self.shared].into_iter().flatten();
         pauses.find(|pause| pause.reason.is_probed())
     }
 
-    /// How many times in a row it was closed for this reason, where it is.
+    /// The number of consecutive pauses for this reason, if it is paused for it.
     fn closures(&self, reason: PauseReason) -> Option<u32> {
         let pauses = [&self.own, &self.shared].into_iter().flatten();
         let of_reason = pauses.filter(|pause| pause.reason == reason);
@@ -280,9 +329,8 @@ impl Standing {
     }
 }
 
-/// The length of the pause that is the so-manieth in a row.
-fn rung(reason: PauseReason, number: u32) -> Duration {
-    let (first, longest) = ladder(reason);
+/// The length of pause `number` in a row.
+fn rung((first, longest): (Duration, Duration), number: u32) -> Duration {
     let doubled = 1_u32.checked_shl(number.saturating_sub(1));
     doubled
         .and_then(|times| first.checked_mul(times))

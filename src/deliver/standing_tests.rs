@@ -1,6 +1,7 @@
 //! The rules of pausing an origin, one by one.
 
 use super::*;
+use crate::subscription::EndpointKey;
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
@@ -10,23 +11,44 @@ fn standing() -> Standing {
     Standing::new(Origin::parse("https://push.example.com").unwrap())
 }
 
+/// The response to a row that worked until now.
 fn seen(n: u8, began: i64, outcome: Outcome) -> Observation {
     Observation {
-        key: EndpointKey::from_bytes([n; 32]),
+        row: row(n),
         began: at(began),
         outcome,
         has_answered: true,
         broke_off: false,
         retry_after: None,
-        scope: PauseScope::Origin,
     }
 }
 
-/// Eight rows, all begun and answered at one moment.
-fn eight(standing: &mut Standing, outcome: Outcome, secs: i64) {
-    for n in 0..8 {
-        standing.observe(&seen(n, secs, outcome), at(secs));
+fn row(n: u8) -> Row {
+    Row {
+        key: EndpointKey::from_bytes([n; 32]),
+        is_proven: true,
+        has_same_key: true,
+        failing_since: None,
+        is_test: false,
     }
+}
+
+/// A row that was never accepted.
+fn stranger(n: u8) -> Row {
+    Row {
+        is_proven: false,
+        has_same_key: false,
+        ..row(n)
+    }
+}
+
+/// Eight rows within two seconds, of which the last is answered at this moment.
+fn eight(standing: &mut Standing, outcome: Outcome, secs: i64) {
+    standing.admit(&row(0), at(secs - 3)).unwrap();
+    for n in 0..7 {
+        standing.observe(&seen(n, secs - 3, outcome), at(secs - 2));
+    }
+    standing.observe(&seen(7, secs - 1, outcome), at(secs));
 }
 
 fn closed(standing: &Standing, secs: i64) -> Option<(i64, PauseReason)> {
@@ -39,19 +61,15 @@ const UNREACHABLE: PauseReason = PauseReason::Unreachable;
 const LIMIT: PauseReason = PauseReason::RateLimited;
 
 #[test]
-fn eight_sender_faults_in_a_row_close_the_gate_for_five_minutes_doubling_to_sixty() {
+fn eight_sender_faults_close_the_gate_for_five_minutes_doubling_to_sixty() {
     let mut origin = standing();
-    for n in 0..7 {
-        origin.observe(&seen(n, 0, Outcome::SenderFault), at(0));
-    }
-    assert_eq!(closed(&origin, 0), None);
-    origin.observe(&seen(7, 0, Outcome::SenderFault), at(0));
+    eight(&mut origin, Outcome::SenderFault, 0);
     let mut now = 300;
     assert_eq!(closed(&origin, 0), Some((300, FAULT)));
     for minutes in [10, 20, 40, 60, 60] {
         // One probe: the next one waits for what comes of it.
-        origin.admit(at(now)).unwrap();
-        assert!(origin.admit(at(now)).is_err());
+        origin.admit(&row(9), at(now)).unwrap();
+        assert!(origin.admit(&row(9), at(now)).is_err());
         origin.observe(&seen(9, now, Outcome::SenderFault), at(now + 1));
         assert_eq!(
             closed(&origin, now + 1),
@@ -59,11 +77,11 @@ fn eight_sender_faults_in_a_row_close_the_gate_for_five_minutes_doubling_to_sixt
         );
         now += 1 + 60 * minutes;
     }
-    origin.admit(at(now)).unwrap();
+    origin.admit(&row(9), at(now)).unwrap();
     origin.observe(&seen(9, now, Outcome::Accepted), at(now + 1));
     assert_eq!(closed(&origin, now + 1), None);
-    assert!(origin.admit(at(now + 1)).is_ok());
-    assert!(origin.admit(at(now + 1)).is_ok());
+    assert!(origin.admit(&row(9), at(now + 1)).is_ok());
+    assert!(origin.admit(&row(9), at(now + 1)).is_ok());
 }
 
 #[test]
@@ -96,35 +114,36 @@ fn what_began_in_the_moment_when_it_closed_was_under_way() {
 fn a_probe_whose_answer_says_nothing_makes_room_for_the_next() {
     let mut origin = standing();
     eight(&mut origin, Outcome::SenderFault, 0);
-    origin.admit(at(300)).unwrap();
+    origin.admit(&row(9), at(300)).unwrap();
     origin.observe(&seen(1, 0, Outcome::Gone), at(300));
-    assert!(origin.admit(at(300)).is_err(), "that was not the probe");
+    assert!(
+        origin.admit(&row(9), at(300)).is_err(),
+        "that was not the probe"
+    );
     origin.observe(&seen(9, 300, Outcome::KeyMismatch), at(301));
-    origin.admit(at(301)).unwrap();
-    assert!(origin.admit(at(301)).is_err(), "one at a time");
+    origin.admit(&row(9), at(301)).unwrap();
+    assert!(origin.admit(&row(9), at(301)).is_err(), "one at a time");
 }
 
 #[test]
 fn a_limit_for_no_time_is_one_without_a_time() {
     let mut origin = standing();
-    eight(&mut origin, Outcome::SenderFault, 0);
-    let mut limit = seen(1, 0, Outcome::RateLimited);
-    limit.retry_after = Some(Duration::ZERO);
-    origin.observe(&limit, at(1));
-    assert_eq!(closed(&origin, 1), Some((300, FAULT)), "it lifts nothing");
-    assert_eq!(origin.take_unshared().len(), 1);
-    let mut origin = standing();
-    origin.observe(&limit, at(1));
-    assert_eq!(closed(&origin, 1), Some((6, LIMIT)));
+    origin.admit(&row(0), at(0)).unwrap();
+    for n in 0..8 {
+        let mut limit = seen(n, 0, Outcome::RateLimited);
+        limit.retry_after = Some(Duration::ZERO);
+        origin.observe(&limit, at(i64::from(n)));
+    }
+    assert_eq!(closed(&origin, 7), Some((12, LIMIT)));
 }
 
 #[test]
 fn a_probe_whose_answer_stays_out_is_repeated_after_a_minute() {
     let mut origin = standing();
     eight(&mut origin, Outcome::SenderFault, 0);
-    origin.admit(at(300)).unwrap();
+    origin.admit(&row(9), at(300)).unwrap();
     assert_eq!(closed(&origin, 359), Some((360, FAULT)));
-    origin.admit(at(360)).unwrap();
+    origin.admit(&row(9), at(360)).unwrap();
 }
 
 #[test]
@@ -132,11 +151,11 @@ fn an_origin_that_does_not_answer_is_closed_for_half_a_minute_doubling_to_ten() 
     let mut origin = standing();
     eight(&mut origin, Outcome::Transient, 0);
     assert_eq!(closed(&origin, 0), Some((30, UNREACHABLE)));
-    origin.admit(at(30)).unwrap();
+    origin.admit(&row(9), at(30)).unwrap();
     origin.observe(&seen(1, 30, Outcome::Transient), at(40));
     assert_eq!(closed(&origin, 40), Some((100, UNREACHABLE)));
     // Any answer but an error of its own shows that it is back.
-    origin.admit(at(100)).unwrap();
+    origin.admit(&row(9), at(100)).unwrap();
     origin.observe(&seen(1, 100, Outcome::Gone), at(101));
     assert_eq!(closed(&origin, 101), None);
 }
@@ -147,7 +166,7 @@ fn a_connection_that_breaks_with_many_requests_on_it_is_one_failure_where_there_
     (broken.has_answered, broken.broke_off) = (false, true);
     let mut all_break = |origin: &mut Standing, began, secs| {
         for n in 0..100 {
-            broken.key = EndpointKey::from_bytes([n; 32]);
+            broken.row = row(n);
             broken.began = at(began);
             origin.observe(&broken, at(secs));
         }
@@ -161,32 +180,33 @@ fn a_connection_that_breaks_with_many_requests_on_it_is_one_failure_where_there_
     let mut origin = standing();
     origin.observe(&seen(1, 0, Outcome::Accepted), at(1));
     for n in 1..8_u8 {
-        let now = 10 * i64::from(n);
-        broken.key = EndpointKey::from_bytes([n; 32]);
+        let now = 4 * i64::from(n);
+        broken.row = row(n);
         broken.began = at(now - 1);
         origin.observe(&broken, at(now));
         assert_eq!(closed(&origin, now), None);
     }
-    broken.key = EndpointKey::from_bytes([8; 32]);
-    broken.began = at(80);
-    origin.observe(&broken, at(81));
-    assert_eq!(closed(&origin, 81), Some((111, UNREACHABLE)));
+    broken.row = row(8);
+    broken.began = at(32);
+    origin.observe(&broken, at(33));
+    assert_eq!(closed(&origin, 33), Some((63, UNREACHABLE)));
     // A probe that breaks off is as good as any.
-    origin.admit(at(111)).unwrap();
-    broken.began = at(111);
-    origin.observe(&broken, at(112));
-    assert_eq!(closed(&origin, 112), Some((172, UNREACHABLE)));
+    origin.admit(&row(9), at(63)).unwrap();
+    broken.began = at(63);
+    origin.observe(&broken, at(64));
+    assert_eq!(closed(&origin, 64), Some((124, UNREACHABLE)));
 }
 
 #[test]
 fn an_unreachable_origin_waits_as_long_as_it_asks() {
     let mut origin = standing();
+    origin.admit(&row(0), at(0)).unwrap();
     for n in 0..8 {
         let mut seen = seen(n, 0, Outcome::Transient);
         seen.retry_after = Some(Duration::from_secs(120));
-        origin.observe(&seen, at(0));
+        origin.observe(&seen, at(i64::from(n)));
     }
-    assert_eq!(closed(&origin, 0), Some((120, UNREACHABLE)));
+    assert_eq!(closed(&origin, 7), Some((127, UNREACHABLE)));
 }
 
 #[test]
@@ -195,29 +215,28 @@ fn an_origin_answers_until_it_is_unreachable() {
     assert!(!origin.answers());
     let mut silence = seen(1, 0, Outcome::Transient);
     silence.has_answered = false;
+    origin.admit(&row(1), at(0)).unwrap();
     origin.observe(&silence, at(0));
     assert!(!origin.answers());
     origin.observe(&seen(1, 0, Outcome::RateLimited), at(0));
     assert!(origin.answers());
     for n in 0..8 {
-        silence.key = EndpointKey::from_bytes([n; 32]);
-        origin.observe(&silence, at(0));
+        silence.row = row(n);
+        origin.observe(&silence, at(i64::from(n)));
     }
     assert!(!origin.answers());
 }
 
 #[test]
-fn a_limit_of_the_origin_pauses_it_as_long_as_it_asks() {
+fn one_limited_row_pauses_nothing_however_long_it_is_asked_to_wait() {
     let mut origin = standing();
-    let mut limit = seen(1, 0, Outcome::RateLimited);
-    limit.retry_after = Some(Duration::from_secs(90));
-    origin.observe(&limit, at(0));
-    assert_eq!(closed(&origin, 89), Some((90, LIMIT)));
-    // Everybody goes on then, without a probe; what was under way lifts nothing.
-    origin.observe(&seen(2, 0, Outcome::Accepted), at(1));
-    assert_eq!(closed(&origin, 89), Some((90, LIMIT)));
-    assert!(origin.admit(at(90)).is_ok());
-    assert!(origin.admit(at(90)).is_ok());
+    origin.admit(&row(1), at(0)).unwrap();
+    for secs in 0..100 {
+        let mut limit = seen(1, secs, Outcome::RateLimited);
+        limit.retry_after = Some(Duration::from_secs(3600));
+        origin.observe(&limit, at(secs));
+        assert_eq!(closed(&origin, secs), None);
+    }
 }
 
 #[test]
@@ -225,28 +244,114 @@ fn limits_without_a_time_double_from_five_seconds_until_something_is_accepted() 
     let mut origin = standing();
     let mut now = 0;
     for wait in [5, 10, 20] {
-        for n in 0..3 {
-            origin.observe(&seen(n, now, Outcome::RateLimited), at(now + 1));
+        eight(&mut origin, Outcome::RateLimited, now);
+        assert_eq!(closed(&origin, now), Some((now + wait, LIMIT)));
+        // What was under way when it closed does not make it longer.
+        for n in 10..60 {
+            origin.observe(&seen(n, now - 1, Outcome::RateLimited), at(now + 1));
         }
-        assert_eq!(closed(&origin, now + 1), Some((now + 1 + wait, LIMIT)));
-        now += 1 + wait;
+        assert_eq!(closed(&origin, now), Some((now + wait, LIMIT)));
+        // Then all go on, without a probe.
+        now += wait + 3;
+        assert!(origin.admit(&row(9), at(now)).is_ok());
+        assert!(origin.admit(&row(9), at(now)).is_ok());
     }
     origin.observe(&seen(1, now, Outcome::Accepted), at(now));
-    origin.observe(&seen(2, now, Outcome::RateLimited), at(now));
-    assert_eq!(closed(&origin, now), Some((now + 5, LIMIT)));
+    eight(&mut origin, Outcome::RateLimited, now + 60);
+    assert_eq!(closed(&origin, now + 60), Some((now + 65, LIMIT)));
 }
 
 #[test]
-fn limits_of_single_subscriptions_pause_the_origin_from_eight_within_a_minute() {
+fn limits_pause_the_origin_as_long_as_all_the_rows_have_to_wait() {
     let mut origin = standing();
+    origin.admit(&row(1), at(0)).unwrap();
     for n in 0..8 {
         let mut limit = seen(n, i64::from(n), Outcome::RateLimited);
-        limit.scope = PauseScope::Subscription;
-        limit.retry_after = Some(Duration::from_secs(900));
+        limit.retry_after = Some(Duration::from_secs(900 + u64::from(n)));
         assert_eq!(closed(&origin, i64::from(n)), None);
         origin.observe(&limit, at(i64::from(n)));
     }
     assert_eq!(closed(&origin, 7), Some((907, LIMIT)));
+}
+
+#[test]
+fn an_acceptance_that_comes_after_a_conclusion_contradicts_it() {
+    for (outcome, reason) in [
+        (Outcome::SenderFault, FAULT),
+        (Outcome::Transient, UNREACHABLE),
+        (Outcome::RateLimited, LIMIT),
+    ] {
+        let mut origin = standing();
+        eight(&mut origin, outcome, 10);
+        assert_eq!(closed(&origin, 10).unwrap().1, reason);
+        origin.take_unshared();
+        // It was under way: slow, but accepted.
+        origin.observe(&seen(9, 9, Outcome::Accepted), at(11));
+        assert_eq!(closed(&origin, 11), None, "{reason:?}");
+        assert_eq!(origin.take_unshared().len(), 1, "all replicas hear of it");
+    }
+    // A limit that the application set stays.
+    let mut origin = standing();
+    let pause = Pause::new(origin.origin.clone(), at(60), LIMIT);
+    origin.pause(&pause, at(0));
+    origin.observe(&seen(9, 0, Outcome::Accepted), at(1));
+    assert_eq!(closed(&origin, 1), Some((60, LIMIT)));
+}
+
+#[test]
+fn only_a_row_that_is_evidence_is_the_probe_in_the_first_minute() {
+    let mut origin = standing();
+    origin.observe(&seen(1, -600, Outcome::Accepted), at(-600));
+    eight(&mut origin, Outcome::SenderFault, 0);
+    // Rows that were always refused wait, and keep no other row away.
+    let failing = Row {
+        failing_since: Some(at(-590)),
+        ..row(20)
+    };
+    for other in [stranger(21), failing] {
+        let refused = origin.admit(&other, at(310)).unwrap_err();
+        assert_eq!(refused, (at(360), FAULT));
+    }
+    origin.admit(&row(9), at(311)).unwrap();
+    origin.withdraw();
+    // If no other row comes, they may ask; being refused once more says nothing.
+    origin.admit(&failing, at(360)).unwrap();
+    let mut refused = seen(20, 360, Outcome::SenderFault);
+    refused.row = failing;
+    origin.observe(&refused, at(361));
+    assert_eq!(closed(&origin, 361), None, "the pause is not longer");
+    assert!(
+        origin.admit(&stranger(21), at(362)).is_err(),
+        "one a minute"
+    );
+    origin.admit(&row(9), at(363)).unwrap();
+    origin.observe(&seen(9, 363, Outcome::Accepted), at(364));
+    assert!(origin.admit(&stranger(21), at(364)).is_ok());
+}
+
+#[test]
+fn an_origin_that_has_never_accepted_anything_is_paused_for_short_times() {
+    for outcome in [Outcome::SenderFault, Outcome::Transient] {
+        let mut origin = standing();
+        let observe = |origin: &mut Standing, n: u8, began, secs| {
+            let mut seen = seen(n, began, outcome);
+            seen.row = stranger(n);
+            seen.retry_after = Some(Duration::from_secs(3600));
+            origin.observe(&seen, at(secs));
+        };
+        origin.admit(&stranger(0), at(0)).unwrap();
+        for n in 0..8 {
+            observe(&mut origin, n, 0, i64::from(n));
+        }
+        let mut now = 7;
+        for wait in [30, 60, 120, 240, 300, 300] {
+            let (until, _) = closed(&origin, now).unwrap();
+            assert_eq!(until, now + wait);
+            origin.admit(&stranger(9), at(until)).unwrap();
+            now = until + 1;
+            observe(&mut origin, 9, until, now);
+        }
+    }
 }
 
 #[test]
@@ -256,9 +361,12 @@ fn a_fault_outlives_a_limit_on_top_of_it() {
     let mut limit = seen(1, 0, Outcome::RateLimited);
     limit.retry_after = Some(Duration::from_secs(600));
     origin.observe(&limit, at(1));
+    assert_eq!(closed(&origin, 299), Some((300, FAULT)));
+    let limit = Pause::new(origin.origin.clone(), at(601), LIMIT);
+    origin.pause(&limit, at(1));
     assert_eq!(closed(&origin, 599), Some((601, FAULT)));
-    origin.admit(at(601)).unwrap();
-    assert!(origin.admit(at(601)).is_err());
+    origin.admit(&row(9), at(601)).unwrap();
+    assert!(origin.admit(&row(9), at(601)).is_err());
 }
 
 #[test]
@@ -289,7 +397,7 @@ fn an_acceptance_lifts_what_another_replica_closed_too() {
     origin.load(Some(shared), at(10));
     origin.observe(&seen(1, 9, Outcome::SenderFault), at(11));
     assert_eq!(origin.take_unshared(), [], "it was under way");
-    origin.admit(at(300)).unwrap();
+    origin.admit(&row(9), at(300)).unwrap();
     origin.observe(&seen(1, 300, Outcome::Accepted), at(301));
     let lifted = origin.take_unshared();
     assert!(lifted.len() == 1 && lifted[0].until <= at(301));
@@ -297,24 +405,12 @@ fn an_acceptance_lifts_what_another_replica_closed_too() {
 }
 
 #[test]
-fn an_acceptance_that_was_under_way_when_it_closed_lifts_no_fault() {
-    let mut origin = standing();
-    eight(&mut origin, Outcome::SenderFault, 10);
-    origin.observe(&seen(9, 9, Outcome::Accepted), at(11));
-    assert_eq!(closed(&origin, 11), Some((310, FAULT)));
-}
-
-#[test]
-fn a_limit_that_shows_that_an_origin_is_back_is_told_after_the_lift() {
+fn a_limit_shows_that_an_origin_is_back() {
     let mut origin = standing();
     eight(&mut origin, Outcome::Transient, 0);
     origin.take_unshared();
-    let mut limit = seen(1, 30, Outcome::RateLimited);
-    limit.retry_after = Some(Duration::from_secs(600));
-    origin.observe(&limit, at(31));
-    let news = origin.take_unshared();
-    assert_eq!(news.len(), 2);
-    assert!(news[0].until <= at(31));
-    assert_eq!((news[1].until, news[1].reason), (at(631), LIMIT));
-    assert_eq!(closed(&origin, 31), Some((631, LIMIT)));
+    origin.observe(&seen(1, 30, Outcome::RateLimited), at(31));
+    let unshared = origin.take_unshared();
+    assert!(unshared.len() == 1 && unshared[0].until <= at(31));
+    assert_eq!(closed(&origin, 31), None);
 }

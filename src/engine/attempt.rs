@@ -65,6 +65,7 @@ pub struct Attempt<'a> {
     /// The keys that are not tried yet.
     keys: vec::IntoIter<Arc<VapidKey>>,
     is_own_key_known: bool,
+    is_test: bool,
     /// The key of the last request.
     signed_with: Option<KeyId>,
     /// Whether a request was made.
@@ -81,8 +82,8 @@ pub struct Consequence {
     /// Changes to the subscription, for [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply). They are
     /// written before the delivery is settled, so that a crash between the two repeats the attempt.
     ///
-    /// A [`Change::Retire`] is for the [`PruneBreaker`](super::PruneBreaker) to judge: if it
-    /// [suspends](super::PruneBreaker::suspends) retiring for that reason, [`Change::Failed`] takes its place.
+    /// The [`PruneBreaker`](super::PruneBreaker) judges [`Change::Retire`] and [`Change::Stale`]: while it
+    /// [suspends](super::PruneBreaker::suspends) them, [`Change::Failed`] takes their place.
     pub changes: Vec<Change>,
     /// The response is "gone" once more, after attempts that failed for days. The row is retired also while the breaker is
     /// open, if its push service accepts messages for other rows: otherwise rows that never existed would stay for ever.
@@ -105,7 +106,7 @@ pub enum Next {
 }
 
 impl<'a> Attempt<'a> {
-    /// A row is not retired for this long after its keys changed, and not stale for this long after it was posted.
+    /// A row is not retired for this long after its keys changed.
     const YOUNG: Duration = Duration::from_secs(60);
     /// The last acceptance is written at most once an hour: one write per message would say no more.
     const WORTH_WRITING: Duration = Duration::from_secs(3600);
@@ -116,13 +117,14 @@ impl<'a> Attempt<'a> {
     /// failed for this time, at least this number of them.
     const SILENT: (Duration, u32) = (Duration::from_secs(21 * 24 * 3600), 8);
     /// A row that is gone is retired also while the prune breaker is open, if all attempts have failed for the first time
-    /// (the second if it was never accepted), at least this number of them. In an outage of its push service a row has
-    /// this number of failures only if messages are frequent; then it was accepted before.
+    /// (the second if it was never accepted), at least this number of them. An outage of its push service is over sooner.
     const GONE_FOR_DAYS: (Duration, Duration, u32) = (
-        Duration::from_secs(21 * 24 * 3600),
+        Duration::from_secs(7 * 24 * 3600),
         Duration::from_secs(3 * 24 * 3600),
-        24,
+        5,
     );
+    /// The shortest pause after this machine could not send; a random part of the same is added.
+    const LOCAL: Duration = Duration::from_secs(2);
     /// The first and the longest pause after an attempt for a host name that does not exist; the pause doubles.
     const HOST_NOT_FOUND: (Duration, Duration) =
         (Duration::from_secs(3600), Duration::from_secs(8 * 3600));
@@ -150,6 +152,7 @@ impl<'a> Attempt<'a> {
             policy: RetryPolicy::default(),
             keys: Vec::new().into_iter(),
             is_own_key_known: false,
+            is_test: false,
             signed_with: None,
             is_answered: false,
             end: None,
@@ -175,6 +178,13 @@ impl<'a> Attempt<'a> {
     #[must_use]
     pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// The user of the row caused the push: what comes of it is no evidence against the push service.
+    #[must_use]
+    pub(crate) const fn as_test(mut self, is_test: bool) -> Self {
+        self.is_test = is_test;
         self
     }
 
@@ -220,14 +230,17 @@ impl<'a> Attempt<'a> {
             return None;
         }
         let Some(key) = self.keys.next() else {
-            self.end = self.is_answered.then(|| self.no_key_fits());
+            self.end = self.is_answered.then(|| self.no_key_fits(now));
             return None;
         };
         self.signed_with = Some(key.id());
         let has_other_keys = self.keys.len() > 0;
         // The push service counts from the request, not from when the message was due (RFC 8030 section 5.2).
         let ttl = self.message.ttl().left(self.due_at, now);
+        let accepted_with = self.record.last_success_at.map(|_| self.record.vapid_key);
         let push = Push::new(self.record.subscription.clone(), self.message.clone(), key)
+            .with_history(accepted_with, self.record.failing_since)
+            .as_test(self.is_test)
             .with_ttl(ttl)
             .with_ttl_since(now)
             .with_deadline(self.deadline);
@@ -263,7 +276,8 @@ impl<'a> Attempt<'a> {
         self.end = match answer {
             Ok(_) => Some(self.accepted(now)),
             Err(error) if error.outcome() == Outcome::KeyMismatch => None,
-            Err(error) => Some(self.refused(error, now, jitter)),
+            Err(error) if self.is_own_key_known => Some(self.refused(error, now, jitter)),
+            Err(error) => Some(self.unjudged(error, now, jitter)),
         };
     }
 
@@ -310,7 +324,11 @@ impl<'a> Attempt<'a> {
         }
         if error.is_unasked() {
             // At the deadline the row expires; until then the gate may open early.
-            let at = error.closed().map_or(now, |closed| closed.until);
+            let at = match error.closed() {
+                Some(closed) => closed.until,
+                None if error.is_local() => now + Self::LOCAL + jitter.of(Self::LOCAL),
+                None => now,
+            };
             let at = at.min(self.deadline);
             // A request with another key may have been made.
             let next = if self.is_answered {
@@ -332,18 +350,12 @@ impl<'a> Attempt<'a> {
             Outcome::Gone if self.began < self.record.keys_changed_at + Self::YOUNG => {
                 self.again_at(self.record.keys_changed_at + Self::YOUNG)
             }
-            Outcome::Gone => {
-                let (accepted, never, failures) = Self::GONE_FOR_DAYS;
-                let time = match self.record.last_success_at {
-                    None => never,
-                    Some(_) => accepted,
-                };
-                Consequence {
-                    is_gone_for_days: self.fails_since((time, failures)),
-                    ..self.retired(FinalOutcome::Gone, RetireReason::Gone)
-                }
-            }
-            Outcome::RateLimited => later(given_up),
+            Outcome::Gone => Consequence {
+                is_gone_for_days: self.is_gone_for_days(),
+                ..self.retired(FinalOutcome::Gone, RetireReason::Gone)
+            },
+            // Written, so that a row which is limited for ever is no evidence against its push service.
+            Outcome::RateLimited => later(given_up).with(Change::Failed(key)),
             Outcome::Transient if error.is_host_not_found() => {
                 self.host_not_found(given_up, now, jitter)
             }
@@ -393,6 +405,15 @@ impl<'a> Attempt<'a> {
             .with(Change::Failed(self.key()))
     }
 
+    fn is_gone_for_days(&self) -> bool {
+        let (accepted, never, failures) = Self::GONE_FOR_DAYS;
+        let time = match self.record.last_success_at {
+            None => never,
+            Some(_) => accepted,
+        };
+        self.fails_since((time, failures))
+    }
+
     /// Whether all attempts before this one have failed, for at least `time` and at least `failures` of them: since the
     /// last acceptance, and since the browser posted the row. Time without attempts is no evidence.
     fn fails_since(&self, (time, failures): (Duration, u32)) -> bool {
@@ -409,17 +430,29 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    fn no_key_fits(&self) -> Consequence {
-        // Another process may have made the key that the row names a moment ago.
-        let young_until = self.record.last_seen_at + Self::YOUNG;
-        if !self.is_own_key_known && self.began < young_until {
-            return self.again_at(young_until);
+    /// What follows from a response to a key that is not the row's own, which is missing: nothing about the row.
+    fn unjudged(&self, error: &DeliveryError, now: Timestamp, jitter: Jitter) -> Consequence {
+        let refused = self.refused(error, now, jitter);
+        let condemns = |change: &Change| matches!(change, Change::Retire { .. });
+        if refused.changes.iter().any(condemns) {
+            return self.later(None, FinalOutcome::KeyMismatch, now, jitter);
+        }
+        refused.next.into()
+    }
+
+    fn no_key_fits(&self, now: Timestamp) -> Consequence {
+        if !self.is_own_key_known {
+            return self.later(None, FinalOutcome::KeyMismatch, now, Jitter::random());
         }
         observe::event!(INFO, endpoint = ?self.record.subscription.endpoint(), "no live VAPID key fits");
-        Consequence::finished(FinalOutcome::KeyMismatch).with(Change::Stale {
+        let stale = Consequence::finished(FinalOutcome::KeyMismatch).with(Change::Stale {
             key: self.key(),
             observed_at: self.began,
-        })
+        });
+        Consequence {
+            is_gone_for_days: self.is_gone_for_days(),
+            ..stale
+        }
     }
 
     /// Another attempt after a pause, if there are attempts and time left.

@@ -194,12 +194,12 @@ rows! {
     gone_with_keys_that_are_young_until_the_deadline: error(Outcome::Gone, None), 2,
         |row| row.keys_changed_at = DEADLINE - MINUTE => Finished(Expired), [];
 
-    rate_limited: error(Outcome::RateLimited, None), 2, as_it_is => RetryAt(PAUSED), [];
+    rate_limited: error(Outcome::RateLimited, None), 2, as_it_is => RetryAt(PAUSED), ["failed"];
     rate_limited_for_so_long: error(Outcome::RateLimited, Some(MINUTE)), 2, as_it_is
-        => RetryAt(NOW + MINUTE), [];
+        => RetryAt(NOW + MINUTE), ["failed"];
     rate_limited_until_the_deadline: error(Outcome::RateLimited, Some(HOUR)), 2, as_it_is
-        => Finished(Expired), [];
-    rate_limited_too_often: error(Outcome::RateLimited, None), 3, as_it_is => Finished(Failed), [];
+        => Finished(Expired), ["failed"];
+    rate_limited_too_often: error(Outcome::RateLimited, None), 3, as_it_is => Finished(Failed), ["failed"];
 
     transient: error(Outcome::Transient, None), 2, as_it_is => RetryAt(PAUSED), ["failed"];
     transient_for_so_long: error(Outcome::Transient, Some(MINUTE)), 2, as_it_is
@@ -251,7 +251,7 @@ rows! {
 }
 
 #[test]
-fn gone_for_days_takes_days_and_many_failures() {
+fn gone_for_days_takes_days_and_several_failures() {
     let own = own_key();
     let is_gone_for_days = |change: &dyn Fn(&mut SubscriptionRecord), answer| {
         let mut record = record(&own);
@@ -261,12 +261,16 @@ fn gone_for_days_takes_days_and_many_failures() {
         after(attempt, [answer]).is_gone_for_days
     };
     let gone = || error(Outcome::Gone, None);
-    assert!(is_gone_for_days(&invented(3 * DAY, 24), gone()));
-    assert!(!is_gone_for_days(&invented(3 * DAY - MILLI, 24), gone()));
-    assert!(!is_gone_for_days(&invented(3 * DAY, 23), gone()));
-    assert!(is_gone_for_days(&silent(WEEKS, 24), gone()));
-    assert!(!is_gone_for_days(&silent(WEEKS - MILLI, 24), gone()));
-    assert!(!is_gone_for_days(&invented(3 * DAY, 24), answered(400)));
+    assert!(is_gone_for_days(&invented(3 * DAY, 5), gone()));
+    assert!(!is_gone_for_days(&invented(3 * DAY - MILLI, 5), gone()));
+    assert!(!is_gone_for_days(&invented(3 * DAY, 4), gone()));
+    assert!(is_gone_for_days(&silent(7 * DAY, 5), gone()));
+    assert!(!is_gone_for_days(&silent(7 * DAY - MILLI, 5), gone()));
+    assert!(!is_gone_for_days(&silent(7 * DAY, 4), gone()));
+    assert!(!is_gone_for_days(&invented(3 * DAY, 5), answered(400)));
+    let mismatch = || error(Outcome::KeyMismatch, None);
+    assert!(is_gone_for_days(&silent(7 * DAY, 5), mismatch()));
+    assert!(!is_gone_for_days(&silent(7 * DAY, 4), mismatch()));
 }
 
 #[test]
@@ -422,18 +426,47 @@ fn another_answer_than_a_mismatch_ends_it_with_any_key() {
 }
 
 #[test]
-fn a_key_that_is_not_known_yet_is_waited_for_a_minute() {
-    let mut record = record(&own_key());
-    let others = vec![own_key()];
-    let mismatch = || [error(Outcome::KeyMismatch, None)];
-    record.last_seen_at = BEGAN - MINUTE / 2;
-    let young = attempt(&record, 1).with_keys(others.clone());
-    assert_eq!(after(young, mismatch()), RetryAt(BEGAN + MINUTE / 2).into());
-    record.last_seen_at = BEGAN - MINUTE;
-    let old = attempt(&record, 1).with_keys(others);
-    let consequence = after(old, mismatch());
-    assert_eq!(consequence.next, Finished(KeyMismatch));
-    assert_eq!(names(&consequence), ["stale"]);
+fn without_its_own_key_a_row_is_not_judged() {
+    let record = record(&own_key());
+    let follows = |number, answer| {
+        let attempt = attempt(&record, number).with_keys(vec![own_key()]);
+        after(attempt, [answer])
+    };
+    for answer in [
+        error(Outcome::KeyMismatch, None),
+        error(Outcome::Gone, None),
+        error(Outcome::SenderFault, None),
+        error(Outcome::Transient, None),
+        answered(400),
+    ] {
+        let is_bad_request = answer.as_ref().unwrap_err().outcome() == Outcome::BadRequest;
+        let consequence = follows(2, answer);
+        assert_eq!(consequence.changes, []);
+        assert_eq!(matches!(consequence.next, RetryAt(_)), !is_bad_request);
+    }
+    let given_up = follows(3, error(Outcome::KeyMismatch, None));
+    assert_eq!(given_up, Consequence::finished(KeyMismatch));
+    // A key that is accepted is the row's own.
+    assert_eq!(names(&follows(2, accepted())), ["use_vapid_key"]);
+}
+
+#[test]
+fn what_this_machine_cannot_send_counts_for_nobody() {
+    let own = own_key();
+    let record = record(&own);
+    let exhausted = std::io::Error::from_raw_os_error(24);
+    let error = DeliveryError::client(PushService::Other, exhausted.into());
+    assert_eq!((error.reason(), error.status()), (Some("local"), None));
+    let attempt = attempt(&record, 3).with_keys(vec![own]);
+    let consequence = after(attempt, [Err(error)]);
+    assert_eq!(consequence.changes, []);
+    let Deferred(at) = consequence.next else {
+        panic!("it is tried again: {consequence:?}")
+    };
+    assert!(at > NOW && at < NOW + MINUTE);
+    let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let error = DeliveryError::client(PushService::Other, broken.into());
+    assert_eq!(error.reason(), None);
 }
 
 /// A worker that stops, or a lease that ends, and a gate that closes: between the keys, too.

@@ -226,7 +226,7 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
             chore.more = chore.expired >= EXPIRED_AT_ONCE as u64;
         }
         Step::Keys => {
-            let read = engine.key_ring.refresh().await;
+            let read = engine.refresh_keys().await;
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
         Step::Purge => chore.more = purge(engine, now).await?,

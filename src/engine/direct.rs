@@ -58,7 +58,7 @@ impl Engine {
                     note(self, &mut report, &mut effects, ended);
                 }
                 let (engine, message) = (self.clone(), message.clone());
-                attempts.spawn(async move { once(&engine, record, message, due_at).await });
+                attempts.spawn(async move { once(&engine, record, message, due_at, false).await });
             }
             while let Some(ended) = attempts.try_join_next() {
                 note(self, &mut report, &mut effects, ended);
@@ -80,7 +80,7 @@ impl Engine {
     pub(crate) async fn send_to(&self, record: SubscriptionRecord, message: Message) -> Attempted {
         // If they cannot be read, the known pauses hold.
         let _ = self.refresh_pauses(self.now()).await;
-        let (attempted, consequence) = once(self, record, message, self.now()).await;
+        let (attempted, consequence) = once(self, record, message, self.now(), true).await;
         let mut effects = self.effects();
         effects.note(&attempted.gate, consequence, self.now());
         // The result is about the message. The next attempt has the same effect.
@@ -117,6 +117,7 @@ async fn once(
     record: SubscriptionRecord,
     message: Message,
     due_at: Timestamp,
+    is_test: bool,
 ) -> (Attempted, Consequence) {
     let now = engine.now();
     let subscription = record.id;
@@ -128,6 +129,7 @@ async fn once(
         deadline: message.ttl().deadline(due_at),
         due_at,
         number: 1,
+        is_test,
         leased_until: now + engine.lease,
         stop: None,
         message,

@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) number: u32,
     /// No request begins that could last longer than this.
     pub(crate) leased_until: Timestamp,
+    /// Whether its user caused the push, as often as the user likes.
+    pub(crate) is_test: bool,
     /// No request begins once this is true.
     pub(crate) stop: Option<watch::Receiver<bool>>,
 }
@@ -53,6 +55,10 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
             return (Next::Deferred(now + KeyRing::LOOK_AGAIN).into(), None);
         }
     };
+    let own = job.record.vapid_key;
+    if keys.iter().all(|key| key.id() != own) {
+        engine.key_is_missing(own, now).await;
+    }
     let latest = job.leased_until - engine.request_timeout;
     let begin = Begin::before(latest.min(job.deadline)).unless(job.stop);
     let number = job.number;
@@ -60,6 +66,7 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         .with_deadline(job.deadline)
         .with_policy(engine.retry)
         .with_keys(keys)
+        .as_test(job.is_test)
         .drive(&*engine.clock, |push| {
             let gate = Arc::clone(&job.gate);
             engine.sender.send(push, gate, begin.clone())

@@ -19,6 +19,7 @@ mod health;
 pub mod import;
 mod job;
 mod key_ring;
+mod missing_keys;
 mod outage;
 mod pacer;
 mod parked;
@@ -56,10 +57,12 @@ pub use renew::Renewal;
 pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
 
+use missing_keys::MissingKeys;
+
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -72,7 +75,7 @@ use crate::schedule::Compose;
 use crate::store::{
     CountFilter, Liveness, ScheduleStore, StoreError, SubscriptionLimits, SubscriptionStore,
 };
-use crate::vapid::Contact;
+use crate::vapid::{Contact, KeyId};
 
 /// The engine of one `WebPush`. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -117,6 +120,9 @@ pub(crate) struct Signals {
     pauses_read: AtomicI64,
     pub(crate) health: Health,
     pub(crate) parked: Parked,
+    missing_keys: MissingKeys,
+    /// The live VAPID keys that the last pauses for sender faults were judged by.
+    known_keys: Mutex<Vec<KeyId>>,
 }
 
 impl Default for Signals {
@@ -128,6 +134,8 @@ impl Default for Signals {
             pauses_read: AtomicI64::new(i64::MIN),
             health: Health::default(),
             parked: Parked::default(),
+            missing_keys: MissingKeys::default(),
+            known_keys: Mutex::default(),
         }
     }
 }
@@ -142,7 +150,9 @@ impl Deref for Engine {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let engine = Self(Arc::new(parts));
+        engine.has_new_key();
+        engine
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,5 +1,6 @@
 //! Pauses of push services that all replicas share.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::Engine;
 use crate::clock::Timestamp;
 use crate::observe::event;
 use crate::store::{Pause, PauseReason, StoreError};
+use crate::vapid::{VapidError, VapidErrorKind};
 
 impl Engine {
     /// The maximum age of the loaded pauses.
@@ -40,6 +42,27 @@ impl Engine {
             return Ok(());
         }
         self.load_pauses(now).await
+    }
+
+    /// Reads the VAPID keys again. If one is new here, push services that refused this server get another request at once:
+    /// it may be the right one.
+    pub(crate) async fn refresh_keys(&self) -> Result<(), VapidError> {
+        self.key_ring.refresh().await?;
+        if self.has_new_key() {
+            let lifted = self.lift_sender_faults(|_| true).await;
+            lifted.map_err(|source| VapidError::with_source(VapidErrorKind::Store, source))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a key was loaded, or became the active one, since the last call.
+    pub(super) fn has_new_key(&self) -> bool {
+        let ids: Vec<_> = self.key_ring.live().iter().map(|key| key.id()).collect();
+        let known = &self.signals.known_keys;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = ids.first() != known.first() || ids.iter().any(|id| !known.contains(id));
+        *known = ids;
+        is_new
     }
 
     /// Ends the sender fault pauses that `which` selects: they were caused by another sender identity than the current one.

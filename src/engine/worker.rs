@@ -287,6 +287,7 @@ impl Worker {
                 due_at: message.due_at,
                 deadline: message.deadline,
                 number: row.attempt,
+                is_test: false,
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
             };

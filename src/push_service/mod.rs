@@ -7,14 +7,12 @@ mod tally;
 #[cfg(feature = "_engine")]
 mod throttling;
 
-pub use pause::{Pause, PauseReason};
-pub use tally::Tally;
 #[cfg(feature = "_engine")]
-pub(crate) use throttling::PauseScope;
-
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
 use crate::text::as_text;
+pub use pause::{Pause, PauseReason};
+pub use tally::Tally;
 
 /// The operator of a push service, known by its host.
 ///

@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
 use crate::broadcast::Audience;
-use crate::store::{Pause, PauseReason};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,8 +25,6 @@ struct ReadyAnswer {
     clock: bool,
     /// A contact is configured. Without one nothing is sent.
     contact: bool,
-    /// A push service refuses this sender. An alarm only: other push services still get messages.
-    sender_fault: bool,
 }
 
 /// The shortest time after which a missing poll counts as a failure.
@@ -45,10 +42,10 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
             ledger.pauses(now)
         )
     };
-    let (store, last_run, pauses) = match timeout(STORE_RESPONDS_WITHIN, reads).await {
-        Ok((Ok(last_run), Ok(_), Ok(pauses))) => (true, last_run, pauses),
+    let (store, last_run) = match timeout(STORE_RESPONDS_WITHIN, reads).await {
+        Ok((Ok(last_run), Ok(_), Ok(_))) => (true, last_run),
         // A part of the answers would be misleading.
-        _ => (false, None, Vec::new()),
+        _ => (false, None),
     };
     // A few times the longest pause between two polls.
     let grace = api.engine.poll_interval.saturating_mul(3).max(POLLS_WITHIN);
@@ -60,7 +57,6 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
     let worker = api.engine.has_worker();
     let clock = api.engine.clock.fault().is_none();
     let contact = api.engine.has_contact;
-    let is_fault = |pause: &Pause| pause.reason == PauseReason::SenderFault;
     let answer = ReadyAnswer {
         ready: store && scheduler && worker && clock && contact,
         store,
@@ -68,7 +64,6 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
         worker,
         clock,
         contact,
-        sender_fault: pauses.iter().any(is_fault),
     };
     if answer.ready {
         return reply::json(StatusCode::OK, &answer);

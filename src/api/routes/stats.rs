@@ -21,6 +21,8 @@ struct StatsAnswer {
     /// Push services for which pruning is suspended.
     retiring_stopped: Vec<Doubted>,
     worker: WorkerAnswer,
+    /// VAPID keys that rows name and the server does not have.
+    missing_keys: Vec<MissingKey>,
 }
 
 /// The worker of this process.
@@ -84,6 +86,14 @@ struct Gate {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MissingKey {
+    key_id: String,
+    /// Live subscriptions that name it.
+    subscriptions: u64,
+}
+
+#[derive(Serialize)]
 struct Doubted {
     origin: String,
     /// Of its latest responses.
@@ -125,6 +135,16 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
             })
             .collect(),
         worker: worker(api),
+        missing_keys: api
+            .engine
+            .missing_keys(now)
+            .await?
+            .into_iter()
+            .map(|(id, subscriptions)| MissingKey {
+                key_id: id.to_string(),
+                subscriptions,
+            })
+            .collect(),
     };
     Ok(reply::json(StatusCode::OK, &answer))
 }

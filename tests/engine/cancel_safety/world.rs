@@ -12,7 +12,8 @@ use tower_web_push::broadcast::{BroadcastId, BroadcastStatus};
 use tower_web_push::clock::{Clock, Timestamp};
 use tower_web_push::push_request::PushBody;
 use tower_web_push::store::{
-    DeliveryLedger as _, NewSubscription, SubscriptionLimits, SubscriptionStore as _,
+    DeliveryLedger as _, NewSubscription, Pause, PauseReason, SubscriptionLimits,
+    SubscriptionStore as _,
 };
 use tower_web_push::subscription::{Origin, Subscription};
 use tower_web_push::testing::{Answer, TestPushService, When};
@@ -21,6 +22,7 @@ use tower_web_push::{Audience, Message, WebPush, WebPushBuilder};
 
 use crate::support::tampered_store::TamperedStore;
 
+const CONTACT: &str = "mailto:ops@example.com";
 pub(crate) const RECIPIENTS: u64 = 12;
 const ORIGINS: [&str; 2] = [
     "https://fcm.googleapis.com",
@@ -32,7 +34,7 @@ const WAY: Duration = Duration::from_millis(10);
 /// In virtual time: leases and pauses may have to expire first.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 const RETRY_AFTER: u32 = 2;
-/// Long enough that all requests are refused, which closes the gate, and shorter than the pause.
+/// How long the gate is closed.
 const A_WHILE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
@@ -49,7 +51,7 @@ pub(crate) struct World {
 pub(crate) enum Trouble {
     /// The push service limits requests for one recipient.
     OneIsBusy,
-    /// A push service refuses the credentials, for long enough to close its gate.
+    /// A push service has refused this server, which closed its gate.
     SenderIsRefused,
 }
 
@@ -58,7 +60,7 @@ impl Trouble {
     pub(crate) const fn lasts(self) -> Duration {
         match self {
             Self::OneIsBusy => Duration::ZERO,
-            Self::SenderIsRefused => Duration::from_secs(300),
+            Self::SenderIsRefused => A_WHILE,
         }
     }
 }
@@ -74,7 +76,7 @@ impl Clock for VirtualClock {
 }
 
 fn builder(store: &Arc<TamperedStore>, clock: VirtualClock) -> WebPushBuilder {
-    WebPush::builder("mailto:ops@example.com")
+    WebPush::builder(CONTACT)
         .store(Arc::clone(store))
         .clock(clock)
 }
@@ -121,24 +123,22 @@ impl World {
             let origin = ORIGINS[usize::from(number % 3 == 0)];
             world.subscribe(origin, &key).await;
         }
-        let (when, answer) = match trouble {
+        match trouble {
             Trouble::OneIsBusy => {
                 let one = world.recipients.lock().unwrap()[1].clone();
                 let busy = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
                 let busy = busy.with_retry_after(RETRY_AFTER);
-                (When::endpoint(one.endpoint()).times(1), busy)
+                let once = When::endpoint(one.endpoint()).times(1);
+                world.service.script(once, busy);
             }
             Trouble::SenderIsRefused => {
                 let origin = Origin::parse(ORIGINS[0]).unwrap();
-                let over = clock.now() + A_WHILE;
-                let meanwhile = When::head(move |head| {
-                    Origin::of(&head.uri).as_ref() == Some(&origin) && clock.now() < over
-                });
-                let refused = Answer::status(StatusCode::FORBIDDEN);
-                (meanwhile, refused.with_body("invalid JWT provided"))
+                let now = clock.now();
+                let mut pause = Pause::new(origin, now + A_WHILE, PauseReason::SenderFault);
+                pause.contact = Some(CONTACT.to_owned());
+                world.store.memory.pause(&pause, now).await.unwrap();
             }
-        };
-        world.service.script(when, answer);
+        }
         world
     }
 

@@ -177,33 +177,53 @@ async fn a_gate_that_closes_while_a_call_waits_refuses_it() {
     let mut second = deliver.clone().oneshot(push(FCM)).boxed();
     assert!((&mut second).now_or_never().is_none());
     let (_, send) = handle.next_request().now_or_never().unwrap().unwrap();
-    send.send_response(answer(429, &[("retry-after", "60")], TestBody::default()));
-    let limited = first.now_or_never().unwrap().unwrap_err();
-    assert_eq!(limited.retry_after(), Some(Duration::from_secs(60)));
-    assert!(limited.closed().is_none());
+    let until = SystemClock::new().now() + Duration::from_secs(60);
+    deliver
+        .gates()
+        .pause(&origin(FCM), until, PauseReason::RateLimited);
+    send.send_response(answer(503, &[], TestBody::default()));
+    assert!(
+        first
+            .now_or_never()
+            .unwrap()
+            .unwrap_err()
+            .closed()
+            .is_none()
+    );
     let refused = second.now_or_never().unwrap().unwrap_err();
     assert_eq!(refused.closed().unwrap().reason, PauseReason::RateLimited);
     assert!(handle.next_request().now_or_never().is_none());
 }
 
+/// Eight rows that were accepted before are limited within some seconds; those of strangers are no evidence beside them.
 #[tokio::test(start_paused = true)]
-async fn a_limit_closes_the_gate_where_it_means_the_origin() {
-    for (endpoint, closes) in [
-        (FCM, true),
-        (MOZILLA, true),
-        (OTHER, true),
-        (APPLE, false),
-        (WNS, false),
-    ] {
-        let (deliver, mut handle) = deliver();
-        let answer = answer(429, &[("retry-after", "60")], TestBody::default());
-        let error = exchange(&deliver, &mut handle, endpoint, answer)
-            .await
-            .unwrap_err();
-        assert_eq!(error.outcome(), Outcome::RateLimited);
-        let now = SystemClock::new().now();
-        let gate = deliver.gates().gate(&origin(endpoint));
-        assert_eq!(gate.closed_at(now).is_some(), closes, "{endpoint}");
+async fn limits_of_proven_rows_close_the_gate_of_every_push_service() {
+    for endpoint in [FCM, MOZILLA, OTHER, APPLE, WNS] {
+        for is_proven in [true, false] {
+            let (deliver, mut handle) = deliver();
+            let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+            let deliver = deliver.with_clock(Arc::new(clock.clone()));
+            let gate = deliver.gates().gate(&origin(endpoint));
+            for number in 0..9 {
+                assert!(gate.closed_at(clock.now()).is_none(), "{endpoint}");
+                clock.advance(Duration::from_secs(1));
+                let push = push(&format!("{endpoint}{number}"));
+                let accepted_with = (is_proven || number == 0).then(|| push.key().id());
+                let push = push.with_history(accepted_with, None);
+                let limited = async {
+                    let (_, send) = handle.next_request().await.unwrap();
+                    let busy = [("retry-after", "60")];
+                    send.send_response(answer(429, &busy, TestBody::default()));
+                };
+                let (result, ()) = tokio::join!(deliver.clone().oneshot(push), limited);
+                assert!(result.is_err());
+                if number == 7 && is_proven {
+                    break;
+                }
+            }
+            let closed = gate.closed_at(clock.now());
+            assert_eq!(closed.is_some(), is_proven, "{endpoint}");
+        }
     }
 }
 

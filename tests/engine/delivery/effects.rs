@@ -8,6 +8,8 @@ use tower_web_push::engine::{Consequence, Effects, PruneBreaker};
 use tower_web_push::store::Tally;
 use tower_web_push::vapid::Contact;
 
+use std::sync::Arc;
+
 use super::order::{position, tampered};
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
@@ -150,37 +152,53 @@ async fn every_effect_of_a_direct_send_is_written_before_it_reports() {
     }
 }
 
-/// What closes the gate of an origin: the response, and the number of subscriptions that get it.
-fn pauses() -> [(PauseReason, Answer, usize); 3] {
+/// What closes the gate of an origin.
+fn pauses() -> [(PauseReason, Answer); 3] {
     let limited = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
     let fault = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
     [
-        (PauseReason::RateLimited, limited, 1),
-        (PauseReason::SenderFault, fault, 8),
-        (PauseReason::Unreachable, Answer::disconnect(), 8),
+        (PauseReason::RateLimited, limited),
+        (PauseReason::SenderFault, fault),
+        (
+            PauseReason::Unreachable,
+            Answer::status(StatusCode::SERVICE_UNAVAILABLE),
+        ),
     ]
+}
+
+/// Twenty subscribers that were accepted before.
+async fn proven() -> World {
+    let world = World::at(FCM).await;
+    world.subscribers(20).await;
+    world.prove().await;
+    world
+}
+
+/// A worker whose next tick pauses the push service.
+async fn about_to_pause(answer: Answer) -> (World, Arc<TamperedStore>, WebPush) {
+    let world = proven().await;
+    world.service.script(When::any(), answer);
+    let (store, push) = tampered(&world).await;
+    world.enqueue().await;
+    push.tick().await.unwrap();
+    world.clock.advance(Duration::from_secs(3));
+    world.enqueue().await;
+    store.take_calls();
+    (world, store, push)
 }
 
 #[tokio::test]
 async fn every_pause_and_its_end_is_shared_before_the_rows_that_showed_it_are_given_back() {
-    for (reason, answer, subscribers) in pauses() {
-        let world = World::at(FCM).await;
-        world.subscribers(subscribers).await;
-        world.service.script(When::any(), answer);
-        let (store, push) = tampered(&world).await;
-        world.enqueue().await;
-
+    for (reason, answer) in pauses() {
+        let (_, store, push) = about_to_pause(answer.clone()).await;
         store.fail("pause");
         push.tick().await.unwrap_err();
         let calls = store.take_calls();
         // Nothing is written before it is shared: neither rows nor subscriptions.
         let since = &calls[position(&calls, "get")..];
         assert_eq!(since, ["get", "pause"], "{reason:?}: {calls:?}");
-        store.fail(None);
 
-        // Another process, which does not know of it yet, comes to the same result.
-        world.clock.advance(MINUTE);
-        let (store, push) = tampered(&world).await;
+        let (world, store, push) = about_to_pause(answer).await;
         push.tick().await.unwrap();
         let calls = store.take_calls();
         assert!(position(&calls, "pause") < position(&calls, "settle"));
@@ -205,15 +223,14 @@ async fn every_pause_and_its_end_is_shared_before_the_rows_that_showed_it_are_gi
 
 #[tokio::test]
 async fn a_direct_send_shares_the_pause_that_it_came_to() {
-    for (reason, answer, subscribers) in pauses() {
-        let world = World::at(FCM).await;
-        world.subscribers(subscribers).await;
+    for (reason, answer) in pauses() {
+        let world = proven().await;
         world.service.script(When::any(), answer);
-        world
-            .push
-            .send(Audience::All, Message::new("x"))
-            .await
-            .unwrap();
+        for _ in 0..2 {
+            let sent = world.push.send(Audience::All, Message::new("x"));
+            assert_eq!(sent.await.unwrap().counts.failed, 20);
+            world.clock.advance(Duration::from_secs(3));
+        }
         let shared = world.pauses().await;
         assert_eq!(shared.first().map(|pause| pause.reason), Some(reason));
     }
@@ -277,7 +294,7 @@ async fn a_new_key_is_stored_before_pauses_are_lifted_and_both_before_anything_i
     let fault = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
     world.service.script(When::any(), fault);
     world.enqueue().await;
-    world.settle().await;
+    world.outlast().await;
     let asked = world.asked();
     let (store, push) = tampered(&world).await;
     let before = push.vapid_public_key();

@@ -1,5 +1,6 @@
 //! The rules of delivery, one test each, against the in-process push service.
 
+mod bad_rows;
 mod budgets;
 mod building;
 mod calls;

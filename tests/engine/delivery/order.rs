@@ -53,14 +53,19 @@ async fn effects_on_subscriptions_are_written_before_their_rows_end() {
 #[tokio::test]
 async fn a_pause_is_shared_before_the_row_that_showed_it_is_given_back() {
     let world = World::at(FCM).await;
-    world.subscriber().await;
+    world.subscribers(20).await;
+    world.prove().await;
     let answer = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
     world.service.script(When::any(), answer);
     let (store, push) = tampered(&world).await;
-    push.enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap();
-    push.tick().await.unwrap();
+    for _ in 0..2 {
+        store.take_calls();
+        push.enqueue(Audience::All, Message::new("x"))
+            .await
+            .unwrap();
+        push.tick().await.unwrap();
+        world.clock.advance(Duration::from_secs(3));
+    }
     let calls = store.take_calls();
     assert!(
         position(&calls, "pause") < position(&calls, "settle"),

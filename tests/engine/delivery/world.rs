@@ -22,6 +22,7 @@ pub(crate) use tower_web_push::{Audience, Message, WebPush, WebPushBuilder};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const FCM: &str = "https://fcm.googleapis.com";
+pub(crate) const MOZILLA: &str = "https://updates.push.services.mozilla.com";
 pub(crate) const APPLE: &str = "https://web.push.apple.com";
 pub(crate) const WNS: &str = "https://db5p.notify.windows.com";
 
@@ -117,6 +118,22 @@ impl World {
         let message = Message::new("x");
         let queued = self.push.enqueue(Audience::All, message).await.unwrap();
         queued.broadcast
+    }
+
+    /// A message that all subscribers get, a while ago: from now on they are evidence.
+    pub(crate) async fn prove(&self) {
+        let proved = self.enqueue().await;
+        self.settle().await;
+        let counts = self.status(proved).await.counts;
+        assert_eq!(counts.pending, 0, "{counts:?}");
+        self.clock.advance(2 * MINUTE);
+    }
+
+    /// Lets what the push service does last for longer than a burst.
+    pub(crate) async fn outlast(&self) {
+        self.settle().await;
+        self.clock.advance(Duration::from_secs(4));
+        self.settle().await;
     }
 
     /// Ticks until there is nothing to do.

@@ -15,7 +15,7 @@ use crate::support::servers::Kind;
 const RECIPIENTS: usize = 20_000;
 /// The number of recipients with a daily notification that is due meanwhile.
 const DAILY: usize = 300;
-const RETRY_AFTER: u32 = 12;
+const PAUSE: Duration = Duration::from_secs(12);
 /// For rows that were claimed before the pause was known.
 const CLAIMED: Duration = Duration::from_secs(2);
 /// The longest time between a request in flight at the kill, or with an unwritten outcome, and the kill: it times out
@@ -61,9 +61,8 @@ async fn every_recipient_is_reached(kind: Kind) {
     some_more(&world).await;
     // Another one, since the rest of the first is unknown.
     let another = fourth.notify(RECIPIENTS).await;
-    world.be_busy_once(RETRY_AFTER);
-    let paused_at = world.was_busy().await;
-    world.is_paused([&first, &fourth]).await;
+    let to = world.pause(PAUSE).await;
+    world.is_quiet([&first, &fourth]).await;
     let from = now() + CLAIMED;
 
     for server in [&fourth, &first] {
@@ -76,7 +75,6 @@ async fn every_recipient_is_reached(kind: Kind) {
     })
     .await;
 
-    let to = paused_at + Duration::from_secs(RETRY_AFTER.into());
     assert_eq!(
         world.traffic.came_between(from, to),
         0,

@@ -11,15 +11,14 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 use tower_web_push::broadcast::BroadcastId;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Topic;
 use tower_web_push::store::{
-    NewSubscription, PostgresStore, RedisStore, ScheduleStore, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionStore, Upserted, redis_rs,
+    NewSubscription, Pause, PauseReason, PostgresStore, RedisStore, ScheduleStore,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionStore, Upserted, redis_rs,
 };
 use tower_web_push::subscription::Origin;
 use tower_web_push::testing::{Recording, TestPushService};
@@ -27,7 +26,7 @@ use tower_web_push::vapid::{KeyId, VapidPublicKey};
 
 use super::traffic::{Delivery, Traffic, now};
 use crate::support::http_client::{Answer, HttpClient};
-use crate::support::push_server::{Answering, BOTH, PushServer, answer, certificate};
+use crate::support::push_server::{Answering, BOTH, PushServer, certificate};
 use crate::support::server_process::ServerProcess;
 use crate::support::servers::{Kind, Server as Database};
 
@@ -47,19 +46,8 @@ pub(crate) struct World {
     pub(crate) subscriptions: Arc<dyn SubscriptionStore>,
     pub(crate) schedules: Arc<dyn ScheduleStore>,
     origin: Origin,
-    busy: watch::Sender<Busy>,
     folder: TempDir,
     _door: PushServer,
-}
-
-/// Whether the push service refuses one request.
-#[derive(Clone, Copy, Debug)]
-enum Busy {
-    No,
-    /// The next request gets this `Retry-After` in seconds.
-    For(u32),
-    /// A request of this time got it.
-    Since(Timestamp),
 }
 
 /// A server and its clients.
@@ -82,26 +70,14 @@ impl World {
             .origin(origin.clone())
             .recording(Recording::Counts)
             .build();
-        let (traffic, busy) = (Traffic::new(), watch::Sender::new(Busy::No));
+        let traffic = Traffic::new();
         let door = PushServer::start_on(listener, &certified, BOTH, {
-            let (mounted, traffic, busy) = (push_service.mount(), traffic.clone(), busy.clone());
+            let (mounted, traffic) = (push_service.mount(), traffic.clone());
             move |request: Request<Incoming>| -> Answering {
                 let (mut service, traffic) = (mounted.clone(), traffic.clone());
                 let came = now();
                 let delivery = Delivery::of(request.uri().path(), request.headers());
-                let mut wait = None;
-                busy.send_if_modified(|busy| {
-                    if let Busy::For(secs) = *busy {
-                        wait = Some(secs.to_string());
-                        *busy = Busy::Since(came);
-                    }
-                    wait.is_some()
-                });
                 Box::pin(async move {
-                    if let Some(wait) = wait {
-                        traffic.note(delivery, came, StatusCode::TOO_MANY_REQUESTS);
-                        return answer(429, &[("retry-after", &wait)], "");
-                    }
                     let answer = service.call(request).await.unwrap();
                     traffic.note(delivery, came, answer.status());
                     sleep(ANSWERS_AFTER).await;
@@ -117,7 +93,6 @@ impl World {
             subscriptions,
             schedules,
             origin,
-            busy,
             folder,
             _door: door,
         })
@@ -175,27 +150,19 @@ impl World {
         assert_eq!(set, "OK");
     }
 
-    /// Answers the next request with this `Retry-After` in seconds.
-    pub(crate) fn be_busy_once(&self, secs: u32) {
-        self.busy.send_replace(Busy::For(secs));
+    /// Pauses the push service for all servers. Returns the end of the pause.
+    pub(crate) async fn pause(&self, length: Duration) -> Timestamp {
+        let pause = Pause::new(
+            self.origin.clone(),
+            now() + length,
+            PauseReason::RateLimited,
+        );
+        self.schedules.pause(&pause, now()).await.unwrap();
+        pause.until
     }
 
-    /// Waits until a request got it. Returns the time of that request.
-    pub(crate) async fn was_busy(&self) -> Timestamp {
-        let mut busy = self.busy.subscribe();
-        let told = busy.wait_for(|busy| matches!(busy, Busy::Since(_)));
-        match timeout(LIMIT, told).await.map(|told| *told.unwrap()) {
-            Ok(Busy::Since(came)) => came,
-            never => panic!("no request gets a Retry-After: {never:?}"),
-        }
-    }
-
-    /// Waits until the servers know of a pause, and all earlier requests of these have finished.
-    pub(crate) async fn is_paused(&self, servers: [&Replica; 2]) {
-        until("the pause is known", async || {
-            !self.schedules.pauses(now()).await.unwrap().is_empty()
-        })
-        .await;
+    /// Waits until all that these servers had begun has ended.
+    pub(crate) async fn is_quiet(&self, servers: [&Replica; 2]) {
         for server in servers {
             until("nothing is under way", async || {
                 server.metric("web_push_in_flight").await == 0.0
