@@ -1,5 +1,6 @@
 //! Tests specific to the SQLite store.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -362,11 +363,12 @@ async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() 
         assert_eq!(other.execute(&sql, [id.as_bytes()]).unwrap(), 1);
     }
     let expandable = store.expandable(10, at(1)).await.unwrap();
-    let found: Vec<_> = expandable
+    let found: HashMap<_, _> = expandable
         .into_iter()
         .map(|one| (one.id, one.audience))
         .collect();
-    assert_eq!(found, [(unread.id, None), (read.id, Some(Audience::All))]);
+    let expected = [(unread.id, None), (read.id, Some(Audience::All))];
+    assert_eq!(found, HashMap::from(expected));
     let claims = store.claim(&claim_of(10), at(1)).await.unwrap();
     assert_eq!(claims.rows.len(), 5);
     let messages: Vec<_> = claims.messages.keys().copied().collect();

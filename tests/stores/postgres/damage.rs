@@ -1,5 +1,7 @@
 //! Damage of one broadcast's content does not hold up the others (L3, L5).
 
+use std::collections::HashMap;
+
 use tower_web_push::broadcast::Audience;
 use tower_web_push::store::DeliveryLedger as _;
 
@@ -34,11 +36,12 @@ async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() 
     );
     schema.run(&sql).await;
     let expandable = store.expandable(10, at(1)).await.unwrap();
-    let found: Vec<_> = expandable
+    let found: HashMap<_, _> = expandable
         .into_iter()
         .map(|one| (one.id, one.audience))
         .collect();
-    assert_eq!(found, [(unread.id, None), (read.id, Some(Audience::All))]);
+    let expected = [(unread.id, None), (read.id, Some(Audience::All))];
+    assert_eq!(found, HashMap::from(expected));
     let claims = store.claim(&claim_of(10), at(1)).await.unwrap();
     assert_eq!(claims.rows.len(), 7);
     let messages: Vec<_> = claims.messages.keys().copied().collect();
