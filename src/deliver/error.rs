@@ -371,9 +371,14 @@ impl fmt::Debug for Diagnostics {
     }
 }
 
-/// Whether one of the causes is that this machine has no file handles, buffers or memory left. The standard library has no
+/// Whether one of the causes is that this machine has no file handles, buffers, memory, connections of the client's budget
+/// or lookup threads left, or that its resolver finds no name at all. The standard library has no
 /// kind for these errors of Unix: ENOMEM, ENFILE, EMFILE, ENOBUFS (Linux, and BSD with macOS).
 fn is_local(error: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "client")]
+    if find_source::<super::local_error::LocalError>(error).is_some() {
+        return true;
+    }
     const EXHAUSTED: [i32; 5] = [12, 23, 24, 105, 55];
     causes(error).any(|cause| {
         let code = cause
