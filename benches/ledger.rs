@@ -222,7 +222,7 @@ async fn expand<S: SubscriptionStore + DeliveryLedger>(name: &str, store: &S) {
             _ => None,
         };
         let page = store
-            .page(&next.audience, after, PAGE, now())
+            .page(next.audience.as_ref().unwrap(), after, PAGE, now())
             .await
             .unwrap();
         let rows: Vec<_> = page
