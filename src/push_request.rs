@@ -132,7 +132,7 @@ impl Push {
 
     /// A test push, which its own user causes: it is never evidence against its push service.
     #[must_use]
-    pub(crate) const fn as_test(mut self, is_test: bool) -> Self {
+    pub(crate) const fn with_test(mut self, is_test: bool) -> Self {
         self.is_test = is_test;
         self
     }
@@ -142,7 +142,7 @@ impl Push {
         (self.accepted_with, self.failing_since)
     }
 
-    /// What [`as_test`](Self::as_test) said.
+    /// What [`with_test`](Self::with_test) said.
     pub(crate) const fn is_test(&self) -> bool {
         self.is_test
     }

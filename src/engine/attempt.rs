@@ -183,7 +183,7 @@ impl<'a> Attempt<'a> {
 
     /// The user of the row caused the push: what comes of it is no evidence against the push service.
     #[must_use]
-    pub(crate) const fn as_test(mut self, is_test: bool) -> Self {
+    pub(crate) const fn with_test(mut self, is_test: bool) -> Self {
         self.is_test = is_test;
         self
     }
@@ -240,7 +240,7 @@ impl<'a> Attempt<'a> {
         let accepted_with = self.record.last_success_at.map(|_| self.record.vapid_key);
         let push = Push::new(self.record.subscription.clone(), self.message.clone(), key)
             .with_history(accepted_with, self.record.failing_since)
-            .as_test(self.is_test)
+            .with_test(self.is_test)
             .with_ttl(ttl)
             .with_ttl_since(now)
             .with_deadline(self.deadline);

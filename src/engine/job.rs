@@ -66,7 +66,7 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         .with_deadline(job.deadline)
         .with_policy(engine.retry)
         .with_keys(keys)
-        .as_test(job.is_test)
+        .with_test(job.is_test)
         .drive(&*engine.clock, |push| {
             let gate = Arc::clone(&job.gate);
             engine.sender.send(push, gate, begin.clone())
