@@ -142,7 +142,7 @@ impl Push {
         (self.accepted_with, self.failing_since)
     }
 
-    /// What [`as_test`](Self::as_test) said.
+    /// What [`with_test`](Self::with_test) said.
     pub(crate) const fn is_test(&self) -> bool {
         self.is_test
     }

@@ -36,9 +36,6 @@ const IN_FLIGHT: usize = 25;
 /// The time until a request to a black hole is given up. Nothing else may take so long.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const RETRY_AFTER: Duration = Duration::from_secs(8);
-/// For requests in flight when their push service answers 429: up to 500 of all push services, for which a slow
-/// machine needs more than a second.
-const UNDER_WAY: Duration = Duration::from_secs(5);
 /// Timers and clocks count in milliseconds.
 const ROUNDING: Duration = Duration::from_millis(50);
 
@@ -61,8 +58,7 @@ enum Fault {
 impl Fault {
     /// By the position in the order of the endpoints' keys, which is the order of sending.
     ///
-    /// Two bursts of 429 cause few pauses. The others are spread, so that there is always a response between them and
-    /// the origin does not count as unreachable.
+    /// There are always acceptances between them, so the origins are not paused.
     fn at(place: usize) -> Option<Self> {
         match place {
             400..405 | 700..705 => Some(Self::Busy),
@@ -87,7 +83,9 @@ struct Watched {
     mounted: OnceLock<MountedPushService>,
     /// By path; whether it happened.
     faults: OnceLock<HashMap<String, (Fault, AtomicBool)>>,
-    /// Requests that came during a pause.
+    /// When a row was asked to wait, by path.
+    asked_to_wait: Mutex<HashMap<String, Instant>>,
+    /// Requests of rows that had been asked to wait and did not.
     impatient: AtomicU64,
     /// Requests that came again after a fault, by fault.
     again: Mutex<HashMap<Fault, u64>>,
@@ -105,12 +103,9 @@ impl PushServices {
                 // Over HTTP/1.1 the whole connection breaks.
                 let alpn = if number % 4 == 3 { HTTP1 } else { BOTH };
                 let watched = Arc::clone(&watched);
-                let asked_to_wait: Arc<Mutex<Vec<Instant>>> = Arc::default();
                 PushServer::start(alpn, move |request| {
-                    watched.see(&asked_to_wait.lock().unwrap());
-                    let (watched, asked_to_wait) =
-                        (Arc::clone(&watched), Arc::clone(&asked_to_wait));
-                    Box::pin(async move { watched.answer(request, &asked_to_wait).await })
+                    let watched = Arc::clone(&watched);
+                    Box::pin(async move { watched.answer(request).await })
                 })
             })
             .collect()
@@ -170,25 +165,21 @@ impl PushServices {
 }
 
 impl Watched {
-    fn see(&self, asked_to_wait: &[Instant]) {
-        let is_early = |at: &Instant| {
-            let after = at.elapsed();
-            after > UNDER_WAY && after < RETRY_AFTER - ROUNDING
-        };
-        if asked_to_wait.iter().any(is_early) {
+    fn see(&self, path: &str) {
+        let asked_to_wait = self.asked_to_wait.lock().unwrap();
+        let is_early = |at: &Instant| at.elapsed() < RETRY_AFTER - ROUNDING;
+        if asked_to_wait.get(path).is_some_and(is_early) {
             self.impatient.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    async fn answer(
-        &self,
-        request: http::Request<Incoming>,
-        asked_to_wait: &Mutex<Vec<Instant>>,
-    ) -> Answer {
-        let fault = self.faults.get().unwrap().get(request.uri().path());
+    async fn answer(&self, request: http::Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        self.see(&path);
+        let fault = self.faults.get().unwrap().get(&path);
         if let Some((fault, happened)) = fault {
             if !happened.swap(true, Ordering::SeqCst) {
-                return self.fail(*fault, asked_to_wait).await;
+                return self.fail(*fault, path).await;
             }
             *self.again.lock().unwrap().entry(*fault).or_default() += 1;
         }
@@ -197,11 +188,12 @@ impl Watched {
         answer.map(|body| body.map_err(io::Error::other).boxed())
     }
 
-    async fn fail(&self, fault: Fault, asked_to_wait: &Mutex<Vec<Instant>>) -> Answer {
+    async fn fail(&self, fault: Fault, path: String) -> Answer {
         match fault {
             Fault::Busy => {
                 let after = RETRY_AFTER.as_secs().to_string();
-                asked_to_wait.lock().unwrap().push(Instant::now());
+                let mut asked_to_wait = self.asked_to_wait.lock().unwrap();
+                asked_to_wait.insert(path, Instant::now());
                 answer(429, &[("retry-after", &after)], "")
             }
             Fault::Down => answer(503, &[], ""),
@@ -313,7 +305,7 @@ async fn despite_faults_every_message_arrives_once_and_only_gone_rows_are_retire
         "{:?}",
         services.service.refusals()
     );
-    // No request came during a pause.
+    // No row was asked while it waits.
     assert_eq!(services.watched.impatient.load(Ordering::SeqCst), 0);
 
     let now = SystemClock::new().now();

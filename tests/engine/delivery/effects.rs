@@ -8,7 +8,6 @@ use tower_web_push::engine::{Consequence, Effects, PruneBreaker};
 use tower_web_push::store::Tally;
 use tower_web_push::vapid::Contact;
 
-
 use super::order::{position, tampered};
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
