@@ -13,7 +13,7 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::store::rules::{self, Applied};
 use tower_web_push::store::{
-    Change, CountFilter, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
+    Change, CountFilter, NewSubscription, STEP, StoreError, StoreErrorKind, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use tower_web_push::subscription::EndpointKey;
@@ -128,12 +128,15 @@ impl SubscriptionStore for Devices {
         let mut rows = self.begin()?;
         let mut changed = 0;
         for change in changes {
+            // S13: a purge is one step, with a bounded number of rows.
+            let mut deleted = 0;
             rows.retain(|key, row| {
-                if change.key().is_some_and(|of| of != key) {
+                if deleted == STEP || change.key().is_some_and(|of| of != key) {
                     return true;
                 }
                 let applied = rules::apply(change, row, now);
                 changed += u64::from(applied != Applied::Unchanged);
+                deleted += usize::from(applied == Applied::Deleted);
                 applied != Applied::Deleted
             });
         }

@@ -158,4 +158,9 @@ pub(crate) struct Flags {
     /// Copies the SQLite file of STORE_URL into a new file that only its owner can read, and ends; servers may be using it
     #[arg(long, value_name = "FILE")]
     pub(crate) backup: Option<PathBuf>,
+
+    /// Erases a user (a value of PRINCIPAL_HEADER) from the store: subscriptions, daily notifications and pending messages,
+    /// prints the numbers, and ends; servers may be using the store
+    #[arg(long, value_name = "USER", conflicts_with = "backup")]
+    pub(crate) forget: Option<String>,
 }

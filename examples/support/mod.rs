@@ -56,9 +56,10 @@ const PREFIXES: [&str; 2] = ["/api", "/web-push"];
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Reads the settings, serves until SIGTERM, SIGHUP or ctrl-c, and drains. With `--backup` it copies the store and ends.
+/// Reads the settings, serves until SIGTERM, SIGHUP or ctrl-c, and drains. With `--backup` it copies the store and ends, and
+/// with `--forget` it erases a user and ends.
 ///
-/// The exit code is 0 after a drain or a backup, 2 if the server cannot start with these settings, and 1 for later
+/// The exit code is 0 after a drain, a backup or an erasure, 2 if the server cannot start with these settings, and 1 for later
 /// errors.
 pub(crate) async fn run<F>(serve: impl FnOnce(Server) -> F) -> ExitCode
 where
@@ -82,7 +83,8 @@ where
         Err(error) => return fail(2, &error),
     };
     let (server, store) = match start(settings).await {
-        Ok(started) => started,
+        Ok(Some(started)) => started,
+        Ok(None) => return ExitCode::SUCCESS,
         Err(error) => return fail(2, error.as_ref()),
     };
     let ended = drive(server, serve).await;
@@ -106,8 +108,8 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The server, and the store where it is a file.
-async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxError> {
+/// The server, and the store if it is a file; `None` if a user was to be erased and is.
+async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>)>, BoxError> {
     let shutdown = Shutdown::listen()?;
     tracing_subscriber::fmt()
         .with_env_filter(settings.log)
@@ -143,13 +145,19 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         Some(contact) => WebPush::builder(contact.as_str()),
         None => WebPush::builder_without_contact(),
     };
+    let create_store = settings.create_store && settings.forget.is_none();
     // Opening the file would create it. Databases on servers are checked by `build`.
     if let StoreUrl::Sqlite(path) = &settings.store
-        && !settings.create_store
+        && !create_store
         && !path.exists()
     {
         let path = path.display();
-        return Err(format!("STORE_URL: there is no file {path}, and CREATE_STORE=false").into());
+        let why = if settings.create_store {
+            "--forget creates none"
+        } else {
+            "CREATE_STORE=false"
+        };
+        return Err(format!("STORE_URL: there is no file {path}, and {why}").into());
     }
     let (builder, store) = settings
         .store
@@ -158,7 +166,7 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
     let mut builder = builder
         .endpoint_policy(settings.endpoint_policy)
-        .create_store(settings.create_store)
+        .create_store(create_store)
         .poll_interval(settings.poll_interval)
         .subscription_limits(settings.limits)
         .retire_at_most(settings.retire_at_most);
@@ -186,6 +194,22 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         builder = builder.extra_root_ca_pem(pem);
     }
     let push = builder.build().await?;
+    if let Some(user) = settings.forget {
+        let erased = push.forget(&user).await?;
+        println!(
+            "erased {}: {} subscriptions, {} daily notifications, {} pending messages, {} broadcasts",
+            user.as_str(),
+            erased.subscriptions,
+            erased.schedules,
+            erased.deliveries,
+            erased.broadcasts
+        );
+        drop(push);
+        if let Some(store) = store {
+            store.close().await?;
+        }
+        return Ok(None);
+    }
 
     let listener = TcpListener::bind(settings.bind)
         .await
@@ -216,7 +240,7 @@ async fn start(settings: Settings) -> Result<(Server, Option<SqliteStore>), BoxE
         },
         shutdown,
     };
-    Ok((server, store))
+    Ok(Some((server, store)))
 }
 
 /// Serves and delivers until the shutdown signal. Then accepts no more connections and waits for the requests and

@@ -14,7 +14,7 @@ use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use http::header::{self, HeaderName};
 use tower_web_push::api::AdminCredentials;
-use tower_web_push::broadcast::Tag;
+use tower_web_push::broadcast::{Principal, Tag};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::store::SubscriptionLimits;
 use tower_web_push::subscription::Origin;
@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     /// Encrypt stored keys that are in the clear; for one start.
     pub(crate) seal_clear_keys: bool,
     pub(crate) log: EnvFilter,
+    /// The user to erase instead of serving.
+    pub(crate) forget: Option<Principal>,
 }
 
 /// The command.
@@ -215,6 +217,7 @@ impl Settings {
             })?,
             seal_clear_keys: setting("SEAL_CLEAR_KEYS", &flags.seal_clear_keys, truth)?,
             log: setting("RUST_LOG", &flags.rust_log, log_filter)?,
+            forget: flags.forget.map(Principal::from),
         })
     }
 }

@@ -132,7 +132,8 @@ impl DeliveryError {
         error
     }
 
-    /// The client failed. This machine has no file handles or memory left: no fault of the push service. A [`PolicyError`] among the causes is a refusal; any other failure is transient.
+    /// The client failed. A [`PolicyError`] among the causes is a refusal; any other failure is transient. An error of this
+    /// process says nothing about the host.
     pub(crate) fn client(push_service: PushService, source: BoxError) -> Self {
         let refusal = find_source::<PolicyError>(source.as_ref()).map(PolicyError::kind);
         let lookup = find_source::<ResolveError>(source.as_ref()).map(ResolveError::kind);
@@ -140,12 +141,14 @@ impl DeliveryError {
             Some(_) => Self::new(Outcome::Refused, push_service),
             None => Self::new(Outcome::Transient, push_service),
         };
-        error.0.is_host_not_found = refusal.is_none() && lookup == Some(ResolveErrorKind::NotFound);
+        let is_local = refusal.is_none() && is_local(source.as_ref());
+        let is_not_found = lookup == Some(ResolveErrorKind::NotFound);
+        error.0.is_host_not_found = refusal.is_none() && !is_local && is_not_found;
         error.0.reason = match refusal {
             Some(kind) => Some(kind.code().into()),
             None => error.0.is_host_not_found.then(|| HOST_NOT_FOUND.into()),
         };
-        if refusal.is_none() && is_local(source.as_ref()) {
+        if is_local {
             error.0.reason = Some(LOCAL.into());
         }
         error.0.source = Some(source);

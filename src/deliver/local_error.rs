@@ -96,6 +96,7 @@ const OUT_OF_SOCKETS: [i32; 2] = [10024, 10055];
 
 #[cfg(test)]
 mod tests {
+    use super::super::{DeliveryError, PushService, ResolveError, ResolveErrorKind};
     use super::*;
 
     #[test]
@@ -116,5 +117,24 @@ mod tests {
         ] {
             assert!(!is_local(kind.into()), "{kind}");
         }
+    }
+
+    #[test]
+    fn an_attempt_that_fails_for_lack_of_anything_is_local() {
+        for lack in [
+            Lack::Connections,
+            Lack::LookupThreads,
+            Lack::Sockets,
+            Lack::Resolver,
+        ] {
+            let cause = ResolveError::new(ResolveErrorKind::NotFound, "none");
+            let error =
+                DeliveryError::client(PushService::Other, LocalError::new(lack, cause).into());
+            assert!(error.is_local(), "{lack:?}");
+            assert!(!error.is_host_not_found(), "{lack:?}");
+        }
+        let cause = ResolveError::new(ResolveErrorKind::NotFound, "none");
+        let error = DeliveryError::client(PushService::Other, cause.into());
+        assert!(!error.is_local() && error.is_host_not_found());
     }
 }

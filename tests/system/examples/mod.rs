@@ -10,6 +10,7 @@ mod crowding;
 #[path = "../../../examples/custom_store.rs"]
 mod custom_store;
 mod daily;
+mod forgetting;
 mod keys;
 mod programs;
 mod restarts;
@@ -53,6 +54,8 @@ both_servers! {
     clients::a_path_has_one_spelling
     clients::the_admin_routes_and_the_metrics_want_credentials
     daily::wrong_times_zones_days_and_types_are_refused_and_nothing_is_stored
+    forgetting::a_user_is_erased_from_the_store_of_a_running_server
+    forgetting::nothing_is_created_for_an_erasure
     settings::a_new_token_is_printed_where_only_this_machine_can_connect
     settings::pages_of_listed_origins_may_call
     settings::a_daily_subscription_is_confirmed_unless_switched_off

@@ -1,0 +1,62 @@
+//! `--forget USER`: a user is erased by a command.
+
+use serde_json::json;
+
+use super::world::{World, subscription};
+use crate::support::server_process::{command, finish};
+
+pub(crate) async fn a_user_is_erased_from_the_store_of_a_running_server(name: &str) {
+    let world = World::new().await;
+    let more = [
+        ("TRUSTED_PROXIES", "1"),
+        ("PRINCIPAL_HEADER", "Remote-User"),
+    ];
+    let (server, client) = world.start(name, &more).await;
+    for user in ["alice", "alice", "bob"] {
+        let browser = world.push_service.user_agent();
+        let daily = json!({"notifyTime": {"utcHour": 3, "minute": 7}});
+        let body = subscription(&client, &browser, daily).await;
+        let call = client.call(http::Method::POST, "/web-push/subscribe");
+        let call = call
+            .header("remote-user", user)
+            .header("x-forwarded-for", "192.0.2.1");
+        let answer = call.json(&body).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let store_url = world.store_url();
+    let forget = async |user: &str| {
+        let mut command = command(name, &World::settings(&store_url));
+        command.args(["--forget", user]);
+        let output = finish(command).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let erased = forget("alice").await;
+    assert!(
+        erased.starts_with("erased alice: 2 subscriptions, 2 daily notifications, "),
+        "{erased}"
+    );
+    assert!(
+        forget("alice")
+            .await
+            .starts_with("erased alice: 0 subscriptions, 0 daily")
+    );
+    assert!(
+        forget("bob")
+            .await
+            .starts_with("erased bob: 1 subscriptions, 1 daily")
+    );
+    assert_eq!(server.terminate().await.code(), Some(0));
+}
+
+pub(crate) async fn nothing_is_created_for_an_erasure(name: &str) {
+    let world = World::new().await;
+    let store_url = world.store_url();
+    let mut command = command(name, &World::settings(&store_url));
+    command.args(["--forget", "alice"]);
+    let output = finish(command).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("there is no file"), "{said}");
+    assert!(!world.folder.path().join("push.db").exists());
+}
