@@ -114,7 +114,7 @@ impl Push {
         self
     }
 
-    /// What earlier attempts showed: the key with which a push for the subscription was accepted before, and when the first
+    /// Sets the results of earlier attempts: the key with which a push for the subscription was accepted before, and when the first
     /// attempt since then failed.
     ///
     /// Only failures of subscriptions that worked until now are evidence against their push service. Default: never
@@ -130,20 +130,23 @@ impl Push {
         self
     }
 
-    /// A test push, which its own user causes: it is never evidence against its push service.
+    /// Marks a push that its own user causes, for example a test: it is never evidence against its push service. Default:
+    /// `false`.
     #[must_use]
-    pub(crate) const fn with_test(mut self, is_test: bool) -> Self {
+    pub const fn with_test(mut self, is_test: bool) -> Self {
         self.is_test = is_test;
         self
     }
 
-    /// What [`with_history`](Self::with_history) said.
-    pub(crate) const fn history(&self) -> (Option<KeyId>, Option<Timestamp>) {
+    /// The values of [`with_history`](Self::with_history).
+    #[must_use]
+    pub const fn history(&self) -> (Option<KeyId>, Option<Timestamp>) {
         (self.accepted_with, self.failing_since)
     }
 
-    /// What [`with_test`](Self::with_test) said.
-    pub(crate) const fn is_test(&self) -> bool {
+    /// The value of [`with_test`](Self::with_test).
+    #[must_use]
+    pub const fn is_test(&self) -> bool {
         self.is_test
     }
 
@@ -153,13 +156,13 @@ impl Push {
         &self.subscription
     }
 
-    /// What.
+    /// The message.
     #[must_use]
     pub const fn message(&self) -> &Message {
         &self.message
     }
 
-    /// Signed with what.
+    /// The key that signs its token.
     #[must_use]
     pub const fn key(&self) -> &Arc<VapidKey> {
         &self.key

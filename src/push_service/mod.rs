@@ -7,7 +7,7 @@ mod tally;
 #[cfg(feature = "_engine")]
 mod throttling;
 
-#[cfg(feature = "_engine")]
+#[cfg(feature = "vapid")]
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
 use crate::text::as_text;
@@ -94,6 +94,7 @@ impl PushService {
     ///
     /// Apple documents a *positive* number. Whether it refuses 0 is not known; one second instead of
     /// none changes nothing for the user, a 400 loses the message.
+    #[cfg(feature = "vapid")]
     pub(crate) fn wire_ttl(self, ttl: Ttl) -> Ttl {
         let least = match self {
             Self::Apple => Ttl::from_secs(1),
@@ -103,6 +104,7 @@ impl PushService {
     }
 
     /// Whether the request needs `X-WNS-Cache-Policy: no-cache`: on WNS with a TTL of 0, and only there.
+    #[cfg(feature = "vapid")]
     pub(crate) fn wants_no_cache(self, ttl: Ttl) -> bool {
         self == Self::Wns && ttl == Ttl::ZERO
     }
