@@ -76,10 +76,6 @@ impl Step {
 #[derive(Debug, Default)]
 pub(crate) struct Health(Mutex<State>);
 
-#[cfg_attr(
-    not(feature = "api"),
-    expect(dead_code, reason = "the HTTP API shows it")
-)]
 #[derive(Debug, Default)]
 struct State {
     failing: BTreeMap<Step, Failing>,

@@ -6,6 +6,7 @@ mod browser;
 #[cfg(target_os = "linux")]
 mod crash;
 mod examples;
+mod fault_matrix;
 mod import;
 mod interop;
 #[cfg(target_os = "linux")]

@@ -108,12 +108,15 @@ impl KeyRing {
             keys = Keys::read(&rows, &keks, Some(&keys))?;
         }
         if keks.converts() {
+            let clear = rows.iter().filter(|row| !row.sealed.is_encrypted());
+            let clear = clear.count();
             event!(
                 WARN,
-                clear = rows.iter().filter(|row| !row.sealed.is_encrypted()).count(),
+                clear,
                 "SEAL_CLEAR_KEYS (seal_clear_keys) is on: VAPID keys in the clear are trusted and encrypted; switch it \
                  off before the next start"
             );
+            let _ = clear;
         }
         for (row, key) in rows.iter().zip(keys.live.iter()) {
             if !keks.is_current(&row.sealed) {
