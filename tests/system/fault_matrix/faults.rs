@@ -103,8 +103,10 @@ pub(crate) const FAULTS: &[Fault] = &[
         "the VAPID key is missing at a start, and restored",
         |world| {
             Box::pin(async {
-                let id = KeyId::of(&world.key.public_key());
+                let id = KeyId::of(world.key.public_key());
                 world.running.abort();
+                // An active key cannot be removed.
+                world.push.rotate_vapid_key().await.unwrap();
                 assert!(world.store.remove(&id).await.unwrap());
                 world.restart().await;
             })
@@ -136,19 +138,19 @@ pub(crate) const FAULTS: &[Fault] = &[
     .until(|world| Box::pin(async { world.database.as_ref().unwrap().thaw().await }))
     .on(&[Postgres, Redis])
     .refusing()
-    .not_ready(&["store"]),
+    .not_ready(&["scheduler", "store"]),
     Fault::lasting("the database is restarted", |world| {
         Box::pin(async { world.database.as_mut().unwrap().stop().await })
     })
     .until(|world| Box::pin(async { world.database.as_mut().unwrap().start_again().await }))
     .on(&[Postgres, Redis])
     .refusing()
-    .not_ready(&["store"]),
+    .not_ready(&["scheduler", "store"]),
     Fault::lasting("the database takes no writes", |world| {
         Box::pin(async { set_read_only(world, true).await })
     })
     .until(|world| Box::pin(async { set_read_only(world, false).await }))
-    .on(&[Sqlite, Postgres, Redis])
+    .on(&[Sqlite, Redis])
     .refusing()
     .not_ready(&["store"]),
 ];
@@ -214,7 +216,7 @@ async fn lock_schedules(world: &World) {
 /// Makes the database refuse writes and answer reads.
 async fn set_read_only(world: &mut World, read_only: bool) {
     match world.backend {
-        Memory => unreachable!("memory takes writes"),
+        Memory | Postgres => unreachable!("the fault is not caused there"),
         // Another process holds the write lock.
         Sqlite => {
             *world.lock.lock().unwrap() = read_only.then(|| {
@@ -223,17 +225,6 @@ async fn set_read_only(world: &mut World, read_only: bool) {
                 connection.execute_batch("BEGIN IMMEDIATE").unwrap();
                 connection
             });
-        }
-        Postgres => {
-            let client = postgres(world).await;
-            let to = if read_only { "on" } else { "off" };
-            for statement in [
-                "SET default_transaction_read_only = off".to_owned(),
-                format!("ALTER SYSTEM SET default_transaction_read_only = {to}"),
-                "SELECT pg_reload_conf()".to_owned(),
-            ] {
-                client.batch_execute(&statement).await.unwrap();
-            }
         }
         // A primary that has lost its replicas.
         Redis => {

@@ -34,7 +34,7 @@ pub(crate) const HEALTHY: usize = 38;
 /// Subscriptions of the same push service that may have: one in twenty.
 pub(crate) const SICK: usize = 2;
 /// Generous: a database on a busy machine, and retries.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,10 @@ impl Clock for SettableClock {
     fn now(&self) -> Timestamp {
         let right = SystemClock::new().now().as_millis();
         Timestamp::from_millis(right + self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Option<Duration> {
+        SystemClock::new().monotonic()
     }
 }
 
@@ -117,9 +121,9 @@ impl World {
         let push = start(&store, &service, &clock, Some(same)).await;
         let mut endpoints = Vec::new();
         for _ in 0..HEALTHY + SICK {
-            let subscription = service.user_agent().subscribe(&key.public_key()).unwrap();
+            let subscription = service.user_agent().subscribe(key.public_key()).unwrap();
             endpoints.push(subscription.endpoint().clone());
-            let new = NewSubscription::new(subscription, KeyId::of(&key.public_key()));
+            let new = NewSubscription::new(subscription, KeyId::of(key.public_key()));
             // A row younger than a minute is asked again before it is retired.
             let now = clock.now() - Duration::from_secs(120);
             let limits = SubscriptionLimits::default();
