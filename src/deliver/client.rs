@@ -39,7 +39,7 @@ use crate::tls::{self, TlsError};
 /// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections).
 ///
 /// Opening a connection may take 5 s ([`connect_timeout`](HttpClientBuilder::connect_timeout)).
-/// [`Deliver`](super::Deliver) limits the whole attempt, whichever client it uses.
+/// [`Deliver`](super::Deliver) limits the whole attempt, with any client.
 ///
 /// # Runtime
 ///

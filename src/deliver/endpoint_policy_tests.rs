@@ -212,7 +212,7 @@ fn a_list_names_hosts_parents_and_ports() {
     );
 }
 
-/// A stranger cannot make the server post to other resources of these hosts, whichever rule admits the host.
+/// A stranger cannot make the server post to other resources of these hosts, under any rule that admits the host.
 #[test]
 fn other_resources_of_a_known_push_service_are_refused() {
     let mut policies = presets().to_vec();

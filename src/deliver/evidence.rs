@@ -1,6 +1,6 @@
 //! The evidence against one origin: what the responses of several distinct rows show together. Pure.
 //!
-//! Whoever subscribes chooses the requests that are sent to an origin, so a count of failures is no evidence. A row is a
+//! Subscribers choose the requests that are sent to an origin, so a count of failures is no evidence. A row is a
 //! *witness* if a push for it was accepted before and it has worked until now. A row that fails while others are accepted
 //! shows its own trouble only.
 

@@ -75,8 +75,8 @@ impl GuardedClock {
         state.fault()
     }
 
-    /// The later of the trusted time and the wall clock: a deadline counted from it is not too early, whichever of them
-    /// is right.
+    /// The later of the trusted time and the wall clock: a deadline counted from it is not too early, even if one of
+    /// them is wrong.
     pub(super) fn latest(&self) -> Timestamp {
         self.now().max(self.clock.now())
     }

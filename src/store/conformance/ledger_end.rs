@@ -84,7 +84,7 @@ pub async fn l9_cancel_stops_the_expansion<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(unknown, None);
 }
 
-/// Opens a broadcast with so many rows at three origins.
+/// Opens a broadcast with this number of rows at three origins.
 async fn sending_many<L: DeliveryLedger + ?Sized>(ledger: &L, rows: usize) -> BroadcastId {
     let rows = (0..).zip(["a", "b", "c"].iter().cycle()).take(rows);
     let rows: Vec<_> = rows.map(|(n, origin)| delivery(origin, n)).collect();

@@ -24,7 +24,7 @@ pub async fn l3_a_faster_clock_hides_no_broadcast<L: DeliveryLedger + ?Sized>(h:
     assert_eq!(ledger.next_due(at(1)).await.unwrap(), Some(at(1)));
 }
 
-/// L5: the rows that are due longest come first, of whichever broadcasts.
+/// L5: the rows that are due longest come first, of any broadcast.
 pub async fn l5_the_oldest_rows_of_several_broadcasts_are_first<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,

@@ -268,7 +268,7 @@ pub async fn d6_a_known_broadcast_is_not_opened_twice<S: ScheduleStore + ?Sized>
     assert_eq!(store.schedules(Some(id(1))).await.unwrap(), [daily(1, 100)]);
 }
 
-/// D7: the latest run is kept, whichever handle recorded it.
+/// D7: the latest run is kept, recorded by any handle.
 pub async fn d7_the_latest_run_is_kept<S: ScheduleStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
     assert_eq!(store.last_run().await.unwrap(), None);

@@ -12,7 +12,7 @@ use super::VapidKey;
 use crate::vapid::{VapidError, VapidErrorKind, VapidPublicKey};
 
 impl VapidKey {
-    /// Takes PKCS#8 or SEC1 in, whichever it is.
+    /// Takes PKCS#8 or SEC1.
     ///
     /// # Errors
     ///

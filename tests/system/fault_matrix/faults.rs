@@ -16,7 +16,7 @@ use tower_web_push::testing::{Answer, When};
 use tower_web_push::vapid::KeyId;
 use tower_web_push::{Audience, Broadcast, Message};
 
-use super::world::{Backend, World};
+use super::world::{Backend, POLL, World};
 use Backend::{Memory, Postgres, Redis, Sqlite};
 
 type Act = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -197,7 +197,10 @@ async fn damage_a_broadcast(world: &World, to: &Endpoint) {
             let _: i64 = query(&mut connection, &damage).await;
         }
     }
-    sleep(Duration::from_secs(1)).await;
+    // The worker has met it once it is due.
+    while world.clock.now() < at {
+        sleep(POLL).await;
+    }
 }
 
 /// Locks the table of schedules in a transaction that stays open until the server ends.
