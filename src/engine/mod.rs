@@ -151,7 +151,7 @@ impl Deref for Engine {
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
         let engine = Self(Arc::new(parts));
-        engine.has_new_key();
+        engine.know_keys();
         engine
     }
 

@@ -1,14 +1,14 @@
 //! Pauses of push services that all replicas share.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Engine;
 use crate::clock::Timestamp;
 use crate::observe::event;
 use crate::store::{Pause, PauseReason, StoreError};
-use crate::vapid::{VapidError, VapidErrorKind};
+use crate::vapid::{KeyId, VapidError, VapidErrorKind};
 
 impl Engine {
     /// The maximum age of the loaded pauses.
@@ -48,21 +48,30 @@ impl Engine {
     /// it may be the right one.
     pub(crate) async fn refresh_keys(&self) -> Result<(), VapidError> {
         self.key_ring.refresh().await?;
-        if self.has_new_key() {
+        let ids: Vec<_> = self.key_ring.live().iter().map(|key| key.id()).collect();
+        if self.is_new(&ids) {
             let lifted = self.lift_sender_faults(|_| true).await;
             lifted.map_err(|source| VapidError::with_source(VapidErrorKind::Store, source))?;
         }
+        // Only now: if the pauses could not be lifted, the next call lifts them.
+        *self.known_keys() = ids;
         Ok(())
     }
 
-    /// Whether a key was loaded, or became the active one, since the last call.
-    pub(super) fn has_new_key(&self) -> bool {
-        let ids: Vec<_> = self.key_ring.live().iter().map(|key| key.id()).collect();
+    /// Takes the loaded keys for known, for a process that starts.
+    pub(super) fn know_keys(&self) {
+        *self.known_keys() = self.key_ring.live().iter().map(|key| key.id()).collect();
+    }
+
+    /// Whether one of the live keys was loaded, or became the active one, since the known keys were set.
+    fn is_new(&self, ids: &[KeyId]) -> bool {
+        let known = self.known_keys();
+        ids.first() != known.first() || ids.iter().any(|id| !known.contains(id))
+    }
+
+    fn known_keys(&self) -> MutexGuard<'_, Vec<KeyId>> {
         let known = &self.signals.known_keys;
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = ids.first() != known.first() || ids.iter().any(|id| !known.contains(id));
-        *known = ids;
-        is_new
+        known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the sender fault pauses that `which` selects: they were caused by another sender identity than the current one.

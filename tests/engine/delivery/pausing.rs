@@ -1,6 +1,9 @@
 //! Pauses of push services.
 
+use std::sync::Arc;
+
 use super::world::*;
+use crate::support::tampered_store::TamperedStore;
 
 const EACH: [&str; 5] = [FCM, MOZILLA, APPLE, WNS, "https://push.example.net"];
 
@@ -293,6 +296,32 @@ async fn an_unsettled_probe_is_repeated_when_its_lease_expires() {
 }
 
 #[tokio::test]
+async fn a_key_of_another_process_ends_a_sender_fault_even_if_the_first_try_fails() {
+    let world = World::at(FCM).await;
+    let [store, others] = [(); 2].map(|()| Arc::new(TamperedStore::over(&world.store)));
+    let push = world.replica_with(|builder| builder.store(Arc::clone(&store)));
+    let push = push.await;
+    let other = world.replica_with(|builder| builder.store(Arc::clone(&others)));
+    let other = other.await;
+    let until = world.clock.now() + 5 * MINUTE;
+    let origin = Origin::parse(FCM).unwrap();
+    let mut pause = Pause::new(origin, until, PauseReason::SenderFault);
+    pause.contact = Some("mailto:ops@example.com".to_owned());
+    world.store.pause(&pause, world.clock.now()).await.unwrap();
+    // It stores the key, and ends no pause.
+    others.fail("pauses");
+    other.rotate_vapid_key().await.unwrap();
+    assert_eq!(world.paused().await.len(), 1);
+
+    store.fail("pauses");
+    push.tick().await.unwrap_err();
+    assert_eq!(world.paused().await.len(), 1);
+    store.fail(None);
+    push.tick().await.unwrap();
+    assert_eq!(world.paused().await, []);
+}
+
+#[tokio::test]
 async fn a_new_key_clears_a_sender_fault() {
     let world = World::at(FCM).await;
     refused(&world).await;
@@ -312,7 +341,7 @@ async fn a_new_contact_clears_a_sender_fault_and_the_same_one_does_not() {
     start(world.replica().await).await;
     assert_eq!(world.paused().await.len(), 1);
     let renamed = WebPush::builder("mailto:someone.else@example.com")
-        .store(std::sync::Arc::clone(&world.store))
+        .store(Arc::clone(&world.store))
         .clock(world.clock.clone())
         .client(world.service.clone());
     start(renamed.build().await.unwrap()).await;
