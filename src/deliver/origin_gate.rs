@@ -237,6 +237,11 @@ impl OriginGate {
         self.standing().take_unshared()
     }
 
+    /// Keeps a pause of [`take_unshared`](Self::take_unshared) that could not be shared: it is returned again, first.
+    pub(crate) fn keep_unshared(&self, pause: Pause, is_lift: bool) {
+        self.standing().keep_unshared(pause, is_lift);
+    }
+
     /// Marks as shared what [`take_unshared`](Self::take_unshared) returned.
     pub(crate) fn shared(&self, now: Timestamp) {
         self.standing().shared(now);

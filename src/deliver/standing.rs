@@ -186,6 +186,12 @@ impl Standing {
         std::mem::take(&mut self.unshared)
     }
 
+    /// Puts back a pause that could not be shared, before those that came after it.
+    pub(super) fn keep_unshared(&mut self, pause: Pause, is_lift: bool) {
+        self.is_lifted = is_lift;
+        self.unshared.insert(0, pause);
+    }
+
     /// Marks its own pause as shared: other replicas may end it.
     pub(super) fn shared(&mut self, now: Timestamp) {
         if self.unshared.is_empty()

@@ -58,7 +58,15 @@ pub struct Effects {
     /// Origins whose suspended pruning was logged.
     suspended: HashSet<Origin>,
     /// Pauses that are not in the ledger yet, in order.
-    pauses: Vec<(Arc<OriginGate>, Pause)>,
+    pauses: Vec<Unshared>,
+}
+
+/// A pause, or the end of one, that the other replicas do not know.
+#[derive(Debug)]
+struct Unshared {
+    gate: Arc<OriginGate>,
+    pause: Pause,
+    is_lift: bool,
 }
 
 #[derive(Debug)]
@@ -129,14 +137,18 @@ impl Effects {
         self.note_gate(gate, now);
     }
 
-    /// Adds the pauses that an attempt caused.
+    /// Adds the pauses that an attempt caused, and those that earlier effects could not write.
     pub(crate) fn note_gate(&mut self, gate: &Arc<OriginGate>, now: Timestamp) {
         for mut pause in gate.take_unshared() {
             if pause.reason == PauseReason::SenderFault {
                 pause.contact = Some(self.contact.as_str().to_owned());
             }
             log_pause(&pause, now);
-            self.pauses.push((Arc::clone(gate), pause));
+            self.pauses.push(Unshared {
+                gate: Arc::clone(gate),
+                is_lift: pause.until <= now,
+                pause,
+            });
         }
     }
 
@@ -152,8 +164,16 @@ impl Effects {
     /// What was not written is written by the next call. A change that is written twice has no further effect; a tally is
     /// then slightly too high.
     pub async fn write(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        while let Some((gate, pause)) = self.pauses.first() {
-            self.ledger.pause(pause, now).await?;
+        while let Some(Unshared {
+            gate,
+            pause,
+            is_lift,
+        }) = self.pauses.first()
+        {
+            // A pause that is over by now would end a later one of another replica.
+            if *is_lift || pause.until > now {
+                self.ledger.pause(pause, now).await?;
+            }
             gate.shared(now);
             self.pauses.remove(0);
         }
@@ -234,6 +254,20 @@ impl Effects {
         self.suspended
             .retain(|origin| sums.get(origin).is_none_or(is_suspended));
         Ok(())
+    }
+}
+
+impl Drop for Effects {
+    /// Leaves pauses that were not written to the next effects of their origin.
+    fn drop(&mut self) {
+        for unshared in self.pauses.drain(..).rev() {
+            let Unshared {
+                gate,
+                pause,
+                is_lift,
+            } = unshared;
+            gate.keep_unshared(pause, is_lift);
+        }
     }
 }
 

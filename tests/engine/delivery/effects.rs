@@ -321,6 +321,53 @@ async fn a_new_key_is_stored_before_pauses_are_lifted_and_both_before_anything_i
 }
 
 #[tokio::test]
+async fn a_pause_that_was_not_written_is_shared_with_the_next_effects_of_its_origin() {
+    let rows = MemoryStore::new();
+    let store = Arc::new(TamperedStore::over(&rows));
+    let contact = Contact::parse("mailto:ops@example.com").unwrap();
+    let now = Timestamp::from_secs(1_800_000_000);
+    let (gates, origin) = (OriginGates::new(), Origin::parse(FCM).unwrap());
+    let effects = || {
+        let (ledger, table) = (Arc::clone(&store), Arc::clone(&store));
+        Effects::new(table, ledger, PruneBreaker::default(), &contact)
+    };
+    let accepted = || Consequence::finished(FinalOutcome::Accepted);
+    gates.pause(&origin, now + MINUTE, PauseReason::RateLimited);
+    store.fail("pause");
+    let mut failed = effects();
+    failed.note(&gates.gate(&origin), accepted(), now);
+    failed.write(now).await.unwrap_err();
+    // A call that makes one attempt ends here.
+    drop(failed);
+    store.fail(None);
+
+    let mut next = effects();
+    next.note(&gates.gate(&origin), accepted(), now);
+    next.write(now).await.unwrap();
+    assert_eq!(rows.pauses(now).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_pause_that_is_over_when_it_is_written_ends_no_other() {
+    let rows = MemoryStore::new();
+    let store = Arc::new(TamperedStore::over(&rows));
+    let contact = Contact::parse("mailto:ops@example.com").unwrap();
+    let now = Timestamp::from_secs(1_800_000_000);
+    let (gates, origin) = (OriginGates::new(), Origin::parse(FCM).unwrap());
+    let (ledger, table) = (Arc::clone(&store), Arc::clone(&store));
+    let mut effects = Effects::new(table, ledger, PruneBreaker::default(), &contact);
+    gates.pause(&origin, now + MINUTE, PauseReason::RateLimited);
+    let accepted = Consequence::finished(FinalOutcome::Accepted);
+    effects.note(&gates.gate(&origin), accepted, now);
+    // Another replica has a longer one, and this one writes late.
+    let later = now + 2 * MINUTE;
+    let longer = Pause::new(origin, now + 10 * MINUTE, PauseReason::RateLimited);
+    rows.pause(&longer, now).await.unwrap();
+    effects.write(later).await.unwrap();
+    assert_eq!(rows.pauses(later).await.unwrap(), [longer]);
+}
+
+#[tokio::test]
 async fn what_a_failing_ledger_did_not_take_is_written_by_the_next_call() {
     let rows = MemoryStore::new();
     let store = Arc::new(TamperedStore::over(&rows));
