@@ -48,7 +48,7 @@ impl Dice {
     }
 }
 
-/// So many, or as many as `MODEL_SEEDS` says.
+/// The seeds: `number` of them, or the number that `MODEL_SEEDS` sets.
 fn seeds(number: u64) -> std::ops::Range<u64> {
     let seeds = std::env::var("MODEL_SEEDS").ok();
     0..seeds.map_or(number, |seeds| seeds.parse().unwrap())

@@ -196,7 +196,7 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    /// One broadcast with a due row at each of so many origins, and as many origins that are paused or not due.
+    /// One broadcast with a due row at each of `origins` origins, and the same number of origins that are paused or not due.
     fn filled(origins: usize) -> Connection {
         let conn = connection::in_memory().unwrap();
         let sql = format!(

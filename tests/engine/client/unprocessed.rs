@@ -84,7 +84,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// So many requests at once: how many are accepted, and what the server saw.
+/// Sends this number of requests at once. Returns the number of acceptances, and what the server saw.
 async fn send(number: usize, way: Way) -> (usize, Vec<Outcome>, Arc<Seen>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

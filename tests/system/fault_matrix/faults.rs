@@ -156,7 +156,8 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 /// Scripts an answer for the sick subscriptions.
-fn sick(world: &World, answer: &Answer) {
+fn sick(world: &mut World, answer: &Answer) {
+    world.is_scripted = true;
     for endpoint in &world.sick {
         world
             .service

@@ -89,6 +89,8 @@ pub(crate) struct World {
     pub(crate) sick: Vec<Endpoint>,
     /// The key that the subscriptions were made with.
     pub(crate) key: VapidKey,
+    /// Whether the sick subscriptions get other responses than the healthy ones.
+    pub(crate) is_scripted: bool,
     /// What holds the write lock of the SQLite file.
     pub(crate) lock: Mutex<Option<rusqlite::Connection>>,
     folder: TempDir,
@@ -141,6 +143,7 @@ impl World {
             healthy: endpoints,
             sick,
             key,
+            is_scripted: false,
             lock: Mutex::default(),
             folder,
             running,
@@ -191,6 +194,11 @@ impl World {
         }
         self.everything_arrived().await;
         let took = from.elapsed();
+        let scripted = self.service.counts().scripted;
+        assert!(
+            scripted > 0 || !self.is_scripted,
+            "the fault did not happen"
+        );
         if fault.not_ready.is_empty() {
             not_ready = self.not_ready().await;
         } else {
