@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
+use tower_web_push::broadcast::BroadcastId;
 use tower_web_push::clock::{Clock, SystemClock, Timestamp};
 use tower_web_push::deliver::{EndpointPolicy, RetryPolicy};
 use tower_web_push::store::{
@@ -149,13 +150,10 @@ impl World {
             running,
             messages: 0,
         };
-        world.notify().await;
-        world.everything_arrived().await;
+        let first = world.notify().await;
+        let over = world.push.wait_until_over(first, LIMIT).await.unwrap();
         let all = (HEALTHY + SICK) as u64;
-        world
-            .service
-            .wait_until(|counts| counts.accepted == all)
-            .await;
+        assert_eq!(over.unwrap().counts.accepted, all);
         Some(world)
     }
 
@@ -229,17 +227,21 @@ impl World {
         }
     }
 
-    /// Accepts a message for every subscription, however long the store refuses.
-    pub(crate) async fn notify(&mut self) {
+    /// Accepts a message for every subscription, however long the store refuses. Returns its broadcast.
+    pub(crate) async fn notify(&mut self) -> BroadcastId {
         let accept = async {
-            while let Err(_refused) = self.push.enqueue(Audience::All, Message::new("x")).await {
-                sleep(POLL).await;
+            loop {
+                match self.push.enqueue(Audience::All, Message::new("x")).await {
+                    Ok(queued) => break queued.broadcast,
+                    Err(_refused) => sleep(POLL).await,
+                }
             }
         };
-        timeout(LIMIT, accept)
+        let id = timeout(LIMIT, accept)
             .await
             .expect("it is refused for ever");
         self.messages += 1;
+        id
     }
 
     /// Starts again with the keys that are stored.
