@@ -87,8 +87,9 @@ use crate::subscription::Origin;
 ///   broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
 ///   [is only for](crate::broadcast::Audience::is_only_for) this user. Their message and audience are wiped when they are
 ///   over, which is at once unless a row of another owner is leased. It works in steps of at most
-///   [`STEP`](super::STEP) rows or open broadcasts, and returns after the last one. Repeating it changes nothing, and
-///   completes a call that was dropped.
+///   [`STEP`](super::STEP) rows or open broadcasts, and returns after the last one. A broadcast whose audience cannot
+///   be read is left to its deadline, and does not stop the rest. Repeating it changes nothing, and completes a call that
+///   was dropped.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

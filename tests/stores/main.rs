@@ -13,6 +13,7 @@ mod sqlite_crash;
 #[cfg(target_os = "linux")]
 mod sqlite_scale;
 mod subscription_model;
+mod unreadable;
 #[path = "../support"]
 mod support {
     pub(crate) mod servers;

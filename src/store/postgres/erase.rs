@@ -62,7 +62,10 @@ async fn erase_in(
     let limit = (STEP / subscriptions.len().max(1)).max(1);
     let open = read(
         &tx.query(OPEN, &[&after, &integer(limit)]).await?,
-        |columns| Ok((columns.get::<i64>()?, content::audience(columns)?)),
+        |columns| {
+            // One that cannot be read holds up no erasure: it is not expanded either.
+            Ok((columns.get::<i64>()?, content::audience(columns).ok()))
+        },
     )?;
     let last = open.last().filter(|_| open.len() == limit);
     let last = last.map(|(seq, _)| *seq);
@@ -79,7 +82,8 @@ async fn erase_in(
     // The number of ended rows by broadcast, and whether the broadcast is cancelled.
     let mut ended: HashMap<i64, (u64, bool)> = HashMap::new();
     for (seq, audience) in &open {
-        if audience.is_only_for(user, &ids) {
+        let audience = audience.as_ref();
+        if audience.is_some_and(|audience| audience.is_only_for(user, &ids)) {
             ended.insert(*seq, (0, true));
         }
     }

@@ -1,14 +1,12 @@
-//! Damage of one broadcast's content does not hold up the others (L3, L5).
+//! Damage of one broadcast's content does not hold up the others (L3, L5, L17).
 
-use std::collections::HashMap;
-
-use tower_web_push::broadcast::Audience;
 use tower_web_push::store::DeliveryLedger as _;
 
-use super::world::{Schema, at, broadcast, claim_of, sending};
+use super::world::{Schema, at, broadcast, sending};
+use crate::unreadable::{Damaged, holds_up_no_others};
 
 #[tokio::test]
-async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() {
+async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
     let Some(schema) = Schema::fresh() else {
         return;
     };
@@ -35,15 +33,11 @@ async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() 
         of(&unread_id),
     );
     schema.run(&sql).await;
-    let expandable = store.expandable(10, at(1)).await.unwrap();
-    let found: HashMap<_, _> = expandable
-        .into_iter()
-        .map(|one| (one.id, one.audience))
-        .collect();
-    let expected = [(unread.id, None), (read.id, Some(Audience::All))];
-    assert_eq!(found, HashMap::from(expected));
-    let claims = store.claim(&claim_of(10), at(1)).await.unwrap();
-    assert_eq!(claims.rows.len(), 7);
-    let messages: Vec<_> = claims.messages.keys().copied().collect();
-    assert_eq!(messages, [healthy]);
+    let damaged = Damaged {
+        unread: unread.id,
+        read: read.id,
+        healthy,
+        rows: 7,
+    };
+    holds_up_no_others(&store, &damaged, at(1)).await;
 }

@@ -1,16 +1,15 @@
-//! Damage of one broadcast's content does not hold up the others (L3, L5).
-
-use std::collections::HashMap;
+//! Damage of one broadcast's content does not hold up the others (L3, L5, L17).
 
 use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
-use tower_web_push::store::{ClaimRequest, DeliveryLedger as _, NewBroadcast, redis_rs};
+use tower_web_push::store::{DeliveryLedger as _, NewBroadcast, redis_rs};
 
-use super::world::{LEASE, at, connection, fresh_prefix, sending, store};
+use super::world::{at, connection, fresh_prefix, sending, store};
 use crate::support::servers::{self, Kind};
+use crate::unreadable::{Damaged, holds_up_no_others};
 
 #[tokio::test]
-async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() {
+async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
     let Some(url) = servers::shared(Kind::Redis) else {
         return;
     };
@@ -32,16 +31,11 @@ async fn a_damaged_broadcast_is_named_and_the_others_are_expanded_and_claimed() 
         let added: i64 = set.query_async(&mut connection).await.unwrap();
         assert_eq!(added, 0, "the field exists");
     }
-    let expandable = store.expandable(10, at(1)).await.unwrap();
-    let found: HashMap<_, _> = expandable
-        .into_iter()
-        .map(|one| (one.id, one.audience))
-        .collect();
-    let expected = [(unread.id, None), (read.id, Some(Audience::All))];
-    assert_eq!(found, HashMap::from(expected));
-    let request = ClaimRequest::new(10, LEASE);
-    let claims = store.claim(&request, at(1)).await.unwrap();
-    assert_eq!(claims.rows.len(), 5);
-    let messages: Vec<_> = claims.messages.keys().copied().collect();
-    assert_eq!(messages, [healthy]);
+    let damaged = Damaged {
+        unread: unread.id,
+        read: read.id,
+        healthy,
+        rows: 5,
+    };
+    holds_up_no_others(&store, &damaged, at(1)).await;
 }
