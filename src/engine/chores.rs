@@ -181,11 +181,13 @@ impl Chores {
                 chore
             }
             Err(error) => {
-                // The write that tells when the store works again is not put off.
-                let longest = if step == Step::Record {
-                    STORE_PAUSE
-                } else {
-                    LONGEST_PAUSE
+                // The write that tells when the store works again is not put off, nor are the schedules that become due
+                // beside one that cannot be read.
+                let is_damaged = error.kind() == StoreErrorKind::Corrupt;
+                let longest = match step {
+                    Step::Record => STORE_PAUSE,
+                    Step::Schedules if is_damaged => STORE_PAUSE,
+                    _ => LONGEST_PAUSE,
                 };
                 timing.pause = (2 * timing.pause).clamp(STORE_PAUSE, longest);
                 timing.next = Some(in_pause(timing.pause));

@@ -7,13 +7,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Engine;
+use super::records::{Record, records};
+use super::worker::UNREADABLE_PAUSE;
 use crate::clock::Timestamp;
 use crate::message::{Message, Ttl};
 use crate::observe;
 use crate::schedule::{Plan, Schedule};
 use crate::store::{
-    CountFilter, Fired, Firing, Liveness, NewBroadcast, StoreError, SubscriptionRecord,
-    SubscriptionRef,
+    CountFilter, Fired, Firing, Liveness, NewBroadcast, StoreError, SubscriptionRef,
 };
 use crate::subscription::SubscriptionId;
 
@@ -61,11 +62,24 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     let mut skipped = Vec::with_capacity(due.len());
     let mut occurrences = Vec::new();
     for (schedule, subscriber) in due.into_iter().zip(subscribers) {
-        if let (Plan::Subscriber { subscription, .. }, None) = (&schedule.plan, &subscriber) {
-            // The row was deleted, and not by unsubscribing.
-            engine.ledger.remove_schedules(*subscription).await?;
-            continue;
-        }
+        let subscriber = match (&schedule.plan, subscriber) {
+            (Plan::Subscriber { subscription, .. }, Some(Record::Missing)) => {
+                // The row was deleted, and not by unsubscribing.
+                engine.ledger.remove_schedules(*subscription).await?;
+                continue;
+            }
+            (_, Some(Record::Unreadable)) => {
+                observe::event!(
+                    ERROR,
+                    "a schedule is deferred: the store cannot read its subscription"
+                );
+                firings.push(Firing::new(&schedule, now + UNREADABLE_PAUSE, None));
+                skipped.push(0);
+                continue;
+            }
+            (_, Some(Record::Found(record))) => Some(record),
+            (_, _) => None,
+        };
         let Some(due) = schedule.due(now) else {
             observe::event!(ERROR, time = %schedule.time, "a schedule's time zone is unknown");
             firings.push(Firing::new(&schedule, now + UNKNOWN_ZONE_PAUSE, None));
@@ -101,11 +115,8 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
     Ok(daily)
 }
 
-/// The subscription of each schedule; `None` for schedules of the application, and if the row is missing.
-async fn subscribers(
-    engine: &Engine,
-    due: &[Schedule],
-) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+/// The subscription of each schedule; `None` for schedules of the application.
+async fn subscribers(engine: &Engine, due: &[Schedule]) -> Result<Vec<Option<Record>>, StoreError> {
     let id = |schedule: &Schedule| -> Option<SubscriptionId> {
         match &schedule.plan {
             Plan::Subscriber { subscription, .. } => Some(*subscription),
@@ -115,10 +126,10 @@ async fn subscribers(
     let wanted: Vec<_> = due.iter().filter_map(id).map(SubscriptionRef::Id).collect();
     let mut found = match wanted.as_slice() {
         [] => Vec::new(),
-        wanted => engine.subscriptions.get(wanted).await?,
+        wanted => records(&*engine.subscriptions, wanted).await?,
     }
     .into_iter();
-    let row = |schedule: &Schedule| id(schedule).and_then(|_| found.next().flatten());
+    let row = |schedule: &Schedule| id(schedule).and_then(|_| found.next());
     Ok(due.iter().map(row).collect())
 }
 

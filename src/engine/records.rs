@@ -1,20 +1,20 @@
-//! Reading the subscriptions of claimed rows, of which the store may be unable to read some.
+//! Reading several subscriptions, of which the store may be unable to read some.
 
 use crate::store::{
-    Claimed, StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
 };
 
-/// A subscription of a claimed row, as far as it could be read.
+/// A subscription, as far as it could be read.
 #[derive(Debug)]
 pub(super) enum Record {
     Found(Box<SubscriptionRecord>),
-    /// Unsubscribed since its row was written.
+    /// There is none: it was deleted.
     Missing,
     /// The store cannot read it.
     Unreadable,
 }
 
-/// Reads the subscriptions of claimed rows, in order. One that the store cannot read does not keep the others from being
+/// Reads subscriptions, in order. One that the store cannot read does not keep the others from being
 /// read.
 ///
 /// # Errors
@@ -22,15 +22,11 @@ pub(super) enum Record {
 /// Any error but that a row cannot be read.
 pub(super) async fn records(
     subscriptions: &dyn SubscriptionStore,
-    rows: &[Claimed],
+    which: &[SubscriptionRef],
 ) -> Result<Vec<Record>, StoreError> {
-    let keys: Vec<_> = rows
-        .iter()
-        .map(|row| SubscriptionRef::Key(row.token.key))
-        .collect();
-    let mut records = Vec::with_capacity(keys.len());
+    let mut records = Vec::with_capacity(which.len());
     // The parts to read, the next one last.
-    let mut parts = vec![keys.as_slice()];
+    let mut parts = vec![which];
     while let Some(part) = parts.pop() {
         match subscriptions.get(part).await {
             Ok(read) => records.extend(read.into_iter().map(|record| match record {

@@ -132,11 +132,10 @@ impl SubscriptionStore for Table {
         if self.is_empty.load(Relaxed) {
             return Ok(vec![None; which.len()]);
         }
-        self.check_keys(which.iter().filter_map(|which| match which {
-            SubscriptionRef::Key(key) => Some(*key),
-            _ => None,
-        }))?;
-        self.store.get(which).await
+        let found = self.store.get(which).await?;
+        let rows = found.iter().flatten();
+        self.check_keys(rows.map(|row| row.subscription.endpoint().key()))?;
+        Ok(found)
     }
 
     async fn page(

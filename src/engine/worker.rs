@@ -20,7 +20,9 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::{OriginGate, OriginGates};
 use crate::observe;
-use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind};
+use crate::store::{
+    ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind, SubscriptionRef,
+};
 use crate::subscription::Origin;
 
 /// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
@@ -34,7 +36,7 @@ const UNSETTLED: usize = 1024;
 /// How long the steps before claiming may keep it waiting. They continue beside it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The time between two attempts to read a subscription that the store cannot read.
-const UNREADABLE_PAUSE: Duration = Duration::from_secs(300);
+pub(super) const UNREADABLE_PAUSE: Duration = Duration::from_secs(300);
 
 /// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,7 +251,11 @@ impl Worker {
 
     async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {
         let Claims { rows, messages } = claims;
-        let records = match records(&*self.engine.subscriptions, &rows).await {
+        let keys: Vec<_> = rows
+            .iter()
+            .map(|row| SubscriptionRef::Key(row.token.key))
+            .collect();
+        let records = match records(&*self.engine.subscriptions, &keys).await {
             Ok(records) => records,
             Err(error) => {
                 self.released.extend(rows.iter().map(|row| row.token));

@@ -11,9 +11,10 @@ use super::super::test_world::{START, TIMEOUT, World};
 use super::*;
 use crate::broadcast::Audience;
 use crate::message::Message;
+use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::{
-    Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason, SubscriptionRef,
-    SubscriptionStore as _,
+    Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason,
+    ScheduleStore as _, SubscriptionStore as _,
 };
 use crate::subscription::EndpointKey;
 
@@ -520,4 +521,39 @@ fn an_interval_is_over_at_first_after_its_time_and_if_the_clock_was_set_back() {
     ] {
         assert_eq!(is_due(last, SECOND, START), is_due_now, "{last:?}");
     }
+}
+
+/// The schedule is kept: only a subscription that is certainly deleted takes its schedules along.
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_defers_only_its_own_schedule() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let key = world.subscriber().await;
+        let row = world.store.get(&[SubscriptionRef::Key(key)]).await.unwrap();
+        let subscription = row[0].as_ref().unwrap().id;
+        let plan = Plan::Subscriber {
+            subscription,
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), START);
+        world.store.put_schedule(&schedule).await.unwrap();
+        ids.push((key, subscription));
+    }
+    let next = async |id| world.store.schedules(Some(id)).await.unwrap()[0].next_fire_at;
+    let (damaged, theirs) = ids[1];
+    world.table.unreadable.lock().unwrap().insert(damaged);
+    let mut worker = Worker::new(world.engine.clone());
+    chores(&mut worker).await;
+    assert!(worker.take_error().is_none());
+    for (_, id) in [ids[0], ids[2]] {
+        assert!(next(id).await > START + 100 * SECOND * 60);
+    }
+    assert_eq!(next(theirs).await, START + UNREADABLE_PAUSE);
+
+    world.table.unreadable.lock().unwrap().clear();
+    world.clock.advance(UNREADABLE_PAUSE);
+    chores(&mut Worker::new(world.engine.clone())).await;
+    assert!(next(theirs).await > START + 2 * UNREADABLE_PAUSE);
 }

@@ -70,6 +70,8 @@ mod outcome_columns;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod readable;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod reason;
 #[cfg(feature = "redis")]
 mod redis;

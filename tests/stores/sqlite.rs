@@ -19,7 +19,9 @@ use tower_web_push::store::{CountFilter, Opened};
 use tower_web_push::subscription::{EndpointKey, Origin, Subscription};
 use tower_web_push::vapid::KeyId;
 
-use crate::unreadable::{Damaged, holds_up_no_others};
+use crate::unreadable::{
+    DAMAGED, Damaged, holds_up_no_others, put_schedules, the_healthy_schedule_is_due,
+};
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_800_000_000 + secs)
@@ -390,4 +392,15 @@ async fn a_file_that_was_deleted_or_replaced_takes_no_changes() {
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
         assert!(store.record_run(at(0)).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put_schedules(&store, at(1)).await;
+    let other = Connection::open(&path).unwrap();
+    let damage = "UPDATE schedule SET audience = '?' WHERE name = ?1";
+    assert_eq!(other.execute(damage, [DAMAGED]).unwrap(), 1);
+    the_healthy_schedule_is_due(&store, at(1)).await;
 }

@@ -11,6 +11,7 @@ use super::{PostgresStore, content, opening};
 use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
+use crate::store::readable::readable;
 use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
@@ -265,7 +266,7 @@ impl ScheduleStore for PostgresStore {
     ) -> Result<Vec<Schedule>, StoreError> {
         let values = (now.as_millis(), integer(limit));
         let rows = self.database().query(DUE, &[&values.0, &values.1]).await?;
-        read(&rows, schedule)
+        readable(read(&rows, |columns| Ok(schedule(columns)))?)
     }
 
     async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
 use crate::store::message_parts::MessageParts;
+use crate::store::readable::readable;
 use crate::store::reason::corrupt;
 use crate::store::{Fired, Firing, ScheduleStore, StoreErrorKind};
 use crate::subscription::SubscriptionId;
@@ -210,13 +211,13 @@ impl ScheduleStore for RedisStore {
             for schedule in Reply::of(self.run(&DUE_SCHEDULES, &args).await?)? {
                 let mut parts = Reply::of(schedule)?;
                 let (owner, name) = (parts.bytes()?, parts.bytes()?);
-                due.push(read_schedule(&owner, name, &parts.bytes()?)?);
+                due.push(read_schedule(&owner, name, &parts.bytes()?));
             }
             if due.len() < before + wanted {
                 break;
             }
         }
-        Ok(due)
+        readable(due)
     }
 
     async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {

@@ -9,6 +9,7 @@ use super::{SqliteStore, broadcasts, content};
 use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
+use crate::store::readable::readable;
 use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
@@ -202,12 +203,8 @@ impl ScheduleStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Vec<Schedule>, StoreError> {
         self.read(move |conn| {
-            all(
-                conn,
-                DUE,
-                params![now.as_millis(), integer(limit)],
-                schedule,
-            )
+            let values = params![now.as_millis(), integer(limit)];
+            readable(all(conn, DUE, values, |columns| Ok(schedule(columns)))?)
         })
         .await
     }

@@ -3,7 +3,9 @@
 use tower_web_push::store::DeliveryLedger as _;
 
 use super::world::{Schema, at, broadcast, sending};
-use crate::unreadable::{Damaged, holds_up_no_others};
+use crate::unreadable::{
+    DAMAGED, Damaged, holds_up_no_others, put_schedules, the_healthy_schedule_is_due,
+};
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
@@ -40,4 +42,17 @@ async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
         rows: 7,
     };
     holds_up_no_others(&store, &damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    put_schedules(&store, at(1)).await;
+    let name = &schema.name;
+    let damage = format!("UPDATE {name}.schedule SET audience = '?' WHERE name = '{DAMAGED}'");
+    schema.run(&damage).await;
+    the_healthy_schedule_is_due(&store, at(1)).await;
 }

@@ -6,7 +6,9 @@ use tower_web_push::store::{DeliveryLedger as _, NewBroadcast, redis_rs};
 
 use super::world::{at, connection, fresh_prefix, sending, store};
 use crate::support::servers::{self, Kind};
-use crate::unreadable::{Damaged, holds_up_no_others};
+use crate::unreadable::{
+    DAMAGED, Damaged, holds_up_no_others, put_schedules, the_healthy_schedule_is_due,
+};
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
@@ -38,4 +40,23 @@ async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
         rows: 5,
     };
     holds_up_no_others(&store, &damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    put_schedules(&store, at(1)).await;
+    let mut connection = connection(&url).await;
+    let mut damage = redis_rs::cmd("HSET");
+    damage
+        .arg(format!("{{{prefix}}}:d:a"))
+        .arg(DAMAGED)
+        .arg("?");
+    let added: i64 = damage.query_async(&mut connection).await.unwrap();
+    assert_eq!(added, 0, "the field exists");
+    the_healthy_schedule_is_due(&store, at(1)).await;
 }
