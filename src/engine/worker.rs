@@ -29,8 +29,6 @@ use crate::subscription::Origin;
 const IN_FLIGHT: usize = 4096;
 /// Do not claim with fewer free places than this: a transaction costs more than waiting for more to come free.
 const FREE_AT_LEAST: usize = 128;
-/// How long an origin's few free places wait for more, so that an urgent message does not wait long for them.
-const PLACES_WAIT: Duration = Duration::from_millis(20);
 /// The most rows claimed in one transaction.
 const CLAIM: usize = 1024;
 /// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
@@ -71,8 +69,6 @@ pub(super) struct Worker {
     settlements: Vec<(ClaimToken, Settlement)>,
     released: Vec<ClaimToken>,
     ended_lately: usize,
-    /// When rows were claimed last.
-    claimed_at: Option<Timestamp>,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
     /// At most one task, which usually ends within the step.
@@ -93,7 +89,6 @@ impl Worker {
             settlements: Vec::new(),
             released: Vec::new(),
             ended_lately: 0,
-            claimed_at: None,
             stop: watch::Sender::new(false),
             pauses_read: None,
             expansion: JoinSet::new(),
@@ -216,21 +211,19 @@ impl Worker {
         if free < FREE_AT_LEAST {
             return Ok(0);
         }
-        let takes_few = is_calm || is_due(self.claimed_at, PLACES_WAIT, now);
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
-        request.rooms = self.rooms(now, takes_few);
+        request.rooms = self.rooms(now, is_calm);
         request.per_origin = self.room_for_unknown();
         let claims = self.engine.ledger.claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
-            self.claimed_at = Some(now);
             self.start(claims, now).await?;
         }
         Ok(claimed)
     }
 
     /// The number of attempts that each known origin has free places for.
-    fn rooms(&self, now: Timestamp, takes_few: bool) -> HashMap<Origin, usize> {
+    fn rooms(&self, now: Timestamp, is_calm: bool) -> HashMap<Origin, usize> {
         let mut rooms = self.engine.gates.rooms(now);
         let mut under_way: HashMap<&Origin, usize> = HashMap::new();
         for gate in self.gates.values() {
@@ -242,7 +235,7 @@ impl Worker {
             };
             let left = room.saturating_sub(*under_way);
             // While attempts end, wait for more free places than a few: each claim is a transaction.
-            *room = if !takes_few && left < *room / 8 {
+            *room = if !is_calm && left < *room / 8 {
                 0
             } else {
                 left
