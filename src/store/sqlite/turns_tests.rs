@@ -1,6 +1,6 @@
 //! The cost of a claim, and the wait of one message, behind many rows and broadcasts at one origin.
 //!
-//! The long form, which takes some minutes:
+//! The long form, which takes a minute:
 //! `WEB_PUSH_TEST_ROWS=1000000 cargo test --all-features --lib sqlite::turns -- --nocapture`
 
 use std::time::{Duration, Instant};
