@@ -169,3 +169,8 @@ fn note(
             .push(Failure::new(attempted.subscription, error));
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "direct_tests.rs"]
+mod tests;
