@@ -126,6 +126,22 @@ pub async fn l13_a_young_tally_is_kept<L: DeliveryLedger + ?Sized>(h: &Handles<L
     assert_eq!(h.second().tallies().await.unwrap(), []);
 }
 
+/// L13: a pause is kept as long as it is young. It is as old as its end.
+pub async fn l13_a_young_pause_is_kept<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let reason = PauseReason::RateLimited;
+    let pause = Pause::new(origin("a"), at(20), reason);
+    ledger.pause(&pause, at(0)).await.unwrap();
+    for ended_before in [9, 19] {
+        ledger.prune(at(ended_before)).await.unwrap();
+        let kept = h.second().pauses(at(10)).await.unwrap();
+        assert_eq!(kept, [pause.clone()], "{ended_before}");
+    }
+    ledger.prune(at(20)).await.unwrap();
+    // As of a moment before its end, it would be listed if it were still stored.
+    assert_eq!(h.second().pauses(at(10)).await.unwrap(), []);
+}
+
 /// L14: the deadline of rows that wait for a paused origin is something to do.
 pub async fn l14_a_deadline_is_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();

@@ -429,7 +429,11 @@ async fn use_it(store: &PostgresStore) {
             let changes: Vec<_> = page
                 .iter()
                 .map(|row| Change::Accepted(row.subscription.endpoint().key()))
-                .chain([Change::Delete(EndpointKey::from_bytes([9; 32]))])
+                .chain([Change::Delete {
+                    key: EndpointKey::from_bytes([9; 32]),
+                    principal: None,
+                    observed_at: now,
+                }])
                 .collect();
             store.apply(&changes, now).await.unwrap();
         }

@@ -245,7 +245,17 @@ pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, 
 fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, StoreError> {
     let now = now.as_millis();
     match change {
-        Change::Delete(key) => delete(conn, key),
+        Change::Delete {
+            key,
+            principal,
+            observed_at,
+        } => {
+            let sql = "DELETE FROM subscription \
+                       WHERE key = ?1 AND principal IS ?2 AND last_seen_at <= ?3";
+            let principal = principal.as_ref().map(Principal::as_str);
+            let values = params![key.as_bytes(), principal, observed_at.as_millis()];
+            execute(conn, sql, values)
+        }
         Change::Retire {
             key,
             reason,

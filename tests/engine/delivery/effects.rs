@@ -48,7 +48,7 @@ impl Effect {
                 let stranger = tower_web_push::vapid::VapidKey::generate().unwrap();
                 let browser = world.service.user_agent();
                 let subscription = browser.subscribe(stranger.public_key()).unwrap();
-                let delete = Change::Delete(record.subscription.endpoint().key());
+                let delete = Change::delete(&record);
                 let new = NewSubscription::new(subscription, record.vapid_key);
                 let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
                 world.store.apply(&[delete], now).await.unwrap();

@@ -458,7 +458,7 @@ async fn a_probe_without_a_request_lets_the_next_one_begin() {
     let now = world.clock.now();
     let left: Vec<_> = rows[..25]
         .iter()
-        .map(|(_, record)| Change::Delete(record.subscription.endpoint().key()))
+        .map(|(_, record)| Change::delete(record))
         .collect();
     world.store.apply(&left, now).await.unwrap();
     world.clock.advance(5 * MINUTE);

@@ -144,7 +144,7 @@ function operations.upsert()
   return 'stored'
 end
 
--- Makes changes, in order (S11, S12). ARGV: now, then for each change: its kind, the endpoint key and two values.
+-- Makes changes, in order (S11, S12, S18). ARGV: now, then for each change: its kind, the endpoint key and two values.
 -- Returns the number of changed rows.
 function operations.apply()
   even_when_full()
@@ -152,10 +152,8 @@ function operations.apply()
   local changed = 0
   for i = 2, #ARGV, 4 do
     local kind, key, first, second = unpack(ARGV, i, i + 3)
-    local row = kind ~= 'delete' and read_row(key)
-    if kind == 'delete' then
-      if delete_row(key) then changed = changed + 1 end
-    elseif row then
+    local row = read_row(key)
+    if row then
       local function rewrite(change)
         index_row(key, row, -1)
         change()
@@ -165,7 +163,12 @@ function operations.apply()
       end
       -- An observation from before the last upsert is out of date.
       local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
-      if kind == 'accepted' then
+      if kind == 'delete' then
+        if is_known and row[PRINCIPAL] == second then
+          delete_row(key)
+          changed = changed + 1
+        end
+      elseif kind == 'accepted' then
         count_unproven(row, -1)
         row[LAST_SUCCESS], row[STREAK], row[FAILING_SINCE] = now, '0', ''
         write_row(key, row)
