@@ -1,6 +1,6 @@
 //! Paging and counting subscriptions in Redis.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use redis::Value;
 
@@ -106,19 +106,36 @@ impl RedisStore {
         let keys: Vec<_> = keys
             .into_iter()
             .filter(|key| after.is_none_or(|after| key > after))
-            .map(SubscriptionRef::Key)
             .collect();
+        let live = self.live_members(audience, &keys, limit, now);
+        live.await
+    }
+
+    /// Returns up to `limit` live rows of these keys, which were members of an audience when the keys were read.
+    async fn live_members(
+        &self,
+        audience: &Audience,
+        keys: &[EndpointKey],
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        // Both the owner and the id of a row may have changed since (S3, S5).
+        let ids: HashSet<_> = match audience {
+            Audience::Ids(ids) => ids.iter().collect(),
+            _ => HashSet::new(),
+        };
+        let is_of = |row: &SubscriptionRecord| match audience {
+            // A broadcast may have many ids.
+            Audience::Ids(_) => ids.contains(&row.id),
+            audience => is_member(audience, row),
+        };
         let mut found = Vec::new();
         for keys in keys.chunks(READ_AT_ONCE.min(limit.max(1))) {
             if found.len() >= limit {
                 break;
             }
-            let rows = self.rows(keys).await?;
-            // The owner may have changed since the key was read. Ids do not change.
-            let is_of = |row: &SubscriptionRecord| {
-                matches!(audience, Audience::Ids(_)) || is_member(audience, row)
-            };
-            let rows = rows.into_iter().flatten();
+            let keys: Vec<_> = keys.iter().copied().map(SubscriptionRef::Key).collect();
+            let rows = self.rows(&keys).await?.into_iter().flatten();
             found.extend(rows.filter(|row| row.is_live(now) && is_of(row)));
         }
         found.truncate(limit);
@@ -337,5 +354,46 @@ impl RedisStore {
             count += taken.count() as u64;
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::*;
+    use crate::store::{NewSubscription, SubscriptionLimits, SubscriptionStore as _, servers};
+    use crate::testing::TestPushService;
+
+    /// Between the two reads of a page its id moves to another endpoint, and the first one is subscribed anew.
+    #[tokio::test]
+    async fn a_row_whose_id_has_moved_is_not_a_member() {
+        let Some(url) = servers::shared(servers::Kind::Redis) else {
+            return;
+        };
+        let prefix = SubscriptionId::random().to_string();
+        let store = RedisStore::builder().prefix(prefix).connect(&url).await;
+        let store = store.unwrap();
+        let vapid_key = KeyId::from_bytes([1; KeyId::LEN]);
+        let service = TestPushService::new();
+        let key = crate::vapid::VapidKey::generate().unwrap();
+        let fresh = || service.user_agent().subscribe(key.public_key()).unwrap();
+        let put = async |new: &NewSubscription| {
+            let (limits, now) = (SubscriptionLimits::default(), Timestamp::from_secs(1));
+            store.upsert(new, &limits, now).await.unwrap();
+        };
+        let first = NewSubscription::new(fresh(), vapid_key);
+        put(&first).await;
+        let mut second = NewSubscription::new(fresh(), vapid_key);
+        second.replaces = Some(first.key());
+        put(&second).await;
+        let again = NewSubscription::new(first.subscription.clone(), vapid_key);
+        put(&again).await;
+        let members = async |id| {
+            let (ids, now) = (Audience::Ids(vec![id]), Timestamp::from_secs(2));
+            let keys = [first.key()];
+            let live = store.live_members(&ids, &keys, 9, now).await.unwrap();
+            live.len()
+        };
+        assert_eq!((members(first.id).await, members(again.id).await), (0, 1));
     }
 }
