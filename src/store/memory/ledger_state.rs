@@ -162,6 +162,16 @@ impl Ledger {
             .collect()
     }
 
+    /// Whether a page of a broadcast is written (L4), or is stale.
+    pub(super) fn takes_page(&self, id: BroadcastId, expected: &Cursor, now: Timestamp) -> bool {
+        let broadcast = self.by_id.get(&id);
+        let broadcast = broadcast.and_then(|seq| self.broadcasts.get(seq));
+        broadcast.is_some_and(|broadcast| {
+            let progress = &broadcast.progress;
+            progress.takes_page(&broadcast.cursor, expected, now)
+        })
+    }
+
     pub(super) fn enqueue_page(
         &mut self,
         id: BroadcastId,
@@ -170,6 +180,9 @@ impl Ledger {
         next: &Cursor,
         now: Timestamp,
     ) -> PageWrite {
+        if !self.takes_page(id, expected, now) {
+            return PageWrite::Stale;
+        }
         let Some(&seq) = self.by_id.get(&id) else {
             return PageWrite::Stale;
         };
@@ -177,9 +190,6 @@ impl Ledger {
             return PageWrite::Stale;
         };
         let progress = &mut broadcast.progress;
-        if !progress.takes_page(&broadcast.cursor, expected, now) {
-            return PageWrite::Stale;
-        }
         let at = progress.due_at();
         let before = self.rows.len();
         let mut touched = BTreeSet::new();
