@@ -135,7 +135,7 @@ pub async fn l13_a_young_pause_is_kept<L: DeliveryLedger + ?Sized>(h: &Handles<L
     for ended_before in [9, 19] {
         ledger.prune(at(ended_before)).await.unwrap();
         let kept = h.second().pauses(at(10)).await.unwrap();
-        assert_eq!(kept, [pause.clone()], "{ended_before}");
+        assert_eq!(kept, std::slice::from_ref(&pause), "{ended_before}");
     }
     ledger.prune(at(20)).await.unwrap();
     // As of a moment before its end, it would be listed if it were still stored.

@@ -74,7 +74,7 @@ macro_rules! store_conformance {
                 l13_prune_forgets_what_ended_before
                 l13_a_broadcast_may_be_forgotten_when_it_is_over
                 l13_pruning_takes_steps
-                l13_an_origin_with_leased_rows_keeps_its_tally
+                l13_an_origin_with_rows_keeps_its_tally
                 l13_a_young_tally_is_kept
                 l13_a_young_pause_is_kept
                 l14_a_scheduled_broadcast_is_due_then
