@@ -104,7 +104,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         |world| {
             Box::pin(async {
                 let id = KeyId::of(world.key.public_key());
-                world.running.abort();
+                world.running.stop().await;
                 // An active key cannot be removed.
                 world.push.rotate_vapid_key().await.unwrap();
                 assert!(world.store.remove(&id).await.unwrap());
