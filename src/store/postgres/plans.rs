@@ -9,9 +9,9 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, opening, origins,
-    pauses, schedules, settle, subscription_changes, subscription_count, subscription_rows,
-    subscriptions,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, opening,
+    origins, pauses, schedules, settle, subscription_changes, subscription_count,
+    subscription_rows, subscriptions,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -32,6 +32,8 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::SAVE, "broadcast_pkey"),
     (broadcasts::WIPE, "content_pkey"),
     (broadcasts::FORGET, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "delivery_pkey"),
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
     (claims::MESSAGES, "content_pkey"),

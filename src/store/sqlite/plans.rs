@@ -4,8 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, due_origins, erase, pauses, schedules, subscriptions,
-    tallies,
+    broadcasts, claims, connection, content, due_origins, erase, pauses, schedules,
+    subscriptions, tallies,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -43,6 +43,12 @@ const SHORT: &[(&str, &str)] = &[
         broadcasts::EXPANDABLE_AHEAD,
         "INDEX broadcast_started (expanded_at>?)",
     ),
+    (broadcasts::FLAGS_BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        broadcasts::FLAGS_BY_ID,
+        "INDEX sqlite_autoindex_broadcast_1 (id=?)",
+    ),
+    (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -120,7 +126,10 @@ const SHORT: &[(&str, &str)] = &[
         subscriptions::PURGE_EXPIRED,
         "INDEX subscription_expires (expires_at<?)",
     ),
-    (schedules::DUE, "INDEX schedule_due (next_fire_at<?)"),
+    (
+        schedules::DUE,
+        "INDEX schedule_due ((next_fire_at,owner,name)>(?,?,?) AND next_fire_at<?)",
+    ),
     (schedules::FIRE, "PRIMARY KEY (owner=? AND name=?)"),
     (schedules::NEXT, "COVERING INDEX schedule_due"),
     (schedules::OF, "PRIMARY KEY (owner=?)"),
