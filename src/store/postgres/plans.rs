@@ -9,7 +9,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, opening,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, opening,
     origins, pauses, schedules, settle, subscription_changes, subscription_count,
     subscription_rows, subscriptions,
 };
@@ -34,6 +34,10 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::FORGET, "broadcast_pkey"),
     (broadcasts::FORGET_UNREADABLE, "broadcast_pkey"),
     (broadcasts::FORGET_UNREADABLE, "delivery_pkey"),
+    (far_rows::LAST, "origin_pkey"),
+    (far_rows::LAST, "delivery_due"),
+    (far_rows::PULL, "delivery_due"),
+    (far_rows::PULL, "Tid Scan on delivery"),
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
     (claims::MESSAGES, "content_pkey"),
@@ -481,6 +485,7 @@ fn no_statement_is_without_its_plan() {
         ("ending", include_str!("ending.rs")),
         ("enqueue", include_str!("enqueue.rs")),
         ("erase", include_str!("erase.rs")),
+        ("far_rows", include_str!("far_rows.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("pauses", include_str!("pauses.rs")),

@@ -1,13 +1,14 @@
 //! Opening, expanding and ending broadcasts in Redis.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use redis::Value;
 
 use super::content::{audience, push_broadcast};
 use super::reply::{Fields, Reply, bytes, number, unexpected};
 use super::script::{
-    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, UNDERWAY,
+    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
 };
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -16,7 +17,7 @@ use crate::store::readable::readable_or_none;
 use crate::store::reason::corrupt;
 use crate::store::rules::BroadcastProgress;
 use crate::store::{
-    Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
+    Cursor, Expansion, LONGEST_WAIT, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -174,7 +175,18 @@ impl RedisStore {
                 break;
             }
         }
+        self.pull_rows(now).await?;
         Ok(ended)
+    }
+
+    /// Makes rows due whose moment is too late, among the next origins of a walk (L12).
+    async fn pull_rows(&self, now: Timestamp) -> Result<(), StoreError> {
+        let skipped = &self.inner.pulled_origins;
+        let args = Args::at(now).time(now + LONGEST_WAIT);
+        let args = args.number(skipped.load(Ordering::Relaxed));
+        let next = number(self.run(&PULL, &args).await?)?;
+        skipped.store(next, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) async fn prune_broadcasts(

@@ -4,7 +4,7 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, due_origins, erase, pauses, schedules,
+    broadcasts, claims, connection, content, due_origins, erase, far_rows, pauses, schedules,
     subscriptions, tallies,
 };
 use crate::broadcast::{Audience, Tag};
@@ -49,6 +49,8 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX sqlite_autoindex_broadcast_1 (id=?)",
     ),
     (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
+    (far_rows::LAST, "COVERING INDEX delivery_due (origin=?)"),
+    (far_rows::PULL, "INDEX delivery_due (origin=? AND at>?)"),
     (broadcasts::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -175,6 +177,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("content", include_str!("content.rs")),
         ("due_origins", include_str!("due_origins.rs")),
         ("erase", include_str!("erase.rs")),
+        ("far_rows", include_str!("far_rows.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
     ] {

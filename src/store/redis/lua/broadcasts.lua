@@ -165,6 +165,33 @@ function operations.expire()
   return { total, skipped, is_cut and 1 or 0 }
 end
 
+-- Makes rows due whose moment is later than any that a correct clock writes (L12). ARGV: now, that moment, the number of
+-- origins to skip. Returns the number of origins to skip next, 0 after the last one. Rows behind others of their broadcast
+-- and origin are found when those have ended.
+function operations.pull()
+  even_when_full()
+  local now, latest, skipped = ARGV[1], ARGV[2], tonumber(ARGV[3])
+  local ORIGINS, ROWS_AT_ONCE = 100, 500
+  for _, member in ipairs(call('ZRANGEBYSCORE', LEASED, '(' .. latest, '+inf', 'LIMIT', 0, ROWS_AT_ONCE)) do
+    call('ZADD', LEASED, now, member)
+  end
+  local left = ROWS_AT_ONCE
+  local origins = call('ZRANGE', HEADS, skipped, skipped + ORIGINS - 1)
+  for _, origin in ipairs(origins) do
+    local last = call('ZREVRANGE', waiting_key(origin), 0, 0, 'WITHSCORES')
+    if left > 0 and last[2] and tonumber(last[2]) > tonumber(latest) then
+      local id = string.sub(last[1], TURN_LEN + 1)
+      local rows = call('ZRANGEBYSCORE', queue_key(origin, id), '(' .. latest, '+inf', 'LIMIT', 0, left)
+      left = left - #rows
+      for _, recipient in ipairs(rows) do call('ZADD', queue_key(origin, id), now, recipient) end
+      touch(origin, id)
+    end
+  end
+  index_changed()
+  save_changed(now)
+  return #origins == ORIGINS and skipped + ORIGINS or 0
+end
+
 -- Returns the counts of open broadcasts, by deadline (L16); of damaged ones the id only. ARGV: the first and the last index,
 -- from 0.
 function operations.underway()
