@@ -8,6 +8,7 @@ mod accept;
 mod attempt;
 mod chores;
 mod clock_skew;
+mod confirmation;
 mod daily;
 mod devices;
 mod direct;

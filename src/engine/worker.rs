@@ -9,6 +9,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::chores::{Chore, Chores, within_limit};
+use super::confirmation::is_confirmation;
 use super::effects::Effects;
 use super::expand::expand;
 use super::health::Step;
@@ -293,7 +294,7 @@ impl Worker {
                 due_at: message.due_at,
                 deadline: message.deadline,
                 number: row.attempt,
-                is_test: false,
+                is_test: is_confirmation(&message.message),
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
             };
