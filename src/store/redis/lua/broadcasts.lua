@@ -166,30 +166,37 @@ function operations.expire()
 end
 
 -- Makes rows due whose moment is later than any that a correct clock writes (L12). ARGV: now, that moment, the number of
--- origins to skip. Returns the number of origins to skip next, 0 after the last one. Rows behind others of their broadcast
--- and origin are found when those have ended.
+-- origins to skip. Returns the number of origins to skip next, 0 after the last one. Of an origin with many broadcasts it
+-- looks at those whose first row is the latest.
 function operations.pull()
   even_when_full()
   local now, latest, skipped = ARGV[1], ARGV[2], tonumber(ARGV[3])
-  local ORIGINS, ROWS_AT_ONCE = 100, 500
+  local ORIGINS, QUEUES, LOOKS, ROWS_AT_ONCE = 100, 64, 500, 500
   for _, member in ipairs(call('ZRANGEBYSCORE', LEASED, '(' .. latest, '+inf', 'LIMIT', 0, ROWS_AT_ONCE)) do
     call('ZADD', LEASED, now, member)
   end
-  local left = ROWS_AT_ONCE
+  local looks, left = 0, ROWS_AT_ONCE
   local origins = call('ZRANGE', HEADS, skipped, skipped + ORIGINS - 1)
   for _, origin in ipairs(origins) do
-    local last = call('ZREVRANGE', waiting_key(origin), 0, 0, 'WITHSCORES')
-    if left > 0 and last[2] and tonumber(last[2]) > tonumber(latest) then
-      local id = string.sub(last[1], TURN_LEN + 1)
-      local rows = call('ZRANGEBYSCORE', queue_key(origin, id), '(' .. latest, '+inf', 'LIMIT', 0, left)
-      left = left - #rows
-      for _, recipient in ipairs(rows) do call('ZADD', queue_key(origin, id), now, recipient) end
-      touch(origin, id)
+    if looks >= LOOKS or left <= 0 then break end
+    skipped = skipped + 1
+    for _, member in ipairs(call('ZREVRANGE', waiting_key(origin), 0, QUEUES - 1)) do
+      looks = looks + 1
+      local id = string.sub(member, TURN_LEN + 1)
+      local queue = queue_key(origin, id)
+      local last = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
+      if left > 0 and last and tonumber(last) > tonumber(latest) then
+        local rows = call('ZRANGEBYSCORE', queue, '(' .. latest, '+inf', 'LIMIT', 0, left)
+        left = left - #rows
+        for _, recipient in ipairs(rows) do call('ZADD', queue, now, recipient) end
+        touch(origin, id)
+      end
     end
   end
   index_changed()
   save_changed(now)
-  return #origins == ORIGINS and skipped + ORIGINS or 0
+  local is_all = #origins < ORIGINS and looks < LOOKS and left > 0
+  return is_all and 0 or skipped
 end
 
 -- Returns the counts of open broadcasts, by deadline (L16); of damaged ones the id only. ARGV: the first and the last index,
