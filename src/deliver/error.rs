@@ -155,7 +155,8 @@ impl DeliveryError {
         error
     }
 
-    /// Whether nothing was sent because this machine could not: neither the push service nor the subscription failed.
+    /// Whether this machine could not send, or its client ended meanwhile: neither the push service nor the subscription
+    /// failed.
     pub(crate) fn is_local(&self) -> bool {
         self.0.status.is_none() && self.reason() == Some(LOCAL)
     }
@@ -384,7 +385,7 @@ fn is_local(error: &(dyn StdError + 'static)) -> bool {
     }
     #[cfg(feature = "client")]
     if find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_user) {
-        // The task that drives the connection is gone: the client or its runtime ends.
+        // What hyper calls the user is us: the task that drives the connection is gone, since the client or its runtime ends.
         return true;
     }
     const EXHAUSTED: [i32; 5] = [12, 23, 24, 105, 55];
