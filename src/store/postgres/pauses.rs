@@ -86,7 +86,6 @@ pub(super) async fn pauses(database: &Database, now: Timestamp) -> Result<Vec<Pa
 }
 
 /// Reads an origin and its pause, if it has one.
-#[expect(clippy::type_complexity, reason = "one of the pauses may be damaged")]
 fn read_row(
     columns: &mut Columns<'_>,
 ) -> Result<(Origin, Option<Result<Pause, StoreError>>), StoreError> {
