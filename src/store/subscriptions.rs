@@ -44,10 +44,12 @@ use crate::vapid::KeyId;
 ///   Retired rows count too; rows that the same upsert removes (S5, S6) do not. A shared store may count with
 ///   some delay.
 /// - **S8** [`get`](Self::get) returns rows in the order of the references, `None` for unknown ones. Retired and
-///   stale rows are returned too.
+///   stale rows are returned too. If one cannot be read, the error is
+///   [`Corrupt`](super::StoreErrorKind::Corrupt).
 /// - **S9** [`page`](Self::page) returns the *live* rows of an audience in the order of their keys, strictly after
 ///   `after`, at most `limit`. Fewer than `limit` means that there are no more. Live: not retired, not stale, not
-///   expired at `now`. A row that is neither added nor removed during a walk is returned exactly once.
+///   expired at `now`. A row that is neither added nor removed during a walk is returned exactly once. One that cannot be
+///   read is left out, and its place is taken by the next one.
 /// - **S10** [`count`](Self::count) counts the rows that match the filter.
 /// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and returns the number of
 ///   changed rows. A change to an unknown row changes nothing. Applying a change twice has the effect of applying it

@@ -9,8 +9,8 @@ use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::store::rules::BroadcastProgress;
 use crate::store::{
-    Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
-    Pause, Pruned, STEP, Tally,
+    Cursor, Expansion, Idempotency, LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened,
+    PageWrite, Pause, Pruned, STEP, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -33,6 +33,8 @@ pub(super) struct Ledger {
     cancelled: BTreeSet<Seq>,
     /// The last origin that a step of pruning has looked at.
     pruned: Option<Origin>,
+    /// The last origin whose rows were looked at for moments that are too late.
+    pulled: Option<Origin>,
     /// Broadcasts to expand, by the time of their last page or their due time.
     pub(super) expanding: BTreeSet<(Timestamp, Seq)>,
     pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
@@ -319,7 +321,40 @@ impl Ledger {
             ended += self.end_unleased(seq, limit - ended, outcome, now);
             self.close_if_over(seq, now);
         }
+        self.pull(now);
         ended as u64
+    }
+
+    /// Makes rows due whose moment is too late, among the next origins of a walk (L12).
+    fn pull(&mut self, now: Timestamp) {
+        const ORIGINS: usize = 256;
+        let latest = (now + LONGEST_WAIT, Seq::MAX, LAST_KEY);
+        let after = self.pulled.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let origins = self.queues.range((after, Bound::Unbounded)).take(ORIGINS);
+        let origins: Vec<_> = origins.map(|(origin, _)| origin.clone()).collect();
+        for origin in &origins {
+            let Some(queue) = self.queues.get_mut(origin) else {
+                continue;
+            };
+            let far = queue
+                .rows
+                .range((Bound::Excluded(latest), Bound::Unbounded));
+            let far: Vec<_> = far.take(STEP).copied().collect();
+            for (at, seq, key) in &far {
+                queue.rows.remove(&(*at, *seq, *key));
+                queue.rows.insert((now, *seq, *key));
+                if let Some(row) = self.rows.get_mut(&(*seq, *key)) {
+                    row.at = now;
+                    if self.leased.remove(&(*at, *seq, *key)) {
+                        self.leased.insert((now, *seq, *key));
+                    }
+                }
+            }
+            if !far.is_empty() {
+                self.bring_forward(origin);
+            }
+        }
+        self.pulled = origins.last().filter(|_| origins.len() == ORIGINS).cloned();
     }
 
     pub(super) fn prune(&mut self, ended_before: Timestamp) -> Pruned {

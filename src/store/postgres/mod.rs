@@ -9,6 +9,7 @@ mod ending;
 mod enqueue;
 mod erase;
 mod error;
+mod far_rows;
 mod ledger;
 mod listen;
 mod opening;
@@ -134,6 +135,8 @@ struct Inner {
     hints: Hints,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: AtomicI64,
+    /// The last origin whose rows were looked at for moments that are too late.
+    pulled_origin: AtomicI64,
 }
 
 impl PostgresStore {
@@ -190,12 +193,17 @@ impl PostgresStore {
                 listening,
                 hints: Hints::default(),
                 pruned_origin: AtomicI64::new(i64::MIN),
+                pulled_origin: AtomicI64::new(i64::MIN),
             }),
         }
     }
 
     fn pruned_origin(&self) -> &AtomicI64 {
         &self.inner.pruned_origin
+    }
+
+    fn pulled_origin(&self) -> &AtomicI64 {
+        &self.inner.pulled_origin
     }
 
     fn database(&self) -> &Database {

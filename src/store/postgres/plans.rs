@@ -9,9 +9,9 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, opening, origins,
-    pauses, schedules, settle, subscription_changes, subscription_count, subscription_rows,
-    subscriptions,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, opening,
+    origins, pauses, schedules, settle, subscription_changes, subscription_count,
+    subscription_rows, subscriptions,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -32,6 +32,12 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::SAVE, "broadcast_pkey"),
     (broadcasts::WIPE, "content_pkey"),
     (broadcasts::FORGET, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "delivery_pkey"),
+    (far_rows::LAST, "origin_pkey"),
+    (far_rows::LAST, "delivery_due"),
+    (far_rows::PULL, "delivery_due"),
+    (far_rows::PULL, "Tid Scan on delivery"),
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
     (claims::MESSAGES, "content_pkey"),
@@ -483,6 +489,7 @@ fn no_statement_is_without_its_plan() {
         ("ending", include_str!("ending.rs")),
         ("enqueue", include_str!("enqueue.rs")),
         ("erase", include_str!("erase.rs")),
+        ("far_rows", include_str!("far_rows.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("pauses", include_str!("pauses.rs")),

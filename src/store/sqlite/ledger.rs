@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
-use super::{SqliteStore, claims, pauses, schema, tallies};
+use super::{SqliteStore, claims, far_rows, pauses, schema, tallies};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -135,8 +135,14 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(move |conn| broadcasts::expire(conn, limit, now))
-            .await
+        let after = self.pulled_origin.load(Ordering::Relaxed);
+        let step = self.write(move |conn| {
+            let expired = broadcasts::expire(conn, limit, now)?;
+            Ok((expired, far_rows::pull(conn, after, now)?))
+        });
+        let (expired, last) = step.await?;
+        self.pulled_origin.store(last, Ordering::Relaxed);
+        Ok(expired)
     }
 
     async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {

@@ -8,6 +8,7 @@ mod content;
 mod due_origins;
 mod erase;
 mod error;
+mod far_rows;
 mod identity;
 mod ledger;
 mod log;
@@ -84,6 +85,8 @@ pub struct SqliteStore {
     threads: Arc<Threads>,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: Arc<AtomicI64>,
+    /// The last origin whose rows were looked at for moments that are too late.
+    pulled_origin: Arc<AtomicI64>,
 }
 
 impl SqliteStore {
@@ -115,6 +118,7 @@ impl SqliteStore {
             path,
             threads: Arc::new(threads),
             pruned_origin: Arc::new(AtomicI64::new(i64::MIN)),
+            pulled_origin: Arc::new(AtomicI64::new(i64::MIN)),
         }
     }
 

@@ -30,7 +30,11 @@ function operations.expandable()
       id, r = run[r], r + 2
     end
     local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor')
-    if tonumber(fields[1]) <= tonumber(now) and tonumber(fields[2]) > tonumber(now) then
+    local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
+    if not due_at or not deadline then
+      -- Rust parks what has no audience.
+      found[#found + 1] = { id, '', '' }
+    elseif due_at <= tonumber(now) and deadline > tonumber(now) then
       found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3] }
     end
   end
@@ -40,11 +44,13 @@ end
 
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
 -- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
--- recipients. Skips pending recipients. A recipient's key determines its origin.
+-- recipients. Skips pending recipients. A recipient's key determines its origin. Returns whether it was written, nil if the
+-- counts are damaged.
 function operations.enqueue()
   local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   local END = 'E'
   local b = broadcast(id)
+  if b and b.is_damaged then return nil end
   if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
     or tonumber(b.fields.deadline) <= tonumber(now) then
     return 0
@@ -122,6 +128,11 @@ function operations.expire()
   local is_cut = #late == AT_ONCE
   for _, id in ipairs(late) do
     local b = broadcast(id)
+    if not b then
+      -- Its counts were deleted.
+      b = { id = id, fields = {}, is_damaged = true, rows = 0 }
+      loaded[id] = b
+    end
     give_up_unwritten(b, EXPIRED)
     local outcome = b.is_cancelled and CANCELLED or EXPIRED
     -- Each origin has a waiting row, so the limit of rows is one for origins too.
@@ -141,18 +152,60 @@ function operations.expire()
       break
     end
     -- Finished broadcasts leave the list. Those with leased rows are skipped next time.
-    if b.rows > 0 then skipped = skipped + 1 end
+    if b.is_damaged then
+      call('UNLINK', content_key(id), origins_key(id), states_key(id))
+      call('ZREM', OPEN, id)
+      call('ZREM', NEW, id)
+      call('ZREM', RUN, id)
+      forget(id, b.fields.idem)
+    elseif b.rows > 0 then skipped = skipped + 1 end
   end
   index_changed()
   save_changed(now)
   return { total, skipped, is_cut and 1 or 0 }
 end
 
--- Returns the counts of open broadcasts, by deadline (L16). ARGV: the first and the last index, from 0.
+-- Makes rows due whose moment is later than any that a correct clock writes (L12). ARGV: now, that moment, the number of
+-- origins to skip. Returns the number of origins to skip next, 0 after the last one. Of an origin with many broadcasts it
+-- looks at those whose first row is the latest.
+function operations.pull()
+  even_when_full()
+  local now, latest, skipped = ARGV[1], ARGV[2], tonumber(ARGV[3])
+  local ORIGINS, QUEUES, LOOKS, ROWS_AT_ONCE = 100, 64, 500, 500
+  for _, member in ipairs(call('ZRANGEBYSCORE', LEASED, '(' .. latest, '+inf', 'LIMIT', 0, ROWS_AT_ONCE)) do
+    call('ZADD', LEASED, now, member)
+  end
+  local looks, left = 0, ROWS_AT_ONCE
+  local origins = call('ZRANGE', HEADS, skipped, skipped + ORIGINS - 1)
+  for _, origin in ipairs(origins) do
+    if looks >= LOOKS or left <= 0 then break end
+    skipped = skipped + 1
+    for _, member in ipairs(call('ZREVRANGE', waiting_key(origin), 0, QUEUES - 1)) do
+      looks = looks + 1
+      local id = string.sub(member, TURN_LEN + 1)
+      local queue = queue_key(origin, id)
+      local last = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
+      if left > 0 and last and tonumber(last) > tonumber(latest) then
+        local rows = call('ZRANGEBYSCORE', queue, '(' .. latest, '+inf', 'LIMIT', 0, left)
+        left = left - #rows
+        for _, recipient in ipairs(rows) do call('ZADD', queue, now, recipient) end
+        touch(origin, id)
+      end
+    end
+  end
+  index_changed()
+  save_changed(now)
+  local is_all = #origins < ORIGINS and looks < LOOKS and left > 0
+  return is_all and 0 or skipped
+end
+
+-- Returns the counts of open broadcasts, by deadline (L16); of damaged ones the id only. ARGV: the first and the last index,
+-- from 0.
 function operations.underway()
   local answers = {}
   for i, id in ipairs(call('ZRANGE', OPEN, ARGV[1], ARGV[2])) do
-    answers[i] = answer(id)
+    local b = broadcast(id)
+    answers[i] = b and not b.is_damaged and answer(id) or { id }
   end
   return answers
 end

@@ -30,9 +30,13 @@ local function expiring_tag_key(tag) return P .. ':te:' .. tag end
 local function principal_key(principal) return P .. ':u:' .. principal end
 local function group_key(group) return P .. ':x:' .. group end
 
+-- Returns a row; nil if there is none, or it is damaged.
 local function read_row(key)
   local raw = call('HGET', ROWS, key)
-  return raw and cmsgpack.unpack(raw)
+  if not raw then return nil end
+  local is_readable, row = pcall(cmsgpack.unpack, raw)
+  if is_readable and type(row) == 'table' and #row >= REASON then return row end
+  return nil
 end
 
 local function write_row(key, row)
@@ -87,8 +91,12 @@ end
 -- Deletes a row. Returns whether it existed.
 local function delete_row(key)
   local row = read_row(key)
-  if not row then return false end
-  call('HDEL', ROWS, key)
+  if call('HDEL', ROWS, key) == 0 then return false end
+  if not row then
+    -- A damaged row leaves the sets whose names do not depend on it. Others skip what has no row.
+    for _, set in ipairs({ ALL, RETIRED, STALE, EXPIRES }) do call('ZREM', set, key) end
+    return true
+  end
   if call('HGET', IDS, row[ID]) == key then call('HDEL', IDS, row[ID]) end
   index_row(key, row, -1)
   return true
@@ -216,12 +224,12 @@ function operations.rows()
   return found
 end
 
--- Returns the next rows of a set, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.
+-- Returns the next keys of a set and their rows, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.
 function operations.walk()
   local first = ARGV[2] == '' and '-' or '(' .. ARGV[2]
   local keys = call('ZRANGEBYLEX', P .. ':' .. ARGV[1], first, '+', 'LIMIT', 0, ARGV[3])
-  if #keys == 0 then return {} end
-  return call('HMGET', ROWS, unpack(keys))
+  if #keys == 0 then return { {}, {} } end
+  return { keys, call('HMGET', ROWS, unpack(keys)) }
 end
 
 -- Returns the numbers of rows by state and group (S10). ARGV: now. Returns for each: its name, the number of rows, and the
