@@ -27,7 +27,8 @@ impl DeliveryLedger for PostgresStore {
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
-        broadcasts::expandable(self.database(), limit, now).await
+        let take = self.next_listing();
+        broadcasts::expandable(self.database(), limit, take, now).await
     }
 
     async fn enqueue_page(
