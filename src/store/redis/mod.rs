@@ -27,6 +27,7 @@ pub use self::builder::RedisBuilder;
 pub use ::redis as redis_rs;
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use redis::{ErrorKind, ServerErrorKind, Value};
@@ -113,6 +114,8 @@ struct Inner {
     namespace: String,
     /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
     pruned_origins: Mutex<(usize, u64)>,
+    /// The number of lists of broadcasts to expand, for their rotation.
+    listings: AtomicU64,
 }
 
 impl RedisStore {

@@ -7,14 +7,12 @@ function operations.open()
   return answered
 end
 
--- Returns broadcasts to expand, the least recently expanded first (L3).
--- ARGV: now, limit, and the numbers of members of `new` and `run` to skip, which are past their deadline or not due.
--- Returns the numbers of members read of each, whether that was all, and the broadcasts.
-function operations.expandable()
-  local now, limit = ARGV[1], tonumber(ARGV[2])
+-- Returns broadcasts of two sets to expand, the least recently expanded first: the numbers of members read of each after
+-- those to skip, whether that was all, and the broadcasts.
+local function least_recently_expanded(new_set, run_set, now, limit, new_skipped, run_skipped)
   local AT_ONCE = 200
-  local new = call('ZRANGEBYSCORE', NEW, '-inf', now, 'WITHSCORES', 'LIMIT', ARGV[3], AT_ONCE)
-  local run = call('ZRANGE', RUN, ARGV[4], ARGV[4] + AT_ONCE - 1, 'WITHSCORES')
+  local new = call('ZRANGEBYSCORE', new_set, '-inf', now, 'WITHSCORES', 'LIMIT', new_skipped, AT_ONCE)
+  local run = call('ZRANGE', run_set, run_skipped, run_skipped + AT_ONCE - 1, 'WITHSCORES')
   local found = {}
   local n, r = 1, 1
   while #found < limit do
@@ -38,6 +36,16 @@ function operations.expandable()
   return { (n - 1) / 2, (r - 1) / 2, is_all and 1 or 0, found }
 end
 
+-- Returns urgent broadcasts to expand, and others (L3). ARGV: now, then for each kind: the limit, and the numbers of
+-- members of its two sets to skip, which are past their deadline or not due.
+function operations.expandable()
+  local now, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
+  return {
+    least_recently_expanded(NEW_URGENT, RUN_URGENT, now, tonumber(limit), new, run),
+    least_recently_expanded(NEW, RUN, now, tonumber(other_limit), other_new, other_run),
+  }
+end
+
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
 -- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
 -- recipients. Skips pending recipients. A recipient's key determines its origin.
@@ -50,12 +58,18 @@ function operations.enqueue()
     return 0
   end
   local has_states = call('EXISTS', states_key(id)) == 1
-  local at = b.fields.due_at
+  local due_at = b.fields.due_at
+  local is_due = tonumber(due_at) <= tonumber(now)
   local written = 0
   local i = 5
   while ARGV[i] do
     local origin, last = ARGV[i], i + 1 + ARGV[i + 1]
-    local rows = {}
+    local queue = queue_key(origin, id)
+    -- Behind rows that are ready already, as after a retry.
+    local at = due_at
+    local behind = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
+    if behind and tonumber(behind) > tonumber(at) then at = behind end
+    local rows, states = {}, {}
     for first = i + 2, last, GROUP do
       local recipients = {}
       for place = first, math.min(first + GROUP - 1, last) do recipients[#recipients + 1] = ARGV[place] end
@@ -64,25 +78,31 @@ function operations.enqueue()
         if not known[place] then
           rows[#rows + 1] = at
           rows[#rows + 1] = recipient
+          states[#states + 1] = recipient
+          states[#states + 1] = raw_state('0', '0', origin)
         end
       end
     end
+    -- Rows that are not due yet wait as those of a retry do.
+    local set = is_due and queue or postponed_key(id)
     for first = 1, #rows, GROUP do
       local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
-      written = written + call('ZADD', queue_key(origin, id), 'NX', unpack(some))
+      written = written + call('ZADD', set, 'NX', unpack(some))
     end
-    touch(origin, id)
+    if is_due then touch(origin, id) else call_many('HSET', states_key(id), states) end
     i = last + 1
   end
+  if not is_due then index_postponed(id) end
   set(b, 'written', int(tonumber(b.fields.written) + written))
   add_rows(b, written)
   set(b, 'cursor', next_cursor)
-  call('ZREM', NEW, id)
+  local run = b.band == 0 and RUN_URGENT or RUN
+  call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
   if next_cursor == END then
     set(b, 'expanding', '0')
-    call('ZREM', RUN, id)
+    call('ZREM', run, id)
   else
-    call('ZADD', RUN, now, id)
+    call('ZADD', run, now, id)
   end
   index_changed()
   save_changed(now)
@@ -124,7 +144,8 @@ function operations.expire()
     local b = broadcast(id)
     give_up_unwritten(b, EXPIRED)
     local outcome = b.is_cancelled and CANCELLED or EXPIRED
-    -- Each origin has a waiting row, so the limit of rows is one for origins too.
+    if total < limit then total = total + end_postponed(b, outcome, limit - total) end
+    -- Each origin has a ready row, so the limit of rows is one for origins too.
     local left = limit - looked_at
     local origins = call('SRANDMEMBER', origins_key(id), left)
     looked_at = looked_at + #origins
