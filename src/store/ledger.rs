@@ -94,14 +94,14 @@ use crate::subscription::Origin;
 ///   be read is left to its deadline, and does not stop the rest. Repeating it changes nothing, and completes a call that
 ///   was dropped.
 /// - **L18** Within an origin rows take turns. A row becomes ready when it is written and due, at the time of its retry,
-///   and when its lease has expired: the latter two at the first claim from then on, in the order of these times, at most
-///   [`STEP`](super::STEP) rows per claim. Ready rows of one [band](crate::store::rules::band) of urgency stand in one
-///   line. The rows of a broadcast stand in it one behind the other, in the order in which they became ready and however
-///   many pages they were written in; beside them, row by row, stand those of each other broadcast, and a broadcast that
-///   comes later begins beside the rows that are next. So a message to one subscriber waits for one row of each broadcast,
-///   and not for a whole one. A claim shares its rows among the bands as [`shares`](crate::store::rules::shares) does:
-///   urgent messages come first, and none is without a share. The cost of a claim depends neither on the number of rows
-///   nor on that of broadcasts.
+///   and when its lease has expired: the latter two at the first claim from then on, at most [`STEP`](super::STEP) rows
+///   per claim, retries in the order of their times. From then on it may be claimed, also by a process with a slower
+///   clock. Ready rows of one [band](crate::store::rules::band) of urgency stand in one line. The rows of a broadcast
+///   stand in it one behind the other, in the order in which they became ready and however many pages they were written
+///   in. Beside them, row by row, stand those of each other broadcast, and a broadcast that comes later begins beside the
+///   rows that are next. So a message to one subscriber waits for one row of each broadcast, and not for a whole one. A
+///   claim shares its rows among the bands as [`shares`](crate::store::rules::shares) does: urgent messages come first,
+///   and none is without a share. The cost of a claim depends neither on the number of rows nor on that of broadcasts.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

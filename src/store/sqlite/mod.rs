@@ -21,6 +21,7 @@ mod subscription_rows;
 mod subscriptions;
 mod tallies;
 mod threads;
+mod turns;
 mod vapid_keys;
 mod worker;
 

@@ -1,4 +1,4 @@
-//! Invariants of every claim (L5, L6), whichever rows the ledger chooses.
+//! Invariants of every claim (L5, L6, L18), whichever rows the ledger chooses.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,7 +8,15 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{ClaimRequest, Claims};
 use tower_web_push::subscription::Origin;
 
-use super::model::Model;
+use super::model::{Model, Row};
+use super::turns::Turn;
+
+/// The band and the turn of a ready row.
+type Place = (usize, Turn);
+
+fn place(row: &Row) -> Place {
+    (row.band, row.turn.unwrap())
+}
 
 impl Model {
     /// Checks a claim, and applies it to the model.
@@ -18,10 +26,11 @@ impl Model {
         claims: &Claims,
         now: Timestamp,
     ) -> Result<(), TestCaseError> {
-        let mut left: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
+        self.wake(now);
+        let mut left: BTreeMap<Origin, Vec<Place>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| self.is_claimable(row, now)) {
             if self.room(request, &row.origin) > 0 {
-                left.entry(row.origin.clone()).or_default().push(row.at);
+                left.entry(row.origin.clone()).or_default().push(place(row));
             }
         }
         let eligible = left.len();
@@ -35,7 +44,7 @@ impl Model {
             "as many as there are, and no more than asked for"
         );
 
-        let mut taken: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
+        let mut taken: BTreeMap<Origin, Vec<Place>> = BTreeMap::new();
         let mut seen = HashSet::new();
         for claimed in &claims.rows {
             let token = claimed.token;
@@ -51,13 +60,16 @@ impl Model {
             prop_assert_eq!(&claimed.origin, &row.origin);
             prop_assert_eq!(claimed.attempt, row.attempt + 1);
             prop_assert_eq!(claimed.leased_until, now + request.lease);
-            let place = left
+            let index = left
                 .get_mut(&row.origin)
-                .and_then(|left| Some((left.iter().position(|at| *at == row.at)?, left)));
-            let (place, left) =
-                place.ok_or_else(|| TestCaseError::fail("an origin without room"))?;
-            left.swap_remove(place);
-            taken.entry(row.origin.clone()).or_default().push(row.at);
+                .and_then(|left| Some((left.iter().position(|one| *one == place(row))?, left)));
+            let (index, left) =
+                index.ok_or_else(|| TestCaseError::fail("an origin without room"))?;
+            left.swap_remove(index);
+            taken
+                .entry(row.origin.clone())
+                .or_default()
+                .push(place(row));
 
             let broadcast = self.broadcast(token.broadcast).unwrap();
             let message = claims.messages.get(&token.broadcast);
@@ -68,13 +80,15 @@ impl Model {
         }
         for (origin, rows) in &taken {
             prop_assert!(rows.len() <= self.room(request, origin));
-            let youngest = rows.iter().max();
-            let oldest_left = left[origin].iter().min();
-            prop_assert!(
-                oldest_left.is_none_or(|oldest| Some(oldest) >= youngest),
-                "an older row of {:?} was left",
-                origin
-            );
+            for (band, turn) in rows {
+                let mut left = left[origin].iter().filter(|(other, _)| other == band);
+                prop_assert!(
+                    left.all(|(_, left)| turn.first <= left.last),
+                    "a row of {:?} was left whose turn was before {:?}",
+                    origin,
+                    turn
+                );
+            }
         }
         if request.limit >= eligible {
             prop_assert_eq!(taken.len(), eligible, "an origin was left out");
@@ -87,6 +101,8 @@ impl Model {
                 .iter_mut()
                 .find(|row| row.broadcast == token.broadcast && row.key == token.key);
             let row = row.unwrap();
+            let turn = row.turn.take().unwrap();
+            self.turns.claimed(&row.origin, row.band, turn);
             row.at = claimed.leased_until;
             row.fence = Some(token.fence);
             row.attempt = claimed.attempt;
