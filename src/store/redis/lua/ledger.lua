@@ -13,7 +13,7 @@
 --   turns       hash  origin -> HIGH:NORMAL:LOW:TAKES: the highest turn claimed in each band, the number of claims
 --   ready       zset  origins that can be claimed, by the fence of the last claim of their rows. May contain others, which
 --                     are removed when read. A claim reads the first ones, however many wait
---   wakes       zset  the other origins with ready rows, by the end of their pause, 0 for none. The score may be too early;
+--   wakes       zset  the other origins with ready rows, by the end of their pause, -inf for none. The score may be too early;
 --                     then the origin is put back
 --   served      zset  origins by the fence of the last claim of their rows
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
@@ -115,7 +115,7 @@ local function index_origin(origin)
     if call('ZREM', READY, origin) == 0 then call('ZREM', WAKES, origin) end
   elseif not call('ZSCORE', READY, origin) then
     local pause = pause_of(origin)
-    call('ZADD', WAKES, pause and pause.ends or 0, origin)
+    call('ZADD', WAKES, pause and pause.ends or '-inf', origin)
   end
 end
 
