@@ -5,6 +5,8 @@ mod builder;
 mod claims;
 mod connection;
 mod content;
+#[cfg(test)]
+mod cost_tests;
 mod ending;
 mod enqueue;
 mod erase;

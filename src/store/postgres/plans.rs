@@ -466,7 +466,7 @@ async fn use_it(store: &PostgresStore) {
 }
 
 /// Waits until the store's connections have ended and reported their statistics.
-async fn ended(watcher: &Object, name: &str) {
+pub(super) async fn ended(watcher: &Object, name: &str) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
     while watcher
         .query_one(sql, &[&name])
@@ -480,7 +480,7 @@ async fn ended(watcher: &Object, name: &str) {
 }
 
 /// Resets the counters: creating indexes reads tables too.
-async fn forget_scans(watcher: &Object, name: &str) {
+pub(super) async fn forget_scans(watcher: &Object, name: &str) {
     ended(watcher, name).await;
     let sql = "SELECT pg_stat_reset_single_table_counters(relid) FROM pg_stat_user_tables WHERE schemaname = $1";
     watcher.query(sql, &[&name]).await.unwrap();

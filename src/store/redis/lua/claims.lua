@@ -356,7 +356,7 @@ end
 -- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first times: of leased rows, of
 -- postponed rows, and of the ready rows that are next in each band of some origins.
 function operations.stats()
-  local ORIGINS = 250
+  local ORIGINS = 200
   local origins = call('ZRANGE', READY, 0, ORIGINS - 1)
   if #origins < ORIGINS then
     for _, origin in ipairs(call('ZRANGE', WAKES, 0, ORIGINS - #origins - 1)) do origins[#origins + 1] = origin end
@@ -370,7 +370,13 @@ function operations.stats()
     for band = 0, BANDS - 1 do
       local first, last = band_scores(band)
       local member = call('ZRANGEBYSCORE', waiting_key(origin), first, last, 'LIMIT', 0, 1)[1]
-      if member then answer[#answer + 1] = head(queue_key(origin, string.sub(member, PLACE_LEN + 1))) end
+      if member then
+        local id = string.sub(member, PLACE_LEN + 1)
+        local recipient, at = unpack(call('ZRANGE', queue_key(origin, id), 0, 0, 'WITHSCORES'))
+        -- A row that was written behind others has their time.
+        local is_known = call('HEXISTS', states_key(id), recipient) == 1
+        answer[#answer + 1] = is_known and at or call('HGET', numbers_key(id), 'due_at')
+      end
     end
   end
   return answer
