@@ -19,6 +19,8 @@ mod reply;
 mod rows;
 mod schedules;
 mod script;
+#[cfg(test)]
+mod share_tests;
 mod start;
 mod subscriptions;
 mod vapid_keys;

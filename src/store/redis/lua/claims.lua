@@ -323,13 +323,14 @@ function operations.next_due()
     end
   end
   local is_claimable = is_ready()
-  if is_claimable then return { 0, now } end
-  if is_claimable == nil or lapse(now, WOKEN_AT_ONCE) or wake_postponed(now, WOKEN_AT_ONCE) or wake(now, LOOKS) then
-    return { 1 }
+  if is_claimable == false then
+    local has_more = lapse(now, WOKEN_AT_ONCE) or wake_postponed(now, WOKEN_AT_ONCE)
+    has_more = wake(now, LOOKS) or has_more
+    is_claimable = is_ready()
+    if has_more and not is_claimable then is_claimable = nil end
   end
-  is_claimable = is_ready()
-  if is_claimable == nil then return { 1 } end
   if is_claimable then return { 0, now } end
+  if is_claimable == nil then return { 1 } end
   local moments = { 0 }
   local pause_ends
   repeat
