@@ -99,9 +99,10 @@ use crate::subscription::Origin;
 ///   clock. Ready rows of one [band](crate::store::rules::band) of urgency stand in one line. The rows of a broadcast
 ///   stand in it one behind the other, in the order in which they became ready and however many pages they were written
 ///   in. Beside them, row by row, stand those of each other broadcast, and a broadcast that comes later begins beside the
-///   rows that are next. So a message to one subscriber waits for one row of each broadcast, and not for a whole one. A
-///   claim shares its rows among the bands as [`shares`](crate::store::rules::shares) does: urgent messages come first,
-///   and none is without a share. The cost of a claim depends neither on the number of rows nor on that of broadcasts.
+///   rows that are next. So a message to one subscriber waits for a row or two of each broadcast, and not for a whole
+///   one. A claim shares its rows among the bands as [`shares`](crate::store::rules::shares) does: urgent messages come
+///   first, and none is without a share. The cost of a claim depends neither on the number of rows nor on that of
+///   broadcasts.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

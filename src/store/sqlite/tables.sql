@@ -172,7 +172,7 @@ CREATE TABLE delivery (
     PRIMARY KEY (broadcast, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_ready ON delivery (origin, band, turn) WHERE turn IS NOT NULL;
-CREATE INDEX delivery_waiting ON delivery (leased, at) WHERE turn IS NULL;
+CREATE INDEX delivery_waiting ON delivery (leased, at, turn) WHERE turn IS NULL;
 -- Whether an origin has rows. Claims and settlements do not change it.
 CREATE INDEX delivery_origin ON delivery (origin);
 

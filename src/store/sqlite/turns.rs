@@ -23,7 +23,7 @@ const KEEP: &str = "INSERT INTO flow (broadcast, origin, turn) VALUES (?1, ?2, ?
      ON CONFLICT (broadcast, origin) DO UPDATE SET turn = excluded.turn";
 pub(super) const FORGET: &str = "DELETE FROM flow WHERE broadcast = ?1";
 pub(super) const DUE: &str = "SELECT broadcast, key, origin, band FROM delivery \
-     WHERE turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at, broadcast, key LIMIT ?3";
+     WHERE turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
 pub(super) const MAKE_READY: &str =
     "UPDATE delivery SET turn = ?3 WHERE broadcast = ?1 AND key = ?2";
 
@@ -132,3 +132,7 @@ pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<(), StoreError> 
 pub(super) fn forget(conn: &Connection, broadcast: i64) -> Result<(), StoreError> {
     execute(conn, FORGET, [broadcast]).map(|_| ())
 }
+
+#[cfg(test)]
+#[path = "turns_tests.rs"]
+mod tests;
