@@ -32,9 +32,12 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     let mut failed = None;
     // Parked broadcasts stay at the front.
     let limit = EXPANSIONS + parked.len();
-    for expansion in engine.ledger.expandable(limit, now).await? {
-        if read >= EXPANDED_AT_ONCE {
-            break;
+    let expandable = engine.ledger.expandable(limit, now).await?;
+    let last = expandable.last().map(|expansion| expansion.id);
+    for expansion in expandable {
+        // Behind urgent broadcasts the last one listed is not urgent (L3): each step expands it too.
+        if read >= EXPANDED_AT_ONCE && Some(expansion.id) != last {
+            continue;
         }
         if parked.is_parked(&expansion.id, now) {
             continue;

@@ -12,7 +12,7 @@ use super::super::test_world::{START, TIMEOUT, World};
 use super::*;
 use crate::broadcast::Audience;
 use crate::encoding::base64url;
-use crate::message::Message;
+use crate::message::{Message, Urgency};
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::{
     Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason,
@@ -590,4 +590,42 @@ async fn a_subscription_that_cannot_be_read_defers_only_its_own_schedule() {
     world.clock.advance(UNREADABLE_PAUSE);
     chores(&mut Worker::new(world.engine.clone())).await;
     assert!(next(theirs).await > START + 2 * UNREADABLE_PAUSE);
+}
+
+/// A step writes four full pages, and one of the broadcast that is listed last.
+#[tokio::test]
+async fn urgent_broadcasts_leave_a_page_to_the_others() {
+    let world = World::new().await;
+    let first = world.subscriber().await;
+    let record = world.record(first).await;
+    for number in 0..500 {
+        let endpoint = format!("https://push.example.net/{number}");
+        let subscription = crate::subscription::Subscription::new(
+            endpoint.parse().unwrap(),
+            *record.subscription.ua_public(),
+            record.subscription.auth().clone(),
+        );
+        let new = crate::store::NewSubscription::new(subscription, record.vapid_key);
+        let limits = crate::store::SubscriptionLimits::default();
+        world.store.upsert(&new, &limits, START).await.unwrap();
+    }
+    let open = async |urgency| {
+        let message = Message::new("x").with_urgency(urgency);
+        let new = NewBroadcast::new(Audience::All, message, START + 86_400 * SECOND);
+        world.store.open(&new, START).await.unwrap();
+        new.id
+    };
+    let bulk = open(Urgency::Normal).await;
+    let mut urgent = Vec::new();
+    for _ in 0..6 {
+        urgent.push(open(Urgency::High).await);
+    }
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.expanded, 5 * 500);
+    let mut written = Vec::new();
+    for id in [bulk].iter().chain(&urgent) {
+        let status = world.store.status(*id, START).await.unwrap().unwrap();
+        written.push(status.recipients);
+    }
+    assert_eq!(written, [500, 500, 500, 500, 500, 0, 0]);
 }

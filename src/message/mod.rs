@@ -80,7 +80,8 @@ impl Message {
         self
     }
 
-    /// When a device on battery receives the message (RFC 8030 section 5.3).
+    /// When a device on battery receives the message (RFC 8030 section 5.3), and its place among other messages to the same
+    /// push service: see [whose turn it is](crate::guide::what_happens_to_a_message#whose-turn-it-is).
     #[must_use]
     pub const fn with_urgency(mut self, urgency: Urgency) -> Self {
         self.urgency = urgency;

@@ -11,6 +11,8 @@ use super::{
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
+#[cfg(doc)]
+use crate::message::Urgency;
 use crate::subscription::Origin;
 
 /// A store of broadcasts and their pending deliveries.
@@ -33,14 +35,15 @@ use crate::subscription::Origin;
 ///   exactly one opens. Keys are kept as long as their broadcast. A known id returns [`Opened::Repeat`], so `open`
 ///   may be repeated if its response was lost.
 /// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
-///   cancelled, not past their deadline and not at [`Cursor::End`], the least recently expanded first. One whose audience
-///   or cursor cannot be read is an [`Expansion::unreadable`], and does not keep others from being listed.
+///   cancelled, not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
+///   of `limit` while there are others, then the others, each the least recently expanded first. One whose audience or
+///   cursor cannot be read is an [`Expansion::unreadable`], and does not keep others from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
 ///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact.
 /// - **L5** [`claim`](Self::claim) takes due rows and rows whose lease has expired, at most `limit`, at most
 ///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over origins
-///   (an origin with few rows does not wait for one with many), the oldest of an origin first. It counts the attempt
+///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It counts the attempt
 ///   and gives each row a token that no earlier claim had. If the pause of an origin
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
@@ -96,6 +99,16 @@ use crate::subscription::Origin;
 ///   [`STEP`](super::STEP) rows or open broadcasts, and returns after the last one. A broadcast whose audience cannot
 ///   be read is left to its deadline, and does not stop the rest. Repeating it changes nothing, and completes a call that
 ///   was dropped.
+/// - **L18** Within an origin rows take turns. A row becomes ready when it is written and due, at the time of its retry,
+///   and when its lease has expired: the latter two at the first claim from then on, at most [`STEP`](super::STEP) rows
+///   per claim, retries in the order of their times. From then on it may be claimed, also by a process with a slower
+///   clock. Ready rows of one [band](crate::store::rules::band) of urgency stand in one line. The rows of a broadcast
+///   stand in it one behind the other, in the order in which they became ready and however many pages they were written
+///   in. Beside them, row by row, stand those of each other broadcast, and a broadcast that comes later begins beside the
+///   rows that are next. So a message to one subscriber waits for a row or two of each broadcast, and not for a whole
+///   one. A claim shares its rows among the bands as [`shares`](crate::store::rules::shares) does: urgent messages come
+///   first, and none is without a share. The cost of a claim depends neither on the number of rows nor on that of
+///   broadcasts.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

@@ -358,7 +358,8 @@ pub struct LedgerStats {
     pub depth: u64,
     /// Rows under a lease that has not expired.
     pub leased: u64,
-    /// The due time of the oldest row that is not leased.
+    /// The earliest due time of the rows that are next in turn at each origin (L18), paused or not, and of due rows that
+    /// were not given a turn yet: how long rows have been waiting. Of at most [`STEP`](super::STEP) origins.
     pub oldest_due: Option<Timestamp>,
 }
 

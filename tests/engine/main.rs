@@ -16,3 +16,4 @@ mod support {
     pub(crate) mod replay;
     pub(crate) mod tampered_store;
 }
+mod urgent;

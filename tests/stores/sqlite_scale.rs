@@ -144,18 +144,18 @@ fn fill(path: &Path, rows: u64, user: &SubscriptionRecord) {
          SELECT CAST(printf('%032d', n) AS BLOB), CAST(printf('%016d', n) AS BLOB),
              'https://updates.push.services.mozilla.com/wpush/v2/' || hex(randomblob(70)), zeroblob(65), zeroblob(16),
              zeroblob(16), 'mozilla', 1, 1, 1, 0, 1000 + n, 'gone' FROM many;
-         {all} INSERT INTO delivery (broadcast, key, origin, at)
-         SELECT (SELECT max(seq) FROM broadcast), CAST(printf('%032d', n) AS BLOB), (SELECT min(id) FROM origin), {now}
+         {all} INSERT INTO delivery (broadcast, key, origin, band, turn, at)
+         SELECT (SELECT max(seq) FROM broadcast), CAST(printf('%032d', n) AS BLOB), (SELECT min(id) FROM origin), 1, n, {now}
          FROM many;
          UPDATE broadcast SET written = written + {rows};
-         {tenth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, expected, expanding, expanded_at, ended_at)
-         SELECT 1000 + n, CAST(printf('e%015d', n) AS BLOB), 1, 1, 1, 0, 0, 1, 1 FROM many;
-         {fiftieth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, expected, written, expanding, expanded_at)
-         SELECT 100000000 + n, CAST(printf('o%015d', n) AS BLOB), 1, 1, 9000000000000, 2, 2, 0, 1 FROM many;
+         {tenth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, expanding, expanded_at, ended_at)
+         SELECT 1000 + n, CAST(printf('e%015d', n) AS BLOB), 1, 1, 1, 1, 0, 0, 1, 1 FROM many;
+         {fiftieth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expanded_at)
+         SELECT 100000000 + n, CAST(printf('o%015d', n) AS BLOB), 1, 1, 9000000000000, 1, 2, 2, 0, 1 FROM many;
          {fiftieth} INSERT INTO content (broadcast, audience, ttl, urgency, padding, forget_when_over)
          SELECT 100000000 + n, '\"all\"', 60, 'normal', 'none', 0 FROM many;
-         {fiftieth} INSERT INTO delivery (broadcast, key, origin, at)
-         SELECT 100000000 + n, x'{key}', (SELECT min(id) FROM origin), {now} FROM many;
+         {fiftieth} INSERT INTO delivery (broadcast, key, origin, band, turn, at)
+         SELECT 100000000 + n, x'{key}', (SELECT min(id) FROM origin), 1, 1, {now} FROM many;
          COMMIT",
         all = many(rows),
         tenth = many(rows / 10),

@@ -206,33 +206,6 @@ pub async fn l5_a_probe_is_a_row_that_is_sent<L: DeliveryLedger + ?Sized>(h: &Ha
     assert_eq!(pauses[0].until, at(100) + LEASE);
 }
 
-/// L5: within an origin the oldest due row comes first.
-pub async fn l5_the_oldest_row_of_an_origin_is_first<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
-    let ledger = h.store();
-    let rows: Vec<_> = (0..4).map(|n| delivery("a", n)).collect();
-    sending(ledger, &rows, at(0)).await;
-    let claimed = claim(ledger, 4, at(0)).await;
-    let due = [30, 10, 20, 40];
-    let settlements: Vec<_> = claimed
-        .iter()
-        .zip(due)
-        .map(|(row, secs)| (row.token, Settlement::RetryAt(at(secs))))
-        .collect();
-    ledger.settle(&settlements, at(1)).await.unwrap();
-    sending(ledger, &[delivery("a", 9)], at(15)).await;
-    let expected = [
-        claimed[1].token.key,
-        recipient(9),
-        claimed[2].token.key,
-        claimed[0].token.key,
-    ];
-    for key in expected {
-        let next = claim(ledger, 1, at(30)).await;
-        assert_eq!(next[0].token.key, key);
-    }
-    assert_eq!(claim(ledger, 1, at(30)).await.len(), 0);
-}
-
 /// L6: each row goes to exactly one of several concurrent claims.
 pub async fn l6_concurrent_claims_share_no_row<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let rows: Vec<_> = (0..100)
@@ -385,7 +358,9 @@ pub async fn l7_a_deferred_row_is_due_then_without_an_attempt<L: DeliveryLedger 
     let ledger = h.store();
     let id = sending(ledger, &[delivery("a", 1), delivery("b", 2)], at(0)).await;
     for (attempt, secs) in [(1, 0), (1, 60), (2, 105)] {
-        assert_eq!(claim(ledger, 9, at(secs - 1)).await.len(), 0);
+        if secs > 0 {
+            assert_eq!(claim(ledger, 9, at(secs - 1)).await.len(), 0);
+        }
         let claimed = claim(ledger, 9, at(secs)).await;
         assert_eq!(claimed.len(), 2, "at {secs}");
         assert!(claimed.iter().all(|row| row.attempt == attempt));

@@ -1,4 +1,4 @@
-//! L3, L5, L9 and L12 to L14: retries and leases that have ended, deadlines, the age of tallies, and clocks that differ.
+//! L3, L5, L9, L12 to L14 and L18: retries and leases that have ended, deadlines, the age of tallies, and clocks that differ.
 
 use super::Handles;
 use super::sample::{
@@ -26,8 +26,8 @@ pub async fn l3_a_faster_clock_hides_no_broadcast<L: DeliveryLedger + ?Sized>(h:
     assert_eq!(ledger.next_due(at(1)).await.unwrap(), Some(at(1)));
 }
 
-/// L5: the rows that are due longest come first, of any broadcast.
-pub async fn l5_the_oldest_rows_of_several_broadcasts_are_first<L>(h: &Handles<L>)
+/// L18: of several broadcasts with rows that are due again, the next row of each comes first.
+pub async fn l18_the_next_rows_of_several_broadcasts_are_first<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,
 {
@@ -46,10 +46,10 @@ where
     sending(ledger, &[delivery("a", 3)], at(30)).await;
     let rows = claim(h.second(), 2, at(50)).await;
     let mut keys: Vec<_> = rows.iter().map(|row| row.token.key).collect();
-    let mut oldest = [recipient(1), recipient(3)];
+    let mut next = [recipient(1), recipient(3)];
     keys.sort_unstable();
-    oldest.sort_unstable();
-    assert_eq!(keys, oldest);
+    next.sort_unstable();
+    assert_eq!(keys, next);
 }
 
 /// L5: a time to send that is over at acceptance is the time of acceptance.

@@ -29,6 +29,7 @@ macro_rules! store_conformance {
                 l2_one_of_many_concurrent_requests_opens
                 l3_due_broadcasts_are_expandable
                 l3_the_least_recently_expanded_is_first
+                l3_urgent_broadcasts_are_first
                 l3_a_faster_clock_hides_no_broadcast
                 l4_a_page_is_written_where_the_cursor_is_expected
                 l4_a_page_of_an_ended_broadcast_is_stale
@@ -38,8 +39,6 @@ macro_rules! store_conformance {
                 l5_a_claim_is_fair_over_origins
                 l5_every_origin_gets_its_turn
                 l5_a_claim_leaves_out_what_it_is_told
-                l5_the_oldest_row_of_an_origin_is_first
-                l5_the_oldest_rows_of_several_broadcasts_are_first
                 l5_one_claimant_probes_a_paused_origin
                 l5_the_end_of_a_probe_makes_room
                 l5_a_probe_is_a_row_that_is_sent
@@ -88,6 +87,18 @@ macro_rules! store_conformance {
                 l17_rows_of_a_user_are_erased
                 l17_broadcasts_to_a_user_alone_are_cancelled
                 l17_an_erased_probe_makes_room
+                l18_broadcasts_of_an_origin_take_turns
+                l18_one_message_does_not_wait_for_a_broadcast
+                l18_an_urgent_message_is_first
+                l18_urgent_messages_leave_a_share
+                l18_what_is_not_urgent_is_last
+                l18_retries_do_not_wait_in_front
+                l18_a_retry_has_its_turn
+                l18_expired_leases_do_not_wait_in_front
+                l18_rows_become_ready_in_the_order_of_their_times
+                l18_the_next_rows_of_several_broadcasts_are_first
+                l18_pages_do_not_add_to_a_share
+                l18_cancelled_rows_take_no_places
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -200,8 +211,10 @@ mod tests {
             include_str!("ledger_claim.rs"),
             include_str!("ledger_end.rs"),
             include_str!("ledger_erase.rs"),
+            include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),
             include_str!("ledger_pause.rs"),
+            include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
             include_str!("subscription_changes.rs"),
             include_str!("subscription_pages.rs"),

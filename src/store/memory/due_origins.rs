@@ -1,8 +1,8 @@
 //! The origins that can be claimed from, and when others can.
 //!
-//! An origin with rows waits until its first row is due and its pause is over. Then it is ready and has a place in the
-//! order of turns, by the fence of the last claim of its rows. Claims read the first ones. What is stored may be too early
-//! (a row was deleted, a pause was written), never too late: an origin that is not due when it is read waits again.
+//! An origin with ready rows waits until its pause is over. Then it has a place in the order of turns of origins, by the
+//! fence of the last claim of its rows. Claims read the first ones. What is stored may be too early (a row was deleted, a
+//! pause was written), never too late: an origin that is not due when it is read waits again.
 
 use super::ledger_state::{Ledger, Queue};
 use crate::clock::Timestamp;
@@ -14,19 +14,27 @@ use crate::subscription::Origin;
 pub(super) enum Place {
     #[default]
     None,
-    Waiting(Timestamp),
+    Paused(Timestamp),
     Ready(u64),
 }
 
+/// An origin with rows to claim.
+pub(super) struct Head {
+    pub(super) origin: Origin,
+    /// The most rows to claim.
+    pub(super) room: usize,
+    pub(super) is_probed: bool,
+}
+
 impl Queue {
-    /// The time from which its first row can be claimed.
+    /// The time from which its first ready row can be claimed.
     fn due_at(&self) -> Option<Timestamp> {
-        Some(self.head()?.max(self.paused_until()))
+        (!self.turns.is_empty()).then(|| self.paused_until())
     }
 }
 
 impl Ledger {
-    /// Makes sure that an origin is read when its first row can be claimed.
+    /// Makes sure that an origin is read when its first ready row can be claimed.
     pub(super) fn bring_forward(&mut self, origin: &Origin) {
         let Some(queue) = self.queues.get_mut(origin) else {
             return;
@@ -36,14 +44,14 @@ impl Ledger {
         };
         match queue.place {
             Place::Ready(_) => return,
-            Place::Waiting(known) if known <= at => return,
-            Place::Waiting(known) => {
-                self.waiting.remove(&(known, origin.clone()));
+            Place::Paused(known) if known <= at => return,
+            Place::Paused(known) => {
+                self.paused.remove(&(known, origin.clone()));
             }
             Place::None => {}
         }
-        queue.place = Place::Waiting(at);
-        self.waiting.insert((at, origin.clone()));
+        queue.place = Place::Paused(at);
+        self.paused.insert((at, origin.clone()));
     }
 
     /// Takes an origin out of its place.
@@ -52,32 +60,28 @@ impl Ledger {
             return;
         };
         match std::mem::take(&mut queue.place) {
-            Place::Waiting(at) => self.waiting.remove(&(at, origin.clone())),
+            Place::Paused(at) => self.paused.remove(&(at, origin.clone())),
             Place::Ready(turn) => self.ready.remove(&(turn, origin.clone())),
             Place::None => false,
         };
     }
 
-    fn make_ready(&mut self, origin: Origin) {
+    fn give_turn(&mut self, origin: Origin) {
         if let Some(queue) = self.queues.get_mut(&origin) {
             queue.place = Place::Ready(queue.served);
             self.ready.insert((queue.served, origin));
         }
     }
 
-    /// Returns origins with due rows that the request has room for, those served longest ago first, with that room.
-    pub(super) fn ready_origins(
-        &mut self,
-        request: &ClaimRequest,
-        now: Timestamp,
-    ) -> Vec<(Origin, usize)> {
+    /// Returns origins with ready rows that the request has room for, those served longest ago first.
+    pub(super) fn ready_origins(&mut self, request: &ClaimRequest, now: Timestamp) -> Vec<Head> {
         for _ in 0..STEP {
-            let Some((_, origin)) = self.waiting.first().filter(|(at, _)| *at <= now) else {
+            let Some((_, origin)) = self.paused.first().filter(|(at, _)| *at <= now) else {
                 break;
             };
             let origin = origin.clone();
             self.displace(&origin);
-            self.make_ready(origin);
+            self.give_turn(origin);
         }
         let most = request.limit.saturating_add(request.rooms.len()) + STEP;
         let (mut found, mut idle) = (Vec::new(), Vec::new());
@@ -93,9 +97,13 @@ impl Ledger {
                 idle.push(origin.clone());
                 continue;
             }
-            let is_probed = queue.pause.as_ref();
-            let is_probed = is_probed.is_some_and(|pause| pause.reason.is_probed());
-            found.push((origin.clone(), if is_probed { 1 } else { room }));
+            let pause = queue.pause.as_ref();
+            let is_probed = pause.is_some_and(|pause| pause.reason.is_probed());
+            found.push(Head {
+                origin: origin.clone(),
+                room: if is_probed { 1 } else { room },
+                is_probed,
+            });
         }
         for origin in idle {
             self.displace(&origin);
@@ -111,7 +119,7 @@ impl Ledger {
             return;
         };
         if queue.due_at().is_some_and(|at| at <= now) {
-            self.make_ready(origin.clone());
+            self.give_turn(origin.clone());
         } else {
             self.bring_forward(origin);
         }
@@ -119,21 +127,30 @@ impl Ledger {
 
     /// The time from which a row can be claimed; `now` or earlier if one can be now.
     pub(super) fn next_claim(&self, now: Timestamp) -> Option<Timestamp> {
-        let due_at = |origin: &Origin| self.queues.get(origin)?.due_at();
-        let mut next: Option<Timestamp> = None;
-        for (_, origin) in self.ready.iter().take(STEP) {
-            let at = due_at(origin);
-            if at.is_some_and(|at| at <= now) {
-                return at;
-            }
-            next = next.into_iter().chain(at).min();
-        }
-        for (at, origin) in self.waiting.iter().take(STEP) {
-            if next.is_some_and(|next| next <= *at) {
-                break;
-            }
-            next = next.into_iter().chain(due_at(origin)).min();
-        }
-        next
+        let queue = |origin: &Origin| self.queues.get(origin);
+        let ready = self.ready.iter().map(|(_, origin)| origin);
+        let paused = self.paused.iter().map(|(_, origin)| origin);
+        let ready = ready.take(STEP).chain(paused.take(STEP));
+        let ready = ready.filter_map(|origin| queue(origin)?.due_at());
+        // A claim makes this many rows ready at most: if all of them wait for the end of a pause, it has work.
+        let waiting = [true, false].into_iter().flat_map(|leased| {
+            let rows = self.waiting_rows(leased, Timestamp::MIN).enumerate();
+            let mut rows = rows.take_while(move |(place, (at, ..))| *at <= now && *place < STEP);
+            let due = rows.by_ref().map(|(place, (at, seq, key))| {
+                let row = self.rows.get(&(seq, key));
+                let paused_until = row
+                    .and_then(|row| queue(&row.origin))
+                    .map(Queue::paused_until);
+                if place + 1 == STEP {
+                    at
+                } else {
+                    at.max(paused_until.unwrap_or(at))
+                }
+            });
+            let due: Vec<_> = due.collect();
+            let later = self.waiting_rows(leased, now).find(|(at, ..)| *at > now);
+            due.into_iter().chain(later.map(|(at, ..)| at))
+        });
+        ready.chain(waiting).min()
     }
 }

@@ -2,28 +2,34 @@
 
 use std::convert::Infallible;
 
-use super::ledger_state::{FIRST_KEY, Ledger, Seq};
+use super::due_origins::Head;
+use super::ledger_state::{Ledger, Seq};
 use crate::clock::Timestamp;
-use crate::store::rules::{AfterClaim, deal};
+use crate::store::rules::{AfterClaim, deal, shares};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
 };
-use crate::subscription::{EndpointKey, Origin};
+use crate::subscription::EndpointKey;
 
 impl Ledger {
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
-        self.sweep(now);
+        let mut spare = self.sweep(now);
+        self.wake(now);
         let origins = self.ready_origins(request, now);
-        let rooms: Vec<_> = origins.iter().map(|(_, room)| *room).collect();
+        let rooms: Vec<_> = origins.iter().map(|head| head.room).collect();
         self.last_fence += 1;
         let mut claims = Claims::default();
         let Ok(()) = deal::<Infallible>(&rooms, request.limit, |index, wanted| {
-            let taken = origins.get(index).map_or(0, |(origin, _)| {
-                self.take(origin, wanted, request, now, &mut claims)
-            });
-            Ok(taken)
+            let Some(head) = origins.get(index) else {
+                return Ok(0);
+            };
+            let rows = self.next_in_turn(head, wanted, &mut spare, now);
+            for (seq, key) in &rows {
+                self.lease(*seq, *key, now + request.lease, &mut claims);
+            }
+            Ok(rows.len())
         });
-        for (origin, _) in &origins {
+        for Head { origin, .. } in &origins {
             if self.queues.get(origin).map(|queue| queue.served) == Some(self.last_fence) {
                 self.serve(origin, now);
             }
@@ -31,64 +37,85 @@ impl Ledger {
         claims
     }
 
-    /// Claims up to `wanted` rows of one origin. Returns their number.
-    fn take(
+    /// Returns up to `wanted` rows of an origin to claim, shared among its bands. Rows of cancelled broadcasts in front
+    /// of them end, at most `spare`.
+    fn next_in_turn(
         &mut self,
-        origin: &Origin,
+        head: &Head,
         wanted: usize,
-        request: &ClaimRequest,
+        spare: &mut usize,
         now: Timestamp,
-        claims: &mut Claims,
-    ) -> usize {
-        let mut taken = 0;
-        let leased_until = now + request.lease;
-        // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
-        let mut from = (Timestamp::MIN, Seq::MIN, FIRST_KEY);
-        while taken < wanted {
-            let Some(queue) = self.queues.get_mut(origin) else {
-                break;
-            };
-            let next = queue.rows.range(from..).next();
-            let Some(&(at, seq, key)) = next.filter(|(at, ..)| *at <= now) else {
-                break;
-            };
-            queue.served = self.last_fence;
-            let Some(broadcast) = self.broadcasts.get(&seq) else {
-                break;
-            };
-            if broadcast.progress.cancelled {
-                from = (at, seq + 1, FIRST_KEY);
-                continue;
+    ) -> Vec<(Seq, EndpointKey)> {
+        let Some(queue) = self.queues.get_mut(&head.origin) else {
+            return Vec::new();
+        };
+        // The probe of a paused origin is the most urgent row.
+        let take = if head.is_probed { 0 } else { queue.turns.takes };
+        queue.turns.takes += 1;
+        let mut cancelled = Vec::new();
+        let bands = queue.turns.bands.each_ref().map(|band| {
+            let mut rows = Vec::new();
+            for &(_, seq, key) in &band.ready {
+                let broadcast = self.broadcasts.get(&seq);
+                if broadcast.is_some_and(|broadcast| !broadcast.progress.cancelled) {
+                    rows.push((seq, key));
+                } else if cancelled.len() < *spare {
+                    cancelled.push((seq, key));
+                } else {
+                    break;
+                }
+                if rows.len() == wanted {
+                    break;
+                }
             }
-            let Some(row) = self.rows.get_mut(&(seq, key)) else {
-                break;
-            };
-            queue.rows.remove(&(at, seq, key));
-            queue.rows.insert((leased_until, seq, key));
-            self.leased.remove(&(at, seq, key));
-            self.leased.insert((leased_until, seq, key));
+            rows
+        });
+        *spare -= cancelled.len();
+        for (seq, key) in cancelled {
+            self.end_cancelled(seq, key, now);
+            self.close_if_over(seq, now);
+        }
+        let shares = shares(wanted, take, bands.each_ref().map(Vec::len));
+        let shares = bands.into_iter().zip(shares);
+        shares
+            .flat_map(|(rows, share)| rows.into_iter().take(share))
+            .collect()
+    }
+
+    fn lease(&mut self, seq: Seq, key: EndpointKey, until: Timestamp, claims: &mut Claims) {
+        let turn = self.rows.get(&(seq, key)).and_then(|row| row.turn);
+        self.take_out(seq, key);
+        let (Some(row), Some(broadcast)) =
+            (self.rows.get_mut(&(seq, key)), self.broadcasts.get(&seq))
+        else {
+            return;
+        };
+        row.at = until;
+        row.leased = true;
+        row.fence = self.last_fence;
+        row.attempt = row.attempt.saturating_add(1);
+        self.waiting.insert((true, until, seq, key));
+        if let Some(queue) = self.queues.get_mut(&row.origin) {
+            queue.served = row.fence;
+            if let Some(band) = queue.turns.bands.get_mut(broadcast.band) {
+                band.claimed = band.claimed.max(turn.unwrap_or_default());
+            }
             if let Some(pause) = &mut queue.pause
                 && pause.reason.is_probed()
             {
-                pause.until = leased_until;
-                queue.probe = Some((self.last_fence, key));
+                pause.until = until;
+                queue.probe = Some((row.fence, key));
             }
-            row.at = leased_until;
-            row.leased = true;
-            row.fence = self.last_fence;
-            row.attempt = row.attempt.saturating_add(1);
-            let progress = &broadcast.progress;
-            let token = ClaimToken::new(progress.id, key, row.fence);
-            let claimed = Claimed::new(token, origin.clone(), row.attempt, leased_until);
-            claims.rows.push(claimed);
-            if let Some(message) = &broadcast.message {
-                claims.messages.entry(progress.id).or_insert_with(|| {
-                    ClaimedMessage::new(message.clone(), progress.due_at(), progress.deadline)
-                });
-            }
-            taken += 1;
         }
-        taken
+        let progress = &broadcast.progress;
+        let token = ClaimToken::new(progress.id, key, row.fence);
+        let claimed = Claimed::new(token, row.origin.clone(), row.attempt, until);
+        claims.rows.push(claimed);
+        if let Some(message) = &broadcast.message {
+            claims.messages.entry(progress.id).or_insert_with(|| {
+                ClaimedMessage::new(message.clone(), progress.due_at(), progress.deadline)
+            });
+        }
     }
 
     pub(super) fn settle(
@@ -141,18 +168,12 @@ impl Ledger {
 
     /// Makes a claimed row due at `at`. `uncounted` takes its attempt back.
     fn put_back(&mut self, seq: Seq, key: EndpointKey, at: Timestamp, uncounted: bool) {
-        let Some(row) = self.rows.get_mut(&(seq, key)) else {
-            return;
-        };
-        self.leased.remove(&(row.at, seq, key));
-        if let Some(queue) = self.queues.get_mut(&row.origin) {
-            queue.rows.remove(&(row.at, seq, key));
-            queue.rows.insert((at, seq, key));
+        self.take_out(seq, key);
+        if let Some(row) = self.rows.get_mut(&(seq, key)) {
+            row.at = at;
+            row.leased = false;
+            row.attempt = row.attempt.saturating_sub(u32::from(uncounted));
+            self.waiting.insert((false, at, seq, key));
         }
-        row.at = at;
-        row.leased = false;
-        row.attempt = row.attempt.saturating_sub(u32::from(uncounted));
-        let origin = row.origin.clone();
-        self.bring_forward(&origin);
     }
 }

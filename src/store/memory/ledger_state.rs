@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
 use super::due_origins::Place;
+use super::turns::Turns;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
-use crate::store::rules::BroadcastProgress;
+use crate::store::rules::{BroadcastProgress, band, shares};
 use crate::store::{
     Cursor, Expansion, Idempotency, LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened,
     PageWrite, Pause, Pruned, STEP, Tally,
@@ -33,16 +34,14 @@ pub(super) struct Ledger {
     cancelled: BTreeSet<Seq>,
     /// The last origin that a step of pruning has looked at.
     pruned: Option<Origin>,
-    /// The last origin whose rows were looked at for moments that are too late.
-    pulled: Option<Origin>,
-    /// Broadcasts to expand, by the time of their last page or their due time.
-    pub(super) expanding: BTreeSet<(Timestamp, Seq)>,
+    /// Broadcasts to expand, by the time of their last page or their due time: urgent ones, and the others.
+    pub(super) expanding: [BTreeSet<(Timestamp, Seq)>; 2],
     pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
-    /// Leased rows, by the end of their lease.
-    pub(super) leased: BTreeSet<(Timestamp, Seq, EndpointKey)>,
+    /// Rows that are not ready: whether they are leased, and the end of the lease or the time of the retry.
+    pub(super) waiting: BTreeSet<(bool, Timestamp, Seq, EndpointKey)>,
     pub(super) queues: BTreeMap<Origin, Queue>,
-    /// Origins with rows that are not ready, by the time from which they can be claimed from.
-    pub(super) waiting: BTreeSet<(Timestamp, Origin)>,
+    /// Origins with ready rows that have no turn yet, by the end of their pause.
+    pub(super) paused: BTreeSet<(Timestamp, Origin)>,
     /// Origins that can be claimed from, by the fence of the last claim of their rows.
     pub(super) ready: BTreeSet<(u64, Origin)>,
     pub(super) last_seq: Seq,
@@ -58,14 +57,19 @@ pub(super) struct Broadcast {
     pub(super) expanded_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) idempotency: Option<Idempotency>,
+    pub(super) band: usize,
+    /// The origins at which it has had a turn.
+    pub(super) origins: BTreeSet<Origin>,
     forget_when_over: bool,
 }
 
 pub(super) struct Row {
     pub(super) origin: Origin,
-    /// The time from which it can be claimed: its due time, or the end of its lease.
+    /// Its due time, or the end of its lease.
     pub(super) at: Timestamp,
     pub(super) leased: bool,
+    /// Its place among the ready rows of its origin and band (L18). `None` while it waits.
+    pub(super) turn: Option<u64>,
     pub(super) fence: u64,
     pub(super) attempt: u32,
 }
@@ -73,8 +77,9 @@ pub(super) struct Row {
 /// The rows and the pause of one origin.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// By the time from which they can be claimed, then the older broadcast first.
-    pub(super) rows: BTreeSet<(Timestamp, Seq, EndpointKey)>,
+    /// The number of its rows.
+    pub(super) rows: usize,
+    pub(super) turns: Turns,
     pub(super) pause: Option<Pause>,
     /// The fence and key of the row that probes the paused origin.
     pub(super) probe: Option<(u64, EndpointKey)>,
@@ -92,14 +97,10 @@ impl Queue {
             .map_or(Timestamp::MIN, |pause| pause.until)
     }
 
-    pub(super) fn head(&self) -> Option<Timestamp> {
-        self.rows.first().map(|(at, ..)| *at)
-    }
-
     /// Returns whether it has no rows, and its pause and tally are old.
     fn is_old(&self, before: Timestamp) -> bool {
         let tallied_at = self.tallied_at.unwrap_or(Timestamp::MIN);
-        self.rows.is_empty() && self.paused_until().max(tallied_at) <= before
+        self.rows == 0 && self.paused_until().max(tallied_at) <= before
     }
 }
 
@@ -137,8 +138,10 @@ impl Ledger {
             self.by_idempotency.insert(idempotency.key.clone(), seq);
         }
         self.open.insert((new.deadline, seq));
-        self.expanding.insert((due_at, seq));
+        let band = band(new.message.urgency());
         let broadcast = Broadcast {
+            band,
+            origins: BTreeSet::new(),
             progress,
             audience: new.audience.clone(),
             message: Some(new.message.clone()),
@@ -149,19 +152,31 @@ impl Ledger {
             forget_when_over: new.forget_when_over,
         };
         self.broadcasts.insert(seq, broadcast);
+        self.expanding_of(band).insert((due_at, seq));
+    }
+
+    /// The broadcasts to expand that are as urgent as this band.
+    pub(super) fn expanding_of(&mut self, band: usize) -> &mut BTreeSet<(Timestamp, Seq)> {
+        let [urgent, others] = &mut self.expanding;
+        if band == 0 { urgent } else { others }
     }
 
     pub(super) fn expandable(&self, limit: usize, now: Timestamp) -> Vec<Expansion> {
-        self.expanding
-            .iter()
-            .filter_map(|(_, seq)| self.broadcasts.get(seq))
-            .filter(|broadcast| broadcast.progress.is_expandable(now))
-            .take(limit)
-            .map(|broadcast| {
-                let audience = broadcast.audience.clone();
-                Expansion::new(broadcast.progress.id, audience, broadcast.cursor)
-            })
-            .collect()
+        let [urgent, others] = &self.expanding;
+        let [urgent, others] = [urgent, others].map(|expanding| {
+            let broadcasts = expanding.iter();
+            let broadcasts = broadcasts.filter_map(|(_, seq)| self.broadcasts.get(seq));
+            let due = broadcasts.filter(|broadcast| broadcast.progress.is_expandable(now));
+            due.take(limit).collect::<Vec<_>>()
+        });
+        let [of_urgent, of_others, _] = shares(limit, 0, [urgent.len(), others.len(), 0]);
+        let urgent = urgent.iter().take(of_urgent);
+        let all = urgent.chain(others.iter().take(of_others));
+        all.map(|broadcast| {
+            let audience = broadcast.audience.clone();
+            Expansion::new(broadcast.progress.id, audience, broadcast.cursor)
+        })
+        .collect()
     }
 
     /// Whether a page of a broadcast is written (L4), or is stale.
@@ -194,32 +209,37 @@ impl Ledger {
         let progress = &mut broadcast.progress;
         let at = progress.due_at();
         let before = self.rows.len();
-        let mut touched = BTreeSet::new();
         for row in rows {
             if self.rows.contains_key(&(seq, row.key)) {
                 continue;
             }
-            let queue = self.queues.entry(row.origin.clone()).or_default();
-            queue.rows.insert((at, seq, row.key));
+            self.queues.entry(row.origin.clone()).or_default().rows += 1;
             let stored = Row {
                 origin: row.origin.clone(),
                 at,
                 leased: false,
+                turn: None,
                 fence: 0,
                 attempt: 0,
             };
             self.rows.insert((seq, row.key), stored);
-            touched.insert(&row.origin);
+            if at <= now {
+                self.make_ready(seq, row.key);
+            } else {
+                self.waiting.insert((false, at, seq, row.key));
+            }
         }
-        progress.write_page((self.rows.len() - before) as u64, next);
+        let written = self.rows.len() - before;
+        let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
+            return PageWrite::Stale;
+        };
+        broadcast.progress.write_page(written as u64, next);
         broadcast.cursor = *next;
-        self.expanding.remove(&(broadcast.expanded_at, seq));
-        broadcast.expanded_at = now;
-        if progress.expanding {
-            self.expanding.insert((now, seq));
-        }
-        for origin in touched {
-            self.bring_forward(origin);
+        let expanded_at = std::mem::replace(&mut broadcast.expanded_at, now);
+        let (is_expanding, band) = (broadcast.progress.expanding, broadcast.band);
+        self.expanding_of(band).remove(&(expanded_at, seq));
+        if is_expanding {
+            self.expanding_of(band).insert((now, seq));
         }
         self.close_if_over(seq, now);
         PageWrite::Stored
@@ -237,19 +257,26 @@ impl Ledger {
         status
     }
 
-    /// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step.
-    pub(super) fn sweep(&mut self, now: Timestamp) {
+    /// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step. Returns
+    /// the number of rows that the step has left.
+    pub(super) fn sweep(&mut self, now: Timestamp) -> usize {
         let mut left = STEP;
         let cancelled: Vec<_> = self.cancelled.iter().take(STEP).copied().collect();
         for seq in cancelled {
             let keys = self.unleased(seq, left, now);
             for key in &keys {
-                self.end_probe(seq, *key, now);
-                self.finish(seq, *key, FinalOutcome::Cancelled);
+                self.end_cancelled(seq, *key, now);
             }
             left -= keys.len();
             self.close_if_over(seq, now);
         }
+        left
+    }
+
+    /// Ends a row of a cancelled broadcast, which may have been the probe of its origin.
+    pub(super) fn end_cancelled(&mut self, seq: Seq, key: EndpointKey, now: Timestamp) {
+        self.end_probe(seq, key, now);
+        self.finish(seq, key, FinalOutcome::Cancelled);
     }
 
     /// Cancels a broadcast that is not over. Returns whether it was cancelled and has to be closed.
@@ -260,7 +287,8 @@ impl Ledger {
         if !broadcast.progress.cancel() {
             return false;
         }
-        self.expanding.remove(&(broadcast.expanded_at, seq));
+        let (expanded_at, band) = (broadcast.expanded_at, broadcast.band);
+        self.expanding_of(band).remove(&(expanded_at, seq));
         self.cancelled.insert(seq);
         true
     }
@@ -316,8 +344,9 @@ impl Ledger {
             let Some(broadcast) = self.broadcasts.get_mut(&seq) else {
                 continue;
             };
-            self.expanding.remove(&(broadcast.expanded_at, seq));
             let outcome = broadcast.progress.expire();
+            let (expanded_at, band) = (broadcast.expanded_at, broadcast.band);
+            self.expanding_of(band).remove(&(expanded_at, seq));
             ended += self.end_unleased(seq, limit - ended, outcome, now);
             self.close_if_over(seq, now);
         }
@@ -325,36 +354,20 @@ impl Ledger {
         ended as u64
     }
 
-    /// Makes rows due whose moment is too late, among the next origins of a walk (L12).
+    /// Makes rows due whose moment is too late, in one step (L12).
     fn pull(&mut self, now: Timestamp) {
-        const ORIGINS: usize = 256;
-        let latest = (now + LONGEST_WAIT, Seq::MAX, LAST_KEY);
-        let after = self.pulled.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let origins = self.queues.range((after, Bound::Unbounded)).take(ORIGINS);
-        let origins: Vec<_> = origins.map(|(origin, _)| origin.clone()).collect();
-        for origin in &origins {
-            let Some(queue) = self.queues.get_mut(origin) else {
-                continue;
-            };
-            let far = queue
-                .rows
-                .range((Bound::Excluded(latest), Bound::Unbounded));
-            let far: Vec<_> = far.take(STEP).copied().collect();
-            for (at, seq, key) in &far {
-                queue.rows.remove(&(*at, *seq, *key));
-                queue.rows.insert((now, *seq, *key));
-                if let Some(row) = self.rows.get_mut(&(*seq, *key)) {
+        let latest = now + LONGEST_WAIT;
+        for leased in [true, false] {
+            let far = self.waiting_rows(leased, latest);
+            let far: Vec<_> = far.filter(|(at, ..)| *at > latest).take(STEP).collect();
+            for (at, seq, key) in far {
+                self.waiting.remove(&(leased, at, seq, key));
+                self.waiting.insert((leased, now, seq, key));
+                if let Some(row) = self.rows.get_mut(&(seq, key)) {
                     row.at = now;
-                    if self.leased.remove(&(*at, *seq, *key)) {
-                        self.leased.insert((now, *seq, *key));
-                    }
                 }
             }
-            if !far.is_empty() {
-                self.bring_forward(origin);
-            }
         }
-        self.pulled = origins.last().filter(|_| origins.len() == ORIGINS).cloned();
     }
 
     pub(super) fn prune(&mut self, ended_before: Timestamp) -> Pruned {
@@ -388,6 +401,7 @@ impl Ledger {
         let expansions = self
             .expanding
             .iter()
+            .flatten()
             .filter_map(|(_, seq)| open(seq))
             .filter(|progress| progress.deadline > now)
             .map(BroadcastProgress::due_at);
@@ -400,11 +414,25 @@ impl Ledger {
     }
 
     pub(super) fn stats(&self, now: Timestamp) -> LedgerStats {
-        let after_now = (Bound::Excluded((now, Seq::MAX, LAST_KEY)), Bound::Unbounded);
-        let leased = self.leased.range(after_now).count() as u64;
-        let heads = self.queues.values().filter_map(Queue::head);
-        let oldest_due = heads.min().filter(|at| *at <= now);
+        let leased = self.waiting_rows(true, now);
+        let leased = leased.filter(|(at, ..)| *at > now).count() as u64;
+        let heads = self.queues.values().flat_map(|queue| queue.turns.heads());
+        let heads = heads.filter_map(|row| Some(self.rows.get(&row)?.at));
+        let waiting = [true, false].map(|leased| self.waiting_rows(leased, Timestamp::MIN).next());
+        let waiting = waiting.into_iter().flatten().map(|(at, ..)| at);
+        let oldest_due = heads.chain(waiting).min().filter(|at| *at <= now);
         LedgerStats::new(self.rows.len() as u64, leased, oldest_due)
+    }
+
+    /// Rows that wait, leased or not, from a time on.
+    pub(super) fn waiting_rows(
+        &self,
+        leased: bool,
+        from: Timestamp,
+    ) -> impl Iterator<Item = (Timestamp, Seq, EndpointKey)> {
+        let rows = self.waiting.range((leased, from, Seq::MIN, FIRST_KEY)..);
+        let rows = rows.take_while(move |(is_leased, ..)| *is_leased == leased);
+        rows.map(|&(_, at, seq, key)| (at, seq, key))
     }
 
     /// Deletes a row and counts it.
@@ -418,13 +446,13 @@ impl Ledger {
 
     /// Deletes a row. Returns whether it existed. The caller counts it.
     pub(super) fn delete(&mut self, seq: Seq, key: EndpointKey) -> bool {
+        self.take_out(seq, key);
         let Some(row) = self.rows.remove(&(seq, key)) else {
             return false;
         };
         if let Some(queue) = self.queues.get_mut(&row.origin) {
-            queue.rows.remove(&(row.at, seq, key));
+            queue.rows -= 1;
         }
-        self.leased.remove(&(row.at, seq, key));
         true
     }
 
@@ -464,7 +492,9 @@ impl Ledger {
             self.open.remove(&(broadcast.progress.deadline, seq));
             self.cancelled.remove(&seq);
             self.ended.insert((now, seq));
-            if broadcast.forget_when_over {
+            let is_forgotten = broadcast.forget_when_over;
+            self.forget_turns(seq);
+            if is_forgotten {
                 self.forget(seq);
             }
         }
@@ -472,7 +502,8 @@ impl Ledger {
 
     fn forget(&mut self, seq: Seq) {
         if let Some(broadcast) = self.broadcasts.remove(&seq) {
-            self.expanding.remove(&(broadcast.expanded_at, seq));
+            self.expanding_of(broadcast.band)
+                .remove(&(broadcast.expanded_at, seq));
             if let Some(at) = broadcast.ended_at {
                 self.ended.remove(&(at, seq));
             }

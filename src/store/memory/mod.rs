@@ -7,6 +7,7 @@ mod ledger_claim;
 mod ledger_state;
 mod schedules;
 mod subscriptions;
+mod turns;
 mod vapid_keys;
 
 use std::fmt;

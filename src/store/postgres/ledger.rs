@@ -29,7 +29,8 @@ impl DeliveryLedger for PostgresStore {
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
-        broadcasts::expandable(self.database(), limit, now).await
+        let take = self.next_listing();
+        broadcasts::expandable(self.database(), limit, take, now).await
     }
 
     async fn enqueue_page(
@@ -127,9 +128,7 @@ impl DeliveryLedger for PostgresStore {
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
         let expired = in_transaction!(self.database(), |tx| ending::expire(tx, limit, now))?;
-        let after = self.pulled_origin().load(Ordering::Relaxed);
-        let last = far_rows::pull(self.database(), after, now).await?;
-        self.pulled_origin().store(last, Ordering::Relaxed);
+        far_rows::pull(self.database(), now).await?;
         Ok(expired)
     }
 

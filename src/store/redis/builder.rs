@@ -156,7 +156,8 @@ impl RedisBuilder {
             limits: self.limits,
             namespace: format!("{{{}}}", self.prefix),
             pruned_origins: Mutex::default(),
-            pulled_origins: AtomicU64::default(),
+            pulled: AtomicU64::default(),
+            listings: AtomicU64::default(),
         }));
         start::check(&store).await?;
         Ok(store)

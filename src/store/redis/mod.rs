@@ -19,6 +19,8 @@ mod reply;
 mod rows;
 mod schedules;
 mod script;
+#[cfg(test)]
+mod share_tests;
 mod start;
 mod subscriptions;
 mod vapid_keys;
@@ -114,8 +116,10 @@ struct Inner {
     namespace: String,
     /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
     pruned_origins: Mutex<(usize, u64)>,
-    /// The number of origins whose rows were looked at for moments that are too late.
-    pulled_origins: AtomicU64,
+    /// The number of broadcasts whose rows were looked at for moments that are too late.
+    pulled: AtomicU64,
+    /// The number of lists of broadcasts to expand, for their rotation.
+    listings: AtomicU64,
 }
 
 impl RedisStore {

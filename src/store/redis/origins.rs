@@ -21,6 +21,8 @@ const TRIES: usize = 100;
 const COUNTABLE: u64 = 1 << 50;
 /// Origins that one script prunes.
 const PRUNED_AT_ONCE: usize = 200;
+/// Scripts of one call that make rows ready whose time has come.
+const WAKES: usize = 64;
 /// The keys that name origins, and the commands that walk over them.
 const SETS: [(&str, &str); 3] = [
     ("HSCAN", "pauses"),
@@ -185,7 +187,7 @@ impl RedisStore {
         if !self.expandable_broadcasts(1, now).await?.is_empty() {
             return Ok(Some(now));
         }
-        loop {
+        for _ in 0..WAKES {
             let mut answer = Reply::of(self.run(&NEXT_DUE, &Args::at(now)).await?)?;
             if answer.flag()? {
                 continue;
@@ -197,6 +199,8 @@ impl RedisStore {
             }
             return Ok(next);
         }
+        // A claim goes on.
+        Ok(Some(now))
     }
 
     pub(super) async fn ledger_stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {

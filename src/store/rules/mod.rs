@@ -12,6 +12,7 @@
 //! | [`is_member`], [`takes`] | S9, S10 | the rows of an audience, and those that a filter counts |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12 | the state and the counts of a broadcast |
 //! | [`deal`] | L5 | the shares of origins in a claim |
+//! | [`band`], [`shares`] | L3, L18 | the shares of urgent and other messages at one origin |
 //!
 //! Two more are methods of their values: [`Pause::on_top_of`](crate::store::Pause::on_top_of) (L11) and
 //! [`Tally::plus`](crate::store::Tally::plus) (L15).
@@ -42,12 +43,14 @@
 //! ```
 
 mod audience;
+mod bands;
 mod change;
 mod fair;
 mod merge;
 mod progress;
 
 pub use audience::{is_member, takes};
+pub use bands::{BANDS, band, shares};
 pub use change::{Applied, apply};
 #[cfg(feature = "postgres")]
 pub(crate) use fair::Rounds;

@@ -7,15 +7,15 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::claims::END_PROBE;
 use super::content;
-use super::due_origins;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
+use super::turns::{self, Turns};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::store::outcome_columns::outcome_columns;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::BroadcastProgress;
+use crate::store::rules::{BroadcastProgress, band, shares};
 use crate::store::{
     Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
     StoreError,
@@ -26,7 +26,7 @@ use crate::subscription::{EndpointKey, Origin};
 macro_rules! stored_columns {
     () => {
         concat!(
-            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, ",
+            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, band, ",
             outcome_columns!()
         )
     };
@@ -53,8 +53,8 @@ pub(super) const UNDERWAY: &str = concat!(
 pub(super) const BY_IDEMPOTENCY_KEY: &str =
     "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
 const OPEN: &str = "INSERT INTO broadcast \
-     (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8) RETURNING seq";
+     (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint, band) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8, ?9) RETURNING seq";
 pub(super) const SAVE: &str = concat!(
     "UPDATE broadcast SET (written, expanding, is_cancelled, ended_at, ",
     outcome_columns!(),
@@ -63,19 +63,21 @@ pub(super) const SAVE: &str = concat!(
 /// `expanded_at` is never before the due time, so due broadcasts come first.
 pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
      JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
+     WHERE expanding = 1 AND is_urgent = ?3 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
 /// Broadcasts whose last page was written by a replica with a faster clock.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
      JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
+     WHERE expanding = 1 AND is_urgent = ?3 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
      ORDER BY expanded_at, seq LIMIT ?2";
-const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, at) VALUES (?1, ?2, ?3, ?4) \
+const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
      ON CONFLICT (broadcast, key) DO NOTHING";
 pub(super) const MOVE_CURSOR: &str =
     "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
 pub(super) const UNLEASED: &str = "SELECT key, fence FROM delivery \
      WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
+pub(super) const END: &str =
+    "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 RETURNING fence";
 pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL AND deadline <= ?1 \
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
 pub(super) const CANCELLED: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_cancelled \
@@ -102,6 +104,7 @@ pub(super) struct Stored {
     pub(super) progress: BroadcastProgress,
     cursor: Cursor,
     ended_at: Option<Timestamp>,
+    band: usize,
 }
 
 impl Stored {
@@ -128,6 +131,7 @@ impl Stored {
         };
         let cursor = read_cursor(columns)?;
         let ended_at = columns.time_or_null()?;
+        let band = columns.get::<u8>()?;
         for &outcome in FinalOutcome::ALL {
             progress.counts.add(outcome, columns.count()?);
         }
@@ -136,6 +140,7 @@ impl Stored {
             progress,
             cursor,
             ended_at,
+            band: usize::from(band),
         })
     }
 
@@ -143,6 +148,7 @@ impl Stored {
     pub(super) fn save(&mut self, conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
         if self.ended_at.is_none() && self.progress.is_over() {
             self.ended_at = Some(now);
+            turns::forget(conn, self.seq)?;
             if content::delete(conn, self.seq)? {
                 return execute(conn, FORGET, [self.seq]).map(|_| ());
             }
@@ -279,6 +285,7 @@ pub(super) fn open(
         integer(new.recipients),
         idempotency.map(|idempotency| &idempotency.key),
         idempotency.map(|idempotency| idempotency.fingerprint),
+        integer(band(new.message.urgency())),
     ];
     let seq: Option<i64> = first(conn, OPEN, values, |row| row.get())?;
     let seq = seq.ok_or_else(|| corrupt("a broadcast without a number"))?;
@@ -323,10 +330,27 @@ pub(super) fn expandable(
             .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
         Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
     };
-    let mut found = all(conn, EXPANDABLE, params![now, integer(limit)], read)?;
-    let left = limit.saturating_sub(found.len());
-    let ahead = params![now, integer(left)];
-    found.extend(all(conn, EXPANDABLE_AHEAD, ahead, read)?);
+    let list = |is_urgent: bool| {
+        let mut found = all(
+            conn,
+            EXPANDABLE,
+            params![now, integer(limit), is_urgent],
+            read,
+        )?;
+        let left = integer(limit.saturating_sub(found.len()));
+        found.extend(all(
+            conn,
+            EXPANDABLE_AHEAD,
+            params![now, left, is_urgent],
+            read,
+        )?);
+        Ok::<_, StoreError>(found)
+    };
+    let (mut found, mut others) = (list(true)?, list(false)?);
+    let [of_urgent, of_others, _] = shares(limit, 0, [found.len(), others.len(), 0]);
+    found.truncate(of_urgent);
+    others.truncate(of_others);
+    found.append(&mut others);
     Ok(found)
 }
 
@@ -345,8 +369,9 @@ pub(super) fn enqueue_page(
     if !progress.takes_page(&stored.cursor, &expected, now) {
         return Ok(PageWrite::Stale);
     }
-    let at = progress.due_at().as_millis();
+    let at = progress.due_at();
     let (mut written, mut origins) = (0, HashMap::new());
+    let mut turns = Turns::new(conn);
     for row in rows {
         let origin = match origins.get(&row.origin) {
             Some(origin) => *origin,
@@ -356,12 +381,20 @@ pub(super) fn enqueue_page(
                 id
             }
         };
-        let values = params![stored.seq, row.key.as_bytes(), origin, at];
-        written += execute(conn, ENQUEUE, values)? as u64;
+        let (seq, band) = (stored.seq, stored.band);
+        let turn = match at <= now {
+            true => Some(turns.next(seq, origin, band)?),
+            false => None,
+        };
+        let (key, at) = (row.key.as_bytes(), at.as_millis());
+        let values = params![seq, key, origin, integer(band), turn, at];
+        if execute(conn, ENQUEUE, values)? > 0 {
+            written += 1;
+        } else if turn.is_some() {
+            turns.take_back(seq, origin);
+        }
     }
-    for origin in origins.into_values() {
-        due_origins::bring_forward(conn, origin, progress.due_at())?;
-    }
+    turns.save(next != Cursor::End)?;
     progress.write_page(written, &next);
     let cursor = match &next {
         Cursor::Start => None,
@@ -402,8 +435,9 @@ pub(super) fn cancel(
     Ok(Some(stored.progress.status(now)))
 }
 
-/// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step.
-pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
+/// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step. Returns the
+/// number of rows that the step has left.
+pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<usize, StoreError> {
     let mut left = STEP;
     for seq in all(conn, CANCELLED, [integer(STEP)], |row| row.get())? {
         // One that cannot be read ends at its deadline.
@@ -424,7 +458,33 @@ pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<(), StoreError>
             break;
         }
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Ends rows of a cancelled broadcast, which may have been the probes of their origins.
+pub(super) fn end_cancelled(
+    conn: &Connection,
+    seq: i64,
+    keys: &[EndpointKey],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for key in keys {
+        let fence = first(conn, END, params![seq, key.as_bytes()], |row| {
+            row.get::<i64>()
+        })?;
+        // 0 means never claimed.
+        if let Some(fence) = fence.filter(|fence| *fence > 0) {
+            execute(
+                conn,
+                END_PROBE,
+                params![fence, key.as_bytes(), now.as_millis()],
+            )?;
+        }
+    }
+    let mut stored = Stored::by_seq(conn, seq)?;
+    let ended = keys.len() as u64;
+    stored.progress.counts.add(FinalOutcome::Cancelled, ended);
+    stored.save(conn, now)
 }
 
 pub(super) fn underway(

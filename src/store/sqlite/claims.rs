@@ -1,27 +1,28 @@
 //! Claiming, settling and releasing rows in SQLite.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
 use super::broadcasts::{self, Flags, Stored};
 use super::content;
-use super::due_origins::{self, Head};
+use super::due_origins::{self, Head, Served};
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
+use super::turns;
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::deal;
+use crate::store::rules::{BANDS, deal, shares};
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, STEP, Settled, Settlement,
-    StoreError, StoreErrorKind,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement, StoreError,
+    StoreErrorKind,
 };
 use crate::subscription::EndpointKey;
 
-pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, attempt, at FROM delivery \
-     WHERE origin = ?1 AND at <= ?2 AND (at, broadcast) > (?4, ?5) ORDER BY at, broadcast, key LIMIT ?3";
+pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, turn FROM delivery \
+     WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL ORDER BY turn, broadcast, key LIMIT ?3";
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
 
@@ -34,19 +35,20 @@ pub(super) const PROBES: &str =
 pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
 
-pub(super) const LEASE: &str = "UPDATE delivery SET leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
-     WHERE broadcast = ?1 AND key = ?2";
+pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
+     WHERE broadcast = ?1 AND key = ?2 RETURNING attempt";
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
-pub(super) const POSTPONE: &str = "UPDATE delivery SET leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
-     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3 RETURNING origin";
+pub(super) const POSTPONE: &str = "UPDATE delivery SET turn = NULL, leased = 0, at = ?4, attempt = max(attempt - ?5, 0) \
+     WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
 
 pub(super) fn claim(
     conn: &Connection,
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    broadcasts::sweep(conn, now)?;
+    let spare = broadcasts::sweep(conn, now)?;
+    turns::wake(conn, now)?;
     let (origins, _) = due_origins::ready(conn, request, now)?;
     if origins.is_empty() {
         return Ok(Claims::default());
@@ -59,8 +61,8 @@ pub(super) fn claim(
         leased_until: now + request.lease,
         fence,
         broadcasts: HashMap::new(),
-        skips: STEP,
-        served: BTreeSet::new(),
+        spare,
+        served: BTreeMap::new(),
         claims: Claims::default(),
     };
     let room = |head: &Head| match head.is_probed {
@@ -73,8 +75,8 @@ pub(super) fn claim(
             .get(index)
             .map_or(Ok(0), |head| claim.take(head, wanted))
     })?;
-    for origin in &claim.served {
-        due_origins::serve(conn, *origin, fence, now)?;
+    for (origin, served) in &claim.served {
+        due_origins::serve(conn, *origin, fence, served)?;
     }
     Ok(claim.claims)
 }
@@ -85,50 +87,48 @@ struct Claim<'a> {
     now: Timestamp,
     leased_until: Timestamp,
     fence: u64,
-    /// The broadcasts of due rows; `None` if cancelled, or without a readable id.
+    /// The broadcasts of ready rows; `None` if cancelled, or without a readable id.
     broadcasts: HashMap<i64, Option<BroadcastId>>,
-    /// How many more runs of cancelled rows may be skipped: such rows are swept soon.
-    skips: usize,
+    /// How many more rows of cancelled broadcasts may be ended.
+    spare: usize,
     /// The origins of claimed rows.
-    served: BTreeSet<i64>,
+    served: BTreeMap<i64, Served>,
     claims: Claims,
 }
 
+/// A ready row: its broadcast, and its turn.
+type Ready = (i64, ClaimToken, i64);
+
 impl Claim<'_> {
-    /// Claims up to `wanted` rows of an origin. Returns their number.
+    /// Claims up to `wanted` rows of an origin, shared among its bands. Returns their number.
     fn take(&mut self, head: &Head, wanted: usize) -> Result<usize, StoreError> {
-        let mut taken = 0;
-        // Rows of one broadcast with the same time follow each other, so a cancelled broadcast is skipped by one lookup.
-        let mut after = (i64::MIN, i64::MIN);
-        while taken < wanted {
-            let missing = wanted - taken;
-            let (now, limit) = (self.now.as_millis(), integer(missing));
-            let values = params![head.id, now, limit, after.0, after.1];
-            let rows = all(self.conn, CLAIMABLE, values, |columns| {
-                let seq: i64 = columns.get()?;
-                let key = EndpointKey::from_bytes(columns.bytes()?);
-                Ok((seq, key, columns.count()?, columns.get::<i64>()?))
-            })?;
-            let mut skipped = None;
-            for (seq, key, attempts, at) in &rows {
-                let Some(id) = self.broadcast(*seq)? else {
-                    skipped = Some((*at, *seq));
-                    break;
-                };
-                self.lease(head, *seq, ClaimToken::new(id, *key, self.fence), *attempts)?;
-                taken += 1;
-            }
-            match skipped {
-                Some(run) if self.skips > 0 => {
-                    after = run;
-                    self.skips -= 1;
+        let mut bands: [Vec<Ready>; BANDS] = Default::default();
+        for (band, rows) in bands.iter_mut().enumerate() {
+            *rows = self.next_in_turn(head, band, wanted)?;
+        }
+        let taken = self.served.get(&head.id);
+        // The probe of a paused origin is the most urgent row.
+        let take = match head.is_probed {
+            true => 0,
+            false => taken.map_or(head.takes, |served| served.takes),
+        };
+        let shares = shares(wanted, take, bands.each_ref().map(Vec::len));
+        let before = self.claims.rows.len();
+        for (band, (rows, share)) in bands.iter().zip(shares).enumerate() {
+            for (seq, token, turn) in rows.iter().take(share) {
+                self.lease(head, *seq, *token)?;
+                let served = self.served.entry(head.id).or_insert(Served {
+                    takes: head.takes,
+                    claimed: [0; BANDS],
+                });
+                if let Some(claimed) = served.claimed.get_mut(band) {
+                    *claimed = (*claimed).max(*turn);
                 }
-                None if rows.len() == missing => {}
-                _ => break,
             }
         }
-        if taken > 0 {
-            self.served.insert(head.id);
+        let taken = self.claims.rows.len() - before;
+        if let Some(served) = self.served.get_mut(&head.id) {
+            served.takes = served.takes.wrapping_add(1);
         }
         if head.is_probed
             && taken > 0
@@ -140,6 +140,41 @@ impl Claim<'_> {
             execute(self.conn, PROBED, values)?;
         }
         Ok(taken)
+    }
+
+    /// Returns up to `wanted` rows of a band that are next in turn. Rows of cancelled broadcasts among them end.
+    fn next_in_turn(
+        &mut self,
+        head: &Head,
+        band: usize,
+        wanted: usize,
+    ) -> Result<Vec<Ready>, StoreError> {
+        loop {
+            let values = params![head.id, integer(band), integer(wanted)];
+            let rows = all(self.conn, CLAIMABLE, values, |columns| {
+                let seq: i64 = columns.get()?;
+                let key = EndpointKey::from_bytes(columns.bytes()?);
+                Ok((seq, key, columns.get::<i64>()?))
+            })?;
+            let (mut live, mut cancelled) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+            for (seq, key, turn) in rows {
+                match self.broadcast(seq)? {
+                    Some(id) => live.push((seq, ClaimToken::new(id, key, self.fence), turn)),
+                    None if self.spare > 0 => {
+                        self.spare -= 1;
+                        cancelled.entry(seq).or_default().push(key);
+                    }
+                    // The next claim ends more of them.
+                    None => {}
+                }
+            }
+            if cancelled.is_empty() {
+                return Ok(live);
+            }
+            for (seq, keys) in cancelled {
+                broadcasts::end_cancelled(self.conn, seq, &keys, self.now)?;
+            }
+        }
     }
 
     /// Returns a broadcast's id and keeps its message for the answer. Returns `None` if it is cancelled.
@@ -166,17 +201,11 @@ impl Claim<'_> {
         Ok(id)
     }
 
-    fn lease(
-        &mut self,
-        head: &Head,
-        seq: i64,
-        token: ClaimToken,
-        attempts: u64,
-    ) -> Result<(), StoreError> {
+    fn lease(&mut self, head: &Head, seq: i64, token: ClaimToken) -> Result<(), StoreError> {
         let (until, key) = (self.leased_until, token.key);
         let values = params![seq, key.as_bytes(), until.as_millis(), integer(self.fence)];
-        execute(self.conn, LEASE, values)?;
-        let attempt = u32::try_from(attempts.saturating_add(1)).unwrap_or(u32::MAX);
+        let attempt = first(self.conn, LEASE, values, |row| row.count())?;
+        let attempt = u32::try_from(attempt.unwrap_or(1)).unwrap_or(u32::MAX);
         let claimed = Claimed::new(token, head.origin.clone(), attempt, until);
         self.claims.rows.push(claimed);
         Ok(())
@@ -303,11 +332,7 @@ impl<'a> Settling<'a> {
             at.as_millis(),
             untried,
         ];
-        let origin: Option<i64> = first(conn, POSTPONE, values, |row| row.get())?;
-        if let Some(origin) = origin {
-            due_origins::bring_forward(conn, origin, at)?;
-        }
-        Ok(origin.is_some())
+        Ok(execute(conn, POSTPONE, values)? > 0)
     }
 
     fn save(self, now: Timestamp) -> Result<(), StoreError> {

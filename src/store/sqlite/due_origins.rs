@@ -1,39 +1,57 @@
 //! The origins that can be claimed from, and when others can.
 //!
-//! An origin with rows waits until its first row is due and its pause is over. Then it is ready and has a place in the
-//! order of turns, by the fence of the last claim of its rows. Claims read the first ones. What is stored may be too early
-//! (a row was deleted, a pause was written), never too late: an origin that is not due when it is read waits again.
+//! An origin with ready rows waits until its pause is over. Then it has a place in the order of turns of origins, by the
+//! fence of the last claim of its rows. Claims read the first ones. What is stored may be too early (a row was deleted, a
+//! pause was written), never too late: an origin that is not due when it is read waits again.
 
 use rusqlite::{Connection, params};
 
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
+use crate::store::rules::BANDS;
 use crate::store::{ClaimRequest, PauseReason, STEP, StoreError};
 use crate::subscription::Origin;
 
 /// Origins read by one statement.
 const PAGE: usize = 256;
 
-pub(super) const FIRST: &str = "SELECT at FROM delivery WHERE origin = ?1 ORDER BY at LIMIT 1";
+pub(super) const FIRST: &str =
+    "SELECT 1 FROM delivery WHERE origin = ?1 AND turn IS NOT NULL LIMIT 1";
 pub(super) const WAKE: &str = "UPDATE origin SET turn = served WHERE id IN (SELECT id FROM origin \
-     WHERE turn IS NULL AND first_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2)";
-pub(super) const READY: &str = "SELECT id, paused_until, turn, origin, pause_reason FROM origin \
+     WHERE turn IS NULL AND ready = 1 AND resumes_at <= ?1 ORDER BY resumes_at LIMIT ?2)";
+pub(super) const READY: &str = "SELECT id, paused_until, turn, origin, pause_reason, takes FROM origin \
      WHERE turn IS NOT NULL AND (turn, id) > (?1, ?2) ORDER BY turn, id LIMIT ?3";
-pub(super) const WAITING: &str = "SELECT id, paused_until, due_at FROM origin INDEXED BY origin_waiting \
-     WHERE turn IS NULL AND first_at IS NOT NULL ORDER BY due_at LIMIT ?1";
-pub(super) const OLDEST: &str = "SELECT id, first_at FROM origin INDEXED BY origin_first \
-     WHERE first_at IS NOT NULL ORDER BY first_at LIMIT ?1";
-pub(super) const PLACE: &str = "UPDATE origin SET first_at = ?2, turn = ?3 WHERE id = ?1";
-pub(super) const SERVED: &str = "UPDATE origin SET served = ?2 WHERE id = ?1";
-pub(super) const BRING_FORWARD: &str =
-    "UPDATE origin SET first_at = ?2 WHERE id = ?1 AND (first_at IS NULL OR first_at > ?2)";
+pub(super) const PAUSED: &str = "SELECT id, resumes_at FROM origin \
+     WHERE turn IS NULL AND ready = 1 ORDER BY resumes_at LIMIT ?1";
+pub(super) const PLACE: &str = "UPDATE origin SET ready = ?2, turn = ?3 WHERE id = ?1";
+pub(super) const SERVED: &str = "UPDATE origin SET served = ?2, takes = ?3, high = max(high, ?4), \
+     normal = max(normal, ?5), low = max(low, ?6) WHERE id = ?1";
+pub(super) const BRING_FORWARD: &str = "UPDATE origin SET ready = 1 WHERE id = ?1 AND ready = 0";
+/// Waiting rows whose time has come, and the pause of their origin.
+pub(super) const WAITING: &str = "SELECT at, paused_until FROM delivery JOIN origin ON origin.id = delivery.origin \
+     WHERE delivery.turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
+pub(super) const LATER: &str =
+    "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1 AND at > ?2";
+pub(super) const LONGEST: &str = "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1";
+pub(super) const HEAD: &str = "SELECT at FROM delivery WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL \
+     ORDER BY turn, broadcast, key LIMIT 1";
 
-/// An origin with due rows.
+/// An origin with ready rows.
 pub(super) struct Head {
     pub(super) id: i64,
     pub(super) origin: Origin,
     pub(super) is_probed: bool,
+    /// The number of claims of its rows so far.
+    pub(super) takes: u64,
+}
+
+/// What a claim took of one origin.
+pub(super) struct Served {
+    /// The number of claims of its rows so far.
+    pub(super) takes: u64,
+    /// The highest turn claimed in each band, or 0.
+    pub(super) claimed: [i64; BANDS],
 }
 
 /// The place of an origin that is ready.
@@ -43,6 +61,7 @@ struct Ready {
     turn: i64,
     origin: Origin,
     is_probed: bool,
+    takes: u64,
 }
 
 impl Ready {
@@ -58,25 +77,26 @@ impl Ready {
             is_probed: reason
                 .and_then(|reason| PauseReason::from_name(&reason))
                 .is_some_and(PauseReason::is_probed),
+            takes: columns.count()?,
         })
     }
 }
 
-fn first_row(conn: &Connection, origin: i64) -> Result<Option<Timestamp>, StoreError> {
-    first(conn, FIRST, [origin], |row| row.time())
+/// Whether an origin has ready rows.
+fn has_ready(conn: &Connection, origin: i64) -> Result<bool, StoreError> {
+    Ok(first(conn, FIRST, [origin], |_| Ok(()))?.is_some())
 }
 
 fn place(
     conn: &Connection,
     origin: i64,
-    first_at: Option<Timestamp>,
+    is_ready: bool,
     turn: Option<i64>,
 ) -> Result<(), StoreError> {
-    let first_at = first_at.map(Timestamp::as_millis);
-    execute(conn, PLACE, params![origin, first_at, turn]).map(|_| ())
+    execute(conn, PLACE, params![origin, is_ready, turn]).map(|_| ())
 }
 
-/// Returns origins with due rows that the request has room for, those served longest ago first, and the number of origins
+/// Returns origins with ready rows that the request has room for, those served longest ago first, and the number of origins
 /// that were read: at most as many as there are rows to claim, origins without room, and origins that are not due.
 pub(super) fn ready(
     conn: &Connection,
@@ -98,17 +118,16 @@ pub(super) fn ready(
             if request.room_for(&origin.origin) == 0 {
                 continue;
             }
-            let at = first_row(conn, origin.id)?;
-            let is_due = at.is_some_and(|at| at <= now)
-                && origin.paused_until.is_none_or(|until| until <= now);
-            if is_due {
+            let is_ready = has_ready(conn, origin.id)?;
+            if is_ready && origin.paused_until.is_none_or(|until| until <= now) {
                 heads.push(Head {
                     id: origin.id,
                     origin: origin.origin,
                     is_probed: origin.is_probed,
+                    takes: origin.takes,
                 });
             } else {
-                place(conn, origin.id, at, None)?;
+                place(conn, origin.id, is_ready, None)?;
             }
         }
         if is_last {
@@ -123,64 +142,85 @@ pub(super) fn serve(
     conn: &Connection,
     origin: i64,
     fence: u64,
-    now: Timestamp,
+    served: &Served,
 ) -> Result<(), StoreError> {
-    execute(conn, SERVED, params![origin, integer(fence)])?;
-    let at = first_row(conn, origin)?;
-    let turn = at.is_some_and(|at| at <= now).then(|| integer(fence));
-    place(conn, origin, at, turn)
+    let ([high, normal, low], takes) = (served.claimed, integer(served.takes));
+    let values = params![origin, integer(fence), takes, high, normal, low];
+    execute(conn, SERVED, values)?;
+    let is_ready = has_ready(conn, origin)?;
+    place(conn, origin, is_ready, is_ready.then(|| integer(fence)))
 }
 
-/// Makes sure that an origin is read when a row of it is due.
-pub(super) fn bring_forward(
-    conn: &Connection,
-    origin: i64,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    execute(conn, BRING_FORWARD, params![origin, at.as_millis()]).map(|_| ())
+/// Makes sure that an origin with ready rows is read.
+pub(super) fn bring_forward(conn: &Connection, origin: i64) -> Result<(), StoreError> {
+    execute(conn, BRING_FORWARD, [origin]).map(|_| ())
 }
 
 /// The time from which a row can be claimed; `now` or earlier if one can be now.
 pub(super) fn next(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    let due = |id, paused_until: Option<Timestamp>| {
-        let at = first_row(conn, id)?;
-        Ok::<_, StoreError>(at.map(|at| paused_until.map_or(at, |until| until.max(at))))
-    };
     let mut next: Option<Timestamp> = None;
     let values = params![i64::MIN, i64::MIN, integer(STEP)];
     let ready = all(conn, READY, values, |row| {
         Ok((row.get::<i64>()?, row.time_or_null()?))
     })?;
     for (id, paused_until) in ready {
-        let at = due(id, paused_until)?;
-        if at.is_some_and(|at| at <= now) {
-            return Ok(at);
+        if has_ready(conn, id)? {
+            let at = paused_until.unwrap_or(now);
+            if at <= now {
+                return Ok(Some(now));
+            }
+            next = next.into_iter().chain([at]).min();
         }
-        next = next.into_iter().chain(at).min();
     }
-    let waiting = all(conn, WAITING, [integer(STEP)], |row| {
-        Ok((row.get::<i64>()?, row.time_or_null()?, row.time()?))
+    let paused = all(conn, PAUSED, [integer(STEP)], |row| {
+        Ok((row.get::<i64>()?, row.time()?))
     })?;
-    for (id, paused_until, due_at) in waiting {
-        if next.is_some_and(|next| next <= due_at) {
+    for (id, resumes_at) in paused {
+        if next.is_some_and(|next| next <= resumes_at) {
             break;
         }
-        next = next.into_iter().chain(due(id, paused_until)?).min();
+        if has_ready(conn, id)? {
+            next = next.into_iter().chain([resumes_at]).min();
+        }
+    }
+    for leased in [true, false] {
+        let values = params![leased, now.as_millis(), integer(STEP)];
+        let due = all(conn, WAITING, values, |row| {
+            let (at, paused_until) = (row.time()?, row.time_or_null()?);
+            Ok(paused_until.map_or(at, |until| until.max(at)))
+        })?;
+        // A claim makes this many rows ready at most: if all of them wait for the end of a pause, it has work.
+        if due.len() == STEP {
+            return Ok(Some(now));
+        }
+        let later = first(conn, LATER, params![leased, now.as_millis()], |row| {
+            row.time_or_null()
+        })?;
+        next = next.into_iter().chain(due).chain(later.flatten()).min();
     }
     Ok(next)
 }
 
-/// The time of the first row of all.
+/// The earliest due time of the rows that are next in turn at each origin, and of those that wait longest.
 pub(super) fn oldest(conn: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    let origins = all(conn, OLDEST, [integer(STEP)], |row| {
-        Ok((row.get::<i64>()?, row.time()?))
-    })?;
+    let ready = all(
+        conn,
+        READY,
+        params![i64::MIN, i64::MIN, integer(STEP)],
+        |row| row.get::<i64>(),
+    )?;
+    let left = integer(STEP - ready.len());
+    let paused = all(conn, PAUSED, [left], |row| row.get::<i64>())?;
     let mut oldest: Option<Timestamp> = None;
-    for (id, first_at) in origins {
-        if oldest.is_some_and(|oldest| oldest <= first_at) {
-            break;
+    for id in ready.into_iter().chain(paused) {
+        for band in 0..BANDS {
+            let head = first(conn, HEAD, params![id, integer(band)], |row| row.time())?;
+            oldest = oldest.into_iter().chain(head).min();
         }
-        oldest = oldest.into_iter().chain(first_row(conn, id)?).min();
+    }
+    for leased in [true, false] {
+        let at = first(conn, LONGEST, [leased], |row| row.time_or_null())?;
+        oldest = oldest.into_iter().chain(at.flatten()).min();
     }
     Ok(oldest)
 }
@@ -196,21 +236,23 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    /// One broadcast with a due row at each of `origins` origins, and the same number of origins that are paused or not due.
+    /// One broadcast with a ready row at each of `origins` origins, and the same number of origins that are paused, and
+    /// of those that have no ready row.
     fn filled(origins: usize) -> Connection {
         let conn = connection::in_memory().unwrap();
         let sql = format!(
             "BEGIN;
-             INSERT INTO broadcast (seq, id, created_at, due_at, deadline, expected, written, expanding, expanded_at)
-                 VALUES (1, x'000102030405060708090a0b0c0d0e0f', 0, 0, 9000, 0, {origins}, 0, 0);
+             INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expanded_at)
+                 VALUES (1, x'000102030405060708090a0b0c0d0e0f', 0, 0, 9000, 1, 0, {origins}, 0, 0);
              INSERT INTO content (broadcast, audience, ttl, urgency, padding, forget_when_over)
                  VALUES (1, '\"all\"', 60, 'normal', 'none', 0);
              WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT 3 * {origins})
-                 INSERT INTO origin (id, origin, first_at, paused_until, pause_reason)
-                 SELECT n, 'https://push' || n || '.example', CASE n % 3 WHEN 2 THEN 5000 ELSE 1 END,
+                 INSERT INTO origin (id, origin, ready, paused_until, pause_reason)
+                 SELECT n, 'https://push' || n || '.example', n % 3 <> 2,
                      CASE n % 3 WHEN 0 THEN 5000 END, CASE n % 3 WHEN 0 THEN 'rate_limited' END FROM many;
-             INSERT INTO delivery (broadcast, key, origin, at)
-                 SELECT 1, CAST(printf('%032d', id) AS BLOB), id, first_at FROM origin;
+             INSERT INTO delivery (broadcast, key, origin, band, turn, at)
+                 SELECT 1, CAST(printf('%032d', id) AS BLOB), id, 1, iif(ready, 1, NULL), iif(ready, 1, 5000)
+                 FROM origin;
              COMMIT"
         );
         conn.execute_batch(&sql).unwrap();
@@ -231,7 +273,7 @@ mod tests {
             let (heads, read) = ready(&conn, &request, now).unwrap();
             assert_eq!(heads.len(), 8);
             assert!(oldest(&conn).unwrap() == Some(at(1)));
-            assert_eq!(next(&conn, now).unwrap(), Some(at(1)));
+            assert_eq!(next(&conn, now).unwrap(), Some(now));
             let claims = claims::claim(&conn, &request, now).unwrap();
             assert_eq!(claims.rows.len(), 8);
             reads.push(read);

@@ -135,14 +135,11 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        let after = self.pulled_origin.load(Ordering::Relaxed);
-        let step = self.write(move |conn| {
-            let expired = broadcasts::expire(conn, limit, now)?;
-            Ok((expired, far_rows::pull(conn, after, now)?))
-        });
-        let (expired, last) = step.await?;
-        self.pulled_origin.store(last, Ordering::Relaxed);
-        Ok(expired)
+        self.write(move |conn| {
+            far_rows::pull(conn, now)?;
+            broadcasts::expire(conn, limit, now)
+        })
+        .await
     }
 
     async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {

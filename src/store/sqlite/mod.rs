@@ -22,6 +22,7 @@ mod subscription_rows;
 mod subscriptions;
 mod tallies;
 mod threads;
+mod turns;
 mod vapid_keys;
 mod worker;
 
@@ -85,8 +86,6 @@ pub struct SqliteStore {
     threads: Arc<Threads>,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: Arc<AtomicI64>,
-    /// The last origin whose rows were looked at for moments that are too late.
-    pulled_origin: Arc<AtomicI64>,
 }
 
 impl SqliteStore {
@@ -118,7 +117,6 @@ impl SqliteStore {
             path,
             threads: Arc::new(threads),
             pruned_origin: Arc::new(AtomicI64::new(i64::MIN)),
-            pulled_origin: Arc::new(AtomicI64::new(i64::MIN)),
         }
     }
 

@@ -20,15 +20,15 @@ pub(super) const LIFT: &str = "UPDATE origin SET paused_until = NULL, pause_reas
      WHERE origin = ?1";
 pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE origin = ?1 AND paused_until IS NOT NULL";
-pub(super) const NEXT_EXPANSION: &str =
-    "SELECT min(expanded_at) FROM broadcast WHERE expanding = 1 AND expanded_at > ?1";
+pub(super) const NEXT_EXPANSION: &str = "SELECT min(expanded_at) FROM broadcast WHERE expanding = 1 AND is_urgent = ?2 AND expanded_at > ?1";
 pub(super) const NEXT_DEADLINE: &str =
     "SELECT min(deadline) FROM broadcast WHERE ended_at IS NULL AND deadline > ?1";
 /// Damaged counts make it wrong, not an error.
 pub(super) const DEPTH: &str = "SELECT max(cast(total(written - accepted - gone - key_mismatch \
      - sender_fault - too_large - bad_request - refused - expired - failed - cancelled) AS INTEGER), 0) \
      FROM broadcast WHERE ended_at IS NULL";
-pub(super) const LEASED: &str = "SELECT count(*) FROM delivery WHERE leased = 1 AND at > ?1";
+pub(super) const LEASED: &str =
+    "SELECT count(*) FROM delivery WHERE turn IS NULL AND leased = 1 AND at > ?1";
 
 pub(super) fn pause(conn: &Connection, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
     // One that cannot be read is replaced.
@@ -74,11 +74,17 @@ pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Times
         return Ok(Some(now));
     }
     let claim = due_origins::next(conn, now)?;
-    let next = |sql| first(conn, sql, [now.as_millis()], |row| row.time_or_null());
-    let expansion = next(NEXT_EXPANSION)?.flatten();
+    let expansion = |is_urgent: bool| {
+        let values = params![now.as_millis(), is_urgent];
+        first(conn, NEXT_EXPANSION, values, |row| row.time_or_null())
+    };
+    let expansions = [expansion(true)?, expansion(false)?].map(Option::flatten);
     // At a deadline `expire` has work.
-    let deadline = next(NEXT_DEADLINE)?.flatten();
-    let next = [claim, expansion, deadline].into_iter().flatten().min();
+    let deadline = first(conn, NEXT_DEADLINE, [now.as_millis()], |row| {
+        row.time_or_null()
+    })?;
+    let next = [claim, deadline.flatten()].into_iter().chain(expansions);
+    let next = next.flatten().min();
     Ok(next.map(|next| next.max(now)))
 }
 

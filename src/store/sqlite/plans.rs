@@ -5,7 +5,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, far_rows, pauses, schedules,
-    subscriptions, tallies,
+    subscriptions, tallies, turns,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -37,11 +37,11 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         broadcasts::EXPANDABLE,
-        "INDEX broadcast_expanding (expanded_at<?)",
+        "INDEX broadcast_expanding (is_urgent=? AND expanded_at<?)",
     ),
     (
         broadcasts::EXPANDABLE_AHEAD,
-        "INDEX broadcast_started (expanded_at>?)",
+        "INDEX broadcast_started (is_urgent=? AND expanded_at>?)",
     ),
     (broadcasts::FLAGS_BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
     (
@@ -49,11 +49,11 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX sqlite_autoindex_broadcast_1 (id=?)",
     ),
     (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
-    (far_rows::LAST, "COVERING INDEX delivery_due (origin=?)"),
-    (far_rows::PULL, "INDEX delivery_due (origin=? AND at>?)"),
+    (far_rows::PULL, "INDEX delivery_waiting (leased=? AND at>?)"),
     (broadcasts::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (broadcasts::END, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::LATE, "INDEX broadcast_open (deadline<?)"),
     (broadcasts::PRUNE, "INDEX broadcast_ended (ended_at<?)"),
     (broadcasts::NEXT_ORIGINS, "INTEGER PRIMARY KEY (rowid>?)"),
@@ -67,15 +67,34 @@ const SHORT: &[(&str, &str)] = &[
         broadcasts::ORIGIN_ID,
         "COVERING INDEX sqlite_autoindex_origin_1 (origin=?)",
     ),
-    (due_origins::FIRST, "COVERING INDEX delivery_due (origin=?)"),
-    (due_origins::WAKE, "INDEX origin_waiting (due_at<?)"),
+    (
+        due_origins::FIRST,
+        "COVERING INDEX delivery_ready (origin=?)",
+    ),
+    (due_origins::WAKE, "INDEX origin_waiting (resumes_at<?)"),
+    (
+        due_origins::WAITING,
+        "INDEX delivery_waiting (leased=? AND at<?)",
+    ),
+    (
+        due_origins::LATER,
+        "COVERING INDEX delivery_waiting (leased=? AND at>?)",
+    ),
+    (
+        due_origins::LONGEST,
+        "COVERING INDEX delivery_waiting (leased=?)",
+    ),
+    (
+        due_origins::HEAD,
+        "INDEX delivery_ready (origin=? AND band=?",
+    ),
     (due_origins::READY, "INDEX origin_ready (turn>?"),
     (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::CLAIMABLE,
-        "INDEX delivery_due (origin=? AND (at,broadcast)>(?,?) AND at<?)",
+        "COVERING INDEX delivery_ready (origin=? AND band=?",
     ),
     (claims::NEXT_FENCE, "PRIMARY KEY (name=?)"),
     (claims::PROBED, "INTEGER PRIMARY KEY (rowid=?)"),
@@ -97,10 +116,18 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::LIFT, "INDEX sqlite_autoindex_origin_1 (origin=?)"),
     (
         pauses::NEXT_EXPANSION,
-        "INDEX broadcast_expanding (expanded_at>?)",
+        "INDEX broadcast_expanding (is_urgent=? AND expanded_at>?)",
     ),
     (pauses::NEXT_DEADLINE, "INDEX broadcast_open (deadline>?)"),
-    (pauses::LEASED, "COVERING INDEX delivery_leased (at>?)"),
+    (
+        pauses::LEASED,
+        "COVERING INDEX delivery_waiting (leased=? AND at>?)",
+    ),
+    (turns::CLAIMED, "INTEGER PRIMARY KEY (rowid=?)"),
+    (turns::LAST, "PRIMARY KEY (broadcast=? AND origin=?)"),
+    (turns::FORGET, "PRIMARY KEY (broadcast=?)"),
+    (turns::DUE, "INDEX delivery_waiting (leased=? AND at<?)"),
+    (turns::MAKE_READY, "PRIMARY KEY (broadcast=? AND key=?)"),
     (tallies::TALLY, "INDEX sqlite_autoindex_origin_1 (origin=?)"),
     (tallies::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
     (subscriptions::PAGE_ALL, "PRIMARY KEY (key>?)"),
@@ -141,8 +168,7 @@ const SHORT: &[(&str, &str)] = &[
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
     (broadcasts::CANCELLED, "INDEX broadcast_cancelled"),
-    (due_origins::WAITING, "INDEX origin_waiting"),
-    (due_origins::OLDEST, "INDEX origin_first"),
+    (due_origins::PAUSED, "INDEX origin_waiting"),
     (claims::PROBES, "COVERING INDEX origin_probe"),
     (pauses::PAUSES, "INDEX origin_paused (paused_until>?)"),
     (pauses::DEPTH, "INDEX broadcast_open"),
@@ -180,6 +206,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("far_rows", include_str!("far_rows.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
+        ("turns", include_str!("turns.rs")),
     ] {
         let statements = text.split("const ").skip(1).filter_map(|constant| {
             let (name, rest) = constant.split_once(": &str =")?;

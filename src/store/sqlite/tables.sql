@@ -1,4 +1,4 @@
--- Version 7.
+-- Version 8.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -80,6 +80,9 @@ CREATE TABLE broadcast (
     send_at INTEGER,
     due_at INTEGER NOT NULL,
     deadline INTEGER NOT NULL,
+    -- The band of its urgency: `rules::band`.
+    band INTEGER NOT NULL,
+    is_urgent INTEGER NOT NULL AS (band = 0),
     expected INTEGER NOT NULL,
     written INTEGER NOT NULL DEFAULT 0,
     expanding INTEGER NOT NULL DEFAULT 1,
@@ -104,8 +107,8 @@ CREATE TABLE broadcast (
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX broadcast_cancelled ON broadcast (seq) WHERE is_cancelled = 1 AND ended_at IS NULL;
-CREATE INDEX broadcast_expanding ON broadcast (expanded_at) WHERE expanding = 1;
-CREATE INDEX broadcast_started ON broadcast (expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
+CREATE INDEX broadcast_expanding ON broadcast (is_urgent, expanded_at) WHERE expanding = 1;
+CREATE INDEX broadcast_started ON broadcast (is_urgent, expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
 
 -- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE content (
@@ -132,36 +135,55 @@ CREATE TABLE origin (
     probe_key BLOB,
     -- The fence of the last claim of its rows.
     served INTEGER NOT NULL DEFAULT 0,
-    -- The time of its first row, or an earlier one; null without rows.
-    first_at INTEGER,
-    -- Its place among the origins that can be claimed from; null for those whose time has not come.
+    -- Whether it has, or may have, ready rows.
+    ready INTEGER NOT NULL DEFAULT 0,
+    -- Its place among the origins that can be claimed from; null without ready rows and while it is paused.
     turn INTEGER,
-    due_at INTEGER AS (max(first_at, coalesce(paused_until, first_at))),
+    -- The end of its pause. Earlier than any time without one.
+    resumes_at INTEGER NOT NULL AS (coalesce(paused_until, -9223372036854775807)),
+    -- The number of claims of its rows, and the highest turn claimed in each band.
+    takes INTEGER NOT NULL DEFAULT 0,
+    high INTEGER NOT NULL DEFAULT 0,
+    normal INTEGER NOT NULL DEFAULT 0,
+    low INTEGER NOT NULL DEFAULT 0,
     accepted INTEGER NOT NULL DEFAULT 0,
     gone INTEGER NOT NULL DEFAULT 0,
     tallied_at INTEGER
 ) STRICT;
 CREATE INDEX origin_paused ON origin (paused_until) WHERE paused_until IS NOT NULL;
 -- Claims read the first origins in these indexes, so that their cost does not depend on the number of origins.
-CREATE INDEX origin_waiting ON origin (due_at) WHERE turn IS NULL AND first_at IS NOT NULL;
+CREATE INDEX origin_waiting ON origin (resumes_at) WHERE turn IS NULL AND ready = 1;
 CREATE INDEX origin_ready ON origin (turn) WHERE turn IS NOT NULL;
-CREATE INDEX origin_first ON origin (first_at) WHERE first_at IS NOT NULL;
 CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
 
--- The queue. `at` is the time from which a row can be claimed: its due time, or the end of its lease. Claims use the
--- index by origin and `at`, so that their cost does not depend on the backlog.
+-- The queue. A row is ready and has a turn, or waits: until the end of its lease or the time of its retry, which is `at`.
+-- Claims read the first ready rows of an origin and band, and the first rows that waited long enough, so that their cost
+-- does not depend on the backlog.
 CREATE TABLE delivery (
     broadcast INTEGER NOT NULL REFERENCES broadcast (seq),
     key BLOB NOT NULL,
     origin INTEGER NOT NULL REFERENCES origin (id),
+    band INTEGER NOT NULL,
+    turn INTEGER,
     at INTEGER NOT NULL,
     leased INTEGER NOT NULL DEFAULT 0,
     fence INTEGER NOT NULL DEFAULT 0,
     attempt INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (broadcast, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX delivery_due ON delivery (origin, at);
-CREATE INDEX delivery_leased ON delivery (at) WHERE leased = 1;
+CREATE INDEX delivery_ready ON delivery (origin, band, turn) WHERE turn IS NOT NULL;
+CREATE INDEX delivery_waiting ON delivery (leased, at, turn) WHERE turn IS NULL;
+-- Whether an origin has rows. Claims and settlements do not change it.
+CREATE INDEX delivery_origin ON delivery (origin);
+
+-- The last turn of a broadcast at an origin, if it has, or may get, more than one row there. Deleted when it is over.
+CREATE TABLE flow (
+    broadcast INTEGER NOT NULL REFERENCES broadcast (seq) ON DELETE CASCADE,
+    origin INTEGER NOT NULL REFERENCES origin (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL,
+    PRIMARY KEY (broadcast, origin)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX flow_origin ON flow (origin);
 
 CREATE TABLE schedule (
     -- A subscription's id. Empty for the application's own schedules, which have an audience and a message.

@@ -1,14 +1,22 @@
-//! Invariants of every claim (L5, L6), whichever rows the ledger chooses.
+//! Invariants of every claim (L5, L6, L18), whichever rows the ledger chooses.
 
 use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use tower_web_push::clock::Timestamp;
-use tower_web_push::store::{ClaimRequest, Claims};
+use tower_web_push::store::{ClaimRequest, Claimed, Claims};
 use tower_web_push::subscription::Origin;
 
-use super::model::Model;
+use super::model::{Model, Row};
+use super::turns::Turn;
+
+/// The band and the turn of a ready row.
+type Place = (usize, Turn);
+
+fn place(row: &Row) -> Place {
+    (row.band, row.turn.unwrap())
+}
 
 impl Model {
     /// Checks a claim, and applies it to the model.
@@ -18,10 +26,11 @@ impl Model {
         claims: &Claims,
         now: Timestamp,
     ) -> Result<(), TestCaseError> {
-        let mut left: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
+        self.wake(now);
+        let mut left: BTreeMap<Origin, Vec<Place>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| self.is_claimable(row, now)) {
             if self.room(request, &row.origin) > 0 {
-                left.entry(row.origin.clone()).or_default().push(row.at);
+                left.entry(row.origin.clone()).or_default().push(place(row));
             }
         }
         let eligible = left.len();
@@ -35,7 +44,7 @@ impl Model {
             "as many as there are, and no more than asked for"
         );
 
-        let mut taken: BTreeMap<Origin, Vec<Timestamp>> = BTreeMap::new();
+        let mut taken: BTreeMap<Origin, Vec<Place>> = BTreeMap::new();
         let mut seen = HashSet::new();
         for claimed in &claims.rows {
             let token = claimed.token;
@@ -51,13 +60,16 @@ impl Model {
             prop_assert_eq!(&claimed.origin, &row.origin);
             prop_assert_eq!(claimed.attempt, row.attempt + 1);
             prop_assert_eq!(claimed.leased_until, now + request.lease);
-            let place = left
+            let index = left
                 .get_mut(&row.origin)
-                .and_then(|left| Some((left.iter().position(|at| *at == row.at)?, left)));
-            let (place, left) =
-                place.ok_or_else(|| TestCaseError::fail("an origin without room"))?;
-            left.swap_remove(place);
-            taken.entry(row.origin.clone()).or_default().push(row.at);
+                .and_then(|left| Some((left.iter().position(|one| *one == place(row))?, left)));
+            let (index, left) =
+                index.ok_or_else(|| TestCaseError::fail("an origin without room"))?;
+            left.swap_remove(index);
+            taken
+                .entry(row.origin.clone())
+                .or_default()
+                .push(place(row));
 
             let broadcast = self.broadcast(token.broadcast).unwrap();
             let message = claims.messages.get(&token.broadcast);
@@ -66,14 +78,17 @@ impl Model {
             prop_assert_eq!(message.due_at, broadcast.due_at());
             prop_assert_eq!(message.deadline, broadcast.new.deadline);
         }
+        let mut claimed = Vec::new();
         for (origin, rows) in &taken {
             prop_assert!(rows.len() <= self.room(request, origin));
-            let youngest = rows.iter().max();
-            let oldest_left = left[origin].iter().min();
-            prop_assert!(
-                oldest_left.is_none_or(|oldest| Some(oldest) >= youngest),
-                "an older row of {:?} was left",
-                origin
+            let lines = match self.knows_rows {
+                true => self.rows_in_turn(origin, rows, &left[origin])?,
+                false => self.flows_in_turn(origin, &claims.rows)?,
+            };
+            claimed.extend(
+                lines
+                    .into_iter()
+                    .map(|(band, turn)| (origin.clone(), band, turn)),
             );
         }
         if request.limit >= eligible {
@@ -87,9 +102,13 @@ impl Model {
                 .iter_mut()
                 .find(|row| row.broadcast == token.broadcast && row.key == token.key);
             let row = row.unwrap();
+            row.turn = None;
             row.at = claimed.leased_until;
             row.fence = Some(token.fence);
             row.attempt = claimed.attempt;
+        }
+        for (origin, band, turn) in claimed {
+            self.turns.claimed(&origin, band, turn);
         }
         for claimed in &claims.rows {
             let until = now + request.lease;
@@ -98,5 +117,70 @@ impl Model {
         let highest = claims.rows.iter().map(|row| row.token.fence).max();
         self.last_fence = self.last_fence.max(highest.unwrap_or(0));
         Ok(())
+    }
+
+    /// Checks the rows taken at an origin one by one. Returns the turns that were claimed.
+    fn rows_in_turn(
+        &self,
+        origin: &Origin,
+        taken: &[Place],
+        left: &[Place],
+    ) -> Result<Vec<(usize, Turn)>, TestCaseError> {
+        for (band, turn) in taken {
+            let mut left = left.iter().filter(|(other, _)| other == band);
+            prop_assert!(
+                left.all(|(_, left)| turn.first <= left.last),
+                "a row of {:?} was left whose turn was before {:?}",
+                origin,
+                turn
+            );
+        }
+        Ok(taken.to_vec())
+    }
+
+    /// Checks the numbers of rows taken of each broadcast at an origin, for a ledger that keeps the turns of broadcasts: a
+    /// row that ended unclaimed leaves its turn to the one behind it. Returns the bounds of the turns that were claimed.
+    fn flows_in_turn(
+        &self,
+        origin: &Origin,
+        taken: &[Claimed],
+    ) -> Result<Vec<(usize, Turn)>, TestCaseError> {
+        // The latest turns of each broadcast's rows in its band, and the number of those taken.
+        let mut flows: BTreeMap<_, (Vec<u64>, usize)> = BTreeMap::new();
+        let ready = self.rows.iter().filter(|row| row.origin == *origin);
+        for row in ready.filter(|row| row.turn.is_some() && !self.is_cancelled(row.broadcast)) {
+            let (band, turn) = place(row);
+            let (turns, claimed) = flows.entry((band, row.broadcast)).or_default();
+            turns.push(turn.last);
+            let is_taken =
+                |one: &Claimed| (one.token.broadcast, one.token.key) == (row.broadcast, row.key);
+            *claimed += usize::from(taken.iter().any(is_taken));
+        }
+        let mut lines: BTreeMap<usize, Turn> = BTreeMap::new();
+        for ((band, _), (turns, claimed)) in &mut flows {
+            turns.sort_unstable();
+            if let Some(place) = claimed.checked_sub(1) {
+                let begin = self.turns.highest_claimed(origin, *band).first.max(1);
+                let turn = Turn {
+                    first: begin + place as u64,
+                    last: turns[place],
+                };
+                let line = lines.entry(*band).or_default();
+                *line = line.max(turn);
+            }
+        }
+        for ((band, broadcast), (turns, claimed)) in &flows {
+            let (next, line) = (turns.get(*claimed), lines.get(band));
+            prop_assert!(
+                next.zip(line)
+                    .is_none_or(|(next, line)| line.first <= *next),
+                "a row of {:?} at {:?} was left whose turn was before {:?}: {:?}",
+                broadcast,
+                origin,
+                line,
+                flows
+            );
+        }
+        Ok(lines.into_iter().collect())
     }
 }

@@ -7,6 +7,7 @@ mod claims;
 mod model;
 mod ops;
 mod origins;
+mod turns;
 mod world;
 
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use tower_web_push::broadcast::{
     BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome, Principal,
 };
 use tower_web_push::clock::Timestamp;
+use tower_web_push::store::rules::band;
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Cursor, Erased, LedgerStats, NewBroadcast, NewDelivery, Opened,
     PageWrite, Settled, Settlement, SubscriptionRecord,
@@ -13,12 +14,16 @@ use tower_web_push::store::{
 use tower_web_push::subscription::{EndpointKey, Origin};
 
 use super::origins::Origins;
+use super::turns::{Turn, Turns};
 
 #[derive(Default)]
 pub(crate) struct Model {
+    /// Whether the ledger keeps the turn of each row, and not that of each broadcast's next row.
+    pub(crate) knows_rows: bool,
     pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) rows: Vec<Row>,
     pub(crate) origins: Origins,
+    pub(crate) turns: Turns,
     /// The highest fence so far.
     pub(crate) last_fence: u64,
 }
@@ -43,6 +48,9 @@ pub(crate) struct Row {
     pub(crate) origin: Origin,
     /// The time from which it can be claimed: its due time, or the end of its lease.
     pub(crate) at: Timestamp,
+    pub(crate) band: usize,
+    /// Its turn, while it is ready.
+    pub(crate) turn: Option<Turn>,
     /// The fence of its valid token.
     pub(crate) fence: Option<u64>,
     pub(crate) attempt: u32,
@@ -66,6 +74,10 @@ impl Broadcast {
             .send_at
             .unwrap_or(Timestamp::MIN)
             .max(self.created_at)
+    }
+
+    fn band(&self) -> usize {
+        band(self.new.message.urgency())
     }
 
     /// The number of expected recipients without a row.
@@ -115,12 +127,13 @@ impl Model {
         Opened::New
     }
 
-    /// The expandable broadcasts, the least recently expanded first.
-    pub(crate) fn expandable(&self, now: Timestamp) -> Vec<&Broadcast> {
+    /// The expandable broadcasts, urgent or not, the least recently expanded first.
+    pub(crate) fn expandable(&self, is_urgent: bool, now: Timestamp) -> Vec<&Broadcast> {
         let mut found: Vec<_> = self
             .broadcasts
             .iter()
             .filter(|one| one.expanding && one.due_at() <= now && one.new.deadline > now)
+            .filter(|one| (one.band() == 0) == is_urgent)
             .collect();
         found.sort_by_key(|one| one.expanded_at);
         found
@@ -144,11 +157,15 @@ impl Model {
         for new in rows {
             let mut others = self.rows.iter().filter(|row| row.broadcast == id);
             if others.all(|row| row.key != new.key) {
+                let (at, band) = (broadcast.due_at(), broadcast.band());
+                let turn = (at <= now).then(|| self.turns.next(id, &new.origin, band, 1));
                 self.rows.push(Row {
                     broadcast: id,
                     key: new.key,
                     origin: new.origin.clone(),
-                    at: broadcast.due_at(),
+                    at,
+                    band,
+                    turn,
                     fence: None,
                     attempt: 0,
                 });
@@ -160,6 +177,25 @@ impl Model {
         broadcast.expanding = next != Cursor::End;
         self.note_ends(now);
         PageWrite::Stored
+    }
+
+    /// Makes rows ready whose time has come, as claims do.
+    pub(crate) fn wake(&mut self, now: Timestamp) {
+        let mut due: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (place, row) in self.rows.iter().enumerate() {
+            if row.turn.is_none() && row.at <= now && !self.is_cancelled(row.broadcast) {
+                let flow = (row.broadcast, row.origin.clone());
+                due.entry(flow).or_default().push(place);
+            }
+        }
+        for ((broadcast, origin), places) in due {
+            let band = self.rows[places[0]].band;
+            let rows = places.len() as u64;
+            let turn = self.turns.next(broadcast, &origin, band, rows);
+            for place in places {
+                self.rows[place].turn = Some(turn);
+            }
+        }
     }
 
     /// The number of rows of an origin that a claim may take: one if it is probed.
@@ -209,10 +245,12 @@ impl Model {
             }
             Settlement::RetryAt(at) => {
                 row.at = at;
+                row.turn = None;
                 row.fence = None;
             }
             Settlement::Deferred(at) => {
                 row.at = at;
+                row.turn = None;
                 row.fence = None;
                 row.attempt -= 1;
             }
@@ -296,9 +334,9 @@ impl Model {
         self.broadcasts
             .retain(|one| one.ended_at.is_none_or(|at| at >= before));
         let rows = &self.rows;
-        self.origins.prune(before, |origin| {
-            rows.iter().any(|row| row.origin == *origin)
-        });
+        let has_rows = |origin: &Origin| rows.iter().any(|row| row.origin == *origin);
+        self.origins.prune(before, has_rows);
+        self.turns.prune(has_rows);
         (were - self.broadcasts.len()) as u64
     }
 
@@ -341,9 +379,41 @@ impl Model {
 
     pub(crate) fn stats(&self, now: Timestamp) -> LedgerStats {
         let leased = self.rows.iter().filter(|row| row.is_leased(now)).count();
-        let waiting = self.rows.iter().filter(|row| !row.is_leased(now));
-        let oldest_due = waiting.map(|row| row.at).filter(|at| *at <= now).min();
+        let waiting = self.rows.iter().filter(|row| row.turn.is_none());
+        let waiting = waiting.map(|row| row.at).filter(|at| *at <= now);
+        let heads = self.heads();
+        let oldest_due = waiting.chain(heads.iter().map(|ats| ats[0])).min();
         LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
+    }
+
+    /// The latest that the `oldest_due` of the statistics can be.
+    pub(crate) fn latest_oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let waiting = self.rows.iter().filter(|row| row.turn.is_none());
+        let waiting = waiting.map(|row| row.at).filter(|at| *at <= now);
+        let heads = self.heads();
+        waiting
+            .chain(heads.iter().map(|ats| ats[ats.len() - 1]))
+            .min()
+    }
+
+    /// The due times, sorted, of the rows that may be the next in turn of an origin and band, for each that has rows.
+    fn heads(&self) -> Vec<Vec<Timestamp>> {
+        let mut lines: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for row in &self.rows {
+            if let Some(turn) = row.turn {
+                let line = lines.entry((row.origin.clone(), row.band)).or_default();
+                line.push((turn, row.at));
+            }
+        }
+        let heads = lines.into_values().map(|line| {
+            let first = line.iter().map(|(turn, _)| turn.last).min();
+            let may_be_first = |turn: &Turn| !self.knows_rows || Some(turn.first) <= first;
+            let heads = line.iter().filter(|(turn, _)| may_be_first(turn));
+            let mut heads: Vec<_> = heads.map(|(_, at)| *at).collect();
+            heads.sort();
+            heads
+        });
+        heads.collect()
     }
 
     /// The first time from `now` on at which something can be expanded or claimed, without further changes.
@@ -398,7 +468,7 @@ impl Model {
         }
     }
 
-    fn is_cancelled(&self, id: BroadcastId) -> bool {
+    pub(crate) fn is_cancelled(&self, id: BroadcastId) -> bool {
         self.broadcast(id).is_some_and(|one| one.cancelled)
     }
 }

@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::message::Urgency;
 
 /// The number of workers that claim and expand.
 pub(crate) const WORKERS: usize = 3;
@@ -81,6 +82,7 @@ pub(crate) struct Opening {
     pub(crate) lives: u8,
     pub(crate) expected: u8,
     pub(crate) to: To,
+    pub(crate) urgency: Urgency,
     pub(crate) forgotten_when_over: bool,
 }
 
@@ -158,16 +160,27 @@ fn opening() -> impl Strategy<Value = Opening> {
         1 => (0..RECIPIENTS, 0..RECIPIENTS).prop_map(|(one, other)| To::Ids(one, other)),
     ];
     let forgotten = prop::bool::weighted(0.2);
-    (idempotency, send_in, 0_u8..40, 0_u8..6, to, forgotten).prop_map(
-        |(idempotency, send_in, lives, expected, to, forgotten_when_over)| Opening {
-            idempotency,
-            send_in,
-            lives,
-            expected,
-            to,
-            forgotten_when_over,
-        },
+    let urgency = prop::sample::select(Urgency::ALL);
+    (
+        idempotency,
+        send_in,
+        0_u8..40,
+        0_u8..6,
+        to,
+        urgency,
+        forgotten,
     )
+        .prop_map(
+            |(idempotency, send_in, lives, expected, to, urgency, forgotten_when_over)| Opening {
+                idempotency,
+                send_in,
+                lives,
+                expected,
+                to,
+                urgency,
+                forgotten_when_over,
+            },
+        )
 }
 
 /// The weights of the steps.

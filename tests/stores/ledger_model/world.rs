@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
-use tower_web_push::message::Message;
+use tower_web_push::message::{Message, Urgency};
+use tower_web_push::store::rules::shares;
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Cursor, DeliveryLedger, Expansion, Idempotency, NewBroadcast,
     NewDelivery, PageWrite, Pause, PauseReason, Settled, Settlement, SubscriptionRecord, Tally,
@@ -54,8 +55,11 @@ impl World {
     pub(crate) async fn new(backend: Backend, now: Timestamp) -> Self {
         Self {
             handles: backend.open().await,
+            model: Model {
+                knows_rows: !matches!(backend, Backend::Redis(..)),
+                ..Model::default()
+            },
             backend,
-            model: Model::default(),
             now,
             workers: (0..WORKERS).map(|_| Worker::default()).collect(),
             ids: Vec::new(),
@@ -212,7 +216,8 @@ impl World {
     fn broadcast(&self, opening: &Opening) -> NewBroadcast {
         // Sorted, so that a case is repeatable.
         let number = self.ids.len() as u128;
-        let text = format!("message {number}");
+        let message = Message::new(format!("message {number}"));
+        let message = message.with_urgency(opening.urgency);
         let send_at = opening.send_in.map(|secs| self.in_secs(secs));
         let due_at = send_at.unwrap_or(self.now).max(self.now);
         let deadline = due_at + Duration::from_secs(opening.lives.into());
@@ -221,7 +226,7 @@ impl World {
             To::User(number) => Audience::User(user(number)),
             To::Ids(one, other) => Audience::Ids(vec![record(one).id, record(other).id]),
         };
-        let mut new = NewBroadcast::new(to, Message::new(text), deadline);
+        let mut new = NewBroadcast::new(to, message, deadline);
         new.forget_when_over = opening.forgotten_when_over;
         new.id = BroadcastId::from_bytes(number.to_be_bytes());
         new.send_at = send_at;
@@ -241,21 +246,27 @@ impl World {
     async fn look(&mut self, worker: usize, limit: usize) -> Checked {
         let found = self.ledger(worker).expandable(limit, self.now).await;
         let found = found.unwrap();
-        let expected = self.model.expandable(self.now);
-        prop_assert_eq!(found.len(), expected.len().min(limit));
+        let of = |is_urgent| self.model.expandable(is_urgent, self.now);
+        let (mut expected, others) = (of(true), of(false));
+        let shares = shares(limit, 0, [expected.len(), others.len(), 0]);
+        expected.truncate(shares[0]);
+        expected.extend(others.into_iter().take(shares[1]));
+        prop_assert_eq!(found.len(), expected.len());
         let mut moments = Vec::new();
         for one in &found {
-            let broadcast = expected
-                .iter()
-                .find(|broadcast| broadcast.new.id == one.id)
-                .ok_or_else(|| TestCaseError::fail("nothing to expand"))?;
+            let broadcast = self.model.broadcast(one.id);
+            let broadcast = broadcast.ok_or_else(|| TestCaseError::fail("nothing to expand"))?;
             prop_assert_eq!(one.audience.as_ref(), Some(&broadcast.new.audience));
             prop_assert_eq!(one.cursor, broadcast.cursor);
-            moments.push(broadcast.expanded_at);
+            let urgency = broadcast.new.message.urgency();
+            moments.push((urgency == Urgency::High, broadcast.expanded_at));
         }
         // The order of equal ones is up to the ledger.
-        let in_order: Vec<_> = expected.iter().map(|one| one.expanded_at).collect();
-        prop_assert_eq!(&moments, &in_order[..found.len()]);
+        let in_order = expected.iter().map(|one| {
+            let urgency = one.new.message.urgency();
+            (urgency == Urgency::High, one.expanded_at)
+        });
+        prop_assert_eq!(moments, in_order.collect::<Vec<_>>());
         self.workers[worker].seen = found;
         Ok(())
     }

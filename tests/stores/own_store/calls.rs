@@ -1,9 +1,12 @@
 //! The ledger's calls. Each is one transaction.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use tower_web_push::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
-use tower_web_push::store::rules::BroadcastProgress;
+use tower_web_push::message::{Message, Urgency};
+use tower_web_push::store::rules::{BroadcastProgress, shares};
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LONGEST_WAIT,
     LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled,
@@ -27,9 +30,16 @@ impl DeliveryLedger for OwnStore {
             .filter(|one| one.progress.is_expandable(now));
         let mut due: Vec<_> = due.collect();
         due.sort_by_key(|broadcast| broadcast.expanded_at);
+        let (mut urgent, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|one| {
+            let urgency = one.message.as_ref().map(Message::urgency);
+            urgency == Some(Urgency::High)
+        });
+        let shares = shares(limit, 0, [urgent.len(), others.len(), 0]);
+        urgent.truncate(shares[0]);
+        let listed = urgent.into_iter().chain(others.into_iter().take(shares[1]));
         let expansion =
             |one: &Broadcast| Expansion::new(one.progress.id, one.audience.clone(), one.cursor);
-        Ok(due.into_iter().take(limit).map(expansion).collect())
+        Ok(listed.map(expansion).collect())
     }
 
     async fn enqueue_page(
@@ -216,7 +226,18 @@ impl DeliveryLedger for OwnStore {
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
         let rows = &self.begin()?.ledger.deliveries;
         let leased = rows.iter().filter(|row| row.is_leased && row.at > now);
-        let due = rows.iter().map(|row| row.at).filter(|at| *at <= now);
+        // The first in turn of each band of each origin, and all that wait.
+        let mut heads: BTreeMap<_, (u64, Timestamp)> = BTreeMap::new();
+        for (row, turn) in rows.iter().filter_map(|row| Some((row, row.turn?))) {
+            let head = heads.entry((&row.origin, row.band));
+            let head = head.or_insert((turn, row.at));
+            *head = (*head).min((turn, row.at));
+        }
+        let waiting = rows.iter().filter(|row| row.turn.is_none());
+        let due = waiting
+            .map(|row| row.at)
+            .chain(heads.values().map(|head| head.1));
+        let due = due.filter(|at| *at <= now);
         Ok(LedgerStats::new(
             rows.len() as u64,
             leased.count() as u64,

@@ -6,10 +6,10 @@ use std::convert::Infallible;
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
-use tower_web_push::store::rules::{AfterClaim, BroadcastProgress, deal};
+use tower_web_push::store::rules::{AfterClaim, BANDS, BroadcastProgress, band, deal, shares};
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Idempotency,
-    NewBroadcast, NewDelivery, Opened, Pause, Settled, Settlement, SubscriptionRecord, Tally,
+    NewBroadcast, NewDelivery, Opened, Pause, STEP, Settled, Settlement, SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
 
@@ -38,6 +38,9 @@ pub(super) struct Delivery {
     pub(super) origin: Origin,
     /// Its due time, or the end of its lease.
     pub(super) at: Timestamp,
+    pub(super) band: usize,
+    /// Its place among the ready rows of its origin and band (L18).
+    pub(super) turn: Option<u64>,
     pub(super) is_leased: bool,
     pub(super) fence: u64,
     pub(super) attempt: u32,
@@ -49,6 +52,10 @@ pub(super) struct OriginRow {
     /// The fence and key of the probe.
     pub(super) probe: Option<(u64, EndpointKey)>,
     pub(super) served: u64,
+    /// The highest turn claimed in each band, and the last one of each broadcast.
+    claimed: [u64; BANDS],
+    last: BTreeMap<BroadcastId, u64>,
+    takes: u64,
     pub(super) tally: Tally,
     pub(super) tallied_at: Option<Timestamp>,
 }
@@ -109,8 +116,8 @@ impl Ledger {
         if !progress.takes_page(&broadcast.cursor, expected, now) {
             return None;
         }
-        let at = progress.due_at();
-        let mut written = 0;
+        let (at, mut written) = (progress.due_at(), 0);
+        let band = band(broadcast.message.as_ref()?.urgency());
         for NewDelivery { key, origin } in rows {
             let mut deliveries = self.deliveries.iter();
             if deliveries.any(|row| row.broadcast == id && row.key == *key) {
@@ -123,10 +130,15 @@ impl Ledger {
                 key: *key,
                 origin: origin.clone(),
                 at,
+                band,
+                turn: None,
                 is_leased: false,
                 fence: 0,
                 attempt: 0,
             });
+            if at <= now {
+                self.make_ready(self.deliveries.len() - 1);
+            }
         }
         let broadcast = self.broadcast(id)?;
         broadcast.progress.write_page(written, next);
@@ -136,18 +148,34 @@ impl Ledger {
         Some(())
     }
 
+    /// Gives a row the next turn (L18).
+    fn make_ready(&mut self, index: usize) {
+        let row = &mut self.deliveries[index];
+        let origin = self.origins.get_mut(&row.origin).unwrap();
+        let last = origin.last.entry(row.broadcast).or_default();
+        *last = origin.claimed[row.band].max(*last) + 1;
+        row.turn = Some(*last);
+    }
+
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
+        let rows = self.deliveries.iter().enumerate();
+        let due = rows.filter(|(_, row)| row.turn.is_none() && row.at <= now);
+        let mut due: Vec<_> = due.map(|(index, row)| (row.at, index)).collect();
+        due.sort_unstable();
+        for (_, index) in due.into_iter().take(STEP) {
+            self.make_ready(index);
+        }
+        self.end_cancelled(now);
         let mut turns: Vec<_> = self
             .origins
             .iter()
-            .filter(|(_, row)| row.paused_until() <= now)
-            .filter_map(|(origin, row)| {
-                let head = self.next_of(origin, now)?;
+            .filter(|(origin, row)| row.paused_until() <= now && self.has_ready(origin))
+            .map(|(origin, row)| {
                 let room = match &row.pause {
                     Some(pause) if pause.reason.is_probed() => request.room_for(origin).min(1),
                     _ => request.room_for(origin),
                 };
-                Some((row.served, self.deliveries[head].at, origin.clone(), room))
+                (row.served, origin.clone(), room)
             })
             .collect();
         turns.sort();
@@ -155,25 +183,51 @@ impl Ledger {
         self.last_fence += 1;
         let mut claims = Claims::default();
         let take = |turn: usize, wanted| {
-            let (.., origin, _) = &turns[turn];
-            let before = claims.rows.len();
-            while claims.rows.len() - before < wanted
-                && let Some(index) = self.next_of(origin, now)
-            {
-                self.lease(index, request, now, &mut claims);
+            let rows = self.next_in_turn(&turns[turn].1, wanted);
+            for index in &rows {
+                self.lease(*index, request, now, &mut claims);
             }
-            Ok::<_, Infallible>(claims.rows.len() - before)
+            Ok::<_, Infallible>(rows.len())
         };
         let Ok(()) = deal(&rooms, request.limit, take);
         claims
     }
 
-    /// The first row of an origin to claim.
-    fn next_of(&self, origin: &Origin, now: Timestamp) -> Option<usize> {
+    fn has_ready(&self, origin: &Origin) -> bool {
+        let mut rows = self.deliveries.iter();
+        rows.any(|row| row.origin == *origin && row.turn.is_some())
+    }
+
+    /// Ready rows of cancelled broadcasts end.
+    fn end_cancelled(&mut self, now: Timestamp) {
+        let cancelled = self.broadcasts.iter().filter(|one| one.progress.cancelled);
+        let cancelled: Vec<_> = cancelled.map(|one| one.progress.id).collect();
+        for id in cancelled {
+            let is_ready = |row: &Delivery| row.broadcast == id && row.turn.is_some();
+            while let Some(index) = self.deliveries.iter().position(is_ready) {
+                self.end_probe(index, now);
+                self.end(index, FinalOutcome::Cancelled);
+            }
+            self.close_if_over(id, now);
+        }
+    }
+
+    /// The rows of an origin that are next in turn, shared among its bands.
+    fn next_in_turn(&mut self, origin: &Origin, wanted: usize) -> Vec<usize> {
         let rows = self.deliveries.iter().enumerate();
-        rows.filter(|(_, row)| row.origin == *origin && row.at <= now)
-            .min_by_key(|(_, row)| row.at)
-            .map(|(index, _)| index)
+        let mut ready: Vec<_> = rows.filter(|(_, row)| row.origin == *origin).collect();
+        ready.retain(|(_, row)| row.turn.is_some());
+        ready.sort_by_key(|(_, row)| row.turn);
+        let mut bands: [Vec<usize>; BANDS] = Default::default();
+        for (index, row) in ready {
+            bands[row.band].push(index);
+        }
+        let origin = self.origins.get_mut(origin).unwrap();
+        let shares = shares(wanted, origin.takes, bands.each_ref().map(Vec::len));
+        origin.takes += 1;
+        let shares = bands.into_iter().zip(shares);
+        let rows = shares.flat_map(|(rows, share)| rows.into_iter().take(share));
+        rows.collect()
     }
 
     fn lease(&mut self, index: usize, request: &ClaimRequest, now: Timestamp, claims: &mut Claims) {
@@ -181,17 +235,14 @@ impl Ledger {
         let id = row.broadcast;
         let mut broadcasts = self.broadcasts.iter();
         let broadcast = broadcasts.find(|one| one.progress.id == id).unwrap();
-        if broadcast.progress.cancelled {
-            self.end_probe(index, now);
-            self.end(index, FinalOutcome::Cancelled);
-            return self.close_if_over(id, now);
-        }
         row.at = now + request.lease;
         row.is_leased = true;
         row.fence = self.last_fence;
         row.attempt += 1;
         let origin = self.origins.get_mut(&row.origin).unwrap();
         origin.served = row.fence;
+        let turn = row.turn.take().unwrap_or_default();
+        origin.claimed[row.band] = origin.claimed[row.band].max(turn);
         if let Some(pause) = &mut origin.pause
             && pause.reason.is_probed()
         {
@@ -225,6 +276,7 @@ impl Ledger {
             AfterClaim::Due { at, uncounted } => {
                 let row = &mut self.deliveries[index];
                 row.at = at;
+                row.turn = None;
                 row.is_leased = false;
                 row.attempt -= u32::from(uncounted);
             }
@@ -311,6 +363,14 @@ impl Ledger {
             }
             broadcast.ended_at.is_some() && broadcast.forget_when_over
         });
+        if self
+            .broadcast(id)
+            .is_none_or(|broadcast| broadcast.ended_at.is_some())
+        {
+            for origin in self.origins.values_mut() {
+                origin.last.remove(&id);
+            }
+        }
         if is_forgotten {
             self.broadcasts
                 .retain(|broadcast| broadcast.progress.id != id);

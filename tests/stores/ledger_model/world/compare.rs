@@ -21,7 +21,20 @@ impl World {
             let status = ledger.status(*id, now).await.unwrap();
             prop_assert_eq!(status, self.model.status(*id, now));
         }
-        prop_assert_eq!(ledger.stats(now).await.unwrap(), self.model.stats(now));
+        let (stats, expected) = (ledger.stats(now).await.unwrap(), self.model.stats(now));
+        prop_assert_eq!(
+            (stats.depth, stats.leased),
+            (expected.depth, expected.leased)
+        );
+        let latest = self.model.latest_oldest_due(now);
+        prop_assert_eq!(stats.oldest_due.is_some(), latest.is_some());
+        prop_assert!(
+            expected.oldest_due <= stats.oldest_due && stats.oldest_due <= latest,
+            "{:?} is not between {:?} and {:?}",
+            stats,
+            expected,
+            latest
+        );
         let mut pauses = ledger.pauses(now).await.unwrap();
         pauses.sort_by_key(|pause| pause.origin.clone());
         prop_assert_eq!(pauses, self.model.origins.pauses(now));
