@@ -11,7 +11,8 @@ use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::outcome_columns::outcome_columns;
-use crate::store::rules::BroadcastProgress;
+use crate::store::readable::readable_or_none;
+use crate::store::rules::{BroadcastProgress, shares};
 use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
 
@@ -20,7 +21,7 @@ macro_rules! stored_columns {
     () => {
         concat!(
             "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, expanded_at, \
-             ended_at, forget_when_over, ",
+             ended_at, forget_when_over, band, ",
             $crate::store::outcome_columns::outcome_columns!()
         )
     };
@@ -62,14 +63,21 @@ pub(super) const SAVE: &str = concat!(
     ") CROSS JOIN LATERAL (SELECT old.ctid FROM web_push.broadcast AS old WHERE old.seq = fresh.seq OFFSET 0) AS place) \
          AS fresh WHERE b.ctid = fresh.ctid"
 );
-pub(super) const WIPE: &str = "DELETE FROM web_push.content WHERE broadcast = ANY($1)";
+pub(super) const WIPE: &str = "WITH over AS (DELETE FROM web_push.flow WHERE broadcast = ANY($1)) \
+     DELETE FROM web_push.content WHERE broadcast = ANY($1)";
+/// Removes broadcasts whose counts cannot be read, after their last row.
+pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM web_push.broadcast AS b WHERE b.seq = ANY($1) \
+     AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq) RETURNING seq";
 pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
-/// `expanded_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
+/// Urgent broadcasts and others. `expanded_at` is never before the due time, so due broadcasts come first.
+pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2";
+     WHERE expanding AND band = 0 AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2) \
+     UNION ALL (SELECT false, id, audience, cursor FROM web_push.broadcast b \
+     CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
+     WHERE expanding AND band > 0 AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2)";
 /// Broadcasts whose last page was written by a replica with a faster clock.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM web_push.broadcast b \
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
      WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 AND due_at <= $1 AND deadline > $1 \
      ORDER BY expanded_at, seq LIMIT $2";
@@ -81,6 +89,7 @@ pub(super) struct Stored {
     pub(super) cursor: Cursor,
     pub(super) expanded_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
+    pub(super) band: usize,
     forget_when_over: bool,
 }
 
@@ -102,6 +111,7 @@ impl Stored {
         let expanded_at = columns.time()?;
         let ended_at = columns.time_or_null()?;
         let forget_when_over = columns.get()?;
+        let band: i16 = columns.get()?;
         for &outcome in FinalOutcome::ALL {
             progress.counts.add(outcome, columns.count()?);
         }
@@ -111,6 +121,7 @@ impl Stored {
             cursor,
             expanded_at,
             ended_at,
+            band: usize::try_from(band).map_err(|_| corrupt("a band"))?,
             forget_when_over,
         })
     }
@@ -121,7 +132,7 @@ impl Stored {
         Ok(first(&rows, Self::read)?)
     }
 
-    /// Locks rows.
+    /// Locks rows. Those that cannot be read are left out.
     pub(super) async fn lock_all(
         tx: &mut Tx<'_>,
         seqs: &[i64],
@@ -129,8 +140,10 @@ impl Stored {
         if seqs.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows = read(&tx.query(LOCK, &[&seqs]).await?, Self::read)?;
-        Ok(rows.into_iter().map(|row| (row.seq, row)).collect())
+        let rows = tx.query(LOCK, &[&seqs]).await?;
+        let rows = read(&rows, |columns| readable_or_none(Self::read(columns)))?;
+        let rows = rows.into_iter().flatten();
+        Ok(rows.map(|row| (row.seq, row)).collect())
     }
 }
 
@@ -225,17 +238,27 @@ fn read_cursor(columns: &mut Columns<'_>) -> Result<Cursor, StoreError> {
 pub(super) async fn expandable(
     database: &Database,
     limit: usize,
+    take: u64,
     now: Timestamp,
 ) -> Result<Vec<Expansion>, StoreError> {
     let now = now.as_millis();
     let expansion = |columns: &mut Columns<'_>| {
+        let is_urgent: bool = columns.get()?;
         let id = BroadcastId::from_bytes(columns.bytes()?);
         let read = content::audience(columns)
             .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
-        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
+        Ok((
+            is_urgent,
+            read.unwrap_or_else(|_| Expansion::unreadable(id)),
+        ))
     };
     let rows = database.query(EXPANDABLE, &[&now, &integer(limit)]).await?;
-    let mut found = read(&rows, expansion)?;
+    let found = read(&rows, expansion)?;
+    let (mut found, others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(is_urgent, _)| *is_urgent);
+    let [urgent, rest, _] = shares(limit, take, [found.len(), others.len(), 0]);
+    found.truncate(urgent);
+    found.extend(others.into_iter().take(rest));
     let left = limit.saturating_sub(found.len());
     if left > 0 {
         let rows = database
@@ -243,7 +266,7 @@ pub(super) async fn expandable(
             .await?;
         found.extend(read(&rows, expansion)?);
     }
-    Ok(found)
+    Ok(found.into_iter().map(|(_, expansion)| expansion).collect())
 }
 
 pub(super) async fn status(
@@ -262,7 +285,8 @@ pub(super) async fn underway(
     now: Timestamp,
 ) -> Result<Vec<BroadcastStatus>, StoreError> {
     let rows = database.query(UNDERWAY, &[&integer(limit)]).await?;
-    let stored = read(&rows, Stored::read)?;
+    // Those that cannot be read have no status. The worker parks them.
+    let stored = read(&rows, |columns| readable_or_none(Stored::read(columns)))?;
     let status = |stored: Stored| stored.progress.status(now);
-    Ok(stored.into_iter().map(status).collect())
+    Ok(stored.into_iter().flatten().map(status).collect())
 }

@@ -1,85 +1,64 @@
 //! Claiming rows in PostgreSQL.
 
+use tokio_postgres::types::ToSql;
+
 use super::connection::{Database, Tx, in_transaction};
 use super::content;
-use super::ending;
 use super::error::{Failed, corrupt};
-use super::origins::read_origin;
-use super::rows::{Columns, integer, read};
+use super::ready::{Front, Head};
+use super::rows::{Columns, band_number, integer, read};
+use super::{ready, waking};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::store::rules::Rounds;
+use crate::store::rules::{BANDS, Rounds, shares};
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, StoreError,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, STEP, StoreError,
 };
-use crate::subscription::{EndpointKey, Origin};
+use crate::subscription::EndpointKey;
 
-/// Each origin with rows, and the time of its first row: one index lookup each, never a scan of the backlog.
-macro_rules! heads {
-    () => {
-        "WITH RECURSIVE heads AS ( \
-             (SELECT origin, at FROM web_push.delivery ORDER BY origin, at LIMIT 1) \
-             UNION ALL \
-             SELECT following.origin, following.at FROM heads CROSS JOIN LATERAL ( \
-                 SELECT origin, at FROM web_push.delivery WHERE delivery.origin > heads.origin \
-                 ORDER BY origin, at LIMIT 1) AS following) "
-    };
-}
-pub(super) use heads;
-
-pub(super) const CLAIMABLE_ORIGINS: &str = concat!(
-    heads!(),
-    "SELECT o.id, o.origin, o.pause_reason FROM heads JOIN web_push.origin AS o ON o.id = heads.origin \
-     WHERE heads.at <= $1 AND (o.paused_until IS NULL OR o.paused_until <= $1) ORDER BY o.served, heads.at, o.id"
-);
 /// One of several concurrent claims gets the probe. The others do not wait.
 pub(super) const LOCK_PROBED: &str = "SELECT id FROM web_push.origin WHERE id = ANY($1) AND paused_until <= $2 \
      AND pause_reason = ANY($3) FOR NO KEY UPDATE SKIP LOCKED";
-/// Takes the wanted number of rows of each origin, the oldest first. Skips rows that concurrent claims take.
-pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, due.* \
-     FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (origin, wanted, place) \
-     CROSS JOIN LATERAL (SELECT d.ctid, d.at FROM web_push.delivery AS d \
-         WHERE d.origin = asked.origin AND d.at <= $3 AND NOT EXISTS (SELECT 1 FROM web_push.broadcast AS b \
-             WHERE b.seq = d.broadcast AND b.is_cancelled AND b.ended_at IS NULL) \
-         ORDER BY d.at LIMIT asked.wanted FOR UPDATE OF d SKIP LOCKED) AS due) \
-     UPDATE web_push.delivery AS d SET leased = true, at = $4, fence = nextval('web_push.fence'), attempt = d.attempt + 1 \
+/// Takes the wanted number of rows of each origin and band, in the order of their turns. Skips rows that concurrent claims
+/// take, and passes over rows of cancelled broadcasts, which may be very many: it looks at a bounded number of rows. A row
+/// that has changed since the statement began has no turn or another one.
+pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, row.* \
+     FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) WITH ORDINALITY AS asked (origin, band, wanted, place) \
+     CROSS JOIN LATERAL (SELECT locked.ctid, next.turn \
+         FROM (SELECT ctid, turn, broadcast FROM web_push.delivery \
+             WHERE origin = asked.origin AND band = asked.band AND turn IS NOT NULL \
+             ORDER BY turn LIMIT asked.wanted + $5) AS next \
+         CROSS JOIN LATERAL (SELECT d.ctid FROM web_push.delivery AS d WHERE d.ctid = next.ctid AND d.turn = next.turn \
+             FOR UPDATE SKIP LOCKED) AS locked \
+         WHERE coalesce((SELECT NOT b.is_cancelled OR b.ended_at IS NOT NULL FROM web_push.broadcast AS b \
+             WHERE b.seq = next.broadcast), true) \
+         ORDER BY next.turn LIMIT asked.wanted) AS row) \
+     UPDATE web_push.delivery AS d SET turn = NULL, leased = true, at = $4, fence = nextval('web_push.fence'), \
+         attempt = d.attempt + 1 \
      FROM taken WHERE d.ctid = taken.ctid \
-     RETURNING taken.place, taken.at, d.broadcast, d.key, d.fence, d.attempt";
-pub(super) const MESSAGES: &str = "SELECT seq, id, due_at, deadline, payload, ttl, urgency, topic, padding \
+     RETURNING taken.place, taken.turn, d.broadcast, d.key, d.fence, d.attempt";
+pub(super) const MESSAGES: &str = "SELECT seq, id, least(expected, written, accepted, gone, key_mismatch, sender_fault, \
+         too_large, bad_request, refused, expired, failed, cancelled) >= 0, due_at, deadline, \
+         payload, ttl, urgency, topic, padding \
      FROM web_push.broadcast AS b LEFT JOIN LATERAL ( \
          SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true WHERE b.seq = ANY($1)";
-/// Moves served origins to the end of the turn order. Best effort: locked origins are skipped.
-pub(super) const SERVED: &str = "UPDATE web_push.origin SET served = $2 WHERE id IN \
-     (SELECT id FROM web_push.origin WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)";
+/// Records the claims of origins and their highest turns, and moves origins to the end of the turn order if `$5` is given.
+/// Best effort: locked origins are skipped.
+pub(super) const SERVED: &str = "UPDATE web_push.origin AS o SET takes = o.takes + 1, \
+     turns = ARRAY[greatest(o.turns[1], fresh.high), greatest(o.turns[2], fresh.normal), greatest(o.turns[3], fresh.low)], \
+     served = coalesce($5, o.served) \
+     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS fresh (id, high, normal, low) \
+     WHERE o.id = fresh.id AND o.id IN (SELECT id FROM web_push.origin WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)";
 /// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str = "UPDATE web_push.origin AS o SET paused_until = $1, probe_fence = probe.fence, \
      probe_key = probe.key \
      FROM unnest($2::bigint[], $3::bigint[], $4::bytea[]) AS probe (origin, fence, key) WHERE o.id = probe.origin";
 
-/// An origin with rows to claim.
-struct Head {
-    id: i64,
-    origin: Origin,
-    is_probed: bool,
-}
-
-impl Head {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: columns.get()?,
-            origin: read_origin(columns)?,
-            is_probed: columns
-                .get::<Option<&str>>()?
-                .and_then(PauseReason::from_name)
-                .is_some_and(PauseReason::is_probed),
-        })
-    }
-}
-
 /// A claimed row.
 struct Taken {
     place: usize,
-    at: i64,
+    band: usize,
+    turn: i64,
     seq: i64,
     key: [u8; 32],
     fence: u64,
@@ -91,7 +70,8 @@ impl Taken {
         let place: i64 = columns.get()?;
         Ok(Self {
             place: usize::try_from(place - 1).map_err(|_| corrupt("a row's place"))?,
-            at: columns.get()?,
+            band: 0,
+            turn: columns.get()?,
             seq: columns.get()?,
             key: columns.bytes()?,
             fence: columns.count()?,
@@ -100,37 +80,98 @@ impl Taken {
     }
 }
 
+/// What a claim takes at one origin.
+struct Serving<'a> {
+    head: &'a Head,
+    /// The most rows that a band may have.
+    ready: [usize; BANDS],
+    /// The rows of this round.
+    wanted: usize,
+    got: [usize; BANDS],
+    /// The highest turns of the claim.
+    turns: [i64; BANDS],
+}
+
+impl<'a> Serving<'a> {
+    fn new(head: &'a Head) -> Self {
+        let ready = head.has.map(|has| if has { usize::MAX } else { 0 });
+        Self {
+            head,
+            ready,
+            wanted: 0,
+            got: [0; BANDS],
+            turns: [0; BANDS],
+        }
+    }
+
+    fn begin_round(&mut self, wanted: usize) {
+        self.wanted = wanted;
+        for (ready, got) in self.ready.iter_mut().zip(&mut self.got) {
+            // A band that had fewer rows than it was asked for has no more.
+            *ready = ready.saturating_sub(std::mem::take(got));
+        }
+    }
+
+    /// The rows that each band has to give yet.
+    fn asks(&self) -> impl Iterator<Item = (usize, usize)> {
+        // The probe of a paused origin is the most urgent row.
+        let take = match self.head.is_probed {
+            true => 0,
+            false => self.head.takes,
+        };
+        let shares = shares(self.wanted, take, self.ready);
+        let left = shares.into_iter().zip(self.got);
+        let left = left.map(|(share, got)| share.saturating_sub(got));
+        left.enumerate().filter(|(_, left)| *left > 0)
+    }
+
+    fn took(&mut self, band: usize, asked: usize, rows: &[&Taken]) {
+        let (Some(ready), Some(got), Some(turn)) = (
+            self.ready.get_mut(band),
+            self.got.get_mut(band),
+            self.turns.get_mut(band),
+        ) else {
+            return;
+        };
+        *got += rows.len();
+        if rows.len() < asked {
+            *ready = *got;
+        }
+        *turn = rows.iter().map(|row| row.turn).fold(*turn, i64::max);
+    }
+}
+
 pub(super) async fn claim(
     database: &Database,
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    // In transactions of their own: they wait for locks on broadcasts, which a claim never does.
-    ending::sweep(database, now).await?;
-    let rows = database
-        .query(CLAIMABLE_ORIGINS, &[&now.as_millis()])
-        .await?;
-    let mut heads = read(&rows, Head::read)?;
-    heads.retain(|head| request.room_for(&head.origin) > 0);
-    if heads.is_empty() || request.limit == 0 {
+    waking::prepare(database, now).await?;
+    if request.limit == 0 {
         return Ok(Claims::default());
     }
-    in_transaction!(database, |tx| claim_of(tx, &heads, request, now))
+    let front = ready::front(database, request, now).await?;
+    if front.heads.is_empty() {
+        return Ok(Claims::default());
+    }
+    in_transaction!(database, |tx| claim_of(tx, &front, request, now))
 }
 
 async fn claim_of(
     tx: &mut Tx<'_>,
-    heads: &[Head],
+    front: &Front,
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, Failed> {
-    let probed: Vec<_> = heads
+    let probed: Vec<_> = front
+        .heads
         .iter()
         .filter(|head| head.is_probed)
         .map(|head| head.id)
         .collect();
     let ours = lock_probed(tx, &probed, now).await?;
-    let rooms: Vec<_> = heads
+    let rooms: Vec<_> = front
+        .heads
         .iter()
         .map(|head| match head.is_probed {
             true => usize::from(ours.contains(&head.id)),
@@ -138,39 +179,106 @@ async fn claim_of(
         })
         .collect();
     let leased_until = now + request.lease;
+    let mut servings: Vec<_> = front.heads.iter().map(Serving::new).collect();
     let mut rounds = Rounds::new(&rooms, request.limit);
-    let mut all: Vec<(&Head, Taken)> = Vec::new();
+    let mut all: Vec<(usize, Taken)> = Vec::new();
     while let Some(round) = rounds.next_round() {
-        let asked: Vec<(usize, &Head, usize)> = round
-            .into_iter()
-            .filter_map(|(index, wanted)| heads.get(index).map(|head| (index, head, wanted)))
-            .collect();
-        let ids: Vec<_> = asked.iter().map(|(_, head, _)| head.id).collect();
-        let wanted: Vec<_> = asked.iter().map(|(.., wanted)| integer(*wanted)).collect();
-        let (now, until) = (now.as_millis(), leased_until.as_millis());
-        let rows = tx.query(TAKE, &[&ids, &wanted, &now, &until]).await?;
-        let taken = read(&rows, Taken::read)?;
-        for (place, (index, _, wanted)) in asked.iter().enumerate() {
-            let got = taken.iter().filter(|row| row.place == place).count();
-            rounds.took(*index, *wanted, got);
+        for (index, wanted) in &round {
+            if let Some(serving) = servings.get_mut(*index) {
+                serving.begin_round(*wanted);
+            }
         }
-        let with_head = |row: Taken| Some((asked.get(row.place)?.1, row));
-        all.extend(taken.into_iter().filter_map(with_head));
+        let indexes: Vec<_> = round.iter().map(|(index, _)| *index).collect();
+        take(tx, &indexes, &mut servings, leased_until, &mut all).await?;
+        for (index, wanted) in round {
+            let got = servings
+                .get(index)
+                .map_or(0, |serving| serving.got.iter().sum());
+            rounds.took(index, wanted, got);
+        }
     }
     if all.is_empty() {
         return Ok(Claims::default());
     }
+    let all = all
+        .into_iter()
+        .filter_map(|(index, row)| Some((servings.get(index)?.head, row)));
+    let all: Vec<_> = all.collect();
     note_probes(tx, &all, leased_until).await?;
-    let mut served: Vec<_> = all.iter().map(|(head, _)| head.id).collect();
-    served.sort_unstable();
-    served.dedup();
-    // Record turns only if an eligible origin got nothing.
-    if served.len() < rooms.iter().filter(|room| **room > 0).count() {
-        let fence = all.iter().map(|(_, row)| row.fence).max();
-        let fence = integer(fence.unwrap_or(0));
-        tx.execute(SERVED, &[&served, &fence]).await?;
-    }
+    // Origins move in the order of turns only if another one got nothing.
+    let served = servings
+        .iter()
+        .filter(|serving| serving.turns != [0; BANDS]);
+    let is_behind = served.clone().count() < rooms.iter().filter(|room| **room > 0).count();
+    let fence = all.iter().map(|(_, row)| row.fence).max().map(integer);
+    let fence = fence.filter(|_| is_behind || front.is_cut);
+    note_served(tx, served, fence).await?;
     answer(tx, all, leased_until).await
+}
+
+/// Takes the wanted rows of origins. What one band does not have is taken from others.
+async fn take(
+    tx: &mut Tx<'_>,
+    indexes: &[usize],
+    servings: &mut [Serving<'_>],
+    leased_until: Timestamp,
+    all: &mut Vec<(usize, Taken)>,
+) -> Result<(), Failed> {
+    loop {
+        let mut asks = Vec::new();
+        for index in indexes {
+            let Some(serving) = servings.get(*index) else {
+                continue;
+            };
+            asks.extend(
+                serving
+                    .asks()
+                    .map(|(band, asked)| (*index, serving.head.id, band, asked)),
+            );
+        }
+        if asks.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = asks.iter().map(|(_, id, ..)| *id).collect();
+        let bands: Vec<_> = asks
+            .iter()
+            .map(|(.., band, _)| band_number(*band))
+            .collect();
+        let asked: Vec<_> = asks.iter().map(|(.., asked)| integer(*asked)).collect();
+        let (until, passed) = (leased_until.as_millis(), integer(STEP));
+        let values: [&(dyn ToSql + Sync); 5] = [&ids, &bands, &asked, &until, &passed];
+        let taken = read(&tx.query(TAKE, &values).await?, Taken::read)?;
+        for (place, (index, _, band, asked)) in asks.iter().enumerate() {
+            let rows: Vec<_> = taken.iter().filter(|row| row.place == place).collect();
+            if let Some(serving) = servings.get_mut(*index) {
+                serving.took(*band, *asked, &rows);
+            }
+        }
+        for mut row in taken {
+            if let Some((index, _, band, _)) = asks.get(row.place) {
+                row.band = *band;
+                all.push((*index, row));
+            }
+        }
+    }
+}
+
+async fn note_served<'a>(
+    tx: &mut Tx<'_>,
+    served: impl Iterator<Item = &'a Serving<'a>>,
+    fence: Option<i64>,
+) -> Result<(), Failed> {
+    let (mut ids, mut high, mut normal, mut low): (Vec<_>, Vec<_>, Vec<_>, Vec<_>) =
+        Default::default();
+    for serving in served {
+        let [first, second, third] = serving.turns;
+        ids.push(serving.head.id);
+        high.push(first);
+        normal.push(second);
+        low.push(third);
+    }
+    let values: [&(dyn ToSql + Sync); 5] = [&ids, &high, &normal, &low, &fence];
+    tx.execute(SERVED, &values).await.map(|_| ())
 }
 
 /// Returns the origins among these that this claim probes.
@@ -225,9 +333,12 @@ async fn answer(
     for (seq, id, message) in read(&rows, |columns| {
         let seq: i64 = columns.get()?;
         let id = BroadcastId::from_bytes(columns.bytes()?);
+        let is_countable: bool = columns.get()?;
         let (due_at, deadline) = (columns.time()?, columns.time()?);
-        // One that cannot be read is left out, and its rows are claimed all the same (L5).
+        // One that cannot be read is left out, and its rows are claimed all the same (L5). With damaged counts their
+        // outcome could not be counted.
         let message = content::read_message(columns).ok();
+        let message = message.filter(|_| is_countable);
         let message = message.map(|message| ClaimedMessage::new(message, due_at, deadline));
         Ok((seq, id, message))
     })? {
@@ -236,7 +347,8 @@ async fn answer(
             claims.messages.insert(id, message);
         }
     }
-    taken.sort_by(|(_, a), (_, b)| (a.at, a.seq, &a.key).cmp(&(b.at, b.seq, &b.key)));
+    // Urgent ones first, in the order of turns.
+    taken.sort_by_key(|(_, row)| (row.band, row.turn, row.seq));
     for (head, row) in taken {
         let id = ids.get(&row.seq);
         let id = *id.ok_or_else(|| corrupt("a row without a broadcast"))?;

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::broadcasts::{Stored, save};
+use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
+use crate::observe;
 use crate::store::{Pruned, STEP, StoreError};
 
-/// Steps of cancellations that one claim does. More would delay the worker's other writes.
-const SWEEPS: u32 = 4;
 /// Late or cancelled broadcasts per call.
 const BROADCASTS: usize = 256;
+/// Waiting rows that a step of pruning reads.
+const READ_AT_ONCE: usize = 10 * STEP;
 
 /// Skips locked rows: they are being claimed or settled, and that transaction reads the broadcast afterwards.
 pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.ctid \
@@ -28,9 +29,15 @@ pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE end
          AND (NOT leased OR at <= $1))) \
      ORDER BY deadline, seq LIMIT $2";
 /// Cancelled broadcasts with rows whose lease has ended, or whose cancellation is not complete.
-pub(super) const UNSWEPT: &str = "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
-     AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq AND (NOT leased OR at <= $1)) \
-     ORDER BY seq LIMIT $2";
+macro_rules! unswept {
+    () => {
+        "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
+             AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq AND (NOT leased OR at <= $1)) \
+             ORDER BY seq LIMIT $2"
+    };
+}
+pub(super) use unswept;
+pub(super) const UNSWEPT: &str = unswept!();
 /// Makes origins due for their next probe if an ended row was the probe. Probes are found by their fence, which is
 /// unique: a recipient may have rows of several broadcasts.
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $3, probe_fence = NULL, probe_key = NULL \
@@ -45,9 +52,12 @@ pub(super) const NEXT_ORIGINS: &str =
 /// Origins within a range of ids whose pause and tally are old. Skips locked ones.
 pub(super) const OLD_ORIGINS: &str = "SELECT id FROM web_push.origin WHERE (paused_until IS NULL OR paused_until <= $1) \
      AND (tallied_at IS NULL OR tallied_at <= $1) AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE SKIP LOCKED";
-/// A second statement, whose snapshot includes all rows written before the locks were taken.
-pub(super) const PRUNE_ORIGINS: &str = "DELETE FROM web_push.origin AS o WHERE o.id = ANY($1) \
-     AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id)";
+/// A second statement, whose snapshot includes all rows written before the locks were taken. Waiting rows are not indexed
+/// by origin. With very many of them the origins stay until a later call.
+pub(super) const PRUNE_ORIGINS: &str = "WITH waiting AS MATERIALIZED (SELECT origin FROM web_push.delivery WHERE turn IS NULL LIMIT $2) \
+     DELETE FROM web_push.origin AS o WHERE o.id = ANY($1) AND (SELECT count(*) FROM waiting) < $2 \
+     AND o.id NOT IN (SELECT origin FROM waiting) \
+     AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id AND d.turn IS NOT NULL OFFSET 0)";
 
 /// Cancels a broadcast in a short transaction, after which none of its rows is claimed, then ends rows in one step (L9).
 /// Claims do the rest if the caller does not.
@@ -110,19 +120,32 @@ pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Res
     let mut locked = Stored::lock_all(tx, &late).await?;
     let ended = Ended::some(tx, &late, limit.min(STEP), now).await?;
     ended.count(tx, &mut locked, now).await?;
+    let unreadable = late.into_iter().filter(|seq| !locked.contains_key(seq));
+    let unreadable: Vec<_> = unreadable.collect();
+    if !unreadable.is_empty() {
+        forget_unreadable(tx, &unreadable).await?;
+    }
     Ok(ended.rows())
 }
 
-/// Continues incomplete cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9).
-pub(super) async fn sweep(database: &Database, now: Timestamp) -> Result<(), StoreError> {
-    for _ in 0..SWEEPS {
-        let rows = database.query(UNSWEPT, &[&now.as_millis(), &1_i64]).await?;
-        let is_swept = first(&rows, |columns| columns.get::<i64>())?.is_none();
-        if is_swept || in_transaction!(database, |tx| sweep_some(tx, now))? == 0 {
-            break;
-        }
+/// Removes broadcasts past their deadline whose counts cannot be read, as far as they have no rows.
+async fn forget_unreadable(tx: &mut Tx<'_>, seqs: &[i64]) -> Result<(), Failed> {
+    let rows = tx.query(FORGET_UNREADABLE, &[&seqs]).await?;
+    let over: Vec<i64> = read(&rows, |columns| columns.get())?;
+    if !over.is_empty() {
+        tx.execute(WIPE, &[&over]).await?;
+        observe::event!(
+            ERROR,
+            broadcasts = over.len(),
+            "broadcasts whose counts cannot be read ended at their deadline"
+        );
     }
     Ok(())
+}
+
+/// Continues incomplete cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9): one step.
+pub(super) async fn sweep(database: &Database, now: Timestamp) -> Result<u64, StoreError> {
+    in_transaction!(database, |tx| sweep_some(tx, now))
 }
 
 async fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
@@ -231,7 +254,8 @@ pub(super) async fn prune(
         .await?;
     let ids: Vec<i64> = read(&rows, |columns| columns.get())?;
     if !ids.is_empty() {
-        tx.execute(PRUNE_ORIGINS, &[&ids]).await?;
+        tx.execute(PRUNE_ORIGINS, &[&ids, &integer(READ_AT_ONCE)])
+            .await?;
     }
     let pruned = Pruned {
         broadcasts,

@@ -5,10 +5,13 @@ mod builder;
 mod claims;
 mod connection;
 mod content;
+#[cfg(test)]
+mod cost_tests;
 mod ending;
 mod enqueue;
 mod erase;
 mod error;
+mod far_rows;
 mod ledger;
 mod listen;
 mod opening;
@@ -17,6 +20,7 @@ mod pauses;
 #[cfg(test)]
 mod plans;
 mod pooler;
+mod ready;
 mod rows;
 mod schedules;
 mod schema;
@@ -27,6 +31,7 @@ mod subscription_rows;
 mod subscriptions;
 mod url;
 mod vapid_keys;
+mod waking;
 
 #[doc(no_inline)]
 pub use ::deadpool_postgres;
@@ -34,7 +39,7 @@ pub use builder::PostgresBuilder;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use deadpool_postgres::Pool;
 
@@ -110,8 +115,7 @@ use super::{Changes, StoreError};
 /// table of its own: change rows only through this crate.
 ///
 /// Cancelling a broadcast takes effect with one short transaction. Its rows end after that in transactions of 1,000 rows,
-/// by repeated calls or by claims. Until then claims skip the remaining rows, which takes up to half a second for each
-/// million.
+/// by repeated calls or by claims. Until then a claim passes over at most 1,000 of them at an origin.
 ///
 /// # Cancel safety
 ///
@@ -134,6 +138,8 @@ struct Inner {
     hints: Hints,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: AtomicI64,
+    /// The number of lists of broadcasts to expand, for their rotation.
+    listings: AtomicU64,
 }
 
 impl PostgresStore {
@@ -190,12 +196,17 @@ impl PostgresStore {
                 listening,
                 hints: Hints::default(),
                 pruned_origin: AtomicI64::new(i64::MIN),
+                listings: AtomicU64::new(0),
             }),
         }
     }
 
     fn pruned_origin(&self) -> &AtomicI64 {
         &self.inner.pruned_origin
+    }
+
+    fn next_listing(&self) -> u64 {
+        self.inner.listings.fetch_add(1, Ordering::Relaxed)
     }
 
     fn database(&self) -> &Database {

@@ -6,9 +6,10 @@ use super::broadcasts::{BY_ID, Stored, stored_columns};
 use super::connection::Tx;
 use super::content;
 use super::error::{Failed, corrupt};
-use super::rows::{first, integer, read};
+use super::rows::{band_number, first, integer, read};
 use crate::clock::Timestamp;
 use crate::message::Topic;
+use crate::store::rules::band;
 use crate::store::{NewBroadcast, Opened, StoreError};
 
 pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
@@ -18,11 +19,11 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
 );
 /// Inserts any number of broadcasts. Skips known ones.
 pub(super) const OPEN: &str = "INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, \
-         expanded_at, idempotency_key, fingerprint, forget_when_over) \
+         expanded_at, idempotency_key, fingerprint, forget_when_over, band) \
      SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
-         fingerprint, forget \
-     FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::boolean[]) \
-         AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget) \
+         fingerprint, forget, band \
+     FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::boolean[], \
+         $9::smallint[]) AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band) \
      ORDER BY idempotency_key, id ON CONFLICT DO NOTHING RETURNING seq, id";
 pub(super) const CONTENT: &str = "INSERT INTO web_push.content \
      (broadcast, audience, payload, ttl, urgency, topic, padding) \
@@ -49,6 +50,10 @@ pub(super) async fn open_all(
         keys.push(idempotency.map(|idempotency| idempotency.key.as_str()));
         fingerprints.push(idempotency.map(|idempotency| idempotency.fingerprint.as_slice()));
     }
+    let bands: Vec<_> = broadcasts
+        .iter()
+        .map(|fresh| band_number(band(fresh.message.urgency())))
+        .collect();
     let deadlines = column(|fresh| fresh.deadline.as_millis());
     let expected = column(|fresh| integer(fresh.recipients));
     let now = now.as_millis();
@@ -64,6 +69,7 @@ pub(super) async fn open_all(
                 &keys,
                 &fingerprints,
                 &forget,
+                &bands,
             ],
         )
         .await?;

@@ -11,19 +11,34 @@ use crate::store::StoreError;
 use crate::subscription::Origin;
 
 /// Locks as a foreign key does: the rows cannot be deleted until the transaction ends.
-pub(super) const IDS: &str = "SELECT origin, id FROM web_push.origin WHERE origin = ANY($1) \
+pub(super) const IDS: &str = "SELECT origin, id, ready, turns FROM web_push.origin WHERE origin = ANY($1) \
      ORDER BY id FOR KEY SHARE";
 /// Inserts in one order, since concurrent inserts of one origin wait for each other.
 pub(super) const MAKE: &str = "INSERT INTO web_push.origin (origin) SELECT origin FROM unnest($1::text[]) AS fresh (origin) \
      ORDER BY origin ON CONFLICT DO NOTHING";
 
-/// Returns the ids of origins, inserting unknown ones. The rows cannot be deleted until the transaction ends.
-pub(super) async fn ids<'a>(
+/// An origin at which rows are to be written.
+pub(super) struct Place {
+    pub(super) id: i64,
+    /// Whether it is marked as having ready rows. Stays so until the transaction ends.
+    pub(super) is_ready: bool,
+    /// The highest turn claimed in each band.
+    pub(super) turns: Vec<i64>,
+}
+
+/// Locks origins, inserting unknown ones. The rows cannot be deleted until the transaction ends.
+pub(super) async fn places<'a>(
     tx: &mut Tx<'_>,
     origins: impl IntoIterator<Item = &'a Origin>,
-) -> Result<HashMap<Origin, i64>, Failed> {
+) -> Result<HashMap<Origin, Place>, Failed> {
     lock(tx, origins, IDS, |columns| {
-        Ok((read_origin(columns)?, columns.get()?))
+        let origin = read_origin(columns)?;
+        let place = Place {
+            id: columns.get()?,
+            is_ready: columns.get()?,
+            turns: columns.get()?,
+        };
+        Ok((origin, place))
     })
     .await
 }

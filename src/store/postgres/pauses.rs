@@ -1,18 +1,18 @@
 //! Pauses, recent outcome counts, the next due time and statistics, in PostgreSQL.
 
-use super::claims::heads;
 use super::connection::{Database, Tx};
 use super::error::{Failed, corrupt};
-use super::origins;
 use super::rows::{Columns, first, integer, read};
+use super::{origins, waking};
 use crate::clock::Timestamp;
-use crate::store::{LedgerStats, Pause, PauseReason, StoreError, Tally};
+use crate::store::readable::{ReadablePage, readable_or_none};
+use crate::store::{LedgerStats, Pause, PauseReason, STEP, StoreError, Tally};
 use crate::subscription::Origin;
 
 pub(super) const PAUSE: &str = "UPDATE web_push.origin SET paused_until = $2, pause_reason = $3, closures = $4, \
      pause_contact = $5, probe_fence = NULL, probe_key = NULL WHERE origin = $1";
 pub(super) const LIFT: &str = "UPDATE web_push.origin SET paused_until = NULL, pause_reason = NULL, probe_fence = NULL, \
-     probe_key = NULL WHERE origin = $1 AND paused_until IS NOT NULL";
+     probe_key = NULL, held = false WHERE origin = $1 AND paused_until IS NOT NULL";
 /// Returns few rows: pauses that are over are overwritten or pruned.
 pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact \
      FROM web_push.origin WHERE paused_until IS NOT NULL ORDER BY origin";
@@ -27,23 +27,42 @@ pub(super) const SAVE_TALLIES: &str = "UPDATE web_push.origin AS o SET accepted 
      WHERE o.origin = tally.origin";
 pub(super) const TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE gone > 0 ORDER BY origin";
-/// The next due times: whether a broadcast is expandable now, and the first time of rows, expansions and deadlines.
-pub(super) const NEXT_DUE: &str = concat!(
-    heads!(),
-    "SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND expanded_at <= $1 AND deadline > $1) \
+/// The next due times: whether a broadcast is expandable now; whether an origin can be claimed from now, which is assumed if
+/// the first ones were not enough to tell; the first time of waiting rows, of pauses, of expansions and of deadlines.
+pub(super) const NEXT_DUE: &str = "WITH front AS MATERIALIZED (SELECT id, paused_until FROM web_push.origin \
+         WHERE ready AND NOT held ORDER BY served, id LIMIT $2), \
+     filled AS MATERIALIZED (SELECT paused_until FROM front WHERE EXISTS ( \
+         SELECT 1 FROM web_push.delivery AS d WHERE d.origin = front.id AND d.turn IS NOT NULL OFFSET 0)) \
+     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band = 0 AND expanded_at <= $1 AND deadline > $1) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band > 0 AND expanded_at <= $1 AND deadline > $1) \
          OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 \
              AND due_at <= $1 AND deadline > $1), \
-     (SELECT min(greatest(heads.at, o.paused_until)) FROM heads JOIN web_push.origin AS o ON o.id = heads.origin), \
-     (SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND expanded_at > $1), \
-     (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)"
-);
-pub(super) const STATS: &str = concat!(
-    heads!(),
-    "SELECT (SELECT coalesce(sum(written - accepted - gone - key_mismatch - sender_fault - too_large - bad_request \
+     EXISTS (SELECT 1 FROM filled WHERE paused_until IS NULL OR paused_until <= $1) \
+         OR (SELECT count(*) FROM front) = $2, \
+     least((SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased), \
+         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased)), \
+     least((SELECT min(paused_until) FROM filled), \
+         (SELECT o.paused_until FROM web_push.origin AS o WHERE o.held AND EXISTS ( \
+             SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id AND d.turn IS NOT NULL OFFSET 0) \
+             ORDER BY o.paused_until LIMIT 1)), \
+     least((SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND band = 0 AND expanded_at > $1), \
+         (SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND band > 0 AND expanded_at > $1)), \
+     (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)";
+/// Damaged counts make the first number wrong, not an error.
+pub(super) const STATS: &str = "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
+         ORDER BY served, id LIMIT $2) \
+         UNION ALL (SELECT id FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)) \
+     SELECT (SELECT coalesce(sum(written - accepted - gone - key_mismatch - sender_fault - too_large - bad_request \
          - refused - expired - failed - cancelled), 0)::bigint FROM web_push.broadcast WHERE ended_at IS NULL), \
-     (SELECT count(*) FROM web_push.delivery WHERE leased AND at > $1), \
-     (SELECT min(at) FROM heads WHERE at <= $1)"
-);
+     (SELECT count(*) FROM web_push.delivery WHERE turn IS NULL AND leased AND at > $1), \
+     least((SELECT min(first.at) FROM (SELECT id FROM front LIMIT $2) AS o \
+         CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
+         CROSS JOIN LATERAL (SELECT d.at FROM web_push.delivery AS d WHERE d.origin = o.id AND d.band = bands.band \
+             AND d.turn IS NOT NULL ORDER BY d.turn LIMIT 1) AS first), \
+         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1), \
+         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1))";
+/// The steps of waking that one call does.
+const WAKES: u32 = 4;
 pub(super) const SERVER_TIME: &str =
     "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
@@ -53,7 +72,9 @@ pub(super) async fn pause(tx: &mut Tx<'_>, pause: &Pause, now: Timestamp) -> Res
         return tx.execute(LIFT, &[&name]).await.map(|_| ());
     }
     let rows = origins::lock(tx, [&pause.origin], LOCK_PAUSES, read_row).await?;
+    // One that cannot be read is replaced.
     let stored = rows.get(&pause.origin).and_then(Option::as_ref);
+    let stored = stored.and_then(|stored| stored.as_ref().ok());
     let Some(merged) = pause.on_top_of(stored, now) else {
         return tx.execute(LIFT, &[&name]).await.map(|_| ());
     };
@@ -65,27 +86,44 @@ pub(super) async fn pause(tx: &mut Tx<'_>, pause: &Pause, now: Timestamp) -> Res
 }
 
 pub(super) async fn pauses(database: &Database, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
-    let rows = read(&database.query(PAUSES, &[]).await?, read_row)?;
-    let pauses = rows.into_iter().filter_map(|(_, pause)| pause);
-    Ok(pauses.filter(|pause| !pause.is_over(now)).collect())
+    let rows = database.query(PAUSES, &[]).await?;
+    let rows = read(&rows, |columns| Ok(read_row(columns)))?;
+    let mut pauses = ReadablePage::new(0);
+    for row in rows {
+        match row {
+            Ok((_, Some(pause))) => pauses.push(pause)?,
+            Ok((_, None)) => {}
+            Err(error) => pauses.push(Err(error))?,
+        }
+    }
+    let mut pauses = pauses.finish("pauses");
+    pauses.retain(|pause| !pause.is_over(now));
+    Ok(pauses)
 }
 
 /// Reads an origin and its pause, if it has one.
-fn read_row(columns: &mut Columns<'_>) -> Result<(Origin, Option<Pause>), StoreError> {
+fn read_row(
+    columns: &mut Columns<'_>,
+) -> Result<(Origin, Option<Result<Pause, StoreError>>), StoreError> {
     let origin = origins::read_origin(columns)?;
+    let pause = read_pause(&origin, columns).transpose();
+    Ok((origin, pause))
+}
+
+fn read_pause(origin: &Origin, columns: &mut Columns<'_>) -> Result<Option<Pause>, StoreError> {
     let until = columns.time_or_null()?;
     let reason: Option<&str> = columns.get()?;
     let closures = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
     let contact = columns.get()?;
     let Some((until, reason)) = until.zip(reason) else {
-        return Ok((origin, None));
+        return Ok(None);
     };
     let reason = PauseReason::from_name(reason);
     let reason = reason.ok_or_else(|| corrupt("the reason of a pause"))?;
     let mut pause = Pause::new(origin.clone(), until, reason);
     pause.closures = closures;
     pause.contact = contact;
-    Ok((origin, Some(pause)))
+    Ok(Some(pause))
 }
 
 /// Reads counts without adding to them.
@@ -95,7 +133,7 @@ pub(super) async fn read_tallies(
 ) -> Result<Vec<Tally>, StoreError> {
     let names: Vec<_> = counts.iter().map(|(origin, _)| origin.as_str()).collect();
     let rows = database.query(READ_TALLIES, &[&names]).await?;
-    let stored = read(&rows, read_tally)?;
+    let stored = read(&rows, read_tally_or_none)?;
     let of = |origin: &Origin| stored.iter().find(|(stored, _)| stored == origin);
     Ok(counts
         .iter()
@@ -109,7 +147,7 @@ pub(super) async fn tally(
     now: Timestamp,
 ) -> Result<Vec<Tally>, Failed> {
     let origins = counts.iter().map(|(origin, _)| origin);
-    let mut stored = origins::lock(tx, origins, LOCK_TALLIES, read_tally).await?;
+    let mut stored = origins::lock(tx, origins, LOCK_TALLIES, read_tally_or_none).await?;
     let mut sums = Vec::with_capacity(counts.len());
     for (origin, fresh) in counts {
         let sum = stored.entry(origin.clone()).or_default();
@@ -126,7 +164,21 @@ pub(super) async fn tally(
 }
 
 pub(super) async fn tallies(database: &Database) -> Result<Vec<(Origin, Tally)>, StoreError> {
-    read(&database.query(TALLIES, &[]).await?, read_tally)
+    let rows = database.query(TALLIES, &[]).await?;
+    let mut tallies = ReadablePage::new(0);
+    for tally in read(&rows, |columns| Ok(read_tally(columns)))? {
+        tallies.push(tally)?;
+    }
+    Ok(tallies.finish("tallies"))
+}
+
+/// Reads an origin and its tally, zero if that is damaged.
+fn read_tally_or_none(columns: &mut Columns<'_>) -> Result<(Origin, Tally), StoreError> {
+    let origin = origins::read_origin(columns)?;
+    let tally = columns
+        .count()
+        .and_then(|accepted| Ok(Tally::new(accepted, columns.count()?)));
+    Ok((origin, readable_or_none(tally)?.unwrap_or_default()))
 }
 
 fn read_tally(columns: &mut Columns<'_>) -> Result<(Origin, Tally), StoreError> {
@@ -134,32 +186,46 @@ fn read_tally(columns: &mut Columns<'_>) -> Result<(Origin, Tally), StoreError> 
     Ok((origin, Tally::new(columns.count()?, columns.count()?)))
 }
 
+/// Rows whose time has come become ready first, to tell which of them have to wait for the end of a pause.
 pub(super) async fn next_due(
     database: &Database,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    let rows = database.query(NEXT_DUE, &[&now.as_millis()]).await?;
-    let found = first(&rows, |columns| {
-        let is_expandable: bool = columns.get()?;
-        let row = columns.time_or_null()?;
-        let expansion = columns.time_or_null()?;
-        // At a deadline `expire` has work.
-        let deadline = columns.time_or_null()?;
-        let expandable = is_expandable.then_some(now);
-        let next = [expandable, row, expansion, deadline]
-            .into_iter()
-            .flatten()
-            .min();
-        Ok(next.map(|next| next.max(now)))
-    })?;
-    Ok(found.flatten())
+    let values = (now.as_millis(), integer(STEP));
+    for _ in 0..WAKES {
+        let rows = database.query(NEXT_DUE, &[&values.0, &values.1]).await?;
+        let found = first(&rows, |columns| {
+            let (is_expandable, is_claimable): (bool, bool) = (columns.get()?, columns.get()?);
+            let row = columns.time_or_null()?;
+            let pause = columns.time_or_null()?;
+            let expansion = columns.time_or_null()?;
+            // At a deadline `expire` has work.
+            let deadline = columns.time_or_null()?;
+            let at_once = (is_expandable || is_claimable).then_some(now);
+            let next = [at_once, row, pause, expansion, deadline];
+            let next = next.into_iter().flatten().min();
+            let wakes = at_once.is_none() && row.is_some_and(|row| row <= now);
+            Ok((next.map(|next| next.max(now)), wakes))
+        })?;
+        let (next, wakes) = found.unwrap_or_default();
+        if !wakes || waking::wake(database, now).await? == 0 {
+            return Ok(next);
+        }
+    }
+    Ok(Some(now))
 }
 
 pub(super) async fn stats(database: &Database, now: Timestamp) -> Result<LedgerStats, StoreError> {
-    let rows = database.query(STATS, &[&now.as_millis()]).await?;
+    let values = (now.as_millis(), integer(STEP));
+    let rows = database.query(STATS, &[&values.0, &values.1]).await?;
     let stats = first(&rows, |columns| {
         let (depth, leased) = (columns.count()?, columns.count()?);
-        Ok(LedgerStats::new(depth, leased, columns.time_or_null()?))
+        let oldest = columns.time_or_null()?;
+        Ok(LedgerStats::new(
+            depth,
+            leased,
+            oldest.filter(|at| *at <= now),
+        ))
     })?;
     Ok(stats.unwrap_or_default())
 }

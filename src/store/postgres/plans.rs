@@ -9,9 +9,9 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, opening, origins,
-    pauses, schedules, settle, subscription_changes, subscription_count, subscription_rows,
-    subscriptions,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, opening,
+    origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
+    subscription_rows, subscriptions, waking,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -32,14 +32,30 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::SAVE, "broadcast_pkey"),
     (broadcasts::WIPE, "content_pkey"),
     (broadcasts::FORGET, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "delivery_pkey"),
+    (far_rows::PULL, "delivery_waiting"),
+    (far_rows::PULL, "Tid Scan on delivery"),
+    (broadcasts::WIPE, "flow_pkey"),
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
+    (broadcasts::EXPANDABLE, "broadcast_urgent"),
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
     (claims::MESSAGES, "content_pkey"),
-    (claims::TAKE, "delivery_due"),
+    (claims::TAKE, "delivery_ready"),
     (claims::TAKE, "Tid Scan on delivery"),
     (claims::PROBED, "origin_pkey"),
     (claims::SERVED, "origin_pkey"),
     (claims::LOCK_PROBED, "origin_pkey"),
+    (ready::FRONT, "origin_ready"),
+    (ready::FRONT, "delivery_ready"),
+    (ready::HOLD, "origin_pkey"),
+    (ready::LET_GO, "origin_held"),
+    (ready::LOCK_IDLE, "origin_pkey"),
+    (ready::UNMARK, "delivery_ready"),
+    (waking::DUE, "delivery_waiting"),
+    (waking::DUE, "broadcast_cancelled"),
+    (waking::DUE, "origin_held"),
+    (enqueue::FLOWS, "flow_pkey"),
     (ending::END_OF_MANY, "delivery_pkey"),
     (ending::END_OF_MANY, "Tid Scan on delivery"),
     (ending::LATE, "broadcast_open"),
@@ -50,7 +66,8 @@ const SHORT: &[(&str, &str)] = &[
     (ending::UNSWEPT, "broadcast_cancelled"),
     (ending::PRUNE, "broadcast_ended"),
     (ending::OLD_ORIGINS, "origin_pkey"),
-    (ending::PRUNE_ORIGINS, "delivery_due"),
+    (ending::PRUNE_ORIGINS, "delivery_ready"),
+    (ending::PRUNE_ORIGINS, "delivery_waiting"),
     (settle::FINISH, "Tid Scan on delivery"),
     (settle::POSTPONE, "Tid Scan on delivery"),
     (settle::END_PROBES, "origin_pkey"),
@@ -60,9 +77,13 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::READ_TALLIES, "origin_origin_key"),
     (pauses::SAVE_TALLIES, "origin_origin_key"),
     (pauses::NEXT_DUE, "broadcast_expanding"),
-    (pauses::NEXT_DUE, "delivery_due"),
-    (pauses::STATS, "delivery_due"),
-    (pauses::STATS, "delivery_leased"),
+    (pauses::NEXT_DUE, "broadcast_urgent"),
+    (pauses::NEXT_DUE, "delivery_ready"),
+    (pauses::NEXT_DUE, "delivery_waiting"),
+    (pauses::NEXT_DUE, "origin_ready"),
+    (pauses::NEXT_DUE, "origin_held"),
+    (pauses::STATS, "delivery_ready"),
+    (pauses::STATS, "delivery_waiting"),
     (subscription_changes::CHANGE, "subscription_pkey"),
     (subscription_changes::RETIRED_BEFORE, "subscription_retired"),
     (
@@ -91,8 +112,13 @@ const SHORT: &[(&str, &str)] = &[
 const SORTING_FEW: &[(&str, &str)] = &[
     (broadcasts::LOCK, "broadcast_pkey"),
     (opening::OPEN, "Function Scan on"),
-    (claims::CLAIMABLE_ORIGINS, "delivery_due"),
+    (waking::WAKE, "delivery_waiting"),
+    (waking::WAKE, "flow_pkey"),
+    (waking::WAKE, "Tid Scan on delivery"),
     (enqueue::ENQUEUE, "Function Scan on"),
+    (enqueue::SAVE_FLOWS, "Function Scan on"),
+    (ready::SHARE, "Index Scan using origin_"),
+    (ready::MARK, "origin_pkey"),
     (ending::END_PROBES, "origin_pkey"),
     (origins::IDS, "Index Scan using origin_"),
     (origins::MAKE, "Function Scan on"),
@@ -128,8 +154,9 @@ const COUNTING: &[(&str, &str)] = &[
 ];
 
 /// Tables of many rows.
-const LARGE: [&str; 6] = [
+const LARGE: [&str; 7] = [
     "delivery",
+    "flow",
     "subscription",
     "subscription_tag",
     "schedule",
@@ -139,8 +166,10 @@ const LARGE: [&str; 6] = [
 
 /// Fills one table each, concurrently.
 const FILL: &[&str] = &[
-    "INSERT INTO web_push.delivery (broadcast, key, origin, at, leased) \
-     SELECT 1 + i % 3, int8send(i) || decode(repeat('00', 24), 'hex'), 1 + i % 50, 1000 + i % 7, i % 1000 = 0 \
+    // Nine of ten rows are ready. Of the others some are leased.
+    "INSERT INTO web_push.delivery (broadcast, key, origin, at, turn, band, leased) \
+     SELECT 1 + i % 3, int8send(i) || decode(repeat('00', 24), 'hex'), 1 + i % 50, 1000 + i % 7, \
+         CASE WHEN i % 10 > 0 THEN i / 50 END, i % 3, i % 1000 = 0 \
      FROM generate_series(1, 1000000) AS i",
     "INSERT INTO web_push.subscription SELECT int8send(i) || decode(repeat('00', 24), 'hex'), int8send(i) || '\\x0000000000000000', \
          'https://push.example.net/' || i, decode('042571b2becdfde360551aaf1ed0f4cd366c11cebe555f89bcb7b186a5333917\
@@ -154,12 +183,14 @@ const FILL: &[&str] = &[
      SELECT int8send(i) || int8send(i), 'DAILY_CHECK', 60, 'UTC', 127, 5000 + i \
      FROM generate_series(1, 1000000) AS i",
     "INSERT INTO web_push.origin (origin) SELECT 'https://push' || i || '.example.net' FROM generate_series(1, 50) AS i; \
+     UPDATE web_push.origin SET ready = true; \
      INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expanded_at, \
-         forget_when_over, ended_at, accepted) \
+         forget_when_over, band, ended_at, accepted) \
      SELECT int8send(i) || int8send(i), 1, 1, CASE WHEN i < 4 THEN 9000 ELSE 2000 + i END, 333334, 333334, \
-         i BETWEEN 4 AND 9, 1, false, CASE WHEN i > 9 THEN 100 + i END, 0 FROM generate_series(1, 100000) AS i; \
+         i BETWEEN 4 AND 9, 1, false, i % 3, CASE WHEN i > 9 THEN 100 + i END, 0 FROM generate_series(1, 100000) AS i; \
      INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
-     SELECT i, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 9) AS i",
+     SELECT i, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 9) AS i; \
+     INSERT INTO web_push.flow SELECT i, 1 + i % 50, 7 FROM generate_series(1, 100000) AS i",
 ];
 
 async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
@@ -184,6 +215,7 @@ async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
         "schedule",
         "broadcast",
         "content",
+        "flow",
         "origin",
     ] {
         let vacuum = format!(
@@ -281,11 +313,11 @@ const MISLEAD: &[&str] = &[
     "ALTER TABLE web_push.delivery SET (autovacuum_enabled = false); \
      ALTER TABLE web_push.broadcast SET (autovacuum_enabled = false); \
      ALTER TABLE web_push.content SET (autovacuum_enabled = false)",
-    "INSERT INTO web_push.delivery (broadcast, key, origin, at) \
-     SELECT 0, int8send(i) || decode(repeat('00', 24), 'hex'), 0, 9000000 FROM generate_series(1, 30000) AS i",
+    "INSERT INTO web_push.delivery (broadcast, key, origin, at, band) \
+     SELECT 0, int8send(i) || decode(repeat('00', 24), 'hex'), 0, 9000000, 1 FROM generate_series(1, 30000) AS i",
     "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expanded_at, \
-         forget_when_over, ended_at) \
-     SELECT int8send(i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 9000000 FROM generate_series(1, 30000) AS i",
+         forget_when_over, band, ended_at) \
+     SELECT int8send(i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 1, 9000000 FROM generate_series(1, 30000) AS i",
     "INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
      SELECT -i, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 30000) AS i",
     "DELETE FROM web_push.delivery WHERE ctid < (SELECT max(ctid) FROM web_push.delivery)",
@@ -295,8 +327,8 @@ const MISLEAD: &[&str] = &[
     "VACUUM ANALYZE web_push.broadcast",
     "VACUUM ANALYZE web_push.content",
     "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expanded_at, \
-         forget_when_over, ended_at) \
-     SELECT int8send(-i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 9000000 FROM generate_series(1, 20000) AS i",
+         forget_when_over, band, ended_at) \
+     SELECT int8send(-i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 1, 9000000 FROM generate_series(1, 20000) AS i",
     "INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
      SELECT -i - 30000, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 20000) AS i",
 ];
@@ -429,7 +461,11 @@ async fn use_it(store: &PostgresStore) {
             let changes: Vec<_> = page
                 .iter()
                 .map(|row| Change::Accepted(row.subscription.endpoint().key()))
-                .chain([Change::Delete(EndpointKey::from_bytes([9; 32]))])
+                .chain([Change::Delete {
+                    key: EndpointKey::from_bytes([9; 32]),
+                    principal: None,
+                    observed_at: now,
+                }])
                 .collect();
             store.apply(&changes, now).await.unwrap();
         }
@@ -438,7 +474,7 @@ async fn use_it(store: &PostgresStore) {
 }
 
 /// Waits until the store's connections have ended and reported their statistics.
-async fn ended(watcher: &Object, name: &str) {
+pub(super) async fn ended(watcher: &Object, name: &str) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
     while watcher
         .query_one(sql, &[&name])
@@ -452,7 +488,7 @@ async fn ended(watcher: &Object, name: &str) {
 }
 
 /// Resets the counters: creating indexes reads tables too.
-async fn forget_scans(watcher: &Object, name: &str) {
+pub(super) async fn forget_scans(watcher: &Object, name: &str) {
     ended(watcher, name).await;
     let sql = "SELECT pg_stat_reset_single_table_counters(relid) FROM pg_stat_user_tables WHERE schemaname = $1";
     watcher.query(sql, &[&name]).await.unwrap();
@@ -479,9 +515,11 @@ fn no_statement_is_without_its_plan() {
         ("ending", include_str!("ending.rs")),
         ("enqueue", include_str!("enqueue.rs")),
         ("erase", include_str!("erase.rs")),
+        ("far_rows", include_str!("far_rows.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("pauses", include_str!("pauses.rs")),
+        ("ready", include_str!("ready.rs")),
         ("settle", include_str!("settle.rs")),
         (
             "subscription_changes",
@@ -489,6 +527,7 @@ fn no_statement_is_without_its_plan() {
         ),
         ("subscription_rows", include_str!("subscription_rows.rs")),
         ("subscriptions", include_str!("subscriptions.rs")),
+        ("waking", include_str!("waking.rs")),
     ] {
         let names = text
             .split("pub(super) const ")

@@ -73,3 +73,8 @@ pub(super) fn first<T>(
 pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
+
+/// Converts the number of a band to PostgreSQL's `smallint`.
+pub(super) fn band_number(band: usize) -> i16 {
+    band.try_into().unwrap_or(i16::MAX)
+}

@@ -26,7 +26,7 @@ pub(super) const HELD: &str = "WITH asked AS MATERIALIZED (SELECT token.place, b
              AND CASE WHEN d.leased THEN d.fence END = asked.fence FOR UPDATE) AS held";
 /// By `ctid`: the rows are locked, so that it does not change.
 pub(super) const FINISH: &str = "DELETE FROM web_push.delivery WHERE ctid = ANY($1::text[]::tid[])";
-pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, at = again.at, \
+pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, at = again.at, turn = NULL, \
      attempt = greatest(d.attempt - again.untried, 0) \
      FROM unnest($1::text[]::tid[], $2::bigint[], $3::bigint[]) AS again (place, at, untried) \
      WHERE d.ctid = again.place";
@@ -66,17 +66,17 @@ pub(super) async fn settle(
         else {
             continue;
         };
-        let Some(stored) = broadcasts.get_mut(&row.seq) else {
-            continue;
-        };
+        // Without readable counts nothing is counted, and the rows are settled all the same.
+        let mut stored = broadcasts.get_mut(&row.seq);
+        let is_cancelled = stored.as_ref().is_some_and(|row| row.progress.cancelled);
         let end = match end {
             // L9: it was leased when the broadcast was cancelled.
-            Settlement::RetryAt(_) | Settlement::Deferred(_) if stored.progress.cancelled => {
+            Settlement::RetryAt(_) | Settlement::Deferred(_) if is_cancelled => {
                 Settlement::Finished(FinalOutcome::Cancelled)
             }
             end => *end,
         };
-        if let Settlement::Finished(outcome) = end {
+        if let (Settlement::Finished(outcome), Some(stored)) = (end, &mut stored) {
             stored.progress.counts.add(outcome, 1);
             counted.insert(row.seq);
         }

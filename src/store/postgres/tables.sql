@@ -1,4 +1,4 @@
--- Version 2. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
+-- Version 3. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
 
 -- One row, written with the tables.
 CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
@@ -82,6 +82,8 @@ CREATE TABLE web_push.broadcast (
     cursor bytea,
     is_cancelled boolean NOT NULL DEFAULT false,
     forget_when_over boolean NOT NULL,
+    -- 0 for urgent messages, 1 for normal ones, 2 for others.
+    band smallint NOT NULL,
     ended_at bigint,
     idempotency_key text COLLATE "C" UNIQUE,
     fingerprint bytea,
@@ -99,7 +101,8 @@ CREATE TABLE web_push.broadcast (
 ) WITH (fillfactor = 50);
 CREATE INDEX broadcast_open ON web_push.broadcast (deadline, seq) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON web_push.broadcast (ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX broadcast_expanding ON web_push.broadcast (expanded_at, seq) WHERE expanding;
+CREATE INDEX broadcast_urgent ON web_push.broadcast (expanded_at, seq) WHERE expanding AND band = 0;
+CREATE INDEX broadcast_expanding ON web_push.broadcast (expanded_at, seq) WHERE expanding AND band > 0;
 CREATE INDEX broadcast_started ON web_push.broadcast (expanded_at, seq) WHERE expanding AND cursor IS NOT NULL;
 CREATE INDEX broadcast_cancelled ON web_push.broadcast (seq) WHERE is_cancelled AND ended_at IS NULL;
 
@@ -114,6 +117,8 @@ CREATE TABLE web_push.content (
     padding text NOT NULL
 );
 
+-- Every claim changes `takes` and `turns`, which are in no index (HOT updates). `ready` may be set without need, and is not
+-- missing: it is set in the transaction that makes rows ready, and cleared under a lock that this transaction excludes.
 CREATE TABLE web_push.origin (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     origin text COLLATE "C" NOT NULL UNIQUE,
@@ -124,22 +129,35 @@ CREATE TABLE web_push.origin (
     probe_fence bigint,
     probe_key bytea,
     served bigint NOT NULL DEFAULT 0,
+    -- The number of claims of its rows.
+    takes bigint NOT NULL DEFAULT 0,
+    -- The highest turn claimed in each band.
+    turns bigint[] NOT NULL DEFAULT '{0,0,0}',
+    -- Whether it may have ready rows.
+    ready boolean NOT NULL DEFAULT false,
+    -- Whether claims have seen that it is paused. They pass over it until the pause is over.
+    held boolean NOT NULL DEFAULT false,
     accepted bigint NOT NULL DEFAULT 0,
     gone bigint NOT NULL DEFAULT 0,
     tallied_at bigint
 ) WITH (fillfactor = 50);
+CREATE INDEX origin_ready ON web_push.origin (served, id) WHERE ready AND NOT held;
+CREATE INDEX origin_held ON web_push.origin (paused_until) WHERE held;
 
--- The queue. `at` is the time from which a row can be claimed: its due time, or the end of its lease. Claims use the
--- index by origin and `at`, so that their cost does not depend on the backlog. There are no foreign keys, whose checks
--- would cost as much as the rows: rows are written under locks on their broadcast and their origin.
+-- The queue. A row is ready, and has a turn among the rows of its origin and band; or it waits, leased or to be retried,
+-- for the time `at`, and has no turn. `at` of a ready row is the time for which it waited. A ready row that is `leased` has a
+-- lease that ended: its token is valid until another claim. There are no foreign keys, whose checks would cost as much as
+-- the rows: rows are written under locks on their broadcast and their origin.
 CREATE TABLE web_push.delivery (
     broadcast bigint NOT NULL,
     key bytea NOT NULL,
     origin bigint NOT NULL,
     at bigint NOT NULL,
-    leased boolean NOT NULL DEFAULT false,
+    turn bigint,
     fence bigint NOT NULL DEFAULT 0,
     attempt bigint NOT NULL DEFAULT 0,
+    band smallint NOT NULL,
+    leased boolean NOT NULL DEFAULT false,
     PRIMARY KEY (broadcast, key)
 ) WITH (
     fillfactor = 90,
@@ -148,8 +166,17 @@ CREATE TABLE web_push.delivery (
     autovacuum_vacuum_cost_delay = 1
 );
 -- Without broadcast and key: the planner would use the index for these too, and scan all of it.
-CREATE INDEX delivery_due ON web_push.delivery (origin, at);
-CREATE INDEX delivery_leased ON web_push.delivery (at) WHERE leased;
+CREATE INDEX delivery_ready ON web_push.delivery (origin, band, turn) WHERE turn IS NOT NULL;
+CREATE INDEX delivery_waiting ON web_push.delivery (leased, at) WHERE turn IS NULL;
+
+-- The last turn given to rows of a broadcast at an origin. Deleted when the broadcast is over. A broadcast of one
+-- recipient has none.
+CREATE TABLE web_push.flow (
+    broadcast bigint NOT NULL,
+    origin bigint NOT NULL,
+    turn bigint NOT NULL,
+    PRIMARY KEY (broadcast, origin)
+) WITH (fillfactor = 70);
 
 CREATE TABLE web_push.schedule (
     -- Empty for the application's own schedules.

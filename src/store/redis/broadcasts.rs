@@ -1,18 +1,24 @@
 //! Opening, expanding and ending broadcasts in Redis.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use redis::Value;
 
 use super::content::{audience, push_broadcast};
 use super::reply::{Fields, Reply, bytes, number, unexpected};
-use super::script::{Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, UNDERWAY};
+use super::script::{
+    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
+};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::store::readable::readable_or_none;
 use crate::store::reason::corrupt;
-use crate::store::rules::BroadcastProgress;
-use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP};
+use crate::store::rules::{BroadcastProgress, shares};
+use crate::store::{
+    Cursor, Expansion, LONGEST_WAIT, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
+};
 use crate::subscription::{EndpointKey, Origin};
 
 /// Rows that one script ends. A script runs for a few milliseconds.
@@ -40,34 +46,34 @@ impl RedisStore {
         }
     }
 
+    /// Urgent broadcasts come first, and leave others a share (L3).
     pub(super) async fn expandable_broadcasts(
         &self,
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Expansion>, StoreError> {
-        let mut found = Vec::new();
-        let (mut new, mut run) = (0, 0);
+        let take = self.inner.listings.fetch_add(1, Ordering::Relaxed);
+        let mut kinds = [Listed::default(), Listed::default()];
         // Broadcasts past their deadline have to be skipped until they are expired.
-        loop {
-            let left = limit.saturating_sub(found.len());
-            let args = Args::at(now).number(left).number(new).number(run);
+        while kinds.iter().any(|kind| kind.left(limit) > 0) {
+            let args = kinds.iter().fold(Args::at(now), |args, kind| {
+                args.number(kind.left(limit))
+                    .number(kind.new)
+                    .number(kind.run)
+            });
             let mut answer = Reply::of(self.run(&EXPANDABLE, &args).await?)?;
-            let (new_looked_at, run_looked_at) = (answer.number()?, answer.number()?);
-            let is_all = answer.flag()?;
-            for expansion in answer.list()? {
-                let mut parts = Reply::of(expansion)?;
-                let id = BroadcastId::from_bytes(parts.array()?);
-                let (text, cursor) = (parts.bytes()?, parts.bytes()?);
-                let read = audience(&text)
-                    .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(&cursor)?)));
-                found.push(read.unwrap_or_else(|_| Expansion::unreadable(id)));
-            }
-            new += new_looked_at;
-            run += run_looked_at;
-            if is_all || found.len() >= limit || new_looked_at + run_looked_at == 0 {
-                return Ok(found);
+            for kind in &mut kinds {
+                let is_asked = kind.left(limit) > 0;
+                let part = answer.list()?;
+                if is_asked {
+                    kind.read(part)?;
+                }
             }
         }
+        let [urgent, others] = kinds.map(|kind| kind.found);
+        let [first, rest, _] = shares(limit, take, [urgent.len(), others.len(), 0]);
+        let urgent = urgent.into_iter().take(first);
+        Ok(urgent.chain(others.into_iter().take(rest)).collect())
     }
 
     pub(super) async fn enqueue(
@@ -133,17 +139,18 @@ impl RedisStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<BroadcastStatus>, StoreError> {
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), 0);
         while found.len() < limit {
             let wanted = LISTED_AT_ONCE.min(limit - found.len());
-            let args = Args::default()
-                .number(found.len())
-                .number(found.len() + wanted - 1);
-            let before = found.len();
+            let args = Args::default().number(seen).number(seen + wanted - 1);
+            let mut listed = 0;
             for answer in Reply::of(self.run(&UNDERWAY, &args).await?)? {
-                found.push(status(&mut Reply::of(answer)?, now)?);
+                listed += 1;
+                // Those that cannot be read have no status. The worker parks them.
+                found.extend(readable_or_none(status(&mut Reply::of(answer)?, now))?);
             }
-            if found.len() < before + wanted {
+            seen += listed;
+            if listed < wanted {
                 break;
             }
         }
@@ -168,7 +175,18 @@ impl RedisStore {
                 break;
             }
         }
+        self.pull_rows(now).await?;
         Ok(ended)
+    }
+
+    /// Makes rows due whose moment is too late, among the next broadcasts of a walk (L12).
+    async fn pull_rows(&self, now: Timestamp) -> Result<(), StoreError> {
+        let skipped = &self.inner.pulled;
+        let args = Args::at(now).time(now + LONGEST_WAIT);
+        let args = args.number(skipped.load(Ordering::Relaxed));
+        let next = number(self.run(&PULL, &args).await?)?;
+        skipped.store(next, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) async fn prune_broadcasts(
@@ -190,9 +208,45 @@ impl RedisStore {
         })
     }
 
-    /// Makes all rows whose lease has ended claimable.
+    /// Makes all rows ready whose lease has ended.
     pub(super) async fn lapse(&self, now: Timestamp) -> Result<(), StoreError> {
         while number(self.run(&LAPSE, &Args::at(now)).await?)? != 0 {}
+        Ok(())
+    }
+}
+
+/// Broadcasts of one kind to expand, as far as they were read.
+#[derive(Default)]
+struct Listed {
+    /// The members read of the two sets.
+    new: u64,
+    run: u64,
+    found: Vec<Expansion>,
+    is_all: bool,
+}
+
+impl Listed {
+    fn left(&self, limit: usize) -> usize {
+        match self.is_all {
+            true => 0,
+            false => limit.saturating_sub(self.found.len()),
+        }
+    }
+
+    fn read(&mut self, mut part: Reply) -> Result<(), StoreError> {
+        let (new, run) = (part.number()?, part.number()?);
+        self.is_all = part.flag()? || new + run == 0;
+        self.new += new;
+        self.run += run;
+        for expansion in part.list()? {
+            let mut parts = Reply::of(expansion)?;
+            let id = BroadcastId::from_bytes(parts.array()?);
+            let (text, cursor) = (parts.bytes()?, parts.bytes()?);
+            let read = audience(&text)
+                .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(&cursor)?)));
+            self.found
+                .push(read.unwrap_or_else(|_| Expansion::unreadable(id)));
+        }
         Ok(())
     }
 }

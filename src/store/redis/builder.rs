@@ -1,6 +1,7 @@
 //! The builder of a store: prefix, certificates, timeouts and connection.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -155,6 +156,8 @@ impl RedisBuilder {
             limits: self.limits,
             namespace: format!("{{{}}}", self.prefix),
             pruned_origins: Mutex::default(),
+            pulled: AtomicU64::default(),
+            listings: AtomicU64::default(),
         }));
         start::check(&store).await?;
         Ok(store)

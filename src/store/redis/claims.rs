@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::store::reason::corrupt;
 use crate::store::rules::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, STEP, Settled, Settlement,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -25,16 +25,16 @@ const CLAIMED_AT_ONCE: usize = 256;
 const SETTLED_AT_ONCE: usize = 1000;
 /// The most rounds of one claim.
 const ROUNDS: usize = 16;
+/// Scripts of one claim that make rows ready whose time has come, 200 each.
+const WAKES: usize = STEP / 200;
 
-/// An origin with due rows.
+/// An origin with ready rows.
 struct Head {
     origin: Origin,
-    /// The time from which its first row can be claimed.
-    at: Timestamp,
     /// The fence of the last claim of its rows.
     served: u64,
     is_probed: bool,
-    /// A lower bound for the number of due rows.
+    /// A lower bound for the number of ready rows.
     rows: usize,
     /// Whether `rows` is exact.
     is_exact: bool,
@@ -48,12 +48,13 @@ impl RedisStore {
     ) -> Result<Claims, StoreError> {
         let mut claims = Claims::default();
         let mut taken = HashMap::new();
+        let mut wakes = WAKES;
         for _ in 0..ROUNDS {
             if claims.rows.len() >= request.limit {
                 break;
             }
             match self
-                .claim_round(request, now, &mut taken, &mut claims)
+                .claim_round(request, now, &mut wakes, &mut taken, &mut claims)
                 .await
             {
                 Ok(is_all) if is_all => break,
@@ -71,6 +72,7 @@ impl RedisStore {
         &self,
         request: &ClaimRequest,
         now: Timestamp,
+        wakes: &mut usize,
         taken: &mut HashMap<Origin, usize>,
         claims: &mut Claims,
     ) -> Result<bool, StoreError> {
@@ -80,9 +82,9 @@ impl RedisStore {
             let room = request.room_for(&head.origin).saturating_sub(taken);
             if head.is_probed { room.min(1) } else { room }
         };
-        let mut heads = self.heads(left, room, now).await?;
+        let mut heads = self.heads(left, room, now, wakes).await?;
         // With more origins than rows to claim, the origin that was served longest ago comes first.
-        heads.sort_by_key(|head| (head.served, head.at));
+        heads.sort_by_key(|head| head.served);
         let rooms: Vec<_> = heads.iter().map(room).collect();
         let mut shares = vec![0; heads.len()];
         let Ok(()) = deal::<Infallible>(&rooms, left, |index, wanted| {
@@ -103,21 +105,28 @@ impl RedisStore {
         Ok(dealt == 0 || (is_exact && claims.rows.len() - before >= dealt))
     }
 
-    /// Returns origins with due rows that the request has room for, those served longest ago first, at most about as many
-    /// as there are rows to claim.
+    /// Returns origins with ready rows that the request has room for, those served longest ago first, at most about as many
+    /// as there are rows to claim. Makes rows ready first whose time has come, in at most `wakes` scripts.
     async fn heads(
         &self,
         wanted: usize,
         room: impl Fn(&Head) -> usize,
         now: Timestamp,
+        wakes: &mut usize,
     ) -> Result<Vec<Head>, StoreError> {
         let mut heads = Vec::new();
         let mut seen = HashSet::new();
         let mut passed = 0;
         loop {
-            let args = Args::at(now).number(wanted).number(passed);
+            let args = Args::at(now)
+                .number(wanted)
+                .number(passed)
+                .number(u8::from(*wakes > 0));
             let mut answer = Reply::of(self.run(&HEADS, &args).await?)?;
             let is_out_of_order = answer.flag()?;
+            if is_out_of_order {
+                *wakes = wakes.saturating_sub(1);
+            }
             passed = answer.number()?;
             let has_more = answer.flag()?;
             for head in answer.list()? {
@@ -164,10 +173,13 @@ impl RedisStore {
         for content in answer.list()? {
             let mut content = Reply::of(content)?;
             let id = BroadcastId::from_bytes(content.array()?);
-            let (due_at, deadline) = (content.time()?, content.time()?);
+            let mut read = || {
+                let (due_at, deadline) = (content.time()?, content.time()?);
+                let message = message(content.fields()?)?;
+                Ok::<_, StoreError>(ClaimedMessage::new(message, due_at, deadline))
+            };
             // One that cannot be read is left out, and its rows are claimed all the same (L5).
-            if let Ok(message) = message(content.fields()?) {
-                let message = ClaimedMessage::new(message, due_at, deadline);
+            if let Ok(message) = read() {
                 claims.messages.insert(id, message);
             }
         }
@@ -208,7 +220,6 @@ impl Head {
     fn read(mut parts: Reply) -> Result<Self, StoreError> {
         Ok(Self {
             origin: read_origin(&mut parts)?,
-            at: parts.time()?,
             served: parts.number()?,
             is_probed: parts.flag()?,
             rows: usize::try_from(parts.number()?).unwrap_or(usize::MAX),

@@ -19,6 +19,8 @@ mod reply;
 mod rows;
 mod schedules;
 mod script;
+#[cfg(test)]
+mod share_tests;
 mod start;
 mod subscriptions;
 mod vapid_keys;
@@ -27,6 +29,7 @@ pub use self::builder::RedisBuilder;
 pub use ::redis as redis_rs;
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use redis::{ErrorKind, ServerErrorKind, Value};
@@ -113,6 +116,10 @@ struct Inner {
     namespace: String,
     /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
     pruned_origins: Mutex<(usize, u64)>,
+    /// The number of broadcasts whose rows were looked at for moments that are too late.
+    pulled: AtomicU64,
+    /// The number of lists of broadcasts to expand, for their rotation.
+    listings: AtomicU64,
 }
 
 impl RedisStore {

@@ -12,7 +12,9 @@ use super::query::{Columns, all, execute, first, integer};
 use super::turns::{self, Turns};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::observe;
 use crate::store::outcome_columns::outcome_columns;
+use crate::store::readable::readable_or_none;
 use crate::store::rules::{BroadcastProgress, band, shares};
 use crate::store::{
     Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
@@ -40,6 +42,9 @@ pub(super) const BY_SEQ: &str = concat!(
     stored_columns!(),
     " FROM broadcast WHERE seq = ?1"
 );
+/// What is read of a broadcast whose counts may be damaged.
+pub(super) const FLAGS_BY_SEQ: &str = "SELECT seq, id, is_cancelled FROM broadcast WHERE seq = ?1";
+pub(super) const FLAGS_BY_ID: &str = "SELECT seq, id, is_cancelled FROM broadcast WHERE id = ?1";
 pub(super) const UNDERWAY: &str = concat!(
     "SELECT ",
     stored_columns!(),
@@ -77,6 +82,9 @@ pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL 
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
 pub(super) const CANCELLED: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_cancelled \
      WHERE is_cancelled = 1 AND ended_at IS NULL ORDER BY seq LIMIT ?1";
+/// Removes a broadcast whose counts cannot be read, after its last row. A text where a number belongs could not be kept.
+pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM broadcast \
+     WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE broadcast = ?1)";
 pub(super) const FORGET: &str = "DELETE FROM broadcast WHERE seq = ?1";
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE seq IN \
      (SELECT seq FROM broadcast WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
@@ -168,16 +176,81 @@ impl Stored {
         outcome: FinalOutcome,
         now: Timestamp,
     ) -> Result<Vec<([u8; 32], i64)>, StoreError> {
-        let values = params![self.seq, now.as_millis(), integer(limit)];
-        let rows = all(conn, UNLEASED, values, |row| {
-            Ok((row.bytes::<32>()?, row.get()?))
-        })?;
-        for (key, _) in &rows {
-            execute(conn, DELETE, params![self.seq, key])?;
-        }
+        let rows = delete_unleased(conn, self.seq, limit, now)?;
         self.progress.counts.add(outcome, rows.len() as u64);
         Ok(rows)
     }
+}
+
+/// What is read of a broadcast whose counts may be damaged.
+pub(super) struct Flags {
+    pub(super) seq: i64,
+    /// `None` if it cannot be read: then nobody can name the broadcast.
+    pub(super) id: Option<BroadcastId>,
+    pub(super) is_cancelled: bool,
+}
+
+impl Flags {
+    pub(super) fn by_seq(conn: &Connection, seq: i64) -> Result<Self, StoreError> {
+        let flags = first(conn, FLAGS_BY_SEQ, [seq], |row| Ok(Self::read(row)))?;
+        Ok(flags.unwrap_or(Self {
+            seq,
+            id: None,
+            is_cancelled: true,
+        }))
+    }
+
+    pub(super) fn by_id(conn: &Connection, id: BroadcastId) -> Result<Option<Self>, StoreError> {
+        first(conn, FLAGS_BY_ID, [id.as_bytes()], |row| {
+            Ok(Self::read(row))
+        })
+    }
+
+    /// A flag that cannot be read is not set.
+    fn read(columns: &mut Columns<'_, '_>) -> Self {
+        Self {
+            seq: columns.get().unwrap_or(i64::MIN),
+            id: columns.bytes().ok().map(BroadcastId::from_bytes),
+            is_cancelled: columns.flag().unwrap_or(false),
+        }
+    }
+}
+
+/// Ends rows of a broadcast past its deadline whose counts cannot be read, and removes it after its last row. Returns the
+/// number of rows, and whether it was removed.
+fn expire_unreadable(
+    conn: &Connection,
+    seq: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<(usize, bool), StoreError> {
+    let ended = delete_unleased(conn, seq, limit, now)?.len();
+    let is_over = execute(conn, FORGET_UNREADABLE, [seq])? > 0;
+    if is_over {
+        observe::event!(
+            ERROR,
+            seq,
+            "a broadcast whose counts cannot be read ended at its deadline"
+        );
+    }
+    Ok((ended, is_over))
+}
+
+/// Deletes up to `limit` rows that are not leased at `now`. Returns their keys and fences.
+fn delete_unleased(
+    conn: &Connection,
+    seq: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<([u8; 32], i64)>, StoreError> {
+    let values = params![seq, now.as_millis(), integer(limit)];
+    let rows = all(conn, UNLEASED, values, |row| {
+        Ok((row.bytes::<32>()?, row.get()?))
+    })?;
+    for (key, _) in &rows {
+        execute(conn, DELETE, params![seq, key])?;
+    }
+    Ok(rows)
 }
 
 /// Reads a cursor: null is the start, an empty value the end.
@@ -367,7 +440,10 @@ pub(super) fn cancel(
 pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<usize, StoreError> {
     let mut left = STEP;
     for seq in all(conn, CANCELLED, [integer(STEP)], |row| row.get())? {
-        let mut stored = Stored::by_seq(conn, seq)?;
+        // One that cannot be read ends at its deadline.
+        let Some(mut stored) = readable_or_none(Stored::by_seq(conn, seq))? else {
+            continue;
+        };
         let rows = stored.end_unleased(conn, left, FinalOutcome::Cancelled, now)?;
         if rows.is_empty() {
             continue;
@@ -416,9 +492,12 @@ pub(super) fn underway(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<BroadcastStatus>, StoreError> {
-    let stored = all(conn, UNDERWAY, [integer(limit)], Stored::read)?;
+    // Those that cannot be read have no status. The worker parks them.
+    let stored = all(conn, UNDERWAY, [integer(limit)], |columns| {
+        Ok(Stored::read(columns).ok())
+    })?;
     let status = |stored: Stored| stored.progress.status(now);
-    Ok(stored.into_iter().map(status).collect())
+    Ok(stored.into_iter().flatten().map(status).collect())
 }
 
 pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
@@ -435,7 +514,12 @@ pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<
         let Some(seq) = first(conn, LATE, values, |row| row.get())? else {
             break;
         };
-        let mut stored = Stored::by_seq(conn, seq)?;
+        let Some(mut stored) = readable_or_none(Stored::by_seq(conn, seq))? else {
+            let (rows, is_over) = expire_unreadable(conn, seq, limit - ended, now)?;
+            ended += rows;
+            skipped += i64::from(!is_over);
+            continue;
+        };
         let was_expanding = stored.progress.expanding;
         let outcome = stored.progress.expire();
         let rows = stored

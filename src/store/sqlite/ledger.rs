@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
-use super::{SqliteStore, claims, pauses, schema, tallies};
+use super::{SqliteStore, claims, far_rows, pauses, schema, tallies};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -135,8 +135,11 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(move |conn| broadcasts::expire(conn, limit, now))
-            .await
+        self.write(move |conn| {
+            far_rows::pull(conn, now)?;
+            broadcasts::expire(conn, limit, now)
+        })
+        .await
     }
 
     async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {

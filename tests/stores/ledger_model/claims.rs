@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use tower_web_push::clock::Timestamp;
-use tower_web_push::store::{ClaimRequest, Claims};
+use tower_web_push::store::{ClaimRequest, Claimed, Claims};
 use tower_web_push::subscription::Origin;
 
 use super::model::{Model, Row};
@@ -78,17 +78,18 @@ impl Model {
             prop_assert_eq!(message.due_at, broadcast.due_at());
             prop_assert_eq!(message.deadline, broadcast.new.deadline);
         }
+        let mut claimed = Vec::new();
         for (origin, rows) in &taken {
             prop_assert!(rows.len() <= self.room(request, origin));
-            for (band, turn) in rows {
-                let mut left = left[origin].iter().filter(|(other, _)| other == band);
-                prop_assert!(
-                    left.all(|(_, left)| turn.first <= left.last),
-                    "a row of {:?} was left whose turn was before {:?}",
-                    origin,
-                    turn
-                );
-            }
+            let lines = match self.knows_rows {
+                true => self.rows_in_turn(origin, rows, &left[origin])?,
+                false => self.flows_in_turn(origin, &claims.rows)?,
+            };
+            claimed.extend(
+                lines
+                    .into_iter()
+                    .map(|(band, turn)| (origin.clone(), band, turn)),
+            );
         }
         if request.limit >= eligible {
             prop_assert_eq!(taken.len(), eligible, "an origin was left out");
@@ -101,11 +102,13 @@ impl Model {
                 .iter_mut()
                 .find(|row| row.broadcast == token.broadcast && row.key == token.key);
             let row = row.unwrap();
-            let turn = row.turn.take().unwrap();
-            self.turns.claimed(&row.origin, row.band, turn);
+            row.turn = None;
             row.at = claimed.leased_until;
             row.fence = Some(token.fence);
             row.attempt = claimed.attempt;
+        }
+        for (origin, band, turn) in claimed {
+            self.turns.claimed(&origin, band, turn);
         }
         for claimed in &claims.rows {
             let until = now + request.lease;
@@ -114,5 +117,70 @@ impl Model {
         let highest = claims.rows.iter().map(|row| row.token.fence).max();
         self.last_fence = self.last_fence.max(highest.unwrap_or(0));
         Ok(())
+    }
+
+    /// Checks the rows taken at an origin one by one. Returns the turns that were claimed.
+    fn rows_in_turn(
+        &self,
+        origin: &Origin,
+        taken: &[Place],
+        left: &[Place],
+    ) -> Result<Vec<(usize, Turn)>, TestCaseError> {
+        for (band, turn) in taken {
+            let mut left = left.iter().filter(|(other, _)| other == band);
+            prop_assert!(
+                left.all(|(_, left)| turn.first <= left.last),
+                "a row of {:?} was left whose turn was before {:?}",
+                origin,
+                turn
+            );
+        }
+        Ok(taken.to_vec())
+    }
+
+    /// Checks the numbers of rows taken of each broadcast at an origin, for a ledger that keeps the turns of broadcasts: a
+    /// row that ended unclaimed leaves its turn to the one behind it. Returns the bounds of the turns that were claimed.
+    fn flows_in_turn(
+        &self,
+        origin: &Origin,
+        taken: &[Claimed],
+    ) -> Result<Vec<(usize, Turn)>, TestCaseError> {
+        // The latest turns of each broadcast's rows in its band, and the number of those taken.
+        let mut flows: BTreeMap<_, (Vec<u64>, usize)> = BTreeMap::new();
+        let ready = self.rows.iter().filter(|row| row.origin == *origin);
+        for row in ready.filter(|row| row.turn.is_some() && !self.is_cancelled(row.broadcast)) {
+            let (band, turn) = place(row);
+            let (turns, claimed) = flows.entry((band, row.broadcast)).or_default();
+            turns.push(turn.last);
+            let is_taken =
+                |one: &Claimed| (one.token.broadcast, one.token.key) == (row.broadcast, row.key);
+            *claimed += usize::from(taken.iter().any(is_taken));
+        }
+        let mut lines: BTreeMap<usize, Turn> = BTreeMap::new();
+        for ((band, _), (turns, claimed)) in &mut flows {
+            turns.sort_unstable();
+            if let Some(place) = claimed.checked_sub(1) {
+                let begin = self.turns.highest_claimed(origin, *band).first.max(1);
+                let turn = Turn {
+                    first: begin + place as u64,
+                    last: turns[place],
+                };
+                let line = lines.entry(*band).or_default();
+                *line = line.max(turn);
+            }
+        }
+        for ((band, broadcast), (turns, claimed)) in &flows {
+            let (next, line) = (turns.get(*claimed), lines.get(band));
+            prop_assert!(
+                next.zip(line)
+                    .is_none_or(|(next, line)| line.first <= *next),
+                "a row of {:?} at {:?} was left whose turn was before {:?}: {:?}",
+                broadcast,
+                origin,
+                line,
+                flows
+            );
+        }
+        Ok(lines.into_iter().collect())
     }
 }

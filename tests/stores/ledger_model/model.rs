@@ -18,6 +18,8 @@ use super::turns::{Turn, Turns};
 
 #[derive(Default)]
 pub(crate) struct Model {
+    /// Whether the ledger keeps the turn of each row, and not that of each broadcast's next row.
+    pub(crate) knows_rows: bool,
     pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) rows: Vec<Row>,
     pub(crate) origins: Origins,
@@ -405,7 +407,8 @@ impl Model {
         }
         let heads = lines.into_values().map(|line| {
             let first = line.iter().map(|(turn, _)| turn.last).min();
-            let heads = line.iter().filter(|(turn, _)| Some(turn.first) <= first);
+            let may_be_first = |turn: &Turn| !self.knows_rows || Some(turn.first) <= first;
+            let heads = line.iter().filter(|(turn, _)| may_be_first(turn));
             let mut heads: Vec<_> = heads.map(|(_, at)| *at).collect();
             heads.sort();
             heads
@@ -465,7 +468,7 @@ impl Model {
         }
     }
 
-    fn is_cancelled(&self, id: BroadcastId) -> bool {
+    pub(crate) fn is_cancelled(&self, id: BroadcastId) -> bool {
         self.broadcast(id).is_some_and(|one| one.cancelled)
     }
 }

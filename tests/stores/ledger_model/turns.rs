@@ -13,7 +13,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    fn max(self, other: Self) -> Self {
+    pub(crate) fn max(self, other: Self) -> Self {
         Self {
             first: self.first.max(other.first),
             last: self.last.max(other.last),
@@ -49,6 +49,11 @@ impl Turns {
             first: before.first + 1,
             last: before.last + rows,
         }
+    }
+
+    pub(crate) fn highest_claimed(&self, origin: &Origin, band: usize) -> Turn {
+        let claimed = self.claimed.get(&(origin.clone(), band));
+        claimed.copied().unwrap_or_default()
     }
 
     pub(crate) fn claimed(&mut self, origin: &Origin, band: usize, turn: Turn) {

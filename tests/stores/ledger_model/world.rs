@@ -55,8 +55,11 @@ impl World {
     pub(crate) async fn new(backend: Backend, now: Timestamp) -> Self {
         Self {
             handles: backend.open().await,
+            model: Model {
+                knows_rows: !matches!(backend, Backend::Redis(..)),
+                ..Model::default()
+            },
             backend,
-            model: Model::default(),
             now,
             workers: (0..WORKERS).map(|_| Worker::default()).collect(),
             ids: Vec::new(),

@@ -111,7 +111,7 @@ async fn a_dropped_call_has_done_all_of_it_or_none() {
     };
     let store = schema.store().await;
     let (mut done, mut undone) = (0, 0);
-    for round in 0..40 {
+    for round in 0..60 {
         let new = broadcast();
         store.open(&new, at(0)).await.unwrap();
         let rows: Vec<_> = (0..50).map(|n| delivery(n, n % 3)).collect();

@@ -5,7 +5,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::world::{Schema, client};
 use crate::support::stored;
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "tower_web_push_version",
     "meta",
     "subscription",
@@ -15,6 +15,7 @@ const TABLES: [&str; 11] = [
     "content",
     "origin",
     "delivery",
+    "flow",
     "schedule",
     "subscription_count",
 ];

@@ -21,13 +21,13 @@ const ORIGINS: usize = 4000;
 const OF_ONE_SCRIPT: u64 = 10_000;
 
 /// Counts scripts and their commands since the last reading.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     server: &'a Server,
     before: (u64, u64),
 }
 
 impl<'a> Work<'a> {
-    async fn of(server: &'a Server) -> Self {
+    pub(super) async fn of(server: &'a Server) -> Self {
         let before = Self::ask(server).await;
         Self { server, before }
     }
@@ -49,7 +49,7 @@ impl<'a> Work<'a> {
     }
 
     /// Returns the commands since the last reading. Asserts that no script exceeded the limit.
-    async fn done(&mut self, what: &str) -> u64 {
+    pub(super) async fn done(&mut self, what: &str) -> u64 {
         let now = Self::ask(self.server).await;
         let (scripts, commands) = (now.0 - self.before.0, now.1 - self.before.1);
         self.before = now;

@@ -9,6 +9,7 @@ mod hints;
 mod many_origins;
 mod outages;
 mod stored;
+mod turns;
 pub(crate) mod world;
 
 use crate::support::servers::{self, Kind};

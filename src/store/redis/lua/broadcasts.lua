@@ -7,14 +7,12 @@ function operations.open()
   return answered
 end
 
--- Returns broadcasts to expand, the least recently expanded first (L3).
--- ARGV: now, limit, and the numbers of members of `new` and `run` to skip, which are past their deadline or not due.
--- Returns the numbers of members read of each, whether that was all, and the broadcasts.
-function operations.expandable()
-  local now, limit = ARGV[1], tonumber(ARGV[2])
+-- Returns broadcasts of two sets to expand, the least recently expanded first: the numbers of members read of each after
+-- those to skip, whether that was all, and the broadcasts.
+local function least_recently_expanded(new_set, run_set, now, limit, new_skipped, run_skipped)
   local AT_ONCE = 200
-  local new = call('ZRANGEBYSCORE', NEW, '-inf', now, 'WITHSCORES', 'LIMIT', ARGV[3], AT_ONCE)
-  local run = call('ZRANGE', RUN, ARGV[4], ARGV[4] + AT_ONCE - 1, 'WITHSCORES')
+  local new = call('ZRANGEBYSCORE', new_set, '-inf', now, 'WITHSCORES', 'LIMIT', new_skipped, AT_ONCE)
+  local run = call('ZRANGE', run_set, run_skipped, run_skipped + AT_ONCE - 1, 'WITHSCORES')
   local found = {}
   local n, r = 1, 1
   while #found < limit do
@@ -30,7 +28,11 @@ function operations.expandable()
       id, r = run[r], r + 2
     end
     local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor')
-    if tonumber(fields[1]) <= tonumber(now) and tonumber(fields[2]) > tonumber(now) then
+    local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
+    if not due_at or not deadline then
+      -- Rust parks what has no audience.
+      found[#found + 1] = { id, '', '' }
+    elseif due_at <= tonumber(now) and deadline > tonumber(now) then
       found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3] }
     end
   end
@@ -38,24 +40,42 @@ function operations.expandable()
   return { (n - 1) / 2, (r - 1) / 2, is_all and 1 or 0, found }
 end
 
+-- Returns urgent broadcasts to expand, and others (L3). ARGV: now, then for each kind: the limit, and the numbers of
+-- members of its two sets to skip, which are past their deadline or not due.
+function operations.expandable()
+  local now, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
+  return {
+    least_recently_expanded(NEW_URGENT, RUN_URGENT, now, tonumber(limit), new, run),
+    least_recently_expanded(NEW, RUN, now, tonumber(other_limit), other_new, other_run),
+  }
+end
+
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
 -- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
--- recipients. Skips pending recipients. A recipient's key determines its origin.
+-- recipients. Skips pending recipients. A recipient's key determines its origin. Returns whether it was written, nil if the
+-- counts are damaged.
 function operations.enqueue()
   local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   local END = 'E'
   local b = broadcast(id)
+  if b and b.is_damaged then return nil end
   if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
     or tonumber(b.fields.deadline) <= tonumber(now) then
     return 0
   end
   local has_states = call('EXISTS', states_key(id)) == 1
-  local at = b.fields.due_at
+  local due_at = b.fields.due_at
+  local is_due = tonumber(due_at) <= tonumber(now)
   local written = 0
   local i = 5
   while ARGV[i] do
     local origin, last = ARGV[i], i + 1 + ARGV[i + 1]
-    local rows = {}
+    local queue = queue_key(origin, id)
+    -- Behind rows that are ready already, as after a retry.
+    local at = due_at
+    local behind = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
+    if behind and tonumber(behind) > tonumber(at) then at = behind end
+    local rows, states = {}, {}
     for first = i + 2, last, GROUP do
       local recipients = {}
       for place = first, math.min(first + GROUP - 1, last) do recipients[#recipients + 1] = ARGV[place] end
@@ -64,25 +84,31 @@ function operations.enqueue()
         if not known[place] then
           rows[#rows + 1] = at
           rows[#rows + 1] = recipient
+          states[#states + 1] = recipient
+          states[#states + 1] = raw_state('0', '0', origin)
         end
       end
     end
+    -- Rows that are not due yet wait as those of a retry do.
+    local set = is_due and queue or postponed_key(id)
     for first = 1, #rows, GROUP do
       local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
-      written = written + call('ZADD', queue_key(origin, id), 'NX', unpack(some))
+      written = written + call('ZADD', set, 'NX', unpack(some))
     end
-    touch(origin, id)
+    if is_due then touch(origin, id) else call_many('HSET', states_key(id), states) end
     i = last + 1
   end
+  if not is_due then index_postponed(id) end
   set(b, 'written', int(tonumber(b.fields.written) + written))
   add_rows(b, written)
   set(b, 'cursor', next_cursor)
-  call('ZREM', NEW, id)
+  local run = b.band == 0 and RUN_URGENT or RUN
+  call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
   if next_cursor == END then
     set(b, 'expanding', '0')
-    call('ZREM', RUN, id)
+    call('ZREM', run, id)
   else
-    call('ZADD', RUN, now, id)
+    call('ZADD', run, now, id)
   end
   index_changed()
   save_changed(now)
@@ -121,10 +147,11 @@ function operations.expire()
   local total, looked_at = 0, 0
   local is_cut = #late == AT_ONCE
   for _, id in ipairs(late) do
-    local b = broadcast(id)
+    local b = broadcast_of_row(id)
     give_up_unwritten(b, EXPIRED)
     local outcome = b.is_cancelled and CANCELLED or EXPIRED
-    -- Each origin has a waiting row, so the limit of rows is one for origins too.
+    if total < limit then total = total + end_postponed(b, outcome, limit - total) end
+    -- Each origin has a ready row, so the limit of rows is one for origins too.
     local left = limit - looked_at
     local origins = call('SRANDMEMBER', origins_key(id), left)
     looked_at = looked_at + #origins
@@ -141,18 +168,49 @@ function operations.expire()
       break
     end
     -- Finished broadcasts leave the list. Those with leased rows are skipped next time.
-    if b.rows > 0 then skipped = skipped + 1 end
+    if b.is_damaged then
+      call('UNLINK', content_key(id), origins_key(id), states_key(id))
+      for _, set in ipairs({ OPEN, NEW, RUN, NEW_URGENT, RUN_URGENT }) do call('ZREM', set, id) end
+      forget(id, b.fields.idem)
+    elseif b.rows > 0 then skipped = skipped + 1 end
   end
   index_changed()
   save_changed(now)
   return { total, skipped, is_cut and 1 or 0 }
 end
 
--- Returns the counts of open broadcasts, by deadline (L16). ARGV: the first and the last index, from 0.
+-- Makes rows due whose moment is later than any that a correct clock writes (L12). ARGV: now, that moment, the number of
+-- broadcasts with postponed rows to skip. Returns the number of them to skip next, 0 after the last one.
+function operations.pull()
+  even_when_full()
+  local now, latest, skipped = ARGV[1], ARGV[2], tonumber(ARGV[3])
+  local BROADCASTS, ROWS_AT_ONCE = 200, 500
+  for _, member in ipairs(call('ZRANGEBYSCORE', LEASED, '(' .. latest, '+inf', 'LIMIT', 0, ROWS_AT_ONCE)) do
+    call('ZADD', LEASED, now, member)
+  end
+  local left = ROWS_AT_ONCE
+  local ids = call('ZRANGE', LATER, skipped, skipped + BROADCASTS - 1)
+  for _, id in ipairs(ids) do
+    local last = call('ZREVRANGE', postponed_key(id), 0, 0, 'WITHSCORES')[2]
+    if left > 0 and last and tonumber(last) > tonumber(latest) then
+      local rows = call('ZRANGEBYSCORE', postponed_key(id), '(' .. latest, '+inf', 'LIMIT', 0, left)
+      left = left - #rows
+      for _, recipient in ipairs(rows) do call('ZADD', postponed_key(id), now, recipient) end
+      index_postponed(id)
+    end
+  end
+  -- Those that were changed stand at the front now.
+  if left <= 0 then return skipped end
+  return #ids == BROADCASTS and skipped + #ids or 0
+end
+
+-- Returns the counts of open broadcasts, by deadline (L16); of damaged ones the id only. ARGV: the first and the last index,
+-- from 0.
 function operations.underway()
   local answers = {}
   for i, id in ipairs(call('ZRANGE', OPEN, ARGV[1], ARGV[2])) do
-    answers[i] = answer(id)
+    local b = broadcast(id)
+    answers[i] = b and not b.is_damaged and answer(id) or { id }
   end
   return answers
 end

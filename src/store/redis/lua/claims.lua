@@ -1,48 +1,132 @@
 -- Claiming and settling rows, and the next due time.
 
--- Makes rows whose lease has ended claimable. ARGV: now. Returns whether there may be more.
+-- Rows that one script makes ready.
+local WOKEN_AT_ONCE = 200
+
+-- Makes rows whose lease has ended ready. ARGV: now. Returns whether there may be more.
 function operations.lapse()
   even_when_full()
-  return lapse(ARGV[1], 200) and 1 or 0
+  return lapse(ARGV[1], WOKEN_AT_ONCE) and 1 or 0
 end
 
 -- Returns origins with claimable rows, among which Rust deals (L5), those served longest ago first.
--- ARGV: now, the number of wanted rows, the number of members of `ready` to skip. Returns whether the call has to be
--- repeated because indexes were updated; the number of members to skip next; whether there may be more; and for each
--- origin: its name, its first time, the fence of its last claim, whether it is probed, a lower bound for its due rows, and
--- whether that is exact.
+-- ARGV: now, the number of wanted rows, the number of members of `ready` to skip, and whether rows whose time has come are
+-- made ready first. Returns whether the call has to be repeated because indexes were updated; the number of members to
+-- skip next; whether there may be more; and for each origin: its name, the fence of its last claim, whether it is probed, a
+-- lower bound for its ready rows, and whether that is exact.
 function operations.heads()
   even_when_full()
-  local now, wanted, passed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+  local now, wanted, passed, wakes_rows = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
   local AT_ONCE = 500
   -- The most broadcasts at one origin whose rows are counted. Others count as one row.
   local COUNTED = 32
-  if lapse(now, 200) or wake(now, AT_ONCE) then return { 1, passed, 1, {} } end
+  if wakes_rows and (lapse(now, WOKEN_AT_ONCE) or wake_postponed(now, WOKEN_AT_ONCE)) then return { 1, passed, 1, {} } end
+  if wake(now, AT_ONCE) then return { 1, passed, 1, {} } end
   local origins = call('ZRANGE', READY, passed, passed + AT_ONCE - 1, 'WITHSCORES')
   local found = {}
   for i = 1, #origins, 2 do
     local origin = origins[i]
-    local first, pause = look_at_ready(origin, now)
-    if first then
-      local broadcasts = call('ZCOUNT', waiting_key(origin), '-inf', now)
+    local is_claimable, pause = look_at_ready(origin, now)
+    if is_claimable then
+      local broadcasts = call('ZCARD', waiting_key(origin))
       local rows = broadcasts
       if rows < wanted then
-        local some = call('ZRANGEBYSCORE', waiting_key(origin), '-inf', now, 'LIMIT', 0, COUNTED)
-        for _, member in ipairs(some) do
-          local id = string.sub(member, TURN_LEN + 1)
-          rows = rows - 1 + call('ZCOUNT', queue_key(origin, id), '-inf', now)
+        for _, member in ipairs(call('ZRANGE', waiting_key(origin), 0, COUNTED - 1)) do
+          rows = rows - 1 + call('ZCARD', queue_key(origin, string.sub(member, PLACE_LEN + 1)))
         end
       end
       found[#found + 1] = {
-        origin, first, origins[i + 1], pause and pause.is_probed and 1 or 0, rows, broadcasts <= COUNTED and 1 or 0,
+        origin, origins[i + 1], pause and pause.is_probed and 1 or 0, rows, broadcasts <= COUNTED and 1 or 0,
       }
     end
   end
-  -- Origins that are not due have left the set.
+  -- Origins that cannot be claimed have left the set.
   return { 0, passed + #found, #origins == 2 * AT_ONCE and 1 or 0, found }
 end
 
--- Claims rows (L5, L6). ARGV: now, the end of the lease, then for each origin: its name, the limit of rows.
+-- An eighth of a number of rows, as `rules::shares` rounds it.
+local function eighth(rows, take)
+  local half = rows % 8 + take % 8 >= 8 and 1 or 0
+  return math.floor(rows / 8) + half
+end
+
+-- Shares rows among the bands of an origin, as `rules::shares` does.
+local function shares(wanted, take, ready)
+  local high, normal, low = ready[0], ready[1], ready[2]
+  local for_others = math.min(eighth(wanted, take), normal + low)
+  high = math.min(high, wanted - for_others)
+  local rest = wanted - high
+  local for_low = math.min(eighth(rest, take + math.floor(take / 8)), low)
+  normal = math.min(normal, rest - for_low)
+  low = math.min(low, rest - normal)
+  return { [0] = high, normal, low }
+end
+
+-- The queues of one band at an origin in the order of turns, read as far as they are needed. Ends queues of cancelled
+-- broadcasts on the way, `spare.queues` of them at most, and passes over others.
+local function line_of(origin, band, most, spare)
+  local first, last = band_scores(band)
+  local members = call('ZRANGEBYSCORE', waiting_key(origin), first, last, 'WITHSCORES', 'LIMIT', 0, most + spare.queues)
+  local line = { queues = {}, read = 0 }
+
+  -- Returns the turn of the next queue that was not read.
+  function line.next_turn()
+    local score = members[2 * line.read + 2]
+    return score and tonumber(score) - band * BAND_TURNS
+  end
+
+  function line.read_next()
+    local turn, member = line.next_turn(), members[2 * line.read + 1]
+    line.read = line.read + 1
+    local id = string.sub(member, PLACE_LEN + 1)
+    local b = broadcast_of_row(id)
+    if not b.is_cancelled then
+      local rows = call('ZCARD', queue_key(origin, id))
+      line.queues[#line.queues + 1] = { id = id, member = member, turn = turn, rows = rows }
+    elseif spare.queues > 0 then
+      -- Its cancellation has not reached this origin yet.
+      spare.queues = spare.queues - 1
+      end_queue(origin, b)
+    end
+  end
+
+  -- Deals up to `wanted` rows among the queues, turn by turn. Returns their number.
+  function line.deal(wanted)
+    for _, queue in ipairs(line.queues) do queue.taken = 0 end
+    local dealt, turn, begun, active = 0, 0, 0, {}
+    while dealt < wanted do
+      while true do
+        local queue = line.queues[begun + 1]
+        local next_turn = queue and queue.turn or line.next_turn()
+        if next_turn and #active == 0 and next_turn > turn then turn = next_turn end
+        if not next_turn or next_turn > turn then break end
+        if queue then
+          queue.taken = 0
+          active[#active + 1] = queue
+          begun = begun + 1
+        else
+          line.read_next()
+        end
+      end
+      if #active == 0 then break end
+      local still = {}
+      for _, queue in ipairs(active) do
+        if dealt < wanted and queue.taken < queue.rows then
+          queue.taken = queue.taken + 1
+          dealt = dealt + 1
+        end
+        if queue.taken < queue.rows then still[#still + 1] = queue end
+      end
+      active = still
+      turn = turn + 1
+    end
+    return dealt
+  end
+
+  return line
+end
+
+-- Claims rows (L5, L6, L18). ARGV: now, the end of the lease, then for each origin: its name, the limit of rows.
 -- Returns the fence, the rows (origin, broadcast, recipient, attempt), and each broadcast's times and content.
 function operations.claim()
   even_when_full()
@@ -51,11 +135,12 @@ function operations.claim()
   -- As text: Lua's numbers are doubles.
   local fence = call('HGET', META, 'fence')
   local rows, contents, known = {}, {}, {}
-  -- The most cancelled broadcasts at one origin that a claim ends.
+  -- The most queues of cancelled broadcasts at one origin that a claim ends.
   local CANCELLED_AT_ONCE = 32
 
-  -- Leases rows of one queue.
-  local function lease(origin, id, recipients)
+  -- Leases the first rows of one queue.
+  local function lease(origin, id, number)
+    local recipients = call('ZRANGE', queue_key(origin, id), 0, number - 1)
     local states = read_many('HMGET', states_key(id), recipients)
     local members, new_states = {}, {}
     for i, recipient in ipairs(recipients) do
@@ -73,7 +158,7 @@ function operations.claim()
     touch(origin, id)
     if not known[id] then
       known[id] = true
-      local b = broadcast(id)
+      local b = broadcast_of_row(id)
       contents[#contents + 1] = { id, b.fields.due_at, b.fields.deadline, call('HGETALL', content_key(id)) }
     end
   end
@@ -81,35 +166,45 @@ function operations.claim()
   for i = 3, #ARGV, 2 do
     local origin, wanted = ARGV[i], tonumber(ARGV[i + 1])
     local pause = pause_of(origin)
+    local is_probed = pause and pause.is_probed
     if pause and tonumber(pause.ends) > tonumber(now) then
       wanted = 0
-    elseif pause and pause.is_probed then
+    elseif is_probed then
       wanted = math.min(wanted, 1)
     end
-    local taken, ended = 0, 0
-    while taken < wanted and ended < CANCELLED_AT_ONCE do
-      -- Of the broadcast with the oldest row, take the rows that are older than those of any other.
-      local first = call('ZRANGE', waiting_key(origin), 0, 1, 'WITHSCORES')
-      if not first[1] or tonumber(first[2]) > tonumber(now) then break end
-      local bound = now
-      if first[4] and tonumber(first[4]) < tonumber(now) then bound = first[4] end
-      local id = string.sub(first[1], TURN_LEN + 1)
-      local b = broadcast(id)
-      if b.is_cancelled then
-        -- Its cancellation has not reached this origin yet.
-        end_queue(origin, b)
-        ended = ended + 1
-      else
-        local recipients = call('ZRANGEBYSCORE', queue_key(origin, id), '-inf', bound, 'LIMIT', 0, wanted - taken)
-        lease(origin, id, recipients)
-        taken = taken + #recipients
-      end
-      index_changed()
+    local turns = turns_of(origin)
+    -- The probe of a paused origin is the most urgent row.
+    local take = is_probed and 0 or turns.takes
+    local spare = { queues = CANCELLED_AT_ONCE }
+    local lines, ready = {}, {}
+    local left = wanted
+    for band = 0, BANDS - 1 do
+      -- Of a band behind others no more rows can be claimed than these leave, or their share.
+      local most = wanted > 0 and math.max(left, eighth(wanted, take) + 1) or 0
+      lines[band] = line_of(origin, band, most, spare)
+      ready[band] = lines[band].deal(most)
+      left = math.max(left - ready[band], 0)
     end
+    local of_bands = shares(wanted, take, ready)
+    local taken = 0
+    for band = 0, BANDS - 1 do
+      taken = taken + lines[band].deal(of_bands[band])
+      for _, queue in ipairs(lines[band].queues) do
+        local number = queue.taken
+        if number > 0 then
+          lease(origin, queue.id, number)
+          turns[band] = math.max(turns[band], queue.turn + number - 1)
+          local next_turn = int(band * BAND_TURNS + queue.turn + number)
+          call('ZADD', waiting_key(origin), next_turn, queue.member)
+        end
+      end
+    end
+    index_changed()
     if taken > 0 then
+      call('HSET', TURNS, origin, table.concat({ int(turns[0]), int(turns[1]), int(turns[2]), int(turns.takes + 1) }, ':'))
       call('ZADD', SERVED, fence, origin)
       call('ZADD', READY, 'XX', fence, origin)
-      if pause and pause.is_probed then
+      if is_probed then
         pause.ends, pause.probe = leased_until, fence
         write_pause(origin, pause)
       end
@@ -187,8 +282,7 @@ function operations.settle()
         local attempts = row.attempts
         if kind == '-' then attempts = int(math.max(attempts - 1, 0)) end
         is_due = is_due or tonumber(at) <= tonumber(now)
-        call('ZADD', queue_key(row.origin, id), at, recipient)
-        touch(row.origin, id)
+        call('ZADD', postponed_key(id), at, recipient)
         put(back, id, recipient, raw_state('0', attempts, row.origin))
         row.fence = '0'
       else
@@ -200,7 +294,10 @@ function operations.settle()
   end
   for id, members in pairs(unleased) do call_many('ZREM', LEASED, members) end
   for id, recipients in pairs(ended) do call_many('HDEL', states_key(id), recipients) end
-  for id, states in pairs(back) do call_many('HSET', states_key(id), states) end
+  for id, states in pairs(back) do
+    call_many('HSET', states_key(id), states)
+    index_postponed(id)
+  end
   for _, probe in pairs(probes) do end_probe(probe[1], probe[2], now) end
   index_changed()
   save_changed(now)
@@ -215,41 +312,73 @@ function operations.next_due()
   local now = ARGV[1]
   -- The most origins read in one call.
   local LOOKS = 200
-  if lapse(now, 200) or wake(now, LOOKS) then return { 1 } end
-  local best
   local looks = 0
+  -- Returns whether an origin in `ready` can be claimed, nil if that is not known yet.
+  local function is_ready()
+    while looks < LOOKS do
+      looks = looks + 1
+      local origin = call('ZRANGE', READY, 0, 0)[1]
+      if not origin then return false end
+      if look_at_ready(origin, now) then return true end
+    end
+  end
+  local is_claimable = is_ready()
+  if is_claimable == false then
+    local has_more = lapse(now, WOKEN_AT_ONCE) or wake_postponed(now, WOKEN_AT_ONCE)
+    has_more = wake(now, LOOKS) or has_more
+    is_claimable = is_ready()
+    if has_more and not is_claimable then is_claimable = nil end
+  end
+  if is_claimable then return { 0, now } end
+  if is_claimable == nil then return { 1 } end
+  local moments = { 0 }
+  local pause_ends
   repeat
-    if looks == LOOKS then return { 1 } end
-    looks = looks + 1
-    local origin = call('ZRANGE', READY, 0, 0)[1]
-    if origin then best = look_at_ready(origin, now) end
-  until best or not origin
-  while not best do
     if looks == LOOKS then return { 1 } end
     looks = looks + 1
     local origin, at = unpack(call('ZRANGE', WAKES, 0, 0, 'WITHSCORES'))
     if not origin then break end
-    local first = head(waiting_key(origin))
-    local from = first and claimable_from(origin, first)
-    if from and tonumber(from) == tonumber(at) then best = from else index_origin(origin) end
+    index_origin(origin)
+    local from = call('ZSCORE', WAKES, origin)
+    if from == at then pause_ends = at end
+  until pause_ends
+  if pause_ends then moments[#moments + 1] = pause_ends end
+  for _, set in ipairs({ LEASED, LATER }) do
+    local at = head(set)
+    if at then moments[#moments + 1] = at end
   end
-  local moments = { 0 }
-  if best then moments[#moments + 1] = best end
-  local lease_ends = head(LEASED)
-  if lease_ends then moments[#moments + 1] = lease_ends end
-  for _, set in ipairs({ NEW, RUN, OPEN }) do
+  for _, set in ipairs({ NEW, RUN, NEW_URGENT, RUN_URGENT, OPEN }) do
     local later = call('ZRANGEBYSCORE', set, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if later[2] then moments[#moments + 1] = later[2] end
   end
   return moments
 end
 
--- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first time of waiting and of leased
--- rows.
+-- Returns statistics. ARGV: now. Returns the numbers of rows and leased rows, and the first times: of leased rows, of
+-- postponed rows, and of the ready rows that are next in each band of some origins.
 function operations.stats()
-  return {
+  local ORIGINS = 200
+  local origins = call('ZRANGE', READY, 0, ORIGINS - 1)
+  if #origins < ORIGINS then
+    for _, origin in ipairs(call('ZRANGE', WAKES, 0, ORIGINS - #origins - 1)) do origins[#origins + 1] = origin end
+  end
+  local answer = {
     tonumber(call('HGET', META, 'depth') or '0'),
     call('ZCOUNT', LEASED, '(' .. ARGV[1], '+inf'),
-    head(HEADS) or '', head(LEASED) or '',
+    head(LEASED) or '', head(LATER) or '',
   }
+  for _, origin in ipairs(origins) do
+    for band = 0, BANDS - 1 do
+      local first, last = band_scores(band)
+      local member = call('ZRANGEBYSCORE', waiting_key(origin), first, last, 'LIMIT', 0, 1)[1]
+      if member then
+        local id = string.sub(member, PLACE_LEN + 1)
+        local recipient, at = unpack(call('ZRANGE', queue_key(origin, id), 0, 0, 'WITHSCORES'))
+        -- A row that was written behind others has their time.
+        local is_known = call('HEXISTS', states_key(id), recipient) == 1
+        answer[#answer + 1] = is_known and at or call('HGET', numbers_key(id), 'due_at')
+      end
+    end
+  end
+  return answer
 end

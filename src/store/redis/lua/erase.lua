@@ -17,8 +17,10 @@ function operations.erase()
   local erased, cancelled = 0, {}
 
   local function erase(b, recipient, origin)
-    local waits = call('ZREM', queue_key(origin, b.id), recipient)
-    if waits + call('ZREM', LEASED, b.id .. recipient) == 0 then return end
+    local rows = call('ZREM', queue_key(origin, b.id), recipient)
+    local postponed = call('ZREM', postponed_key(b.id), recipient)
+    if postponed > 0 then index_postponed(b.id) end
+    if rows + postponed + call('ZREM', LEASED, b.id .. recipient) == 0 then return end
     local raw = call('HGET', states_key(b.id), recipient)
     if raw then
       end_probe(origin, state(raw).fence, now)

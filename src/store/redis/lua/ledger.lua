@@ -2,33 +2,39 @@
 --
 --   b:ID        hash  the counts of a broadcast; `outcome:NAME` is the number of rows with this outcome
 --   c:ID        hash  its content, until it is over
---   w:ID        set   the origins with waiting rows of it
+--   w:ID        set   the origins with ready rows of it
 --   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
---   q:ORIGIN:ID zset  its waiting rows at an origin, by due time
---   o:ORIGIN    zset  TURN + ID of the broadcasts with waiting rows at an origin, by their first row; a turn is the place
---                     in the order of acceptance
---   heads       zset  the origins with waiting rows, by their first row
---   wakes       zset  those of them that are not in `ready`, by the time from which they can be claimed: their first row
---                     is due and their pause is over. The score may be too early; then the origin is put back
---   ready       zset  origins that can be claimed, by the fence of the last claim of their rows. May contain origins that
---                     are no longer due, which are removed when read. A claim reads the first ones, however many wait
+--   p:ID        zset  its rows that wait for their time, as after a retry, by this time
+--   later       zset  the broadcasts with such rows, by the first time
 --   leased      zset  ID + recipient of leased rows, by the end of the lease
+--   q:ORIGIN:ID zset  its ready rows at an origin, by the time for which they waited
+--   o:ORIGIN    zset  PLACE + ID of the broadcasts with ready rows at an origin, by the turn of their next row, the turns of
+--                     each band behind those of the one before; a place is that in the order of acceptance
+--   turns       hash  origin -> HIGH:NORMAL:LOW:TAKES: the highest turn claimed in each band, the number of claims
+--   ready       zset  origins that can be claimed, by the fence of the last claim of their rows. May contain others, which
+--                     are removed when read. A claim reads the first ones, however many wait
+--   wakes       zset  the other origins with ready rows, by the end of their pause, -inf for none. The score may be too early;
+--                     then the origin is put back
 --   served      zset  origins by the fence of the last claim of their rows
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
 --   sweeps      set   cancelled broadcasts whose rows are being ended
 --   new, run    zset  broadcasts to expand: not started, by due time; started, by the time of the last page
+--   new:urgent, run:urgent    urgent ones
 --   ended       zset  broadcasts that are over, by the time of their end
 --   idem        hash  idempotency key -> ID
---   meta        hash  fence: the last fence; turn: the last turn; depth: the number of rows
+--   meta        hash  fence: the last fence; place: the last place; depth: the number of rows
 --
--- A row is either in its q or in leased.
+-- A row is either in its q, in its p, or in leased. One in its q may have a fence: that of a lease that has ended.
 
-local HEADS, LEASED, SERVED = P .. ':heads', P .. ':leased', P .. ':served'
+local LEASED, LATER, SERVED, TURNS = P .. ':leased', P .. ':later', P .. ':served', P .. ':turns'
 local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
 local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
-local ID_LEN, TURN_LEN = 16, 14
+local NEW_URGENT, RUN_URGENT = P .. ':new:urgent', P .. ':run:urgent'
+local ID_LEN, PLACE_LEN = 16, 14
+-- The bands of urgency, from 0, and the number of turns of each. The scores are exact.
+local BANDS, BAND_TURNS = 3, 2 ^ 50
 -- The names of two outcomes.
 local EXPIRED, CANCELLED = 'expired', 'cancelled'
 
@@ -36,12 +42,25 @@ local function numbers_key(id) return P .. ':b:' .. id end
 local function content_key(id) return P .. ':c:' .. id end
 local function origins_key(id) return P .. ':w:' .. id end
 local function states_key(id) return P .. ':s:' .. id end
+local function postponed_key(id) return P .. ':p:' .. id end
 local function queue_key(origin, id) return P .. ':q:' .. origin .. ':' .. id end
 local function waiting_key(origin) return P .. ':o:' .. origin end
 
 -- Returns the score of a sorted set's first member as text, nil if it is empty.
 local function head(key)
   return call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+end
+
+-- Returns the first and the last score of a band.
+local function band_scores(band)
+  return int(band * BAND_TURNS), int((band + 1) * BAND_TURNS - 1)
+end
+
+-- Returns the highest claimed turn of each band at an origin, and the number of claims.
+local function turns_of(origin)
+  local raw = call('HGET', TURNS, origin) or '0:0:0:0'
+  local high, normal, low, takes = string.match(raw, '^(%d+):(%d+):(%d+):(%d+)$')
+  return { [0] = tonumber(high), tonumber(normal), tonumber(low), takes = tonumber(takes) }
 end
 
 -- Changed queues: origin -> broadcasts.
@@ -60,6 +79,40 @@ end
 local loaded = {}
 local added = 0
 
+-- Makes a broadcast whose numbers are damaged harmless for scripts: it is not written back, its message is not returned
+-- (Rust parks its rows), and its rows end at its deadline without being counted.
+local function contain_damage(b)
+  local fields = b.fields
+  for _, name in ipairs({ 'expected', 'written', 'rows', 'created_at', 'due_at', 'deadline' }) do
+    b.is_damaged = b.is_damaged or not tonumber(fields[name])
+  end
+  for name, value in pairs(fields) do
+    if string.sub(name, 1, 8) == 'outcome:' and not tonumber(value) then b.is_damaged = true end
+  end
+  if #(fields.place or '') ~= PLACE_LEN then
+    fields.place = string.rep('0', PLACE_LEN)
+    b.is_damaged = true
+  end
+  local band = tonumber(fields.band)
+  if not band or band < 0 or band >= BANDS or band % 1 ~= 0 then
+    fields.band = '1'
+    b.is_damaged = true
+  end
+  if b.is_damaged then
+    fields.expected, fields.written, fields.rows, fields.due_at, fields.deadline = '0', '0', '0', nil, '0'
+  end
+end
+
+-- Returns the member of a broadcast among those of an origin. Of a damaged one the place is uncertain.
+local function waiting_member(origin, b)
+  if b.is_damaged then
+    for _, member in ipairs(call('ZRANGE', waiting_key(origin), 0, -1)) do
+      if string.sub(member, PLACE_LEN + 1) == b.id then return member end
+    end
+  end
+  return b.fields.place .. b.id
+end
+
 -- Returns the counts of a broadcast, false if it is unknown.
 local function broadcast(id)
   local b = loaded[id]
@@ -69,9 +122,23 @@ local function broadcast(id)
     if #flat > 0 then
       b = { id = id, fields = {}, is_changed = false }
       for i = 1, #flat, 2 do b.fields[flat[i]] = flat[i + 1] end
+      contain_damage(b)
       b.rows = tonumber(b.fields.rows)
+      b.band = tonumber(b.fields.band)
       b.is_cancelled = b.fields.cancelled == '1'
     end
+    loaded[id] = b
+  end
+  return b
+end
+
+-- Returns the counts of a broadcast that has rows. Those that were deleted count as damaged.
+local function broadcast_of_row(id)
+  local b = broadcast(id)
+  if not b then
+    b = { id = id, fields = {}, is_changed = false }
+    contain_damage(b)
+    b.rows, b.band, b.is_cancelled = 0, tonumber(b.fields.band), false
     loaded[id] = b
   end
   return b
@@ -81,56 +148,61 @@ local function index(set, member, at)
   if at then call('ZADD', set, at, member) else call('ZREM', set, member) end
 end
 
--- Returns the pause of an origin: its end, whether it is probed, the fence of the probe.
+-- Returns the pause of an origin: its end, whether it is probed, the fence of the probe. One that cannot be read does not
+-- hold: the origin pauses itself again if need be.
 local function pause_of(origin)
   local raw = call('HGET', PAUSES, origin)
   if not raw then return nil end
   local ends, probed, probe, rest = string.match(raw, '^(-?%d+)|([01])|(%d*)|(.*)$')
+  if not ends then return nil end
   return { ends = ends, is_probed = probed == '1', probe = probe, rest = rest }
 end
 
--- Returns the time from which an origin can be claimed, given the due time of its first row, and its pause.
-local function claimable_from(origin, first)
-  local pause = pause_of(origin)
-  if pause and tonumber(pause.ends) > tonumber(first) then return pause.ends, pause end
-  return first, pause
-end
-
--- Updates an origin in `heads`, `ready` and `wakes`.
+-- Updates an origin in `ready` and `wakes`.
 local function index_origin(origin)
-  local first = head(waiting_key(origin))
-  index(HEADS, origin, first)
-  if not first then
+  if call('EXISTS', waiting_key(origin)) == 0 then
     if call('ZREM', READY, origin) == 0 then call('ZREM', WAKES, origin) end
   elseif not call('ZSCORE', READY, origin) then
-    call('ZADD', WAKES, claimable_from(origin, first), origin)
+    local pause = pause_of(origin)
+    call('ZADD', WAKES, pause and pause.ends or '-inf', origin)
   end
 end
 
--- Updates the indexes of the changed queues.
+-- Updates the indexes of the changed queues. One that was empty begins behind the highest claimed turn.
 local function index_changed()
   for origin, ids in pairs(changed) do
+    local turns
     for id in pairs(ids) do
-      local first = head(queue_key(origin, id))
-      index(waiting_key(origin), broadcast(id).fields.turn .. id, first)
-      call(first and 'SADD' or 'SREM', origins_key(id), origin)
+      local b = broadcast_of_row(id)
+      local member = waiting_member(origin, b)
+      if call('EXISTS', queue_key(origin, id)) == 0 then
+        call('ZREM', waiting_key(origin), member)
+        call('SREM', origins_key(id), origin)
+      elseif not call('ZSCORE', waiting_key(origin), member) then
+        turns = turns or turns_of(origin)
+        call('ZADD', waiting_key(origin), int(b.band * BAND_TURNS + turns[b.band] + 1), member)
+        call('SADD', origins_key(id), origin)
+      end
     end
     index_origin(origin)
   end
   changed = {}
 end
 
--- Returns the first time and the pause of an origin in `ready`. If it cannot be claimed, moves it to `wakes` and returns
--- nil.
+-- Updates a broadcast in `later`.
+local function index_postponed(id)
+  index(LATER, id, head(postponed_key(id)))
+end
+
+-- Returns whether an origin in `ready` can be claimed, and its pause. If not, moves it to `wakes`.
 local function look_at_ready(origin, now)
-  local first = head(waiting_key(origin))
-  if first then
-    local from, pause = claimable_from(origin, first)
-    if tonumber(from) <= tonumber(now) then return first, pause end
-    call('ZADD', WAKES, from, origin)
+  if call('EXISTS', waiting_key(origin)) == 1 then
+    local pause = pause_of(origin)
+    if not pause or tonumber(pause.ends) <= tonumber(now) then return true, pause end
+    call('ZADD', WAKES, pause.ends, origin)
   end
   call('ZREM', READY, origin)
-  return nil
+  return false
 end
 
 -- Moves up to `limit` origins whose time has come from `wakes` to `ready`. Returns whether there may be more.
@@ -149,18 +221,19 @@ end
 
 local function set(b, name, value)
   b.fields[name] = value
-  b.is_changed = true
+  b.is_changed = not b.is_damaged
 end
 
 -- Counts an outcome without changing the number of rows.
 local function count(b, outcome, number)
   local name = 'outcome:' .. outcome
-  set(b, name, int(tonumber(b.fields[name] or '0') + number))
+  set(b, name, int((tonumber(b.fields[name] or '0') or 0) + number))
 end
 
 -- Changes the number of rows.
 local function add_rows(b, number)
   b.rows = b.rows + number
+  -- Of a damaged broadcast too: `depth` is the number of all rows.
   added = added + number
   set(b, 'rows', int(b.rows))
 end
@@ -175,8 +248,8 @@ end
 local function give_up_unwritten(b, outcome)
   if b.fields.expanding ~= '1' then return end
   set(b, 'expanding', '0')
-  call('ZREM', NEW, b.id)
-  call('ZREM', RUN, b.id)
+  call('ZREM', b.band == 0 and NEW_URGENT or NEW, b.id)
+  call('ZREM', b.band == 0 and RUN_URGENT or RUN, b.id)
   local unwritten = tonumber(b.fields.expected) - tonumber(b.fields.written)
   if unwritten > 0 then
     count(b, outcome, unwritten)
@@ -253,9 +326,21 @@ local function end_queue(origin, b)
   touch(origin, b.id)
 end
 
--- Ends waiting rows of a cancelled broadcast at some of its origins. Returns whether there may be more.
+-- Ends postponed rows of a broadcast, at most `limit`. Returns their number.
+local function end_postponed(b, outcome, limit)
+  local ended = call('ZREMRANGEBYRANK', postponed_key(b.id), 0, limit - 1)
+  if ended > 0 then
+    finish(b, outcome, ended)
+    index_postponed(b.id)
+  end
+  return ended
+end
+
+-- Ends rows of a cancelled broadcast that are not leased: postponed ones, then those at some of its origins. Returns
+-- whether there may be more.
 local function sweep(b)
-  local AT_ONCE = 250
+  local AT_ONCE, ROWS_AT_ONCE = 250, 1000
+  if end_postponed(b, CANCELLED, ROWS_AT_ONCE) == ROWS_AT_ONCE then return true end
   local origins = call('SRANDMEMBER', origins_key(b.id), AT_ONCE)
   for _, origin in ipairs(origins) do end_queue(origin, b) end
   if #origins == AT_ONCE then return true end
@@ -263,7 +348,7 @@ local function sweep(b)
   return false
 end
 
--- Continues an incomplete cancellation. If there is none, makes up to `limit` rows whose lease has ended claimable: their
+-- Continues an incomplete cancellation. If there is none, makes up to `limit` rows whose lease has ended ready: their
 -- claimant may still settle them until the next claim. Rows of a cancelled broadcast end here before its deadline. After
 -- it they are expired, which counts them. Returns whether there may be more.
 local function lapse(now, limit)
@@ -301,6 +386,31 @@ local function lapse(now, limit)
   return #rows >= 2 * limit
 end
 
+-- Makes up to `limit` postponed rows ready whose time has come. Returns whether there may be more.
+local function wake_postponed(now, limit)
+  local left = limit
+  while left > 0 do
+    local id, first = unpack(call('ZRANGE', LATER, 0, 0, 'WITHSCORES'))
+    if not id or tonumber(first) > tonumber(now) then break end
+    local rows = call('ZRANGEBYSCORE', postponed_key(id), '-inf', now, 'WITHSCORES', 'LIMIT', 0, left)
+    local recipients = {}
+    for i = 1, #rows, 2 do recipients[#recipients + 1] = rows[i] end
+    local states = read_many('HMGET', states_key(id), recipients)
+    for i, recipient in ipairs(recipients) do
+      if states[i] then
+        local origin = state(states[i]).origin
+        call('ZADD', queue_key(origin, id), rows[2 * i], recipient)
+        touch(origin, id)
+      end
+    end
+    call_many('ZREM', postponed_key(id), recipients)
+    index_postponed(id)
+    left = left - math.max(#recipients, 1)
+  end
+  if left < limit then index_changed() end
+  return left <= 0
+end
+
 -- Returns the counts of a broadcast as a reply.
 local function answer(id)
   local b = broadcast(id)
@@ -327,8 +437,9 @@ local function open_broadcast(first)
     call('HSET', IDEM, idem, id)
     call('HSET', numbers_key(id), 'idem', idem, 'print', print)
   end
-  local turn = string.format('%014.0f', call('HINCRBY', META, 'turn', 1))
-  call('HSET', numbers_key(id), 'turn', turn, 'created_at', now, 'due_at', due_at, 'deadline', deadline,
+  local place = string.format('%014.0f', call('HINCRBY', META, 'place', 1))
+  local band = ({ high = '0', normal = '1' })[urgency] or '2'
+  call('HSET', numbers_key(id), 'place', place, 'band', band, 'created_at', now, 'due_at', due_at, 'deadline', deadline,
     'expected', expected, 'written', '0', 'rows', '0', 'expanding', '1', 'cancelled', '0',
     'forget', forgettable, 'cursor', '')
   if send_at ~= '' then call('HSET', numbers_key(id), 'send_at', send_at) end
@@ -337,6 +448,6 @@ local function open_broadcast(first)
   if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
   if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
   call('ZADD', OPEN, deadline, id)
-  call('ZADD', NEW, due_at, id)
+  call('ZADD', band == '0' and NEW_URGENT or NEW, due_at, id)
   return 'new'
 end

@@ -20,8 +20,7 @@ function operations.pause()
 end
 
 -- Adds to recent outcome counts (L15), as `Tally::plus` does. ARGV: now, `Tally::WINDOW`, then for each origin: its name,
--- the numbers of accepted and gone. Returns both sums of each, nil if the stored value is damaged. Runs on a full server:
--- tallies are small and needed there.
+-- the numbers of accepted and gone. Returns both sums of each. Runs on a full server: tallies are small and needed there.
 function operations.tally()
   even_when_full()
   local now, window = ARGV[1], tonumber(ARGV[2])
@@ -34,8 +33,8 @@ function operations.tally()
       local raw = call('HGET', TALLIES, origin)
       if raw then
         local a, g = string.match(raw, '^accepted=(%d+) gone=(%d+) ')
-        if not a then return nil end
-        tally.accepted, tally.gone = tonumber(a), tonumber(g)
+        -- A damaged one starts anew.
+        if a then tally.accepted, tally.gone = tonumber(a), tonumber(g) end
       end
       tallies[origin] = tally
     end
@@ -59,24 +58,35 @@ function operations.tally()
 end
 
 -- Deletes origins without rows (L13). ARGV for each origin: its name, its pause and its tally as read before. Changed
--- ones stay. With more than 1,000 leased rows all stay until the next call.
+-- ones stay. With more than 1,000 leased or postponed rows all stay until the next call.
 function operations.prune_origins()
   local MOST = 1000
   local leased = call('ZRANGE', LEASED, 0, MOST)
   if #leased > MOST then return 0 end
-  local is_leased = {}
+  local has_rows = {}
+  local function note(id, recipient)
+    local raw = call('HGET', states_key(id), recipient)
+    if raw then has_rows[state(raw).origin] = true end
+  end
   for _, member in ipairs(leased) do
-    local raw = call('HGET', states_key(string.sub(member, 1, ID_LEN)), string.sub(member, ID_LEN + 1))
-    if raw then is_leased[state(raw).origin] = true end
+    note(string.sub(member, 1, ID_LEN), string.sub(member, ID_LEN + 1))
+  end
+  local left = MOST
+  for _, id in ipairs(call('ZRANGE', LATER, 0, MOST)) do
+    local postponed = call('ZRANGE', postponed_key(id), 0, left)
+    left = left - #postponed
+    if left < 0 then return 0 end
+    for _, recipient in ipairs(postponed) do note(id, recipient) end
   end
   for i = 1, #ARGV, 3 do
     local origin = ARGV[i]
-    if not is_leased[origin] and not call('ZSCORE', HEADS, origin)
+    if not has_rows[origin] and call('EXISTS', waiting_key(origin)) == 0
       and (call('HGET', PAUSES, origin) or '') == ARGV[i + 1]
       and (call('HGET', TALLIES, origin) or '') == ARGV[i + 2] then
       call('HDEL', PAUSES, origin)
       call('HDEL', TALLIES, origin)
       call('ZREM', SERVED, origin)
+      call('HDEL', TURNS, origin)
     end
   end
   return 1
