@@ -1,6 +1,4 @@
-//! Broadcasts in SQLite: opened, expanded, ended.
-
-use std::collections::HashMap;
+//! Broadcasts in SQLite: opened and ended. How they are expanded is in `expansion.rs`.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -8,18 +6,16 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::claims::END_PROBE;
 use super::content;
 use super::error::corrupt;
+use super::expansion::read_cursor;
 use super::query::{Columns, all, execute, first, integer};
-use super::turns::{self, Turns};
+use super::turns;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::store::outcome_columns::outcome_columns;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::{BroadcastProgress, band, shares};
-use crate::store::{
-    Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
-    StoreError,
-};
+use crate::store::rules::{BroadcastProgress, band};
+use crate::store::{Cursor, Idempotency, NewBroadcast, Opened, Pruned, STEP, StoreError};
 use crate::subscription::{EndpointKey, Origin};
 
 /// The columns that [`Stored::read`] reads.
@@ -60,19 +56,6 @@ pub(super) const SAVE: &str = concat!(
     outcome_columns!(),
     ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE seq = ?1"
 );
-/// `expanded_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
-     JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND is_urgent = ?3 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
-/// Broadcasts whose last page was written by a replica with a faster clock.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
-     JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND is_urgent = ?3 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
-     ORDER BY expanded_at, seq LIMIT ?2";
-const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-     ON CONFLICT (broadcast, key) DO NOTHING";
-pub(super) const MOVE_CURSOR: &str =
-    "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
 pub(super) const UNLEASED: &str = "SELECT key, fence FROM delivery \
      WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
@@ -102,9 +85,9 @@ const NEW_ORIGIN: &str = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
 pub(super) struct Stored {
     pub(super) seq: i64,
     pub(super) progress: BroadcastProgress,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     ended_at: Option<Timestamp>,
-    band: usize,
+    pub(super) band: usize,
 }
 
 impl Stored {
@@ -253,19 +236,6 @@ fn delete_unleased(
     Ok(rows)
 }
 
-/// Reads a cursor: null is the start, an empty value the end.
-fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, StoreError> {
-    let cursor: Option<Vec<u8>> = columns.get()?;
-    match cursor {
-        None => Ok(Cursor::Start),
-        Some(key) if key.is_empty() => Ok(Cursor::End),
-        Some(key) => {
-            let key = key.try_into().map_err(|_| corrupt("a cursor"))?;
-            Ok(Cursor::After(EndpointKey::from_bytes(key)))
-        }
-    }
-}
-
 pub(super) fn open(
     conn: &Connection,
     new: &NewBroadcast,
@@ -316,98 +286,6 @@ fn known(
             Some(Opened::Repeat(stored.progress.status(now)))
         }
     })
-}
-
-pub(super) fn expandable(
-    conn: &Connection,
-    limit: usize,
-    now: Timestamp,
-) -> Result<Vec<Expansion>, StoreError> {
-    let now = now.as_millis();
-    let read = |columns: &mut Columns<'_, '_>| {
-        let id = BroadcastId::from_bytes(columns.bytes()?);
-        let read = content::audience(columns)
-            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
-        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
-    };
-    let list = |is_urgent: bool| {
-        let mut found = all(
-            conn,
-            EXPANDABLE,
-            params![now, integer(limit), is_urgent],
-            read,
-        )?;
-        let left = integer(limit.saturating_sub(found.len()));
-        found.extend(all(
-            conn,
-            EXPANDABLE_AHEAD,
-            params![now, left, is_urgent],
-            read,
-        )?);
-        Ok::<_, StoreError>(found)
-    };
-    let (mut found, mut others) = (list(true)?, list(false)?);
-    let [of_urgent, of_others, _] = shares(limit, 0, [found.len(), others.len(), 0]);
-    found.truncate(of_urgent);
-    others.truncate(of_others);
-    found.append(&mut others);
-    Ok(found)
-}
-
-pub(super) fn enqueue_page(
-    conn: &Connection,
-    id: BroadcastId,
-    expected: Cursor,
-    rows: &[NewDelivery],
-    next: Cursor,
-    now: Timestamp,
-) -> Result<PageWrite, StoreError> {
-    let Some(mut stored) = Stored::by_id(conn, id)? else {
-        return Ok(PageWrite::Stale);
-    };
-    let progress = &mut stored.progress;
-    if !progress.takes_page(&stored.cursor, &expected, now) {
-        return Ok(PageWrite::Stale);
-    }
-    let at = progress.due_at();
-    let (mut written, mut origins) = (0, HashMap::new());
-    let mut turns = Turns::new(conn);
-    for row in rows {
-        let origin = match origins.get(&row.origin) {
-            Some(origin) => *origin,
-            None => {
-                let id = origin_id(conn, &row.origin)?;
-                origins.insert(row.origin.clone(), id);
-                id
-            }
-        };
-        let (seq, band) = (stored.seq, stored.band);
-        let turn = match at <= now {
-            true => Some(turns.next(seq, origin, band)?),
-            false => None,
-        };
-        let (key, at) = (row.key.as_bytes(), at.as_millis());
-        let values = params![seq, key, origin, integer(band), turn, at];
-        if execute(conn, ENQUEUE, values)? > 0 {
-            written += 1;
-        } else if turn.is_some() {
-            turns.take_back(seq, origin);
-        }
-    }
-    turns.save(next != Cursor::End)?;
-    progress.write_page(written, &next);
-    let cursor = match &next {
-        Cursor::Start => None,
-        Cursor::After(key) => Some(key.as_bytes().as_slice()),
-        Cursor::End => Some([].as_slice()),
-    };
-    execute(
-        conn,
-        MOVE_CURSOR,
-        params![stored.seq, cursor, now.as_millis()],
-    )?;
-    stored.save(conn, now)?;
-    Ok(PageWrite::Stored)
 }
 
 /// Returns the id of an origin's row, inserting it if it is unknown.

@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::broadcasts::{expandable, origin_id};
+use super::broadcasts::origin_id;
 use super::due_origins;
 use super::error::corrupt;
+use super::expansion::expandable;
 use super::query::{Columns, all, execute, first};
 use crate::clock::Timestamp;
 use crate::store::readable::{ReadablePage, readable_or_none};

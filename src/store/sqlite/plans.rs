@@ -4,8 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, due_origins, erase, far_rows, pauses, schedules,
-    subscriptions, tallies, turns,
+    broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, pauses,
+    schedules, subscriptions, tallies, turns,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -36,11 +36,11 @@ const SHORT: &[(&str, &str)] = &[
     ),
     (broadcasts::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
-        broadcasts::EXPANDABLE,
+        expansion::EXPANDABLE,
         "INDEX broadcast_expanding (is_urgent=? AND expanded_at<?)",
     ),
     (
-        broadcasts::EXPANDABLE_AHEAD,
+        expansion::EXPANDABLE_AHEAD,
         "INDEX broadcast_started (is_urgent=? AND expanded_at>?)",
     ),
     (broadcasts::FLAGS_BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
@@ -50,7 +50,7 @@ const SHORT: &[(&str, &str)] = &[
     ),
     (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
     (far_rows::PULL, "INDEX delivery_waiting (leased=? AND at>?)"),
-    (broadcasts::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
+    (expansion::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::END, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -203,6 +203,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("content", include_str!("content.rs")),
         ("due_origins", include_str!("due_origins.rs")),
         ("erase", include_str!("erase.rs")),
+        ("expansion", include_str!("expansion.rs")),
         ("far_rows", include_str!("far_rows.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
