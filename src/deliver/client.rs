@@ -36,7 +36,9 @@ use crate::tls::{self, TlsError};
 /// Every connection is subject to the client's [`EndpointPolicy`]: the name is looked up once, every address is
 /// checked, and only checked addresses are dialled. If one address is refused, the name is refused.
 ///
-/// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections).
+/// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections). One without requests
+/// is closed after 90 s. While requests are under way on an HTTP/2 connection and nothing arrives, it is pinged every 20 s,
+/// and given up if there is no response within 10 s. An idle connection is not pinged.
 ///
 /// Opening a connection may take 5 s ([`connect_timeout`](HttpClientBuilder::connect_timeout)).
 /// [`Deliver`](super::Deliver) limits the whole attempt, with any client.
@@ -229,7 +231,8 @@ pub struct HttpClientBuilder {
 impl HttpClientBuilder {
     /// The longest time for opening a connection: lookup, TCP and TLS.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// The time between two pings of an HTTP/2 connection, also while it is idle.
+    /// The time between two pings of an HTTP/2 connection while requests are under way on it. An idle connection is not
+    /// pinged: servers end connections with pings and no streams by GOAWAY (`too_many_pings`).
     const KEEP_ALIVE: Duration = Duration::from_secs(20);
     /// The longest time for the response to a ping.
     const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -302,7 +305,7 @@ impl HttpClientBuilder {
             .http2_initial_connection_window_size(256 * 1024)
             .http2_keep_alive_interval(Self::KEEP_ALIVE)
             .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
-            .http2_keep_alive_while_idle(true);
+            .http2_keep_alive_while_idle(false);
         let http1 = builder.build(connector(Protocol::Http1));
         let http2 = builder.http2_only(true).build(connector(Protocol::Http2));
         Ok(HttpClient(Arc::new(Clients {
