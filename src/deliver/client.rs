@@ -22,7 +22,7 @@ use super::dialled::{DialError, Dialled, Protocol};
 use super::error::find_source;
 use super::guarded_resolver::GuardedResolver;
 use super::resolver::{Resolver, SystemResolver};
-use super::unprocessed::{Repeats, is_unprocessed};
+use super::unprocessed::{AskedForCalm, Repeats, asks_for_calm, is_unprocessed};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
 use crate::tls::{self, TlsError};
@@ -115,16 +115,24 @@ impl Clients {
     async fn exchange(&self, request: Request<PushBody>) -> Result<Response<Incoming>, BoxError> {
         let dialled = &self.shared.dialled;
         let (start, mut repeats) = (Instant::now(), Repeats::default());
+        let mut asked_for_calm = false;
         loop {
             if dialled.protocol(request.uri()) == Some(Protocol::Http1) {
                 return Ok(self.http1.request(request).await?);
             }
             let error = match self.http2.request(request.clone()).await {
-                Ok(response) => return Ok(response),
+                Ok(mut response) => {
+                    if asked_for_calm {
+                        response.extensions_mut().insert(AskedForCalm);
+                    }
+                    return Ok(response);
+                }
                 Err(error) => error,
             };
+            let is_too_much = asks_for_calm(&error);
+            asked_for_calm |= is_too_much;
             if is_unprocessed(&error)
-                && let Some(pause) = repeats.pause()
+                && let Some(pause) = repeats.pause(is_too_much)
             {
                 if !pause.is_zero() {
                     sleep(pause).await;
@@ -307,7 +315,11 @@ impl HttpClientBuilder {
             .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
             .http2_keep_alive_while_idle(false);
         let http1 = builder.build(connector(Protocol::Http1));
-        let http2 = builder.http2_only(true).build(connector(Protocol::Http2));
+        let http2 = builder
+            .http2_only(true)
+            // `exchange` does, with a limit.
+            .retry_canceled_requests(false)
+            .build(connector(Protocol::Http2));
         Ok(HttpClient(Arc::new(Clients {
             http2,
             http1,

@@ -20,6 +20,8 @@ use super::evidence::Row;
 use super::flow::Load;
 use super::service::Settings;
 use super::standing::Observation;
+#[cfg(feature = "client")]
+use super::unprocessed::AskedForCalm;
 use super::{Accepted, Deliver, DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
@@ -156,6 +158,13 @@ where
                     }
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
+                        #[cfg(feature = "client")]
+                        if head.extensions.get::<AskedForCalm>().is_some()
+                            && let Some(permit) = this.permit.as_ref()
+                        {
+                            let now = this.settings.clock.now();
+                            permit.learn(&this.asked.row, Load::Excessive, now);
+                        }
                         if head.status.is_success() {
                             let permit = this.permit.as_ref();
                             let result = this.settings.judge(this.asked, permit, &head, &[]);
