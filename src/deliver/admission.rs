@@ -185,7 +185,7 @@ pub(super) struct Begun<F> {
 fn begin<C: Service<Request<PushBody>>>(
     mut client: C,
     push: &Push,
-    permit: Permit,
+    mut permit: Permit,
     settings: &Settings,
 ) -> Result<Begun<C::Future>, DeliveryError> {
     let at = settings.clock.now();
@@ -203,6 +203,7 @@ fn begin<C: Service<Request<PushBody>>>(
         gate.withdraw();
         not_made(push_service, error)
     })?;
+    permit.begin();
     Ok(Begun {
         response: client.call(request),
         permit,

@@ -22,7 +22,7 @@ use super::dialled::{DialError, Dialled, Protocol};
 use super::error::find_source;
 use super::guarded_resolver::GuardedResolver;
 use super::resolver::{Resolver, SystemResolver};
-use super::unprocessed::{Repeats, is_unprocessed};
+use super::unprocessed::{AskedForCalm, Repeats, asks_for_calm, is_unprocessed};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
 use crate::tls::{self, TlsError};
@@ -36,7 +36,9 @@ use crate::tls::{self, TlsError};
 /// Every connection is subject to the client's [`EndpointPolicy`]: the name is looked up once, every address is
 /// checked, and only checked addresses are dialled. If one address is refused, the name is refused.
 ///
-/// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections).
+/// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections). One without requests
+/// is closed after 90 s. While requests are under way on an HTTP/2 connection and nothing arrives, it is pinged every 20 s,
+/// and given up if there is no response within 10 s. An idle connection is not pinged.
 ///
 /// Opening a connection may take 5 s ([`connect_timeout`](HttpClientBuilder::connect_timeout)).
 /// [`Deliver`](super::Deliver) limits the whole attempt, with any client.
@@ -113,16 +115,24 @@ impl Clients {
     async fn exchange(&self, request: Request<PushBody>) -> Result<Response<Incoming>, BoxError> {
         let dialled = &self.shared.dialled;
         let (start, mut repeats) = (Instant::now(), Repeats::default());
+        let mut asked_for_calm = false;
         loop {
             if dialled.protocol(request.uri()) == Some(Protocol::Http1) {
                 return Ok(self.http1.request(request).await?);
             }
             let error = match self.http2.request(request.clone()).await {
-                Ok(response) => return Ok(response),
+                Ok(mut response) => {
+                    if asked_for_calm {
+                        response.extensions_mut().insert(AskedForCalm);
+                    }
+                    return Ok(response);
+                }
                 Err(error) => error,
             };
+            let is_too_much = asks_for_calm(&error);
+            asked_for_calm |= is_too_much;
             if is_unprocessed(&error)
-                && let Some(pause) = repeats.pause()
+                && let Some(pause) = repeats.pause(is_too_much)
             {
                 if !pause.is_zero() {
                     sleep(pause).await;
@@ -229,7 +239,8 @@ pub struct HttpClientBuilder {
 impl HttpClientBuilder {
     /// The longest time for opening a connection: lookup, TCP and TLS.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// The time between two pings of an HTTP/2 connection, also while it is idle.
+    /// The time between two pings of an HTTP/2 connection while requests are under way on it. An idle connection is not
+    /// pinged: servers end connections with pings and no streams by GOAWAY (`too_many_pings`).
     const KEEP_ALIVE: Duration = Duration::from_secs(20);
     /// The longest time for the response to a ping.
     const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -302,9 +313,13 @@ impl HttpClientBuilder {
             .http2_initial_connection_window_size(256 * 1024)
             .http2_keep_alive_interval(Self::KEEP_ALIVE)
             .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
-            .http2_keep_alive_while_idle(true);
+            .http2_keep_alive_while_idle(false);
         let http1 = builder.build(connector(Protocol::Http1));
-        let http2 = builder.http2_only(true).build(connector(Protocol::Http2));
+        let http2 = builder
+            .http2_only(true)
+            // `exchange` does, with a limit.
+            .retry_canceled_requests(false)
+            .build(connector(Protocol::Http2));
         Ok(HttpClient(Arc::new(Clients {
             http2,
             http1,

@@ -177,6 +177,16 @@ impl DeliveryError {
         !is_dial
     }
 
+    /// Whether the push service asked the client's connection to be calm (RFC 9113 section 7).
+    pub(super) fn is_asked_to_be_calm(&self) -> bool {
+        #[cfg(feature = "client")]
+        if let Some(source) = self.0.source.as_deref() {
+            return find_source::<h2::Error>(source)
+                .is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM));
+        }
+        false
+    }
+
     pub(super) fn refused(push_service: PushService, source: PolicyError) -> Self {
         Self::client(push_service, source.into())
     }

@@ -53,6 +53,13 @@ impl Row {
             is_test: push.is_test(),
         }
     }
+
+    /// Whether its losses may be its own: its user causes the push, or it has failed for longer than an origin's limits last.
+    pub(super) fn is_suspect(&self, now: Timestamp) -> bool {
+        const LIMITS_LAST: Duration = Duration::from_secs(600);
+        let fails_for = self.failing_since.map(|since| now.since(since));
+        self.is_test || fails_for.is_some_and(|time| time > LIMITS_LAST)
+    }
 }
 
 /// The responses of the last minute, and what they are judged by.

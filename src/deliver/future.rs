@@ -17,8 +17,11 @@ use tower_service::Service;
 use super::admission::{Admission, Begin};
 use super::classify::{BODY_LIMIT, classify};
 use super::evidence::Row;
+use super::flow::Load;
 use super::service::Settings;
 use super::standing::Observation;
+#[cfg(feature = "client")]
+use super::unprocessed::AskedForCalm;
 use super::{Accepted, Deliver, DeliveryError, OriginGate, Outcome, Permit, PushService};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
@@ -138,19 +141,33 @@ where
                         ready!(elapsed(this.timer.as_mut(), cx));
                         let error = DeliveryError::new(Outcome::Transient, push_service);
                         let error = error.with_reason("timeout");
-                        let gate = this.permit.as_ref().map(Permit::gate);
-                        return Poll::Ready(Err(this.settings.silence(this.asked, gate, error)));
+                        let permit = this.permit.as_ref();
+                        let load = Load::Overloaded;
+                        let error = this.settings.silence(this.asked, permit, load, error);
+                        return Poll::Ready(Err(error));
                     }
                     Poll::Ready(Err(error)) => {
                         let error = DeliveryError::client(push_service, error.into());
-                        let gate = this.permit.as_ref().map(Permit::gate);
-                        return Poll::Ready(Err(this.settings.silence(this.asked, gate, error)));
+                        let permit = this.permit.as_ref();
+                        let load = match error.is_asked_to_be_calm() {
+                            true => Load::Excessive,
+                            false => Load::Nothing,
+                        };
+                        let error = this.settings.silence(this.asked, permit, load, error);
+                        return Poll::Ready(Err(error));
                     }
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
+                        #[cfg(feature = "client")]
+                        if head.extensions.get::<AskedForCalm>().is_some()
+                            && let Some(permit) = this.permit.as_ref()
+                        {
+                            let now = this.settings.clock.now();
+                            permit.learn(&this.asked.row, Load::Excessive, now);
+                        }
                         if head.status.is_success() {
-                            let gate = this.permit.as_ref().map(Permit::gate);
-                            let result = this.settings.judge(this.asked, gate, &head, &[]);
+                            let permit = this.permit.as_ref();
+                            let result = this.settings.judge(this.asked, permit, &head, &[]);
                             return Poll::Ready(result);
                         }
                         this.step.set(Step::Reading {
@@ -186,8 +203,8 @@ where
                             Poll::Ready(Some(Err(_)) | None) => break,
                         }
                     }
-                    let gate = this.permit.as_ref().map(Permit::gate);
-                    return Poll::Ready(this.settings.judge(this.asked, gate, head, read));
+                    let permit = this.permit.as_ref();
+                    return Poll::Ready(this.settings.judge(this.asked, permit, head, read));
                 }
                 #[expect(clippy::panic, reason = "what every future does")]
                 StepProj::Done => panic!("`DeliverFuture` polled after completion"),
@@ -209,7 +226,7 @@ impl Settings {
     fn judge(
         &self,
         asked: &Asked,
-        gate: Option<&OriginGate>,
+        permit: Option<&Permit>,
         head: &Parts,
         body: &[u8],
     ) -> Result<Accepted, DeliveryError> {
@@ -224,8 +241,9 @@ impl Settings {
                 seen.outcome = Outcome::KeyMismatch;
             }
         }
-        if let Some(gate) = gate {
-            gate.observe(&seen, now);
+        if let Some(permit) = permit {
+            permit.learn(&asked.row, load(head.status, seen.outcome), now);
+            permit.gate().observe(&seen, now);
         }
         if verdict.outcome == Outcome::Accepted {
             return Ok(Accepted::new(push_service, head.status, headers));
@@ -242,12 +260,15 @@ impl Settings {
     fn silence(
         &self,
         asked: &Asked,
-        gate: Option<&OriginGate>,
+        permit: Option<&Permit>,
+        load: Load,
         error: DeliveryError,
     ) -> DeliveryError {
-        let Some(gate) = gate else {
+        let Some(permit) = permit else {
             return error;
         };
+        let gate = permit.gate();
+        permit.learn(&asked.row, load, self.clock.now());
         if error.is_local() {
             gate.withdraw();
         } else if error.outcome() == Outcome::Transient {
@@ -268,6 +289,17 @@ struct Asked {
     began: Timestamp,
     /// Whether the sender has other keys to try.
     has_other_keys: bool,
+}
+
+/// What a response says about the load on the push service.
+fn load(status: StatusCode, outcome: Outcome) -> Load {
+    match outcome {
+        Outcome::Accepted => Load::Accepted,
+        Outcome::RateLimited => Load::Limited,
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => Load::Overloaded,
+        _ if status.is_server_error() => Load::Nothing,
+        _ => Load::Answered,
+    }
 }
 
 /// WNS answers 401 without a reason to the wrong key, and to any other fault of the token.

@@ -8,6 +8,7 @@ mod admission;
 mod classify;
 #[cfg(feature = "client")]
 mod client;
+mod concurrency;
 #[cfg(feature = "client")]
 mod connection_budget;
 #[cfg(feature = "client")]
@@ -17,6 +18,7 @@ mod dialled;
 mod endpoint_policy;
 mod error;
 mod evidence;
+mod flow;
 mod future;
 #[cfg(feature = "client")]
 mod guarded_resolver;
@@ -29,6 +31,7 @@ mod lookup_threads;
 mod open_files;
 mod origin_gate;
 mod outcome;
+mod pace;
 mod resolver;
 mod retry;
 mod retry_after;

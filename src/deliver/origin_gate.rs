@@ -1,4 +1,4 @@
-//! One gate per origin: a limit on requests in flight, and "not before T because R".
+//! One gate per origin: the flow of requests, and "not before T because R".
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,14 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
+use super::concurrency::Concurrency;
 use super::evidence::Row;
+use super::flow::{Begun, Flow, Load};
 use super::standing::{Observation, Standing};
 use crate::clock::Timestamp;
 use crate::push_service::{Pause, PauseReason};
 use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
+///
+/// A gate finds out by itself how many requests its origin takes: from 8, twice as many after each round trip up to 100, then
+/// one more after each. Losses of several subscriptions (429, 503, no answer in time) halve the number, once for all requests
+/// that were in flight; slow answers keep it from growing. If the origin limits requests by time (429), they are spread over
+/// the time as well.
 ///
 /// At most 4096 gates are kept. The least recently used gates are dropped first, except those in use: an origin never
 /// gets a second set of permits while the first is out. A pause that is dropped with its gate comes back with the next
@@ -41,30 +49,40 @@ pub struct OriginGates(Arc<Inner>);
 
 struct Inner {
     gates: Mutex<LruCache<Origin, Arc<OriginGate>>>,
-    in_flight: usize,
+    least: usize,
+    most: usize,
 }
 
 impl OriginGates {
     /// The number of gates that are kept if none is in use.
     const CAPACITY: usize = 4096;
-    /// The default limit on requests in flight per origin.
+    /// The default of the most requests in flight per origin.
     pub const IN_FLIGHT: usize = 100;
     /// The limit for an origin that has not answered yet, or has stopped answering.
-    pub(crate) const UNPROVEN: usize = 8;
+    pub(crate) const UNPROVEN: usize = Concurrency::START;
 
-    /// Gates with [`IN_FLIGHT`](Self::IN_FLIGHT) permits each.
+    /// Gates with 1 to [`IN_FLIGHT`](Self::IN_FLIGHT) requests in flight each.
     #[must_use]
     pub fn new() -> Self {
         Self::with_in_flight(Self::IN_FLIGHT)
     }
 
-    /// Gates with `permits` permits each, at least one.
+    /// Gates with at most `most` requests in flight each, and at least one.
     #[must_use]
-    pub fn with_in_flight(permits: usize) -> Self {
+    pub fn with_in_flight(most: usize) -> Self {
+        Self::with_in_flight_between(1, most)
+    }
+
+    /// Gates whose limit on requests in flight stays from `least` to `most`; each is at least one, and `most` at least
+    /// `least`. Equal numbers make a fixed limit.
+    #[must_use]
+    pub fn with_in_flight_between(least: usize, most: usize) -> Self {
+        let least = least.clamp(1, Semaphore::MAX_PERMITS);
         Self(Arc::new(Inner {
             // `make_room` bounds the cache; it skips gates that are in use.
             gates: Mutex::new(LruCache::unbounded()),
-            in_flight: permits.clamp(1, Semaphore::MAX_PERMITS),
+            least,
+            most: most.clamp(least, Semaphore::MAX_PERMITS),
         }))
     }
 
@@ -76,7 +94,7 @@ impl OriginGates {
             return Arc::clone(gate);
         }
         make_room(&mut gates);
-        let gate = Arc::new(OriginGate::new(origin.clone(), self.0.in_flight));
+        let gate = Arc::new(OriginGate::new(origin.clone(), self.0.least, self.0.most));
         gates.put(origin.clone(), Arc::clone(&gate));
         gate
     }
@@ -115,8 +133,8 @@ impl OriginGates {
             let standing = gate.standing();
             match standing.closed_at(now) {
                 Some(_) => 0,
-                None if standing.is_trusted(now) => self.0.in_flight,
-                None => self.0.in_flight.min(Self::UNPROVEN),
+                None if standing.is_trusted(now) => gate.limit(),
+                None => gate.limit().min(Self::UNPROVEN),
             }
         };
         let gates = self.lock();
@@ -124,6 +142,27 @@ impl OriginGates {
             .iter()
             .map(|(origin, gate)| (origin.clone(), room(gate)));
         rooms.collect()
+    }
+
+    /// The limit of an origin without a gate.
+    pub(crate) fn room_for_unknown(&self) -> usize {
+        Self::UNPROVEN.clamp(self.0.least, self.0.most)
+    }
+
+    /// The most requests in flight that an origin may ever have.
+    pub(crate) fn most(&self) -> usize {
+        self.0.most
+    }
+
+    /// The gates that were used since this process started and were not forgotten, with most requests in flight first.
+    pub(crate) fn all(&self) -> Vec<Arc<OriginGate>> {
+        let mut gates: Vec<_> = self
+            .lock()
+            .iter()
+            .map(|(_, gate)| Arc::clone(gate))
+            .collect();
+        gates.sort_by_key(|gate| std::cmp::Reverse(gate.in_flight()));
+        gates
     }
 
     /// Whether this process has had an HTTP response from an origin, and the origin was not unreachable since.
@@ -177,7 +216,7 @@ impl fmt::Debug for OriginGates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OriginGates")
             .field("gates", &self.lock().len())
-            .field("in_flight", &self.0.in_flight)
+            .field("in_flight", &(self.0.least..=self.0.most))
             .finish()
     }
 }
@@ -186,18 +225,35 @@ impl fmt::Debug for OriginGates {
 pub struct OriginGate {
     origin: Origin,
     permits: Semaphore,
+    lent: Mutex<Lent>,
+    /// Held by the one request that waits for its time.
+    turn: tokio::sync::Mutex<()>,
     standing: Mutex<Standing>,
     /// Whether the store was asked about the origin, and whether it has accepted a push from this server.
     is_recalled: AtomicBool,
     has_accepted: AtomicBool,
 }
 
+/// The flow, and what the semaphore has of it.
+#[derive(Debug)]
+struct Lent {
+    flow: Flow,
+    /// The permits that there are, lent or not. More than the limit until enough are returned.
+    permits: usize,
+}
+
 impl OriginGate {
-    fn new(origin: Origin, permits: usize) -> Self {
+    fn new(origin: Origin, least: usize, most: usize) -> Self {
+        let flow = Flow::new(least, most);
         Self {
             standing: Mutex::new(Standing::new(origin.clone())),
             origin,
-            permits: Semaphore::new(permits),
+            permits: Semaphore::new(flow.limit()),
+            turn: tokio::sync::Mutex::new(()),
+            lent: Mutex::new(Lent {
+                permits: flow.limit(),
+                flow,
+            }),
             is_recalled: AtomicBool::new(false),
             has_accepted: AtomicBool::new(false),
         }
@@ -272,19 +328,39 @@ impl OriginGate {
         self.standing().shared(now);
     }
 
-    /// The number of free permits.
+    /// The number of requests that may begin at once: the limit, less those that are in flight or about to begin.
     #[must_use]
     pub fn available(&self) -> usize {
         self.permits.available_permits()
     }
 
-    /// Takes a permit if one is free.
-    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        self.permits.try_acquire().ok()?.forget();
-        Some(Permit(Arc::clone(self)))
+    /// The most requests in flight, as the responses have it.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.lent().flow.limit()
     }
 
-    /// Waits for a permit, in order of arrival. Ignores the pause.
+    /// The requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lent().flow.in_flight()
+    }
+
+    /// The most requests that begin in a second, if the origin limits them.
+    #[must_use]
+    pub fn per_second(&self) -> Option<u64> {
+        self.lent().flow.per_second()
+    }
+
+    /// Takes a permit if one is free and it is time for a request.
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        self.permits.try_acquire().ok()?.forget();
+        let permit = Permit::new(self);
+        let _turn = self.turn.try_lock().ok()?;
+        self.take(Instant::now()).is_ok().then_some(permit)
+    }
+
+    /// Waits for a permit and for the time of the request, in order of arrival. Ignores the pause.
     ///
     /// # Cancel safety
     ///
@@ -295,7 +371,36 @@ impl OriginGate {
             Ok(permit) => permit.forget(),
             Err(_) => std::future::pending().await,
         }
-        Permit(Arc::clone(self))
+        let permit = Permit::new(self);
+        let _turn = self.turn.lock().await;
+        // What the responses say changes the time.
+        while let Err(at) = self.take(Instant::now()) {
+            sleep_until(at).await;
+        }
+        permit
+    }
+
+    fn take(&self, now: Instant) -> Result<(), Instant> {
+        self.lent().flow.take(now)
+    }
+
+    /// Changes the flow, and the number of permits to its limit.
+    fn change<T>(&self, change: impl FnOnce(&mut Flow) -> T) -> T {
+        let mut lent = self.lent();
+        let result = change(&mut lent.flow);
+        let limit = lent.flow.limit();
+        if limit > lent.permits {
+            self.permits.add_permits(limit - lent.permits);
+            lent.permits = limit;
+        } else if limit < lent.permits {
+            // Those that are lent are kept back when they are returned.
+            lent.permits -= self.permits.forget_permits(lent.permits - limit);
+        }
+        result
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -307,6 +412,7 @@ impl fmt::Debug for OriginGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OriginGate")
             .field("available", &self.available())
+            .field("limit", &self.limit())
             .field("standing", &*self.standing())
             .finish()
     }
@@ -315,17 +421,50 @@ impl fmt::Debug for OriginGate {
 /// A permit for one request in flight; returned when dropped.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
-pub(crate) struct Permit(Arc<OriginGate>);
+pub(crate) struct Permit {
+    gate: Arc<OriginGate>,
+    begun: Option<Begun>,
+}
 
 impl Permit {
+    fn new(gate: &Arc<OriginGate>) -> Self {
+        Self {
+            gate: Arc::clone(gate),
+            begun: None,
+        }
+    }
+
     pub(super) fn gate(&self) -> &OriginGate {
-        &self.0
+        &self.gate
+    }
+
+    /// The request begins.
+    pub(super) fn begin(&mut self) {
+        self.begun = Some(self.gate.change(|flow| flow.begins(Instant::now())));
+    }
+
+    /// Takes in what the attempt says about the load on the origin, at this moment.
+    pub(super) fn learn(&self, row: &Row, load: Load, now: Timestamp) {
+        if let Some(begun) = &self.begun {
+            let row = (row, row.is_suspect(now));
+            self.gate
+                .change(|flow| flow.learn(begun, row, load, Instant::now()));
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.permits.add_permits(1);
+        let gate = &self.gate;
+        if self.begun.is_some() {
+            gate.change(Flow::ends);
+        }
+        let mut lent = gate.lent();
+        if lent.permits > lent.flow.limit() {
+            lent.permits -= 1;
+        } else {
+            gate.permits.add_permits(1);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Permits, pauses, and room for new gates.
 
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -22,7 +24,7 @@ fn shared(n: usize, until: i64) -> Pause {
 
 #[test]
 fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed() {
-    let gates = OriginGates::new();
+    let gates = OriginGates::with_in_flight_between(20, 20);
     let gate = gates.gate(&origin(1));
     drop(gates.gate(&origin(2)));
     gates.pause(&origin(3), at(100), PauseReason::RateLimited);
@@ -42,7 +44,7 @@ fn there_is_little_room_until_an_origin_has_answered_and_none_while_it_is_closed
     };
     gate.observe(&seen, at(0));
     let rooms = gates.rooms(at(0));
-    let expected = [(origin(1), 100), (origin(2), 8), (origin(3), 0)];
+    let expected = [(origin(1), 20), (origin(2), 8), (origin(3), 0)];
     assert_eq!(rooms, HashMap::from(expected));
     assert_eq!(gates.rooms(at(100))[&origin(3)], 8);
 }
@@ -71,6 +73,91 @@ async fn a_waiter_gets_the_permit_that_comes_back() {
     drop(held);
     let _permit = waiting.await;
     assert_eq!(gate.available(), 0);
+}
+
+fn accepted() -> Row {
+    Row {
+        key: crate::subscription::EndpointKey::from_bytes([1; 32]),
+        is_proven: true,
+        has_same_key: true,
+        failing_since: None,
+        is_test: false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_grows_and_shrinks_with_what_the_requests_learn() {
+    let gate = OriginGates::with_in_flight_between(2, 100).gate(&origin(1));
+    let began = |gate: &Arc<OriginGate>| {
+        let mut permit = gate.try_acquire().unwrap();
+        permit.begin();
+        permit
+    };
+    let mut held: Vec<_> = (0..8).map(|_| began(&gate)).collect();
+    assert!(gate.try_acquire().is_none());
+    assert_eq!(
+        (gate.limit(), gate.in_flight(), gate.available()),
+        (8, 8, 0)
+    );
+    let mut waiting = Box::pin(gate.acquire());
+    assert!((&mut waiting).now_or_never().is_none());
+    held[7].learn(&accepted(), Load::Accepted, at(0));
+    drop(waiting.now_or_never().expect("the limit is 9"));
+
+    // All in flight are lost together, and half of the permits are kept back when they are returned.
+    tokio::time::advance(Duration::from_millis(1)).await;
+    for permit in &held {
+        permit.learn(&accepted(), Load::Excessive, at(0));
+    }
+    assert_eq!(
+        (gate.limit(), gate.in_flight(), gate.available()),
+        (4, 8, 0)
+    );
+    held.truncate(4);
+    assert_eq!((gate.in_flight(), gate.available()), (4, 0));
+    held.truncate(1);
+    assert_eq!((gate.in_flight(), gate.available()), (1, 3));
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        began(&gate).learn(&accepted(), Load::Excessive, at(0));
+    }
+    assert_eq!((gate.limit(), gate.available()), (2, 1));
+    drop(held);
+    assert_eq!(gate.available(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_spread_over_the_time_after_a_rate_limit() {
+    let gate = OriginGates::with_in_flight_between(100, 100).gate(&origin(1));
+    let begin = |mut permit: Permit| {
+        permit.begin();
+        permit
+    };
+    let row = |number| Row {
+        key: crate::subscription::EndpointKey::from_bytes([number; 32]),
+        ..accepted()
+    };
+    for _ in 0..100 {
+        tokio::time::advance(Duration::from_millis(50)).await;
+        begin(gate.try_acquire().unwrap()).learn(&row(9), Load::Accepted, at(0));
+    }
+    for number in 0..4 {
+        tokio::time::advance(Duration::from_millis(10)).await;
+        let permit = begin(gate.try_acquire().unwrap());
+        tokio::time::advance(Duration::from_millis(10)).await;
+        permit.learn(&row(number), Load::Limited, at(0));
+    }
+    let rate = gate.per_second().unwrap();
+    assert!((1..100).contains(&rate), "{rate}");
+    // In order of arrival.
+    let began = Instant::now();
+    for _ in 0..rate {
+        drop(gate.acquire().await);
+    }
+    let took = began.elapsed().as_secs_f64();
+    assert!((0.8..1.5).contains(&took), "{took}");
+    assert!(gate.try_acquire().is_none());
+    assert_eq!(gate.available(), 100, "nothing is lost");
 }
 
 #[test]

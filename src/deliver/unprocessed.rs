@@ -19,6 +19,16 @@ pub(super) fn is_unprocessed(error: &legacy::Error) -> bool {
     }
 }
 
+/// Whether the server asked for fewer requests (RFC 9113 section 7).
+pub(super) fn asks_for_calm(error: &legacy::Error) -> bool {
+    find_source::<h2::Error>(error)
+        .is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
+/// An extension of a response: the server asked for fewer requests before it processed this one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AskedForCalm;
+
 /// The repeats of one request that was not processed.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(u32);
@@ -27,16 +37,20 @@ impl Repeats {
     /// Bounds the requests to a server that processes none. One that ends its connection after each response still serves
     /// a hundred requests that start together: they spread over the pauses.
     const MAX: u32 = 32;
+    /// The longest pause after a server asked for fewer requests.
+    const CALM: Duration = Duration::from_secs(1);
     /// The longest pause before a request is sent again.
     const LONGEST: Duration = Duration::from_millis(500);
 
-    /// The pause before the request is sent again, zero the first time. Returns `None` after 32 repeats.
-    pub(super) fn pause(&mut self) -> Option<Duration> {
+    /// The pause before the request is sent again, zero the first time unless the server asked for calm. Returns `None` after
+    /// 32 repeats.
+    pub(super) fn pause(&mut self, asked_for_calm: bool) -> Option<Duration> {
         let repeats = self.0;
         self.0 = repeats.saturating_add(1);
         match repeats {
-            0 => Some(Duration::ZERO),
             Self::MAX.. => None,
+            _ if asked_for_calm => Some(Jitter::random().of(Self::CALM)),
+            0 => Some(Duration::ZERO),
             _ => {
                 let ceiling = 1_u64.checked_shl(repeats).unwrap_or(u64::MAX);
                 let ceiling = Duration::from_millis(ceiling).min(Self::LONGEST);

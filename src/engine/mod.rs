@@ -92,7 +92,6 @@ pub(crate) struct Parts {
     pub(crate) host_check: HostCheck,
     pub(crate) limits: SubscriptionLimits,
     pub(crate) gates: OriginGates,
-    pub(crate) in_flight_per_origin: usize,
     pub(crate) sender: Arc<dyn Sender>,
     pub(crate) retry: RetryPolicy,
     pub(crate) contact: Contact,

@@ -253,7 +253,6 @@ impl World {
             endpoint_policy,
             limits: SubscriptionLimits::default(),
             gates,
-            in_flight_per_origin,
             sender: Arc::new(deliver),
             retry: RetryPolicy::default(),
             contact,

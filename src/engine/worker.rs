@@ -19,7 +19,7 @@ use super::records::{Record, records};
 use super::{Consequence, Engine, Next};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::deliver::{OriginGate, OriginGates};
+use crate::deliver::OriginGate;
 use crate::observe;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, Claims, Settlement, StoreError, StoreErrorKind,
@@ -214,13 +214,14 @@ impl Worker {
         if self.unsettled() >= UNSETTLED {
             return Ok(0);
         }
-        let free = IN_FLIGHT.saturating_sub(self.attempts.len());
+        let most = IN_FLIGHT.max(self.engine.gates.most().saturating_mul(2));
+        let free = most.saturating_sub(self.attempts.len());
         if free < FREE_AT_LEAST {
             return Ok(0);
         }
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
-        request.per_origin = self.room_for_unknown();
+        request.per_origin = self.engine.gates.room_for_unknown();
         let claims = self.engine.ledger.claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
@@ -249,11 +250,6 @@ impl Worker {
             };
         }
         rooms
-    }
-
-    /// The number of free places at an origin without a gate.
-    fn room_for_unknown(&self) -> usize {
-        self.engine.in_flight_per_origin.min(OriginGates::UNPROVEN)
     }
 
     async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {

@@ -40,7 +40,10 @@ impl WebPushBuilder {
         let contact = contact.map_err(|error| {
             BuildError::with_source(BuildErrorKind::InvalidSetting("contact"), error)
         })?;
-        let gates = OriginGates::with_in_flight(self.in_flight_per_origin);
+        let gates = OriginGates::with_in_flight_between(
+            self.in_flight_per_origin_at_least,
+            self.in_flight_per_origin,
+        );
         let (client, resolver) = match self.sender {
             Some(client) => (client, self.resolver),
             None => default_client(&endpoint_policy, self.extra_root_ca_pem, self.resolver)?,
@@ -85,7 +88,6 @@ impl WebPushBuilder {
             endpoint_policy,
             limits: self.limits,
             gates,
-            in_flight_per_origin: self.in_flight_per_origin,
             sender,
             retry: self.retry,
             contact,
@@ -129,6 +131,11 @@ impl WebPushBuilder {
                 "in_flight_per_origin",
                 (1..=Semaphore::MAX_PERMITS).contains(&self.in_flight_per_origin),
                 "must be at least 1 and at most tokio's `Semaphore::MAX_PERMITS`",
+            ),
+            (
+                "in_flight_per_origin_at_least",
+                (1..=self.in_flight_per_origin).contains(&self.in_flight_per_origin_at_least),
+                "must be at least 1 and at most `in_flight_per_origin`",
             ),
             (
                 "retry_policy",

@@ -53,6 +53,7 @@ pub struct WebPushBuilder {
     pub(super) key_encryption_keys: KeyEncryptionKeys,
     pub(super) extra_root_ca_pem: Option<Bytes>,
     pub(super) in_flight_per_origin: usize,
+    pub(super) in_flight_per_origin_at_least: usize,
     pub(super) retry: RetryPolicy,
     /// Percent.
     pub(super) retire_at_most: u8,
@@ -103,6 +104,7 @@ impl WebPushBuilder {
             key_encryption_keys: KeyEncryptionKeys::default(),
             extra_root_ca_pem: None,
             in_flight_per_origin: OriginGates::IN_FLIGHT,
+            in_flight_per_origin_at_least: 1,
             retry: RetryPolicy::default(),
             retire_at_most: 30,
             stable_topic: false,
@@ -253,10 +255,21 @@ impl WebPushBuilder {
         self
     }
 
-    /// Limits the requests in flight to one origin: 1 to [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS).
-    /// Default: 100.
+    /// Sets the most requests in flight to one origin: 1 to
+    /// [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS). Default: 100,
+    /// the number of streams that most HTTP/2 servers allow on the one connection that the built-in client opens.
+    ///
+    /// Up to it the limit finds itself ([the rules](crate::guide::what_the_push_service_said)): it starts at 8, grows while
+    /// the push service accepts as quickly as before, and is halved when it limits requests or does not answer in time.
     pub const fn in_flight_per_origin(mut self, requests: usize) -> Self {
         self.in_flight_per_origin = requests;
+        self
+    }
+
+    /// Sets the number of requests in flight to one origin below which the limit does not fall: 1 to
+    /// [`in_flight_per_origin`](Self::in_flight_per_origin). Default: 1.
+    pub const fn in_flight_per_origin_at_least(mut self, requests: usize) -> Self {
+        self.in_flight_per_origin_at_least = requests;
         self
     }
 

@@ -368,6 +368,7 @@ async fn a_connection_that_breaks_is_not_an_outage() {
         .endpoint_policy(EndpointPolicy::insecure_allow_local())
         .extra_root_ca_pem(server.ca_pem.clone())
         .in_flight_per_origin(AT_ONCE)
+        .in_flight_per_origin_at_least(AT_ONCE)
         .build()
         .await
         .unwrap();

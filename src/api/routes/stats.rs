@@ -10,6 +10,7 @@ use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
 use crate::api::time::iso8601;
 use crate::broadcast::Audience;
+use crate::deliver::OriginGate;
 use crate::store::{CountFilter, Liveness};
 
 #[derive(Serialize)]
@@ -18,6 +19,8 @@ struct StatsAnswer {
     subscriptions: SubscriptionStats,
     ledger: LedgerAnswer,
     gates: Vec<Gate>,
+    /// The flow of requests of this process to the push services.
+    origins: Vec<OriginAnswer>,
     /// Push services for which pruning is suspended.
     retiring_stopped: Vec<Doubted>,
     worker: WorkerAnswer,
@@ -85,6 +88,33 @@ struct Gate {
     closures: u32,
 }
 
+/// The most origins in one response.
+const ORIGINS: usize = 32;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OriginAnswer {
+    origin: String,
+    /// Requests without a response.
+    in_flight: usize,
+    /// The most of them.
+    limit: usize,
+    /// The most requests that begin in a second, if the push service limits them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_second: Option<u64>,
+}
+
+impl OriginAnswer {
+    fn of(gate: &OriginGate) -> Self {
+        Self {
+            origin: gate.origin().as_str().to_owned(),
+            in_flight: gate.in_flight(),
+            limit: gate.limit(),
+            per_second: gate.per_second(),
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct MissingKey {
@@ -120,6 +150,14 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
                 reason: pause.reason.as_str(),
                 closures: pause.closures,
             })
+            .collect(),
+        origins: api
+            .engine
+            .gates
+            .all()
+            .iter()
+            .take(ORIGINS)
+            .map(|gate| OriginAnswer::of(gate))
             .collect(),
         retiring_stopped: api
             .engine

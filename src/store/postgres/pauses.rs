@@ -52,8 +52,9 @@ pub(super) const NEXT_DUE: &str = "WITH front AS MATERIALIZED (SELECT id, paused
 pub(super) const STATS: &str = "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
          ORDER BY served, id LIMIT $2) \
          UNION ALL (SELECT id FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)) \
-     SELECT (SELECT coalesce(sum(written - accepted - gone - key_mismatch - sender_fault - too_large - bad_request \
-         - refused - expired - failed - cancelled), 0)::bigint FROM web_push.broadcast WHERE ended_at IS NULL), \
+     SELECT (SELECT least(greatest(coalesce(sum(written::numeric - accepted - gone - key_mismatch - sender_fault \
+         - too_large - bad_request - refused - expired - failed - cancelled), 0), 0), 9223372036854775807)::bigint \
+         FROM web_push.broadcast WHERE ended_at IS NULL), \
      (SELECT count(*) FROM web_push.delivery WHERE turn IS NULL AND leased AND at > $1), \
      least((SELECT min(first.at) FROM (SELECT id FROM front LIMIT $2) AS o \
          CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \

@@ -240,6 +240,10 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
     );
     assert_eq!(stats["retiringStopped"], json!([]));
     assert_eq!(
+        stats["origins"],
+        json!([{"origin": FCM, "inFlight": 0, "limit": 8}])
+    );
+    assert_eq!(
         stats["worker"],
         json!({"failing": [], "parked": 0, "parkedBroadcasts": []})
     );

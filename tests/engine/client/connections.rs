@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use http::{StatusCode, Version};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
-use tower_web_push::deliver::{EndpointPolicy, HttpClient, Outcome};
+use tower_web_push::deliver::{EndpointPolicy, HttpClient, OriginGates, Outcome};
 
 use super::world::{Rebinding, fixed, over, push, send, to, url};
 use crate::support::push_server::{Answering, BOTH, HTTP1, NO_ALPN, PushServer, answer};
@@ -87,7 +87,7 @@ async fn a_burst_to_a_server_without_http2_asks_once() {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_are_in_flight_per_origin_and_no_more() {
+async fn as_many_requests_are_in_flight_per_origin_as_the_gate_allows() {
     let door = Arc::new(Semaphore::new(0));
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let handler = {
@@ -97,7 +97,7 @@ async fn a_hundred_requests_are_in_flight_per_origin_and_no_more() {
             let answering: Answering = Box::pin(async move {
                 let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
-                if now == 100 {
+                if now == 40 {
                     // All permits are in use.
                     door.add_permits(Semaphore::MAX_PERMITS / 2);
                 }
@@ -109,13 +109,13 @@ async fn a_hundred_requests_are_in_flight_per_origin_and_no_more() {
         }
     };
     let server = PushServer::start(BOTH, handler).await;
-    let deliver = to(&server);
+    let deliver = to(&server).with_gates(OriginGates::with_in_flight_between(40, 40));
     let endpoint = url(&server, "/p");
     let sent = join_all((0..150).map(|_| send(&deliver, &endpoint))).await;
     for sent in &sent {
         assert!(sent.is_ok(), "{sent:?}");
     }
-    assert_eq!(most.load(Ordering::SeqCst), 100);
+    assert_eq!(most.load(Ordering::SeqCst), 40);
 }
 
 #[tokio::test]
@@ -135,7 +135,8 @@ async fn requests_that_wait_for_a_dial_learn_why_it_failed() {
     let resolver = Rebinding::to(&["10.0.0.1"]);
     let asked = Arc::clone(&resolver);
     let policy = EndpointPolicy::public_hosts();
-    let deliver = over(HttpClient::builder().resolver(resolver), policy);
+    let deliver = over(HttpClient::builder().resolver(resolver), policy)
+        .with_gates(OriginGates::with_in_flight_between(20, 20));
     let sent = join_all((0..20).map(|_| send(&deliver, "https://push.example.com/p"))).await;
     for error in sent {
         assert_eq!(error.unwrap_err().outcome(), Outcome::Refused);

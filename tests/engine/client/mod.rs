@@ -4,6 +4,7 @@ mod answers;
 #[cfg(unix)]
 mod budgets;
 mod connections;
+mod pings;
 mod policy;
 mod unprocessed;
 mod world;

@@ -10,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 use tower_web_push::deliver::{EndpointPolicy, Outcome};
+use tower_web_push::subscription::Origin;
 
 use super::world::{local, over, push};
 use crate::support::push_server::{acceptor, certificate};
@@ -21,6 +22,8 @@ enum Way {
     GoAwayAfter(usize),
     /// It refuses this number of streams, over all connections.
     Refuse(usize),
+    /// It ends this number of connections at their first request, and asks for fewer requests.
+    Calm(usize),
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +54,11 @@ async fn serve(mut tls: TlsStream<TcpStream>, way: Way, seen: Arc<Seen>) -> std:
             6 if flags & 1 == 0 => frame(6, 1, 0, &payload),
             // The end of a request's body.
             0 if flags & DATA_END != 0 && stream <= last => match way {
+                Way::Calm(times) if stream == 1 && seen.refused.load(SeqCst) < times => {
+                    seen.refused.fetch_add(1, SeqCst);
+                    last = 0;
+                    frame(7, 0, 0, &[[0; 4], 11_u32.to_be_bytes()].concat())
+                }
                 Way::Refuse(times) if seen.refused.load(SeqCst) < times => {
                     seen.refused.fetch_add(1, SeqCst);
                     frame(3, 0, stream, &7_u32.to_be_bytes())
@@ -75,7 +83,7 @@ async fn serve(mut tls: TlsStream<TcpStream>, way: Way, seen: Arc<Seen>) -> std:
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -86,6 +94,12 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// Sends this number of requests at once. Returns the number of acceptances, and what the server saw.
 async fn send(number: usize, way: Way) -> (usize, Vec<Outcome>, Arc<Seen>) {
+    let (accepted, failed, seen, _) = send_through(number, way).await;
+    (accepted, failed, seen)
+}
+
+/// And the limit on requests in flight.
+async fn send_through(number: usize, way: Way) -> (usize, Vec<Outcome>, Arc<Seen>, usize) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let certified = certificate();
@@ -110,10 +124,12 @@ async fn send(number: usize, way: Way) -> (usize, Vec<Outcome>, Arc<Seen>) {
     server.abort();
     let accepted = results.iter().filter(|result| result.is_ok()).count();
     let failed = results.into_iter().filter_map(Result::err);
+    let origin = Origin::parse(&format!("https://localhost:{port}")).unwrap();
     (
         accepted,
         failed.map(|error| error.outcome()).collect(),
         seen,
+        deliver.gates().gate(&origin).limit(),
     )
 }
 
@@ -132,6 +148,16 @@ async fn a_refused_stream_is_sent_again() {
     let (accepted, failed, seen) = send(20, Way::Refuse(20)).await;
     assert_eq!((accepted, failed), (20, vec![]));
     assert_eq!(seen.answered.load(SeqCst), 20);
+}
+
+/// RFC 9113 section 7: ENHANCE_YOUR_CALM.
+#[tokio::test]
+async fn a_server_that_asks_for_calm_gets_fewer_requests_at_once_and_each_message_once() {
+    let (accepted, failed, seen, limit) = send_through(8, Way::Calm(1)).await;
+    assert_eq!((accepted, failed), (8, vec![]));
+    assert_eq!(seen.answered.load(SeqCst), 8, "each was processed once");
+    assert_eq!(seen.refused.load(SeqCst), 1);
+    assert!(limit < 8, "{limit}");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ impl Compose for Silent {
 }
 
 /// Every method of the builder, with a value that is not the default.
-const SETTINGS: [(&str, Setting); 21] = [
+const SETTINGS: [(&str, Setting); 22] = [
     ("store", |b| b.store(TamperedStore::default())),
     ("subscriptions", |b| b.subscriptions(MemoryStore::new())),
     ("client", |b| b.client(TestPushService::new())),
@@ -55,6 +55,9 @@ const SETTINGS: [(&str, Setting); 21] = [
     }),
     ("extra_root_ca_pem", |b| b.extra_root_ca_pem("x")),
     ("in_flight_per_origin", |b| b.in_flight_per_origin(7)),
+    ("in_flight_per_origin_at_least", |b| {
+        b.in_flight_per_origin_at_least(7)
+    }),
     ("retry_policy", |b| {
         b.retry_policy(RetryPolicy::new(MINUTE, MINUTE, 1))
     }),
@@ -127,6 +130,20 @@ async fn a_setting_that_is_out_of_range_is_refused_by_its_name() {
             "in_flight_per_origin",
             builder().in_flight_per_origin(0),
             builder().in_flight_per_origin(1),
+        ),
+        (
+            "in_flight_per_origin_at_least",
+            builder().in_flight_per_origin_at_least(0),
+            builder().in_flight_per_origin_at_least(1),
+        ),
+        (
+            "in_flight_per_origin_at_least",
+            builder()
+                .in_flight_per_origin(7)
+                .in_flight_per_origin_at_least(8),
+            builder()
+                .in_flight_per_origin(7)
+                .in_flight_per_origin_at_least(7),
         ),
         (
             "in_flight_per_origin",

@@ -138,5 +138,6 @@ async fn hundreds_that_are_due_together_are_on_their_way_within_a_few_steps() {
         ticks += 1;
     }
     assert!(received(&browsers).iter().all(|number| *number == 1));
-    assert!(ticks < 20, "{ticks}");
+    // Eight at once, since no answer takes any time.
+    assert!(ticks < 45, "{ticks}");
 }

@@ -76,7 +76,7 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
     let Some(url) = servers::shared(Kind::Redis) else {
         return;
     };
-    for field in ["rows", "written", "due_at", "deadline", "turn"] {
+    for field in ["rows", "written", "due_at", "deadline", "place", "band"] {
         let prefix = fresh_prefix();
         let store = store(&url, &prefix).await;
         let damaged = sending(&store, 2, 1).await;

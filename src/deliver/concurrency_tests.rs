@@ -1,0 +1,164 @@
+//! The limit alone: what raises and lowers it.
+
+use super::*;
+
+const RTT: Duration = Duration::from_millis(50);
+
+/// A limit, and the time.
+struct Origin {
+    limit: Concurrency,
+    now: Instant,
+}
+
+impl Origin {
+    fn new(least: usize, most: usize) -> Self {
+        Self {
+            limit: Concurrency::new(least, most),
+            now: Instant::now(),
+        }
+    }
+
+    /// A round trip of this number of requests at once, with this reply to all. Returns the limit after it.
+    fn round(&mut self, requests: usize, reply: Reply) -> usize {
+        self.round_of(requests, reply, RTT)
+    }
+
+    fn round_of(&mut self, requests: usize, reply: Reply, rtt: Duration) -> usize {
+        // After the end of the round before.
+        self.now += Duration::from_millis(1);
+        let began = self.now;
+        for _ in 0..requests {
+            self.limit.begins(began);
+        }
+        self.now += rtt;
+        for in_flight in 1..=requests {
+            let sample = Sample {
+                began,
+                ended: self.now,
+                in_flight,
+                at_end: requests,
+                reply,
+            };
+            self.limit.on_sample(&sample, 0.0);
+        }
+        self.limit.limit()
+    }
+
+    fn full(&mut self, reply: Reply) -> usize {
+        let limit = self.limit.limit();
+        self.round(limit, reply)
+    }
+}
+
+#[test]
+fn it_doubles_up_to_a_hundred_and_then_grows_by_one() {
+    for reply in [Reply::Accepted, Reply::Answered] {
+        let mut origin = Origin::new(1, 1000);
+        let mut rounds = 0;
+        while origin.full(reply) < 100 {
+            rounds += 1;
+        }
+        // Those that began first, with less than half of it in use, do not count.
+        assert!((4..=8).contains(&rounds), "{rounds}");
+        let before = origin.limit.limit();
+        let after = (0..20).map(|_| origin.full(reply)).last().unwrap();
+        assert!((10..=21).contains(&(after - before)), "{before} {after}");
+    }
+}
+
+#[test]
+fn a_burst_of_losses_halves_it_once_and_the_next_burst_again() {
+    let mut origin = Origin::new(1, 1000);
+    while origin.full(Reply::Accepted) < 64 {}
+    let before = origin.limit.limit();
+    assert_eq!(origin.full(Reply::Lost), before / 2);
+    assert_eq!(origin.full(Reply::Lost), before / 4);
+    // From here on it grows by one in each round.
+    let after = origin.full(Reply::Accepted);
+    assert!(after <= before / 4 + 1, "{after}");
+}
+
+#[test]
+fn floor_and_ceiling_hold() {
+    let mut origin = Origin::new(3, 20);
+    for _ in 0..100 {
+        assert!(origin.full(Reply::Accepted) <= 20);
+    }
+    assert_eq!(origin.limit.limit(), 20);
+    for _ in 0..20 {
+        assert!(origin.full(Reply::Lost) >= 3);
+    }
+    assert_eq!(origin.limit.limit(), 3);
+    assert_eq!(Concurrency::new(5, 1).limit(), 5, "no panic");
+    assert_eq!(Concurrency::new(0, 0).limit(), 1);
+}
+
+#[test]
+fn it_does_not_grow_while_less_than_half_of_it_is_used() {
+    let mut origin = Origin::new(1, 1000);
+    for _ in 0..100 {
+        assert_eq!(origin.round(3, Reply::Accepted), 8);
+    }
+    assert!(origin.round(8, Reply::Accepted) > 8);
+}
+
+#[test]
+fn it_falls_back_to_the_first_limit_while_it_is_not_used_and_no_further() {
+    let mut origin = Origin::new(1, 1000);
+    while origin.full(Reply::Accepted) < 100 {}
+    origin.now += Concurrency::UNUSED;
+    origin.limit.begins(origin.now);
+    assert!((50..60).contains(&origin.limit.limit()));
+    origin.now += Concurrency::UNUSED * 10;
+    origin.limit.begins(origin.now);
+    assert_eq!(origin.limit.limit(), 8);
+    // What it was is found again by doubling.
+    let mut rounds = 0;
+    while origin.full(Reply::Accepted) < 60 {
+        rounds += 1;
+    }
+    assert!(rounds <= 8, "{rounds}");
+
+    let mut low = Origin::new(1, 1000);
+    while low.full(Reply::Lost) > 1 {}
+    low.now += Concurrency::UNUSED * 10;
+    low.limit.begins(low.now);
+    assert_eq!(low.limit.limit(), 1);
+}
+
+#[test]
+fn slow_answers_stop_the_growth_and_do_not_shrink_it() {
+    let mut origin = Origin::new(1, 1000);
+    for _ in 0..3 {
+        origin.full(Reply::Accepted);
+    }
+    let before = origin.limit.limit();
+    // The mean follows within this round.
+    let stopped = origin.round_of(before, Reply::Accepted, RTT * 4);
+    for _ in 0..50 {
+        let limit = origin.limit.limit();
+        assert_eq!(origin.round_of(limit, Reply::Accepted, RTT * 4), stopped);
+    }
+    // Another answer's time says nothing.
+    for _ in 0..3 {
+        let limit = origin.limit.limit();
+        origin.round_of(limit, Reply::Answered, RTT / 50);
+    }
+    assert!(origin.limit.limit() > stopped);
+}
+
+/// The way to the push service may have become longer: with few requests at once it shows.
+#[test]
+fn an_origin_that_is_slow_for_long_is_measured_again() {
+    let mut origin = Origin::new(1, 1000);
+    for _ in 0..3 {
+        origin.full(Reply::Accepted);
+    }
+    let mut limits = Vec::new();
+    for _ in 0..400 {
+        let limit = origin.limit.limit();
+        limits.push(origin.round_of(limit, Reply::Accepted, RTT * 2));
+    }
+    assert!(limits.contains(&Latency::UNLOADED), "{limits:?}");
+    assert!(*limits.last().unwrap() > limits[1] + 20, "{limits:?}");
+}

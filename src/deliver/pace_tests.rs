@@ -1,0 +1,102 @@
+//! The pace alone.
+
+use super::*;
+
+const RTT: Duration = Duration::from_millis(50);
+
+/// A second of acceptances at this rate, as far as the pace lets them begin. Returns how many began.
+fn second(pace: &mut Pace, now: &mut Instant, per_second: u32) -> u32 {
+    let step = Duration::from_secs(1) / per_second;
+    let mut began = 0;
+    for _ in 0..per_second {
+        *now += step;
+        if pace.take(*now).is_ok() {
+            began += 1;
+            pace.accepted(*now - RTT, *now);
+        }
+    }
+    began
+}
+
+#[test]
+fn there_is_none_before_a_refusal_and_none_long_after() {
+    let (mut pace, mut now) = (Pace::default(), Instant::now());
+    assert_eq!(second(&mut pace, &mut now, 1000), 1000);
+    assert_eq!(pace.per_second(), None);
+    pace.refused(now, now);
+    assert!(pace.per_second().is_some());
+    now += Pace::KEPT;
+    second(&mut pace, &mut now, 1);
+    assert_eq!(pace.per_second(), None);
+}
+
+#[test]
+fn a_refusal_sets_it_below_what_was_accepted_and_it_comes_back() {
+    let (mut pace, mut now) = (Pace::default(), Instant::now());
+    for _ in 0..3 {
+        second(&mut pace, &mut now, 1000);
+    }
+    pace.refused(now, now);
+    let target = pace.target().unwrap();
+    assert!((960.0..=975.0).contains(&target), "{target}");
+    assert!(pace.per_second().unwrap() < 500.0);
+    // Those of the same burst change nothing.
+    pace.refused(now - RTT, now + RTT);
+    assert_eq!(pace.target(), Some(target));
+    let began = second(&mut pace, &mut now, 2000);
+    assert!((800..1000).contains(&began), "{began}");
+}
+
+#[test]
+fn it_becomes_slower_and_slower_while_nothing_is_accepted() {
+    let (mut pace, mut now) = (Pace::default(), Instant::now());
+    second(&mut pace, &mut now, 1000);
+    for _ in 0..8 {
+        now += RTT;
+        pace.refused(now, now);
+    }
+    assert_eq!(pace.per_second(), Some(Pace::SLOWEST));
+    // The first acceptances bring it back, since the target is known.
+    let began = second(&mut pace, &mut now, 2000);
+    assert!(began < 900, "{began}");
+    let began = second(&mut pace, &mut now, 2000);
+    assert!(began > 600, "{began}");
+}
+
+#[test]
+fn it_does_not_grow_while_it_holds_nothing_back() {
+    let (mut pace, mut now) = (Pace::default(), Instant::now());
+    for _ in 0..3 {
+        second(&mut pace, &mut now, 1000);
+    }
+    pace.refused(now, now);
+    for _ in 0..2 {
+        second(&mut pace, &mut now, 2000);
+    }
+    let before = pace.target().unwrap();
+    for _ in 0..20 {
+        second(&mut pace, &mut now, 100);
+    }
+    let after = pace.target().unwrap();
+    assert!(after < before * 1.02, "{before} {after}");
+    for _ in 0..20 {
+        second(&mut pace, &mut now, 4000);
+    }
+    assert!(pace.target().unwrap() > after * 1.2);
+}
+
+#[test]
+fn a_quota_of_a_minute_is_seen_behind_a_faster_start() {
+    let (mut pace, mut now) = (Pace::default(), Instant::now());
+    for _ in 0..30 {
+        second(&mut pace, &mut now, 2000);
+    }
+    now += Duration::from_secs(30);
+    // The next minute is used up as well, and its second half passes without an acceptance.
+    for _ in 0..30 {
+        second(&mut pace, &mut now, 2000);
+    }
+    pace.refused(now, now);
+    let target = pace.target().unwrap();
+    assert!((900.0..1100.0).contains(&target), "{target}");
+}
