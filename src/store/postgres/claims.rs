@@ -7,7 +7,7 @@ use super::content;
 use super::error::{Failed, corrupt};
 use super::ready::{Front, Head};
 use super::rows::{Columns, band_number, integer, read};
-use super::{ready, waking};
+use super::{ending, ready, waking};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
 use crate::store::rules::{BANDS, Rounds, shares};
@@ -90,6 +90,8 @@ struct Serving<'a> {
     got: [usize; BANDS],
     /// The highest turns of the claim.
     turns: [i64; BANDS],
+    /// Whether a band had fewer rows than it was asked for.
+    is_short: bool,
 }
 
 impl<'a> Serving<'a> {
@@ -101,6 +103,7 @@ impl<'a> Serving<'a> {
             wanted: 0,
             got: [0; BANDS],
             turns: [0; BANDS],
+            is_short: false,
         }
     }
 
@@ -136,6 +139,7 @@ impl<'a> Serving<'a> {
         *got += rows.len();
         if rows.len() < asked {
             *ready = *got;
+            self.is_short = true;
         }
         *turn = rows.iter().map(|row| row.turn).fold(*turn, i64::max);
     }
@@ -146,7 +150,7 @@ pub(super) async fn claim(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    waking::prepare(database, now).await?;
+    let is_unswept = waking::prepare(database, now).await?;
     if request.limit == 0 {
         return Ok(Claims::default());
     }
@@ -154,15 +158,24 @@ pub(super) async fn claim(
     if front.heads.is_empty() {
         return Ok(Claims::default());
     }
-    in_transaction!(database, |tx| claim_of(tx, &front, request, now))
+    let (claims, short) = in_transaction!(database, |tx| claim_of(tx, &front, request, now))?;
+    if is_unswept && !short.is_empty() {
+        let swept = ending::sweep_front(database, &short, now).await;
+        // The claimed rows would be lost until their lease ends.
+        if claims.rows.is_empty() {
+            swept?;
+        }
+    }
+    Ok(claims)
 }
 
+/// Returns the claimed rows, and origins that had fewer than they were asked for.
 async fn claim_of(
     tx: &mut Tx<'_>,
     front: &Front,
     request: &ClaimRequest,
     now: Timestamp,
-) -> Result<Claims, Failed> {
+) -> Result<(Claims, Vec<i64>), Failed> {
     let probed: Vec<_> = front
         .heads
         .iter()
@@ -197,8 +210,10 @@ async fn claim_of(
             rounds.took(index, wanted, got);
         }
     }
+    let short = servings.iter().filter(|serving| serving.is_short);
+    let short: Vec<_> = short.map(|serving| serving.head.id).collect();
     if all.is_empty() {
-        return Ok(Claims::default());
+        return Ok((Claims::default(), short));
     }
     let all = all
         .into_iter()
@@ -213,7 +228,7 @@ async fn claim_of(
     let fence = all.iter().map(|(_, row)| row.fence).max().map(integer);
     let fence = fence.filter(|_| is_behind || front.is_cut);
     note_served(tx, served, fence).await?;
-    answer(tx, all, leased_until).await
+    Ok((answer(tx, all, leased_until).await?, short))
 }
 
 /// Takes the wanted rows of origins. What one band does not have is taken from others.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::Row;
+
 use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
@@ -21,6 +23,17 @@ pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.cti
      FROM unnest($1::bigint[]) AS late (seq) CROSS JOIN LATERAL (SELECT ctid FROM web_push.delivery \
          WHERE broadcast = late.seq AND (NOT leased OR at <= $2) ORDER BY key LIMIT $3 \
          FOR UPDATE SKIP LOCKED) AS one LIMIT $3) \
+     DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
+     RETURNING d.broadcast, d.origin, d.fence";
+/// Rows of cancelled broadcasts that stand in front of others at some origins. Reads as many as a claim passes over.
+pub(super) const END_IN_FRONT: &str = "WITH ended AS MATERIALIZED (SELECT locked.ctid FROM unnest($1::bigint[]) AS asked (origin) \
+         CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
+         CROSS JOIN LATERAL (SELECT ctid, turn, broadcast FROM web_push.delivery \
+             WHERE origin = asked.origin AND band = bands.band AND turn IS NOT NULL ORDER BY turn LIMIT $2) AS next \
+         CROSS JOIN LATERAL (SELECT d.ctid FROM web_push.delivery AS d WHERE d.ctid = next.ctid AND d.turn = next.turn \
+             FOR UPDATE SKIP LOCKED) AS locked \
+         WHERE coalesce((SELECT b.is_cancelled AND b.ended_at IS NULL FROM web_push.broadcast AS b \
+             WHERE b.seq = next.broadcast), false) LIMIT $2) \
      DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
      RETURNING d.broadcast, d.origin, d.fence";
 /// Skips broadcasts whose remaining rows are leased.
@@ -154,11 +167,24 @@ async fn sweep_some(tx: &mut Tx<'_>, now: Timestamp) -> Result<u64, Failed> {
         .await?;
     let cancelled: Vec<i64> = read(&rows, |columns| columns.get())?;
     let ended = Ended::some(tx, &cancelled, STEP, now).await?;
-    let seqs: Vec<_> = ended.of.keys().copied().collect();
-    let mut locked = Stored::lock_all(tx, &seqs).await?;
-    ended.count(tx, &mut locked, now).await?;
-    ended.end_probes(tx, now).await?;
+    ended.finish(tx, now).await?;
     Ok(ended.rows())
+}
+
+/// Ends rows of cancelled broadcasts in the order of their turns at origins where a claim has passed over as many as it may:
+/// one step.
+pub(super) async fn sweep_front(
+    database: &Database,
+    origins: &[i64],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    in_transaction!(database, |tx| sweep_front_of(tx, origins, now))
+}
+
+async fn sweep_front_of(tx: &mut Tx<'_>, origins: &[i64], now: Timestamp) -> Result<(), Failed> {
+    let rows = tx.query(END_IN_FRONT, &[&origins, &integer(STEP)]).await?;
+    let ended = Ended::of(&rows)?;
+    ended.finish(tx, now).await
 }
 
 /// Rows that this transaction has deleted and not yet counted.
@@ -183,11 +209,23 @@ impl Ended {
         let rows = tx
             .query(END_OF_MANY, &[&seqs, &values.0, &values.1])
             .await?;
+        Ok(Self::of(&rows)?)
+    }
+
+    fn of(rows: &[Row]) -> Result<Self, StoreError> {
         let mut ended = Self::default();
-        for row in &rows {
+        for row in rows {
             ended.push(&mut Columns::of(row))?;
         }
         Ok(ended)
+    }
+
+    /// Counts rows of cancelled broadcasts, and ends probes among them.
+    async fn finish(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Failed> {
+        let seqs: Vec<_> = self.of.keys().copied().collect();
+        let mut locked = Stored::lock_all(tx, &seqs).await?;
+        self.count(tx, &mut locked, now).await?;
+        self.end_probes(tx, now).await
     }
 
     fn push(&mut self, columns: &mut Columns<'_>) -> Result<(), StoreError> {

@@ -58,6 +58,8 @@ const SHORT: &[(&str, &str)] = &[
     (enqueue::FLOWS, "flow_pkey"),
     (ending::END_OF_MANY, "delivery_pkey"),
     (ending::END_OF_MANY, "Tid Scan on delivery"),
+    (ending::END_IN_FRONT, "delivery_ready"),
+    (ending::END_IN_FRONT, "Tid Scan on delivery"),
     (ending::LATE, "broadcast_open"),
     (ending::LATE, "delivery_pkey"),
     (erase::OPEN, "content_pkey"),

@@ -37,8 +37,8 @@ pub(super) const WAKE: &str = "WITH due AS MATERIALIZED (SELECT woken.* FROM (VA
 
 /// Ends rows of cancelled broadcasts, makes rows ready whose time has come, and puts origins whose pause is over back into
 /// the order of turns: one step of each. In transactions of their own: the first waits for locks on broadcasts, which a
-/// claim never does.
-pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<(), StoreError> {
+/// claim never does. Returns whether there were rows of cancelled broadcasts.
+pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<bool, StoreError> {
     let millis = now.as_millis();
     let rows = database.query(DUE, &[&millis, &1_i64]).await?;
     let due = first(&rows, |columns| {
@@ -54,7 +54,7 @@ pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<(), S
     if is_over {
         database.execute(LET_GO, &[&millis, &integer(STEP)]).await?;
     }
-    Ok(())
+    Ok(is_unswept)
 }
 
 /// Makes rows ready whose time has come: up to [`STEP`] retries and as many expired leases. Returns their number.

@@ -4,6 +4,7 @@ mod cancelling;
 mod damage;
 mod hammer;
 mod hints;
+mod marks;
 mod opening;
 mod outages;
 mod pooler;
