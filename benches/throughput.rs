@@ -1,0 +1,163 @@
+//! Messages per second to one push service that answers after 50 ms and allows 100 streams on each connection.
+//!
+//! `cargo bench --bench throughput --all-features`. Real sockets, TLS and HTTP/2: the push service runs on a thread of its
+//! own in this process, the sender on another, with its messages in memory. `-- LATENCY_MS STREAMS IN_FLIGHT MESSAGES`
+//! changes the numbers; `IN_FLIGHT` is the most requests in flight.
+#![allow(missing_docs, reason = "a program")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
+// Only a part of the tests' support is used.
+#[allow(dead_code)]
+#[path = "../tests/support/push_server.rs"]
+mod push_server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::Response;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tower_web_push::broadcast::BroadcastState;
+use tower_web_push::clock::{Clock as _, SystemClock};
+use tower_web_push::deliver::{EndpointPolicy, OriginGates};
+use tower_web_push::p256::UaSecretKey;
+use tower_web_push::store::{
+    MemoryStore, NewSubscription, SubscriptionLimits, SubscriptionStore as _,
+};
+use tower_web_push::subscription::{AuthSecret, Endpoint, Subscription};
+use tower_web_push::vapid::KeyId;
+use tower_web_push::{Audience, Message, WebPush};
+
+use push_server::{acceptor, certificate};
+
+/// Longer only if the code is broken.
+const LIMIT: Duration = Duration::from_secs(300);
+const ROUNDS: usize = 3;
+
+fn main() {
+    let numbers: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
+    let number = |place: usize, default| numbers.get(place).copied().unwrap_or(default);
+    let latency = Duration::from_millis(number(0, 50) as u64);
+    let (streams, in_flight) = (number(1, 100), number(2, OriginGates::IN_FLIGHT));
+    let messages = number(3, 30_000);
+
+    let service = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let listener = service.block_on(TcpListener::bind(("127.0.0.1", 0)));
+    let listener = listener.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let certified = certificate();
+    let tls = acceptor(&[b"h2"], &certified);
+    let connections = Arc::new(AtomicUsize::new(0));
+    service.spawn(serve(
+        listener,
+        tls,
+        latency,
+        u32::try_from(streams).unwrap(),
+        Arc::clone(&connections),
+    ));
+    let sender = Builder::new_current_thread().enable_all().build().unwrap();
+    println!("{messages} messages, answers after {latency:?}, {streams} streams per connection");
+    println!("at most {in_flight} requests in flight");
+    for _ in 0..ROUNDS {
+        let before = connections.load(Ordering::SeqCst);
+        let took = sender.block_on(send(port, certified.cert.pem(), in_flight, messages));
+        println!(
+            "{:7.0} messages/s over {} connections",
+            messages as f64 / took.as_secs_f64(),
+            connections.load(Ordering::SeqCst) - before
+        );
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    tls: tokio_rustls::TlsAcceptor,
+    latency: Duration,
+    streams: u32,
+    connections: Arc<AtomicUsize>,
+) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        connections.fetch_add(1, Ordering::SeqCst);
+        tcp.set_nodelay(true).unwrap();
+        let tls = tls.clone();
+        tokio::spawn(async move {
+            let stream = tls.accept(tcp).await.unwrap();
+            let answer = service_fn(|request: http::Request<Incoming>| async move {
+                let _ = request.into_body().collect().await;
+                tokio::time::sleep(latency).await;
+                Response::builder().status(201).body(Empty::<Bytes>::new())
+            });
+            let _gone = http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(streams)
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
+        });
+    }
+}
+
+/// Sends a broadcast. Returns how long it took from the first claim to the last answer.
+async fn send(port: u16, ca_pem: String, in_flight: usize, messages: usize) -> Duration {
+    let store = Arc::new(MemoryStore::new());
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&store))
+        .endpoint_policy(EndpointPolicy::insecure_allow_local())
+        .extra_root_ca_pem(ca_pem)
+        .in_flight_per_origin(in_flight)
+        .build()
+        .await
+        .unwrap();
+    let secret = UaSecretKey::random().unwrap();
+    let auth = AuthSecret::from_bytes(b"sixteen octets..").unwrap();
+    let limits = SubscriptionLimits::default();
+    let key = KeyId::of(&push.vapid_public_key());
+    let now = SystemClock::new().now();
+    stream::iter(0..messages)
+        .for_each_concurrent(64, |number| {
+            let endpoint = format!("https://localhost:{port}/{number}");
+            let endpoint = Endpoint::parse(&endpoint).unwrap();
+            // It is not decrypted, so the keys of one browser are enough.
+            let subscription = Subscription::new(endpoint, *secret.public(), auth.clone());
+            let new = NewSubscription::new(subscription, key);
+            let (store, limits) = (&store, &limits);
+            async move {
+                store.upsert(&new, limits, now).await.unwrap();
+            }
+        })
+        .await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
+    let began = Instant::now();
+    let message = Message::new(vec![b'x'; 200]);
+    let queued = push.enqueue(Audience::All, message).await.unwrap();
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        look.tick().await;
+        let status = push.status(queued.broadcast).await.unwrap().unwrap();
+        if status.state == BroadcastState::Done {
+            assert_eq!(status.counts.accepted, messages as u64, "{status:?}");
+            break;
+        }
+        assert!(began.elapsed() < LIMIT, "{status:?}");
+    }
+    let took = began.elapsed();
+    drop(stop);
+    running.await.unwrap().unwrap();
+    took
+}
