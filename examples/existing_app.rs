@@ -44,14 +44,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let public = axum::serve(public, app(push.clone())).with_graceful_shutdown(interrupted());
     let internal =
         axum::serve(internal, internal_app(&push, operators)).with_graceful_shutdown(interrupted());
-    let (public, internal, ran) = tokio::join!(
-        public.into_future(),
-        internal.into_future(),
-        push.run(interrupted())
-    );
-    public?;
-    internal?;
-    ran?;
+    // If one of them fails, the process ends. What the worker has claimed is claimed again when its leases end.
+    tokio::try_join!(
+        async { Ok::<_, Box<dyn Error>>(public.await?) },
+        async { Ok(internal.await?) },
+        async { Ok(push.run(interrupted()).await?) }
+    )?;
     Ok(())
 }
 

@@ -70,6 +70,16 @@ pub(crate) fn count_daily(fired: u64, skipped: u64) {
     let _ = (fired, skipped);
 }
 
+/// Counts rows that a store could not read and left out, each time (feature `metrics`):
+/// `web_push_unreadable_total{what}`, `subscriptions` or `schedules`.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) fn count_unreadable(what: &'static str, rows: u64) {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("web_push_unreadable_total", "what" => what).increment(rows);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (what, rows);
+}
+
 #[cfg(all(test, feature = "tracing"))]
 mod tests {
     use std::error::Error;

@@ -19,8 +19,15 @@ pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
     if !is_rfc3339(text.as_bytes()) {
         return None;
     }
-    let moment: jiff::Timestamp = text.parse().ok()?;
+    let moment = text.parse().ok().or_else(|| at_the_end(text))?;
     Some(Timestamp::from_millis(moment.as_millisecond()))
+}
+
+/// jiff's moments end a day before the year 9999 does. The rest of it is valid, and that last moment for all purposes.
+fn at_the_end(text: &str) -> Option<jiff::Timestamp> {
+    let a_year_before = format!("9998{}", text.strip_prefix("9999")?);
+    let is_valid = a_year_before.parse::<jiff::Timestamp>().is_ok();
+    is_valid.then_some(jiff::Timestamp::MAX)
 }
 
 /// The grammar of RFC 3339 section 5.6. jiff accepts more than that.
@@ -79,6 +86,26 @@ mod tests {
     fn the_ends_of_time_have_a_text() {
         assert!(iso8601(Timestamp::MAX).starts_with("9999-"));
         assert!(iso8601(Timestamp::MIN).starts_with("-009999-"));
+    }
+
+    #[test]
+    fn the_last_day_of_all_is_a_moment() {
+        let last = Timestamp::from_millis(jiff::Timestamp::MAX.as_millisecond());
+        for text in [
+            "9999-12-30T23:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999-23:59",
+        ] {
+            assert_eq!(rfc3339(text), Some(last), "{text}");
+        }
+        assert!(rfc3339("9999-12-30T21:59:59Z").unwrap() < last);
+        for text in [
+            "9999-02-29T00:00:00Z",
+            "9999-12-32T00:00:00Z",
+            "9999-12-31T24:00:00Z",
+        ] {
+            assert_eq!(rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]

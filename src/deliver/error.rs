@@ -155,7 +155,8 @@ impl DeliveryError {
         error
     }
 
-    /// Whether nothing was sent because this machine could not: neither the push service nor the subscription failed.
+    /// Whether this machine could not send, or its client ended meanwhile: neither the push service nor the subscription
+    /// failed.
     pub(crate) fn is_local(&self) -> bool {
         self.0.status.is_none() && self.reason() == Some(LOCAL)
     }
@@ -251,7 +252,7 @@ impl DeliveryError {
     /// The reason behind the outcome, printable ASCII of at most 128 octets: Mozilla's errno, Apple's reason, a header of
     /// WNS, a known phrase of FCM; `endpoint_not_allowed` for a refusal; `host_not_found`; `timeout`; `deadline` if it
     /// passed before the request could begin; `not_begun` if the wait for a permit or the client was too long for the
-    /// caller; `local` if this machine had no file handles or memory left to send; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
+    /// caller; `local` if this machine had no file handles or memory left to send, or the client was shut down; the name of a [`PauseReason`](crate::store::PauseReason) for a closed gate.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.0.reason.as_deref()
@@ -375,11 +376,16 @@ impl fmt::Debug for Diagnostics {
 }
 
 /// Whether one of the causes is that this machine has no file handles, buffers, memory, connections of the client's budget
-/// or lookup threads left, or that its resolver finds no name at all. The standard library has no
+/// or lookup threads left, that its resolver finds no name at all, or that it is shutting down. The standard library has no
 /// kind for these errors of Unix: ENOMEM, ENFILE, EMFILE, ENOBUFS (Linux, and BSD with macOS).
 fn is_local(error: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "client")]
     if find_source::<super::local_error::LocalError>(error).is_some() {
+        return true;
+    }
+    #[cfg(feature = "client")]
+    if find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_user) {
+        // What hyper calls the user is us: the task that drives the connection is gone, since the client or its runtime ends.
         return true;
     }
     const EXHAUSTED: [i32; 5] = [12, 23, 24, 105, 55];
@@ -450,6 +456,35 @@ mod tests {
             !debug.contains("secret") && debug.contains("6F9C"),
             "{debug}"
         );
+    }
+
+    /// As when the runtime ends that drives the connections.
+    #[cfg(feature = "client")]
+    #[tokio::test]
+    async fn the_end_of_our_own_connection_task_is_local() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let io = hyper_util::rt::TokioIo::new(ours);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(http::Request::new(String::new()));
+        let answer = tokio::spawn(answer);
+        let mut theirs = tokio::io::BufReader::new(theirs);
+        tokio::io::AsyncReadExt::read_u8(&mut theirs).await.unwrap();
+        connection.abort();
+        let error = answer.await.unwrap().unwrap_err();
+        let error = DeliveryError::client(PushService::Other, error.into());
+        assert!(error.is_local(), "{error:?}");
+
+        // A server that closes the connection is another thing.
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let io = hyper_util::rt::TokioIo::new(ours);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let answer = sender.send_request(http::Request::new(String::new()));
+        drop(theirs);
+        let error = answer.await.unwrap_err();
+        let error = DeliveryError::client(PushService::Other, error.into());
+        assert!(!error.is_local(), "{error:?}");
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Evidence {
     }
 
     /// From here on only proven rows count.
-    fn prove(&mut self) {
+    pub(super) fn prove(&mut self) {
         if !self.is_proven {
             self.is_proven = true;
             self.buckets.clear();

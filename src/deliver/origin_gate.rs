@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -186,6 +187,9 @@ pub struct OriginGate {
     origin: Origin,
     permits: Semaphore,
     standing: Mutex<Standing>,
+    /// Whether the store was asked about the origin, and whether it has accepted a push from this server.
+    is_recalled: AtomicBool,
+    has_accepted: AtomicBool,
 }
 
 impl OriginGate {
@@ -194,6 +198,27 @@ impl OriginGate {
             standing: Mutex::new(Standing::new(origin.clone())),
             origin,
             permits: Semaphore::new(permits),
+            is_recalled: AtomicBool::new(false),
+            has_accepted: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether [`recall`](Self::recall) was called.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.is_recalled.load(Ordering::Relaxed)
+    }
+
+    /// Whether the origin has accepted a push from this server, as far as is known.
+    pub(crate) fn has_accepted(&self) -> bool {
+        self.has_accepted.load(Ordering::Relaxed)
+    }
+
+    /// Takes in whether the origin has accepted a push from this server, now or earlier.
+    pub(crate) fn recall(&self, has_accepted: bool) {
+        self.is_recalled.store(true, Ordering::Relaxed);
+        if has_accepted {
+            self.has_accepted.store(true, Ordering::Relaxed);
+            self.standing().prove();
         }
     }
 

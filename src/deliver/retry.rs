@@ -20,9 +20,12 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// The longest pause. What is due later counts as written by a wrong clock.
+    const LONGEST: Duration = Duration::from_secs(86_400);
+
     /// Backoff starts at `base`, doubles up to `cap`, and ends after `max_attempts` attempts in all.
     ///
-    /// A `cap` below `base` counts as `base`; `max_attempts` of 0 or 1 never tries again.
+    /// A `cap` below `base` counts as `base`; no pause is longer than a day; `max_attempts` of 0 or 1 never tries again.
     #[must_use]
     pub const fn new(base: Duration, cap: Duration, max_attempts: u32) -> Self {
         Self {
@@ -66,7 +69,8 @@ impl RetryPolicy {
         let ceiling = self
             .base
             .saturating_mul(1 << doublings)
-            .min(self.cap.max(self.base));
+            .min(self.cap.max(self.base))
+            .min(Self::LONGEST);
         let pause = jitter.of(ceiling).max(retry_after.unwrap_or_default());
         let at = now + pause;
         (at < deadline).then_some(at)

@@ -94,6 +94,11 @@ impl Standing {
         self.answers
     }
 
+    /// Takes in that the origin has accepted a push from this server before.
+    pub(super) fn prove(&mut self) {
+        self.evidence.prove();
+    }
+
     /// Whether it gets as many requests at once as are allowed at all.
     pub(super) fn is_trusted(&self, now: Timestamp) -> bool {
         self.answers && !self.evidence.is_suspect(now)

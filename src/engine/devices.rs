@@ -108,26 +108,30 @@ impl Engine {
         let Some(row) = row.filter(|row| row.principal.as_ref() == Some(user)) else {
             return Ok(false);
         };
-        self.ledger.remove_schedules(id).await?;
-        self.delete(&row).await?;
-        Ok(true)
+        self.remove_row(&row).await
+    }
+
+    /// Removes a row and then its schedules, unless it has changed hands since it was read: then both are its new owner's.
+    /// If this is interrupted, the schedules are removed when they are due, since their subscription is missing.
+    async fn remove_row(&self, row: &SubscriptionRecord) -> Result<bool, StoreError> {
+        let is_removed = self.delete(row, Timestamp::MAX).await?;
+        if is_removed {
+            self.ledger.remove_schedules(row.id).await?;
+        }
+        Ok(is_removed)
     }
 
     /// Removes a subscription and its daily notifications. Returns `false` if there was none.
     pub(crate) async fn unsubscribe(&self, which: SubscriptionRef) -> Result<bool, StoreError> {
-        let row = self.row(which).await?;
-        let id = match which {
-            // An interrupted call may have left schedules: they are removed even without a row.
-            SubscriptionRef::Id(id) => Some(id),
-            SubscriptionRef::Key(_) => row.as_ref().map(|row| row.id),
-        };
-        if let Some(id) = id {
-            self.ledger.remove_schedules(id).await?;
+        match (self.row(which).await?, which) {
+            (Some(row), _) => self.remove_row(&row).await,
+            // An interrupted call may have left schedules.
+            (None, SubscriptionRef::Id(id)) => {
+                self.ledger.remove_schedules(id).await?;
+                Ok(false)
+            }
+            (None, SubscriptionRef::Key(_)) => Ok(false),
         }
-        if let Some(row) = &row {
-            self.delete(row).await?;
-        }
-        Ok(row.is_some())
     }
 
     /// Removes one daily notification, and its subscription if that has no user, no tags and no other one.
@@ -142,12 +146,15 @@ impl Engine {
         let name = ScheduleName::Subscriber(row.id, notify_type);
         let schedules = self.ledger.schedules(Some(row.id)).await?;
         let is_last = matches!(schedules.as_slice(), [only] if only.name() == name);
-        let removed = self.ledger.remove_schedule(&name).await?;
-        // A row with a user or a tag gets messages without a schedule too.
-        if is_last && row.principal.is_none() && row.tags.is_empty() {
-            self.delete(&row).await?;
+        // A row with a user or a tag gets messages without a schedule too. One that was registered since may have them.
+        if is_last
+            && row.principal.is_none()
+            && row.tags.is_empty()
+            && self.delete(&row, row.last_seen_at).await?
+        {
+            return Ok(self.ledger.remove_schedules(row.id).await? > 0);
         }
-        Ok(removed)
+        self.ledger.remove_schedule(&name).await
     }
 
     /// Lists a user's rows in every state. Their number is bounded by the limit of a principal.
@@ -170,3 +177,8 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "devices_tests.rs"]
+mod tests;

@@ -122,6 +122,9 @@ async fn once(
     let now = engine.now();
     let subscription = record.id;
     let gate = engine.gates.gate(record.subscription.endpoint().origin());
+    if !gate.is_recalled() {
+        engine.recall([Arc::clone(&gate)]).await;
+    }
     let job = Job {
         record,
         gate: Arc::clone(&gate),
@@ -169,3 +172,8 @@ fn note(
             .push(Failure::new(attempted.subscription, error));
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "direct_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::pauses::sender;
 use super::{Consequence, Next, PruneBreaker};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
@@ -12,7 +13,7 @@ use crate::store::{
     Change, DeliveryLedger, Pause, PauseReason, RetireReason, StoreError, SubscriptionStore, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
-use crate::vapid::Contact;
+use crate::vapid::{Contact, KeyId};
 
 /// The number of uncounted acceptances that causes a write of its own. With a "gone" they are written at once.
 const TALLY_AT: u64 = 500;
@@ -50,6 +51,8 @@ pub struct Effects {
     ledger: Arc<dyn DeliveryLedger>,
     breaker: PruneBreaker,
     contact: Contact,
+    /// The active VAPID key, if it is known.
+    key: Option<KeyId>,
     changes: Vec<Change>,
     /// Subscriptions to retire, or without a key that fits, unless pruning is suspended.
     gone: Vec<Gone>,
@@ -57,6 +60,8 @@ pub struct Effects {
     tallies: HashMap<Origin, Tally>,
     /// Origins whose suspended pruning was logged.
     suspended: HashSet<Origin>,
+    /// Origins that the ledger may not know to have accepted anything.
+    firsts: Vec<Arc<OriginGate>>,
     /// Pauses that are not in the ledger yet, in order.
     pauses: Vec<Unshared>,
 }
@@ -93,12 +98,20 @@ impl Effects {
             ledger,
             breaker,
             contact: contact.clone(),
+            key: None,
             changes: Vec::new(),
             gone: Vec::new(),
             tallies: HashMap::new(),
             suspended: HashSet::new(),
+            firsts: Vec::new(),
             pauses: Vec::new(),
         }
+    }
+
+    /// Sets the active VAPID key, which is stored with a pause for a sender fault too: a start with another one ends the
+    /// pause.
+    pub(crate) fn set_key(&mut self, key: KeyId) {
+        self.key = Some(key);
     }
 
     /// The number of pauses that wait to be written.
@@ -111,6 +124,10 @@ impl Effects {
         let mut seen = Tally::default();
         if consequence.next == Next::Finished(FinalOutcome::Accepted) {
             seen.accepted = 1;
+            if !gate.has_accepted() {
+                gate.recall(true);
+                self.firsts.push(Arc::clone(gate));
+            }
         }
         for change in consequence.changes {
             let (key, reason) = match change {
@@ -141,7 +158,7 @@ impl Effects {
     pub(crate) fn note_gate(&mut self, gate: &Arc<OriginGate>, now: Timestamp) {
         for mut pause in gate.take_unshared() {
             if pause.reason == PauseReason::SenderFault {
-                pause.contact = Some(self.contact.as_str().to_owned());
+                pause.contact = Some(sender(&self.contact, self.key));
             }
             log_pause(&pause, now);
             self.pauses.push(Unshared {
@@ -152,8 +169,8 @@ impl Effects {
         }
     }
 
-    /// Writes everything: pauses first, then the changes to subscriptions. Acceptances are counted with the next "gone", or
-    /// when there are 500.
+    /// Writes everything: pauses first, then the changes to subscriptions. Acceptances are counted with the first one of an
+    /// origin, which shows later processes that it works, with the next "gone", or when there are 500.
     ///
     /// # Errors
     ///
@@ -178,7 +195,7 @@ impl Effects {
             self.pauses.remove(0);
         }
         let accepted: u64 = self.tallies.values().map(|tally| tally.accepted).sum();
-        if !self.gone.is_empty() || accepted >= TALLY_AT {
+        if !self.gone.is_empty() || !self.firsts.is_empty() || accepted >= TALLY_AT {
             self.judge(now).await?;
         }
         if !self.changes.is_empty() {
@@ -214,6 +231,7 @@ impl Effects {
             .collect();
         let sums = self.ledger.tally(&counts, now).await?;
         self.tallies.clear();
+        self.firsts.clear();
         let sums: HashMap<_, _> = counts
             .into_iter()
             .zip(sums)

@@ -67,24 +67,27 @@ impl Noted {
 }
 
 #[tokio::test]
-async fn acceptances_are_counted_from_500_on_or_with_a_gone_or_at_the_end() {
+async fn acceptances_are_counted_first_and_from_500_on_or_with_a_gone_or_at_the_end() {
     let mut noted = Noted::new().await;
-    noted.accepted(TALLY_AT - 1);
-    noted.effects.write(LATER).await.unwrap();
-    assert_eq!(noted.tally().await, Tally::default());
     noted.accepted(1);
     noted.effects.write(LATER).await.unwrap();
-    assert_eq!(noted.tally().await, Tally::new(TALLY_AT, 0));
+    assert_eq!(noted.tally().await, Tally::new(1, 0));
+    noted.accepted(TALLY_AT - 1);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::new(1, 0));
+    noted.accepted(1);
+    noted.effects.write(LATER).await.unwrap();
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 1, 0));
     noted.accepted(2);
     noted.gone(RetireReason::Gone, false);
     noted.effects.write(LATER).await.unwrap();
-    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 2, 1));
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 3, 1));
     noted.accepted(1);
     noted.effects.finish(LATER).await.unwrap();
-    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 3, 1));
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 4, 1));
     // Each once.
     noted.effects.finish(LATER).await.unwrap();
-    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 3, 1));
+    assert_eq!(noted.tally().await, Tally::new(TALLY_AT + 4, 1));
 }
 
 #[tokio::test]
@@ -170,12 +173,14 @@ async fn pruning_is_suspended_until_the_share_is_usual_again() {
 }
 
 #[tokio::test]
-async fn pauses_are_written_first_and_once_with_the_contact_of_a_refused_sender() {
+async fn pauses_are_written_first_and_once_with_contact_and_key_of_a_refused_sender() {
     for (reason, contact) in [
         (PauseReason::RateLimited, None),
         (PauseReason::SenderFault, Some("mailto:ops@example.com")),
     ] {
         let mut noted = Noted::new().await;
+        let key = noted.world.engine.key_ring.active().id();
+        let contact = contact.map(|contact| format!("{contact} {key}"));
         let until = LATER + Duration::from_secs(600);
         noted.gate.pause(until, reason);
         noted.accepted(1);
@@ -189,7 +194,7 @@ async fn pauses_are_written_first_and_once_with_the_contact_of_a_refused_sender(
             panic!("{pauses:?}");
         };
         assert_eq!((pause.until, pause.reason), (until, reason));
-        assert_eq!(pause.contact.as_deref(), contact);
+        assert_eq!(pause.contact, contact);
         assert!(noted.record().await.retired.is_none());
 
         // Another process lifts it: shared, it is not this one's own any more.

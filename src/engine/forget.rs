@@ -2,8 +2,9 @@
 
 use super::Engine;
 use crate::broadcast::Principal;
+use crate::clock::Timestamp;
 use crate::schedule::Plan;
-use crate::store::StoreError;
+use crate::store::{StoreError, SubscriptionRecord};
 
 /// The numbers of what [`WebPush::forget`](crate::WebPush::forget) erased.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,14 +21,12 @@ pub struct Forgotten {
 }
 
 impl Engine {
-    /// Erases a user: schedules first, so that they open no further broadcasts; subscriptions last, since they name
-    /// the rest.
+    /// Erases a user. What is pending is erased before the subscriptions, which name it, so that an interrupted call can be
+    /// repeated; and again after them, since broadcasts may have been expanded and schedules fired in between. A
+    /// subscription that another user has taken over stays, with its schedules.
     pub(crate) async fn forget(&self, user: &Principal) -> Result<Forgotten, StoreError> {
         let rows = self.rows_of(user).await?;
         let mut forgotten = Forgotten::default();
-        for row in &rows {
-            forgotten.schedules += self.ledger.remove_schedules(row.id).await?;
-        }
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         for schedule in self.ledger.schedules(None).await? {
             if let Plan::Application { to, .. } = &schedule.plan
@@ -37,15 +36,29 @@ impl Engine {
                 forgotten.schedules += 1;
             }
         }
-        let erased = self.ledger.erase(user, &rows, self.now()).await?;
-        forgotten.deliveries = erased.deliveries;
-        forgotten.broadcasts = erased.broadcasts;
-        let delete: Vec<_> = rows
-            .iter()
-            .map(|row| crate::store::Change::Delete(row.subscription.endpoint().key()))
-            .collect();
-        forgotten.subscriptions = self.subscriptions.apply(&delete, self.now()).await?;
+        self.erase(user, &rows, &mut forgotten).await?;
+        let mut deleted = Vec::new();
+        for row in rows {
+            if self.delete(&row, Timestamp::MAX).await? {
+                forgotten.schedules += self.ledger.remove_schedules(row.id).await?;
+                deleted.push(row);
+            }
+        }
+        forgotten.subscriptions = deleted.len() as u64;
+        self.erase(user, &deleted, &mut forgotten).await?;
         self.signals.settled.notify_waiters();
         Ok(forgotten)
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        rows: &[SubscriptionRecord],
+        forgotten: &mut Forgotten,
+    ) -> Result<(), StoreError> {
+        let erased = self.ledger.erase(user, rows, self.now()).await?;
+        forgotten.deliveries += erased.deliveries;
+        forgotten.broadcasts += erased.broadcasts;
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod accept;
 mod attempt;
 mod chores;
 mod clock_skew;
+mod confirmation;
 mod daily;
 mod devices;
 mod direct;
@@ -61,7 +62,7 @@ use missing_keys::MissingKeys;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -118,6 +119,8 @@ pub(crate) struct Signals {
     settled: Notify,
     /// When the shared pauses were last read, in milliseconds since the Unix epoch.
     pauses_read: AtomicI64,
+    /// Whether the pauses of another contact or VAPID key were ended.
+    are_faults_lifted: AtomicBool,
     pub(crate) health: Health,
     pub(crate) parked: Parked,
     missing_keys: MissingKeys,
@@ -132,6 +135,7 @@ impl Default for Signals {
             wake: Notify::new(),
             settled: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
+            are_faults_lifted: AtomicBool::new(false),
             health: Health::default(),
             parked: Parked::default(),
             missing_keys: MissingKeys::default(),
@@ -163,7 +167,9 @@ impl Engine {
     pub(crate) fn effects(&self) -> Effects {
         let subscriptions = Arc::clone(&self.subscriptions);
         let ledger = Arc::clone(&self.ledger) as _;
-        Effects::new(subscriptions, ledger, self.prune_breaker, &self.contact)
+        let mut effects = Effects::new(subscriptions, ledger, self.prune_breaker, &self.contact);
+        effects.set_key(self.key_ring.active().id());
+        effects
     }
 
     /// Logs which store this is.

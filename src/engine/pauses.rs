@@ -1,14 +1,15 @@
 //! Pauses of push services that all replicas share.
 
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Engine;
 use crate::clock::Timestamp;
+use crate::deliver::OriginGate;
 use crate::observe::event;
-use crate::store::{Pause, PauseReason, StoreError};
-use crate::vapid::{KeyId, VapidError, VapidErrorKind};
+use crate::store::{Pause, PauseReason, StoreError, Tally};
+use crate::vapid::{Contact, KeyId, VapidError, VapidErrorKind};
 
 impl Engine {
     /// The maximum age of the loaded pauses.
@@ -74,6 +75,38 @@ impl Engine {
         known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the sender fault pauses that were caused with another contact or another active VAPID key, once: those push
+    /// services are asked again.
+    pub(crate) async fn lift_faults_of_others(&self) -> Result<(), StoreError> {
+        let is_done = &self.signals.are_faults_lifted;
+        if is_done.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let own = sender(&self.contact, Some(self.key_ring.active().id()));
+        self.lift_sender_faults(|pause| pause.contact.as_deref() != Some(&own))
+            .await?;
+        is_done.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads whether these origins have accepted a push from this server. Of one that is not known they are asked again with
+    /// the next rows.
+    pub(crate) async fn recall(&self, gates: impl IntoIterator<Item = Arc<OriginGate>>) {
+        let gates: Vec<_> = gates.into_iter().collect();
+        if gates.is_empty() {
+            return;
+        }
+        let origins = gates.iter();
+        let nothing: Vec<_> = origins
+            .map(|gate| (gate.origin().clone(), Tally::default()))
+            .collect();
+        if let Ok(tallies) = self.ledger.tally(&nothing, self.now()).await {
+            for (gate, tally) in gates.iter().zip(tallies) {
+                gate.recall(tally.accepted > 0);
+            }
+        }
+    }
+
     /// Ends the sender fault pauses that `which` selects: they were caused by another sender identity than the current one.
     pub(crate) async fn lift_sender_faults(
         &self,
@@ -88,6 +121,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// The text that is stored as the [contact](Pause::contact) of a pause for a sender fault.
+pub(super) fn sender(contact: &Contact, key: Option<KeyId>) -> String {
+    match key {
+        // A contact is a URI, which contains no space.
+        Some(key) => format!("{} {key}", contact.as_str()),
+        None => contact.as_str().to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -61,6 +61,12 @@ impl Progress {
         }
     }
 
+    /// Waits until the status differs from the last one, and for `pause` before the store is asked.
+    fn changed(&self, pause: Duration) -> Asking {
+        let (engine, last) = (self.engine.clone(), self.last.clone());
+        Box::pin(changed(engine, self.broadcast, last, pause))
+    }
+
     /// Waits for the next status; `None` at the end of the stream.
     ///
     /// # Errors
@@ -83,15 +89,14 @@ impl Stream for Progress {
             return Poll::Ready(None);
         }
         let this = &mut *self;
-        let asking = this.asking.get_or_insert_with(|| {
-            Box::pin(changed(
-                this.engine.clone(),
-                this.broadcast,
-                this.last.clone(),
-            ))
+        let mut asking = this.asking.take().unwrap_or_else(|| {
+            let pause = this.last.as_ref().map_or(Duration::ZERO, |_| PACE);
+            this.changed(pause)
         });
-        let answer = ready!(asking.as_mut().poll(cx));
-        this.asking = None;
+        let Poll::Ready(answer) = asking.as_mut().poll(cx) else {
+            this.asking = Some(asking);
+            return Poll::Pending;
+        };
         Poll::Ready(match answer {
             Ok(Some(status)) => {
                 this.is_over = status.is_over();
@@ -104,22 +109,20 @@ impl Stream for Progress {
             }
             Err(error) => {
                 // Not at once: a store in trouble gets one request a second.
-                this.asking = Some(Box::pin(after_pause(this.engine.clone(), this.broadcast)));
+                this.asking = Some(this.changed(POLL));
                 Some(Err(error))
             }
         })
     }
 }
 
-/// Waits until the status differs from `last`.
 async fn changed(
     engine: Engine,
     broadcast: BroadcastId,
     last: Option<BroadcastStatus>,
+    pause: Duration,
 ) -> Result<Option<BroadcastStatus>, StoreError> {
-    if last.is_some() {
-        sleep(PACE).await;
-    }
+    sleep(pause).await;
     loop {
         let settled = engine.signals.settled.notified();
         let status = engine.status(broadcast).await?;
@@ -128,14 +131,6 @@ async fn changed(
         }
         let _ = timeout_at(Instant::now() + POLL, settled).await;
     }
-}
-
-async fn after_pause(
-    engine: Engine,
-    broadcast: BroadcastId,
-) -> Result<Option<BroadcastStatus>, StoreError> {
-    sleep(POLL).await;
-    engine.status(broadcast).await
 }
 
 impl fmt::Debug for Progress {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::broadcast::{Principal, Tag};
+use crate::clock::Timestamp;
 use crate::deliver::Unverified;
 use crate::error::error_struct;
 use crate::observe::event;
@@ -207,9 +208,10 @@ impl Engine {
         })
     }
 
-    /// Removes the row of a failed call: subscriptions and schedules may be in two databases.
+    /// Removes the row of a failed call: subscriptions and schedules may be in two databases. A row that another call has
+    /// registered since stays: that call succeeded.
     async fn undo(&self, record: &SubscriptionRecord) {
-        if let Err(error) = self.delete(record).await {
+        if let Err(error) = self.delete(record, record.last_seen_at).await {
             event!(ERROR, error = %crate::observe::causes(&error), "a failed registration was not undone: its subscription stays without a schedule");
             let _ = error;
         }
@@ -224,11 +226,20 @@ impl Engine {
         Ok(rows.into_iter().flatten().next())
     }
 
-    /// Deletes a row, not its schedules.
-    pub(super) async fn delete(&self, row: &SubscriptionRecord) -> Result<(), StoreError> {
-        let delete = Change::Delete(row.subscription.endpoint().key());
-        self.subscriptions.apply(&[delete], self.now()).await?;
-        Ok(())
+    /// Deletes a row, not its schedules, unless it has changed hands or was registered after `observed_at` (S18). Returns
+    /// whether it did.
+    pub(super) async fn delete(
+        &self,
+        row: &SubscriptionRecord,
+        observed_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let delete = Change::Delete {
+            key: row.subscription.endpoint().key(),
+            principal: row.principal.clone(),
+            observed_at,
+        };
+        let deleted = self.subscriptions.apply(&[delete], self.now()).await?;
+        Ok(deleted > 0)
     }
 }
 

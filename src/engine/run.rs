@@ -98,8 +98,8 @@ async fn tick(engine: &Engine) -> Result<Tick, RunError> {
 async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let shutdown = pin!(shutdown);
     let mut shutdown = Shutdown::new(shutdown);
-    match shutdown.or_give_up(prepare(&engine)).await {
-        Some(prepared) => prepared?,
+    match shutdown.or_give_up(check_clock(&engine)).await {
+        Some(checked) => checked?,
         None => return Ok(()),
     }
     let mut changes = engine.ledger.changes();
@@ -164,16 +164,6 @@ async fn step(engine: &Engine, worker: &mut Worker) -> Duration {
     };
     let longest = worker.chores.pause(engine.poll_interval, now);
     outlook.pause(longest, now)
-}
-
-async fn prepare(engine: &Engine) -> Result<(), RunError> {
-    check_clock(engine).await?;
-    // Push services that refused another contact are asked again.
-    let own = engine.contact.as_str();
-    engine
-        .lift_sender_faults(|pause| pause.contact.as_deref() != Some(own))
-        .await?;
-    Ok(())
 }
 
 async fn check_clock(engine: &Engine) -> Result<(), RunError> {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::test_world::{TIMEOUT, World};
 use super::*;
-use crate::store::DeliveryLedger as _;
+use crate::store::{DeliveryLedger as _, Tally};
 use crate::testing::{Answer, When};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -91,6 +91,25 @@ async fn attempts_in_flight_end_and_are_settled() {
     assert_eq!(began.elapsed().as_secs(), (TIMEOUT - SECOND).as_secs());
     assert_eq!(world.service.counts().accepted, 1);
     assert_eq!(world.counts(id).await.accepted, 0, "nothing new is begun");
+}
+
+/// The signal comes between the end of an attempt and the settlement that is due soon after it.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_ended_before_the_drain_are_settled() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let id = world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.claimed, 1);
+    worker.attempt_ended().await.unwrap();
+    assert_eq!((worker.in_flight(), worker.unsettled()), (0, 1));
+    drain(&world.engine, worker).await.unwrap();
+    assert_eq!(world.counts(id).await.accepted, 1);
+    // With all that an earlier settlement leaves for later.
+    let origin = world.gate(key).await.origin().clone();
+    let now = world.engine.now();
+    let tally = world.store.tally(&[(origin, Tally::default())], now).await;
+    assert_eq!(tally.unwrap()[0].accepted, 1);
 }
 
 #[tokio::test(start_paused = true)]

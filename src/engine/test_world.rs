@@ -15,10 +15,11 @@ use crate::broadcast::{Audience, BroadcastId, Counts, Principal};
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{Deliver, EndpointPolicy, HostCheck, OriginGate, OriginGates, RetryPolicy};
 use crate::message::Message;
+use crate::schedule::Schedule;
 use crate::store::{
     Change, CountFilter, DeliveryLedger as _, MemoryStore, NewBroadcast, NewSubscription,
-    StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore,
+    ScheduleStore as _, StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore,
 };
 use crate::subscription::EndpointKey;
 use crate::testing::{Answer, ManualClock, TestPushService, When};
@@ -47,6 +48,15 @@ pub(super) struct Table {
     pub(super) is_empty: AtomicBool,
     /// Rows that cannot be read.
     pub(super) unreadable: Mutex<HashSet<EndpointKey>>,
+    /// Registered by another process as soon as a row was read or written.
+    pub(super) meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+/// What another process registers.
+#[derive(Debug)]
+pub(super) struct Meanwhile {
+    pub(super) subscription: NewSubscription,
+    pub(super) schedule: Schedule,
 }
 
 /// A wall clock and a monotonic clock. Both stand still; the monotonic one exists from its first tick on.
@@ -104,6 +114,19 @@ impl Table {
         Ok(())
     }
 
+    /// Lets the other process register, a millisecond later.
+    async fn meet(&self, now: Timestamp) -> Result<(), StoreError> {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(new) = meanwhile {
+            let now = now + Duration::from_millis(1);
+            let limits = SubscriptionLimits::default();
+            self.store.upsert(&new.subscription, &limits, now).await?;
+            // The store may be full.
+            let _ = self.store.put_schedule(&new.schedule).await;
+        }
+        Ok(())
+    }
+
     fn check_keys(&self, keys: impl IntoIterator<Item = EndpointKey>) -> Result<(), StoreError> {
         let unreadable = self.unreadable.lock().unwrap();
         match keys.into_iter().any(|key| unreadable.contains(&key)) {
@@ -121,7 +144,9 @@ impl SubscriptionStore for Table {
         limits: &SubscriptionLimits,
         now: Timestamp,
     ) -> Result<crate::store::Upserted, StoreError> {
-        self.store.upsert(new, limits, now).await
+        let upserted = self.store.upsert(new, limits, now).await?;
+        self.meet(now).await?;
+        Ok(upserted)
     }
 
     async fn get(
@@ -133,6 +158,9 @@ impl SubscriptionStore for Table {
             return Ok(vec![None; which.len()]);
         }
         let found = self.store.get(which).await?;
+        if found.iter().any(Option::is_some) {
+            self.meet(START).await?;
+        }
         let rows = found.iter().flatten();
         self.check_keys(rows.map(|row| row.subscription.endpoint().key()))?;
         Ok(found)
@@ -156,7 +184,9 @@ impl SubscriptionStore for Table {
         after: Option<&EndpointKey>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        self.store.owned_by(principal, after, limit).await
+        let rows = self.store.owned_by(principal, after, limit).await?;
+        self.meet(START).await?;
+        Ok(rows)
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
@@ -176,13 +206,22 @@ impl World {
 
     /// Creates a world with a limit on requests in flight per origin, and a request timeout of the engine.
     pub(super) async fn with(in_flight_per_origin: usize, request_timeout: Duration) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        Self::on(MemoryStore::new(), in_flight_per_origin, request_timeout).await
+    }
+
+    pub(super) async fn on(
+        store: MemoryStore,
+        in_flight_per_origin: usize,
+        request_timeout: Duration,
+    ) -> Self {
+        let store = Arc::new(store);
         let table = Arc::new(Table {
             store: Arc::clone(&store),
             fails: AtomicBool::default(),
             hangs: AtomicBool::default(),
             is_empty: AtomicBool::default(),
             unreadable: Mutex::default(),
+            meanwhile: Mutex::default(),
         });
         let clock = TestClock::new();
         let service = TestPushService::builder().clock(clock.clone()).build();

@@ -9,6 +9,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::timeout;
 
 use super::chores::{Chore, Chores, within_limit};
+use super::confirmation::is_confirmation;
 use super::effects::Effects;
 use super::expand::expand;
 use super::health::Step;
@@ -21,7 +22,8 @@ use crate::clock::Timestamp;
 use crate::deliver::{OriginGate, OriginGates};
 use crate::observe;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind, SubscriptionRef,
+    ClaimRequest, ClaimToken, Claimed, Claims, Settlement, StoreError, StoreErrorKind,
+    SubscriptionRef,
 };
 use crate::subscription::Origin;
 
@@ -130,6 +132,7 @@ impl Worker {
             return progress;
         }
         let now = self.engine.now();
+        self.effects.set_key(self.engine.key_ring.active().id());
         if is_due(self.pauses_read, Engine::PAUSES_KEPT, now) {
             self.read_pauses(now).await;
         }
@@ -166,7 +169,11 @@ impl Worker {
 
     async fn read_pauses(&mut self, now: Timestamp) {
         // Claiming leaves out paused origins by itself. These are for the gates in memory.
-        if let Ok(read) = timeout(PATIENCE, self.engine.load_pauses(now)).await {
+        let read = async {
+            self.engine.lift_faults_of_others().await?;
+            self.engine.load_pauses(now).await
+        };
+        if let Ok(read) = timeout(PATIENCE, read).await {
             self.pauses_read = read.is_ok().then_some(now);
             self.note_step(Step::Pauses, read);
         }
@@ -262,6 +269,7 @@ impl Worker {
                 return Err(error);
             }
         };
+        self.recall(&rows, &records).await;
         let mut unreadable = 0_usize;
         for (row, record) in rows.into_iter().zip(records) {
             let record = match record {
@@ -293,7 +301,7 @@ impl Worker {
                 due_at: message.due_at,
                 deadline: message.deadline,
                 number: row.attempt,
-                is_test: false,
+                is_test: is_confirmation(&message.message),
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
             };
@@ -314,6 +322,23 @@ impl Worker {
         }
         observe::show_in_flight(self.attempts.len());
         Ok(())
+    }
+
+    /// Learns which of the rows' origins have accepted a push from this server before: the first responses of a new process
+    /// may be those of strangers.
+    async fn recall(&self, rows: &[Claimed], records: &[Record]) {
+        let mut unknown = HashMap::new();
+        for (row, record) in rows.iter().zip(records) {
+            let gate = self.engine.gates.gate(&row.origin);
+            if gate.is_recalled() {
+                continue;
+            }
+            match record {
+                Record::Found(record) if record.last_success_at.is_some() => gate.recall(true),
+                _ => drop(unknown.insert(row.origin.clone(), gate)),
+            }
+        }
+        self.engine.recall(unknown.into_values()).await;
     }
 
     /// Waits until attempts end; `None` if none is in flight.

@@ -6,17 +6,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use futures_util::FutureExt as _;
 use http::StatusCode;
 
+use super::super::KeyRing;
 use super::super::chores::EXPIRED_AT_ONCE;
 use super::super::test_world::{START, TIMEOUT, World};
 use super::*;
 use crate::broadcast::Audience;
+use crate::encoding::base64url;
 use crate::message::{Message, Urgency};
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::{
     Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason,
-    ScheduleStore as _, SubscriptionStore as _,
+    ScheduleStore as _, StoredVapidKey, SubscriptionStore as _, VapidKeyStore as _,
 };
 use crate::subscription::EndpointKey;
+use crate::vapid::{KeyEncryptionKeys, VapidKey};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -161,6 +164,37 @@ async fn a_row_is_retried_at_the_time_its_attempt_gives() {
     assert_eq!(worker.step().await.claimed, 0, "not before");
     world.clock.advance(600 * SECOND);
     assert_eq!(worker.step().await.claimed, 1);
+}
+
+/// Nothing was sent: the row waits until the keys are read again, and keeps its attempt.
+#[tokio::test]
+async fn a_row_whose_vapid_key_cannot_be_read_is_deferred_until_the_keys_are_read_again() {
+    let world = World::new().await;
+    let subscriber = world.subscriber().await;
+    let key = VapidKey::generate().unwrap();
+    let elsewhere = base64url(VapidKey::generate().unwrap().secret_bytes().as_slice());
+    let elsewhere = KeyEncryptionKeys::parse(&elsewhere).unwrap();
+    let sealed = elsewhere.seal(&key).unwrap();
+    let stored = StoredVapidKey::new(key.id(), *key.public_key(), sealed, START, false);
+    world.store.insert(&stored).await.unwrap();
+    let change = Change::UseVapidKey {
+        key: subscriber,
+        vapid_key: key.id(),
+    };
+    world.store.apply(&[change], START).await.unwrap();
+    world.broadcast().await;
+    let mut worker = Worker::new(world.engine.clone());
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    worker.settle().await.unwrap();
+    let request = ClaimRequest::new(1, SECOND);
+    let later = START + KeyRing::LOOK_AGAIN;
+    let early = later - Duration::from_millis(1);
+    let claims = world.store.claim(&request, early).await.unwrap();
+    assert!(claims.rows.is_empty());
+    let claims = world.store.claim(&request, later).await.unwrap();
+    assert_eq!(claims.rows[0].attempt, 1);
+    assert_eq!(world.service.counts().requests, 0);
 }
 
 /// The place of an attempt that panicked is free again; its row is claimed again when its lease ends.

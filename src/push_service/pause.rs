@@ -18,7 +18,8 @@ pub struct Pause {
     pub reason: PauseReason,
     /// The number of consecutive pauses for this reason, from 1. The next pause grows with it.
     pub closures: u32,
-    /// The refused contact (the `sub` claim of the token), if the reason is [`PauseReason::SenderFault`].
+    /// The refused sender, if the reason is [`PauseReason::SenderFault`]: its contact (the `sub` claim of the token), and
+    /// after a space the id of its active VAPID key, if that is known.
     pub contact: Option<String>,
 }
 

@@ -48,13 +48,15 @@ use crate::subscription::Origin;
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
 ///   released by its token, and no pause was written meanwhile, `until` becomes that moment: the next claimant may
-///   send one. A message that cannot be read is missing from [`Claims::messages`], and does not keep other rows from being claimed.
+///   send one. A message that cannot be read, or whose broadcast's counts cannot be read, is missing from
+///   [`Claims::messages`], and does not keep other rows from being claimed.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) finishes or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast, [`Settlement::RetryAt`]
 ///   makes it due then, and [`Settlement::Deferred`] makes it due then and takes back the attempt. For any other
 ///   token it changes nothing and returns [`Settled::Lost`]. An expired lease does not matter as long as no other
-///   call has claimed the row. A token is spent once its row is settled or released.
+///   call has claimed the row. A token is spent once its row is settled or released. If the counts of a broadcast cannot be
+///   read, its rows are settled without being counted.
 /// - **L8** [`release`](Self::release) makes claimed rows due at once and takes back the attempt, as
 ///   [`Settlement::Deferred`] to `now` does; a lost token changes nothing.
 /// - **L9** [`cancel`](Self::cancel) stops the expansion, and from then on no row of the broadcast is claimed. Expected
@@ -68,10 +70,14 @@ use crate::subscription::Origin;
 ///   message of a finished broadcast is wiped.
 /// - **L11** [`pause`](Self::pause) of an origin stores the result of [`Pause::on_top_of`]: the later `until` of two
 ///   holds, a probed reason outlives a plain one, and an `until` that is not after `now` lifts the pause.
-///   [`pauses`](Self::pauses) lists those that are not over at `now`. All processes on the same database see them.
+///   [`pauses`](Self::pauses) lists those that are not over at `now`. All processes on the same database see them. A pause
+///   that cannot be read is left out of the list and replaced by the next one; until its stored end nothing of its origin
+///   is claimed, if that can be read.
 /// - **L12** [`expire`](Self::expire) finishes rows that are not leased and whose broadcast's deadline is not after
 ///   `now`, paused or not, at most `limit`, and stops the expansion of such broadcasts. Expected recipients that are
-///   not written yet count as expired.
+///   not written yet count as expired. It also makes rows due whose due time, or the end of whose lease, is more than
+///   [`LONGEST_WAIT`](super::LONGEST_WAIT) after `now`: a wrong clock wrote it. One call looks at a part of the origins. A
+///   broadcast whose counts cannot be read is removed after its last row.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
 ///   idempotency keys; also pauses and tallies of origins without pending rows if neither is younger (the age of a
 ///   pause, probed or not, is that of its `until`). One call is a step: it removes at most [`STEP`](super::STEP)
@@ -83,9 +89,9 @@ use crate::subscription::Origin;
 ///   to do, so a worker that waits for it does not spin.
 /// - **L15** [`tally`](Self::tally) adds to the stored tally of each origin as [`Tally::plus`] does, all in one
 ///   transaction, and returns the sums in the same order. Adding zero reads. [`tallies`](Self::tallies) lists the
-///   tallies whose `gone` is above zero.
+///   tallies whose `gone` is above zero. One that cannot be read counts as zero.
 /// - **L16** [`underway`](Self::underway) lists broadcasts with something pending or to expand, at most `limit`, in the
-///   order of their deadlines.
+///   order of their deadlines. One that cannot be read is left out.
 /// - **L17** [`erase`](Self::erase) cancels what is pending for a user: the rows of these subscriptions in every
 ///   broadcast, leased ones too, whose tokens are lost; and, as L9 does, broadcasts whose audience
 ///   [is only for](crate::broadcast::Audience::is_only_for) this user. Their message and audience are wiped when they are

@@ -41,12 +41,18 @@
 //!   [`STEP`] rows, and other writers write between them. The last two rules hold for each step. Each contract says which
 //!   calls are one step, and how their caller knows that there are more.
 
+use std::time::Duration;
+
 #[cfg(doc)]
 use crate::broadcast::{Audience, BroadcastStatus, Counts, FinalOutcome};
 #[cfg(doc)]
 use crate::push_service::PushService;
 #[cfg(doc)]
 use crate::schedule::{NotifyType, Plan, Schedule};
+
+/// The longest time from now to the moment at which a row is due or its lease ends: one day, the longest wait that is
+/// obeyed, and one hour for the clocks of other replicas. A later one was written by a wrong clock (L12).
+pub const LONGEST_WAIT: Duration = Duration::from_secs(25 * 3600);
 
 /// The maximum number of rows that a store deletes or ends in one transaction of a purge, a cancellation or a pruning,
 /// so that other writers do not wait for long: about 20 ms on SQLite.

@@ -1,28 +1,86 @@
 //! Rows that cannot be read, among others that can.
 
 use super::{StoreError, StoreErrorKind};
+use crate::observe;
 
-/// Returns the values that could be read. One that is damaged does not keep the others from being returned.
+/// Returns a value, or `None` if it is damaged.
 ///
 /// # Errors
 ///
-/// [`Corrupt`](StoreErrorKind::Corrupt) if there are values and none could be read, and any error of another kind.
-pub(super) fn readable<T>(
-    values: impl IntoIterator<Item = Result<T, StoreError>>,
-) -> Result<Vec<T>, StoreError> {
-    let (mut read, mut damaged) = (Vec::new(), None);
-    for value in values {
-        match value {
-            Ok(value) => read.push(value),
+/// Any error but [`Corrupt`](StoreErrorKind::Corrupt).
+pub(super) fn readable_or_none<T>(value: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A page of rows of which some may be damaged: these are left out, and the page goes on behind them.
+pub(super) struct ReadablePage<T> {
+    rows: Vec<T>,
+    limit: usize,
+    damaged: u64,
+    /// The first error of a damaged row.
+    error: Option<StoreError>,
+}
+
+impl<T> ReadablePage<T> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            rows: Vec::new(),
+            limit,
+            damaged: 0,
+            error: None,
+        }
+    }
+
+    /// The number of rows that the page has room for.
+    pub(super) fn missing(&self) -> usize {
+        self.limit.saturating_sub(self.rows.len())
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    ///
+    /// Any error but [`Corrupt`](StoreErrorKind::Corrupt).
+    pub(super) fn push(&mut self, row: Result<T, StoreError>) -> Result<(), StoreError> {
+        match row {
+            Ok(row) => self.rows.push(row),
             Err(error) if error.kind() == StoreErrorKind::Corrupt => {
-                damaged.get_or_insert(error);
+                self.damaged += 1;
+                self.error.get_or_insert(error);
             }
             Err(error) => return Err(error),
         }
+        Ok(())
     }
-    match damaged {
-        Some(error) if read.is_empty() => Err(error),
-        _ => Ok(read),
+
+    /// Returns the rows, or the first error if all are damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`](StoreErrorKind::Corrupt) if there are rows and none could be read.
+    pub(super) fn finish_or_fail(mut self, what: &'static str) -> Result<Vec<T>, StoreError> {
+        match self.error.take() {
+            Some(error) if self.rows.is_empty() => Err(error),
+            _ => Ok(self.finish(what)),
+        }
+    }
+
+    /// Returns the rows. `what` names them in the log if some were left out.
+    pub(super) fn finish(self, what: &'static str) -> Vec<T> {
+        if self.damaged > 0 {
+            observe::event!(
+                ERROR,
+                rows = self.damaged,
+                what,
+                "rows that the store cannot read are left out"
+            );
+            observe::count_unreadable(what, self.damaged);
+        }
+        self.rows
     }
 }
 
@@ -34,12 +92,23 @@ mod tests {
     fn the_others_are_returned_and_no_other_error_is_hidden() {
         let corrupt = || Err(StoreErrorKind::Corrupt.into());
         let unavailable = || Err(StoreErrorKind::Unavailable.into());
+        let page = |rows: Vec<Result<u8, StoreError>>| {
+            let mut page = ReadablePage::new(rows.len());
+            for row in rows {
+                page.push(row).map_err(|error| error.kind())?;
+            }
+            Ok((page.missing(), page))
+        };
         let kind = |result: Result<Vec<u8>, StoreError>| result.map_err(|error| error.kind());
-        assert_eq!(kind(readable([])), Ok(vec![]));
-        assert_eq!(kind(readable([Ok(1), corrupt(), Ok(2)])), Ok(vec![1, 2]));
-        let none = kind(readable([corrupt(), corrupt()]));
+        let (missing, read) = page(vec![Ok(1), corrupt(), Ok(2)]).unwrap();
+        assert_eq!(missing, 1);
+        assert_eq!(kind(read.finish_or_fail("rows")), Ok(vec![1, 2]));
+        let (_, none) = page(vec![corrupt(), corrupt()]).unwrap();
+        let none = kind(none.finish_or_fail("rows"));
         assert_eq!(none, Err(StoreErrorKind::Corrupt));
-        let failed = kind(readable([Ok(1), unavailable()]));
+        let (_, left_out) = page(vec![corrupt()]).unwrap();
+        assert!(left_out.finish("rows").is_empty());
+        let failed = page(vec![Ok(1), unavailable()]).map(|_| ());
         assert_eq!(failed, Err(StoreErrorKind::Unavailable));
     }
 }

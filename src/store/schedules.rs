@@ -24,8 +24,8 @@ use crate::subscription::SubscriptionId;
 /// - **D4** [`move_schedules`](Self::move_schedules) moves the schedules of one subscription to another, except for
 ///   types that the other one has. Those are removed.
 /// - **D5** [`due_schedules`](Self::due_schedules) lists schedules whose `next_fire_at` is not after `now`, the
-///   longest due first. One that cannot be read is left out; if none of them can be read, the error is
-///   [`Corrupt`](crate::store::StoreErrorKind::Corrupt).
+///   longest due first. One that cannot be read is left out, and its place is taken by the next one; if none of them can
+///   be read, the error is [`Corrupt`](crate::store::StoreErrorKind::Corrupt).
 /// - **D6** [`fire`](Self::fire) opens the broadcast of each firing, if there is one, and moves `next_fire_at` if it
 ///   is the expected one; else it returns [`Fired::Stale`] and changes nothing. All firings of a call are one
 ///   transaction. Of N concurrent calls exactly one fires.

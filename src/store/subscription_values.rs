@@ -352,8 +352,16 @@ pub enum Liveness {
     reason = "stores handle every part: see `store`"
 )]
 pub enum Change {
-    /// Deletes a row: its user unsubscribed.
-    Delete(EndpointKey),
+    /// Deletes a row: its user unsubscribed. A row that has changed hands since it was read stays (S18).
+    Delete {
+        /// Its key.
+        key: EndpointKey,
+        /// Its principal, as it was read.
+        principal: Option<Principal>,
+        /// The latest `last_seen_at` that it may have: as it was read, or [`Timestamp::MAX`] if it does not matter
+        /// whether the same principal has registered it again.
+        observed_at: Timestamp,
+    },
     /// Retires a row. It is purged later.
     Retire {
         /// Its key.
@@ -393,11 +401,21 @@ pub enum Change {
 }
 
 impl Change {
+    /// Makes the deletion of a row as it was read: one that was registered again since then stays (S18).
+    #[must_use]
+    pub fn delete(row: &SubscriptionRecord) -> Self {
+        Self::Delete {
+            key: row.subscription.endpoint().key(),
+            principal: row.principal.clone(),
+            observed_at: row.last_seen_at,
+        }
+    }
+
     /// Returns the row that it changes, or `None` if it may be any.
     #[must_use]
     pub const fn key(&self) -> Option<&EndpointKey> {
         match self {
-            Self::Delete(key)
+            Self::Delete { key, .. }
             | Self::Retire { key, .. }
             | Self::Stale { key, .. }
             | Self::Accepted(key)

@@ -29,7 +29,7 @@ use crate::vapid::KeyId;
 /// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
 ///   `last_seen_at`, revives it (clears `retired` and `stale_since`, and the failure streak with `failing_since`), takes over the
 ///   expiration (`None` clears it), and replaces principal, tags and VAPID key if they are given; an absent
-/// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only
+///   principal, absent tags or an absent VAPID key leave the stored ones.
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only if the
 ///   row has a principal and `new` names the same one; else it returns [`Upserted::Conflict`] and changes nothing,
 ///   retired or not.
@@ -44,10 +44,12 @@ use crate::vapid::KeyId;
 ///   Retired rows count too; rows that the same upsert removes (S5, S6) do not. A shared store may count with
 ///   some delay.
 /// - **S8** [`get`](Self::get) returns rows in the order of the references, `None` for unknown ones. Retired and
-///   stale rows are returned too.
+///   stale rows are returned too. If one cannot be read, the error is
+///   [`Corrupt`](super::StoreErrorKind::Corrupt).
 /// - **S9** [`page`](Self::page) returns the *live* rows of an audience in the order of their keys, strictly after
 ///   `after`, at most `limit`. Fewer than `limit` means that there are no more. Live: not retired, not stale, not
-///   expired at `now`. A row that is neither added nor removed during a walk is returned exactly once.
+///   expired at `now`. A row that is neither added nor removed during a walk is returned exactly once. One that cannot be
+///   read is left out, and its place is taken by the next one.
 /// - **S10** [`count`](Self::count) counts the rows that match the filter.
 /// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and returns the number of
 ///   changed rows. A change to an unknown row changes nothing. Applying a change twice has the effect of applying it
@@ -69,6 +71,8 @@ use crate::vapid::KeyId;
 ///   updated. A shared store may count with some delay.
 /// - **S17** [`owned_by`](Self::owned_by) returns the rows of a principal as S9 says, but in every state: retired,
 ///   stale and expired ones too.
+/// - **S18** [`Change::Delete`] deletes a row only if its principal is the given one, none included, and its
+///   `last_seen_at` is not later than `observed_at`. Else the row has changed hands since it was read, and stays.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
     /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16).
@@ -149,7 +153,7 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         Ok(counts)
     }
 
-    /// Makes changes (S11 to S13). Returns the number of changed rows.
+    /// Makes changes (S11 to S13, S18). Returns the number of changed rows.
     ///
     /// # Errors
     ///

@@ -20,7 +20,9 @@ use tower_web_push::subscription::{EndpointKey, Origin, Subscription};
 use tower_web_push::vapid::KeyId;
 
 use crate::unreadable::{
-    DAMAGED, Damaged, holds_up_no_others, put_schedules, the_healthy_schedule_is_due,
+    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
+    damaged_counts_hold_up_no_others, damaged_names, holds_up_no_others, put_origins,
+    put_schedules, put_subscriptions, the_healthy_schedule_is_due,
 };
 
 fn at(secs: i64) -> Timestamp {
@@ -238,14 +240,12 @@ async fn damage_is_an_error_and_no_panic() {
     }
     conn.execute_batch("UPDATE broadcast SET accepted = -1")
         .unwrap();
-    let error = store.claim(&claim_of(9), at(0)).await.unwrap_err();
+    let error = store.status(new.id, at(0)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     conn.execute_batch("UPDATE broadcast SET accepted = 0")
         .unwrap();
-    // What failed changed nothing: no row was leased.
-    let stats = store.stats(at(0)).await.unwrap();
-    assert_eq!((stats.depth, stats.leased), (1, 0));
     for damage in [
+        "UPDATE broadcast SET accepted = -1",
         "UPDATE content SET urgency = 'very'",
         "UPDATE content SET padding = '-1'",
         "DELETE FROM content",
@@ -256,8 +256,8 @@ async fn damage_is_an_error_and_no_panic() {
         let tokens: Vec<_> = claims.rows.iter().map(|row| row.token).collect();
         assert_eq!((tokens.len(), claims.messages.len()), (1, 0), "{damage}");
         store.release(&tokens, at(0)).await.unwrap();
-        conn.execute_batch("UPDATE content SET urgency = 'high', padding = 'none'")
-            .unwrap();
+        let mend = "UPDATE content SET urgency = 'high', padding = 'none'; UPDATE broadcast SET accepted = 0";
+        conn.execute_batch(mend).unwrap();
     }
     conn.execute_batch("DROP TABLE schedule").unwrap();
     let error = store.due_schedules(9, at(0)).await.unwrap_err();
@@ -400,7 +400,57 @@ async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
     let store = SqliteStore::open(&path).await.unwrap();
     put_schedules(&store, at(1)).await;
     let other = Connection::open(&path).unwrap();
-    let damage = "UPDATE schedule SET audience = '?' WHERE name = ?1";
-    assert_eq!(other.execute(damage, [DAMAGED]).unwrap(), 1);
+    let damage = "UPDATE schedule SET audience = '?' WHERE name LIKE 'damaged%'";
+    assert_eq!(other.execute(damage, []).unwrap(), damaged_names().count());
     the_healthy_schedule_is_due(&store, at(1)).await;
+}
+
+/// Counts below zero, and a text where a number belongs, which SQLite reads from a damaged file.
+#[tokio::test]
+async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
+    for damage in ["accepted = -1", "written = 'many'", "cursor = x'01'"] {
+        let (_folder, path) = folder();
+        let store = SqliteStore::open(&path).await.unwrap();
+        let damaged = sending(&store, &deliveries(0..2)).await;
+        let healthy = sending(&store, &deliveries(2..5)).await.id;
+        let other = Connection::open(&path).unwrap();
+        // The table is strict. A damaged page need not be.
+        let schema = |sql: &str| {
+            let sql = format!(
+                "PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET sql = {sql} WHERE name = 'broadcast';
+                 PRAGMA writable_schema = RESET"
+            );
+            other.execute_batch(&sql).unwrap();
+        };
+        schema("replace(sql, ') STRICT', ')')");
+        let sql = format!("UPDATE broadcast SET {damage} WHERE id = ?1");
+        assert_eq!(other.execute(&sql, [damaged.id.as_bytes()]).unwrap(), 1);
+        schema("sql || ' STRICT'");
+        let both = (damaged.id, healthy);
+        damaged_counts_hold_up_no_others(&store, both, (at(1), damaged.deadline)).await;
+    }
+}
+
+#[tokio::test]
+async fn damage_of_one_origin_holds_up_no_others() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let damaged = put_origins(&store, at(1)).await;
+    let other = Connection::open(&path).unwrap();
+    let sql = "UPDATE origin SET pause_reason = '?', accepted = -1 WHERE origin = ?1";
+    assert_eq!(other.execute(sql, [damaged.as_str()]).unwrap(), 1);
+    damage_of_one_origin_stays_there(&store, &damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let some = [1, 2, 3].map(subscription);
+    let damaged = put_subscriptions(&store, some, at(0)).await;
+    let other = Connection::open(&path).unwrap();
+    let sql = "UPDATE subscription SET auth = x'00' WHERE key = ?1";
+    assert_eq!(other.execute(sql, [damaged.0.as_bytes()]).unwrap(), 1);
+    a_damaged_row_is_left_out(&store, damaged, at(1)).await;
 }

@@ -16,7 +16,8 @@ use tower_web_push::message::Message;
 use tower_web_push::store::{
     Change, ClaimRequest, CountFilter, Cursor, DeliveryLedger as _, Liveness, NewBroadcast,
     NewDelivery, NewSubscription, Settlement, SqliteStore, StoreError, StoreErrorKind,
-    StoredVapidKey, SubscriptionLimits, SubscriptionStore as _, VapidKeyStore as _,
+    StoredVapidKey, SubscriptionLimits, SubscriptionRef, SubscriptionStore as _,
+    VapidKeyStore as _,
 };
 use tower_web_push::subscription::{AuthSecret, EndpointKey, Subscription};
 use tower_web_push::vapid::{KeyId, SealedVapidKey, VapidKey};
@@ -252,11 +253,12 @@ async fn what_was_deleted_is_nowhere_on_the_disk_after_a_stop() {
     // In another order than the tree's, so that pages are merged and freed meanwhile.
     let (gone, kept): (Vec<u32>, Vec<u32>) = (0..ROWS).partition(|number| number % 40 != 0);
     for numbers in gone.chunks(50) {
-        let keys = numbers
-            .iter()
-            .map(|number| subscription(*number).subscription.endpoint().key());
-        let changes: Vec<_> = keys.map(Change::Delete).collect();
-        store.apply(&changes, at(1)).await.unwrap();
+        let key = |number: &u32| subscription(*number).subscription.endpoint().key();
+        let rows: Vec<_> = numbers.iter().map(key).map(SubscriptionRef::Key).collect();
+        let rows = store.get(&rows).await.unwrap();
+        let changes: Vec<_> = rows.iter().flatten().map(Change::delete).collect();
+        let deleted = store.apply(&changes, at(1)).await.unwrap();
+        assert_eq!(deleted, numbers.len() as u64);
     }
     assert!(store.remove(&key.id).await.unwrap());
     store.close().await.unwrap();

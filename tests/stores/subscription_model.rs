@@ -104,7 +104,11 @@ fn change(dice: &mut Dice, secs: i64) -> Change {
     let observed_at = at(secs - dice.secs(10));
     let reason = RetireReason::ALL[dice.roll(RetireReason::ALL.len())];
     match dice.roll(9) {
-        0 => Change::Delete(key),
+        0 => Change::Delete {
+            key,
+            principal: dice.chance(2).then(|| NAMES[dice.roll(NAMES.len())].into()),
+            observed_at,
+        },
         1 | 2 => Change::Accepted(key),
         3 => Change::Failed(key),
         4 | 5 => Change::Retire {
@@ -175,8 +179,10 @@ async fn compare(other: &dyn SubscriptionStore, seed: u64) {
     }
     assert_eq!(other.get(&[]).await.unwrap(), []);
     let all: Vec<_> = (0..ENDPOINTS)
-        .map(|n| Change::Delete(endpoint(n).key()))
+        .map(|n| SubscriptionRef::Key(endpoint(n).key()))
         .collect();
+    let all = other.get(&all).await.unwrap();
+    let all: Vec<_> = all.iter().flatten().map(Change::delete).collect();
     other.apply(&all, at(secs)).await.unwrap();
     let any = CountFilter::new(Audience::All, Liveness::Any);
     assert_eq!(other.count(&any, at(secs)).await.unwrap(), 0, "seed {seed}");

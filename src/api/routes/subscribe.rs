@@ -10,9 +10,7 @@ use crate::api::members::{Members, parse_object};
 use crate::api::peer;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
-use crate::broadcast::Broadcast;
 use crate::engine::Registered;
-use crate::message::Message;
 use crate::observe::event;
 use crate::subscription::SubscriptionId;
 
@@ -61,14 +59,8 @@ async fn confirm(api: &WebPushService, parts: &Parts, id: SubscriptionId) {
         );
         return;
     }
-    let mut confirmation = Broadcast::to(id, Message::new(CONFIRMATION));
-    confirmation.forget_when_over = true;
-    if let Err(error) = api.engine.enqueue(confirmation).await {
+    if let Err(error) = api.engine.confirm(id).await {
         event!(WARN, error = %crate::observe::causes(&error), "a confirmation push was not accepted");
         let _ = error;
     }
 }
-
-/// The replaced server's text.
-const CONFIRMATION: &str =
-    r#"{"title":"Subscription Successful","message":"Thank you for subscribing!"}"#;

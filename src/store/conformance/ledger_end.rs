@@ -319,8 +319,8 @@ pub async fn l13_pruning_takes_steps<L: DeliveryLedger + ?Sized>(h: &Handles<L>)
     assert_eq!(removed, BROADCASTS as u64);
 }
 
-/// L13: an origin with rows keeps its pause and tally, even if all rows are leased.
-pub async fn l13_an_origin_with_leased_rows_keeps_its_tally<L>(h: &Handles<L>)
+/// L13: an origin with rows keeps its pause and tally, whether its rows wait or are leased.
+pub async fn l13_an_origin_with_rows_keeps_its_tally<L>(h: &Handles<L>)
 where
     L: DeliveryLedger + ?Sized,
 {
@@ -328,6 +328,8 @@ where
     sending(ledger, &[delivery("a", 1)], at(0)).await;
     let gone = [(origin("a"), Tally::new(0, 1))];
     ledger.tally(&gone, at(1)).await.unwrap();
+    ledger.prune(at(2)).await.unwrap();
+    assert_eq!(h.second().tallies().await.unwrap(), gone);
     assert_eq!(claim(ledger, 9, at(2)).await.len(), 1);
     ledger.prune(at(3)).await.unwrap();
     let nothing = [(origin("a"), Tally::default())];

@@ -2,10 +2,12 @@
 
 use super::Handles;
 use super::sample::{
-    LEASE, at, broadcast, claim, delivery, origin, recipient, sending, sending_as,
+    LEASE, at, broadcast, claim, claim_as, delivery, origin, recipient, sending, sending_as,
 };
 use crate::broadcast::BroadcastState;
-use crate::store::{ClaimRequest, Cursor, DeliveryLedger, Pause, PauseReason, Settlement, Tally};
+use crate::store::{
+    ClaimRequest, Cursor, DeliveryLedger, LONGEST_WAIT, Pause, PauseReason, Settlement, Tally,
+};
 
 /// L3: a broadcast that was expanded by a process with a faster clock is due for the others too.
 pub async fn l3_a_faster_clock_hides_no_broadcast<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
@@ -126,6 +128,22 @@ pub async fn l13_a_young_tally_is_kept<L: DeliveryLedger + ?Sized>(h: &Handles<L
     assert_eq!(h.second().tallies().await.unwrap(), []);
 }
 
+/// L13: a pause is kept as long as it is young. It is as old as its end.
+pub async fn l13_a_young_pause_is_kept<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let reason = PauseReason::RateLimited;
+    let pause = Pause::new(origin("a"), at(20), reason);
+    ledger.pause(&pause, at(0)).await.unwrap();
+    for ended_before in [9, 19] {
+        ledger.prune(at(ended_before)).await.unwrap();
+        let kept = h.second().pauses(at(10)).await.unwrap();
+        assert_eq!(kept, std::slice::from_ref(&pause), "{ended_before}");
+    }
+    ledger.prune(at(20)).await.unwrap();
+    // As of a moment before its end, it would be listed if it were still stored.
+    assert_eq!(h.second().pauses(at(10)).await.unwrap(), []);
+}
+
 /// L14: the deadline of rows that wait for a paused origin is something to do.
 pub async fn l14_a_deadline_is_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();
@@ -137,4 +155,39 @@ pub async fn l14_a_deadline_is_due<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     assert_eq!(h.second().next_due(at(1)).await.unwrap(), Some(at(20)));
     assert_eq!(ledger.expire(9, at(20)).await.unwrap(), 1);
     assert_eq!(h.second().next_due(at(20)).await.unwrap(), None);
+}
+
+/// L12: the due time of a row, or the end of its lease, that no correct clock wrote counts as over.
+pub async fn l12_what_is_due_later_than_any_wait_is_due<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    let mut new = broadcast();
+    let days = |days: i64| at(days * 86_400);
+    new.deadline = days(28);
+    let rows = [delivery("a", 1), delivery("a", 2), delivery("b", 3)];
+    sending_as(ledger, &new, &rows, at(0)).await;
+    let retries = claim(ledger, 9, at(0)).await.into_iter().map(|row| {
+        let again = if row.token.key == recipient(1) {
+            at(0) + LONGEST_WAIT
+        } else {
+            days(20)
+        };
+        (row.token, Settlement::RetryAt(again))
+    });
+    let retries: Vec<_> = retries.collect();
+    ledger.settle(&retries, at(1)).await.unwrap();
+    assert_eq!(claim(h.second(), 9, at(2)).await.len(), 0);
+    assert_eq!(ledger.expire(100, at(2)).await.unwrap(), 0);
+    assert_eq!(ledger.next_due(at(2)).await.unwrap(), Some(at(2)));
+    let long = ClaimRequest::new(9, days(20).since(at(0)));
+    let rows = claim_as(h.second(), &long, at(2)).await;
+    assert!(rows.iter().all(|row| row.token.key != recipient(1)));
+    assert_eq!(rows.len(), 2);
+
+    // A lease too.
+    assert_eq!(claim(ledger, 9, at(3)).await.len(), 0);
+    assert_eq!(ledger.expire(100, at(3)).await.unwrap(), 0);
+    assert_eq!(claim(ledger, 9, at(4)).await.len(), 2);
 }

@@ -67,14 +67,16 @@ macro_rules! store_conformance {
                 l11_a_probed_pause_ends_by_being_lifted
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
+                l12_what_is_due_later_than_any_wait_is_due
                 l12_expire_stops_the_expansion
                 l12_expire_counts_rows_of_cancelled_broadcasts
                 l12_a_broadcast_without_rows_expires
                 l13_prune_forgets_what_ended_before
                 l13_a_broadcast_may_be_forgotten_when_it_is_over
                 l13_pruning_takes_steps
-                l13_an_origin_with_leased_rows_keeps_its_tally
+                l13_an_origin_with_rows_keeps_its_tally
                 l13_a_young_tally_is_kept
+                l13_a_young_pause_is_kept
                 l14_a_scheduled_broadcast_is_due_then
                 l14_rows_are_due_as_they_can_be_claimed
                 l14_what_is_late_and_leased_is_not_due
@@ -164,6 +166,7 @@ macro_rules! __store_conformance_subscriptions {
             s11_failures_count_from_their_first
             s11_a_success_is_noted_in_every_state
             s11_an_unknown_row_changes_nothing
+            s18_a_row_that_changed_hands_is_not_deleted
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date
             s13_only_rows_retired_before_are_purged

@@ -96,6 +96,15 @@ pub(super) async fn put<S: SubscriptionStore + ?Sized>(
     }
 }
 
+/// Deletes a row without a principal, whenever it was registered.
+pub(super) fn delete(key: EndpointKey) -> Change {
+    Change::Delete {
+        key,
+        principal: None,
+        observed_at: Timestamp::MAX,
+    }
+}
+
 /// Returns the row of an endpoint.
 pub(super) async fn row<S: SubscriptionStore + ?Sized>(
     store: &S,

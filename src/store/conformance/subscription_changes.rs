@@ -1,7 +1,7 @@
-//! S11 to S13: changes to subscriptions.
+//! S11 to S13, S18: changes to subscriptions.
 
 use super::Handles;
-use super::sample::{at, endpoint, key_id, new, purge, put, row, tag, tagged};
+use super::sample::{at, delete, endpoint, key_id, new, of, purge, put, row, tag, tagged};
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
@@ -41,7 +41,7 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
             key,
             vapid_key: key_id(5),
         },
-        Change::Delete(endpoint(2).key()),
+        delete(endpoint(2).key()),
     ];
     assert_eq!(store.apply(&changes, at(7)).await.unwrap(), 6);
     let changed = row(store, 1).await.unwrap();
@@ -82,7 +82,7 @@ pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h
     let key = endpoint(2).key();
     let vapid_key = key_id(5);
     let changes = [
-        Change::Delete(key),
+        delete(key),
         retire(2, at(9)),
         stale(2, at(9)),
         Change::Accepted(key),
@@ -92,6 +92,52 @@ pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h
     ];
     assert_eq!(store.apply(&changes, at(9)).await.unwrap(), 0);
     assert_eq!(row(store, 1).await, Some(record));
+    assert_eq!(row(store, 2).await, None);
+}
+
+/// S18: a row that has changed hands since it was read is not deleted.
+pub async fn s18_a_row_that_changed_hands_is_not_deleted<S>(h: &Handles<S>)
+where
+    S: SubscriptionStore + ?Sized,
+{
+    let store = h.store();
+    let (alone, owned) = (new(1), of("alice", new(2)));
+    let (alone, _) = put(store, &alone, at(10)).await;
+    let (owned, _) = put(store, &owned, at(10)).await;
+    let delete = |number: u32, principal: Option<&str>, observed_at| Change::Delete {
+        key: endpoint(number).key(),
+        principal: principal.map(Into::into),
+        observed_at,
+    };
+    for other in [
+        // Of another principal, or of none.
+        delete(1, Some("alice"), Timestamp::MAX),
+        delete(1, Some(""), Timestamp::MAX),
+        delete(2, Some("alicia"), Timestamp::MAX),
+        delete(2, None, Timestamp::MAX),
+        // Registered again since.
+        delete(1, None, at(9)),
+        delete(2, Some("alice"), at(9)),
+    ] {
+        let changed = store.apply(std::slice::from_ref(&other), at(20)).await;
+        assert_eq!(changed.unwrap(), 0, "{other:?}");
+    }
+    assert_eq!(row(store, 1).await.as_ref(), Some(&alone));
+    assert_eq!(row(store, 2).await.as_ref(), Some(&owned));
+    // Beside others in one call.
+    let some = [delete(2, None, at(10)), delete(1, None, at(10))];
+    assert_eq!(h.second().apply(&some, at(20)).await.unwrap(), 1);
+    assert_eq!(row(store, 1).await, None);
+    let (again, _) = put(store, &of("bob", new(2)), at(15)).await;
+    assert_eq!(
+        store
+            .apply(&[Change::delete(&owned)], at(20))
+            .await
+            .unwrap(),
+        0
+    );
+    let twice = [Change::delete(&again), Change::delete(&again)];
+    assert_eq!(store.apply(&twice, at(20)).await.unwrap(), 1);
     assert_eq!(row(store, 2).await, None);
 }
 

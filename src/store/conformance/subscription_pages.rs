@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Handles;
-use super::sample::{at, endpoint, key_id, new, of, put, tag, tagged, unknown_id};
+use super::sample::{at, delete, endpoint, key_id, new, of, put, tag, tagged, unknown_id};
 use crate::broadcast::{Audience, Principal};
 use crate::push_service::PushService;
 use crate::store::{
@@ -174,7 +174,7 @@ pub async fn s9_a_walk_survives_changes<S: SubscriptionStore + ?Sized>(h: &Handl
     let cursor = first[3].subscription.endpoint().key();
     assert_eq!(cursor, order[6]);
     // Before and after the cursor one row is added and one removed, and the cursor's own row is removed.
-    let gone = [order[2], order[6], order[8]].map(Change::Delete);
+    let gone = [order[2], order[6], order[8]].map(delete);
     assert_eq!(store.apply(&gone, at(0)).await.unwrap(), 3);
     for key in [order[1], order[9]] {
         put(store, &new(number(&key)), at(0)).await;

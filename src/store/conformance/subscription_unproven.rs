@@ -1,7 +1,7 @@
 //! S16: the limit for unproven rows.
 
 use super::Handles;
-use super::sample::{at, endpoint, new, of, purge, put, rekeyed, row};
+use super::sample::{at, delete, endpoint, new, of, purge, put, rekeyed, row};
 use crate::store::{
     Change, NewSubscription, RetireReason, StoreError, StoreErrorKind, SubscriptionLimits,
     SubscriptionStore, Upserted,
@@ -39,7 +39,7 @@ async fn has_unproven<S: SubscriptionStore + ?Sized>(store: &S, expected: u64, w
         !is_refused(store, &new(PROBE), expected + 1).await,
         "{what}"
     );
-    let delete = Change::Delete(endpoint(PROBE).key());
+    let delete = delete(endpoint(PROBE).key());
     store.apply(&[delete], at(50)).await.unwrap();
 }
 
@@ -60,7 +60,7 @@ fn verdicts(number: u32) -> [Change; 4] {
             reason,
             observed_at,
         },
-        Change::Delete(key),
+        delete(key),
     ]
 }
 
@@ -137,7 +137,7 @@ pub async fn s16_a_revived_row_counts_again<S: SubscriptionStore + ?Sized>(h: &H
     renewed.replaces = Some(endpoint(1).key());
     put(store, &renewed, at(51)).await;
     has_unproven(store, 1, "replaced").await;
-    apply(store, &Change::Delete(endpoint(2).key())).await;
+    apply(store, &delete(endpoint(2).key())).await;
     apply(store, &purge(99)).await;
     has_unproven(store, 0, "purged").await;
 }
@@ -170,7 +170,7 @@ pub async fn s16_concurrent_changes_keep_the_count<S: SubscriptionStore + ?Sized
     }
     has_unproven(store, unproven, "afterwards").await;
     for number in 0..ROWS {
-        apply(store, &Change::Delete(endpoint(number).key())).await;
+        apply(store, &delete(endpoint(number).key())).await;
         put(store, &new(number), at(60)).await;
     }
     has_unproven(store, ROWS.into(), "all of them").await;

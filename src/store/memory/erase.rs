@@ -1,5 +1,6 @@
 //! Erasing a user's pending deliveries in memory.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::ledger_state::{Ledger, Seq};
@@ -26,7 +27,8 @@ impl Ledger {
             let keys = subscriptions
                 .iter()
                 .map(|row| row.subscription.endpoint().key());
-            let keys: Vec<_> = keys
+            // Once, also if a subscription is named twice.
+            let keys: BTreeSet<_> = keys
                 .filter(|key| self.rows.contains_key(&(seq, *key)))
                 .collect();
             for key in &keys {

@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::store::rules::{BroadcastProgress, band, shares};
 use crate::store::{
-    Cursor, Expansion, Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite,
-    Pause, Pruned, STEP, Tally,
+    Cursor, Expansion, Idempotency, LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened,
+    PageWrite, Pause, Pruned, STEP, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -179,6 +179,16 @@ impl Ledger {
         .collect()
     }
 
+    /// Whether a page of a broadcast is written (L4), or is stale.
+    pub(super) fn takes_page(&self, id: BroadcastId, expected: &Cursor, now: Timestamp) -> bool {
+        let broadcast = self.by_id.get(&id);
+        let broadcast = broadcast.and_then(|seq| self.broadcasts.get(seq));
+        broadcast.is_some_and(|broadcast| {
+            let progress = &broadcast.progress;
+            progress.takes_page(&broadcast.cursor, expected, now)
+        })
+    }
+
     pub(super) fn enqueue_page(
         &mut self,
         id: BroadcastId,
@@ -187,6 +197,9 @@ impl Ledger {
         next: &Cursor,
         now: Timestamp,
     ) -> PageWrite {
+        if !self.takes_page(id, expected, now) {
+            return PageWrite::Stale;
+        }
         let Some(&seq) = self.by_id.get(&id) else {
             return PageWrite::Stale;
         };
@@ -194,9 +207,6 @@ impl Ledger {
             return PageWrite::Stale;
         };
         let progress = &mut broadcast.progress;
-        if !progress.takes_page(&broadcast.cursor, expected, now) {
-            return PageWrite::Stale;
-        }
         let at = progress.due_at();
         let before = self.rows.len();
         for row in rows {
@@ -340,7 +350,24 @@ impl Ledger {
             ended += self.end_unleased(seq, limit - ended, outcome, now);
             self.close_if_over(seq, now);
         }
+        self.pull(now);
         ended as u64
+    }
+
+    /// Makes rows due whose moment is too late, in one step (L12).
+    fn pull(&mut self, now: Timestamp) {
+        let latest = now + LONGEST_WAIT;
+        for leased in [true, false] {
+            let far = self.waiting_rows(leased, latest);
+            let far: Vec<_> = far.filter(|(at, ..)| *at > latest).take(STEP).collect();
+            for (at, seq, key) in far {
+                self.waiting.remove(&(leased, at, seq, key));
+                self.waiting.insert((leased, now, seq, key));
+                if let Some(row) = self.rows.get_mut(&(seq, key)) {
+                    row.at = now;
+                }
+            }
+        }
     }
 
     pub(super) fn prune(&mut self, ended_before: Timestamp) -> Pruned {

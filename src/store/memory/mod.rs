@@ -90,7 +90,13 @@ struct State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreErrorKind;
+    use crate::broadcast::Audience;
+    use crate::clock::Timestamp;
+    use crate::message::Message;
+    use crate::store::{
+        Cursor, DeliveryLedger as _, NewBroadcast, NewDelivery, PageWrite, StoreErrorKind,
+    };
+    use crate::subscription::{EndpointKey, Origin};
 
     #[test]
     fn it_is_full_at_its_maximum() {
@@ -99,5 +105,29 @@ mod tests {
         let full = store.room_for(2, 1).unwrap_err();
         assert_eq!(full.kind(), StoreErrorKind::Full);
         assert!(store.room_for(usize::MAX, usize::MAX).is_err());
+    }
+
+    /// Else its writer would take the store for full, and wait.
+    #[tokio::test]
+    async fn a_stale_page_is_stale_also_in_a_full_store() {
+        let store = MemoryStore::with_max_rows(2);
+        let now = Timestamp::from_secs(1);
+        let mut new = NewBroadcast::new(Audience::All, Message::new("x"), Timestamp::from_secs(9));
+        new.recipients = 3;
+        store.open(&new, now).await.unwrap();
+        let row = |number| {
+            let origin = Origin::parse("https://push.example.com").unwrap();
+            NewDelivery::new(EndpointKey::from_bytes([number; 32]), origin)
+        };
+        let rows = [row(1), row(2)];
+        let (start, middle) = (Cursor::Start, Cursor::After(rows[1].key));
+        let write = async |expected: &Cursor, rows: &[NewDelivery]| {
+            let page = store.enqueue_page(new.id, expected, rows, &middle, now);
+            page.await.map_err(|error| error.kind())
+        };
+        assert_eq!(write(&start, &rows).await, Ok(PageWrite::Stored));
+        assert_eq!(write(&start, &rows).await, Ok(PageWrite::Stale));
+        let full = write(&middle, &[row(3)]).await;
+        assert_eq!(full, Err(StoreErrorKind::Full));
     }
 }

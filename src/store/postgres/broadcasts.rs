@@ -11,6 +11,7 @@ use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::outcome_columns::outcome_columns;
+use crate::store::readable::readable_or_none;
 use crate::store::rules::{BroadcastProgress, shares};
 use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
@@ -64,6 +65,9 @@ pub(super) const SAVE: &str = concat!(
 );
 pub(super) const WIPE: &str = "WITH over AS (DELETE FROM web_push.flow WHERE broadcast = ANY($1)) \
      DELETE FROM web_push.content WHERE broadcast = ANY($1)";
+/// Removes broadcasts whose counts cannot be read, after their last row.
+pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM web_push.broadcast AS b WHERE b.seq = ANY($1) \
+     AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq) RETURNING seq";
 pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
 /// Urgent broadcasts and others. `expanded_at` is never before the due time, so due broadcasts come first.
 pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor FROM web_push.broadcast b \
@@ -128,7 +132,7 @@ impl Stored {
         Ok(first(&rows, Self::read)?)
     }
 
-    /// Locks rows.
+    /// Locks rows. Those that cannot be read are left out.
     pub(super) async fn lock_all(
         tx: &mut Tx<'_>,
         seqs: &[i64],
@@ -136,8 +140,10 @@ impl Stored {
         if seqs.is_empty() {
             return Ok(HashMap::new());
         }
-        let rows = read(&tx.query(LOCK, &[&seqs]).await?, Self::read)?;
-        Ok(rows.into_iter().map(|row| (row.seq, row)).collect())
+        let rows = tx.query(LOCK, &[&seqs]).await?;
+        let rows = read(&rows, |columns| readable_or_none(Self::read(columns)))?;
+        let rows = rows.into_iter().flatten();
+        Ok(rows.map(|row| (row.seq, row)).collect())
     }
 }
 
@@ -279,7 +285,8 @@ pub(super) async fn underway(
     now: Timestamp,
 ) -> Result<Vec<BroadcastStatus>, StoreError> {
     let rows = database.query(UNDERWAY, &[&integer(limit)]).await?;
-    let stored = read(&rows, Stored::read)?;
+    // Those that cannot be read have no status. The worker parks them.
+    let stored = read(&rows, |columns| readable_or_none(Stored::read(columns)))?;
     let status = |stored: Stored| stored.progress.status(now);
-    Ok(stored.into_iter().map(status).collect())
+    Ok(stored.into_iter().flatten().map(status).collect())
 }

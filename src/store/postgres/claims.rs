@@ -37,7 +37,9 @@ pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, r
          attempt = d.attempt + 1 \
      FROM taken WHERE d.ctid = taken.ctid \
      RETURNING taken.place, taken.turn, d.broadcast, d.key, d.fence, d.attempt";
-pub(super) const MESSAGES: &str = "SELECT seq, id, due_at, deadline, payload, ttl, urgency, topic, padding \
+pub(super) const MESSAGES: &str = "SELECT seq, id, least(expected, written, accepted, gone, key_mismatch, sender_fault, \
+         too_large, bad_request, refused, expired, failed, cancelled) >= 0, due_at, deadline, \
+         payload, ttl, urgency, topic, padding \
      FROM web_push.broadcast AS b LEFT JOIN LATERAL ( \
          SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true WHERE b.seq = ANY($1)";
 /// Records the claims of origins and their highest turns, and moves origins to the end of the turn order if `$5` is given.
@@ -346,9 +348,12 @@ async fn answer(
     for (seq, id, message) in read(&rows, |columns| {
         let seq: i64 = columns.get()?;
         let id = BroadcastId::from_bytes(columns.bytes()?);
+        let is_countable: bool = columns.get()?;
         let (due_at, deadline) = (columns.time()?, columns.time()?);
-        // One that cannot be read is left out, and its rows are claimed all the same (L5).
+        // One that cannot be read is left out, and its rows are claimed all the same (L5). With damaged counts their
+        // outcome could not be counted.
         let message = content::read_message(columns).ok();
+        let message = message.filter(|_| is_countable);
         let message = message.map(|message| ClaimedMessage::new(message, due_at, deadline));
         Ok((seq, id, message))
     })? {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use tokio_postgres::Row;
 
-use super::broadcasts::{Stored, save};
+use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
+use crate::observe;
 use crate::store::{Pruned, STEP, StoreError};
 
 /// Late or cancelled broadcasts per call.
@@ -132,7 +133,27 @@ pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Res
     let mut locked = Stored::lock_all(tx, &late).await?;
     let ended = Ended::some(tx, &late, limit.min(STEP), now).await?;
     ended.count(tx, &mut locked, now).await?;
+    let unreadable = late.into_iter().filter(|seq| !locked.contains_key(seq));
+    let unreadable: Vec<_> = unreadable.collect();
+    if !unreadable.is_empty() {
+        forget_unreadable(tx, &unreadable).await?;
+    }
     Ok(ended.rows())
+}
+
+/// Removes broadcasts past their deadline whose counts cannot be read, as far as they have no rows.
+async fn forget_unreadable(tx: &mut Tx<'_>, seqs: &[i64]) -> Result<(), Failed> {
+    let rows = tx.query(FORGET_UNREADABLE, &[&seqs]).await?;
+    let over: Vec<i64> = read(&rows, |columns| columns.get())?;
+    if !over.is_empty() {
+        tx.execute(WIPE, &[&over]).await?;
+        observe::event!(
+            ERROR,
+            broadcasts = over.len(),
+            "broadcasts whose counts cannot be read ended at their deadline"
+        );
+    }
+    Ok(())
 }
 
 /// Continues incomplete cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9): one step.

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
-use super::{PostgresStore, broadcasts, claims, ending, erase, opening, pauses, schema, settle};
+use super::{
+    PostgresStore, broadcasts, claims, ending, erase, far_rows, opening, pauses, schema, settle,
+};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -125,7 +127,9 @@ impl DeliveryLedger for PostgresStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        in_transaction!(self.database(), |tx| ending::expire(tx, limit, now))
+        let expired = in_transaction!(self.database(), |tx| ending::expire(tx, limit, now))?;
+        far_rows::pull(self.database(), now).await?;
+        Ok(expired)
     }
 
     async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {

@@ -11,6 +11,7 @@ mod ending;
 mod enqueue;
 mod erase;
 mod error;
+mod far_rows;
 mod ledger;
 mod listen;
 mod opening;

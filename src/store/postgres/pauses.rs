@@ -5,6 +5,7 @@ use super::error::{Failed, corrupt};
 use super::rows::{Columns, first, integer, read};
 use super::{origins, waking};
 use crate::clock::Timestamp;
+use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::{LedgerStats, Pause, PauseReason, STEP, StoreError, Tally};
 use crate::subscription::Origin;
 
@@ -47,6 +48,7 @@ pub(super) const NEXT_DUE: &str = "WITH front AS MATERIALIZED (SELECT id, paused
      least((SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND band = 0 AND expanded_at > $1), \
          (SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND band > 0 AND expanded_at > $1)), \
      (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)";
+/// Damaged counts make the first number wrong, not an error.
 pub(super) const STATS: &str = "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
          ORDER BY served, id LIMIT $2) \
          UNION ALL (SELECT id FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)) \
@@ -70,7 +72,9 @@ pub(super) async fn pause(tx: &mut Tx<'_>, pause: &Pause, now: Timestamp) -> Res
         return tx.execute(LIFT, &[&name]).await.map(|_| ());
     }
     let rows = origins::lock(tx, [&pause.origin], LOCK_PAUSES, read_row).await?;
+    // One that cannot be read is replaced.
     let stored = rows.get(&pause.origin).and_then(Option::as_ref);
+    let stored = stored.and_then(|stored| stored.as_ref().ok());
     let Some(merged) = pause.on_top_of(stored, now) else {
         return tx.execute(LIFT, &[&name]).await.map(|_| ());
     };
@@ -82,27 +86,44 @@ pub(super) async fn pause(tx: &mut Tx<'_>, pause: &Pause, now: Timestamp) -> Res
 }
 
 pub(super) async fn pauses(database: &Database, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
-    let rows = read(&database.query(PAUSES, &[]).await?, read_row)?;
-    let pauses = rows.into_iter().filter_map(|(_, pause)| pause);
-    Ok(pauses.filter(|pause| !pause.is_over(now)).collect())
+    let rows = database.query(PAUSES, &[]).await?;
+    let rows = read(&rows, |columns| Ok(read_row(columns)))?;
+    let mut pauses = ReadablePage::new(0);
+    for row in rows {
+        match row {
+            Ok((_, Some(pause))) => pauses.push(pause)?,
+            Ok((_, None)) => {}
+            Err(error) => pauses.push(Err(error))?,
+        }
+    }
+    let mut pauses = pauses.finish("pauses");
+    pauses.retain(|pause| !pause.is_over(now));
+    Ok(pauses)
 }
 
 /// Reads an origin and its pause, if it has one.
-fn read_row(columns: &mut Columns<'_>) -> Result<(Origin, Option<Pause>), StoreError> {
+fn read_row(
+    columns: &mut Columns<'_>,
+) -> Result<(Origin, Option<Result<Pause, StoreError>>), StoreError> {
     let origin = origins::read_origin(columns)?;
+    let pause = read_pause(&origin, columns).transpose();
+    Ok((origin, pause))
+}
+
+fn read_pause(origin: &Origin, columns: &mut Columns<'_>) -> Result<Option<Pause>, StoreError> {
     let until = columns.time_or_null()?;
     let reason: Option<&str> = columns.get()?;
     let closures = u32::try_from(columns.count()?).unwrap_or(u32::MAX);
     let contact = columns.get()?;
     let Some((until, reason)) = until.zip(reason) else {
-        return Ok((origin, None));
+        return Ok(None);
     };
     let reason = PauseReason::from_name(reason);
     let reason = reason.ok_or_else(|| corrupt("the reason of a pause"))?;
     let mut pause = Pause::new(origin.clone(), until, reason);
     pause.closures = closures;
     pause.contact = contact;
-    Ok((origin, Some(pause)))
+    Ok(Some(pause))
 }
 
 /// Reads counts without adding to them.
@@ -112,7 +133,7 @@ pub(super) async fn read_tallies(
 ) -> Result<Vec<Tally>, StoreError> {
     let names: Vec<_> = counts.iter().map(|(origin, _)| origin.as_str()).collect();
     let rows = database.query(READ_TALLIES, &[&names]).await?;
-    let stored = read(&rows, read_tally)?;
+    let stored = read(&rows, read_tally_or_none)?;
     let of = |origin: &Origin| stored.iter().find(|(stored, _)| stored == origin);
     Ok(counts
         .iter()
@@ -126,7 +147,7 @@ pub(super) async fn tally(
     now: Timestamp,
 ) -> Result<Vec<Tally>, Failed> {
     let origins = counts.iter().map(|(origin, _)| origin);
-    let mut stored = origins::lock(tx, origins, LOCK_TALLIES, read_tally).await?;
+    let mut stored = origins::lock(tx, origins, LOCK_TALLIES, read_tally_or_none).await?;
     let mut sums = Vec::with_capacity(counts.len());
     for (origin, fresh) in counts {
         let sum = stored.entry(origin.clone()).or_default();
@@ -143,7 +164,21 @@ pub(super) async fn tally(
 }
 
 pub(super) async fn tallies(database: &Database) -> Result<Vec<(Origin, Tally)>, StoreError> {
-    read(&database.query(TALLIES, &[]).await?, read_tally)
+    let rows = database.query(TALLIES, &[]).await?;
+    let mut tallies = ReadablePage::new(0);
+    for tally in read(&rows, |columns| Ok(read_tally(columns)))? {
+        tallies.push(tally)?;
+    }
+    Ok(tallies.finish("tallies"))
+}
+
+/// Reads an origin and its tally, zero if that is damaged.
+fn read_tally_or_none(columns: &mut Columns<'_>) -> Result<(Origin, Tally), StoreError> {
+    let origin = origins::read_origin(columns)?;
+    let tally = columns
+        .count()
+        .and_then(|accepted| Ok(Tally::new(accepted, columns.count()?)));
+    Ok((origin, readable_or_none(tally)?.unwrap_or_default()))
 }
 
 fn read_tally(columns: &mut Columns<'_>) -> Result<(Origin, Tally), StoreError> {

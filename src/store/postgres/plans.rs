@@ -9,9 +9,9 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, opening, origins,
-    pauses, ready, schedules, settle, subscription_changes, subscription_count, subscription_rows,
-    subscriptions, waking,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, opening,
+    origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
+    subscription_rows, subscriptions, waking,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -32,6 +32,10 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::SAVE, "broadcast_pkey"),
     (broadcasts::WIPE, "content_pkey"),
     (broadcasts::FORGET, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "broadcast_pkey"),
+    (broadcasts::FORGET_UNREADABLE, "delivery_pkey"),
+    (far_rows::PULL, "delivery_waiting"),
+    (far_rows::PULL, "Tid Scan on delivery"),
     (broadcasts::WIPE, "flow_pkey"),
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
     (broadcasts::EXPANDABLE, "broadcast_urgent"),
@@ -459,7 +463,11 @@ async fn use_it(store: &PostgresStore) {
             let changes: Vec<_> = page
                 .iter()
                 .map(|row| Change::Accepted(row.subscription.endpoint().key()))
-                .chain([Change::Delete(EndpointKey::from_bytes([9; 32]))])
+                .chain([Change::Delete {
+                    key: EndpointKey::from_bytes([9; 32]),
+                    principal: None,
+                    observed_at: now,
+                }])
                 .collect();
             store.apply(&changes, now).await.unwrap();
         }
@@ -509,6 +517,7 @@ fn no_statement_is_without_its_plan() {
         ("ending", include_str!("ending.rs")),
         ("enqueue", include_str!("enqueue.rs")),
         ("erase", include_str!("erase.rs")),
+        ("far_rows", include_str!("far_rows.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("pauses", include_str!("pauses.rs")),

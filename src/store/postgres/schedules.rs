@@ -6,12 +6,12 @@ use async_trait::async_trait;
 
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, corrupt};
-use super::rows::{Columns, first, integer, read};
+use super::rows::{Columns, Values, first, integer, read};
 use super::{PostgresStore, content, opening};
 use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
-use crate::store::readable::readable;
+use crate::store::readable::ReadablePage;
 use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
@@ -40,9 +40,10 @@ pub(super) const OF: &str = concat!(
     " FROM web_push.schedule WHERE owner = $1 ORDER BY name"
 );
 pub(super) const DUE: &str = concat!(
-    "SELECT ",
+    "SELECT next_fire_at, owner, name, ",
     columns!(),
-    " FROM web_push.schedule WHERE next_fire_at <= $1 ORDER BY next_fire_at, owner, name LIMIT $2"
+    " FROM web_push.schedule WHERE next_fire_at <= $1 AND (next_fire_at, owner, name) > ($3, $4, $5) \
+     ORDER BY next_fire_at, owner, name LIMIT $2"
 );
 const REMOVE: &str = "DELETE FROM web_push.schedule WHERE owner = $1 AND name = $2";
 const REMOVE_ALL: &str = "DELETE FROM web_push.schedule WHERE owner = $1";
@@ -264,9 +265,28 @@ impl ScheduleStore for PostgresStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Schedule>, StoreError> {
-        let values = (now.as_millis(), integer(limit));
-        let rows = self.database().query(DUE, &[&values.0, &values.1]).await?;
-        readable(read(&rows, |columns| Ok(schedule(columns)))?)
+        let now = now.as_millis();
+        let mut page = ReadablePage::new(limit);
+        let mut after: (i64, Vec<u8>, String) = (i64::MIN, Vec::new(), String::new());
+        while page.missing() > 0 {
+            let wanted = page.missing();
+            let max = integer(wanted);
+            let values: Values<'_> = &[&now, &max, &after.0, &after.1, &after.2];
+            let rows = self.database().query(DUE, values).await?;
+            let keyed = |columns: &mut Columns<'_>| {
+                let key = (columns.get()?, columns.get()?, columns.get()?);
+                Ok((key, schedule(columns)))
+            };
+            // Behind schedules that cannot be read the next ones are read.
+            for (key, row) in read(&rows, keyed)? {
+                after = key;
+                page.push(row)?;
+            }
+            if rows.len() < wanted {
+                break;
+            }
+        }
+        page.finish_or_fail("schedules")
     }
 
     async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {

@@ -66,17 +66,17 @@ pub(super) async fn settle(
         else {
             continue;
         };
-        let Some(stored) = broadcasts.get_mut(&row.seq) else {
-            continue;
-        };
+        // Without readable counts nothing is counted, and the rows are settled all the same.
+        let mut stored = broadcasts.get_mut(&row.seq);
+        let is_cancelled = stored.as_ref().is_some_and(|row| row.progress.cancelled);
         let end = match end {
             // L9: it was leased when the broadcast was cancelled.
-            Settlement::RetryAt(_) | Settlement::Deferred(_) if stored.progress.cancelled => {
+            Settlement::RetryAt(_) | Settlement::Deferred(_) if is_cancelled => {
                 Settlement::Finished(FinalOutcome::Cancelled)
             }
             end => *end,
         };
-        if let Settlement::Finished(outcome) = end {
+        if let (Settlement::Finished(outcome), Some(stored)) = (end, &mut stored) {
             stored.progress.counts.add(outcome, 1);
             counted.insert(row.seq);
         }

@@ -6,7 +6,7 @@ use super::connection::Tx;
 use super::error::Failed;
 use super::rows::{first, integer, read};
 use super::subscription_count::{Totals, add};
-use super::subscription_rows::delete;
+use super::subscription_rows::{delete, principal_bytes};
 use crate::clock::Timestamp;
 use crate::store::{Change, STEP};
 use crate::subscription::EndpointKey;
@@ -20,7 +20,7 @@ macro_rules! unproven {
 
 /// Locks in one order.
 pub(super) const LOCK: &str = concat!(
-    "SELECT s.key, ",
+    "SELECT s.key, s.principal, s.last_seen_at, ",
     unproven!(),
     " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
 );
@@ -70,21 +70,34 @@ pub(super) async fn apply(
     // All rows are locked first, and rows inserted later are ignored, so that later statements wait for no lock and
     // cannot deadlock.
     let keys: BTreeSet<_> = changes.iter().filter_map(Change::key).collect();
-    let mut standing = HashSet::new();
+    let mut standing = HashMap::new();
     let mut unproven: HashSet<EndpointKey> = HashSet::new();
     if !keys.is_empty() {
         let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
         let rows = tx.query(LOCK, &[&keys]).await?;
-        for (key, is_unproven) in read(&rows, |columns| {
-            Ok((EndpointKey::from_bytes(columns.bytes()?), columns.get()?))
+        for (key, principal, last_seen_at, is_unproven) in read(&rows, |columns| {
+            let key = EndpointKey::from_bytes(columns.bytes()?);
+            let principal: Option<&[u8]> = columns.get()?;
+            let principal = principal.map(<[u8]>::to_vec);
+            Ok((key, principal, columns.time()?, columns.get()?))
         })? {
-            standing.insert(key);
+            standing.insert(key, (principal, last_seen_at));
             if is_unproven {
                 unproven.insert(key);
             }
         }
     }
-    let is_for_us = |change: &&Change| change.key().is_none_or(|key| standing.contains(key));
+    // No change has an effect on what a deletion depends on (S18), so that is decided once.
+    let is_for_us = |change: &&Change| match change {
+        Change::Delete {
+            key,
+            principal,
+            observed_at,
+        } => standing.get(key).is_some_and(|(owner, seen)| {
+            owner.as_deref() == principal.as_ref().map(principal_bytes) && seen <= observed_at
+        }),
+        change => change.key().is_none_or(|key| standing.contains_key(key)),
+    };
     let mut changed = 0;
     let mut deleted = 0;
     let mut purged_unproven = 0;
@@ -104,7 +117,7 @@ pub(super) async fn apply(
                 }
             }
             Turn::Rows(changes) => {
-                let is_deletion = |change: &&&Change| matches!(change, Change::Delete(_));
+                let is_deletion = |change: &&&Change| matches!(change, Change::Delete { .. });
                 let deletions = changes.iter().filter(is_deletion);
                 let keys: Vec<_> = deletions
                     .filter_map(|change| Some(change.key()?.as_bytes().as_slice()))
@@ -189,7 +202,7 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
             Change::Accepted(key) => (key, "accepted"),
             Change::Failed(key) => (key, "failed"),
             Change::UseVapidKey { key, .. } => (key, "use"),
-            Change::Delete(_) | Change::Purge { .. } => continue,
+            Change::Delete { .. } | Change::Purge { .. } => continue,
         };
         keys.push(key.as_bytes().as_slice());
         kinds.push(kind);
@@ -261,7 +274,11 @@ mod tests {
             Change::Accepted(b),
             Change::Accepted(a),
             purge.clone(),
-            Change::Delete(a),
+            Change::Delete {
+                key: a,
+                principal: None,
+                observed_at: Timestamp::MAX,
+            },
         ];
         let turns: Vec<_> = turns(changes.iter())
             .into_iter()

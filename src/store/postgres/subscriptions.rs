@@ -1,16 +1,18 @@
 //! Subscriptions in PostgreSQL.
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
 use super::PostgresStore;
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, overtaken};
-use super::rows::{first, integer, read};
+use super::rows::{Columns, Values, first, integer, read};
 use super::subscription_changes;
 use super::subscription_count::{Totals, add, count, count_live, totals};
 use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
+use crate::store::readable::ReadablePage;
 use crate::store::rules::merge;
 use crate::store::{
     Change, CountFilter, LiveCounts, NewSubscription, StoreError, StoreErrorKind,
@@ -26,26 +28,26 @@ macro_rules! live {
 }
 
 pub(super) const PAGE_ALL: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.key > $1 AND ",
     live!(),
     " ORDER BY s.key LIMIT $3"
 );
 pub(super) const PAGE_USER: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.principal = $4 AND s.key > $1 AND ",
     live!(),
     " ORDER BY s.key LIMIT $3"
 );
 pub(super) const OWNED: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.principal = $1 AND s.key > $2 ORDER BY s.key LIMIT $3"
 );
 pub(super) const PAGE_TAG: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM web_push.subscription_tag AS g JOIN web_push.subscription AS s ON s.key = g.key \
      WHERE g.tag = $4 AND g.key > $1 AND ",
@@ -54,7 +56,7 @@ pub(super) const PAGE_TAG: &str = concat!(
 );
 /// Sorts, but only the rows of given ids.
 pub(super) const PAGE_IDS: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.id = ANY($4) AND s.key > $1 AND ",
     live!(),
@@ -170,6 +172,41 @@ async fn make_room(
     Ok(integer(delete(tx, &keys).await?))
 }
 
+/// A walk over rows by key, page by page, until there are enough that can be read.
+struct Walk {
+    page: ReadablePage<SubscriptionRecord>,
+    after: Vec<u8>,
+    is_over: bool,
+}
+
+impl Walk {
+    fn new(after: Option<&EndpointKey>, limit: usize) -> Self {
+        Self {
+            page: ReadablePage::new(limit),
+            // The empty key sorts before all others.
+            after: after.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
+            is_over: false,
+        }
+    }
+
+    /// The key after which to read, and the number of rows; `None` at the end.
+    fn next(&self) -> Option<(Vec<u8>, i64)> {
+        let missing = self.page.missing();
+        (missing > 0 && !self.is_over).then(|| (self.after.clone(), integer(missing)))
+    }
+
+    /// Takes keys, which may be damaged too, and rows.
+    fn take(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        self.is_over = rows.len() < self.page.missing();
+        for row in rows {
+            let mut columns = Columns::of(row);
+            self.after = columns.get()?;
+            self.page.push(record(&mut columns))?;
+        }
+        Ok(())
+    }
+}
+
 impl PostgresStore {
     /// Finds rows by key or id, and stores them at the indexes of the names.
     async fn find(
@@ -231,31 +268,29 @@ impl SubscriptionStore for PostgresStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        // The empty key sorts before all others.
-        let after: &[u8] = after.map_or(&[], |key| key.as_bytes());
-        let (now, max) = (now.as_millis(), integer(limit));
-        let database = self.database();
-        let rows = match audience {
-            Audience::All => database.query(PAGE_ALL, &[&after, &now, &max]).await?,
-            Audience::User(principal) => {
-                let principal = principal_bytes(principal);
-                database
-                    .query(PAGE_USER, &[&after, &now, &max, &principal])
-                    .await?
-            }
-            Audience::Tag(tag) => {
-                database
-                    .query(PAGE_TAG, &[&after, &now, &max, &tag.as_str()])
-                    .await?
-            }
-            Audience::Ids(ids) => {
-                let ids: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
-                database
-                    .query(PAGE_IDS, &[&after, &now, &max, &ids])
-                    .await?
-            }
-        };
-        read(&rows, record)
+        let (database, now) = (self.database(), now.as_millis());
+        let mut walk = Walk::new(after, limit);
+        while let Some((after, max)) = walk.next() {
+            let rows = match audience {
+                Audience::All => database.query(PAGE_ALL, &[&after, &now, &max]).await?,
+                Audience::User(principal) => {
+                    let principal = principal_bytes(principal);
+                    let values: Values<'_> = &[&after, &now, &max, &principal];
+                    database.query(PAGE_USER, values).await?
+                }
+                Audience::Tag(tag) => {
+                    let values: Values<'_> = &[&after, &now, &max, &tag.as_str()];
+                    database.query(PAGE_TAG, values).await?
+                }
+                Audience::Ids(ids) => {
+                    let ids: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+                    let values: Values<'_> = &[&after, &now, &max, &ids];
+                    database.query(PAGE_IDS, values).await?
+                }
+            };
+            walk.take(&rows)?;
+        }
+        Ok(walk.page.finish("subscriptions"))
     }
 
     async fn owned_by(
@@ -264,11 +299,13 @@ impl SubscriptionStore for PostgresStore {
         after: Option<&EndpointKey>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        let after: &[u8] = after.map_or(&[], |key| key.as_bytes());
-        let (principal, max) = (principal_bytes(principal), integer(limit));
-        let database = self.database();
-        let rows = database.query(OWNED, &[&principal, &after, &max]).await?;
-        read(&rows, record)
+        let (database, principal) = (self.database(), principal_bytes(principal));
+        let mut walk = Walk::new(after, limit);
+        while let Some((after, max)) = walk.next() {
+            let rows = database.query(OWNED, &[&principal, &after, &max]).await?;
+            walk.take(&rows)?;
+        }
+        Ok(walk.page.finish("subscriptions"))
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -7,13 +7,18 @@ use redis::Value;
 
 use super::content::{audience, push_broadcast};
 use super::reply::{Fields, Reply, bytes, number, unexpected};
-use super::script::{Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, UNDERWAY};
+use super::script::{
+    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
+};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::store::readable::readable_or_none;
 use crate::store::reason::corrupt;
 use crate::store::rules::{BroadcastProgress, shares};
-use crate::store::{Cursor, Expansion, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP};
+use crate::store::{
+    Cursor, Expansion, LONGEST_WAIT, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
+};
 use crate::subscription::{EndpointKey, Origin};
 
 /// Rows that one script ends. A script runs for a few milliseconds.
@@ -134,17 +139,18 @@ impl RedisStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<BroadcastStatus>, StoreError> {
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), 0);
         while found.len() < limit {
             let wanted = LISTED_AT_ONCE.min(limit - found.len());
-            let args = Args::default()
-                .number(found.len())
-                .number(found.len() + wanted - 1);
-            let before = found.len();
+            let args = Args::default().number(seen).number(seen + wanted - 1);
+            let mut listed = 0;
             for answer in Reply::of(self.run(&UNDERWAY, &args).await?)? {
-                found.push(status(&mut Reply::of(answer)?, now)?);
+                listed += 1;
+                // Those that cannot be read have no status. The worker parks them.
+                found.extend(readable_or_none(status(&mut Reply::of(answer)?, now))?);
             }
-            if found.len() < before + wanted {
+            seen += listed;
+            if listed < wanted {
                 break;
             }
         }
@@ -169,7 +175,18 @@ impl RedisStore {
                 break;
             }
         }
+        self.pull_rows(now).await?;
         Ok(ended)
+    }
+
+    /// Makes rows due whose moment is too late, among the next broadcasts of a walk (L12).
+    async fn pull_rows(&self, now: Timestamp) -> Result<(), StoreError> {
+        let skipped = &self.inner.pulled;
+        let args = Args::at(now).time(now + LONGEST_WAIT);
+        let args = args.number(skipped.load(Ordering::Relaxed));
+        let next = number(self.run(&PULL, &args).await?)?;
+        skipped.store(next, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) async fn prune_broadcasts(

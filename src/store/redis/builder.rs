@@ -156,6 +156,7 @@ impl RedisBuilder {
             limits: self.limits,
             namespace: format!("{{{}}}", self.prefix),
             pruned_origins: Mutex::default(),
+            pulled: AtomicU64::default(),
             listings: AtomicU64::default(),
         }));
         start::check(&store).await?;

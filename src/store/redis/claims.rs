@@ -173,10 +173,13 @@ impl RedisStore {
         for content in answer.list()? {
             let mut content = Reply::of(content)?;
             let id = BroadcastId::from_bytes(content.array()?);
-            let (due_at, deadline) = (content.time()?, content.time()?);
+            let mut read = || {
+                let (due_at, deadline) = (content.time()?, content.time()?);
+                let message = message(content.fields()?)?;
+                Ok::<_, StoreError>(ClaimedMessage::new(message, due_at, deadline))
+            };
             // One that cannot be read is left out, and its rows are claimed all the same (L5).
-            if let Ok(message) = message(content.fields()?) {
-                let message = ClaimedMessage::new(message, due_at, deadline);
+            if let Ok(message) = read() {
                 claims.messages.insert(id, message);
             }
         }

@@ -116,6 +116,8 @@ struct Inner {
     namespace: String,
     /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
     pruned_origins: Mutex<(usize, u64)>,
+    /// The number of broadcasts whose rows were looked at for moments that are too late.
+    pulled: AtomicU64,
     /// The number of lists of broadcasts to expand, for their rotation.
     listings: AtomicU64,
 }

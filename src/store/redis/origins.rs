@@ -10,6 +10,7 @@ use super::reply::{Fields, Reply, bytes, bytes_or_nil, number, text, time};
 use super::script::{Args, NEXT_DUE, PAUSE, PRUNE_ORIGINS, STATS, TALLY};
 use super::{RedisStore, StoreError};
 use crate::clock::Timestamp;
+use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::reason::corrupt;
 use crate::store::{LedgerStats, Pause, PauseReason, STEP, Tally};
 use crate::subscription::Origin;
@@ -38,8 +39,9 @@ impl RedisStore {
         let origin = pause.origin.as_str();
         for _ in 0..TRIES {
             let raw = bytes_or_nil(self.read("HGET", "pauses", &[origin]).await?)?;
+            // One that cannot be read is replaced.
             let stored = match &raw {
-                Some(raw) => Some(read_pause(pause.origin.clone(), raw)?),
+                Some(raw) => readable_or_none(read_pause(pause.origin.clone(), raw))?,
                 None => None,
             };
             let merged = pause.on_top_of(stored.as_ref(), now);
@@ -54,13 +56,12 @@ impl RedisStore {
     }
 
     pub(super) async fn paused_origins(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
-        let mut pauses = Vec::new();
+        let mut pauses = ReadablePage::new(0);
         for (origin, raw) in Fields::of(self.read("HGETALL", "pauses", &[]).await?)? {
-            let pause = read_pause(origin_of(origin)?, &raw)?;
-            if !pause.is_over(now) {
-                pauses.push(pause);
-            }
+            pauses.push(origin_of(origin).and_then(|origin| read_pause(origin, &raw)))?;
         }
+        let mut pauses = pauses.finish("pauses");
+        pauses.retain(|pause| !pause.is_over(now));
         Ok(pauses)
     }
 
@@ -92,13 +93,13 @@ impl RedisStore {
     }
 
     pub(super) async fn tallies_with_gone(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
-        let mut tallies = Vec::new();
+        let mut tallies = ReadablePage::new(0);
         for (origin, raw) in Fields::of(self.read("HGETALL", "tallies", &[]).await?)? {
-            let (tally, _) = read_tally(&raw)?;
-            if tally.gone > 0 {
-                tallies.push((origin_of(origin)?, tally));
-            }
+            let tally = read_tally(&raw);
+            tallies.push(tally.and_then(|(tally, _)| Ok((origin_of(origin)?, tally))))?;
         }
+        let mut tallies = tallies.finish("tallies");
+        tallies.retain(|(_, tally)| tally.gone > 0);
         tallies.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(tallies)
     }
@@ -145,11 +146,14 @@ impl RedisStore {
         let mut args = Args::default();
         for ((name, pause), tally) in names.iter().zip(pauses).zip(tallies) {
             let is_paused = match &pause {
-                Some(raw) => read_pause(origin_of(name.clone())?, raw)?.until > before,
+                Some(raw) => {
+                    let pause = origin_of(name.clone()).and_then(|origin| read_pause(origin, raw));
+                    readable_or_none(pause)?.is_some_and(|pause| pause.until > before)
+                }
                 None => false,
             };
             let is_tallied = match &tally {
-                Some(raw) => read_tally(raw)?.1 > before,
+                Some(raw) => readable_or_none(read_tally(raw))?.is_some_and(|(_, at)| at > before),
                 None => false,
             };
             if !is_paused && !is_tallied {

@@ -1,6 +1,6 @@
 //! Paging and counting subscriptions in Redis.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use redis::Value;
 
@@ -11,6 +11,7 @@ use super::{RedisStore, StoreError};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
+use crate::store::readable::ReadablePage;
 use crate::store::reason::corrupt;
 use crate::store::rules::{is_member, takes};
 use crate::store::{CountFilter, LiveCounts, Liveness, SubscriptionRecord, SubscriptionRef};
@@ -56,14 +57,18 @@ impl RedisStore {
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
-        let mut found = Vec::with_capacity(which.len());
-        for raw in self.raw_rows(which).await? {
-            found.push(match raw {
-                Some(raw) => Some(unpack_row(&raw)?),
-                None => None,
-            });
-        }
-        Ok(found)
+        let rows = self.each_row(which).await?;
+        rows.into_iter().map(Option::transpose).collect()
+    }
+
+    /// Reads rows by key or id, of which some may be damaged.
+    async fn each_row(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<Result<SubscriptionRecord, StoreError>>>, StoreError> {
+        let unpack = |raw: Option<Vec<u8>>| raw.map(|raw| unpack_row(&raw));
+        let rows = self.raw_rows(which).await?;
+        Ok(rows.into_iter().map(unpack).collect())
     }
 
     /// Reads packed rows by key or id.
@@ -95,10 +100,14 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let keys = match audience {
-            Audience::All => return self.walk("all", after, limit, |row| row.is_live(now)).await,
+            Audience::All => {
+                let page = self.walk("all", after, limit, |row| row.is_live(now));
+                return Ok(page.await?.finish("subscriptions"));
+            }
             Audience::Tag(tag) => {
                 let set = format!("t:{}", tag.as_str());
-                return self.walk(&set, after, limit, |row| row.is_live(now)).await;
+                let page = self.walk(&set, after, limit, |row| row.is_live(now));
+                return Ok(page.await?.finish("subscriptions"));
             }
             Audience::User(principal) => self.keys_of_principal(principal).await?,
             Audience::Ids(ids) => self.keys_of_ids(ids).await?,
@@ -106,23 +115,53 @@ impl RedisStore {
         let keys: Vec<_> = keys
             .into_iter()
             .filter(|key| after.is_none_or(|after| key > after))
-            .map(SubscriptionRef::Key)
             .collect();
-        let mut found = Vec::new();
+        let live = self.live_members(audience, &keys, limit, now);
+        live.await
+    }
+
+    /// Returns up to `limit` live rows of these keys, which were members of an audience when the keys were read.
+    async fn live_members(
+        &self,
+        audience: &Audience,
+        keys: &[EndpointKey],
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        // Both the owner and the id of a row may have changed since (S3, S5).
+        let ids: HashSet<_> = match audience {
+            Audience::Ids(ids) => ids.iter().collect(),
+            _ => HashSet::new(),
+        };
+        let is_of = |row: &SubscriptionRecord| match audience {
+            // A broadcast may have many ids.
+            Audience::Ids(_) => ids.contains(&row.id),
+            audience => is_member(audience, row),
+        };
+        self.page_of(keys, limit, |row| row.is_live(now) && is_of(row))
+            .await
+    }
+
+    /// Returns the first wanted rows with these keys.
+    async fn page_of(
+        &self,
+        keys: &[EndpointKey],
+        limit: usize,
+        is_wanted: impl Fn(&SubscriptionRecord) -> bool,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        let mut page = ReadablePage::new(limit);
         for keys in keys.chunks(READ_AT_ONCE.min(limit.max(1))) {
-            if found.len() >= limit {
+            let keys: Vec<_> = keys.iter().copied().map(SubscriptionRef::Key).collect();
+            for row in self.each_row(&keys).await?.into_iter().flatten() {
+                if page.missing() > 0 && row.as_ref().map_or(true, &is_wanted) {
+                    page.push(row)?;
+                }
+            }
+            if page.missing() == 0 {
                 break;
             }
-            let rows = self.rows(keys).await?;
-            // The owner may have changed since the key was read. Ids do not change.
-            let is_of = |row: &SubscriptionRecord| {
-                matches!(audience, Audience::Ids(_)) || is_member(audience, row)
-            };
-            let rows = rows.into_iter().flatten();
-            found.extend(rows.filter(|row| row.is_live(now) && is_of(row)));
         }
-        found.truncate(limit);
-        Ok(found)
+        Ok(page.finish("subscriptions"))
     }
 
     pub(super) async fn owned_page(
@@ -136,50 +175,45 @@ impl RedisStore {
             .await?
             .into_iter()
             .filter(|key| after.is_none_or(|after| key > after))
-            .map(SubscriptionRef::Key)
             .collect();
-        let mut found = Vec::new();
-        for keys in keys.chunks(READ_AT_ONCE.min(limit.max(1))) {
-            if found.len() >= limit {
-                break;
-            }
-            let rows = self.rows(keys).await?.into_iter().flatten();
-            // The owner may have changed since the key was read.
-            found.extend(rows.filter(|row| row.principal.as_ref() == Some(principal)));
-        }
-        found.truncate(limit);
-        Ok(found)
+        // The owner may have changed since the key was read.
+        self.page_of(&keys, limit, |row| {
+            row.principal.as_ref() == Some(principal)
+        })
+        .await
     }
 
-    /// Returns the next wanted rows of a set, by key.
+    /// Returns the next wanted rows of a set, by key. An index entry without a row counts as damaged.
     async fn walk(
         &self,
         set: &str,
         after: Option<&EndpointKey>,
         limit: usize,
         is_wanted: impl Fn(&SubscriptionRecord) -> bool,
-    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        let mut found = Vec::new();
-        let mut after = after.copied();
-        while found.len() < limit {
-            let wanted = READ_AT_ONCE.min(limit - found.len());
-            let after_text = after.map_or_else(Vec::new, |key| key.as_bytes().to_vec());
-            let args = Args::default().with(set).with(after_text).number(wanted);
+    ) -> Result<ReadablePage<SubscriptionRecord>, StoreError> {
+        let mut page = ReadablePage::new(limit);
+        let mut after = after.map(|key| key.as_bytes().to_vec());
+        while page.missing() > 0 {
+            let wanted = READ_AT_ONCE.min(page.missing());
+            let from = after.clone().unwrap_or_default();
+            let args = Args::default().with(set).with(from).number(wanted);
+            let mut answer = Reply::of(self.run(&WALK, &args).await?)?;
+            let (keys, rows) = (answer.list()?, answer.list()?);
             let mut seen = 0;
-            for raw in Reply::of(self.run(&WALK, &args).await?)? {
-                let raw = bytes_or_nil(raw)?.ok_or_else(|| corrupt("an index of rows"))?;
-                let row = unpack_row(&raw)?;
+            for (key, raw) in keys.zip(rows) {
                 seen += 1;
-                after = Some(row.subscription.endpoint().key());
-                if is_wanted(&row) {
-                    found.push(row);
+                after = Some(bytes(key)?);
+                let raw = bytes_or_nil(raw)?.ok_or_else(|| corrupt("an index of rows"));
+                let row = raw.and_then(|raw| unpack_row(&raw));
+                if row.as_ref().map_or(true, &is_wanted) {
+                    page.push(row)?;
                 }
             }
             if seen < wanted {
                 break;
             }
         }
-        Ok(found)
+        Ok(page)
     }
 
     /// Returns the keys of a principal's rows, sorted. Their number is bounded by the limit per principal.
@@ -201,8 +235,11 @@ impl RedisStore {
         let mut keys = BTreeSet::new();
         for ids in ids.chunks(READ_AT_ONCE) {
             let which: Vec<_> = ids.iter().copied().map(SubscriptionRef::Id).collect();
-            let rows = self.rows(&which).await?;
-            let rows = rows.into_iter().flatten();
+            let mut page = ReadablePage::new(which.len());
+            for row in self.each_row(&which).await?.into_iter().flatten() {
+                page.push(row)?;
+            }
+            let rows = page.finish("subscriptions").into_iter();
             keys.extend(rows.map(|row| row.subscription.endpoint().key()));
         }
         Ok(keys)
@@ -301,9 +338,8 @@ impl RedisStore {
         let mut count = 0;
         let mut after = None;
         loop {
-            let page = self
-                .walk(set, after.as_ref(), READ_AT_ONCE, |_| true)
-                .await?;
+            let page = self.walk(set, after.as_ref(), READ_AT_ONCE, |_| true);
+            let page = page.await?.finish("subscriptions");
             count += page.iter().filter(|row| takes(row)).count() as u64;
             match page.last() {
                 Some(last) if page.len() == READ_AT_ONCE => {
@@ -337,5 +373,46 @@ impl RedisStore {
             count += taken.count() as u64;
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::*;
+    use crate::store::{NewSubscription, SubscriptionLimits, SubscriptionStore as _, servers};
+    use crate::testing::TestPushService;
+
+    /// Between the two reads of a page its id moves to another endpoint, and the first one is subscribed anew.
+    #[tokio::test]
+    async fn a_row_whose_id_has_moved_is_not_a_member() {
+        let Some(url) = servers::shared(servers::Kind::Redis) else {
+            return;
+        };
+        let prefix = SubscriptionId::random().to_string();
+        let store = RedisStore::builder().prefix(prefix).connect(&url).await;
+        let store = store.unwrap();
+        let vapid_key = KeyId::from_bytes([1; KeyId::LEN]);
+        let service = TestPushService::new();
+        let key = crate::vapid::VapidKey::generate().unwrap();
+        let fresh = || service.user_agent().subscribe(key.public_key()).unwrap();
+        let put = async |new: &NewSubscription| {
+            let (limits, now) = (SubscriptionLimits::default(), Timestamp::from_secs(1));
+            store.upsert(new, &limits, now).await.unwrap();
+        };
+        let first = NewSubscription::new(fresh(), vapid_key);
+        put(&first).await;
+        let mut second = NewSubscription::new(fresh(), vapid_key);
+        second.replaces = Some(first.key());
+        put(&second).await;
+        let again = NewSubscription::new(first.subscription.clone(), vapid_key);
+        put(&again).await;
+        let members = async |id| {
+            let (ids, now) = (Audience::Ids(vec![id]), Timestamp::from_secs(2));
+            let keys = [first.key()];
+            let live = store.live_members(&ids, &keys, 9, now).await.unwrap();
+            live.len()
+        };
+        assert_eq!((members(first.id).await, members(again.id).await), (0, 1));
     }
 }

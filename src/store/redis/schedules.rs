@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
 use crate::store::message_parts::MessageParts;
-use crate::store::readable::readable;
+use crate::store::readable::ReadablePage;
 use crate::store::reason::corrupt;
 use crate::store::{Fired, Firing, ScheduleStore, StoreErrorKind};
 use crate::subscription::SubscriptionId;
@@ -203,21 +203,25 @@ impl ScheduleStore for RedisStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Schedule>, StoreError> {
-        let mut due = Vec::new();
-        while due.len() < limit {
-            let wanted = LISTED_AT_ONCE.min(limit - due.len());
-            let before = due.len();
-            let args = Args::at(now).number(before).number(wanted);
+        let (mut page, mut seen) = (ReadablePage::new(limit), 0);
+        while page.missing() > 0 {
+            let wanted = LISTED_AT_ONCE.min(page.missing());
+            let args = Args::at(now).number(seen).number(wanted);
+            let before = seen;
             for schedule in Reply::of(self.run(&DUE_SCHEDULES, &args).await?)? {
+                seen += 1;
                 let mut parts = Reply::of(schedule)?;
                 let (owner, name) = (parts.bytes()?, parts.bytes()?);
-                due.push(read_schedule(&owner, name, &parts.bytes()?));
+                // An index entry without a schedule counts as damaged.
+                let raw = bytes_or_nil(parts.value()?)?;
+                let raw = raw.ok_or_else(|| corrupt("an index of schedules"));
+                page.push(raw.and_then(|raw| read_schedule(&owner, name, &raw)))?;
             }
-            if due.len() < before + wanted {
+            if seen < before + wanted {
                 break;
             }
         }
-        readable(due)
+        page.finish_or_fail("schedules")
     }
 
     async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {

@@ -112,6 +112,7 @@ scripts! {
         ENQUEUE = "enqueue",
         CANCEL = "cancel",
         EXPIRE = "expire",
+        PULL = "pull",
         UNDERWAY = "underway",
         PRUNE = "prune",
     }

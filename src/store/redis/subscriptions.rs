@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::error::outrun;
 use super::reply::{bytes, number, unexpected};
-use super::rows::{pack_row, unpack_row};
+use super::rows::{pack_row, principal_text, unpack_row};
 use super::script::{APPLY, Args, PURGE, UPSERT};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{Audience, Principal};
@@ -90,18 +90,30 @@ impl RedisStore {
 
 /// Pushes the four arguments of a change. Purges, which have a script of their own, have none.
 fn push_change(args: Args, change: &Change) -> Args {
-    let (kind, key, first, second): (_, _, Vec<u8>, _) = match change {
-        Change::Delete(key) => ("delete", key, Vec::new(), ""),
+    let nothing = String::new;
+    let (kind, key, first, second) = match change {
+        Change::Delete {
+            key,
+            principal,
+            observed_at,
+        } => {
+            let principal = principal_text(principal.as_ref());
+            ("delete", key, millis(*observed_at), principal)
+        }
         Change::Retire {
             key,
             reason,
             observed_at,
-        } => ("retire", key, millis(*observed_at), reason.as_str()),
-        Change::Stale { key, observed_at } => ("stale", key, millis(*observed_at), ""),
-        Change::Accepted(key) => ("accepted", key, Vec::new(), ""),
-        Change::Failed(key) => ("failed", key, Vec::new(), ""),
+        } => {
+            let reason = reason.as_str().to_owned();
+            ("retire", key, millis(*observed_at), reason)
+        }
+        Change::Stale { key, observed_at } => ("stale", key, millis(*observed_at), nothing()),
+        Change::Accepted(key) => ("accepted", key, Vec::new(), nothing()),
+        Change::Failed(key) => ("failed", key, Vec::new(), nothing()),
         Change::UseVapidKey { key, vapid_key } => {
-            ("vapid_key", key, vapid_key.as_bytes().to_vec(), "")
+            let vapid_key = vapid_key.as_bytes().to_vec();
+            ("vapid_key", key, vapid_key, nothing())
         }
         Change::Purge { .. } => return args,
     };

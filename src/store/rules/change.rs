@@ -33,7 +33,7 @@ impl Applied {
     }
 }
 
-/// Applies a change to a row (S11 to S13): the row of [`Change::key`], or any row if the change has no key.
+/// Applies a change to a row (S11 to S13, S18): the row of [`Change::key`], or any row if the change has no key.
 ///
 /// No change modifies the row's id, principal, tags or subscription, so indexes on these stay valid.
 ///
@@ -68,7 +68,11 @@ impl Applied {
 /// ```
 pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> Applied {
     match change {
-        Change::Delete(_) => Applied::Deleted,
+        Change::Delete {
+            principal,
+            observed_at,
+            ..
+        } => Applied::deleted_if(row.principal == *principal && row.last_seen_at <= *observed_at),
         Change::Retire {
             reason,
             observed_at,

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`merge`] | S2 to S5, S14 | the row that an upsert stores |
 //! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether the limits permit it, and which rows are deleted for it |
-//! | [`apply`] | S11 to S13 | the effect of a change on a row |
+//! | [`apply`] | S11 to S13, S18 | the effect of a change on a row |
 //! | [`is_member`], [`takes`] | S9, S10 | the rows of an audience, and those that a filter counts |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12 | the state and the counts of a broadcast |
 //! | [`deal`] | L5 | the shares of origins in a claim |

@@ -1,6 +1,4 @@
-//! Broadcasts in SQLite: opened, expanded, ended.
-
-use std::collections::HashMap;
+//! Broadcasts in SQLite: opened and ended. How they are expanded is in `expansion.rs`.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -8,16 +6,16 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::claims::END_PROBE;
 use super::content;
 use super::error::corrupt;
+use super::expansion::read_cursor;
 use super::query::{Columns, all, execute, first, integer};
-use super::turns::{self, Turns};
+use super::turns;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::observe;
 use crate::store::outcome_columns::outcome_columns;
-use crate::store::rules::{BroadcastProgress, band, shares};
-use crate::store::{
-    Cursor, Expansion, Idempotency, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
-    StoreError,
-};
+use crate::store::readable::readable_or_none;
+use crate::store::rules::{BroadcastProgress, band};
+use crate::store::{Cursor, Idempotency, NewBroadcast, Opened, Pruned, STEP, StoreError};
 use crate::subscription::{EndpointKey, Origin};
 
 /// The columns that [`Stored::read`] reads.
@@ -40,6 +38,9 @@ pub(super) const BY_SEQ: &str = concat!(
     stored_columns!(),
     " FROM broadcast WHERE seq = ?1"
 );
+/// What is read of a broadcast whose counts may be damaged.
+pub(super) const FLAGS_BY_SEQ: &str = "SELECT seq, id, is_cancelled FROM broadcast WHERE seq = ?1";
+pub(super) const FLAGS_BY_ID: &str = "SELECT seq, id, is_cancelled FROM broadcast WHERE id = ?1";
 pub(super) const UNDERWAY: &str = concat!(
     "SELECT ",
     stored_columns!(),
@@ -55,19 +56,6 @@ pub(super) const SAVE: &str = concat!(
     outcome_columns!(),
     ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE seq = ?1"
 );
-/// `expanded_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
-     JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND is_urgent = ?3 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
-/// Broadcasts whose last page was written by a replica with a faster clock.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
-     JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND is_urgent = ?3 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
-     ORDER BY expanded_at, seq LIMIT ?2";
-const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-     ON CONFLICT (broadcast, key) DO NOTHING";
-pub(super) const MOVE_CURSOR: &str =
-    "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
 pub(super) const UNLEASED: &str = "SELECT key, fence FROM delivery \
      WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
@@ -77,6 +65,9 @@ pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL 
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
 pub(super) const CANCELLED: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_cancelled \
      WHERE is_cancelled = 1 AND ended_at IS NULL ORDER BY seq LIMIT ?1";
+/// Removes a broadcast whose counts cannot be read, after its last row. A text where a number belongs could not be kept.
+pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM broadcast \
+     WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE broadcast = ?1)";
 pub(super) const FORGET: &str = "DELETE FROM broadcast WHERE seq = ?1";
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE seq IN \
      (SELECT seq FROM broadcast WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
@@ -94,9 +85,9 @@ const NEW_ORIGIN: &str = "INSERT INTO origin (origin) VALUES (?1) RETURNING id";
 pub(super) struct Stored {
     pub(super) seq: i64,
     pub(super) progress: BroadcastProgress,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     ended_at: Option<Timestamp>,
-    band: usize,
+    pub(super) band: usize,
 }
 
 impl Stored {
@@ -168,29 +159,81 @@ impl Stored {
         outcome: FinalOutcome,
         now: Timestamp,
     ) -> Result<Vec<([u8; 32], i64)>, StoreError> {
-        let values = params![self.seq, now.as_millis(), integer(limit)];
-        let rows = all(conn, UNLEASED, values, |row| {
-            Ok((row.bytes::<32>()?, row.get()?))
-        })?;
-        for (key, _) in &rows {
-            execute(conn, DELETE, params![self.seq, key])?;
-        }
+        let rows = delete_unleased(conn, self.seq, limit, now)?;
         self.progress.counts.add(outcome, rows.len() as u64);
         Ok(rows)
     }
 }
 
-/// Reads a cursor: null is the start, an empty value the end.
-fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, StoreError> {
-    let cursor: Option<Vec<u8>> = columns.get()?;
-    match cursor {
-        None => Ok(Cursor::Start),
-        Some(key) if key.is_empty() => Ok(Cursor::End),
-        Some(key) => {
-            let key = key.try_into().map_err(|_| corrupt("a cursor"))?;
-            Ok(Cursor::After(EndpointKey::from_bytes(key)))
+/// What is read of a broadcast whose counts may be damaged.
+pub(super) struct Flags {
+    pub(super) seq: i64,
+    /// `None` if it cannot be read: then nobody can name the broadcast.
+    pub(super) id: Option<BroadcastId>,
+    pub(super) is_cancelled: bool,
+}
+
+impl Flags {
+    pub(super) fn by_seq(conn: &Connection, seq: i64) -> Result<Self, StoreError> {
+        let flags = first(conn, FLAGS_BY_SEQ, [seq], |row| Ok(Self::read(row)))?;
+        Ok(flags.unwrap_or(Self {
+            seq,
+            id: None,
+            is_cancelled: true,
+        }))
+    }
+
+    pub(super) fn by_id(conn: &Connection, id: BroadcastId) -> Result<Option<Self>, StoreError> {
+        first(conn, FLAGS_BY_ID, [id.as_bytes()], |row| {
+            Ok(Self::read(row))
+        })
+    }
+
+    /// A flag that cannot be read is not set.
+    fn read(columns: &mut Columns<'_, '_>) -> Self {
+        Self {
+            seq: columns.get().unwrap_or(i64::MIN),
+            id: columns.bytes().ok().map(BroadcastId::from_bytes),
+            is_cancelled: columns.flag().unwrap_or(false),
         }
     }
+}
+
+/// Ends rows of a broadcast past its deadline whose counts cannot be read, and removes it after its last row. Returns the
+/// number of rows, and whether it was removed.
+fn expire_unreadable(
+    conn: &Connection,
+    seq: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<(usize, bool), StoreError> {
+    let ended = delete_unleased(conn, seq, limit, now)?.len();
+    let is_over = execute(conn, FORGET_UNREADABLE, [seq])? > 0;
+    if is_over {
+        observe::event!(
+            ERROR,
+            seq,
+            "a broadcast whose counts cannot be read ended at its deadline"
+        );
+    }
+    Ok((ended, is_over))
+}
+
+/// Deletes up to `limit` rows that are not leased at `now`. Returns their keys and fences.
+fn delete_unleased(
+    conn: &Connection,
+    seq: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<([u8; 32], i64)>, StoreError> {
+    let values = params![seq, now.as_millis(), integer(limit)];
+    let rows = all(conn, UNLEASED, values, |row| {
+        Ok((row.bytes::<32>()?, row.get()?))
+    })?;
+    for (key, _) in &rows {
+        execute(conn, DELETE, params![seq, key])?;
+    }
+    Ok(rows)
 }
 
 pub(super) fn open(
@@ -245,98 +288,6 @@ fn known(
     })
 }
 
-pub(super) fn expandable(
-    conn: &Connection,
-    limit: usize,
-    now: Timestamp,
-) -> Result<Vec<Expansion>, StoreError> {
-    let now = now.as_millis();
-    let read = |columns: &mut Columns<'_, '_>| {
-        let id = BroadcastId::from_bytes(columns.bytes()?);
-        let read = content::audience(columns)
-            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
-        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
-    };
-    let list = |is_urgent: bool| {
-        let mut found = all(
-            conn,
-            EXPANDABLE,
-            params![now, integer(limit), is_urgent],
-            read,
-        )?;
-        let left = integer(limit.saturating_sub(found.len()));
-        found.extend(all(
-            conn,
-            EXPANDABLE_AHEAD,
-            params![now, left, is_urgent],
-            read,
-        )?);
-        Ok::<_, StoreError>(found)
-    };
-    let (mut found, mut others) = (list(true)?, list(false)?);
-    let [of_urgent, of_others, _] = shares(limit, 0, [found.len(), others.len(), 0]);
-    found.truncate(of_urgent);
-    others.truncate(of_others);
-    found.append(&mut others);
-    Ok(found)
-}
-
-pub(super) fn enqueue_page(
-    conn: &Connection,
-    id: BroadcastId,
-    expected: Cursor,
-    rows: &[NewDelivery],
-    next: Cursor,
-    now: Timestamp,
-) -> Result<PageWrite, StoreError> {
-    let Some(mut stored) = Stored::by_id(conn, id)? else {
-        return Ok(PageWrite::Stale);
-    };
-    let progress = &mut stored.progress;
-    if !progress.takes_page(&stored.cursor, &expected, now) {
-        return Ok(PageWrite::Stale);
-    }
-    let at = progress.due_at();
-    let (mut written, mut origins) = (0, HashMap::new());
-    let mut turns = Turns::new(conn);
-    for row in rows {
-        let origin = match origins.get(&row.origin) {
-            Some(origin) => *origin,
-            None => {
-                let id = origin_id(conn, &row.origin)?;
-                origins.insert(row.origin.clone(), id);
-                id
-            }
-        };
-        let (seq, band) = (stored.seq, stored.band);
-        let turn = match at <= now {
-            true => Some(turns.next(seq, origin, band)?),
-            false => None,
-        };
-        let (key, at) = (row.key.as_bytes(), at.as_millis());
-        let values = params![seq, key, origin, integer(band), turn, at];
-        if execute(conn, ENQUEUE, values)? > 0 {
-            written += 1;
-        } else if turn.is_some() {
-            turns.take_back(seq, origin);
-        }
-    }
-    turns.save(next != Cursor::End)?;
-    progress.write_page(written, &next);
-    let cursor = match &next {
-        Cursor::Start => None,
-        Cursor::After(key) => Some(key.as_bytes().as_slice()),
-        Cursor::End => Some([].as_slice()),
-    };
-    execute(
-        conn,
-        MOVE_CURSOR,
-        params![stored.seq, cursor, now.as_millis()],
-    )?;
-    stored.save(conn, now)?;
-    Ok(PageWrite::Stored)
-}
-
 /// Returns the id of an origin's row, inserting it if it is unknown.
 pub(super) fn origin_id(conn: &Connection, origin: &Origin) -> Result<i64, StoreError> {
     if let Some(id) = first(conn, ORIGIN_ID, [origin.as_str()], |row| row.get())? {
@@ -367,7 +318,10 @@ pub(super) fn cancel(
 pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<usize, StoreError> {
     let mut left = STEP;
     for seq in all(conn, CANCELLED, [integer(STEP)], |row| row.get())? {
-        let mut stored = Stored::by_seq(conn, seq)?;
+        // One that cannot be read ends at its deadline.
+        let Some(mut stored) = readable_or_none(Stored::by_seq(conn, seq))? else {
+            continue;
+        };
         let rows = stored.end_unleased(conn, left, FinalOutcome::Cancelled, now)?;
         if rows.is_empty() {
             continue;
@@ -416,9 +370,12 @@ pub(super) fn underway(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<BroadcastStatus>, StoreError> {
-    let stored = all(conn, UNDERWAY, [integer(limit)], Stored::read)?;
+    // Those that cannot be read have no status. The worker parks them.
+    let stored = all(conn, UNDERWAY, [integer(limit)], |columns| {
+        Ok(Stored::read(columns).ok())
+    })?;
     let status = |stored: Stored| stored.progress.status(now);
-    Ok(stored.into_iter().map(status).collect())
+    Ok(stored.into_iter().flatten().map(status).collect())
 }
 
 pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
@@ -435,7 +392,12 @@ pub(super) fn expire(conn: &Connection, limit: usize, now: Timestamp) -> Result<
         let Some(seq) = first(conn, LATE, values, |row| row.get())? else {
             break;
         };
-        let mut stored = Stored::by_seq(conn, seq)?;
+        let Some(mut stored) = readable_or_none(Stored::by_seq(conn, seq))? else {
+            let (rows, is_over) = expire_unreadable(conn, seq, limit - ended, now)?;
+            ended += rows;
+            skipped += i64::from(!is_over);
+            continue;
+        };
         let was_expanding = stored.progress.expanding;
         let outcome = stored.progress.expire();
         let rows = stored

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
-use super::broadcasts::{self, Stored};
+use super::broadcasts::{self, Flags, Stored};
 use super::content;
 use super::due_origins::{self, Head, Served};
 use super::error::corrupt;
@@ -13,6 +13,7 @@ use super::query::{all, execute, first, integer};
 use super::turns;
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
+use crate::store::readable::readable_or_none;
 use crate::store::rules::{BANDS, deal, shares};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement, StoreError,
@@ -86,7 +87,7 @@ struct Claim<'a> {
     now: Timestamp,
     leased_until: Timestamp,
     fence: u64,
-    /// The broadcasts of ready rows; `None` if cancelled.
+    /// The broadcasts of ready rows; `None` if cancelled, or without a readable id.
     broadcasts: HashMap<i64, Option<BroadcastId>>,
     /// How many more rows of cancelled broadcasts may be ended.
     spare: usize,
@@ -181,16 +182,17 @@ impl Claim<'_> {
         if let Some(known) = self.broadcasts.get(&seq) {
             return Ok(*known);
         }
-        let progress = Stored::by_seq(self.conn, seq)?.progress;
-        let id = (!progress.cancelled).then_some(progress.id);
+        let flags = Flags::by_seq(self.conn, seq)?;
+        let id = flags.id.filter(|_| !flags.is_cancelled);
         if let Some(id) = id {
-            match content::message(self.conn, seq) {
-                Ok(message) => {
-                    let message =
-                        ClaimedMessage::new(message, progress.due_at(), progress.deadline);
-                    self.claims.messages.insert(id, message);
-                }
-                // The rows are claimed all the same (L5).
+            let message = Stored::by_seq(self.conn, seq).and_then(|stored| {
+                let (due_at, deadline) = (stored.progress.due_at(), stored.progress.deadline);
+                let message = content::message(self.conn, seq)?;
+                Ok(ClaimedMessage::new(message, due_at, deadline))
+            });
+            match message {
+                Ok(message) => drop(self.claims.messages.insert(id, message)),
+                // The rows are claimed all the same (L5). With unreadable counts their outcome could not be counted.
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {}
                 Err(error) => return Err(error),
             }
@@ -235,8 +237,23 @@ pub(super) fn settle(
 }
 
 struct Loaded {
-    row: Stored,
+    flags: Flags,
+    /// `None` if the counts cannot be read: then nothing is counted, and the rows are settled all the same.
+    row: Option<Stored>,
     is_changed: bool,
+}
+
+impl Loaded {
+    fn by_id(conn: &Connection, id: BroadcastId) -> Result<Option<Self>, StoreError> {
+        let Some(flags) = Flags::by_id(conn, id)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            row: readable_or_none(Stored::by_seq(conn, flags.seq))?,
+            flags,
+            is_changed: false,
+        }))
+    }
 }
 
 /// Settlements under way: each broadcast is read once and written once.
@@ -274,11 +291,7 @@ impl<'a> Settling<'a> {
     fn broadcast(&mut self, id: BroadcastId) -> Result<Option<&mut Loaded>, StoreError> {
         let loaded = match self.broadcasts.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let is_changed = false;
-                let row = Stored::by_id(self.conn, id)?;
-                entry.insert(row.map(|row| Loaded { row, is_changed }))
-            }
+            Entry::Vacant(entry) => entry.insert(Loaded::by_id(self.conn, id)?),
         };
         Ok(loaded.as_mut())
     }
@@ -289,10 +302,10 @@ impl<'a> Settling<'a> {
         let Some(loaded) = self.broadcast(token.broadcast)? else {
             return Ok(false);
         };
-        let values = params![loaded.row.seq, token.key.as_bytes(), integer(token.fence)];
+        let values = params![loaded.flags.seq, token.key.as_bytes(), integer(token.fence)];
         let is_held = execute(conn, FINISH, values)? > 0;
-        if is_held {
-            loaded.row.progress.counts.add(outcome, 1);
+        if let (true, Some(row)) = (is_held, &mut loaded.row) {
+            row.progress.counts.add(outcome, 1);
             loaded.is_changed = true;
         }
         Ok(is_held)
@@ -309,11 +322,11 @@ impl<'a> Settling<'a> {
         let Some(loaded) = self.broadcast(token.broadcast)? else {
             return Ok(false);
         };
-        if loaded.row.progress.cancelled {
+        if loaded.flags.is_cancelled {
             return self.finish(token, FinalOutcome::Cancelled);
         }
         let values = params![
-            loaded.row.seq,
+            loaded.flags.seq,
             token.key.as_bytes(),
             integer(token.fence),
             at.as_millis(),
@@ -324,8 +337,10 @@ impl<'a> Settling<'a> {
 
     fn save(self, now: Timestamp) -> Result<(), StoreError> {
         let changed = self.broadcasts.into_values().flatten();
-        for mut loaded in changed.filter(|loaded| loaded.is_changed) {
-            loaded.row.save(self.conn, now)?;
+        for loaded in changed.filter(|loaded| loaded.is_changed) {
+            if let Some(mut row) = loaded.row {
+                row.save(self.conn, now)?;
+            }
         }
         Ok(())
     }

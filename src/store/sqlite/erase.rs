@@ -8,6 +8,7 @@ use super::content;
 use super::query::{all, execute, first, integer};
 use crate::broadcast::{Audience, FinalOutcome, Principal};
 use crate::clock::Timestamp;
+use crate::store::readable::readable_or_none;
 use crate::store::{Erased, STEP, StoreError, SubscriptionRecord};
 use crate::subscription::{EndpointKey, SubscriptionId};
 
@@ -89,7 +90,11 @@ impl Erasure {
         if rows == 0 && !is_theirs {
             return Ok(());
         }
-        let mut stored = Stored::by_seq(conn, seq)?;
+        // Without readable counts there is nothing to count in, and its other rows end at its deadline.
+        let Some(mut stored) = readable_or_none(Stored::by_seq(conn, seq))? else {
+            erased.deliveries += rows;
+            return Ok(());
+        };
         // Cancelled before its rows are counted: a broadcast without rows would be over.
         if is_theirs && stored.progress.cancel() {
             stored.end_unleased(conn, STEP, FinalOutcome::Cancelled, self.now)?;

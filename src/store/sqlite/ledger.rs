@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
-use super::{SqliteStore, claims, pauses, schema, tallies};
+use super::{SqliteStore, claims, expansion, far_rows, pauses, schema, tallies};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -26,7 +26,7 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
-        self.read(move |conn| broadcasts::expandable(conn, limit, now))
+        self.read(move |conn| expansion::expandable(conn, limit, now))
             .await
     }
 
@@ -39,10 +39,8 @@ impl DeliveryLedger for SqliteStore {
         now: Timestamp,
     ) -> Result<PageWrite, StoreError> {
         let (expected, next, rows) = (*expected, *next, rows.to_vec());
-        self.write(move |conn| {
-            broadcasts::enqueue_page(conn, broadcast, expected, &rows, next, now)
-        })
-        .await
+        self.write(move |conn| expansion::enqueue_page(conn, broadcast, expected, &rows, next, now))
+            .await
     }
 
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
@@ -135,8 +133,11 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(move |conn| broadcasts::expire(conn, limit, now))
-            .await
+        self.write(move |conn| {
+            far_rows::pull(conn, now)?;
+            broadcasts::expire(conn, limit, now)
+        })
+        .await
     }
 
     async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {

@@ -8,6 +8,8 @@ mod content;
 mod due_origins;
 mod erase;
 mod error;
+mod expansion;
+mod far_rows;
 mod identity;
 mod ledger;
 mod log;

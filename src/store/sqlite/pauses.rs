@@ -2,11 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use super::broadcasts::{expandable, origin_id};
+use super::broadcasts::origin_id;
 use super::due_origins;
 use super::error::corrupt;
+use super::expansion::expandable;
 use super::query::{Columns, all, execute, first};
 use crate::clock::Timestamp;
+use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::{LedgerStats, Pause, PauseReason, StoreError};
 use crate::subscription::Origin;
 
@@ -22,14 +24,17 @@ pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, cl
 pub(super) const NEXT_EXPANSION: &str = "SELECT min(expanded_at) FROM broadcast WHERE expanding = 1 AND is_urgent = ?2 AND expanded_at > ?1";
 pub(super) const NEXT_DEADLINE: &str =
     "SELECT min(deadline) FROM broadcast WHERE ended_at IS NULL AND deadline > ?1";
-pub(super) const DEPTH: &str = "SELECT coalesce(sum(written - accepted - gone - key_mismatch \
-     - sender_fault - too_large - bad_request - refused - expired - failed - cancelled), 0) \
+/// Damaged counts make it wrong, not an error.
+pub(super) const DEPTH: &str = "SELECT max(cast(total(written - accepted - gone - key_mismatch \
+     - sender_fault - too_large - bad_request - refused - expired - failed - cancelled) AS INTEGER), 0) \
      FROM broadcast WHERE ended_at IS NULL";
 pub(super) const LEASED: &str =
     "SELECT count(*) FROM delivery WHERE turn IS NULL AND leased = 1 AND at > ?1";
 
 pub(super) fn pause(conn: &Connection, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
-    let stored = first(conn, PAUSE_OF, [pause.origin.as_str()], read)?;
+    // One that cannot be read is replaced.
+    let stored = readable_or_none(first(conn, PAUSE_OF, [pause.origin.as_str()], read))?;
+    let stored = stored.flatten();
     let Some(merged) = pause.on_top_of(stored.as_ref(), now) else {
         return execute(conn, LIFT, [pause.origin.as_str()]).map(|_| ());
     };
@@ -44,7 +49,11 @@ pub(super) fn pause(conn: &Connection, pause: &Pause, now: Timestamp) -> Result<
 }
 
 pub(super) fn pauses(conn: &Connection, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
-    let mut pauses = all(conn, PAUSES, [], read)?;
+    let mut read_ones = ReadablePage::new(0);
+    for pause in all(conn, PAUSES, [], |columns| Ok(read(columns)))? {
+        read_ones.push(pause)?;
+    }
+    let mut pauses = read_ones.finish("pauses");
     pauses.retain(|pause| !pause.is_over(now));
     Ok(pauses)
 }

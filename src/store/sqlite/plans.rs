@@ -4,8 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, due_origins, erase, pauses, schedules, subscriptions,
-    tallies, turns,
+    broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, pauses,
+    schedules, subscriptions, tallies, turns,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -36,14 +36,21 @@ const SHORT: &[(&str, &str)] = &[
     ),
     (broadcasts::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
-        broadcasts::EXPANDABLE,
+        expansion::EXPANDABLE,
         "INDEX broadcast_expanding (is_urgent=? AND expanded_at<?)",
     ),
     (
-        broadcasts::EXPANDABLE_AHEAD,
+        expansion::EXPANDABLE_AHEAD,
         "INDEX broadcast_started (is_urgent=? AND expanded_at>?)",
     ),
-    (broadcasts::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
+    (broadcasts::FLAGS_BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        broadcasts::FLAGS_BY_ID,
+        "INDEX sqlite_autoindex_broadcast_1 (id=?)",
+    ),
+    (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
+    (far_rows::PULL, "INDEX delivery_waiting (leased=? AND at>?)"),
+    (expansion::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (broadcasts::END, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -148,7 +155,10 @@ const SHORT: &[(&str, &str)] = &[
         subscriptions::PURGE_EXPIRED,
         "INDEX subscription_expires (expires_at<?)",
     ),
-    (schedules::DUE, "INDEX schedule_due (next_fire_at<?)"),
+    (
+        schedules::DUE,
+        "INDEX schedule_due ((next_fire_at,owner,name)>(?,?,?) AND next_fire_at<?)",
+    ),
     (schedules::FIRE, "PRIMARY KEY (owner=? AND name=?)"),
     (schedules::NEXT, "COVERING INDEX schedule_due"),
     (schedules::OF, "PRIMARY KEY (owner=?)"),
@@ -193,6 +203,8 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("content", include_str!("content.rs")),
         ("due_origins", include_str!("due_origins.rs")),
         ("erase", include_str!("erase.rs")),
+        ("expansion", include_str!("expansion.rs")),
+        ("far_rows", include_str!("far_rows.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
         ("turns", include_str!("turns.rs")),

@@ -9,7 +9,7 @@ use super::{SqliteStore, broadcasts, content};
 use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName, Weekdays, Zone};
-use crate::store::readable::readable;
+use crate::store::readable::ReadablePage;
 use crate::store::{Fired, Firing, ScheduleStore, StoreError};
 use crate::subscription::SubscriptionId;
 
@@ -38,9 +38,10 @@ pub(super) const OF: &str = concat!(
     " FROM schedule WHERE owner = ?1 ORDER BY name"
 );
 pub(super) const DUE: &str = concat!(
-    "SELECT ",
+    "SELECT next_fire_at, owner, name, ",
     columns!(),
-    " FROM schedule WHERE next_fire_at <= ?1 ORDER BY next_fire_at, owner, name LIMIT ?2"
+    " FROM schedule WHERE next_fire_at <= ?1 AND (next_fire_at, owner, name) > (?3, ?4, ?5) \
+     ORDER BY next_fire_at, owner, name LIMIT ?2"
 );
 const REMOVE: &str = "DELETE FROM schedule WHERE owner = ?1 AND name = ?2";
 const REMOVE_ALL: &str = "DELETE FROM schedule WHERE owner = ?1";
@@ -101,6 +102,29 @@ fn time(columns: &mut Columns<'_, '_>) -> Result<DailyTime, StoreError> {
         .and_then(|(hour, minute)| DailyTime::new(hour, minute).ok())
         .ok_or_else(|| corrupt("a time of day"))?;
     Ok(time.in_zone(Zone::stored(&zone)).on(weekdays))
+}
+
+/// Reads on behind schedules that cannot be read (D5).
+fn due(conn: &Connection, limit: usize, now: Timestamp) -> Result<Vec<Schedule>, StoreError> {
+    let mut page = ReadablePage::new(limit);
+    let mut after: (i64, Vec<u8>, String) = (i64::MIN, Vec::new(), String::new());
+    while page.missing() > 0 {
+        let wanted = page.missing();
+        let values = params![now.as_millis(), integer(wanted), after.0, after.1, after.2];
+        let rows = all(conn, DUE, values, |columns| {
+            let key = (columns.get()?, columns.get()?, columns.get()?);
+            Ok((key, schedule(columns)))
+        })?;
+        let is_last = rows.len() < wanted;
+        for (key, row) in rows {
+            after = key;
+            page.push(row)?;
+        }
+        if is_last {
+            break;
+        }
+    }
+    page.finish_or_fail("schedules")
 }
 
 fn put(conn: &Connection, schedule: &Schedule) -> Result<(), StoreError> {
@@ -202,11 +226,7 @@ impl ScheduleStore for SqliteStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<Schedule>, StoreError> {
-        self.read(move |conn| {
-            let values = params![now.as_millis(), integer(limit)];
-            readable(all(conn, DUE, values, |columns| Ok(schedule(columns)))?)
-        })
-        .await
+        self.read(move |conn| due(conn, limit, now)).await
     }
 
     async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {

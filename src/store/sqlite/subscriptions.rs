@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ToSql, params};
 
 use super::SqliteStore;
-use super::query::{all, execute, first, integer};
+use super::query::{Columns, all, execute, first, integer};
 use super::subscription_rows::{
     find, limit as row_limit, record, record_columns, total, unproven, write,
 };
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
+use crate::store::readable::ReadablePage;
 use crate::store::rules::{merge, takes};
 use crate::store::{
     Change, CountFilter, LiveCounts, Liveness, NewSubscription, STEP, StoreError, StoreErrorKind,
@@ -27,27 +28,27 @@ macro_rules! live {
 }
 
 pub(super) const PAGE_ALL: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM subscription s WHERE s.key > ?1 AND ",
     live!(),
     " ORDER BY s.key LIMIT ?3"
 );
 pub(super) const PAGE_USER: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM subscription s WHERE s.principal = ?4 AND s.key > ?1 AND ",
     live!(),
     " ORDER BY s.key LIMIT ?3"
 );
 pub(super) const OWNED: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM subscription s WHERE s.principal = ?1 AND s.key > ?2 ORDER BY s.key LIMIT ?3"
 );
 // The cross join keeps the order of the tables: the tag's rows lead.
 pub(super) const PAGE_TAG: &str = concat!(
-    "SELECT ",
+    "SELECT s.key, ",
     record_columns!(),
     " FROM subscription_tag g CROSS JOIN subscription s ON s.key = g.key \
      WHERE g.tag = ?4 AND g.key > ?1 AND ",
@@ -126,33 +127,69 @@ fn page(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-    // The empty key sorts before all others.
-    let after = after.map_or([].as_slice(), |key| key.as_bytes());
-    let (now_ms, max) = (now.as_millis(), row_limit(limit));
+    let now_ms = now.as_millis();
     match audience {
-        Audience::All => all(conn, PAGE_ALL, params![after, now_ms, max], record),
-        Audience::User(principal) => {
+        Audience::All => walk(after, limit, |after, max| {
+            all(conn, PAGE_ALL, params![after, now_ms, max], keyed)
+        }),
+        Audience::User(principal) => walk(after, limit, |after, max| {
             let values = params![after, now_ms, max, principal.as_str()];
-            all(conn, PAGE_USER, values, record)
-        }
-        Audience::Tag(tag) => {
+            all(conn, PAGE_USER, values, keyed)
+        }),
+        Audience::Tag(tag) => walk(after, limit, |after, max| {
             let values = params![after, now_ms, max, tag.as_str()];
-            all(conn, PAGE_TAG, values, record)
-        }
+            all(conn, PAGE_TAG, values, keyed)
+        }),
         Audience::Ids(ids) => {
-            let mut rows = Vec::new();
+            let mut page = ReadablePage::new(limit);
             for key in keys_of(conn, ids)? {
-                if rows.len() >= limit {
+                if page.missing() == 0 {
                     break;
                 }
-                if key.as_bytes().as_slice() > after {
-                    let row = find(conn, SubscriptionRef::Key(key))?;
-                    rows.extend(row.filter(|row| row.is_live(now)));
+                if after.is_none_or(|after| key > *after) {
+                    let row = find(conn, SubscriptionRef::Key(key)).transpose();
+                    let is_wanted = |row: &Result<SubscriptionRecord, _>| {
+                        row.as_ref().is_ok_and(|row| row.is_live(now)) || row.is_err()
+                    };
+                    if let Some(row) = row.filter(is_wanted) {
+                        page.push(row)?;
+                    }
                 }
             }
-            Ok(rows)
+            Ok(page.finish("subscriptions"))
         }
     }
+}
+
+type Keyed = (Vec<u8>, Result<SubscriptionRecord, StoreError>);
+
+/// Reads a key, which may be damaged too, and the row.
+fn keyed(columns: &mut Columns<'_, '_>) -> Result<Keyed, StoreError> {
+    Ok((columns.get()?, record(columns)))
+}
+
+/// Reads rows by key, page by page, until there are enough that can be read.
+fn walk(
+    after: Option<&EndpointKey>,
+    limit: usize,
+    read: impl Fn(&[u8], i64) -> Result<Vec<Keyed>, StoreError>,
+) -> Result<Vec<SubscriptionRecord>, StoreError> {
+    // The empty key sorts before all others.
+    let mut after = after.map_or_else(Vec::new, |key| key.as_bytes().to_vec());
+    let mut page = ReadablePage::new(limit);
+    while page.missing() > 0 {
+        let wanted = page.missing();
+        let rows = read(&after, row_limit(wanted))?;
+        let is_last = rows.len() < wanted;
+        for (key, row) in rows {
+            after = key;
+            page.push(row)?;
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok(page.finish("subscriptions"))
 }
 
 /// Returns the keys of the rows with these ids, deduplicated and sorted.
@@ -245,7 +282,17 @@ pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, 
 fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, StoreError> {
     let now = now.as_millis();
     match change {
-        Change::Delete(key) => delete(conn, key),
+        Change::Delete {
+            key,
+            principal,
+            observed_at,
+        } => {
+            let sql = "DELETE FROM subscription \
+                       WHERE key = ?1 AND principal IS ?2 AND last_seen_at <= ?3";
+            let principal = principal.as_ref().map(Principal::as_str);
+            let values = params![key.as_bytes(), principal, observed_at.as_millis()];
+            execute(conn, sql, values)
+        }
         Change::Retire {
             key,
             reason,
@@ -335,18 +382,11 @@ impl SubscriptionStore for SqliteStore {
         after: Option<&EndpointKey>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        let values = (
-            principal.as_str().to_owned(),
-            after.map_or_else(Vec::new, |key| key.as_bytes().to_vec()),
-        );
+        let (principal, after) = (principal.as_str().to_owned(), after.copied());
         self.read(move |conn| {
-            let (principal, after) = values;
-            all(
-                conn,
-                OWNED,
-                params![principal, after, integer(limit)],
-                record,
-            )
+            walk(after.as_ref(), limit, |after, max| {
+                all(conn, OWNED, params![principal, after, max], keyed)
+            })
         })
         .await
     }

@@ -6,6 +6,7 @@ use super::broadcasts::origin_id;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
+use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::{StoreError, Tally};
 use crate::subscription::Origin;
 
@@ -21,7 +22,9 @@ pub(super) fn tally(
     now: Timestamp,
 ) -> Result<Vec<Tally>, StoreError> {
     let add = |(origin, new): &(Origin, Tally)| {
-        let stored = first(conn, TALLY, [origin.as_str()], read)?.unwrap_or_default();
+        // One that cannot be read starts anew.
+        let stored = readable_or_none(first(conn, TALLY, [origin.as_str()], read))?;
+        let stored = stored.flatten().unwrap_or_default();
         if *new == Tally::default() {
             return Ok(stored);
         }
@@ -39,11 +42,16 @@ pub(super) fn tally(
 }
 
 pub(super) fn tallies(conn: &Connection) -> Result<Vec<(Origin, Tally)>, StoreError> {
-    all(conn, TALLIES, [], |columns| {
+    let named = |columns: &mut Columns<'_, '_>| {
         let origin: String = columns.get()?;
         let origin = Origin::parse(&origin).map_err(|_| corrupt("an origin"))?;
         Ok((origin, read(columns)?))
-    })
+    };
+    let mut tallies = ReadablePage::new(0);
+    for tally in all(conn, TALLIES, [], |columns| Ok(named(columns)))? {
+        tallies.push(tally)?;
+    }
+    Ok(tallies.finish("tallies"))
 }
 
 fn read(columns: &mut Columns<'_, '_>) -> Result<Tally, StoreError> {

@@ -1,13 +1,13 @@
 //! The cost of a claim, and the wait of one message, behind many rows and broadcasts at one origin.
 //!
-//! The long form, which takes some minutes:
+//! The long form, which takes a minute:
 //! `WEB_PUSH_TEST_ROWS=1000000 cargo test --all-features --lib sqlite::turns -- --nocapture`
 
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, StatementStatus};
 
-use super::super::{broadcasts, claims, connection, pauses};
+use super::super::{broadcasts, claims, connection, expansion, pauses};
 use super::*;
 use crate::broadcast::Audience;
 use crate::message::{Message, Urgency};
@@ -88,7 +88,7 @@ fn send_one(conn: &Connection, number: u8, urgency: Urgency) -> NewBroadcast {
         Origin::parse(ORIGIN).unwrap(),
     );
     let (start, end) = (Cursor::Start, Cursor::End);
-    let written = broadcasts::enqueue_page(conn, new.id, start, &[row], end, at(1)).unwrap();
+    let written = expansion::enqueue_page(conn, new.id, start, &[row], end, at(1)).unwrap();
     assert_eq!(written, PageWrite::Stored);
     new
 }

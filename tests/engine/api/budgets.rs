@@ -102,6 +102,9 @@ async fn a_message_at_its_limits_is_queued_and_none_above() {
         assert_eq!(answer.status, 202, "{code} {:?}", answer.body);
         world.notify(&above).await.is(status, code);
     }
+    // A valid date, however far ahead.
+    let last = world.notify(&send_at("9999-12-31T23:59:59Z")).await;
+    last.is(422, "send_at_too_far_ahead");
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ impl World {
                 let origin = Origin::parse(ORIGINS[0]).unwrap();
                 let now = clock.now();
                 let mut pause = Pause::new(origin, now + A_WHILE, PauseReason::SenderFault);
-                pause.contact = Some(CONTACT.to_owned());
+                pause.contact = Some(format!("{CONTACT} {}", KeyId::of(&key)));
                 world.store.memory.pause(&pause, now).await.unwrap();
             }
         }

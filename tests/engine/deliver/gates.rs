@@ -75,6 +75,50 @@ async fn a_full_gate_makes_the_call_wait() {
     assert_eq!(deliver.gates().gate(&origin(FCM)).available(), 1);
 }
 
+/// It would wait for a permit only to be refused then.
+#[tokio::test(start_paused = true)]
+async fn a_full_gate_that_is_closed_refuses_at_once() {
+    let (deliver, mut handle) = deliver();
+    let deliver = deliver.with_gates(OriginGates::with_in_flight(1));
+    handle.allow(2);
+    let mut first = deliver.clone().oneshot(push(FCM)).boxed();
+    assert!((&mut first).now_or_never().is_none());
+    let _request = handle.next_request().now_or_never().unwrap().unwrap();
+    let gate = deliver.gates().gate(&origin(FCM));
+    assert_eq!(gate.available(), 0);
+    let until = SystemClock::new().now() + Duration::from_secs(60);
+    deliver
+        .gates()
+        .pause(&origin(FCM), until, PauseReason::RateLimited);
+    let second = deliver.clone().oneshot(push(FCM)).now_or_never();
+    let closed = second.unwrap().unwrap_err().closed().unwrap();
+    assert_eq!(closed.reason, PauseReason::RateLimited);
+    assert!(handle.next_request().now_or_never().is_none());
+}
+
+/// The gate was open when the call got its permit. It is looked at again while the client is awaited, and once more when
+/// the client is ready.
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_closes_while_the_client_is_awaited_refuses_the_call() {
+    for becomes_ready in [false, true] {
+        let (deliver, mut handle) = deliver();
+        handle.allow(0);
+        let mut call = deliver.clone().oneshot(push(FCM)).boxed();
+        assert!((&mut call).now_or_never().is_none());
+        let gate = deliver.gates().gate(&origin(FCM));
+        assert_eq!(gate.available(), OriginGates::IN_FLIGHT - 1);
+        let until = SystemClock::new().now() + Duration::from_secs(60);
+        deliver
+            .gates()
+            .pause(&origin(FCM), until, PauseReason::RateLimited);
+        handle.allow(u64::from(becomes_ready));
+        let refused = call.now_or_never().unwrap().unwrap_err();
+        assert_eq!(refused.closed().unwrap().reason, PauseReason::RateLimited);
+        assert!(handle.next_request().now_or_never().is_none());
+        assert_eq!(gate.available(), OriginGates::IN_FLIGHT, "{becomes_ready}");
+    }
+}
+
 /// The client has two slots, which all origins share.
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_full_origin_holds_no_slot_of_the_client() {

@@ -274,13 +274,9 @@ async fn an_unknown_id_takes_the_schedules_that_were_left_behind() {
     let asked = Registration::new(fresh(&world).1).daily(daily(NotifyType::DailyCheck));
     let id = register(&world, asked).await.id;
     let row = world.store.get(&[SubscriptionRef::Id(id)]).await.unwrap();
-    let key = row[0].as_ref().unwrap().subscription.endpoint().key();
+    let delete = Change::delete(row[0].as_ref().unwrap());
     let now = world.clock.now();
-    world
-        .store
-        .apply(&[Change::Delete(key)], now)
-        .await
-        .unwrap();
+    world.store.apply(&[delete], now).await.unwrap();
     assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
     assert!(!world.push.unsubscribe(id).await.unwrap());
     assert_eq!(world.store.schedules(Some(id)).await.unwrap(), []);

@@ -140,7 +140,7 @@ async fn a_schedule_whose_subscriber_is_gone_goes_too_and_a_retired_ones_waits()
     let now = world.clock.now();
     let key = |record: &SubscriptionRecord| record.subscription.endpoint().key();
     let changes = [
-        Change::Delete(key(&deleted)),
+        Change::delete(&deleted),
         Change::Retire {
             key: key(&retired),
             reason: tower_web_push::store::RetireReason::Gone,

@@ -203,6 +203,49 @@ async fn tests_of_strangers_close_nothing() {
     assert_eq!(world.paused().await, []);
 }
 
+/// Whoever registers an endpoint causes one, at an origin that never accepted anything too.
+#[tokio::test]
+async fn confirmations_to_strangers_close_nothing() {
+    let world = World::at(FCM).await;
+    world.subscribers(20).await;
+    let refused = Answer::status(StatusCode::UNAUTHORIZED);
+    world.service.script(When::any(), refused);
+    let text = r#"{"title":"Subscription Successful","message":"Thank you for subscribing!"}"#;
+    let confirmation = Message::new(text);
+    world
+        .push
+        .enqueue(Audience::All, confirmation)
+        .await
+        .unwrap();
+    world.outlast().await;
+    assert_eq!(world.paused().await, []);
+    assert_eq!(world.asked(), 40, "each twice");
+}
+
+/// What an origin accepted before is stored: the first responses of a new process may be those of strangers.
+#[tokio::test]
+async fn strangers_close_no_origin_that_accepted_before_a_restart() {
+    let world = World::at(FCM).await;
+    world.subscribers(1).await;
+    world.prove().await;
+    let strangers = world.subscribers(20).await;
+    for (_, stranger) in &strangers {
+        let endpoint = stranger.subscription.endpoint();
+        let refused = Answer::status(StatusCode::UNAUTHORIZED);
+        world.service.script(When::endpoint(endpoint), refused);
+    }
+    let strangers = strangers.iter().map(|(_, stranger)| stranger.id).collect();
+    let restarted = World {
+        push: world.replica().await,
+        ..world
+    };
+    let message = Message::new("x");
+    let queued = restarted.push.enqueue(Audience::Ids(strangers), message);
+    queued.await.unwrap();
+    restarted.outlast().await;
+    assert_eq!(restarted.paused().await, []);
+}
+
 #[tokio::test]
 async fn seven_sender_faults_and_an_acceptance_close_nothing() {
     let world = World::at(FCM).await;
@@ -306,7 +349,8 @@ async fn a_key_of_another_process_ends_a_sender_fault_even_if_the_first_try_fail
     let until = world.clock.now() + 5 * MINUTE;
     let origin = Origin::parse(FCM).unwrap();
     let mut pause = Pause::new(origin, until, PauseReason::SenderFault);
-    pause.contact = Some("mailto:ops@example.com".to_owned());
+    let key = KeyId::of(&push.vapid_public_key());
+    pause.contact = Some(format!("mailto:ops@example.com {key}"));
     world.store.pause(&pause, world.clock.now()).await.unwrap();
     // It stores the key, and ends no pause.
     others.fail("pauses");
@@ -345,6 +389,21 @@ async fn a_new_contact_clears_a_sender_fault_and_the_same_one_does_not() {
         .clock(world.clock.clone())
         .client(world.service.clone());
     start(renamed.build().await.unwrap()).await;
+    assert_eq!(world.paused().await, []);
+}
+
+#[tokio::test]
+async fn a_start_with_another_key_clears_a_sender_fault() {
+    let world = World::at(FCM).await;
+    refused(&world).await;
+    let others = Arc::new(TamperedStore::over(&world.store));
+    let other = world.replica_with(|builder| builder.store(Arc::clone(&others)));
+    let other = other.await;
+    // It stores the key, and ends no pause.
+    others.fail("pauses");
+    other.rotate_vapid_key().await.unwrap();
+    assert_eq!(world.paused().await.len(), 1);
+    world.replica().await.run(async {}).await.unwrap();
     assert_eq!(world.paused().await, []);
 }
 
@@ -458,7 +517,7 @@ async fn a_probe_without_a_request_lets_the_next_one_begin() {
     let now = world.clock.now();
     let left: Vec<_> = rows[..25]
         .iter()
-        .map(|(_, record)| Change::Delete(record.subscription.endpoint().key()))
+        .map(|(_, record)| Change::delete(record))
         .collect();
     world.store.apply(&left, now).await.unwrap();
     world.clock.advance(5 * MINUTE);

@@ -2,7 +2,11 @@
 
 use futures_util::StreamExt as _;
 
+use tower_web_push::Broadcast;
+use tower_web_push::clock::{Clock as _, SystemClock};
+
 use super::world::*;
+use crate::support::tampered_store::TamperedStore;
 
 #[tokio::test(start_paused = true)]
 async fn progress_tells_each_change_and_ends_with_the_broadcast() {
@@ -53,6 +57,32 @@ async fn progress_of_a_cancelled_or_unknown_broadcast_ends() {
     world.push.cancel(broadcast).await.unwrap();
     let last = progress.next().await.unwrap().unwrap();
     assert_eq!(last.state, BroadcastState::Cancelled);
+    assert!(progress.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_an_item_and_the_status_before_it_is_not_repeated() {
+    let store = std::sync::Arc::new(TamperedStore::default());
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(std::sync::Arc::clone(&store))
+        .build()
+        .await
+        .unwrap();
+    let at = SystemClock::new().now() + 60 * MINUTE;
+    let later = Broadcast::to(Audience::All, Message::new("x")).at(at);
+    let broadcast = push.enqueue_broadcast(later).await.unwrap().broadcast;
+    let mut progress = push.progress(broadcast);
+    let first = progress.next().await.unwrap().unwrap();
+    store.fail("status");
+    for _ in 0..2 {
+        progress.next().await.unwrap().unwrap_err();
+    }
+    store.fail(None);
+    let waiting = tokio::time::timeout(Duration::from_secs(9), progress.next());
+    waiting.await.unwrap_err();
+    push.cancel(broadcast).await.unwrap();
+    let last = progress.next().await.unwrap().unwrap();
+    assert_ne!(last, first);
     assert!(progress.next().await.is_none());
 }
 

@@ -8,6 +8,7 @@ use tower::service_fn;
 use tower_web_push::push_request::PushBody;
 
 use super::world::*;
+use crate::support::tampered_store::TamperedStore;
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -45,6 +46,27 @@ async fn run_delivers_the_queue_and_stops_on_shutdown() {
     drop(stop);
     running.await.unwrap().unwrap();
     assert_eq!(world.status(broadcast).await.state, BroadcastState::Done);
+}
+
+#[tokio::test]
+async fn run_starts_and_delivers_while_the_pauses_cannot_be_read() {
+    let world = World::at(FCM).await;
+    let store = Arc::new(TamperedStore::over(&world.store));
+    let push = world.replica_with(|builder| builder.store(Arc::clone(&store)));
+    let push = push.await;
+    store.fail("pauses");
+    let (browser, _) = world.subscriber().await;
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
+    tokio::select! {
+        message = browser.next() => assert_eq!(message.text(), Some("x")),
+        ended = &mut running => panic!("{ended:?}"),
+    }
+    drop(stop);
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test]

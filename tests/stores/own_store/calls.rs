@@ -8,9 +8,9 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::message::{Message, Urgency};
 use tower_web_push::store::rules::{BroadcastProgress, shares};
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled, Settlement,
-    StoreError, SubscriptionRecord, Tally,
+    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LONGEST_WAIT,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled,
+    Settlement, StoreError, SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::Origin;
 
@@ -175,6 +175,10 @@ impl DeliveryLedger for OwnStore {
                 ended += ledger.end_unleased(id, outcome, limit - ended, now);
                 ledger.close_if_over(id, now);
             }
+        }
+        let deliveries = ledger.deliveries.iter_mut();
+        for far in deliveries.filter(|row| row.at > now + LONGEST_WAIT) {
+            far.at = now;
         }
         Ok(ended as u64)
     }

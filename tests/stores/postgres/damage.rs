@@ -2,9 +2,11 @@
 
 use tower_web_push::store::DeliveryLedger as _;
 
-use super::world::{Schema, at, broadcast, sending};
+use super::world::{Schema, at, broadcast, sending, subscription};
 use crate::unreadable::{
-    DAMAGED, Damaged, holds_up_no_others, put_schedules, the_healthy_schedule_is_due,
+    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
+    damaged_counts_hold_up_no_others, holds_up_no_others, put_origins, put_schedules,
+    put_subscriptions, the_healthy_schedule_is_due,
 };
 
 #[tokio::test]
@@ -52,7 +54,54 @@ async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
     let store = schema.store().await;
     put_schedules(&store, at(1)).await;
     let name = &schema.name;
-    let damage = format!("UPDATE {name}.schedule SET audience = '?' WHERE name = '{DAMAGED}'");
+    let damage = format!("UPDATE {name}.schedule SET audience = '?' WHERE name LIKE 'damaged%'");
     schema.run(&damage).await;
     the_healthy_schedule_is_due(&store, at(1)).await;
+}
+
+#[tokio::test]
+async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
+    for damage in ["accepted = -1", "written = -9223372036854775808"] {
+        let Some(schema) = Schema::fresh() else {
+            return;
+        };
+        let store = schema.store().await;
+        let damaged = sending(&store, 2).await;
+        let healthy = sending(&store, 3).await.id;
+        let id = damaged.id.to_string().replace('-', "");
+        let sql =
+            format!("UPDATE web_push.broadcast SET {damage} WHERE id = decode('{id}', 'hex')");
+        schema.run(&sql).await;
+        let both = (damaged.id, healthy);
+        damaged_counts_hold_up_no_others(&store, both, (at(1), damaged.deadline)).await;
+    }
+}
+
+#[tokio::test]
+async fn damage_of_one_origin_holds_up_no_others() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let damaged = put_origins(&store, at(1)).await;
+    let sql = format!(
+        "UPDATE web_push.origin SET pause_reason = '?', accepted = -1 WHERE origin = '{}'",
+        damaged.as_str()
+    );
+    schema.run(&sql).await;
+    damage_of_one_origin_stays_there(&store, &damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let some = [1, 2, 3].map(subscription);
+    let damaged = put_subscriptions(&store, some, at(0)).await;
+    let sql = "UPDATE web_push.subscription SET auth = '' \
+               WHERE key = (SELECT key FROM web_push.subscription ORDER BY key LIMIT 1)";
+    schema.run(sql).await;
+    a_damaged_row_is_left_out(&store, damaged, at(1)).await;
 }

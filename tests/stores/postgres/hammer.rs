@@ -48,6 +48,11 @@ impl Hammer {
         subscription(number).subscription.endpoint().key()
     }
 
+    /// One of two, or none: rows without one may be unproven, and those are counted separately.
+    fn principal(&mut self) -> Option<Principal> {
+        [None, Some("a"), Some("b")][self.below(3) as usize].map(Principal::from)
+    }
+
     /// Takes some tokens in random order. Others are kept and become invalid.
     fn tokens(&mut self) -> Vec<ClaimToken> {
         let mut some = Vec::new();
@@ -109,9 +114,7 @@ impl Hammer {
             7 => ("expire", self.store.expire(7, now).await?),
             8..=9 => {
                 let mut new = subscription(self.below(SUBSCRIPTIONS));
-                // Also without a principal: unproven rows are counted separately.
-                new.principal =
-                    [None, Some("a"), Some("b")][self.below(3) as usize].map(Principal::from);
+                new.principal = self.principal();
                 new.replaces = (self.below(3) == 0).then(|| self.key());
                 let limits = SubscriptionLimits::new(1000, 4);
                 self.store.upsert(&new, &limits, now).await?;
@@ -128,7 +131,11 @@ impl Hammer {
                             reason,
                             observed_at,
                         },
-                        1 => Change::Delete(key),
+                        1 => Change::Delete {
+                            key,
+                            principal: self.principal(),
+                            observed_at,
+                        },
                         2 => Change::Purge {
                             before: now,
                             expired_before: now,

@@ -4,10 +4,12 @@ use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
 use tower_web_push::store::{DeliveryLedger as _, NewBroadcast, redis_rs};
 
-use super::world::{at, connection, fresh_prefix, sending, store};
+use super::world::{at, connection, fresh_prefix, sending, store, subscription};
 use crate::support::servers::{self, Kind};
 use crate::unreadable::{
-    DAMAGED, Damaged, holds_up_no_others, put_schedules, the_healthy_schedule_is_due,
+    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
+    damaged_counts_hold_up_no_others, damaged_names, holds_up_no_others, put_origins,
+    put_schedules, put_subscriptions, the_healthy_schedule_is_due,
 };
 
 #[tokio::test]
@@ -52,11 +54,66 @@ async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
     put_schedules(&store, at(1)).await;
     let mut connection = connection(&url).await;
     let mut damage = redis_rs::cmd("HSET");
-    damage
-        .arg(format!("{{{prefix}}}:d:a"))
-        .arg(DAMAGED)
-        .arg("?");
+    damage.arg(format!("{{{prefix}}}:d:a"));
+    for name in damaged_names() {
+        damage.arg(name).arg("?");
+    }
     let added: i64 = damage.query_async(&mut connection).await.unwrap();
     assert_eq!(added, 0, "the field exists");
     the_healthy_schedule_is_due(&store, at(1)).await;
+}
+
+/// Sets a field that exists.
+async fn damage(url: &str, key: &[u8], field: &[u8]) {
+    let mut set = redis_rs::cmd("HSET");
+    set.arg(key).arg(field).arg("?");
+    let added: i64 = set.query_async(&mut connection(url).await).await.unwrap();
+    assert_eq!(added, 0, "the field exists");
+}
+
+#[tokio::test]
+async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    for field in ["rows", "written", "due_at", "deadline", "turn"] {
+        let prefix = fresh_prefix();
+        let store = store(&url, &prefix).await;
+        let damaged = sending(&store, 2, 1).await;
+        let healthy = sending(&store, 3, 1).await;
+        let mut key = format!("{{{prefix}}}:b:").into_bytes();
+        key.extend_from_slice(damaged.as_bytes());
+        damage(&url, &key, field.as_bytes()).await;
+        let both = (damaged, healthy);
+        damaged_counts_hold_up_no_others(&store, both, (at(1), at(3600))).await;
+    }
+}
+
+#[tokio::test]
+async fn damage_of_one_origin_holds_up_no_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let damaged = put_origins(&store, at(1)).await;
+    for hash in ["pauses", "tallies"] {
+        let key = format!("{{{prefix}}}:{hash}").into_bytes();
+        damage(&url, &key, damaged.as_str().as_bytes()).await;
+    }
+    damage_of_one_origin_stays_there(&store, &damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let some = [1, 2, 3].map(subscription);
+    let damaged = put_subscriptions(&store, some, at(0)).await;
+    let key = format!("{{{prefix}}}:rows").into_bytes();
+    damage(&url, &key, damaged.0.as_bytes()).await;
+    a_damaged_row_is_left_out(&store, damaged, at(1)).await;
 }

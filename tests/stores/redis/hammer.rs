@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
+use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
 use tower_web_push::message::Message;
 use tower_web_push::store::{
     Change, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, Pause, PauseReason, RedisStore,
@@ -107,12 +107,17 @@ async fn deliver(store: &RedisStore, dice: &mut Dice, round: i64) {
     store.release(&released, at(round)).await.unwrap();
 }
 
+/// One of three, or none.
+fn principal(number: u64) -> Option<Principal> {
+    (number < 3).then(|| Principal::from(format!("user-{number}").as_str()))
+}
+
 async fn subscribe(store: &RedisStore, dice: &mut Dice, round: i64) {
     let number = usize::try_from(dice.roll(SUBSCRIPTIONS as u64)).unwrap();
     let key = endpoint(number).key();
     if dice.roll(2) == 0 {
         let mut new = subscription(number);
-        new.principal = Some(format!("user-{}", dice.roll(3)).as_str().into());
+        new.principal = principal(dice.roll(3));
         new.tags = Some([tower_web_push::broadcast::Tag::parse("news").unwrap()].into());
         let expires = (dice.roll(2) == 0).then_some(at(round + 50));
         new.subscription = new.subscription.with_expiration_time(expires);
@@ -135,7 +140,11 @@ async fn subscribe(store: &RedisStore, dice: &mut Dice, round: i64) {
                 reason: RetireReason::Gone,
                 observed_at,
             },
-            Change::Delete(key),
+            Change::Delete {
+                key,
+                principal: principal(dice.roll(4)),
+                observed_at,
+            },
         ];
         let change = &changes[usize::try_from(dice.roll(5)).unwrap()];
         store
@@ -188,9 +197,7 @@ async fn many_workers_lose_nothing_and_leave_nothing_behind() {
             let by_id = store.get(&[SubscriptionRef::Id(row.id)]).await.unwrap();
             assert_eq!(by_id[0].as_ref(), Some(row));
         }
-        let delete: Vec<_> = (0..SUBSCRIPTIONS)
-            .map(|n| Change::Delete(endpoint(n).key()))
-            .collect();
+        let delete: Vec<_> = rows.iter().flatten().map(Change::delete).collect();
         store.apply(&delete, later).await.unwrap();
         // The version, and the last fence, so that no token is reused.
         assert_eq!(keys(&url, &prefix).await, ["format", "meta"]);

@@ -104,7 +104,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         |world| {
             Box::pin(async {
                 let id = KeyId::of(world.key.public_key());
-                world.running.abort();
+                world.running.stop().await;
                 // An active key cannot be removed.
                 world.push.rotate_vapid_key().await.unwrap();
                 assert!(world.store.remove(&id).await.unwrap());
@@ -150,7 +150,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         Box::pin(async { set_read_only(world, true).await })
     })
     .until(|world| Box::pin(async { set_read_only(world, false).await }))
-    .on(&[Sqlite, Redis])
+    .on(&[Sqlite, Postgres, Redis])
     .refusing()
     .not_ready(&["store"]),
 ];
@@ -220,7 +220,23 @@ async fn lock_schedules(world: &World) {
 /// Makes the database refuse writes and answer reads.
 async fn set_read_only(world: &mut World, read_only: bool) {
     match world.backend {
-        Memory | Postgres => unreachable!("the fault is not caused there"),
+        Memory => unreachable!("the fault is not caused there"),
+        // Sessions begin with the setting, so the open ones are ended.
+        Postgres => {
+            let client = postgres(world).await;
+            for statement in [
+                "SET default_transaction_read_only = off".to_owned(),
+                format!(
+                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {read_only}', \
+                     current_database()); END $$"
+                ),
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    .to_owned(),
+            ] {
+                client.batch_execute(&statement).await.unwrap();
+            }
+        }
         // Another process holds the write lock.
         Sqlite => {
             *world.lock.lock().unwrap() = read_only.then(|| {

@@ -1,6 +1,5 @@
 //! One application on one back end, the push service it sends to, and a clock that can be set.
 
-use std::future::pending;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,6 +10,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
@@ -95,8 +95,27 @@ pub(crate) struct World {
     /// What holds the write lock of the SQLite file.
     pub(crate) lock: Mutex<Option<rusqlite::Connection>>,
     folder: TempDir,
-    pub(crate) running: JoinHandle<()>,
+    pub(crate) running: Running,
     messages: u64,
+}
+
+/// A worker.
+pub(crate) struct Running {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Stops as a server does: what is in flight is finished, and the rest can be claimed at once. A worker that is
+    /// dropped keeps its rows until their leases end.
+    pub(crate) async fn stop(&mut self) {
+        if self.task.is_finished() {
+            return;
+        }
+        self.stop.send_replace(true);
+        let stopped = timeout(LIMIT, &mut self.task).await;
+        stopped.expect("it does not stop").unwrap();
+    }
 }
 
 impl World {
@@ -256,7 +275,7 @@ impl World {
     }
 
     async fn start_again(&mut self, key: Option<VapidKey>) {
-        self.running.abort();
+        self.running.stop().await;
         self.push = start(&self.store, &self.service, &self.clock, key).await;
         self.running = run(&self.push);
     }
@@ -301,7 +320,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.running.abort();
+        self.running.task.abort();
     }
 }
 
@@ -329,11 +348,20 @@ async fn start(
 }
 
 /// Runs it; a run that fails is started again, as a supervisor would.
-fn run(push: &WebPush) -> JoinHandle<()> {
+fn run(push: &WebPush) -> Running {
     let push = push.clone();
-    tokio::spawn(async move {
-        while let Err(_failed) = push.run(pending()).await {
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let until = || {
+            let mut stopped = stopped.clone();
+            async move {
+                // An error is a world that was dropped.
+                let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
+            }
+        };
+        while let Err(_failed) = push.run(until()).await {
             sleep(POLL).await;
         }
-    })
+    });
+    Running { task, stop }
 }

@@ -28,7 +28,11 @@ local function least_recently_expanded(new_set, run_set, now, limit, new_skipped
       id, r = run[r], r + 2
     end
     local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor')
-    if tonumber(fields[1]) <= tonumber(now) and tonumber(fields[2]) > tonumber(now) then
+    local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
+    if not due_at or not deadline then
+      -- Rust parks what has no audience.
+      found[#found + 1] = { id, '', '' }
+    elseif due_at <= tonumber(now) and deadline > tonumber(now) then
       found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3] }
     end
   end
@@ -48,11 +52,13 @@ end
 
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
 -- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
--- recipients. Skips pending recipients. A recipient's key determines its origin.
+-- recipients. Skips pending recipients. A recipient's key determines its origin. Returns whether it was written, nil if the
+-- counts are damaged.
 function operations.enqueue()
   local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   local END = 'E'
   local b = broadcast(id)
+  if b and b.is_damaged then return nil end
   if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
     or tonumber(b.fields.deadline) <= tonumber(now) then
     return 0
@@ -141,7 +147,7 @@ function operations.expire()
   local total, looked_at = 0, 0
   local is_cut = #late == AT_ONCE
   for _, id in ipairs(late) do
-    local b = broadcast(id)
+    local b = broadcast_of_row(id)
     give_up_unwritten(b, EXPIRED)
     local outcome = b.is_cancelled and CANCELLED or EXPIRED
     if total < limit then total = total + end_postponed(b, outcome, limit - total) end
@@ -162,18 +168,49 @@ function operations.expire()
       break
     end
     -- Finished broadcasts leave the list. Those with leased rows are skipped next time.
-    if b.rows > 0 then skipped = skipped + 1 end
+    if b.is_damaged then
+      call('UNLINK', content_key(id), origins_key(id), states_key(id))
+      for _, set in ipairs({ OPEN, NEW, RUN, NEW_URGENT, RUN_URGENT }) do call('ZREM', set, id) end
+      forget(id, b.fields.idem)
+    elseif b.rows > 0 then skipped = skipped + 1 end
   end
   index_changed()
   save_changed(now)
   return { total, skipped, is_cut and 1 or 0 }
 end
 
--- Returns the counts of open broadcasts, by deadline (L16). ARGV: the first and the last index, from 0.
+-- Makes rows due whose moment is later than any that a correct clock writes (L12). ARGV: now, that moment, the number of
+-- broadcasts with postponed rows to skip. Returns the number of them to skip next, 0 after the last one.
+function operations.pull()
+  even_when_full()
+  local now, latest, skipped = ARGV[1], ARGV[2], tonumber(ARGV[3])
+  local BROADCASTS, ROWS_AT_ONCE = 200, 500
+  for _, member in ipairs(call('ZRANGEBYSCORE', LEASED, '(' .. latest, '+inf', 'LIMIT', 0, ROWS_AT_ONCE)) do
+    call('ZADD', LEASED, now, member)
+  end
+  local left = ROWS_AT_ONCE
+  local ids = call('ZRANGE', LATER, skipped, skipped + BROADCASTS - 1)
+  for _, id in ipairs(ids) do
+    local last = call('ZREVRANGE', postponed_key(id), 0, 0, 'WITHSCORES')[2]
+    if left > 0 and last and tonumber(last) > tonumber(latest) then
+      local rows = call('ZRANGEBYSCORE', postponed_key(id), '(' .. latest, '+inf', 'LIMIT', 0, left)
+      left = left - #rows
+      for _, recipient in ipairs(rows) do call('ZADD', postponed_key(id), now, recipient) end
+      index_postponed(id)
+    end
+  end
+  -- Those that were changed stand at the front now.
+  if left <= 0 then return skipped end
+  return #ids == BROADCASTS and skipped + #ids or 0
+end
+
+-- Returns the counts of open broadcasts, by deadline (L16); of damaged ones the id only. ARGV: the first and the last index,
+-- from 0.
 function operations.underway()
   local answers = {}
   for i, id in ipairs(call('ZRANGE', OPEN, ARGV[1], ARGV[2])) do
-    answers[i] = answer(id)
+    local b = broadcast(id)
+    answers[i] = b and not b.is_damaged and answer(id) or { id }
   end
   return answers
 end

@@ -79,7 +79,7 @@ local function line_of(origin, band, most, spare)
     local turn, member = line.next_turn(), members[2 * line.read + 1]
     line.read = line.read + 1
     local id = string.sub(member, PLACE_LEN + 1)
-    local b = broadcast(id)
+    local b = broadcast_of_row(id)
     if not b.is_cancelled then
       local rows = call('ZCARD', queue_key(origin, id))
       line.queues[#line.queues + 1] = { id = id, member = member, turn = turn, rows = rows }
@@ -158,7 +158,7 @@ function operations.claim()
     touch(origin, id)
     if not known[id] then
       known[id] = true
-      local b = broadcast(id)
+      local b = broadcast_of_row(id)
       contents[#contents + 1] = { id, b.fields.due_at, b.fields.deadline, call('HGETALL', content_key(id)) }
     end
   end

@@ -79,6 +79,40 @@ end
 local loaded = {}
 local added = 0
 
+-- Makes a broadcast whose numbers are damaged harmless for scripts: it is not written back, its message is not returned
+-- (Rust parks its rows), and its rows end at its deadline without being counted.
+local function contain_damage(b)
+  local fields = b.fields
+  for _, name in ipairs({ 'expected', 'written', 'rows', 'created_at', 'due_at', 'deadline' }) do
+    b.is_damaged = b.is_damaged or not tonumber(fields[name])
+  end
+  for name, value in pairs(fields) do
+    if string.sub(name, 1, 8) == 'outcome:' and not tonumber(value) then b.is_damaged = true end
+  end
+  if #(fields.place or '') ~= PLACE_LEN then
+    fields.place = string.rep('0', PLACE_LEN)
+    b.is_damaged = true
+  end
+  local band = tonumber(fields.band)
+  if not band or band < 0 or band >= BANDS or band % 1 ~= 0 then
+    fields.band = '1'
+    b.is_damaged = true
+  end
+  if b.is_damaged then
+    fields.expected, fields.written, fields.rows, fields.due_at, fields.deadline = '0', '0', '0', nil, '0'
+  end
+end
+
+-- Returns the member of a broadcast among those of an origin. Of a damaged one the place is uncertain.
+local function waiting_member(origin, b)
+  if b.is_damaged then
+    for _, member in ipairs(call('ZRANGE', waiting_key(origin), 0, -1)) do
+      if string.sub(member, PLACE_LEN + 1) == b.id then return member end
+    end
+  end
+  return b.fields.place .. b.id
+end
+
 -- Returns the counts of a broadcast, false if it is unknown.
 local function broadcast(id)
   local b = loaded[id]
@@ -88,6 +122,7 @@ local function broadcast(id)
     if #flat > 0 then
       b = { id = id, fields = {}, is_changed = false }
       for i = 1, #flat, 2 do b.fields[flat[i]] = flat[i + 1] end
+      contain_damage(b)
       b.rows = tonumber(b.fields.rows)
       b.band = tonumber(b.fields.band)
       b.is_cancelled = b.fields.cancelled == '1'
@@ -97,15 +132,29 @@ local function broadcast(id)
   return b
 end
 
+-- Returns the counts of a broadcast that has rows. Those that were deleted count as damaged.
+local function broadcast_of_row(id)
+  local b = broadcast(id)
+  if not b then
+    b = { id = id, fields = {}, is_changed = false }
+    contain_damage(b)
+    b.rows, b.band, b.is_cancelled = 0, tonumber(b.fields.band), false
+    loaded[id] = b
+  end
+  return b
+end
+
 local function index(set, member, at)
   if at then call('ZADD', set, at, member) else call('ZREM', set, member) end
 end
 
--- Returns the pause of an origin: its end, whether it is probed, the fence of the probe.
+-- Returns the pause of an origin: its end, whether it is probed, the fence of the probe. One that cannot be read does not
+-- hold: the origin pauses itself again if need be.
 local function pause_of(origin)
   local raw = call('HGET', PAUSES, origin)
   if not raw then return nil end
   local ends, probed, probe, rest = string.match(raw, '^(-?%d+)|([01])|(%d*)|(.*)$')
+  if not ends then return nil end
   return { ends = ends, is_probed = probed == '1', probe = probe, rest = rest }
 end
 
@@ -124,8 +173,8 @@ local function index_changed()
   for origin, ids in pairs(changed) do
     local turns
     for id in pairs(ids) do
-      local b = broadcast(id)
-      local member = b.fields.place .. id
+      local b = broadcast_of_row(id)
+      local member = waiting_member(origin, b)
       if call('EXISTS', queue_key(origin, id)) == 0 then
         call('ZREM', waiting_key(origin), member)
         call('SREM', origins_key(id), origin)
@@ -172,18 +221,19 @@ end
 
 local function set(b, name, value)
   b.fields[name] = value
-  b.is_changed = true
+  b.is_changed = not b.is_damaged
 end
 
 -- Counts an outcome without changing the number of rows.
 local function count(b, outcome, number)
   local name = 'outcome:' .. outcome
-  set(b, name, int(tonumber(b.fields[name] or '0') + number))
+  set(b, name, int((tonumber(b.fields[name] or '0') or 0) + number))
 end
 
 -- Changes the number of rows.
 local function add_rows(b, number)
   b.rows = b.rows + number
+  -- Of a damaged broadcast too: `depth` is the number of all rows.
   added = added + number
   set(b, 'rows', int(b.rows))
 end

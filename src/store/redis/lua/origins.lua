@@ -20,8 +20,7 @@ function operations.pause()
 end
 
 -- Adds to recent outcome counts (L15), as `Tally::plus` does. ARGV: now, `Tally::WINDOW`, then for each origin: its name,
--- the numbers of accepted and gone. Returns both sums of each, nil if the stored value is damaged. Runs on a full server:
--- tallies are small and needed there.
+-- the numbers of accepted and gone. Returns both sums of each. Runs on a full server: tallies are small and needed there.
 function operations.tally()
   even_when_full()
   local now, window = ARGV[1], tonumber(ARGV[2])
@@ -34,8 +33,8 @@ function operations.tally()
       local raw = call('HGET', TALLIES, origin)
       if raw then
         local a, g = string.match(raw, '^accepted=(%d+) gone=(%d+) ')
-        if not a then return nil end
-        tally.accepted, tally.gone = tonumber(a), tonumber(g)
+        -- A damaged one starts anew.
+        if a then tally.accepted, tally.gone = tonumber(a), tonumber(g) end
       end
       tallies[origin] = tally
     end

@@ -30,9 +30,13 @@ local function expiring_tag_key(tag) return P .. ':te:' .. tag end
 local function principal_key(principal) return P .. ':u:' .. principal end
 local function group_key(group) return P .. ':x:' .. group end
 
+-- Returns a row; nil if there is none, or it is damaged.
 local function read_row(key)
   local raw = call('HGET', ROWS, key)
-  return raw and cmsgpack.unpack(raw)
+  if not raw then return nil end
+  local is_readable, row = pcall(cmsgpack.unpack, raw)
+  if is_readable and type(row) == 'table' and #row >= REASON then return row end
+  return nil
 end
 
 local function write_row(key, row)
@@ -87,8 +91,12 @@ end
 -- Deletes a row. Returns whether it existed.
 local function delete_row(key)
   local row = read_row(key)
-  if not row then return false end
-  call('HDEL', ROWS, key)
+  if call('HDEL', ROWS, key) == 0 then return false end
+  if not row then
+    -- A damaged row leaves the sets whose names do not depend on it. Others skip what has no row.
+    for _, set in ipairs({ ALL, RETIRED, STALE, EXPIRES }) do call('ZREM', set, key) end
+    return true
+  end
   if call('HGET', IDS, row[ID]) == key then call('HDEL', IDS, row[ID]) end
   index_row(key, row, -1)
   return true
@@ -144,7 +152,7 @@ function operations.upsert()
   return 'stored'
 end
 
--- Makes changes, in order (S11, S12). ARGV: now, then for each change: its kind, the endpoint key and two values.
+-- Makes changes, in order (S11, S12, S18). ARGV: now, then for each change: its kind, the endpoint key and two values.
 -- Returns the number of changed rows.
 function operations.apply()
   even_when_full()
@@ -152,10 +160,8 @@ function operations.apply()
   local changed = 0
   for i = 2, #ARGV, 4 do
     local kind, key, first, second = unpack(ARGV, i, i + 3)
-    local row = kind ~= 'delete' and read_row(key)
-    if kind == 'delete' then
-      if delete_row(key) then changed = changed + 1 end
-    elseif row then
+    local row = read_row(key)
+    if row then
       local function rewrite(change)
         index_row(key, row, -1)
         change()
@@ -165,7 +171,12 @@ function operations.apply()
       end
       -- An observation from before the last upsert is out of date.
       local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
-      if kind == 'accepted' then
+      if kind == 'delete' then
+        if is_known and row[PRINCIPAL] == second then
+          delete_row(key)
+          changed = changed + 1
+        end
+      elseif kind == 'accepted' then
         count_unproven(row, -1)
         row[LAST_SUCCESS], row[STREAK], row[FAILING_SINCE] = now, '0', ''
         write_row(key, row)
@@ -213,12 +224,12 @@ function operations.rows()
   return found
 end
 
--- Returns the next rows of a set, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.
+-- Returns the next keys of a set and their rows, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.
 function operations.walk()
   local first = ARGV[2] == '' and '-' or '(' .. ARGV[2]
   local keys = call('ZRANGEBYLEX', P .. ':' .. ARGV[1], first, '+', 'LIMIT', 0, ARGV[3])
-  if #keys == 0 then return {} end
-  return call('HMGET', ROWS, unpack(keys))
+  if #keys == 0 then return { {}, {} } end
+  return { keys, call('HMGET', ROWS, unpack(keys)) }
 end
 
 -- Returns the numbers of rows by state and group (S10). ARGV: now. Returns for each: its name, the number of rows, and the

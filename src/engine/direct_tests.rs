@@ -1,0 +1,87 @@
+//! Direct sends that wait for their origin.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::super::test_world::{TIMEOUT, World};
+use super::*;
+use crate::message::Ttl;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+/// No request of a direct send begins later than this after its start.
+const LEASE: Duration = Duration::from_secs(45 - TIMEOUT.as_secs());
+const SHORT: Duration = Duration::from_secs(20);
+
+fn message(ttl: Option<Duration>) -> Message {
+    let message = Message::new("x");
+    match ttl {
+        Some(ttl) => message.with_ttl(Ttl::from_secs(ttl.as_secs())),
+        None => message,
+    }
+}
+
+/// As for a row of the ledger: a request that begins has its whole timeout within the lease, and begins before the
+/// deadline of the message.
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_send_begins_before_the_lease_and_the_deadline_at_the_latest() {
+    for (ttl, waited, requests) in [
+        (None, LEASE - MS, 1),
+        (None, LEASE, 0),
+        (Some(SHORT), SHORT - MS, 1),
+        (Some(SHORT), SHORT, 0),
+    ] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let permit = world.gate(key).await.try_acquire().unwrap();
+        let send = world.engine.send(&Audience::All, message(ttl));
+        let mut send = std::pin::pin!(send);
+        for _ in 0..10 {
+            assert!((&mut send).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        world.clock.advance(waited);
+        drop(permit);
+        let report = send.await.unwrap();
+        assert_eq!(report.counts.accepted, requests, "{ttl:?} {waited:?}");
+        assert_eq!(world.service.counts().requests, requests);
+    }
+}
+
+/// A full origin does not keep the caller for ever.
+#[tokio::test(start_paused = true)]
+async fn a_send_to_a_full_origin_ends_by_itself() {
+    for (ttl, takes) in [(None, LEASE), (Some(SHORT), SHORT)] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let _permit = world.gate(key).await.try_acquire().unwrap();
+        let began = Instant::now();
+        let send = world.engine.send(&Audience::All, message(ttl));
+        let report = timeout(3600 * SECOND, send).await.unwrap().unwrap();
+        assert_eq!(began.elapsed().as_secs(), takes.as_secs());
+        assert_eq!(report.counts.failed, 1);
+        assert_eq!(world.service.counts().requests, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_without_a_row_begins_before_its_deadline() {
+    for (waited, requests) in [(SHORT - MS, 1), (SHORT, 0)] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let row = world.record(key).await;
+        let permit = world.gate(key).await.try_acquire().unwrap();
+        let to = &row.subscription;
+        let mut deliver = std::pin::pin!(world.engine.deliver(to, message(Some(SHORT))));
+        for _ in 0..10 {
+            assert!((&mut deliver).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        world.clock.advance(waited);
+        drop(permit);
+        assert_eq!(deliver.await.is_ok(), requests == 1, "{waited:?}");
+        assert_eq!(world.service.counts().requests, requests);
+    }
+}

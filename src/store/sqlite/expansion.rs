@@ -1,0 +1,135 @@
+//! The expansion of broadcasts in SQLite, page by page.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+use super::broadcasts::{Stored, origin_id};
+use super::content;
+use super::error::corrupt;
+use super::query::{Columns, all, execute, integer};
+use super::turns::Turns;
+use crate::broadcast::BroadcastId;
+use crate::clock::Timestamp;
+use crate::store::rules::shares;
+use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError};
+use crate::subscription::EndpointKey;
+
+/// `expanded_at` is never before the due time, so due broadcasts come first.
+pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
+     JOIN content ON content.broadcast = seq \
+     WHERE expanding = 1 AND is_urgent = ?3 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
+/// Broadcasts whose last page was written by a replica with a faster clock.
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
+     JOIN content ON content.broadcast = seq \
+     WHERE expanding = 1 AND is_urgent = ?3 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
+     ORDER BY expanded_at, seq LIMIT ?2";
+const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+     ON CONFLICT (broadcast, key) DO NOTHING";
+pub(super) const MOVE_CURSOR: &str =
+    "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
+
+pub(super) fn expandable(
+    conn: &Connection,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Expansion>, StoreError> {
+    let now = now.as_millis();
+    let read = |columns: &mut Columns<'_, '_>| {
+        let id = BroadcastId::from_bytes(columns.bytes()?);
+        let read = content::audience(columns)
+            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
+        Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
+    };
+    let list = |is_urgent: bool| {
+        let mut found = all(
+            conn,
+            EXPANDABLE,
+            params![now, integer(limit), is_urgent],
+            read,
+        )?;
+        let left = integer(limit.saturating_sub(found.len()));
+        found.extend(all(
+            conn,
+            EXPANDABLE_AHEAD,
+            params![now, left, is_urgent],
+            read,
+        )?);
+        Ok::<_, StoreError>(found)
+    };
+    let (mut found, mut others) = (list(true)?, list(false)?);
+    let [of_urgent, of_others, _] = shares(limit, 0, [found.len(), others.len(), 0]);
+    found.truncate(of_urgent);
+    others.truncate(of_others);
+    found.append(&mut others);
+    Ok(found)
+}
+
+pub(super) fn enqueue_page(
+    conn: &Connection,
+    id: BroadcastId,
+    expected: Cursor,
+    rows: &[NewDelivery],
+    next: Cursor,
+    now: Timestamp,
+) -> Result<PageWrite, StoreError> {
+    let Some(mut stored) = Stored::by_id(conn, id)? else {
+        return Ok(PageWrite::Stale);
+    };
+    let progress = &mut stored.progress;
+    if !progress.takes_page(&stored.cursor, &expected, now) {
+        return Ok(PageWrite::Stale);
+    }
+    let at = progress.due_at();
+    let (mut written, mut origins) = (0, HashMap::new());
+    let mut turns = Turns::new(conn);
+    for row in rows {
+        let origin = match origins.get(&row.origin) {
+            Some(origin) => *origin,
+            None => {
+                let id = origin_id(conn, &row.origin)?;
+                origins.insert(row.origin.clone(), id);
+                id
+            }
+        };
+        let (seq, band) = (stored.seq, stored.band);
+        let turn = match at <= now {
+            true => Some(turns.next(seq, origin, band)?),
+            false => None,
+        };
+        let (key, at) = (row.key.as_bytes(), at.as_millis());
+        let values = params![seq, key, origin, integer(band), turn, at];
+        if execute(conn, ENQUEUE, values)? > 0 {
+            written += 1;
+        } else if turn.is_some() {
+            turns.take_back(seq, origin);
+        }
+    }
+    turns.save(next != Cursor::End)?;
+    progress.write_page(written, &next);
+    let cursor = match &next {
+        Cursor::Start => None,
+        Cursor::After(key) => Some(key.as_bytes().as_slice()),
+        Cursor::End => Some([].as_slice()),
+    };
+    execute(
+        conn,
+        MOVE_CURSOR,
+        params![stored.seq, cursor, now.as_millis()],
+    )?;
+    stored.save(conn, now)?;
+    Ok(PageWrite::Stored)
+}
+
+/// Reads a cursor: null is the start, an empty value the end.
+pub(super) fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, StoreError> {
+    let cursor: Option<Vec<u8>> = columns.get()?;
+    match cursor {
+        None => Ok(Cursor::Start),
+        Some(key) if key.is_empty() => Ok(Cursor::End),
+        Some(key) => {
+            let key = key.try_into().map_err(|_| corrupt("a cursor"))?;
+            Ok(Cursor::After(EndpointKey::from_bytes(key)))
+        }
+    }
+}
