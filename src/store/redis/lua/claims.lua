@@ -324,7 +324,9 @@ function operations.next_due()
   end
   local is_claimable = is_ready()
   if is_claimable == false then
-    local has_more = lapse(now, WOKEN_AT_ONCE) or wake_postponed(now, WOKEN_AT_ONCE)
+    -- A cancellation is completed first: its rows are not claimed.
+    if lapse(now, WOKEN_AT_ONCE) then return { 1 } end
+    local has_more = wake_postponed(now, WOKEN_AT_ONCE)
     has_more = wake(now, LOOKS) or has_more
     is_claimable = is_ready()
     if has_more and not is_claimable then is_claimable = nil end
