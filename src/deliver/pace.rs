@@ -37,8 +37,10 @@ struct Limits {
 impl Pace {
     /// The share of the accepted rate to return to.
     const SHARE: f64 = 0.97;
+    /// The share of the target that it begins with after a refusal.
+    const AFTER_REFUSAL: f64 = 0.4;
     /// How much faster the pace becomes in a second: at first, later, and while the target is a guess.
-    const GROWTH: f64 = 0.005;
+    const GROWTH: f64 = 0.002;
     const GROWTH_MOST: f64 = 0.05;
     const SEARCH: f64 = 1.0;
     /// A pace needs this number of acceptances in a minute: of fewer, the rate says nothing.
@@ -125,10 +127,10 @@ impl Pace {
             Some(limits) => {
                 let most = limits.rate * Self::SHARE;
                 let target = target.min(most).max(Self::SLOWEST);
-                (target / 2.0, target, is_guess)
+                (target * Self::AFTER_REFUSAL, target, is_guess)
             }
             None if self.accepted.number() < Self::LEAST => return,
-            None => (target / 2.0, target, is_guess),
+            None => (target * Self::AFTER_REFUSAL, target, is_guess),
         };
         self.limits = Some(Limits {
             rate: rate.max(Self::SLOWEST),
@@ -210,8 +212,10 @@ impl Accepted {
         }
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let sum = sum as f64;
-        // A window that is not full of buckets had pauses: they count, if it is a long one.
-        let covered = match window > Self::BUCKET * 2 {
+        // The first bucket of a full window began up to one bucket after the window. Of one that is not full, the pauses
+        // count, if it is a long one.
+        let is_full = covered + Self::BUCKET >= window;
+        let covered = match window > Self::BUCKET * 2 && !is_full {
             true => window,
             false => covered.max(Self::BUCKET / 2),
         };

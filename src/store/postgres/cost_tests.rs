@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::PostgresStore;
-use super::plans::{ended, forget_scans};
+use super::plans::{drop_database, ended, forget_scans, own_database};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::store::servers;
@@ -65,6 +65,7 @@ async fn reads(backlog: Backlog) -> Option<i64> {
     let builder = PostgresStore::builder()
         .schema(&name)
         .statement_timeout(Duration::from_secs(120));
+    let (outside, url) = own_database(&builder, &url, &name).await;
     let watching = builder.clone().connect(&url).await.unwrap();
     let watcher = watching.database().pool.get().await.unwrap();
     for sql in fill(backlog).split("; ") {
@@ -96,8 +97,7 @@ async fn reads(backlog: Backlog) -> Option<i64> {
     let read = watcher.query_one(sql, &[&name]).await.unwrap().get(0);
     let sql = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE schemaname = $1 AND relname <> 'meta'";
     let scanned: i64 = watcher.query_one(sql, &[&name]).await.unwrap().get(0);
-    let drop = format!("DROP SCHEMA \"{name}\" CASCADE");
-    watcher.batch_execute(&drop).await.unwrap();
+    drop_database(&outside, &name).await;
     assert!(scanned < 100, "{scanned} rows were scanned");
     Some(read)
 }

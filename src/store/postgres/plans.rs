@@ -343,13 +343,7 @@ async fn statistics_of_an_empty_queue_do_not_mislead_the_planner() {
     };
     let name = format!("plans_{}", uuid::Uuid::new_v4().simple());
     let builder = PostgresStore::builder().schema(&name);
-    // A database of its own, in which no other test's transaction holds back the vacuum.
-    let outside = builder.clone().connect(&url).await.unwrap();
-    let outside = outside.database().pool.get().await.unwrap();
-    let create = format!("CREATE DATABASE \"{name}\"");
-    outside.batch_execute(&create).await.unwrap();
-    let (server, _) = url.rsplit_once('/').unwrap();
-    let url = format!("{server}/{name}");
+    let (outside, url) = own_database(&builder, &url, &name).await;
     let watching = builder.clone().connect(&url).await.unwrap();
     let watcher = watching.database().pool.get().await.unwrap();
     for sql in MISLEAD {
@@ -412,12 +406,7 @@ async fn statistics_of_an_empty_queue_do_not_mislead_the_planner() {
         "SELECT indexrelname::text, idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = $1";
     let read = watcher.query(sql, &[&name]).await.unwrap();
     let read: Vec<(String, i64)> = read.iter().map(|row| (row.get(0), row.get(1))).collect();
-    for drop in [
-        format!("DROP DATABASE \"{name}\" WITH (FORCE)"),
-        format!("DROP SCHEMA \"{name}\" CASCADE"),
-    ] {
-        outside.batch_execute(&drop).await.unwrap();
-    }
+    drop_database(&outside, &name).await;
     assert!(read.iter().any(|(_, tuples)| *tuples > 0));
     let many: Vec<_> = read.iter().filter(|(_, tuples)| *tuples > 5_000).collect();
     assert!(many.is_empty(), "{many:?}");
@@ -473,6 +462,31 @@ async fn use_it(store: &PostgresStore) {
         }
     }
     store.prune(Timestamp::from_millis(200)).await.unwrap();
+}
+
+/// Makes a database in which no other test's transaction keeps dead rows and index entries. Returns a connection to the
+/// shared one, and the address of the new one.
+pub(super) async fn own_database(
+    builder: &PostgresBuilder,
+    url: &str,
+    name: &str,
+) -> (Object, String) {
+    let outside = builder.clone().connect(url).await.unwrap();
+    let outside = outside.database().pool.get().await.unwrap();
+    let create = format!("CREATE DATABASE \"{name}\"");
+    outside.batch_execute(&create).await.unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    (outside, format!("{server}/{name}"))
+}
+
+/// Removes what [`own_database`] made, and the schema of the connection that made it.
+pub(super) async fn drop_database(outside: &Object, name: &str) {
+    for drop in [
+        format!("DROP DATABASE \"{name}\" WITH (FORCE)"),
+        format!("DROP SCHEMA \"{name}\" CASCADE"),
+    ] {
+        outside.batch_execute(&drop).await.unwrap();
+    }
 }
 
 /// Waits until the store's connections have ended and reported their statistics.
