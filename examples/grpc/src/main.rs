@@ -12,10 +12,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("Listening on {address}");
     let served = tower_web_push_grpc::app(push.clone()).serve_with_shutdown(address, interrupted());
     // If one of them fails, the process ends. What the worker has claimed is claimed again when its leases end.
-    tokio::try_join!(
-        async { Ok::<_, Box<dyn Error>>(served.await?) },
-        async { Ok(push.run(interrupted()).await?) }
-    )?;
+    tokio::try_join!(async { Ok::<_, Box<dyn Error>>(served.await?) }, async {
+        Ok(push.run(interrupted()).await?)
+    })?;
     Ok(())
 }
 
