@@ -111,8 +111,9 @@ use crate::subscription::Origin;
 ///   broadcasts.
 /// - **L19** A lease may end early, at the next claim of another process, if the process that claimed the row is known to
 ///   have ended: the row becomes due as one whose lease has expired, at most [`STEP`](super::STEP) rows per claim, and a
-///   probe among them is over. A ledger that cannot tell a process that has ended from one that is only silent changes
-///   its [`epoch`](Self::epoch) before others may claim the rows of a process that lives.
+///   probe among them is over. [`next_due`](Self::next_due) counts such rows by their leases, or says when to look. A
+///   ledger that cannot tell a process that has ended from one that is only silent changes its [`epoch`](Self::epoch)
+///   before others may claim the rows of a process that lives.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
