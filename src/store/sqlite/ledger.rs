@@ -49,9 +49,12 @@ impl DeliveryLedger for SqliteStore {
         let request = request.clone();
         let liveness = self.threads.liveness();
         self.write(move |conn| {
-            let mut liveness = threads::lock(&liveness);
-            liveness.tend(conn, now)?;
-            claims::claim(conn, &request, liveness.own(), now)
+            let worker = {
+                let mut liveness = threads::lock(&liveness);
+                liveness.tend(conn, now)?;
+                liveness.own()
+            };
+            claims::claim(conn, &request, worker, now)
         })
         .await
     }
