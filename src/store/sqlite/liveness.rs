@@ -181,8 +181,11 @@ pub(super) fn next_look(
     own: Option<i64>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    // No worker has number 0.
-    let has_others = first(conn, OTHERS, [own.unwrap_or(0)], |_| Ok(()))?.is_some();
+    // The first claim of a store looks in any case.
+    let Some(own) = own else {
+        return Ok(None);
+    };
+    let has_others = first(conn, OTHERS, [own], |_| Ok(()))?.is_some();
     Ok(has_others.then(|| now + LOOK_AGAIN))
 }
 
