@@ -17,16 +17,23 @@ use crate::error::BoxError;
 use crate::push_request::{Push, PushBody, PushRequestError, PushRequestErrorKind};
 
 /// A limit on how long a request may wait for a permit and for the client.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Begin {
     before: Timestamp,
     stop: Option<watch::Receiver<bool>>,
+    condition: Option<Condition>,
 }
+
+type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Begin {
     /// The request begins before this moment or not at all.
     pub(crate) const fn before(before: Timestamp) -> Self {
-        Self { before, stop: None }
+        Self {
+            before,
+            stop: None,
+            condition: None,
+        }
     }
 
     /// Nor does it begin once `stop` is true or its sender is dropped.
@@ -34,8 +41,16 @@ impl Begin {
         Self { stop, ..self }
     }
 
+    /// Nor does it begin if this is false when it could.
+    pub(crate) fn only_if(self, condition: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        let condition = Some(Arc::new(condition) as Condition);
+        Self { condition, ..self }
+    }
+
     fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.before || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+        now >= self.before
+            || self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+            || self.condition.as_ref().is_some_and(|holds| !holds())
     }
 
     /// Completes when the request may no longer begin.

@@ -135,6 +135,7 @@ async fn once(
         is_test,
         leased_until: now + engine.lease,
         stop: None,
+        epoch: None,
         message,
     };
     let (consequence, error) = attempt(engine, job).await;

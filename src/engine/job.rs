@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) is_test: bool,
     /// No request begins once this is true.
     pub(crate) stop: Option<watch::Receiver<bool>>,
+    /// The ledger's epoch before the row was claimed: no request begins in another one.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// Makes one attempt. Returns the consequence, and the error of the last request if it was not accepted.
@@ -60,7 +62,11 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         engine.key_is_missing(own, now).await;
     }
     let latest = job.leased_until - engine.request_timeout;
-    let begin = Begin::before(latest.min(job.deadline)).unless(job.stop);
+    let mut begin = Begin::before(latest.min(job.deadline)).unless(job.stop);
+    if let Some(epoch) = job.epoch {
+        let ledger = Arc::clone(&engine.ledger);
+        begin = begin.only_if(move || ledger.epoch() == Some(epoch));
+    }
     let number = job.number;
     Attempt::new(&job.record, job.message, job.due_at, number, now)
         .with_deadline(job.deadline)

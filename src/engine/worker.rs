@@ -219,13 +219,17 @@ impl Worker {
         if free < FREE_AT_LEAST {
             return Ok(0);
         }
+        // Its rows may be those of another process: see L19.
+        let Some(epoch) = self.engine.ledger.epoch() else {
+            return Ok(0);
+        };
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
         request.per_origin = self.engine.gates.room_for_unknown();
         let claims = self.engine.ledger.claim(&request, now).await?;
         let claimed = claims.rows.len();
         if claimed > 0 {
-            self.start(claims, now).await?;
+            self.start(claims, epoch, now).await?;
         }
         Ok(claimed)
     }
@@ -252,7 +256,12 @@ impl Worker {
         rooms
     }
 
-    async fn start(&mut self, claims: Claims, now: Timestamp) -> Result<(), StoreError> {
+    async fn start(
+        &mut self,
+        claims: Claims,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let Claims { rows, messages } = claims;
         let keys: Vec<_> = rows
             .iter()
@@ -300,6 +309,7 @@ impl Worker {
                 is_test: is_confirmation(&message.message),
                 leased_until: row.leased_until.max(now),
                 stop: Some(self.stop.subscribe()),
+                epoch: Some(epoch),
             };
             let engine = self.engine.clone();
             let (token, held) = (row.token, Arc::clone(&gate));

@@ -258,6 +258,36 @@ async fn an_attempt_that_waits_for_a_permit_ends_without_a_request_when_the_work
     assert_eq!(world.counts(id).await.accepted, 1);
 }
 
+/// L19: another process may have claimed the rows.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_claimed_in_another_epoch_is_put_back_and_claimed_again() {
+    for meanwhile in [None, Some(1)] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let id = world.broadcast().await;
+        let gate = world.gate(key).await;
+        let permit = gate.try_acquire().unwrap();
+        let mut worker = Worker::new(world.engine.clone());
+        assert_eq!(worker.step().await.claimed, 1);
+        task::yield_now().await;
+        *world.store.epoch.lock().unwrap() = meanwhile;
+        drop(permit);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.service.counts().requests, 0);
+
+        let claimed = usize::from(meanwhile.is_some());
+        assert_eq!(worker.step().await.claimed, claimed, "nothing without one");
+        drive(&mut worker).await;
+        *world.store.epoch.lock().unwrap() = Some(2);
+        assert_eq!(worker.step().await.claimed, 1 - claimed);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.counts(id).await.accepted, 1);
+        assert_eq!(world.service.counts().requests, 1);
+    }
+}
+
 /// No request begins that could outlast its lease.
 #[tokio::test(start_paused = true)]
 async fn a_request_begins_one_timeout_before_the_end_of_its_lease_at_the_latest() {

@@ -210,6 +210,10 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         (**self).server_time().await
     }
 
+    fn epoch(&self) -> Option<u64> {
+        (**self).epoch()
+    }
+
     fn description(&self) -> String {
         (**self).description()
     }

@@ -109,6 +109,11 @@ use crate::subscription::Origin;
 ///   one. A claim shares its rows among the bands as [`shares`](crate::store::rules::shares) does: urgent messages come
 ///   first, and none is without a share. The cost of a claim depends neither on the number of rows nor on that of
 ///   broadcasts.
+/// - **L19** A lease may end early, at the next claim of another process, if the process that claimed the row is known to
+///   have ended: the row becomes due as one whose lease has expired, at most [`STEP`](super::STEP) rows per claim, and a
+///   probe among them is over. [`next_due`](Self::next_due) counts such rows by their leases, or says when to look. A
+///   ledger that cannot tell a process that has ended from one that is only silent changes its [`epoch`](Self::epoch)
+///   before others may claim the rows of a process that lives.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -279,6 +284,18 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     ///
     /// Returns an error if the store is unavailable.
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The current epoch of the claims made through this ledger; `None` while others may hold this process for dead (L19).
+    ///
+    /// Read before a claim, and again just before the request for each of its rows: no request begins unless both are the
+    /// same, and nothing is claimed during `None`. An epoch does not come back. A call reads what is known in this process
+    /// and does not wait.
+    ///
+    /// The default is always the same epoch: right for every ledger whose leases end only by their time, or by the certain
+    /// end of a process.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
 
     /// Describes the ledger for the log at start: the back end, its address and the version of its layout, without secrets.
     fn description(&self) -> String {

@@ -99,6 +99,7 @@ macro_rules! store_conformance {
                 l18_the_next_rows_of_several_broadcasts_are_first
                 l18_pages_do_not_add_to_a_share
                 l18_cancelled_rows_take_no_places
+                l19_a_process_that_lives_keeps_its_rows
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -211,6 +212,7 @@ mod tests {
             include_str!("ledger_claim.rs"),
             include_str!("ledger_end.rs"),
             include_str!("ledger_erase.rs"),
+            include_str!("ledger_living.rs"),
             include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),
             include_str!("ledger_pause.rs"),

@@ -143,6 +143,11 @@ impl DeliveryLedger for MemoryStore {
         Ok(None)
     }
 
+    #[cfg(test)]
+    fn epoch(&self) -> Option<u64> {
+        *self.epoch.lock().unwrap()
+    }
+
     fn description(&self) -> String {
         "memory".to_owned()
     }

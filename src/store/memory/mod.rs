@@ -26,6 +26,9 @@ use super::{StoreError, StoreErrorKind, StoredVapidKey};
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     max_rows: usize,
+    /// The epoch of its claims, which the tests of the engine change.
+    #[cfg(test)]
+    pub(crate) epoch: Arc<Mutex<Option<u64>>>,
 }
 
 impl MemoryStore {
@@ -43,6 +46,8 @@ impl MemoryStore {
         Self {
             state: Arc::default(),
             max_rows,
+            #[cfg(test)]
+            epoch: Arc::new(Mutex::new(Some(0))),
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) const PROBES: &str =
 pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
 
-pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, attempt = attempt + 1 \
+pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, worker = ?5, attempt = attempt + 1 \
      WHERE broadcast = ?1 AND key = ?2 RETURNING attempt";
 pub(super) const FINISH: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 AND leased = 1 AND fence = ?3";
@@ -45,6 +45,7 @@ pub(super) const POSTPONE: &str = "UPDATE delivery SET turn = NULL, leased = 0, 
 pub(super) fn claim(
     conn: &Connection,
     request: &ClaimRequest,
+    worker: Option<i64>,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
     let spare = broadcasts::sweep(conn, now)?;
@@ -60,6 +61,7 @@ pub(super) fn claim(
         now,
         leased_until: now + request.lease,
         fence,
+        worker,
         broadcasts: HashMap::new(),
         spare,
         served: BTreeMap::new(),
@@ -87,6 +89,7 @@ struct Claim<'a> {
     now: Timestamp,
     leased_until: Timestamp,
     fence: u64,
+    worker: Option<i64>,
     /// The broadcasts of ready rows; `None` if cancelled, or without a readable id.
     broadcasts: HashMap<i64, Option<BroadcastId>>,
     /// How many more rows of cancelled broadcasts may be ended.
@@ -203,7 +206,13 @@ impl Claim<'_> {
 
     fn lease(&mut self, head: &Head, seq: i64, token: ClaimToken) -> Result<(), StoreError> {
         let (until, key) = (self.leased_until, token.key);
-        let values = params![seq, key.as_bytes(), until.as_millis(), integer(self.fence)];
+        let values = params![
+            seq,
+            key.as_bytes(),
+            until.as_millis(),
+            integer(self.fence),
+            self.worker,
+        ];
         let attempt = first(self.conn, LEASE, values, |row| row.count())?;
         let attempt = u32::try_from(attempt.unwrap_or(1)).unwrap_or(u32::MAX);
         let claimed = Claimed::new(token, head.origin.clone(), attempt, until);

@@ -7,6 +7,7 @@
 use rusqlite::{Connection, params};
 
 use super::error::corrupt;
+use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
 use crate::store::rules::BANDS;
@@ -156,8 +157,12 @@ pub(super) fn bring_forward(conn: &Connection, origin: i64) -> Result<(), StoreE
     execute(conn, BRING_FORWARD, [origin]).map(|_| ())
 }
 
-/// The time from which a row can be claimed; `now` or earlier if one can be now.
-pub(super) fn next(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+/// The time from which this worker can claim a row; `now` or earlier if one can be now.
+pub(super) fn next(
+    conn: &Connection,
+    worker: Option<i64>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
     let mut next: Option<Timestamp> = None;
     let values = params![i64::MIN, i64::MIN, integer(STEP)];
     let ready = all(conn, READY, values, |row| {
@@ -196,7 +201,12 @@ pub(super) fn next(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp
         let later = first(conn, LATER, params![leased, now.as_millis()], |row| {
             row.time_or_null()
         })?;
-        next = next.into_iter().chain(due).chain(later.flatten()).min();
+        let look = match (later.flatten(), leased) {
+            (Some(_), true) => liveness::next_look(conn, worker, now)?,
+            _ => None,
+        };
+        let later = later.flatten();
+        next = next.into_iter().chain(due).chain(later).chain(look).min();
     }
     Ok(next)
 }
@@ -273,8 +283,8 @@ mod tests {
             let (heads, read) = ready(&conn, &request, now).unwrap();
             assert_eq!(heads.len(), 8);
             assert!(oldest(&conn).unwrap() == Some(at(1)));
-            assert_eq!(next(&conn, now).unwrap(), Some(now));
-            let claims = claims::claim(&conn, &request, now).unwrap();
+            assert_eq!(next(&conn, None, now).unwrap(), Some(now));
+            let claims = claims::claim(&conn, &request, None, now).unwrap();
             assert_eq!(claims.rows.len(), 8);
             reads.push(read);
         }

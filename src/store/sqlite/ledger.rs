@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
-use super::{SqliteStore, claims, expansion, far_rows, pauses, schema, tallies};
+use super::{SqliteStore, claims, expansion, far_rows, pauses, schema, tallies, threads};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -45,8 +45,16 @@ impl DeliveryLedger for SqliteStore {
 
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
         let request = request.clone();
-        self.write(move |conn| claims::claim(conn, &request, now))
-            .await
+        let liveness = self.threads.liveness();
+        self.write(move |conn| {
+            let worker = {
+                let mut liveness = threads::lock(&liveness);
+                liveness.tend(conn, now)?;
+                liveness.own()
+            };
+            claims::claim(conn, &request, worker, now)
+        })
+        .await
     }
 
     async fn settle(
@@ -149,7 +157,12 @@ impl DeliveryLedger for SqliteStore {
     }
 
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |conn| pauses::next_due(conn, now)).await
+        let liveness = self.threads.liveness();
+        self.read(move |conn| {
+            let own = threads::lock(&liveness).own();
+            pauses::next_due(conn, own, now)
+        })
+        .await
     }
 
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {

@@ -31,12 +31,8 @@ pub(super) struct Log {
 impl Log {
     /// The log of the database in `path`.
     pub(super) fn of(path: &Path, max: u64) -> Self {
-        // SQLite follows symbolic links and keeps the log beside the target.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let mut path = path.into_os_string();
-        path.push("-wal");
         Self {
-            path: path.into(),
+            path: beside(path, "-wal"),
             max,
             fold_at: max,
         }
@@ -59,6 +55,16 @@ impl Log {
             }
         };
     }
+}
+
+/// The path of a file beside the database.
+///
+/// SQLite follows symbolic links and keeps the log beside the target.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut path = path.into_os_string();
+    path.push(suffix);
+    path.into()
 }
 
 /// Runs a checkpoint and closes the connection. The last connection of all processes removes the log.

@@ -12,6 +12,8 @@ mod expansion;
 mod far_rows;
 mod identity;
 mod ledger;
+mod liveness;
+mod lock_file;
 mod log;
 mod pauses;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use tokio::sync::oneshot;
 
 use self::error::closed;
 use self::identity::Identity;
+use self::liveness::Liveness;
 use self::log::{Log, MAX_LOG};
 use self::threads::{Threads, spawn};
 use self::worker::ask;
@@ -56,6 +59,11 @@ const READERS: usize = 3;
 /// an active read ends. After a crash the changes are in the log, and the next process that opens the file applies them.
 /// While it is open the log stays below 64 MiB, except during a read of more than a second, or a transaction of another
 /// process such as a backup.
+///
+/// A store that claims rows has locked a file with its number beside the database, such as `push.db-worker-1`, until it is
+/// closed or its process ends. Another store that gets the lock makes the rows that it had claimed due at once (L19): after
+/// a crash the next process does so at its first claim, and one that runs within a second. The files are empty, used again,
+/// and not deleted. Where files cannot be locked, leases end by their time only, and the log has a warning.
 ///
 /// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process.
 ///
@@ -127,7 +135,8 @@ impl SqliteStore {
     ///
     /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
-        let threads = Threads::start(connection::in_memory()?, Vec::new(), None, None)?;
+        let writer = connection::in_memory()?;
+        let threads = Threads::start(writer, Vec::new(), None, None, Liveness::default())?;
         Ok(Self::new(threads, None))
     }
 
@@ -138,7 +147,8 @@ impl SqliteStore {
         let readers = (0..READERS).map(|_| connection::reader(&path));
         let readers = readers.collect::<Result<_, _>>()?;
         let log = Log::of(&path, MAX_LOG);
-        Threads::start(writer, readers, Some(log), Some(identity))
+        let liveness = Liveness::of(&path);
+        Threads::start(writer, readers, Some(log), Some(identity), liveness)
     }
 
     /// Copies a snapshot of the store in the file `from` into a new file `to`.

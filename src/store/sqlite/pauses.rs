@@ -70,11 +70,15 @@ fn read(columns: &mut Columns<'_, '_>) -> Result<Pause, StoreError> {
     Ok(pause)
 }
 
-pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+pub(super) fn next_due(
+    conn: &Connection,
+    worker: Option<i64>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
     if !expandable(conn, 1, now)?.is_empty() {
         return Ok(Some(now));
     }
-    let claim = due_origins::next(conn, now)?;
+    let claim = due_origins::next(conn, worker, now)?;
     let expansion = |is_urgent: bool| {
         let values = params![now.as_millis(), is_urgent];
         first(conn, NEXT_EXPANSION, values, |row| row.time_or_null())

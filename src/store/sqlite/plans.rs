@@ -4,8 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, pauses,
-    schedules, subscriptions, tallies, turns,
+    broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, liveness,
+    pauses, schedules, subscriptions, tallies, turns,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -102,6 +102,12 @@ const SHORT: &[(&str, &str)] = &[
         claims::END_PROBE,
         "INDEX origin_probe (probe_fence=? AND probe_key=?)",
     ),
+    (liveness::STRIKE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        liveness::LEASED_BY,
+        "INDEX delivery_waiting (leased=? AND at>?)",
+    ),
+    (liveness::END_LEASE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::LEASE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::FINISH, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::POSTPONE, "PRIMARY KEY (broadcast=? AND key=?)"),

@@ -1,4 +1,4 @@
--- Version 8.
+-- Version 9.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -169,6 +169,8 @@ CREATE TABLE delivery (
     leased INTEGER NOT NULL DEFAULT 0,
     fence INTEGER NOT NULL DEFAULT 0,
     attempt INTEGER NOT NULL DEFAULT 0,
+    -- The worker that has leased it.
+    worker INTEGER,
     PRIMARY KEY (broadcast, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX delivery_ready ON delivery (origin, band, turn) WHERE turn IS NOT NULL;
@@ -184,6 +186,9 @@ CREATE TABLE flow (
     PRIMARY KEY (broadcast, origin)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX flow_origin ON flow (origin);
+
+-- The workers that rows may name. Each that lives has locked the file with its number.
+CREATE TABLE worker (id INTEGER PRIMARY KEY) STRICT;
 
 CREATE TABLE schedule (
     -- A subscription's id. Empty for the application's own schedules, which have an audience and a message.

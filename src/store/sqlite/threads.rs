@@ -1,6 +1,6 @@
 //! The threads of an open database, and closing it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 
 use rusqlite::Connection;
@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::closed;
 use super::identity::Identity;
+use super::liveness::Liveness;
 use super::log::{self, Log, NotFolded};
 use super::worker::{self, Command, QUEUE};
 use crate::store::{StoreError, StoreErrorKind};
@@ -17,6 +18,7 @@ pub(super) struct Threads {
     writer: mpsc::Sender<Command>,
     /// `None` for a database in memory, which has a single connection.
     readers: Option<mpsc::Sender<Command>>,
+    liveness: Arc<Mutex<Liveness>>,
     /// The result of closing, once the database is closed.
     closed: watch::Receiver<Option<Result<(), NotFolded>>>,
     _join: JoinOnDrop,
@@ -29,13 +31,15 @@ impl Threads {
         readers: Vec<Connection>,
         mut log: Option<Log>,
         identity: Option<Identity>,
+        liveness: Liveness,
     ) -> Result<Self, StoreError> {
         let (reads, reading) = start_readers(readers)?;
         let mut ids: Vec<_> = reading.iter().map(|reader| reader.thread().id()).collect();
         let (writes, commands) = mpsc::channel(QUEUE);
         let (close, closed) = watch::channel(None);
+        let liveness = Arc::new(Mutex::new(liveness));
         let thread = spawn("web-push-write", {
-            let reads = reads.clone();
+            let (reads, liveness) = (reads.clone(), Arc::clone(&liveness));
             move || {
                 worker::write(&writer, commands, log.as_mut(), identity.as_ref());
                 // The readers end first: of connections that close at the same time each may take another for the last
@@ -46,13 +50,17 @@ impl Threads {
                 for reader in reading {
                     let _ = reader.join();
                 }
-                close.send_replace(Some(log::close(writer)));
+                let ended = log::close(writer);
+                // The handle may outlive the database.
+                lock(&liveness).leave();
+                close.send_replace(Some(ended));
             }
         })?;
         ids.push(thread.thread().id());
         Ok(Self {
             writer: writes,
             readers: reads,
+            liveness,
             closed,
             _join: JoinOnDrop {
                 thread: Some(thread),
@@ -69,6 +77,11 @@ impl Threads {
         self.readers.as_ref().unwrap_or(&self.writer)
     }
 
+    /// The workers of the database, for use on its threads.
+    pub(super) fn liveness(&self) -> Arc<Mutex<Liveness>> {
+        Arc::clone(&self.liveness)
+    }
+
     /// Stops the threads once their queues are empty.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         // An error means that it is closed already: the same result is returned again.
@@ -80,6 +93,11 @@ impl Threads {
             _ => Ok(()),
         }
     }
+}
+
+/// Locks what the threads share.
+pub(super) fn lock(liveness: &Mutex<Liveness>) -> MutexGuard<'_, Liveness> {
+    liveness.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Joins the writer's thread, which joins the readers.

@@ -97,10 +97,10 @@ fn send_one(conn: &Connection, number: u8, urgency: Urgency) -> NewBroadcast {
 fn claim(conn: &Connection, limit: usize, new: &NewBroadcast) -> (usize, i32, Duration) {
     let (before, started) = (steps(conn), Instant::now());
     let request = ClaimRequest::new(limit, Duration::from_secs(45));
-    let claims = claims::claim(conn, &request, at(2)).unwrap();
+    let claims = claims::claim(conn, &request, None, at(2)).unwrap();
     assert_eq!(claims.rows.len(), limit);
     let took = started.elapsed();
-    assert_eq!(pauses::next_due(conn, at(2)).unwrap(), Some(at(2)));
+    assert_eq!(pauses::next_due(conn, None, at(2)).unwrap(), Some(at(2)));
     let rows = claims.rows.iter();
     let found = rows.filter(|row| row.token.broadcast == new.id).count();
     (found, steps(conn) - before, took)

@@ -26,6 +26,8 @@ pub(crate) struct Model {
     pub(crate) turns: Turns,
     /// The highest fence so far.
     pub(crate) last_fence: u64,
+    /// Whether the processes that had claimed have ended, which the ledger notices at the next claim (L19).
+    pub(crate) has_crashed: bool,
 }
 
 pub(crate) struct Broadcast {
@@ -181,6 +183,15 @@ impl Model {
 
     /// Makes rows ready whose time has come, as claims do.
     pub(crate) fn wake(&mut self, now: Timestamp) {
+        if std::mem::take(&mut self.has_crashed) {
+            let rows = self.rows.iter_mut();
+            for row in rows.filter(|row| row.turn.is_none() && row.is_leased(now)) {
+                row.at = now;
+                let key = (row.broadcast, row.key);
+                let token = row.fence.map(|fence| ClaimToken::new(key.0, key.1, fence));
+                self.origins.ended(&token.unwrap(), now);
+            }
+        }
         let mut due: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (place, row) in self.rows.iter().enumerate() {
             if row.turn.is_none() && row.at <= now && !self.is_cancelled(row.broadcast) {

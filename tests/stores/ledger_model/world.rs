@@ -205,6 +205,7 @@ impl World {
             Op::Crash => {
                 self.workers.fill_with(Worker::default);
                 if self.backend.is_durable() {
+                    self.model.has_crashed |= matches!(self.backend, Backend::SqliteFile(_));
                     self.handles.clear();
                     self.handles = self.backend.open().await;
                 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tower_web_push::clock::{Clock as _, SystemClock, Timestamp};
 use tower_web_push::subscription::{EndpointKey, Subscription};
 
 use super::gate::Hold;
@@ -19,6 +20,8 @@ struct Remains {
     accepted: HashMap<EndpointKey, u64>,
     /// The remaining rows.
     rows: Rows,
+    /// When the first of its leases expires.
+    leases_end: Timestamp,
     /// Whether the expansion was incomplete.
     is_expanding: bool,
 }
@@ -40,6 +43,7 @@ impl Remains {
         Self {
             accepted,
             rows: world.rows(),
+            leases_end: world.leases_end(),
             is_expanding: expanding > 0,
         }
     }
@@ -54,7 +58,8 @@ impl Remains {
         keys.filter(|key| self.accepted[key] > 0).count()
     }
 
-    /// Starts another server: it sends the remaining messages, each once, and nothing else.
+    /// Starts another server: it sends the remaining messages, each once, and nothing else. It does not wait for a lease to
+    /// expire.
     async fn are_dealt_with(
         self,
         world: &World,
@@ -64,6 +69,7 @@ impl Remains {
     ) {
         let server = world.start(name).await;
         server.done(broadcast).await;
+        assert!(SystemClock::new().now() < self.leases_end);
         assert_eq!(world.push_service.counts().refused, 0);
         for to in recipients {
             let key = to.endpoint().key();
@@ -87,7 +93,6 @@ async fn after_the_commit() {
     let broadcast = server.notify(FEW).await;
     let remains = Remains::of(&world, server, &recipients).await;
     assert_eq!(remains.unsettled(), 0);
-    world.end_leases();
     world.gate.hold(Hold::Nothing);
     remains
         .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
@@ -125,7 +130,6 @@ async fn during_the_expansion() {
     drop(other);
     assert!(remains.is_expanding && remains.rows.len() == depth as usize);
     assert_eq!(remains.unsettled(), 0);
-    world.end_leases();
     world.gate.hold(Hold::Nothing);
     remains
         .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
@@ -145,7 +149,6 @@ async fn after_the_claim_before_anything_is_sent() {
     let remains = Remains::of(&world, server, &recipients).await;
     assert!(remains.leased() > 0);
     assert_eq!(remains.unsettled(), 0);
-    world.end_leases();
     world.open_push_service();
     remains
         .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
@@ -153,24 +156,17 @@ async fn after_the_claim_before_anything_is_sent() {
     assert!(recipients.iter().all(|to| world.accepted(to) == 1));
 }
 
-/// This one waits until the leases expire.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_send_before_the_answer() {
-    killed_before_the_answer("axum_server", Leases::EndByThemselves).await;
+    killed_before_the_answer("axum_server").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_send_before_the_answer_on_hyper_alone() {
-    killed_before_the_answer("hyper_server", Leases::AreEnded).await;
+    killed_before_the_answer("hyper_server").await;
 }
 
-#[derive(PartialEq)]
-enum Leases {
-    EndByThemselves,
-    AreEnded,
-}
-
-async fn killed_before_the_answer(name: &str, leases: Leases) {
+async fn killed_before_the_answer(name: &str) {
     let world = World::new().await;
     let server = world.start(name).await;
     let recipients = world.subscribe(&server, FEW).await;
@@ -186,21 +182,62 @@ async fn killed_before_the_answer(name: &str, leases: Leases) {
     let remains = Remains::of(&world, server, &recipients).await;
     let unsettled = remains.unsettled();
     assert!(unsettled > 0 && unsettled == remains.leased());
-    let leases_end = world.leases_end();
-    if leases == Leases::AreEnded {
-        assert_eq!(world.end_leases(), unsettled);
-    }
     world.gate.hold(Hold::Nothing);
     remains
         .are_dealt_with(&world, name, &broadcast, &recipients)
         .await;
     let twice = |to: &&Subscription| world.accepted(to) == 2;
     assert_eq!(recipients.iter().filter(twice).count(), unsettled);
-    if leases == Leases::EndByThemselves {
-        let came = world.gate.traffic().came;
-        let before = came.iter().filter(|at| **at < leases_end).count();
-        assert_eq!((before, came.len()), (FEW, FEW + unsettled));
+}
+
+/// A server is killed again and again, with requests in flight each time. `WEB_PUSH_TEST_KILLS=50` does it more often.
+#[tokio::test(flavor = "multi_thread")]
+async fn again_and_again() {
+    let kills = std::env::var("WEB_PUSH_TEST_KILLS").ok();
+    let kills: usize = kills.map_or(5, |kills| kills.parse().unwrap());
+    let world = World::new().await;
+    let recipients = world.subscribe_at(super::world::HOST, MANY).await;
+    let mut server = world.start("axum_server").await;
+    world.gate.hold(Hold::Requests);
+    let broadcast = server.notify(MANY).await;
+    let once = recipients.iter().map(|to| (to.endpoint().key(), 1));
+    let mut expected: HashMap<_, u64> = once.collect();
+    for _ in 0..kills {
+        // Some are sent and settled. Then responses are held.
+        let passed = MANY / (2 * kills);
+        let accepted = world.push_service.counts().accepted + passed as u64;
+        world.gate.let_pass(passed);
+        world
+            .push_service
+            .wait_until(|counts| counts.accepted >= accepted)
+            .await;
+        world.gate.hold(Hold::Answers);
+        until("requests are in flight", async || {
+            world.gate.under_way() > 0 && world.push_service.counts().accepted > accepted
+        })
+        .await;
+        let remains = Remains::of(&world, server, &recipients).await;
+        assert!(remains.leased() > 0);
+        for (key, is_leased) in &remains.rows {
+            if remains.accepted[key] == expected[key] {
+                assert!(is_leased);
+                *expected.get_mut(key).unwrap() += 1;
+            }
+        }
+        world.gate.hold(Hold::Requests);
+        server = world.start("axum_server").await;
+        until("what it had leased is due", async || {
+            world.rows_of_the_dead().is_empty()
+        })
+        .await;
+        assert!(SystemClock::new().now() < remains.leases_end);
     }
+    world.gate.hold(Hold::Nothing);
+    server.done(&broadcast).await;
+    for to in &recipients {
+        assert_eq!(world.accepted(to), expected[&to.endpoint().key()]);
+    }
+    assert_eq!(server.process.terminate().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +262,6 @@ async fn after_the_answer_before_the_settle() {
     drop(other);
     let unsettled = remains.unsettled() as u64;
     assert_eq!((unsettled, remains.leased() as u64), (leased, leased));
-    world.end_leases();
     remains
         .are_dealt_with(&world, "axum_server", &broadcast, &recipients)
         .await;

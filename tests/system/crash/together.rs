@@ -1,10 +1,12 @@
 //! Two servers on one file.
 
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, SqliteStore};
-use tower_web_push::subscription::Subscription;
+use tower_web_push::subscription::{EndpointKey, Subscription};
 
 use super::gate::Hold;
 use super::world::{Broadcast, HOST, QUIET, Server, World, until};
@@ -104,11 +106,11 @@ async fn a_stored_pause_holds_for_both_servers() {
 async fn one_server_continues_after_the_other_was_killed() {
     let Two {
         world,
-        store,
         recipients,
         first,
         second,
         broadcast,
+        ..
     } = Two::both_sending().await;
     // Some are accepted, but neither server gets all responses.
     world.gate.let_pass(RECIPIENTS / 4);
@@ -123,28 +125,22 @@ async fn one_server_continues_after_the_other_was_killed() {
         of_first > 0.0 && of_first + second.metric("web_push_in_flight").await == held
     })
     .await;
+    // While another process locks the file, the second server does not take the rows of the first one.
+    let other = world.connection();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     first.process.kill().await;
-    world.gate.hold(Hold::Nothing);
-    // The last remaining rows are those that the killed server had claimed.
-    let (mut depth, mut since) = (u64::MAX, Instant::now());
-    until("the rest is done", async || {
-        let stats = world.stats(&store).await;
-        let in_flight = second.metric("web_push_in_flight").await;
-        if stats.depth != stats.leased || in_flight > 0.0 || stats.depth != depth {
-            (depth, since) = (stats.depth, Instant::now());
-        }
-        since.elapsed() > QUIET
-    })
-    .await;
-    let left = world.rows();
-    assert!(!left.is_empty());
-    let taken = |to: &&Subscription| {
+    let left = until_known(&world).await;
+    let leases_end = world.leases_end();
+    let accepted = |to: &&Subscription| {
         assert!(world.accepted(to) <= 1);
-        world.accepted(to) == 1 && left.contains_key(&to.endpoint().key())
+        world.accepted(to) == 1 && left.contains(&to.endpoint().key())
     };
-    let unsettled = recipients.iter().filter(taken).count();
-    assert_eq!(world.end_leases(), left.len());
+    let unsettled = recipients.iter().filter(accepted).count();
+    assert!(unsettled > 0);
+    drop(other);
+    world.gate.hold(Hold::Nothing);
     second.done(&broadcast).await;
+    assert!(SystemClock::new().now() < leases_end);
     let got = |times| {
         recipients
             .iter()
@@ -153,4 +149,36 @@ async fn one_server_continues_after_the_other_was_killed() {
     };
     assert_eq!((got(1), got(2)), (RECIPIENTS - unsettled, unsettled));
     assert_eq!(second.process.terminate().await.code(), Some(0));
+}
+
+/// A process that is stopped may continue, so its rows are not taken before their leases expire.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_for_a_while_keeps_its_rows() {
+    let two = Two::both_sending().await;
+    two.first.process.signal("STOP").await;
+    let rows = two.world.rows();
+    // The second server looks once a second, and at the other one's rows each time that it claims.
+    sleep(3 * QUIET).await;
+    assert!(two.world.rows_of_the_dead().is_empty());
+    let still = two.world.rows();
+    assert!(rows.iter().filter(|row| *row.1).all(|row| still[row.0]));
+    two.first.process.signal("CONT").await;
+    two.world.gate.hold(Hold::Nothing);
+    two.first.done(&two.broadcast).await;
+    assert_eq!(two.got(1), RECIPIENTS);
+    for server in [two.first, two.second] {
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}
+
+/// Waits until the kernel has released the lock of the killed server. Returns its rows.
+async fn until_known(world: &World) -> HashSet<EndpointKey> {
+    let mut rows = HashSet::new();
+    until("the killed server is dead", async || {
+        rows = world.rows_of_the_dead();
+        !rows.is_empty()
+    })
+    .await;
+    rows
 }

@@ -1,6 +1,6 @@
 //! An SQLite file, a push service behind TLS, and servers that are started and killed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -213,20 +213,33 @@ impl World {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// Returns when the first of the leases expires.
+    /// Returns when the first of the leases expires. They last 45 s.
     pub(crate) fn leases_end(&self) -> Timestamp {
-        let sql = "SELECT min(at) FROM delivery WHERE leased = 1";
-        let end = self.connection().query_row(sql, [], |row| row.get(0));
-        Timestamp::from_millis(end.unwrap())
+        let sql = "SELECT min(at) FROM delivery WHERE leased = 1 AND turn IS NULL";
+        let end: Option<i64> = self
+            .connection()
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap();
+        end.map_or(Timestamp::MAX, Timestamp::from_millis)
     }
 
-    /// Expires all leases.
-    ///
-    /// They last 45 s. Waiting for them has the same effect as moving their time, as long as nothing else is changed;
-    /// one test waits.
-    pub(crate) fn end_leases(&self) -> usize {
-        let sql = "UPDATE delivery SET at = 0 WHERE leased = 1";
-        self.connection().execute(sql, []).unwrap()
+    /// Returns the rows that a worker has leased which does not live any more.
+    pub(crate) fn rows_of_the_dead(&self) -> HashSet<EndpointKey> {
+        let conn = self.connection();
+        let sql = "SELECT key, worker FROM delivery WHERE leased = 1 AND turn IS NULL";
+        let mut rows = conn.prepare(sql).unwrap();
+        let rows = rows.query_map([], |row| {
+            let worker: i64 = row.get(1)?;
+            Ok((EndpointKey::from_bytes(row.get(0)?), worker))
+        });
+        let rows = rows.unwrap().map(Result::unwrap);
+        let is_dead = |worker: i64| {
+            let path = self.folder.path().join(format!("push.db-worker-{worker}"));
+            fs::File::open(path).unwrap().try_lock().is_ok()
+        };
+        rows.filter(|(_, worker)| is_dead(*worker))
+            .map(|(key, _)| key)
+            .collect()
     }
 }
 
