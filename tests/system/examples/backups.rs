@@ -16,13 +16,21 @@ use super::restarts::wait_until_nothing_is_leased;
 use super::world::{TOKEN, World, next, notify, subscription, vapid_key};
 use crate::support::server_process::{command, example, finish};
 
-/// Returns the names in the folder of the store, in order.
+/// Returns the names in the folder of the store, in order. The lock files of workers are empty and stay: at most two here.
 fn names(world: &World) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(world.folder.path())
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
+    let (locks, names): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .partition(|name| name.starts_with("push.db-worker-"));
+    assert!(locks.len() <= 2, "{locks:?}");
+    for lock in locks {
+        let file = fs::metadata(world.folder.path().join(lock)).unwrap();
+        assert_eq!(file.len(), 0);
+    }
     names
 }
 
