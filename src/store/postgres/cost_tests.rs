@@ -31,6 +31,8 @@ fn rows() -> i64 {
     rows.map_or(50_000, |rows| rows.parse().unwrap())
 }
 
+/// Without autovacuum, whose ANALYZE keeps dead index entries from being passed over while it runs.
+///
 /// Broadcasts with rows at the first origin, one row at each other origin, and as many paused origins with a row each.
 fn fill(backlog: Backlog) -> String {
     let Backlog {
@@ -42,6 +44,7 @@ fn fill(backlog: Backlog) -> String {
     } = backlog;
     format!(
         "SET synchronous_commit = off; \
+         ALTER TABLE web_push.delivery SET (autovacuum_enabled = off); \
          INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expanded_at, \
              forget_when_over, band, is_cancelled) \
          SELECT int8send(i) || int8send(i), 1, 1, 9000000, {rows}, {rows}, false, 1, false, 1, i <= {cancelled} \
@@ -131,7 +134,7 @@ async fn a_claim_reads_the_same_with_few_rows_and_with_very_many() {
 #[tokio::test]
 async fn rows_of_cancelled_broadcasts_are_passed_over_with_a_bound() {
     let cancelled = Backlog {
-        rows: rows(),
+        rows: 4 * rows(),
         broadcasts: 2,
         origins: 1,
         cancelled: 1,
@@ -142,7 +145,9 @@ async fn rows_of_cancelled_broadcasts_are_passed_over_with_a_bound() {
         return;
     };
     println!("index entries read: {reads}");
-    // A step of the cancellation, and the rows that one origin's claim looks at.
-    let bound = 20 * i64::try_from(8 * STEP).unwrap();
+    // A step of the cancellation, the rows that one origin's claim looks at, and entries of rows that were deleted, of which
+    // the database counts a number that varies. Without a bound, each claim reads the whole half that is cancelled.
+    let bound = 20 * i64::try_from(25 * STEP).unwrap();
+    assert!(4 * bound <= 20 * 2 * rows(), "it would not be seen");
     assert!(reads < bound, "{reads}");
 }

@@ -1,5 +1,6 @@
 //! A door in front of the push service, which holds requests or responses back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -38,6 +39,8 @@ pub(crate) struct Traffic {
     pub(crate) came: Vec<Timestamp>,
     /// Requests that were neither answered nor cancelled.
     pub(crate) under_way: usize,
+    /// The same, by host.
+    hosts: BTreeMap<String, usize>,
 }
 
 impl Gate {
@@ -67,6 +70,12 @@ impl Gate {
         self.0.traffic.borrow().under_way
     }
 
+    /// Requests to a host that were neither answered nor cancelled.
+    pub(crate) fn under_way_at(&self, host: &str) -> usize {
+        let traffic = self.0.traffic.borrow();
+        traffic.hosts.get(host).copied().unwrap_or_default()
+    }
+
     pub(crate) fn traffic(&self) -> Traffic {
         self.0.traffic.borrow().clone()
     }
@@ -84,7 +93,7 @@ impl Gate {
         host: Option<&str>,
         answer: impl Future<Output = T>,
     ) -> T {
-        let _under_way = UnderWay::new(&self.0.traffic);
+        let _under_way = UnderWay::new(&self.0.traffic, host.unwrap_or_default());
         let mut hold = self.0.hold.subscribe();
         let opens = hold.wait_for(|hold| match hold {
             Hold::Requests => false,
@@ -102,20 +111,29 @@ impl Gate {
 }
 
 /// A request in flight.
-struct UnderWay<'a>(&'a watch::Sender<Traffic>);
+struct UnderWay<'a> {
+    traffic: &'a watch::Sender<Traffic>,
+    host: &'a str,
+}
 
 impl<'a> UnderWay<'a> {
-    fn new(traffic: &'a watch::Sender<Traffic>) -> Self {
+    fn new(traffic: &'a watch::Sender<Traffic>, host: &'a str) -> Self {
         traffic.send_modify(|traffic| {
             traffic.came.push(SystemClock::new().now());
             traffic.under_way += 1;
+            *traffic.hosts.entry(host.to_owned()).or_default() += 1;
         });
-        Self(traffic)
+        Self { traffic, host }
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|traffic| traffic.under_way -= 1);
+        self.traffic.send_modify(|traffic| {
+            traffic.under_way -= 1;
+            if let Some(host) = traffic.hosts.get_mut(self.host) {
+                *host -= 1;
+            }
+        });
     }
 }

@@ -33,8 +33,12 @@ async fn stopped(name: &str) {
         .push_service
         .wait_until(|counts| counts.accepted >= some as u64)
         .await;
-    // At most a hundred for one origin.
-    until("both have some", async || world.gate.under_way() > 100).await;
+    until("both have some", async || {
+        [HOST, HELD]
+            .iter()
+            .all(|host| world.gate.under_way_at(host) > 0)
+    })
+    .await;
 
     server.process.ask_to_end().await;
     until("it has heard", async || {
