@@ -64,6 +64,7 @@ impl RedisStore {
                 Err(error) => return Err(error),
             }
         }
+        claims.more = wakes == 0;
         Ok(claims)
     }
 

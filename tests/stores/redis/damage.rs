@@ -2,9 +2,9 @@
 
 use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
-use tower_web_push::store::{DeliveryLedger as _, NewBroadcast, redis_rs};
+use tower_web_push::store::{Claimed, DeliveryLedger as _, NewBroadcast, Settlement, redis_rs};
 
-use super::world::{at, connection, fresh_prefix, sending, store, subscription};
+use super::world::{at, claim, connection, fresh_prefix, recipient, sending, store, subscription};
 use crate::support::servers::{self, Kind};
 use crate::unreadable::{
     Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
@@ -116,4 +116,29 @@ async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
     let key = format!("{{{prefix}}}:rows").into_bytes();
     damage(&url, &key, damaged.0.as_bytes()).await;
     a_damaged_row_is_left_out(&store, damaged, at(1)).await;
+}
+
+/// Nothing says to which origin such a row belongs: it ends as failed.
+#[tokio::test]
+async fn a_row_whose_state_cannot_be_read_holds_up_no_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    for is_leased in [true, false] {
+        let prefix = fresh_prefix();
+        let store = store(&url, &prefix).await;
+        let id = sending(&store, 4, 1).await;
+        let claimed = claim(&store, 9, at(1)).await;
+        if !is_leased {
+            let later = |row: &Claimed| (row.token, Settlement::RetryAt(at(5)));
+            let settlements: Vec<_> = claimed.iter().map(later).collect();
+            store.settle(&settlements, at(1)).await.unwrap();
+        }
+        let mut key = format!("{{{prefix}}}:s:").into_bytes();
+        key.extend_from_slice(id.as_bytes());
+        damage(&url, &key, recipient(2).as_bytes()).await;
+        assert_eq!(claim(&store, 9, at(100)).await.len(), 3, "{is_leased}");
+        let status = store.status(id, at(100)).await.unwrap().unwrap();
+        assert_eq!((status.counts.pending, status.counts.failed), (3, 1));
+    }
 }

@@ -145,7 +145,8 @@ function operations.claim()
     local members, new_states = {}, {}
     for i, recipient in ipairs(recipients) do
       local attempt = 1
-      if states[i] then attempt = state(states[i]).attempts + 1 end
+      local known = states[i] and state(states[i])
+      if known then attempt = known.attempts + 1 end
       members[2 * i - 1] = leased_until
       members[2 * i] = id .. recipient
       new_states[2 * i - 1] = recipient
@@ -239,8 +240,8 @@ function operations.settle()
     local raw = read_many('HMGET', states_key(id), recipients)
     local leased = read_many('ZMSCORE', LEASED, members)
     for i, recipient in ipairs(recipients) do
-      if raw[i] and not states[recipient] then
-        local row = state(raw[i])
+      local row = raw[i] and state(raw[i])
+      if row and not states[recipient] then
         -- The lease has ended: the token stays valid until another claim.
         row.has_lapsed = not leased[i]
         local waits = row.has_lapsed and call('ZSCORE', queue_key(row.origin, id), recipient)

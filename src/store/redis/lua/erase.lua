@@ -22,8 +22,9 @@ function operations.erase()
     if postponed > 0 then index_postponed(b.id) end
     if rows + postponed + call('ZREM', LEASED, b.id .. recipient) == 0 then return end
     local raw = call('HGET', states_key(b.id), recipient)
+    local row = raw and state(raw)
+    if row then end_probe(origin, row.fence, now) end
     if raw then
-      end_probe(origin, state(raw).fence, now)
       call('HDEL', states_key(b.id), recipient)
     end
     finish(b, CANCELLED, 1)

@@ -35,8 +35,8 @@ local NEW_URGENT, RUN_URGENT = P .. ':new:urgent', P .. ':run:urgent'
 local ID_LEN, PLACE_LEN = 16, 14
 -- The bands of urgency, from 0, and the number of turns of each. The scores are exact.
 local BANDS, BAND_TURNS = 3, 2 ^ 50
--- The names of two outcomes.
-local EXPIRED, CANCELLED = 'expired', 'cancelled'
+-- The names of outcomes.
+local EXPIRED, CANCELLED, FAILED = 'expired', 'cancelled', 'failed'
 
 local function numbers_key(id) return P .. ':b:' .. id end
 local function content_key(id) return P .. ':c:' .. id end
@@ -293,8 +293,10 @@ local function save_changed(now)
   loaded, added = {}, 0
 end
 
+-- Returns the parts of a row's state, nil if it is damaged.
 local function state(raw)
   local fence, attempts, origin = string.match(raw, '^(%d+):(%d+):(.*)$')
+  if not fence then return nil end
   return { fence = fence, attempts = attempts, origin = origin }
 end
 
@@ -367,8 +369,12 @@ local function lapse(now, limit)
     local b = broadcast(id)
     local raw = call('HGET', states_key(id), recipient)
     call('ZREM', LEASED, member)
-    if b and raw then
-      local row = state(raw)
+    local row = raw and state(raw)
+    if b and raw and not row then
+      -- Nothing says where it belongs.
+      call('HDEL', states_key(id), recipient)
+      finish(b, FAILED, 1)
+    elseif b and row then
       if b.is_cancelled and tonumber(b.fields.deadline) > tonumber(now) then
         end_probe(row.origin, row.fence, now)
         call('HDEL', states_key(id), recipient)
@@ -397,17 +403,24 @@ local function wake_postponed(now, limit)
     for i = 1, #rows, 2 do recipients[#recipients + 1] = rows[i] end
     local states = read_many('HMGET', states_key(id), recipients)
     for i, recipient in ipairs(recipients) do
-      if states[i] then
-        local origin = state(states[i]).origin
-        call('ZADD', queue_key(origin, id), rows[2 * i], recipient)
-        touch(origin, id)
+      local row = states[i] and state(states[i])
+      if row then
+        call('ZADD', queue_key(row.origin, id), rows[2 * i], recipient)
+        touch(row.origin, id)
+      else
+        -- Nothing says where it belongs.
+        call('HDEL', states_key(id), recipient)
+        finish(broadcast_of_row(id), FAILED, 1)
       end
     end
     call_many('ZREM', postponed_key(id), recipients)
     index_postponed(id)
     left = left - math.max(#recipients, 1)
   end
-  if left < limit then index_changed() end
+  if left < limit then
+    index_changed()
+    save_changed(now)
+  end
   return left <= 0
 end
 

@@ -66,7 +66,8 @@ function operations.prune_origins()
   local has_rows = {}
   local function note(id, recipient)
     local raw = call('HGET', states_key(id), recipient)
-    if raw then has_rows[state(raw).origin] = true end
+    local row = raw and state(raw)
+    if row then has_rows[row.origin] = true end
   end
   for _, member in ipairs(leased) do
     note(string.sub(member, 1, ID_LEN), string.sub(member, ID_LEN + 1))
