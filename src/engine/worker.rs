@@ -33,6 +33,8 @@ const IN_FLIGHT: usize = 4096;
 const FREE_AT_LEAST: usize = 128;
 /// The most rows claimed in one transaction.
 const CLAIM: usize = 1024;
+/// The most calls of one step, as long as they find nothing and leave rows whose time has come.
+const CLAIMS: usize = 16;
 /// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
 const UNSETTLED: usize = 1024;
 /// How long the steps before claiming may keep it waiting. They continue beside it.
@@ -78,6 +80,8 @@ pub(super) struct Worker {
     pub(super) chores: Chores,
     /// The first error of a step since it was last taken.
     error: Option<StoreError>,
+    /// Whether the last claim left rows whose time has come.
+    has_more: bool,
 }
 
 impl Worker {
@@ -95,6 +99,7 @@ impl Worker {
             pauses_read: None,
             expansion: JoinSet::new(),
             error: None,
+            has_more: false,
         }
     }
 
@@ -137,9 +142,10 @@ impl Worker {
             self.read_pauses(now).await;
         }
         progress.expanded = self.expand(now).await;
+        self.has_more = false;
         let claimed = self.claim(now, is_calm).await;
         progress.claimed = self.note_step(Step::Claim, claimed).unwrap_or_default();
-        progress.more = progress.expanded > 0 || progress.claimed > 0;
+        progress.more = progress.expanded > 0 || progress.claimed > 0 || self.has_more;
         progress
     }
 
@@ -226,8 +232,16 @@ impl Worker {
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
         request.per_origin = self.engine.gates.room_for_unknown();
-        let claims = self.engine.ledger.claim(&request, now).await?;
+        let mut claims = self.engine.ledger.claim(&request, now).await?;
+        // Rows of a paused origin may stand in front, as after an outage.
+        for _ in 1..CLAIMS {
+            if !claims.rows.is_empty() || !claims.more {
+                break;
+            }
+            claims = self.engine.ledger.claim(&request, now).await?;
+        }
         let claimed = claims.rows.len();
+        self.has_more = claims.more;
         if claimed > 0 {
             self.start(claims, epoch, now).await?;
         }
@@ -262,7 +276,7 @@ impl Worker {
         epoch: u64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Claims { rows, messages } = claims;
+        let Claims { rows, messages, .. } = claims;
         let keys: Vec<_> = rows
             .iter()
             .map(|row| SubscriptionRef::Key(row.token.key))

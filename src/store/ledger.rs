@@ -101,7 +101,8 @@ use crate::subscription::Origin;
 ///   was dropped.
 /// - **L18** Within an origin rows take turns. A row becomes ready when it is written and due, at the time of its retry,
 ///   and when its lease has expired: the latter two at the first claim from then on, at most [`STEP`](super::STEP) rows
-///   per claim, retries in the order of their times. From then on it may be claimed, also by a process with a slower
+///   per claim, retries in the order of their times. If the time of more rows had come, [`Claims::more`] says so, and a
+///   caller repeats the claim at once: rows of a paused origin may stand in front of others. From then on it may be claimed, also by a process with a slower
 ///   clock. Ready rows of one [band](crate::store::rules::band) of urgency stand in one line. The rows of a broadcast
 ///   stand in it one behind the other, in the order in which they became ready and however many pages they were written
 ///   in. Beside them, row by row, stand those of each other broadcast, and a broadcast that comes later begins beside the

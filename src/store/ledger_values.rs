@@ -241,6 +241,9 @@ pub struct Claims {
     pub rows: Vec<Claimed>,
     /// The message of each broadcast. One that cannot be read is missing.
     pub messages: HashMap<BroadcastId, ClaimedMessage>,
+    /// Whether the time of more rows had come than one call makes ready. Then another call may find rows that this one did
+    /// not.
+    pub more: bool,
 }
 
 /// One claimed row.

@@ -432,6 +432,24 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
     }
 }
 
+/// A claim ends its rows, which it cannot count.
+#[tokio::test]
+async fn damaged_counts_of_a_cancelled_broadcast_hold_up_no_others() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let damaged = sending(&store, &deliveries(0..1)).await.id;
+    let claims = store.claim(&claim_of(9), at(1)).await.unwrap();
+    assert_eq!(claims.rows.len(), 1);
+    store.cancel(damaged, at(1)).await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    let sql = "UPDATE broadcast SET accepted = -1 WHERE id = ?1";
+    assert_eq!(other.execute(sql, [damaged.as_bytes()]).unwrap(), 1);
+    sending(&store, &deliveries(1..2)).await;
+    // The lease has ended.
+    let claims = store.claim(&claim_of(9), at(100)).await.unwrap();
+    assert_eq!(claims.rows.len(), 1);
+}
+
 #[tokio::test]
 async fn damage_of_one_origin_holds_up_no_others() {
     let (_folder, path) = folder();

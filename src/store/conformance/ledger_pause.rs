@@ -5,7 +5,7 @@ use super::sample::{LEASE, at, broadcast, claim, delivery, origin, sending};
 use crate::broadcast::{BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::{
-    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, Pause, PauseReason, Settlement, Tally,
+    Cursor, DeliveryLedger, LedgerStats, NewBroadcast, Pause, PauseReason, STEP, Settlement, Tally,
 };
 
 fn pause(name: &str, until: i64, reason: PauseReason) -> Pause {
@@ -248,4 +248,30 @@ pub async fn l5_each_paused_origin_has_its_own_probe<L: DeliveryLedger + ?Sized>
     let next = claim(h.second(), 9, at(11)).await;
     let origins: Vec<_> = next.iter().map(|row| &row.origin).collect();
     assert_eq!(origins, [&probes[0].origin]);
+}
+
+/// L14: origins that were paused while they could be claimed from do not hide the rows of another.
+pub async fn l14_paused_origins_hide_no_other<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    let paused = STEP as u32 + 5;
+    let name = |number: u32| format!("a{number:04}");
+    let mut rows: Vec<_> = (0..paused)
+        .map(|number| delivery(&name(number), number))
+        .collect();
+    rows.push(delivery("b", paused));
+    rows.push(delivery("b", paused + 1));
+    sending(ledger, &rows, at(0)).await;
+    // All are among those that can be claimed from.
+    for _ in 0..2 {
+        let claimed = claim(ledger, 1, at(1)).await;
+        let tokens: Vec<_> = claimed.iter().map(|row| row.token).collect();
+        ledger.release(&tokens, at(1)).await.unwrap();
+    }
+    for number in 0..paused {
+        let pause = Pause::new(origin(&name(number)), at(600), PauseReason::RateLimited);
+        ledger.pause(&pause, at(2)).await.unwrap();
+    }
+    assert_eq!(ledger.next_due(at(2)).await.unwrap(), Some(at(2)));
+    let claimed = claim(ledger, 8, at(2)).await;
+    assert_eq!(claimed.len(), 2);
 }

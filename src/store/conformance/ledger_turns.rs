@@ -1,12 +1,15 @@
 //! L18: the turns of rows within an origin; and the turns of broadcasts to expand (L3).
 
 use super::Handles;
-use super::sample::{LEASE, at, broadcast, claim, delivery, recipient, sending, sending_as};
+use super::sample::{
+    LEASE, at, broadcast, claim, delivery, origin, recipient, sending, sending_as,
+};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::{Message, Urgency};
 use crate::store::{
-    Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, PageWrite, STEP, Settlement,
+    ClaimRequest, Claimed, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, PageWrite, Pause,
+    PauseReason, STEP, Settlement,
 };
 
 fn urgent(urgency: Urgency) -> NewBroadcast {
@@ -195,6 +198,41 @@ pub async fn l18_rows_become_ready_in_the_order_of_their_times<L: DeliveryLedger
     let expected = [1, 2, 0].map(|number: usize| claimed[number].token.key);
     assert_eq!(order, expected);
     assert_eq!(claim(ledger, 1, at(30)).await.len(), 0);
+}
+
+/// L18: rows whose time has come at a paused origin stand in front of a row that can be claimed. As long as a claim leaves
+/// more of them, it is repeated.
+pub async fn l18_due_rows_of_a_paused_origin_hold_up_no_others<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let many = 3 * STEP as u32;
+    sending(ledger, &rows(0..many), at(0)).await;
+    let healthy = sending(ledger, &[delivery("b", many)], at(0)).await;
+    loop {
+        let claimed = claim(ledger, 5 * STEP, at(1)).await;
+        if claimed.is_empty() {
+            break;
+        }
+        let later = |row: &Claimed| match row.token.broadcast == healthy {
+            true => at(11),
+            false => at(10),
+        };
+        let settlements: Vec<_> = claimed
+            .iter()
+            .map(|row| (row.token, Settlement::RetryAt(later(row))))
+            .collect();
+        ledger.settle(&settlements, at(1)).await.unwrap();
+    }
+    let pause = Pause::new(origin("a"), at(600), PauseReason::Unreachable);
+    ledger.pause(&pause, at(2)).await.unwrap();
+    let request = ClaimRequest::new(100, LEASE);
+    let mut claims = ledger.claim(&request, at(12)).await.unwrap();
+    while claims.rows.is_empty() {
+        assert!(claims.more, "what is due is not claimed");
+        claims = ledger.claim(&request, at(12)).await.unwrap();
+    }
+    assert_eq!(count(&claims.rows, healthy), 1);
 }
 
 /// L18: a broadcast has one share, however many pages it is written in.

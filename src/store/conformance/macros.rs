@@ -81,6 +81,7 @@ macro_rules! store_conformance {
                 l14_rows_are_due_as_they_can_be_claimed
                 l14_what_is_late_and_leased_is_not_due
                 l14_a_deadline_is_due
+                l14_paused_origins_hide_no_other
                 l15_tallies_add_up_per_origin
                 l15_concurrent_tallies_lose_nothing
                 l16_broadcasts_underway_are_listed
@@ -96,6 +97,7 @@ macro_rules! store_conformance {
                 l18_a_retry_has_its_turn
                 l18_expired_leases_do_not_wait_in_front
                 l18_rows_become_ready_in_the_order_of_their_times
+                l18_due_rows_of_a_paused_origin_hold_up_no_others
                 l18_the_next_rows_of_several_broadcasts_are_first
                 l18_pages_do_not_add_to_a_share
                 l18_cancelled_rows_take_no_places

@@ -130,8 +130,19 @@ impl Ledger {
         let queue = |origin: &Origin| self.queues.get(origin);
         let ready = self.ready.iter().map(|(_, origin)| origin);
         let paused = self.paused.iter().map(|(_, origin)| origin);
-        let ready = ready.take(STEP).chain(paused.take(STEP));
-        let ready = ready.filter_map(|origin| queue(origin)?.due_at());
+        let first_ready: Vec<_> = ready
+            .take(STEP)
+            .filter_map(|origin| queue(origin)?.due_at())
+            .collect();
+        // There may be more: a claim reads further, and moves those that cannot be claimed from.
+        if self.ready.len() > STEP && first_ready.iter().all(|at| *at > now) {
+            return Some(now);
+        }
+        let cut = self.paused.iter().nth(STEP).map(|(at, _)| *at);
+        let paused = paused
+            .take(STEP)
+            .filter_map(|origin| queue(origin)?.due_at());
+        let ready = first_ready.into_iter().chain(paused).chain(cut);
         // A claim makes this many rows ready at most: if all of them wait for the end of a pause, it has work.
         let waiting = [true, false].into_iter().flat_map(|leased| {
             let rows = self.waiting_rows(leased, Timestamp::MIN).enumerate();

@@ -14,11 +14,14 @@ use crate::subscription::EndpointKey;
 impl Ledger {
     pub(super) fn claim(&mut self, request: &ClaimRequest, now: Timestamp) -> Claims {
         let mut spare = self.sweep(now);
-        self.wake(now);
+        let more = self.wake(now);
         let origins = self.ready_origins(request, now);
         let rooms: Vec<_> = origins.iter().map(|head| head.room).collect();
         self.last_fence += 1;
-        let mut claims = Claims::default();
+        let mut claims = Claims {
+            more,
+            ..Claims::default()
+        };
         let Ok(()) = deal::<Infallible>(&rooms, request.limit, |index, wanted| {
             let Some(head) = origins.get(index) else {
                 return Ok(0);

@@ -63,8 +63,8 @@ impl Ledger {
         self.bring_forward(&origin);
     }
 
-    /// Makes rows ready whose lease has expired or whose time has come, in one step.
-    pub(super) fn wake(&mut self, now: Timestamp) {
+    /// Makes rows ready whose lease has expired or whose time has come, in one step. Returns whether there may be more.
+    pub(super) fn wake(&mut self, now: Timestamp) -> bool {
         let mut left = STEP;
         for leased in [true, false] {
             while left > 0 {
@@ -81,6 +81,7 @@ impl Ledger {
                 left -= 1;
             }
         }
+        left == 0
     }
 
     /// Takes a row out of its place: it neither waits nor is ready.

@@ -54,6 +54,9 @@ pub(super) const PROBED: &str = "UPDATE web_push.origin AS o SET paused_until = 
      probe_key = probe.key \
      FROM unnest($2::bigint[], $3::bigint[], $4::bytea[]) AS probe (origin, fence, key) WHERE o.id = probe.origin";
 
+/// The rows of cancelled broadcasts that a claim passes over in each band of each origin, however many these are.
+pub(super) const PASSED_AT_LEAST: usize = 32;
+
 /// A claimed row.
 struct Taken {
     place: usize,
@@ -150,15 +153,18 @@ pub(super) async fn claim(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    let is_unswept = waking::prepare(database, now).await?;
+    let waking::Prepared { is_unswept, more } = waking::prepare(database, now).await?;
     if request.limit == 0 {
         return Ok(Claims::default());
     }
     let front = ready::front(database, request, now).await?;
     if front.heads.is_empty() {
-        return Ok(Claims::default());
+        return Ok(Claims {
+            more,
+            ..Claims::default()
+        });
     }
-    let (claims, short) = in_transaction!(database, |tx| claim_of(tx, &front, request, now))?;
+    let (mut claims, short) = in_transaction!(database, |tx| claim_of(tx, &front, request, now))?;
     if is_unswept && !short.is_empty() {
         let swept = ending::sweep_front(database, &short, now).await;
         // The claimed rows would be lost until their lease ends.
@@ -166,6 +172,7 @@ pub(super) async fn claim(
             swept?;
         }
     }
+    claims.more = more;
     Ok(claims)
 }
 
@@ -260,7 +267,9 @@ async fn take(
             .map(|(.., band, _)| band_number(*band))
             .collect();
         let asked: Vec<_> = asks.iter().map(|(.., asked)| integer(*asked)).collect();
-        let (until, passed) = (leased_until.as_millis(), integer(STEP));
+        // Of all origins and bands together.
+        let passed = integer((STEP / asks.len()).max(PASSED_AT_LEAST));
+        let until = leased_until.as_millis();
         let values: [&(dyn ToSql + Sync); 5] = [&ids, &bands, &asked, &until, &passed];
         let taken = read(&tx.query(TAKE, &values).await?, Taken::read)?;
         for (place, (index, _, band, asked)) in asks.iter().enumerate() {
@@ -365,8 +374,10 @@ async fn answer(
     // Urgent ones first, in the order of turns.
     taken.sort_by_key(|(_, row)| (row.band, row.turn, row.seq));
     for (head, row) in taken {
-        let id = ids.get(&row.seq);
-        let id = *id.ok_or_else(|| corrupt("a row without a broadcast"))?;
+        // A row without a broadcast, as after a partial restore, does not keep the others from being claimed.
+        let Some(id) = ids.get(&row.seq).copied() else {
+            continue;
+        };
         let token = ClaimToken::new(id, EndpointKey::from_bytes(row.key), row.fence);
         let attempt = u32::try_from(row.attempt).unwrap_or(u32::MAX);
         let claimed = Claimed::new(token, head.origin.clone(), attempt, leased_until);

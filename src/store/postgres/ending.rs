@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
+use super::claims::PASSED_AT_LEAST;
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
@@ -29,7 +31,7 @@ pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.cti
 pub(super) const END_IN_FRONT: &str = "WITH ended AS MATERIALIZED (SELECT locked.ctid FROM unnest($1::bigint[]) AS asked (origin) \
          CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
          CROSS JOIN LATERAL (SELECT ctid, turn, broadcast FROM web_push.delivery \
-             WHERE origin = asked.origin AND band = bands.band AND turn IS NOT NULL ORDER BY turn LIMIT $2) AS next \
+             WHERE origin = asked.origin AND band = bands.band AND turn IS NOT NULL ORDER BY turn LIMIT $3) AS next \
          CROSS JOIN LATERAL (SELECT d.ctid FROM web_push.delivery AS d WHERE d.ctid = next.ctid AND d.turn = next.turn \
              FOR UPDATE SKIP LOCKED) AS locked \
          WHERE coalesce((SELECT b.is_cancelled AND b.ended_at IS NULL FROM web_push.broadcast AS b \
@@ -182,7 +184,9 @@ pub(super) async fn sweep_front(
 }
 
 async fn sweep_front_of(tx: &mut Tx<'_>, origins: &[i64], now: Timestamp) -> Result<(), Failed> {
-    let rows = tx.query(END_IN_FRONT, &[&origins, &integer(STEP)]).await?;
+    let each = (STEP / origins.len().max(1)).max(PASSED_AT_LEAST);
+    let values: [&(dyn ToSql + Sync); 3] = [&origins, &integer(STEP), &integer(each)];
+    let rows = tx.query(END_IN_FRONT, &values).await?;
     let ended = Ended::of(&rows)?;
     ended.finish(tx, now).await
 }

@@ -35,10 +35,18 @@ pub(super) const WAKE: &str = "WITH due AS MATERIALIZED (SELECT woken.* FROM (VA
              FOR NO KEY UPDATE SKIP LOCKED) AS flow WHERE placed.is_last) AS last WHERE f.ctid = last.ctid) \
      UPDATE web_push.delivery AS d SET turn = placed.turn FROM placed WHERE d.ctid = placed.ctid RETURNING d.origin";
 
+/// What a claim finds.
+pub(super) struct Prepared {
+    /// Whether there were rows of cancelled broadcasts.
+    pub(super) is_unswept: bool,
+    /// Whether the time of more rows may have come than were made ready.
+    pub(super) more: bool,
+}
+
 /// Ends rows of cancelled broadcasts, makes rows ready whose time has come, and puts origins whose pause is over back into
 /// the order of turns: one step of each. In transactions of their own: the first waits for locks on broadcasts, which a
-/// claim never does. Returns whether there were rows of cancelled broadcasts.
-pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<bool, StoreError> {
+/// claim never does.
+pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<Prepared, StoreError> {
     let millis = now.as_millis();
     let rows = database.query(DUE, &[&millis, &1_i64]).await?;
     let due = first(&rows, |columns| {
@@ -48,13 +56,17 @@ pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<bool,
     if is_unswept {
         ending::sweep(database, now).await?;
     }
-    if is_due {
-        wake(database, now).await?;
-    }
+    let woken = match is_due {
+        true => wake(database, now).await?,
+        false => 0,
+    };
     if is_over {
         database.execute(LET_GO, &[&millis, &integer(STEP)]).await?;
     }
-    Ok(is_unswept)
+    Ok(Prepared {
+        is_unswept,
+        more: woken >= STEP,
+    })
 }
 
 /// Makes rows ready whose time has come: up to [`STEP`] retries and as many expired leases. Returns their number.

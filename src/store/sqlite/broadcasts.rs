@@ -359,7 +359,10 @@ pub(super) fn end_cancelled(
             )?;
         }
     }
-    let mut stored = Stored::by_seq(conn, seq)?;
+    // Without readable counts nothing is counted.
+    let Some(mut stored) = readable_or_none(Stored::by_seq(conn, seq))? else {
+        return Ok(());
+    };
     let ended = keys.len() as u64;
     stored.progress.counts.add(FinalOutcome::Cancelled, ended);
     stored.save(conn, now)

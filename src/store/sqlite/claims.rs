@@ -49,10 +49,13 @@ pub(super) fn claim(
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
     let spare = broadcasts::sweep(conn, now)?;
-    turns::wake(conn, now)?;
+    let claims = Claims {
+        more: turns::wake(conn, now)?,
+        ..Claims::default()
+    };
     let (origins, _) = due_origins::ready(conn, request, now)?;
     if origins.is_empty() {
-        return Ok(Claims::default());
+        return Ok(claims);
     }
     let fence =
         first(conn, NEXT_FENCE, [], |row| row.count())?.ok_or_else(|| corrupt("the fence"))?;
@@ -65,7 +68,7 @@ pub(super) fn claim(
         broadcasts: HashMap::new(),
         spare,
         served: BTreeMap::new(),
-        claims: Claims::default(),
+        claims,
     };
     let room = |head: &Head| match head.is_probed {
         true => 1,

@@ -168,6 +168,8 @@ pub(super) fn next(
     let ready = all(conn, READY, values, |row| {
         Ok((row.get::<i64>()?, row.time_or_null()?))
     })?;
+    // There may be more: a claim reads further, and moves those that cannot be claimed from.
+    let is_cut = ready.len() == STEP;
     for (id, paused_until) in ready {
         if has_ready(conn, id)? {
             let at = paused_until.unwrap_or(now);
@@ -177,9 +179,19 @@ pub(super) fn next(
             next = next.into_iter().chain([at]).min();
         }
     }
+    if is_cut {
+        return Ok(Some(now));
+    }
     let paused = all(conn, PAUSED, [integer(STEP)], |row| {
         Ok((row.get::<i64>()?, row.time()?))
     })?;
+    // Too early if they have no rows, and not too late for those that follow.
+    if paused.len() == STEP {
+        next = next
+            .into_iter()
+            .chain(paused.last().map(|(_, at)| *at))
+            .min();
+    }
     for (id, resumes_at) in paused {
         if next.is_some_and(|next| next <= resumes_at) {
             break;

@@ -109,8 +109,8 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Makes rows ready whose lease has expired or whose time has come, in one step.
-pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<(), StoreError> {
+/// Makes rows ready whose lease has expired or whose time has come, in one step. Returns whether there may be more.
+pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
     let mut turns = Turns::new(conn);
     let mut left = STEP;
     for leased in [true, false] {
@@ -125,7 +125,8 @@ pub(super) fn wake(conn: &Connection, now: Timestamp) -> Result<(), StoreError> 
         }
         left -= rows.len();
     }
-    turns.save(false)
+    turns.save(false)?;
+    Ok(left == 0)
 }
 
 /// Forgets the turns of a broadcast that is over.

@@ -162,6 +162,7 @@ impl Ledger {
         let due = rows.filter(|(_, row)| row.turn.is_none() && row.at <= now);
         let mut due: Vec<_> = due.map(|(index, row)| (row.at, index)).collect();
         due.sort_unstable();
+        let more = due.len() > STEP;
         for (_, index) in due.into_iter().take(STEP) {
             self.make_ready(index);
         }
@@ -181,7 +182,10 @@ impl Ledger {
         turns.sort();
         let rooms: Vec<_> = turns.iter().map(|(.., room)| *room).collect();
         self.last_fence += 1;
-        let mut claims = Claims::default();
+        let mut claims = Claims {
+            more,
+            ..Claims::default()
+        };
         let take = |turn: usize, wanted| {
             let rows = self.next_in_turn(&turns[turn].1, wanted);
             for index in &rows {
