@@ -221,21 +221,25 @@ async fn lock_schedules(world: &World) {
 async fn set_read_only(world: &mut World, read_only: bool) {
     match world.backend {
         Memory => unreachable!("the fault is not caused there"),
-        // Sessions begin with the setting, so the open ones are ended.
+        // As on a standby server: reads work, and each write is refused by this code. The setting of that name is a default,
+        // on which the store does not depend.
         Postgres => {
+            let act = if read_only {
+                "CREATE TRIGGER no_writes BEFORE INSERT OR UPDATE OR DELETE ON %s \
+                 FOR EACH STATEMENT EXECUTE FUNCTION public.no_writes()"
+            } else {
+                "DROP TRIGGER no_writes ON %s"
+            };
+            let statement = format!(
+                "CREATE OR REPLACE FUNCTION public.no_writes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                     RAISE read_only_sql_transaction USING MESSAGE = 'cannot write in a read-only transaction'; END $$; \
+                 DO $$ DECLARE tab regclass; BEGIN \
+                     FOR tab IN SELECT oid::regclass FROM pg_class \
+                         WHERE relnamespace = 'web_push'::regnamespace AND relkind = 'r' LOOP \
+                     EXECUTE format('{act}', tab); END LOOP; END $$"
+            );
             let client = postgres(world).await;
-            for statement in [
-                "SET default_transaction_read_only = off".to_owned(),
-                format!(
-                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {read_only}', \
-                     current_database()); END $$"
-                ),
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                    .to_owned(),
-            ] {
-                client.batch_execute(&statement).await.unwrap();
-            }
+            client.batch_execute(&statement).await.unwrap();
         }
         // Another process holds the write lock.
         Sqlite => {
