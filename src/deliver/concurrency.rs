@@ -170,14 +170,15 @@ struct Latency {
 }
 
 impl Latency {
-    /// With so many requests at once, an answer's time is taken for the origin's own.
+    /// The time of a response to at most this many requests at once is taken for the origin's own.
     const UNLOADED: usize = 4;
-    /// Slower is longer than this times the time at little load, and slow than that.
+    /// A time is "slower" above this multiple of the time at little load.
     const SLOWER: f64 = 1.2;
+    /// A time is "slow" above this multiple of it.
     const SLOW: f64 = 1.5;
-    /// And by more than this: of a millisecond, a half is no sign.
+    /// Both only if it is longer by more than this: half of a millisecond is no sign.
     const SLACK: Duration = Duration::from_millis(1);
-    /// If it is slow for so long, the time at little load is measured again: the way to the origin may have become longer.
+    /// After this time of slow responses, the time at little load is measured again: the network path may have become longer.
     const MEASURED_AFTER: Duration = Duration::from_secs(30);
     const MEASURED: u8 = 4;
 

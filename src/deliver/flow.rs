@@ -96,7 +96,7 @@ impl Flow {
 
     /// Takes in what an attempt says about the load.
     ///
-    /// `is_suspect` is whether the row has failed for so long that its losses may be its own.
+    /// `is_suspect` is whether the row has failed long enough that its losses may be its own.
     pub(super) fn learn(
         &mut self,
         begun: &Begun,
@@ -145,8 +145,8 @@ impl Flow {
     }
 }
 
-/// Tells losses of the origin from those of single rows: push services limit a subscription, a user or a topic too, and
-/// whoever subscribes chooses the row.
+/// Tells losses of the origin from those of single rows: push services limit a subscription, a user or a topic too, and a
+/// row is chosen by the client that subscribes.
 #[derive(Debug, Default)]
 struct Losses {
     /// The oldest first.

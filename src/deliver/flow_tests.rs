@@ -223,7 +223,7 @@ impl World {
         self.queue.push(Reverse((at, number)));
     }
 
-    /// From a little less than its limit on, it refuses some requests, whoever sends them.
+    /// From a little less than its limit on, it refuses some requests of every sender.
     fn is_overloaded(&mut self) -> bool {
         let Some(at_once) = self.service.at_once else {
             return false;
