@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::PostgresStore;
-use super::plans::{drop_database, ended, forget_scans, own_database};
+use super::plans::{ended, forget_scans};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::store::servers;
@@ -63,12 +63,13 @@ fn fill(backlog: Backlog) -> String {
 
 /// Returns the number of index entries and rows that claims read, or `None` without a server.
 async fn reads(backlog: Backlog) -> Option<i64> {
-    let url = servers::shared(servers::Kind::Postgres)?;
+    // As long as a transaction of any other test runs, in any database, entries of deleted rows are counted again.
+    let server = servers::Server::start(servers::Kind::Postgres, &[]).await?;
+    let url = server.url();
     let name = format!("costs_{}", uuid::Uuid::new_v4().simple());
     let builder = PostgresStore::builder()
         .schema(&name)
         .statement_timeout(Duration::from_secs(120));
-    let (outside, url) = own_database(&builder, &url, &name).await;
     let watching = builder.clone().connect(&url).await.unwrap();
     let watcher = watching.database().pool.get().await.unwrap();
     for sql in fill(backlog).split("; ") {
@@ -100,7 +101,6 @@ async fn reads(backlog: Backlog) -> Option<i64> {
     let read = watcher.query_one(sql, &[&name]).await.unwrap().get(0);
     let sql = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE schemaname = $1 AND relname <> 'meta'";
     let scanned: i64 = watcher.query_one(sql, &[&name]).await.unwrap().get(0);
-    drop_database(&outside, &name).await;
     assert!(scanned < 100, "{scanned} rows were scanned");
     Some(read)
 }
@@ -134,7 +134,7 @@ async fn a_claim_reads_the_same_with_few_rows_and_with_very_many() {
 #[tokio::test]
 async fn rows_of_cancelled_broadcasts_are_passed_over_with_a_bound() {
     let cancelled = Backlog {
-        rows: 4 * rows(),
+        rows: rows(),
         broadcasts: 2,
         origins: 1,
         cancelled: 1,
@@ -145,9 +145,7 @@ async fn rows_of_cancelled_broadcasts_are_passed_over_with_a_bound() {
         return;
     };
     println!("index entries read: {reads}");
-    // A step of the cancellation, the rows that one origin's claim looks at, and entries of rows that were deleted, of which
-    // the database counts a number that varies. Without a bound, each claim reads the whole half that is cancelled.
-    let bound = 20 * i64::try_from(25 * STEP).unwrap();
-    assert!(4 * bound <= 20 * 2 * rows(), "it would not be seen");
+    // A step of the cancellation, and the rows that one origin's claim looks at.
+    let bound = 20 * i64::try_from(8 * STEP).unwrap();
     assert!(reads < bound, "{reads}");
 }

@@ -466,11 +466,7 @@ async fn use_it(store: &PostgresStore) {
 
 /// Makes a database in which no other test's transaction keeps dead rows and index entries. Returns a connection to the
 /// shared one, and the address of the new one.
-pub(super) async fn own_database(
-    builder: &PostgresBuilder,
-    url: &str,
-    name: &str,
-) -> (Object, String) {
+async fn own_database(builder: &PostgresBuilder, url: &str, name: &str) -> (Object, String) {
     let outside = builder.clone().connect(url).await.unwrap();
     let outside = outside.database().pool.get().await.unwrap();
     let create = format!("CREATE DATABASE \"{name}\"");
@@ -480,7 +476,7 @@ pub(super) async fn own_database(
 }
 
 /// Removes what [`own_database`] made, and the schema of the connection that made it.
-pub(super) async fn drop_database(outside: &Object, name: &str) {
+async fn drop_database(outside: &Object, name: &str) {
     for drop in [
         format!("DROP DATABASE \"{name}\" WITH (FORCE)"),
         format!("DROP SCHEMA \"{name}\" CASCADE"),
