@@ -168,7 +168,7 @@ impl Stored {
 /// What is read of a broadcast whose counts may be damaged.
 pub(super) struct Flags {
     pub(super) seq: i64,
-    /// `None` if it cannot be read: then nobody can name the broadcast.
+    /// `None` if it cannot be read: then no call can name the broadcast.
     pub(super) id: Option<BroadcastId>,
     pub(super) is_cancelled: bool,
 }

@@ -1,7 +1,7 @@
 //! Which processes live: the rows of one that has ended are due at once (L19).
 //!
 //! A store that claims is a worker. It has a number and keeps a file locked beside the database, `push.db-worker-1`. The
-//! rows that it has leased name the number. Whoever gets the lock of another number knows that its worker has ended. All
+//! rows that it has leased name the number. A worker that gets the lock of another number knows that its owner has ended. All
 //! of this happens within the writer's transactions, so that one process at a time looks.
 
 use std::io::ErrorKind;
@@ -128,7 +128,7 @@ impl Liveness {
             // Held until its rows are due, so that no other worker takes the number before.
             let _lock = match LockFile::existing(&file(files, id)) {
                 Ok(Some(lock)) => lock,
-                // Somebody deleted the file: whether its worker lives is unknown, but it takes another number.
+                // The file was deleted: whether its worker lives is unknown, but it takes another number.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     if leased_by(conn, id, now, 1)?.is_empty() {
                         execute(conn, STRIKE, [id])?;

@@ -43,7 +43,7 @@ impl LockFile {
         }
     }
 
-    /// Whether locks work here: on some network file systems everybody gets them.
+    /// Whether locks work here: on some network file systems each caller gets them.
     pub(super) fn is_exclusive(&self) -> bool {
         matches!(Self::existing(&self.path), Ok(None))
     }
