@@ -6,13 +6,14 @@ use std::vec;
 
 use http::StatusCode;
 
+use super::Consequence;
 use crate::broadcast::FinalOutcome;
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{Accepted, DeliveryError, Jitter, Outcome, PushService, RetryPolicy};
 use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
-use crate::store::{Change, RetireReason, SubscriptionRecord};
+use crate::store::{Change, RetireReason, Settlement, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 use crate::vapid::{KeyId, VapidKey};
 
@@ -71,38 +72,6 @@ pub struct Attempt<'a> {
     /// Whether a request was made.
     is_answered: bool,
     end: Option<Consequence>,
-}
-
-/// The consequence of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Consequence {
-    /// The next step of the delivery.
-    pub next: Next,
-    /// Changes to the subscription, for [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply). They are
-    /// written before the delivery is settled, so that a crash between the two repeats the attempt.
-    ///
-    /// The [`PruneBreaker`](super::PruneBreaker) judges [`Change::Retire`] and [`Change::Stale`]: while it
-    /// [suspends](super::PruneBreaker::suspends) them, [`Change::Failed`] takes their place.
-    pub changes: Vec<Change>,
-    /// The response is "gone" once more, after attempts that failed for days. The row is retired also while the breaker is
-    /// open, if its push service accepts messages for other rows: otherwise rows that never existed would stay for ever.
-    pub is_gone_for_days: bool,
-}
-
-/// The next step of a delivery after an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a delivery is finished, retried or deferred"
-)]
-pub enum Next {
-    /// The delivery is finished.
-    Finished(FinalOutcome),
-    /// Another attempt, not before this moment.
-    RetryAt(Timestamp),
-    /// The same attempt, not before this moment: nothing was sent, so this attempt does not count.
-    Deferred(Timestamp),
 }
 
 impl<'a> Attempt<'a> {
@@ -191,7 +160,7 @@ impl<'a> Attempt<'a> {
     /// Makes the attempt: sends with `send`, as [`Deliver`](crate::deliver::Deliver) does, until no request is left.
     ///
     /// Returns the consequence, and the error of the last request if it was not accepted. An attempt of which no request
-    /// could begin is [`Deferred`](Next::Deferred).
+    /// could begin is [`Deferred`](Settlement::Deferred).
     ///
     /// # Cancel safety
     ///
@@ -283,7 +252,7 @@ impl<'a> Attempt<'a> {
 
     /// The consequence. Without a key nothing was sent, and nothing is known.
     fn end(self, now: Timestamp) -> Consequence {
-        self.end.unwrap_or_else(|| Next::Deferred(now).into())
+        self.end.unwrap_or_else(|| Settlement::Deferred(now).into())
     }
 
     /// The outcome that is certain without a request.
@@ -332,9 +301,9 @@ impl<'a> Attempt<'a> {
             let at = at.min(self.deadline);
             // A request with another key may have been made.
             let next = if self.is_answered {
-                Next::RetryAt(at)
+                Settlement::RetryAt(at)
             } else {
-                Next::Deferred(at)
+                Settlement::Deferred(at)
             };
             return next.into();
         }
@@ -437,7 +406,7 @@ impl<'a> Attempt<'a> {
         if refused.changes.iter().any(condemns) {
             return self.later(None, FinalOutcome::KeyMismatch, now, jitter);
         }
-        refused.next.into()
+        refused.settlement.into()
     }
 
     fn no_key_fits(&self, now: Timestamp) -> Consequence {
@@ -468,12 +437,13 @@ impl<'a> Attempt<'a> {
         let at = self
             .policy
             .next_attempt(outcome, number, retry_after, deadline, now, jitter);
-        at.map_or(Next::Finished(given_up), Next::RetryAt).into()
+        at.map_or(Settlement::Finished(given_up), Settlement::RetryAt)
+            .into()
     }
 
     fn again_at(&self, at: Timestamp) -> Consequence {
         if at < self.deadline {
-            Next::RetryAt(at).into()
+            Settlement::RetryAt(at).into()
         } else {
             Consequence::finished(FinalOutcome::Expired)
         }
@@ -484,23 +454,6 @@ impl<'a> Attempt<'a> {
     }
 }
 
-impl Consequence {
-    /// A finished delivery that changes nothing about its subscription.
-    #[must_use]
-    pub const fn finished(outcome: FinalOutcome) -> Self {
-        Self {
-            next: Next::Finished(outcome),
-            changes: Vec::new(),
-            is_gone_for_days: false,
-        }
-    }
-
-    fn with(mut self, change: Change) -> Self {
-        self.changes.push(change);
-        self
-    }
-}
-
 /// Whether the push service refuses every message for this endpoint without saying that it is gone (400, 405). Other
 /// statuses of [`Outcome::BadRequest`], a redirect or a 402, may be about the push service as a whole.
 fn is_refusal(error: &DeliveryError) -> bool {
@@ -508,17 +461,6 @@ fn is_refusal(error: &DeliveryError) -> bool {
     error
         .status()
         .is_some_and(|status| refusals.contains(&status))
-}
-
-/// A step that changes nothing about the subscription.
-impl From<Next> for Consequence {
-    fn from(next: Next) -> Self {
-        Self {
-            next,
-            changes: Vec::new(),
-            is_gone_for_days: false,
-        }
-    }
 }
 
 #[cfg(test)]

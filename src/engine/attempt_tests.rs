@@ -8,10 +8,10 @@ use crate::deliver::{
 };
 use crate::message::Ttl;
 use crate::p256::UaSecretKey;
-use crate::store::{PauseReason, Retired};
+use crate::store::{PauseReason, Retired, Settlement};
 use crate::subscription::{AuthSecret, Subscription, SubscriptionId};
 use FinalOutcome::*;
-use Next::{Deferred, Finished, RetryAt};
+use Settlement::{Deferred, Finished, RetryAt};
 
 type Answer = Result<Acceptance, DeliveryError>;
 
@@ -135,12 +135,12 @@ fn follows(
     answer: Answer,
     number: u32,
     change: impl Fn(&mut SubscriptionRecord),
-) -> (Next, Vec<&'static str>) {
+) -> (Settlement, Vec<&'static str>) {
     let own = own_key();
     let mut record = record(&own);
     change(&mut record);
     let consequence = after(attempt(&record, number).with_keys(vec![own]), [answer]);
-    (consequence.next, names(&consequence))
+    (consequence.settlement, names(&consequence))
 }
 
 fn names(consequence: &Consequence) -> Vec<&'static str> {
@@ -286,7 +286,7 @@ fn a_name_that_does_not_exist_is_looked_up_a_few_times_a_day() {
             .with_keys(vec![Arc::clone(&own)]);
         attempt.next_push(BEGAN).unwrap();
         attempt.answered(&host_not_found(), BEGAN, jitter);
-        match attempt.end(BEGAN).next {
+        match attempt.end(BEGAN).settlement {
             RetryAt(at) => at.since(BEGAN).as_secs_f64() / 3600.0,
             next => panic!("{next:?}"),
         }
@@ -308,7 +308,7 @@ fn foregone(number: u32, change: impl Fn(&mut SubscriptionRecord)) -> Option<Fin
     }
     let consequence = attempt.end(NOW);
     assert_eq!(names(&consequence), [""; 0]);
-    let Finished(outcome) = consequence.next else {
+    let Finished(outcome) = consequence.settlement else {
         panic!("{consequence:?}");
     };
     Some(outcome)
@@ -335,7 +335,7 @@ fn a_policy_of_no_attempts_allows_one() {
     let policy = RetryPolicy::new(MINUTE, HOUR, 0);
     let attempt = attempt(&record, 1).with_policy(policy).with_keys(vec![own]);
     let consequence = after(attempt, [error(Outcome::Transient, None)]);
-    assert_eq!(consequence.next, Finished(Failed));
+    assert_eq!(consequence.settlement, Finished(Failed));
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn the_key_that_fits_becomes_the_rows_own() {
     let record = record(&keys[0]);
     let attempt = attempt(&record, 1).with_keys(keys.clone());
     let consequence = after(attempt, [error(Outcome::KeyMismatch, None), accepted()]);
-    assert_eq!(consequence.next, Finished(Accepted));
+    assert_eq!(consequence.settlement, Finished(Accepted));
     let key = record.subscription.endpoint().key();
     let vapid_key = keys[1].id();
     assert_eq!(
@@ -442,7 +442,10 @@ fn without_its_own_key_a_row_is_not_judged() {
         let is_bad_request = answer.as_ref().unwrap_err().outcome() == Outcome::BadRequest;
         let consequence = follows(2, answer);
         assert_eq!(consequence.changes, []);
-        assert_eq!(matches!(consequence.next, RetryAt(_)), !is_bad_request);
+        assert_eq!(
+            matches!(consequence.settlement, RetryAt(_)),
+            !is_bad_request
+        );
     }
     let given_up = follows(3, error(Outcome::KeyMismatch, None));
     assert_eq!(given_up, Consequence::finished(KeyMismatch));
@@ -460,7 +463,7 @@ fn what_this_machine_cannot_send_counts_for_nobody() {
     let attempt = attempt(&record, 3).with_keys(vec![own]);
     let consequence = after(attempt, [Err(error)]);
     assert_eq!(consequence.changes, []);
-    let Deferred(at) = consequence.next else {
+    let Deferred(at) = consequence.settlement else {
         panic!("it is tried again: {consequence:?}")
     };
     assert!(at > NOW && at < NOW + MINUTE);
@@ -518,7 +521,7 @@ async fn it_is_driven_until_there_is_nothing_more_to_ask() {
             std::future::ready(answers.pop().unwrap())
         })
         .await;
-    assert_eq!(consequence.next, Finished(Accepted));
+    assert_eq!(consequence.settlement, Finished(Accepted));
     assert!(last.is_none());
     assert_eq!(asked_with, [keys[0].id(), keys[1].id()]);
 

@@ -6,13 +6,13 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::effects::Effects;
 use super::job::{Job, attempt};
-use super::{Consequence, Engine, Failure, Next, Report, SendError, SendErrorKind};
+use super::{Consequence, Engine, Failure, Report, SendError, SendErrorKind};
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::deliver::{Accepted, Begin, DeliveryError, OriginGate};
 use crate::message::Message;
 use crate::push_request::Push;
-use crate::store::SubscriptionRecord;
+use crate::store::{Settlement, SubscriptionRecord};
 use crate::subscription::{Subscription, SubscriptionId};
 
 /// The number of subscriptions read at once.
@@ -139,9 +139,9 @@ async fn once(
         message,
     };
     let (consequence, error) = attempt(engine, job).await;
-    let outcome = match consequence.next {
-        Next::Finished(outcome) => outcome,
-        Next::RetryAt(_) | Next::Deferred(_) => FinalOutcome::Failed,
+    let outcome = match consequence.settlement {
+        Settlement::Finished(outcome) => outcome,
+        Settlement::RetryAt(_) | Settlement::Deferred(_) => FinalOutcome::Failed,
     };
     let attempted = Attempted {
         outcome,

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::pauses::sender;
-use super::{Consequence, Next, PruneBreaker};
+use super::{Consequence, PruneBreaker};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe;
 use crate::store::{
-    Change, DeliveryLedger, Pause, PauseReason, RetireReason, StoreError, SubscriptionStore, Tally,
+    Change, DeliveryLedger, Pause, PauseReason, RetireReason, Settlement, StoreError,
+    SubscriptionStore, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 use crate::vapid::{Contact, KeyId};
@@ -122,7 +123,7 @@ impl Effects {
     /// Adds the consequence of an attempt for a subscription of this gate's origin.
     pub fn note(&mut self, gate: &Arc<OriginGate>, consequence: Consequence, now: Timestamp) {
         let mut seen = Tally::default();
-        if consequence.next == Next::Finished(FinalOutcome::Accepted) {
+        if consequence.settlement == Settlement::Finished(FinalOutcome::Accepted) {
             seen.accepted = 1;
             if !gate.has_accepted() {
                 gate.recall(true);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::test_world::{START, World};
 use super::*;
-use crate::store::SubscriptionRecord;
+use crate::store::{Settlement, SubscriptionRecord};
 
 const LATER: Timestamp = Timestamp::from_millis(START.as_millis() + 60_000);
 
@@ -94,10 +94,10 @@ async fn acceptances_are_counted_first_and_from_500_on_or_with_a_gone_or_at_the_
 async fn only_acceptances_and_retirements_are_counted() {
     let mut noted = Noted::new().await;
     for next in [
-        Next::Finished(FinalOutcome::Failed),
-        Next::Finished(FinalOutcome::Gone),
-        Next::RetryAt(LATER),
-        Next::Deferred(LATER),
+        Settlement::Finished(FinalOutcome::Failed),
+        Settlement::Finished(FinalOutcome::Gone),
+        Settlement::RetryAt(LATER),
+        Settlement::Deferred(LATER),
     ] {
         noted.effects.note(&noted.gate, next.into(), START);
     }
@@ -108,7 +108,7 @@ async fn only_acceptances_and_retirements_are_counted() {
 #[tokio::test]
 async fn other_changes_are_written_as_they_are() {
     let mut noted = Noted::new().await;
-    let mut failed = Consequence::from(Next::RetryAt(LATER));
+    let mut failed = Consequence::from(Settlement::RetryAt(LATER));
     failed.changes = vec![Change::Failed(noted.key)];
     noted.effects.note(&noted.gate, failed, START);
     noted.effects.write(LATER).await.unwrap();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Attempt, Consequence, Engine, KeyRing, Next};
+use super::{Attempt, Consequence, Engine, KeyRing};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
 use crate::deliver::{Begin, DeliveryError, OriginGate};
 use crate::message::{Message, Topic};
 use crate::observe;
-use crate::store::SubscriptionRecord;
+use crate::store::{Settlement, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 
 /// The input of one attempt.
@@ -54,7 +54,7 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         Err(source) => {
             observe::event!(WARN, error = %observe::causes(&source), "cannot read the VAPID keys");
             let _ = source;
-            return (Next::Deferred(now + KeyRing::LOOK_AGAIN).into(), None);
+            return (Settlement::Deferred(now + KeyRing::LOOK_AGAIN).into(), None);
         }
     };
     let own = job.record.vapid_key;

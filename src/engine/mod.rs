@@ -9,6 +9,7 @@ mod attempt;
 mod chores;
 mod clock_skew;
 mod confirmation;
+mod consequence;
 mod daily;
 mod devices;
 mod direct;
@@ -42,8 +43,9 @@ mod test_world;
 mod worker;
 
 pub use accept::{SendError, SendErrorKind};
-pub use attempt::{Attempt, Consequence, Next};
+pub use attempt::Attempt;
 pub(crate) use clock_skew::ClockSkew;
+pub use consequence::Consequence;
 pub use devices::{Device, DeviceState};
 pub use effects::Effects;
 pub use forget::Forgotten;

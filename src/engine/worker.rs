@@ -16,7 +16,7 @@ use super::health::Step;
 use super::job::{Job, attempt};
 use super::pacer::STORE_PAUSE;
 use super::records::{Record, records};
-use super::{Consequence, Engine, Next};
+use super::{Consequence, Engine};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
@@ -409,17 +409,12 @@ impl Worker {
             }
         };
         self.gates.remove(&id);
-        let next = consequence.next;
+        let settlement = consequence.settlement;
         self.effects.note(&gate, consequence, self.engine.now());
-        match next {
-            Next::Finished(outcome) => {
-                observe::count_finished(outcome.as_str());
-                self.settlements
-                    .push((token, Settlement::Finished(outcome)));
-            }
-            Next::RetryAt(at) => self.settlements.push((token, Settlement::RetryAt(at))),
-            Next::Deferred(at) => self.settlements.push((token, Settlement::Deferred(at))),
+        if let Settlement::Finished(outcome) = settlement {
+            observe::count_finished(outcome.as_str());
         }
+        self.settlements.push((token, settlement));
     }
 
     /// Writes pauses and effects on subscriptions, then the outcomes of rows.

@@ -6,8 +6,8 @@ use tower::ServiceExt as _;
 use tower::limit::ConcurrencyLimit;
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::{Deliver, HttpClient, OriginGate, RetryPolicy};
-use tower_web_push::engine::{Attempt, Consequence, KeyRing, Next};
-use tower_web_push::store::SubscriptionRecord;
+use tower_web_push::engine::{Attempt, Consequence, KeyRing};
+use tower_web_push::store::{Settlement, SubscriptionRecord};
 
 use crate::job::Job;
 
@@ -27,7 +27,7 @@ impl Post {
         let now = self.clock.now();
         let Ok(keys) = self.keys.candidates(&record.vapid_key, now).await else {
             // The store does not answer, which does not count as an attempt.
-            return Next::Deferred(now + KeyRing::LOOK_AGAIN).into();
+            return Settlement::Deferred(now + KeyRing::LOOK_AGAIN).into();
         };
         let message = job.message.clone();
         let attempt = Attempt::new(record, message, job.due_at, job.attempts + 1, now)

@@ -15,8 +15,8 @@ use tower::limit::ConcurrencyLimit;
 use tower_web_push::broadcast::{Counts, FinalOutcome};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::{Deliver, HttpClient, RetryPolicy};
-use tower_web_push::engine::{Effects, KeyRing, Next, PruneBreaker};
-use tower_web_push::store::{StoreError, StoreErrorKind, SubscriptionRef};
+use tower_web_push::engine::{Effects, KeyRing, PruneBreaker};
+use tower_web_push::store::{Settlement, StoreError, StoreErrorKind, SubscriptionRef};
 use tower_web_push::vapid::KeyEncryptionKeys;
 
 use crate::attempt::Post;
@@ -228,10 +228,10 @@ impl Worker {
                 counts.add(FinalOutcome::Gone, 1);
                 continue;
             };
-            match consequence.next {
-                Next::Finished(outcome) => counts.add(outcome, 1),
-                Next::RetryAt(at) => left.add(*recipient, at, job.attempts + 1),
-                Next::Deferred(at) => left.add(*recipient, at, job.attempts),
+            match consequence.settlement {
+                Settlement::Finished(outcome) => counts.add(outcome, 1),
+                Settlement::RetryAt(at) => left.add(*recipient, at, job.attempts + 1),
+                Settlement::Deferred(at) => left.add(*recipient, at, job.attempts),
             }
             effects.note(&gate, consequence, now);
         }
