@@ -1,7 +1,25 @@
 //! Rows that cannot be read, among others that can.
 
+use std::time::Duration;
+
 use super::{StoreError, StoreErrorKind};
 use crate::observe;
+
+/// How long rows of an origin whose name cannot be read wait for another look. They end at their deadline.
+pub(super) const UNREADABLE_ORIGIN: Duration = Duration::from_secs(3600);
+/// What stands for a [`PauseReason`](super::PauseReason) in the pause of such an origin. It cannot be read either, so it is in no
+/// list and holds until its end (L11).
+pub(super) const UNREADABLE_REASON: &str = "unreadable";
+
+/// Says that origins have names that cannot be read.
+pub(super) fn report_unreadable_origins(origins: usize) {
+    observe::event!(
+        ERROR,
+        origins,
+        "origins whose names the store cannot read: their rows wait for an hour"
+    );
+    observe::count_unreadable("origins", origins as u64);
+}
 
 /// Returns a value, or `None` if it is damaged.
 ///

@@ -22,7 +22,8 @@ use tower_web_push::vapid::KeyId;
 use crate::unreadable::{
     Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
     damaged_counts_hold_up_no_others, damaged_names, holds_up_no_others, put_origins,
-    put_schedules, put_subscriptions, the_healthy_schedule_is_due,
+    put_rows_at_two_origins, put_schedules, put_subscriptions, the_healthy_origin_is_claimed,
+    the_healthy_schedule_is_due, the_row_left_expires,
 };
 
 fn at(secs: i64) -> Timestamp {
@@ -448,6 +449,18 @@ async fn damaged_counts_of_a_cancelled_broadcast_hold_up_no_others() {
     // The lease has ended.
     let claims = store.claim(&claim_of(9), at(100)).await.unwrap();
     assert_eq!(claims.rows.len(), 1);
+}
+
+#[tokio::test]
+async fn an_origin_whose_name_cannot_be_read_holds_up_no_others() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let (new, damaged) = put_rows_at_two_origins(&store, at(1)).await;
+    let other = Connection::open(&path).unwrap();
+    let sql = "UPDATE origin SET origin = '?' WHERE origin = ?1";
+    assert_eq!(other.execute(sql, [damaged.as_str()]).unwrap(), 1);
+    the_healthy_origin_is_claimed(&store, at(1)).await;
+    the_row_left_expires(&store, &new).await;
 }
 
 #[tokio::test]

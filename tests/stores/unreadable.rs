@@ -8,9 +8,9 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName};
 use tower_web_push::store::{
-    ClaimRequest, DeliveryLedger, NewBroadcast, NewSubscription, Pause, PauseReason, ScheduleStore,
-    Settled, Settlement, StoreErrorKind, SubscriptionLimits, SubscriptionRef, SubscriptionStore,
-    Tally,
+    ClaimRequest, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, NewSubscription, PageWrite,
+    Pause, PauseReason, ScheduleStore, Settled, Settlement, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRef, SubscriptionStore, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 
@@ -128,6 +128,59 @@ pub(crate) async fn damage_of_one_origin_stays_there(
     let sums = store.tally(&[(damaged.clone(), gone)], now).await.unwrap();
     assert_eq!(sums, [gone]);
     store.prune(now).await.unwrap();
+}
+
+/// Opens a broadcast with a row at each of two origins. Returns it, and the origin to damage.
+pub(crate) async fn put_rows_at_two_origins(
+    store: &dyn DeliveryLedger,
+    now: Timestamp,
+) -> (NewBroadcast, Origin) {
+    let deadline = now + Duration::from_secs(9000);
+    let new = NewBroadcast::new(Audience::All, Message::new("x"), deadline);
+    store.open(&new, now).await.unwrap();
+    let rows = ["damaged", "healthy"].map(|name| {
+        let origin = Origin::parse(&format!("https://{name}.example.net")).unwrap();
+        let (&first, _) = name.as_bytes().split_first().unwrap();
+        NewDelivery::new(EndpointKey::from_bytes([first; 32]), origin)
+    });
+    let (start, end) = (Cursor::Start, Cursor::End);
+    let written = store.enqueue_page(new.id, &start, &rows, &end, now).await;
+    assert_eq!(written.unwrap(), PageWrite::Stored);
+    (new, rows[0].origin.clone())
+}
+
+/// The name of one origin cannot be read: rows of the other are claimed, and the ledger does not say that there is work.
+pub(crate) async fn the_healthy_origin_is_claimed(store: &dyn DeliveryLedger, now: Timestamp) {
+    let request = ClaimRequest::new(10, Duration::from_secs(45));
+    let claims = store.claim(&request, now).await.unwrap();
+    let [row] = claims.rows.as_slice() else {
+        panic!("{claims:?}")
+    };
+    assert_eq!(row.origin.as_str(), "https://healthy.example.net");
+    let accepted = (row.token, Settlement::Finished(FinalOutcome::Accepted));
+    store.settle(&[accepted], now).await.unwrap();
+    for passed in [0, 30, 3000] {
+        let now = now + Duration::from_secs(passed);
+        let again = store.claim(&request, now).await.unwrap();
+        assert_eq!(again.rows.len(), 0);
+        let next = store.next_due(now).await.unwrap().unwrap();
+        assert!(next > now, "{passed} s: a worker would not wait");
+    }
+    store.pauses(now).await.unwrap();
+    store.stats(now).await.unwrap();
+    // An hour later it is looked at again, and set aside again.
+    let later = now + Duration::from_secs(3601);
+    let again = store.claim(&request, later).await.unwrap();
+    assert_eq!(again.rows.len(), 0);
+    assert!(store.next_due(later).await.unwrap().unwrap() > later);
+}
+
+/// The row of the other origin ends at its deadline.
+pub(crate) async fn the_row_left_expires(store: &dyn DeliveryLedger, new: &NewBroadcast) {
+    store.expire(10, new.deadline).await.unwrap();
+    let status = store.status(new.id, new.deadline).await.unwrap().unwrap();
+    let counts = status.counts;
+    assert_eq!((counts.accepted, counts.expired, counts.pending), (1, 1, 0));
 }
 
 /// Stores a pause and a tally of two origins. Returns the one to damage.

@@ -11,6 +11,9 @@ use super::error::Failed;
 use super::origins::read_origin;
 use super::rows::{Columns, integer, read};
 use crate::clock::Timestamp;
+use crate::store::readable::{
+    UNREADABLE_ORIGIN, UNREADABLE_REASON, readable_or_none, report_unreadable_origins,
+};
 use crate::store::rules::BANDS;
 use crate::store::{ClaimRequest, PauseReason, STEP, StoreError};
 use crate::subscription::Origin;
@@ -36,6 +39,8 @@ pub(super) const MARK: &str = "UPDATE web_push.origin SET ready = true WHERE id 
      (SELECT id FROM web_push.origin WHERE id = ANY($1) AND NOT ready ORDER BY id FOR NO KEY UPDATE)";
 pub(super) const HOLD: &str = "UPDATE web_push.origin SET held = true WHERE id IN (SELECT id FROM web_push.origin \
      WHERE id = ANY($1) AND ready AND paused_until > $2 FOR NO KEY UPDATE SKIP LOCKED)";
+pub(super) const SET_ASIDE: &str = "UPDATE web_push.origin SET held = true, paused_until = $2, pause_reason = $3 WHERE id IN \
+     (SELECT id FROM web_push.origin WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
 pub(super) const LET_GO: &str = "UPDATE web_push.origin SET held = false WHERE id IN (SELECT id FROM web_push.origin \
      WHERE held AND paused_until <= $1 ORDER BY paused_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)";
 /// Excludes writers of rows. Skips origins at which rows are being written.
@@ -58,12 +63,22 @@ pub(super) struct Head {
     is_paused: bool,
 }
 
-impl Head {
+/// A marked origin, or one whose name cannot be read.
+enum Marked {
+    Head(Head),
+    Unreadable { id: i64, served: i64 },
+}
+
+impl Marked {
     fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: columns.get()?,
-            served: columns.get()?,
-            origin: read_origin(columns)?,
+        let (id, served) = (columns.get()?, columns.get()?);
+        let Some(origin) = readable_or_none(read_origin(columns))? else {
+            return Ok(Self::Unreadable { id, served });
+        };
+        Ok(Self::Head(Head {
+            id,
+            served,
+            origin,
             is_probed: columns
                 .get::<Option<&str>>()?
                 .and_then(PauseReason::from_name)
@@ -71,7 +86,7 @@ impl Head {
             is_paused: columns.get()?,
             takes: columns.count()?,
             has: [columns.get()?, columns.get()?, columns.get()?],
-        })
+        }))
     }
 }
 
@@ -93,7 +108,7 @@ pub(super) async fn front(
     now: Timestamp,
 ) -> Result<Front, StoreError> {
     let mut front = Front::default();
-    let (mut paused, mut idle) = (Vec::new(), Vec::new());
+    let (mut paused, mut idle, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     let most = request.limit.saturating_add(request.rooms.len()) + STEP;
     let (mut reads, mut last) = (0, (i64::MIN, i64::MIN));
     loop {
@@ -104,8 +119,16 @@ pub(super) async fn front(
             .query(FRONT, &[&now, &last.0, &last.1, &integer(page)])
             .await?;
         front.is_cut = rows.len() == page;
-        for head in read(&rows, Head::read)? {
+        for marked in read(&rows, Marked::read)? {
             reads += 1;
+            let head = match marked {
+                Marked::Head(head) => head,
+                Marked::Unreadable { id, served } => {
+                    last = (served, id);
+                    unreadable.push(id);
+                    continue;
+                }
+            };
             last = (head.served, head.id);
             if !head.has.contains(&true) {
                 idle.push(head.id);
@@ -122,6 +145,12 @@ pub(super) async fn front(
         if !front.is_cut || reads >= most || front.heads.len() == request.limit {
             break;
         }
+    }
+    if !unreadable.is_empty() {
+        let until = (now + UNREADABLE_ORIGIN).as_millis();
+        let values = &[&unreadable as _, &until as _, &UNREADABLE_REASON as _];
+        database.execute(SET_ASIDE, values).await?;
+        report_unreadable_origins(unreadable.len());
     }
     if !paused.is_empty() {
         database.execute(HOLD, &[&paused, &now.as_millis()]).await?;

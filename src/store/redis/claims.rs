@@ -7,12 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use super::content::message;
+use super::origins::origin_of;
 use super::reply::{Reply, bytes, parse};
 use super::script::{Args, CLAIM, HEADS, SETTLE};
 use super::{RedisStore, StoreError};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::store::reason::corrupt;
+use crate::store::readable::readable_or_none;
 use crate::store::rules::deal;
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, STEP, Settled, Settlement,
@@ -131,7 +132,12 @@ impl RedisStore {
             passed = answer.number()?;
             let has_more = answer.flag()?;
             for head in answer.list()? {
-                let head = Head::read(Reply::of(head)?)?;
+                let mut head = Reply::of(head)?;
+                let name = head.bytes()?;
+                let Some(head) = readable_or_none(Head::read(&name, head))? else {
+                    self.set_aside(&name, now).await?;
+                    continue;
+                };
                 // An origin may have moved between two scripts.
                 if room(&head) > 0 && seen.insert(head.origin.clone()) {
                     heads.push(head);
@@ -161,7 +167,7 @@ impl RedisStore {
         let fence = parse(&answer.bytes()?)?;
         for row in answer.list()? {
             let mut row = Reply::of(row)?;
-            let origin = read_origin(&mut row)?;
+            let origin = origin_of(&row.bytes()?)?;
             let broadcast = BroadcastId::from_bytes(row.array()?);
             let key = EndpointKey::from_bytes(row.array()?);
             let attempt = u32::try_from(row.number()?).unwrap_or(u32::MAX);
@@ -218,9 +224,9 @@ impl RedisStore {
 }
 
 impl Head {
-    fn read(mut parts: Reply) -> Result<Self, StoreError> {
+    fn read(name: &[u8], mut parts: Reply) -> Result<Self, StoreError> {
         Ok(Self {
-            origin: read_origin(&mut parts)?,
+            origin: origin_of(name)?,
             served: parts.number()?,
             is_probed: parts.flag()?,
             rows: usize::try_from(parts.number()?).unwrap_or(usize::MAX),
@@ -250,8 +256,4 @@ fn batches(shares: Vec<(&Head, usize)>) -> Vec<Vec<(&Origin, usize)>> {
         batches.push(batch);
     }
     batches
-}
-
-fn read_origin(parts: &mut Reply) -> Result<Origin, StoreError> {
-    Origin::parse(&parts.text()?).map_err(|_| corrupt("an origin"))
 }

@@ -32,7 +32,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use redis::{ErrorKind, ServerErrorKind, Value};
+use redis::{ErrorKind, ServerErrorKind, ToRedisArgs, Value};
 
 use self::address::Address;
 use self::link::{Limits, Link, LinkError};
@@ -165,13 +165,16 @@ impl RedisStore {
     }
 
     /// Reads with a single command.
-    async fn read(&self, command: &str, key: &str, args: &[&str]) -> Result<Value, StoreError> {
+    async fn read(
+        &self,
+        command: &str,
+        key: &str,
+        args: impl ToRedisArgs,
+    ) -> Result<Value, StoreError> {
         let inner = &*self.inner;
         let mut cmd = redis::cmd(command);
         cmd.arg(format!("{}:{key}", inner.namespace));
-        for arg in args {
-            cmd.arg(*arg);
-        }
+        cmd.arg(args);
         Ok(inner.link.send(&cmd, inner.limits).await?)
     }
 }

@@ -242,7 +242,7 @@ impl ScheduleStore for RedisStore {
     }
 
     async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
-        let last = bytes_or_nil(self.read("HGET", "meta", &["last_run"]).await?)?;
+        let last = bytes_or_nil(self.read("HGET", "meta", "last_run").await?)?;
         last.map(|last| time(&last)).transpose()
     }
 }

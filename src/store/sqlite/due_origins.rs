@@ -6,10 +6,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::error::corrupt;
 use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
+use crate::store::readable::{UNREADABLE_ORIGIN, UNREADABLE_REASON, report_unreadable_origins};
 use crate::store::rules::BANDS;
 use crate::store::{ClaimRequest, PauseReason, STEP, StoreError};
 use crate::subscription::Origin;
@@ -29,6 +29,8 @@ pub(super) const PLACE: &str = "UPDATE origin SET ready = ?2, turn = ?3 WHERE id
 pub(super) const SERVED: &str = "UPDATE origin SET served = ?2, takes = ?3, high = max(high, ?4), \
      normal = max(normal, ?5), low = max(low, ?6) WHERE id = ?1";
 pub(super) const BRING_FORWARD: &str = "UPDATE origin SET ready = 1 WHERE id = ?1 AND ready = 0";
+pub(super) const SET_ASIDE: &str =
+    "UPDATE origin SET paused_until = ?2, pause_reason = ?3, turn = NULL WHERE id = ?1";
 /// Waiting rows whose time has come, and the pause of their origin.
 pub(super) const WAITING: &str = "SELECT at, paused_until FROM delivery JOIN origin ON origin.id = delivery.origin \
      WHERE delivery.turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
@@ -60,21 +62,24 @@ struct Ready {
     id: i64,
     paused_until: Option<Timestamp>,
     turn: i64,
-    origin: Origin,
+    /// `None` if its name cannot be read.
+    origin: Option<Origin>,
     is_probed: bool,
     takes: u64,
 }
 
 impl Ready {
     fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
-        let (id, paused_until, turn) = (columns.get()?, columns.time_or_null()?, columns.get()?);
+        let id = columns.get()?;
+        let paused_until = columns.time_or_null()?;
+        let turn = columns.get()?;
         let origin: String = columns.get()?;
         let reason: Option<String> = columns.get()?;
         Ok(Self {
             id,
             paused_until,
             turn,
-            origin: Origin::parse(&origin).map_err(|_| corrupt("an origin"))?,
+            origin: Origin::parse(&origin).ok(),
             is_probed: reason
                 .and_then(|reason| PauseReason::from_name(&reason))
                 .is_some_and(PauseReason::is_probed),
@@ -97,6 +102,14 @@ fn place(
     execute(conn, PLACE, params![origin, is_ready, turn]).map(|_| ())
 }
 
+/// Leaves an origin out of the order of turns whose name cannot be read.
+fn set_aside(conn: &Connection, origin: i64, now: Timestamp) -> Result<(), StoreError> {
+    let until = (now + UNREADABLE_ORIGIN).as_millis();
+    execute(conn, SET_ASIDE, params![origin, until, UNREADABLE_REASON])?;
+    report_unreadable_origins(1);
+    Ok(())
+}
+
 /// Returns origins with ready rows that the request has room for, those served longest ago first, and the number of origins
 /// that were read: at most as many as there are rows to claim, origins without room, and origins that are not due.
 pub(super) fn ready(
@@ -116,14 +129,18 @@ pub(super) fn ready(
         for origin in origins {
             reads += 1;
             last = (origin.turn, origin.id);
-            if request.room_for(&origin.origin) == 0 {
+            let Some(name) = origin.origin else {
+                set_aside(conn, origin.id, now)?;
+                continue;
+            };
+            if request.room_for(&name) == 0 {
                 continue;
             }
             let is_ready = has_ready(conn, origin.id)?;
             if is_ready && origin.paused_until.is_none_or(|until| until <= now) {
                 heads.push(Head {
                     id: origin.id,
-                    origin: origin.origin,
+                    origin: name,
                     is_probed: origin.is_probed,
                     takes: origin.takes,
                 });

@@ -5,8 +5,9 @@ use tower_web_push::store::DeliveryLedger as _;
 use super::world::{Schema, at, broadcast, sending, subscription};
 use crate::unreadable::{
     Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
-    damaged_counts_hold_up_no_others, holds_up_no_others, put_origins, put_schedules,
-    put_subscriptions, the_healthy_schedule_is_due,
+    damaged_counts_hold_up_no_others, holds_up_no_others, put_origins, put_rows_at_two_origins,
+    put_schedules, put_subscriptions, the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
+    the_row_left_expires,
 };
 
 #[tokio::test]
@@ -75,6 +76,19 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
         let both = (damaged.id, healthy);
         damaged_counts_hold_up_no_others(&store, both, (at(1), damaged.deadline)).await;
     }
+}
+
+#[tokio::test]
+async fn an_origin_whose_name_cannot_be_read_holds_up_no_others() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let (new, damaged) = put_rows_at_two_origins(&store, at(1)).await;
+    let sql = "UPDATE web_push.origin SET origin = '?' WHERE origin =";
+    schema.run(&format!("{sql} '{}'", damaged.as_str())).await;
+    the_healthy_origin_is_claimed(&store, at(1)).await;
+    the_row_left_expires(&store, &new).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use crate::support::servers::{self, Kind};
 use crate::unreadable::{
     Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
     damaged_counts_hold_up_no_others, damaged_names, holds_up_no_others, put_origins,
-    put_schedules, put_subscriptions, the_healthy_schedule_is_due,
+    put_rows_at_two_origins, put_schedules, put_subscriptions, the_healthy_origin_is_claimed,
+    the_healthy_schedule_is_due,
 };
 
 #[tokio::test]
@@ -86,6 +87,35 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
         damage(&url, &key, field.as_bytes()).await;
         let both = (damaged, healthy);
         damaged_counts_hold_up_no_others(&store, both, (at(1), at(3600))).await;
+    }
+}
+
+#[tokio::test]
+async fn an_origin_whose_name_cannot_be_read_holds_up_no_others() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    for name in [b"?".as_slice(), b"\xff"] {
+        let prefix = fresh_prefix();
+        let store = store(&url, &prefix).await;
+        let (new, damaged) = put_rows_at_two_origins(&store, at(1)).await;
+        let mut connection = connection(&url).await;
+        let key = |parts: &[&[u8]]| [format!("{{{prefix}}}:").as_bytes(), &parts.concat()].concat();
+        let old = damaged.as_str().as_bytes();
+        let id = new.id.as_bytes();
+        for (from, to) in [
+            (key(&[b"o:", old]), key(&[b"o:", name])),
+            (key(&[b"q:", old, b":", id]), key(&[b"q:", name, b":", id])),
+        ] {
+            let mut rename = redis_rs::cmd("RENAME");
+            rename.arg(from).arg(to);
+            let _: () = rename.query_async(&mut connection).await.unwrap();
+        }
+        let mut add = redis_rs::cmd("ZADD");
+        add.arg(key(&[b"ready"])).arg(0).arg(name);
+        let added: i64 = add.query_async(&mut connection).await.unwrap();
+        assert_eq!(added, 1);
+        the_healthy_origin_is_claimed(&store, at(1)).await;
     }
 }
 
