@@ -6,18 +6,22 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{
-    SubscriptionRef, SubscriptionStore as _, VapidKeyStore as _, redis_rs,
+    Change, NewSubscription, SubscriptionLimits, SubscriptionRef, SubscriptionStore as _,
+    VapidKeyStore as _, redis_rs,
 };
 use tower_web_push::subscription::Endpoint;
 use tower_web_push::testing::{Answer, When};
 use tower_web_push::vapid::KeyId;
 use tower_web_push::{Audience, Broadcast, Message};
 
-use super::world::{Backend, POLL, World};
+use super::world::{Backend, LIMIT, POLL, World};
 use Backend::{Memory, Postgres, Redis, Sqlite};
+
+/// Subscriptions of an old list: with the sick ones, 60 % of all.
+const OLD: usize = 55;
 
 type Act = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -89,6 +93,10 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault::lasting("one subscription in 20 breaks the connection", |world| {
         Box::pin(async { sick(world, &Answer::disconnect()) })
     }),
+    Fault::lasting("most of an old list answers 410 for days", |world| {
+        Box::pin(async { old_list(world).await })
+    })
+    .until(|world| Box::pin(async { the_old_list_is_retired(world).await })),
     Fault::lasting("the clock is 3 days ahead for some seconds", |world| {
         Box::pin(async { world.clock.set_off_by(3 * 86_400_000) })
     })
@@ -163,6 +171,50 @@ fn sick(world: &mut World, answer: &Answer) {
             .service
             .script(When::endpoint(endpoint), answer.clone());
     }
+}
+
+/// Adds subscriptions of an application that had this server's key before: with the sick ones, 60 % of all. Their push
+/// service has said for days that they are gone.
+async fn old_list(world: &mut World) {
+    let (day, now) = (Duration::from_secs(86_400), world.clock.now());
+    let id = KeyId::of(world.key.public_key());
+    let mut failed = Vec::new();
+    for _ in 0..OLD {
+        let agent = world.service.user_agent();
+        let subscription = agent.subscribe(world.key.public_key()).unwrap();
+        let endpoint = subscription.endpoint().clone();
+        let new = NewSubscription::new(subscription, id);
+        let limits = SubscriptionLimits::default();
+        let upserted = world.store.upsert(&new, &limits, now - 9 * day).await;
+        upserted.unwrap();
+        failed.push(Change::Failed(endpoint.key()));
+        world.sick.push(endpoint);
+    }
+    for days in (4..9).rev() {
+        world.store.apply(&failed, now - days * day).await.unwrap();
+    }
+    sick(world, &Answer::status(StatusCode::GONE));
+}
+
+/// Although their share is so large that pruning is suspended.
+async fn the_old_list_is_retired(world: &World) {
+    let old = &world.sick[world.sick.len() - OLD..];
+    let keys: Vec<_> = old
+        .iter()
+        .map(|endpoint| SubscriptionRef::Key(endpoint.key()))
+        .collect();
+    let retired = async {
+        loop {
+            let rows = world.store.get(&keys).await.unwrap();
+            if rows.iter().flatten().all(|row| row.retired.is_some()) {
+                break;
+            }
+            sleep(POLL).await;
+        }
+    };
+    timeout(LIMIT, retired)
+        .await
+        .expect("rows of the old list stay");
 }
 
 /// Accepts a broadcast of its own and makes its audience unreadable before it is due.
