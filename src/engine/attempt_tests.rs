@@ -348,7 +348,7 @@ fn nothing_is_asked_at_or_after_the_deadline() {
             .with_keys(keys.clone())
             .with_deadline(deadline);
         let answers = (outcome == Accepted).then(accepted);
-        assert_eq!(after(attempt, answers).next, Finished(outcome));
+        assert_eq!(after(attempt, answers).settlement, Finished(outcome));
     }
 }
 

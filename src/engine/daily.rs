@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::Engine;
 use super::records::{Record, records};
-use super::worker::UNREADABLE_PAUSE;
+use super::unreadable::UNREADABLE_PAUSE;
 use crate::clock::Timestamp;
 use crate::message::{Message, Ttl};
 use crate::observe;

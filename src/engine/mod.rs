@@ -40,6 +40,7 @@ mod shutdown;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod test_world;
+mod unreadable;
 mod worker;
 
 pub use accept::{SendError, SendErrorKind};
@@ -59,6 +60,7 @@ pub use register::{RegisterError, RegisterErrorKind, Registered, Registration};
 pub use renew::Renewal;
 pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
+pub(crate) use unreadable::Unreadable;
 
 use missing_keys::MissingKeys;
 
@@ -124,6 +126,7 @@ pub(crate) struct Signals {
     are_faults_lifted: AtomicBool,
     pub(crate) health: Health,
     pub(crate) parked: Parked,
+    pub(crate) unreadable: Unreadable,
     missing_keys: MissingKeys,
     /// The live VAPID keys that the last pauses for sender faults were judged by.
     known_keys: Mutex<Vec<KeyId>>,
@@ -139,6 +142,7 @@ impl Default for Signals {
             are_faults_lifted: AtomicBool::new(false),
             health: Health::default(),
             parked: Parked::default(),
+            unreadable: Unreadable::default(),
             missing_keys: MissingKeys::default(),
             known_keys: Mutex::default(),
         }

@@ -39,8 +39,6 @@ const CLAIMS: usize = 16;
 const UNSETTLED: usize = 1024;
 /// How long the steps before claiming may keep it waiting. They continue beside it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The time between two attempts to read a subscription that the store cannot read.
-pub(super) const UNREADABLE_PAUSE: Duration = Duration::from_secs(300);
 
 /// The result of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -300,8 +298,9 @@ impl Worker {
                 }
                 Record::Unreadable => {
                     unreadable += 1;
-                    let later = Settlement::Deferred(now + UNREADABLE_PAUSE);
-                    self.settlements.push((row.token, later));
+                    let later = self.engine.signals.unreadable.defer(now);
+                    self.settlements
+                        .push((row.token, Settlement::Deferred(later)));
                     continue;
                 }
             };

@@ -9,6 +9,7 @@ use http::StatusCode;
 use super::super::KeyRing;
 use super::super::chores::EXPIRED_AT_ONCE;
 use super::super::test_world::{START, TIMEOUT, World};
+use super::super::unreadable::UNREADABLE_PAUSE;
 use super::*;
 use crate::broadcast::Audience;
 use crate::deliver::OriginGates;
@@ -516,6 +517,7 @@ async fn a_subscription_that_cannot_be_read_defers_only_its_own_message() {
     assert!(worker.take_error().is_none());
     let counts = world.counts(id).await;
     assert_eq!((counts.accepted, counts.pending), (6, 1));
+    assert_eq!(world.engine.signals.unreadable.len(START), 1);
 
     world.table.unreadable.lock().unwrap().clear();
     world.clock.advance(UNREADABLE_PAUSE - SECOND);

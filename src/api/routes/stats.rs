@@ -38,6 +38,8 @@ struct WorkerAnswer {
     parked: usize,
     /// Some of them.
     parked_broadcasts: Vec<ParkedAnswer>,
+    /// The number of messages that wait because the store cannot read their subscription.
+    unreadable: usize,
 }
 
 #[derive(Serialize)]
@@ -207,6 +209,7 @@ fn worker(api: &WebPushService) -> WorkerAnswer {
                 error: parked.error,
             })
             .collect(),
+        unreadable: signals.unreadable.len(api.engine.now()),
     }
 }
 

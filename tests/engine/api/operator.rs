@@ -245,7 +245,7 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
     );
     assert_eq!(
         stats["worker"],
-        json!({"failing": [], "parked": 0, "parkedBroadcasts": []})
+        json!({"failing": [], "parked": 0, "parkedBroadcasts": [], "unreadable": 0})
     );
     assert_eq!(stats["missingKeys"], json!([]));
 }
