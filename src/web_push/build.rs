@@ -4,13 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::builder::Store;
 use super::client::default_client;
 use super::{BuildError, BuildErrorKind, WebPush, WebPushBuilder};
 use crate::deliver::{DeliverLayer, EndpointPolicy, HostCheck, OriginGates};
 use crate::engine::{ClockSkew, Engine, GuardedClock, KeyRing, Parts, PruneBreaker, Signals};
+use crate::p256::{P256, UaSecretKey};
 use crate::schedule::NotifyType;
 use crate::store::{MemoryStore, VapidKeyStore};
 use crate::vapid::{Contact, KeyId, VapidKey};
@@ -23,6 +26,8 @@ impl WebPushBuilder {
     /// One kind for each thing that can be wrong: see [`BuildErrorKind`].
     pub async fn build(self) -> Result<WebPush, BuildError> {
         self.check()?;
+        // The first key pair of a process is slow: the library collects entropy for it. It is drawn while the stores are read.
+        let first_draw = first_draw(&self.p256);
         let lease = self.effective_lease();
         let has_contact = self.contact.is_some();
         let (contact, endpoint_policy) = match self.contact {
@@ -104,6 +109,10 @@ impl WebPushBuilder {
             host_check,
         });
         engine.report_start(is_new).await?;
+        if let Some(drawn) = first_draw {
+            // Without randomness the first message says so.
+            let _ = drawn.await;
+        }
         Ok(WebPush { engine })
     }
 
@@ -176,6 +185,14 @@ impl WebPushBuilder {
         }
         Ok(())
     }
+}
+
+/// Makes a key pair on a thread that may block, if a runtime has one.
+fn first_draw(p256: &Arc<dyn P256>) -> Option<JoinHandle<()>> {
+    let (runtime, p256) = (Handle::try_current().ok()?, Arc::clone(p256));
+    Some(runtime.spawn_blocking(move || {
+        let _ = UaSecretKey::random().and_then(|key| p256.agree(key.public()).map(|_| ()));
+    }))
 }
 
 /// Refuses a store that is not the expected one, before anything is written to it. Returns whether it is new.

@@ -1,13 +1,17 @@
 //! Configurations: refused settings, and that the order of the calls does not matter.
 
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 
 use tower_web_push::BuildErrorKind;
 use tower_web_push::deliver::SystemResolver;
-use tower_web_push::p256::RustCrypto;
+use tower_web_push::p256::{
+    self, Agreement, CryptoError, P256, RustCrypto, SharedSecret, UaSecretKey,
+};
 use tower_web_push::schedule::{Compose, Schedule};
 use tower_web_push::store::VapidKeyStore as _;
+use tower_web_push::subscription::UaPublicKey;
 use tower_web_push::vapid::{KeyEncryptionKeys, VapidKey};
 
 use super::world::*;
@@ -272,4 +276,31 @@ async fn a_setting_without_effect_is_refused_by_its_name() {
         assert!(error.to_string().contains(setting), "{error}");
         used.build().await.expect(setting);
     }
+}
+
+/// The first key pair of a process takes as long as a thousand others: no worker of the runtime waits for it.
+#[tokio::test]
+async fn the_first_key_pair_is_made_on_a_blocking_thread_before_the_first_message() {
+    #[derive(Debug, Default)]
+    struct Watched(Mutex<Vec<ThreadId>>);
+    impl P256 for Watched {
+        fn agree(&self, peer: &UaPublicKey) -> Result<Agreement, CryptoError> {
+            self.0.lock().unwrap().push(thread::current().id());
+            p256::fastest().agree(peer)
+        }
+
+        fn agree_with(
+            &self,
+            own: &UaSecretKey,
+            as_public: &[u8; 65],
+        ) -> Result<SharedSecret, CryptoError> {
+            p256::fastest().agree_with(own, as_public)
+        }
+    }
+    let watched = Arc::new(Watched::default());
+    let builder = WebPush::builder("mailto:ops@example.com").p256(Arc::clone(&watched));
+    builder.build().await.unwrap();
+    let threads = watched.0.lock().unwrap().clone();
+    assert_eq!(threads.len(), 1);
+    assert_ne!(threads[0], thread::current().id());
 }
