@@ -50,6 +50,7 @@ const SHORT: &[(&str, &str)] = &[
     (ready::FRONT, "delivery_ready"),
     (ready::HOLD, "origin_pkey"),
     (ready::LET_GO, "origin_held"),
+    (ready::SET_ASIDE, "origin_pkey"),
     (ready::LOCK_IDLE, "origin_pkey"),
     (ready::UNMARK, "delivery_ready"),
     (waking::DUE, "delivery_waiting"),

@@ -92,6 +92,7 @@ const SHORT: &[(&str, &str)] = &[
     (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::SET_ASIDE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::CLAIMABLE,
         "COVERING INDEX delivery_ready (origin=? AND band=?",
