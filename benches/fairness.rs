@@ -1,10 +1,15 @@
-//! The rate of messages to a push service that works, alone and beside one that does not.
+//! The rate of messages to a push service that works, alone and beside one that does not; and how long messages to a push
+//! service wait behind a broadcast to the same one.
 //!
 //! `cargo bench --bench fairness --all-features`. Real sockets, TLS and HTTP/2: the push services run on a thread of
 //! their own in this process, and answer at once; the sender runs on another, with the threads of its store. Beside a
 //! push service that never answers, or one that has just sent a `Retry-After` of an hour, each with a backlog of
 //! 20,000, the loss of throughput may be at most 5 %. It also prints the CPU time of the sender's threads per message
 //! (Linux).
+//!
+//! Within one push service, which then takes 50 ms to answer: while a broadcast to 20,000 is sent, others to 100 are
+//! accepted one after the other, and single messages of urgency `high`, from acceptance to the last answer; and the loss of
+//! the large broadcast.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
@@ -27,6 +32,7 @@ use tokio::sync::oneshot;
 use tower_web_push::broadcast::{BroadcastId, BroadcastState, Tag};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::EndpointPolicy;
+use tower_web_push::message::Urgency;
 use tower_web_push::p256::UaSecretKey;
 use tower_web_push::store::{
     MemoryStore, NewSubscription, ScheduleStore, SqliteStore, SubscriptionLimits,
@@ -46,7 +52,7 @@ const BACKLOG: usize = 20_000;
 const ROUNDS: usize = 5;
 
 /// Longer only if the code is broken.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The other push service.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +92,11 @@ fn main() {
             }
         }
         report(store, &measured);
+        let mut within = Vec::new();
+        for _ in 0..ROUNDS {
+            within.push(sender.block_on(measure_within(store, &push_services)));
+        }
+        report_within(store, &within);
     }
     println!("repeat it: cargo bench --bench fairness --all-features");
 }
@@ -182,6 +193,128 @@ where
     Measured {
         per_second: MESSAGES as f64 / took.as_secs_f64(),
         cpu: cpu / MESSAGES as u32,
+    }
+}
+
+/// What others waited behind a large broadcast to the same push service.
+#[derive(Clone, Debug)]
+struct Within {
+    /// The large broadcast alone, and beside the others.
+    alone: Duration,
+    beside: Duration,
+    /// The number of messages to others meanwhile.
+    others: usize,
+    small: Vec<Duration>,
+    urgent: Vec<Duration>,
+}
+
+fn report_within(store: &str, rounds: &[Within]) {
+    let mut small: Vec<_> = rounds.iter().flat_map(|one| one.small.clone()).collect();
+    let mut urgent: Vec<_> = rounds.iter().flat_map(|one| one.urgent.clone()).collect();
+    for (waits, what) in [
+        (&mut small, "a broadcast to 100"),
+        (&mut urgent, "one urgent message"),
+    ] {
+        waits.sort_unstable();
+        let at = |share: usize| waits[(waits.len() - 1) * share / 100].as_secs_f64() * 1e3;
+        println!(
+            "{store:6} {what:18} behind 20,000 at the same origin: p50 {:.0} ms, p99 {:.0} ms ({})",
+            at(50),
+            at(99),
+            waits.len()
+        );
+    }
+    let mut losses: Vec<_> = rounds
+        .iter()
+        .map(|one| {
+            // What the others took is no loss.
+            let rate = (MESSAGES + one.others) as f64 / one.beside.as_secs_f64();
+            (1.0 - rate * one.alone.as_secs_f64() / MESSAGES as f64) * 100.0
+        })
+        .collect();
+    losses.sort_by(f64::total_cmp);
+    println!(
+        "{store:6} loss of the rate of that origin {:.1} %",
+        losses[losses.len() / 2]
+    );
+}
+
+async fn measure_within(store: &str, push_services: &Runtime) -> Within {
+    match store {
+        "memory" => within(Arc::new(MemoryStore::new()), push_services).await,
+        _ => {
+            let folder = tempfile::tempdir().unwrap();
+            let store = SqliteStore::open(folder.path().join("push.db"))
+                .await
+                .unwrap();
+            let measured = within(store.clone(), push_services).await;
+            store.close().await.unwrap();
+            measured
+        }
+    }
+}
+
+async fn within<S>(store: S, push_services: &Runtime) -> Within
+where
+    S: SubscriptionStore + VapidKeyStore + ScheduleStore + Clone,
+{
+    let service = push_services
+        .spawn(PushServer::start(BOTH, |request| {
+            Box::pin(async {
+                read(request).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                answer(201, &[], "")
+            })
+        }))
+        .await
+        .unwrap();
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(store.clone())
+        .endpoint_policy(EndpointPolicy::insecure_allow_local())
+        .extra_root_ca_pem(service.ca_pem.clone())
+        .build()
+        .await
+        .unwrap();
+    for (tag, number) in [("large", MESSAGES), ("small", 100), ("one", 1)] {
+        subscribe(&push, &store, tag, &service, number).await;
+    }
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(push.run(async { stopped.await.unwrap_or_default() }));
+    // Connections are opened, and the number of requests in flight is found, before anything is measured.
+    let first = enqueue(&push, "large").await;
+    until(&push, first, BroadcastState::Done).await;
+    let began = Instant::now();
+    let alone = enqueue(&push, "large").await;
+    until(&push, alone, BroadcastState::Done).await;
+    let alone = began.elapsed();
+
+    let began = Instant::now();
+    let large = enqueue(&push, "large").await;
+    let (mut small, mut urgent) = (Vec::new(), Vec::new());
+    let is_over = async || push.status(large).await.unwrap().unwrap().state == BroadcastState::Done;
+    while !is_over().await {
+        for (tag, urgency, waits) in [
+            ("small", Urgency::Normal, &mut small),
+            ("one", Urgency::High, &mut urgent),
+        ] {
+            let asked = Instant::now();
+            let message = Message::new(vec![b'x'; 200]).with_urgency(urgency);
+            let audience = Audience::Tag(Tag::parse(tag).unwrap());
+            let queued = push.enqueue(audience, message).await.unwrap();
+            until(&push, queued.broadcast, BroadcastState::Done).await;
+            waits.push(asked.elapsed());
+        }
+    }
+    let beside = began.elapsed();
+    drop(stop);
+    let _ = running.await;
+    let others = 100 * small.len() + urgent.len();
+    Within {
+        alone,
+        beside,
+        others,
+        small,
+        urgent,
     }
 }
 
