@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "client")]
+use std::time::Duration;
 
 use lru::LruCache;
 use tokio::sync::Semaphore;
@@ -442,6 +444,14 @@ impl Permit {
     /// The request begins.
     pub(super) fn begin(&mut self) {
         self.begun = Some(self.gate.change(|flow| flow.begins(Instant::now())));
+    }
+
+    /// The request that began was sent only after this time.
+    #[cfg(feature = "client")]
+    pub(super) fn was_delayed(&mut self, delay: Duration) {
+        if let Some(begun) = &mut self.begun {
+            begun.delay(delay);
+        }
     }
 
     /// Takes in what the attempt says about the load on the origin, at this moment.
