@@ -292,6 +292,11 @@ impl PushBody {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0.unwrap_or_default()
+    }
 }
 
 impl Body for PushBody {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,29 +12,37 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
-use super::EndpointPolicy;
 use super::connection_budget::{self, ConnectionBudget};
 use super::connector::{Connector, Shared};
-use super::dialled::{DialError, Dialled, Protocol};
-use super::error::find_source;
+use super::dialled::{Dialled, Protocol};
 use super::guarded_resolver::GuardedResolver;
+use super::http2_connection::IDLE_TIMEOUT;
+use super::http2_pool::{Http2Pool, NoStream};
+use super::http2_stream::{self, Delayed, ResponseBody};
 use super::resolver::{Resolver, SystemResolver};
-use super::unprocessed::{AskedForCalm, Repeats, asks_for_calm, is_unprocessed};
+use super::unprocessed::{AskedForCalm, Repeats};
+use super::{EndpointPolicy, PolicyError, PolicyErrorKind};
 use crate::error::{BoxError, error_struct};
 use crate::push_request::PushBody;
 use crate::tls::{self, TlsError};
 
 /// An HTTP client for pushes. Cheap to clone; clones share its connections.
 ///
-/// HTTP/2 if the push service supports it, with one connection per origin; otherwise HTTP/1.1. TLS by rustls with
-/// aws-lc-rs. It trusts the Mozilla root programme (`webpki-roots`) and the certificates of
+/// HTTP/2 if the push service supports it; otherwise HTTP/1.1. TLS by rustls with aws-lc-rs. It trusts the Mozilla root programme (`webpki-roots`) and the certificates of
 /// [`extra_root_ca_pem`](HttpClientBuilder::extra_root_ca_pem). No redirects, no proxies, no cookies.
 ///
 /// Every connection is subject to the client's [`EndpointPolicy`]: the name is looked up once, every address is
 /// checked, and only checked addresses are dialled. If one address is refused, the name is refused.
+///
+/// An origin has one HTTP/2 connection until all streams that the server allows on it are in use (RFC 9113 section 5.1.2; at
+/// most 256), then another one, up to four, opened one at a time. If all are in use, requests wait in order. A new connection
+/// carries one request until the server's SETTINGS are here. The fullest one with a free stream is used next, so that
+/// those not needed become idle. A connection that the server ends by GOAWAY gets no new requests, and one on which eight requests
+/// in a row had no response is replaced. After a failed connection the next one waits for up to 100 ms, after more of them in
+/// a row for up to 2 s; the requests that wait share its result.
 ///
 /// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections). One without requests
 /// is closed after 90 s. While requests are under way on an HTTP/2 connection and nothing arrives, it is pinged every 20 s,
@@ -45,7 +53,12 @@ use crate::tls::{self, TlsError};
 ///
 /// # Runtime
 ///
-/// Requires tokio. Each connection is driven by a task that ends with the connection.
+/// Requires tokio. Each connection is driven by a task that ends with the connection, on the runtime of the request that
+/// it was opened for.
+///
+/// # Cancel safety
+///
+/// Dropping the future of a request resets its stream. Whether the server has processed it is then unknown.
 ///
 /// # Examples
 ///
@@ -61,10 +74,9 @@ use crate::tls::{self, TlsError};
 #[derive(Clone)]
 pub struct HttpClient(Arc<Clients>);
 
-/// One client for each protocol. A client of hyper-util that is configured for HTTP/2 only opens one connection for a
-/// burst of requests; otherwise it opens one for each request until the first has negotiated HTTP/2.
+/// HTTP/2 over connections of our own, HTTP/1.1 over those of hyper-util.
 struct Clients {
-    http2: Client<Connector, PushBody>,
+    http2: Http2Pool,
     http1: Client<Connector, PushBody>,
     shared: Arc<Shared>,
 }
@@ -101,52 +113,58 @@ impl Clients {
         self: Arc<Self>,
         request: Request<PushBody>,
     ) -> Result<Response<HttpBody>, HttpError> {
-        let under_way = match request.uri().authority() {
-            Some(authority) => Some(self.shared.budget.request(authority.clone()).await),
-            None => None,
-        };
-        let response = self.exchange(request).await.map_err(HttpError)?;
-        Ok(response.map(|body| HttpBody {
-            body,
-            _under_way: under_way,
-        }))
+        self.exchange(request).await.map_err(HttpError)
     }
 
-    async fn exchange(&self, request: Request<PushBody>) -> Result<Response<Incoming>, BoxError> {
-        let dialled = &self.shared.dialled;
-        let (start, mut repeats) = (Instant::now(), Repeats::default());
-        let mut asked_for_calm = false;
+    async fn exchange(&self, request: Request<PushBody>) -> Result<Response<HttpBody>, BoxError> {
+        let Some(authority) = request.uri().authority() else {
+            return Err(PolicyError::from(PolicyErrorKind::MalformedHost).into());
+        };
+        let began = Instant::now();
+        let (mut repeats, mut asked_for_calm) = (Repeats::default(), false);
+        let (mut delay, mut avoided) = (Duration::ZERO, None);
         loop {
-            if dialled.protocol(request.uri()) == Some(Protocol::Http1) {
-                return Ok(self.http1.request(request).await?);
+            if self.shared.dialled.protocol(request.uri()) == Some(Protocol::Http1) {
+                let under_way = self.shared.budget.request(authority.clone()).await;
+                let response = self.http1.request(request).await?;
+                return Ok(response.map(|body| {
+                    HttpBody(Inner::Http1 {
+                        body,
+                        _under_way: under_way,
+                    })
+                }));
             }
-            let error = match self.http2.request(request.clone()).await {
+            let permit = match self.http2.stream(authority, avoided).await {
+                Ok(permit) => permit,
+                Err(NoStream::Http1) => continue,
+                Err(NoStream::Dial(error)) => return Err(error.into()),
+            };
+            delay += permit.delay();
+            let unanswered = match http2_stream::send(permit, request.clone()).await {
                 Ok(mut response) => {
                     if asked_for_calm {
                         response.extensions_mut().insert(AskedForCalm);
                     }
-                    return Ok(response);
+                    if !delay.is_zero() {
+                        response.extensions_mut().insert(Delayed(delay));
+                    }
+                    return Ok(response.map(|body| HttpBody(Inner::Http2(body))));
                 }
-                Err(error) => error,
+                Err(unanswered) => unanswered,
             };
-            let is_too_much = asks_for_calm(&error);
-            asked_for_calm |= is_too_much;
-            if is_unprocessed(&error)
-                && let Some(pause) = repeats.pause(is_too_much)
+            asked_for_calm |= unanswered.asks_for_calm;
+            // In all other cases a repeat could deliver the message twice.
+            if unanswered.is_unprocessed
+                && let Some(pause) = repeats.pause(unanswered.asks_for_calm)
             {
+                avoided = Some(unanswered.connection);
                 if !pause.is_zero() {
                     sleep(pause).await;
                 }
+                delay = began.elapsed();
                 continue;
             }
-            // Without a connection nothing was sent. In all other cases a repeat could deliver the message twice.
-            if !error.is_connect() || find_source::<DialError>(&error).is_some() {
-                return Err(error.into());
-            }
-            // The server chose HTTP/1.1, or the dial belonged to another request, and it failed or was cancelled.
-            if let Some(failure) = dialled.failure_since(request.uri(), start) {
-                return Err(failure.into());
-            }
+            return Err(unanswered.error);
         }
     }
 }
@@ -179,10 +197,16 @@ impl fmt::Debug for HttpFuture {
 
 /// The body of a response.
 #[derive(Debug)]
-pub struct HttpBody {
-    body: Incoming,
-    /// The connection is not idle before the body was read or dropped.
-    _under_way: Option<connection_budget::Request>,
+pub struct HttpBody(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Http2(ResponseBody),
+    Http1 {
+        body: Incoming,
+        /// The connection is not idle before the body was read or dropped.
+        _under_way: connection_budget::Request,
+    },
 }
 
 impl Body for HttpBody {
@@ -193,17 +217,30 @@ impl Body for HttpBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        Pin::new(&mut self.body)
-            .poll_frame(cx)
-            .map_err(|error| HttpError(error.into()))
+        match &mut self.0 {
+            Inner::Http2(body) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                frame.map_err(|error| HttpError(error.into()))
+            }
+            Inner::Http1 { body, .. } => {
+                let frame = Pin::new(body).poll_frame(cx);
+                frame.map_err(|error| HttpError(error.into()))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.0 {
+            Inner::Http2(body) => body.is_end_stream(),
+            Inner::Http1 { body, .. } => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.0 {
+            Inner::Http2(body) => body.size_hint(),
+            Inner::Http1 { body, .. } => body.size_hint(),
+        }
     }
 }
 
@@ -239,13 +276,6 @@ pub struct HttpClientBuilder {
 impl HttpClientBuilder {
     /// The longest time for opening a connection: lookup, TCP and TLS.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// The time between two pings of an HTTP/2 connection while requests are under way on it. An idle connection is not
-    /// pinged: servers end connections with pings and no streams by GOAWAY (`too_many_pings`).
-    const KEEP_ALIVE: Duration = Duration::from_secs(20);
-    /// The longest time for the response to a ping.
-    const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-    /// The time after which a connection without requests is closed.
-    const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
     /// Sets the policy for connections. [`Deliver`](super::Deliver) should have the same one. Default:
     /// [`known_push_services`](EndpointPolicy::known_push_services).
@@ -301,27 +331,15 @@ impl HttpClientBuilder {
             dialled: Dialled::new(),
             budget: ConnectionBudget::new(max_connections),
         });
-        let connector = |protocol| Connector::new(protocol, tls.clone(), Arc::clone(&shared));
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
+        let http1 = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Self::IDLE_TIMEOUT)
-            // Responses are short. Small buffers and windows limit what a hostile server can make the client buffer.
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            // Responses are short. A small buffer limits what a hostile server can make the client buffer.
             .http1_max_buf_size(64 * 1024)
-            .http2_initial_stream_window_size(16 * 1024)
-            .http2_initial_connection_window_size(256 * 1024)
-            .http2_keep_alive_interval(Self::KEEP_ALIVE)
-            .http2_keep_alive_timeout(Self::KEEP_ALIVE_TIMEOUT)
-            .http2_keep_alive_while_idle(false);
-        let http1 = builder.build(connector(Protocol::Http1));
-        let http2 = builder
-            .http2_only(true)
-            // `exchange` does, with a limit.
-            .retry_canceled_requests(false)
-            .build(connector(Protocol::Http2));
+            .build(Connector::http1(tls.clone(), Arc::clone(&shared)));
         Ok(HttpClient(Arc::new(Clients {
-            http2,
+            http2: Http2Pool::new(Connector::http2(tls, Arc::clone(&shared))),
             http1,
             shared,
         })))

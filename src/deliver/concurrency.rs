@@ -49,7 +49,7 @@ impl Concurrency {
     /// The first limit of an origin.
     pub(super) const START: usize = 8;
     /// The first doubling ends here.
-    const DOUBLING: f64 = 100.0;
+    const DOUBLING: f64 = 400.0;
     /// A limit that was not used for this time is halved, down to the first.
     const UNUSED: Duration = Duration::from_secs(60);
 

@@ -51,15 +51,15 @@ impl Origin {
 }
 
 #[test]
-fn it_doubles_up_to_a_hundred_and_then_grows_by_one() {
+fn it_doubles_up_to_four_hundred_and_then_grows_by_one() {
     for reply in [Reply::Accepted, Reply::Answered] {
         let mut origin = Origin::new(1, 1000);
         let mut rounds = 0;
-        while origin.full(reply) < 100 {
+        while origin.full(reply) < 400 {
             rounds += 1;
         }
         // Those that began first, with less than half of it in use, do not count.
-        assert!((4..=8).contains(&rounds), "{rounds}");
+        assert!((6..=10).contains(&rounds), "{rounds}");
         let before = origin.limit.limit();
         let after = (0..20).map(|_| origin.full(reply)).last().unwrap();
         assert!((10..=21).contains(&(after - before)), "{before} {after}");

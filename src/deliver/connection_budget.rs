@@ -20,9 +20,10 @@ use crate::error::BoxError;
 /// The connections of a client. Cheap to clone; clones share the budget.
 ///
 /// Half of the budget is for hosts that the endpoint policy names, so that others cannot use it up. Of the other half no
-/// registrable domain and no block of addresses has more than an eighth. A connection is idle while its origin has no
-/// request under way. If a connection is needed and none is free, the connection that has been idle for the longest time
-/// is closed, in the same half, domain or block.
+/// registrable domain and no block of addresses has more than an eighth. A connection is idle while it has no stream
+/// ([`Usage`], HTTP/2) and its origin no request under way ([`request`](Self::request), HTTP/1.1, where the pool does not
+/// tell the connection). If a connection is needed and none is free, the connection that has been idle for the longest
+/// time is closed, in the same half, domain or block.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionBudget(Arc<Budget>);
 
@@ -48,6 +49,8 @@ struct Origin {
 struct Socket {
     pools: Vec<Arc<Pool>>,
     closing: Arc<Closing>,
+    is_used: bool,
+    idle_since: Instant,
 }
 
 impl ConnectionBudget {
@@ -107,6 +110,24 @@ impl ConnectionBudget {
         }
     }
 
+    /// Takes a place for a connection, if one is free: for an origin that has a connection already, no other is closed.
+    /// `domain` is `None` for a host that the policy names.
+    pub(super) fn spare_place(&self, domain: Option<Box<str>>) -> Option<Place> {
+        let held = match domain {
+            None => vec![self.0.named.try_take()?],
+            Some(domain) => {
+                let share = self.0.domains.of(domain).try_take()?;
+                vec![share, self.0.others.try_take()?]
+            }
+        };
+        Some(Place {
+            budget: self.clone(),
+            held,
+            blocks: Vec::new(),
+            is_spare: true,
+        })
+    }
+
     /// Takes a place for a connection. `domain` is `None` for a host that the policy names.
     ///
     /// # Errors
@@ -127,6 +148,7 @@ impl ConnectionBudget {
             budget: self.clone(),
             held,
             blocks: Vec::new(),
+            is_spare: false,
         })
     }
 
@@ -173,7 +195,8 @@ impl ConnectionBudget {
                 .filter(|origin| origin.requests == 0)
                 .map(|origin| &*origin.sockets)
                 .unwrap_or_default();
-            let pools = sockets.iter().flat_map(|socket| &socket.pools);
+            let idle = sockets.iter().filter(|socket| !socket.is_used);
+            let pools = idle.flat_map(|socket| &socket.pools);
             pools.filter(|pool| pool.waiting() > 0).cloned().collect()
         };
         for pool in wanted {
@@ -207,10 +230,10 @@ fn close_longest_idle(
     let idle = origins.values().filter(|origin| origin.requests == 0);
     let sockets = idle.flat_map(|origin| {
         let sockets = origin.sockets.iter();
-        sockets.map(|socket| (origin.idle_since, socket))
+        sockets.map(|socket| (origin.idle_since.max(socket.idle_since), socket))
     });
     let longest = sockets
-        .filter(|(_, socket)| !socket.closing.has_begun() && is_eligible(socket))
+        .filter(|(_, socket)| !socket.is_used && !socket.closing.has_begun() && is_eligible(socket))
         .min_by_key(|(since, _)| *since);
     longest
         .inspect(|(_, socket)| socket.closing.begin())
@@ -256,11 +279,12 @@ pub(super) struct Place {
     budget: ConnectionBudget,
     held: Vec<Held>,
     blocks: Vec<(IpAddr, Held)>,
+    is_spare: bool,
 }
 
 impl Place {
     /// Takes a place in the blocks of the addresses. Returns those whose block has one; if none has, it waits for the first
-    /// block. Hosts that the policy names have no share.
+    /// block, unless the place is a spare one. Hosts that the policy names have no share.
     pub(super) async fn at(&mut self, addrs: Vec<IpAddr>) -> Vec<IpAddr> {
         let is_named = self
             .held
@@ -277,6 +301,7 @@ impl Place {
             }
         }
         if self.blocks.is_empty()
+            && !self.is_spare
             && let Some(first) = addrs.first().map(|addr| block(*addr))
         {
             let pool = self.budget.0.blocks.of(first);
@@ -306,6 +331,8 @@ impl Place {
                 .map(|held| Arc::clone(held.pool()))
                 .collect(),
             closing: Arc::clone(&closing),
+            is_used: false,
+            idle_since: Instant::now(),
         };
         let mut origins = self.budget.lock();
         let origin = origins.entry(authority.clone()).or_insert_with(Origin::new);
@@ -333,6 +360,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// For the pool that uses the connection.
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            budget: self.budget.clone(),
+            authority: self.authority.clone(),
+            closing: Arc::clone(&self.closing),
+        }
+    }
+
     /// Returns whether the connection has to be closed; if not, the task is woken when it has to be.
     pub(super) fn poll_closing(&self, cx: &Context<'_>) -> bool {
         self.closing.poll(cx)
@@ -350,6 +386,44 @@ impl Drop for Connection {
             origin.sockets.retain(is_other);
         });
         self.budget.0.closed.notify_waiters();
+    }
+}
+
+/// Whether an HTTP/2 connection has streams.
+#[derive(Debug)]
+pub(super) struct Usage {
+    budget: ConnectionBudget,
+    authority: Authority,
+    closing: Arc<Closing>,
+}
+
+impl Usage {
+    /// The connection gets a stream. Returns `false` if it has to be closed.
+    #[must_use]
+    pub(super) fn begin(&self) -> bool {
+        let mut begins = false;
+        self.change(|socket| {
+            begins = !socket.closing.has_begun();
+            socket.is_used = begins;
+        });
+        begins
+    }
+
+    /// The connection has no streams any more.
+    pub(super) fn end(&self) {
+        self.change(|socket| {
+            socket.is_used = false;
+            socket.idle_since = Instant::now();
+        });
+        self.budget.give_way(&self.authority);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Socket)) {
+        self.budget.change(&self.authority, |origin| {
+            let mut sockets = origin.sockets.iter_mut();
+            let socket = sockets.find(|socket| Arc::ptr_eq(&socket.closing, &self.closing));
+            socket.map(change);
+        });
     }
 }
 

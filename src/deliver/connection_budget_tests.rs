@@ -227,3 +227,44 @@ fn a_budget_has_at_least_one_connection_of_each_half() {
     let derived = ConnectionBudget::derived_limit();
     assert!((16..=4096).contains(&derived), "{derived}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_spare_place_closes_no_connection() {
+    let budget = ConnectionBudget::new(LIMIT);
+    let place = budget.spare_place(domain(OTHERS)).unwrap();
+    drop(place);
+    let open_ones = open_all(&budget).await;
+    assert!(budget.spare_place(domain(OTHERS)).is_none());
+    assert!(closing(&open_ones).is_empty(), "they are idle");
+    // Nor does it wait for a block of addresses.
+    drop(open_ones);
+    let mut held = Vec::new();
+    for number in 0..SHARE {
+        let mut place = budget.place(domain(number)).await.unwrap();
+        assert_eq!(place.at(vec![addr(1)]).await, [addr(1)]);
+        held.push(place);
+    }
+    let mut place = budget.spare_place(domain(SHARE)).unwrap();
+    assert_eq!(place.at(vec![addr(1)]).now_or_never(), Some(vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_a_stream_is_kept_and_its_idle_neighbour_is_not() {
+    let budget = ConnectionBudget::new(LIMIT);
+    let mut open_ones = Vec::new();
+    for number in 0..2 {
+        let mut place = budget.place(domain(number)).await.unwrap();
+        place.at(vec![addr(number)]).await;
+        // Of the same origin.
+        open_ones.push(place.open(authority(0), Some(addr(number))));
+    }
+    let usage = open_ones[0].usage();
+    assert!(usage.begin());
+    budget.close_idle();
+    budget.close_idle();
+    assert_eq!(closing(&open_ones), [1]);
+    assert!(!open_ones[1].usage().begin(), "it gets no stream any more");
+    usage.end();
+    budget.close_idle();
+    assert_eq!(closing(&open_ones), [0, 1]);
+}

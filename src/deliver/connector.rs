@@ -11,16 +11,16 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Authority;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use rustls::ClientConfig;
 use tower_service::Service;
 
-use super::connection_budget::{ConnectionBudget, Place};
-use super::dialled::{DialError, Dialled, Protocol};
+use super::connection_budget::{ConnectionBudget, Place, Usage};
+use super::dialled::{DialError, Dialled};
 use super::endpoint_policy::literal_addr;
 use super::guarded_resolver::GuardedResolver;
-use super::local_error::LocalError;
+use super::local_error::{Lack, LocalError};
 use super::shares::registrable_domain;
 use super::socket::Socket;
 use super::{EndpointPolicy, PolicyError, PolicyErrorKind};
@@ -29,7 +29,6 @@ use crate::error::BoxError;
 /// Opens connections: policy, a place in the budget, then name, addresses, TCP and TLS within one time limit.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    only: Protocol,
     tls: Arc<ClientConfig>,
     shared: Arc<Shared>,
 }
@@ -45,45 +44,24 @@ pub(super) struct Shared {
 }
 
 impl Connector {
-    /// A connector for one protocol. For HTTP/2 it offers both protocols by ALPN and fails with [`NotHttp2`] if the server
-    /// chooses HTTP/1.1. For HTTP/1.1 it offers HTTP/1.1 only.
-    pub(super) fn new(only: Protocol, mut tls: ClientConfig, shared: Arc<Shared>) -> Self {
-        if only == Protocol::Http2 {
-            tls.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(Vec::from).into();
-        }
-        Self {
-            only,
-            tls: Arc::new(tls),
-            shared,
-        }
+    /// Offers HTTP/1.1 only.
+    pub(super) fn http1(tls: ClientConfig, shared: Arc<Shared>) -> Self {
+        let tls = Arc::new(tls);
+        Self { tls, shared }
     }
 
-    async fn connect(self, uri: Uri) -> Result<Stream, BoxError> {
-        if self.only == Protocol::Http1 {
-            return Ok(self.dial(uri).await.map_err(DialError::new)?);
-        }
-        let dialled = &self.shared.dialled;
-        if dialled.protocol(&uri) == Some(Protocol::Http1) {
-            return Err(NotHttp2.into());
-        }
-        match self.dial(uri.clone()).await {
-            Err(error) => {
-                let error = DialError::new(error);
-                dialled.failed(&uri, error.clone());
-                Err(error.into())
-            }
-            Ok(stream) if stream.connected().is_negotiated_h2() => {
-                dialled.speaks(&uri, Protocol::Http2);
-                Ok(stream)
-            }
-            Ok(_) => {
-                dialled.speaks(&uri, Protocol::Http1);
-                Err(NotHttp2.into())
-            }
-        }
+    /// Offers HTTP/2 and HTTP/1.1 by ALPN (RFC 9113 section 3.2).
+    pub(super) fn http2(mut tls: ClientConfig, shared: Arc<Shared>) -> Self {
+        tls.alpn_protocols = [&b"h2"[..], b"http/1.1"].map(Vec::from).into();
+        Self::http1(tls, shared)
     }
 
-    async fn dial(&self, uri: Uri) -> Result<Stream, BoxError> {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Opens a connection. One that `is_spare` takes a free place of the budget only.
+    pub(super) async fn dial(&self, uri: Uri, is_spare: bool) -> Result<(Stream, Usage), BoxError> {
         let Shared {
             policy,
             budget,
@@ -100,7 +78,12 @@ impl Connector {
             policy.check_addr(addr)?;
         }
         let domain = registrable_domain(host).filter(|_| !policy.names(host));
-        let place = budget.place(domain).await?;
+        let place = match is_spare {
+            true => budget
+                .spare_place(domain)
+                .ok_or(LocalError::from(Lack::Connections))?,
+            false => budget.place(domain).await?,
+        };
         tokio::time::timeout(*timeout, self.open(uri, authority, place))
             .await
             .map_err(|_| ConnectTimeout)?
@@ -111,7 +94,7 @@ impl Connector {
         uri: Uri,
         authority: Authority,
         mut place: Place,
-    ) -> Result<Stream, BoxError> {
+    ) -> Result<(Stream, Usage), BoxError> {
         let host = uri.host().unwrap_or_default();
         let addrs = match literal_addr(host) {
             Some(addr) => vec![addr],
@@ -131,15 +114,16 @@ impl Connector {
             error
         })?;
         let peer = tcp.inner().peer_addr().ok().map(|peer| peer.ip());
-        let socket = Socket::new(tcp, place.open(authority, peer));
-        let tls = Arc::clone(&self.tls);
-        HttpsConnector::from((Opened(Some(socket)), tls))
-            .call(uri)
-            .await
+        let connection = place.open(authority, peer);
+        let usage = connection.usage();
+        let opened = Opened(Some(Socket::new(tcp, connection)));
+        let mut tls = HttpsConnector::from((opened, Arc::clone(&self.tls)));
+        Ok((tls.call(uri).await?, usage))
     }
 }
 
-type Stream = MaybeHttpsStream<Socket>;
+/// A connection after the TLS handshake, if there is one.
+pub(super) type Stream = MaybeHttpsStream<Socket>;
 
 /// The addresses of a host, looked up and checked. Port 0: the connector sets the endpoint's.
 #[derive(Clone)]
@@ -181,6 +165,7 @@ impl Service<Uri> for Opened {
     }
 }
 
+/// For HTTP/1.1.
 impl Service<Uri> for Connector {
     type Response = Stream;
     type Error = BoxError;
@@ -191,21 +176,14 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(uri))
+        let this = self.clone();
+        Box::pin(async move {
+            let dialled = this.dial(uri, false).await;
+            let (stream, _) = dialled.map_err(DialError::new)?;
+            Ok(stream)
+        })
     }
 }
-
-/// The server chose HTTP/1.1.
-#[derive(Debug)]
-pub(super) struct NotHttp2;
-
-impl fmt::Display for NotHttp2 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server does not support HTTP/2")
-    }
-}
-
-impl std::error::Error for NotHttp2 {}
 
 /// The connection was not open within the time limit.
 #[derive(Debug)]

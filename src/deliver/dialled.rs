@@ -1,24 +1,28 @@
-//! The result of the last dial of each origin.
+//! What is known of the connections of each origin: the protocol, and when to open the next one after failures.
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use lru::LruCache;
+use tokio::time::Instant;
 
+use super::Jitter;
 use crate::error::BoxError;
 
-/// The protocol that each origin chose, and the error of its last dial. Cheap to clone; clones share the state.
+/// The protocol that each origin chose, and its failed connections. Cheap to clone; clones share the state.
 #[derive(Clone)]
 pub(super) struct Dialled(Arc<Mutex<LruCache<Authority, Last>>>);
 
 #[derive(Default)]
 struct Last {
     protocol: Option<(Protocol, Instant)>,
-    failure: Option<(DialError, Instant)>,
+    /// Connections in a row that failed, and when the next may be opened.
+    failures: u32,
+    not_before: Option<Instant>,
 }
 
 /// The protocol of a connection.
@@ -32,6 +36,9 @@ impl Dialled {
     const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
     /// An origin that chose HTTP/1.1 is offered HTTP/2 again after this time.
     const KEPT: Duration = Duration::from_secs(3600);
+    /// The longest pauses after the first failure and after many.
+    const FIRST_PAUSE: Duration = Duration::from_millis(100);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(Self::CAPACITY))))
@@ -48,33 +55,41 @@ impl Dialled {
         }
     }
 
-    /// Records a successful dial.
-    pub(super) fn speaks(&self, uri: &Uri, protocol: Protocol) {
-        self.update(uri, |last| {
+    /// Records the protocol that was negotiated.
+    pub(super) fn speaks(&self, authority: &Authority, protocol: Protocol) {
+        self.update(authority, |last| {
             last.protocol = Some((protocol, Instant::now()));
-            last.failure = None;
         });
     }
 
-    /// Records a failed dial.
-    pub(super) fn failed(&self, uri: &Uri, error: DialError) {
-        self.update(uri, |last| last.failure = Some((error, Instant::now())));
+    /// Records that a connection could not be opened, or ended before its first response.
+    pub(super) fn failed(&self, authority: &Authority) {
+        self.update(authority, |last| {
+            let longest = Self::FIRST_PAUSE.saturating_mul(1 << last.failures.min(16));
+            let half = longest.min(Self::LONGEST_PAUSE) / 2;
+            last.failures = last.failures.saturating_add(1);
+            last.not_before = Some(Instant::now() + half + Jitter::random().of(half));
+        });
     }
 
-    /// The error of the last dial if it failed at `start` or later.
-    pub(super) fn failure_since(&self, uri: &Uri, start: Instant) -> Option<DialError> {
-        let mut dialled = self.lock();
-        let (error, at) = dialled.get(uri.authority()?)?.failure.as_ref()?;
-        (*at >= start).then(|| error.clone())
+    /// Records the first response on a connection.
+    pub(super) fn answered(&self, authority: &Authority) {
+        self.update(authority, |last| {
+            last.failures = 0;
+            last.not_before = None;
+        });
     }
 
-    fn update(&self, uri: &Uri, change: impl FnOnce(&mut Last)) {
-        if let Some(authority) = uri.authority() {
-            change(
-                self.lock()
-                    .get_or_insert_mut(authority.clone(), Last::default),
-            );
-        }
+    /// When the next connection may be opened, if there were failures.
+    pub(super) fn not_before(&self, authority: &Authority) -> Option<Instant> {
+        self.lock().get(authority)?.not_before
+    }
+
+    fn update(&self, authority: &Authority, change: impl FnOnce(&mut Last)) {
+        change(
+            self.lock()
+                .get_or_insert_mut(authority.clone(), Last::default),
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<Authority, Last>> {
@@ -114,20 +129,40 @@ impl std::error::Error for DialError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_failure_counts_until_the_next_success() {
+    const PUSH: &str = "https://push.example.com/";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_before_the_next_connection_grows_until_a_response() {
         let dialled = Dialled::new();
-        let uri = Uri::from_static("https://push.example.com/");
-        let before = Instant::now();
-        assert!(dialled.failure_since(&uri, before).is_none());
-        dialled.failed(&uri, DialError::new("x".into()));
-        assert!(dialled.failure_since(&uri, before).is_some());
-        let after = Instant::now() + Duration::from_secs(1);
-        assert!(dialled.failure_since(&uri, after).is_none());
+        let authority = Authority::from_static("push.example.com");
+        assert_eq!(dialled.not_before(&authority), None);
+        let mut longest = Dialled::FIRST_PAUSE;
+        for _ in 0..20 {
+            dialled.failed(&authority);
+            let pause = dialled.not_before(&authority).unwrap() - Instant::now();
+            assert!(pause >= longest / 2 && pause <= longest, "{pause:?}");
+            longest = (longest * 2).min(Dialled::LONGEST_PAUSE);
+        }
+        // A connection that is open may still be one that answers nothing.
+        dialled.speaks(&authority, Protocol::Http2);
+        assert!(dialled.not_before(&authority).is_some());
+        dialled.answered(&authority);
+        assert_eq!(dialled.not_before(&authority), None);
+        dialled.failed(&authority);
+        let pause = dialled.not_before(&authority).unwrap() - Instant::now();
+        assert!(pause <= Dialled::FIRST_PAUSE, "{pause:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http1_is_remembered_for_an_hour() {
+        let dialled = Dialled::new();
+        let uri = Uri::from_static(PUSH);
         assert_eq!(dialled.protocol(&uri), None);
-        dialled.speaks(&uri, Protocol::Http2);
-        assert!(dialled.failure_since(&uri, before).is_none());
-        assert_eq!(dialled.protocol(&uri), Some(Protocol::Http2));
+        dialled.speaks(uri.authority().unwrap(), Protocol::Http1);
+        tokio::time::advance(Dialled::KEPT).await;
+        assert_eq!(dialled.protocol(&uri), Some(Protocol::Http1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(dialled.protocol(&uri), None);
     }
 
     #[test]

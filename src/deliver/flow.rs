@@ -43,6 +43,14 @@ pub(super) struct Begun {
     in_flight: usize,
 }
 
+impl Begun {
+    /// It was sent only after this time.
+    #[cfg(feature = "client")]
+    pub(super) fn delay(&mut self, delay: Duration) {
+        self.at += delay;
+    }
+}
+
 impl Flow {
     /// A flow of `least` to `most` requests at once.
     pub(super) fn new(least: usize, most: usize) -> Self {

@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use proptest::prelude::*;
 
+use super::super::OriginGates;
 use super::*;
 
 /// What the push service does, from a moment on.
@@ -295,6 +296,16 @@ proptest! {
         let refused = f64::from(seen.limited) / f64::from(seen.accepted + seen.limited);
         prop_assert!(seen.accepted >= 900 * 60, "{:?}", seen);
         prop_assert!(refused < 0.01, "{:?} {}", seen, refused);
+    }
+
+    /// The default ceiling, within the first second: a broadcast is not over before it is used.
+    #[test]
+    fn a_fast_service_gets_as_many_as_four_connections_carry_at_once(seed: u64) {
+        let mut world = World::new(service(), 1, OriginGates::IN_FLIGHT, seed);
+        world.run(secs(1));
+        prop_assert_eq!(world.senders[0].limit(), OriginGates::IN_FLIGHT);
+        let seen = world.run(secs(11))[0];
+        prop_assert!(seen.accepted > 75_000, "{:?}", seen);
     }
 
     #[test]

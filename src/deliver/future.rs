@@ -20,9 +20,9 @@ use super::evidence::Row;
 use super::flow::Load;
 use super::service::Settings;
 use super::standing::Observation;
-#[cfg(feature = "client")]
-use super::unprocessed::AskedForCalm;
 use super::{Accepted, Deliver, DeliveryError, OriginGate, Outcome, Permit, PushService};
+#[cfg(feature = "client")]
+use super::{http2_stream::Delayed, unprocessed::AskedForCalm};
 use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_request::{Push, PushBody};
@@ -159,11 +159,14 @@ where
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
                         #[cfg(feature = "client")]
-                        if head.extensions.get::<AskedForCalm>().is_some()
-                            && let Some(permit) = this.permit.as_ref()
-                        {
-                            let now = this.settings.clock.now();
-                            permit.learn(&this.asked.row, Load::Excessive, now);
+                        if let Some(permit) = this.permit.as_mut() {
+                            if head.extensions.get::<AskedForCalm>().is_some() {
+                                let now = this.settings.clock.now();
+                                permit.learn(&this.asked.row, Load::Excessive, now);
+                            }
+                            if let Some(Delayed(delay)) = head.extensions.get() {
+                                permit.was_delayed(*delay);
+                            }
                         }
                         if head.status.is_success() {
                             let permit = this.permit.as_ref();

@@ -24,6 +24,8 @@ pub(super) enum Lack {
     Sockets,
     /// The resolver finds no name at all.
     Resolver,
+    /// The runtime of the task that opens or drives the connection has ended, or the task panicked.
+    Runtime,
 }
 
 impl LocalError {
@@ -63,6 +65,7 @@ impl fmt::Display for LocalError {
             Lack::LookupThreads => "all threads for lookups are in use",
             Lack::Sockets => "the operating system has no socket left for this process",
             Lack::Resolver => "the resolver of this process finds no name",
+            Lack::Runtime => "the task of the connection was stopped",
         })
     }
 }
@@ -126,6 +129,7 @@ mod tests {
             Lack::LookupThreads,
             Lack::Sockets,
             Lack::Resolver,
+            Lack::Runtime,
         ] {
             let cause = ResolveError::new(ResolveErrorKind::NotFound, "none");
             let error =

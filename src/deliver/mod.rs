@@ -24,6 +24,12 @@ mod future;
 mod guarded_resolver;
 mod host_check;
 #[cfg(feature = "client")]
+mod http2_connection;
+#[cfg(feature = "client")]
+mod http2_pool;
+#[cfg(feature = "client")]
+mod http2_stream;
+#[cfg(feature = "client")]
 mod local_error;
 #[cfg(feature = "client")]
 mod lookup_threads;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "client")]
+use std::time::Duration;
 
 use lru::LruCache;
 use tokio::sync::Semaphore;
@@ -19,7 +21,7 @@ use crate::subscription::Origin;
 
 /// The gates of all origins. Cheap to clone; clones share them.
 ///
-/// A gate finds out by itself how many requests its origin takes: from 8, twice as many after each round trip up to 100, then
+/// A gate finds out by itself how many requests its origin takes: from 8, twice as many after each round trip up to 400, then
 /// one more after each. Losses of several subscriptions (429, 503, no answer in time) halve the number, once for all requests
 /// that were in flight; slow answers keep it from growing. If the origin limits requests by time (429), they are spread over
 /// the time as well.
@@ -56,8 +58,9 @@ struct Inner {
 impl OriginGates {
     /// The number of gates that are kept if none is in use.
     const CAPACITY: usize = 4096;
-    /// The default of the most requests in flight per origin.
-    pub const IN_FLIGHT: usize = 100;
+    /// The default of the most requests in flight per origin: the streams of four HTTP/2 connections, if the server allows
+    /// 100 on each, as most do.
+    pub const IN_FLIGHT: usize = 400;
     /// The limit for an origin that has not answered yet, or has stopped answering.
     pub(crate) const UNPROVEN: usize = Concurrency::START;
 
@@ -442,6 +445,14 @@ impl Permit {
     /// The request begins.
     pub(super) fn begin(&mut self) {
         self.begun = Some(self.gate.change(|flow| flow.begins(Instant::now())));
+    }
+
+    /// The request that began was sent only after this time.
+    #[cfg(feature = "client")]
+    pub(super) fn was_delayed(&mut self, delay: Duration) {
+        if let Some(begun) = &mut self.begun {
+            begun.delay(delay);
+        }
     }
 
     /// Takes in what the attempt says about the load on the origin, at this moment.

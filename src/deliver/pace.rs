@@ -30,6 +30,8 @@ struct Limits {
     filled_at: Instant,
     /// When it was last lowered. Refusals of requests that began before are part of the same excess.
     lowered_at: Instant,
+    /// The first refusal since the last acceptance.
+    refused_since: Instant,
     /// When it last held a request back. A pace that holds nothing back is not raised.
     held_at: Instant,
 }
@@ -51,6 +53,8 @@ impl Pace {
     const BURST: f64 = 0.005;
     /// Without a refusal for this time there is no pace.
     const KEPT: Duration = Duration::from_secs(300);
+    /// Refusals for this time without an acceptance are those of a quota that begins anew after it.
+    const USED_UP: Duration = Duration::from_secs(5);
     /// The longest wait for the next look at the pace.
     const LOOK: Duration = Duration::from_millis(50);
 
@@ -96,7 +100,16 @@ impl Pace {
         if began <= limits.lowered_at {
             return;
         }
-        limits.is_accepted = true;
+        if !limits.is_accepted {
+            limits.is_accepted = true;
+            let refused = now.saturating_duration_since(limits.refused_since);
+            if refused >= Self::USED_UP {
+                // A quota of a longer time: what it takes includes the time for which it was used up.
+                let window = (refused * 2).min(Accepted::LONGEST);
+                let target = self.accepted.over(window, now) * Self::SHARE;
+                limits.target = limits.target.min(target).max(Self::SLOWEST);
+            }
+        }
         if limits.rate < limits.target {
             // Twice the rate in each round trip: as many acceptances as there are requests in it.
             let rtt = now.saturating_duration_since(began).as_secs_f64();
@@ -118,6 +131,8 @@ impl Pace {
     pub(super) fn refused(&mut self, began: Instant, now: Instant) {
         let (measured, is_guess) = self.accepted.per_second(now);
         let target = (measured * Self::SHARE).max(Self::SLOWEST);
+        let again = self.limits.as_ref().filter(|limits| !limits.is_accepted);
+        let refused_since = again.map_or(now, |limits| limits.refused_since);
         let (rate, target, is_guess) = match &self.limits {
             Some(limits) if began <= limits.lowered_at => return,
             // Nothing is accepted for a while, at whatever rate.
@@ -140,6 +155,7 @@ impl Pace {
             tokens: 0.0,
             filled_at: now,
             lowered_at: now,
+            refused_since,
             held_at: now,
         });
     }

@@ -100,3 +100,25 @@ fn a_quota_of_a_minute_is_seen_behind_a_faster_start() {
     let target = pace.target().unwrap();
     assert!((900.0..1100.0).contains(&target), "{target}");
 }
+
+#[test]
+fn a_quota_that_was_used_up_early_is_spread_over_its_time() {
+    let (mut pace, mut now) = (Pace::default(), Instant::now());
+    for _ in 0..5 {
+        second(&mut pace, &mut now, 12_000);
+    }
+    pace.refused(now, now);
+    let end = now + Duration::from_secs(55);
+    while now < end {
+        now += Duration::from_secs(1);
+        pace.refused(now, now);
+    }
+    assert!(
+        pace.target().unwrap() > 10_000.0,
+        "so many were accepted in a second"
+    );
+    now += RTT * 2;
+    pace.accepted(now - RTT, now);
+    let target = pace.target().unwrap();
+    assert!((900.0..1000.0).contains(&target), "{target}");
+}

@@ -2,27 +2,18 @@
 
 use std::time::Duration;
 
-use hyper_util::client::legacy;
-
 use super::Jitter;
-use super::error::find_source;
 
-/// Whether the server certainly has not processed the request: its connection was closed with a lower last stream
-/// (RFC 9113 section 6.8), it refused the stream (section 8.7), or the request never left hyper's queue.
-pub(super) fn is_unprocessed(error: &legacy::Error) -> bool {
-    match find_source::<h2::Error>(error) {
-        Some(error) => {
-            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            error.is_remote() && (error.is_go_away() || (error.is_reset() && is_refused))
-        }
-        None => find_source::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled),
-    }
+/// Whether the server certainly has not processed a request that was sent: its connection was closed with a lower last
+/// stream (RFC 9113 section 6.8), or it refused the stream (section 8.7).
+pub(super) fn is_unprocessed(error: &h2::Error) -> bool {
+    let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || (error.is_reset() && is_refused))
 }
 
 /// Whether the server asked for fewer requests (RFC 9113 section 7).
-pub(super) fn asks_for_calm(error: &legacy::Error) -> bool {
-    find_source::<h2::Error>(error)
-        .is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+pub(super) fn asks_for_calm(error: &h2::Error) -> bool {
+    error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// An extension of a response: the server asked for fewer requests before it processed this one.

@@ -256,8 +256,8 @@ impl WebPushBuilder {
     }
 
     /// Sets the most requests in flight to one origin: 1 to
-    /// [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS). Default: 100,
-    /// the number of streams that most HTTP/2 servers allow on the one connection that the built-in client opens.
+    /// [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS). Default:
+    /// 400, what the built-in client carries over four HTTP/2 connections if the server allows 100 streams on each, as most do.
     ///
     /// Up to it the limit finds itself ([the rules](crate::guide::what_the_push_service_said)): it starts at 8, grows while
     /// the push service accepts as quickly as before, and is halved when it limits requests or does not answer in time.

@@ -4,7 +4,10 @@ mod answers;
 #[cfg(unix)]
 mod budgets;
 mod connections;
+mod outages;
 mod pings;
 mod policy;
+mod raw;
+mod streams;
 mod unprocessed;
 mod world;

@@ -1,0 +1,443 @@
+//! How many streams and connections the client uses, and what becomes of the requests when a connection ends.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::task::JoinSet;
+use tower_web_push::deliver::HttpError;
+
+use super::pings::pass;
+use super::raw::{Event, Peer, Server, settle};
+
+const REFUSED_STREAM: u32 = 7;
+const CANCEL: u32 = 8;
+
+type Requests = JoinSet<Result<StatusCode, HttpError>>;
+
+/// Sends messages with these numbers at once.
+fn post(requests: &mut Requests, server: &Server, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        requests.spawn(server.post(number));
+    }
+}
+
+/// The bodies of requests, sorted.
+fn numbers(requests: &[(u32, String)]) -> Vec<usize> {
+    let mut numbers: Vec<_> = requests
+        .iter()
+        .map(|(_, body)| body.parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// A connection that has answered one request.
+async fn used(server: &mut Server, streams: Option<u32>) -> Peer {
+    let first = tokio::spawn(server.post("first"));
+    let mut peer = server.accept(streams).await;
+    let (stream, _) = peer.request().await;
+    peer.answer(stream).await;
+    assert_eq!(first.await.unwrap().unwrap(), StatusCode::OK);
+    peer
+}
+
+/// As APNs, which allows one stream until a token was accepted.
+#[tokio::test]
+async fn a_new_connection_has_one_stream_until_the_server_allows_more() {
+    let mut server = Server::start().await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..20);
+    let mut peer = server.accept(Some(1)).await;
+    let _ = peer.request().await;
+    settle().await;
+    assert_eq!((peer.most(), server.opened()), ((1, 1), 1));
+    peer.settings(Some(10)).await;
+    let _ = peer.requests(9).await;
+    let mut second = server.accept(Some(1)).await;
+    let _ = second.request().await;
+    settle().await;
+    assert_eq!((peer.most(), second.most()), ((10, 10), (1, 1)));
+    second.settings(Some(10)).await;
+    let _ = second.requests(9).await;
+    settle().await;
+    assert_eq!((peer.most(), second.most()), ((10, 10), (10, 10)));
+    assert_eq!(server.opened(), 2);
+}
+
+#[tokio::test]
+async fn without_a_limit_of_the_server_a_connection_has_256_streams() {
+    let mut server = Server::start().await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..300);
+    let mut peer = server.accept(None).await;
+    peer.requests(256).await;
+    let mut second = server.accept(None).await;
+    assert_eq!(
+        numbers(&second.requests(44).await),
+        (256..300).collect::<Vec<_>>()
+    );
+    settle().await;
+    assert_eq!((peer.most(), second.most()), ((256, 256), (44, 44)));
+    assert_eq!(server.opened(), 2);
+}
+
+#[tokio::test]
+async fn a_hundred_requests_share_a_connection_and_one_more_opens_another() {
+    let mut server = Server::start().await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..100);
+    let mut peer = server.accept(Some(100)).await;
+    peer.requests(100).await;
+    settle().await;
+    assert_eq!(server.opened(), 1);
+    post(&mut requests, &server, 100..101);
+    let mut second = server.accept(Some(100)).await;
+    assert_eq!(second.request().await.1, "100");
+    // The fullest with a free stream is next.
+    peer.answer(1).await;
+    settle().await;
+    post(&mut requests, &server, 101..102);
+    assert_eq!(peer.request().await.1, "101");
+    assert_eq!(server.opened(), 2);
+}
+
+#[tokio::test]
+async fn four_connections_are_enough_and_the_rest_waits_in_order() {
+    let mut server = Server::start().await;
+    let mut requests = Requests::new();
+    let mut peers = vec![used(&mut server, Some(1)).await];
+    for number in 0..8 {
+        post(&mut requests, &server, number..number + 1);
+        settle().await;
+    }
+    peers[0].request().await;
+    for number in 1..4 {
+        let mut peer = server.accept(Some(1)).await;
+        let (stream, body) = peer.request().await;
+        assert_eq!((stream, body), (1, (number * 2 - 1).to_string()));
+        settle().await;
+        assert_eq!(server.opened(), number + 1);
+        if number < 3 {
+            // One with a single stream is known to be full after its first response.
+            peer.answer(1).await;
+            assert_eq!(peer.request().await, (3, (number * 2).to_string()));
+        }
+        peers.push(peer);
+    }
+    settle().await;
+    assert_eq!(server.opened(), 4);
+    peers[0].answer(3).await;
+    assert_eq!(peers[0].request().await, (5, "6".into()));
+    peers[3].answer(1).await;
+    assert_eq!(peers[3].request().await, (3, "7".into()));
+    for peer in &peers {
+        assert_eq!(peer.most().0, 1);
+    }
+}
+
+/// A request that waited inside h2 would be sent all the same when it is dropped, and reset.
+#[tokio::test]
+async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire() {
+    let mut server = Server::start().await;
+    let mut peers = Vec::new();
+    let mut requests = Requests::new();
+    peers.push(used(&mut server, Some(10)).await);
+    post(&mut requests, &server, 0..40);
+    while peers.len() < 4 {
+        peers.push(server.accept(Some(10)).await);
+    }
+    let mut open = Vec::new();
+    for peer in &mut peers {
+        open.push(peer.requests(10).await);
+        peer.settings(Some(3)).await;
+    }
+    settle().await;
+    let mut waiting = Requests::new();
+    post(&mut waiting, &server, 40..60);
+    settle().await;
+    for (peer, open) in peers.iter_mut().zip(&mut open) {
+        let _ = peer.most();
+        for (stream, _) in open.drain(..7) {
+            peer.answer(stream).await;
+        }
+        settle().await;
+        assert_eq!(peer.rest(), [], "3 are left");
+    }
+    let (stream, _) = open[2].pop().unwrap();
+    peers[2].answer(stream).await;
+    assert_eq!(peers[2].request().await.1, "40");
+    peers[2].settings(Some(0)).await;
+    settle().await;
+    for (stream, _) in open[2].drain(..) {
+        peers[2].answer(stream).await;
+    }
+    settle().await;
+    assert_eq!(peers[2].rest(), []);
+    // Nothing of those that wait is ever sent.
+    waiting.abort_all();
+    while waiting.join_next().await.is_some() {}
+    settle().await;
+    for (peer, open) in peers.iter_mut().zip(&mut open) {
+        for (stream, _) in open.drain(..) {
+            peer.answer(stream).await;
+        }
+    }
+    peers[2].settings(Some(10)).await;
+    settle().await;
+    let resets: Vec<_> = peers.iter_mut().flat_map(Peer::rest).collect();
+    // 40 was sent, and dropped.
+    assert!(
+        matches!(resets[..], [Event::Reset(_, CANCEL)]),
+        "{resets:?}"
+    );
+    assert_eq!(server.opened(), 4);
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_resets_its_stream_and_returns_it() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(2)).await;
+    let mut requests = Requests::new();
+    let dropped = requests.spawn(server.post(0));
+    let _ = peer.request().await;
+    let _kept = requests.spawn(server.post(1));
+    let _ = peer.request().await;
+    dropped.abort();
+    assert_eq!(peer.next().await, Event::Reset(3, CANCEL));
+    post(&mut requests, &server, 2..3);
+    assert_eq!(peer.request().await, (7, "2".into()));
+    assert_eq!((peer.most().0, server.opened()), (2, 1));
+}
+
+/// Every message is processed once, over as many connections as it takes.
+#[tokio::test]
+async fn a_server_that_ends_each_connection_after_some_requests_gets_each_message_once() {
+    const MESSAGES: usize = 200;
+    const EACH: usize = 20;
+    for reason in [0, 2, 11] {
+        let mut server = Server::start().await;
+        let mut requests = Requests::new();
+        post(&mut requests, &server, 0..MESSAGES);
+        let mut processed = HashMap::<String, usize>::new();
+        let (mut connections, mut peers) = (0, Vec::new());
+        while processed.len() < MESSAGES {
+            let mut peer = server.accept(Some(100)).await;
+            connections += 1;
+            let taken = peer.requests(EACH.min(MESSAGES - processed.len())).await;
+            // Those that were sent later are above the last stream.
+            let last = taken.iter().map(|(stream, _)| *stream).max().unwrap();
+            peer.go_away(last, reason).await;
+            for (stream, body) in taken {
+                *processed.entry(body).or_default() += 1;
+                peer.answer(stream).await;
+            }
+            peers.push(peer);
+        }
+        let results = requests.join_all().await;
+        assert!(results.iter().all(Result::is_ok), "{reason}: {results:?}");
+        assert!(processed.values().all(|times| *times == 1), "{processed:?}");
+        // Each one costs the next one, and nothing else.
+        assert_eq!(connections, MESSAGES / EACH, "{reason}");
+        settle().await;
+        let others: Vec<_> = peers.iter_mut().flat_map(Peer::rest).collect();
+        let errors = others
+            .iter()
+            .filter(|event| matches!(event, Event::GoAway(code) if *code != 0));
+        assert_eq!(errors.count(), 0, "{others:?}");
+    }
+}
+
+/// RFC 9113 section 6.8: first a warning, then the last stream.
+#[tokio::test]
+async fn a_connection_that_is_ended_in_two_steps_gets_no_new_streams() {
+    const ALL: u32 = u32::MAX >> 1;
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..3);
+    let open = peer.requests(3).await;
+    peer.go_away(ALL, 0).await;
+    settle().await;
+    post(&mut requests, &server, 3..4);
+    let mut second = server.accept(Some(100)).await;
+    assert_eq!(second.request().await.1, "3");
+    // Of the three the last one is not processed.
+    peer.go_away(open[1].0, 0).await;
+    assert_eq!(second.request().await.1, open[2].1);
+    for (stream, _) in &open[..2] {
+        peer.answer(*stream).await;
+    }
+    for stream in [1, 3] {
+        second.answer(stream).await;
+    }
+    let results = requests.join_all().await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(peer.next().await, Event::GoAway(0));
+    assert_eq!(peer.next().await, Event::Closed);
+    assert_eq!(server.opened(), 2);
+}
+
+/// RFC 9113 section 7. Only of REFUSED_STREAM it is certain that nothing was processed (section 8.7).
+#[tokio::test]
+async fn of_all_reasons_for_a_reset_only_refused_stream_is_followed_by_a_repeat() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    for reason in 0..=13 {
+        let sent = tokio::spawn(server.post(reason));
+        let (stream, body) = peer.request().await;
+        assert_eq!(body, reason.to_string());
+        peer.reset(stream, reason).await;
+        if reason == REFUSED_STREAM {
+            let (stream, body) = peer.request().await;
+            assert_eq!(body, reason.to_string());
+            peer.answer(stream).await;
+            assert_eq!(sent.await.unwrap().unwrap(), StatusCode::OK);
+        } else {
+            assert!(sent.await.unwrap().is_err(), "{reason}");
+            settle().await;
+            assert_eq!(peer.rest(), [], "{reason}");
+        }
+        // A response now and then keeps the connection.
+        let sent = tokio::spawn(server.post("answered"));
+        let (stream, _) = peer.request().await;
+        peer.answer(stream).await;
+        assert!(sent.await.unwrap().is_ok());
+    }
+    assert_eq!(server.opened(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_request_goes_to_another_connection_that_has_room() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(2)).await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..3);
+    let open = peer.requests(2).await;
+    let mut second = server.accept(Some(2)).await;
+    let _ = second.request().await;
+    peer.reset(open[1].0, REFUSED_STREAM).await;
+    assert_eq!(second.request().await.1, open[1].1);
+    settle().await;
+    assert_eq!(peer.rest(), []);
+}
+
+#[tokio::test]
+async fn requests_on_a_connection_that_breaks_fail_and_those_that_wait_go_on() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(2)).await;
+    let mut sent = Requests::new();
+    post(&mut sent, &server, 0..2);
+    let _ = peer.requests(2).await;
+    let mut waiting = Requests::new();
+    post(&mut waiting, &server, 2..5);
+    peer.close().await;
+    for result in sent.join_all().await {
+        assert!(result.is_err(), "it may have been processed");
+    }
+    let mut second = server.accept(Some(100)).await;
+    let taken = second.requests(3).await;
+    assert_eq!(numbers(&taken), [2, 3, 4]);
+    for (stream, _) in taken {
+        second.answer(stream).await;
+    }
+    assert!(waiting.join_all().await.iter().all(Result::is_ok));
+}
+
+/// A response to a stream that the client has forgotten counts as an error of the server, and many of them end the connection.
+#[tokio::test]
+async fn late_responses_to_two_thousand_requests_are_no_error() {
+    let mut server = Server::start().await;
+    let mut late: Vec<(Peer, Vec<u32>)> = Vec::new();
+    for round in 0..10 {
+        let mut requests = Requests::new();
+        post(&mut requests, &server, round * 200..(round + 1) * 200);
+        let mut taken = 0;
+        while taken < 200 {
+            let mut peer = server.accept(Some(100)).await;
+            let streams = peer.requests(100).await;
+            taken += streams.len();
+            late.push((
+                peer,
+                streams.into_iter().map(|(stream, _)| stream).collect(),
+            ));
+        }
+        // The time is up.
+        requests.abort_all();
+        while requests.join_next().await.is_some() {}
+        for (peer, streams) in &mut late {
+            for stream in streams.drain(..) {
+                peer.answer(stream).await;
+            }
+        }
+    }
+    settle().await;
+    let events: Vec<_> = late.iter_mut().flat_map(|(peer, _)| peer.rest()).collect();
+    let resets = events
+        .iter()
+        .filter(|event| matches!(event, Event::Reset(_, CANCEL)));
+    assert_eq!(resets.count(), 2000);
+    let errors = events
+        .iter()
+        .filter(|event| matches!(event, Event::GoAway(code) if *code != 0));
+    assert_eq!(errors.count(), 0);
+    assert!(server.post_is_answered().await);
+}
+
+#[tokio::test]
+async fn a_connection_whose_requests_all_time_out_is_replaced() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    for number in 0..8 {
+        let request = tokio::spawn(server.post(number));
+        let (stream, _) = peer.request().await;
+        request.abort();
+        assert_eq!(peer.next().await, Event::Reset(stream, CANCEL));
+    }
+    assert_eq!(peer.next().await, Event::GoAway(0));
+    assert!(server.post_is_answered().await);
+    assert_eq!(server.opened(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_needed_any_more_is_closed_after_ninety_seconds() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(2)).await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..3);
+    let open = peer.requests(2).await;
+    let mut second = server.accept(Some(2)).await;
+    let (stream, _) = second.request().await;
+    second.answer(stream).await;
+    for (stream, _) in open {
+        peer.answer(stream).await;
+    }
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
+    for round in 0..4 {
+        pass(Duration::from_secs(60)).await;
+        // The first connection with a free stream is used, one is enough.
+        let sent = tokio::spawn(server.post(round));
+        let (stream, _) = peer.request().await;
+        peer.answer(stream).await;
+        assert!(sent.await.unwrap().is_ok());
+    }
+    assert_eq!(second.rest(), [Event::GoAway(0), Event::Closed]);
+    assert_eq!(server.opened(), 2);
+}
+
+/// The server does not respond to pings.
+#[tokio::test]
+async fn a_connection_that_does_not_respond_to_a_ping_is_given_up() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    let waiting = tokio::spawn(server.post(0));
+    let _ = peer.request().await;
+    pass(Duration::from_secs(29)).await;
+    assert_eq!(peer.rest(), []);
+    pass(Duration::from_secs(3)).await;
+    let error = waiting.await.unwrap().unwrap_err();
+    let text = error.source().unwrap().to_string();
+    assert!(text.contains("ping"), "{text}");
+    assert!(server.post_is_answered().await);
+}
