@@ -3,9 +3,14 @@
 use tokio::task::JoinSet;
 
 use super::Engine;
+use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError, StoreErrorKind};
+use crate::store::{
+    CountFilter, Cursor, Expansion, Liveness, NewDelivery, Page, PageWrite, StoreError,
+    StoreErrorKind, SubscriptionRecord,
+};
+use crate::subscription::EndpointKey;
 
 /// The most recipients written in one transaction.
 const PAGE: usize = 500;
@@ -13,6 +18,8 @@ const PAGE: usize = 500;
 /// step.
 const EXPANSIONS: usize = 64;
 const EXPANDED_AT_ONCE: usize = 4 * PAGE;
+/// The most recipients written in the transaction that opens a broadcast, which its caller waits for.
+const FIRST_PAGE: usize = 100;
 
 /// Writes the next page of broadcasts that are not fully expanded. Returns the number of recipients.
 ///
@@ -103,12 +110,6 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     }
 }
 
-/// The next rows of a broadcast.
-struct Page {
-    rows: Vec<NewDelivery>,
-    next: Cursor,
-}
-
 async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<Page, StoreError> {
     let audience = expansion.audience.as_ref();
     let audience = audience.ok_or(StoreErrorKind::Corrupt)?;
@@ -116,20 +117,66 @@ async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<
         Cursor::After(key) => Some(key),
         Cursor::Start | Cursor::End => None,
     };
+    read_page(engine, audience, after, PAGE, now).await
+}
+
+/// The first recipients of an audience that usually is small, to be written with its broadcast; `None` for any other.
+///
+/// The rows are those that [`expand`] would write. A subscription that is deleted before its row is claimed counts as gone;
+/// one that is made after this call is no recipient. The same holds for each page of [`expand`].
+pub(super) async fn first_page(
+    engine: &Engine,
+    audience: &Audience,
+    now: Timestamp,
+) -> Result<Option<Page>, StoreError> {
+    let is_small = match audience {
+        Audience::User(_) => true,
+        Audience::Ids(ids) => ids.len() < FIRST_PAGE,
+        Audience::All | Audience::Tag(_) => false,
+    };
+    if !is_small {
+        return Ok(None);
+    }
+    let page = read_page(engine, audience, None, FIRST_PAGE, now).await;
+    page.map(Some)
+}
+
+async fn read_page(
+    engine: &Engine,
+    audience: &Audience,
+    after: Option<&EndpointKey>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Page, StoreError> {
     let records = engine
         .subscriptions
-        .page(audience, after, PAGE, now)
+        .page(audience, after, limit, now)
         .await?;
-    let rows: Vec<_> = records
-        .iter()
-        .map(|record| {
-            let endpoint = record.subscription.endpoint();
-            NewDelivery::new(endpoint.key(), endpoint.origin().clone())
-        })
-        .collect();
+    let rows: Vec<_> = records.iter().map(recipient).collect();
     let next = match rows.last() {
-        Some(last) if rows.len() == PAGE => Cursor::After(last.key),
+        Some(last) if rows.len() == limit => Cursor::After(last.key),
         _ => Cursor::End,
     };
-    Ok(Page { rows, next })
+    Ok(Page::new(rows, next))
+}
+
+pub(super) fn recipient(record: &SubscriptionRecord) -> NewDelivery {
+    let endpoint = record.subscription.endpoint();
+    NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+}
+
+/// The number of recipients of an audience with this first page.
+pub(super) async fn expected(
+    engine: &Engine,
+    audience: &Audience,
+    page: Option<&Page>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    match page {
+        Some(page) if page.next == Cursor::End => Ok(page.rows.len() as u64),
+        _ => {
+            let filter = CountFilter::new(audience.clone(), Liveness::Live);
+            engine.subscriptions.count(&filter, now).await
+        }
+    }
 }
