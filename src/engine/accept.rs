@@ -171,3 +171,8 @@ impl From<StoreError> for SendError {
         Self::with_source(SendErrorKind::Store, source)
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "accept_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
-    /// Recipients written into the ledger.
+    /// Recipients written into the ledger. Those of a small audience were written when the message was accepted.
     pub expanded: usize,
     /// Deliveries claimed and attempted.
     pub attempted: usize,

@@ -148,6 +148,7 @@ scripts! {
         APPLY = "apply",
         PURGE = "purge",
         ROWS = "rows",
+        OWNED = "owned",
         WALK = "walk",
         NUMBERS = "numbers",
         TAGGED = "tagged",
