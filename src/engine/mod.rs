@@ -14,6 +14,7 @@ mod devices;
 mod direct;
 mod effects;
 mod expand;
+mod expanding;
 mod forget;
 mod guarded_clock;
 mod health;
@@ -36,6 +37,7 @@ mod run;
 mod schedules;
 mod send_test;
 mod shutdown;
+mod take;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod test_world;
