@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::expand::{expected, first_page};
 use super::{Engine, Queued};
 use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus};
 use crate::error::error_struct;
-use crate::store::{CountFilter, Idempotency, Liveness, NewBroadcast, Opened, StoreError};
+use crate::store::{Idempotency, NewBroadcast, Opened, StoreError};
 
 /// The latest `sendAt`, from now.
 pub(crate) const LATEST_SEND_AT: Duration = Duration::from_secs(30 * 86_400);
@@ -31,8 +32,12 @@ impl Engine {
             return Err(SendErrorKind::SendAtTooFarAhead.into());
         }
         let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
-        let filter = CountFilter::new(broadcast.audience.clone(), Liveness::Live);
-        let recipients = self.subscriptions.count(&filter, now).await?;
+        // The audience of what is sent later is resolved then.
+        let page = match send_at {
+            None => first_page(self, &broadcast.audience, now).await?,
+            Some(_) => None,
+        };
+        let recipients = expected(self, &broadcast.audience, page.as_ref(), now).await?;
         // While the clocks disagree, the later one: an accepted message must not be past its deadline when they agree.
         let accepted_at = self.clock.latest();
         let deadline = broadcast
@@ -42,6 +47,7 @@ impl Engine {
         let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
         new.send_at = send_at;
         new.recipients = recipients;
+        new.page = page;
         new.idempotency = idempotency;
         new.forget_when_over = broadcast.forget_when_over;
         let queued = match self.ledger.open(&new, now).await? {
@@ -165,3 +171,8 @@ impl From<StoreError> for SendError {
         Self::with_source(SendErrorKind::Store, source)
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+#[path = "accept_tests.rs"]
+mod tests;

@@ -77,8 +77,9 @@ pub struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     /// A row is not retired for this long after its keys changed.
     const YOUNG: Duration = Duration::from_secs(60);
-    /// The last acceptance is written at most once an hour: one write per message would say no more.
-    const WORTH_WRITING: Duration = Duration::from_secs(3600);
+    /// The last acceptance is written at most once a day: the rules ask whether there was one, and failures since then are
+    /// counted by themselves.
+    const WORTH_WRITING: Duration = Duration::from_secs(24 * 3600);
     /// A row that was never accepted is retired if its host name does not exist and all attempts have failed for this
     /// time, at least this number of them: an error in a DNS zone is fixed sooner.
     const NEVER_ACCEPTED: (Duration, u32) = (Duration::from_secs(24 * 3600), 3);

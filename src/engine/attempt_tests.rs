@@ -176,7 +176,9 @@ macro_rules! rows {
 
 rows! {
     accepted_and_reached_lately: accepted(), 2, as_it_is => Finished(Accepted), [];
-    accepted_after_an_hour: accepted(), 2, |row| row.last_success_at = Some(NOW - HOUR)
+    accepted_within_a_day: accepted(), 2, |row| row.last_success_at = Some(NOW - DAY + MINUTE)
+        => Finished(Accepted), [];
+    accepted_after_a_day: accepted(), 2, |row| row.last_success_at = Some(NOW - DAY)
         => Finished(Accepted), ["accepted"];
     accepted_for_the_first_time: accepted(), 2, |row| row.last_success_at = None
         => Finished(Accepted), ["accepted"];

@@ -70,6 +70,7 @@ pub(super) struct Chores {
 #[derive(Clone, Copy, Debug, Default)]
 struct Timing {
     is_running: bool,
+    is_hastened: bool,
     /// Due when either of the clocks says so; `None` at once. A wall clock that was set back does not put it off.
     next: Option<(Instant, Timestamp)>,
     /// The pause after a failure, or after a part of a long purge.
@@ -87,8 +88,9 @@ impl Chores {
         }
     }
 
-    /// Starts the chores that are due.
-    pub(super) fn start(&mut self) {
+    /// Starts the chores that are due, and those that were hastened unless the worker `is_busy`: thousands of hints a second
+    /// are about broadcasts.
+    pub(super) fn start(&mut self, is_busy: bool) {
         let (now, wall) = (Instant::now(), self.engine.now());
         let is_suspected = self.engine.signals.health.is_suspected();
         for (step, _) in CHORES {
@@ -96,9 +98,11 @@ impl Chores {
             let is_due = timing
                 .next
                 .is_none_or(|(next, next_wall)| next <= now || next_wall <= wall)
-                || (step == Step::Record && is_suspected);
+                || (step == Step::Record && is_suspected)
+                || (timing.is_hastened && !is_busy);
             if is_due && !timing.is_running {
                 timing.is_running = true;
+                timing.is_hastened = false;
                 let engine = self.engine.clone();
                 self.tasks.spawn(async move {
                     let result = within_limit(run(&engine, step)).await;
@@ -108,9 +112,9 @@ impl Chores {
         }
     }
 
-    /// Lets a chore start with the next step.
+    /// Lets a chore start with the next step that finds nothing to do.
     pub(super) fn hasten(&mut self, step: Step) {
-        self.timings.entry(step).or_default().next = None;
+        self.timings.entry(step).or_default().is_hastened = true;
     }
 
     /// The longest pause before a step that starts a chore: until the next schedule is due, at most `longest`.

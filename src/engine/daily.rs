@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Engine;
+use super::expand::{expected, first_page, recipient};
 use super::records::{Record, records};
 use super::unreadable::UNREADABLE_PAUSE;
 use crate::clock::Timestamp;
@@ -14,7 +15,7 @@ use crate::message::{Message, Ttl};
 use crate::observe;
 use crate::schedule::{Plan, Schedule};
 use crate::store::{
-    CountFilter, Fired, Firing, Liveness, NewBroadcast, StoreError, SubscriptionRef,
+    Cursor, Fired, Firing, NewBroadcast, Page, StoreError, SubscriptionRecord, SubscriptionRef,
 };
 use crate::subscription::SubscriptionId;
 
@@ -89,8 +90,8 @@ pub(super) async fn fire_due(engine: Engine) -> Result<Daily, StoreError> {
         firings.push(Firing::new(&schedule, due.next_fire_at, None));
         skipped.push(due.skipped);
         // A retired row keeps its schedules, since it may be revived.
-        if due.fires && subscriber.is_none_or(|row| row.is_live(now)) {
-            occurrences.push((firings.len() - 1, schedule));
+        if due.fires && subscriber.as_ref().is_none_or(|row| row.is_live(now)) {
+            occurrences.push((firings.len() - 1, schedule, subscriber));
         }
     }
     compose_all(&engine, occurrences, &mut firings, &mut skipped, now).await;
@@ -138,7 +139,7 @@ async fn subscribers(engine: &Engine, due: &[Schedule]) -> Result<Vec<Option<Rec
 /// Each comes with the index of its firing, whose broadcast it becomes.
 async fn compose_all(
     engine: &Engine,
-    occurrences: Vec<(usize, Schedule)>,
+    occurrences: Vec<(usize, Schedule, Option<Box<SubscriptionRecord>>)>,
     firings: &mut [Firing],
     skipped: &mut [u64],
     now: Timestamp,
@@ -148,13 +149,14 @@ async fn compose_all(
     let mut tasks = JoinSet::new();
     loop {
         let room = COMPOSED_AT_ONCE.saturating_sub(tasks.len());
-        for (place, schedule) in waiting.by_ref().take(room) {
+        for (place, schedule, subscriber) in waiting.by_ref().take(room) {
             let Some(firing) = firings.get(place) else {
                 continue;
             };
             let (engine, next_fire_at) = (engine.clone(), firing.next_fire_at);
-            let task =
-                tasks.spawn(async move { compose(&engine, &schedule, next_fire_at, now).await });
+            let task = tasks.spawn(async move {
+                compose(&engine, &schedule, subscriber.as_deref(), next_fire_at, now).await
+            });
             places.insert(task.id(), place);
         }
         let Some(ended) = tasks.join_next_with_id().await else {
@@ -178,6 +180,7 @@ async fn compose_all(
 async fn compose(
     engine: &Engine,
     schedule: &Schedule,
+    subscriber: Option<&SubscriptionRecord>,
     next_fire_at: Timestamp,
     now: Timestamp,
 ) -> (Option<NewBroadcast>, u64) {
@@ -214,25 +217,23 @@ async fn compose(
             let mut broadcast = NewBroadcast::new(schedule.audience(), message, deadline);
             // A subscriber's broadcast has an id that no caller knows. The application can list and follow its own.
             broadcast.forget_when_over = matches!(schedule.plan, Plan::Subscriber { .. });
-            broadcast.recipients = recipients(engine, schedule, now).await;
+            broadcast.page = match subscriber {
+                Some(row) => Some(Page::new(vec![recipient(row)], Cursor::End)),
+                // Expansion reads it again.
+                None => first_page(engine, &broadcast.audience, now)
+                    .await
+                    .unwrap_or(None),
+            };
+            let (audience, page) = (&broadcast.audience, broadcast.page.as_ref());
+            // Expansion makes it exact.
+            let expected = expected(engine, audience, page, now).await;
+            broadcast.recipients = expected.unwrap_or(0);
             (Some(broadcast), 0)
         }
         Err(error) => {
             observe::event!(ERROR, error = %observe::causes(&*error), "a daily notification could not be composed");
             let _ = error;
             (None, 1)
-        }
-    }
-}
-
-/// The number of recipients, as an estimate.
-async fn recipients(engine: &Engine, schedule: &Schedule, now: Timestamp) -> u64 {
-    match &schedule.plan {
-        Plan::Subscriber { .. } => 1,
-        Plan::Application { to, .. } => {
-            let filter = CountFilter::new(to.clone(), Liveness::Live);
-            // Expansion makes it exact.
-            engine.subscriptions.count(&filter, now).await.unwrap_or(0)
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Device {
     pub created_at: Timestamp,
     /// When the browser last registered it.
     pub last_seen_at: Timestamp,
-    /// When the push service last accepted a message for it.
+    /// When the push service last accepted a message for it, at most a day too early: it is written once a day.
     pub last_success_at: Option<Timestamp>,
     /// Its daily notifications, by type.
     pub schedules: Vec<Schedule>,

@@ -3,9 +3,14 @@
 use tokio::task::JoinSet;
 
 use super::Engine;
+use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::observe;
-use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError, StoreErrorKind};
+use crate::store::{
+    CountFilter, Cursor, Expansion, Liveness, NewDelivery, Page, PageWrite, StoreError,
+    StoreErrorKind, SubscriptionRecord,
+};
+use crate::subscription::EndpointKey;
 
 /// The most recipients written in one transaction.
 const PAGE: usize = 500;
@@ -13,10 +18,15 @@ const PAGE: usize = 500;
 /// step.
 const EXPANSIONS: usize = 64;
 const EXPANDED_AT_ONCE: usize = 4 * PAGE;
+/// The most pages that are read at the same time.
+const READS: usize = 16;
+/// The most recipients written in the transaction that opens a broadcast, which its caller waits for.
+const FIRST_PAGE: usize = 100;
 
 /// Writes the next page of broadcasts that are not fully expanded. Returns the number of recipients.
 ///
-/// A broadcast that cannot be read or expanded is parked, and the others are expanded.
+/// A broadcast that cannot be read or expanded is parked, and the others are expanded. Pages are read and written
+/// concurrently: thousands of reminders for one time have one recipient each, and their pages share a transaction.
 ///
 /// # Errors
 ///
@@ -27,43 +37,64 @@ const EXPANDED_AT_ONCE: usize = 4 * PAGE;
 /// If dropped, each page is written as a whole or not at all.
 pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, StoreError> {
     let parked = &engine.signals.parked;
-    let mut pages = JoinSet::new();
-    let mut read = 0;
+    let (mut reads, mut writes) = (JoinSet::new(), JoinSet::new());
+    // Recipients that were read, and the most that are being read.
+    let (mut read, mut reading) = (0, 0);
     let mut failed = None;
     // Parked broadcasts stay at the front.
     let limit = EXPANSIONS + parked.len();
-    let expandable = engine.ledger.expandable(limit, now).await?;
-    let last = expandable.last().map(|expansion| expansion.id);
-    for expansion in expandable {
-        // Behind urgent broadcasts the last one listed is not urgent (L3): each step expands it too.
-        if read >= EXPANDED_AT_ONCE && Some(expansion.id) != last {
-            continue;
+    let mut waiting = engine.ledger.expandable(limit, now).await?;
+    let last = waiting.last().map(|expansion| expansion.id);
+    waiting.retain(|expansion| !parked.is_parked(&expansion.id, now));
+    waiting.reverse();
+    loop {
+        while reads.len() < READS
+            && let Some(expansion) = waiting.pop()
+        {
+            // Behind urgent broadcasts the last one listed is not urgent (L3): each step expands it too.
+            let is_last = Some(expansion.id) == last;
+            if !is_last && read >= EXPANDED_AT_ONCE {
+                continue;
+            }
+            let most = most(engine, &expansion);
+            if !is_last && !reads.is_empty() && read + reading + most > EXPANDED_AT_ONCE {
+                waiting.push(expansion);
+                break;
+            }
+            reading += most;
+            let engine = engine.clone();
+            reads.spawn(async move {
+                let page = page(&engine, &expansion, now).await;
+                (expansion, most, page)
+            });
         }
-        if parked.is_parked(&expansion.id, now) {
-            continue;
-        }
-        let page = match page(engine, &expansion, now).await {
+        let (expansion, most, page) = match reads.join_next().await {
+            None => break,
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => {
+                observe::event!(ERROR, error = %error, "reading a page of a broadcast panicked");
+                let _ = error;
+                continue;
+            }
+        };
+        reading -= most;
+        let page = match page {
             Ok(page) => page,
             Err(error) => {
                 parked.park(expansion.id, &error, now);
                 match error.kind() {
                     StoreErrorKind::Corrupt => continue,
-                    // Most likely the next one would fail too.
-                    StoreErrorKind::Unavailable => {
-                        failed = Some(error);
-                        break;
-                    }
-                    _ => {
-                        failed.get_or_insert(error);
-                        continue;
-                    }
+                    // Most likely the next ones would fail too.
+                    StoreErrorKind::Unavailable => waiting.clear(),
+                    _ => {}
                 }
+                failed.get_or_insert(error);
+                continue;
             }
         };
         read += page.rows.len();
-        // Concurrently: thousands of daily notifications have one recipient each, and their pages share a transaction.
         let engine = engine.clone();
-        pages.spawn(async move {
+        writes.spawn(async move {
             let (id, cursor) = (expansion.id, &expansion.cursor);
             let write = engine
                 .ledger
@@ -72,7 +103,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
         });
     }
     let mut written = 0;
-    while let Some(ended) = pages.join_next().await {
+    while let Some(ended) = writes.join_next().await {
         match ended {
             Ok((id, Ok((write, rows)))) => {
                 parked.unpark(&id);
@@ -103,10 +134,16 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     }
 }
 
-/// The next rows of a broadcast.
-struct Page {
-    rows: Vec<NewDelivery>,
-    next: Cursor,
+/// The most recipients of the next page.
+fn most(engine: &Engine, expansion: &Expansion) -> usize {
+    match &expansion.audience {
+        Some(Audience::Ids(ids)) => ids.len().min(PAGE),
+        Some(Audience::User(_)) => {
+            usize::try_from(engine.limits.per_principal).map_or(PAGE, |most| most.min(PAGE))
+        }
+        Some(Audience::All | Audience::Tag(_)) => PAGE,
+        None => 0,
+    }
 }
 
 async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<Page, StoreError> {
@@ -116,20 +153,69 @@ async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<
         Cursor::After(key) => Some(key),
         Cursor::Start | Cursor::End => None,
     };
+    read_page(engine, audience, after, PAGE, now).await
+}
+
+/// The first recipients of an audience that usually is small, to be written with its broadcast; `None` for any other.
+///
+/// The rows are those that [`expand`] would write. A subscription that is deleted before its row is claimed counts as gone;
+/// one that is made after this call is no recipient. The same holds for each page of [`expand`].
+pub(super) async fn first_page(
+    engine: &Engine,
+    audience: &Audience,
+    now: Timestamp,
+) -> Result<Option<Page>, StoreError> {
+    let is_small = match audience {
+        Audience::User(_) => true,
+        Audience::Ids(ids) => ids.len() < FIRST_PAGE,
+        Audience::All | Audience::Tag(_) => false,
+    };
+    if !is_small {
+        return Ok(None);
+    }
+    match read_page(engine, audience, None, FIRST_PAGE, now).await {
+        // The message is accepted all the same, and its broadcast is parked.
+        Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(None),
+        page => page.map(Some),
+    }
+}
+
+async fn read_page(
+    engine: &Engine,
+    audience: &Audience,
+    after: Option<&EndpointKey>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Page, StoreError> {
     let records = engine
         .subscriptions
-        .page(audience, after, PAGE, now)
+        .page(audience, after, limit, now)
         .await?;
-    let rows: Vec<_> = records
-        .iter()
-        .map(|record| {
-            let endpoint = record.subscription.endpoint();
-            NewDelivery::new(endpoint.key(), endpoint.origin().clone())
-        })
-        .collect();
+    let rows: Vec<_> = records.iter().map(recipient).collect();
     let next = match rows.last() {
-        Some(last) if rows.len() == PAGE => Cursor::After(last.key),
+        Some(last) if rows.len() == limit => Cursor::After(last.key),
         _ => Cursor::End,
     };
-    Ok(Page { rows, next })
+    Ok(Page::new(rows, next))
+}
+
+pub(super) fn recipient(record: &SubscriptionRecord) -> NewDelivery {
+    let endpoint = record.subscription.endpoint();
+    NewDelivery::new(endpoint.key(), endpoint.origin().clone())
+}
+
+/// The number of recipients of an audience with this first page.
+pub(super) async fn expected(
+    engine: &Engine,
+    audience: &Audience,
+    page: Option<&Page>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    match page {
+        Some(page) if page.next == Cursor::End => Ok(page.rows.len() as u64),
+        _ => {
+            let filter = CountFilter::new(audience.clone(), Liveness::Live);
+            engine.subscriptions.count(&filter, now).await
+        }
+    }
 }

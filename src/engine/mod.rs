@@ -15,6 +15,7 @@ mod devices;
 mod direct;
 mod effects;
 mod expand;
+mod expanding;
 mod forget;
 mod guarded_clock;
 mod health;
@@ -37,6 +38,7 @@ mod run;
 mod schedules;
 mod send_test;
 mod shutdown;
+mod take;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod test_world;

@@ -16,8 +16,9 @@ pub(super) const SETTLE_WITHIN: Duration = Duration::from_millis(20);
 const WORTH_A_STEP: usize = 50;
 /// The shortest time between two steps while attempts are in flight and fewer than that have ended.
 const SHORTEST_STEP: Duration = Duration::from_millis(5);
-/// The shortest pause while due rows wait for a gate.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// The shortest pause while due rows wait for a gate, and the longest while there is work: what becomes due by time is not
+/// asked for then.
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The times of the next step and the next settlement.
 #[derive(Debug)]

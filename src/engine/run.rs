@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::health::Step;
-use super::pacer::{Outlook, Pacer, STORE_PAUSE};
+use super::pacer::{Outlook, Pacer, SHORTEST_PAUSE, STORE_PAUSE};
 use super::shutdown::{Shutdown, drain};
 use super::worker::{Ended, Worker};
 use super::{ClockSkew, Engine};
@@ -18,7 +18,7 @@ use crate::store::StoreError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
-    /// Recipients written into the ledger.
+    /// Recipients written into the ledger. Those of a small audience were written when the message was accepted.
     pub expanded: usize,
     /// Deliveries claimed and attempted.
     pub attempted: usize,
@@ -79,14 +79,14 @@ async fn tick(engine: &Engine) -> Result<Tick, RunError> {
         attempted: progress.claimed,
         ..Tick::default()
     };
-    worker.start_chores();
+    worker.start_chores(false);
     while let Some(chore) = worker.chores.ended().await {
         tick.expired += chore.expired;
         tick.fired += chore.daily.fired;
         tick.skipped += chore.daily.skipped;
         // A full batch of schedules without a subscription fires nothing, and more may be due behind it.
         if chore.daily.more && chore.daily.is_empty() {
-            worker.start_chores();
+            worker.start_chores(false);
         }
     }
     match worker.take_error() {
@@ -106,11 +106,29 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     let mut worker = Worker::new(engine.clone());
     let mut pacer = Pacer::new(Instant::now());
     loop {
-        if pacer.is_step_due(worker.in_flight(), worker.ended_lately(), Instant::now()) {
-            let Some(pause) = shutdown.or_give_up(step(&engine, &mut worker)).await else {
+        let now = Instant::now();
+        let (in_flight, unsettled) = (worker.in_flight(), worker.unsettled());
+        let settles = pacer.is_settlement_due(unsettled, in_flight, now);
+        let steps = pacer.is_step_due(in_flight, worker.ended_lately(), now);
+        // Side by side while there is more to do: then a row that is given back is found by the next step.
+        let is_beside = settles && steps && in_flight > 0;
+        let mut settled = Ok(());
+        if settles && !is_beside {
+            match shutdown.or_give_up(worker.settle()).await {
+                Some(done) => settled = done,
+                None => break,
+            }
+        }
+        if steps {
+            let step = step(&engine, &mut worker, is_beside);
+            let Some((pause, beside)) = shutdown.or_give_up(step).await else {
                 break;
             };
             pacer.stepped(pause, Instant::now());
+            settled = settled.and(beside);
+        }
+        if settled.is_err() {
+            pacer.settlement_failed(Instant::now());
         }
         pacer.settle_soon(worker.unsettled(), Instant::now());
         tokio::select! {
@@ -119,6 +137,8 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             Some(ended) = worker.ended() => match ended {
                 // Places are free, whatever the attempts that are still in flight do.
                 Ended::Attempts => pacer.step_soon(),
+                Ended::Expansion(0) => {}
+                Ended::Expansion(_) => pacer.step_soon(),
                 Ended::Chore(chore) if chore.more => pacer.step_now(Instant::now()),
                 Ended::Chore(_) => {
                     let pause = worker.chores.pause(engine.poll_interval, engine.now());
@@ -126,44 +146,52 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                 }
             },
             () = engine.signals.wake.notified() => {
+                worker.expanding.expect();
                 worker.chores.hasten(Step::Schedules);
                 pacer.step_now(Instant::now());
             }
             () = engine.clock.jumped() => pacer.step_now(Instant::now()),
             // Changes made by other processes, and by this one again: never before the shortest time between steps.
             () = changes.next() => {
+                worker.expanding.expect();
                 worker.chores.hasten(Step::Schedules);
                 pacer.step_soon();
             }
             () = sleep_until(pacer.next()) => {}
         }
-        if pacer.is_settlement_due(worker.unsettled(), worker.in_flight(), Instant::now()) {
-            let Some(settled) = shutdown.or_give_up(worker.settle()).await else {
-                break;
-            };
-            if settled.is_err() {
-                pacer.settlement_failed(Instant::now());
-            }
-        }
     }
     drain(&engine, worker).await
 }
 
-/// Takes a step. Returns the pause after it, which a new broadcast or the end of an attempt cuts short.
-async fn step(engine: &Engine, worker: &mut Worker) -> Duration {
-    let progress = worker.step().await;
-    worker.start_chores();
+/// Takes a step, and settles beside it if that is due. Returns the pause after it, which a new broadcast or the end of an
+/// attempt cuts short, and the result of settling.
+async fn step(
+    engine: &Engine,
+    worker: &mut Worker,
+    settles: bool,
+) -> (Duration, Result<(), StoreError>) {
+    let (progress, settled) = worker.step_beside(settles).await;
+    worker.start_chores(progress.more);
     if worker.take_error().is_some() || engine.clock.fault().is_some() {
-        return STORE_PAUSE;
+        return (STORE_PAUSE, settled);
     }
     let now = engine.now();
+    let is_idle = worker.in_flight() == 0;
+    // While there is work the next step finds what is due, at the end of an attempt or after a short pause.
+    if progress.more && !progress.is_full && !is_idle {
+        return (SHORTEST_PAUSE, settled);
+    }
+    let next_due = match progress.is_full {
+        true => Ok(Some(now)),
+        false => engine.ledger.next_due(now).await,
+    };
     let outlook = Outlook {
         more: progress.more,
-        is_idle: worker.in_flight() == 0,
-        next_due: engine.ledger.next_due(now).await,
+        is_idle,
+        next_due,
     };
     let longest = worker.chores.pause(engine.poll_interval, now);
-    outlook.pause(longest, now)
+    (outlook.pause(longest, now), settled)
 }
 
 async fn check_clock(engine: &Engine) -> Result<(), RunError> {

@@ -8,23 +8,21 @@ use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::timeout;
 
-use super::chores::{Chore, Chores, within_limit};
+use super::chores::{Chore, Chores};
 use super::confirmation::is_confirmation;
 use super::effects::Effects;
-use super::expand::expand;
+use super::expanding::Expanding;
 use super::health::Step;
 use super::job::{Job, attempt};
 use super::pacer::STORE_PAUSE;
-use super::records::{Record, records};
+use super::records::Record;
+use super::take::{Taken, take};
 use super::{Consequence, Engine};
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe;
-use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, Claims, Settlement, StoreError, StoreErrorKind,
-    SubscriptionRef,
-};
+use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind};
 use crate::subscription::Origin;
 
 /// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
@@ -33,8 +31,6 @@ const IN_FLIGHT: usize = 4096;
 const FREE_AT_LEAST: usize = 128;
 /// The most rows claimed in one transaction.
 const CLAIM: usize = 1024;
-/// The most calls of one step, as long as they find nothing and leave rows whose time has come.
-const CLAIMS: usize = 16;
 /// Stop claiming at this many unsettled outcomes: rows whose outcome is lost are sent again.
 const UNSETTLED: usize = 1024;
 /// How long the steps before claiming may keep it waiting. They continue beside it.
@@ -47,6 +43,8 @@ pub(super) struct Progress {
     pub(super) expanded: usize,
     /// Rows claimed.
     pub(super) claimed: usize,
+    /// Whether another step may have work at once, even if nothing happens meanwhile.
+    pub(super) is_full: bool,
     /// Whether another step may have work at once.
     pub(super) more: bool,
 }
@@ -56,6 +54,8 @@ pub(super) struct Progress {
 pub(super) enum Ended {
     Attempts,
     Chore(Chore),
+    /// An expansion that a step did not wait for, and the number of its recipients.
+    Expansion(usize),
 }
 
 /// The row of an attempt, its gate and its consequence.
@@ -73,19 +73,17 @@ pub(super) struct Worker {
     ended_lately: usize,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
-    /// At most one task, which usually ends within the step.
-    expansion: JoinSet<Result<usize, StoreError>>,
+    pub(super) expanding: Expanding,
     pub(super) chores: Chores,
     /// The first error of a step since it was last taken.
     error: Option<StoreError>,
-    /// Whether the last claim left rows whose time has come.
-    has_more: bool,
 }
 
 impl Worker {
     pub(super) fn new(engine: Engine) -> Self {
         Self {
             effects: engine.effects(),
+            expanding: Expanding::new(engine.clone()),
             chores: Chores::new(engine.clone()),
             engine,
             attempts: JoinSet::new(),
@@ -95,9 +93,7 @@ impl Worker {
             ended_lately: 0,
             stop: watch::Sender::new(false),
             pauses_read: None,
-            expansion: JoinSet::new(),
             error: None,
-            has_more: false,
         }
     }
 
@@ -120,7 +116,7 @@ impl Worker {
         self.stop.send_replace(true);
     }
 
-    /// Expands, claims and starts attempts. Each of them fails alone: the error is in the
+    /// Expands, claims and starts attempts, one after the other. Each of them fails alone: the error is in the
     /// log and in the [health](super::health::Health) of the process.
     ///
     /// If the clocks disagree, the step does nothing.
@@ -129,28 +125,122 @@ impl Worker {
     ///
     /// If dropped after claiming, rows stay leased until their lease ends, and are claimed again.
     pub(super) async fn step(&mut self) -> Progress {
-        let mut progress = Progress::default();
+        let Some((now, is_calm)) = self.begin_step().await else {
+            return Progress::default();
+        };
+        self.expanding.start(now);
+        let expanded = self.expansion_ended().await;
+        let taken = self.take_beside(now, is_calm, false).await.0;
+        self.end_step(taken, expanded, now)
+    }
+
+    /// As [`step`](Self::step), without waiting for what can be done side by side: if `settles`, outcomes are written while
+    /// rows are claimed; an expansion is waited for if nothing is claimed or in flight, and runs on beside the attempts
+    /// otherwise. Returns the result of writing too.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`step`](Self::step) and [`settle`](Self::settle).
+    pub(super) async fn step_beside(
+        &mut self,
+        settles: bool,
+    ) -> (Progress, Result<(), StoreError>) {
+        let Some((now, is_calm)) = self.begin_step().await else {
+            let settled = match settles {
+                true => self.settle().await,
+                false => Ok(()),
+            };
+            return (Progress::default(), settled);
+        };
+        if self.expanding.is_due() {
+            self.expanding.start(now);
+        }
+        let (taken, settled) = self.take_beside(now, is_calm, settles).await;
+        let mut progress = self.end_step(taken, 0, now);
+        if let Some(expanded) = self.expanding.try_ended() {
+            progress.expanded = self.note_step(Step::Expand, expanded).unwrap_or_default();
+        }
+        if progress.claimed == 0 && self.attempts.is_empty() {
+            self.expanding.start(now);
+            progress.expanded += self.expansion_ended().await;
+        }
+        if progress.claimed == 0 && progress.expanded > 0 {
+            let taken = self.take_beside(now, true, false).await.0;
+            progress = self.end_step(taken, progress.expanded, now);
+        }
+        progress.is_full |= progress.expanded > 0;
+        progress.more |= progress.is_full;
+        (progress, settled)
+    }
+
+    /// What comes before claiming: `None` if the clocks disagree. Returns the time, and whether no attempt has ended since
+    /// the last step.
+    async fn begin_step(&mut self) -> Option<(Timestamp, bool)> {
         let is_calm = std::mem::take(&mut self.ended_lately) == 0;
         if !self.clocks_agree().await {
-            return progress;
+            return None;
         }
         let now = self.engine.now();
         self.effects.set_key(self.engine.key_ring.active().id());
         if is_due(self.pauses_read, Engine::PAUSES_KEPT, now) {
             self.read_pauses(now).await;
         }
-        progress.expanded = self.expand(now).await;
-        self.has_more = false;
-        let claimed = self.claim(now, is_calm).await;
-        progress.claimed = self.note_step(Step::Claim, claimed).unwrap_or_default();
-        progress.more = progress.expanded > 0 || progress.claimed > 0 || self.has_more;
-        progress
+        Some((now, is_calm))
     }
 
-    /// Starts the chores that are due, unless the clocks disagree.
-    pub(super) fn start_chores(&mut self) {
+    /// Claims rows for the free places and reads their subscriptions. Writes outcomes meanwhile if `settles`.
+    async fn take_beside(
+        &mut self,
+        now: Timestamp,
+        is_calm: bool,
+        settles: bool,
+    ) -> (Result<Option<Taken>, StoreError>, Result<(), StoreError>) {
+        let request = self.request(now, is_calm);
+        let engine = self.engine.clone();
+        let taking = async {
+            match request {
+                Some((request, epoch)) => take(&engine, &request, epoch, now).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let settling = async {
+            match settles {
+                true => self.settle().await,
+                false => Ok(()),
+            }
+        };
+        tokio::join!(taking, settling)
+    }
+
+    /// Starts the attempts of claimed rows.
+    fn end_step(
+        &mut self,
+        taken: Result<Option<Taken>, StoreError>,
+        expanded: usize,
+        now: Timestamp,
+    ) -> Progress {
+        let (mut claimed, mut is_full) = (0, expanded > 0);
+        let taken = taken.and_then(|taken| {
+            let Some(taken) = taken else { return Ok(()) };
+            claimed = taken.claims.rows.len();
+            is_full |= taken.claims.more || claimed >= taken.limit;
+            self.start(taken, now)
+        });
+        if self.note_step(Step::Claim, taken).is_none() {
+            claimed = 0;
+        }
+        Progress {
+            expanded,
+            claimed,
+            is_full,
+            more: is_full || claimed > 0,
+        }
+    }
+
+    /// Starts the chores that are due, unless the clocks disagree. While the worker `is_busy`, hints start none.
+    pub(super) fn start_chores(&mut self, is_busy: bool) {
         if self.engine.clock.fault().is_none() {
-            self.chores.start();
+            self.chores.start(is_busy);
         }
     }
 
@@ -183,19 +273,10 @@ impl Worker {
         }
     }
 
-    async fn expand(&mut self, now: Timestamp) -> usize {
-        if self.expansion.is_empty() {
-            let engine = self.engine.clone();
-            self.expansion
-                .spawn(async move { within_limit(expand(&engine, now)).await });
-        }
-        match timeout(PATIENCE, self.expansion.join_next()).await {
-            Ok(Some(Ok(expanded))) => self.note_step(Step::Expand, expanded).unwrap_or_default(),
-            Ok(Some(Err(error))) => {
-                observe::event!(ERROR, error = %error, "expanding broadcasts panicked");
-                let _ = error;
-                0
-            }
+    /// Waits for the expansion, if one is in flight. Returns the number of recipients.
+    async fn expansion_ended(&mut self) -> usize {
+        match timeout(PATIENCE, self.expanding.ended()).await {
+            Ok(Some(expanded)) => self.note_step(Step::Expand, expanded).unwrap_or_default(),
             Ok(None) | Err(_) => 0,
         }
     }
@@ -212,38 +293,23 @@ impl Worker {
         }
     }
 
-    /// Claims rows for the free places, and starts their attempts.
-    async fn claim(&mut self, now: Timestamp, is_calm: bool) -> Result<usize, StoreError> {
+    /// What to claim for the free places, and the epoch of the claim.
+    fn request(&self, now: Timestamp, is_calm: bool) -> Option<(ClaimRequest, u64)> {
         // Rows whose outcome cannot be written are sent again.
         if self.unsettled() >= UNSETTLED {
-            return Ok(0);
+            return None;
         }
         let most = IN_FLIGHT.max(self.engine.gates.most().saturating_mul(2));
         let free = most.saturating_sub(self.attempts.len());
         if free < FREE_AT_LEAST {
-            return Ok(0);
+            return None;
         }
         // Its rows may be those of another process: see L19.
-        let Some(epoch) = self.engine.ledger.epoch() else {
-            return Ok(0);
-        };
+        let epoch = self.engine.ledger.epoch()?;
         let mut request = ClaimRequest::new(free.min(CLAIM), self.engine.lease);
         request.rooms = self.rooms(now, is_calm);
         request.per_origin = self.engine.gates.room_for_unknown();
-        let mut claims = self.engine.ledger.claim(&request, now).await?;
-        // Rows of a paused origin may stand in front, as after an outage.
-        for _ in 1..CLAIMS {
-            if !claims.rows.is_empty() || !claims.more {
-                break;
-            }
-            claims = self.engine.ledger.claim(&request, now).await?;
-        }
-        let claimed = claims.rows.len();
-        self.has_more = claims.more;
-        if claimed > 0 {
-            self.start(claims, epoch, now).await?;
-        }
-        Ok(claimed)
+        Some((request, epoch))
     }
 
     /// The number of attempts that each known origin has free places for.
@@ -268,25 +334,23 @@ impl Worker {
         rooms
     }
 
-    async fn start(
-        &mut self,
-        claims: Claims,
-        epoch: u64,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let Claims { rows, messages, .. } = claims;
-        let keys: Vec<_> = rows
-            .iter()
-            .map(|row| SubscriptionRef::Key(row.token.key))
-            .collect();
-        let records = match records(&*self.engine.subscriptions, &keys).await {
+    fn start(&mut self, taken: Taken, now: Timestamp) -> Result<(), StoreError> {
+        let Taken {
+            claims: Claims { rows, messages, .. },
+            records,
+            epoch,
+            ..
+        } = taken;
+        let records = match records {
             Ok(records) => records,
             Err(error) => {
                 self.released.extend(rows.iter().map(|row| row.token));
                 return Err(error);
             }
         };
-        self.recall(&rows, &records).await;
+        if rows.is_empty() {
+            return Ok(());
+        }
         let mut unreadable = 0_usize;
         for (row, record) in rows.into_iter().zip(records) {
             let record = match record {
@@ -343,23 +407,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Learns which of the rows' origins have accepted a push from this server before: the first responses of a new process
-    /// may be those of strangers.
-    async fn recall(&self, rows: &[Claimed], records: &[Record]) {
-        let mut unknown = HashMap::new();
-        for (row, record) in rows.iter().zip(records) {
-            let gate = self.engine.gates.gate(&row.origin);
-            if gate.is_recalled() {
-                continue;
-            }
-            match record {
-                Record::Found(record) if record.last_success_at.is_some() => gate.recall(true),
-                _ => drop(unknown.insert(row.origin.clone(), gate)),
-            }
-        }
-        self.engine.recall(unknown.into_values()).await;
-    }
-
     /// Waits until attempts end; `None` if none is in flight.
     ///
     /// # Cancel safety
@@ -371,7 +418,7 @@ impl Worker {
         Some(())
     }
 
-    /// Waits until attempts or a chore end; `None` if neither is in flight.
+    /// Waits until attempts, a chore or an expansion end; `None` if none is in flight.
     ///
     /// # Cancel safety
     ///
@@ -383,6 +430,10 @@ impl Worker {
                 Some(Ended::Attempts)
             }
             Some(chore) = self.chores.ended() => Some(Ended::Chore(chore)),
+            Some(expanded) = self.expanding.ended() => {
+                let expanded = self.note_step(Step::Expand, expanded);
+                Some(Ended::Expansion(expanded.unwrap_or_default()))
+            }
             else => None,
         }
     }

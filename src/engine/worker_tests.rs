@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::super::KeyRing;
 use super::super::chores::EXPIRED_AT_ONCE;
+use super::super::expand::expand;
 use super::super::test_world::{START, TIMEOUT, World};
 use super::super::unreadable::UNREADABLE_PAUSE;
 use super::*;
@@ -18,7 +19,8 @@ use crate::message::{Message, Urgency};
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::{
     Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason,
-    ScheduleStore as _, StoredVapidKey, SubscriptionStore as _, VapidKeyStore as _,
+    ScheduleStore as _, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
+    VapidKeyStore as _,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -31,7 +33,7 @@ async fn drive(worker: &mut Worker) {
 
 /// Waits for the chores. Returns how many rows expired.
 async fn chores(worker: &mut Worker) -> u64 {
-    worker.start_chores();
+    worker.start_chores(false);
     let mut expired = 0;
     while let Some(chore) = worker.chores.ended().await {
         expired += chore.expired;

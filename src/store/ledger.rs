@@ -28,19 +28,21 @@ use crate::subscription::Origin;
 ///
 /// # Contract
 ///
-/// - **L1** [`open`](Self::open) stores a whole broadcast: once it returns, the broadcast survives a crash (as far as
-///   the back end is durable).
+/// - **L1** [`open`](Self::open) stores a whole broadcast, and its [first page](NewBroadcast::first_page) if it has one,
+///   in one transaction: once it returns, both survive a crash (as far as the back end is durable).
 /// - **L2** `open` with a known idempotency key returns [`Opened::Repeat`] with the first broadcast if the
 ///   fingerprint is the same, else [`Opened::Conflict`], and changes nothing. Of N concurrent calls with one key
-///   exactly one opens. Keys are kept as long as their broadcast. A known id returns [`Opened::Repeat`], so `open`
-///   may be repeated if its response was lost.
+///   exactly one opens, and the others write no rows. Keys are kept as long as their broadcast. A known id returns
+///   [`Opened::Repeat`], so `open` may be repeated if its response was lost.
 /// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
 ///   cancelled, not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
 ///   of `limit` while there are others, then the others, each the least recently expanded first. One whose audience or
 ///   cursor cannot be read is an [`Expansion::unreadable`], and does not keep others from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
-///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact.
+///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact. `open` writes a first page as
+///   this call writes one from [`Cursor::Start`]. A ledger without room for its rows leaves the page out as a whole: the
+///   broadcast is then expanded from its start, as one without a page is.
 /// - **L5** [`claim`](Self::claim) takes due rows and rows whose lease has expired, at most `limit`, at most
 ///   [`room_for`](ClaimRequest::room_for) of one origin, none of an origin that is paused at `now`, fair over origins
 ///   (an origin with few rows does not wait for one with many), in the order of their turns (L18). It counts the attempt

@@ -29,6 +29,8 @@ pub struct NewBroadcast {
     pub recipients: u64,
     /// The key and fingerprint that identify a repeated request.
     pub idempotency: Option<Idempotency>,
+    /// The first recipients, if the caller has read them already: see [`first_page`](Self::first_page).
+    pub page: Option<Page>,
     /// Whether it is removed as soon as it is over, since its status is not needed: a daily notification to one
     /// subscriber.
     pub forget_when_over: bool,
@@ -46,8 +48,18 @@ impl NewBroadcast {
             deadline,
             recipients: 0,
             idempotency: None,
+            page: None,
             forget_when_over: false,
         }
+    }
+
+    /// The page that [`open`](super::DeliveryLedger::open) writes at `now` with the broadcast (L4).
+    ///
+    /// `None` if the broadcast is not due yet: its audience is resolved then. `None` too if its deadline has passed.
+    #[must_use]
+    pub fn first_page(&self, now: Timestamp) -> Option<&Page> {
+        let is_due = self.send_at.is_none_or(|at| at <= now) && self.deadline > now;
+        self.page.as_ref().filter(|_| is_due)
     }
 }
 
@@ -154,6 +166,27 @@ impl NewDelivery {
     #[must_use]
     pub const fn new(key: EndpointKey, origin: Origin) -> Self {
         Self { key, origin }
+    }
+}
+
+/// The first recipients of a broadcast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle every part: see `store`"
+)]
+pub struct Page {
+    /// The recipients.
+    pub rows: Vec<NewDelivery>,
+    /// The position behind them: [`Cursor::End`] if there are no others.
+    pub next: Cursor,
+}
+
+impl Page {
+    /// Makes a page.
+    #[must_use]
+    pub const fn new(rows: Vec<NewDelivery>, next: Cursor) -> Self {
+        Self { rows, next }
     }
 }
 

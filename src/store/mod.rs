@@ -25,7 +25,7 @@
 //! | a store reads | a store builds |
 //! |---|---|
 //! | [`NewSubscription`], [`SubscriptionLimits`], [`SubscriptionRef`], [`Audience`], [`CountFilter`], [`Liveness`], [`Change`] | [`SubscriptionRecord`], [`Retired`], [`Upserted`], [`LiveCounts`] |
-//! | [`NewBroadcast`], [`Idempotency`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`Pruned`], [`LedgerStats`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
+//! | [`NewBroadcast`], [`Idempotency`], [`Page`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`Pruned`], [`LedgerStats`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
 //! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`] | the same; [`Fired`] |
 //!
 //! [`RetireReason`], [`PauseReason`], [`PushService`] and [`NotifyType`] are stored by their names. A store does not
@@ -99,7 +99,7 @@ pub use error::{StoreError, StoreErrorKind};
 pub use ledger::DeliveryLedger;
 pub use ledger_values::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Expansion,
-    Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, Settled,
+    Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, Page, PageWrite, Pruned, Settled,
     Settlement,
 };
 pub use live_counts::LiveCounts;

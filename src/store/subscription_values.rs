@@ -53,7 +53,7 @@ pub struct SubscriptionRecord {
     pub keys_changed_at: Timestamp,
     /// When the browser last registered it.
     pub last_seen_at: Timestamp,
-    /// When a push service last accepted a message for it.
+    /// When a push service last accepted a message for it, at most a day too early: the engine writes it once a day.
     pub last_success_at: Option<Timestamp>,
     /// Failed attempts since the later of the last acceptance and `last_seen_at`: network errors, 5xx, refused
     /// credentials, and the responses 400 and 405.

@@ -6,6 +6,7 @@ mod ledger_model;
 mod own_store;
 mod postgres;
 mod redis;
+mod round_trips;
 mod sqlite;
 #[cfg(unix)]
 mod sqlite_at_rest;

@@ -24,9 +24,12 @@ macro_rules! store_conformance {
                 k5_resealing_compares_first
                 k6_only_inactive_keys_are_removed
                 l1_an_open_broadcast_is_stored_whole
+                l1_a_first_page_is_stored_with_its_broadcast
                 l2_a_repeated_request_opens_once
                 l2_a_known_id_is_a_repeat
                 l2_one_of_many_concurrent_requests_opens
+                l2_a_repeat_writes_no_first_page
+                l2_one_of_many_concurrent_requests_writes_its_page
                 l3_due_broadcasts_are_expandable
                 l3_the_least_recently_expanded_is_first
                 l3_urgent_broadcasts_are_first
@@ -34,6 +37,9 @@ macro_rules! store_conformance {
                 l4_a_page_is_written_where_the_cursor_is_expected
                 l4_a_page_of_an_ended_broadcast_is_stale
                 l4_one_of_many_concurrent_pages_is_written
+                l4_expansion_continues_behind_a_first_page
+                l4_only_a_due_broadcast_gets_a_first_page
+                l4_an_empty_first_page_ends_its_broadcast
                 l5_a_claim_leases_due_rows
                 l5_a_lease_that_ended_is_claimed_again
                 l5_a_claim_is_fair_over_origins
@@ -110,6 +116,7 @@ macro_rules! store_conformance {
                 d5_due_schedules_are_listed_oldest_first
                 d6_fire_opens_and_moves_on
                 d6_many_fire_at_once
+                d6_fire_writes_first_pages
                 d6_one_of_many_concurrent_calls_fires
                 d6_a_known_broadcast_is_not_opened_twice
                 d7_the_latest_run_is_kept
@@ -214,6 +221,7 @@ mod tests {
             include_str!("ledger_claim.rs"),
             include_str!("ledger_end.rs"),
             include_str!("ledger_erase.rs"),
+            include_str!("ledger_first_page.rs"),
             include_str!("ledger_living.rs"),
             include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use super::ledger_state::Ledger;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -12,6 +13,18 @@ use crate::store::{
 };
 use crate::subscription::Origin;
 
+impl MemoryStore {
+    /// Opens an unknown broadcast, with its first page if there is room for the rows.
+    pub(super) fn open_unknown(&self, ledger: &mut Ledger, new: &NewBroadcast, now: Timestamp) {
+        ledger.open(new, now);
+        if let Some(page) = new.first_page(now)
+            && self.room_for(ledger.rows(), page.rows.len()).is_ok()
+        {
+            ledger.enqueue_page(new.id, &Cursor::Start, &page.rows, &page.next, now);
+        }
+    }
+}
+
 #[async_trait]
 impl DeliveryLedger for MemoryStore {
     async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
@@ -20,7 +33,7 @@ impl DeliveryLedger for MemoryStore {
             return Ok(known);
         }
         self.room_for(ledger.broadcasts(), 1)?;
-        ledger.open(broadcast, now);
+        self.open_unknown(ledger, broadcast, now);
         Ok(Opened::New)
     }
 

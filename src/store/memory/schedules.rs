@@ -132,7 +132,7 @@ impl ScheduleStore for MemoryStore {
             if let Some(broadcast) = &firing.broadcast
                 && state.ledger.known(broadcast, now).is_none()
             {
-                state.ledger.open(broadcast, now);
+                self.open_unknown(&mut state.ledger, broadcast, now);
             }
             answers.push(Fired::Fired);
         }

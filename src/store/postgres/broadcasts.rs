@@ -215,7 +215,7 @@ pub(super) async fn save(
 }
 
 /// Serializes a cursor: null is the start, an empty value the end.
-fn cursor_bytes(cursor: &Cursor) -> Option<&[u8]> {
+pub(super) fn cursor_bytes(cursor: &Cursor) -> Option<&[u8]> {
     match cursor {
         Cursor::Start => None,
         Cursor::After(key) => Some(key.as_bytes().as_slice()),

@@ -1,5 +1,6 @@
 //! Claiming rows in PostgreSQL.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Database, Tx, in_transaction};
@@ -153,11 +154,23 @@ pub(super) async fn claim(
     request: &ClaimRequest,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
-    let waking::Prepared { is_unswept, more } = waking::prepare(database, now).await?;
+    // Usually nothing has to become ready first, and one round trip is enough for both.
+    let (prepared, front) = tokio::join!(
+        waking::prepare(database, now),
+        ready::front(database, request, now)
+    );
+    let waking::Prepared {
+        is_unswept,
+        is_changed,
+        more,
+    } = prepared?;
     if request.limit == 0 {
         return Ok(Claims::default());
     }
-    let front = ready::front(database, request, now).await?;
+    let front = match is_changed {
+        true => ready::front(database, request, now).await?,
+        false => front?,
+    };
     if front.heads.is_empty() {
         return Ok(Claims {
             more,
@@ -234,8 +247,21 @@ async fn claim_of(
     let is_behind = served.clone().count() < rooms.iter().filter(|room| **room > 0).count();
     let fence = all.iter().map(|(_, row)| row.fence).max().map(integer);
     let fence = fence.filter(|_| is_behind || front.is_cut);
-    note_served(tx, served, fence).await?;
-    Ok((answer(tx, all, leased_until).await?, short))
+    let (mut ids, mut high, mut normal, mut low): (Vec<_>, Vec<_>, Vec<_>, Vec<_>) =
+        Default::default();
+    for serving in served {
+        let [first, second, third] = serving.turns;
+        ids.push(serving.head.id);
+        high.push(first);
+        normal.push(second);
+        low.push(third);
+    }
+    let served: [&(dyn ToSql + Sync); 5] = [&ids, &high, &normal, &low, &fence];
+    let mut seqs: Vec<_> = all.iter().map(|(_, row)| row.seq).collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    let messages = tx.finish((SERVED, &served), (MESSAGES, &[&seqs])).await?;
+    Ok((answer(&messages, all, leased_until)?, short))
 }
 
 /// Takes the wanted rows of origins. What one band does not have is taken from others.
@@ -287,24 +313,6 @@ async fn take(
     }
 }
 
-async fn note_served<'a>(
-    tx: &mut Tx<'_>,
-    served: impl Iterator<Item = &'a Serving<'a>>,
-    fence: Option<i64>,
-) -> Result<(), Failed> {
-    let (mut ids, mut high, mut normal, mut low): (Vec<_>, Vec<_>, Vec<_>, Vec<_>) =
-        Default::default();
-    for serving in served {
-        let [first, second, third] = serving.turns;
-        ids.push(serving.head.id);
-        high.push(first);
-        normal.push(second);
-        low.push(third);
-    }
-    let values: [&(dyn ToSql + Sync); 5] = [&ids, &high, &normal, &low, &fence];
-    tx.execute(SERVED, &values).await.map(|_| ())
-}
-
 /// Returns the origins among these that this claim probes.
 async fn lock_probed(tx: &mut Tx<'_>, probed: &[i64], now: Timestamp) -> Result<Vec<i64>, Failed> {
     if probed.is_empty() {
@@ -343,18 +351,14 @@ async fn note_probes(
 }
 
 /// Sorts the rows and reads their messages.
-async fn answer(
-    tx: &mut Tx<'_>,
+fn answer(
+    messages: &[Row],
     mut taken: Vec<(&Head, Taken)>,
     leased_until: Timestamp,
-) -> Result<Claims, Failed> {
-    let mut seqs: Vec<_> = taken.iter().map(|(_, row)| row.seq).collect();
-    seqs.sort_unstable();
-    seqs.dedup();
+) -> Result<Claims, StoreError> {
     let mut ids = std::collections::HashMap::new();
     let mut claims = Claims::default();
-    let rows = tx.query(MESSAGES, &[&seqs]).await?;
-    for (seq, id, message) in read(&rows, |columns| {
+    for (seq, id, message) in read(messages, |columns| {
         let seq: i64 = columns.get()?;
         let id = BroadcastId::from_bytes(columns.bytes()?);
         let is_countable: bool = columns.get()?;

@@ -76,6 +76,7 @@ impl Database {
         Ok(Tx {
             conn: self.connection().await?,
             has_begun: false,
+            is_over: false,
         })
     }
 
@@ -95,6 +96,29 @@ impl Database {
         values: Values<'_>,
     ) -> Result<u64, StoreError> {
         self.alone(sql, values).await.map(|(_, changed)| changed)
+    }
+
+    /// Runs a script of statements without results in a transaction of its own, in one round trip.
+    pub(super) async fn script(&self, sql: &str) -> Result<(), Failed> {
+        let conn = self.connection().await?;
+        let object = conn.object()?;
+        let (begun, done, committed) = conn
+            .bounded(async {
+                Ok(tokio::join!(
+                    biased;
+                    object.batch_execute(&self.begin),
+                    object.batch_execute(sql),
+                    object.batch_execute("COMMIT"),
+                ))
+            })
+            .await?;
+        let done = begun
+            .map_err(not_begun)
+            .and(done.and(committed).map_err(Failed::from));
+        if done.as_ref().err().is_none_or(|failed| !failed.broken) {
+            conn.give_back();
+        }
+        done
     }
 
     async fn alone(
@@ -198,6 +222,8 @@ impl Drop for Conn<'_> {
 pub(super) struct Tx<'a> {
     conn: Conn<'a>,
     has_begun: bool,
+    /// Whether its end was sent.
+    is_over: bool,
 }
 
 impl Tx<'_> {
@@ -244,19 +270,55 @@ impl Tx<'_> {
         done
     }
 
+    /// Runs the last two statements of a transaction and commits it, in one round trip. Returns the rows of the second.
+    pub(super) async fn finish(
+        &mut self,
+        (first, of_first): (&'static str, Values<'_>),
+        (second, of_second): (&'static str, Values<'_>),
+    ) -> Result<Vec<Row>, Failed> {
+        let first = self.conn.prepare(first).await?;
+        let second = self.conn.prepare(second).await?;
+        self.begin().await?;
+        let object = self.conn.object()?;
+        let (first, second, committed) = self
+            .conn
+            .bounded(async {
+                Ok(tokio::join!(
+                    biased;
+                    run(object, &first, of_first),
+                    run(object, &second, of_second),
+                    object.batch_execute("COMMIT"),
+                ))
+            })
+            .await?;
+        // After an error the `COMMIT` has rolled it back.
+        self.is_over = true;
+        first?;
+        let (rows, _) = second?;
+        committed?;
+        Ok(rows)
+    }
+
     /// Runs a script of statements without results.
     pub(super) async fn batch(&mut self, sql: &str) -> Result<(), Failed> {
+        self.begin().await?;
         let object = self.conn.object()?;
+        self.conn
+            .bounded(async { Ok(object.batch_execute(sql).await?) })
+            .await
+    }
+
+    /// Begins, unless an earlier statement did.
+    async fn begin(&mut self) -> Result<(), Failed> {
         if !self.has_begun {
+            let object = self.conn.object()?;
             let begin = &self.conn.database.begin;
             self.conn
                 .bounded(async { object.batch_execute(begin).await.map_err(not_begun) })
                 .await?;
             self.has_begun = true;
         }
-        self.conn
-            .bounded(async { Ok(object.batch_execute(sql).await?) })
-            .await
+        Ok(())
     }
 
     /// Commits, or rolls back after an error.
@@ -266,7 +328,7 @@ impl Tx<'_> {
             Err(failed) if failed.broken => return Err(failed),
             Err(failed) => (Err(failed), "ROLLBACK"),
         };
-        if self.has_begun {
+        if self.has_begun && !self.is_over {
             let object = self.conn.object()?;
             let ended = self
                 .conn

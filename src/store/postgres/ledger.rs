@@ -21,7 +21,7 @@ use crate::subscription::Origin;
 #[async_trait]
 impl DeliveryLedger for PostgresStore {
     async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
-        let opened = in_transaction!(self.database(), |tx| opening::open(tx, broadcast, now))?;
+        let opened = opening::open(self.database(), broadcast, now).await?;
         if opened == Opened::New {
             self.tell().await;
         }

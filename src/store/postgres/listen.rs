@@ -1,7 +1,7 @@
 //! Hints about new work by NOTIFY and LISTEN.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
@@ -34,6 +34,8 @@ pub(super) struct Listening {
 /// Sends hints. Concurrent calls share one notification.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
+    /// To the workers of this process, which do not wait for the notification.
+    own: watch::Sender<()>,
     wanted: AtomicU64,
     told: Mutex<u64>,
 }
@@ -41,6 +43,7 @@ pub(super) struct Hints {
 impl Hints {
     /// Called after the commit and not in the transaction: PostgreSQL serializes all commits that notify.
     pub(super) async fn tell(&self, database: &Database) {
+        self.own.send_replace(());
         let mine = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
         let mut told = self.told.lock().await;
         if *told >= mine {
@@ -49,16 +52,11 @@ impl Hints {
         // All callers up to here have committed.
         let all = self.wanted.load(Ordering::SeqCst);
         // Best effort: workers poll as well.
-        let _ = timeout(LONGEST, async {
-            let mut tx = database.begin().await?;
-            let notify = format!(
-                "SET LOCAL synchronous_commit = off; NOTIFY \"{}\"",
-                database.schema.channel()
-            );
-            let done = tx.batch(&notify).await;
-            tx.end(done).await
-        })
-        .await;
+        let notify = format!(
+            "SET LOCAL synchronous_commit = off; NOTIFY \"{}\"",
+            database.schema.channel()
+        );
+        let _ = timeout(LONGEST, database.script(&notify)).await;
         // Set last: if this future is dropped before, the next caller notifies.
         *told = all;
     }
@@ -146,27 +144,49 @@ async fn until_closed(connection: &mut Connection<Socket, Encrypted>) {
     while poll_fn(|context| poll_all(connection, context)).await {}
 }
 
-/// An endless stream of the hints of one listener.
-pub(super) struct Heard(Pin<Box<dyn Future<Output = Listener> + Send>>);
+/// An endless stream of the hints of this process and of a listener, if there is one.
+pub(super) struct Heard {
+    own: Next<watch::Receiver<()>>,
+    others: Option<Next<Listener>>,
+}
+
+type Next<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl Heard {
-    pub(super) fn new(listening: &Arc<Listening>, channel: String) -> Self {
-        let listener = Listener {
+    pub(super) fn new(hints: &Hints, listening: Option<&Arc<Listening>>, channel: String) -> Self {
+        let listener = listening.map(|listening| Listener {
             listening: Arc::clone(listening),
             channel,
             live: None,
             failures: 0,
-        };
-        Self(Box::pin(listener.next()))
+        });
+        Self {
+            own: Box::pin(changed(hints.own.subscribe())),
+            others: listener.map(|listener| Box::pin(listener.next()) as _),
+        }
     }
+}
+
+async fn changed(mut own: watch::Receiver<()>) -> watch::Receiver<()> {
+    if own.changed().await.is_err() {
+        pending::<()>().await;
+    }
+    own
 }
 
 impl Stream for Heard {
     type Item = ();
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
-        self.0.as_mut().poll(context).map(|listener| {
-            self.0 = Box::pin(listener.next());
+        if let Poll::Ready(own) = self.own.as_mut().poll(context) {
+            self.own = Box::pin(changed(own));
+            return Poll::Ready(Some(()));
+        }
+        let Some(others) = &mut self.others else {
+            return Poll::Pending;
+        };
+        others.as_mut().poll(context).map(|listener| {
+            self.others = Some(Box::pin(listener.next()));
             Some(())
         })
     }

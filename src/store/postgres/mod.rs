@@ -219,13 +219,11 @@ impl PostgresStore {
     }
 
     fn heard(&self) -> Changes {
-        match &self.inner.listening {
-            Some(listening) => {
-                let channel = self.database().schema.channel();
-                Changes::new(Heard::new(listening, channel))
-            }
-            None => Changes::none(),
-        }
+        let Inner {
+            hints, listening, ..
+        } = &*self.inner;
+        let channel = self.database().schema.channel();
+        Changes::new(Heard::new(hints, listening.as_ref(), channel))
     }
 }
 

@@ -1,143 +1,254 @@
 //! Opening broadcasts in PostgreSQL, one or many at a time.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use super::broadcasts::{BY_ID, Stored, stored_columns};
-use super::connection::Tx;
-use super::content;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::broadcasts::{BY_ID, Stored, cursor_bytes, stored_columns};
+use super::connection::{Database, Tx, in_transaction};
 use super::error::{Failed, corrupt};
-use super::rows::{band_number, first, integer, read};
+use super::origins::MAKE;
+use super::rows::{band_number, first, integer};
+use super::{content, enqueue};
 use crate::clock::Timestamp;
 use crate::message::Topic;
 use crate::store::rules::band;
-use crate::store::{NewBroadcast, Opened, StoreError};
+use crate::store::{Cursor, NewBroadcast, Opened, StoreError};
 
 pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
     "SELECT ",
     stored_columns!(),
     ", fingerprint FROM web_push.broadcast WHERE idempotency_key = $1"
 );
-/// Inserts any number of broadcasts. Skips known ones.
-pub(super) const OPEN: &str = "INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, \
-         expanded_at, idempotency_key, fingerprint, forget_when_over, band) \
-     SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
-         fingerprint, forget, band \
-     FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::boolean[], \
-         $9::smallint[]) AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band) \
-     ORDER BY idempotency_key, id ON CONFLICT DO NOTHING RETURNING seq, id";
-pub(super) const CONTENT: &str = "INSERT INTO web_push.content \
-     (broadcast, audience, payload, ttl, urgency, topic, padding) \
-     SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::text[], $7::text[])";
+/// Inserts any number of broadcasts with their content and the rows of their first pages. Skips known ones, and opens nothing
+/// if an origin is unknown. The rows are the first of their broadcasts, so that no turn was given before. Locks, marks and
+/// orders origins as writing a page does.
+pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, ready, turns FROM web_push.origin \
+         WHERE origin = ANY($2) ORDER BY id FOR KEY SHARE), \
+     fresh AS MATERIALIZED (SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
+             $8::bytea[], $9::boolean[], $10::smallint[], $11::bigint[], $12::boolean[], $13::bytea[], $14::text[], \
+             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[]) \
+         AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band, written, expanding, cursor, \
+             audience, payload, ttl, urgency, topic, padding)), \
+     opened AS (INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, expanded_at, \
+             idempotency_key, fingerprint, forget_when_over, band, written, expanding, cursor) \
+         SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
+             fingerprint, forget, band, written, expanding, cursor \
+         FROM fresh WHERE (SELECT count(*) FROM place) = cardinality($2) \
+         ORDER BY idempotency_key, id ON CONFLICT DO NOTHING \
+         RETURNING seq, id, due_at, band, written > 1 OR expanding AS has_flow), \
+     content AS (INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, topic, padding) \
+         SELECT seq, audience, payload, ttl, urgency, topic, padding FROM opened JOIN fresh ON fresh.id = opened.id), \
+     recipient AS MATERIALIZED (SELECT opened.*, place.id AS origin, page.key, place.turns[opened.band + 1] \
+             + row_number() OVER (PARTITION BY opened.seq, place.id ORDER BY page.number) AS turn \
+         FROM unnest($20::bytea[], $21::text[], $22::bytea[]) WITH ORDINALITY AS page (broadcast, origin, key, number) \
+         JOIN opened ON opened.id = page.broadcast JOIN place ON place.origin = page.origin), \
+     written AS (INSERT INTO web_push.delivery (broadcast, key, origin, at, turn, band) \
+         SELECT seq, key, origin, due_at, turn, band FROM recipient), \
+     flow AS (INSERT INTO web_push.flow (broadcast, origin, turn) \
+         SELECT seq, origin, max(turn) FROM recipient WHERE has_flow GROUP BY seq, origin), \
+     marked AS (UPDATE web_push.origin AS o SET ready = true FROM place WHERE o.id = place.id AND NOT place.ready \
+         AND EXISTS (SELECT 1 FROM recipient WHERE recipient.origin = place.id)) \
+     SELECT ARRAY(SELECT id FROM opened), (SELECT count(*) FROM place)";
 
-/// Stores the broadcasts that are unknown, with their content. Returns their number.
-pub(super) async fn open_all(
-    tx: &mut Tx<'_>,
-    broadcasts: &[&NewBroadcast],
-    now: Timestamp,
-) -> Result<usize, Failed> {
-    let column = |read: fn(&NewBroadcast) -> i64| -> Vec<i64> {
-        broadcasts.iter().map(|fresh| read(fresh)).collect()
-    };
-    let mut by_id = HashMap::new();
-    let (mut ids, mut send_at, mut forget) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut keys, mut fingerprints) = (Vec::new(), Vec::new());
-    for fresh in broadcasts {
-        by_id.entry(*fresh.id.as_bytes()).or_insert(*fresh);
-        ids.push(fresh.id.as_bytes().as_slice());
-        send_at.push(fresh.send_at.map(Timestamp::as_millis));
-        forget.push(fresh.forget_when_over);
-        let idempotency = fresh.idempotency.as_ref();
-        keys.push(idempotency.map(|idempotency| idempotency.key.as_str()));
-        fingerprints.push(idempotency.map(|idempotency| idempotency.fingerprint.as_slice()));
-    }
-    let bands: Vec<_> = broadcasts
-        .iter()
-        .map(|fresh| band_number(band(fresh.message.urgency())))
-        .collect();
-    let deadlines = column(|fresh| fresh.deadline.as_millis());
-    let expected = column(|fresh| integer(fresh.recipients));
-    let now = now.as_millis();
-    let rows = tx
-        .query(
-            OPEN,
-            &[
-                &now,
-                &ids,
-                &send_at,
-                &deadlines,
-                &expected,
-                &keys,
-                &fingerprints,
-                &forget,
-                &bands,
-            ],
-        )
-        .await?;
-    let opened = read(&rows, |columns| {
-        Ok((columns.get()?, columns.bytes::<16>()?))
-    })?;
-    if opened.is_empty() {
-        return Ok(0);
-    }
-    let mut contents = Contents::default();
-    for (seq, id) in &opened {
-        let fresh = by_id.get(id);
-        contents.push(*seq, fresh.ok_or_else(|| corrupt("a broadcast's id"))?)?;
-    }
-    contents.write(tx).await?;
-    Ok(opened.len())
-}
-
-/// The columns of content rows as arrays.
+/// The columns of new broadcasts, their contents and the rows of their first pages, as arrays.
 #[derive(Default)]
-struct Contents<'a> {
-    seqs: Vec<i64>,
+pub(super) struct Openings<'a> {
+    origins: Vec<&'a str>,
+    ids: Vec<&'a [u8]>,
+    send_at: Vec<Option<i64>>,
+    deadlines: Vec<i64>,
+    expected: Vec<i64>,
+    idempotency_keys: Vec<Option<&'a str>>,
+    fingerprints: Vec<Option<&'a [u8]>>,
+    forget: Vec<bool>,
+    bands: Vec<i16>,
+    written: Vec<i64>,
+    expanding: Vec<bool>,
+    cursors: Vec<Option<&'a [u8]>>,
     audiences: Vec<String>,
     payloads: Vec<Option<&'a [u8]>>,
     ttls: Vec<i64>,
     urgencies: Vec<&'a str>,
     topics: Vec<Option<&'a str>>,
     paddings: Vec<String>,
+    /// The rows.
+    broadcasts: Vec<&'a [u8]>,
+    at: Vec<&'a str>,
+    keys: Vec<&'a [u8]>,
+    /// Broadcasts whose first page has no rows: writing it ends them, which the statement does not.
+    empty: Vec<&'a NewBroadcast>,
 }
 
-impl<'a> Contents<'a> {
-    fn push(&mut self, seq: i64, of: &'a NewBroadcast) -> Result<(), StoreError> {
-        let message = &of.message;
-        self.seqs.push(seq);
-        self.audiences.push(content::audience_text(&of.audience)?);
+impl<'a> Openings<'a> {
+    pub(super) fn new(
+        broadcasts: impl IntoIterator<Item = &'a NewBroadcast>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let mut openings = Self::default();
+        let mut seen = HashSet::new();
+        for fresh in broadcasts {
+            // The statement compares ids with those of stored broadcasts only.
+            if seen.insert(fresh.id) {
+                openings.push(fresh, now)?;
+            }
+        }
+        openings.origins = openings.at.clone();
+        openings.origins.sort_unstable();
+        openings.origins.dedup();
+        Ok(openings)
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    fn push(&mut self, fresh: &'a NewBroadcast, now: Timestamp) -> Result<(), StoreError> {
+        let (id, message) = (fresh.id.as_bytes().as_slice(), &fresh.message);
+        let idempotency = fresh.idempotency.as_ref();
+        self.ids.push(id);
+        self.send_at.push(fresh.send_at.map(Timestamp::as_millis));
+        self.deadlines.push(fresh.deadline.as_millis());
+        self.expected.push(integer(fresh.recipients));
+        self.idempotency_keys
+            .push(idempotency.map(|idempotency| idempotency.key.as_str()));
+        self.fingerprints
+            .push(idempotency.map(|idempotency| idempotency.fingerprint.as_slice()));
+        self.forget.push(fresh.forget_when_over);
+        self.bands.push(band_number(band(message.urgency())));
+        self.audiences
+            .push(content::audience_text(&fresh.audience)?);
         self.payloads
             .push(message.payload().map(|payload| payload.as_ref()));
         self.ttls.push(integer(message.ttl().as_secs()));
         self.urgencies.push(message.urgency().as_str());
         self.topics.push(message.topic().map(Topic::as_str));
         self.paddings.push(message.padding().to_string());
+        let page = fresh.first_page(now);
+        let mut written = HashSet::new();
+        for row in page.iter().flat_map(|page| &page.rows) {
+            if written.insert(row.key) {
+                self.broadcasts.push(id);
+                self.at.push(row.origin.as_str());
+                self.keys.push(row.key.as_bytes());
+            }
+        }
+        let mut next = page.map_or(&Cursor::Start, |page| &page.next);
+        if page.is_some() && written.is_empty() {
+            self.empty.push(fresh);
+            next = &Cursor::Start;
+        }
+        self.written.push(integer(written.len()));
+        self.expanding.push(*next != Cursor::End);
+        self.cursors.push(cursor_bytes(next));
         Ok(())
     }
 
-    async fn write(&self, tx: &mut Tx<'_>) -> Result<u64, Failed> {
-        tx.execute(
-            CONTENT,
-            &[
-                &self.seqs,
-                &self.audiences,
-                &self.payloads,
-                &self.ttls,
-                &self.urgencies,
-                &self.topics,
-                &self.paddings,
-            ],
-        )
-        .await
+    /// The values of [`OPEN`].
+    fn values<'s>(&'s self, now: &'s i64) -> [&'s (dyn ToSql + Sync); 22] {
+        [
+            now,
+            &self.origins,
+            &self.ids,
+            &self.send_at,
+            &self.deadlines,
+            &self.expected,
+            &self.idempotency_keys,
+            &self.fingerprints,
+            &self.forget,
+            &self.bands,
+            &self.written,
+            &self.expanding,
+            &self.cursors,
+            &self.audiences,
+            &self.payloads,
+            &self.ttls,
+            &self.urgencies,
+            &self.topics,
+            &self.paddings,
+            &self.broadcasts,
+            &self.at,
+            &self.keys,
+        ]
+    }
+
+    /// The ids of opened broadcasts; `None` if an origin is unknown.
+    fn opened(&self, rows: &[Row]) -> Result<Option<HashSet<[u8; 16]>>, StoreError> {
+        let answer = first(rows, |columns| {
+            let ids: Vec<&[u8]> = columns.get()?;
+            Ok((
+                columns.count()?,
+                ids.into_iter()
+                    .map(<[u8; 16]>::try_from)
+                    .collect::<Result<_, _>>(),
+            ))
+        })?;
+        let (known, ids) = answer.ok_or_else(|| corrupt("an answer"))?;
+        let ids = ids.map_err(|_| corrupt("a broadcast's id"))?;
+        Ok((known == self.origins.len() as u64).then_some(ids))
     }
 }
 
-pub(super) async fn open(
+/// Stores the broadcasts that are unknown, with their contents and first pages. Returns their number.
+pub(super) async fn open_all(
     tx: &mut Tx<'_>,
+    openings: &Openings<'_>,
+    now: Timestamp,
+) -> Result<usize, Failed> {
+    let millis = now.as_millis();
+    let opened = loop {
+        let rows = tx.query(OPEN, &openings.values(&millis)).await?;
+        if let Some(opened) = openings.opened(&rows)? {
+            break opened;
+        }
+        tx.execute(MAKE, &[&openings.origins]).await?;
+    };
+    for fresh in &openings.empty {
+        if opened.contains(fresh.id.as_bytes()) {
+            let page = enqueue::Page {
+                of: fresh.id,
+                expected: &Cursor::Start,
+                rows: &[],
+                next: fresh
+                    .first_page(now)
+                    .map_or(&Cursor::Start, |page| &page.next),
+            };
+            enqueue::enqueue_page(tx, &page, now).await?;
+        }
+    }
+    Ok(opened.len())
+}
+
+/// Opens a broadcast: in one round trip, unless it is known, empty or the first one with a recipient of an origin.
+pub(super) async fn open(
+    database: &Database,
+    new: &NewBroadcast,
+    now: Timestamp,
+) -> Result<Opened, StoreError> {
+    let openings = Openings::new([new], now)?;
+    if openings.empty.is_empty() {
+        let rows = database
+            .query(OPEN, &openings.values(&now.as_millis()))
+            .await?;
+        if openings
+            .opened(&rows)?
+            .is_some_and(|opened| !opened.is_empty())
+        {
+            return Ok(Opened::New);
+        }
+    }
+    in_transaction!(database, |tx| open_in(tx, &openings, new, now))
+}
+
+async fn open_in(
+    tx: &mut Tx<'_>,
+    openings: &Openings<'_>,
     new: &NewBroadcast,
     now: Timestamp,
 ) -> Result<Opened, Failed> {
     loop {
-        if open_all(tx, &[new], now).await? > 0 {
+        if open_all(tx, openings, now).await? > 0 {
             return Ok(Opened::New);
         }
         if let Some(known) = known(tx, new, now).await? {

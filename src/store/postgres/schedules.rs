@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, corrupt};
+use super::opening::Openings;
 use super::rows::{Columns, Values, first, integer, read};
 use super::{PostgresStore, content, opening};
 use crate::clock::Timestamp;
@@ -172,12 +173,12 @@ async fn fire_each(
         .map(|(_, firing)| firing.next_fire_at.as_millis())
         .collect();
     tx.execute(FIRE, &[&owners, &names, &next]).await?;
-    let opened: Vec<_> = fired
+    let opened = fired
         .iter()
-        .filter_map(|(_, firing)| firing.broadcast.as_ref())
-        .collect();
-    if !opened.is_empty() {
-        opening::open_all(tx, &opened, now).await?;
+        .filter_map(|(_, firing)| firing.broadcast.as_ref());
+    let openings = Openings::new(opened, now)?;
+    if !openings.is_empty() {
+        opening::open_all(tx, &openings, now).await?;
     }
     for (place, _) in fired {
         if let Some(answer) = answers.get_mut(place) {

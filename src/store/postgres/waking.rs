@@ -39,6 +39,8 @@ pub(super) const WAKE: &str = "WITH due AS MATERIALIZED (SELECT woken.* FROM (VA
 pub(super) struct Prepared {
     /// Whether there were rows of cancelled broadcasts.
     pub(super) is_unswept: bool,
+    /// Whether rows or origins may have become ready.
+    pub(super) is_changed: bool,
     /// Whether the time of more rows may have come than were made ready.
     pub(super) more: bool,
 }
@@ -65,6 +67,7 @@ pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<Prepa
     }
     Ok(Prepared {
         is_unswept,
+        is_changed: is_unswept || is_due || is_over,
         more: woken >= STEP,
     })
 }

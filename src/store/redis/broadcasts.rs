@@ -1,11 +1,10 @@
 //! Opening, expanding and ending broadcasts in Redis.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use redis::Value;
 
-use super::content::{audience, push_broadcast};
+use super::content::{audience, cursor_text, push_broadcast, push_page};
 use super::reply::{Fields, Reply, bytes, number, unexpected};
 use super::script::{
     Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
@@ -19,7 +18,7 @@ use crate::store::rules::{BroadcastProgress, shares};
 use crate::store::{
     Cursor, Expansion, LONGEST_WAIT, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
 };
-use crate::subscription::{EndpointKey, Origin};
+use crate::subscription::EndpointKey;
 
 /// Rows that one script ends. A script runs for a few milliseconds.
 const ENDED_AT_ONCE: u64 = 1000;
@@ -84,18 +83,10 @@ impl RedisStore {
         next: &Cursor,
         now: Timestamp,
     ) -> Result<PageWrite, StoreError> {
-        let mut by_origin: BTreeMap<&Origin, Vec<&EndpointKey>> = BTreeMap::new();
-        for row in rows {
-            by_origin.entry(&row.origin).or_default().push(&row.key);
-        }
-        let mut args = Args::at(now)
+        let args = Args::at(now)
             .with(*id.as_bytes())
-            .with(cursor_text(expected))
-            .with(cursor_text(next));
-        for (origin, keys) in by_origin {
-            args = args.with(origin.as_str()).number(keys.len());
-            keys.iter().for_each(|key| args.push(*key.as_bytes()));
-        }
+            .with(cursor_text(expected));
+        let args = push_page(args, rows, next);
         Ok(match number(self.run(&ENQUEUE, &args).await?)? {
             0 => PageWrite::Stale,
             _ => PageWrite::Stored,
@@ -275,14 +266,6 @@ fn progress(id: BroadcastId, mut fields: Fields) -> Result<BroadcastProgress, St
         progress.counts.add(outcome, count);
     }
     Ok(progress)
-}
-
-fn cursor_text(cursor: &Cursor) -> Vec<u8> {
-    match cursor {
-        Cursor::Start => Vec::new(),
-        Cursor::After(key) => [b"A", key.as_bytes().as_slice()].concat(),
-        Cursor::End => b"E".to_vec(),
-    }
 }
 
 fn read_cursor(text: &[u8]) -> Result<Cursor, StoreError> {

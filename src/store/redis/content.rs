@@ -1,5 +1,7 @@
 //! The message and audience of a broadcast.
 
+use std::collections::BTreeMap;
+
 use super::StoreError;
 use super::reply::{Fields, parse};
 use super::script::Args;
@@ -8,9 +10,10 @@ use crate::clock::Timestamp;
 use crate::message::{Message, Topic};
 use crate::store::message_parts::MessageParts;
 use crate::store::reason::corrupt;
-use crate::store::{NewBroadcast, StoreErrorKind};
+use crate::store::{Cursor, NewBroadcast, NewDelivery, Page, StoreErrorKind};
+use crate::subscription::{EndpointKey, Origin};
 
-/// Pushes the 15 arguments of a new broadcast.
+/// Pushes the 15 arguments of a new broadcast, and those of its first page behind their number.
 pub(super) fn push_broadcast(
     args: Args,
     new: &NewBroadcast,
@@ -29,7 +32,34 @@ pub(super) fn push_broadcast(
         .with(idempotency.map_or_else(Vec::new, |idempotency| idempotency.fingerprint.to_vec()))
         .number(u8::from(new.forget_when_over))
         .with(audience_text(&new.audience)?);
-    Ok(push_message(args, &new.message))
+    let args = push_message(args, &new.message);
+    let Some(Page { rows, next }) = new.first_page(now) else {
+        return Ok(args.number(0));
+    };
+    let page = push_page(Args::default(), rows, next);
+    Ok(args.number(page.len()).and(page))
+}
+
+/// Pushes the cursor behind a page, and for each origin its name, the number of recipients, and the recipients.
+pub(super) fn push_page(args: Args, rows: &[NewDelivery], next: &Cursor) -> Args {
+    let mut by_origin: BTreeMap<&Origin, Vec<&EndpointKey>> = BTreeMap::new();
+    for row in rows {
+        by_origin.entry(&row.origin).or_default().push(&row.key);
+    }
+    let mut args = args.with(cursor_text(next));
+    for (origin, keys) in by_origin {
+        args = args.with(origin.as_str()).number(keys.len());
+        keys.iter().for_each(|key| args.push(*key.as_bytes()));
+    }
+    args
+}
+
+pub(super) fn cursor_text(cursor: &Cursor) -> Vec<u8> {
+    match cursor {
+        Cursor::Start => Vec::new(),
+        Cursor::After(key) => [b"A", key.as_bytes().as_slice()].concat(),
+        Cursor::End => b"E".to_vec(),
+    }
 }
 
 /// Pushes the 5 arguments of a message. A payload is prefixed, to tell an empty one from none.

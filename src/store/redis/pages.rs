@@ -1,12 +1,12 @@
 //! Paging and counting subscriptions in Redis.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use redis::Value;
 
 use super::reply::{Reply, array, bytes, bytes_or_nil, number};
 use super::rows::{principal_text, unpack_row};
-use super::script::{Args, NUMBERS, ROWS, TAGGED, WALK};
+use super::script::{Args, NUMBERS, OWNED, ROWS, TAGGED, WALK};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
@@ -109,7 +109,16 @@ impl RedisStore {
                 let page = self.walk(&set, after, limit, |row| row.is_live(now));
                 return Ok(page.await?.finish("subscriptions"));
             }
-            Audience::User(principal) => self.keys_of_principal(principal).await?,
+            // In one script: each row is a member while it is read.
+            Audience::User(principal) => {
+                let rows = self.rows_of_principal(principal).await?;
+                return page_among(rows, after, limit, |row| row.is_live(now));
+            }
+            Audience::Ids(ids) if ids.len() <= READ_AT_ONCE => {
+                let ids: Vec<_> = ids.iter().copied().map(SubscriptionRef::Id).collect();
+                let rows = self.each_row(&ids).await?.into_iter().flatten();
+                return page_among(rows, after, limit, |row| row.is_live(now));
+            }
             Audience::Ids(ids) => self.keys_of_ids(ids).await?,
         };
         let keys: Vec<_> = keys
@@ -170,17 +179,8 @@ impl RedisStore {
         after: Option<&EndpointKey>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        let keys: Vec<_> = self
-            .keys_of_principal(principal)
-            .await?
-            .into_iter()
-            .filter(|key| after.is_none_or(|after| key > after))
-            .collect();
-        // The owner may have changed since the key was read.
-        self.page_of(&keys, limit, |row| {
-            row.principal.as_ref() == Some(principal)
-        })
-        .await
+        let rows = self.rows_of_principal(principal).await?;
+        page_among(rows, after, limit, |_| true)
     }
 
     /// Returns the next wanted rows of a set, by key. An index entry without a row counts as damaged.
@@ -214,6 +214,19 @@ impl RedisStore {
             }
         }
         Ok(page)
+    }
+
+    /// Returns a principal's rows, of which some may be damaged. Their number is bounded by the limit per principal.
+    async fn rows_of_principal(
+        &self,
+        principal: &Principal,
+    ) -> Result<Vec<Result<SubscriptionRecord, StoreError>>, StoreError> {
+        let set = format!("u:{}", principal_text(Some(principal)));
+        let mut rows = Vec::new();
+        for raw in Reply::of(self.run(&OWNED, &Args::default().with(set)).await?)? {
+            rows.extend(bytes_or_nil(raw)?.map(|raw| unpack_row(&raw)));
+        }
+        Ok(rows)
     }
 
     /// Returns the keys of a principal's rows, sorted. Their number is bounded by the limit per principal.
@@ -374,6 +387,25 @@ impl RedisStore {
         }
         Ok(count)
     }
+}
+
+/// Returns the first wanted ones of rows, by key, each once.
+fn page_among(
+    rows: impl IntoIterator<Item = Result<SubscriptionRecord, StoreError>>,
+    after: Option<&EndpointKey>,
+    limit: usize,
+    is_wanted: impl Fn(&SubscriptionRecord) -> bool,
+) -> Result<Vec<SubscriptionRecord>, StoreError> {
+    let mut page = ReadablePage::new(limit);
+    for row in rows {
+        page.push(row)?;
+    }
+    let rows = page.finish("subscriptions").into_iter();
+    let rows = rows.map(|row| (row.subscription.endpoint().key(), row));
+    let rows: BTreeMap<_, _> = rows
+        .filter(|(key, row)| after.is_none_or(|after| key > after) && is_wanted(row))
+        .collect();
+    Ok(rows.into_values().take(limit).collect())
 }
 
 #[cfg(test)]

@@ -72,6 +72,16 @@ impl Args {
     }
 
     #[must_use]
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
     pub(super) fn number(self, value: impl ToString) -> Self {
         self.with(value.to_string())
     }
@@ -138,6 +148,7 @@ scripts! {
         APPLY = "apply",
         PURGE = "purge",
         ROWS = "rows",
+        OWNED = "owned",
         WALK = "walk",
         NUMBERS = "numbers",
         TAGGED = "tagged",

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::claims::END_PROBE;
 use super::content;
 use super::error::corrupt;
-use super::expansion::read_cursor;
+use super::expansion::{self, read_cursor};
 use super::query::{Columns, all, execute, first, integer};
 use super::turns;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -15,7 +15,7 @@ use crate::observe;
 use crate::store::outcome_columns::outcome_columns;
 use crate::store::readable::readable_or_none;
 use crate::store::rules::{BroadcastProgress, band};
-use crate::store::{Cursor, Idempotency, NewBroadcast, Opened, Pruned, STEP, StoreError};
+use crate::store::{Cursor, Idempotency, NewBroadcast, Opened, Page, Pruned, STEP, StoreError};
 use crate::subscription::{EndpointKey, Origin};
 
 /// The columns that [`Stored::read`] reads.
@@ -260,6 +260,9 @@ pub(super) fn open(
     let seq: Option<i64> = first(conn, OPEN, values, |row| row.get())?;
     let seq = seq.ok_or_else(|| corrupt("a broadcast without a number"))?;
     content::insert(conn, seq, new)?;
+    if let Some(Page { rows, next }) = new.first_page(now) {
+        expansion::enqueue_page(conn, new.id, Cursor::Start, rows, *next, now)?;
+    }
     Ok(Opened::New)
 }
 

@@ -79,7 +79,7 @@ async fn a_process_that_ends_after_firing_leaves_the_delivery_to_the_next() {
     assert!(world.store.next_fire_at().await.unwrap() > Some(now));
     let next = world.replica().await;
     let tick = next.tick().await.unwrap();
-    assert_eq!((tick.fired, tick.expanded), (0, 3));
+    assert_eq!((tick.fired, tick.expanded, tick.attempted), (0, 0, 3));
     world.settle().await;
     assert_eq!(received(&browsers), [1, 1, 1]);
 }

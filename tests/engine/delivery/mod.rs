@@ -1,6 +1,7 @@
 //! The rules of delivery, one test each, against the in-process push service.
 
 mod bad_rows;
+mod beside;
 mod budgets;
 mod building;
 mod calls;

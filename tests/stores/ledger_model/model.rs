@@ -126,6 +126,12 @@ impl Model {
         };
         broadcast.expanded_at = broadcast.due_at();
         self.broadcasts.push(broadcast);
+        if let Some(page) = &new.page
+            && new.send_at.is_none_or(|at| at <= now)
+            && new.deadline > now
+        {
+            self.enqueue_page(new.id, Cursor::Start, &page.rows, page.next, now);
+        }
         Opened::New
     }
 

@@ -84,6 +84,8 @@ pub(crate) struct Opening {
     pub(crate) to: To,
     pub(crate) urgency: Urgency,
     pub(crate) forgotten_when_over: bool,
+    /// The recipients of the first page, and whether there are no others.
+    pub(crate) page: Option<(Vec<u8>, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +163,8 @@ fn opening() -> impl Strategy<Value = Opening> {
     ];
     let forgotten = prop::bool::weighted(0.2);
     let urgency = prop::sample::select(Urgency::ALL);
+    let page = (vec(0..RECIPIENTS, 0..6), any::<bool>());
+    let page = prop::option::weighted(0.3, page);
     (
         idempotency,
         send_in,
@@ -169,16 +173,20 @@ fn opening() -> impl Strategy<Value = Opening> {
         to,
         urgency,
         forgotten,
+        page,
     )
         .prop_map(
-            |(idempotency, send_in, lives, expected, to, urgency, forgotten_when_over)| Opening {
-                idempotency,
-                send_in,
-                lives,
-                expected,
-                to,
-                urgency,
-                forgotten_when_over,
+            |(idempotency, send_in, lives, expected, to, urgency, forgotten_when_over, page)| {
+                Opening {
+                    idempotency,
+                    send_in,
+                    lives,
+                    expected,
+                    to,
+                    urgency,
+                    forgotten_when_over,
+                    page,
+                }
             },
         )
 }

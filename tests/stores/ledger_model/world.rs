@@ -13,7 +13,8 @@ use tower_web_push::message::{Message, Urgency};
 use tower_web_push::store::rules::shares;
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Cursor, DeliveryLedger, Expansion, Idempotency, NewBroadcast,
-    NewDelivery, PageWrite, Pause, PauseReason, Settled, Settlement, SubscriptionRecord, Tally,
+    NewDelivery, Page, PageWrite, Pause, PauseReason, Settled, Settlement, SubscriptionRecord,
+    Tally,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, EndpointKey, Origin, Subscription, SubscriptionId, UaPublicKey,
@@ -232,6 +233,8 @@ impl World {
         new.id = BroadcastId::from_bytes(number.to_be_bytes());
         new.send_at = send_at;
         new.recipients = opening.expected.into();
+        let page = opening.page.as_ref();
+        new.page = page.map(|(recipients, is_last)| page_of(recipients, *is_last));
         new.idempotency = opening
             .idempotency
             .map(|(key, request)| Idempotency::new(format!("key-{key}"), [request; 32]));
@@ -279,14 +282,7 @@ impl World {
         recipients: &[u8],
         is_last: bool,
     ) -> Checked {
-        let rows: Vec<_> = recipients
-            .iter()
-            .map(|number| NewDelivery::new(key(*number), origin(*number)))
-            .collect();
-        let next = match rows.last() {
-            Some(last) if !is_last => Cursor::After(last.key),
-            _ => Cursor::End,
-        };
+        let Page { rows, next } = page_of(recipients, is_last);
         let written = self
             .ledger(worker)
             .enqueue_page(seen.id, &seen.cursor, &rows, &next, self.now)
@@ -431,4 +427,16 @@ fn user(number: u8) -> Principal {
 
 fn modulo(number: usize, len: usize) -> Option<usize> {
     number.checked_rem(len)
+}
+
+fn page_of(recipients: &[u8], is_last: bool) -> Page {
+    let rows: Vec<_> = recipients
+        .iter()
+        .map(|number| NewDelivery::new(key(*number), origin(*number)))
+        .collect();
+    let next = match rows.last() {
+        Some(last) if !is_last => Cursor::After(last.key),
+        _ => Cursor::End,
+    };
+    Page::new(rows, next)
 }

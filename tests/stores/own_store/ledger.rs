@@ -95,6 +95,9 @@ impl Ledger {
             forget_when_over: new.forget_when_over,
             progress,
         });
+        if let Some(page) = new.first_page(now) {
+            self.write_page(new.id, &Cursor::Start, &page.rows, &page.next, now);
+        }
         Opened::New
     }
 

@@ -49,6 +49,34 @@ async fn what_is_opened_or_given_back_elsewhere_is_heard() {
     heard(&mut changes).await;
 }
 
+/// The worker of the process that opens does not wait for the notification, nor needs one.
+#[tokio::test]
+async fn what_is_opened_here_is_heard_without_a_connection_that_listens() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let manager = Manager::new(schema.url.parse().unwrap(), NoTls);
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    let mut changes = store.changes();
+    assert!(changes.next().now_or_never().is_none());
+    let new = broadcast();
+    let mut opening = store.open(&new, at(0));
+    // The connection is withheld when it is opened, so that the call cannot notify.
+    assert!((&mut opening).now_or_never().is_none());
+    let mut taken = Box::pin(pool.get());
+    assert!((&mut taken).now_or_never().is_none());
+    let taken = match select(taken, &mut opening).await {
+        Either::Left((taken, _)) => taken.unwrap(),
+        Either::Right(_) => panic!("it told without a connection"),
+    };
+    assert!((&mut opening).now_or_never().is_none());
+    assert!(changes.next().now_or_never().is_some());
+    assert!(changes.next().now_or_never().is_none());
+    drop(taken);
+    assert_eq!(opening.await.unwrap(), Opened::New);
+}
+
 /// One of several concurrent calls notifies for all. Another one does if that call is dropped.
 #[tokio::test]
 async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
@@ -59,7 +87,8 @@ async fn what_one_would_have_told_for_another_is_told_though_it_was_dropped() {
     let pool = Pool::builder(manager).max_size(1).build().unwrap();
     let builder = schema.builder().listen(&schema.url);
     let store = builder.with_pool(pool.clone()).await.unwrap();
-    let mut changes = store.changes();
+    // In another process: the workers of this one are told without a notification.
+    let mut changes = schema.store().await.changes();
     heard(&mut changes).await;
     let [first, second, third] = [(); 3].map(|()| broadcast());
     let mut first = store.open(&first, at(0));
@@ -121,7 +150,7 @@ async fn another_schemas_news_are_not_heard() {
     };
     let Some(other) = Schema::fresh() else { return };
     let (here, there) = (schema.store().await, other.store().await);
-    let mut changes = there.changes();
+    let mut changes = other.store().await.changes();
     heard(&mut changes).await;
     here.open(&broadcast(), at(0)).await.unwrap();
     there.open(&broadcast(), at(0)).await.unwrap();

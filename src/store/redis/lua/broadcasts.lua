@@ -51,67 +51,17 @@ function operations.expandable()
 end
 
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
--- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
--- recipients. Skips pending recipients. A recipient's key determines its origin. Returns whether it was written, nil if the
--- counts are damaged.
+-- ARGV: now, broadcast, expected cursor, then those of the page. Returns whether it was written, nil if the counts are
+-- damaged.
 function operations.enqueue()
-  local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-  local END = 'E'
+  local now, id, expected = ARGV[1], ARGV[2], ARGV[3]
   local b = broadcast(id)
   if b and b.is_damaged then return nil end
   if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
     or tonumber(b.fields.deadline) <= tonumber(now) then
     return 0
   end
-  local has_states = call('EXISTS', states_key(id)) == 1
-  local due_at = b.fields.due_at
-  local is_due = tonumber(due_at) <= tonumber(now)
-  local written = 0
-  local i = 5
-  while ARGV[i] do
-    local origin, last = ARGV[i], i + 1 + ARGV[i + 1]
-    local queue = queue_key(origin, id)
-    -- Behind rows that are ready already, as after a retry.
-    local at = due_at
-    local behind = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
-    if behind and tonumber(behind) > tonumber(at) then at = behind end
-    local rows, states = {}, {}
-    for first = i + 2, last, GROUP do
-      local recipients = {}
-      for place = first, math.min(first + GROUP - 1, last) do recipients[#recipients + 1] = ARGV[place] end
-      local known = has_states and read_many('HMGET', states_key(id), recipients) or {}
-      for place, recipient in ipairs(recipients) do
-        if not known[place] then
-          rows[#rows + 1] = at
-          rows[#rows + 1] = recipient
-          states[#states + 1] = recipient
-          states[#states + 1] = raw_state('0', '0', origin)
-        end
-      end
-    end
-    -- Rows that are not due yet wait as those of a retry do.
-    local set = is_due and queue or postponed_key(id)
-    for first = 1, #rows, GROUP do
-      local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
-      written = written + call('ZADD', set, 'NX', unpack(some))
-    end
-    if is_due then touch(origin, id) else call_many('HSET', states_key(id), states) end
-    i = last + 1
-  end
-  if not is_due then index_postponed(id) end
-  set(b, 'written', int(tonumber(b.fields.written) + written))
-  add_rows(b, written)
-  set(b, 'cursor', next_cursor)
-  local run = b.band == 0 and RUN_URGENT or RUN
-  call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
-  if next_cursor == END then
-    set(b, 'expanding', '0')
-    call('ZREM', run, id)
-  else
-    call('ZADD', run, now, id)
-  end
-  index_changed()
-  save_changed(now)
+  write_page(b, now, 4, #ARGV)
   return 1
 end
 

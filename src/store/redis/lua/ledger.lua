@@ -435,10 +435,66 @@ local function answer(id)
   return { id, flat }
 end
 
+-- Writes a page of recipients and moves the cursor. Its arguments begin at `from` and end at `to`: the next cursor, then for
+-- each origin: the origin, the number of recipients, the recipients. Skips pending recipients. A recipient's key determines
+-- its origin.
+local function write_page(b, now, from, to)
+  local id, next_cursor, END = b.id, ARGV[from], 'E'
+  local has_states = call('EXISTS', states_key(id)) == 1
+  local due_at = b.fields.due_at
+  local is_due = tonumber(due_at) <= tonumber(now)
+  local written = 0
+  local i = from + 1
+  while i <= to do
+    local origin, last = ARGV[i], i + 1 + ARGV[i + 1]
+    local queue = queue_key(origin, id)
+    -- Behind rows that are ready already, as after a retry.
+    local at = due_at
+    local behind = call('ZREVRANGE', queue, 0, 0, 'WITHSCORES')[2]
+    if behind and tonumber(behind) > tonumber(at) then at = behind end
+    local rows, states = {}, {}
+    for first = i + 2, last, GROUP do
+      local recipients = {}
+      for place = first, math.min(first + GROUP - 1, last) do recipients[#recipients + 1] = ARGV[place] end
+      local known = has_states and read_many('HMGET', states_key(id), recipients) or {}
+      for place, recipient in ipairs(recipients) do
+        if not known[place] then
+          rows[#rows + 1] = at
+          rows[#rows + 1] = recipient
+          states[#states + 1] = recipient
+          states[#states + 1] = raw_state('0', '0', origin)
+        end
+      end
+    end
+    -- Rows that are not due yet wait as those of a retry do.
+    local set = is_due and queue or postponed_key(id)
+    for first = 1, #rows, GROUP do
+      local some = { unpack(rows, first, math.min(first + GROUP - 1, #rows)) }
+      written = written + call('ZADD', set, 'NX', unpack(some))
+    end
+    if is_due then touch(origin, id) else call_many('HSET', states_key(id), states) end
+    i = last + 1
+  end
+  if not is_due then index_postponed(id) end
+  set(b, 'written', int(tonumber(b.fields.written) + written))
+  add_rows(b, written)
+  set(b, 'cursor', next_cursor)
+  local run = b.band == 0 and RUN_URGENT or RUN
+  call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
+  if next_cursor == END then
+    set(b, 'expanding', '0')
+    call('ZREM', run, id)
+  else
+    call('ZADD', run, now, id)
+  end
+  index_changed()
+  save_changed(now)
+end
+
 local BROADCAST_ARGS = 15
 
--- Opens a broadcast from the 15 arguments that begin at `first`. Returns 'new', 'conflict', or the counts of the known
--- broadcast.
+-- Opens a broadcast from the arguments that begin at `first`: 15 of its own, the number of those of its first page, and
+-- these. Returns 'new', 'conflict', or the counts of the known broadcast.
 local function open_broadcast(first)
   local id, now, send_at, due_at, deadline, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
     unpack(ARGV, first, first + BROADCAST_ARGS - 1)
@@ -462,5 +518,7 @@ local function open_broadcast(first)
   if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
   call('ZADD', OPEN, deadline, id)
   call('ZADD', band == '0' and NEW_URGENT or NEW, due_at, id)
+  local page = first + BROADCAST_ARGS
+  if ARGV[page] ~= '0' then write_page(broadcast(id), now, page + 1, page + ARGV[page]) end
   return 'new'
 end

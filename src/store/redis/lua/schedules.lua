@@ -76,7 +76,7 @@ function operations.due_schedules()
   return answers
 end
 
--- Fires schedules (D6). ARGV for each firing: owner, name, the expected and the next fire time, and '1' with the 15
+-- Fires schedules (D6). ARGV for each firing: owner, name, the expected and the next fire time, and '1' with the
 -- arguments of the broadcast to open, or '0'. Returns a text with '1' for each fired schedule and '0' for others.
 function operations.fire()
   local answers = {}
@@ -92,7 +92,8 @@ function operations.fire()
       if opens == '1' then open_broadcast(i + 5) end
     end
     answers[#answers + 1] = is_expected and '1' or '0'
-    i = i + 5 + (opens == '1' and BROADCAST_ARGS or 0)
+    i = i + 5
+    if opens == '1' then i = i + BROADCAST_ARGS + 1 + ARGV[i + BROADCAST_ARGS] end
   end
   hint()
   return table.concat(answers)

@@ -224,6 +224,11 @@ function operations.rows()
   return found
 end
 
+-- Returns the rows of a user, of which there are few (S6). ARGV: the set of their keys.
+function operations.owned()
+  return read_many('HMGET', ROWS, call('ZRANGE', P .. ':' .. ARGV[1], 0, -1))
+end
+
 -- Returns the next keys of a set and their rows, by key (S9). ARGV: the set, the last key ('' at the beginning), the limit.
 function operations.walk()
   local first = ARGV[2] == '' and '-' or '(' .. ARGV[2]
