@@ -41,6 +41,7 @@ impl Engine {
             .deadline(send_at.unwrap_or(accepted_at));
         let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
         new.send_at = send_at;
+        new.pace = broadcast.pace;
         new.recipients = recipients;
         new.idempotency = idempotency;
         new.forget_when_over = broadcast.forget_when_over;

@@ -1,5 +1,7 @@
 //! Expansion: writes the rows of a broadcast, page by page.
 
+use std::num::NonZeroU32;
+
 use tokio::task::JoinSet;
 
 use super::Engine;
@@ -9,6 +11,8 @@ use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError, StoreE
 
 /// The most recipients written in one transaction.
 const PAGE: usize = 500;
+/// The pages per second of a broadcast with a pace, as long as they are not larger than others.
+const PAGES_PER_SECOND: u32 = 4;
 /// The most broadcasts expanded in one step, and the number of recipients after which the others wait for the next
 /// step.
 const EXPANSIONS: usize = 64;
@@ -103,6 +107,13 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     }
 }
 
+/// The most recipients of a page: with a pace about a quarter of a second's.
+fn page_of(pace: Option<NonZeroU32>) -> usize {
+    let paced = pace.map(|pace| pace.get().div_ceil(PAGES_PER_SECOND));
+    let paced = paced.map(|rows| usize::try_from(rows).unwrap_or(PAGE));
+    paced.map_or(PAGE, |rows| rows.min(PAGE))
+}
+
 /// The next rows of a broadcast.
 struct Page {
     rows: Vec<NewDelivery>,
@@ -116,9 +127,10 @@ async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<
         Cursor::After(key) => Some(key),
         Cursor::Start | Cursor::End => None,
     };
+    let limit = page_of(expansion.pace);
     let records = engine
         .subscriptions
-        .page(audience, after, PAGE, now)
+        .page(audience, after, limit, now)
         .await?;
     let rows: Vec<_> = records
         .iter()
@@ -128,8 +140,28 @@ async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<
         })
         .collect();
     let next = match rows.last() {
-        Some(last) if rows.len() == PAGE => Cursor::After(last.key),
+        Some(last) if rows.len() == limit => Cursor::After(last.key),
         _ => Cursor::End,
     };
     Ok(Page { rows, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_a_quarter_of_a_second_of_a_pace() {
+        assert_eq!(page_of(None), PAGE);
+        for (per_second, rows) in [
+            (1, 1),
+            (4, 1),
+            (5, 2),
+            (500, 125),
+            (2_000, 500),
+            (u32::MAX, 500),
+        ] {
+            assert_eq!(page_of(NonZeroU32::new(per_second)), rows, "{per_second}");
+        }
+    }
 }

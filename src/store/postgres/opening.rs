@@ -19,11 +19,12 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
 );
 /// Inserts any number of broadcasts. Skips known ones.
 pub(super) const OPEN: &str = "INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, \
-         expanded_at, idempotency_key, fingerprint, forget_when_over, band) \
+         expand_at, idempotency_key, fingerprint, forget_when_over, band, pace) \
      SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
-         fingerprint, forget, band \
+         fingerprint, forget, band, pace \
      FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::boolean[], \
-         $9::smallint[]) AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band) \
+         $9::smallint[], $10::bigint[]) \
+         AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band, pace) \
      ORDER BY idempotency_key, id ON CONFLICT DO NOTHING RETURNING seq, id";
 pub(super) const CONTENT: &str = "INSERT INTO web_push.content \
      (broadcast, audience, payload, ttl, urgency, topic, padding) \
@@ -54,6 +55,10 @@ pub(super) async fn open_all(
         .iter()
         .map(|fresh| band_number(band(fresh.message.urgency())))
         .collect();
+    let paces: Vec<_> = broadcasts
+        .iter()
+        .map(|fresh| fresh.pace.map(|pace| i64::from(pace.get())))
+        .collect();
     let deadlines = column(|fresh| fresh.deadline.as_millis());
     let expected = column(|fresh| integer(fresh.recipients));
     let now = now.as_millis();
@@ -70,6 +75,7 @@ pub(super) async fn open_all(
                 &fingerprints,
                 &forget,
                 &bands,
+                &paces,
             ],
         )
         .await?;

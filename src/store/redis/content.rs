@@ -10,7 +10,7 @@ use crate::store::message_parts::MessageParts;
 use crate::store::reason::corrupt;
 use crate::store::{NewBroadcast, StoreErrorKind};
 
-/// Pushes the 15 arguments of a new broadcast.
+/// Pushes the 16 arguments of a new broadcast.
 pub(super) fn push_broadcast(
     args: Args,
     new: &NewBroadcast,
@@ -24,6 +24,7 @@ pub(super) fn push_broadcast(
         .time_or_nothing(new.send_at)
         .time(due_at)
         .time(new.deadline)
+        .with(new.pace.map_or_else(String::new, |pace| pace.to_string()))
         .number(new.recipients)
         .with(idempotency.map_or("", |idempotency| &idempotency.key))
         .with(idempotency.map_or_else(Vec::new, |idempotency| idempotency.fingerprint.to_vec()))

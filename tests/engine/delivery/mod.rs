@@ -12,6 +12,7 @@ mod effects;
 mod keys;
 mod leases;
 mod order;
+mod pace;
 mod pausing;
 mod progress;
 mod retiring;

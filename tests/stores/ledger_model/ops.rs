@@ -83,6 +83,8 @@ pub(crate) struct Opening {
     pub(crate) expected: u8,
     pub(crate) to: To,
     pub(crate) urgency: Urgency,
+    /// The most recipients per second.
+    pub(crate) pace: Option<u32>,
     pub(crate) forgotten_when_over: bool,
 }
 
@@ -161,6 +163,7 @@ fn opening() -> impl Strategy<Value = Opening> {
     ];
     let forgotten = prop::bool::weighted(0.2);
     let urgency = prop::sample::select(Urgency::ALL);
+    let pace = prop::option::weighted(0.3, 1_u32..5);
     (
         idempotency,
         send_in,
@@ -168,17 +171,21 @@ fn opening() -> impl Strategy<Value = Opening> {
         0_u8..6,
         to,
         urgency,
+        pace,
         forgotten,
     )
         .prop_map(
-            |(idempotency, send_in, lives, expected, to, urgency, forgotten_when_over)| Opening {
-                idempotency,
-                send_in,
-                lives,
-                expected,
-                to,
-                urgency,
-                forgotten_when_over,
+            |(idempotency, send_in, lives, expected, to, urgency, pace, forgotten_when_over)| {
+                Opening {
+                    idempotency,
+                    send_in,
+                    lives,
+                    expected,
+                    to,
+                    urgency,
+                    pace,
+                    forgotten_when_over,
+                }
             },
         )
 }

@@ -8,8 +8,9 @@ function operations.open()
 end
 
 -- Returns broadcasts of two sets to expand, the least recently expanded first: the numbers of members read of each after
--- those to skip, whether that was all, and the broadcasts.
-local function least_recently_expanded(new_set, run_set, now, limit, new_skipped, run_skipped)
+-- those to skip, whether that was all, and the broadcasts. One with a pace waits for its time, unless that is after
+-- `longest`: then a wrong clock wrote it.
+local function least_recently_expanded(new_set, run_set, now, longest, limit, new_skipped, run_skipped)
   local AT_ONCE = 200
   local new = call('ZRANGEBYSCORE', new_set, '-inf', now, 'WITHSCORES', 'LIMIT', new_skipped, AT_ONCE)
   local run = call('ZRANGE', run_set, run_skipped, run_skipped + AT_ONCE - 1, 'WITHSCORES')
@@ -21,41 +22,52 @@ local function least_recently_expanded(new_set, run_set, now, limit, new_skipped
     if not next_new and #new == 2 * AT_ONCE then break end
     if not next_run and #run == 2 * AT_ONCE then break end
     if not next_new and not next_run then break end
-    local id
+    local id, at
     if not next_run or (next_new and next_new <= next_run) then
-      id, n = new[n], n + 2
+      id, at, n = new[n], next_new, n + 2
     else
-      id, r = run[r], r + 2
+      id, at, r = run[r], next_run, r + 2
     end
-    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor')
+    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor', 'pace')
+    local waits = fields[4] and at > tonumber(now) and at <= tonumber(longest)
     local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
     if not due_at or not deadline then
       -- Rust parks what has no audience.
-      found[#found + 1] = { id, '', '' }
-    elseif due_at <= tonumber(now) and deadline > tonumber(now) then
-      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3] }
+      found[#found + 1] = { id, '', '', '' }
+    elseif due_at <= tonumber(now) and deadline > tonumber(now) and not waits then
+      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3], fields[4] or '' }
     end
   end
   local is_all = n > #new and r > #run and #new < 2 * AT_ONCE and #run < 2 * AT_ONCE
   return { (n - 1) / 2, (r - 1) / 2, is_all and 1 or 0, found }
 end
 
--- Returns urgent broadcasts to expand, and others (L3). ARGV: now, then for each kind: the limit, and the numbers of
--- members of its two sets to skip, which are past their deadline or not due.
+-- Returns urgent broadcasts to expand, and others (L3). ARGV: now, the latest time that a right clock writes, then for each
+-- kind: the limit, and the numbers of members of its two sets to skip, which are past their deadline or not due.
 function operations.expandable()
-  local now, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
+  local now, longest, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
   return {
-    least_recently_expanded(NEW_URGENT, RUN_URGENT, now, tonumber(limit), new, run),
-    least_recently_expanded(NEW, RUN, now, tonumber(other_limit), other_new, other_run),
+    least_recently_expanded(NEW_URGENT, RUN_URGENT, now, longest, tonumber(limit), new, run),
+    least_recently_expanded(NEW, RUN, now, longest, tonumber(other_limit), other_new, other_run),
   }
 end
 
+-- The time from which the next page of a broadcast may be written, as `BroadcastProgress::next_page_at` tells it.
+local function next_page_at(b, rows, expand_at, now, longest)
+  local pace = tonumber(b.fields.pace or '')
+  if not pace then return now end
+  local time = math.min(math.ceil(rows * 1000 / pace), longest)
+  local since = tonumber(expand_at)
+  if since > tonumber(now) + longest then since = tonumber(now) end
+  return int(math.max(tonumber(now), since + time))
+end
+
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
--- ARGV: now, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
+-- ARGV: now, the longest time of a page, broadcast, expected cursor, next cursor, then for each origin: the origin, the number of recipients, the
 -- recipients. Skips pending recipients. A recipient's key determines its origin. Returns whether it was written, nil if the
 -- counts are damaged.
 function operations.enqueue()
-  local now, id, expected, next_cursor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  local now, longest, id, expected, next_cursor = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
   local END = 'E'
   local b = broadcast(id)
   if b and b.is_damaged then return nil end
@@ -67,7 +79,7 @@ function operations.enqueue()
   local due_at = b.fields.due_at
   local is_due = tonumber(due_at) <= tonumber(now)
   local written = 0
-  local i = 5
+  local i = 6
   while ARGV[i] do
     local origin, last = ARGV[i], i + 1 + ARGV[i + 1]
     local queue = queue_key(origin, id)
@@ -102,13 +114,15 @@ function operations.enqueue()
   set(b, 'written', int(tonumber(b.fields.written) + written))
   add_rows(b, written)
   set(b, 'cursor', next_cursor)
-  local run = b.band == 0 and RUN_URGENT or RUN
-  call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
+  local new, run = NEW, RUN
+  if b.band == 0 then new, run = NEW_URGENT, RUN_URGENT end
+  local next_at = next_page_at(b, written, call('ZSCORE', run, id) or due_at, now, longest)
+  call('ZREM', new, id)
   if next_cursor == END then
     set(b, 'expanding', '0')
     call('ZREM', run, id)
   else
-    call('ZADD', run, now, id)
+    call('ZADD', run, next_at, id)
   end
   index_changed()
   save_changed(now)

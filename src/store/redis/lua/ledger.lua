@@ -19,7 +19,8 @@
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
 --   sweeps      set   cancelled broadcasts whose rows are being ended
---   new, run    zset  broadcasts to expand: not started, by due time; started, by the time of the last page
+--   new, run    zset  broadcasts to expand: not started, by due time; started, by the time from which the next page may be
+--                     written
 --   new:urgent, run:urgent    urgent ones
 --   ended       zset  broadcasts that are over, by the time of their end
 --   idem        hash  idempotency key -> ID
@@ -93,6 +94,8 @@ local function contain_damage(b)
     fields.place = string.rep('0', PLACE_LEN)
     b.is_damaged = true
   end
+  local pace = fields.pace and tonumber(fields.pace)
+  if fields.pace and not (pace and pace >= 1 and pace < 2 ^ 32 and pace % 1 == 0) then b.is_damaged = true end
   local band = tonumber(fields.band)
   if not band or band < 0 or band >= BANDS or band % 1 ~= 0 then
     fields.band = '1'
@@ -435,12 +438,12 @@ local function answer(id)
   return { id, flat }
 end
 
-local BROADCAST_ARGS = 15
+local BROADCAST_ARGS = 16
 
--- Opens a broadcast from the 15 arguments that begin at `first`. Returns 'new', 'conflict', or the counts of the known
+-- Opens a broadcast from the 16 arguments that begin at `first`. Returns 'new', 'conflict', or the counts of the known
 -- broadcast.
 local function open_broadcast(first)
-  local id, now, send_at, due_at, deadline, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
+  local id, now, send_at, due_at, deadline, pace, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
     unpack(ARGV, first, first + BROADCAST_ARGS - 1)
   if call('EXISTS', numbers_key(id)) == 1 then return answer(id) end
   if idem ~= '' then
@@ -456,6 +459,7 @@ local function open_broadcast(first)
     'expected', expected, 'written', '0', 'rows', '0', 'expanding', '1', 'cancelled', '0',
     'forget', forgettable, 'cursor', '')
   if send_at ~= '' then call('HSET', numbers_key(id), 'send_at', send_at) end
+  if pace ~= '' then call('HSET', numbers_key(id), 'pace', pace) end
   call('HSET', content_key(id), 'audience', audience, 'ttl', ttl, 'urgency', urgency, 'padding', padding)
   -- The payload is prefixed, to tell an empty one from none.
   if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
