@@ -8,6 +8,8 @@ pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
 };
 
+use std::num::NonZeroU32;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
@@ -36,6 +38,7 @@ pub struct Broadcast {
     pub(crate) audience: Audience,
     pub(crate) message: Message,
     pub(crate) send_at: Option<Timestamp>,
+    pub(crate) pace: Option<NonZeroU32>,
     pub(crate) idempotency_key: Option<String>,
     /// The fingerprint of a repetition, if that is not of the broadcast's own content.
     pub(crate) fingerprint: Option<[u8; 32]>,
@@ -53,6 +56,7 @@ impl Broadcast {
             audience: audience.into(),
             message: message.into(),
             send_at: None,
+            pace: None,
             idempotency_key: None,
             fingerprint: None,
             forget_when_over: false,
@@ -66,9 +70,21 @@ impl Broadcast {
         self
     }
 
+    /// Sets the most recipients per second, for example so that a shop's site survives its own campaign.
+    ///
+    /// It is the rate at which recipients become due: of all push services together, whatever the number of processes,
+    /// and without credit for time in which nothing was sent. They may be sent later, but not earlier: retries, and
+    /// recipients that waited for a push service, come in addition. Recipients that are not due when the
+    /// [TTL](crate::message::Ttl) ends expire, so it has to be long enough for all of them. Without a pace all
+    /// recipients are due at once.
+    pub const fn pace(mut self, per_second: NonZeroU32) -> Self {
+        self.pace = Some(per_second);
+        self
+    }
+
     /// Sets a key that makes repeated calls one call, kept as long as the broadcast: 7 days after its end.
     ///
-    /// A broadcast with a known key is not sent again if audience, message and time are the same
+    /// A broadcast with a known key is not sent again if audience, message, time and pace are the same
     /// ([`Queued::is_repeat`](crate::engine::Queued::is_repeat)), and is refused if they are not. The random tag that a
     /// [`Notification`](crate::Notification) draws is not compared. A key is 1 to 255 visible ASCII characters.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
@@ -88,7 +104,12 @@ impl Broadcast {
             let send_at = self.send_at.map(Timestamp::as_millis);
             let content = (&self.audience, self.message.without_drawn_tag(), send_at);
             // The values have string keys only: they cannot fail to serialize.
-            Sha256::digest(serde_json::to_vec(&content).unwrap_or_default()).into()
+            let mut digest =
+                Sha256::new_with_prefix(serde_json::to_vec(&content).unwrap_or_default());
+            if let Some(pace) = self.pace {
+                digest.update(pace.get().to_be_bytes());
+            }
+            digest.finalize().into()
         })
     }
 }
@@ -99,7 +120,7 @@ mod tests {
     use crate::message::{Notification, Urgency};
 
     #[test]
-    fn a_repetition_has_audience_message_and_time_in_common() {
+    fn a_repetition_has_audience_message_time_and_pace_in_common() {
         let broadcast = || Broadcast::to(Audience::user("alice"), Notification::new("Shipped"));
         let first = broadcast();
         assert_ne!(first.message, broadcast().message, "two random tags");
@@ -115,6 +136,7 @@ mod tests {
             ),
             Broadcast::to(Audience::user("alice"), urgent),
             broadcast().at(later),
+            broadcast().pace(NonZeroU32::MIN),
         ] {
             assert_ne!(first.fingerprint(), other.fingerprint(), "{other:?}");
         }

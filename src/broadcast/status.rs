@@ -1,6 +1,7 @@
 //! The status of a broadcast.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -227,6 +228,8 @@ pub struct BroadcastStatus {
     pub send_at: Option<Timestamp>,
     /// When its remaining deliveries expire.
     pub deadline: Timestamp,
+    /// The most recipients that become due per second, if it has a pace.
+    pub pace: Option<NonZeroU32>,
     /// The outcomes of its recipients. Together they are `recipients` once it is expanded.
     pub counts: Counts,
 }

@@ -32,10 +32,10 @@ impl Engine {
             return Err(SendErrorKind::SendAtTooFarAhead.into());
         }
         let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
-        // The audience of what is sent later is resolved then.
-        let page = match send_at {
-            None => first_page(self, &broadcast.audience, now).await?,
-            Some(_) => None,
+        // The audience of what is sent later is resolved then, and rows are written at a pace if there is one.
+        let page = match (send_at, broadcast.pace) {
+            (None, None) => first_page(self, &broadcast.audience, now).await?,
+            _ => None,
         };
         let recipients = expected(self, &broadcast.audience, page.as_ref(), now).await?;
         // While the clocks disagree, the later one: an accepted message must not be past its deadline when they agree.
@@ -46,6 +46,7 @@ impl Engine {
             .deadline(send_at.unwrap_or(accepted_at));
         let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
         new.send_at = send_at;
+        new.pace = broadcast.pace;
         new.recipients = recipients;
         new.page = page;
         new.idempotency = idempotency;

@@ -1,5 +1,7 @@
 //! Expansion: writes the rows of a broadcast, page by page.
 
+use std::num::NonZeroU32;
+
 use tokio::task::JoinSet;
 
 use super::Engine;
@@ -14,6 +16,8 @@ use crate::subscription::EndpointKey;
 
 /// The most recipients written in one transaction.
 const PAGE: usize = 500;
+/// The pages per second of a broadcast with a pace, as long as they are not larger than others.
+const PAGES_PER_SECOND: u32 = 4;
 /// The most broadcasts expanded in one step, and the number of recipients after which the others wait for the next
 /// step.
 const EXPANSIONS: usize = 64;
@@ -134,14 +138,22 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     }
 }
 
+/// The most recipients of a page: with a pace about a quarter of a second's.
+fn page_of(pace: Option<NonZeroU32>) -> usize {
+    let paced = pace.map(|pace| pace.get().div_ceil(PAGES_PER_SECOND));
+    let paced = paced.map(|rows| usize::try_from(rows).unwrap_or(PAGE));
+    paced.map_or(PAGE, |rows| rows.min(PAGE))
+}
+
 /// The most recipients of the next page.
 fn most(engine: &Engine, expansion: &Expansion) -> usize {
+    let page = page_of(expansion.pace);
     match &expansion.audience {
-        Some(Audience::Ids(ids)) => ids.len().min(PAGE),
+        Some(Audience::Ids(ids)) => ids.len().min(page),
         Some(Audience::User(_)) => {
-            usize::try_from(engine.limits.per_principal).map_or(PAGE, |most| most.min(PAGE))
+            usize::try_from(engine.limits.per_principal).map_or(page, |most| most.min(page))
         }
-        Some(Audience::All | Audience::Tag(_)) => PAGE,
+        Some(Audience::All | Audience::Tag(_)) => page,
         None => 0,
     }
 }
@@ -153,7 +165,7 @@ async fn page(engine: &Engine, expansion: &Expansion, now: Timestamp) -> Result<
         Cursor::After(key) => Some(key),
         Cursor::Start | Cursor::End => None,
     };
-    read_page(engine, audience, after, PAGE, now).await
+    read_page(engine, audience, after, page_of(expansion.pace), now).await
 }
 
 /// The first recipients of an audience that usually is small, to be written with its broadcast; `None` for any other.
@@ -216,6 +228,26 @@ pub(super) async fn expected(
         _ => {
             let filter = CountFilter::new(audience.clone(), Liveness::Live);
             engine.subscriptions.count(&filter, now).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_a_quarter_of_a_second_of_a_pace() {
+        assert_eq!(page_of(None), PAGE);
+        for (per_second, rows) in [
+            (1, 1),
+            (4, 1),
+            (5, 2),
+            (500, 125),
+            (2_000, 500),
+            (u32::MAX, 500),
+        ] {
+            assert_eq!(page_of(NonZeroU32::new(per_second)), rows, "{per_second}");
         }
     }
 }

@@ -36,8 +36,10 @@ use crate::subscription::Origin;
 ///   [`Opened::Repeat`], so `open` may be repeated if its response was lost.
 /// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
 ///   cancelled, not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
-///   of `limit` while there are others, then the others, each the least recently expanded first. One whose audience or
-///   cursor cannot be read is an [`Expansion::unreadable`], and does not keep others from being listed.
+///   of `limit` while there are others, then the others, each in the order of the times from which their next page may be
+///   written: the due time, or the time of the last page. One with a [pace](NewBroadcast::pace) is listed from that time
+///   on (L20). One whose audience, cursor or pace cannot be read is an [`Expansion::unreadable`], and does not keep others
+///   from being listed.
 /// - **L4** [`enqueue_page`](Self::enqueue_page) writes rows and moves the cursor in one transaction if the cursor is
 ///   the expected one; else it returns [`PageWrite::Stale`] and changes nothing. A recipient that is pending in the
 ///   broadcast already is not written twice. At [`Cursor::End`] `recipients` becomes exact. `open` writes a first page as
@@ -117,6 +119,10 @@ use crate::subscription::Origin;
 ///   probe among them is over. [`next_due`](Self::next_due) counts such rows by their leases, or says when to look. A
 ///   ledger that cannot tell a process that has ended from one that is only silent changes its [`epoch`](Self::epoch)
 ///   before others may claim the rows of a process that lives.
+/// - **L20** The recipients of a broadcast with a [pace](NewBroadcast::pace) are written at this rate, whatever the number
+///   of processes: the time from which its next page may be written is what
+///   [`next_page_at`](crate::store::rules::BroadcastProgress::next_page_at) returns for the new rows of each page. A time
+///   in which nothing was written is not made up for. A stored time that no right clock wrote counts as over.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).

@@ -1,6 +1,7 @@
 //! Values that a delivery ledger reads and returns.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
@@ -25,6 +26,8 @@ pub struct NewBroadcast {
     pub send_at: Option<Timestamp>,
     /// When the remaining deliveries expire.
     pub deadline: Timestamp,
+    /// The most recipients that are written per second. `None`: as fast as possible.
+    pub pace: Option<NonZeroU32>,
     /// The number of recipients at acceptance.
     pub recipients: u64,
     /// The key and fingerprint that identify a repeated request.
@@ -46,6 +49,7 @@ impl NewBroadcast {
             message,
             send_at: None,
             deadline,
+            pace: None,
             recipients: 0,
             idempotency: None,
             page: None,
@@ -55,11 +59,13 @@ impl NewBroadcast {
 
     /// The page that [`open`](super::DeliveryLedger::open) writes at `now` with the broadcast (L4).
     ///
-    /// `None` if the broadcast is not due yet: its audience is resolved then. `None` too if its deadline has passed.
+    /// `None` if the broadcast is not due yet: its audience is resolved then. `None` too if its deadline has passed, and if it
+    /// has a pace, at which its rows are written.
     #[must_use]
     pub fn first_page(&self, now: Timestamp) -> Option<&Page> {
         let is_due = self.send_at.is_none_or(|at| at <= now) && self.deadline > now;
-        self.page.as_ref().filter(|_| is_due)
+        let page = self.page.as_ref();
+        page.filter(|_| is_due && self.pace.is_none())
     }
 }
 
@@ -120,30 +126,39 @@ pub enum Cursor {
 pub struct Expansion {
     /// Its id.
     pub id: BroadcastId,
-    /// Its audience; `None` if the audience or the cursor cannot be read.
+    /// Its audience; `None` if the audience, the cursor or the pace cannot be read.
     pub audience: Option<Audience>,
     /// Its position.
     pub cursor: Cursor,
+    /// The most recipients that are written per second, if it has a pace.
+    pub pace: Option<NonZeroU32>,
 }
 
 impl Expansion {
     /// Makes an expansion of a broadcast.
     #[must_use]
-    pub const fn new(id: BroadcastId, audience: Audience, cursor: Cursor) -> Self {
+    pub const fn new(
+        id: BroadcastId,
+        audience: Audience,
+        cursor: Cursor,
+        pace: Option<NonZeroU32>,
+    ) -> Self {
         Self {
             id,
             audience: Some(audience),
             cursor,
+            pace,
         }
     }
 
-    /// A broadcast whose audience or cursor cannot be read.
+    /// A broadcast whose audience, cursor or pace cannot be read.
     #[must_use]
     pub const fn unreadable(id: BroadcastId) -> Self {
         Self {
             id,
             audience: None,
             cursor: Cursor::Start,
+            pace: None,
         }
     }
 }

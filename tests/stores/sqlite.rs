@@ -347,6 +347,13 @@ async fn debug_shows_the_path_and_no_content() {
 /// L3, L5 and L17: damage of one broadcast's content does not hold up the others.
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
+    damaged_by("content", "audience = '?'").await;
+    damaged_by("broadcast", "pace = 0").await;
+    damaged_by("broadcast", "pace = -1").await;
+    damaged_by("broadcast", "pace = 4294967296").await;
+}
+
+async fn damaged_by(table: &str, change: &str) {
     let (_folder, path) = folder();
     let store = SqliteStore::open(&path).await.unwrap();
     let damaged = sending(&store, &deliveries(0..2)).await.id;
@@ -357,12 +364,17 @@ async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
         store.open(new, at(0)).await.unwrap();
     }
     let other = Connection::open(&path).unwrap();
-    for (id, change) in [
-        (damaged, "urgency = 'urgent'"),
-        (unread.id, "audience = '?'"),
+    for (id, table, change) in [
+        (damaged, "content", "urgency = 'urgent'"),
+        (unread.id, table, change),
     ] {
+        let seq = if table == "content" {
+            "broadcast"
+        } else {
+            "seq"
+        };
         let sql = format!(
-            "UPDATE content SET {change} WHERE broadcast = (SELECT seq FROM broadcast WHERE id = ?1)"
+            "UPDATE {table} SET {change} WHERE {seq} = (SELECT seq FROM broadcast WHERE id = ?1)"
         );
         assert_eq!(other.execute(&sql, [id.as_bytes()]).unwrap(), 1);
     }

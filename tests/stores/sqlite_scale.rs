@@ -148,9 +148,9 @@ fn fill(path: &Path, rows: u64, user: &SubscriptionRecord) {
          SELECT (SELECT max(seq) FROM broadcast), CAST(printf('%032d', n) AS BLOB), (SELECT min(id) FROM origin), 1, n, {now}
          FROM many;
          UPDATE broadcast SET written = written + {rows};
-         {tenth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, expanding, expanded_at, ended_at)
+         {tenth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, expanding, expand_at, ended_at)
          SELECT 1000 + n, CAST(printf('e%015d', n) AS BLOB), 1, 1, 1, 1, 0, 0, 1, 1 FROM many;
-         {fiftieth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expanded_at)
+         {fiftieth} INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expand_at)
          SELECT 100000000 + n, CAST(printf('o%015d', n) AS BLOB), 1, 1, 9000000000000, 1, 2, 2, 0, 1 FROM many;
          {fiftieth} INSERT INTO content (broadcast, audience, ttl, urgency, padding, forget_when_over)
          SELECT 100000000 + n, '\"all\"', 60, 'normal', 'none', 0 FROM many;

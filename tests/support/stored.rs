@@ -2,6 +2,7 @@
 //!
 //! If a form changes on purpose after a release, the version of the back end's tables changes too.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal, Tag};
@@ -85,6 +86,7 @@ where
     new.id = BroadcastId::from_bytes([0xbb; 16]);
     new.send_at = Some(at(5));
     new.recipients = 100;
+    new.pace = NonZeroU32::new(5);
     new.idempotency = Some(Idempotency::new("once", [0xcc; 32]));
     store.open(&new, at(0)).await.unwrap();
     // Finished rows at the first origin: one with the first outcome, two with the second one, and so on. At each of

@@ -1,5 +1,7 @@
 //! `GET` and `DELETE /broadcasts/{id}`: status and cancellation of a broadcast.
 
+use std::num::NonZeroU32;
+
 use http::StatusCode;
 use serde::Serialize;
 
@@ -18,7 +20,14 @@ struct BroadcastAnswer {
     created_at: String,
     send_at: Option<String>,
     deadline: String,
+    pace: Option<Pace>,
     counts: Counts,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pace {
+    per_second: NonZeroU32,
 }
 
 impl From<BroadcastStatus> for BroadcastAnswer {
@@ -30,6 +39,7 @@ impl From<BroadcastStatus> for BroadcastAnswer {
             created_at: iso8601(status.created_at),
             send_at: status.send_at.map(iso8601),
             deadline: iso8601(status.deadline),
+            pace: status.pace.map(|per_second| Pace { per_second }),
             counts: status.counts,
         }
     }

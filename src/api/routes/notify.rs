@@ -1,6 +1,7 @@
 //! `POST /notify`: accepts a broadcast.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -41,6 +42,7 @@ pub(super) async fn notify(
     let message = message(members, body)?;
     let mut broadcast = Broadcast::to(audience(members)?, message);
     broadcast.send_at = send_at(members)?;
+    broadcast.pace = pace(members)?;
     if let Some(key) = prefer::idempotency_key(&parts.headers)? {
         broadcast = broadcast.idempotency_key(key);
         // A repeated request has the same body, octet for octet.
@@ -132,6 +134,17 @@ fn send_at(members: Members<'_>) -> Result<Option<Timestamp>, Problem> {
     };
     let at = value.as_str().and_then(rfc3339);
     Ok(Some(at.ok_or(ProblemKind::InvalidSendAt)?))
+}
+
+fn pace(members: Members<'_>) -> Result<Option<NonZeroU32>, Problem> {
+    let Some(value) = members.value("pace") else {
+        return Ok(None);
+    };
+    let per_second = value.get("perSecond").and_then(whole_number);
+    // A larger number is no limit either.
+    let per_second = per_second.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    let pace = per_second.and_then(NonZeroU32::new);
+    Ok(Some(pace.ok_or(ProblemKind::InvalidPace)?))
 }
 
 fn audience(members: Members<'_>) -> Result<Audience, Problem> {

@@ -124,7 +124,7 @@ pub async fn l3_due_broadcasts_are_expandable<L: DeliveryLedger + ?Sized>(h: &Ha
         let new = NewBroadcast::new(audience.clone(), Message::new("x"), at(100));
         let now = at(i64::try_from(secs).unwrap());
         ledger.open(&new, now).await.unwrap();
-        expected.push(Expansion::new(new.id, audience, Cursor::Start));
+        expected.push(Expansion::new(new.id, audience, Cursor::Start, None));
     }
     let mut later = broadcast();
     later.send_at = Some(at(50));

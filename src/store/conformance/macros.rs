@@ -108,6 +108,11 @@ macro_rules! store_conformance {
                 l18_pages_do_not_add_to_a_share
                 l18_cancelled_rows_take_no_places
                 l19_a_process_that_lives_keeps_its_rows
+                l20_pages_wait_for_their_time
+                l20_lost_time_is_not_made_up_for
+                l20_only_new_rows_take_time
+                l20_a_wrong_clock_stops_no_broadcast
+                l20_a_pace_holds_up_no_other
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -225,6 +230,7 @@ mod tests {
             include_str!("ledger_living.rs"),
             include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),
+            include_str!("ledger_pace.rs"),
             include_str!("ledger_pause.rs"),
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),

@@ -34,7 +34,7 @@ pub(super) struct Ledger {
     cancelled: BTreeSet<Seq>,
     /// The last origin that a step of pruning has looked at.
     pruned: Option<Origin>,
-    /// Broadcasts to expand, by the time of their last page or their due time: urgent ones, and the others.
+    /// Broadcasts to expand, by the time from which their next page may be written: urgent ones, and the others.
     pub(super) expanding: [BTreeSet<(Timestamp, Seq)>; 2],
     pub(super) rows: BTreeMap<(Seq, EndpointKey), Row>,
     /// Rows that are not ready: whether they are leased, and the end of the lease or the time of the retry.
@@ -54,7 +54,8 @@ pub(super) struct Broadcast {
     /// Wiped when it is over.
     pub(super) message: Option<Message>,
     pub(super) cursor: Cursor,
-    pub(super) expanded_at: Timestamp,
+    /// The time from which its next page may be written.
+    pub(super) expand_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) idempotency: Option<Idempotency>,
     pub(super) band: usize,
@@ -146,7 +147,7 @@ impl Ledger {
             audience: new.audience.clone(),
             message: Some(new.message.clone()),
             cursor: Cursor::Start,
-            expanded_at: due_at,
+            expand_at: due_at,
             ended_at: None,
             idempotency: new.idempotency.clone(),
             forget_when_over: new.forget_when_over,
@@ -166,15 +167,16 @@ impl Ledger {
         let [urgent, others] = [urgent, others].map(|expanding| {
             let broadcasts = expanding.iter();
             let broadcasts = broadcasts.filter_map(|(_, seq)| self.broadcasts.get(seq));
-            let due = broadcasts.filter(|broadcast| broadcast.progress.is_expandable(now));
+            let due = broadcasts
+                .filter(|broadcast| broadcast.progress.is_expandable(broadcast.expand_at, now));
             due.take(limit).collect::<Vec<_>>()
         });
         let [of_urgent, of_others, _] = shares(limit, 0, [urgent.len(), others.len(), 0]);
         let urgent = urgent.iter().take(of_urgent);
         let all = urgent.chain(others.iter().take(of_others));
         all.map(|broadcast| {
-            let audience = broadcast.audience.clone();
-            Expansion::new(broadcast.progress.id, audience, broadcast.cursor)
+            let (audience, progress) = (broadcast.audience.clone(), &broadcast.progress);
+            Expansion::new(progress.id, audience, broadcast.cursor, progress.pace)
         })
         .collect()
     }
@@ -235,11 +237,15 @@ impl Ledger {
         };
         broadcast.progress.write_page(written as u64, next);
         broadcast.cursor = *next;
-        let expanded_at = std::mem::replace(&mut broadcast.expanded_at, now);
+        let expand_at = broadcast.expand_at;
+        let next_at = broadcast
+            .progress
+            .next_page_at(written as u64, expand_at, now);
+        broadcast.expand_at = next_at;
         let (is_expanding, band) = (broadcast.progress.expanding, broadcast.band);
-        self.expanding_of(band).remove(&(expanded_at, seq));
+        self.expanding_of(band).remove(&(expand_at, seq));
         if is_expanding {
-            self.expanding_of(band).insert((now, seq));
+            self.expanding_of(band).insert((next_at, seq));
         }
         self.close_if_over(seq, now);
         PageWrite::Stored
@@ -287,8 +293,8 @@ impl Ledger {
         if !broadcast.progress.cancel() {
             return false;
         }
-        let (expanded_at, band) = (broadcast.expanded_at, broadcast.band);
-        self.expanding_of(band).remove(&(expanded_at, seq));
+        let (expand_at, band) = (broadcast.expand_at, broadcast.band);
+        self.expanding_of(band).remove(&(expand_at, seq));
         self.cancelled.insert(seq);
         true
     }
@@ -345,8 +351,8 @@ impl Ledger {
                 continue;
             };
             let outcome = broadcast.progress.expire();
-            let (expanded_at, band) = (broadcast.expanded_at, broadcast.band);
-            self.expanding_of(band).remove(&(expanded_at, seq));
+            let (expand_at, band) = (broadcast.expand_at, broadcast.band);
+            self.expanding_of(band).remove(&(expand_at, seq));
             ended += self.end_unleased(seq, limit - ended, outcome, now);
             self.close_if_over(seq, now);
         }
@@ -397,14 +403,10 @@ impl Ledger {
     }
 
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let open = |seq| Some(&self.broadcasts.get(seq)?.progress);
-        let expansions = self
-            .expanding
-            .iter()
-            .flatten()
-            .filter_map(|(_, seq)| open(seq))
-            .filter(|progress| progress.deadline > now)
-            .map(BroadcastProgress::due_at);
+        let expansions = self.expanding.iter().flatten().filter_map(|(_, seq)| {
+            let broadcast = self.broadcasts.get(seq)?;
+            broadcast.progress.page_at(broadcast.expand_at, now)
+        });
         let claim = self.next_claim(now);
         // At a deadline `expire` has work.
         let after_now = (Bound::Excluded((now, Seq::MAX)), Bound::Unbounded);
@@ -503,7 +505,7 @@ impl Ledger {
     fn forget(&mut self, seq: Seq) {
         if let Some(broadcast) = self.broadcasts.remove(&seq) {
             self.expanding_of(broadcast.band)
-                .remove(&(broadcast.expanded_at, seq));
+                .remove(&(broadcast.expand_at, seq));
             if let Some(at) = broadcast.ended_at {
                 self.ended.remove(&(at, seq));
             }

@@ -1,6 +1,7 @@
 //! Broadcasts in PostgreSQL: read, locked, saved.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use tokio_postgres::types::ToSql;
 
@@ -12,7 +13,7 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::outcome_columns::outcome_columns;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::{BroadcastProgress, shares};
+use crate::store::rules::{BroadcastProgress, LONGEST_PAGE, shares};
 use crate::store::{Cursor, Expansion, StoreError};
 use crate::subscription::EndpointKey;
 
@@ -20,7 +21,7 @@ use crate::subscription::EndpointKey;
 macro_rules! stored_columns {
     () => {
         concat!(
-            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, expanded_at, \
+            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, pace, cursor, expand_at, \
              ended_at, forget_when_over, band, ",
             $crate::store::outcome_columns::outcome_columns!()
         )
@@ -51,14 +52,14 @@ pub(super) const UNDERWAY: &str = concat!(
 );
 pub(super) const SAVE: &str = concat!(
     "UPDATE web_push.broadcast AS b SET written = fresh.written, expanding = fresh.expanding, \
-     is_cancelled = fresh.is_cancelled, ended_at = fresh.ended_at, cursor = fresh.cursor, expanded_at = fresh.expanded_at, \
+     is_cancelled = fresh.is_cancelled, ended_at = fresh.ended_at, cursor = fresh.cursor, expand_at = fresh.expand_at, \
      accepted = fresh.accepted, gone = fresh.gone, key_mismatch = fresh.key_mismatch, sender_fault = fresh.sender_fault, \
      too_large = fresh.too_large, bad_request = fresh.bad_request, refused = fresh.refused, expired = fresh.expired, \
      failed = fresh.failed, cancelled = fresh.cancelled \
      FROM (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::boolean[], $5::bigint[], $6::bytea[], $7::bigint[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
          $15::bigint[], $16::bigint[], $17::bigint[]) \
-         AS fresh (seq, written, expanding, is_cancelled, ended_at, cursor, expanded_at, ",
+         AS fresh (seq, written, expanding, is_cancelled, ended_at, cursor, expand_at, ",
     outcome_columns!(),
     ") CROSS JOIN LATERAL (SELECT old.ctid FROM web_push.broadcast AS old WHERE old.seq = fresh.seq OFFSET 0) AS place) \
          AS fresh WHERE b.ctid = fresh.ctid"
@@ -69,25 +70,25 @@ pub(super) const WIPE: &str = "WITH over AS (DELETE FROM web_push.flow WHERE bro
 pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM web_push.broadcast AS b WHERE b.seq = ANY($1) \
      AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq) RETURNING seq";
 pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
-/// Urgent broadcasts and others. `expanded_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor FROM web_push.broadcast b \
+/// Urgent broadcasts and others. `expand_at` is never before the due time, so due broadcasts come first.
+pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND band = 0 AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2) \
-     UNION ALL (SELECT false, id, audience, cursor FROM web_push.broadcast b \
+     WHERE expanding AND band = 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2) \
+     UNION ALL (SELECT false, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND band > 0 AND expanded_at <= $1 AND deadline > $1 ORDER BY expanded_at, seq LIMIT $2)";
-/// Broadcasts whose last page was written by a replica with a faster clock.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor FROM web_push.broadcast b \
+     WHERE expanding AND band > 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2)";
+/// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 AND due_at <= $1 AND deadline > $1 \
-     ORDER BY expanded_at, seq LIMIT $2";
+     WHERE expanding AND cursor IS NOT NULL AND expand_at > $1 AND due_at <= $1 AND deadline > $1 \
+     AND (pace IS NULL OR expand_at > $3) ORDER BY expand_at, seq LIMIT $2";
 
 /// A broadcast's row.
 pub(super) struct Stored {
     pub(super) seq: i64,
     pub(super) progress: BroadcastProgress,
     pub(super) cursor: Cursor,
-    pub(super) expanded_at: Timestamp,
+    pub(super) expand_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) band: usize,
     forget_when_over: bool,
@@ -105,10 +106,11 @@ impl Stored {
             created_at: columns.time()?,
             send_at: columns.time_or_null()?,
             deadline: columns.time()?,
+            pace: read_pace(columns)?,
             counts: Counts::default(),
         };
         let cursor = read_cursor(columns)?;
-        let expanded_at = columns.time()?;
+        let expand_at = columns.time()?;
         let ended_at = columns.time_or_null()?;
         let forget_when_over = columns.get()?;
         let band: i16 = columns.get()?;
@@ -119,7 +121,7 @@ impl Stored {
             seq,
             progress,
             cursor,
-            expanded_at,
+            expand_at,
             ended_at,
             band: usize::try_from(band).map_err(|_| corrupt("a band"))?,
             forget_when_over,
@@ -184,9 +186,9 @@ pub(super) async fn save(
             .iter()
             .map(|stored| cursor_bytes(&stored.cursor))
             .collect();
-        let expanded_at: Vec<_> = kept
+        let expand_at: Vec<_> = kept
             .iter()
-            .map(|stored| stored.expanded_at.as_millis())
+            .map(|stored| stored.expand_at.as_millis())
             .collect();
         let counts = FinalOutcome::ALL.iter().map(|outcome| -> Vec<i64> {
             let count = |stored: &&Stored| integer(stored.progress.counts.of(*outcome));
@@ -194,13 +196,7 @@ pub(super) async fn save(
         });
         let counts: Vec<_> = counts.collect();
         let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &seqs,
-            &written,
-            &expanding,
-            &cancelled,
-            &ended_at,
-            &cursors,
-            &expanded_at,
+            &seqs, &written, &expanding, &cancelled, &ended_at, &cursors, &expand_at,
         ];
         values.extend(counts.iter().map(|count| -> &(dyn ToSql + Sync) { count }));
         tx.execute(SAVE, &values).await?;
@@ -235,18 +231,28 @@ fn read_cursor(columns: &mut Columns<'_>) -> Result<Cursor, StoreError> {
     }
 }
 
+/// Reads the most rows per second.
+fn read_pace(columns: &mut Columns<'_>) -> Result<Option<NonZeroU32>, StoreError> {
+    let pace: Option<i64> = columns.get()?;
+    let read = |pace| u32::try_from(pace).ok().and_then(NonZeroU32::new);
+    pace.map(|pace| read(pace).ok_or_else(|| corrupt("a pace")))
+        .transpose()
+}
+
 pub(super) async fn expandable(
     database: &Database,
     limit: usize,
     take: u64,
     now: Timestamp,
 ) -> Result<Vec<Expansion>, StoreError> {
-    let now = now.as_millis();
+    let (now, longest) = (now.as_millis(), (now + LONGEST_PAGE).as_millis());
     let expansion = |columns: &mut Columns<'_>| {
         let is_urgent: bool = columns.get()?;
         let id = BroadcastId::from_bytes(columns.bytes()?);
-        let read = content::audience(columns)
-            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
+        let read = content::audience(columns).and_then(|audience| {
+            let cursor = read_cursor(columns)?;
+            Ok(Expansion::new(id, audience, cursor, read_pace(columns)?))
+        });
         Ok((
             is_urgent,
             read.unwrap_or_else(|_| Expansion::unreadable(id)),
@@ -262,7 +268,7 @@ pub(super) async fn expandable(
     let left = limit.saturating_sub(found.len());
     if left > 0 {
         let rows = database
-            .query(EXPANDABLE_AHEAD, &[&now, &integer(left)])
+            .query(EXPANDABLE_AHEAD, &[&now, &integer(left), &longest])
             .await?;
         found.extend(read(&rows, expansion)?);
     }

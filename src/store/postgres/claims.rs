@@ -39,7 +39,8 @@ pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, r
      FROM taken WHERE d.ctid = taken.ctid \
      RETURNING taken.place, taken.turn, d.broadcast, d.key, d.fence, d.attempt";
 pub(super) const MESSAGES: &str = "SELECT seq, id, least(expected, written, accepted, gone, key_mismatch, sender_fault, \
-         too_large, bad_request, refused, expired, failed, cancelled) >= 0, due_at, deadline, \
+         too_large, bad_request, refused, expired, failed, cancelled) >= 0 \
+         AND coalesce(pace BETWEEN 1 AND 4294967295, true), due_at, deadline, \
          payload, ttl, urgency, topic, padding \
      FROM web_push.broadcast AS b LEFT JOIN LATERAL ( \
          SELECT * FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content ON true WHERE b.seq = ANY($1)";

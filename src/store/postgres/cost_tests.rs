@@ -45,7 +45,7 @@ fn fill(backlog: Backlog) -> String {
     format!(
         "SET synchronous_commit = off; \
          ALTER TABLE web_push.delivery SET (autovacuum_enabled = off); \
-         INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expanded_at, \
+         INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expand_at, \
              forget_when_over, band, is_cancelled) \
          SELECT int8send(i) || int8send(i), 1, 1, 9000000, {rows}, {rows}, false, 1, false, 1, i <= {cancelled} \
              FROM generate_series(1, {broadcasts}) AS i; \

@@ -46,9 +46,10 @@ pub(super) async fn enqueue_page(
     if !page.rows.is_empty() {
         written = write(tx, &stored, page, now).await?;
     }
-    stored.progress.write_page(written, page.next);
+    let progress = &mut stored.progress;
+    progress.write_page(written, page.next);
     stored.cursor = *page.next;
-    stored.expanded_at = now;
+    stored.expand_at = progress.next_page_at(written, stored.expand_at, now);
     save(tx, [&mut stored], now).await?;
     Ok(PageWrite::Stored)
 }

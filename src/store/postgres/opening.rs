@@ -28,13 +28,13 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
          WHERE origin = ANY($2) ORDER BY id FOR KEY SHARE), \
      fresh AS MATERIALIZED (SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
              $8::bytea[], $9::boolean[], $10::smallint[], $11::bigint[], $12::boolean[], $13::bytea[], $14::text[], \
-             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[]) \
+             $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[], $23::bigint[]) \
          AS fresh (id, send_at, deadline, expected, idempotency_key, fingerprint, forget, band, written, expanding, cursor, \
-             audience, payload, ttl, urgency, topic, padding)), \
-     opened AS (INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, expanded_at, \
-             idempotency_key, fingerprint, forget_when_over, band, written, expanding, cursor) \
+             audience, payload, ttl, urgency, topic, padding, pace)), \
+     opened AS (INSERT INTO web_push.broadcast (id, created_at, send_at, due_at, deadline, expected, expand_at, \
+             idempotency_key, fingerprint, forget_when_over, band, written, expanding, cursor, pace) \
          SELECT id, $1, send_at, greatest(send_at, $1), deadline, expected, greatest(send_at, $1), idempotency_key, \
-             fingerprint, forget, band, written, expanding, cursor \
+             fingerprint, forget, band, written, expanding, cursor, pace \
          FROM fresh WHERE (SELECT count(*) FROM place) = cardinality($2) \
          ORDER BY idempotency_key, id ON CONFLICT DO NOTHING \
          RETURNING seq, id, due_at, band, written > 1 OR expanding AS has_flow), \
@@ -73,6 +73,7 @@ pub(super) struct Openings<'a> {
     urgencies: Vec<&'a str>,
     topics: Vec<Option<&'a str>>,
     paddings: Vec<String>,
+    paces: Vec<Option<i64>>,
     /// The rows.
     broadcasts: Vec<&'a [u8]>,
     at: Vec<&'a str>,
@@ -125,6 +126,8 @@ impl<'a> Openings<'a> {
         self.urgencies.push(message.urgency().as_str());
         self.topics.push(message.topic().map(Topic::as_str));
         self.paddings.push(message.padding().to_string());
+        self.paces
+            .push(fresh.pace.map(|pace| i64::from(pace.get())));
         let page = fresh.first_page(now);
         let mut written = HashSet::new();
         for row in page.iter().flat_map(|page| &page.rows) {
@@ -146,7 +149,7 @@ impl<'a> Openings<'a> {
     }
 
     /// The values of [`OPEN`].
-    fn values<'s>(&'s self, now: &'s i64) -> [&'s (dyn ToSql + Sync); 22] {
+    fn values<'s>(&'s self, now: &'s i64) -> [&'s (dyn ToSql + Sync); 23] {
         [
             now,
             &self.origins,
@@ -170,6 +173,7 @@ impl<'a> Openings<'a> {
             &self.broadcasts,
             &self.at,
             &self.keys,
+            &self.paces,
         ]
     }
 

@@ -2,10 +2,11 @@
 
 use super::connection::{Database, Tx};
 use super::error::{Failed, corrupt};
-use super::rows::{Columns, first, integer, read};
+use super::rows::{Columns, Values, first, integer, read};
 use super::{origins, waking};
 use crate::clock::Timestamp;
 use crate::store::readable::{ReadablePage, readable_or_none};
+use crate::store::rules::LONGEST_PAGE;
 use crate::store::{LedgerStats, Pause, PauseReason, STEP, StoreError, Tally};
 use crate::subscription::Origin;
 
@@ -33,10 +34,10 @@ pub(super) const NEXT_DUE: &str = "WITH front AS MATERIALIZED (SELECT id, paused
          WHERE ready AND NOT held ORDER BY served, id LIMIT $2), \
      filled AS MATERIALIZED (SELECT paused_until FROM front WHERE EXISTS ( \
          SELECT 1 FROM web_push.delivery AS d WHERE d.origin = front.id AND d.turn IS NOT NULL OFFSET 0)) \
-     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band = 0 AND expanded_at <= $1 AND deadline > $1) \
-         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band > 0 AND expanded_at <= $1 AND deadline > $1) \
-         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND cursor IS NOT NULL AND expanded_at > $1 \
-             AND due_at <= $1 AND deadline > $1), \
+     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band = 0 AND expand_at <= $1 AND deadline > $1) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band > 0 AND expand_at <= $1 AND deadline > $1) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND cursor IS NOT NULL AND expand_at > $1 \
+             AND due_at <= $1 AND deadline > $1 AND (pace IS NULL OR expand_at > $3)), \
      EXISTS (SELECT 1 FROM filled WHERE paused_until IS NULL OR paused_until <= $1) \
          OR (SELECT count(*) FROM front) = $2, \
      least((SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased), \
@@ -45,8 +46,8 @@ pub(super) const NEXT_DUE: &str = "WITH front AS MATERIALIZED (SELECT id, paused
          (SELECT o.paused_until FROM web_push.origin AS o WHERE o.held AND EXISTS ( \
              SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id AND d.turn IS NOT NULL OFFSET 0) \
              ORDER BY o.paused_until LIMIT 1)), \
-     least((SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND band = 0 AND expanded_at > $1), \
-         (SELECT min(expanded_at) FROM web_push.broadcast WHERE expanding AND band > 0 AND expanded_at > $1)), \
+     least((SELECT min(expand_at) FROM web_push.broadcast WHERE expanding AND band = 0 AND expand_at > $1), \
+         (SELECT min(expand_at) FROM web_push.broadcast WHERE expanding AND band > 0 AND expand_at > $1)), \
      (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)";
 /// Damaged counts make the first number wrong, not an error.
 pub(super) const STATS: &str = "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
@@ -192,9 +193,10 @@ pub(super) async fn next_due(
     database: &Database,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    let values = (now.as_millis(), integer(STEP));
+    let longest = (now + LONGEST_PAGE).as_millis();
+    let values: Values<'_> = &[&now.as_millis(), &integer(STEP), &longest];
     for _ in 0..WAKES {
-        let rows = database.query(NEXT_DUE, &[&values.0, &values.1]).await?;
+        let rows = database.query(NEXT_DUE, values).await?;
         let found = first(&rows, |columns| {
             let (is_expandable, is_claimable): (bool, bool) = (columns.get()?, columns.get()?);
             let row = columns.time_or_null()?;

@@ -187,7 +187,7 @@ const FILL: &[&str] = &[
      FROM generate_series(1, 1000000) AS i",
     "INSERT INTO web_push.origin (origin) SELECT 'https://push' || i || '.example.net' FROM generate_series(1, 50) AS i; \
      UPDATE web_push.origin SET ready = true; \
-     INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expanded_at, \
+     INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, written, expanding, expand_at, \
          forget_when_over, band, ended_at, accepted) \
      SELECT int8send(i) || int8send(i), 1, 1, CASE WHEN i < 4 THEN 9000 ELSE 2000 + i END, 333334, 333334, \
          i BETWEEN 4 AND 9, 1, false, i % 3, CASE WHEN i > 9 THEN 100 + i END, 0 FROM generate_series(1, 100000) AS i; \
@@ -318,7 +318,7 @@ const MISLEAD: &[&str] = &[
      ALTER TABLE web_push.content SET (autovacuum_enabled = false)",
     "INSERT INTO web_push.delivery (broadcast, key, origin, at, band) \
      SELECT 0, int8send(i) || decode(repeat('00', 24), 'hex'), 0, 9000000, 1 FROM generate_series(1, 30000) AS i",
-    "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expanded_at, \
+    "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expand_at, \
          forget_when_over, band, ended_at) \
      SELECT int8send(i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 1, 9000000 FROM generate_series(1, 30000) AS i",
     "INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
@@ -329,7 +329,7 @@ const MISLEAD: &[&str] = &[
     "VACUUM ANALYZE web_push.delivery",
     "VACUUM ANALYZE web_push.broadcast",
     "VACUUM ANALYZE web_push.content",
-    "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expanded_at, \
+    "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expand_at, \
          forget_when_over, band, ended_at) \
      SELECT int8send(-i) || int8send(i), 1, 1, 9000000, 0, false, 1, false, 1, 9000000 FROM generate_series(1, 20000) AS i",
     "INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \

@@ -78,7 +78,9 @@ CREATE TABLE web_push.broadcast (
     expected bigint NOT NULL,
     written bigint NOT NULL DEFAULT 0,
     expanding boolean NOT NULL DEFAULT true,
-    expanded_at bigint NOT NULL,
+    -- The most rows per second, if it has a pace; the time from which its next page may be written.
+    pace bigint,
+    expand_at bigint NOT NULL,
     cursor bytea,
     is_cancelled boolean NOT NULL DEFAULT false,
     forget_when_over boolean NOT NULL,
@@ -101,9 +103,9 @@ CREATE TABLE web_push.broadcast (
 ) WITH (fillfactor = 50);
 CREATE INDEX broadcast_open ON web_push.broadcast (deadline, seq) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON web_push.broadcast (ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX broadcast_urgent ON web_push.broadcast (expanded_at, seq) WHERE expanding AND band = 0;
-CREATE INDEX broadcast_expanding ON web_push.broadcast (expanded_at, seq) WHERE expanding AND band > 0;
-CREATE INDEX broadcast_started ON web_push.broadcast (expanded_at, seq) WHERE expanding AND cursor IS NOT NULL;
+CREATE INDEX broadcast_urgent ON web_push.broadcast (expand_at, seq) WHERE expanding AND band = 0;
+CREATE INDEX broadcast_expanding ON web_push.broadcast (expand_at, seq) WHERE expanding AND band > 0;
+CREATE INDEX broadcast_started ON web_push.broadcast (expand_at, seq) WHERE expanding AND cursor IS NOT NULL;
 CREATE INDEX broadcast_cancelled ON web_push.broadcast (seq) WHERE is_cancelled AND ended_at IS NULL;
 
 -- The message and audience of a broadcast: deleted when it is over.

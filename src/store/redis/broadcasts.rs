@@ -14,7 +14,7 @@ use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
 use crate::store::reason::corrupt;
-use crate::store::rules::{BroadcastProgress, shares};
+use crate::store::rules::{BroadcastProgress, LONGEST_PAGE, shares};
 use crate::store::{
     Cursor, Expansion, LONGEST_WAIT, NewBroadcast, NewDelivery, Opened, PageWrite, Pruned, STEP,
 };
@@ -55,7 +55,8 @@ impl RedisStore {
         let mut kinds = [Listed::default(), Listed::default()];
         // Broadcasts past their deadline have to be skipped until they are expired.
         while kinds.iter().any(|kind| kind.left(limit) > 0) {
-            let args = kinds.iter().fold(Args::at(now), |args, kind| {
+            let times = Args::at(now).time(now + LONGEST_PAGE);
+            let args = kinds.iter().fold(times, |args, kind| {
                 args.number(kind.left(limit))
                     .number(kind.new)
                     .number(kind.run)
@@ -84,6 +85,7 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<PageWrite, StoreError> {
         let args = Args::at(now)
+            .number(LONGEST_PAGE.as_millis())
             .with(*id.as_bytes())
             .with(cursor_text(expected));
         let args = push_page(args, rows, next);
@@ -232,9 +234,11 @@ impl Listed {
         for expansion in part.list()? {
             let mut parts = Reply::of(expansion)?;
             let id = BroadcastId::from_bytes(parts.array()?);
-            let (text, cursor) = (parts.bytes()?, parts.bytes()?);
-            let read = audience(&text)
-                .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(&cursor)?)));
+            let (text, cursor, pace) = (parts.bytes()?, parts.bytes()?, parts.bytes()?);
+            let read = audience(&text).and_then(|audience| {
+                let pace = (!pace.is_empty()).then(|| parse(&pace)).transpose()?;
+                Ok(Expansion::new(id, audience, read_cursor(&cursor)?, pace))
+            });
             self.found
                 .push(read.unwrap_or_else(|_| Expansion::unreadable(id)));
         }
@@ -259,6 +263,7 @@ fn progress(id: BroadcastId, mut fields: Fields) -> Result<BroadcastProgress, St
         created_at: fields.time("created_at")?.ok_or_else(missing)?,
         send_at: fields.time("send_at")?,
         deadline: fields.time("deadline")?.ok_or_else(missing)?,
+        pace: fields.take("pace").map(|pace| parse(&pace)).transpose()?,
         counts: Counts::default(),
     };
     for &outcome in FinalOutcome::ALL {

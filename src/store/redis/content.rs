@@ -13,7 +13,7 @@ use crate::store::reason::corrupt;
 use crate::store::{Cursor, NewBroadcast, NewDelivery, Page, StoreErrorKind};
 use crate::subscription::{EndpointKey, Origin};
 
-/// Pushes the 15 arguments of a new broadcast, and those of its first page behind their number.
+/// Pushes the 16 arguments of a new broadcast, and those of its first page behind their number.
 pub(super) fn push_broadcast(
     args: Args,
     new: &NewBroadcast,
@@ -27,6 +27,7 @@ pub(super) fn push_broadcast(
         .time_or_nothing(new.send_at)
         .time(due_at)
         .time(new.deadline)
+        .with(new.pace.map_or_else(String::new, |pace| pace.to_string()))
         .number(new.recipients)
         .with(idempotency.map_or("", |idempotency| &idempotency.key))
         .with(idempotency.map_or_else(Vec::new, |idempotency| idempotency.fingerprint.to_vec()))

@@ -1,5 +1,8 @@
 //! The counts and the state of one broadcast.
 
+use std::num::NonZeroU32;
+
+use super::pace::{next_page_at, page_at};
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::{Cursor, NewBroadcast, Settlement};
@@ -28,6 +31,8 @@ pub struct BroadcastProgress {
     pub send_at: Option<Timestamp>,
     /// When its pending rows expire.
     pub deadline: Timestamp,
+    /// The most recipients that are written per second. `None` means as fast as possible.
+    pub pace: Option<NonZeroU32>,
     /// The number of recipients by outcome. `pending` is not stored: it follows from the others.
     pub counts: Counts,
 }
@@ -61,6 +66,7 @@ impl BroadcastProgress {
             created_at: now,
             send_at: broadcast.send_at,
             deadline: broadcast.deadline,
+            pace: broadcast.pace,
             counts: Counts::default(),
         }
     }
@@ -72,10 +78,26 @@ impl BroadcastProgress {
             .map_or(self.created_at, |at| at.max(self.created_at))
     }
 
-    /// Returns whether it can be expanded at `now` (L3).
+    /// Returns whether it can be expanded at `now` (L3). `expand_at` is what [`next_page_at`](Self::next_page_at)
+    /// returned for its last page, or its [due time](Self::due_at).
     #[must_use]
-    pub fn is_expandable(&self, now: Timestamp) -> bool {
-        self.expanding && self.due_at() <= now && self.deadline > now
+    pub fn is_expandable(&self, expand_at: Timestamp, now: Timestamp) -> bool {
+        self.page_at(expand_at, now)
+            .is_some_and(|page_at| page_at <= now)
+    }
+
+    /// The time from which its next page may be written (L3, L14); `None` if there is none after `now`.
+    #[must_use]
+    pub fn page_at(&self, expand_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let page_at = page_at(self.pace, self.due_at(), expand_at, now);
+        (self.expanding && page_at.max(now) < self.deadline).then_some(page_at)
+    }
+
+    /// The time from which the page after one of `rows` new rows may be written (L4). `expand_at` is what this function
+    /// returned for the page before, or its [due time](Self::due_at).
+    #[must_use]
+    pub fn next_page_at(&self, rows: u64, expand_at: Timestamp, now: Timestamp) -> Timestamp {
+        next_page_at(self.pace, rows, expand_at, now)
     }
 
     /// Returns whether a page may be written at `now` (L4). `cursor` is the stored cursor, `expected` the caller's.
@@ -159,6 +181,7 @@ impl BroadcastProgress {
             created_at: self.created_at,
             send_at: self.send_at,
             deadline: self.deadline,
+            pace: self.pace,
             counts,
         }
     }
@@ -277,11 +300,11 @@ mod tests {
         assert!(progress.takes_page(&Cursor::Start, &Cursor::Start, at(98)));
         assert!(!progress.takes_page(&next, &Cursor::Start, at(98)));
         assert!(!progress.takes_page(&next, &next, at(99)));
-        assert!(progress.is_expandable(at(10)));
-        assert!(!progress.is_expandable(at(9)));
-        assert!(!progress.is_expandable(at(99)));
+        assert!(progress.is_expandable(at(10), at(10)));
+        assert!(!progress.is_expandable(at(10), at(9)));
+        assert!(!progress.is_expandable(at(10), at(99)));
         progress.write_page(2, &Cursor::End);
-        assert!(!progress.is_expandable(at(10)));
+        assert!(!progress.is_expandable(at(10), at(10)));
         assert!(!progress.takes_page(&Cursor::End, &Cursor::End, at(10)));
     }
 }

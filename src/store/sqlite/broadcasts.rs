@@ -1,12 +1,14 @@
 //! Broadcasts in SQLite: opened and ended. How they are expanded is in `expansion.rs`.
 
+use std::num::NonZeroU32;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::claims::END_PROBE;
 use super::content;
 use super::error::corrupt;
-use super::expansion::{self, read_cursor};
+use super::expansion::{self, read_cursor, read_pace};
 use super::query::{Columns, all, execute, first, integer};
 use super::turns;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -22,7 +24,7 @@ use crate::subscription::{EndpointKey, Origin};
 macro_rules! stored_columns {
     () => {
         concat!(
-            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, cursor, ended_at, band, ",
+            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, pace, cursor, expand_at, ended_at, band, ",
             outcome_columns!()
         )
     };
@@ -49,8 +51,8 @@ pub(super) const UNDERWAY: &str = concat!(
 pub(super) const BY_IDEMPOTENCY_KEY: &str =
     "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
 const OPEN: &str = "INSERT INTO broadcast \
-     (id, created_at, send_at, due_at, deadline, expected, expanded_at, idempotency_key, fingerprint, band) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8, ?9) RETURNING seq";
+     (id, created_at, send_at, due_at, deadline, expected, expand_at, idempotency_key, fingerprint, band, pace) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4, ?7, ?8, ?9, ?10) RETURNING seq";
 pub(super) const SAVE: &str = concat!(
     "UPDATE broadcast SET (written, expanding, is_cancelled, ended_at, ",
     outcome_columns!(),
@@ -86,6 +88,7 @@ pub(super) struct Stored {
     pub(super) seq: i64,
     pub(super) progress: BroadcastProgress,
     pub(super) cursor: Cursor,
+    pub(super) expand_at: Timestamp,
     ended_at: Option<Timestamp>,
     pub(super) band: usize,
 }
@@ -110,9 +113,11 @@ impl Stored {
             created_at: columns.time()?,
             send_at: columns.time_or_null()?,
             deadline: columns.time()?,
+            pace: read_pace(columns)?,
             counts: Counts::default(),
         };
         let cursor = read_cursor(columns)?;
+        let expand_at = columns.time()?;
         let ended_at = columns.time_or_null()?;
         let band = columns.get::<u8>()?;
         for &outcome in FinalOutcome::ALL {
@@ -122,6 +127,7 @@ impl Stored {
             seq,
             progress,
             cursor,
+            expand_at,
             ended_at,
             band: usize::from(band),
         })
@@ -256,6 +262,7 @@ pub(super) fn open(
         idempotency.map(|idempotency| &idempotency.key),
         idempotency.map(|idempotency| idempotency.fingerprint),
         integer(band(new.message.urgency())),
+        new.pace.map(NonZeroU32::get),
     ];
     let seq: Option<i64> = first(conn, OPEN, values, |row| row.get())?;
     let seq = seq.ok_or_else(|| corrupt("a broadcast without a number"))?;

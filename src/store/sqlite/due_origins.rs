@@ -281,7 +281,7 @@ mod tests {
         let conn = connection::in_memory().unwrap();
         let sql = format!(
             "BEGIN;
-             INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expanded_at)
+             INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expand_at)
                  VALUES (1, x'000102030405060708090a0b0c0d0e0f', 0, 0, 9000, 1, 0, {origins}, 0, 0);
              INSERT INTO content (broadcast, audience, ttl, urgency, padding, forget_when_over)
                  VALUES (1, '\"all\"', 60, 'normal', 'none', 0);

@@ -1,6 +1,7 @@
 //! The expansion of broadcasts in SQLite, page by page.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use rusqlite::{Connection, params};
 
@@ -11,34 +12,36 @@ use super::query::{Columns, all, execute, integer};
 use super::turns::Turns;
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
-use crate::store::rules::shares;
+use crate::store::rules::{LONGEST_PAGE, shares};
 use crate::store::{Cursor, Expansion, NewDelivery, PageWrite, StoreError};
 use crate::subscription::EndpointKey;
 
-/// `expanded_at` is never before the due time, so due broadcasts come first.
-pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor FROM broadcast \
+/// `expand_at` is never before the due time, so due broadcasts come first.
+pub(super) const EXPANDABLE: &str = "SELECT id, audience, cursor, pace FROM broadcast \
      JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND is_urgent = ?3 AND expanded_at <= ?1 AND deadline > ?1 ORDER BY expanded_at, seq LIMIT ?2";
-/// Broadcasts whose last page was written by a replica with a faster clock.
-pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor FROM broadcast \
+     WHERE expanding = 1 AND is_urgent = ?3 AND expand_at <= ?1 AND deadline > ?1 ORDER BY expand_at, seq LIMIT ?2";
+/// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
+pub(super) const EXPANDABLE_AHEAD: &str = "SELECT id, audience, cursor, pace FROM broadcast \
      JOIN content ON content.broadcast = seq \
-     WHERE expanding = 1 AND is_urgent = ?3 AND cursor IS NOT NULL AND expanded_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
-     ORDER BY expanded_at, seq LIMIT ?2";
+     WHERE expanding = 1 AND is_urgent = ?3 AND cursor IS NOT NULL AND expand_at > ?1 AND due_at <= ?1 AND deadline > ?1 \
+     AND (pace IS NULL OR expand_at > ?4) ORDER BY expand_at, seq LIMIT ?2";
 const ENQUEUE: &str = "INSERT INTO delivery (broadcast, key, origin, band, turn, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
      ON CONFLICT (broadcast, key) DO NOTHING";
 pub(super) const MOVE_CURSOR: &str =
-    "UPDATE broadcast SET cursor = ?2, expanded_at = ?3 WHERE seq = ?1";
+    "UPDATE broadcast SET cursor = ?2, expand_at = ?3 WHERE seq = ?1";
 
 pub(super) fn expandable(
     conn: &Connection,
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<Expansion>, StoreError> {
-    let now = now.as_millis();
+    let (now, longest) = (now.as_millis(), (now + LONGEST_PAGE).as_millis());
     let read = |columns: &mut Columns<'_, '_>| {
         let id = BroadcastId::from_bytes(columns.bytes()?);
-        let read = content::audience(columns)
-            .and_then(|audience| Ok(Expansion::new(id, audience, read_cursor(columns)?)));
+        let read = content::audience(columns).and_then(|audience| {
+            let cursor = read_cursor(columns)?;
+            Ok(Expansion::new(id, audience, cursor, read_pace(columns)?))
+        });
         Ok(read.unwrap_or_else(|_| Expansion::unreadable(id)))
     };
     let list = |is_urgent: bool| {
@@ -52,7 +55,7 @@ pub(super) fn expandable(
         found.extend(all(
             conn,
             EXPANDABLE_AHEAD,
-            params![now, left, is_urgent],
+            params![now, left, is_urgent, longest],
             read,
         )?);
         Ok::<_, StoreError>(found)
@@ -107,6 +110,7 @@ pub(super) fn enqueue_page(
     }
     turns.save(next != Cursor::End)?;
     progress.write_page(written, &next);
+    let expand_at = progress.next_page_at(written, stored.expand_at, now);
     let cursor = match &next {
         Cursor::Start => None,
         Cursor::After(key) => Some(key.as_bytes().as_slice()),
@@ -115,7 +119,7 @@ pub(super) fn enqueue_page(
     execute(
         conn,
         MOVE_CURSOR,
-        params![stored.seq, cursor, now.as_millis()],
+        params![stored.seq, cursor, expand_at.as_millis()],
     )?;
     stored.save(conn, now)?;
     Ok(PageWrite::Stored)
@@ -132,4 +136,11 @@ pub(super) fn read_cursor(columns: &mut Columns<'_, '_>) -> Result<Cursor, Store
             Ok(Cursor::After(EndpointKey::from_bytes(key)))
         }
     }
+}
+
+/// Reads the most rows per second.
+pub(super) fn read_pace(columns: &mut Columns<'_, '_>) -> Result<Option<NonZeroU32>, StoreError> {
+    let pace: Option<u32> = columns.get()?;
+    pace.map(|pace| NonZeroU32::new(pace).ok_or_else(|| corrupt("a pace")))
+        .transpose()
 }

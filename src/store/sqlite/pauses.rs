@@ -21,7 +21,7 @@ pub(super) const LIFT: &str = "UPDATE origin SET paused_until = NULL, pause_reas
      WHERE origin = ?1";
 pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE origin = ?1 AND paused_until IS NOT NULL";
-pub(super) const NEXT_EXPANSION: &str = "SELECT min(expanded_at) FROM broadcast WHERE expanding = 1 AND is_urgent = ?2 AND expanded_at > ?1";
+pub(super) const NEXT_EXPANSION: &str = "SELECT min(expand_at) FROM broadcast WHERE expanding = 1 AND is_urgent = ?2 AND expand_at > ?1";
 pub(super) const NEXT_DEADLINE: &str =
     "SELECT min(deadline) FROM broadcast WHERE ended_at IS NULL AND deadline > ?1";
 /// Damaged counts make it wrong, not an error.

@@ -37,11 +37,11 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::SAVE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         expansion::EXPANDABLE,
-        "INDEX broadcast_expanding (is_urgent=? AND expanded_at<?)",
+        "INDEX broadcast_expanding (is_urgent=? AND expand_at<?)",
     ),
     (
         expansion::EXPANDABLE_AHEAD,
-        "INDEX broadcast_started (is_urgent=? AND expanded_at>?)",
+        "INDEX broadcast_started (is_urgent=? AND expand_at>?)",
     ),
     (broadcasts::FLAGS_BY_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
     (
@@ -123,7 +123,7 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::LIFT, "INDEX sqlite_autoindex_origin_1 (origin=?)"),
     (
         pauses::NEXT_EXPANSION,
-        "INDEX broadcast_expanding (is_urgent=? AND expanded_at>?)",
+        "INDEX broadcast_expanding (is_urgent=? AND expand_at>?)",
     ),
     (pauses::NEXT_DEADLINE, "INDEX broadcast_open (deadline>?)"),
     (

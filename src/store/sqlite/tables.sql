@@ -1,4 +1,4 @@
--- Version 9.
+-- Version 10.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -86,7 +86,9 @@ CREATE TABLE broadcast (
     expected INTEGER NOT NULL,
     written INTEGER NOT NULL DEFAULT 0,
     expanding INTEGER NOT NULL DEFAULT 1,
-    expanded_at INTEGER NOT NULL,
+    -- The most rows per second, if it has a pace; the time from which its next page may be written.
+    pace INTEGER,
+    expand_at INTEGER NOT NULL,
     cursor BLOB,
     is_cancelled INTEGER NOT NULL DEFAULT 0,
     ended_at INTEGER,
@@ -107,8 +109,8 @@ CREATE TABLE broadcast (
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX broadcast_cancelled ON broadcast (seq) WHERE is_cancelled = 1 AND ended_at IS NULL;
-CREATE INDEX broadcast_expanding ON broadcast (is_urgent, expanded_at) WHERE expanding = 1;
-CREATE INDEX broadcast_started ON broadcast (is_urgent, expanded_at) WHERE expanding = 1 AND cursor IS NOT NULL;
+CREATE INDEX broadcast_expanding ON broadcast (is_urgent, expand_at) WHERE expanding = 1;
+CREATE INDEX broadcast_started ON broadcast (is_urgent, expand_at) WHERE expanding = 1 AND cursor IS NOT NULL;
 
 -- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE content (

@@ -32,7 +32,7 @@ fn filled(rows: u64, broadcasts: u64) -> Connection {
         "BEGIN;
          INSERT INTO origin (id, origin, ready) VALUES (1, '{ORIGIN}', 1);
          WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT {broadcasts})
-             INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expanded_at)
+             INSERT INTO broadcast (seq, id, created_at, due_at, deadline, band, expected, written, expanding, expand_at)
              SELECT n, CAST(printf('%016d', n) AS BLOB), 0, 0, 9000000, {normal}, 0, 3 * {rows} / {broadcasts}, 0, 0
              FROM many;
          INSERT INTO content (broadcast, audience, ttl, urgency, padding, forget_when_over)

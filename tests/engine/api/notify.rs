@@ -253,6 +253,11 @@ async fn every_malformed_member_has_its_code_and_queues_nothing() {
             422,
             "send_at_too_far_ahead",
         ),
+        (json!({"pace": 500}), 400, "invalid_pace"),
+        (json!({"pace": {}}), 400, "invalid_pace"),
+        (json!({"pace": {"perSecond": 0}}), 400, "invalid_pace"),
+        (json!({"pace": {"perSecond": 0.5}}), 400, "invalid_pace"),
+        (json!({"pace": {"perSecond": "500"}}), 400, "invalid_pace"),
         (json!({"audience": "some"}), 400, "invalid_audience"),
         (json!({"audience": {"user": 1}}), 400, "invalid_audience"),
         (json!({"audience": {"ids": ["x"]}}), 400, "invalid_audience"),
@@ -330,6 +335,40 @@ async fn a_message_is_sent_at_its_time() {
 }
 
 #[tokio::test]
+async fn a_message_may_have_a_pace() {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.subscriber().await;
+    }
+    for (pace, shown) in [
+        (json!({"perSecond": 2}), json!({"perSecond": 2})),
+        (
+            json!({"perSecond": 2.0, "else": 1}),
+            json!({"perSecond": 2}),
+        ),
+        (json!({"perSecond": 1e12}), json!({"perSecond": u32::MAX})),
+        (Value::Null, Value::Null),
+    ] {
+        let key = [("idempotency-key", &*pace.to_string())];
+        let body = json!({"title": "a", "pace": pace});
+        let answer = notify_with(&world, &key, &body).await;
+        assert_eq!(answer.status, 202, "{pace}");
+        let id = answer.json()["broadcast"].clone();
+        let path = format!("/broadcasts/{}", id.as_str().unwrap());
+        world.settle().await;
+        let status = world.admin(Method::GET, &path, &Value::Null).await.json();
+        assert_eq!(status["pace"], shown);
+        let is_slow = shown == json!({"perSecond": 2});
+        let accepted = if is_slow { 1 } else { 3 };
+        assert_eq!(status["counts"]["accepted"], accepted, "{pace}");
+        let other = json!({"title": "a", "pace": {"perSecond": 3}});
+        notify_with(&world, &key, &other)
+            .await
+            .is(409, "idempotency_conflict");
+    }
+}
+
+#[tokio::test]
 async fn a_broadcast_has_a_status_and_can_be_cancelled() {
     let world = World::new().await;
     world.subscriber().await;
@@ -344,6 +383,7 @@ async fn a_broadcast_has_a_status_and_can_be_cancelled() {
         "createdAt",
         "sendAt",
         "deadline",
+        "pace",
         "counts",
     ]);
     let status = answer.json();

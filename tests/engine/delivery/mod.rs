@@ -13,6 +13,7 @@ mod effects;
 mod keys;
 mod leases;
 mod order;
+mod pace;
 mod pausing;
 mod progress;
 mod retiring;

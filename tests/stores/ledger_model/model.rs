@@ -1,6 +1,7 @@
 //! A simple model of a ledger: a list of broadcasts and a list of rows, searched linearly.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tower_web_push::broadcast::{
     BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome, Principal,
@@ -36,7 +37,8 @@ pub(crate) struct Broadcast {
     /// The number of rows written so far.
     written: u64,
     pub(crate) expanding: bool,
-    pub(crate) expanded_at: Timestamp,
+    /// The time from which its next page may be written.
+    pub(crate) expand_at: Timestamp,
     pub(crate) cursor: Cursor,
     pub(crate) cancelled: bool,
     /// The outcomes of its recipients. `pending` stays 0.
@@ -82,6 +84,25 @@ impl Broadcast {
         band(self.new.message.urgency())
     }
 
+    /// The time from which the next page may be written.
+    fn page_at(&self) -> Timestamp {
+        match self.new.pace {
+            Some(_) => self.expand_at,
+            None => self.due_at(),
+        }
+    }
+
+    /// The time from which the page after one of so many rows may be written: the pages that came before are not too
+    /// many for a clock that is right.
+    fn next_page_at(&self, rows: u64, now: Timestamp) -> Timestamp {
+        let Some(pace) = self.new.pace else {
+            return now;
+        };
+        let millis = (0_u64..).find(|millis| millis * u64::from(pace.get()) >= rows * 1000);
+        let time = Duration::from_millis(millis.unwrap());
+        (self.expand_at + time).max(now)
+    }
+
     /// The number of expected recipients without a row.
     fn unwritten(&self) -> u64 {
         if self.expanding {
@@ -118,13 +139,13 @@ impl Model {
             created_at: now,
             written: 0,
             expanding: true,
-            expanded_at: now,
+            expand_at: now,
             cursor: Cursor::Start,
             cancelled: false,
             counts: Counts::default(),
             ended_at: None,
         };
-        broadcast.expanded_at = broadcast.due_at();
+        broadcast.expand_at = broadcast.due_at();
         self.broadcasts.push(broadcast);
         if let Some(page) = &new.page
             && new.send_at.is_none_or(|at| at <= now)
@@ -140,10 +161,10 @@ impl Model {
         let mut found: Vec<_> = self
             .broadcasts
             .iter()
-            .filter(|one| one.expanding && one.due_at() <= now && one.new.deadline > now)
+            .filter(|one| one.expanding && one.page_at() <= now && one.new.deadline > now)
             .filter(|one| (one.band() == 0) == is_urgent)
             .collect();
-        found.sort_by_key(|one| one.expanded_at);
+        found.sort_by_key(|one| one.expand_at);
         found
     }
 
@@ -162,6 +183,7 @@ impl Model {
         if !broadcast.expanding || broadcast.new.deadline <= now || broadcast.cursor != expected {
             return PageWrite::Stale;
         }
+        let before = broadcast.written;
         for new in rows {
             let mut others = self.rows.iter().filter(|row| row.broadcast == id);
             if others.all(|row| row.key != new.key) {
@@ -181,7 +203,7 @@ impl Model {
             }
         }
         broadcast.cursor = next;
-        broadcast.expanded_at = now;
+        broadcast.expand_at = broadcast.next_page_at(broadcast.written - before, now);
         broadcast.expanding = next != Cursor::End;
         self.note_ends(now);
         PageWrite::Stored
@@ -382,6 +404,7 @@ impl Model {
             created_at: broadcast.created_at,
             send_at: broadcast.new.send_at,
             deadline: broadcast.new.deadline,
+            pace: broadcast.new.pace,
             counts,
         })
     }
@@ -436,7 +459,7 @@ impl Model {
     /// The first time from `now` on at which something can be expanded or claimed, without further changes.
     pub(crate) fn first_work(&self, now: Timestamp) -> Option<Timestamp> {
         let expansions = self.broadcasts.iter().filter_map(|one| {
-            let at = one.due_at().max(now);
+            let at = one.page_at().max(now);
             (one.expanding && at < one.new.deadline).then_some(at)
         });
         let rows = self.rows.iter().filter_map(|row| {

@@ -83,6 +83,8 @@ pub(crate) struct Opening {
     pub(crate) expected: u8,
     pub(crate) to: To,
     pub(crate) urgency: Urgency,
+    /// The most recipients per second.
+    pub(crate) pace: Option<u32>,
     pub(crate) forgotten_when_over: bool,
     /// The recipients of the first page, and whether there are no others.
     pub(crate) page: Option<(Vec<u8>, bool)>,
@@ -165,6 +167,7 @@ fn opening() -> impl Strategy<Value = Opening> {
     let urgency = prop::sample::select(Urgency::ALL);
     let page = (vec(0..RECIPIENTS, 0..6), any::<bool>());
     let page = prop::option::weighted(0.3, page);
+    let pace = prop::option::weighted(0.3, 1_u32..5);
     (
         idempotency,
         send_in,
@@ -172,11 +175,22 @@ fn opening() -> impl Strategy<Value = Opening> {
         0_u8..6,
         to,
         urgency,
+        pace,
         forgotten,
         page,
     )
         .prop_map(
-            |(idempotency, send_in, lives, expected, to, urgency, forgotten_when_over, page)| {
+            |(
+                idempotency,
+                send_in,
+                lives,
+                expected,
+                to,
+                urgency,
+                pace,
+                forgotten_when_over,
+                page,
+            )| {
                 Opening {
                     idempotency,
                     send_in,
@@ -184,6 +198,7 @@ fn opening() -> impl Strategy<Value = Opening> {
                     expected,
                     to,
                     urgency,
+                    pace,
                     forgotten_when_over,
                     page,
                 }

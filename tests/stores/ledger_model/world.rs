@@ -2,6 +2,7 @@
 
 mod compare;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -232,6 +233,7 @@ impl World {
         new.forget_when_over = opening.forgotten_when_over;
         new.id = BroadcastId::from_bytes(number.to_be_bytes());
         new.send_at = send_at;
+        new.pace = opening.pace.and_then(NonZeroU32::new);
         new.recipients = opening.expected.into();
         let page = opening.page.as_ref();
         new.page = page.map(|(recipients, is_last)| page_of(recipients, *is_last));
@@ -263,12 +265,13 @@ impl World {
             prop_assert_eq!(one.audience.as_ref(), Some(&broadcast.new.audience));
             prop_assert_eq!(one.cursor, broadcast.cursor);
             let urgency = broadcast.new.message.urgency();
-            moments.push((urgency == Urgency::High, broadcast.expanded_at));
+            prop_assert_eq!(one.pace, broadcast.new.pace);
+            moments.push((urgency == Urgency::High, broadcast.expand_at));
         }
         // The order of equal ones is up to the ledger.
         let in_order = expected.iter().map(|one| {
             let urgency = one.new.message.urgency();
-            (urgency == Urgency::High, one.expanded_at)
+            (urgency == Urgency::High, one.expand_at)
         });
         prop_assert_eq!(moments, in_order.collect::<Vec<_>>());
         self.workers[worker].seen = found;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tower_web_push::broadcast::{BroadcastId, BroadcastStatus, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::{Message, Urgency};
-use tower_web_push::store::rules::{BroadcastProgress, shares};
+use tower_web_push::store::rules::shares;
 use tower_web_push::store::{
     ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LONGEST_WAIT,
     LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled,
@@ -27,9 +27,9 @@ impl DeliveryLedger for OwnStore {
         let broadcasts = &self.begin()?.ledger.broadcasts;
         let due = broadcasts
             .iter()
-            .filter(|one| one.progress.is_expandable(now));
+            .filter(|one| one.progress.is_expandable(one.expand_at, now));
         let mut due: Vec<_> = due.collect();
-        due.sort_by_key(|broadcast| broadcast.expanded_at);
+        due.sort_by_key(|broadcast| broadcast.expand_at);
         let (mut urgent, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|one| {
             let urgency = one.message.as_ref().map(Message::urgency);
             urgency == Some(Urgency::High)
@@ -37,8 +37,10 @@ impl DeliveryLedger for OwnStore {
         let shares = shares(limit, 0, [urgent.len(), others.len(), 0]);
         urgent.truncate(shares[0]);
         let listed = urgent.into_iter().chain(others.into_iter().take(shares[1]));
-        let expansion =
-            |one: &Broadcast| Expansion::new(one.progress.id, one.audience.clone(), one.cursor);
+        let expansion = |one: &Broadcast| {
+            let progress = &one.progress;
+            Expansion::new(progress.id, one.audience.clone(), one.cursor, progress.pace)
+        };
         Ok(listed.map(expansion).collect())
     }
 
@@ -210,11 +212,10 @@ impl DeliveryLedger for OwnStore {
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let ledger = &self.begin()?.ledger;
         let open = ledger.open_by_deadline();
-        let open = open.iter().map(|broadcast| &broadcast.progress);
-        let open = open.filter(|progress| progress.deadline > now);
-        let expansions = open.clone().filter(|progress| progress.expanding);
-        let expansions = expansions.map(BroadcastProgress::due_at);
-        let deadlines = open.map(|progress| progress.deadline);
+        let expansions = open.iter();
+        let expansions = expansions.filter_map(|one| one.progress.page_at(one.expand_at, now));
+        let deadlines = open.iter().map(|one| one.progress.deadline);
+        let deadlines = deadlines.filter(|deadline| *deadline > now);
         let claims = ledger.deliveries.iter().map(|row| {
             let origin = &ledger.origins[&row.origin];
             row.at.max(origin.paused_until())

@@ -26,7 +26,8 @@ pub(super) struct Broadcast {
     pub(super) audience: Audience,
     pub(super) message: Option<Message>,
     pub(super) cursor: Cursor,
-    pub(super) expanded_at: Timestamp,
+    /// The time from which its next page may be written.
+    pub(super) expand_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) idempotency: Option<Idempotency>,
     pub(super) forget_when_over: bool,
@@ -89,7 +90,7 @@ impl Ledger {
             audience: new.audience.clone(),
             message: Some(new.message.clone()),
             cursor: Cursor::Start,
-            expanded_at: progress.due_at(),
+            expand_at: progress.due_at(),
             ended_at: None,
             idempotency: new.idempotency.clone(),
             forget_when_over: new.forget_when_over,
@@ -146,7 +147,9 @@ impl Ledger {
         let broadcast = self.broadcast(id)?;
         broadcast.progress.write_page(written, next);
         broadcast.cursor = *next;
-        broadcast.expanded_at = now;
+        broadcast.expand_at = broadcast
+            .progress
+            .next_page_at(written, broadcast.expand_at, now);
         self.close_if_over(id, now);
         Some(())
     }

@@ -12,6 +12,13 @@ use crate::unreadable::{
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
+    damaged_by("content", "audience = '?'").await;
+    damaged_by("broadcast", "pace = 0").await;
+    damaged_by("broadcast", "pace = -1").await;
+    damaged_by("broadcast", "pace = 4294967296").await;
+}
+
+async fn damaged_by(table: &str, change: &str) {
     let Some(schema) = Schema::fresh() else {
         return;
     };
@@ -26,13 +33,19 @@ async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
     let [one, other] = damaged.map(|id| id.to_string());
     let of = |id: &str| {
         format!(
-            "broadcast = (SELECT seq FROM {name}.broadcast WHERE id = decode(replace('{id}', '-', ''), 'hex'))"
+            "(SELECT seq FROM {name}.broadcast WHERE id = decode(replace('{id}', '-', ''), 'hex'))"
         )
     };
     let unread_id = unread.id.to_string();
+    let seq = if table == "content" {
+        "broadcast"
+    } else {
+        "seq"
+    };
     let sql = format!(
-        "UPDATE {name}.content SET urgency = 'urgent' WHERE {}; DELETE FROM {name}.content WHERE {}; \
-         UPDATE {name}.content SET audience = '?' WHERE {}",
+        "UPDATE {name}.content SET urgency = 'urgent' WHERE broadcast = {}; \
+         DELETE FROM {name}.content WHERE broadcast = {}; \
+         UPDATE {name}.{table} SET {change} WHERE {seq} = {}",
         of(&one),
         of(&other),
         of(&unread_id),
@@ -62,7 +75,11 @@ async fn a_schedule_that_cannot_be_read_holds_up_no_others() {
 
 #[tokio::test]
 async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
-    for damage in ["accepted = -1", "written = -9223372036854775808"] {
+    for damage in [
+        "accepted = -1",
+        "written = -9223372036854775808",
+        "pace = 0",
+    ] {
         let Some(schema) = Schema::fresh() else {
             return;
         };

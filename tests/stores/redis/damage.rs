@@ -1,5 +1,7 @@
 //! Damage of one broadcast's content does not hold up the others (L3, L5, L17).
 
+use std::num::NonZeroU32;
+
 use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
 use tower_web_push::store::{Claimed, DeliveryLedger as _, NewBroadcast, Settlement, redis_rs};
@@ -15,6 +17,13 @@ use crate::unreadable::{
 
 #[tokio::test]
 async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
+    damaged_by("c", "audience", "?").await;
+    for pace in ["?", "0", "-1", "0.5", "4294967296"] {
+        damaged_by("b", "pace", pace).await;
+    }
+}
+
+async fn damaged_by(kind: &str, field: &str, value: &str) {
     let Some(url) = servers::shared(Kind::Redis) else {
         return;
     };
@@ -23,16 +32,20 @@ async fn a_broadcast_that_cannot_be_read_holds_up_no_others() {
     let damaged = sending(&store, 2, 1).await;
     let healthy = sending(&store, 3, 1).await;
     let open = || NewBroadcast::new(Audience::All, Message::new("x"), at(9999));
-    let (unread, read) = (open(), open());
+    let (mut unread, read) = (open(), open());
+    unread.pace = NonZeroU32::new(7);
     for new in [&unread, &read] {
         store.open(new, at(0)).await.unwrap();
     }
     let mut connection = connection(&url).await;
-    for (id, field) in [(damaged, "urgency"), (unread.id, "audience")] {
-        let mut key = format!("{{{prefix}}}:c:").into_bytes();
+    for (id, kind, field, value) in [
+        (damaged, "c", "urgency", "?"),
+        (unread.id, kind, field, value),
+    ] {
+        let mut key = format!("{{{prefix}}}:{kind}:").into_bytes();
         key.extend_from_slice(id.as_bytes());
         let mut set = redis_rs::cmd("HSET");
-        set.arg(key).arg(field).arg("?");
+        set.arg(key).arg(field).arg(value);
         let added: i64 = set.query_async(&mut connection).await.unwrap();
         assert_eq!(added, 0, "the field exists");
     }

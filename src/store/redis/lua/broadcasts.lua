@@ -8,8 +8,9 @@ function operations.open()
 end
 
 -- Returns broadcasts of two sets to expand, the least recently expanded first: the numbers of members read of each after
--- those to skip, whether that was all, and the broadcasts.
-local function least_recently_expanded(new_set, run_set, now, limit, new_skipped, run_skipped)
+-- those to skip, whether that was all, and the broadcasts. One with a pace waits for its time, unless that is after
+-- `longest`: then a wrong clock wrote it.
+local function least_recently_expanded(new_set, run_set, now, longest, limit, new_skipped, run_skipped)
   local AT_ONCE = 200
   local new = call('ZRANGEBYSCORE', new_set, '-inf', now, 'WITHSCORES', 'LIMIT', new_skipped, AT_ONCE)
   local run = call('ZRANGE', run_set, run_skipped, run_skipped + AT_ONCE - 1, 'WITHSCORES')
@@ -21,47 +22,48 @@ local function least_recently_expanded(new_set, run_set, now, limit, new_skipped
     if not next_new and #new == 2 * AT_ONCE then break end
     if not next_run and #run == 2 * AT_ONCE then break end
     if not next_new and not next_run then break end
-    local id
+    local id, at
     if not next_run or (next_new and next_new <= next_run) then
-      id, n = new[n], n + 2
+      id, at, n = new[n], next_new, n + 2
     else
-      id, r = run[r], r + 2
+      id, at, r = run[r], next_run, r + 2
     end
-    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor')
+    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor', 'pace')
+    local waits = fields[4] and at > tonumber(now) and at <= tonumber(longest)
     local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
     if not due_at or not deadline then
       -- Rust parks what has no audience.
-      found[#found + 1] = { id, '', '' }
-    elseif due_at <= tonumber(now) and deadline > tonumber(now) then
-      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3] }
+      found[#found + 1] = { id, '', '', '' }
+    elseif due_at <= tonumber(now) and deadline > tonumber(now) and not waits then
+      found[#found + 1] = { id, call('HGET', content_key(id), 'audience'), fields[3], fields[4] or '' }
     end
   end
   local is_all = n > #new and r > #run and #new < 2 * AT_ONCE and #run < 2 * AT_ONCE
   return { (n - 1) / 2, (r - 1) / 2, is_all and 1 or 0, found }
 end
 
--- Returns urgent broadcasts to expand, and others (L3). ARGV: now, then for each kind: the limit, and the numbers of
--- members of its two sets to skip, which are past their deadline or not due.
+-- Returns urgent broadcasts to expand, and others (L3). ARGV: now, the latest time that a right clock writes, then for each
+-- kind: the limit, and the numbers of members of its two sets to skip, which are past their deadline or not due.
 function operations.expandable()
-  local now, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
+  local now, longest, limit, new, run, other_limit, other_new, other_run = unpack(ARGV)
   return {
-    least_recently_expanded(NEW_URGENT, RUN_URGENT, now, tonumber(limit), new, run),
-    least_recently_expanded(NEW, RUN, now, tonumber(other_limit), other_new, other_run),
+    least_recently_expanded(NEW_URGENT, RUN_URGENT, now, longest, tonumber(limit), new, run),
+    least_recently_expanded(NEW, RUN, now, longest, tonumber(other_limit), other_new, other_run),
   }
 end
 
 -- Writes a page of recipients and moves the cursor if it is the expected one (L4).
--- ARGV: now, broadcast, expected cursor, then those of the page. Returns whether it was written, nil if the counts are
--- damaged.
+-- ARGV: now, the longest time of a page, broadcast, expected cursor, then those of the page. Returns whether it was written,
+-- nil if the counts are damaged.
 function operations.enqueue()
-  local now, id, expected = ARGV[1], ARGV[2], ARGV[3]
+  local now, longest, id, expected = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
   local b = broadcast(id)
   if b and b.is_damaged then return nil end
   if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
     or tonumber(b.fields.deadline) <= tonumber(now) then
     return 0
   end
-  write_page(b, now, 4, #ARGV)
+  write_page(b, now, longest, 5, #ARGV)
   return 1
 end
 

@@ -19,7 +19,8 @@
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
 --   sweeps      set   cancelled broadcasts whose rows are being ended
---   new, run    zset  broadcasts to expand: not started, by due time; started, by the time of the last page
+--   new, run    zset  broadcasts to expand: not started, by due time; started, by the time from which the next page may be
+--                     written
 --   new:urgent, run:urgent    urgent ones
 --   ended       zset  broadcasts that are over, by the time of their end
 --   idem        hash  idempotency key -> ID
@@ -93,6 +94,8 @@ local function contain_damage(b)
     fields.place = string.rep('0', PLACE_LEN)
     b.is_damaged = true
   end
+  local pace = fields.pace and tonumber(fields.pace)
+  if fields.pace and not (pace and pace >= 1 and pace < 2 ^ 32 and pace % 1 == 0) then b.is_damaged = true end
   local band = tonumber(fields.band)
   if not band or band < 0 or band >= BANDS or band % 1 ~= 0 then
     fields.band = '1'
@@ -435,10 +438,20 @@ local function answer(id)
   return { id, flat }
 end
 
--- Writes a page of recipients and moves the cursor. Its arguments begin at `from` and end at `to`: the next cursor, then for
+-- The time from which the next page of a broadcast may be written, as `BroadcastProgress::next_page_at` tells it.
+local function next_page_at(b, rows, expand_at, now, longest)
+  local pace = tonumber(b.fields.pace or '')
+  if not pace then return now end
+  local time = math.min(math.ceil(rows * 1000 / pace), longest)
+  local since = tonumber(expand_at)
+  if since > tonumber(now) + longest then since = tonumber(now) end
+  return int(math.max(tonumber(now), since + time))
+end
+
+-- Writes a page of recipients and moves the cursor. `longest` is the longest time of a page of a paced one. Its arguments begin at `from` and end at `to`: the next cursor, then for
 -- each origin: the origin, the number of recipients, the recipients. Skips pending recipients. A recipient's key determines
 -- its origin.
-local function write_page(b, now, from, to)
+local function write_page(b, now, longest, from, to)
   local id, next_cursor, END = b.id, ARGV[from], 'E'
   local has_states = call('EXISTS', states_key(id)) == 1
   local due_at = b.fields.due_at
@@ -480,23 +493,24 @@ local function write_page(b, now, from, to)
   add_rows(b, written)
   set(b, 'cursor', next_cursor)
   local run = b.band == 0 and RUN_URGENT or RUN
+  local next_at = next_page_at(b, written, call('ZSCORE', run, id) or due_at, now, longest)
   call('ZREM', b.band == 0 and NEW_URGENT or NEW, id)
   if next_cursor == END then
     set(b, 'expanding', '0')
     call('ZREM', run, id)
   else
-    call('ZADD', run, now, id)
+    call('ZADD', run, next_at, id)
   end
   index_changed()
   save_changed(now)
 end
 
-local BROADCAST_ARGS = 15
+local BROADCAST_ARGS = 16
 
--- Opens a broadcast from the arguments that begin at `first`: 15 of its own, the number of those of its first page, and
+-- Opens a broadcast from the arguments that begin at `first`: 16 of its own, the number of those of its first page, and
 -- these. Returns 'new', 'conflict', or the counts of the known broadcast.
 local function open_broadcast(first)
-  local id, now, send_at, due_at, deadline, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
+  local id, now, send_at, due_at, deadline, pace, expected, idem, print, forgettable, audience, payload, ttl, urgency, topic, padding =
     unpack(ARGV, first, first + BROADCAST_ARGS - 1)
   if call('EXISTS', numbers_key(id)) == 1 then return answer(id) end
   if idem ~= '' then
@@ -512,6 +526,7 @@ local function open_broadcast(first)
     'expected', expected, 'written', '0', 'rows', '0', 'expanding', '1', 'cancelled', '0',
     'forget', forgettable, 'cursor', '')
   if send_at ~= '' then call('HSET', numbers_key(id), 'send_at', send_at) end
+  if pace ~= '' then call('HSET', numbers_key(id), 'pace', pace) end
   call('HSET', content_key(id), 'audience', audience, 'ttl', ttl, 'urgency', urgency, 'padding', padding)
   -- The payload is prefixed, to tell an empty one from none.
   if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
@@ -519,6 +534,6 @@ local function open_broadcast(first)
   call('ZADD', OPEN, deadline, id)
   call('ZADD', band == '0' and NEW_URGENT or NEW, due_at, id)
   local page = first + BROADCAST_ARGS
-  if ARGV[page] ~= '0' then write_page(broadcast(id), now, page + 1, page + ARGV[page]) end
+  if ARGV[page] ~= '0' then write_page(broadcast(id), now, 0, page + 1, page + ARGV[page]) end
   return 'new'
 end
