@@ -63,6 +63,8 @@ mod changes;
 pub mod conformance;
 mod error;
 mod forward;
+#[cfg(feature = "postgres")]
+mod heartbeat;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod layout;
 mod ledger;

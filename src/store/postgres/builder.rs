@@ -112,8 +112,8 @@ impl PostgresBuilder {
         self
     }
 
-    /// Listens for hints on a connection to this URL. Needed if the store uses the application's pool or PgBouncer, which
-    /// do not pass notifications on.
+    /// Listens for hints on a connection to this URL, and writes signs of life on another one. Needed if the store uses the
+    /// application's pool or PgBouncer, which do not pass notifications on. Its role needs the rights of the store's.
     pub fn listen(mut self, url: impl Into<String>) -> Self {
         self.listen = Some(url.into());
         self

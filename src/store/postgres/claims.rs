@@ -11,6 +11,7 @@ use super::rows::{Columns, band_number, integer, read};
 use super::{ending, ready, waking};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
+use crate::store::heartbeat::WorkerId;
 use crate::store::rules::{BANDS, Rounds, shares};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, PauseReason, STEP, StoreError,
@@ -35,7 +36,7 @@ pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, r
              WHERE b.seq = next.broadcast), true) \
          ORDER BY next.turn LIMIT asked.wanted) AS row) \
      UPDATE web_push.delivery AS d SET turn = NULL, leased = true, at = $4, fence = nextval('web_push.fence'), \
-         attempt = d.attempt + 1 \
+         worker = $6, attempt = d.attempt + 1 \
      FROM taken WHERE d.ctid = taken.ctid \
      RETURNING taken.place, taken.turn, d.broadcast, d.key, d.fence, d.attempt";
 pub(super) const MESSAGES: &str = "SELECT seq, id, least(expected, written, accepted, gone, key_mismatch, sender_fault, \
@@ -153,6 +154,7 @@ impl<'a> Serving<'a> {
 pub(super) async fn claim(
     database: &Database,
     request: &ClaimRequest,
+    worker: Option<WorkerId>,
     now: Timestamp,
 ) -> Result<Claims, StoreError> {
     // Usually nothing has to become ready first, and one round trip is enough for both.
@@ -178,7 +180,8 @@ pub(super) async fn claim(
             ..Claims::default()
         });
     }
-    let (mut claims, short) = in_transaction!(database, |tx| claim_of(tx, &front, request, now))?;
+    let (mut claims, short) =
+        in_transaction!(database, |tx| claim_of(tx, &front, request, worker, now))?;
     if is_unswept && !short.is_empty() {
         let swept = ending::sweep_front(database, &short, now).await;
         // The claimed rows would be lost until their lease ends.
@@ -195,6 +198,7 @@ async fn claim_of(
     tx: &mut Tx<'_>,
     front: &Front,
     request: &ClaimRequest,
+    worker: Option<WorkerId>,
     now: Timestamp,
 ) -> Result<(Claims, Vec<i64>), Failed> {
     let probed: Vec<_> = front
@@ -213,6 +217,7 @@ async fn claim_of(
         })
         .collect();
     let leased_until = now + request.lease;
+    let lease = (leased_until, worker);
     let mut servings: Vec<_> = front.heads.iter().map(Serving::new).collect();
     let mut rounds = Rounds::new(&rooms, request.limit);
     let mut all: Vec<(usize, Taken)> = Vec::new();
@@ -223,7 +228,7 @@ async fn claim_of(
             }
         }
         let indexes: Vec<_> = round.iter().map(|(index, _)| *index).collect();
-        take(tx, &indexes, &mut servings, leased_until, &mut all).await?;
+        take(tx, &indexes, &mut servings, lease, &mut all).await?;
         for (index, wanted) in round {
             let got = servings
                 .get(index)
@@ -270,7 +275,7 @@ async fn take(
     tx: &mut Tx<'_>,
     indexes: &[usize],
     servings: &mut [Serving<'_>],
-    leased_until: Timestamp,
+    (leased_until, worker): (Timestamp, Option<WorkerId>),
     all: &mut Vec<(usize, Taken)>,
 ) -> Result<(), Failed> {
     loop {
@@ -297,7 +302,7 @@ async fn take(
         // Of all origins and bands together.
         let passed = integer((STEP / asks.len()).max(PASSED_AT_LEAST));
         let until = leased_until.as_millis();
-        let values: [&(dyn ToSql + Sync); 5] = [&ids, &bands, &asked, &until, &passed];
+        let values: [&(dyn ToSql + Sync); 6] = [&ids, &bands, &asked, &until, &passed, &worker];
         let taken = read(&tx.query(TAKE, &values).await?, Taken::read)?;
         for (place, (index, _, band, asked)) in asks.iter().enumerate() {
             let rows: Vec<_> = taken.iter().filter(|row| row.place == place).collect();

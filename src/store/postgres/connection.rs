@@ -32,25 +32,10 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn new(pool: Pool, schema: Schema, wait: Duration, statement: Duration) -> Self {
-        let millis = statement.as_millis().clamp(1, 2_000_000_000);
-        // Settings that must not depend on the database's defaults. Plans by statistics do not fit a queue, which is empty
-        // now and has a million rows a minute later: index scans are right at any time. The search path ensures that
-        // PostgreSQL's own functions are called, not better matches in a schema that the role uses.
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
-             SET LOCAL search_path = pg_catalog; \
-             SET LOCAL statement_timeout = {millis}; \
-             SET LOCAL idle_in_transaction_session_timeout = {millis}; \
-             SET LOCAL enable_seqscan = off; \
-             SET LOCAL enable_bitmapscan = off; \
-             SET LOCAL enable_hashjoin = off; \
-             SET LOCAL enable_mergejoin = off; \
-             SET LOCAL jit = off"
-        );
         Self {
             pool,
             schema,
-            begin,
+            begin: begin(statement),
             wait: wait.saturating_add(ON_THE_WAY),
             answer: statement.saturating_add(ON_THE_WAY),
         }
@@ -164,6 +149,25 @@ impl Database {
         }
         done
     }
+}
+
+/// Begins a transaction.
+pub(super) fn begin(statement: Duration) -> String {
+    let millis = statement.as_millis().clamp(1, 2_000_000_000);
+    // Settings that must not depend on the database's defaults. Plans by statistics do not fit a queue, which is empty
+    // now and has a million rows a minute later: index scans are right at any time. The search path ensures that
+    // PostgreSQL's own functions are called, not better matches in a schema that the role uses.
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+         SET LOCAL search_path = pg_catalog; \
+         SET LOCAL statement_timeout = {millis}; \
+         SET LOCAL idle_in_transaction_session_timeout = {millis}; \
+         SET LOCAL enable_seqscan = off; \
+         SET LOCAL enable_bitmapscan = off; \
+         SET LOCAL enable_hashjoin = off; \
+         SET LOCAL enable_mergejoin = off; \
+         SET LOCAL jit = off"
+    )
 }
 
 impl fmt::Debug for Database {

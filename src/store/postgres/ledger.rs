@@ -8,6 +8,7 @@ use super::connection::in_transaction;
 use super::enqueue::{self, Page};
 use super::{
     PostgresStore, broadcasts, claims, ending, erase, far_rows, opening, pauses, schema, settle,
+    workers,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -51,7 +52,11 @@ impl DeliveryLedger for PostgresStore {
     }
 
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
-        claims::claim(self.database(), request, now).await
+        let worker = self.worker().await;
+        let more = workers::rescue(self.database(), self.heartbeat(), now).await?;
+        let mut claims = claims::claim(self.database(), request, worker, now).await?;
+        claims.more |= more;
+        Ok(claims)
     }
 
     async fn settle(
@@ -141,7 +146,8 @@ impl DeliveryLedger for PostgresStore {
     }
 
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        pauses::next_due(self.database(), now).await
+        let next = pauses::next_due(self.database(), now).await?;
+        workers::next_due(self.database(), self.heartbeat(), next, now).await
     }
 
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
@@ -150,6 +156,10 @@ impl DeliveryLedger for PostgresStore {
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         pauses::server_time(self.database()).await
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.heartbeat().epoch()
     }
 
     fn description(&self) -> String {

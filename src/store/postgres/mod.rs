@@ -32,6 +32,7 @@ mod subscriptions;
 mod url;
 mod vapid_keys;
 mod waking;
+mod workers;
 
 #[doc(no_inline)]
 pub use ::deadpool_postgres;
@@ -45,6 +46,8 @@ use deadpool_postgres::Pool;
 
 use self::connection::Database;
 use self::listen::{Heard, Hints, Listening};
+use self::workers::Beating;
+use super::heartbeat::{Heartbeat, WorkerId};
 use super::{Changes, StoreError};
 
 /// Keeps everything in a schema of a PostgreSQL database, shared by any number of processes and machines.
@@ -56,9 +59,22 @@ use super::{Changes, StoreError};
 ///
 /// [`connect`](Self::connect) makes a pool of ten connections. [`with_pool`](Self::with_pool) uses the application's pool
 /// (of [`deadpool_postgres`](crate::store::deadpool_postgres)). A call takes a connection for one short transaction, and
-/// none is held during a request to a push service. A worker has one more connection, made by
-/// [`WebPush::run`](crate::WebPush::run), on which it listens, so that a message enqueued on one machine is started at
-/// once by a worker on another. That is a hint (`NOTIFY`). Polling finds work whose hint was lost.
+/// none is held during a request to a push service. A worker has two more connections. One is made by
+/// [`WebPush::run`](crate::WebPush::run): on it it listens, so that a message enqueued on one machine is started at
+/// once by a worker on another. That is a hint (`NOTIFY`). Polling finds work whose hint was lost. The other one is made by the
+/// first claim.
+///
+/// # A worker that ends
+///
+/// A store that claims writes a sign of life every 250 ms, from a thread of its own, which ends with the store: the other
+/// workers make the rows of one that has died due within 5 seconds, long before its leases end (L19). A server that was
+/// restarted or stood still is nobody's death. A worker that was silent for 1.5 seconds and lives begins no request, see
+/// [`epoch`](super::DeliveryLedger::epoch). The connection is made to the URL of [`listen`](PostgresBuilder::listen),
+/// else to that of the store. Without either, a connection of the application's pool is taken out of it, which the pool
+/// may replace: then the server has to allow one connection more than the pool has, and the application's runtime drives it.
+/// If there is no connection for it, leases end by their time, and the log has one warning.
+///
+/// # Broken connections
 ///
 /// Broken connections are replaced by the next call. Every wait has a timeout: for a connection, for a statement on the
 /// server, for its answer. A server that is frozen or out of reach is
@@ -136,6 +152,7 @@ struct Inner {
     database: Database,
     listening: Option<Arc<Listening>>,
     hints: Hints,
+    heartbeat: Heartbeat,
     /// The last origin that a step of pruning has looked at.
     pruned_origin: AtomicI64,
     /// The number of lists of broadcasts to expand, for their rotation.
@@ -195,6 +212,7 @@ impl PostgresStore {
                 database,
                 listening,
                 hints: Hints::default(),
+                heartbeat: Heartbeat::new(),
                 pruned_origin: AtomicI64::new(i64::MIN),
                 listings: AtomicU64::new(0),
             }),
@@ -211,6 +229,22 @@ impl PostgresStore {
 
     fn database(&self) -> &Database {
         &self.inner.database
+    }
+
+    fn heartbeat(&self) -> &Heartbeat {
+        &self.inner.heartbeat
+    }
+
+    /// The number that a claim names, after enlisting at the first one.
+    async fn worker(&self) -> Option<WorkerId> {
+        let Inner {
+            database,
+            listening,
+            heartbeat,
+            ..
+        } = &*self.inner;
+        let beating = || Beating::new(database, listening.as_ref());
+        heartbeat.worker(beating).await
     }
 
     /// Notifies listening workers of new work.

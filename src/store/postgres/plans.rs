@@ -11,7 +11,7 @@ use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, opening,
     origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
-    subscription_rows, subscriptions, waking,
+    subscription_rows, subscriptions, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -109,6 +109,12 @@ const SHORT: &[(&str, &str)] = &[
     (schedules::DUE, "schedule_due"),
     (schedules::FIRE, "schedule_pkey"),
     (schedules::NEXT, "schedule_due"),
+    (workers::BEAT, "worker_pkey"),
+    (workers::END_LEASES, "delivery_worker"),
+    (workers::END_LEASES, "Tid Scan on delivery"),
+    (workers::STRIKE, "worker_pkey"),
+    (workers::STRIKE, "delivery_worker"),
+    (workers::HAS_LEASED, "delivery_worker"),
 ];
 
 /// These sort few rows: those of given values, origins, one principal's subscriptions.
@@ -134,6 +140,7 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (subscriptions::PAGE_IDS, "subscription_id_key"),
     (subscriptions::EVICTED, "subscription_principal"),
     (schedules::LOCK_DUE, "Index Scan using schedule_"),
+    (workers::MARK, "worker_pkey"),
 ];
 
 /// These scan one whole index and nothing else: counts.
@@ -170,9 +177,9 @@ const LARGE: [&str; 7] = [
 /// Fills one table each, concurrently.
 const FILL: &[&str] = &[
     // Nine of ten rows are ready. Of the others some are leased.
-    "INSERT INTO web_push.delivery (broadcast, key, origin, at, turn, band, leased) \
+    "INSERT INTO web_push.delivery (broadcast, key, origin, at, turn, band, leased, worker) \
      SELECT 1 + i % 3, int8send(i) || decode(repeat('00', 24), 'hex'), 1 + i % 50, 1000 + i % 7, \
-         CASE WHEN i % 10 > 0 THEN i / 50 END, i % 3, i % 1000 = 0 \
+         CASE WHEN i % 10 > 0 THEN i / 50 END, i % 3, i % 1000 = 0, CASE WHEN i % 1000 = 0 THEN i % 7 END \
      FROM generate_series(1, 1000000) AS i",
     "INSERT INTO web_push.subscription SELECT int8send(i) || decode(repeat('00', 24), 'hex'), int8send(i) || '\\x0000000000000000', \
          'https://push.example.net/' || i, decode('042571b2becdfde360551aaf1ed0f4cd366c11cebe555f89bcb7b186a5333917\
@@ -541,6 +548,7 @@ fn no_statement_is_without_its_plan() {
         ("subscription_rows", include_str!("subscription_rows.rs")),
         ("subscriptions", include_str!("subscriptions.rs")),
         ("waking", include_str!("waking.rs")),
+        ("workers", include_str!("workers.rs")),
     ] {
         let names = text
             .split("pub(super) const ")
@@ -548,8 +556,15 @@ fn no_statement_is_without_its_plan() {
             .filter_map(|constant| Some(constant.split_once(": &str =")?.0));
         for name in names {
             // These insert values, read a table of few rows, or no table.
-            let is_simple =
-                ["INSERT", "CONTENT", "PAUSES", "TALLIES", "SERVER_TIME"].contains(&name);
+            let is_simple = [
+                "INSERT",
+                "CONTENT",
+                "PAUSES",
+                "TALLIES",
+                "SERVER_TIME",
+                "OTHERS",
+            ]
+            .contains(&name);
             let listed = format!("{module}::{name},");
             assert!(is_simple || here.contains(&listed), "{module}::{name}");
         }

@@ -26,7 +26,7 @@ pub(super) const HELD: &str = "WITH asked AS MATERIALIZED (SELECT token.place, b
              AND CASE WHEN d.leased THEN d.fence END = asked.fence FOR UPDATE) AS held";
 /// By `ctid`: the rows are locked, so that it does not change.
 pub(super) const FINISH: &str = "DELETE FROM web_push.delivery WHERE ctid = ANY($1::text[]::tid[])";
-pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, at = again.at, turn = NULL, \
+pub(super) const POSTPONE: &str = "UPDATE web_push.delivery AS d SET leased = false, worker = NULL, at = again.at, turn = NULL, \
      attempt = greatest(d.attempt - again.untried, 0) \
      FROM unnest($1::text[]::tid[], $2::bigint[], $3::bigint[]) AS again (place, at, untried) \
      WHERE d.ctid = again.place";

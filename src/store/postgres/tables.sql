@@ -1,4 +1,4 @@
--- Version 3. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
+-- Version 4. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
 
 -- One row, written with the tables.
 CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
@@ -160,6 +160,8 @@ CREATE TABLE web_push.delivery (
     attempt bigint NOT NULL DEFAULT 0,
     band smallint NOT NULL,
     leased boolean NOT NULL DEFAULT false,
+    -- The worker that has leased it. NULL otherwise.
+    worker integer,
     PRIMARY KEY (broadcast, key)
 ) WITH (
     fillfactor = 90,
@@ -170,6 +172,16 @@ CREATE TABLE web_push.delivery (
 -- Without broadcast and key: the planner would use the index for these too, and scan all of it.
 CREATE INDEX delivery_ready ON web_push.delivery (origin, band, turn) WHERE turn IS NOT NULL;
 CREATE INDEX delivery_waiting ON web_push.delivery (leased, at) WHERE turn IS NULL;
+CREATE INDEX delivery_worker ON web_push.delivery (worker) WHERE worker IS NOT NULL;
+
+-- The workers that rows may name. Each that lives writes `beat_at` several times a second, which is in no index (HOT
+-- updates). Numbers are not used again.
+CREATE TABLE web_push.worker (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    beat_at bigint NOT NULL,
+    -- Set by whoever takes its rows. It does not beat any more, but enlists again.
+    dead boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
 
 -- The last turn given to rows of a broadcast at an origin. Deleted when the broadcast is over. A broadcast of one
 -- recipient has none.

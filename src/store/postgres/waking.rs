@@ -33,7 +33,7 @@ pub(super) const WAKE: &str = "WITH due AS MATERIALIZED (SELECT woken.* FROM (VA
          FROM (SELECT flow.ctid, placed.turn FROM placed CROSS JOIN LATERAL (SELECT ctid FROM web_push.flow \
              WHERE flow.broadcast = placed.broadcast AND flow.origin = placed.origin \
              FOR NO KEY UPDATE SKIP LOCKED) AS flow WHERE placed.is_last) AS last WHERE f.ctid = last.ctid) \
-     UPDATE web_push.delivery AS d SET turn = placed.turn FROM placed WHERE d.ctid = placed.ctid RETURNING d.origin";
+     UPDATE web_push.delivery AS d SET turn = placed.turn, worker = NULL FROM placed WHERE d.ctid = placed.ctid RETURNING d.origin";
 
 /// What a claim finds.
 pub(super) struct Prepared {

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::test_runner::{Config, TestRunner};
+use tokio_postgres::NoTls;
 use tower_web_push::broadcast::BroadcastId;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore};
@@ -58,6 +59,17 @@ impl Backend {
                     Arc::new(builder.connect(url).await.unwrap()),
                 ]
             }
+        }
+    }
+
+    /// Forgets the workers of a server that would be missed some seconds later: then leases end by their time, which is the
+    /// model's. On a file they are missed at once.
+    pub(crate) async fn forget_workers(&self) {
+        if let Self::Postgres(url, schema) = self {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let forget = format!("DELETE FROM {schema}.worker");
+            client.batch_execute(&forget).await.unwrap();
         }
     }
 

@@ -209,6 +209,7 @@ impl World {
                 if self.backend.is_durable() {
                     self.model.has_crashed |= matches!(self.backend, Backend::SqliteFile(_));
                     self.handles.clear();
+                    self.backend.forget_workers().await;
                     self.handles = self.backend.open().await;
                 }
             }

@@ -10,6 +10,7 @@ mod outages;
 mod pooler;
 mod stored;
 mod tls;
+mod workers;
 pub(crate) mod world;
 
 use tower_web_push::store::PostgresStore;

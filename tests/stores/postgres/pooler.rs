@@ -7,7 +7,7 @@ use tower_web_push::store::{
     ClaimRequest, DeliveryLedger as _, PostgresStore, Settlement, StoreErrorKind,
 };
 
-use super::world::{Schema, at, sending};
+use super::world::{Schema, at, sending, until};
 use crate::support::servers::{Kind, Server};
 
 /// A pooler in front of the shared server, and a store's URL through it.
@@ -66,7 +66,13 @@ async fn a_pooler_in_transaction_mode_works_or_is_refused_by_its_name() {
         return;
     };
     match connect(&schema, &url).await {
-        Ok(store) => deliver(&store).await,
+        Ok(store) => {
+            deliver(&store).await;
+            let beats = "SELECT max(beat_at) FROM web_push.worker";
+            let first = schema.number(beats).await;
+            until(async || (schema.number(beats).await > first).then_some(())).await;
+            assert_eq!(store.epoch(), Some(0));
+        }
         Err(error) => {
             assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
             let why = std::error::Error::source(&error).unwrap().to_string();

@@ -5,7 +5,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::world::{Schema, client};
 use crate::support::stored;
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "tower_web_push_version",
     "meta",
     "subscription",
@@ -16,6 +16,7 @@ const TABLES: [&str; 12] = [
     "origin",
     "delivery",
     "flow",
+    "worker",
     "schedule",
     "subscription_count",
 ];
@@ -31,6 +32,7 @@ async fn what_is_stored_has_the_known_form() {
     for table in TABLES {
         // The part of the count depends on the server process.
         let rows = match table {
+            "worker" => "SELECT id, dead FROM",
             "subscription_count" => "SELECT sum(number) AS number, sum(unproven) AS unproven FROM",
             _ => "SELECT * FROM",
         };

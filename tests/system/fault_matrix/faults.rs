@@ -140,6 +140,11 @@ pub(crate) const FAULTS: &[Fault] = &[
         Box::pin(async { lock_schedules(world).await })
     })
     .on(&[Postgres]),
+    Fault::lasting(
+        "another process is killed that has claimed messages",
+        |world| Box::pin(async { world.kill_another().await }),
+    )
+    .on(&[Sqlite, Postgres]),
     Fault::lasting("the database stops answering for some seconds", |world| {
         Box::pin(async { world.database.as_ref().unwrap().freeze().await })
     })

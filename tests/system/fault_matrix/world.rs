@@ -1,6 +1,6 @@
 //! One application on one back end, the push service it sends to, and a clock that can be set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use tower_web_push::store::{
     SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
 use tower_web_push::subscription::Endpoint;
-use tower_web_push::testing::{Recording, TestPushService};
+use tower_web_push::testing::{Answer, Recording, TestPushService, When};
 use tower_web_push::vapid::{KeyId, VapidKey};
 use tower_web_push::{Audience, Message, WebPush};
 
@@ -129,12 +129,7 @@ impl World {
         };
         let url = database.as_ref().map(Server::url).unwrap_or_default();
         let path = folder.path().join("push.db");
-        let store: Arc<dyn Stores> = match backend {
-            Backend::Memory => Arc::new(MemoryStore::new()),
-            Backend::Sqlite => Arc::new(SqliteStore::open(&path).await.unwrap()),
-            Backend::Postgres => Arc::new(PostgresStore::connect(&url).await.unwrap()),
-            Backend::Redis => Arc::new(RedisStore::connect(&url).await.unwrap()),
-        };
+        let store = open(backend, &path, &url).await;
         let service = TestPushService::builder()
             .recording(Recording::Counts)
             .build();
@@ -280,6 +275,29 @@ impl World {
         self.running = run(&self.push);
     }
 
+    /// Another process claims a message for everyone, and ends before it has sent any of it.
+    pub(crate) async fn kill_another(&mut self) {
+        self.running.stop().await;
+        let url = self.database.as_ref().map(Server::url).unwrap_or_default();
+        let store = open(self.backend, &self.path(), &url).await;
+        let silent = TestPushService::builder().build();
+        silent.script(When::any(), Answer::never());
+        let push = start(&store, &silent, &self.clock, None).await;
+        let running = run(&push);
+        self.notify().await;
+        // A push service that has not answered yet gets a few requests at a time.
+        let claimed = async {
+            while store.stats(self.clock.now()).await.unwrap().leased == 0 {
+                sleep(POLL).await;
+            }
+        };
+        timeout(LIMIT, claimed).await.expect("nothing is claimed");
+        running.task.abort();
+        let _ = running.task.await;
+        drop((push, store));
+        self.running = run(&self.push);
+    }
+
     fn healthy_accepted(&self) -> Vec<u64> {
         let accepted = |endpoint| self.service.accepted_for(endpoint);
         self.healthy.iter().map(accepted).collect()
@@ -321,6 +339,15 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.running.task.abort();
+    }
+}
+
+async fn open(backend: Backend, path: &Path, url: &str) -> Arc<dyn Stores> {
+    match backend {
+        Backend::Memory => Arc::new(MemoryStore::new()),
+        Backend::Sqlite => Arc::new(SqliteStore::open(path).await.unwrap()),
+        Backend::Postgres => Arc::new(PostgresStore::connect(url).await.unwrap()),
+        Backend::Redis => Arc::new(RedisStore::connect(url).await.unwrap()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod clock;
 mod comings_and_goings;
+mod killed;
 mod outage;
 mod traffic;
 mod vanishing;

@@ -248,7 +248,7 @@ impl Replica {
     }
 
     /// Returns a gauge of `/metrics`.
-    async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").await;
         let mut lines = metrics.text().lines();
         let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -1,0 +1,207 @@
+//! A server that is killed, or stopped for a while: the others send what it had claimed, long before its leases end.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_postgres::NoTls;
+use tower_web_push::clock::Timestamp;
+
+use super::comings_and_goings::LEASE;
+use super::traffic::now;
+use super::world::{Replica, World, until};
+use crate::support::servers::Kind;
+
+const RECIPIENTS: usize = 4_000;
+/// A server claims several times a second while it sends, so that its last lease ends later than this.
+const BEFORE_THE_LEASE_ENDS: Duration = Duration::from_secs(LEASE.as_secs() - 5);
+/// For what was sent before a server was stopped, to arrive. Others take its rows later.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_killed_server_are_sent_by_the_other_on_postgres() {
+    the_rows_of_a_killed_server_are_sent_by_the_other(Kind::Postgres).await;
+}
+
+async fn the_rows_of_a_killed_server_are_sent_by_the_other(kind: Kind) {
+    let Some(world) = World::on(kind).await else {
+        return;
+    };
+    let [killed, other] = two(&world).await;
+    let broadcast = other.notify(RECIPIENTS).await;
+    world.traffic.taken(RECIPIENTS / 4).await;
+    is_sending(&killed).await;
+    killed.process.kill().await;
+    let killed_at = now();
+    other.done(&broadcast, RECIPIENTS).await;
+    assert!(now().since(killed_at) < BEFORE_THE_LEASE_ENDS);
+    let doubles = doubles(&world, &[killed_at]);
+    println!("{kind:?}: {doubles} doubles of {RECIPIENTS}");
+    assert_eq!(other.process.terminate().await.code(), Some(0));
+}
+
+/// After a restart of the only server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_killed_server_are_sent_by_the_next_one_on_postgres() {
+    the_rows_of_a_killed_server_are_sent_by_the_next_one(Kind::Postgres).await;
+}
+
+async fn the_rows_of_a_killed_server_are_sent_by_the_next_one(kind: Kind) {
+    let Some(world) = World::on(kind).await else {
+        return;
+    };
+    let killed = world.start("axum_server").await;
+    world.subscribe(&killed.vapid_key().await, 300).await;
+    let broadcast = killed.notify(300).await;
+    world.traffic.taken(50).await;
+    is_sending(&killed).await;
+    killed.process.kill().await;
+    let killed_at = now();
+    let next = world.start("hyper_server").await;
+    next.done(&broadcast, 300).await;
+    assert!(now().since(killed_at) < BEFORE_THE_LEASE_ENDS);
+    doubles(&world, &[killed_at]);
+    assert_eq!(next.process.terminate().await.code(), Some(0));
+}
+
+/// It is held for dead, its rows are sent by the other, and what it finds in its memory when it continues it does not send.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_stopped_begins_nothing_that_others_have_sent_on_postgres() {
+    a_server_that_was_stopped_begins_nothing_that_others_have_sent(Kind::Postgres).await;
+}
+
+async fn a_server_that_was_stopped_begins_nothing_that_others_have_sent(kind: Kind) {
+    let Some(world) = World::on(kind).await else {
+        return;
+    };
+    let [stopped, other] = two(&world).await;
+    let broadcast = other.notify(RECIPIENTS).await;
+    world.traffic.taken(RECIPIENTS / 4).await;
+    is_sending(&stopped).await;
+    let stopped_at = stop(kind, &world, &stopped).await;
+    until("the others take its rows", async || {
+        let printed = other.process.printed();
+        printed.contains("has ended without settling its rows")
+    })
+    .await;
+    let sent = world.traffic.number_taken();
+    world.traffic.taken(sent + RECIPIENTS / 10).await;
+    stopped.process.signal("CONT").await;
+    for server in [&other, &stopped] {
+        server.done(&broadcast, RECIPIENTS).await;
+    }
+    assert!(now().since(stopped_at) < BEFORE_THE_LEASE_ENDS);
+    let printed = stopped.process.printed();
+    assert!(
+        printed.contains("no sign of life of this process"),
+        "{printed}"
+    );
+    let doubles = doubles(&world, &[stopped_at]);
+    println!("{kind:?}: {doubles} doubles of {RECIPIENTS}");
+    // It works again, under another number.
+    let another = stopped.notify(RECIPIENTS).await;
+    is_sending(&stopped).await;
+    stopped.done(&another, RECIPIENTS).await;
+    for server in [other, stopped] {
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}
+
+/// Stops a server. One that is stopped within a transaction holds up the others until that times out, which is not what is
+/// tested here: then it is stopped again.
+async fn stop(kind: Kind, world: &World, server: &Replica) -> Timestamp {
+    loop {
+        is_sending(server).await;
+        server.process.signal("STOP").await;
+        let stopped_at = now();
+        if kind == Kind::Redis || !has_open_transactions(world).await {
+            return stopped_at;
+        }
+        server.process.signal("CONT").await;
+    }
+}
+
+/// Whether a transaction waits for its client, and still does a little later.
+async fn has_open_transactions(world: &World) -> bool {
+    let url = world.database.url();
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    sleep(Duration::from_millis(300)).await;
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' \
+         AND state_change < clock_timestamp() - interval '250 ms'";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    row.get::<_, i64>(0) > 0
+}
+
+/// One of two servers is killed again and again. `WEB_PUSH_TEST_KILLS=50` does it more often.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_by_kills_in_a_row_on_postgres() {
+    nothing_is_lost_by_kills_in_a_row(Kind::Postgres).await;
+}
+
+async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {
+    let kills = std::env::var("WEB_PUSH_TEST_KILLS").ok();
+    let kills: usize = kills.map_or(5, |kills| kills.parse().unwrap());
+    let Some(world) = World::on(kind).await else {
+        return;
+    };
+    let [mut first, mut second] = two(&world).await;
+    let mut broadcasts = Vec::new();
+    let mut killed_at = Vec::new();
+    for _ in 0..kills {
+        // One broadcast for each kill, however fast the servers are.
+        broadcasts.push(second.notify(RECIPIENTS).await);
+        is_sending(&first).await;
+        first.process.kill().await;
+        killed_at.push(now());
+        first = second;
+        second = world.start("hyper_server").await;
+    }
+    for broadcast in &broadcasts {
+        second.done(broadcast, RECIPIENTS).await;
+    }
+    let doubles = doubles(&world, &killed_at);
+    let all = RECIPIENTS * kills;
+    assert_eq!(world.traffic.by_delivery().len(), all);
+    println!("{kind:?}: {doubles} doubles of {all}");
+    for server in [first, second] {
+        assert_eq!(server.process.terminate().await.code(), Some(0));
+    }
+}
+
+/// Two servers with subscribers.
+async fn two(world: &World) -> [Replica; 2] {
+    let (one, other) = tokio::join!(world.start("axum_server"), world.start("hyper_server"));
+    let key = one.vapid_key().await;
+    world.subscribe(&key, RECIPIENTS).await;
+    [one, other]
+}
+
+async fn is_sending(server: &Replica) {
+    until("it is sending", async || {
+        server.metric("web_push_in_flight").await > 0.0
+    })
+    .await;
+}
+
+/// Everything was sent, and again only what was under way when a server ended. Returns the number of those.
+fn doubles(world: &World, ended_at: &[Timestamp]) -> usize {
+    let taken = world.traffic.by_delivery();
+    let mut doubles = 0;
+    for (delivery, times) in taken {
+        let mut times = times;
+        times.sort_unstable();
+        for pair in times.windows(2) {
+            doubles += 1;
+            let is_explained = |ended: &Timestamp| {
+                let sent_before = pair[0] < *ended + ON_THE_WAY;
+                sent_before && pair[1] > *ended
+            };
+            assert!(
+                ended_at.iter().any(is_explained),
+                "{delivery:?}: {times:?}, and {ended_at:?}"
+            );
+        }
+    }
+    doubles
+}
