@@ -118,7 +118,7 @@ pub async fn l4_expansion_continues_behind_a_first_page<L: DeliveryLedger + ?Siz
     let status = ledger.status(new.id, at(0)).await.unwrap().unwrap();
     assert_eq!((status.recipients, status.counts.pending), (9, 9));
     assert_eq!(status.state, BroadcastState::Expanding);
-    let expected = [Expansion::new(new.id, new.audience.clone(), next)];
+    let expected = [Expansion::new(new.id, new.audience.clone(), next, None)];
     assert_eq!(h.second().expandable(9, at(0)).await.unwrap(), expected);
     for (cursor, written) in [(Cursor::Start, PageWrite::Stale), (next, PageWrite::Stored)] {
         let rows = [delivery("a", 2), delivery("a", 3)];
@@ -150,6 +150,7 @@ pub async fn l4_only_a_due_broadcast_gets_a_first_page<L: DeliveryLedger + ?Size
         later.id,
         later.audience.clone(),
         Cursor::Start,
+        None,
     )];
     assert_eq!(h.second().expandable(9, at(60)).await.unwrap(), expected);
 

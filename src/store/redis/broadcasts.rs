@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use redis::Value;
 
 use super::content::{audience, cursor_text, push_broadcast, push_page};
-use super::reply::{Fields, Reply, bytes, number, unexpected};
+use super::reply::{Fields, Reply, bytes, number, parse, unexpected};
 use super::script::{
     Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
 };
