@@ -77,6 +77,9 @@ pub async fn l2_a_repeat_writes_no_first_page<L: DeliveryLedger + ?Sized>(h: &Ha
     plain.page = Some(Page::new(Vec::new(), Cursor::End));
     let answer = ledger.open(&plain, at(1)).await.unwrap();
     assert!(matches!(answer, Opened::Repeat(status) if status.state == BroadcastState::Expanding));
+    let left = h.second().expandable(9, at(1)).await.unwrap();
+    let left: Vec<_> = left.iter().map(|one| (one.id, one.cursor)).collect();
+    assert_eq!(left, [(plain.id, Cursor::Start)]);
     let claimed = claim(ledger, 9, at(1)).await;
     let keys: Vec<_> = claimed.iter().map(|row| row.token.key).collect();
     assert_eq!(keys, [recipient(1)]);
