@@ -20,6 +20,7 @@ install() {
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || wanted+=(libfaketime)
     have setpriv || wanted+=(util-linux)
     have sqlite3 || wanted+=(sqlite3)
+    have valgrind || wanted+=(valgrind)
     if ! [ -d /usr/lib/postgresql ] && ! have postgres; then wanted+=(postgresql); fi
     if [ ${#wanted[@]} -gt 0 ]; then
         echo "apt: ${wanted[*]}"
