@@ -22,9 +22,13 @@ OCTETS = 200
 MESSAGES = 10_000
 # As in the senders.
 IN_FLIGHT = 64
-# Growth is measured in preparing, which needs no push service. `web-push` takes at most 3052 octets.
+# The sender whose subscriptions and messages are in a store; it does not only prepare.
+STORED = "tower-web-push (SQLite)"
+# Growth with the payload and with the origins is measured in preparing. `web-push` takes at most 3052 octets.
 PAYLOADS = (16, 1000, 2000, 3000)
 PAYLOAD_MESSAGES = 2_000
+# All of them have a message waiting, so this is the backlog, too.
+SUBSCRIPTIONS = (1_000, 10_000, 100_000)
 ORIGINS = (1, 10, 100, 1_000, 10_000)
 
 
@@ -35,6 +39,7 @@ class Plan:
         self.share = 200 if quick else 1
         self.senders = {
             "tower-web-push": [self.built / "tower_web_push"],
+            "tower-web-push (SQLite)": [self.built / "tower_web_push_sqlite"],
             "web-push": [self.built / "web_push"],
             "web-push-native": [self.built / "web_push_native"],
             "web-push (Node)": ["node", HERE / "send.js"],
@@ -50,7 +55,7 @@ class Plan:
         command = [*self.senders[name], folder, mode, messages, octets]
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, check=True, timeout=600)
         report = json.loads(done.stdout)
-        print(f"{name:16} {mode:8} {octets:5} octets {report['cpu_us'] / report['messages']:8.1f} us", more, flush=True)
+        print(f"{name:24} {mode:8} {octets:5} octets {report['cpu_us'] / report['messages']:8.1f} us", more, flush=True)
         return {"kind": kind, "sender": name, "mode": mode, "octets": octets, **more, **report}
 
     def runs(self, folder, port):
@@ -59,12 +64,17 @@ class Plan:
         # In turns, so that other load on the machine affects all alike.
         for _ in range(self.rounds):
             for name in self.senders:
-                for mode in ("prepare", "send"):
+                for mode in ("send",) if name == STORED else ("prepare", "send"):
                     yield self.measure("peers", name, folder, mode, messages, OCTETS)
         for _ in range(self.rounds):
             for octets in PAYLOADS:
-                for name in self.senders:
+                for name in (name for name in self.senders if name != STORED):
                     yield self.measure("payload", name, folder, "prepare", payload_messages, octets)
+        for stored in SUBSCRIPTIONS:
+            stored //= self.share
+            self.work(folder, stored, port)
+            for _ in range(self.rounds):
+                yield self.measure("stored", STORED, folder, "send", stored, OCTETS)
         for origins in ORIGINS:
             self.work(folder, messages, port, origins)
             for _ in range(self.rounds):
@@ -110,6 +120,7 @@ def versions(python):
     pip = "import importlib.metadata as m; print(m.version('pywebpush'))"
     return {
         "tower-web-push": crate("tower-web-push"),
+        STORED: crate("tower-web-push"),
         "web-push": crate("web-push"),
         "web-push-native": crate("web-push-native"),
         "web-push (Node)": json.loads(npm.read_text())["version"],

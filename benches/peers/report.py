@@ -51,12 +51,12 @@ def text(x, y, words, anchor="start", kind=""):
 
 def bars(title, rows):
     """A horizontal bar for each row: name, the dark part, the whole."""
-    left, right, step = 140, 90, 30
+    left, right, step = 180, 90, 30
     scale = (WIDTH - left - right) / max(whole for _, _, whole in rows)
     parts = []
     for place, (name, part, whole) in enumerate(rows):
         y = 36 + place * step
-        color = COLORS[0] if place == 0 else COLORS[1]
+        color = COLORS[0] if name.startswith(rows[0][0] + " ") or place == 0 else COLORS[1]
         parts += [
             text(left - 8, y + 15, name, "end"),
             f'<rect x="{left}" y="{y}" width="{whole * scale:.1f}" height="20" fill="{color}" opacity="0.45"/>',
@@ -68,7 +68,7 @@ def bars(title, rows):
 
 def lines(title, unit, series, logarithmic=False):
     """A line for each of the series: name to a list of x and y. All have the same x."""
-    left, right, top, bottom, height = 60, 150, 40, 40, 320
+    left, right, top, bottom, height = 60, 180, 40, 40, 320
     xs = [x for x, _ in next(iter(series.values()))]
     highest = max(y for points in series.values() for _, y in points)
     places = range(len(xs)) if logarithmic else [x / xs[-1] * (len(xs) - 1) for x in xs]
@@ -99,16 +99,21 @@ def lines(title, unit, series, logarithmic=False):
     return svg(height, title, parts)
 
 
+def micros(value):
+    return "" if value is None else f"{value:.0f} µs"
+
+
 def charts(results):
     """Name of a file to its content."""
     rows = []
     for name in results.senders:
         prepare = results.cpu(kind="peers", sender=name, mode="prepare")
-        rows.append((name, prepare, results.cpu(kind="peers", sender=name, mode="send")))
+        rows.append((name, prepare or 0.0, results.cpu(kind="peers", sender=name, mode="send")))
     title = "CPU time of the sender for one message; the dark part: to prepare it (less is better)"
     made = {"peers.svg": bars(title, rows)}
     for kind, member, title, unit in (
         ("payload", "octets", "CPU time to prepare one message, by payload", "octets"),
+        ("stored", "messages", "CPU time to send one message durably, by subscriptions stored in SQLite", "subscriptions"),
         ("origins", "origins", "CPU time to prepare one message, by origins of push services", "origins"),
     ):
         runs = [run for run in results.found["runs"] if run["kind"] == kind]
@@ -117,7 +122,7 @@ def charts(results):
         series = {
             name: [(x, results.cpu(kind=kind, sender=name, **{member: x})) for x in xs] for name in names
         }
-        made[f"{kind}.svg"] = lines(title, unit, series, logarithmic=kind == "origins")
+        made[f"{kind}.svg"] = lines(title, unit, series, logarithmic=kind != "payload")
     return made
 
 
@@ -134,7 +139,7 @@ def section(results):
         peak = results.median(lambda run: run["peak_kib"] / 1024, **wanted, mode="send")
         library, _, language = name.partition(" ")
         rows.append(
-            f"| {f'`{library}` {versions[name]} {language}'.strip()} | {prepare:.0f} µs | {send:.0f} µs | {send / ours:.1f} "
+            f"| {f'`{library}` {versions[name]} {language}'.strip()} | {micros(prepare)} | {send:.0f} µs | {send / ours:.1f} "
             f"| {rate:,.0f} | {peak:.0f} MiB |"
         )
     return "\n".join(
@@ -155,8 +160,8 @@ def section(results):
             f" {machine['cores']} cores of {machine['cpu']},",
             f"{machine['system']}, Linux {machine['kernel']}, Rust {versions['rustc']}, Node {versions['Node']},"
             f" Python {versions['Python']},",
-            f"OpenSSL {versions['OpenSSL']}. Growth with the [payload](benches/peers/results/payload.svg) and the",
-            "number of [origins](benches/peers/results/origins.svg).",
+            f"OpenSSL {versions['OpenSSL']}. Growth with the [payload](benches/peers/results/payload.svg), the number of stored",
+            "[subscriptions](benches/peers/results/stored.svg) and of [origins](benches/peers/results/origins.svg).",
             "",
         ]
     )

@@ -21,6 +21,9 @@ install() {
     have setpriv || wanted+=(util-linux)
     have sqlite3 || wanted+=(sqlite3)
     have valgrind || wanted+=(valgrind)
+    # What `web-push` of benches/peers links.
+    have pkg-config || wanted+=(pkg-config)
+    pkg-config --exists openssl 2>/dev/null || wanted+=(libssl-dev)
     if ! [ -d /usr/lib/postgresql ] && ! have postgres; then wanted+=(postgresql); fi
     if [ ${#wanted[@]} -gt 0 ]; then
         echo "apt: ${wanted[*]}"

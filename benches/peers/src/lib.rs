@@ -135,6 +135,29 @@ impl Run {
         begun.report(self.messages)
     }
 
+    /// Measures what sends to all subscriptions by itself, the second time.
+    ///
+    /// # Errors
+    ///
+    /// That of `send`.
+    pub async fn send_at_once(&self, send: impl AsyncFn() -> Result<()>) -> Result<()> {
+        send().await?;
+        let begun = Begun::now();
+        send().await?;
+        begun.report(self.messages)
+    }
+
+    /// Makes a folder of this process's own in that of the work.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn new_folder(&self) -> Result<PathBuf> {
+        let folder = self.folder.join(std::process::id().to_string());
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+
     /// A tenth of the messages comes first and is not measured: connections, caches, just-in-time compilers.
     fn warm_up(&self) -> &[Stored] {
         let first = self.messages.div_ceil(10);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tower::ServiceExt as _;
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::deliver::{Deliver, EndpointPolicy, HttpClient};
-use tower_web_push::message::{Message, Padding};
+use tower_web_push::message::Message;
 use tower_web_push::p256;
 use tower_web_push::push_request::Push;
 use tower_web_push::subscription::{AuthSecret, Endpoint, Subscription, UaPublicKey};
@@ -16,8 +16,7 @@ fn main() -> Result<()> {
     let run = Run::from_args()?;
     let key = Arc::new(VapidKey::parse(run.work.private_key.as_bytes())?);
     let contact = Contact::parse(&run.work.contact)?;
-    // No padding, as the peers.
-    let message = Message::new(run.payload.clone()).with_padding(Padding::None);
+    let message = Message::new(run.payload.clone());
     let push = |stored: &Stored| -> Result<Push> {
         let endpoint = Endpoint::parse(&stored.endpoint)?;
         let ua_public = UaPublicKey::parse(&stored.p256dh)?;
