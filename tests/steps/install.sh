@@ -20,6 +20,10 @@ install() {
     compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || wanted+=(libfaketime)
     have setpriv || wanted+=(util-linux)
     have sqlite3 || wanted+=(sqlite3)
+    have valgrind || wanted+=(valgrind)
+    # What `web-push` of benches/peers links.
+    have pkg-config || wanted+=(pkg-config)
+    pkg-config --exists openssl 2>/dev/null || wanted+=(libssl-dev)
     if ! [ -d /usr/lib/postgresql ] && ! have postgres; then wanted+=(postgresql); fi
     if [ ${#wanted[@]} -gt 0 ]; then
         echo "apt: ${wanted[*]}"

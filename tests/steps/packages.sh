@@ -50,12 +50,25 @@ step_packages() {
     local manifest
     for manifest in $(other_packages); do
         echo "$manifest"
+        if [[ $manifest = *peers* ]] && ! pkg-config --exists openssl; then
+            leave_out "the headers of OpenSSL are missing, so $manifest was not compiled"
+            continue
+        fi
         cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
         if [ -d "$(dirname "$manifest")/tests" ]; then
             [[ $manifest != *jetstream* ]] || have nats-server || leave_out "nats-server is missing, so no test of $manifest runs"
             cargo test --locked --manifest-path "$manifest"
         fi
     done
+}
+
+# The senders that are compared with this crate: each of them still sends, and the README has what the results say.
+step_peers() {
+    [ -x "$peers/venv/bin/python" ] || { leave_out "the peers in Python: no $peers/venv"; return 0; }
+    [ -d "$peers/node/node_modules" ] || { leave_out "the peers in Node: no $peers/node/node_modules"; return 0; }
+    pkg-config --exists openssl || { leave_out "the headers of OpenSSL are missing"; return 0; }
+    benches/peers/run --quick
+    python3 benches/peers/report.py --check benches/peers/results README.md
 }
 
 other_packages() {
