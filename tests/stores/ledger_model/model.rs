@@ -150,6 +150,7 @@ impl Model {
         if let Some(page) = &new.page
             && new.send_at.is_none_or(|at| at <= now)
             && new.deadline > now
+            && new.pace.is_none()
         {
             self.enqueue_page(new.id, Cursor::Start, &page.rows, page.next, now);
         }
