@@ -1,8 +1,9 @@
 //! Messages per second to one push service that answers after 50 ms and allows 100 streams on each connection.
 //!
 //! `cargo bench --bench throughput --all-features`. Real sockets, TLS and HTTP/2: the push service runs on a thread of its
-//! own in this process, the sender on another, with its messages in memory. `-- LATENCY_MS STREAMS IN_FLIGHT MESSAGES`
-//! changes the numbers; `IN_FLIGHT` is the most requests in flight.
+//! own in this process, the sender on another, with its messages in memory. The rate includes the time in which the number of
+//! requests in flight grows from 8. `-- LATENCY_MS STREAMS IN_FLIGHT MESSAGES` changes the numbers; `IN_FLIGHT` is the most
+//! requests in flight.
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]

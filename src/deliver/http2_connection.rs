@@ -19,7 +19,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::connection_budget::Usage;
 use super::connector::Stream;
 use super::dialled::{DialError, Protocol};
-use super::http2_pool::{ConnectionId, Fate, Inner, NoStream, Use};
+use super::http2_permit::Fate;
+use super::http2_pool::{ConnectionId, Inner, NoStream, Use};
 use crate::error::BoxError;
 
 /// The time between two pings of a connection while requests are under way on it and nothing arrives. An idle connection

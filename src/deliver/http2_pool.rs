@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use super::connection_budget::Usage;
 use super::connector::{Connector, Shared};
 use super::dialled::DialError;
-use super::http2_connection::{End, Opening};
+use super::http2_connection::Opening;
+use super::http2_permit::{Fate, StreamPermit};
+use super::local_error::{Lack, LocalError};
 use super::unprocessed::asks_for_calm;
 
 /// The HTTP/2 connections of a client. Cheap to clone; clones share them.
@@ -201,20 +203,14 @@ impl Origin {
             let Some(first) = self.waiting.pop_front() else {
                 return;
             };
-            let permit = StreamPermit {
-                pool: Arc::clone(pool),
-                authority: authority.clone(),
-                connection: connection.id,
-                sender: Some(sender),
-                // Until then there was no stream to have, whatever the load on the server.
-                delay: match connection.allowed_since > first.since {
-                    true => first.since.elapsed(),
-                    false => Duration::ZERO,
-                },
-                fate: Arc::clone(&connection.fate),
-                is_answered: None,
-                is_lent: true,
+            // Until then there was no stream to have, whatever the load on the server.
+            let delay = match connection.allowed_since > first.since {
+                true => first.since.elapsed(),
+                false => Duration::ZERO,
             };
+            let (id, fate) = (connection.id, Arc::clone(&connection.fate));
+            let lender = (Arc::clone(pool), authority.clone());
+            let permit = StreamPermit::new(lender, id, fate, sender, delay);
             if let Err(Ok(permit)) = first.sender.send(Ok(permit)) {
                 permit.forget();
                 connection.end(None);
@@ -290,6 +286,13 @@ impl Origin {
             _ => Use::HeardAt(connection.heard_at),
         };
         (asks_for_calm, now)
+    }
+
+    /// Takes a stream back. `is_answered` is `None` if it was not used.
+    pub(super) fn take_back(&mut self, id: ConnectionId, is_answered: Option<bool>) {
+        if let Some(connection) = self.find(id) {
+            connection.end(is_answered);
+        }
     }
 
     fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
@@ -384,92 +387,9 @@ impl Connection {
     }
 }
 
-/// What became of a connection, for the requests on it.
-#[derive(Debug, Default)]
-pub(super) struct Fate {
-    has_answered: AtomicBool,
-    end: OnceLock<End>,
-}
-
-impl Fate {
-    fn has_answered(&self) -> bool {
-        self.has_answered.load(Ordering::SeqCst)
-    }
-
-    /// Why this side ended the connection, if it did so with requests under way.
-    pub(super) fn end(&self) -> Option<End> {
-        self.end.get().copied()
-    }
-
-    /// This side ends the connection. The first reason counts.
-    pub(super) fn ends(&self, end: End) {
-        self.end.get_or_init(|| end);
-    }
-}
-
-/// The right to one stream. Returned on drop.
-pub(super) struct StreamPermit {
-    pool: Arc<Inner>,
-    authority: Authority,
-    connection: ConnectionId,
-    sender: Option<SendRequest<Bytes>>,
-    delay: Duration,
-    fate: Arc<Fate>,
-    /// `None` until it is used.
-    is_answered: Option<bool>,
-    is_lent: bool,
-}
-
-impl StreamPermit {
-    /// The connection to send on. Returned once.
-    pub(super) fn sender(&mut self) -> Option<SendRequest<Bytes>> {
-        self.is_answered = Some(false);
-        self.sender.take()
-    }
-
-    pub(super) const fn connection(&self) -> ConnectionId {
-        self.connection
-    }
-
-    /// How long the request waited for a connection to be opened.
-    pub(super) const fn delay(&self) -> Duration {
-        self.delay
-    }
-
-    pub(super) fn fate(&self) -> &Fate {
-        &self.fate
-    }
-
-    /// There was a response.
-    pub(super) fn answered(&mut self) {
-        self.is_answered = Some(true);
-        if !self.fate.has_answered.swap(true, Ordering::SeqCst) {
-            self.pool.shared().dialled.answered(&self.authority);
-        }
-    }
-
-    fn forget(mut self) {
-        self.is_lent = false;
-    }
-}
-
-impl Drop for StreamPermit {
-    fn drop(&mut self) {
-        if !self.is_lent {
-            return;
-        }
-        self.pool.change(&self.authority, |origin| {
-            if let Some(connection) = origin.find(self.connection) {
-                connection.end(self.is_answered);
-            }
-        });
-    }
-}
-
 impl NoStream {
     /// The task that opens the connection did not end by itself.
     pub(super) fn stopped() -> Self {
-        use super::local_error::{Lack, LocalError};
         Self::Dial(DialError::new(LocalError::from(Lack::Runtime).into()))
     }
 }
@@ -477,13 +397,5 @@ impl NoStream {
 impl fmt::Debug for Http2Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http2Pool").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for StreamPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamPermit")
-            .field("connection", &self.connection)
-            .finish_non_exhaustive()
     }
 }

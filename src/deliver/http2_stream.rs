@@ -11,7 +11,8 @@ use http::{Request, Response, Version};
 use http_body::{Body, Frame};
 
 use super::http2_connection::End;
-use super::http2_pool::{ConnectionId, StreamPermit};
+use super::http2_permit::StreamPermit;
+use super::http2_pool::ConnectionId;
 use super::local_error::{Lack, LocalError};
 use super::unprocessed::{asks_for_calm, is_unprocessed};
 use crate::error::BoxError;

@@ -26,6 +26,8 @@ mod host_check;
 #[cfg(feature = "client")]
 mod http2_connection;
 #[cfg(feature = "client")]
+mod http2_permit;
+#[cfg(feature = "client")]
 mod http2_pool;
 #[cfg(feature = "client")]
 mod http2_stream;
