@@ -32,6 +32,7 @@
 mod ledger_claim;
 mod ledger_end;
 mod ledger_erase;
+mod ledger_hold;
 mod ledger_living;
 mod ledger_moments;
 mod ledger_open;
@@ -51,6 +52,7 @@ mod vapid_keys;
 pub use ledger_claim::*;
 pub use ledger_end::*;
 pub use ledger_erase::*;
+pub use ledger_hold::*;
 pub use ledger_living::*;
 pub use ledger_moments::*;
 pub use ledger_open::*;

@@ -9,8 +9,8 @@ use tokio_postgres::SimpleQueryMessage;
 use super::connection::Database;
 use super::schema::Schema;
 use super::{
-    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, opening,
-    origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
+    PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
+    opening, origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
     subscription_rows, subscriptions, waking,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
@@ -55,6 +55,15 @@ const SHORT: &[(&str, &str)] = &[
     (waking::DUE, "delivery_waiting"),
     (waking::DUE, "broadcast_cancelled"),
     (waking::DUE, "origin_held"),
+    (waking::DUE, "broadcast_held"),
+    (waking::DUE, "broadcast_resuming"),
+    (holding::HOLD, "broadcast_pkey"),
+    (holding::PUT_ASIDE, "delivery_ready"),
+    (holding::PUT_ASIDE, "Tid Scan on delivery"),
+    (holding::LOCK_RESUMING, "broadcast_resuming"),
+    (holding::BRING_BACK, "delivery_waiting"),
+    (holding::BRING_BACK, "Tid Scan on delivery"),
+    (holding::IS_BACK, "delivery_waiting"),
     (enqueue::FLOWS, "flow_pkey"),
     (ending::END_OF_MANY, "delivery_pkey"),
     (ending::END_OF_MANY, "Tid Scan on delivery"),
@@ -122,6 +131,7 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (ready::SHARE, "Index Scan using origin_"),
     (ready::MARK, "origin_pkey"),
     (ending::END_PROBES, "origin_pkey"),
+    (holding::LOCK_HELD, "delivery_ready"),
     (origins::IDS, "Index Scan using origin_"),
     (origins::MAKE, "Function Scan on"),
     (settle::HELD, "delivery_pkey"),
@@ -528,6 +538,7 @@ fn no_statement_is_without_its_plan() {
         ("enqueue", include_str!("enqueue.rs")),
         ("erase", include_str!("erase.rs")),
         ("far_rows", include_str!("far_rows.rs")),
+        ("holding", include_str!("holding.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
         ("pauses", include_str!("pauses.rs")),

@@ -10,7 +10,7 @@ use super::error::corrupt;
 use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
-use crate::store::rules::BANDS;
+use crate::store::rules::{BANDS, aside_sql};
 use crate::store::{ClaimRequest, PauseReason, STEP, StoreError};
 use crate::subscription::Origin;
 
@@ -32,8 +32,10 @@ pub(super) const BRING_FORWARD: &str = "UPDATE origin SET ready = 1 WHERE id = ?
 /// Waiting rows whose time has come, and the pause of their origin.
 pub(super) const WAITING: &str = "SELECT at, paused_until FROM delivery JOIN origin ON origin.id = delivery.origin \
      WHERE delivery.turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
-pub(super) const LATER: &str =
-    "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1 AND at > ?2";
+pub(super) const LATER: &str = concat!(
+    "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1 AND at > ?2 AND at < ",
+    aside_sql!()
+);
 pub(super) const LONGEST: &str = "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1";
 pub(super) const HEAD: &str = "SELECT at FROM delivery WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL \
      ORDER BY turn, broadcast, key LIMIT 1";
