@@ -232,6 +232,8 @@ pub async fn l21_a_paused_broadcast_expires<L: DeliveryLedger + ?Sized>(h: &Hand
     hold(ledger, new.id, true, at(1)).await;
     is_quiet(ledger, at(0) + LEASE).await;
     assert_eq!(ledger.expire(9, at(50)).await.unwrap(), 0);
+    let next = ledger.next_due(at(50)).await.unwrap();
+    assert!(next > Some(at(50)), "{next:?}");
     is_quiet(h.second(), at(50)).await;
     assert_eq!(h.second().expire(9, at(100)).await.unwrap(), 3);
     let end = ledger.status(new.id, at(100)).await.unwrap().unwrap();
