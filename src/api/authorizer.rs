@@ -71,6 +71,8 @@ pub enum AdminAction {
     ShowBroadcast,
     /// Cancel a broadcast.
     CancelBroadcast,
+    /// Pause a broadcast, or let it go on.
+    PauseBroadcast,
     /// Make a new active VAPID key.
     RegenerateVapid,
     /// Show statistics and metrics.

@@ -76,6 +76,7 @@ problem_kinds! {
     InvalidUrgency, BAD_REQUEST, "invalid_urgency", "urgency is not one of very-low, low, normal and high.";
     InvalidSendAt, BAD_REQUEST, "invalid_send_at", "sendAt is not an RFC 3339 date and time with an offset.";
     InvalidPace, BAD_REQUEST, "invalid_pace", "pace is not {\"perSecond\": a whole number from 1}.";
+    InvalidState, BAD_REQUEST, "invalid_state", "state is neither \"paused\" nor \"sending\".";
     InvalidAudience, BAD_REQUEST, "invalid_audience", "audience is none of \"all\", {\"user\": name}, {\"tag\": tag} and {\"ids\": ids}.";
     InvalidIdempotencyKey, BAD_REQUEST, "invalid_idempotency_key", "Idempotency-Key is not 1 to 255 visible ASCII characters.";
     WrongCredentials, UNAUTHORIZED, "wrong_credentials", "Wrong password";

@@ -75,6 +75,8 @@ pub enum BroadcastState {
     Expanding,
     /// All recipients are known, some are pending.
     Sending,
+    /// It is paused: nothing of it is sent.
+    Paused,
     /// Nothing is pending.
     Done,
     /// Cancelled: deliveries that were not leased then were not sent.

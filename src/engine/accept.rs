@@ -90,6 +90,17 @@ impl Engine {
         }
     }
 
+    /// Pauses a broadcast, or lets it go on.
+    pub(crate) async fn hold(
+        &self,
+        id: BroadcastId,
+        is_held: bool,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let status = self.ledger.hold(id, is_held, self.now()).await?;
+        self.signals.wake.notify_one();
+        Ok(status)
+    }
+
     pub(crate) async fn cancel(
         &self,
         id: BroadcastId,

@@ -145,6 +145,15 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         (**self).cancel(broadcast, now).await
     }
 
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        (**self).hold(broadcast, is_held, now).await
+    }
+
     async fn erase(
         &self,
         user: &Principal,

@@ -35,7 +35,7 @@ use crate::subscription::Origin;
 ///   exactly one opens, and the others write no rows. Keys are kept as long as their broadcast. A known id returns
 ///   [`Opened::Repeat`], so `open` may be repeated if its response was lost.
 /// - **L3** [`expandable`](Self::expandable) lists broadcasts that are due (`send_at` is not after `now`), not
-///   cancelled, not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
+///   cancelled, not paused (L21), not past their deadline and not at [`Cursor::End`]: first those of [`Urgency::High`], at most seven of eight
 ///   of `limit` while there are others, then the others, each in the order of the times from which their next page may be
 ///   written: the due time, or the time of the last page. One with a [pace](NewBroadcast::pace) is listed from that time
 ///   on (L20). One whose audience, cursor or pace cannot be read is an [`Expansion::unreadable`], and does not keep others
@@ -123,6 +123,13 @@ use crate::subscription::Origin;
 ///   of processes: the time from which its next page may be written is what
 ///   [`next_page_at`](crate::store::rules::BroadcastProgress::next_page_at) returns for the new rows of each page. A time
 ///   in which nothing was written is not made up for. A stored time that no right clock wrote counts as over.
+/// - **L21** [`hold`](Self::hold) pauses a broadcast: until it is called to let it go on, the broadcast is not expanded and
+///   none of its rows is claimed by any process. Leased rows may be settled; rows that are due again wait. Rows of a paused
+///   broadcast are not in the way of others: claims put ready ones aside, at most [`STEP`](super::STEP) rows per claim, and
+///   say by [`Claims::more`] that others may stand behind them. They stay pending, and [`next_due`](Self::next_due) does not
+///   count them. When the broadcast goes on they become ready again, at most [`STEP`](super::STEP) rows per call or claim,
+///   with turns of that moment (L18). Cancelling, erasing and expiring end them as they end others. Repeating a call changes
+///   nothing, nor does one for a broadcast that is cancelled or over.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -190,6 +197,18 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     async fn cancel(
         &self,
         broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError>;
+
+    /// Pauses a broadcast, or lets it go on (L21). Returns `None` if the id is unknown.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError>;
 

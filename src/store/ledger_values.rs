@@ -211,7 +211,7 @@ impl Page {
 pub enum PageWrite {
     /// Rows and cursor are stored.
     Stored,
-    /// Another call moved the cursor, or the broadcast is cancelled, past its deadline or deleted.
+    /// Another call moved the cursor, or the broadcast is cancelled, paused, past its deadline or deleted.
     Stale,
 }
 
@@ -289,8 +289,8 @@ pub struct Claims {
     pub rows: Vec<Claimed>,
     /// The message of each broadcast. One that cannot be read is missing.
     pub messages: HashMap<BroadcastId, ClaimedMessage>,
-    /// Whether the time of more rows had come than one call makes ready. Then another call may find rows that this one did
-    /// not.
+    /// Whether the time of more rows had come than one call makes ready, or rows of paused broadcasts stood in front and
+    /// were put aside. Then another call may find rows that this one did not.
     pub more: bool,
 }
 

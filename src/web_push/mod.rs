@@ -201,6 +201,40 @@ impl WebPush {
         self.engine.cancel(id).await
     }
 
+    /// Pauses a broadcast, whatever its state. Returns `None` if the id is unknown.
+    ///
+    /// No process claims more of its messages, and no more of its recipients become due, until it is
+    /// [resumed](Self::resume): also after a restart. Requests that workers have claimed already are still sent. Its
+    /// [state](crate::broadcast::BroadcastState::Paused) says so, and its deadline stays: what is pending then expires. Other
+    /// broadcasts do not wait for it. Repeating it changes nothing, nor does a call for a broadcast that is done or cancelled.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped while the store writes, the broadcast may be paused. The call can be repeated.
+    pub async fn pause(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.engine.hold(id, true).await
+    }
+
+    /// Lets a [paused](Self::pause) broadcast go on. Returns `None` if the id is unknown.
+    ///
+    /// Its messages take turns with those of other broadcasts as if they were new. What has a [pace](crate::Broadcast::pace)
+    /// goes on at this pace. For a broadcast that is not paused it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped while the store writes, the broadcast may go on. The call can be repeated.
+    pub async fn resume(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.engine.hold(id, false).await
+    }
+
     /// Returns the public half of the active VAPID key, which pages subscribe with as `applicationServerKey`.
     #[must_use]
     pub fn vapid_public_key(&self) -> VapidPublicKey {

@@ -124,6 +124,7 @@ tampered! { DeliveryLedger:
     settle(rows: &[(ClaimToken, Settlement)], now: Timestamp) -> Vec<Settled>;
     release(tokens: &[ClaimToken], now: Timestamp) -> ();
     cancel(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
+    hold(broadcast: BroadcastId, is_held: bool, now: Timestamp) -> Option<BroadcastStatus>;
     erase(user: &Principal, subscriptions: &[SubscriptionRecord], now: Timestamp) -> Erased;
     status(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
     pause(pause: &Pause, now: Timestamp) -> ();

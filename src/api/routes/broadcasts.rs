@@ -1,11 +1,13 @@
-//! `GET` and `DELETE /broadcasts/{id}`: status and cancellation of a broadcast.
+//! `GET`, `PATCH` and `DELETE /broadcasts/{id}`: status, pause and cancellation of a broadcast.
 
 use std::num::NonZeroU32;
 
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::api::WebPushService;
+use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::api::time::iso8601;
@@ -51,6 +53,17 @@ pub(super) async fn show(api: &WebPushService, id: &str) -> Result<Reply, Proble
 
 pub(super) async fn cancel(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
     answer(api.engine.cancel(parse(id)?).await?)
+}
+
+pub(super) async fn change(api: &WebPushService, id: &str, body: &[u8]) -> Result<Reply, Problem> {
+    let object = parse_object(body)?;
+    let state = Members::of(&object).value("state");
+    let is_held = match state.and_then(Value::as_str) {
+        Some("paused") => true,
+        Some("sending") => false,
+        _ => return Err(ProblemKind::InvalidState.into()),
+    };
+    answer(api.engine.hold(parse(id)?, is_held).await?)
 }
 
 fn parse(id: &str) -> Result<BroadcastId, Problem> {

@@ -34,6 +34,7 @@ pub(super) enum Route<'a> {
     Notify,
     ShowBroadcast(&'a str),
     CancelBroadcast(&'a str),
+    ChangeBroadcast(&'a str),
     Devices,
     RemoveDevice(&'a str),
     SendTest,
@@ -56,6 +57,7 @@ impl<'a> Route<'a> {
             Method::GET | Method::HEAD => methods.get,
             Method::POST => methods.post,
             Method::DELETE => methods.delete,
+            Method::PATCH => methods.patch,
             _ => None,
         };
         route
@@ -68,6 +70,7 @@ impl<'a> Route<'a> {
             Self::Notify => AdminAction::Notify,
             Self::ShowBroadcast(_) => AdminAction::ShowBroadcast,
             Self::CancelBroadcast(_) => AdminAction::CancelBroadcast,
+            Self::ChangeBroadcast(_) => AdminAction::PauseBroadcast,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
             Self::Vapid
@@ -95,7 +98,12 @@ impl<'a> Route<'a> {
     pub(super) const fn takes_json(self) -> bool {
         matches!(
             self,
-            Self::Subscribe | Self::Unsubscribe | Self::Renew | Self::Notify | Self::SendTest
+            Self::Subscribe
+                | Self::Unsubscribe
+                | Self::Renew
+                | Self::Notify
+                | Self::ChangeBroadcast(_)
+                | Self::SendTest
         )
     }
 }
@@ -106,6 +114,7 @@ struct Methods<'a> {
     get: Option<Route<'a>>,
     post: Option<Route<'a>>,
     delete: Option<Route<'a>>,
+    patch: Option<Route<'a>>,
 }
 
 impl<'a> Methods<'a> {
@@ -141,6 +150,7 @@ impl<'a> Methods<'a> {
                 (_, id) if id.is_empty() || id.contains('/') => return None,
                 ("broadcasts", id) => Self {
                     delete: Some(Route::CancelBroadcast(id)),
+                    patch: Some(Route::ChangeBroadcast(id)),
                     ..get(Route::ShowBroadcast(id))
                 },
                 ("devices", id) => Self {
@@ -159,7 +169,7 @@ impl<'a> Methods<'a> {
             self.delete.is_some(),
         ) {
             (true, true, _) => "GET, HEAD, POST",
-            (true, false, true) => "GET, HEAD, DELETE",
+            (true, false, true) => "GET, HEAD, PATCH, DELETE",
             (true, false, false) => "GET, HEAD",
             (false, true, _) => "POST",
             (false, false, _) => "DELETE",
@@ -184,6 +194,7 @@ pub(super) async fn answer(
         Route::Notify => notify::notify(api, parts, body).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
+        Route::ChangeBroadcast(id) => broadcasts::change(api, id, body).await,
         Route::SendTest => send_test::send_test(api, parts, body).await,
         Route::RegenerateVapid => regenerate::regenerate(api).await,
         Route::Ping => ping::ping(api).await,
@@ -223,7 +234,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 19, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 20, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -291,7 +302,8 @@ mod tests {
             (Method::GET, "/notify", "POST"),
             (Method::HEAD, "/notify", "POST"),
             (Method::OPTIONS, "/notify", "POST"),
-            (Method::POST, "/broadcasts/x", "GET, HEAD, DELETE"),
+            (Method::POST, "/broadcasts/x", "GET, HEAD, PATCH, DELETE"),
+            (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),
         ] {

@@ -113,6 +113,16 @@ macro_rules! store_conformance {
                 l20_only_new_rows_take_time
                 l20_a_wrong_clock_stops_no_broadcast
                 l20_a_pace_holds_up_no_other
+                l21_a_paused_broadcast_is_not_expanded
+                l21_a_scheduled_broadcast_may_be_paused
+                l21_ready_rows_wait_until_it_goes_on
+                l21_leased_rows_are_settled
+                l21_a_large_pause_takes_steps
+                l21_a_paused_broadcast_is_cancelled
+                l21_a_paused_broadcast_expires
+                l21_a_wrong_clock_does_not_outlast_a_pause
+                l21_rows_put_aside_are_erased
+                l21_a_repeated_pause_changes_nothing
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -227,6 +237,7 @@ mod tests {
             include_str!("ledger_end.rs"),
             include_str!("ledger_erase.rs"),
             include_str!("ledger_first_page.rs"),
+            include_str!("ledger_hold.rs"),
             include_str!("ledger_living.rs"),
             include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),

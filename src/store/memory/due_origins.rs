@@ -6,6 +6,7 @@
 
 use super::ledger_state::{Ledger, Queue};
 use crate::clock::Timestamp;
+use crate::store::rules::is_aside;
 use crate::store::{ClaimRequest, STEP};
 use crate::subscription::Origin;
 
@@ -160,6 +161,7 @@ impl Ledger {
             });
             let due: Vec<_> = due.collect();
             let later = self.waiting_rows(leased, now).find(|(at, ..)| *at > now);
+            let later = later.filter(|(at, ..)| !is_aside(*at));
             due.into_iter().chain(later.map(|(at, ..)| at))
         });
         ready.chain(waiting).min()

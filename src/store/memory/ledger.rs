@@ -80,6 +80,15 @@ impl DeliveryLedger for MemoryStore {
         Ok(self.lock()?.ledger.cancel(broadcast, now))
     }
 
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        Ok(self.lock()?.ledger.hold(broadcast, is_held, now))
+    }
+
     async fn erase(
         &self,
         user: &Principal,

@@ -22,6 +22,7 @@ impl Ledger {
             more,
             ..Claims::default()
         };
+        let unspent = spare;
         let Ok(()) = deal::<Infallible>(&rooms, request.limit, |index, wanted| {
             let Some(head) = origins.get(index) else {
                 return Ok(0);
@@ -32,6 +33,8 @@ impl Ledger {
             }
             Ok(rows.len())
         });
+        // Others may stand behind those that were put aside.
+        claims.more |= spare < unspent || spare == 0;
         for Head { origin, .. } in &origins {
             if self.queues.get(origin).map(|queue| queue.served) == Some(self.last_fence) {
                 self.serve(origin, now);
@@ -41,7 +44,7 @@ impl Ledger {
     }
 
     /// Returns up to `wanted` rows of an origin to claim, shared among its bands. Rows of cancelled broadcasts in front
-    /// of them end, at most `spare`.
+    /// of them end, and those of paused ones are put aside, at most `spare`.
     fn next_in_turn(
         &mut self,
         head: &Head,
@@ -55,15 +58,16 @@ impl Ledger {
         // The probe of a paused origin is the most urgent row.
         let take = if head.is_probed { 0 } else { queue.turns.takes };
         queue.turns.takes += 1;
-        let mut cancelled = Vec::new();
+        let mut passed = Vec::new();
         let bands = queue.turns.bands.each_ref().map(|band| {
             let mut rows = Vec::new();
             for &(_, seq, key) in &band.ready {
                 let broadcast = self.broadcasts.get(&seq);
-                if broadcast.is_some_and(|broadcast| !broadcast.progress.cancelled) {
+                let progress = broadcast.map(|broadcast| &broadcast.progress);
+                if progress.is_some_and(|progress| !progress.cancelled && !progress.held) {
                     rows.push((seq, key));
-                } else if cancelled.len() < *spare {
-                    cancelled.push((seq, key));
+                } else if passed.len() < *spare {
+                    passed.push((seq, key));
                 } else {
                     break;
                 }
@@ -73,10 +77,12 @@ impl Ledger {
             }
             rows
         });
-        *spare -= cancelled.len();
-        for (seq, key) in cancelled {
-            self.end_cancelled(seq, key, now);
-            self.close_if_over(seq, now);
+        *spare -= passed.len();
+        for (seq, key) in passed {
+            if !self.put_aside(seq, key) {
+                self.end_cancelled(seq, key, now);
+                self.close_if_over(seq, now);
+            }
         }
         let shares = shares(wanted, take, bands.each_ref().map(Vec::len));
         let shares = bands.into_iter().zip(shares);

@@ -8,7 +8,7 @@ use super::turns::Turns;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
-use crate::store::rules::{BroadcastProgress, band, shares};
+use crate::store::rules::{BroadcastProgress, band, is_aside, shares};
 use crate::store::{
     Cursor, Expansion, Idempotency, LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened,
     PageWrite, Pause, Pruned, STEP, Tally,
@@ -19,7 +19,7 @@ use crate::subscription::{EndpointKey, Origin};
 pub(super) type Seq = u64;
 
 pub(super) const FIRST_KEY: EndpointKey = EndpointKey::from_bytes([0; 32]);
-const LAST_KEY: EndpointKey = EndpointKey::from_bytes([0xff; 32]);
+pub(super) const LAST_KEY: EndpointKey = EndpointKey::from_bytes([0xff; 32]);
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     pub(super) ended: BTreeSet<(Timestamp, Seq)>,
     /// Cancelled broadcasts that are not over.
     cancelled: BTreeSet<Seq>,
+    /// Broadcasts that go on after a pause and have rows that were put aside.
+    pub(super) resuming: BTreeSet<Seq>,
     /// The last origin that a step of pruning has looked at.
     pruned: Option<Origin>,
     /// Broadcasts to expand, by the time from which their next page may be written: urgent ones, and the others.
@@ -263,8 +265,8 @@ impl Ledger {
         status
     }
 
-    /// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step. Returns
-    /// the number of rows that the step has left.
+    /// Continues cancellations and the ends of pauses, and ends rows of cancelled broadcasts whose lease has ended (L9), in
+    /// one step. Returns the number of rows that the step has left.
     pub(super) fn sweep(&mut self, now: Timestamp) -> usize {
         let mut left = STEP;
         let cancelled: Vec<_> = self.cancelled.iter().take(STEP).copied().collect();
@@ -276,7 +278,7 @@ impl Ledger {
             left -= keys.len();
             self.close_if_over(seq, now);
         }
-        left
+        left - self.bring_back(left, now)
     }
 
     /// Ends a row of a cancelled broadcast, which may have been the probe of its origin.
@@ -296,6 +298,7 @@ impl Ledger {
         let (expand_at, band) = (broadcast.expand_at, broadcast.band);
         self.expanding_of(band).remove(&(expand_at, seq));
         self.cancelled.insert(seq);
+        self.resuming.remove(&seq);
         true
     }
 
@@ -365,6 +368,7 @@ impl Ledger {
         let latest = now + LONGEST_WAIT;
         for leased in [true, false] {
             let far = self.waiting_rows(leased, latest);
+            let far = far.take_while(|(at, ..)| !is_aside(*at));
             let far: Vec<_> = far.filter(|(at, ..)| *at > latest).take(STEP).collect();
             for (at, seq, key) in far {
                 self.waiting.remove(&(leased, at, seq, key));
@@ -411,12 +415,18 @@ impl Ledger {
         // At a deadline `expire` has work.
         let after_now = (Bound::Excluded((now, Seq::MAX)), Bound::Unbounded);
         let deadline = self.open.range(after_now).next().map(|(at, _)| *at);
-        let next = expansions.chain(claim).chain(deadline).min()?;
+        let resuming = (!self.resuming.is_empty()).then_some(now);
+        let next = expansions
+            .chain(claim)
+            .chain(deadline)
+            .chain(resuming)
+            .min()?;
         Some(next.max(now))
     }
 
     pub(super) fn stats(&self, now: Timestamp) -> LedgerStats {
         let leased = self.waiting_rows(true, now);
+        let leased = leased.take_while(|(at, ..)| !is_aside(*at));
         let leased = leased.filter(|(at, ..)| *at > now).count() as u64;
         let heads = self.queues.values().flat_map(|queue| queue.turns.heads());
         let heads = heads.filter_map(|row| Some(self.rows.get(&row)?.at));
@@ -462,7 +472,7 @@ impl Ledger {
     fn unleased(&self, seq: Seq, limit: usize, now: Timestamp) -> Vec<EndpointKey> {
         self.rows
             .range((seq, FIRST_KEY)..=(seq, LAST_KEY))
-            .filter(|(_, row)| !row.leased || row.at <= now)
+            .filter(|(_, row)| !row.leased || row.at <= now || is_aside(row.at))
             .map(|((_, key), _)| *key)
             .take(limit)
             .collect()
@@ -493,6 +503,7 @@ impl Ledger {
             broadcast.audience = Audience::Ids(Vec::new());
             self.open.remove(&(broadcast.progress.deadline, seq));
             self.cancelled.remove(&seq);
+            self.resuming.remove(&seq);
             self.ended.insert((now, seq));
             let is_forgotten = broadcast.forget_when_over;
             self.forget_turns(seq);

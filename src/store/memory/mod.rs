@@ -2,6 +2,7 @@
 
 mod due_origins;
 mod erase;
+mod holding;
 mod ledger;
 mod ledger_claim;
 mod ledger_state;

@@ -21,7 +21,7 @@ use crate::subscription::EndpointKey;
 macro_rules! stored_columns {
     () => {
         concat!(
-            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, pace, cursor, expand_at, \
+            "seq, id, expected, written, expanding, is_cancelled, is_held, created_at, send_at, deadline, pace, cursor, expand_at, \
              ended_at, forget_when_over, band, ",
             $crate::store::outcome_columns::outcome_columns!()
         )
@@ -73,14 +73,14 @@ pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY(
 /// Urgent broadcasts and others. `expand_at` is never before the due time, so due broadcasts come first.
 pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND band = 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2) \
+     WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2) \
      UNION ALL (SELECT false, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND band > 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2)";
+     WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1 ORDER BY expand_at, seq LIMIT $2)";
 /// Broadcasts whose last page was written by a replica with a faster clock. With a pace only a wrong clock is one.
 pub(super) const EXPANDABLE_AHEAD: &str = "SELECT band = 0, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \
-     WHERE expanding AND cursor IS NOT NULL AND expand_at > $1 AND due_at <= $1 AND deadline > $1 \
+     WHERE expanding AND NOT is_held AND cursor IS NOT NULL AND expand_at > $1 AND due_at <= $1 AND deadline > $1 \
      AND (pace IS NULL OR expand_at > $3) ORDER BY expand_at, seq LIMIT $2";
 
 /// A broadcast's row.
@@ -103,6 +103,7 @@ impl Stored {
             written: columns.count()?,
             expanding: columns.get()?,
             cancelled: columns.get()?,
+            held: columns.get()?,
             created_at: columns.time()?,
             send_at: columns.time_or_null()?,
             deadline: columns.time()?,

@@ -8,7 +8,7 @@ use super::content;
 use super::error::{Failed, corrupt};
 use super::ready::{Front, Head};
 use super::rows::{Columns, band_number, integer, read};
-use super::{ending, ready, waking};
+use super::{ending, holding, ready, waking};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
 use crate::store::heartbeat::WorkerId;
@@ -22,7 +22,8 @@ use crate::subscription::EndpointKey;
 pub(super) const LOCK_PROBED: &str = "SELECT id FROM web_push.origin WHERE id = ANY($1) AND paused_until <= $2 \
      AND pause_reason = ANY($3) FOR NO KEY UPDATE SKIP LOCKED";
 /// Takes the wanted number of rows of each origin and band, in the order of their turns. Skips rows that concurrent claims
-/// take, and passes over rows of cancelled broadcasts, which may be very many: it looks at a bounded number of rows. A row
+/// take, and passes over rows of cancelled and paused broadcasts, which may be very many: it looks at a bounded number of
+/// rows. A row
 /// that has changed since the statement began has no turn or another one.
 pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, row.* \
      FROM unnest($1::bigint[], $2::smallint[], $3::bigint[]) WITH ORDINALITY AS asked (origin, band, wanted, place) \
@@ -32,7 +33,7 @@ pub(super) const TAKE: &str = "WITH taken AS MATERIALIZED (SELECT asked.place, r
              ORDER BY turn LIMIT asked.wanted + $5) AS next \
          CROSS JOIN LATERAL (SELECT d.ctid FROM web_push.delivery AS d WHERE d.ctid = next.ctid AND d.turn = next.turn \
              FOR UPDATE SKIP LOCKED) AS locked \
-         WHERE coalesce((SELECT NOT b.is_cancelled OR b.ended_at IS NOT NULL FROM web_push.broadcast AS b \
+         WHERE coalesce((SELECT NOT (b.is_cancelled OR b.is_held) OR b.ended_at IS NOT NULL FROM web_push.broadcast AS b \
              WHERE b.seq = next.broadcast), true) \
          ORDER BY next.turn LIMIT asked.wanted) AS row) \
      UPDATE web_push.delivery AS d SET turn = NULL, leased = true, at = $4, fence = nextval('web_push.fence'), \
@@ -162,15 +163,12 @@ pub(super) async fn claim(
         waking::prepare(database, now),
         ready::front(database, request, now)
     );
-    let waking::Prepared {
-        is_unswept,
-        is_changed,
-        more,
-    } = prepared?;
+    let prepared = prepared?;
+    let mut more = prepared.more;
     if request.limit == 0 {
         return Ok(Claims::default());
     }
-    let front = match is_changed {
+    let front = match prepared.is_changed {
         true => ready::front(database, request, now).await?,
         false => front?,
     };
@@ -182,11 +180,19 @@ pub(super) async fn claim(
     }
     let (mut claims, short) =
         in_transaction!(database, |tx| claim_of(tx, &front, request, worker, now))?;
-    if is_unswept && !short.is_empty() {
+    if prepared.is_unswept && !short.is_empty() {
         let swept = ending::sweep_front(database, &short, now).await;
         // The claimed rows would be lost until their lease ends.
         if claims.rows.is_empty() {
             swept?;
+        }
+    }
+    if prepared.has_held && !short.is_empty() {
+        match holding::put_aside(database, &short).await {
+            // Others may stand behind them.
+            Ok(rows) => more |= rows > 0,
+            Err(error) if claims.rows.is_empty() => return Err(error),
+            Err(_) => {}
         }
     }
     claims.more = more;

@@ -13,6 +13,7 @@ use super::rows::{Columns, first, integer, read};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::observe;
+use crate::store::rules::aside_sql;
 use crate::store::{Pruned, STEP, StoreError};
 
 /// Late or cancelled broadcasts per call.
@@ -21,12 +22,16 @@ const BROADCASTS: usize = 256;
 const READ_AT_ONCE: usize = 10 * STEP;
 
 /// Skips locked rows: they are being claimed or settled, and that transaction reads the broadcast afterwards.
-pub(super) const END_OF_MANY: &str = "WITH ended AS MATERIALIZED (SELECT one.ctid \
+pub(super) const END_OF_MANY: &str = concat!(
+    "WITH ended AS MATERIALIZED (SELECT one.ctid \
      FROM unnest($1::bigint[]) AS late (seq) CROSS JOIN LATERAL (SELECT ctid FROM web_push.delivery \
-         WHERE broadcast = late.seq AND (NOT leased OR at <= $2) ORDER BY key LIMIT $3 \
+         WHERE broadcast = late.seq AND (NOT leased OR at <= $2 OR at >= ",
+    aside_sql!(),
+    ") ORDER BY key LIMIT $3 \
          FOR UPDATE SKIP LOCKED) AS one LIMIT $3) \
      DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
-     RETURNING d.broadcast, d.origin, d.fence";
+     RETURNING d.broadcast, d.origin, d.fence"
+);
 /// Rows of cancelled broadcasts that stand in front of others at some origins. Reads as many as a claim passes over.
 pub(super) const END_IN_FRONT: &str = "WITH ended AS MATERIALIZED (SELECT locked.ctid FROM unnest($1::bigint[]) AS asked (origin) \
          CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
@@ -39,16 +44,23 @@ pub(super) const END_IN_FRONT: &str = "WITH ended AS MATERIALIZED (SELECT locked
      DELETE FROM web_push.delivery AS d WHERE d.ctid = ANY(ARRAY(SELECT ctid FROM ended)) \
      RETURNING d.broadcast, d.origin, d.fence";
 /// Skips broadcasts whose remaining rows are leased.
-pub(super) const LATE: &str = "SELECT seq FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1 \
+pub(super) const LATE: &str = concat!(
+    "SELECT seq FROM web_push.broadcast AS b WHERE ended_at IS NULL AND deadline <= $1 \
      AND (expanding OR EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq \
-         AND (NOT leased OR at <= $1))) \
-     ORDER BY deadline, seq LIMIT $2";
+         AND (NOT leased OR at <= $1 OR at >= ",
+    aside_sql!(),
+    "))) ORDER BY deadline, seq LIMIT $2"
+);
 /// Cancelled broadcasts with rows whose lease has ended, or whose cancellation is not complete.
 macro_rules! unswept {
     () => {
-        "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
-             AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq AND (NOT leased OR at <= $1)) \
-             ORDER BY seq LIMIT $2"
+        concat!(
+            "SELECT seq FROM web_push.broadcast AS b WHERE is_cancelled AND ended_at IS NULL \
+             AND EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq \
+                 AND (NOT leased OR at <= $1 OR at >= ",
+            $crate::store::rules::aside_sql!(),
+            ")) ORDER BY seq LIMIT $2"
+        )
     };
 }
 pub(super) use unswept;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
 use super::{
-    PostgresStore, broadcasts, claims, ending, erase, far_rows, opening, pauses, schema, settle,
-    workers,
+    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, opening, pauses, schema,
+    settle, workers,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -81,6 +81,19 @@ impl DeliveryLedger for PostgresStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         ending::cancel(self.database(), broadcast, now).await
+    }
+
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let held = holding::hold(self.database(), broadcast, is_held, now).await?;
+        if !is_held {
+            self.tell().await;
+        }
+        Ok(held)
     }
 
     async fn erase(

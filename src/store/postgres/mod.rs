@@ -12,6 +12,7 @@ mod enqueue;
 mod erase;
 mod error;
 mod far_rows;
+mod holding;
 mod ledger;
 mod listen;
 mod opening;

@@ -6,7 +6,7 @@ use super::rows::{Columns, Values, first, integer, read};
 use super::{origins, waking};
 use crate::clock::Timestamp;
 use crate::store::readable::{ReadablePage, readable_or_none};
-use crate::store::rules::LONGEST_PAGE;
+use crate::store::rules::{LONGEST_PAGE, aside_sql};
 use crate::store::{LedgerStats, Pause, PauseReason, STEP, StoreError, Tally};
 use crate::subscription::Origin;
 
@@ -30,39 +30,49 @@ pub(super) const TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE gone > 0 ORDER BY origin";
 /// The next due times: whether a broadcast is expandable now; whether an origin can be claimed from now, which is assumed if
 /// the first ones were not enough to tell; the first time of waiting rows, of pauses, of expansions and of deadlines.
-pub(super) const NEXT_DUE: &str = "WITH front AS MATERIALIZED (SELECT id, paused_until FROM web_push.origin \
+pub(super) const NEXT_DUE: &str = concat!(
+    "WITH front AS MATERIALIZED (SELECT id, paused_until FROM web_push.origin \
          WHERE ready AND NOT held ORDER BY served, id LIMIT $2), \
      filled AS MATERIALIZED (SELECT paused_until FROM front WHERE EXISTS ( \
          SELECT 1 FROM web_push.delivery AS d WHERE d.origin = front.id AND d.turn IS NOT NULL OFFSET 0)) \
-     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band = 0 AND expand_at <= $1 AND deadline > $1) \
-         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND band > 0 AND expand_at <= $1 AND deadline > $1) \
-         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND cursor IS NOT NULL AND expand_at > $1 \
-             AND due_at <= $1 AND deadline > $1 AND (pace IS NULL OR expand_at > $3)), \
+     SELECT EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND band = 0 AND expand_at <= $1 AND deadline > $1) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND band > 0 AND expand_at <= $1 AND deadline > $1) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE expanding AND NOT is_held AND cursor IS NOT NULL AND expand_at > $1 \
+             AND due_at <= $1 AND deadline > $1 AND (pace IS NULL OR expand_at > $3)) \
+         OR EXISTS (SELECT 1 FROM web_push.broadcast WHERE resuming), \
      EXISTS (SELECT 1 FROM filled WHERE paused_until IS NULL OR paused_until <= $1) \
          OR (SELECT count(*) FROM front) = $2, \
-     least((SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased), \
-         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased)), \
+     least((SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased AND at < ",
+    aside_sql!(),
+    "), (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at < ",
+    aside_sql!(),
+    ")), \
      least((SELECT min(paused_until) FROM filled), \
          (SELECT o.paused_until FROM web_push.origin AS o WHERE o.held AND EXISTS ( \
              SELECT 1 FROM web_push.delivery AS d WHERE d.origin = o.id AND d.turn IS NOT NULL OFFSET 0) \
              ORDER BY o.paused_until LIMIT 1)), \
-     least((SELECT min(expand_at) FROM web_push.broadcast WHERE expanding AND band = 0 AND expand_at > $1), \
-         (SELECT min(expand_at) FROM web_push.broadcast WHERE expanding AND band > 0 AND expand_at > $1)), \
-     (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)";
+     least((SELECT min(expand_at) FROM web_push.broadcast WHERE expanding AND NOT is_held AND band = 0 AND expand_at > $1), \
+         (SELECT min(expand_at) FROM web_push.broadcast WHERE expanding AND NOT is_held AND band > 0 AND expand_at > $1)), \
+     (SELECT min(deadline) FROM web_push.broadcast WHERE ended_at IS NULL AND deadline > $1)"
+);
 /// Damaged counts make the first number wrong, not an error.
-pub(super) const STATS: &str = "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
+pub(super) const STATS: &str = concat!(
+    "WITH front AS MATERIALIZED ((SELECT id FROM web_push.origin WHERE ready AND NOT held \
          ORDER BY served, id LIMIT $2) \
          UNION ALL (SELECT id FROM web_push.origin WHERE held ORDER BY paused_until LIMIT $2)) \
      SELECT (SELECT least(greatest(coalesce(sum(written::numeric - accepted - gone - key_mismatch - sender_fault \
          - too_large - bad_request - refused - expired - failed - cancelled), 0), 0), 9223372036854775807)::bigint \
          FROM web_push.broadcast WHERE ended_at IS NULL), \
-     (SELECT count(*) FROM web_push.delivery WHERE turn IS NULL AND leased AND at > $1), \
+     (SELECT count(*) FROM web_push.delivery WHERE turn IS NULL AND leased AND at > $1 AND at < ",
+    aside_sql!(),
+    "), \
      least((SELECT min(first.at) FROM (SELECT id FROM front LIMIT $2) AS o \
          CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS bands (band) \
          CROSS JOIN LATERAL (SELECT d.at FROM web_push.delivery AS d WHERE d.origin = o.id AND d.band = bands.band \
              AND d.turn IS NOT NULL ORDER BY d.turn LIMIT 1) AS first), \
          (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1), \
-         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1))";
+         (SELECT min(at) FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1))"
+);
 /// The steps of waking that one call does.
 const WAKES: u32 = 4;
 pub(super) const SERVER_TIME: &str =

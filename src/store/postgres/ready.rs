@@ -39,7 +39,7 @@ pub(super) const MARK: &str = "UPDATE web_push.origin SET ready = true WHERE id 
      (SELECT id FROM web_push.origin WHERE id = ANY($1) AND NOT ready ORDER BY id FOR NO KEY UPDATE)";
 pub(super) const HOLD: &str = "UPDATE web_push.origin SET held = true WHERE id IN (SELECT id FROM web_push.origin \
      WHERE id = ANY($1) AND ready AND paused_until > $2 FOR NO KEY UPDATE SKIP LOCKED)";
-pub(super) const SET_ASIDE: &str = "UPDATE web_push.origin SET held = true, paused_until = $2, pause_reason = $3 WHERE id IN \
+pub(super) const PARK: &str = "UPDATE web_push.origin SET held = true, paused_until = $2, pause_reason = $3 WHERE id IN \
      (SELECT id FROM web_push.origin WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
 pub(super) const LET_GO: &str = "UPDATE web_push.origin SET held = false WHERE id IN (SELECT id FROM web_push.origin \
      WHERE held AND paused_until <= $1 ORDER BY paused_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)";
@@ -149,7 +149,7 @@ pub(super) async fn front(
     if !unreadable.is_empty() {
         let until = (now + UNREADABLE_ORIGIN).as_millis();
         let values = &[&unreadable as _, &until as _, &UNREADABLE_REASON as _];
-        database.execute(SET_ASIDE, values).await?;
+        database.execute(PARK, values).await?;
         report_unreadable_origins(unreadable.len());
     }
     if !paused.is_empty() {

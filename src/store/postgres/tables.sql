@@ -83,6 +83,9 @@ CREATE TABLE web_push.broadcast (
     expand_at bigint NOT NULL,
     cursor bytea,
     is_cancelled boolean NOT NULL DEFAULT false,
+    -- Whether it is paused; whether it goes on and may have rows that were put aside.
+    is_held boolean NOT NULL DEFAULT false,
+    resuming boolean NOT NULL DEFAULT false,
     forget_when_over boolean NOT NULL,
     -- 0 for urgent messages, 1 for normal ones, 2 for others.
     band smallint NOT NULL,
@@ -103,9 +106,14 @@ CREATE TABLE web_push.broadcast (
 ) WITH (fillfactor = 50);
 CREATE INDEX broadcast_open ON web_push.broadcast (deadline, seq) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON web_push.broadcast (ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX broadcast_urgent ON web_push.broadcast (expand_at, seq) WHERE expanding AND band = 0;
-CREATE INDEX broadcast_expanding ON web_push.broadcast (expand_at, seq) WHERE expanding AND band > 0;
-CREATE INDEX broadcast_started ON web_push.broadcast (expand_at, seq) WHERE expanding AND cursor IS NOT NULL;
+CREATE INDEX broadcast_urgent ON web_push.broadcast (expand_at, seq)
+    WHERE expanding AND NOT is_held AND band = 0;
+CREATE INDEX broadcast_expanding ON web_push.broadcast (expand_at, seq)
+    WHERE expanding AND NOT is_held AND band > 0;
+CREATE INDEX broadcast_started ON web_push.broadcast (expand_at, seq)
+    WHERE expanding AND NOT is_held AND cursor IS NOT NULL;
+CREATE INDEX broadcast_held ON web_push.broadcast (seq) WHERE is_held AND ended_at IS NULL;
+CREATE INDEX broadcast_resuming ON web_push.broadcast (seq) WHERE resuming;
 CREATE INDEX broadcast_cancelled ON web_push.broadcast (seq) WHERE is_cancelled AND ended_at IS NULL;
 
 -- The message and audience of a broadcast: deleted when it is over.
@@ -148,7 +156,8 @@ CREATE INDEX origin_held ON web_push.origin (paused_until) WHERE held;
 
 -- The queue. A row is ready, and has a turn among the rows of its origin and band; or it waits, leased or to be retried,
 -- for the time `at`, and has no turn. `at` of a ready row is the time for which it waited. A ready row that is `leased` has a
--- lease that ended: its token is valid until another claim. There are no foreign keys, whose checks would cost as much as
+-- lease that ended: its token is valid until another claim. A row that was put aside waits for a moment that never comes, by its
+-- broadcast. There are no foreign keys, whose checks would cost as much as
 -- the rows: rows are written under locks on their broadcast and their origin.
 CREATE TABLE web_push.delivery (
     broadcast bigint NOT NULL,

@@ -3,16 +3,20 @@
 use super::connection::{Database, Tx, in_transaction};
 use super::ending::{self, unswept};
 use super::error::Failed;
+use super::holding;
 use super::ready::{self, LET_GO};
 use super::rows::{first, integer, read};
 use crate::clock::Timestamp;
 use crate::store::{STEP, StoreError};
 
-/// Whether there are rows of cancelled broadcasts to end, rows whose time has come, and origins whose pause is over.
+/// Whether there are rows of cancelled broadcasts to end, broadcasts that go on, paused ones, rows whose time has come, and
+/// origins whose pause is over.
 pub(super) const DUE: &str = concat!(
     "SELECT EXISTS (",
     unswept!(),
-    "), EXISTS (SELECT 1 FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1) \
+    "), EXISTS (SELECT 1 FROM web_push.broadcast WHERE resuming), \
+     EXISTS (SELECT 1 FROM web_push.broadcast WHERE is_held AND ended_at IS NULL), \
+     EXISTS (SELECT 1 FROM web_push.delivery WHERE turn IS NULL AND leased AND at <= $1) \
          OR EXISTS (SELECT 1 FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at <= $1), \
      EXISTS (SELECT 1 FROM web_push.origin WHERE held AND paused_until <= $1)"
 );
@@ -33,7 +37,8 @@ pub(super) const WAKE: &str = "WITH due AS MATERIALIZED (SELECT woken.* FROM (VA
          FROM (SELECT flow.ctid, placed.turn FROM placed CROSS JOIN LATERAL (SELECT ctid FROM web_push.flow \
              WHERE flow.broadcast = placed.broadcast AND flow.origin = placed.origin \
              FOR NO KEY UPDATE SKIP LOCKED) AS flow WHERE placed.is_last) AS last WHERE f.ctid = last.ctid) \
-     UPDATE web_push.delivery AS d SET turn = placed.turn, worker = NULL FROM placed WHERE d.ctid = placed.ctid RETURNING d.origin";
+     UPDATE web_push.delivery AS d SET turn = placed.turn, worker = NULL FROM placed \
+         WHERE d.ctid = placed.ctid RETURNING d.origin";
 
 /// What a claim finds.
 pub(super) struct Prepared {
@@ -41,22 +46,29 @@ pub(super) struct Prepared {
     pub(super) is_unswept: bool,
     /// Whether rows or origins may have become ready.
     pub(super) is_changed: bool,
+    /// Whether there are paused broadcasts.
+    pub(super) has_held: bool,
     /// Whether the time of more rows may have come than were made ready.
     pub(super) more: bool,
 }
 
-/// Ends rows of cancelled broadcasts, makes rows ready whose time has come, and puts origins whose pause is over back into
-/// the order of turns: one step of each. In transactions of their own: the first waits for locks on broadcasts, which a
+/// Ends rows of cancelled broadcasts, brings rows back of those that go on, makes rows ready whose time has come, and puts
+/// origins whose pause is over back into the order of turns: one step of each. In transactions of their own: the first waits for locks on broadcasts, which a
 /// claim never does.
 pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<Prepared, StoreError> {
     let millis = now.as_millis();
     let rows = database.query(DUE, &[&millis, &1_i64]).await?;
     let due = first(&rows, |columns| {
-        Ok((columns.get()?, columns.get()?, columns.get()?))
+        let (is_unswept, is_resuming, has_held) = (columns.get()?, columns.get()?, columns.get()?);
+        let (is_due, is_over) = (columns.get()?, columns.get()?);
+        Ok((is_unswept, is_resuming, has_held, is_due, is_over))
     })?;
-    let (is_unswept, is_due, is_over) = due.unwrap_or_default();
+    let (is_unswept, is_resuming, has_held, mut is_due, is_over) = due.unwrap_or_default();
     if is_unswept {
         ending::sweep(database, now).await?;
+    }
+    if is_resuming {
+        is_due |= holding::bring_back(database, now).await? > 0;
     }
     let woken = match is_due {
         true => wake(database, now).await?,
@@ -68,6 +80,7 @@ pub(super) async fn prepare(database: &Database, now: Timestamp) -> Result<Prepa
     Ok(Prepared {
         is_unswept,
         is_changed: is_unswept || is_due || is_over,
+        has_held,
         more: woken >= STEP,
     })
 }

@@ -7,7 +7,7 @@ use redis::Value;
 use super::content::{audience, cursor_text, push_broadcast, push_page};
 use super::reply::{Fields, Reply, bytes, number, parse, unexpected};
 use super::script::{
-    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
+    Args, CANCEL, ENQUEUE, EXPANDABLE, EXPIRE, HOLD, LAPSE, OPEN, PRUNE, PULL, UNDERWAY,
 };
 use super::{RedisStore, StoreError};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
@@ -108,6 +108,19 @@ impl RedisStore {
         };
         let _has_more = answer.flag()?;
         status(&mut answer.list()?, now).map(Some)
+    }
+
+    pub(super) async fn hold_broadcast(
+        &self,
+        id: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let args = Args::at(now).with(*id.as_bytes()).number(u8::from(is_held));
+        match self.run(&HOLD, &args).await? {
+            Value::Nil => Ok(None),
+            answer => status(&mut Reply::of(answer)?, now).map(Some),
+        }
     }
 
     pub(super) async fn broadcast_status(
@@ -260,6 +273,7 @@ fn progress(id: BroadcastId, mut fields: Fields) -> Result<BroadcastProgress, St
         written: fields.count("written")?,
         expanding: fields.count("expanding")? != 0,
         cancelled: fields.count("cancelled")? != 0,
+        held: fields.count("held")? != 0,
         created_at: fields.time("created_at")?.ok_or_else(missing)?,
         send_at: fields.time("send_at")?,
         deadline: fields.time("deadline")?.ok_or_else(missing)?,

@@ -135,7 +135,7 @@ impl RedisStore {
                 let mut head = Reply::of(head)?;
                 let name = head.bytes()?;
                 let Some(head) = readable_or_none(Head::read(&name, head))? else {
-                    self.set_aside(&name, now).await?;
+                    self.park(&name, now).await?;
                     continue;
                 };
                 // An origin may have moved between two scripts.

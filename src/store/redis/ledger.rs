@@ -55,6 +55,15 @@ impl DeliveryLedger for RedisStore {
         self.cancel_broadcast(broadcast, now).await
     }
 
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.hold_broadcast(broadcast, is_held, now).await
+    }
+
     async fn erase(
         &self,
         user: &Principal,

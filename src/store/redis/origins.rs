@@ -58,7 +58,7 @@ impl RedisStore {
     }
 
     /// Leaves an origin out of the order of turns whose name cannot be read.
-    pub(super) async fn set_aside(&self, name: &[u8], now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn park(&self, name: &[u8], now: Timestamp) -> Result<(), StoreError> {
         let raw = bytes_or_nil(self.read("HGET", "pauses", name).await?)?;
         let until = (now + UNREADABLE_ORIGIN).as_millis();
         let new = format!("{until}|0||{UNREADABLE_REASON}|1|");

@@ -121,6 +121,7 @@ scripts! {
         EXPANDABLE = "expandable",
         ENQUEUE = "enqueue",
         CANCEL = "cancel",
+        HOLD = "hold",
         EXPIRE = "expire",
         PULL = "pull",
         UNDERWAY = "underway",

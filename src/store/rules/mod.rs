@@ -10,7 +10,7 @@
 //! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether the limits permit it, and which rows are deleted for it |
 //! | [`apply`] | S11 to S13, S18 | the effect of a change on a row |
 //! | [`is_member`], [`takes`] | S9, S10 | the rows of an audience, and those that a filter counts |
-//! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12, L20 | the state, the counts and the pace of a broadcast |
+//! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12, L20, L21 | the state, the counts and the pace of a broadcast |
 //! | [`deal`] | L5 | the shares of origins in a claim |
 //! | [`band`], [`shares`] | L3, L18 | the shares of urgent and other messages at one origin |
 //!
@@ -42,6 +42,7 @@
 //! }
 //! ```
 
+mod aside;
 mod audience;
 mod bands;
 mod change;
@@ -50,6 +51,9 @@ mod merge;
 mod pace;
 mod progress;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use aside::aside_sql;
+pub(crate) use aside::{aside, is_aside};
 pub use audience::{is_member, takes};
 pub use bands::{BANDS, band, shares};
 pub use change::{Applied, apply};

@@ -25,6 +25,8 @@ pub struct BroadcastProgress {
     pub expanding: bool,
     /// Whether it was cancelled.
     pub cancelled: bool,
+    /// Whether it is paused.
+    pub held: bool,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When it is to be sent. `None` means at once.
@@ -63,6 +65,7 @@ impl BroadcastProgress {
             written: 0,
             expanding: true,
             cancelled: false,
+            held: false,
             created_at: now,
             send_at: broadcast.send_at,
             deadline: broadcast.deadline,
@@ -90,7 +93,8 @@ impl BroadcastProgress {
     #[must_use]
     pub fn page_at(&self, expand_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let page_at = page_at(self.pace, self.due_at(), expand_at, now);
-        (self.expanding && page_at.max(now) < self.deadline).then_some(page_at)
+        let may_expand = self.expanding && !self.held && page_at.max(now) < self.deadline;
+        may_expand.then_some(page_at)
     }
 
     /// The time from which the page after one of `rows` new rows may be written (L4). `expand_at` is what this function
@@ -103,7 +107,7 @@ impl BroadcastProgress {
     /// Returns whether a page may be written at `now` (L4). `cursor` is the stored cursor, `expected` the caller's.
     #[must_use]
     pub fn takes_page(&self, cursor: &Cursor, expected: &Cursor, now: Timestamp) -> bool {
-        self.expanding && self.deadline > now && cursor == expected
+        self.expanding && !self.held && self.deadline > now && cursor == expected
     }
 
     /// Counts the new rows of a page that ends at the cursor `next` (L4).
@@ -121,6 +125,16 @@ impl BroadcastProgress {
             self.end_unwritten(FinalOutcome::Cancelled);
         }
         cancels
+    }
+
+    /// Pauses it, or lets it go on (L21). Returns whether this is a change: a broadcast that is cancelled or over stays as
+    /// it is.
+    pub fn hold(&mut self, is_held: bool) -> bool {
+        let changes = self.held != is_held && !self.cancelled && !self.is_over();
+        if changes {
+            self.held = is_held;
+        }
+        changes
     }
 
     /// Stops the expansion at its deadline (L12). Returns the outcome of its rows without a lease.
@@ -189,12 +203,14 @@ impl BroadcastProgress {
     fn state(&self, now: Timestamp) -> BroadcastState {
         if self.cancelled {
             BroadcastState::Cancelled
+        } else if self.is_over() {
+            BroadcastState::Done
+        } else if self.held {
+            BroadcastState::Paused
         } else if self.expanding && self.due_at() > now {
             BroadcastState::Scheduled
         } else if self.expanding {
             BroadcastState::Expanding
-        } else if self.is_over() {
-            BroadcastState::Done
         } else {
             BroadcastState::Sending
         }
@@ -283,6 +299,31 @@ mod tests {
         assert_eq!(progress.settle(Settlement::Deferred(at)), AfterClaim::Ended);
         assert_eq!(progress.counts.cancelled, 2);
         assert!(progress.is_over());
+    }
+
+    #[test]
+    fn a_pause_stops_the_expansion_and_ends_with_the_broadcast() {
+        let mut progress = progress(5);
+        assert!(progress.hold(true));
+        assert!(!progress.hold(true), "once");
+        assert_eq!(progress.status(at(9)).state, BroadcastState::Paused);
+        assert_eq!(progress.page_at(at(10), at(10)), None);
+        assert!(!progress.takes_page(&Cursor::Start, &Cursor::Start, at(10)));
+        assert!(progress.hold(false));
+        assert_eq!(progress.status(at(10)).state, BroadcastState::Expanding);
+        progress.write_page(2, &Cursor::End);
+        assert!(progress.hold(true));
+        let later = Settlement::RetryAt(at(20));
+        assert_ne!(progress.settle(later), AfterClaim::Ended, "it waits");
+        assert_eq!(progress.status(at(10)).state, BroadcastState::Paused);
+        let mut cancelled = progress.clone();
+        assert!(cancelled.cancel());
+        assert_eq!(cancelled.status(at(10)).state, BroadcastState::Cancelled);
+        assert!(!cancelled.hold(false));
+        assert_eq!(progress.expire(), FinalOutcome::Expired);
+        progress.counts.add(FinalOutcome::Expired, 2);
+        assert_eq!(progress.status(at(99)).state, BroadcastState::Done);
+        assert!(!progress.hold(false), "it is over");
     }
 
     #[test]

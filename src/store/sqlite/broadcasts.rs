@@ -10,13 +10,13 @@ use super::content;
 use super::error::corrupt;
 use super::expansion::{self, read_cursor, read_pace};
 use super::query::{Columns, all, execute, first, integer};
-use super::turns;
+use super::{holding, turns};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::store::outcome_columns::outcome_columns;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::{BroadcastProgress, band};
+use crate::store::rules::{BroadcastProgress, aside_sql, band};
 use crate::store::{Cursor, Idempotency, NewBroadcast, Opened, Page, Pruned, STEP, StoreError};
 use crate::subscription::{EndpointKey, Origin};
 
@@ -24,7 +24,7 @@ use crate::subscription::{EndpointKey, Origin};
 macro_rules! stored_columns {
     () => {
         concat!(
-            "seq, id, expected, written, expanding, is_cancelled, created_at, send_at, deadline, pace, cursor, expand_at, ended_at, band, ",
+            "seq, id, expected, written, expanding, is_cancelled, is_held, created_at, send_at, deadline, pace, cursor, expand_at, ended_at, band, ",
             outcome_columns!()
         )
     };
@@ -41,8 +41,10 @@ pub(super) const BY_SEQ: &str = concat!(
     " FROM broadcast WHERE seq = ?1"
 );
 /// What is read of a broadcast whose counts may be damaged.
-pub(super) const FLAGS_BY_SEQ: &str = "SELECT seq, id, is_cancelled FROM broadcast WHERE seq = ?1";
-pub(super) const FLAGS_BY_ID: &str = "SELECT seq, id, is_cancelled FROM broadcast WHERE id = ?1";
+pub(super) const FLAGS_BY_SEQ: &str =
+    "SELECT seq, id, is_cancelled, is_held FROM broadcast WHERE seq = ?1";
+pub(super) const FLAGS_BY_ID: &str =
+    "SELECT seq, id, is_cancelled, is_held FROM broadcast WHERE id = ?1";
 pub(super) const UNDERWAY: &str = concat!(
     "SELECT ",
     stored_columns!(),
@@ -58,8 +60,12 @@ pub(super) const SAVE: &str = concat!(
     outcome_columns!(),
     ") = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) WHERE seq = ?1"
 );
-pub(super) const UNLEASED: &str = "SELECT key, fence FROM delivery \
-     WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2) LIMIT ?3";
+pub(super) const UNLEASED: &str = concat!(
+    "SELECT key, fence FROM delivery \
+     WHERE broadcast = ?1 AND (leased = 0 OR at <= ?2 OR at >= ",
+    aside_sql!(),
+    ") LIMIT ?3"
+);
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
 pub(super) const END: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 RETURNING fence";
@@ -110,6 +116,7 @@ impl Stored {
             written: columns.count()?,
             expanding: columns.flag()?,
             cancelled: columns.flag()?,
+            held: columns.flag()?,
             created_at: columns.time()?,
             send_at: columns.time_or_null()?,
             deadline: columns.time()?,
@@ -177,6 +184,7 @@ pub(super) struct Flags {
     /// `None` if it cannot be read: then no call can name the broadcast.
     pub(super) id: Option<BroadcastId>,
     pub(super) is_cancelled: bool,
+    pub(super) is_held: bool,
 }
 
 impl Flags {
@@ -186,6 +194,7 @@ impl Flags {
             seq,
             id: None,
             is_cancelled: true,
+            is_held: false,
         }))
     }
 
@@ -201,6 +210,7 @@ impl Flags {
             seq: columns.get().unwrap_or(i64::MIN),
             id: columns.bytes().ok().map(BroadcastId::from_bytes),
             is_cancelled: columns.flag().unwrap_or(false),
+            is_held: columns.flag().unwrap_or(false),
         }
     }
 }
@@ -323,8 +333,8 @@ pub(super) fn cancel(
     Ok(Some(stored.progress.status(now)))
 }
 
-/// Continues cancellations, and ends rows of cancelled broadcasts whose lease has ended (L9), in one step. Returns the
-/// number of rows that the step has left.
+/// Continues cancellations and the ends of pauses, and ends rows of cancelled broadcasts whose lease has ended (L9), in one
+/// step. Returns the number of rows that the step has left.
 pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<usize, StoreError> {
     let mut left = STEP;
     for seq in all(conn, CANCELLED, [integer(STEP)], |row| row.get())? {
@@ -346,7 +356,7 @@ pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<usize, StoreErr
             break;
         }
     }
-    Ok(left)
+    Ok(left - holding::bring_back(conn, left, now)?)
 }
 
 /// Ends rows of a cancelled broadcast, which may have been the probes of their origins.

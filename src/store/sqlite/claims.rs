@@ -10,7 +10,7 @@ use super::content;
 use super::due_origins::{self, Head, Served};
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
-use super::turns;
+use super::{holding, turns};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
@@ -93,13 +93,22 @@ struct Claim<'a> {
     leased_until: Timestamp,
     fence: u64,
     worker: Option<i64>,
-    /// The broadcasts of ready rows; `None` if cancelled, or without a readable id.
-    broadcasts: HashMap<i64, Option<BroadcastId>>,
-    /// How many more rows of cancelled broadcasts may be ended.
+    /// The broadcasts of ready rows.
+    broadcasts: HashMap<i64, Of>,
+    /// How many more rows of cancelled broadcasts may be ended, and of paused ones put aside.
     spare: usize,
     /// The origins of claimed rows.
     served: BTreeMap<i64, Served>,
     claims: Claims,
+}
+
+/// The broadcast of a ready row.
+#[derive(Clone, Copy)]
+enum Of {
+    Live(BroadcastId),
+    Held,
+    /// Or without a readable id.
+    Cancelled,
 }
 
 /// A ready row: its broadcast, and its turn.
@@ -148,7 +157,8 @@ impl Claim<'_> {
         Ok(taken)
     }
 
-    /// Returns up to `wanted` rows of a band that are next in turn. Rows of cancelled broadcasts among them end.
+    /// Returns up to `wanted` rows of a band that are next in turn. Rows of cancelled broadcasts among them end, and those of
+    /// paused ones are put aside.
     fn next_in_turn(
         &mut self,
         head: &Head,
@@ -163,18 +173,25 @@ impl Claim<'_> {
                 Ok((seq, key, columns.get::<i64>()?))
             })?;
             let (mut live, mut cancelled) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+            let before = self.spare;
             for (seq, key, turn) in rows {
                 match self.broadcast(seq)? {
-                    Some(id) => live.push((seq, ClaimToken::new(id, key, self.fence), turn)),
-                    None if self.spare > 0 => {
+                    Of::Live(id) => live.push((seq, ClaimToken::new(id, key, self.fence), turn)),
+                    // The next claim goes on with them.
+                    Of::Cancelled | Of::Held if self.spare == 0 => self.claims.more = true,
+                    Of::Cancelled => {
                         self.spare -= 1;
                         cancelled.entry(seq).or_default().push(key);
                     }
-                    // The next claim ends more of them.
-                    None => {}
+                    Of::Held => {
+                        self.spare -= 1;
+                        holding::put_aside(self.conn, seq, key)?;
+                        // Others may stand behind it.
+                        self.claims.more = true;
+                    }
                 }
             }
-            if cancelled.is_empty() {
+            if self.spare == before {
                 return Ok(live);
             }
             for (seq, keys) in cancelled {
@@ -183,14 +200,18 @@ impl Claim<'_> {
         }
     }
 
-    /// Returns a broadcast's id and keeps its message for the answer. Returns `None` if it is cancelled.
-    fn broadcast(&mut self, seq: i64) -> Result<Option<BroadcastId>, StoreError> {
+    /// Returns the broadcast of a row, and keeps its message for the answer.
+    fn broadcast(&mut self, seq: i64) -> Result<Of, StoreError> {
         if let Some(known) = self.broadcasts.get(&seq) {
             return Ok(*known);
         }
         let flags = Flags::by_seq(self.conn, seq)?;
-        let id = flags.id.filter(|_| !flags.is_cancelled);
-        if let Some(id) = id {
+        let of = match flags.id.filter(|_| !flags.is_cancelled) {
+            Some(_) if flags.is_held => Of::Held,
+            Some(id) => Of::Live(id),
+            None => Of::Cancelled,
+        };
+        if let Of::Live(id) = of {
             let message = Stored::by_seq(self.conn, seq).and_then(|stored| {
                 let (due_at, deadline) = (stored.progress.due_at(), stored.progress.deadline);
                 let message = content::message(self.conn, seq)?;
@@ -203,8 +224,8 @@ impl Claim<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.broadcasts.insert(seq, id);
-        Ok(id)
+        self.broadcasts.insert(seq, of);
+        Ok(of)
     }
 
     fn lease(&mut self, head: &Head, seq: i64, token: ClaimToken) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;
 use crate::store::readable::{UNREADABLE_ORIGIN, UNREADABLE_REASON, report_unreadable_origins};
-use crate::store::rules::BANDS;
+use crate::store::rules::{BANDS, aside_sql};
 use crate::store::{ClaimRequest, PauseReason, STEP, StoreError};
 use crate::subscription::Origin;
 
@@ -29,13 +29,15 @@ pub(super) const PLACE: &str = "UPDATE origin SET ready = ?2, turn = ?3 WHERE id
 pub(super) const SERVED: &str = "UPDATE origin SET served = ?2, takes = ?3, high = max(high, ?4), \
      normal = max(normal, ?5), low = max(low, ?6) WHERE id = ?1";
 pub(super) const BRING_FORWARD: &str = "UPDATE origin SET ready = 1 WHERE id = ?1 AND ready = 0";
-pub(super) const SET_ASIDE: &str =
+pub(super) const PARK: &str =
     "UPDATE origin SET paused_until = ?2, pause_reason = ?3, turn = NULL WHERE id = ?1";
 /// Waiting rows whose time has come, and the pause of their origin.
 pub(super) const WAITING: &str = "SELECT at, paused_until FROM delivery JOIN origin ON origin.id = delivery.origin \
      WHERE delivery.turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
-pub(super) const LATER: &str =
-    "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1 AND at > ?2";
+pub(super) const LATER: &str = concat!(
+    "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1 AND at > ?2 AND at < ",
+    aside_sql!()
+);
 pub(super) const LONGEST: &str = "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1";
 pub(super) const HEAD: &str = "SELECT at FROM delivery WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL \
      ORDER BY turn, broadcast, key LIMIT 1";
@@ -103,9 +105,9 @@ fn place(
 }
 
 /// Leaves an origin out of the order of turns whose name cannot be read.
-fn set_aside(conn: &Connection, origin: i64, now: Timestamp) -> Result<(), StoreError> {
+fn park(conn: &Connection, origin: i64, now: Timestamp) -> Result<(), StoreError> {
     let until = (now + UNREADABLE_ORIGIN).as_millis();
-    execute(conn, SET_ASIDE, params![origin, until, UNREADABLE_REASON])?;
+    execute(conn, PARK, params![origin, until, UNREADABLE_REASON])?;
     report_unreadable_origins(1);
     Ok(())
 }
@@ -130,7 +132,7 @@ pub(super) fn ready(
             reads += 1;
             last = (origin.turn, origin.id);
             let Some(name) = origin.origin else {
-                set_aside(conn, origin.id, now)?;
+                park(conn, origin.id, now)?;
                 continue;
             };
             if request.room_for(&name) == 0 {

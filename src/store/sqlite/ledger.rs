@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
-use super::{SqliteStore, claims, expansion, far_rows, pauses, schema, tallies, threads};
+use super::{SqliteStore, claims, expansion, far_rows, holding, pauses, schema, tallies, threads};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -73,6 +73,16 @@ impl DeliveryLedger for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.write(move |conn| broadcasts::cancel(conn, broadcast, now))
+            .await
+    }
+
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        self.write(move |conn| holding::hold(conn, broadcast, is_held, now))
             .await
     }
 

@@ -16,6 +16,7 @@ use super::log;
 use super::query::{all, execute, first, integer};
 use crate::clock::Timestamp;
 use crate::observe::event;
+use crate::store::rules::aside_sql;
 use crate::store::{STEP, StoreError};
 
 /// The time between two looks at the other workers.
@@ -27,8 +28,12 @@ const WORKERS: &str = "SELECT id FROM worker ORDER BY id";
 pub(super) const ENLIST: &str = "INSERT INTO worker (id) VALUES (?1) ON CONFLICT (id) DO NOTHING";
 pub(super) const STRIKE: &str = "DELETE FROM worker WHERE id = ?1";
 pub(super) const OTHERS: &str = "SELECT 1 FROM worker WHERE id <> ?1 LIMIT 1";
-pub(super) const LEASED_BY: &str = "SELECT broadcast, key, fence FROM delivery \
-     WHERE turn IS NULL AND leased = 1 AND at > ?2 AND worker = ?1 ORDER BY at LIMIT ?3";
+pub(super) const LEASED_BY: &str = concat!(
+    "SELECT broadcast, key, fence FROM delivery \
+     WHERE turn IS NULL AND leased = 1 AND at > ?2 AND at < ",
+    aside_sql!(),
+    " AND worker = ?1 ORDER BY at LIMIT ?3"
+);
 /// The row keeps its token until it is claimed again.
 pub(super) const END_LEASE: &str = "UPDATE delivery SET at = ?3 WHERE broadcast = ?1 AND key = ?2";
 

@@ -10,6 +10,7 @@ mod erase;
 mod error;
 mod expansion;
 mod far_rows;
+mod holding;
 mod identity;
 mod ledger;
 mod liveness;

@@ -3,12 +3,13 @@
 use rusqlite::{Connection, params};
 
 use super::broadcasts::origin_id;
-use super::due_origins;
 use super::error::corrupt;
 use super::expansion::expandable;
 use super::query::{Columns, all, execute, first};
+use super::{due_origins, holding};
 use crate::clock::Timestamp;
 use crate::store::readable::{ReadablePage, readable_or_none};
+use crate::store::rules::aside_sql;
 use crate::store::{LedgerStats, Pause, PauseReason, StoreError};
 use crate::subscription::Origin;
 
@@ -21,15 +22,17 @@ pub(super) const LIFT: &str = "UPDATE origin SET paused_until = NULL, pause_reas
      WHERE origin = ?1";
 pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE origin = ?1 AND paused_until IS NOT NULL";
-pub(super) const NEXT_EXPANSION: &str = "SELECT min(expand_at) FROM broadcast WHERE expanding = 1 AND is_urgent = ?2 AND expand_at > ?1";
+pub(super) const NEXT_EXPANSION: &str = "SELECT min(expand_at) FROM broadcast WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?2 AND expand_at > ?1";
 pub(super) const NEXT_DEADLINE: &str =
     "SELECT min(deadline) FROM broadcast WHERE ended_at IS NULL AND deadline > ?1";
 /// Damaged counts make it wrong, not an error.
 pub(super) const DEPTH: &str = "SELECT max(cast(total(written - accepted - gone - key_mismatch \
      - sender_fault - too_large - bad_request - refused - expired - failed - cancelled) AS INTEGER), 0) \
      FROM broadcast WHERE ended_at IS NULL";
-pub(super) const LEASED: &str =
-    "SELECT count(*) FROM delivery WHERE turn IS NULL AND leased = 1 AND at > ?1";
+pub(super) const LEASED: &str = concat!(
+    "SELECT count(*) FROM delivery WHERE turn IS NULL AND leased = 1 AND at > ?1 AND at < ",
+    aside_sql!()
+);
 
 pub(super) fn pause(conn: &Connection, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
     // One that cannot be read is replaced.
@@ -75,7 +78,7 @@ pub(super) fn next_due(
     worker: Option<i64>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    if !expandable(conn, 1, now)?.is_empty() {
+    if holding::is_resuming(conn)? || !expandable(conn, 1, now)?.is_empty() {
         return Ok(Some(now));
     }
     let claim = due_origins::next(conn, worker, now)?;

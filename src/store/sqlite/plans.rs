@@ -4,8 +4,8 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, params_from_iter};
 
 use super::{
-    broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, liveness,
-    pauses, schedules, subscriptions, tallies, turns,
+    broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
+    liveness, pauses, schedules, subscriptions, tallies, turns,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -49,7 +49,16 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX sqlite_autoindex_broadcast_1 (id=?)",
     ),
     (broadcasts::FORGET_UNREADABLE, "PRIMARY KEY (broadcast=?)"),
-    (far_rows::PULL, "INDEX delivery_waiting (leased=? AND at>?)"),
+    (
+        far_rows::PULL,
+        "INDEX delivery_waiting (leased=? AND at>? AND at<?)",
+    ),
+    (holding::HOLD, "INTEGER PRIMARY KEY (rowid=?)"),
+    (holding::PUT_ASIDE, "PRIMARY KEY (broadcast=? AND key=?)"),
+    (
+        holding::BRING_BACK,
+        "COVERING INDEX delivery_waiting (leased=? AND at=?",
+    ),
     (expansion::MOVE_CURSOR, "INTEGER PRIMARY KEY (rowid=?)"),
     (broadcasts::UNLEASED, "PRIMARY KEY (broadcast=?)"),
     (broadcasts::DELETE, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -78,7 +87,7 @@ const SHORT: &[(&str, &str)] = &[
     ),
     (
         due_origins::LATER,
-        "COVERING INDEX delivery_waiting (leased=? AND at>?)",
+        "COVERING INDEX delivery_waiting (leased=? AND at>? AND at<?)",
     ),
     (
         due_origins::LONGEST,
@@ -92,7 +101,7 @@ const SHORT: &[(&str, &str)] = &[
     (due_origins::PLACE, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::SERVED, "INTEGER PRIMARY KEY (rowid=?)"),
     (due_origins::BRING_FORWARD, "INTEGER PRIMARY KEY (rowid=?)"),
-    (due_origins::SET_ASIDE, "INTEGER PRIMARY KEY (rowid=?)"),
+    (due_origins::PARK, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         claims::CLAIMABLE,
         "COVERING INDEX delivery_ready (origin=? AND band=?",
@@ -106,7 +115,7 @@ const SHORT: &[(&str, &str)] = &[
     (liveness::STRIKE, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         liveness::LEASED_BY,
-        "INDEX delivery_waiting (leased=? AND at>?)",
+        "INDEX delivery_waiting (leased=? AND at>? AND at<?)",
     ),
     (liveness::END_LEASE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (claims::LEASE, "PRIMARY KEY (broadcast=? AND key=?)"),
@@ -128,7 +137,7 @@ const SHORT: &[(&str, &str)] = &[
     (pauses::NEXT_DEADLINE, "INDEX broadcast_open (deadline>?)"),
     (
         pauses::LEASED,
-        "COVERING INDEX delivery_waiting (leased=? AND at>?)",
+        "COVERING INDEX delivery_waiting (leased=? AND at>? AND at<?)",
     ),
     (turns::CLAIMED, "INTEGER PRIMARY KEY (rowid=?)"),
     (turns::LAST, "PRIMARY KEY (broadcast=? AND origin=?)"),
@@ -175,6 +184,7 @@ const SHORT: &[(&str, &str)] = &[
 const OF_FEW_ROWS: &[(&str, &str)] = &[
     (broadcasts::UNDERWAY, "INDEX broadcast_open"),
     (broadcasts::CANCELLED, "INDEX broadcast_cancelled"),
+    (holding::RESUMING, "INDEX broadcast_resuming"),
     (due_origins::PAUSED, "INDEX origin_waiting"),
     (claims::PROBES, "COVERING INDEX origin_probe"),
     (pauses::PAUSES, "INDEX origin_paused (paused_until>?)"),
@@ -212,6 +222,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("erase", include_str!("erase.rs")),
         ("expansion", include_str!("expansion.rs")),
         ("far_rows", include_str!("far_rows.rs")),
+        ("holding", include_str!("holding.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
         ("turns", include_str!("turns.rs")),

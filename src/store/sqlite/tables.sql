@@ -91,6 +91,9 @@ CREATE TABLE broadcast (
     expand_at INTEGER NOT NULL,
     cursor BLOB,
     is_cancelled INTEGER NOT NULL DEFAULT 0,
+    -- Whether it is paused; whether it goes on and may have rows that were put aside.
+    is_held INTEGER NOT NULL DEFAULT 0,
+    resuming INTEGER NOT NULL DEFAULT 0,
     ended_at INTEGER,
     idempotency_key TEXT UNIQUE,
     fingerprint BLOB,
@@ -109,8 +112,10 @@ CREATE TABLE broadcast (
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX broadcast_cancelled ON broadcast (seq) WHERE is_cancelled = 1 AND ended_at IS NULL;
-CREATE INDEX broadcast_expanding ON broadcast (is_urgent, expand_at) WHERE expanding = 1;
-CREATE INDEX broadcast_started ON broadcast (is_urgent, expand_at) WHERE expanding = 1 AND cursor IS NOT NULL;
+CREATE INDEX broadcast_expanding ON broadcast (is_urgent, expand_at) WHERE expanding = 1 AND is_held = 0;
+CREATE INDEX broadcast_started ON broadcast (is_urgent, expand_at)
+    WHERE expanding = 1 AND is_held = 0 AND cursor IS NOT NULL;
+CREATE INDEX broadcast_resuming ON broadcast (seq) WHERE resuming = 1;
 
 -- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE content (
@@ -158,7 +163,8 @@ CREATE INDEX origin_waiting ON origin (resumes_at) WHERE turn IS NULL AND ready 
 CREATE INDEX origin_ready ON origin (turn) WHERE turn IS NOT NULL;
 CREATE INDEX origin_probe ON origin (probe_fence, probe_key) WHERE probe_fence IS NOT NULL;
 
--- The queue. A row is ready and has a turn, or waits: until the end of its lease or the time of its retry, which is `at`.
+-- The queue. A row is ready and has a turn, or waits: until the end of its lease or the time of its retry, which is `at`. A
+-- row that was put aside waits for a moment that never comes, by its broadcast.
 -- Claims read the first ready rows of an origin and band, and the first rows that waited long enough, so that their cost
 -- does not depend on the backlog.
 CREATE TABLE delivery (

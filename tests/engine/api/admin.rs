@@ -6,10 +6,11 @@ use tower_web_push::api::{AdminAction, AdminCredentials, Authorizer, Denied};
 use super::{Answer, PASSWORD, World, full};
 
 const BROADCAST: &str = "/broadcasts/00000000-0000-4000-8000-000000000000";
-const ROUTES: [(Method, &str); 5] = [
+const ROUTES: [(Method, &str); 6] = [
     (Method::POST, "/notify"),
     (Method::GET, BROADCAST),
     (Method::DELETE, BROADCAST),
+    (Method::PATCH, BROADCAST),
     (Method::POST, "/regenerate-vapid"),
     (Method::GET, "/stats"),
 ];

@@ -234,10 +234,11 @@ async fn devices_are_listed_and_removed_by_their_owner_alone() {
 }
 
 /// Every administrator's route.
-const ADMIN_ROUTES: [(&str, &str); 5] = [
+const ADMIN_ROUTES: [(&str, &str); 6] = [
     ("POST", "/notify"),
     ("GET", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
     ("DELETE", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
+    ("PATCH", "/broadcasts/f47ac10b-58cc-4372-a567-0e02b2c3d479"),
     ("POST", "/regenerate-vapid"),
     ("GET", "/stats"),
 ];

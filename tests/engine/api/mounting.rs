@@ -227,7 +227,7 @@ async fn another_method_or_path_is_refused() {
         (Method::GET, "/notify", "POST"),
         (Method::POST, "/ping", "GET, HEAD"),
         (Method::OPTIONS, "/vapid", "GET, HEAD"),
-        (Method::PATCH, "/broadcasts/x", "GET, HEAD, DELETE"),
+        (Method::PUT, "/broadcasts/x", "GET, HEAD, PATCH, DELETE"),
     ] {
         let request = Request::builder().method(&method).uri(path);
         let answer = world.call(request.body(full("")).unwrap()).await;

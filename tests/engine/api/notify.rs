@@ -369,6 +369,45 @@ async fn a_message_may_have_a_pace() {
 }
 
 #[tokio::test]
+async fn a_broadcast_can_be_paused_and_resumed() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    let id = world.notify(&json!({"title": "a"})).await.json()["broadcast"].clone();
+    let path = format!("/broadcasts/{}", id.as_str().unwrap());
+    let change = async |state: Value| {
+        let body = json!({"state": state});
+        world.admin(Method::PATCH, &path, &body).await
+    };
+    for _ in 0..2 {
+        let paused = change(json!("paused")).await;
+        assert_eq!(
+            (paused.status, &paused.json()["state"]),
+            (200, &json!("paused"))
+        );
+        world.settle().await;
+        let status = world.admin(Method::GET, &path, &Value::Null).await;
+        assert_eq!(status.json(), paused.json());
+    }
+    assert!(browser.messages().is_empty());
+    for state in [json!("done"), json!("Paused"), json!(1), Value::Null] {
+        change(state).await.is(400, "invalid_state");
+    }
+    let resumed = change(json!("sending")).await;
+    assert_eq!(resumed.json()["state"], "expanding");
+    world.settle().await;
+    assert_eq!(browser.messages().len(), 1);
+    for state in ["paused", "sending"] {
+        assert_eq!(change(json!(state)).await.json()["state"], "done");
+    }
+    for unknown in ["x", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
+        let path = format!("/broadcasts/{unknown}");
+        let body = json!({"state": "paused"});
+        let answer = world.admin(Method::PATCH, &path, &body).await;
+        answer.is(404, "unknown_broadcast");
+    }
+}
+
+#[tokio::test]
 async fn a_broadcast_has_a_status_and_can_be_cancelled() {
     let world = World::new().await;
     world.subscriber().await;

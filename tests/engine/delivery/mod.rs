@@ -10,6 +10,7 @@ mod daily;
 mod deadlines;
 mod downtimes;
 mod effects;
+mod holding;
 mod keys;
 mod leases;
 mod order;

@@ -41,6 +41,7 @@ pub(crate) struct Broadcast {
     pub(crate) expand_at: Timestamp,
     pub(crate) cursor: Cursor,
     pub(crate) cancelled: bool,
+    pub(crate) held: bool,
     /// The outcomes of its recipients. `pending` stays 0.
     counts: Counts,
     ended_at: Option<Timestamp>,
@@ -58,9 +59,19 @@ pub(crate) struct Row {
     /// The fence of its valid token.
     pub(crate) fence: Option<u64>,
     pub(crate) attempt: u32,
+    /// Whether it was certainly put aside while its broadcast was paused.
+    pub(crate) is_aside: bool,
+    /// The earliest turn that it may have kept over a pause of its broadcast, and the end of the pause.
+    kept: Option<u64>,
+    pub(crate) resumed_at: Option<Timestamp>,
 }
 
 impl Row {
+    /// The latest due time that the ledger may have stored: a row that was put aside is due when its broadcast goes on.
+    fn latest_at(&self) -> Timestamp {
+        self.resumed_at.unwrap_or(self.at)
+    }
+
     pub(crate) fn is_leased(&self, now: Timestamp) -> bool {
         self.fence.is_some() && self.at > now
     }
@@ -142,6 +153,7 @@ impl Model {
             expand_at: now,
             cursor: Cursor::Start,
             cancelled: false,
+            held: false,
             counts: Counts::default(),
             ended_at: None,
         };
@@ -163,6 +175,7 @@ impl Model {
             .broadcasts
             .iter()
             .filter(|one| one.expanding && one.page_at() <= now && one.new.deadline > now)
+            .filter(|one| !one.held)
             .filter(|one| (one.band() == 0) == is_urgent)
             .collect();
         found.sort_by_key(|one| one.expand_at);
@@ -181,7 +194,8 @@ impl Model {
             return PageWrite::Stale;
         };
         let broadcast = &mut self.broadcasts[place];
-        if !broadcast.expanding || broadcast.new.deadline <= now || broadcast.cursor != expected {
+        let takes_pages = broadcast.expanding && !broadcast.held && broadcast.new.deadline > now;
+        if !takes_pages || broadcast.cursor != expected {
             return PageWrite::Stale;
         }
         let before = broadcast.written;
@@ -189,7 +203,7 @@ impl Model {
             let mut others = self.rows.iter().filter(|row| row.broadcast == id);
             if others.all(|row| row.key != new.key) {
                 let (at, band) = (broadcast.due_at(), broadcast.band());
-                let turn = (at <= now).then(|| self.turns.next(id, &new.origin, band, 1));
+                let turn = (at <= now).then(|| self.turns.next(id, &new.origin, band, 1, 0));
                 self.rows.push(Row {
                     broadcast: id,
                     key: new.key,
@@ -199,6 +213,9 @@ impl Model {
                     turn,
                     fence: None,
                     attempt: 0,
+                    is_aside: false,
+                    kept: None,
+                    resumed_at: None,
                 });
                 broadcast.written += 1;
             }
@@ -231,9 +248,15 @@ impl Model {
         for ((broadcast, origin), places) in due {
             let band = self.rows[places[0]].band;
             let rows = places.len() as u64;
-            let turn = self.turns.next(broadcast, &origin, band, rows);
+            let kept = places
+                .iter()
+                .filter(|place| self.rows[**place].kept.is_some());
+            let kept = kept.count() as u64;
+            let turn = self.turns.next(broadcast, &origin, band, rows, kept);
             for place in places {
-                self.rows[place].turn = Some(turn);
+                let row = &mut self.rows[place];
+                let first = row.kept.take().unwrap_or(turn.first).min(turn.first);
+                row.turn = Some(Turn { first, ..turn });
             }
         }
     }
@@ -248,6 +271,7 @@ impl Model {
     pub(crate) fn is_claimable(&self, row: &Row, now: Timestamp) -> bool {
         row.at <= now
             && !self.is_cancelled(row.broadcast)
+            && !self.is_held(row.broadcast)
             && self.origins.paused_until(&row.origin) <= now
     }
 
@@ -286,11 +310,17 @@ impl Model {
             Settlement::RetryAt(at) => {
                 row.at = at;
                 row.turn = None;
+                row.is_aside = false;
+                row.kept = None;
+                row.resumed_at = None;
                 row.fence = None;
             }
             Settlement::Deferred(at) => {
                 row.at = at;
                 row.turn = None;
+                row.is_aside = false;
+                row.kept = None;
+                row.resumed_at = None;
                 row.fence = None;
                 row.attempt -= 1;
             }
@@ -309,6 +339,39 @@ impl Model {
             self.end(is_left, FinalOutcome::Cancelled, now);
         }
         self.status(id, now)
+    }
+
+    pub(crate) fn hold(
+        &mut self,
+        id: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Option<BroadcastStatus> {
+        let broadcast = self.broadcasts.iter_mut().find(|one| one.new.id == id)?;
+        let is_open = !broadcast.cancelled && broadcast.ended_at.is_none();
+        if is_open && broadcast.held != is_held {
+            broadcast.held = is_held;
+            // Whether a claim has met a ready row is not visible: its turn is the old one or a new one.
+            for row in self.rows.iter_mut().filter(|row| row.broadcast == id) {
+                row.is_aside = false;
+                if let Some(turn) = row.turn.take_if(|_| !is_held) {
+                    row.kept = Some(turn.first);
+                    row.resumed_at = Some(now);
+                }
+            }
+        }
+        self.status(id, now)
+    }
+
+    pub(crate) fn is_held(&self, id: BroadcastId) -> bool {
+        self.broadcast(id)
+            .is_some_and(|one| one.held && !one.cancelled)
+    }
+
+    /// Whether a claim may have ready rows to put aside.
+    pub(crate) fn puts_aside(&self, now: Timestamp) -> bool {
+        let mut rows = self.rows.iter().filter(|row| self.is_held(row.broadcast));
+        rows.any(|row| row.at <= now && !row.is_aside)
     }
 
     /// Ends what is left to deliver to a user (L17).
@@ -385,6 +448,8 @@ impl Model {
         let rows = self.rows.iter().filter(|row| row.broadcast == id).count() as u64;
         let state = if broadcast.cancelled {
             BroadcastState::Cancelled
+        } else if broadcast.held && broadcast.ended_at.is_none() {
+            BroadcastState::Paused
         } else if broadcast.expanding && broadcast.due_at() > now {
             BroadcastState::Scheduled
         } else if broadcast.expanding {
@@ -422,6 +487,8 @@ impl Model {
         let leased = self.rows.iter().filter(|row| row.is_leased(now)).count();
         let waiting = self.rows.iter().filter(|row| row.turn.is_none());
         let waiting = waiting.map(|row| row.at).filter(|at| *at <= now);
+        let held = self.rows.iter().filter(|row| self.is_held(row.broadcast));
+        let waiting = waiting.chain(held.map(|row| row.at).filter(|at| *at <= now));
         let heads = self.heads();
         let oldest_due = waiting.chain(heads.iter().map(|ats| ats[0])).min();
         LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
@@ -430,7 +497,7 @@ impl Model {
     /// The latest that the `oldest_due` of the statistics can be.
     pub(crate) fn latest_oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let waiting = self.rows.iter().filter(|row| row.turn.is_none());
-        let waiting = waiting.map(|row| row.at).filter(|at| *at <= now);
+        let waiting = waiting.map(Row::latest_at).filter(|at| *at <= now);
         let heads = self.heads();
         waiting
             .chain(heads.iter().map(|ats| ats[ats.len() - 1]))
@@ -444,6 +511,7 @@ impl Model {
             if let Some(turn) = row.turn {
                 let line = lines.entry((row.origin.clone(), row.band)).or_default();
                 line.push((turn, row.at));
+                line.push((turn, row.latest_at()));
             }
         }
         let heads = lines.into_values().map(|line| {
@@ -461,11 +529,12 @@ impl Model {
     pub(crate) fn first_work(&self, now: Timestamp) -> Option<Timestamp> {
         let expansions = self.broadcasts.iter().filter_map(|one| {
             let at = one.page_at().max(now);
-            (one.expanding && at < one.new.deadline).then_some(at)
+            (one.expanding && !one.held && at < one.new.deadline).then_some(at)
         });
         let rows = self.rows.iter().filter_map(|row| {
             let from = self.origins.paused_until(&row.origin).max(now);
-            (!self.is_cancelled(row.broadcast)).then_some(row.at.max(from))
+            let waits = self.is_cancelled(row.broadcast) || self.is_held(row.broadcast);
+            (!waits).then_some(row.at.max(from))
         });
         expansions.chain(rows).min()
     }

@@ -51,6 +51,8 @@ pub(crate) enum Op {
     SettleAny(Vec<(usize, bool, End)>),
     ReleaseAny(Vec<usize>),
     Cancel(usize),
+    /// Pauses a broadcast, or lets it go on.
+    Hold(usize, bool),
     /// Of a user with all of their subscriptions, or without any that the caller knows.
     Erase {
         user: u8,
@@ -141,6 +143,7 @@ fn op() -> impl Strategy<Value = Op> {
             2 => vec((index.clone(), prop::bool::weighted(0.2), end()), 0..4).prop_map(Op::SettleAny),
             1 => vec(index.clone(), 0..3).prop_map(Op::ReleaseAny),
             1 => index.clone().prop_map(Op::Cancel),
+            3 => (index.clone(), any::<bool>()).prop_map(|(which, is_held)| Op::Hold(which, is_held)),
             1 => (0..USERS, prop::bool::weighted(0.8))
                 .prop_map(|(user, knows_rows)| Op::Erase { user, knows_rows }),
             1 => (1_usize..6).prop_map(Op::Expire),

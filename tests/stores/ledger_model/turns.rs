@@ -30,19 +30,20 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// The turn of rows of a broadcast that become ready together.
+    /// The turn of rows of a broadcast that become ready together, of which some may have kept their turns.
     pub(crate) fn next(
         &mut self,
         broadcast: BroadcastId,
         origin: &Origin,
         band: usize,
         rows: u64,
+        kept: u64,
     ) -> Turn {
         let claimed = self.claimed.get(&(origin.clone(), band));
         let last = self.last.entry((broadcast, origin.clone())).or_default();
         let before = last.max(claimed.copied().unwrap_or_default());
         *last = Turn {
-            first: before.first + rows,
+            first: before.first + rows - kept,
             last: before.last + rows,
         };
         Turn {

@@ -164,6 +164,14 @@ impl World {
                     prop_assert_eq!(status, expected);
                 }
             }
+            Op::Hold(number, is_held) => {
+                if let Some(number) = modulo(number, self.ids.len()) {
+                    let id = self.ids[number];
+                    let expected = self.model.hold(id, is_held, self.now);
+                    let status = self.ledger(0).hold(id, is_held, self.now).await.unwrap();
+                    prop_assert_eq!(status, expected);
+                }
+            }
             Op::Erase { user, knows_rows } => self.erase(user, knows_rows).await?,
             Op::Expire(limit) => self.expire(limit).await?,
             Op::Pause {

@@ -92,6 +92,24 @@ impl DeliveryLedger for OwnStore {
         Ok(status)
     }
 
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        let ledger = &mut self.begin()?.ledger;
+        let Some(found) = ledger.broadcast(broadcast) else {
+            return Ok(None);
+        };
+        let goes_on = found.progress.hold(is_held) && !is_held;
+        let status = found.progress.status(now);
+        if goes_on {
+            ledger.wait_again(broadcast, now);
+        }
+        Ok(Some(status))
+    }
+
     async fn erase(
         &self,
         user: &Principal,
@@ -216,7 +234,9 @@ impl DeliveryLedger for OwnStore {
         let expansions = expansions.filter_map(|one| one.progress.page_at(one.expand_at, now));
         let deadlines = open.iter().map(|one| one.progress.deadline);
         let deadlines = deadlines.filter(|deadline| *deadline > now);
-        let claims = ledger.deliveries.iter().map(|row| {
+        let claims = ledger.deliveries.iter();
+        let claims = claims.filter(|row| row.turn.is_none() || !ledger.is_held(row.broadcast));
+        let claims = claims.map(|row| {
             let origin = &ledger.origins[&row.origin];
             row.at.max(origin.paused_until())
         });
@@ -225,11 +245,13 @@ impl DeliveryLedger for OwnStore {
     }
 
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
-        let rows = &self.begin()?.ledger.deliveries;
+        let ledger = &self.begin()?.ledger;
+        let rows = &ledger.deliveries;
         let leased = rows.iter().filter(|row| row.is_leased && row.at > now);
         // The first in turn of each band of each origin, and all that wait.
         let mut heads: BTreeMap<_, (u64, Timestamp)> = BTreeMap::new();
-        for (row, turn) in rows.iter().filter_map(|row| Some((row, row.turn?))) {
+        let ready = rows.iter().filter(|row| !ledger.is_held(row.broadcast));
+        for (row, turn) in ready.filter_map(|row| Some((row, row.turn?))) {
             let head = heads.entry((&row.origin, row.band));
             let head = head.or_insert((turn, row.at));
             *head = (*head).min((turn, row.at));

@@ -203,9 +203,23 @@ impl Ledger {
         claims
     }
 
+    pub(super) fn is_held(&self, id: BroadcastId) -> bool {
+        let mut broadcasts = self.broadcasts.iter();
+        broadcasts.any(|one| one.progress.id == id && one.progress.held && !one.progress.cancelled)
+    }
+
+    /// The ready rows of a broadcast that goes on get new turns.
+    pub(super) fn wait_again(&mut self, id: BroadcastId, now: Timestamp) {
+        for row in self.deliveries.iter_mut().filter(|row| row.broadcast == id) {
+            if row.turn.take().is_some() {
+                row.at = now;
+            }
+        }
+    }
+
     fn has_ready(&self, origin: &Origin) -> bool {
         let mut rows = self.deliveries.iter();
-        rows.any(|row| row.origin == *origin && row.turn.is_some())
+        rows.any(|row| row.origin == *origin && row.turn.is_some() && !self.is_held(row.broadcast))
     }
 
     /// Ready rows of cancelled broadcasts end.
@@ -226,7 +240,7 @@ impl Ledger {
     fn next_in_turn(&mut self, origin: &Origin, wanted: usize) -> Vec<usize> {
         let rows = self.deliveries.iter().enumerate();
         let mut ready: Vec<_> = rows.filter(|(_, row)| row.origin == *origin).collect();
-        ready.retain(|(_, row)| row.turn.is_some());
+        ready.retain(|(_, row)| row.turn.is_some() && !self.is_held(row.broadcast));
         ready.sort_by_key(|(_, row)| row.turn);
         let mut bands: [Vec<usize>; BANDS] = Default::default();
         for (index, row) in ready {

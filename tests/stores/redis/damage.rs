@@ -90,11 +90,16 @@ async fn damaged_counts_of_a_broadcast_hold_up_no_others() {
     let Some(url) = servers::shared(Kind::Redis) else {
         return;
     };
-    for field in ["rows", "written", "due_at", "deadline", "place", "band"] {
+    for field in [
+        "rows", "written", "due_at", "deadline", "place", "band", "held",
+    ] {
         let prefix = fresh_prefix();
         let store = store(&url, &prefix).await;
         let damaged = sending(&store, 2, 1).await;
         let healthy = sending(&store, 3, 1).await;
+        for is_held in [true, false] {
+            store.hold(damaged, is_held, at(1)).await.unwrap();
+        }
         let mut key = format!("{{{prefix}}}:b:").into_bytes();
         key.extend_from_slice(damaged.as_bytes());
         damage(&url, &key, field.as_bytes()).await;

@@ -28,8 +28,8 @@ local function least_recently_expanded(new_set, run_set, now, longest, limit, ne
     else
       id, at, r = run[r], next_run, r + 2
     end
-    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor', 'pace')
-    local waits = fields[4] and at > tonumber(now) and at <= tonumber(longest)
+    local fields = call('HMGET', numbers_key(id), 'due_at', 'deadline', 'cursor', 'pace', 'held')
+    local waits = fields[5] == '1' or fields[4] and at > tonumber(now) and at <= tonumber(longest)
     local due_at, deadline = tonumber(fields[1] or ''), tonumber(fields[2] or '')
     if not due_at or not deadline then
       -- Rust parks what has no audience.
@@ -59,7 +59,7 @@ function operations.enqueue()
   local now, longest, id, expected = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
   local b = broadcast(id)
   if b and b.is_damaged then return nil end
-  if not b or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
+  if not b or b.is_held or b.fields.expanding ~= '1' or b.fields.cursor ~= expected
     or tonumber(b.fields.deadline) <= tonumber(now) then
     return 0
   end
@@ -76,7 +76,7 @@ function operations.cancel()
   if not b then return nil end
   if not b.is_cancelled and not b.fields.ended_at then
     set(b, 'cancelled', '1')
-    b.is_cancelled = true
+    b.is_cancelled, b.is_held = true, false
     give_up_unwritten(b, CANCELLED)
     call('SADD', SWEEPS, id)
   end
@@ -86,6 +86,28 @@ function operations.cancel()
   index_changed()
   save_changed(now)
   return { has_more and 1 or 0, answered }
+end
+
+-- Pauses a broadcast, or lets it go on (L21). ARGV: now, broadcast, whether it is paused. Returns its counts, nil if it is
+-- unknown. Claims bring the rest of its rows back.
+function operations.hold()
+  even_when_full()
+  local now, id, held = ARGV[1], ARGV[2], ARGV[3]
+  local b = broadcast(id)
+  if not b then return nil end
+  local is_open = not b.is_damaged and not b.is_cancelled and not b.fields.ended_at
+  if is_open and (b.fields.held or '0') ~= held then
+    set(b, 'held', held)
+    b.is_held = held == '1'
+    call('SADD', ASIDES, id)
+    call(b.is_held and 'SREM' or 'SADD', RESUMES, id)
+  end
+  if call('SISMEMBER', RESUMES, id) == 1 then bring_back(b) end
+  local answered = answer(id)
+  index_changed()
+  save_changed(now)
+  if held == '0' then hint() end
+  return answered
 end
 
 -- Ends rows of broadcasts past their deadline (L12). ARGV: now, the limit of rows, the number of broadcasts to skip,
@@ -121,7 +143,8 @@ function operations.expire()
     end
     -- Finished broadcasts leave the list. Those with leased rows are skipped next time.
     if b.is_damaged then
-      call('UNLINK', content_key(id), origins_key(id), states_key(id))
+      call('UNLINK', content_key(id), origins_key(id), states_key(id), aside_key(id))
+      for _, set in ipairs({ ASIDES, RESUMES }) do call('SREM', set, id) end
       for _, set in ipairs({ OPEN, NEW, RUN, NEW_URGENT, RUN_URGENT }) do call('ZREM', set, id) end
       forget(id, b.fields.idem)
     elseif b.rows > 0 then skipped = skipped + 1 end

@@ -63,7 +63,7 @@ local function shares(wanted, take, ready)
 end
 
 -- The queues of one band at an origin in the order of turns, read as far as they are needed. Ends queues of cancelled
--- broadcasts on the way, `spare.queues` of them at most, and passes over others.
+-- broadcasts on the way and puts those of paused ones aside, `spare.queues` of them at most, and passes over others.
 local function line_of(origin, band, most, spare)
   local first, last = band_scores(band)
   local members = call('ZRANGEBYSCORE', waiting_key(origin), first, last, 'WITHSCORES', 'LIMIT', 0, most + spare.queues)
@@ -80,7 +80,12 @@ local function line_of(origin, band, most, spare)
     line.read = line.read + 1
     local id = string.sub(member, PLACE_LEN + 1)
     local b = broadcast_of_row(id)
-    if not b.is_cancelled then
+    if b.is_held then
+      if spare.queues > 0 then
+        spare.queues = spare.queues - 1
+        touch(origin, id)
+      end
+    elseif not b.is_cancelled then
       local rows = call('ZCARD', queue_key(origin, id))
       line.queues[#line.queues + 1] = { id = id, member = member, turn = turn, rows = rows }
     elseif spare.queues > 0 then
@@ -135,7 +140,7 @@ function operations.claim()
   -- As text: Lua's numbers are doubles.
   local fence = call('HGET', META, 'fence')
   local rows, contents, known = {}, {}, {}
-  -- The most queues of cancelled broadcasts at one origin that a claim ends.
+  -- The most queues of cancelled and paused broadcasts at one origin that a claim ends or puts aside.
   local CANCELLED_AT_ONCE = 32
 
   -- Leases the first rows of one queue.
@@ -311,6 +316,7 @@ end
 function operations.next_due()
   even_when_full()
   local now = ARGV[1]
+  if call('EXISTS', RESUMES) == 1 then return { 0, now } end
   -- The most origins read in one call.
   local LOOKS = 200
   local looks = 0

@@ -38,7 +38,7 @@ function operations.erase()
       for at = 3, last, 2 do erase(b, ARGV[at], ARGV[at + 1]) end
       if ARGV[i + 1] == '1' and not b.is_cancelled then
         set(b, 'cancelled', '1')
-        b.is_cancelled = true
+        b.is_cancelled, b.is_held = true, false
         give_up_unwritten(b, CANCELLED)
         call('SADD', SWEEPS, b.id)
         cancelled[#cancelled + 1] = b.id

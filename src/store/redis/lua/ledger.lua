@@ -3,6 +3,7 @@
 --   b:ID        hash  the counts of a broadcast; `outcome:NAME` is the number of rows with this outcome
 --   c:ID        hash  its content, until it is over
 --   w:ID        set   the origins with ready rows of it
+--   a:ID        set   those of these origins where its rows were put aside, since it is paused: it is not in their o
 --   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
 --   p:ID        zset  its rows that wait for their time, as after a retry, by this time
 --   later       zset  the broadcasts with such rows, by the first time
@@ -19,7 +20,9 @@
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
 --   sweeps      set   cancelled broadcasts whose rows are being ended
---   new, run    zset  broadcasts to expand: not started, by due time; started, by the time from which the next page may be
+--   asides      set   broadcasts that are paused, or go on and may have rows that were put aside
+--   resumes     set   those of them that go on
+--   new, run    zset  broadcasts to expand, paused ones too: not started, by due time; started, by the time from which the next page may be
 --                     written
 --   new:urgent, run:urgent    urgent ones
 --   ended       zset  broadcasts that are over, by the time of their end
@@ -30,6 +33,7 @@
 
 local LEASED, LATER, SERVED, TURNS = P .. ':leased', P .. ':later', P .. ':served', P .. ':turns'
 local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
+local ASIDES, RESUMES = P .. ':asides', P .. ':resumes'
 local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
 local NEW_URGENT, RUN_URGENT = P .. ':new:urgent', P .. ':run:urgent'
@@ -42,6 +46,7 @@ local EXPIRED, CANCELLED, FAILED = 'expired', 'cancelled', 'failed'
 local function numbers_key(id) return P .. ':b:' .. id end
 local function content_key(id) return P .. ':c:' .. id end
 local function origins_key(id) return P .. ':w:' .. id end
+local function aside_key(id) return P .. ':a:' .. id end
 local function states_key(id) return P .. ':s:' .. id end
 local function postponed_key(id) return P .. ':p:' .. id end
 local function queue_key(origin, id) return P .. ':q:' .. origin .. ':' .. id end
@@ -96,6 +101,7 @@ local function contain_damage(b)
   end
   local pace = fields.pace and tonumber(fields.pace)
   if fields.pace and not (pace and pace >= 1 and pace < 2 ^ 32 and pace % 1 == 0) then b.is_damaged = true end
+  if fields.held and fields.held ~= '0' and fields.held ~= '1' then b.is_damaged = true end
   local band = tonumber(fields.band)
   if not band or band < 0 or band >= BANDS or band % 1 ~= 0 then
     fields.band = '1'
@@ -129,6 +135,7 @@ local function broadcast(id)
       b.rows = tonumber(b.fields.rows)
       b.band = tonumber(b.fields.band)
       b.is_cancelled = b.fields.cancelled == '1'
+      b.is_held = b.fields.held == '1' and not b.is_cancelled
     end
     loaded[id] = b
   end
@@ -171,7 +178,8 @@ local function index_origin(origin)
   end
 end
 
--- Updates the indexes of the changed queues. One that was empty begins behind the highest claimed turn.
+-- Updates the indexes of the changed queues. One that was empty begins behind the highest claimed turn. One of a paused
+-- broadcast is put aside.
 local function index_changed()
   for origin, ids in pairs(changed) do
     local turns
@@ -181,6 +189,11 @@ local function index_changed()
       if call('EXISTS', queue_key(origin, id)) == 0 then
         call('ZREM', waiting_key(origin), member)
         call('SREM', origins_key(id), origin)
+        if b.fields.held then call('SREM', aside_key(id), origin) end
+      elseif b.is_held then
+        call('ZREM', waiting_key(origin), member)
+        call('SADD', origins_key(id), origin)
+        call('SADD', aside_key(id), origin)
       elseif not call('ZSCORE', waiting_key(origin), member) then
         turns = turns or turns_of(origin)
         call('ZADD', waiting_key(origin), int(b.band * BAND_TURNS + turns[b.band] + 1), member)
@@ -273,8 +286,12 @@ local function save_changed(now)
       local fields = b.fields
       local is_over = b.rows == 0 and fields.expanding == '0' and not fields.ended_at
       if is_over then
-        call('UNLINK', content_key(id), origins_key(id), states_key(id))
+        call('UNLINK', content_key(id), origins_key(id), states_key(id), aside_key(id))
         call('ZREM', OPEN, id)
+        if fields.held then
+          call('SREM', ASIDES, id)
+          call('SREM', RESUMES, id)
+        end
         fields.ended_at = now
       end
       if is_over and fields.forget == '1' then
@@ -353,7 +370,22 @@ local function sweep(b)
   return false
 end
 
--- Continues an incomplete cancellation. If there is none, makes up to `limit` rows whose lease has ended ready: their
+-- Makes rows ready that were put aside while their broadcast was paused, at some of its origins. Returns whether there may
+-- be more.
+local function bring_back(b)
+  local AT_ONCE = 250
+  local origins = call('SRANDMEMBER', aside_key(b.id), AT_ONCE)
+  for _, origin in ipairs(origins) do
+    call('SREM', aside_key(b.id), origin)
+    touch(origin, b.id)
+  end
+  if #origins == AT_ONCE then return true end
+  call('SREM', RESUMES, b.id)
+  call('SREM', ASIDES, b.id)
+  return false
+end
+
+-- Continues an incomplete cancellation, or the end of a pause. If there is none, makes up to `limit` rows whose lease has ended ready: their
 -- claimant may still settle them until the next claim. Rows of a cancelled broadcast end here before its deadline. After
 -- it they are expired, which counts them. Returns whether there may be more.
 local function lapse(now, limit)
@@ -361,6 +393,14 @@ local function lapse(now, limit)
   if id then
     local b = broadcast(id)
     if b then sweep(b) else call('SREM', SWEEPS, id) end
+    index_changed()
+    save_changed(now)
+    return true
+  end
+  id = call('SRANDMEMBER', RESUMES)
+  if id then
+    local b = broadcast(id)
+    if b then bring_back(b) else call('SREM', RESUMES, id) end
     index_changed()
     save_changed(now)
     return true

@@ -58,7 +58,7 @@ function operations.tally()
 end
 
 -- Deletes origins without rows (L13). ARGV for each origin: its name, its pause and its tally as read before. Changed
--- ones stay. With more than 1,000 leased or postponed rows all stay until the next call.
+-- ones stay. With more than 1,000 leased or postponed rows, or paused broadcasts, all stay until the next call.
 function operations.prune_origins()
   local MOST = 1000
   local leased = call('ZRANGE', LEASED, 0, MOST)
@@ -79,8 +79,13 @@ function operations.prune_origins()
     if left < 0 then return 0 end
     for _, recipient in ipairs(postponed) do note(id, recipient) end
   end
+  local asides = call('SMEMBERS', ASIDES)
+  if #asides > MOST then return 0 end
   for i = 1, #ARGV, 3 do
     local origin = ARGV[i]
+    for _, id in ipairs(asides) do
+      if call('SISMEMBER', aside_key(id), origin) == 1 then has_rows[origin] = true end
+    end
     if not has_rows[origin] and call('EXISTS', waiting_key(origin)) == 0
       and (call('HGET', PAUSES, origin) or '') == ARGV[i + 1]
       and (call('HGET', TALLIES, origin) or '') == ARGV[i + 2] then
