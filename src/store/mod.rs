@@ -63,7 +63,7 @@ mod changes;
 pub mod conformance;
 mod error;
 mod forward;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod heartbeat;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod layout;

@@ -1,8 +1,7 @@
 //! The builder of a store: prefix, certificates, timeouts and connection.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
@@ -150,15 +149,9 @@ impl RedisBuilder {
             Some(url) => Some(Address::parse(url, &self.extra_roots)?),
             None => address,
         };
-        let store = RedisStore::new(Arc::new(Inner {
-            link,
-            listen,
-            limits: self.limits,
-            namespace: format!("{{{}}}", self.prefix),
-            pruned_origins: Mutex::default(),
-            pulled: AtomicU64::default(),
-            listings: AtomicU64::default(),
-        }));
+        let namespace = format!("{{{}}}", self.prefix);
+        let inner = Inner::of(link, listen, self.limits, namespace);
+        let store = RedisStore::new(Arc::new(inner));
         start::check(&store).await?;
         Ok(store)
     }

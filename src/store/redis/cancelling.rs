@@ -130,7 +130,7 @@ async fn a_claim_under_way_takes_nothing_of_what_is_cancelled() {
     let shares: Vec<_> = origins.iter().map(|origin| (origin, 2)).collect();
     let request = ClaimRequest::new(10_000, Duration::from_secs(45));
     let (mut taken, mut claims) = (HashMap::new(), Claims::default());
-    let claim = store.take(&shares, &request, at(1), &mut taken, &mut claims);
+    let claim = store.take(&shares, &request, (None, at(1)), &mut taken, &mut claims);
     claim.await.unwrap();
     assert_eq!(claims.rows.len(), usize::from(ORIGINS));
     assert!(claims.rows.iter().all(|row| row.token.broadcast == other));

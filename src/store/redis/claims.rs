@@ -13,6 +13,7 @@ use super::script::{Args, CLAIM, HEADS, SETTLE};
 use super::{RedisStore, StoreError};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
+use crate::store::heartbeat::WorkerId;
 use crate::store::readable::readable_or_none;
 use crate::store::rules::deal;
 use crate::store::{
@@ -45,6 +46,7 @@ impl RedisStore {
     pub(super) async fn claim_rows(
         &self,
         request: &ClaimRequest,
+        worker: Option<WorkerId>,
         now: Timestamp,
     ) -> Result<Claims, StoreError> {
         let mut claims = Claims::default();
@@ -55,7 +57,7 @@ impl RedisStore {
                 break;
             }
             match self
-                .claim_round(request, now, &mut wakes, &mut taken, &mut claims)
+                .claim_round(request, (worker, now), &mut wakes, &mut taken, &mut claims)
                 .await
             {
                 Ok(is_all) if is_all => break,
@@ -73,7 +75,7 @@ impl RedisStore {
     async fn claim_round(
         &self,
         request: &ClaimRequest,
-        now: Timestamp,
+        (worker, now): (Option<WorkerId>, Timestamp),
         wakes: &mut usize,
         taken: &mut HashMap<Origin, usize>,
         claims: &mut Claims,
@@ -101,7 +103,8 @@ impl RedisStore {
         let before = claims.rows.len();
         let shares: Vec<_> = heads.iter().zip(shares).collect();
         for batch in batches(shares) {
-            self.take(&batch, request, now, taken, claims).await?;
+            self.take(&batch, request, (worker, now), taken, claims)
+                .await?;
         }
         let is_exact = heads.iter().all(|head| head.is_exact);
         Ok(dealt == 0 || (is_exact && claims.rows.len() - before >= dealt))
@@ -154,12 +157,14 @@ impl RedisStore {
         &self,
         shares: &[(&Origin, usize)],
         request: &ClaimRequest,
-        now: Timestamp,
+        (worker, now): (Option<WorkerId>, Timestamp),
         taken: &mut HashMap<Origin, usize>,
         claims: &mut Claims,
     ) -> Result<(), StoreError> {
         let leased_until = now + request.lease;
         let mut args = Args::at(now).time(leased_until);
+        // An empty value for none.
+        args.push(worker.map_or_else(String::new, |worker| worker.to_string()));
         for (origin, share) in shares {
             args = args.with(origin.as_str()).number(share);
         }

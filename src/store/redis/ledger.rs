@@ -36,7 +36,11 @@ impl DeliveryLedger for RedisStore {
     }
 
     async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
-        self.claim_rows(request, now).await
+        let worker = self.worker().await;
+        let more = self.rescue(now).await?;
+        let mut claims = self.claim_rows(request, worker, now).await?;
+        claims.more |= more;
+        Ok(claims)
     }
 
     async fn settle(
@@ -118,7 +122,8 @@ impl DeliveryLedger for RedisStore {
     }
 
     async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.next_moment(now).await
+        let next = self.next_moment(now).await?;
+        self.next_look(next, now).await
     }
 
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
@@ -132,6 +137,10 @@ impl DeliveryLedger for RedisStore {
         Ok(Some(Timestamp::from_millis(
             i64::try_from(millis).unwrap_or(i64::MAX),
         )))
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.inner.heartbeat.epoch()
     }
 
     fn description(&self) -> String {

@@ -17,7 +17,9 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio_postgres::NoTls;
 use tower_web_push::broadcast::BroadcastId;
 use tower_web_push::clock::Timestamp;
-use tower_web_push::store::{DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore};
+use tower_web_push::store::{
+    DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore, redis_rs,
+};
 
 use crate::own_store::OwnStore;
 use crate::support::servers::{Kind, shared};
@@ -70,6 +72,14 @@ impl Backend {
             tokio::spawn(connection);
             let forget = format!("DELETE FROM {schema}.worker");
             client.batch_execute(&forget).await.unwrap();
+        }
+        if let Self::Redis(url, prefix) = self {
+            let client = redis_rs::Client::open(url.as_str()).unwrap();
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let forget = redis_rs::cmd("DEL")
+                .arg(format!("{{{prefix}}}:workers"))
+                .to_owned();
+            let _: i64 = forget.query_async(&mut connection).await.unwrap();
         }
     }
 

@@ -84,6 +84,15 @@ async fn a_worker_that_is_held_for_dead_enlists_again_in_another_epoch() {
         schema.run(strike).await;
         until(async || (store.epoch() == Some(epoch)).then_some(())).await;
     }
+    // A claim names the new number once it has beaten.
+    let beat = async || {
+        schema
+            .number("SELECT coalesce(max(beat_at), 0) FROM web_push.worker")
+            .await
+    };
+    until(async || (beat().await > 0).then_some(())).await;
+    let first = beat().await;
+    until(async || (beat().await != first).then_some(())).await;
     // Rows of before are its own until somebody else claims them, and it names the new number.
     let more = store.claim(&claim(4), at(1)).await.unwrap().rows;
     assert_eq!(more.len(), 4);

@@ -10,6 +10,7 @@ mod many_origins;
 mod outages;
 mod stored;
 mod turns;
+mod workers;
 pub(crate) mod world;
 
 use crate::support::servers::{self, Kind};

@@ -132,12 +132,13 @@ pub(crate) async fn cancel_all(
     }
 }
 
-/// Returns the keys of a prefix, without the prefix.
+/// Returns the keys of a prefix, without the prefix, and without the workers that live.
 pub(crate) async fn keys(url: &str, prefix: &str) -> Vec<String> {
     let pattern = format!("{{{prefix}}}:*");
     let keys: Vec<Vec<u8>> = ask(url, &["KEYS", &pattern]).await;
     let text = |key: Vec<u8>| String::from_utf8_lossy(&key[prefix.len() + 3..]).into_owned();
     let mut keys: Vec<_> = keys.into_iter().map(text).collect();
+    keys.retain(|key| key != "workers");
     keys.sort_unstable();
     keys
 }

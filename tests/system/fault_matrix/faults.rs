@@ -144,7 +144,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         "another process is killed that has claimed messages",
         |world| Box::pin(async { world.kill_another().await }),
     )
-    .on(&[Sqlite, Postgres]),
+    .on(&[Sqlite, Postgres, Redis]),
     Fault::lasting("the database stops answering for some seconds", |world| {
         Box::pin(async { world.database.as_ref().unwrap().freeze().await })
     })

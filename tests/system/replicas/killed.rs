@@ -22,6 +22,11 @@ async fn the_rows_of_a_killed_server_are_sent_by_the_other_on_postgres() {
     the_rows_of_a_killed_server_are_sent_by_the_other(Kind::Postgres).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_killed_server_are_sent_by_the_other_on_redis() {
+    the_rows_of_a_killed_server_are_sent_by_the_other(Kind::Redis).await;
+}
+
 async fn the_rows_of_a_killed_server_are_sent_by_the_other(kind: Kind) {
     let Some(world) = World::on(kind).await else {
         return;
@@ -43,6 +48,11 @@ async fn the_rows_of_a_killed_server_are_sent_by_the_other(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_a_killed_server_are_sent_by_the_next_one_on_postgres() {
     the_rows_of_a_killed_server_are_sent_by_the_next_one(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_killed_server_are_sent_by_the_next_one_on_redis() {
+    the_rows_of_a_killed_server_are_sent_by_the_next_one(Kind::Redis).await;
 }
 
 async fn the_rows_of_a_killed_server_are_sent_by_the_next_one(kind: Kind) {
@@ -68,6 +78,12 @@ async fn the_rows_of_a_killed_server_are_sent_by_the_next_one(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_stopped_begins_nothing_that_others_have_sent_on_postgres() {
     a_server_that_was_stopped_begins_nothing_that_others_have_sent(Kind::Postgres).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_stopped_begins_nothing_that_others_have_sent_on_redis() {
+    a_server_that_was_stopped_begins_nothing_that_others_have_sent(Kind::Redis).await;
 }
 
 async fn a_server_that_was_stopped_begins_nothing_that_others_have_sent(kind: Kind) {
@@ -137,6 +153,11 @@ async fn has_open_transactions(world: &World) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_by_kills_in_a_row_on_postgres() {
     nothing_is_lost_by_kills_in_a_row(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_by_kills_in_a_row_on_redis() {
+    nothing_is_lost_by_kills_in_a_row(Kind::Redis).await;
 }
 
 async fn nothing_is_lost_by_kills_in_a_row(kind: Kind) {

@@ -131,11 +131,12 @@ local function line_of(origin, band, most, spare)
   return line
 end
 
--- Claims rows (L5, L6, L18). ARGV: now, the end of the lease, then for each origin: its name, the limit of rows.
+-- Claims rows (L5, L6, L18). ARGV: now, the end of the lease, the number of the worker or nothing, then for each origin: its
+-- name, the limit of rows.
 -- Returns the fence, the rows (origin, broadcast, recipient, attempt), and each broadcast's times and content.
 function operations.claim()
   even_when_full()
-  local now, leased_until = ARGV[1], ARGV[2]
+  local now, leased_until, worker = ARGV[1], ARGV[2], ARGV[3]
   call('HINCRBY', META, 'fence', 1)
   -- As text: Lua's numbers are doubles.
   local fence = call('HGET', META, 'fence')
@@ -147,19 +148,22 @@ function operations.claim()
   local function lease(origin, id, number)
     local recipients = call('ZRANGE', queue_key(origin, id), 0, number - 1)
     local states = read_many('HMGET', states_key(id), recipients)
-    local members, new_states = {}, {}
+    local members, owned, new_states = {}, {}, {}
     for i, recipient in ipairs(recipients) do
       local attempt = 1
       local known = states[i] and state(states[i])
       if known then attempt = known.attempts + 1 end
       members[2 * i - 1] = leased_until
       members[2 * i] = id .. recipient
+      owned[2 * i - 1] = worker
+      owned[2 * i] = id .. recipient
       new_states[2 * i - 1] = recipient
       new_states[2 * i] = raw_state(fence, int(attempt), origin)
       rows[#rows + 1] = { origin, id, recipient, attempt }
     end
     call_many('ZREM', queue_key(origin, id), recipients)
     call_many('ZADD', LEASED, members)
+    if worker ~= '' then call_many('ZADD', OWNED, owned) end
     call_many('HSET', states_key(id), new_states)
     touch(origin, id)
     if not known[id] then
@@ -169,7 +173,7 @@ function operations.claim()
     end
   end
 
-  for i = 3, #ARGV, 2 do
+  for i = 4, #ARGV, 2 do
     local origin, wanted = ARGV[i], tonumber(ARGV[i + 1])
     local pause = pause_of(origin)
     local is_probed = pause and pause.is_probed
@@ -298,7 +302,10 @@ function operations.settle()
       end
     end
   end
-  for id, members in pairs(unleased) do call_many('ZREM', LEASED, members) end
+  for _, members in pairs(unleased) do
+    call_many('ZREM', LEASED, members)
+    call_many('ZREM', OWNED, members)
+  end
   for id, recipients in pairs(ended) do call_many('HDEL', states_key(id), recipients) end
   for id, states in pairs(back) do
     call_many('HSET', states_key(id), states)

@@ -2,7 +2,7 @@
 -- names. The remaining arguments are the operation's, from ARGV[1] on.
 --
 -- KEYS[1] is the namespace, `{prefix}`. Every key begins with it, so that all have the same hash tag and are on one node
--- of a cluster. Times are milliseconds and come as arguments: no script reads the clock. As scores they are doubles,
+-- of a cluster. Times are milliseconds and come as arguments: no script reads the clock but that of the workers. As scores they are doubles,
 -- exact for the next 280,000 years. Equality is compared as text.
 
 local operations = {}

@@ -21,6 +21,7 @@ function operations.erase()
     local postponed = call('ZREM', postponed_key(b.id), recipient)
     if postponed > 0 then index_postponed(b.id) end
     if rows + postponed + call('ZREM', LEASED, b.id .. recipient) == 0 then return end
+    call('ZREM', OWNED, b.id .. recipient)
     local raw = call('HGET', states_key(b.id), recipient)
     local row = raw and state(raw)
     if row then end_probe(origin, row.fence, now) end

@@ -8,6 +8,8 @@
 --   p:ID        zset  its rows that wait for their time, as after a retry, by this time
 --   later       zset  the broadcasts with such rows, by the first time
 --   leased      zset  ID + recipient of leased rows, by the end of the lease
+--   owned       zset  the same of those that a worker has leased, by its number
+--   workers     hash  the numbers of workers -> the time of the last beat, or `dead`
 --   q:ORIGIN:ID zset  its ready rows at an origin, by the time for which they waited
 --   o:ORIGIN    zset  PLACE + ID of the broadcasts with ready rows at an origin, by the turn of their next row, the turns of
 --                     each band behind those of the one before; a place is that in the order of acceptance
@@ -27,13 +29,15 @@
 --   new:urgent, run:urgent    urgent ones
 --   ended       zset  broadcasts that are over, by the time of their end
 --   idem        hash  idempotency key -> ID
---   meta        hash  fence: the last fence; place: the last place; depth: the number of rows
+--   meta        hash  fence: the last fence; place: the last place; worker: the last number of a worker; depth: the number
+--                     of rows
 --
 -- A row is either in its q, in its p, or in leased. One in its q may have a fence: that of a lease that has ended.
 
 local LEASED, LATER, SERVED, TURNS = P .. ':leased', P .. ':later', P .. ':served', P .. ':turns'
 local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
 local ASIDES, RESUMES = P .. ':asides', P .. ':resumes'
+local OWNED, WORKERS, DEAD = P .. ':owned', P .. ':workers', 'dead'
 local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
 local NEW_URGENT, RUN_URGENT = P .. ':new:urgent', P .. ':run:urgent'
@@ -412,6 +416,7 @@ local function lapse(now, limit)
     local b = broadcast(id)
     local raw = call('HGET', states_key(id), recipient)
     call('ZREM', LEASED, member)
+    call('ZREM', OWNED, member)
     local row = raw and state(raw)
     if b and raw and not row then
       -- Nothing says where it belongs.

@@ -1,0 +1,141 @@
+//! Workers that end, or are held for dead.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::store::redis_rs::{FromRedisValue, cmd};
+use tower_web_push::store::{
+    ClaimRequest, Claimed, DeliveryLedger as _, RedisStore, Settled, Settlement,
+};
+
+use super::world::{at, connection, fresh_prefix, sending, store};
+use crate::support::servers::{Kind, shared};
+
+/// No test waits for the end of a lease.
+async fn claimed(store: &RedisStore, limit: usize, secs: i64) -> Vec<Claimed> {
+    let request = ClaimRequest::new(limit, Duration::from_secs(3600));
+    store.claim(&request, at(secs)).await.unwrap().rows
+}
+
+async fn settled(store: &RedisStore, rows: &[Claimed]) -> Vec<Settled> {
+    let accepted = Settlement::Finished(FinalOutcome::Accepted);
+    let ends: Vec<_> = rows.iter().map(|row| (row.token, accepted)).collect();
+    store.settle(&ends, at(9)).await.unwrap()
+}
+
+/// Long, for a slow machine.
+async fn until(mut wanted: impl AsyncFnMut() -> bool) {
+    let is_so = async {
+        while !wanted().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), is_so).await.unwrap();
+}
+
+async fn ask<T: FromRedisValue>(url: &str, prefix: &str, command: &str, args: &[&str]) -> T {
+    let (key, args) = args.split_first().unwrap();
+    let mut command = cmd(command);
+    command.arg(format!("{{{prefix}}}:{key}")).arg(args);
+    command
+        .query_async(&mut connection(url).await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_rows_of_a_worker_that_has_ended_are_due_long_before_its_lease_ends() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let (ended, other) = (store(&url, &prefix).await, store(&url, &prefix).await);
+    // More than one script makes due, behind those of a worker that lives.
+    sending(&other, 900, 1).await;
+    assert_eq!(claimed(&other, 200, 0).await.len(), 200);
+    let lost = claimed(&ended, 700, 0).await;
+    assert_eq!(lost.len(), 700);
+    assert!(claimed(&other, 9, 1).await.is_empty());
+    drop(ended);
+    let mut again = Vec::new();
+    until(async || {
+        again.extend(claimed(&other, 999, 2).await);
+        again.len() >= 700
+    })
+    .await;
+    assert_eq!(again.len(), 700);
+    assert!(again.iter().all(|row| row.attempt == 2));
+    assert!(
+        settled(&other, &lost)
+            .await
+            .iter()
+            .all(|one| *one == Settled::Lost)
+    );
+    assert!(
+        settled(&other, &again)
+            .await
+            .iter()
+            .all(|one| *one == Settled::Done)
+    );
+    let workers: u64 = ask(&url, &prefix, "HLEN", &["workers"]).await;
+    assert_eq!(workers, 1);
+    let owned: u64 = ask(&url, &prefix, "ZCARD", &["owned"]).await;
+    assert_eq!(owned, 200, "those of the worker that lives");
+    assert_eq!(other.epoch(), Some(0));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_held_for_dead_enlists_again_in_another_epoch() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    sending(&store, 9, 1).await;
+    let few = claimed(&store, 4, 0).await;
+    assert_eq!((few.len(), store.epoch()), (4, Some(0)));
+    let _: u64 = ask(&url, &prefix, "HSET", &["workers", "1", "dead"]).await;
+    until(async || store.epoch() == Some(1)).await;
+    // As after a flush.
+    let _: u64 = ask(&url, &prefix, "DEL", &["workers"]).await;
+    until(async || store.epoch() == Some(2)).await;
+    // A claim names the new number once it has beaten.
+    let beat = async || -> Option<u64> { ask(&url, &prefix, "HGET", &["workers", "3"]).await };
+    until(async || beat().await.is_some()).await;
+    let first = beat().await;
+    until(async || beat().await != first).await;
+    assert_eq!(claimed(&store, 9, 1).await.len(), 5);
+    let named: Vec<(Vec<u8>, f64)> =
+        ask(&url, &prefix, "ZRANGE", &["owned", "0", "-1", "WITHSCORES"]).await;
+    let of = |worker: i64| named.iter().filter(|row| row.1 as i64 == worker).count();
+    assert_eq!((of(1), of(3)), (4, 5));
+    assert_eq!(settled(&store, &few).await, [Settled::Done; 4]);
+}
+
+/// A worker that has beaten meanwhile, or whose entry is missing, keeps its rows, and a store that claims nothing is none.
+#[tokio::test]
+async fn a_worker_that_lives_keeps_its_rows() {
+    let Some(url) = shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let (one, other) = (store(&url, &prefix).await, store(&url, &prefix).await);
+    sending(&one, 9, 1).await;
+    one.next_due(at(0)).await.unwrap();
+    let workers = async || -> u64 { ask(&url, &prefix, "HLEN", &["workers"]).await };
+    assert_eq!(workers().await, 0);
+    assert_eq!(claimed(&one, 9, 0).await.len(), 9);
+    assert!(claimed(&other, 9, 1).await.is_empty());
+    assert_eq!(workers().await, 2);
+    // It looks again while the other one has leased rows.
+    until(async || {
+        let next = other.next_due(at(1)).await.unwrap();
+        next == Some(at(1) + Duration::from_secs(1))
+    })
+    .await;
+    // Longer than a worker may be silent.
+    sleep(Duration::from_secs(5)).await;
+    assert!(claimed(&other, 9, 2).await.is_empty());
+    assert_eq!((one.epoch(), other.epoch()), (Some(0), Some(0)));
+}
