@@ -109,7 +109,7 @@ impl Pulse for Beating {
     }
 
     async fn others(&mut self, id: WorkerId) -> Result<Vec<Other>, StoreError> {
-        let mut workers = Reply::of(self.0.read("HGETALL", "workers", &[]).await?)?;
+        let mut workers = Reply::of(self.0.read("HGETALL", "workers", &[] as &[&str]).await?)?;
         let mut others = Vec::new();
         while let Ok(other) = workers.bytes() {
             let (other, beat) = (parse(&other)?, workers.bytes()?);
