@@ -2,6 +2,9 @@
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
+-- Subscriptions too: measured with 1,000,000 of them, a table with rowids and an index takes a new one in half the CPU time
+-- (89 instead of 194 microseconds), but costs each message 13 microseconds more, for the page and for the row: it is the dearer one
+-- from the ninth message to a subscription on.
 
 CREATE TABLE meta (
     name TEXT NOT NULL PRIMARY KEY,
