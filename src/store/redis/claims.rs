@@ -51,8 +51,8 @@ impl RedisStore {
     ) -> Result<Claims, StoreError> {
         let mut claims = Claims::default();
         let mut taken = HashMap::new();
-        let mut wakes = WAKES;
-        for _ in 0..ROUNDS {
+        let (mut wakes, mut rounds) = (WAKES, ROUNDS);
+        while rounds > 0 {
             if claims.rows.len() >= request.limit {
                 break;
             }
@@ -61,13 +61,14 @@ impl RedisStore {
                 .await
             {
                 Ok(is_all) if is_all => break,
-                Ok(_) => {}
+                Ok(_) => rounds -= 1,
                 // Return the rows claimed so far, which would be lost until their lease ends.
                 Err(_) if !claims.rows.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
-        claims.more = wakes == 0;
+        // After the last round rows may stand behind those of more paused broadcasts than these have put aside.
+        claims.more = wakes == 0 || rounds == 0;
         Ok(claims)
     }
 

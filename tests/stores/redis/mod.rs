@@ -6,6 +6,7 @@ mod connecting;
 mod damage;
 mod hammer;
 mod hints;
+mod holding;
 mod many_origins;
 mod outages;
 mod stored;
