@@ -58,9 +58,9 @@ function operations.tally()
 end
 
 -- Deletes origins without rows (L13). ARGV for each origin: its name, its pause and its tally as read before. Changed
--- ones stay. With more than 1,000 leased or postponed rows, or paused broadcasts, all stay until the next call.
+-- ones stay. With more than 1,000 leased or postponed rows, or 100 paused broadcasts, all stay until the next call.
 function operations.prune_origins()
-  local MOST = 1000
+  local MOST, MOST_ASIDE = 1000, 100
   local leased = call('ZRANGE', LEASED, 0, MOST)
   if #leased > MOST then return 0 end
   local has_rows = {}
@@ -79,13 +79,16 @@ function operations.prune_origins()
     if left < 0 then return 0 end
     for _, recipient in ipairs(postponed) do note(id, recipient) end
   end
-  local asides = call('SMEMBERS', ASIDES)
-  if #asides > MOST then return 0 end
+  if call('SCARD', ASIDES) > MOST_ASIDE then return 0 end
+  local origins = {}
+  for i = 1, #ARGV, 3 do origins[#origins + 1] = ARGV[i] end
+  for _, id in ipairs(call('SMEMBERS', ASIDES)) do
+    for i, is_member in ipairs(read_many('SMISMEMBER', aside_key(id), origins)) do
+      if is_member == 1 then has_rows[origins[i]] = true end
+    end
+  end
   for i = 1, #ARGV, 3 do
     local origin = ARGV[i]
-    for _, id in ipairs(asides) do
-      if call('SISMEMBER', aside_key(id), origin) == 1 then has_rows[origin] = true end
-    end
     if not has_rows[origin] and call('EXISTS', waiting_key(origin)) == 0
       and (call('HGET', PAUSES, origin) or '') == ARGV[i + 1]
       and (call('HGET', TALLIES, origin) or '') == ARGV[i + 2] then
