@@ -372,7 +372,7 @@ fn answer(
     let mut claims = Claims::default();
     for (seq, id, message) in read(messages, |columns| {
         let seq: i64 = columns.get()?;
-        let id = BroadcastId::from_bytes(columns.bytes()?);
+        let id = columns.bytes().map(BroadcastId::from_bytes).ok();
         let is_countable: bool = columns.get()?;
         let (due_at, deadline) = (columns.time()?, columns.time()?);
         // One that cannot be read is left out, and its rows are claimed all the same (L5). With damaged counts their
@@ -382,6 +382,8 @@ fn answer(
         let message = message.map(|message| ClaimedMessage::new(message, due_at, deadline));
         Ok((seq, id, message))
     })? {
+        // Without a readable id no call can name its rows. An error would lose the others, which are leased already.
+        let Some(id) = id else { continue };
         ids.insert(seq, id);
         if let Some(message) = message {
             claims.messages.insert(id, message);

@@ -2,7 +2,7 @@
 
 use tower_web_push::store::DeliveryLedger as _;
 
-use super::world::{Schema, at, broadcast, sending, subscription};
+use super::world::{Schema, at, broadcast, claim_of, sending, subscription};
 use crate::unreadable::{
     Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
     damaged_counts_hold_up_no_others, holds_up_no_others, put_origins, put_rows_at_two_origins,
@@ -58,6 +58,25 @@ async fn damaged_by(table: &str, change: &str) {
         rows: 7,
     };
     holds_up_no_others(&store, &damaged, at(1)).await;
+}
+
+/// Its rows are leased like others, since no call can name them.
+#[tokio::test]
+async fn a_broadcast_whose_id_cannot_be_read_holds_up_no_claim() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let damaged = sending(&store, 2).await.id.to_string().replace('-', "");
+    let healthy = sending(&store, 3).await.id;
+    let name = &schema.name;
+    let damage =
+        format!("UPDATE {name}.broadcast SET id = 'short' WHERE id = decode('{damaged}', 'hex')");
+    schema.run(&damage).await;
+    let claims = store.claim(&claim_of(9), at(1)).await.unwrap();
+    let of: Vec<_> = claims.rows.iter().map(|row| row.token.broadcast).collect();
+    assert_eq!(of, [healthy; 3]);
+    assert!(claims.rows.iter().all(|row| row.attempt == 1));
 }
 
 #[tokio::test]
