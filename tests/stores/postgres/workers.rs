@@ -51,6 +51,37 @@ async fn the_rows_of_a_worker_that_has_ended_are_due_long_before_its_lease_ends(
     assert_eq!(other.epoch(), Some(0));
 }
 
+/// Rows of a worker that has ended wait for a paused broadcast, and end with a cancelled one.
+#[tokio::test]
+async fn rows_of_a_dead_worker_are_put_aside_or_end() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let (ended, other) = (schema.store().await, schema.store().await);
+    let paused = sending(&ended, 4).await;
+    let cancelled = sending(&ended, 5).await;
+    assert_eq!(claimed(&ended, 0).await.len(), 9);
+    ended.hold(paused.id, true, at(1)).await.unwrap();
+    ended.cancel(cancelled.id, at(1)).await.unwrap();
+    assert!(claimed(&other, 1).await.is_empty());
+    drop(ended);
+    until(async || {
+        assert!(claimed(&other, 2).await.is_empty());
+        (schema.number(WORKERS).await == 1).then_some(())
+    })
+    .await;
+    assert!(claimed(&other, 2).await.is_empty());
+    let end = other.status(cancelled.id, at(2)).await.unwrap().unwrap();
+    assert_eq!((end.counts.cancelled, end.counts.pending), (5, 0));
+    let waits = other.status(paused.id, at(2)).await.unwrap().unwrap();
+    assert_eq!(waits.counts.pending, 4);
+    assert!(other.next_due(at(2)).await.unwrap() > Some(at(2)));
+    other.hold(paused.id, false, at(3)).await.unwrap();
+    let again = claimed(&other, 3).await;
+    assert_eq!(again.len(), 4);
+    assert!(again.iter().all(|row| row.attempt == 2));
+}
+
 /// After a restart of the only process.
 #[tokio::test]
 async fn a_worker_that_comes_later_finds_the_rows_of_the_one_before() {
