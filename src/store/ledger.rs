@@ -128,7 +128,7 @@ use crate::subscription::Origin;
 ///   broadcast are not in the way of others: claims put ready ones aside, at most [`STEP`](super::STEP) rows per claim, and
 ///   say by [`Claims::more`] that others may stand behind them. They stay pending, and [`next_due`](Self::next_due) does not
 ///   count them. When the broadcast goes on they become ready again, at most [`STEP`](super::STEP) rows per call or claim,
-///   with turns of that moment (L18). Cancelling, erasing and expiring end them as they end others. Repeating a call changes
+///   with turns of that moment (L18): beside the rows that are next then, as a broadcast that comes later. Cancelling, erasing and expiring end them as they end others. Repeating a call changes
 ///   nothing, nor does one for a broadcast that is cancelled or over.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {

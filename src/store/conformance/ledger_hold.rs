@@ -198,6 +198,28 @@ pub async fn l21_a_large_pause_takes_steps<L: DeliveryLedger + ?Sized>(h: &Handl
     assert_eq!(status.counts.pending, ROWS as u64);
 }
 
+/// L21, L18: a broadcast that goes on stands beside others again, and not behind all of one that comes later.
+pub async fn l21_a_broadcast_that_goes_on_takes_turns<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    let rows = |numbers: std::ops::Range<u32>| -> Vec<_> {
+        numbers.map(|number| delivery("a", number)).collect()
+    };
+    let id = sending(ledger, &rows(0..50), at(0)).await;
+    assert_eq!(claim(ledger, 10, at(0)).await.len(), 10);
+    hold(ledger, id, true, at(1)).await;
+    is_quiet(h.second(), at(1)).await;
+    hold(ledger, id, false, at(2)).await;
+    sending(ledger, &rows(100..150), at(3)).await;
+    for _ in 0..4 {
+        let claimed = claim(h.second(), 16, at(3)).await;
+        let theirs = claimed.iter().filter(|row| row.token.broadcast == id);
+        assert_eq!((theirs.count(), claimed.len()), (8, 16));
+    }
+}
+
 /// L21, L9: a paused broadcast is cancelled as any other, with the rows that were put aside.
 pub async fn l21_a_paused_broadcast_is_cancelled<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
     let ledger = h.store();

@@ -118,6 +118,7 @@ macro_rules! store_conformance {
                 l21_ready_rows_wait_until_it_goes_on
                 l21_leased_rows_are_settled
                 l21_a_large_pause_takes_steps
+                l21_a_broadcast_that_goes_on_takes_turns
                 l21_a_paused_broadcast_is_cancelled
                 l21_a_paused_broadcast_expires
                 l21_a_wrong_clock_does_not_outlast_a_pause

@@ -29,10 +29,26 @@ impl Ledger {
                 self.resuming.remove(&seq);
             } else {
                 self.resuming.insert(seq);
+                if self.has_aside(seq) {
+                    // These are turns of rows that are in line no more.
+                    self.forget_turns(seq);
+                }
             }
         }
         self.bring_back(STEP, now);
         self.status(id, now)
+    }
+
+    /// Whether rows of a broadcast were put aside.
+    fn has_aside(&self, seq: Seq) -> bool {
+        let rows = |leased| {
+            let at = moment(seq);
+            self.waiting
+                .range((leased, at, seq, FIRST_KEY)..=(leased, at, seq, LAST_KEY))
+        };
+        [false, true]
+            .into_iter()
+            .any(|leased| rows(leased).next().is_some())
     }
 
     /// Puts a ready row of a paused broadcast aside. Returns `false` for a row of another one.

@@ -16,6 +16,11 @@ use crate::store::{STEP, StoreError};
 
 pub(super) const HOLD: &str =
     "UPDATE web_push.broadcast SET is_held = $2, resuming = $3 WHERE seq = $1";
+/// If rows of a broadcast that goes on were put aside, its next rows stand in line behind the highest claimed turns: its last
+/// turns are those of rows that are in line no more.
+pub(super) const STAND_IN_FRONT: &str = "UPDATE web_push.flow SET turn = 0 WHERE broadcast = $1 \
+     AND (EXISTS (SELECT 1 FROM web_push.delivery WHERE turn IS NULL AND NOT leased AND at = $2) \
+         OR EXISTS (SELECT 1 FROM web_push.delivery WHERE turn IS NULL AND leased AND at = $2))";
 /// Paused broadcasts with rows in front of others at some origins. Waits for a call that lets one go on.
 pub(super) const LOCK_HELD: &str = "SELECT seq FROM web_push.broadcast WHERE is_held AND ended_at IS NULL \
      AND seq = ANY(ARRAY(SELECT DISTINCT next.broadcast FROM unnest($1::bigint[]) AS asked (origin) \
@@ -70,6 +75,10 @@ async fn hold_in(
     if stored.progress.hold(is_held) {
         tx.execute(HOLD, &[&stored.seq, &is_held, &!is_held])
             .await?;
+        if !is_held {
+            let at = aside(stored.seq).as_millis();
+            tx.execute(STAND_IN_FRONT, &[&stored.seq, &at]).await?;
+        }
     }
     Ok(Some(stored.progress.status(now)))
 }

@@ -59,6 +59,8 @@ const SHORT: &[(&str, &str)] = &[
     (waking::DUE, "broadcast_held"),
     (waking::DUE, "broadcast_resuming"),
     (holding::HOLD, "broadcast_pkey"),
+    (holding::STAND_IN_FRONT, "flow_pkey"),
+    (holding::STAND_IN_FRONT, "delivery_waiting"),
     (holding::PUT_ASIDE, "delivery_ready"),
     (holding::PUT_ASIDE, "Tid Scan on delivery"),
     (holding::LOCK_RESUMING, "broadcast_resuming"),

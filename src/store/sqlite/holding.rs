@@ -14,6 +14,10 @@ use crate::store::{STEP, StoreError};
 use crate::subscription::EndpointKey;
 
 pub(super) const HOLD: &str = "UPDATE broadcast SET is_held = ?2, resuming = ?3 WHERE seq = ?1";
+/// If rows of a broadcast that goes on were put aside, its next rows stand in line behind the highest claimed turns: its last
+/// turns are those of rows that are in line no more.
+pub(super) const STAND_IN_FRONT: &str = "UPDATE flow SET turn = 0 WHERE broadcast = ?1 \
+     AND EXISTS (SELECT 1 FROM delivery WHERE turn IS NULL AND leased IN (0, 1) AND at = ?2)";
 pub(super) const PUT_ASIDE: &str =
     "UPDATE delivery SET turn = NULL, at = ?3 WHERE broadcast = ?1 AND key = ?2";
 pub(super) const RESUMING: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_resuming \
@@ -32,6 +36,10 @@ pub(super) fn hold(
     };
     if stored.progress.hold(is_held) {
         execute(conn, HOLD, params![stored.seq, is_held, !is_held])?;
+        if !is_held {
+            let at = aside(stored.seq).as_millis();
+            execute(conn, STAND_IN_FRONT, params![stored.seq, at])?;
+        }
     }
     bring_back(conn, STEP, now)?;
     Ok(Some(stored.progress.status(now)))

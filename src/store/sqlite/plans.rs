@@ -54,6 +54,11 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX delivery_waiting (leased=? AND at>? AND at<?)",
     ),
     (holding::HOLD, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
+        holding::STAND_IN_FRONT,
+        "INDEX delivery_waiting (leased=? AND at=?",
+    ),
+    (holding::STAND_IN_FRONT, "PRIMARY KEY (broadcast=?)"),
     (holding::PUT_ASIDE, "PRIMARY KEY (broadcast=? AND key=?)"),
     (
         holding::BRING_BACK,

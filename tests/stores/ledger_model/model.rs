@@ -351,6 +351,9 @@ impl Model {
         let is_open = !broadcast.cancelled && broadcast.ended_at.is_none();
         if is_open && broadcast.held != is_held {
             broadcast.held = is_held;
+            if !is_held {
+                self.turns.resumed(id);
+            }
             // Whether a claim has met a ready row is not visible: its turn is the old one or a new one.
             for row in self.rows.iter_mut().filter(|row| row.broadcast == id) {
                 row.is_aside = false;

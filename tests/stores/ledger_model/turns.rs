@@ -52,6 +52,12 @@ impl Turns {
         }
     }
 
+    /// Rows of a broadcast that goes on may stand in front again.
+    pub(crate) fn resumed(&mut self, broadcast: BroadcastId) {
+        let theirs = self.last.iter_mut().filter(|((id, _), _)| *id == broadcast);
+        theirs.for_each(|(_, turn)| turn.first = 0);
+    }
+
     pub(crate) fn highest_claimed(&self, origin: &Origin, band: usize) -> Turn {
         let claimed = self.claimed.get(&(origin.clone(), band));
         claimed.copied().unwrap_or_default()

@@ -208,8 +208,11 @@ impl Ledger {
         broadcasts.any(|one| one.progress.id == id && one.progress.held && !one.progress.cancelled)
     }
 
-    /// The ready rows of a broadcast that goes on get new turns.
+    /// The ready rows of a broadcast that goes on get new turns, beside the rows that are next.
     pub(super) fn wait_again(&mut self, id: BroadcastId, now: Timestamp) {
+        for origin in self.origins.values_mut() {
+            origin.last.remove(&id);
+        }
         for row in self.deliveries.iter_mut().filter(|row| row.broadcast == id) {
             if row.turn.take().is_some() {
                 row.at = now;
