@@ -51,8 +51,8 @@ impl RedisStore {
     ) -> Result<Claims, StoreError> {
         let mut claims = Claims::default();
         let mut taken = HashMap::new();
-        let (mut wakes, mut rounds) = (WAKES, ROUNDS);
-        while rounds > 0 {
+        let mut wakes = WAKES;
+        for _ in 0..ROUNDS {
             if claims.rows.len() >= request.limit {
                 break;
             }
@@ -61,14 +61,13 @@ impl RedisStore {
                 .await
             {
                 Ok(is_all) if is_all => break,
-                Ok(_) => rounds -= 1,
+                Ok(_) => {}
                 // Return the rows claimed so far, which would be lost until their lease ends.
                 Err(_) if !claims.rows.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
-        // After the last round rows may stand behind those of more paused broadcasts than these have put aside.
-        claims.more = wakes == 0 || rounds == 0;
+        claims.more |= wakes == 0;
         Ok(claims)
     }
 
@@ -196,6 +195,8 @@ impl RedisStore {
                 claims.messages.insert(id, message);
             }
         }
+        // Others may stand behind them.
+        claims.more |= answer.flag()?;
         Ok(())
     }
 

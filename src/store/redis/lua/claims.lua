@@ -82,7 +82,7 @@ local function line_of(origin, band, most, spare)
     local b = broadcast_of_row(id)
     if b.is_held then
       if spare.queues > 0 then
-        spare.queues = spare.queues - 1
+        spare.queues, spare.has_asides = spare.queues - 1, true
         touch(origin, id)
       end
     elseif not b.is_cancelled then
@@ -133,14 +133,15 @@ end
 
 -- Claims rows (L5, L6, L18). ARGV: now, the end of the lease, the number of the worker or nothing, then for each origin: its
 -- name, the limit of rows.
--- Returns the fence, the rows (origin, broadcast, recipient, attempt), and each broadcast's times and content.
+-- Returns the fence, the rows (origin, broadcast, recipient, attempt), each broadcast's times and content, and whether rows of
+-- paused broadcasts were put aside.
 function operations.claim()
   even_when_full()
   local now, leased_until, worker = ARGV[1], ARGV[2], ARGV[3]
   call('HINCRBY', META, 'fence', 1)
   -- As text: Lua's numbers are doubles.
   local fence = call('HGET', META, 'fence')
-  local rows, contents, known = {}, {}, {}
+  local rows, contents, known, has_asides = {}, {}, {}, false
   -- The most queues of cancelled and paused broadcasts at one origin that a claim ends or puts aside.
   local CANCELLED_AT_ONCE = 32
 
@@ -209,6 +210,7 @@ function operations.claim()
         end
       end
     end
+    has_asides = has_asides or spare.has_asides
     index_changed()
     if taken > 0 then
       call('HSET', TURNS, origin, table.concat({ int(turns[0]), int(turns[1]), int(turns[2]), int(turns.takes + 1) }, ':'))
@@ -221,7 +223,7 @@ function operations.claim()
     end
   end
   save_changed(now)
-  return { fence, rows, contents }
+  return { fence, rows, contents, has_asides and 1 or 0 }
 end
 
 -- Finishes, postpones or releases claimed rows atomically (L7, L8).
