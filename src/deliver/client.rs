@@ -54,7 +54,7 @@ use crate::tls::{self, TlsError};
 /// # Runtime
 ///
 /// Requires tokio. Each connection is driven by a task that ends with the connection, on the runtime of the request that
-/// it was opened for.
+/// it was opened for. The rest of a response body that is dropped is read in a task, at most 16 KiB and for 1 s.
 ///
 /// # Cancel safety
 ///

@@ -441,3 +441,33 @@ async fn a_connection_that_does_not_respond_to_a_ping_is_given_up() {
     assert!(text.contains("ping"), "{text}");
     assert!(server.post_is_answered().await);
 }
+
+/// Each stream that this side resets may get a frame that was on its way. If there are many, h2 ends the connection, and the
+/// requests on it may have been processed.
+#[tokio::test]
+async fn responses_with_bodies_that_come_later_leave_the_connection_as_it_is() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    for round in 0..40 {
+        let mut requests = Requests::new();
+        post(&mut requests, &server, round * 50..(round + 1) * 50);
+        let mut streams = Vec::new();
+        while streams.len() < 50 {
+            match peer.next().await {
+                Event::Request(stream, _) => streams.push(stream),
+                Event::Reset(..) => {}
+                end => panic!("{end:?} in round {round}"),
+            }
+        }
+        for stream in &streams {
+            peer.head(*stream).await;
+        }
+        assert!(requests.join_all().await.iter().all(Result::is_ok));
+        for stream in &streams {
+            peer.body(*stream, b"{}").await;
+        }
+    }
+    settle().await;
+    assert_eq!(peer.rest(), []);
+    assert_eq!(server.opened(), 1);
+}
