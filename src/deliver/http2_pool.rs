@@ -61,7 +61,7 @@ struct Connection {
     is_retired: bool,
     /// Streams that ended without a response, since the last response.
     unanswered: u32,
-    /// When it was opened, got its only stream, or last had a response.
+    /// When it was opened, last had a response, or got the first stream after that.
     heard_at: Instant,
     idle_since: Instant,
     fate: Arc<Fate>,
@@ -305,7 +305,7 @@ impl Origin {
 pub(super) enum Use {
     /// It has no streams since then.
     IdleSince(Instant),
-    /// It has streams. When it last had a response, or its first stream.
+    /// It has streams. When it last had a response, or the first stream after that.
     HeardAt(Instant),
     /// It is not in the pool.
     Ended,
@@ -336,7 +336,10 @@ impl Connection {
             if !self.usage.begin() {
                 self.retire();
             }
-            self.heard_at = Instant::now();
+            // Requests that were given up one after the other are one silence.
+            if self.unanswered == 0 {
+                self.heard_at = Instant::now();
+            }
         }
         let sender = self.sender.clone()?;
         self.streams += 1;

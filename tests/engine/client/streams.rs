@@ -471,3 +471,25 @@ async fn responses_with_bodies_that_come_later_leave_the_connection_as_it_is() {
     assert_eq!(peer.rest(), []);
     assert_eq!(server.opened(), 1);
 }
+
+/// The limit on the time of a request is shorter than the time before a ping.
+#[tokio::test]
+async fn requests_that_are_given_up_one_after_the_other_do_not_put_off_the_ping() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    for number in 0..3 {
+        let given_up = tokio::spawn(server.post(number));
+        if number > 0 {
+            assert!(matches!(peer.next().await, Event::Reset(_, CANCEL)));
+        }
+        let _ = peer.request().await;
+        pass(Duration::from_secs(11)).await;
+        given_up.abort();
+        let _ = given_up.await;
+    }
+    // Nothing arrived for 33 s.
+    let next = tokio::spawn(server.post(3));
+    settle().await;
+    assert_eq!(server.opened(), 2);
+    next.abort();
+}
