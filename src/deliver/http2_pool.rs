@@ -288,11 +288,11 @@ impl Origin {
         (asks_for_calm, now)
     }
 
-    /// Takes a stream back. `is_answered` is `None` if it was not used.
-    pub(super) fn take_back(&mut self, id: ConnectionId, is_answered: Option<bool>) {
-        if let Some(connection) = self.find(id) {
-            connection.end(is_answered);
-        }
+    /// Takes a stream back. `is_answered` is `None` if it was not used. Returns whether the connection is replaced and never had
+    /// a response.
+    pub(super) fn take_back(&mut self, id: ConnectionId, is_answered: Option<bool>) -> bool {
+        self.find(id)
+            .is_some_and(|connection| connection.end(is_answered))
     }
 
     fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
@@ -346,8 +346,9 @@ impl Connection {
         Some(sender)
     }
 
-    /// Takes a stream back. `None` if it was not used.
-    fn end(&mut self, is_answered: Option<bool>) {
+    /// Takes a stream back. `None` if it was not used. Returns whether the connection is replaced and never had a response.
+    fn end(&mut self, is_answered: Option<bool>) -> bool {
+        let was_open = self.sender.is_some();
         match is_answered {
             Some(true) => {
                 self.unanswered = 0;
@@ -366,6 +367,7 @@ impl Connection {
             self.idle_since = Instant::now();
             self.usage.end();
         }
+        was_open && self.sender.is_none() && !self.fate.has_answered()
     }
 
     /// Takes in the server's latest SETTINGS and GOAWAY. Returns whether it asked for fewer requests.

@@ -352,11 +352,14 @@ async fn late_responses_to_two_thousand_requests_are_no_error() {
     let mut late: Vec<(Peer, Vec<u32>)> = Vec::new();
     for round in 0..10 {
         let mut requests = Requests::new();
-        post(&mut requests, &server, round * 200..(round + 1) * 200);
+        post(&mut requests, &server, round * 202..(round + 1) * 202);
         let mut taken = 0;
         while taken < 200 {
             let mut peer = server.accept(Some(100)).await;
-            let streams = peer.requests(100).await;
+            let mut streams = peer.requests(100).await;
+            // It is a server that works.
+            peer.answer(streams.remove(0).0).await;
+            streams.push(peer.request().await);
             taken += streams.len();
             late.push((
                 peer,
@@ -492,4 +495,35 @@ async fn requests_that_are_given_up_one_after_the_other_do_not_put_off_the_ping(
     settle().await;
     assert_eq!(server.opened(), 2);
     next.abort();
+}
+
+/// Without the pause a server that refuses everything would cost a handshake for each few requests.
+#[tokio::test]
+async fn after_a_connection_that_refused_all_requests_the_next_one_waits() {
+    let mut server = Server::start().await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..8);
+    let mut peer = server.accept(Some(100)).await;
+    let mut refused = peer.requests(8).await;
+    tokio::time::pause();
+    while !refused.is_empty() {
+        for (stream, _) in refused.drain(..) {
+            peer.reset(stream, REFUSED_STREAM).await;
+        }
+        settle().await;
+        // Some are sent again on the same connection before it is given up.
+        refused.extend(peer.rest().into_iter().filter_map(|event| match event {
+            Event::Request(stream, body) => Some((stream, body)),
+            _ => None,
+        }));
+    }
+    assert_eq!(server.opened(), 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    settle().await;
+    tokio::time::resume();
+    let mut second = server.accept(Some(100)).await;
+    for (stream, _) in second.requests(8).await {
+        second.answer(stream).await;
+    }
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
 }
