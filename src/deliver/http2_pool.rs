@@ -45,6 +45,8 @@ pub(super) struct Origin {
     connections: Vec<Connection>,
     waiting: VecDeque<Waiting>,
     is_opening: bool,
+    /// When a further connection may be opened, after one that could not be.
+    further_at: Option<Instant>,
 }
 
 struct Connection {
@@ -162,6 +164,8 @@ impl Inner {
 impl Origin {
     /// The most connections of an origin that take new streams.
     const CONNECTIONS: usize = 4;
+    /// The pause after a further connection that could not be opened: the origin may have no more, or the budget.
+    const FURTHER_PAUSE: Duration = Duration::from_secs(2);
 
     fn is_unused(&self) -> bool {
         self.connections.is_empty() && self.waiting.is_empty() && !self.is_opening
@@ -222,7 +226,9 @@ impl Origin {
     fn opens_on(&self) -> Option<Handle> {
         let first = self.waiting.front()?;
         let open = self.open_ones().count();
-        let is_needed = !self.is_opening && open < Self::CONNECTIONS;
+        let may_have_more =
+            open < Self::CONNECTIONS && self.further_at.is_none_or(|at| at <= Instant::now());
+        let is_needed = !self.is_opening && (open == 0 || may_have_more);
         // Of one without a response it is not known how many streams it will have: APNs allows one at first.
         let is_known = |one: &Connection| one.fate.has_answered() || one.allowed() > 1;
         (is_needed && self.open_ones().all(is_known)).then(|| first.runtime.clone())
@@ -249,6 +255,11 @@ impl Origin {
                 idle_since: now,
                 fate,
             }));
+    }
+
+    /// A further connection could not be opened.
+    pub(super) fn put_off_further(&mut self) {
+        self.further_at = Some(Instant::now() + Self::FURTHER_PAUSE);
     }
 
     /// Tells those that wait that there is no stream.

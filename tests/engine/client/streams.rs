@@ -527,3 +527,26 @@ async fn after_a_connection_that_refused_all_requests_the_next_one_waits() {
     }
     assert!(requests.join_all().await.iter().all(Result::is_ok));
 }
+
+/// A connection that the budget has no place for says nothing about the push service.
+#[tokio::test]
+async fn a_second_connection_without_a_place_does_not_delay_the_next_first_one() {
+    // Half of the two is for named hosts.
+    let mut server = Server::start_with(|client| client.max_connections(2)).await;
+    let mut peer = used(&mut server, Some(1)).await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..2);
+    let (stream, _) = peer.request().await;
+    pass(Duration::from_secs(15)).await;
+    assert_eq!(server.opened(), 1);
+    tokio::time::pause();
+    peer.go_away(stream, 0).await;
+    peer.answer(stream).await;
+    settle().await;
+    assert_eq!(server.opened(), 2);
+    tokio::time::resume();
+    let mut second = server.accept(Some(1)).await;
+    let (stream, _) = second.request().await;
+    second.answer(stream).await;
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
+}
