@@ -42,7 +42,7 @@ use crate::tls::{self, TlsError};
 /// carries one request until the server's SETTINGS are here. The fullest one with a free stream is used next, so that
 /// those not needed become idle. A connection that the server ends by GOAWAY gets no new requests, and one on which eight requests
 /// in a row had no response is replaced. After a failed connection the next one waits for up to 100 ms, after more of them in
-/// a row for up to 2 s; the requests that wait share its result.
+/// a row for up to 2 s; the requests that wait share its result. Beside an open one the next is tried again after 2 s.
 ///
 /// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections). One without requests
 /// is closed after 90 s. While requests are under way on an HTTP/2 connection and nothing arrives, it is pinged every 20 s,
@@ -54,7 +54,7 @@ use crate::tls::{self, TlsError};
 /// # Runtime
 ///
 /// Requires tokio. Each connection is driven by a task that ends with the connection, on the runtime of the request that
-/// it was opened for.
+/// it was opened for. The rest of a response body that is dropped is read in a task, at most 16 KiB and for 1 s.
 ///
 /// # Cancel safety
 ///

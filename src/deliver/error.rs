@@ -181,8 +181,7 @@ impl DeliveryError {
     pub(super) fn is_asked_to_be_calm(&self) -> bool {
         #[cfg(feature = "client")]
         if let Some(source) = self.0.source.as_deref() {
-            return find_source::<h2::Error>(source)
-                .is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM));
+            return find_source::<h2::Error>(source).is_some_and(super::unprocessed::asks_for_calm);
         }
         false
     }

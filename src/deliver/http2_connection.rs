@@ -20,7 +20,7 @@ use super::connection_budget::Usage;
 use super::connector::Stream;
 use super::dialled::{DialError, Protocol};
 use super::http2_permit::Fate;
-use super::http2_pool::{ConnectionId, Inner, NoStream, Use};
+use super::http2_pool::{ConnectionId, Inner, NoStream, Origin, Use};
 use crate::error::BoxError;
 
 /// The time between two pings of a connection while requests are under way on it and nothing arrives. An idle connection
@@ -92,11 +92,14 @@ impl Opening {
                 dialled.speaks(authority, Protocol::Http1);
                 self.ends(Some(NoStream::Http1));
             }
+            // No request has seen this one fail, and the next first one is not to wait for it.
+            Err(_) if is_spare => {
+                self.pool.change(authority, Origin::put_off_further);
+                self.ends(None);
+            }
             Err(error) => {
                 dialled.failed(authority);
-                // If there were others, no request has seen this one fail.
-                let reason = NoStream::Dial(DialError::new(error));
-                self.ends((!is_spare).then_some(reason));
+                self.ends(Some(NoStream::Dial(DialError::new(error))));
             }
         }
     }

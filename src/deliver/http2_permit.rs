@@ -109,7 +109,9 @@ impl Drop for StreamPermit {
             return;
         }
         self.pool.change(&self.authority, |origin| {
-            origin.take_back(self.connection, self.is_answered);
+            if origin.take_back(self.connection, self.is_answered) {
+                self.pool.shared().dialled.failed(&self.authority);
+            }
         });
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Origin {
     connections: Vec<Connection>,
     waiting: VecDeque<Waiting>,
     is_opening: bool,
+    /// When a further connection may be opened, after one that could not be.
+    further_at: Option<Instant>,
 }
 
 struct Connection {
@@ -61,7 +63,7 @@ struct Connection {
     is_retired: bool,
     /// Streams that ended without a response, since the last response.
     unanswered: u32,
-    /// When it was opened, got its only stream, or last had a response.
+    /// When it was opened, last had a response, or got the first stream after that.
     heard_at: Instant,
     idle_since: Instant,
     fate: Arc<Fate>,
@@ -162,6 +164,8 @@ impl Inner {
 impl Origin {
     /// The most connections of an origin that take new streams.
     const CONNECTIONS: usize = 4;
+    /// The pause after a further connection that could not be opened: the origin may have no more, or the budget.
+    const FURTHER_PAUSE: Duration = Duration::from_secs(2);
 
     fn is_unused(&self) -> bool {
         self.connections.is_empty() && self.waiting.is_empty() && !self.is_opening
@@ -222,7 +226,9 @@ impl Origin {
     fn opens_on(&self) -> Option<Handle> {
         let first = self.waiting.front()?;
         let open = self.open_ones().count();
-        let is_needed = !self.is_opening && open < Self::CONNECTIONS;
+        let may_have_more =
+            open < Self::CONNECTIONS && self.further_at.is_none_or(|at| at <= Instant::now());
+        let is_needed = !self.is_opening && (open == 0 || may_have_more);
         // Of one without a response it is not known how many streams it will have: APNs allows one at first.
         let is_known = |one: &Connection| one.fate.has_answered() || one.allowed() > 1;
         (is_needed && self.open_ones().all(is_known)).then(|| first.runtime.clone())
@@ -249,6 +255,11 @@ impl Origin {
                 idle_since: now,
                 fate,
             }));
+    }
+
+    /// A further connection could not be opened.
+    pub(super) fn put_off_further(&mut self) {
+        self.further_at = Some(Instant::now() + Self::FURTHER_PAUSE);
     }
 
     /// Tells those that wait that there is no stream.
@@ -288,11 +299,11 @@ impl Origin {
         (asks_for_calm, now)
     }
 
-    /// Takes a stream back. `is_answered` is `None` if it was not used.
-    pub(super) fn take_back(&mut self, id: ConnectionId, is_answered: Option<bool>) {
-        if let Some(connection) = self.find(id) {
-            connection.end(is_answered);
-        }
+    /// Takes a stream back. `is_answered` is `None` if it was not used. Returns whether the connection is replaced and never had
+    /// a response.
+    pub(super) fn take_back(&mut self, id: ConnectionId, is_answered: Option<bool>) -> bool {
+        self.find(id)
+            .is_some_and(|connection| connection.end(is_answered))
     }
 
     fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
@@ -305,7 +316,7 @@ impl Origin {
 pub(super) enum Use {
     /// It has no streams since then.
     IdleSince(Instant),
-    /// It has streams. When it last had a response, or its first stream.
+    /// It has streams. When it last had a response, or the first stream after that.
     HeardAt(Instant),
     /// It is not in the pool.
     Ended,
@@ -336,15 +347,19 @@ impl Connection {
             if !self.usage.begin() {
                 self.retire();
             }
-            self.heard_at = Instant::now();
+            // Requests that were given up one after the other are one silence.
+            if self.unanswered == 0 {
+                self.heard_at = Instant::now();
+            }
         }
         let sender = self.sender.clone()?;
         self.streams += 1;
         Some(sender)
     }
 
-    /// Takes a stream back. `None` if it was not used.
-    fn end(&mut self, is_answered: Option<bool>) {
+    /// Takes a stream back. `None` if it was not used. Returns whether the connection is replaced and never had a response.
+    fn end(&mut self, is_answered: Option<bool>) -> bool {
+        let was_open = self.sender.is_some();
         match is_answered {
             Some(true) => {
                 self.unanswered = 0;
@@ -363,6 +378,7 @@ impl Connection {
             self.idle_since = Instant::now();
             self.usage.end();
         }
+        was_open && self.sender.is_none() && !self.fate.has_answered()
     }
 
     /// Takes in the server's latest SETTINGS and GOAWAY. Returns whether it asked for fewer requests.

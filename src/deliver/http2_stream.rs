@@ -1,14 +1,17 @@
 //! One request and its response on a stream of an HTTP/2 connection.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{Request, Response, Version};
 use http_body::{Body, Frame};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::http2_connection::End;
 use super::http2_permit::StreamPermit;
@@ -68,10 +71,7 @@ pub(super) async fn send(
     match response.await {
         Ok(response) => {
             permit.answered();
-            Ok(response.map(|body| ResponseBody {
-                body,
-                _permit: permit,
-            }))
+            Ok(response.map(|body| ResponseBody(Some(Rest::new(body, permit)))))
         }
         Err(error) => {
             let is_unprocessed = is_unprocessed(&error);
@@ -93,19 +93,36 @@ fn unanswered(permit: &StreamPermit, error: h2::Error, is_unprocessed: bool) -> 
     }
 }
 
-/// The body of a response.
-pub(super) struct ResponseBody {
+/// The body of a response. When it is dropped, the rest of a short one is read.
+///
+/// Most responses are dropped before the end of their stream is here. A stream that is reset then may get a frame that was on
+/// its way; after many of those h2 closes the connection, with the requests on it.
+pub(super) struct ResponseBody(Option<Rest>);
+
+/// The rest of a body.
+struct Rest {
     // Dropped in this order: the stream is reset before another one begins.
     body: RecvStream,
     _permit: StreamPermit,
+    /// The octets to read after nobody wants them. A frame counts as one at least.
+    left: usize,
 }
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = h2::Error;
+impl Rest {
+    /// The limits on a body that nobody wants.
+    const OCTETS: usize = 16 * 1024;
+    const TIME: Duration = Duration::from_secs(1);
+
+    fn new(body: RecvStream, permit: StreamPermit) -> Self {
+        Self {
+            body,
+            _permit: permit,
+            left: Self::OCTETS,
+        }
+    }
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let body = &mut self.body;
@@ -118,8 +135,54 @@ impl Body for ResponseBody {
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
+    /// Ready at the end of the body, and when it is too long.
+    fn poll_to_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.left > 0 {
+            let Some(Ok(frame)) = ready!(self.poll_frame(cx)) else {
+                break;
+            };
+            let octets = frame.data_ref().map_or(0, Bytes::len);
+            self.left = self.left.saturating_sub(octets.max(1));
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let Some(mut rest) = self.0.take() else {
+            return;
+        };
+        if rest.body.is_end_stream() {
+            return;
+        }
+        let here = rest.poll_to_end(&mut Context::from_waker(Waker::noop()));
+        if here.is_pending()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                // At its end, or when the time is up, the rest is dropped.
+                let _ = timeout(Rest::TIME, poll_fn(|cx| rest.poll_to_end(cx))).await;
+            });
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let rest = self.0.as_mut();
+        rest.map_or(Poll::Ready(None), |rest| rest.poll_frame(cx))
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        let rest = self.0.as_ref();
+        rest.is_none_or(|rest| rest.body.is_end_stream())
     }
 }
 

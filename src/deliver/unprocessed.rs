@@ -13,7 +13,7 @@ pub(super) fn is_unprocessed(error: &h2::Error) -> bool {
 
 /// Whether the server asked for fewer requests (RFC 9113 section 7).
 pub(super) fn asks_for_calm(error: &h2::Error) -> bool {
-    error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// An extension of a response: the server asked for fewer requests before it processed this one.
@@ -48,5 +48,17 @@ impl Repeats {
                 Some(Jitter::random().of(ceiling))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// h2 ends a connection for the same reason itself, after too many errors of the server.
+    #[test]
+    fn only_the_server_asks_for_calm() {
+        let own = h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM);
+        assert!(!own.is_remote() && !asks_for_calm(&own));
     }
 }

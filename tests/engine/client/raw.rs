@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, yield_now};
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
-use tower_web_push::deliver::{HttpClient, HttpError};
+use tower_web_push::deliver::{HttpClient, HttpClientBuilder, HttpError};
 use tower_web_push::push_request::PushBody;
 
 use super::unprocessed::frame;
@@ -55,6 +55,13 @@ struct Streams {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::start_with(|client| client).await
+    }
+
+    /// A server, and a client that has these settings too.
+    pub(super) async fn start_with(
+        set: impl FnOnce(HttpClientBuilder) -> HttpClientBuilder,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let certified = certificate();
@@ -79,7 +86,7 @@ impl Server {
                 });
             }
         });
-        let client = local().extra_root_ca_pem(certified.cert.pem()).build();
+        let client = set(local().extra_root_ca_pem(certified.cert.pem())).build();
         Self {
             port,
             client: client.unwrap(),
@@ -197,6 +204,17 @@ impl Peer {
     pub(super) async fn answer(&mut self, stream: u32) {
         self.streams.lock().unwrap().close(stream);
         self.write(&frame(1, 5, stream, &[0x88])).await;
+    }
+
+    /// Answers by `:status: 200` and the end of the headers. The body follows.
+    pub(super) async fn head(&mut self, stream: u32) {
+        self.write(&frame(1, 4, stream, &[0x88])).await;
+    }
+
+    /// The rest of a response: a body, and the end of the stream.
+    pub(super) async fn body(&mut self, stream: u32, body: &[u8]) {
+        self.streams.lock().unwrap().close(stream);
+        self.write(&frame(0, 1, stream, body)).await;
     }
 
     pub(super) async fn reset(&mut self, stream: u32, reason: u32) {

@@ -352,11 +352,14 @@ async fn late_responses_to_two_thousand_requests_are_no_error() {
     let mut late: Vec<(Peer, Vec<u32>)> = Vec::new();
     for round in 0..10 {
         let mut requests = Requests::new();
-        post(&mut requests, &server, round * 200..(round + 1) * 200);
+        post(&mut requests, &server, round * 202..(round + 1) * 202);
         let mut taken = 0;
         while taken < 200 {
             let mut peer = server.accept(Some(100)).await;
-            let streams = peer.requests(100).await;
+            let mut streams = peer.requests(100).await;
+            // It is a server that works.
+            peer.answer(streams.remove(0).0).await;
+            streams.push(peer.request().await);
             taken += streams.len();
             late.push((
                 peer,
@@ -440,4 +443,110 @@ async fn a_connection_that_does_not_respond_to_a_ping_is_given_up() {
     let text = error.source().unwrap().to_string();
     assert!(text.contains("ping"), "{text}");
     assert!(server.post_is_answered().await);
+}
+
+/// Each stream that this side resets may get a frame that was on its way. If there are many, h2 ends the connection, and the
+/// requests on it may have been processed.
+#[tokio::test]
+async fn responses_with_bodies_that_come_later_leave_the_connection_as_it_is() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    for round in 0..40 {
+        let mut requests = Requests::new();
+        post(&mut requests, &server, round * 50..(round + 1) * 50);
+        let mut streams = Vec::new();
+        while streams.len() < 50 {
+            match peer.next().await {
+                Event::Request(stream, _) => streams.push(stream),
+                Event::Reset(..) => {}
+                end => panic!("{end:?} in round {round}"),
+            }
+        }
+        for stream in &streams {
+            peer.head(*stream).await;
+        }
+        assert!(requests.join_all().await.iter().all(Result::is_ok));
+        for stream in &streams {
+            peer.body(*stream, b"{}").await;
+        }
+    }
+    settle().await;
+    assert_eq!(peer.rest(), []);
+    assert_eq!(server.opened(), 1);
+}
+
+/// The limit on the time of a request is shorter than the time before a ping.
+#[tokio::test]
+async fn requests_that_are_given_up_one_after_the_other_do_not_put_off_the_ping() {
+    let mut server = Server::start().await;
+    let mut peer = used(&mut server, Some(100)).await;
+    for number in 0..3 {
+        let given_up = tokio::spawn(server.post(number));
+        if number > 0 {
+            assert!(matches!(peer.next().await, Event::Reset(_, CANCEL)));
+        }
+        let _ = peer.request().await;
+        pass(Duration::from_secs(11)).await;
+        given_up.abort();
+        let _ = given_up.await;
+    }
+    // Nothing arrived for 33 s.
+    let next = tokio::spawn(server.post(3));
+    settle().await;
+    assert_eq!(server.opened(), 2);
+    next.abort();
+}
+
+/// Without the pause a server that refuses everything would cost a handshake for each few requests.
+#[tokio::test]
+async fn after_a_connection_that_refused_all_requests_the_next_one_waits() {
+    let mut server = Server::start().await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..8);
+    let mut peer = server.accept(Some(100)).await;
+    let mut refused = peer.requests(8).await;
+    tokio::time::pause();
+    while !refused.is_empty() {
+        for (stream, _) in refused.drain(..) {
+            peer.reset(stream, REFUSED_STREAM).await;
+        }
+        settle().await;
+        // Some are sent again on the same connection before it is given up.
+        refused.extend(peer.rest().into_iter().filter_map(|event| match event {
+            Event::Request(stream, body) => Some((stream, body)),
+            _ => None,
+        }));
+    }
+    assert_eq!(server.opened(), 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    settle().await;
+    tokio::time::resume();
+    let mut second = server.accept(Some(100)).await;
+    for (stream, _) in second.requests(8).await {
+        second.answer(stream).await;
+    }
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
+}
+
+/// A connection that the budget has no place for says nothing about the push service.
+#[tokio::test]
+async fn a_second_connection_without_a_place_does_not_delay_the_next_first_one() {
+    // Half of the two is for named hosts.
+    let mut server = Server::start_with(|client| client.max_connections(2)).await;
+    let mut peer = used(&mut server, Some(1)).await;
+    let mut requests = Requests::new();
+    post(&mut requests, &server, 0..2);
+    let (stream, _) = peer.request().await;
+    pass(Duration::from_secs(15)).await;
+    assert_eq!(server.opened(), 1);
+    tokio::time::pause();
+    peer.go_away(stream, 0).await;
+    peer.answer(stream).await;
+    settle().await;
+    assert_eq!(server.opened(), 2);
+    tokio::time::resume();
+    let mut second = server.accept(Some(1)).await;
+    let (stream, _) = second.request().await;
+    second.answer(stream).await;
+    assert!(requests.join_all().await.iter().all(Result::is_ok));
 }
