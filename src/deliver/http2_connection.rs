@@ -211,10 +211,9 @@ impl Driving {
         })
     }
 
-    fn retire(&self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.change(&self.authority, |origin| origin.retire(self.id));
-        }
+    fn retire_idle(&self) -> bool {
+        let pool = self.pool.upgrade();
+        pool.is_none_or(|pool| pool.change(&self.authority, |origin| origin.retire_idle(self.id)))
     }
 }
 
@@ -290,9 +289,11 @@ impl Timers {
                 return Poll::Ready(());
             }
             if let Use::IdleSince(_) = now {
-                self.closes_at = Some(Instant::now());
-                driving.retire();
                 cx.waker().wake_by_ref();
+                if !driving.retire_idle() {
+                    return Poll::Pending;
+                }
+                self.closes_at = Some(Instant::now());
             } else if let Some(pings) = &mut self.pings {
                 self.pinged_at = Some(Instant::now());
                 // An error means that the connection is about to end.

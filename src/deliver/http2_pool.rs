@@ -279,11 +279,11 @@ impl Origin {
         })
     }
 
-    /// Takes no more streams on a connection. It ends when it has none.
-    pub(super) fn retire(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.find(id) {
-            connection.retire();
-        }
+    /// Lends no more streams of a connection without any, so that it ends. Returns `false` if another thread has lent one
+    /// since it was last looked at.
+    pub(super) fn retire_idle(&mut self, id: ConnectionId) -> bool {
+        let connection = self.find(id).filter(|one| one.streams == 0);
+        connection.map(Connection::retire).is_some()
     }
 
     /// Looks at a connection after a change. Returns whether the server asked for fewer requests, and what its timers need.
