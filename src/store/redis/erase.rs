@@ -16,6 +16,8 @@ impl RedisStore {
         subscriptions: &[SubscriptionRecord],
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
+        // As before any cancellation: rows whose lease has ended are ended by it.
+        self.lapse(now).await?;
         let mut common = Args::at(now).number(subscriptions.len());
         for row in subscriptions {
             let endpoint = row.subscription.endpoint();

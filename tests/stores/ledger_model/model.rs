@@ -490,8 +490,10 @@ impl Model {
         let leased = self.rows.iter().filter(|row| row.is_leased(now)).count();
         let waiting = self.rows.iter().filter(|row| row.turn.is_none());
         let waiting = waiting.map(|row| row.at).filter(|at| *at <= now);
-        let held = self.rows.iter().filter(|row| self.is_held(row.broadcast));
-        let waiting = waiting.chain(held.map(|row| row.at).filter(|at| *at <= now));
+        // It is not visible which rows of paused broadcasts were put aside, so any other row may be the next in turn.
+        let has_held = self.rows.iter().any(|row| self.is_held(row.broadcast));
+        let maybe = self.rows.iter().filter(|_| has_held);
+        let waiting = waiting.chain(maybe.map(|row| row.at).filter(|at| *at <= now));
         let heads = self.heads();
         let oldest_due = waiting.chain(heads.iter().map(|ats| ats[0])).min();
         LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
