@@ -193,7 +193,7 @@ impl Latency {
 
     /// Takes in the time of an acceptance.
     fn speed(&mut self, rtt: Duration, in_flight: usize, now: Instant) -> Speed {
-        let recent = self.recent.map_or(rtt, |recent| toward(recent, rtt, 8));
+        let recent = self.recent.map_or(rtt, |recent| toward(recent, rtt, 5));
         self.recent = Some(recent);
         let mut base = self.base.unwrap_or(rtt);
         if in_flight <= Self::UNLOADED {
