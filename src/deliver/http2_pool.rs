@@ -323,7 +323,7 @@ pub(super) enum Use {
 }
 
 impl Connection {
-    /// The most streams on one connection, whatever the server allows: if it breaks, so many requests are lost.
+    /// The most streams on one connection, whatever the server allows: if it breaks, the requests on all of them are lost.
     const STREAMS: usize = 256;
     /// A connection on which this number of requests in a row had no response is replaced.
     const UNANSWERED: u32 = 8;

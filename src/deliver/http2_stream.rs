@@ -104,12 +104,12 @@ struct Rest {
     // Dropped in this order: the stream is reset before another one begins.
     body: RecvStream,
     _permit: StreamPermit,
-    /// The octets to read after nobody wants them. A frame counts as one at least.
+    /// The octets still to read of a body that was dropped. A frame counts as one at least.
     left: usize,
 }
 
 impl Rest {
-    /// The limits on a body that nobody wants.
+    /// The limits on reading the rest of a body that was dropped.
     const OCTETS: usize = 16 * 1024;
     const TIME: Duration = Duration::from_secs(1);
 

@@ -69,7 +69,7 @@ use super::{Changes, StoreError};
 ///
 /// A store that claims writes a sign of life every 250 ms, from a thread of its own, which ends with the store: the other
 /// workers make the rows of one that has died due within 5 seconds, long before its leases end (L19). A server that was
-/// restarted or stood still is nobody's death. A worker that was silent for 1.5 seconds and lives begins no request, see
+/// restarted or stood still is the end of no worker. A worker that was silent for 1.5 seconds and lives begins no request, see
 /// [`epoch`](super::DeliveryLedger::epoch). The connection is made to the URL of [`listen`](PostgresBuilder::listen),
 /// else to that of the store. Without either, a connection of the application's pool is taken out of it, which the pool
 /// may replace: then the server has to allow one connection more than the pool has, and the application's runtime drives it.

@@ -81,7 +81,7 @@ use super::heartbeat::Heartbeat;
 ///
 /// A store that claims writes a sign of life every 250 ms, from a thread of its own, which ends with the store: the other
 /// workers make the rows of one that has died due within 5 seconds, long before its leases end (L19). A server that was
-/// restarted, stood still or was flushed is nobody's death. A worker that was silent for 1.5 seconds and lives begins no
+/// restarted, stood still or was flushed is the end of no worker. A worker that was silent for 1.5 seconds and lives begins no
 /// request, see [`epoch`](super::DeliveryLedger::epoch). It has one more connection for it, made by the first claim. Signs of
 /// life of a store on the application's connection or on a cluster go over that, which the application's runtime drives.
 /// If none can be written, leases end by their time, and the log has one warning.
