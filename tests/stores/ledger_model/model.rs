@@ -490,12 +490,12 @@ impl Model {
         let leased = self.rows.iter().filter(|row| row.is_leased(now)).count();
         let waiting = self.rows.iter().filter(|row| row.turn.is_none());
         let waiting = waiting.map(|row| row.at).filter(|at| *at <= now);
-        // It is not visible which rows of paused broadcasts were put aside, so any other row may be the next in turn.
-        let has_held = self.rows.iter().any(|row| self.is_held(row.broadcast));
-        let maybe = self.rows.iter().filter(|_| has_held);
-        let waiting = waiting.chain(maybe.map(|row| row.at).filter(|at| *at <= now));
-        let heads = self.heads();
-        let oldest_due = waiting.chain(heads.iter().map(|ats| ats[0])).min();
+        let held = self.rows.iter().filter(|row| self.is_held(row.broadcast));
+        let waiting = waiting.chain(held.map(|row| row.at).filter(|at| *at <= now));
+        // It is not visible which rows of paused broadcasts were put aside: without them others are the next in turn.
+        let heads = self.heads(|_| true).into_iter();
+        let heads = heads.chain(self.heads(|row| !self.is_held(row.broadcast)));
+        let oldest_due = waiting.chain(heads.map(|ats| ats[0])).min();
         LedgerStats::new(self.rows.len() as u64, leased as u64, oldest_due)
     }
 
@@ -503,16 +503,16 @@ impl Model {
     pub(crate) fn latest_oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let waiting = self.rows.iter().filter(|row| row.turn.is_none());
         let waiting = waiting.map(Row::latest_at).filter(|at| *at <= now);
-        let heads = self.heads();
+        let heads = self.heads(|_| true);
         waiting
             .chain(heads.iter().map(|ats| ats[ats.len() - 1]))
             .min()
     }
 
-    /// The due times, sorted, of the rows that may be the next in turn of an origin and band, for each that has rows.
-    fn heads(&self) -> Vec<Vec<Timestamp>> {
+    /// The due times, sorted, of the rows that may be the next in turn of an origin and band, for each that has rows that count.
+    fn heads(&self, counts: impl Fn(&Row) -> bool) -> Vec<Vec<Timestamp>> {
         let mut lines: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| counts(row)) {
             if let Some(turn) = row.turn {
                 let line = lines.entry((row.origin.clone(), row.band)).or_default();
                 line.push((turn, row.at));
