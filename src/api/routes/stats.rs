@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::api::WebPushService;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
-use crate::api::time::iso8601;
+use crate::moment::iso8601;
 use crate::broadcast::Audience;
 use crate::deliver::OriginGate;
 use crate::store::{CountFilter, Liveness};
