@@ -1,4 +1,4 @@
-//! The guide: nine pages.
+//! The guide: ten pages.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
 //!   effect of a crash in between.
@@ -8,6 +8,7 @@
 //! - [In the browser](in_the_browser): the client and the service worker, and how they handle failures.
 //! - [In front of strangers](in_front_of_strangers): the limits for unauthenticated clients, each with its default, reason and
 //!   test.
+//! - [Threat model](threat_model): each attacker, what they can do, what stops them, and the test that proves it.
 //! - [When something breaks](when_something_breaks): faults, what each costs, how it shows, what to do.
 //! - [Choosing a store](choosing_a_store): comparison, sizing, monitoring and scaling.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs.
@@ -30,6 +31,9 @@ pub mod in_the_browser {}
 
 #[doc = include_str!("moving_here.md")]
 pub mod moving_here {}
+
+#[doc = include_str!("threat_model.md")]
+pub mod threat_model {}
 
 #[doc = include_str!("what_happens_to_a_message.md")]
 pub mod what_happens_to_a_message {}
