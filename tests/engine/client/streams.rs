@@ -144,8 +144,8 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     let mut peers = Vec::new();
     let mut requests = Requests::new();
     peers.push(used(&mut server, Some(10)).await);
-    post(&mut requests, &server, 0..40);
-    while peers.len() < 4 {
+    post(&mut requests, &server, 0..60);
+    while peers.len() < 6 {
         peers.push(server.accept(Some(10)).await);
     }
     let mut open = Vec::new();
@@ -155,7 +155,7 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     }
     settle().await;
     let mut waiting = Requests::new();
-    post(&mut waiting, &server, 40..60);
+    post(&mut waiting, &server, 60..80);
     settle().await;
     for (peer, open) in peers.iter_mut().zip(&mut open) {
         let _ = peer.most();
@@ -167,7 +167,7 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     }
     let (stream, _) = open[2].pop().unwrap();
     peers[2].answer(stream).await;
-    assert_eq!(peers[2].request().await.1, "40");
+    assert_eq!(peers[2].request().await.1, "60");
     peers[2].settings(Some(0)).await;
     settle().await;
     for (stream, _) in open[2].drain(..) {
@@ -187,12 +187,12 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     peers[2].settings(Some(10)).await;
     settle().await;
     let resets: Vec<_> = peers.iter_mut().flat_map(Peer::rest).collect();
-    // 40 was sent, and dropped.
+    // 60 was sent, and dropped.
     assert!(
         matches!(resets[..], [Event::Reset(_, CANCEL)]),
         "{resets:?}"
     );
-    assert_eq!(server.opened(), 4);
+    assert_eq!(server.opened(), 6);
 }
 
 #[tokio::test]
