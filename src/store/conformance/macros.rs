@@ -187,6 +187,8 @@ macro_rules! __store_conformance_subscriptions {
             s9_only_live_rows_are_walked
             s9_a_walk_survives_changes
             s10_every_filter_counts
+            s10_counts_follow_every_change
+            s10_concurrent_changes_are_all_counted
             s11_changes_are_made_in_order
             s11_every_reason_to_retire_is_kept
             s11_failures_count_from_their_first
@@ -247,6 +249,7 @@ mod tests {
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
             include_str!("subscription_changes.rs"),
+            include_str!("subscription_counts.rs"),
             include_str!("subscription_pages.rs"),
             include_str!("subscription_replace.rs"),
             include_str!("subscription_unproven.rs"),

@@ -11,7 +11,7 @@ use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
     opening, origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
-    subscription_rows, subscriptions, waking, workers,
+    subscription_numbers, subscription_rows, subscriptions, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -105,7 +105,11 @@ const SHORT: &[(&str, &str)] = &[
         "subscription_stale_since",
     ),
     (subscription_changes::EXPIRED_BEFORE, "subscription_expires"),
-    (subscription_changes::STILL_UNPROVEN, "subscription_pkey"),
+    (subscription_numbers::COUNTED, "subscription_pkey"),
+    (
+        subscription_numbers::FORGET_ZEROS,
+        "subscription_number_pkey",
+    ),
     (subscription_rows::UPDATE, "subscription_pkey"),
     (subscription_rows::DELETE, "subscription_pkey"),
     (subscription_rows::FORGET_TAGS, "subscription_tag_pkey"),
@@ -147,6 +151,12 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (settle::PROBES, "origin_pkey"),
     (pauses::LOCK_TALLIES, "Index Scan using origin_"),
     (subscription_changes::LOCK, "subscription_pkey"),
+    (subscription_count::GROUPS, "subscription_number_pkey"),
+    (
+        subscription_count::GROUPS,
+        "Index Only Scan using subscription_expires",
+    ),
+    (subscription_numbers::ADD, "Function Scan on"),
     (subscription_rows::INSERT_TAGS, "Function Scan on"),
     (subscriptions::LOCK, "subscription_pkey"),
     (subscriptions::PAGE_IDS, "subscription_id_key"),
@@ -155,21 +165,10 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (workers::MARK, "worker_pkey"),
 ];
 
-/// These scan one whole index and nothing else: counts.
+/// These read numbers, rows that have expired, and a whole audience of few.
 const COUNTING: &[(&str, &str)] = &[
-    (
-        subscription_count::LIVE,
-        "Index Only Scan using subscription_live",
-    ),
-    (
-        subscription_count::LIVE_IN_GROUPS,
-        "Index Only Scan using subscription_live",
-    ),
-    (
-        subscription_count::STALE,
-        "Index Only Scan using subscription_stale",
-    ),
-    (subscription_count::RETIRED, "subscription_retired"),
+    (subscription_count::LIVE_OF_TAG, "subscription_number_pkey"),
+    (subscription_count::LIVE_OF_TAG, "subscription_expires"),
     (subscription_count::OF_USER, "subscription_principal"),
     (subscription_count::OF_TAG, "subscription_tag_pkey"),
     (subscription_count::OF_IDS, "subscription_id_key"),
@@ -227,7 +226,9 @@ async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
     }
     tasks.join_all().await;
     let tags = "INSERT INTO web_push.subscription_tag SELECT 'few', key FROM web_push.subscription \
-                WHERE tags = ARRAY['few']; UPDATE web_push.subscription_count SET number = 1000000 WHERE part = 0";
+                WHERE tags = ARRAY['few']; UPDATE web_push.subscription_count SET number = 1000000 WHERE part = 0; \
+                INSERT INTO web_push.subscription_number \
+                VALUES ('live', 'other:' || repeat('01', 16), 0, 996000), ('tag', 'few', 0, 10000)";
     run(store.database(), tags).await;
     let object = store.database().pool.get().await.unwrap();
     for table in [
@@ -557,6 +558,10 @@ fn no_statement_is_without_its_plan() {
         (
             "subscription_changes",
             include_str!("subscription_changes.rs"),
+        ),
+        (
+            "subscription_numbers",
+            include_str!("subscription_numbers.rs"),
         ),
         ("subscription_rows", include_str!("subscription_rows.rs")),
         ("subscriptions", include_str!("subscriptions.rs")),

@@ -9,8 +9,8 @@ use super::rows::first;
 use crate::store::StoreErrorKind;
 use crate::store::{StoreError, layout};
 
-/// The version of the tables. Versions 1 to 3 were in use before the first release.
-pub(super) const KNOWN: i64 = 4;
+/// The version of the tables. Versions 1 to 4 were in use before the first release.
+pub(super) const KNOWN: i64 = 5;
 const TABLES: &str = include_str!("tables.sql");
 
 /// The schema's name in statements.

@@ -5,7 +5,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::world::{Schema, client};
 use crate::support::stored;
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "tower_web_push_version",
     "meta",
     "subscription",
@@ -19,6 +19,7 @@ const TABLES: [&str; 13] = [
     "worker",
     "schedule",
     "subscription_count",
+    "subscription_number",
 ];
 
 #[tokio::test]
