@@ -31,6 +31,7 @@ mod subscription_count;
 mod subscription_numbers;
 mod subscription_rows;
 mod subscriptions;
+mod taking;
 mod url;
 mod vapid_keys;
 mod waking;

@@ -11,7 +11,7 @@ use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
     opening, origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
-    subscription_numbers, subscription_rows, subscriptions, waking, workers,
+    subscription_numbers, subscription_rows, subscriptions, taking, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -40,9 +40,9 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
     (broadcasts::EXPANDABLE, "broadcast_urgent"),
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
-    (claims::MESSAGES, "content_pkey"),
-    (claims::TAKE, "delivery_ready"),
-    (claims::TAKE, "Tid Scan on delivery"),
+    (taking::MESSAGES, "content_pkey"),
+    (taking::TAKE, "delivery_ready"),
+    (taking::TAKE, "Tid Scan on delivery"),
     (claims::PROBED, "origin_pkey"),
     (claims::SERVED, "origin_pkey"),
     (claims::LOCK_PROBED, "origin_pkey"),
@@ -142,6 +142,11 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (enqueue::ENQUEUE, "Function Scan on"),
     (enqueue::SAVE_FLOWS, "Function Scan on"),
     (ready::SHARE, "Index Scan using origin_"),
+    (taking::TAKE_AT_ONCE, "delivery_ready"),
+    (taking::TAKE_AT_ONCE, "Tid Scan on delivery"),
+    (taking::TAKE_AT_ONCE, "broadcast_pkey"),
+    (taking::TAKE_AT_ONCE, "content_pkey"),
+    (taking::TAKE_AT_ONCE, "origin_pkey"),
     (ready::MARK, "origin_pkey"),
     (ending::END_PROBES, "origin_pkey"),
     (holding::LOCK_HELD, "delivery_ready"),
@@ -565,6 +570,7 @@ fn no_statement_is_without_its_plan() {
         ),
         ("subscription_rows", include_str!("subscription_rows.rs")),
         ("subscriptions", include_str!("subscriptions.rs")),
+        ("taking", include_str!("taking.rs")),
         ("waking", include_str!("waking.rs")),
         ("workers", include_str!("workers.rs")),
     ] {
