@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
     NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
     SubscriptionRecord, Tally,
 };
@@ -130,6 +130,10 @@ use crate::subscription::Origin;
 ///   count them. When the broadcast goes on they become ready again, at most [`STEP`](super::STEP) rows per call or claim,
 ///   with turns of that moment (L18): beside the rows that are next then, as a broadcast that comes later. Cancelling, erasing and expiring end them as they end others. Repeating a call changes
 ///   nothing, nor does one for a broadcast that is cancelled or over.
+/// - **L23** [`settle_with`](Self::settle_with) makes changes of subscriptions as
+///   [`SubscriptionStore::apply`](super::SubscriptionStore::apply) does (S11, S12, S18), and settles rows (L7), in one
+///   transaction. A ledger that does not keep the subscriptions, or not in the same database, returns `None` and changes
+///   nothing.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -177,6 +181,25 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
         rows: &[(ClaimToken, Settlement)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError>;
+
+    /// Makes changes of the subscriptions that this store keeps, and settles rows, in one transaction (L23). Returns `None`
+    /// if it cannot: then the caller makes the changes and settles the rows after that.
+    ///
+    /// It is called only if the subscriptions are in this store. The changes contain no
+    /// [`Purge`](Change::Purge). The default returns `None`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable, or [`Corrupt`](super::StoreErrorKind::Corrupt) if a row cannot be read.
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        let _ = (changes, rows, now);
+        Ok(None)
+    }
 
     /// Puts claimed rows back without an attempt (L8).
     ///

@@ -124,6 +124,7 @@ macro_rules! store_conformance {
                 l21_a_wrong_clock_does_not_outlast_a_pause
                 l21_rows_put_aside_are_erased
                 l21_a_repeated_pause_changes_nothing
+                l23_changes_and_outcomes_are_written_together
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -246,6 +247,7 @@ mod tests {
             include_str!("ledger_open.rs"),
             include_str!("ledger_pace.rs"),
             include_str!("ledger_pause.rs"),
+            include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
             include_str!("subscription_changes.rs"),
