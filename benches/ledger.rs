@@ -9,8 +9,13 @@
 //! - how long it takes to accept a broadcast to 100,000 stored subscriptions (the target is less than a second),
 //!   and to write out its rows;
 //! - the peak memory of the process while 1,000 and while 100,000 are delivered by [`WebPush::run`] to a client that
-//!   accepts everything. With SQLite it is the same, except for its caches.
+//!   accepts everything. With SQLite it is the same, except for its caches;
+//! - how many messages share a commit on a disk that takes 5 ms for one, at a backlog. The target is at least 200.
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has no number")]
+
+#[allow(dead_code, reason = "other parts of it are for tests")]
+#[path = "../tests/support/tampered_store.rs"]
+mod tampered_store;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -34,6 +39,8 @@ use tower_web_push::store::{
 };
 use tower_web_push::subscription::{AuthSecret, Endpoint, EndpointKey, Origin, Subscription};
 use tower_web_push::vapid::KeyId;
+
+use tampered_store::TamperedStore;
 
 /// Pending rows, or subscriptions.
 const FEW: usize = 1_000;
@@ -74,6 +81,7 @@ fn main() {
         drain("memory", &MemoryStore::new(), &MemoryStore::new()).await;
         deliver("sqlite", file("whole.db").await).await;
         deliver("memory", Arc::new(MemoryStore::new())).await;
+        deliver_on_slow_disk().await;
     });
 }
 
@@ -264,6 +272,36 @@ async fn run(name: &str, push: &WebPush, queued: &Queued) {
         queued.recipients,
         memory("VmHWM:")
     );
+}
+
+/// Delivers to a client that takes 1 to 80 ms, from a store in memory whose changes wait for a disk as those of SQLite do.
+async fn deliver_on_slow_disk() {
+    let client = service_fn(async |request: Request<PushBody>| {
+        let octet = request.uri().path().bytes().last().unwrap_or_default();
+        let takes = 1 + u64::from(octet) * 37 % 80;
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+        let mut response = Response::new(String::new());
+        *response.status_mut() = StatusCode::CREATED;
+        Ok::<_, Infallible>(response)
+    });
+    let store = Arc::new(TamperedStore::over(&MemoryStore::new()));
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(&store))
+        .client(client)
+        .build()
+        .await
+        .unwrap();
+    subscribe(&*store, KeyId::of(&push.vapid_public_key())).await;
+    store.join_writes();
+    store.set_commit(Duration::from_millis(5));
+    for name in ["first of a day", "second of a day"] {
+        let before = store.commits();
+        let all = push.enqueue(Audience::All, Message::new("hello"));
+        run(name, &push, &all.await.unwrap()).await;
+        let commits = store.commits() - before;
+        let share = MANY as f64 / commits as f64;
+        println!("disk of 5 ms, {name}: {share:.0} messages per commit");
+    }
 }
 
 /// Starts a new peak (proc(5)).

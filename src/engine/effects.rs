@@ -182,6 +182,15 @@ impl Effects {
     /// What was not written is written by the next call. A change that is written twice has no further effect; a tally is
     /// then slightly too high.
     pub async fn write(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.prepare(now).await?;
+        if !self.overdue_counts().is_empty() {
+            self.judge(now).await?;
+        }
+        self.apply(now).await
+    }
+
+    /// Writes what has to be written before the changes to subscriptions, and decides on these.
+    pub(crate) async fn prepare(&mut self, now: Timestamp) -> Result<(), StoreError> {
         while let Some(Unshared {
             gate,
             pause,
@@ -195,15 +204,46 @@ impl Effects {
             gate.shared(now);
             self.pauses.remove(0);
         }
-        let accepted: u64 = self.tallies.values().map(|tally| tally.accepted).sum();
-        if !self.gone.is_empty() || !self.firsts.is_empty() || accepted >= TALLY_AT {
+        if !self.gone.is_empty() || !self.firsts.is_empty() {
             self.judge(now).await?;
         }
+        Ok(())
+    }
+
+    /// Acceptances to be counted by [`DeliveryLedger::tally`], if there are many. After [`prepare`](Self::prepare) no change
+    /// depends on their sums, and they may be counted while others are written.
+    pub(crate) fn overdue_counts(&self) -> Vec<(Origin, Tally)> {
+        let accepted: u64 = self.tallies.values().map(|tally| tally.accepted).sum();
+        match accepted >= TALLY_AT {
+            true => self.counts(),
+            false => Vec::new(),
+        }
+    }
+
+    fn counts(&self) -> Vec<(Origin, Tally)> {
+        self.tallies
+            .iter()
+            .map(|(origin, tally)| (origin.clone(), *tally))
+            .collect()
+    }
+
+    /// Writes the changes to subscriptions.
+    pub(crate) async fn apply(&mut self, now: Timestamp) -> Result<(), StoreError> {
         if !self.changes.is_empty() {
             self.subscriptions.apply(&self.changes, now).await?;
             self.changes.clear();
         }
         Ok(())
+    }
+
+    /// The changes to subscriptions that wait to be written.
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Records that these changes are written.
+    pub(crate) fn changes_are_written(&mut self) {
+        self.changes.clear();
     }
 
     /// Writes everything, including acceptances that are not counted yet.
@@ -225,12 +265,14 @@ impl Effects {
 
     /// Retires rows, unless pruning of their origin is suspended: then they count as failed, until they are gone for days.
     async fn judge(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let counts: Vec<_> = self
-            .tallies
-            .iter()
-            .map(|(origin, tally)| (origin.clone(), *tally))
-            .collect();
+        let counts = self.counts();
         let sums = self.ledger.tally(&counts, now).await?;
+        self.counted(counts, sums);
+        Ok(())
+    }
+
+    /// Records the sums of these counts, which are all that were noted, and decides what they permit.
+    pub(crate) fn counted(&mut self, counts: Vec<(Origin, Tally)>, sums: Vec<Tally>) {
         self.tallies.clear();
         self.firsts.clear();
         let sums: HashMap<_, _> = counts
@@ -272,7 +314,6 @@ impl Effects {
         let is_suspended = |sum: &Tally| breaker.suspends(RetireReason::BadRequest, *sum);
         self.suspended
             .retain(|origin| sums.get(origin).is_none_or(is_suspended));
-        Ok(())
     }
 }
 

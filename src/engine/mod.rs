@@ -94,6 +94,8 @@ pub(crate) struct Engine(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) subscriptions: Arc<dyn SubscriptionStore>,
     pub(crate) ledger: Arc<dyn ScheduleStore>,
+    /// Whether both are the same store.
+    pub(crate) is_one_store: bool,
     pub(crate) key_ring: KeyRing,
     pub(crate) clock: Arc<GuardedClock>,
     pub(crate) endpoint_policy: EndpointPolicy,

@@ -16,6 +16,9 @@ pub(super) const SETTLE_WITHIN: Duration = Duration::from_millis(20);
 const WORTH_A_STEP: usize = 50;
 /// The shortest time between two steps while attempts are in flight and fewer than that have ended.
 const SHORTEST_STEP: Duration = Duration::from_millis(5);
+/// The rest after a step, as a multiple of its time, at most [`SETTLE_WITHIN`]. The slower a store commits, the more rows
+/// share a transaction: on a disk that takes 5 ms, those of 25 ms.
+const REST: u32 = 4;
 /// The shortest pause while due rows wait for a gate, and the longest while there is work: what becomes due by time is not
 /// asked for then.
 pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -25,6 +28,12 @@ pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Pacer {
     /// No step before this, while attempts are in flight and few have ended.
     next_step: Instant,
+    /// The same after a hint that there is new work.
+    soonest: Instant,
+    /// The end of the rest after the last step.
+    rested: Instant,
+    /// Whether this rest is longer than the shortest time between two steps.
+    is_slow: bool,
     /// The next step, if nothing happens before.
     wake: Instant,
     /// When to settle; `None` if there is nothing to settle.
@@ -67,25 +76,57 @@ impl Pacer {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             next_step: now,
+            soonest: now,
+            rested: now,
+            is_slow: false,
             wake: now,
             settle_by: None,
         }
     }
 
-    /// Whether to take a step now. Thousands of attempts end per second, and not each causes a poll of the store.
-    pub(super) fn is_step_due(&self, in_flight: usize, ended_lately: usize, now: Instant) -> bool {
-        in_flight == 0 || ended_lately >= WORTH_A_STEP || now >= self.next_step
+    /// Whether to settle and whether to take a step now. If the store takes long for both, they share a transaction.
+    pub(super) fn due(
+        &mut self,
+        unsettled: usize,
+        in_flight: usize,
+        ended_lately: usize,
+        now: Instant,
+    ) -> (bool, bool) {
+        let settles = self.is_settlement_due(unsettled, in_flight, now);
+        let steps = self.is_step_due(in_flight, ended_lately, now);
+        if self.is_slow && unsettled > 0 && in_flight > 0 && (settles || steps) {
+            self.settle_by = None;
+            return (true, true);
+        }
+        (settles, steps)
     }
 
-    /// Records a step. The next one may wait for `pause`.
-    pub(super) fn stepped(&mut self, pause: Duration, now: Instant) {
-        self.next_step = now + SHORTEST_STEP;
+    /// Whether to take a step now. Thousands of attempts end per second, and not each causes a poll of the store.
+    fn is_step_due(&self, in_flight: usize, ended_lately: usize, now: Instant) -> bool {
+        // During the rest there are enough in flight until as many have ended.
+        let is_rested = now >= self.rested || ended_lately >= in_flight;
+        in_flight == 0 || (ended_lately >= WORTH_A_STEP && is_rested) || now >= self.next_step
+    }
+
+    /// Records a step and the time that it took. The next one may wait for `pause`.
+    pub(super) fn stepped(&mut self, pause: Duration, took: Duration, now: Instant) {
+        let rest = took.saturating_mul(REST).min(SETTLE_WITHIN);
+        self.is_slow = rest > SHORTEST_STEP;
+        self.rested = now + rest;
+        self.soonest = now + SHORTEST_STEP;
+        self.next_step = self.rested.max(self.soonest);
         self.wake = now + pause;
     }
 
-    /// Takes the next step as soon as the shortest time since the last one is over.
+    /// Takes the next step after the rest, or as soon as the shortest time since the last step is over.
     pub(super) fn step_soon(&mut self) {
         self.wake = self.wake.min(self.next_step);
+    }
+
+    /// Takes the next step as soon as the shortest time since the last one is over: there is new work.
+    pub(super) fn step_for_new(&mut self) {
+        self.next_step = self.next_step.min(self.soonest);
+        self.step_soon();
     }
 
     /// Takes the next step after this pause at the latest.
@@ -112,12 +153,7 @@ impl Pacer {
     }
 
     /// Whether to settle now: a batch is full, has waited long enough, or no attempt is in flight that could join it.
-    pub(super) fn is_settlement_due(
-        &mut self,
-        unsettled: usize,
-        in_flight: usize,
-        now: Instant,
-    ) -> bool {
+    fn is_settlement_due(&mut self, unsettled: usize, in_flight: usize, now: Instant) -> bool {
         let is_late = self.settle_by.is_some_and(|by| by <= now);
         let is_due = unsettled > 0 && (is_late || in_flight == 0 || unsettled >= SETTLE_AT);
         if is_due {
@@ -130,6 +166,9 @@ impl Pacer {
     pub(super) fn settlement_failed(&mut self, now: Instant) {
         self.wake = now + STORE_PAUSE;
         self.next_step = self.wake;
+        self.soonest = self.wake;
+        self.rested = self.wake;
+        self.is_slow = false;
         self.settle_by = Some(self.wake);
     }
 }

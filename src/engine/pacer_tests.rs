@@ -7,6 +7,8 @@ const NOW: Timestamp = Timestamp::from_secs(1_000);
 const LONGEST: Duration = Duration::from_secs(60);
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// The time of a step on a store that does not wait for a disk.
+const FAST: Duration = Duration::from_micros(500);
 
 type Due = Result<Option<Timestamp>, StoreError>;
 
@@ -67,7 +69,7 @@ fn a_step_is_due_when_nothing_is_in_flight_or_many_attempts_ended_or_it_is_time(
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
     assert!(pacer.is_step_due(1, 0, start), "the first one");
-    pacer.stepped(LONGEST, start);
+    pacer.stepped(LONGEST, FAST, start);
     for (in_flight, ended, after, is_due) in [
         (0, 0, Duration::ZERO, true),
         (1, 0, Duration::ZERO, false),
@@ -89,24 +91,24 @@ fn events_bring_the_next_step_forward() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
     assert_eq!(pacer.next(), start);
-    pacer.stepped(LONGEST, start);
+    pacer.stepped(LONGEST, FAST, start);
     assert_eq!(pacer.next(), start + LONGEST);
     pacer.step_soon();
     assert_eq!(pacer.next(), start + SHORTEST_STEP);
     pacer.step_now(start + MILLI);
     assert!(pacer.is_step_due(1, 0, start + MILLI));
 
-    pacer.stepped(LONGEST, start);
+    pacer.stepped(LONGEST, FAST, start);
     pacer.step_within(7 * SECOND, start + SECOND);
     assert_eq!(pacer.next(), start + 8 * SECOND);
     pacer.step_within(LONGEST, start + SECOND);
     assert_eq!(pacer.next(), start + 8 * SECOND);
 
     // A pause of nothing still leaves the shortest time between two steps.
-    pacer.stepped(Duration::ZERO, start);
+    pacer.stepped(Duration::ZERO, FAST, start);
     assert_eq!(pacer.next(), start + SHORTEST_STEP);
     // What is due soon anyway is not put off.
-    pacer.stepped(MILLI, start);
+    pacer.stepped(MILLI, FAST, start);
     pacer.step_soon();
     assert_eq!(pacer.next(), start + SHORTEST_STEP);
 }
@@ -115,7 +117,7 @@ fn events_bring_the_next_step_forward() {
 fn rows_are_settled_in_batches() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
-    pacer.stepped(LONGEST, start);
+    pacer.stepped(LONGEST, FAST, start);
     pacer.settle_soon(0, start);
     assert_eq!(pacer.next(), start + LONGEST, "there is nothing to settle");
     assert!(!pacer.is_settlement_due(0, 0, start));
@@ -142,7 +144,7 @@ fn rows_are_settled_in_batches() {
 fn a_failed_settlement_puts_off_the_next_step_by_a_second() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);
-    pacer.stepped(MILLI, start);
+    pacer.stepped(MILLI, FAST, start);
     pacer.settlement_failed(start);
     pacer.settle_soon(5, start);
     assert_eq!(pacer.next(), start + STORE_PAUSE);
@@ -150,4 +152,56 @@ fn a_failed_settlement_puts_off_the_next_step_by_a_second() {
     assert!(!pacer.is_settlement_due(5, 1, start + STORE_PAUSE - MILLI));
     assert!(pacer.is_step_due(1, 0, start + STORE_PAUSE));
     assert!(pacer.is_settlement_due(5, 1, start + STORE_PAUSE));
+}
+
+#[test]
+fn a_store_that_takes_long_for_a_step_has_a_rest() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    for (took, rest) in [
+        (Duration::ZERO, Duration::ZERO),
+        (MILLI, 4 * MILLI),
+        (2 * MILLI, 8 * MILLI),
+        (5 * MILLI, SETTLE_WITHIN),
+        (SECOND, SETTLE_WITHIN),
+    ] {
+        pacer.stepped(Duration::ZERO, took, start);
+        let many = 10 * WORTH_A_STEP;
+        let is_due = |after| pacer.is_step_due(many, WORTH_A_STEP, start + after);
+        assert!(is_due(rest), "{took:?}");
+        assert!(
+            rest.is_zero() || !is_due(rest - MILLI / 2),
+            "{took:?}: the first {WORTH_A_STEP} of many that ended"
+        );
+        let half = pacer.is_step_due(WORTH_A_STEP, WORTH_A_STEP, start);
+        assert!(half, "{took:?}: as many have ended as are in flight");
+        assert_eq!(pacer.next(), start + rest.max(SHORTEST_STEP), "{took:?}");
+    }
+    pacer.step_for_new();
+    assert_eq!(pacer.next(), start + SHORTEST_STEP);
+    assert!(pacer.is_step_due(1, 0, start + SHORTEST_STEP));
+    pacer.settlement_failed(start);
+    pacer.step_for_new();
+    assert!(!pacer.is_step_due(1, 0, start + STORE_PAUSE - MILLI));
+}
+
+#[test]
+fn a_step_and_a_settlement_share_a_transaction_that_takes_long() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    for (took, together) in [(FAST, false), (5 * MILLI, true)] {
+        pacer.stepped(LONGEST, took, start);
+        pacer.settle_soon(1, start);
+        let within = |pacer: &mut Pacer, after| pacer.due(1, 9, 0, start + after);
+        assert_eq!(within(&mut pacer, MILLI), (false, false));
+        let next = SETTLE_WITHIN.min(pacer.next_step - start);
+        assert_eq!(within(&mut pacer, next), (together, true), "{took:?}");
+        let is_written = pacer.settle_by.is_none();
+        assert_eq!(is_written, together, "{took:?}");
+        pacer.stepped(LONGEST, took, start);
+        pacer.settle_soon(SETTLE_AT, start);
+        let due = pacer.due(SETTLE_AT, 900, 0, start);
+        assert_eq!(due, (true, together), "{took:?}: a full batch");
+        assert_eq!(pacer.due(0, 9, 0, start), (false, false));
+    }
 }

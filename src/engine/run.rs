@@ -111,8 +111,8 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
     loop {
         let now = Instant::now();
         let (in_flight, unsettled) = (worker.in_flight(), worker.unsettled());
-        let settles = pacer.is_settlement_due(unsettled, in_flight, now);
-        let steps = pacer.is_step_due(in_flight, worker.ended_lately(), now);
+        let ended_lately = worker.ended_lately();
+        let (settles, steps) = pacer.due(unsettled, in_flight, ended_lately, now);
         // Side by side while there is more to do: then a row that is given back is found by the next step.
         let is_beside = settles && steps && in_flight > 0;
         let mut settled = Ok(());
@@ -123,11 +123,12 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             }
         }
         if steps {
+            let begun = Instant::now();
             let step = step(&engine, &mut worker, is_beside);
             let Some((pause, beside)) = shutdown.or_give_up(step).await else {
                 break;
             };
-            pacer.stepped(pause, Instant::now());
+            pacer.stepped(pause, begun.elapsed(), Instant::now());
             settled = settled.and(beside);
         }
         if settled.is_err() {
@@ -160,7 +161,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                 draining.hasten();
                 worker.expanding.expect();
                 worker.chores.hasten(Step::Schedules);
-                pacer.step_soon();
+                pacer.step_for_new();
             }
             () = sleep_until(pacer.next()) => {}
         }

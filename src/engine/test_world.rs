@@ -243,6 +243,7 @@ impl World {
             .with_timeout(TIMEOUT);
         let keys = KeyEncryptionKeys::none();
         let engine = Engine::new(Parts {
+            is_one_store: false,
             subscriptions: Arc::clone(&table) as _,
             ledger: Arc::clone(&store) as _,
             key_ring: KeyRing::open(Arc::clone(&store) as _, keys, None, START)

@@ -502,7 +502,27 @@ impl Worker {
 
     async fn write_outcomes(&mut self) -> Result<(), StoreError> {
         let now = self.engine.now();
-        self.effects.write(now).await?;
+        self.effects.prepare(now).await?;
+        // Beside the rows, with which they share a commit on SQLite.
+        let counts = self.effects.overdue_counts();
+        let ledger = Arc::clone(&self.engine.ledger);
+        let counting = async {
+            match counts.as_slice() {
+                [] => Ok(Vec::new()),
+                counts => ledger.tally(counts, now).await,
+            }
+        };
+        let (sums, written) = tokio::join!(counting, self.write_rows(now));
+        if let (false, Ok(sums)) = (counts.is_empty(), &sums) {
+            self.effects.counted(counts, sums.clone());
+        }
+        written.and(sums.map(|_| ()))
+    }
+
+    /// Writes changes to subscriptions, then the outcomes of rows.
+    async fn write_rows(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.write_together(now).await?;
+        self.effects.apply(now).await?;
         let mut size = self.settlements.len();
         while let Some(part) = self.settlements.get(..size.min(self.settlements.len()))
             && !part.is_empty()
@@ -535,6 +555,27 @@ impl Worker {
             self.released.clear();
         }
         Ok(())
+    }
+
+    /// Writes changes to subscriptions and the outcomes of rows in one transaction, if one store keeps both. What it leaves
+    /// is written one after the other.
+    async fn write_together(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let (changes, rows) = (self.effects.changes(), self.settlements.as_slice());
+        if !self.engine.is_one_store || changes.is_empty() || rows.is_empty() {
+            return Ok(());
+        }
+        match self.engine.ledger.settle_with(changes, rows, now).await {
+            Ok(Some(_)) => {
+                self.effects.changes_are_written();
+                self.settlements.clear();
+                self.engine.signals.settled.notify_waiters();
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            // One of them: the others do not wait for it.
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Settles for the last time: writes what a later call would have written too.

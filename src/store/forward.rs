@@ -134,6 +134,15 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         (**self).settle(rows, now).await
     }
 
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        (**self).settle_with(changes, rows, now).await
+    }
+
     async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
         (**self).release(tokens, now).await
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
     NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats,
     PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord,
     Tally,
@@ -142,6 +142,10 @@ use crate::subscription::Origin;
 ///   lists those refused, in the order of their numbers; [`retry_outbox`](Self::retry_outbox) lets one wait again, and
 ///   [`drop_outbox`](Self::drop_outbox) removes one. [`outbox_stats`](Self::outbox_stats) counts both kinds.
 ///   [`erase`](Self::erase) removes entries of both kinds whose audience is `{"user": name}` of the user.
+/// - **L23** [`settle_with`](Self::settle_with) makes changes of subscriptions as
+///   [`SubscriptionStore::apply`](super::SubscriptionStore::apply) does (S11, S12, S18), and settles rows (L7), in one
+///   transaction. A ledger that does not keep the subscriptions, or not in the same database, returns `None` and changes
+///   nothing.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -189,6 +193,25 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
         rows: &[(ClaimToken, Settlement)],
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError>;
+
+    /// Makes changes of the subscriptions that this store keeps, and settles rows, in one transaction (L23). Returns `None`
+    /// if it cannot: then the caller makes the changes and settles the rows after that.
+    ///
+    /// It is called only if the subscriptions are in this store. The changes contain no
+    /// [`Purge`](Change::Purge). The default returns `None`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable, or [`Corrupt`](super::StoreErrorKind::Corrupt) if a row cannot be read.
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        let _ = (changes, rows, now);
+        Ok(None)
+    }
 
     /// Puts claimed rows back without an attempt (L8).
     ///

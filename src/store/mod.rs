@@ -64,6 +64,7 @@ mod changes;
 pub mod conformance;
 mod error;
 mod forward;
+mod groups;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod heartbeat;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]

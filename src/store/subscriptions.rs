@@ -122,7 +122,8 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
-    /// Returns the number of rows that match the filter (S10).
+    /// Returns the number of rows that match the filter (S10). Accepting a broadcast waits for the number of live rows of its
+    /// audience: keep those of all rows and of each tag, and do not count the rows.
     ///
     /// # Errors
     ///

@@ -86,6 +86,7 @@ impl WebPushBuilder {
             .with_timeout(self.request_timeout);
         let sender = client.make(&deliver);
         let engine = Engine::new(Parts {
+            is_one_store: self.subscriptions.is_none(),
             subscriptions: self.subscriptions.unwrap_or(subscriptions),
             ledger,
             key_ring,

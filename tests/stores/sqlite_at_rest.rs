@@ -418,7 +418,7 @@ async fn a_backup_is_one_state_of_a_store_in_use() {
     let counted: i64 = Connection::open(&copy)
         .unwrap()
         .query_row(
-            "SELECT value FROM meta WHERE name = 'subscriptions'",
+            "SELECT sum(number) FROM subscription_number WHERE kind <> 'tag'",
             [],
             |row| row.get(0),
         )

@@ -1,12 +1,14 @@
 //! A store whose every call is an await point, before and after it is done. It fails or hangs on demand, and has the
-//! clock of a server.
+//! clock of a server and a slow disk.
 
 use std::future::pending;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::schedule::{Schedule, ScheduleName};
@@ -23,11 +25,57 @@ use tower_web_push::vapid::{KeyId, SealedVapidKey};
 #[derive(Debug, Default)]
 pub(crate) struct TamperedStore {
     pub(crate) memory: MemoryStore,
-    failing: Mutex<Option<&'static str>>,
+    failing: Mutex<Option<(&'static str, StoreErrorKind)>>,
     hanging: Mutex<Option<&'static str>>,
     has_hung: AtomicBool,
     calls: Mutex<Vec<&'static str>>,
     server_time: Mutex<Option<Timestamp>>,
+    disk: Disk,
+    is_one_store: AtomicBool,
+}
+
+/// A disk on which changes are written that wait at the same time, as by the writer of SQLite.
+#[derive(Debug, Default)]
+struct Disk {
+    commit_takes: Mutex<Duration>,
+    writing: tokio::sync::Mutex<()>,
+    state: Mutex<Written>,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    /// The number of changes so far.
+    changes: u64,
+    /// The number of those that are written.
+    written: u64,
+    commits: u64,
+}
+
+impl Disk {
+    async fn commit(&self) {
+        let takes = *self.commit_takes.lock().unwrap();
+        if takes.is_zero() {
+            return;
+        }
+        let change = {
+            let mut state = self.state.lock().unwrap();
+            state.changes += 1;
+            state.changes
+        };
+        let _writing = self.writing.lock().await;
+        if self.state.lock().unwrap().written >= change {
+            return;
+        }
+        // What is called side by side is written together.
+        for _ in 0..9 {
+            yield_now().await;
+        }
+        let changes = self.state.lock().unwrap().changes;
+        sleep(takes).await;
+        let mut state = self.state.lock().unwrap();
+        state.written = changes;
+        state.commits += 1;
+    }
 }
 
 impl TamperedStore {
@@ -49,9 +97,30 @@ impl TamperedStore {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 
+    /// Makes each commit take a time from now on.
+    pub(crate) fn set_commit(&self, takes: Duration) {
+        *self.disk.commit_takes.lock().unwrap() = takes;
+    }
+
+    /// Returns the number of commits that took a time.
+    pub(crate) fn commits(&self) -> u64 {
+        self.disk.state.lock().unwrap().commits
+    }
+
     /// Makes all calls of one name fail from now on, or none.
     pub(crate) fn fail(&self, call: impl Into<Option<&'static str>>) {
-        *self.failing.lock().unwrap() = call.into();
+        let call = call.into();
+        *self.failing.lock().unwrap() = call.map(|call| (call, StoreErrorKind::Unavailable));
+    }
+
+    /// Makes all calls of one name fail as if a row could not be read.
+    pub(crate) fn corrupt(&self, call: &'static str) {
+        *self.failing.lock().unwrap() = Some((call, StoreErrorKind::Corrupt));
+    }
+
+    /// Writes changes and outcomes together from now on.
+    pub(crate) fn join_writes(&self) {
+        self.is_one_store.store(true, Ordering::Relaxed);
     }
 
     /// Makes all calls of one name hang from now on, or none.
@@ -75,11 +144,31 @@ impl TamperedStore {
 
     fn check(&self, call: &str) -> Result<(), StoreError> {
         match *self.failing.lock().unwrap() {
-            Some(failing) if failing == call => Err(StoreErrorKind::Unavailable.into()),
+            Some((failing, kind)) if failing == call => Err(kind.into()),
             _ => Ok(()),
         }
     }
 }
+
+/// The calls that change nothing.
+const READS: [&str; 16] = [
+    "get",
+    "page",
+    "owned_by",
+    "count",
+    "keys",
+    "expandable",
+    "status",
+    "pauses",
+    "tallies",
+    "underway",
+    "next_due",
+    "stats",
+    "schedules",
+    "due_schedules",
+    "next_fire_at",
+    "last_run",
+];
 
 /// A whole trait, each method the memory store's between two yields.
 macro_rules! tampered {
@@ -91,6 +180,9 @@ macro_rules! tampered {
                 self.answers(stringify!($name)).await;
                 self.check(stringify!($name))?;
                 let answer = self.memory.$name($($arg),*).await;
+                if !READS.contains(&stringify!($name)) {
+                    self.disk.commit().await;
+                }
                 yield_now().await;
                 answer
             })+
@@ -144,6 +236,22 @@ tampered! { DeliveryLedger:
 
         fn changes(&self) -> Changes {
             self.memory.changes()
+        }
+
+        async fn settle_with(
+            &self,
+            changes: &[Change],
+            rows: &[(ClaimToken, Settlement)],
+            now: Timestamp,
+        ) -> Result<Option<Vec<Settled>>, StoreError> {
+            if !self.is_one_store.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            self.answers("settle_with").await;
+            self.check("settle_with")?;
+            let settled = self.memory.settle_with(changes, rows, now).await;
+            self.disk.commit().await;
+            settled
         }
     }
 }

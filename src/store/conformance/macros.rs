@@ -125,6 +125,7 @@ macro_rules! store_conformance {
                 l21_rows_put_aside_are_erased
                 l21_a_repeated_pause_changes_nothing
                 l22_an_empty_outbox_has_no_entries
+                l23_changes_and_outcomes_are_written_together
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -228,6 +229,8 @@ macro_rules! __store_conformance_subscriptions {
             s9_only_live_rows_are_walked
             s9_a_walk_survives_changes
             s10_every_filter_counts
+            s10_counts_follow_every_change
+            s10_concurrent_changes_are_all_counted
             s11_changes_are_made_in_order
             s11_every_reason_to_retire_is_kept
             s11_failures_count_from_their_first
@@ -286,9 +289,11 @@ mod tests {
             include_str!("ledger_outbox.rs"),
             include_str!("ledger_pace.rs"),
             include_str!("ledger_pause.rs"),
+            include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
             include_str!("subscription_changes.rs"),
+            include_str!("subscription_counts.rs"),
             include_str!("subscription_pages.rs"),
             include_str!("subscription_replace.rs"),
             include_str!("subscription_unproven.rs"),

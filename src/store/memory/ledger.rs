@@ -7,9 +7,9 @@ use super::ledger_state::Ledger;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    Change, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
+    StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -70,6 +70,22 @@ impl DeliveryLedger for MemoryStore {
         let settle =
             |(token, settlement): &(ClaimToken, Settlement)| ledger.settle(token, *settlement, now);
         Ok(rows.iter().map(settle).collect())
+    }
+
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        let state = &mut *self.lock()?;
+        for change in changes {
+            state.subscriptions.apply(change, now);
+        }
+        let settle = |(token, settlement): &(ClaimToken, Settlement)| {
+            state.ledger.settle(token, *settlement, now)
+        };
+        Ok(Some(rows.iter().map(settle).collect()))
     }
 
     async fn cancel(

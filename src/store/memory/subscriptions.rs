@@ -1,5 +1,6 @@
 //! Subscriptions in memory.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::ops::Bound;
@@ -10,9 +11,10 @@ use super::MemoryStore;
 use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
+use crate::store::groups::{Groups, Kind};
 use crate::store::rules::{self, Applied, evicted, merge, takes};
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, STEP, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
@@ -25,6 +27,10 @@ pub(super) struct Subscriptions {
     by_id: HashMap<SubscriptionId, EndpointKey>,
     by_principal: HashMap<Principal, BTreeSet<EndpointKey>>,
     by_tag: HashMap<Tag, BTreeSet<EndpointKey>>,
+    /// The numbers of rows, from which most counts are made. Numbers of 0 are absent.
+    numbers: HashMap<(Kind, PushService, KeyId), u64>,
+    /// The number of live rows of each tag, expired ones included.
+    live_by_tag: HashMap<Tag, u64>,
     /// The number of unproven rows (S16).
     unproven: u64,
     /// Retired and stale rows, by the time since which they are.
@@ -39,8 +45,81 @@ fn unreachable_since(record: &SubscriptionRecord) -> Option<Timestamp> {
     [retired, record.stale_since].into_iter().flatten().min()
 }
 
+/// What a row is counted as, expired or not: its state and its VAPID key.
+const fn counted_as(record: &SubscriptionRecord) -> (Kind, KeyId) {
+    let kind = match (&record.retired, &record.stale_since) {
+        (Some(_), _) => Kind::Retired,
+        (None, Some(_)) => Kind::Stale,
+        (None, None) => Kind::Live,
+    };
+    (kind, record.vapid_key)
+}
+
+fn add_one<K: Eq + Hash>(numbers: &mut HashMap<K, u64>, name: K) {
+    *numbers.entry(name).or_default() += 1;
+}
+
+fn subtract_one<K: Eq + Hash>(numbers: &mut HashMap<K, u64>, name: K) {
+    if let Entry::Occupied(mut number) = numbers.entry(name) {
+        *number.get_mut() -= 1;
+        if *number.get() == 0 {
+            number.remove();
+        }
+    }
+}
+
 impl Subscriptions {
+    /// Counts a row.
+    fn count(&mut self, record: &SubscriptionRecord) {
+        let (kind, vapid_key) = counted_as(record);
+        let service = PushService::of(record.subscription.endpoint());
+        add_one(&mut self.numbers, (kind, service, vapid_key));
+        if kind == Kind::Live {
+            for tag in &record.tags {
+                add_one(&mut self.live_by_tag, tag.clone());
+            }
+        }
+    }
+
+    /// Counts a row no more that was counted as `kind` and `vapid_key`.
+    fn discount(&mut self, record: &SubscriptionRecord, (kind, vapid_key): (Kind, KeyId)) {
+        let service = PushService::of(record.subscription.endpoint());
+        subtract_one(&mut self.numbers, (kind, service, vapid_key));
+        if kind == Kind::Live {
+            for tag in &record.tags {
+                subtract_one(&mut self.live_by_tag, tag.clone());
+            }
+        }
+    }
+
+    /// The live rows that have expired and are not purged yet.
+    fn expired(&self, now: Timestamp) -> impl Iterator<Item = &SubscriptionRecord> {
+        let until = (now, EndpointKey::from_bytes([0xff; 32]));
+        let keys = self.expiring.range(..=until).map(|(_, key)| key);
+        let rows = keys.filter_map(|key| self.rows.get(key));
+        rows.filter(|row| counted_as(row).0 == Kind::Live)
+    }
+
+    fn groups(&self, now: Timestamp) -> Groups {
+        let mut groups = Groups::default();
+        for ((kind, service, key), rows) in &self.numbers {
+            groups.add(*kind, service.as_str(), Some(*key), *rows);
+        }
+        for row in self.expired(now) {
+            let service = PushService::of(row.subscription.endpoint());
+            groups.add(Kind::Expired, service.as_str(), Some(row.vapid_key), 1);
+        }
+        groups
+    }
+
+    fn count_live_of_tag(&self, tag: &Tag, now: Timestamp) -> u64 {
+        let live = self.live_by_tag.get(tag).copied().unwrap_or_default();
+        let expired = self.expired(now).filter(|row| row.tags.contains(tag));
+        live - expired.count() as u64
+    }
+
     fn insert(&mut self, key: EndpointKey, record: SubscriptionRecord) {
+        self.count(&record);
         self.by_id.insert(record.id, key);
         if let Some(principal) = &record.principal {
             let keys = self.by_principal.entry(principal.clone()).or_default();
@@ -59,6 +138,7 @@ impl Subscriptions {
 
     fn remove(&mut self, key: &EndpointKey) -> Option<SubscriptionRecord> {
         let record = self.rows.remove(key)?;
+        self.discount(&record, counted_as(&record));
         self.unproven -= u64::from(record.is_unproven());
         self.by_id.remove(&record.id);
         if let Some(principal) = &record.principal {
@@ -144,7 +224,7 @@ impl Subscriptions {
     }
 
     /// Makes one change. Returns the number of changed rows.
-    fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
+    pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
         if let Change::Purge {
             before,
             expired_before,
@@ -158,6 +238,7 @@ impl Subscriptions {
         };
         let key = row.subscription.endpoint().key();
         let (was_unproven, was_unreachable) = (row.is_unproven(), unreachable_since(row));
+        let was_counted_as = counted_as(row);
         let applied = rules::apply(change, row, now);
         // A change can prove a row, but not the reverse.
         self.unproven -= u64::from(was_unproven && !row.is_unproven());
@@ -167,6 +248,11 @@ impl Subscriptions {
             if let Some(since) = was_unreachable {
                 self.unreachable.remove(&(since, key));
             }
+        }
+        if counted_as(row) != was_counted_as {
+            let row = row.clone();
+            self.discount(&row, was_counted_as);
+            self.count(&row);
         }
         if applied == Applied::Deleted {
             self.remove(&key);
@@ -269,22 +355,28 @@ impl SubscriptionStore for MemoryStore {
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         let state = self.lock()?;
         let subscriptions = &state.subscriptions;
-        Ok(subscriptions
-            .walk(&filter.audience, None)
-            .filter_map(|key| subscriptions.rows.get(&key))
-            .filter(|row| takes(filter, row, now))
-            .count() as u64)
+        match filter {
+            CountFilter {
+                audience: Audience::All,
+                ..
+            } => Ok(subscriptions.groups(now).count(filter)),
+            CountFilter {
+                audience: Audience::Tag(tag),
+                liveness: Liveness::Live,
+                push_service: None,
+                vapid_key: None,
+            } => Ok(subscriptions.count_live_of_tag(tag, now)),
+            _ => Ok(subscriptions
+                .walk(&filter.audience, None)
+                .filter_map(|key| subscriptions.rows.get(&key))
+                .filter(|row| takes(filter, row, now))
+                .count() as u64),
+        }
     }
 
     async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
-        let mut counts = LiveCounts::none(keys);
-        for row in self.lock()?.subscriptions.rows.values() {
-            if row.is_live(now) {
-                let service = PushService::of(row.subscription.endpoint());
-                counts.add(service.as_str(), &row.vapid_key, 1);
-            }
-        }
-        Ok(counts)
+        let state = self.lock()?;
+        Ok(state.subscriptions.groups(now).count_live(keys))
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {

@@ -6,10 +6,10 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
-use super::claims::PASSED_AT_LEAST;
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
+use super::taking::PASSED_AT_LEAST;
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::observe;

@@ -5,10 +5,10 @@
 //! is behind one that goes on.
 
 use super::broadcasts::Stored;
-use super::claims::PASSED_AT_LEAST;
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Values, first, integer, read};
+use super::taking::PASSED_AT_LEAST;
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
 use crate::store::rules::{aside, aside_sql};

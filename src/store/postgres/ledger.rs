@@ -13,12 +13,25 @@ use super::{
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
     LedgerStats, NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement,
     OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError,
     SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
+
+impl PostgresStore {
+    /// Notifies listening workers if some of these rows are due again at once.
+    async fn tell_of_due(&self, rows: &[(ClaimToken, Settlement)], now: Timestamp) {
+        let is_due = |(_, settlement): &(ClaimToken, Settlement)| match *settlement {
+            Settlement::Finished(_) => false,
+            Settlement::RetryAt(at) | Settlement::Deferred(at) => at <= now,
+        };
+        if rows.iter().any(is_due) {
+            self.tell().await;
+        }
+    }
+}
 
 #[async_trait]
 impl DeliveryLedger for PostgresStore {
@@ -66,14 +79,21 @@ impl DeliveryLedger for PostgresStore {
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError> {
         let settled = in_transaction!(self.database(), |tx| settle::settle(tx, rows, now))?;
-        let is_due = |(_, settlement): &(ClaimToken, Settlement)| match *settlement {
-            Settlement::Finished(_) => false,
-            Settlement::RetryAt(at) | Settlement::Deferred(at) => at <= now,
-        };
-        if rows.iter().any(is_due) {
-            self.tell().await;
-        }
+        self.tell_of_due(rows, now).await;
         Ok(settled)
+    }
+
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        let settled = in_transaction!(self.database(), |tx| settle::settle_with(
+            tx, changes, rows, now
+        ))?;
+        self.tell_of_due(rows, now).await;
+        Ok(Some(settled))
     }
 
     async fn cancel(

@@ -29,8 +29,10 @@ mod schema;
 mod settle;
 mod subscription_changes;
 mod subscription_count;
+mod subscription_numbers;
 mod subscription_rows;
 mod subscriptions;
+mod taking;
 mod url;
 mod vapid_keys;
 mod waking;
@@ -134,9 +136,8 @@ use super::{Changes, StoreError};
 ///
 /// The queue is a table that is emptied as fast as it is filled. Autovacuum runs often on it. Watch `n_dead_tup` of
 /// `delivery` in `pg_stat_user_tables`, and the age of the oldest transaction in the database: one that is open for hours
-/// (a forgotten `psql`, a long `pg_dump`, a stuck replication slot) keeps dead rows, which claims have to skip. Counts of
-/// subscriptions use index-only scans, which need a recent vacuum too. The total number of subscriptions is kept in a
-/// table of its own: change rows only through this crate.
+/// (a forgotten `psql`, a long `pg_dump`, a stuck replication slot) keeps dead rows, which claims have to skip. The numbers
+/// of subscriptions are kept in tables of their own, so that counting reads no rows: change rows only through this crate.
 ///
 /// Cancelling a broadcast takes effect with one short transaction. Its rows end after that in transactions of 1,000 rows,
 /// by repeated calls or by claims. Until then a claim passes over at most 1,000 of them at an origin.

@@ -11,7 +11,8 @@ use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
     opening, origins, outbox, pauses, ready, schedules, settle, subscription_changes,
-    subscription_count, subscription_rows, subscriptions, waking, workers,
+    subscription_count, subscription_numbers, subscription_rows, subscriptions, taking, waking,
+    workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -41,9 +42,9 @@ const SHORT: &[(&str, &str)] = &[
     (broadcasts::EXPANDABLE, "broadcast_expanding"),
     (broadcasts::EXPANDABLE, "broadcast_urgent"),
     (broadcasts::EXPANDABLE_AHEAD, "broadcast_started"),
-    (claims::MESSAGES, "content_pkey"),
-    (claims::TAKE, "delivery_ready"),
-    (claims::TAKE, "Tid Scan on delivery"),
+    (taking::MESSAGES, "content_pkey"),
+    (taking::TAKE, "delivery_ready"),
+    (taking::TAKE, "Tid Scan on delivery"),
     (claims::PROBED, "origin_pkey"),
     (claims::SERVED, "origin_pkey"),
     (claims::LOCK_PROBED, "origin_pkey"),
@@ -112,7 +113,11 @@ const SHORT: &[(&str, &str)] = &[
         "subscription_stale_since",
     ),
     (subscription_changes::EXPIRED_BEFORE, "subscription_expires"),
-    (subscription_changes::STILL_UNPROVEN, "subscription_pkey"),
+    (subscription_numbers::COUNTED, "subscription_pkey"),
+    (
+        subscription_numbers::FORGET_ZEROS,
+        "subscription_number_pkey",
+    ),
     (subscription_rows::UPDATE, "subscription_pkey"),
     (subscription_rows::DELETE, "subscription_pkey"),
     (subscription_rows::FORGET_TAGS, "subscription_tag_pkey"),
@@ -145,6 +150,11 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (enqueue::ENQUEUE, "Function Scan on"),
     (enqueue::SAVE_FLOWS, "Function Scan on"),
     (ready::SHARE, "Index Scan using origin_"),
+    (taking::TAKE_AT_ONCE, "delivery_ready"),
+    (taking::TAKE_AT_ONCE, "Tid Scan on delivery"),
+    (taking::TAKE_AT_ONCE, "broadcast_pkey"),
+    (taking::TAKE_AT_ONCE, "content_pkey"),
+    (taking::TAKE_AT_ONCE, "origin_pkey"),
     (ready::MARK, "origin_pkey"),
     (ending::END_PROBES, "origin_pkey"),
     (holding::LOCK_HELD, "delivery_ready"),
@@ -155,6 +165,12 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (settle::PROBES, "origin_pkey"),
     (pauses::LOCK_TALLIES, "Index Scan using origin_"),
     (subscription_changes::LOCK, "subscription_pkey"),
+    (subscription_count::GROUPS, "subscription_number_pkey"),
+    (
+        subscription_count::GROUPS,
+        "Index Only Scan using subscription_expires",
+    ),
+    (subscription_numbers::ADD, "Function Scan on"),
     (subscription_rows::INSERT_TAGS, "Function Scan on"),
     (subscriptions::LOCK, "subscription_pkey"),
     (subscriptions::PAGE_IDS, "subscription_id_key"),
@@ -163,21 +179,10 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (workers::MARK, "worker_pkey"),
 ];
 
-/// These scan one whole index and nothing else: counts.
+/// These read numbers, rows that have expired, and a whole audience of few.
 const COUNTING: &[(&str, &str)] = &[
-    (
-        subscription_count::LIVE,
-        "Index Only Scan using subscription_live",
-    ),
-    (
-        subscription_count::LIVE_IN_GROUPS,
-        "Index Only Scan using subscription_live",
-    ),
-    (
-        subscription_count::STALE,
-        "Index Only Scan using subscription_stale",
-    ),
-    (subscription_count::RETIRED, "subscription_retired"),
+    (subscription_count::LIVE_OF_TAG, "subscription_number_pkey"),
+    (subscription_count::LIVE_OF_TAG, "subscription_expires"),
     (outbox::STATS, "Index Only Scan using outbox_pkey"),
     (outbox::STATS, "Index Only Scan using outbox_refused_pkey"),
     (subscription_count::OF_USER, "subscription_principal"),
@@ -243,7 +248,9 @@ async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
     }
     tasks.join_all().await;
     let tags = "INSERT INTO web_push.subscription_tag SELECT 'few', key FROM web_push.subscription \
-                WHERE tags = ARRAY['few']; UPDATE web_push.subscription_count SET number = 1000000 WHERE part = 0";
+                WHERE tags = ARRAY['few']; UPDATE web_push.subscription_count SET number = 1000000 WHERE part = 0; \
+                INSERT INTO web_push.subscription_number \
+                VALUES ('live', 'other:' || repeat('01', 16), 0, 996000), ('tag', 'few', 0, 10000)";
     run(store.database(), tags).await;
     let object = store.database().pool.get().await.unwrap();
     for table in [
@@ -589,8 +596,13 @@ fn no_statement_is_without_its_plan() {
             "subscription_changes",
             include_str!("subscription_changes.rs"),
         ),
+        (
+            "subscription_numbers",
+            include_str!("subscription_numbers.rs"),
+        ),
         ("subscription_rows", include_str!("subscription_rows.rs")),
         ("subscriptions", include_str!("subscriptions.rs")),
+        ("taking", include_str!("taking.rs")),
         ("waking", include_str!("waking.rs")),
         ("workers", include_str!("workers.rs")),
     ] {

@@ -30,6 +30,11 @@ impl<'a> Columns<'a> {
             .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, error))
     }
 
+    /// Passes over columns.
+    pub(super) const fn skip(&mut self, columns: usize) {
+        self.next += columns;
+    }
+
     pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let bytes: &[u8] = self.get()?;
         bytes.try_into().map_err(|_| corrupt("a key's length"))

@@ -8,9 +8,10 @@ use super::broadcasts::{Stored, save};
 use super::connection::Tx;
 use super::error::Failed;
 use super::rows::{Columns, integer, read};
+use super::subscription_changes;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
-use crate::store::{ClaimToken, Settled, Settlement, StoreError};
+use crate::store::{Change, ClaimToken, Settled, Settlement, StoreError};
 
 /// Locks the rows with valid tokens in one order, and returns their places. Waits only for other holders of a row's token.
 ///
@@ -88,6 +89,18 @@ pub(super) async fn settle(
     save(tx, broadcasts.values_mut(), now).await?;
     changes.end_probes(tx, now).await?;
     Ok(answers)
+}
+
+/// Makes changes of subscriptions, then settles. Nothing that locks deliveries waits for subscriptions afterwards, so that
+/// there are no deadlocks.
+pub(super) async fn settle_with(
+    tx: &mut Tx<'_>,
+    changes: &[Change],
+    ends: &[(ClaimToken, Settlement)],
+    now: Timestamp,
+) -> Result<Vec<Settled>, Failed> {
+    subscription_changes::apply(tx, changes, now).await?;
+    settle(tx, ends, now).await
 }
 
 /// Locks the rows with valid tokens, each once.

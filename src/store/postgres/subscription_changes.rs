@@ -4,19 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::connection::Tx;
 use super::error::Failed;
-use super::rows::{first, integer, read};
-use super::subscription_count::{Totals, add};
+use super::rows::{Values, integer, read};
+use super::subscription_numbers::{Counted, Numbers, counted_columns, unproven};
 use super::subscription_rows::{delete, principal_bytes};
 use crate::clock::Timestamp;
 use crate::store::{Change, STEP};
 use crate::subscription::EndpointKey;
-
-/// The same condition as [`SubscriptionRecord::is_unproven`](crate::store::SubscriptionRecord::is_unproven) (S16).
-macro_rules! unproven {
-    () => {
-        "(s.principal IS NULL AND s.last_success_at IS NULL AND s.retired_at IS NULL AND s.stale_since IS NULL)"
-    };
-}
 
 /// Locks in one order.
 pub(super) const LOCK: &str = concat!(
@@ -24,25 +17,20 @@ pub(super) const LOCK: &str = concat!(
     unproven!(),
     " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
 );
-/// A change can prove a row, but not the reverse. Most rows are proven and are not queried.
-pub(super) const STILL_UNPROVEN: &str = concat!(
-    "SELECT count(*) FROM web_push.subscription AS s WHERE s.key = ANY($1) AND ",
-    unproven!()
-);
 /// Skips locked rows: they are being renewed.
 pub(super) const RETIRED_BEFORE: &str = concat!(
-    "SELECT s.key, ",
-    unproven!(),
+    "SELECT ",
+    counted_columns!(),
     " FROM web_push.subscription AS s WHERE s.retired_at < $1 ORDER BY s.retired_at LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
 pub(super) const STALE_BEFORE: &str = concat!(
-    "SELECT s.key, ",
-    unproven!(),
+    "SELECT ",
+    counted_columns!(),
     " FROM web_push.subscription AS s WHERE s.stale_since < $1 ORDER BY s.stale_since LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
 pub(super) const EXPIRED_BEFORE: &str = concat!(
-    "SELECT s.key, ",
-    unproven!(),
+    "SELECT ",
+    counted_columns!(),
     " FROM web_push.subscription AS s WHERE s.expires_at < $1 ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
 /// Applies one change of any kind to each row.
@@ -98,22 +86,32 @@ pub(super) async fn apply(
         }),
         change => change.key().is_none_or(|key| standing.contains_key(key)),
     };
+    let changes: Vec<_> = changes.iter().filter(is_for_us).collect();
+    let moving: BTreeSet<_> = changes
+        .iter()
+        .filter_map(|change| {
+            let key = change.key()?;
+            (may_recount(change) || unproven.contains(key)).then_some(key)
+        })
+        .collect();
+    let mut before: HashMap<_, _> = Counted::find(tx, moving).await?.into_iter().collect();
     let mut changed = 0;
     let mut deleted = 0;
-    let mut purged_unproven = 0;
-    for turn in turns(changes.iter().filter(is_for_us)) {
+    for turn in turns(changes.into_iter()) {
         match turn {
-            Turn::Purge(before, expired_before) => {
-                let mut left = integer(STEP);
-                for (rows, before) in [
-                    (RETIRED_BEFORE, before),
-                    (STALE_BEFORE, before),
+            Turn::Purge(unreachable_before, expired_before) => {
+                let mut left = STEP;
+                for (rows, at) in [
+                    (RETIRED_BEFORE, unreachable_before),
+                    (STALE_BEFORE, unreachable_before),
                     (EXPIRED_BEFORE, expired_before),
                 ] {
-                    let purged = purge(tx, rows, before, left, &unproven).await?;
-                    left -= integer(purged.0);
-                    deleted += purged.0;
-                    purged_unproven += purged.1;
+                    let purged = purge(tx, rows, at, left).await?;
+                    left -= purged.len();
+                    deleted += purged.len() as u64;
+                    for (key, row) in purged {
+                        before.entry(key).or_insert(row);
+                    }
                 }
             }
             Turn::Rows(changes) => {
@@ -127,26 +125,28 @@ pub(super) async fn apply(
             }
         }
     }
-    let change = Totals {
-        rows: -integer(deleted),
-        unproven: -proven(tx, &unproven).await? - purged_unproven,
-    };
-    add(tx, change).await?;
+    let mut numbers = Numbers::default();
+    for row in before.values() {
+        numbers.minus(row);
+    }
+    for (_, row) in Counted::find(tx, before.keys()).await? {
+        numbers.plus(&row);
+    }
+    numbers.write(tx).await?;
     Ok(changed + deleted)
 }
 
-/// Returns how many of these unproven rows are now proven or deleted.
-async fn proven(tx: &mut Tx<'_>, unproven: &HashSet<EndpointKey>) -> Result<i64, Failed> {
-    if unproven.is_empty() {
-        return Ok(0);
+/// Whether a row may be counted as something else after a change. A change can prove a row too, but not the reverse: most are
+/// proven.
+const fn may_recount(change: &Change) -> bool {
+    match change {
+        Change::Accepted(_) | Change::Failed(_) => false,
+        Change::Delete { .. }
+        | Change::Retire { .. }
+        | Change::Stale { .. }
+        | Change::UseVapidKey { .. }
+        | Change::Purge { .. } => true,
     }
-    let keys: Vec<_> = unproven
-        .iter()
-        .map(|key| key.as_bytes().as_slice())
-        .collect();
-    let rows = tx.query(STILL_UNPROVEN, &[&keys]).await?;
-    let still: i64 = first(&rows, |columns| columns.get())?.unwrap_or(0);
-    Ok(integer(unproven.len()) - still)
 }
 
 /// Changes that can be made in one statement.
@@ -232,30 +232,21 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
     .await
 }
 
-/// Deletes up to `limit` rows that one of the three statements finds. Returns their number, and how many of them were
-/// unproven and are not `counted` elsewhere.
+/// Deletes up to `limit` rows that one of the three statements finds. Returns what they were counted as, by key.
 async fn purge(
     tx: &mut Tx<'_>,
     rows_before: &'static str,
     before: Timestamp,
-    limit: i64,
-    counted: &HashSet<EndpointKey>,
-) -> Result<(u64, i64), Failed> {
-    let rows = tx
-        .query(rows_before, &[&before.as_millis(), &limit])
-        .await?;
-    let rows = read(&rows, |columns| {
-        let key = EndpointKey::from_bytes(columns.bytes()?);
-        Ok((key, columns.get::<bool>()?))
-    })?;
-    let is_counted_here =
-        |(key, is_unproven): &&(EndpointKey, bool)| *is_unproven && !counted.contains(key);
-    let unproven = integer(rows.iter().filter(is_counted_here).count());
+    limit: usize,
+) -> Result<Vec<(EndpointKey, Counted)>, Failed> {
+    let values: Values<'_> = &[&before.as_millis(), &integer(limit)];
+    let rows = read(&tx.query(rows_before, values).await?, Counted::read)?;
     let keys: Vec<_> = rows
         .iter()
         .map(|(key, _)| key.as_bytes().as_slice())
         .collect();
-    Ok((delete(tx, &keys).await?, unproven))
+    delete(tx, &keys).await?;
+    Ok(rows)
 }
 
 #[cfg(test)]

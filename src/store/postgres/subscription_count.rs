@@ -1,4 +1,4 @@
-//! Counting subscriptions in PostgreSQL.
+//! Counting subscriptions in PostgreSQL: by the numbers that writers keep, or, for few rows, by an index.
 
 use super::connection::{Database, Tx};
 use super::error::Failed;
@@ -6,16 +6,22 @@ use super::rows::{Columns, Values, first};
 use super::subscription_rows::principal_bytes;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
+use crate::store::groups::Groups;
 use crate::store::{CountFilter, LiveCounts, Liveness, StoreError};
 use crate::vapid::KeyId;
 
-pub(super) const TOTAL: &str =
-    "SELECT coalesce(sum(number), 0)::bigint FROM web_push.subscription_count";
 const TOTALS: &str = "SELECT coalesce(sum(number), 0)::bigint, coalesce(sum(unproven), 0)::bigint \
      FROM web_push.subscription_count";
-/// Changes one of sixteen parts, chosen by server process, so that concurrent writers rarely share one.
-pub(super) const ADD: &str = "UPDATE web_push.subscription_count SET number = number + $1, unproven = unproven + $2 \
-     WHERE part = pg_backend_pid() % 16";
+/// The numbers by state and group, and those of live rows that have expired: at most the rows of a day, which are purged.
+pub(super) const GROUPS: &str = "SELECT kind, name, sum(number)::bigint FROM web_push.subscription_number \
+         WHERE kind = ANY('{live,stale,retired}') GROUP BY kind, name \
+     UNION ALL SELECT 'expired', push_service || ':' || encode(vapid_key, 'hex'), count(*) \
+         FROM web_push.subscription WHERE expires_at <= $1 AND retired_at IS NULL AND stale_since IS NULL \
+         GROUP BY push_service, vapid_key";
+pub(super) const LIVE_OF_TAG: &str = "SELECT coalesce((SELECT sum(number) FROM web_push.subscription_number \
+         WHERE kind = 'tag' AND name = $2), 0)::bigint - \
+     (SELECT count(*) FROM web_push.subscription WHERE expires_at <= $1 AND retired_at IS NULL \
+         AND stale_since IS NULL AND $2 = ANY(tags))";
 macro_rules! in_state {
     () => {
         " AND CASE $2::text WHEN 'live' THEN s.retired_at IS NULL AND s.stale_since IS NULL \
@@ -39,19 +45,8 @@ pub(super) const OF_IDS: &str = concat!(
     "SELECT count(*) FROM web_push.subscription AS s WHERE s.id = ANY($5)",
     in_state!()
 );
-/// All rows in a state, from that state's index alone. A null service or key matches any.
-pub(super) const LIVE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale_since IS NULL \
-     AND (expires_at IS NULL OR expires_at > $1) \
-     AND ($2::text IS NULL OR push_service = $2) AND ($3::bytea IS NULL OR vapid_key = $3)";
-pub(super) const LIVE_IN_GROUPS: &str = "SELECT push_service, vapid_key, count(*) FROM web_push.subscription \
-     WHERE retired_at IS NULL AND stale_since IS NULL AND (expires_at IS NULL OR expires_at > $1) \
-     GROUP BY push_service, vapid_key";
-pub(super) const STALE: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NULL AND stale_since IS NOT NULL \
-     AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
-pub(super) const RETIRED: &str = "SELECT count(*) FROM web_push.subscription WHERE retired_at IS NOT NULL \
-     AND ($1::text IS NULL OR push_service = $1) AND ($2::bytea IS NULL OR vapid_key = $2)";
 
-/// The numbers of rows as counted by writers, or changes to them.
+/// The numbers of all rows, for their limits.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Totals {
     pub(super) rows: i64,
@@ -67,15 +62,6 @@ pub(super) async fn totals(tx: &mut Tx<'_>) -> Result<Totals, Failed> {
         })
     })?;
     Ok(totals.unwrap_or_default())
-}
-
-/// Changes the totals. Called last in a transaction, so that the lock is held shortly.
-pub(super) async fn add(tx: &mut Tx<'_>, change: Totals) -> Result<(), Failed> {
-    let Totals { rows, unproven } = change;
-    if rows != 0 || unproven != 0 {
-        tx.execute(ADD, &[&rows, &unproven]).await?;
-    }
-    Ok(())
 }
 
 pub(super) async fn count(
@@ -100,6 +86,9 @@ pub(super) async fn count(
             let which = principal_bytes(principal);
             one(database, OF_USER, &[&now, &state, &service, &key, &which]).await
         }
+        Audience::Tag(tag) if state == "live" && service.is_none() && key.is_none() => {
+            one(database, LIVE_OF_TAG, &[&now, &tag.as_str()]).await
+        }
         Audience::Tag(tag) => {
             let which = tag.as_str();
             one(database, OF_TAG, &[&now, &state, &service, &key, &which]).await
@@ -108,19 +97,7 @@ pub(super) async fn count(
             let which: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
             one(database, OF_IDS, &[&now, &state, &service, &key, &which]).await
         }
-        Audience::All => match filter.liveness {
-            Liveness::Live => one(database, LIVE, &[&now, &service, &key]).await,
-            Liveness::Stale => one(database, STALE, &[&service, &key]).await,
-            Liveness::Retired => one(database, RETIRED, &[&service, &key]).await,
-            Liveness::Any if service.is_none() && key.is_none() => one(database, TOTAL, &[]).await,
-            Liveness::Any => {
-                let expired = Timestamp::MIN.as_millis();
-                let live = one(database, LIVE, &[&expired, &service, &key]).await?;
-                let stale = one(database, STALE, &[&service, &key]).await?;
-                let retired = one(database, RETIRED, &[&service, &key]).await?;
-                Ok(live + stale + retired)
-            }
-        },
+        Audience::All => Ok(groups(database, now).await?.count(filter)),
     }
 }
 
@@ -129,15 +106,19 @@ pub(super) async fn count_live(
     keys: &[KeyId],
     now: Timestamp,
 ) -> Result<LiveCounts, StoreError> {
-    let mut counts = LiveCounts::none(keys);
-    let rows = database.query(LIVE_IN_GROUPS, &[&now.as_millis()]).await?;
-    for row in &rows {
+    let groups = groups(database, now.as_millis()).await?;
+    Ok(groups.count_live(keys))
+}
+
+async fn groups(database: &Database, now: i64) -> Result<Groups, StoreError> {
+    let mut groups = Groups::default();
+    for row in &database.query(GROUPS, &[&now]).await? {
         let mut columns = Columns::of(row);
-        let service: &str = columns.get()?;
-        let key = KeyId::from_bytes(columns.bytes()?);
-        counts.add(service, &key, columns.count()?);
+        let (kind, name): (&str, &str) = (columns.get()?, columns.get()?);
+        let number: i64 = columns.get()?;
+        groups.add_named(kind, name, u64::try_from(number).unwrap_or(0));
     }
-    Ok(counts)
+    Ok(groups)
 }
 
 async fn one(

@@ -8,7 +8,8 @@ use super::connection::{Tx, in_transaction};
 use super::error::{Failed, overtaken};
 use super::rows::{Columns, Values, first, integer, read};
 use super::subscription_changes;
-use super::subscription_count::{Totals, add, count, count_live, totals};
+use super::subscription_count::{Totals, count, count_live, totals};
+use super::subscription_numbers::{Counted, Numbers, counted_columns};
 use super::subscription_rows::{delete, principal_bytes, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
@@ -76,7 +77,9 @@ pub(super) const BY_IDS: &str = concat!(
 );
 /// Locks in one order.
 pub(super) const LOCK: &str = concat!(
-    "SELECT s.key, ",
+    "SELECT ",
+    counted_columns!(),
+    ", ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.key = ANY($1) ORDER BY s.key FOR UPDATE"
 );
@@ -86,8 +89,12 @@ const LOCK_PRINCIPAL: &str = "SELECT pg_advisory_xact_lock(hashtextextended('web
 pub(super) const OF_PRINCIPAL: &str =
     "SELECT count(*) FROM web_push.subscription WHERE principal = $1";
 /// Skips locked rows: they are being written, and so were seen last.
-pub(super) const EVICTED: &str = "SELECT key FROM web_push.subscription WHERE principal = $1 AND key <> $2 \
-     ORDER BY last_seen_at, key LIMIT $3 FOR UPDATE SKIP LOCKED";
+pub(super) const EVICTED: &str = concat!(
+    "SELECT ",
+    counted_columns!(),
+    " FROM web_push.subscription AS s WHERE s.principal = $1 AND s.key <> $2 \
+     ORDER BY s.last_seen_at, s.key LIMIT $3 FOR UPDATE SKIP LOCKED"
+);
 
 async fn upsert(
     tx: &mut Tx<'_>,
@@ -102,27 +109,22 @@ async fn upsert(
         .flatten()
         .map(|key| key.as_bytes().as_slice())
         .collect();
-    let (mut standing, mut replaced) = (None, None);
-    for (found, row) in read(&tx.query(LOCK, &[&keys]).await?, |columns| {
-        Ok((columns.bytes::<32>()?, record(columns)?))
+    let (mut standing, mut replaced, mut counted_as) = (None, None, None);
+    let mut numbers = Numbers::default();
+    for ((found, counted), row) in read(&tx.query(LOCK, &[&keys]).await?, |columns| {
+        Ok((Counted::read(columns)?, record(columns)?))
     })? {
-        match found == *key.as_bytes() {
-            true => standing = Some(row),
+        // Rewritten or deleted.
+        numbers.minus(&counted);
+        match found == key {
+            true => (standing, counted_as) = (Some(row), Some(counted)),
             false => replaced = Some(row),
         }
     }
-    let unproven = |row: &Option<SubscriptionRecord>| {
-        i64::from(row.as_ref().is_some_and(SubscriptionRecord::is_unproven))
-    };
-    let unproven_before = unproven(&standing) + unproven(&replaced);
     let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
         return Ok(Upserted::Conflict);
     };
-    // Evicted rows have a principal and so are never unproven.
-    let mut change = Totals {
-        rows: i64::from(merged.created),
-        unproven: i64::from(merged.record.is_unproven()) - unproven_before,
-    };
+    numbers.plus(&Counted::of(&key, &merged.record, counted_as.as_ref()));
     let mut total = 0;
     if merged.created {
         let Totals { rows, unproven } = totals(tx).await?;
@@ -133,43 +135,51 @@ async fn upsert(
         total = rows;
     }
     if let (Some(replaces), true) = (&replaces, replaced.is_some()) {
-        change.rows -= integer(delete(tx, &[replaces.as_bytes()]).await?);
+        delete(tx, &[replaces.as_bytes()]).await?;
     }
     if !write(tx, &key, &merged.record, merged.created).await? {
         // A concurrent transaction has inserted it: the next attempt reads it.
         return Err(overtaken());
     }
     if let Some(principal) = &merged.record.principal {
-        change.rows -= make_room(tx, principal, &key, limits.per_principal).await?;
+        make_room(tx, principal, &key, limits.per_principal, &mut numbers).await?;
     }
-    if merged.created && total.saturating_add(change.rows) > integer(limits.total) {
+    if merged.created && total.saturating_add(numbers.rows()) > integer(limits.total) {
         // The transaction is rolled back.
         return Err(StoreErrorKind::Full.into());
     }
-    add(tx, change).await?;
+    numbers.write(tx).await?;
     Ok(merged.into())
 }
 
-/// Removes the principal's least recently seen other rows above the limit (S6). Returns their number.
+/// Removes the principal's least recently seen other rows above the limit (S6).
 async fn make_room(
     tx: &mut Tx<'_>,
     principal: &Principal,
     key: &EndpointKey,
     per_principal: u32,
-) -> Result<i64, Failed> {
+    numbers: &mut Numbers,
+) -> Result<(), Failed> {
     let principal = principal_bytes(principal);
     tx.query(LOCK_PRINCIPAL, &[&principal]).await?;
     let rows = tx.query(OF_PRINCIPAL, &[&principal]).await?;
     let rows: i64 = first(&rows, |columns| columns.get())?.unwrap_or(0);
     let surplus = rows - i64::from(per_principal);
     if surplus <= 0 {
-        return Ok(0);
+        return Ok(());
     }
     let key = key.as_bytes().as_slice();
     let rows = tx.query(EVICTED, &[&principal, &key, &surplus]).await?;
-    let keys: Vec<Vec<u8>> = read(&rows, |columns| columns.get())?;
-    let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
-    Ok(integer(delete(tx, &keys).await?))
+    let evicted = read(&rows, Counted::read)?;
+    let keys: Vec<_> = evicted
+        .iter()
+        .map(|(key, _)| key.as_bytes().as_slice())
+        .collect();
+    delete(tx, &keys).await?;
+    for (_, row) in &evicted {
+        numbers.minus(row);
+    }
+    Ok(())
 }
 
 /// A walk over rows by key, page by page, until there are enough that can be read.

@@ -33,13 +33,11 @@ CREATE TABLE web_push.subscription (
     retired_at bigint,
     retire_reason text
 ) WITH (fillfactor = 85);
-CREATE INDEX subscription_live ON web_push.subscription (push_service, vapid_key, expires_at)
-    WHERE retired_at IS NULL AND stale_since IS NULL;
-CREATE INDEX subscription_stale ON web_push.subscription (push_service, vapid_key)
-    WHERE retired_at IS NULL AND stale_since IS NOT NULL;
 CREATE INDEX subscription_retired ON web_push.subscription (retired_at) WHERE retired_at IS NOT NULL;
 CREATE INDEX subscription_stale_since ON web_push.subscription (stale_since) WHERE stale_since IS NOT NULL;
-CREATE INDEX subscription_expires ON web_push.subscription (expires_at) WHERE expires_at IS NOT NULL;
+-- With the columns by which expired rows are counted.
+CREATE INDEX subscription_expires ON web_push.subscription (expires_at)
+    INCLUDE (retired_at, stale_since, push_service, vapid_key) WHERE expires_at IS NOT NULL;
 CREATE INDEX subscription_principal ON web_push.subscription (principal, key) WHERE principal IS NOT NULL;
 
 -- The tags again, in the order in which a broadcast to a tag is expanded.
@@ -57,6 +55,17 @@ CREATE TABLE web_push.subscription_count (
     unproven bigint NOT NULL
 ) WITH (fillfactor = 50);
 INSERT INTO web_push.subscription_count SELECT part, 0, 0 FROM generate_series(0, 15) AS part;
+
+-- The number of subscriptions by state (the kind) and group, which is a push service and a VAPID key, and the number of each
+-- tag (kind 'tag') that are live, so that counting reads no rows. Expired ones are included. In parts by the key of the
+-- subscription: concurrent writers rarely wait for one another, and a part ends at 0, when its row is deleted.
+CREATE TABLE web_push.subscription_number (
+    kind text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    part integer NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (kind, name, part)
+) WITH (fillfactor = 50);
 
 CREATE TABLE web_push.vapid_key (
     id bytea PRIMARY KEY,

@@ -7,13 +7,16 @@ use async_trait::async_trait;
 
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
-use super::{SqliteStore, claims, expansion, far_rows, holding, pauses, schema, tallies, threads};
+use super::{
+    SqliteStore, claims, expansion, far_rows, holding, pauses, schema, subscriptions, tallies,
+    threads,
+};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    Change, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
+    StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -65,6 +68,20 @@ impl DeliveryLedger for SqliteStore {
         let rows = rows.to_vec();
         self.write(move |conn| claims::settle(conn, &rows, now))
             .await
+    }
+
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        let (changes, rows) = (changes.to_vec(), rows.to_vec());
+        self.write(move |conn| {
+            subscriptions::apply_all(conn, &changes, now)?;
+            claims::settle(conn, &rows, now).map(Some)
+        })
+        .await
     }
 
     async fn cancel(

@@ -22,6 +22,7 @@ mod plans;
 mod query;
 mod schedules;
 mod schema;
+mod subscription_count;
 mod subscription_rows;
 mod subscriptions;
 mod tallies;

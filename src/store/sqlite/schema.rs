@@ -7,8 +7,8 @@ use crate::store::{StoreError, layout};
 
 /// Marks the file as this crate's: "wpsh".
 const APPLICATION_ID: i64 = 0x7770_7368;
-/// The version of the tables. Those below 10 were in use before the first release.
-pub(super) const VERSION: i64 = 10;
+/// The version of the tables. Those below 11 were in use before the first release.
+pub(super) const VERSION: i64 = 11;
 const TABLES: &str = include_str!("tables.sql");
 
 /// Refuses a file of another application or version. Returns whether it has the tables.
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_this_version_is_opened_and_others_are_left_as_they_are() {
-        for (version, told) in [(9, "before the first release"), (11, "newer version")] {
+        for (version, told) in [(10, "before the first release"), (12, "newer version")] {
             let conn = Connection::open_in_memory().unwrap();
             let mark = format!(
                 "CREATE TABLE subscription (key BLOB); PRAGMA application_id = {APPLICATION_ID}; \

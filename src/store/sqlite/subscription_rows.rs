@@ -149,19 +149,6 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Returns the number of rows, as counted by the triggers.
-pub(super) fn total(conn: &Connection) -> Result<u64, StoreError> {
-    let total = "SELECT value FROM meta WHERE name = 'subscriptions'";
-    first(conn, total, [], |row| row.count())?.ok_or_else(|| corrupt("the number of subscriptions"))
-}
-
-/// Returns the number of unproven rows (S16), as counted by the triggers.
-pub(super) fn unproven(conn: &Connection) -> Result<u64, StoreError> {
-    let unproven = "SELECT value FROM meta WHERE name = 'unproven'";
-    first(conn, unproven, [], |row| row.count())?
-        .ok_or_else(|| corrupt("the number of unproven subscriptions"))
-}
-
 /// Converts a limit for SQLite.
 pub(super) fn limit(limit: usize) -> i64 {
     integer(limit)

@@ -3,19 +3,18 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, params};
 
 use super::SqliteStore;
 use super::query::{Columns, all, execute, first, integer};
-use super::subscription_rows::{
-    find, limit as row_limit, record, record_columns, total, unproven, write,
-};
+use super::subscription_count::{count, groups, total, unproven};
+use super::subscription_rows::{find, limit as row_limit, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
-use crate::store::rules::{merge, takes};
+use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, STEP, StoreError, StoreErrorKind,
+    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
@@ -193,7 +192,10 @@ fn walk(
 }
 
 /// Returns the keys of the rows with these ids, deduplicated and sorted.
-fn keys_of(conn: &Connection, ids: &[SubscriptionId]) -> Result<BTreeSet<EndpointKey>, StoreError> {
+pub(super) fn keys_of(
+    conn: &Connection,
+    ids: &[SubscriptionId],
+) -> Result<BTreeSet<EndpointKey>, StoreError> {
     let mut keys = BTreeSet::new();
     for id in ids {
         let sql = "SELECT key FROM subscription WHERE id = ?1";
@@ -203,80 +205,17 @@ fn keys_of(conn: &Connection, ids: &[SubscriptionId]) -> Result<BTreeSet<Endpoin
     Ok(keys)
 }
 
-fn count(conn: &Connection, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
-    if let Audience::Ids(ids) = &filter.audience {
-        let mut number = 0;
-        for key in keys_of(conn, ids)? {
-            let row = find(conn, SubscriptionRef::Key(key))?;
-            number += u64::from(row.is_some_and(|row| takes(filter, &row, now)));
-        }
-        return Ok(number);
-    }
-    if *filter == CountFilter::new(Audience::All, Liveness::Any) {
-        return total(conn);
-    }
-    let (sql, values) = count_statement(filter, now);
-    let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
-    Ok(first(conn, &sql, values.as_slice(), |row| row.count())?.unwrap_or(0))
-}
-
-pub(super) const COUNT_LIVE: &str = "SELECT push_service, vapid_key, count(*) FROM subscription \
-     WHERE retired_at IS NULL AND stale_since IS NULL AND (expires_at IS NULL OR expires_at > ?1) \
-     GROUP BY push_service, vapid_key";
-
-fn count_live(
+/// Makes changes, in order. Returns the number of changed rows.
+pub(super) fn apply_all(
     conn: &Connection,
-    mut counts: LiveCounts,
+    changes: &[Change],
     now: Timestamp,
-) -> Result<LiveCounts, StoreError> {
-    all(conn, COUNT_LIVE, [now.as_millis()], |columns| {
-        let service: String = columns.get()?;
-        let key = KeyId::from_bytes(columns.bytes()?);
-        counts.add(&service, &key, columns.count()?);
-        Ok(())
-    })?;
-    Ok(counts)
-}
-
-type Values = Vec<Box<dyn ToSql>>;
-
-/// Builds the statement of a filter from fixed parts: one of a few dozen.
-pub(super) fn count_statement(filter: &CountFilter, now: Timestamp) -> (String, Values) {
-    let mut values: Values = Vec::new();
-    let mut sql = String::from("SELECT count(*) FROM ");
-    let mut bind = |value: Box<dyn ToSql>| {
-        values.push(value);
-        values.len()
-    };
-    sql.push_str(&match &filter.audience {
-        Audience::Tag(tag) => format!(
-            "subscription_tag g CROSS JOIN subscription s ON s.key = g.key WHERE g.tag = ?{}",
-            bind(Box::new(tag.as_str().to_owned()))
-        ),
-        Audience::User(principal) => format!(
-            "subscription s WHERE s.principal = ?{}",
-            bind(Box::new(principal.as_str().to_owned()))
-        ),
-        Audience::All | Audience::Ids(_) => "subscription s WHERE 1".to_owned(),
-    });
-    sql.push_str(&match filter.liveness {
-        Liveness::Any => String::new(),
-        Liveness::Live => format!(
-            " AND s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?{})",
-            bind(Box::new(now.as_millis()))
-        ),
-        Liveness::Stale => " AND s.retired_at IS NULL AND s.stale_since IS NOT NULL".to_owned(),
-        Liveness::Retired => " AND s.retired_at IS NOT NULL".to_owned(),
-    });
-    if let Some(service) = filter.push_service {
-        let place = bind(Box::new(service.as_str()));
-        sql.push_str(&format!(" AND s.push_service = ?{place}"));
+) -> Result<u64, StoreError> {
+    let mut changed = 0;
+    for change in changes {
+        changed += apply(conn, change, now)? as u64;
     }
-    if let Some(key) = filter.vapid_key {
-        let place = bind(Box::new(key.as_bytes().to_vec()));
-        sql.push_str(&format!(" AND s.vapid_key = ?{place}"));
-    }
-    (sql, values)
+    Ok(changed)
 }
 
 fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, StoreError> {
@@ -397,19 +336,12 @@ impl SubscriptionStore for SqliteStore {
     }
 
     async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
-        let none = LiveCounts::none(keys);
-        self.read(move |conn| count_live(conn, none, now)).await
+        let groups = self.read(move |conn| groups(conn, now)).await?;
+        Ok(groups.count_live(keys))
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         let changes = changes.to_vec();
-        self.write(move |conn| {
-            let mut changed = 0;
-            for change in &changes {
-                changed += apply(conn, change, now)? as u64;
-            }
-            Ok(changed)
-        })
-        .await
+        self.write(move |conn| apply_all(conn, &changes, now)).await
     }
 }

@@ -1,4 +1,4 @@
--- Version 10.
+-- Version 11.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -10,7 +10,7 @@ CREATE TABLE meta (
     name TEXT NOT NULL PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO meta (name, value) VALUES ('subscriptions', 0), ('unproven', 0), ('fence', 0);
+INSERT INTO meta (name, value) VALUES ('unproven', 0), ('fence', 0);
 
 CREATE TABLE subscription (
     key BLOB NOT NULL PRIMARY KEY,
@@ -33,24 +33,48 @@ CREATE TABLE subscription (
     retire_reason TEXT,
     -- The same condition as `SubscriptionRecord::is_unproven` (S16).
     unproven INTEGER NOT NULL
-        AS (principal IS NULL AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL)
+        AS (principal IS NULL AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL),
+    -- What it is counted as, in `subscription_number`.
+    state TEXT NOT NULL AS (CASE
+        WHEN retired_at IS NOT NULL THEN 'retired' WHEN stale_since IS NOT NULL THEN 'stale' ELSE 'live' END),
+    group_name TEXT NOT NULL AS (push_service || ':' || lower(hex(vapid_key)))
 ) STRICT, WITHOUT ROWID;
--- Covering indexes for counts, which therefore contain the columns of their own conditions.
-CREATE INDEX subscription_live
-    ON subscription (push_service, vapid_key, expires_at, stale_since, retired_at)
-    WHERE retired_at IS NULL AND stale_since IS NULL;
-CREATE INDEX subscription_stale ON subscription (push_service, vapid_key, stale_since, retired_at)
-    WHERE retired_at IS NULL AND stale_since IS NOT NULL;
 CREATE INDEX subscription_retired ON subscription (retired_at) WHERE retired_at IS NOT NULL;
 CREATE INDEX subscription_stale_since ON subscription (stale_since) WHERE stale_since IS NOT NULL;
-CREATE INDEX subscription_expires ON subscription (expires_at) WHERE expires_at IS NOT NULL;
+-- With the columns by which expired rows are counted.
+CREATE INDEX subscription_expires ON subscription (expires_at, retired_at, stale_since, push_service, vapid_key)
+    WHERE expires_at IS NOT NULL;
 CREATE INDEX subscription_principal ON subscription (principal) WHERE principal IS NOT NULL;
+
+CREATE TABLE subscription_tag (
+    key BLOB NOT NULL REFERENCES subscription (key) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (key, tag)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subscription_by_tag ON subscription_tag (tag, key);
+
+-- The number of subscriptions by state (the kind) and group, and the number of each tag (kind 'tag') that are live, so that
+-- counting reads no rows. Expired ones are included. A number of 0 is absent. Kept by the triggers.
+CREATE TABLE subscription_number (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER subscription_number_zero AFTER UPDATE OF number ON subscription_number WHEN new.number = 0 BEGIN
+    DELETE FROM subscription_number WHERE kind = new.kind AND name = new.name;
+END;
 CREATE TRIGGER subscription_inserted AFTER INSERT ON subscription BEGIN
-    UPDATE meta SET value = value + 1 WHERE name = 'subscriptions';
+    INSERT INTO subscription_number VALUES (new.state, new.group_name, 1)
+        ON CONFLICT DO UPDATE SET number = number + 1;
     UPDATE meta SET value = value + 1 WHERE name = 'unproven' AND new.unproven;
 END;
+-- The tags first: their trigger reads the row.
+CREATE TRIGGER subscription_leaving BEFORE DELETE ON subscription BEGIN
+    DELETE FROM subscription_tag WHERE key = old.key;
+END;
 CREATE TRIGGER subscription_deleted AFTER DELETE ON subscription BEGIN
-    UPDATE meta SET value = value - 1 WHERE name = 'subscriptions';
+    UPDATE subscription_number SET number = number - 1 WHERE kind = old.state AND name = old.group_name;
     UPDATE meta SET value = value - 1 WHERE name = 'unproven' AND old.unproven;
 END;
 CREATE TRIGGER subscription_changed
@@ -59,13 +83,35 @@ CREATE TRIGGER subscription_changed
 BEGIN
     UPDATE meta SET value = value + new.unproven - old.unproven WHERE name = 'unproven';
 END;
-
-CREATE TABLE subscription_tag (
-    key BLOB NOT NULL REFERENCES subscription (key) ON DELETE CASCADE,
-    tag TEXT NOT NULL,
-    PRIMARY KEY (key, tag)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX subscription_by_tag ON subscription_tag (tag, key);
+CREATE TRIGGER subscription_moved AFTER UPDATE OF vapid_key, retired_at, stale_since ON subscription
+    WHEN new.state <> old.state OR new.group_name <> old.group_name
+BEGIN
+    UPDATE subscription_number SET number = number - 1 WHERE kind = old.state AND name = old.group_name;
+    INSERT INTO subscription_number VALUES (new.state, new.group_name, 1)
+        ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER subscription_lost AFTER UPDATE OF retired_at, stale_since ON subscription
+    WHEN old.state = 'live' AND new.state <> 'live'
+BEGIN
+    UPDATE subscription_number SET number = number - 1
+        WHERE kind = 'tag' AND name IN (SELECT tag FROM subscription_tag WHERE key = new.key);
+END;
+CREATE TRIGGER subscription_revived AFTER UPDATE OF retired_at, stale_since ON subscription
+    WHEN new.state = 'live' AND old.state <> 'live'
+BEGIN
+    INSERT INTO subscription_number SELECT 'tag', tag, 1 FROM subscription_tag WHERE key = new.key
+        ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER subscription_tagged AFTER INSERT ON subscription_tag
+    WHEN (SELECT state FROM subscription WHERE key = new.key) = 'live'
+BEGIN
+    INSERT INTO subscription_number VALUES ('tag', new.tag, 1) ON CONFLICT DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER subscription_untagged AFTER DELETE ON subscription_tag
+    WHEN (SELECT state FROM subscription WHERE key = old.key) = 'live'
+BEGIN
+    UPDATE subscription_number SET number = number - 1 WHERE kind = 'tag' AND name = old.tag;
+END;
 
 CREATE TABLE vapid_key (
     id BLOB NOT NULL PRIMARY KEY,

@@ -5,6 +5,7 @@ mod beside;
 mod budgets;
 mod building;
 mod calls;
+mod commits;
 mod composing;
 mod daily;
 mod deadlines;

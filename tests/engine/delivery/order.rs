@@ -10,7 +10,7 @@ pub(crate) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
     tampered_with(world, |builder| builder).await
 }
 
-async fn tampered_with(
+pub(crate) async fn tampered_with(
     world: &World,
     configure: impl FnOnce(WebPushBuilder) -> WebPushBuilder,
 ) -> (Arc<TamperedStore>, WebPush) {
@@ -48,6 +48,59 @@ async fn effects_on_subscriptions_are_written_before_their_rows_end() {
             assert!(position(&calls, call) < settle, "{call}: {calls:?}");
         }
     }
+}
+
+/// A store that keeps both has one transaction for them.
+#[tokio::test]
+async fn effects_and_outcomes_are_written_together_where_one_store_has_both() {
+    let world = World::at(FCM).await;
+    let (_, record) = world.subscriber().await;
+    let (store, push) = tampered(&world).await;
+    store.join_writes();
+    let send = async || {
+        push.enqueue(Audience::All, Message::new("x"))
+            .await
+            .unwrap()
+            .broadcast
+    };
+    let id = send().await;
+    push.tick().await.unwrap();
+    let calls = store.take_calls();
+    // What comes after it is housekeeping.
+    let until = &calls[..position(&calls, "settle_with")];
+    assert!(!until.contains(&"apply"), "{calls:?}");
+    assert!(!calls.contains(&"settle"), "{calls:?}");
+    assert_eq!(world.status(id).await.counts.accepted, 1);
+    let accepted_at = world.record(&record).await.last_success_at;
+    assert_eq!(accepted_at, Some(world.clock.now()));
+    // A day later there is another effect. Nothing is settled without it.
+    world.clock.advance(25 * 60 * MINUTE);
+    store.fail("settle_with");
+    let id = send().await;
+    push.tick().await.unwrap_err();
+    let calls = store.take_calls();
+    assert!(!calls.contains(&"settle"), "{calls:?}");
+    assert_eq!(world.status(id).await.counts.pending, 1);
+}
+
+/// With a row that cannot be read the calls are made one by one, so that the others are written.
+#[tokio::test]
+async fn an_unreadable_row_separates_effects_from_outcomes() {
+    let world = World::at(FCM).await;
+    world.subscriber().await;
+    let (store, push) = tampered(&world).await;
+    store.join_writes();
+    store.corrupt("settle_with");
+    let id = push
+        .enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap()
+        .broadcast;
+    push.tick().await.unwrap();
+    let calls = store.take_calls();
+    let places = ["settle_with", "apply", "settle"].map(|call| position(&calls, call));
+    assert!(places.is_sorted(), "{calls:?}");
+    assert_eq!(world.status(id).await.counts.accepted, 1);
 }
 
 #[tokio::test]

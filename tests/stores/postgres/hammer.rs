@@ -245,6 +245,19 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     let there = "SELECT count(*) FROM web_push.subscription WHERE principal IS NULL \
                  AND last_success_at IS NULL AND retired_at IS NULL AND stale_since IS NULL";
     assert_eq!(schema.number(counted).await, schema.number(there).await);
+    // What counts read is what is there.
+    let wrong = "SELECT count(*) FROM ( \
+             SELECT kind, name, sum(number) AS number FROM web_push.subscription_number GROUP BY kind, name) AS kept \
+         FULL JOIN ( \
+             SELECT kind, name, count(*) AS number FROM web_push.subscription AS s CROSS JOIN LATERAL ( \
+                 SELECT CASE WHEN s.retired_at IS NOT NULL THEN 'retired' WHEN s.stale_since IS NOT NULL THEN 'stale' \
+                     ELSE 'live' END, s.push_service || ':' || encode(s.vapid_key, 'hex') \
+                 UNION ALL SELECT 'tag', tag FROM unnest(s.tags) AS tag \
+                     WHERE s.retired_at IS NULL AND s.stale_since IS NULL) AS one (kind, name) GROUP BY kind, name) AS there \
+         USING (kind, name) WHERE kept.number IS DISTINCT FROM there.number";
+    assert_eq!(schema.number(wrong).await, 0);
+    let zeros = "SELECT count(*) FROM web_push.subscription_number WHERE number <= 0";
+    assert_eq!(schema.number(zeros).await, 0);
     // No principal exceeds its limit in spite of concurrent inserts.
     let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM web_push.subscription \
                 WHERE principal IS NOT NULL GROUP BY principal) AS of_each";

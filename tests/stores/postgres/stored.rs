@@ -6,7 +6,7 @@ use tower_web_push::store::{DeliveryLedger as _, OutboxRefusal, OutboxSettlement
 use super::world::{Schema, at, client};
 use crate::support::stored;
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "tower_web_push_version",
     "meta",
     "subscription",
@@ -22,6 +22,7 @@ const TABLES: [&str; 15] = [
     "subscription_count",
     "outbox",
     "outbox_refused",
+    "subscription_number",
 ];
 
 #[tokio::test]

@@ -1,0 +1,103 @@
+//! Counting subscriptions in SQLite: by the numbers that triggers keep, or, for few rows, by an index.
+
+use rusqlite::{Connection, params};
+
+use super::error::corrupt;
+use super::query::{all, first};
+use super::subscription_rows::find;
+use super::subscriptions::keys_of;
+use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::store::groups::Groups;
+use crate::store::rules::takes;
+use crate::store::{CountFilter, Liveness, StoreError, SubscriptionRef};
+
+/// The numbers by state and group, and those of live rows that have expired: at most the rows of a day, which are purged.
+pub(super) const GROUPS: &str = "SELECT kind, name, number FROM subscription_number \
+         WHERE kind IN ('live', 'stale', 'retired') \
+     UNION ALL SELECT 'expired', push_service || ':' || lower(hex(vapid_key)), count(*) FROM subscription \
+         WHERE expires_at <= ?1 AND retired_at IS NULL AND stale_since IS NULL GROUP BY push_service, vapid_key";
+pub(super) const LIVE_OF_TAG: &str = "SELECT \
+     coalesce((SELECT number FROM subscription_number WHERE kind = 'tag' AND name = ?1), 0) - \
+     (SELECT count(*) FROM subscription s CROSS JOIN subscription_tag g ON g.key = s.key AND g.tag = ?1 \
+         WHERE s.expires_at <= ?2 AND s.retired_at IS NULL AND s.stale_since IS NULL)";
+pub(super) const TOTAL: &str = "SELECT coalesce(sum(number), 0) FROM subscription_number \
+     WHERE kind IN ('live', 'stale', 'retired')";
+const UNPROVEN: &str = "SELECT value FROM meta WHERE name = 'unproven'";
+/// A null state, push service or key matches any.
+macro_rules! in_state {
+    () => {
+        " AND (?2 IS NULL OR s.state = ?2) \
+         AND (?3 IS NULL OR s.state <> 'live' OR s.expires_at IS NULL OR s.expires_at > ?3) \
+         AND (?4 IS NULL OR s.push_service = ?4) AND (?5 IS NULL OR s.vapid_key = ?5)"
+    };
+}
+pub(super) const OF_USER: &str = concat!(
+    "SELECT count(*) FROM subscription s WHERE s.principal = ?1",
+    in_state!()
+);
+pub(super) const OF_TAG: &str = concat!(
+    "SELECT count(*) FROM subscription_tag g CROSS JOIN subscription s ON s.key = g.key WHERE g.tag = ?1",
+    in_state!()
+);
+
+/// The number of rows.
+pub(super) fn total(conn: &Connection) -> Result<u64, StoreError> {
+    Ok(first(conn, TOTAL, [], |row| row.count())?.unwrap_or(0))
+}
+
+/// The number of unproven rows (S16).
+pub(super) fn unproven(conn: &Connection) -> Result<u64, StoreError> {
+    first(conn, UNPROVEN, [], |row| row.count())?
+        .ok_or_else(|| corrupt("the number of unproven subscriptions"))
+}
+
+pub(super) fn groups(conn: &Connection, now: Timestamp) -> Result<Groups, StoreError> {
+    let mut groups = Groups::default();
+    all(conn, GROUPS, [now.as_millis()], |row| {
+        let (kind, name): (String, String) = (row.get()?, row.get()?);
+        groups.add_named(&kind, &name, row.count()?);
+        Ok(())
+    })?;
+    Ok(groups)
+}
+
+pub(super) fn count(
+    conn: &Connection,
+    filter: &CountFilter,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let is_live_only = filter.liveness == Liveness::Live
+        && filter.push_service.is_none()
+        && filter.vapid_key.is_none();
+    let number = |sql: &str, which: &str| -> Result<u64, StoreError> {
+        let state = match filter.liveness {
+            Liveness::Any => None,
+            Liveness::Live => Some("live"),
+            Liveness::Stale => Some("stale"),
+            Liveness::Retired => Some("retired"),
+        };
+        let expired_at = state.map(|_| now.as_millis());
+        let service = filter.push_service.map(|service| service.as_str());
+        let key = filter.vapid_key.map(|key| key.as_bytes().to_vec());
+        let values = params![which, state, expired_at, service, key];
+        Ok(first(conn, sql, values, |row| row.count())?.unwrap_or(0))
+    };
+    match &filter.audience {
+        Audience::All => Ok(groups(conn, now)?.count(filter)),
+        Audience::Tag(tag) if is_live_only => {
+            let values = params![tag.as_str(), now.as_millis()];
+            Ok(first(conn, LIVE_OF_TAG, values, |row| row.count())?.unwrap_or(0))
+        }
+        Audience::Tag(tag) => number(OF_TAG, tag.as_str()),
+        Audience::User(principal) => number(OF_USER, principal.as_str()),
+        Audience::Ids(ids) => {
+            let mut number = 0;
+            for key in keys_of(conn, ids)? {
+                let row = find(conn, SubscriptionRef::Key(key))?;
+                number += u64::from(row.is_some_and(|row| takes(filter, &row, now)));
+            }
+            Ok(number)
+        }
+    }
+}
