@@ -6,6 +6,7 @@ mod connections;
 mod flags;
 mod metrics;
 mod page;
+mod process;
 mod progress;
 mod proxies;
 mod request_rules;
@@ -228,7 +229,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         .iter()
         .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));
     let server = Server {
-        site: Site::new(api.service(), metrics),
+        site: Site::new(push.clone(), api.service(), metrics),
         api,
         push,
         cors,

@@ -99,6 +99,27 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// The names of all reasons.
+    #[cfg(feature = "metrics")]
+    pub(super) const NAMES: [&'static str; 5] = [
+        "wrong_credentials",
+        "forbidden",
+        "not_configured",
+        "too_many_failures",
+        "unavailable",
+    ];
+
+    /// The name in logs and metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongCredentials => "wrong_credentials",
+            Self::Forbidden => "forbidden",
+            Self::NotConfigured => "not_configured",
+            Self::TooManyFailures { .. } => "too_many_failures",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// Returns the response of the service's own routes, for an application's routes beside them.
     #[must_use]
     pub fn into_response(self) -> Response<ApiBody> {

@@ -10,6 +10,7 @@ use super::Engine;
 use super::daily::{Daily, fire_due};
 use super::health::Step;
 use super::pacer::STORE_PAUSE;
+use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::store::{Change, STEP, StoreError, StoreErrorKind};
@@ -230,6 +231,7 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
         Step::Expire => {
             chore.expired = engine.ledger.expire(EXPIRED_AT_ONCE, now).await?;
             chore.more = chore.expired >= EXPIRED_AT_ONCE as u64;
+            observe::count_finished(FinalOutcome::Expired.as_str(), chore.expired);
         }
         Step::Keys => {
             let read = engine.refresh_keys().await;
@@ -249,8 +251,16 @@ async fn purge(engine: &Engine, now: Timestamp) -> Result<bool, StoreError> {
     }];
     let (mut prunes, mut purges) = (true, true);
     for _ in 0..PURGE_STEPS {
-        prunes = prunes && engine.ledger.prune(now - FINISHED_KEPT).await?.more;
-        purges = purges && engine.subscriptions.apply(&purge, now).await? >= STEP as u64;
+        if prunes {
+            let pruned = engine.ledger.prune(now - FINISHED_KEPT).await?;
+            observe::count_purged("broadcasts", pruned.broadcasts);
+            prunes = pruned.more;
+        }
+        if purges {
+            let purged = engine.subscriptions.apply(&purge, now).await?;
+            observe::count_purged("subscriptions", purged);
+            purges = purged >= STEP as u64;
+        }
         if !prunes && !purges {
             break;
         }

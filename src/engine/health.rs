@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-#[cfg(feature = "api")]
+#[cfg(any(feature = "api", feature = "metrics"))]
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,7 +35,21 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    #[cfg(feature = "api")]
+    /// Every step.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Pauses,
+        Self::Expand,
+        Self::Claim,
+        Self::Settle,
+        Self::Record,
+        Self::Keys,
+        Self::Schedules,
+        Self::Expire,
+        Self::Purge,
+    ];
+
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Pauses => "pauses",
@@ -66,7 +80,7 @@ impl Step {
     }
 
     /// Whether the store is unusable if this step fails.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     const fn is_vital(self) -> bool {
         matches!(self, Self::Claim | Self::Settle | Self::Record)
     }
@@ -148,7 +162,7 @@ impl Health {
 
     /// Whether the last claim, the last settlement and the last write succeeded. Without a worker in this process a
     /// failed write counts for `forget_after`, since nothing would show its end.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) fn is_store_usable(&self, forget_after: Option<Duration>) -> bool {
         let state = self.lock();
         let is_suspected = state
@@ -164,13 +178,19 @@ impl Health {
         claimed.is_none_or(|at| at.elapsed() <= limit)
     }
 
+    /// The time since due rows were last claimed, or there was nothing to claim.
+    #[cfg(feature = "metrics")]
+    pub(super) fn claimed_ago(&self) -> Option<Duration> {
+        self.lock().claimed.map(|at| at.elapsed())
+    }
+
     /// Forgets everything, for when no worker is left.
     pub(super) fn clear(&self) {
         *self.lock() = State::default();
     }
 
     /// The steps that fail.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) fn failing(&self) -> Vec<FailingStep> {
         let state = self.lock();
         let failing = state.failing.values();

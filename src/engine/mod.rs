@@ -17,6 +17,8 @@ mod effects;
 mod expand;
 mod expanding;
 mod forget;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod guarded_clock;
 mod health;
 pub mod import;
@@ -33,6 +35,7 @@ mod records;
 mod register;
 mod renew;
 mod report;
+mod responses;
 mod rotate;
 mod run;
 mod schedules;
@@ -52,6 +55,8 @@ pub use consequence::Consequence;
 pub use devices::{Device, DeviceState};
 pub use effects::Effects;
 pub use forget::Forgotten;
+#[cfg(feature = "metrics")]
+pub(crate) use gauges::describe;
 pub(crate) use guarded_clock::GuardedClock;
 pub(crate) use health::Health;
 pub use key_ring::KeyRing;

@@ -22,7 +22,9 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe;
-use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind};
+use crate::store::{
+    ClaimRequest, ClaimToken, Claims, Settled, Settlement, StoreError, StoreErrorKind,
+};
 use crate::subscription::Origin;
 
 /// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
@@ -461,9 +463,6 @@ impl Worker {
         self.gates.remove(&id);
         let settlement = consequence.settlement;
         self.effects.note(&gate, consequence, self.engine.now());
-        if let Settlement::Finished(outcome) = settlement {
-            observe::count_finished(outcome.as_str());
-        }
         self.settlements.push((token, settlement));
     }
 
@@ -492,7 +491,10 @@ impl Worker {
         {
             let settled = part.len();
             match self.engine.ledger.settle(part, now).await {
-                Ok(_) => drop(self.settlements.drain(..settled)),
+                Ok(results) => {
+                    count_settled(part, &results);
+                    drop(self.settlements.drain(..settled));
+                }
                 // One row that the store cannot read does not keep the others from being settled.
                 Err(error) if error.kind() == StoreErrorKind::Corrupt && settled > 1 => {
                     size = settled / 2;
@@ -529,6 +531,24 @@ impl Worker {
         self.settle().await?;
         self.effects.finish(self.engine.now()).await
     }
+}
+
+/// Counts the rows that were finished, by outcome, and those that another process has claimed.
+fn count_settled(rows: &[(ClaimToken, Settlement)], results: &[Settled]) {
+    let (mut finished, mut lost) = (HashMap::new(), 0);
+    for ((_, settlement), result) in rows.iter().zip(results) {
+        match (settlement, result) {
+            (Settlement::Finished(outcome), Settled::Done) => {
+                *finished.entry(outcome.as_str()).or_default() += 1;
+            }
+            (_, Settled::Done) => {}
+            (_, Settled::Lost) => lost += 1,
+        }
+    }
+    for (outcome, recipients) in finished {
+        observe::count_finished(outcome, recipients);
+    }
+    observe::count_lost(lost);
 }
 
 /// Whether an interval has passed since `last`. A clock that was set back does not extend it.

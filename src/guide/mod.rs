@@ -1,4 +1,4 @@
-//! The guide: nine pages.
+//! The guide: ten pages.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
 //!   effect of a crash in between.
@@ -9,6 +9,7 @@
 //! - [In front of strangers](in_front_of_strangers): the limits for unauthenticated clients, each with its default, reason and
 //!   test.
 //! - [When something breaks](when_something_breaks): faults, what each costs, how it shows, what to do.
+//! - [Watching it](watching_it): metrics, dashboard, alerts and logs for operators.
 //! - [Choosing a store](choosing_a_store): comparison, sizing, monitoring and scaling.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
@@ -36,6 +37,9 @@ pub mod what_happens_to_a_message {}
 
 #[doc = include_str!("what_the_push_service_said.md")]
 pub mod what_the_push_service_said {}
+
+#[doc = include_str!("watching_it.md")]
+pub mod watching_it {}
 
 #[doc = include_str!("when_something_breaks.md")]
 pub mod when_something_breaks {}

@@ -70,6 +70,8 @@ mod layout;
 mod ledger;
 mod ledger_values;
 mod live_counts;
+#[cfg(feature = "metrics")]
+mod measured;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
@@ -105,6 +107,8 @@ pub use ledger_values::{
     Settlement,
 };
 pub use live_counts::LiveCounts;
+#[cfg(feature = "metrics")]
+pub(crate) use measured::Measured;
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};

@@ -53,11 +53,17 @@ impl WebPushBuilder {
             Some(client) => (client, self.resolver),
             None => default_client(&endpoint_policy, self.extra_root_ca_pem, self.resolver)?,
         };
+        let mut store = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
+        if let Some(subscriptions) = self.subscriptions {
+            store.subscriptions = subscriptions;
+        }
+        #[cfg(feature = "metrics")]
+        let store = store.measured();
         let Store {
             subscriptions,
             vapid_keys,
             ledger,
-        } = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
+        } = store;
         if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
             return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
         }
@@ -86,7 +92,7 @@ impl WebPushBuilder {
             .with_timeout(self.request_timeout);
         let sender = client.make(&deliver);
         let engine = Engine::new(Parts {
-            subscriptions: self.subscriptions.unwrap_or(subscriptions),
+            subscriptions,
             ledger,
             key_ring,
             clock,
@@ -108,6 +114,8 @@ impl WebPushBuilder {
             signals: Signals::default(),
             host_check,
         });
+        #[cfg(feature = "metrics")]
+        crate::engine::describe();
         engine.report_start(is_new).await?;
         if let Some(drawn) = first_draw {
             // Without randomness the first message says so.
