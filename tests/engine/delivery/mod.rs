@@ -23,4 +23,4 @@ mod running;
 mod sending;
 mod silent_store;
 mod steps;
-mod world;
+pub(crate) mod world;
