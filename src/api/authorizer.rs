@@ -79,6 +79,20 @@ pub enum AdminAction {
     ShowStats,
 }
 
+impl AdminAction {
+    /// The name in logs.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Notify => "notify",
+            Self::ShowBroadcast => "show_broadcast",
+            Self::CancelBroadcast => "cancel_broadcast",
+            Self::PauseBroadcast => "pause_broadcast",
+            Self::RegenerateVapid => "regenerate_vapid",
+            Self::ShowStats => "show_stats",
+        }
+    }
+}
+
 /// The reason why an administrator's request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -120,6 +120,7 @@ mod authorizer;
 mod body;
 mod credentials;
 mod cross_site;
+mod journal;
 mod layer;
 mod members;
 mod peer_addr;
@@ -127,6 +128,7 @@ mod peer_limit;
 mod problem;
 mod read_body;
 mod reply;
+mod request_id;
 mod routes;
 mod settings;
 mod time;
@@ -151,10 +153,13 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
+#[cfg(feature = "tracing")]
+use tracing::Instrument as _;
 
 use crate::engine::Engine;
 use crate::error::BoxError;
 use crate::observe;
+use journal::Journal;
 use problem::Problem;
 use reply::Reply;
 use routes::Route;
@@ -171,6 +176,7 @@ use routes::Route;
 pub struct WebPushService {
     engine: Engine,
     settings: Arc<ApiSettings>,
+    journal: Arc<Journal>,
 }
 
 impl WebPushService {
@@ -182,6 +188,7 @@ impl WebPushService {
         Self {
             engine,
             settings: Arc::default(),
+            journal: Arc::default(),
         }
     }
 
@@ -200,7 +207,10 @@ impl WebPushService {
     /// Returns why not; [`Denied::into_response`] is the response.
     pub async fn authorize(&self, action: AdminAction, parts: &Parts) -> Result<(), Denied> {
         let decided = self.settings.authorizer.authorize(action, parts).await;
-        decided.inspect_err(|denied| observe::count_admin_refused(denied.as_str()))
+        decided.inspect_err(|denied| {
+            observe::count_admin_refused(denied.as_str());
+            self.journal.denied(action, *denied, parts);
+        })
     }
 }
 
@@ -228,17 +238,39 @@ where
     B: Body + Send,
     B::Data: Send,
 {
-    let began = Instant::now();
+    api.journal.tell_due();
     let (parts, body) = request.into_parts();
+    let id = request_id::of(&parts.headers);
+    let reply = respond(&api, &parts, body);
+    #[cfg(feature = "tracing")]
+    let reply = {
+        let id = id.to_str().unwrap_or_default();
+        reply.instrument(tracing::error_span!(target: "tower_web_push", "request", id))
+    };
+    let mut reply = reply.await;
+    reply.headers_mut().insert(&request_id::X_REQUEST_ID, id);
+    reply::finished(reply, &parts.method)
+}
+
+/// Answers, counts the response, and tells the log what it should know.
+async fn respond<B>(api: &WebPushService, parts: &Parts, body: B) -> Reply
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let began = Instant::now();
     let route = Route::find(&parts.method, parts.uri.path());
     let name = route.as_ref().map_or(Route::NONE, |route| route.name());
     let answer = match route {
-        Ok(route) => answer(&api, route, &parts, body).await,
+        Ok(route) => answer(api, route, parts, body).await,
         Err(problem) => Err(problem),
     };
-    let reply = answer.unwrap_or_else(Problem::into_response);
+    let reply = answer.unwrap_or_else(|problem| {
+        api.journal.refused(name, &problem);
+        problem.into_response()
+    });
     observe::count_request(name, reply.status(), began.elapsed());
-    reply::finished(reply, &parts.method)
+    reply
 }
 
 /// Checks everything that the head alone can fail first, then the body, then the route.
@@ -274,6 +306,11 @@ where
         Vec::new()
     };
     let answer = routes::answer(api, route, parts, &body).await;
+    if let (Some(action), Ok(reply), false) =
+        (route.admin_action(), &answer, parts.method.is_safe())
+    {
+        journal::acted(action, parts, reply);
+    }
     let is_unavailable = |problem: &Problem| problem.kind() == ProblemKind::StoreUnavailable;
     if !parts.method.is_safe() && answer.as_ref().is_err_and(is_unavailable) {
         api.engine.suspect_store();

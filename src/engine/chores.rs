@@ -33,7 +33,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(120);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The chores, and the time from one to the next of its kind.
-const CHORES: [(Step, Duration); 5] = [
+const CHORES: [(Step, Duration); 6] = [
     // As often as the pauses are read, so that a store that cannot be written is noticed within 5 s of a poll.
     (Step::Record, Engine::PAUSES_KEPT),
     (Step::Schedules, Duration::from_secs(1)),
@@ -41,6 +41,7 @@ const CHORES: [(Step, Duration); 5] = [
     // Another process may have made a new key, or the store may have lost them.
     (Step::Keys, Engine::PAUSES_KEPT),
     (Step::Purge, Duration::from_secs(3600)),
+    (Step::Report, Duration::from_secs(1)),
 ];
 
 /// The result of one chore.
@@ -118,7 +119,8 @@ impl Chores {
         self.timings.entry(step).or_default().is_hastened = true;
     }
 
-    /// The longest pause before a step that starts a chore: until the next schedule is due, at most `longest`.
+    /// The longest pause before a step that starts a chore: until the next schedule is due or a broadcast may be over, at most
+    /// `longest`.
     pub(super) fn pause(&self, longest: Duration, now: Timestamp) -> Duration {
         let paused = self
             .timings
@@ -133,7 +135,11 @@ impl Chores {
             // If it is due, it is being fired, and the end of that causes a step.
             at.since(now).max(STORE_PAUSE)
         });
-        longest.min(retry).min(next_fire)
+        let report = match self.engine.signals.endings.is_waiting() {
+            true => STORE_PAUSE,
+            false => longest,
+        };
+        longest.min(retry).min(next_fire).min(report)
     }
 
     /// The first error since the last call.
@@ -238,6 +244,7 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
         Step::Purge => chore.more = purge(engine, now).await?,
+        Step::Report => engine.tell_endings().await?,
         Step::Pauses | Step::Expand | Step::Claim | Step::Settle => {}
     }
     Ok(chore)

@@ -107,7 +107,7 @@ impl Engine {
         let gate = self.gates.gate(to.endpoint().origin());
         let begin = Begin::before(deadline);
         let began = Instant::now();
-        let result = self.sender.send(push, Arc::clone(&gate), begin).await;
+        let result = self.request(push, Arc::clone(&gate), begin).await;
         count(PushService::of(to.endpoint()), &result, began.elapsed());
         // Stored for other replicas, if the store is available.
         let mut effects = self.effects();

@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Expire,
     /// Delete what is past its retention.
     Purge,
+    /// Read the counts of broadcasts that are over, for the log.
+    Report,
 }
 
 impl Step {
@@ -47,6 +49,7 @@ impl Step {
         Self::Schedules,
         Self::Expire,
         Self::Purge,
+        Self::Report,
     ];
 
     #[cfg(any(feature = "api", feature = "metrics"))]
@@ -61,6 +64,7 @@ impl Step {
             Self::Schedules => "schedules",
             Self::Expire => "expire",
             Self::Purge => "purge",
+            Self::Report => "report",
         }
     }
 
@@ -76,6 +80,7 @@ impl Step {
             Self::Schedules => "cannot fire schedules",
             Self::Expire => "cannot expire rows",
             Self::Purge => "cannot purge",
+            Self::Report => "cannot read broadcasts that are over",
         }
     }
 

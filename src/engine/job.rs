@@ -77,7 +77,7 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         .with_test(job.is_test)
         .drive(&*engine.clock, |push| {
             let gate = Arc::clone(&job.gate);
-            engine.sender.send(push, gate, begin.clone())
+            engine.request(push, gate, begin.clone())
         })
         .await;
     if consequence.settlement == Settlement::Finished(FinalOutcome::Accepted) {

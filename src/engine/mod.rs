@@ -14,6 +14,7 @@ mod daily;
 mod devices;
 mod direct;
 mod effects;
+mod ending;
 mod expand;
 mod expanding;
 mod forget;
@@ -69,7 +70,9 @@ pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
 pub(crate) use unreadable::Unreadable;
 
+use ending::Endings;
 use missing_keys::MissingKeys;
+use responses::Refusals;
 
 use std::fmt;
 use std::ops::Deref;
@@ -135,6 +138,8 @@ pub(crate) struct Signals {
     pub(crate) parked: Parked,
     pub(crate) unreadable: Unreadable,
     missing_keys: MissingKeys,
+    refusals: Refusals,
+    endings: Endings,
     /// The live VAPID keys that the last pauses for sender faults were judged by.
     known_keys: Mutex<Vec<KeyId>>,
 }
@@ -151,6 +156,8 @@ impl Default for Signals {
             parked: Parked::default(),
             unreadable: Unreadable::default(),
             missing_keys: MissingKeys::default(),
+            refusals: Refusals::default(),
+            endings: Endings::default(),
             known_keys: Mutex::default(),
         }
     }
@@ -199,6 +206,14 @@ impl Engine {
             subscriptions,
             pending,
             is_new,
+            policy = %self.endpoint_policy,
+            most_subscriptions = self.limits.total,
+            most_unproven = self.limits.unproven,
+            in_flight_per_origin = self.gates.most(),
+            request_timeout = ?self.request_timeout,
+            lease = ?self.lease,
+            poll_interval = ?self.poll_interval,
+            has_contact = self.has_contact,
             "store opened"
         );
         let _ = (subscriptions, pending, is_new);

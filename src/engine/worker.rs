@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::chores::{Chore, Chores};
 use super::confirmation::is_confirmation;
@@ -241,6 +241,7 @@ impl Worker {
 
     /// Starts the chores that are due, unless the clocks disagree. While the worker `is_busy`, hints start none.
     pub(super) fn start_chores(&mut self, is_busy: bool) {
+        self.engine.signals.refusals.tell_due();
         if self.engine.clock.fault().is_none() {
             self.chores.start(is_busy);
         }
@@ -492,7 +493,7 @@ impl Worker {
             let settled = part.len();
             match self.engine.ledger.settle(part, now).await {
                 Ok(results) => {
-                    count_settled(part, &results);
+                    self.count_settled(part, &results);
                     drop(self.settlements.drain(..settled));
                 }
                 // One row that the store cannot read does not keep the others from being settled.
@@ -522,6 +523,30 @@ impl Worker {
         Ok(())
     }
 
+    /// Counts the rows that were finished, by outcome, and those that another process has claimed.
+    fn count_settled(&self, rows: &[(ClaimToken, Settlement)], results: &[Settled]) {
+        let (mut outcomes, mut broadcasts) = (HashMap::new(), HashMap::new());
+        let mut lost = 0;
+        for ((token, settlement), result) in rows.iter().zip(results) {
+            match (settlement, result) {
+                (Settlement::Finished(outcome), Settled::Done) => {
+                    *outcomes.entry(outcome.as_str()).or_default() += 1;
+                    *broadcasts.entry(token.broadcast).or_default() += 1;
+                }
+                (_, Settled::Done) => {}
+                (_, Settled::Lost) => lost += 1,
+            }
+        }
+        for (outcome, recipients) in outcomes {
+            observe::count_finished(outcome, recipients);
+        }
+        observe::count_lost(lost);
+        let now = Instant::now();
+        for (broadcast, recipients) in broadcasts {
+            self.engine.signals.endings.note(broadcast, recipients, now);
+        }
+    }
+
     /// Settles for the last time: writes what a later call would have written too.
     ///
     /// # Cancel safety
@@ -531,24 +556,6 @@ impl Worker {
         self.settle().await?;
         self.effects.finish(self.engine.now()).await
     }
-}
-
-/// Counts the rows that were finished, by outcome, and those that another process has claimed.
-fn count_settled(rows: &[(ClaimToken, Settlement)], results: &[Settled]) {
-    let (mut finished, mut lost) = (HashMap::new(), 0);
-    for ((_, settlement), result) in rows.iter().zip(results) {
-        match (settlement, result) {
-            (Settlement::Finished(outcome), Settled::Done) => {
-                *finished.entry(outcome.as_str()).or_default() += 1;
-            }
-            (_, Settled::Done) => {}
-            (_, Settled::Lost) => lost += 1,
-        }
-    }
-    for (outcome, recipients) in finished {
-        observe::count_finished(outcome, recipients);
-    }
-    observe::count_lost(lost);
 }
 
 /// Whether an interval has passed since `last`. A clock that was set back does not extend it.

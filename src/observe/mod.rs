@@ -10,6 +10,7 @@ macro_rules! event {
 
 #[cfg(feature = "metrics")]
 mod described;
+mod folded;
 mod metrics;
 #[cfg(all(test, feature = "metrics"))]
 mod tests;
@@ -18,6 +19,7 @@ pub(crate) use self::metrics::*;
 #[cfg(feature = "metrics")]
 pub(crate) use described::describe_metrics;
 pub(crate) use event;
+pub(crate) use folded::{Folded, Told};
 
 /// An error and its causes in one line, since log lines do not show `source`. A cause that the error's own message
 /// repeats is left out.

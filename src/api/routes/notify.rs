@@ -20,7 +20,6 @@ use crate::clock::Timestamp;
 use crate::engine::{Queued, SendError, SendErrorKind};
 use crate::json::whole_number;
 use crate::message::{Message, Notification, Topic, Ttl, Urgency};
-use crate::observe::event;
 
 #[derive(Serialize)]
 struct NotifyAnswer {
@@ -77,7 +76,9 @@ fn queued(queued: Queued) -> Reply {
         recipients: queued.recipients,
         counts: None,
     };
-    reply::json(StatusCode::ACCEPTED, &answer)
+    let mut reply = reply::json(StatusCode::ACCEPTED, &answer);
+    reply.extensions_mut().insert(queued.broadcast);
+    reply
 }
 
 fn sent(status: &BroadcastStatus) -> Reply {
@@ -88,7 +89,9 @@ fn sent(status: &BroadcastStatus) -> Reply {
         recipients: status.recipients,
         counts: Some(status.counts),
     };
-    reply::json(StatusCode::OK, &answer)
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(status.id);
+    reply
 }
 
 /// Parses content and delivery options.
@@ -162,10 +165,7 @@ impl From<SendError> for Problem {
             SendErrorKind::NeverDue => ProblemKind::UnknownZone.into(),
             SendErrorKind::InvalidIdempotencyKey => ProblemKind::InvalidIdempotencyKey.into(),
             SendErrorKind::IdempotencyConflict => ProblemKind::IdempotencyConflict.into(),
-            SendErrorKind::Store => {
-                event!(ERROR, error = %crate::observe::causes(&error), "the store did not accept a message");
-                ProblemKind::StoreUnavailable.into()
-            }
+            SendErrorKind::Store => Self::from(ProblemKind::StoreUnavailable).because(&error),
         }
     }
 }
