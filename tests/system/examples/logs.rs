@@ -125,15 +125,21 @@ pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secret
     }
     assert_eq!(told["span"]["id"], "from-the-proxy.1", "{told}");
 
-    // A visitor without credentials is no attempt; the same again is no line.
+    // A visitor without credentials is no attempt.
     client.get("/web-push/stats").await;
+    let call = client.call(Method::POST, "/web-push/regenerate-vapid");
+    assert_eq!(call.bearer(TOKEN).send().await.status, StatusCode::OK);
+    line(&server, "a new VAPID key is active; the others stay usable").await;
+    let refusals = "administrators' requests were refused";
+    assert_eq!(lines(&server.printed(), refusals), [] as [Value; 0]);
+    // The same again is no line.
     for path in ["/web-push/stats", "/metrics"] {
         for _ in 0..3 {
             let call = client.call(Method::GET, path).bearer("hunter2-hunter2");
             assert_eq!(call.send().await.status, StatusCode::UNAUTHORIZED);
         }
     }
-    let refused = line(&server, "administrators' requests were refused").await;
+    let refused = line(&server, refusals).await;
     for (field, expected) in [
         ("level", json!("WARN")),
         ("action", json!("show_stats")),
@@ -149,11 +155,7 @@ pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secret
     let id = other.send().await.header("x-request-id").to_owned();
     assert_eq!(id.len(), 32, "{id}");
     let printed = server.terminate_and_read().await;
-    assert_eq!(
-        lines(&printed, "administrators' requests were refused").len(),
-        1,
-        "{printed}"
-    );
+    assert_eq!(lines(&printed, refusals).len(), 1, "{printed}");
     for secret in [
         TOKEN,
         PASSWORD,
