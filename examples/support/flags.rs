@@ -155,6 +155,10 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub(crate) rust_log: String,
 
+    /// The form of the log: `text`, or `json` with an object in each line
+    #[arg(long, env, value_name = "FORM", default_value = "text")]
+    pub(crate) log_format: String,
+
     /// Copies the SQLite file of STORE_URL into a new file that only its owner can read, and ends; servers may be using it
     #[arg(long, value_name = "FILE")]
     pub(crate) backup: Option<PathBuf>,

@@ -1,36 +1,58 @@
-//! `/metrics`: the crate's metrics and the depth of the queue, in the text format of Prometheus.
+//! `/metrics`: the crate's metrics and the process's, in the text format of Prometheus.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, Full};
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SetRecorderError, SharedString,
-    Unit, gauge,
+    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SetRecorderError,
+    SharedString, Unit,
 };
-use serde_json::Value;
-use tower::ServiceExt as _;
-use tower_web_push::api::WebPushService;
 
-use super::page::plain;
+/// The upper bounds of a histogram's buckets, in seconds: from a call of a local store to a message that waits for hours.
+const BUCKETS: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+    3600.0,
+];
 
-/// Every counter and gauge since the start. Cheap to clone; clones are the same.
+/// Every metric since the start. Cheap to clone; clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct Metrics(Arc<Mutex<BTreeMap<Name, Metric>>>);
+pub(crate) struct Metrics(Arc<Registry>);
 
-/// A metric's name, and its labels as they are printed.
-type Name = (String, String);
+#[derive(Default)]
+struct Registry {
+    values: RwLock<HashMap<Key, Value>>,
+    described: Mutex<HashMap<String, (&'static str, SharedString)>>,
+}
 
-enum Metric {
+#[derive(Clone)]
+enum Value {
     Counter(Arc<AtomicU64>),
     /// The bits of an `f64`.
     Gauge(Arc<AtomicU64>),
+    Histogram(Arc<Distribution>),
+}
+
+/// The values of a histogram: the number in each bucket and above the last, and their sum as the bits of an `f64`.
+#[derive(Default)]
+pub(crate) struct Distribution {
+    counts: [AtomicU64; BUCKETS.len() + 1],
+    sum: AtomicU64,
+}
+
+impl HistogramFn for Distribution {
+    fn record(&self, value: f64) {
+        let bucket = BUCKETS.partition_point(|bound| *bound < value);
+        if let Some(count) = self.counts.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let plus = |bits| Some((f64::from_bits(bits) + value).to_bits());
+        // Cannot fail: the closure always returns a value.
+        let _ = self
+            .sum
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, plus);
+    }
 }
 
 impl Metrics {
@@ -41,83 +63,136 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Answers requests that may read `/stats`: the same credentials, refusals and limits per address.
-    pub(crate) async fn answer(
-        &self,
-        api: WebPushService,
-        mut head: Parts,
-    ) -> Response<Full<Bytes>> {
-        head.uri = Uri::from_static("/stats");
-        let request = Request::from_parts(head, Empty::<Bytes>::new());
-        let (head, body) = match api.oneshot(request).await {
-            Ok(response) => response.into_parts(),
-            Err(never) => match never {},
-        };
-        let body = match body.collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(never) => match never {},
-        };
-        if head.status != StatusCode::OK {
-            return Response::from_parts(head, Full::new(body));
-        }
-        show(&serde_json::from_slice(&body).unwrap_or_default());
-        let mut response = plain(StatusCode::OK, self.print());
-        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, format);
-        response
-    }
-
-    /// Prometheus' text format 0.0.4.
-    fn print(&self) -> String {
-        let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Prometheus' text format 0.0.4: in the order of names and labels, and with the type of each metric that is described,
+    /// also before it has a value.
+    pub(crate) fn print(&self) -> String {
+        let described = self.0.described.lock();
+        let described = described.unwrap_or_else(PoisonError::into_inner).clone();
+        let values = self.0.values.read();
+        let values = values.unwrap_or_else(PoisonError::into_inner);
+        let mut series: Vec<_> = values
+            .iter()
+            .map(|(key, value)| (key.name(), labels(key), value))
+            .collect();
+        series.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        let mut names: Vec<_> = series.iter().map(|(name, ..)| *name).collect();
+        names.extend(described.keys().map(String::as_str));
+        names.sort_unstable();
+        names.dedup();
         let mut text = String::new();
-        let mut last = "";
-        for ((name, labels), metric) in &*metrics {
-            let (kind, value) = match metric {
-                Metric::Counter(count) => ("counter", count.load(Ordering::Relaxed).to_string()),
-                Metric::Gauge(bits) => {
-                    let value = f64::from_bits(bits.load(Ordering::Relaxed));
-                    ("gauge", value.to_string())
-                }
+        for name in names {
+            let of_it = series.iter().filter(|(other, ..)| *other == name);
+            let kind = match (of_it.clone().next(), described.get(name)) {
+                (Some((.., value)), _) => value.kind(),
+                (None, Some((kind, _))) => kind,
+                (None, None) => continue,
             };
-            if name != last {
-                let _ = writeln!(text, "# TYPE {name} {kind}");
-                last = name;
+            if let Some((_, help)) = described.get(name) {
+                let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+                let _ = writeln!(text, "# HELP {name} {help}");
             }
-            let _ = writeln!(text, "{name}{labels} {value}");
+            let _ = writeln!(text, "# TYPE {name} {kind}");
+            for (_, labels, value) in of_it {
+                value.print(&mut text, name, labels);
+            }
         }
         text
     }
 
-    fn register(&self, key: &Key, new: impl FnOnce(Arc<AtomicU64>) -> Metric) -> Arc<AtomicU64> {
-        let mut metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let metric = metrics
-            .entry((key.name().to_owned(), labels(key)))
-            .or_insert_with(|| new(Arc::default()));
-        match metric {
-            Metric::Counter(value) | Metric::Gauge(value) => Arc::clone(value),
+    fn register(&self, key: &Key, new: impl FnOnce() -> Value) -> Value {
+        let values = self.0.values.read();
+        if let Some(value) = values.unwrap_or_else(PoisonError::into_inner).get(key) {
+            return value.clone();
+        }
+        let values = self.0.values.write();
+        let mut values = values.unwrap_or_else(PoisonError::into_inner);
+        values.entry(key.clone()).or_insert_with(new).clone()
+    }
+
+    fn describe(&self, kind: &'static str, name: &KeyName, help: SharedString) {
+        let described = self.0.described.lock();
+        let mut described = described.unwrap_or_else(PoisonError::into_inner);
+        described.insert(name.as_str().to_owned(), (kind, help));
+    }
+}
+
+impl Value {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Counter(_) => "counter",
+            Self::Gauge(_) => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+
+    fn print(&self, text: &mut String, name: &str, labels: &str) {
+        let braced = |labels: &str| match labels {
+            "" => String::new(),
+            labels => format!("{{{labels}}}"),
+        };
+        match self {
+            Self::Counter(count) => {
+                let count = count.load(Ordering::Relaxed);
+                let _ = writeln!(text, "{name}{} {count}", braced(labels));
+            }
+            Self::Gauge(bits) => {
+                let value = f64::from_bits(bits.load(Ordering::Relaxed));
+                let _ = writeln!(text, "{name}{} {value}", braced(labels));
+            }
+            Self::Histogram(values) => {
+                let mut below = 0;
+                let bounds = BUCKETS
+                    .iter()
+                    .map(f64::to_string)
+                    .chain(["+Inf".to_owned()]);
+                for (bound, count) in bounds.zip(&values.counts) {
+                    below += count.load(Ordering::Relaxed);
+                    let comma = if labels.is_empty() { "" } else { "," };
+                    let _ = writeln!(
+                        text,
+                        "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {below}"
+                    );
+                }
+                let sum = f64::from_bits(values.sum.load(Ordering::Relaxed));
+                let _ = writeln!(text, "{name}_sum{} {sum}", braced(labels));
+                let _ = writeln!(text, "{name}_count{} {below}", braced(labels));
+            }
         }
     }
 }
 
 impl Recorder for Metrics {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+        self.describe("counter", &name, help);
+    }
 
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+        self.describe("gauge", &name, help);
+    }
 
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+        self.describe("histogram", &name, help);
+    }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.register(key, Metric::Counter))
+        match self.register(key, || Value::Counter(Arc::default())) {
+            Value::Counter(count) => Counter::from_arc(count),
+            _ => Counter::noop(),
+        }
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.register(key, Metric::Gauge))
+        match self.register(key, || Value::Gauge(Arc::default())) {
+            Value::Gauge(value) => Gauge::from_arc(value),
+            _ => Gauge::noop(),
+        }
     }
 
-    /// The crate has no histograms.
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        match self.register(key, || Value::Histogram(Arc::default())) {
+            Value::Histogram(values) => Histogram::from_arc(values),
+            _ => Histogram::noop(),
+        }
     }
 }
 
@@ -129,21 +204,5 @@ fn labels(key: &Key) -> String {
             format!("{}=\"{}\"", label.key(), value.replace('\n', "\\n"))
         })
         .collect();
-    match labels.join(",") {
-        none if none.is_empty() => none,
-        some => format!("{{{some}}}"),
-    }
-}
-
-/// Sets the gauges that are read from `/stats`.
-fn show(stats: &Value) {
-    let number = |path: &str| stats.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
-    for state in ["live", "stale", "retired"] {
-        let count = number(&format!("/subscriptions/{state}"));
-        gauge!("web_push_subscriptions", "state" => state).set(count);
-    }
-    gauge!("web_push_ledger_rows").set(number("/ledger/depth"));
-    gauge!("web_push_ledger_leased").set(number("/ledger/leased"));
-    let gates = stats["gates"].as_array().map_or(0, Vec::len);
-    gauge!("web_push_gates_closed").set(u32::try_from(gates).unwrap_or(u32::MAX));
+    labels.join(",")
 }

@@ -6,6 +6,7 @@ mod connections;
 mod flags;
 mod metrics;
 mod page;
+mod process;
 mod progress;
 mod proxies;
 mod request_rules;
@@ -111,12 +112,15 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
 /// The server, and the store if it is a file; `None` if a user was to be erased and is.
 async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>)>, BoxError> {
     let shutdown = Shutdown::listen()?;
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(settings.log)
         .with_writer(io::stderr)
         // No colours in files and log collectors.
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+        .with_ansi(io::stderr().is_terminal());
+    match settings.json_log {
+        true => log.json().flatten_event(true).init(),
+        false => log.init(),
+    }
     let metrics = Metrics::install()?;
     // Before the client is built, whose own limit is a quarter of the open files.
     let limit = accept::connection_limit();
@@ -228,7 +232,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         .iter()
         .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));
     let server = Server {
-        site: Site::new(api.service(), metrics),
+        site: Site::new(push.clone(), api.service(), metrics),
         api,
         push,
         cors,

@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     /// Encrypt stored keys that are in the clear; for one start.
     pub(crate) seal_clear_keys: bool,
     pub(crate) log: EnvFilter,
+    /// Whether log lines are JSON.
+    pub(crate) json_log: bool,
     /// The user to erase instead of serving.
     pub(crate) forget: Option<Principal>,
 }
@@ -217,6 +219,11 @@ impl Settings {
             })?,
             seal_clear_keys: setting("SEAL_CLEAR_KEYS", &flags.seal_clear_keys, truth)?,
             log: setting("RUST_LOG", &flags.rust_log, log_filter)?,
+            json_log: setting("LOG_FORMAT", &flags.log_format, |text| match text {
+                "text" => Ok(false),
+                "json" => Ok(true),
+                _ => Err("neither text nor json".to_owned()),
+            })?,
             forget: flags.forget.map(Principal::from),
         })
     }

@@ -6,24 +6,47 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::Full;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 use tower::Service;
-use tower_web_push::api::WebPushService;
+use tower_web_push::WebPush;
+use tower_web_push::api::{AdminAction, WebPushService};
 
 use super::metrics::Metrics;
-use super::page;
+use super::{page, process};
 
 /// The service for requests outside the API.
 #[derive(Clone)]
 pub(crate) struct Site {
+    push: WebPush,
     api: WebPushService,
     metrics: Metrics,
 }
 
 impl Site {
-    pub(crate) fn new(api: WebPushService, metrics: Metrics) -> Self {
-        Self { api, metrics }
+    pub(crate) fn new(push: WebPush, api: WebPushService, metrics: Metrics) -> Self {
+        process::describe();
+        Self { push, api, metrics }
+    }
+
+    /// Answers requests that may read `/stats`, also while the store is down.
+    async fn metrics(&self, head: &Parts) -> Response<Full<Bytes>> {
+        if let Err(denied) = self.api.authorize(AdminAction::ShowStats, head).await {
+            let (head, body) = denied.into_response().into_parts();
+            let body = match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(never) => match never {},
+            };
+            return Response::from_parts(head, Full::new(body));
+        }
+        self.push.refresh_metrics().await;
+        process::show();
+        let mut response = page::plain(StatusCode::OK, self.metrics.print());
+        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, format);
+        response
     }
 }
 
@@ -42,8 +65,8 @@ impl<B> Service<Request<B>> for Site {
             let answer = page::answer(request.method(), request.uri().path());
             return Box::pin(ready(Ok(answer)));
         }
-        let Self { api, metrics } = self.clone();
+        let site = self.clone();
         let (head, _) = request.into_parts();
-        Box::pin(async move { Ok(metrics.answer(api, head).await) })
+        Box::pin(async move { Ok(site.metrics(&head).await) })
     }
 }

@@ -79,6 +79,20 @@ pub enum AdminAction {
     ShowStats,
 }
 
+impl AdminAction {
+    /// The name in logs.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Notify => "notify",
+            Self::ShowBroadcast => "show_broadcast",
+            Self::CancelBroadcast => "cancel_broadcast",
+            Self::PauseBroadcast => "pause_broadcast",
+            Self::RegenerateVapid => "regenerate_vapid",
+            Self::ShowStats => "show_stats",
+        }
+    }
+}
+
 /// The reason why an administrator's request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,6 +113,27 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// The names of all reasons.
+    #[cfg(feature = "metrics")]
+    pub(super) const NAMES: [&'static str; 5] = [
+        "wrong_credentials",
+        "forbidden",
+        "not_configured",
+        "too_many_failures",
+        "unavailable",
+    ];
+
+    /// The name in logs and metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongCredentials => "wrong_credentials",
+            Self::Forbidden => "forbidden",
+            Self::NotConfigured => "not_configured",
+            Self::TooManyFailures { .. } => "too_many_failures",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// Returns the response of the service's own routes, for an application's routes beside them.
     #[must_use]
     pub fn into_response(self) -> Response<ApiBody> {

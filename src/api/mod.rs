@@ -120,6 +120,7 @@ mod authorizer;
 mod body;
 mod credentials;
 mod cross_site;
+mod journal;
 mod layer;
 mod members;
 mod peer_addr;
@@ -127,6 +128,7 @@ mod peer_limit;
 mod problem;
 mod read_body;
 mod reply;
+mod request_id;
 mod routes;
 mod settings;
 mod wrong_passwords;
@@ -148,10 +150,15 @@ use std::task::{Context, Poll};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
+#[cfg(feature = "tracing")]
+use tracing::Instrument as _;
 
 use crate::engine::Engine;
 use crate::error::BoxError;
+use crate::observe;
+use journal::Journal;
 use problem::Problem;
 use reply::Reply;
 use routes::Route;
@@ -168,13 +175,19 @@ use routes::Route;
 pub struct WebPushService {
     engine: Engine,
     settings: Arc<ApiSettings>,
+    journal: Arc<Journal>,
 }
 
 impl WebPushService {
     pub(crate) fn new(engine: Engine) -> Self {
+        #[cfg(feature = "metrics")]
+        for reason in Denied::NAMES {
+            observe::begin("web_push_admin_refused_total", &[("reason", reason)]);
+        }
         Self {
             engine,
             settings: Arc::default(),
+            journal: Arc::default(),
         }
     }
 
@@ -183,6 +196,20 @@ impl WebPushService {
     pub fn with(mut self, settings: ApiSettings) -> Self {
         self.settings = Arc::new(settings);
         self
+    }
+
+    /// Checks whether a request may do what an administrator's route does, for routes of the application beside this
+    /// service: with the [`Authorizer`] of its settings, and counted and logged as its own requests are.
+    ///
+    /// # Errors
+    ///
+    /// Returns why not; [`Denied::into_response`] is the response.
+    pub async fn authorize(&self, action: AdminAction, parts: &Parts) -> Result<(), Denied> {
+        let decided = self.settings.authorizer.authorize(action, parts).await;
+        decided.inspect_err(|denied| {
+            observe::count_admin_refused(denied.as_str());
+            self.journal.denied(action, *denied, parts);
+        })
     }
 }
 
@@ -210,34 +237,64 @@ where
     B: Body + Send,
     B::Data: Send,
 {
-    let method = request.method().clone();
-    let reply = match answer(&api, request).await {
-        Ok(reply) => reply,
-        Err(problem) => problem.into_response(),
+    api.journal.tell_due();
+    let (parts, body) = request.into_parts();
+    let id = request_id::of(&parts.headers);
+    let reply = respond(&api, &parts, body);
+    #[cfg(feature = "tracing")]
+    let reply = {
+        let id = id.to_str().unwrap_or_default();
+        reply.instrument(tracing::error_span!(target: "tower_web_push", "request", id))
     };
-    reply::finished(reply, &method)
+    let mut reply = reply.await;
+    reply.headers_mut().insert(&request_id::X_REQUEST_ID, id);
+    reply::finished(reply, &parts.method)
 }
 
-/// Checks everything that the head alone can fail first, then the body, then the route.
-async fn answer<B>(api: &WebPushService, request: Request<B>) -> Result<Reply, Problem>
+/// Answers, counts the response, and tells the log what it should know.
+async fn respond<B>(api: &WebPushService, parts: &Parts, body: B) -> Reply
 where
     B: Body + Send,
     B::Data: Send,
 {
-    let (parts, body) = request.into_parts();
+    let began = Instant::now();
+    let route = Route::find(&parts.method, parts.uri.path());
+    let name = route.as_ref().map_or(Route::NONE, |route| route.name());
+    let answer = match route {
+        Ok(route) => answer(api, route, parts, body).await,
+        Err(problem) => Err(problem),
+    };
+    let reply = answer.unwrap_or_else(|problem| {
+        api.journal.refused(name, &problem);
+        problem.into_response()
+    });
+    observe::count_request(name, reply.status(), began.elapsed());
+    reply
+}
+
+/// Checks everything that the head alone can fail first, then the body, then the route.
+async fn answer<B>(
+    api: &WebPushService,
+    route: Route<'_>,
+    parts: &Parts,
+    body: B,
+) -> Result<Reply, Problem>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
     let settings = &*api.settings;
-    let route = Route::find(&parts.method, parts.uri.path())?;
     if let Some(action) = route.admin_action() {
-        settings.authorizer.authorize(action, &parts).await?;
+        api.authorize(action, parts).await?;
     }
     if !parts.method.is_safe() {
-        cross_site::check(&parts, &settings.allowed_origins)?;
+        cross_site::check(parts, &settings.allowed_origins)?;
     }
     let body = if route.takes_json() {
         let is_declared = read_body::check_head(&parts.headers)?;
         if route.is_public() {
             // A request refused by its head takes no token, and the body of a request without a token is not read.
-            let taken = settings.requests.take(peer(&parts));
+            let taken = settings.requests.take(peer(parts));
             taken.map_err(|wait| {
                 Problem::from(ProblemKind::TooManyRequests).with_retry_after(wait)
             })?;
@@ -247,7 +304,12 @@ where
         drop(body);
         Vec::new()
     };
-    let answer = routes::answer(api, route, &parts, &body).await;
+    let answer = routes::answer(api, route, parts, &body).await;
+    if let (Some(action), Ok(reply), false) =
+        (route.admin_action(), &answer, parts.method.is_safe())
+    {
+        journal::acted(action, parts, reply);
+    }
     let is_unavailable = |problem: &Problem| problem.kind() == ProblemKind::StoreUnavailable;
     if !parts.method.is_safe() && answer.as_ref().is_err_and(is_unavailable) {
         api.engine.suspect_store();

@@ -1,6 +1,7 @@
 //! Refusals: problem details (RFC 9457) with a stable `code`.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use serde::Serialize;
 
 use super::ApiBody;
 use crate::broadcast::{InvalidMember, Refusal};
-use crate::observe::event;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::subscription::{SubscriptionError, SubscriptionErrorKind};
 use crate::vapid::VapidError;
@@ -145,6 +145,9 @@ pub(crate) struct Problem {
     member: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    /// The error of this server, for the log.
+    #[cfg(feature = "tracing")]
+    cause: Option<String>,
 }
 
 impl From<ProblemKind> for Problem {
@@ -155,6 +158,8 @@ impl From<ProblemKind> for Problem {
             member: None,
             retry_after: kind.retry_after(),
             allow: None,
+            #[cfg(feature = "tracing")]
+            cause: None,
         }
     }
 }
@@ -187,6 +192,27 @@ impl Problem {
     pub(super) const fn with_allow(mut self, methods: &'static str) -> Self {
         self.allow = Some(methods);
         self
+    }
+
+    /// Adds the error of this server that the request met, for the log. The response does not show it.
+    #[cfg(feature = "tracing")]
+    pub(super) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.cause = Some(crate::observe::causes(error));
+        self
+    }
+
+    /// Without a log the error is dropped.
+    #[cfg(not(feature = "tracing"))]
+    pub(super) const fn because(self, _: &(dyn Error + 'static)) -> Self {
+        self
+    }
+
+    /// The error of this server, in one line; `None` without a log.
+    pub(super) fn cause(&self) -> Option<&str> {
+        #[cfg(feature = "tracing")]
+        return self.cause.as_deref();
+        #[cfg(not(feature = "tracing"))]
+        None
     }
 
     pub(super) const fn kind(&self) -> ProblemKind {
@@ -308,19 +334,17 @@ impl From<Refusal> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        event!(ERROR, error = %crate::observe::causes(&error), "a request failed: store error");
-        match error.kind() {
-            StoreErrorKind::Full => ProblemKind::StoreFull.into(),
-            _ => ProblemKind::StoreUnavailable.into(),
-        }
+        let kind = match error.kind() {
+            StoreErrorKind::Full => ProblemKind::StoreFull,
+            _ => ProblemKind::StoreUnavailable,
+        };
+        Self::from(kind).because(&error)
     }
 }
 
 impl From<VapidError> for Problem {
     fn from(error: VapidError) -> Self {
-        event!(ERROR, error = %crate::observe::causes(&error), "a request failed: VAPID key error");
-        let _ = error;
-        ProblemKind::VapidUnavailable.into()
+        Self::from(ProblemKind::VapidUnavailable).because(&error)
     }
 }
 

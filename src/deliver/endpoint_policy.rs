@@ -240,6 +240,39 @@ impl FromStr for EndpointPolicy {
     }
 }
 
+impl fmt::Display for EndpointPolicy {
+    /// Writes what [`from_str`](Self::from_str) parses, and `none` for the policy that admits no endpoint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Rule::Public => f.write_str("public"),
+            Rule::Local => f.write_str("local"),
+            Rule::Nowhere => f.write_str("none"),
+            Rule::Hosts(patterns) => {
+                for (place, pattern) in patterns.iter().enumerate() {
+                    f.write_str(if place > 0 { "," } else { "" })?;
+                    pattern.fmt(f)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known => f.write_str("known")?,
+            Self::Public(_) => f.write_str("public")?,
+            Self::Exact(host, _) => f.write_str(host)?,
+            Self::Below(host, _) => write!(f, "*.{host}")?,
+        }
+        match self.port() {
+            HTTPS => Ok(()),
+            port => write!(f, ":{port}"),
+        }
+    }
+}
+
 impl Pattern {
     fn parse(text: &str) -> Result<Self, PolicyError> {
         if text == "known" {

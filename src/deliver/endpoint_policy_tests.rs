@@ -480,3 +480,17 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
         assert_eq!(policy.open_suffix(host).as_deref(), suffix, "{host}");
     }
 }
+
+#[test]
+fn a_policy_is_written_as_it_is_parsed() {
+    for text in [
+        "local",
+        "public",
+        "known",
+        "known,public:8443,push.example.com,*.example.com:444",
+    ] {
+        let policy: EndpointPolicy = text.parse().unwrap();
+        assert_eq!(policy.to_string(), text);
+    }
+    assert_eq!(EndpointPolicy::nowhere().to_string(), "none");
+}

@@ -158,7 +158,7 @@ impl OriginGates {
     }
 
     /// The gates that were used since this process started and were not forgotten, with most requests in flight first.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) fn all(&self) -> Vec<Arc<OriginGate>> {
         let mut gates: Vec<_> = self
             .lock()

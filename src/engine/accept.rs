@@ -7,9 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::expand::{expected, first_page};
 use super::{Engine, Queued};
-use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus};
+use crate::broadcast::{Broadcast, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::error::error_struct;
+use crate::observe;
 use crate::store::{Idempotency, NewBroadcast, Opened, StoreError};
 
 /// The latest `sendAt`, from now.
@@ -115,21 +116,28 @@ impl Engine {
         &self,
         id: BroadcastId,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
+        // For the count only.
+        let before = match cfg!(feature = "metrics") {
+            true => self.ledger.status(id, self.now()).await.ok().flatten(),
+            false => None,
+        };
         let mut status = self.ledger.cancel(id, self.now()).await?;
+        // Claims end what is left after the last step; leased rows are settled.
+        let mut left = 0;
         for _ in 1..CANCEL_STEPS {
-            let pending = status.as_ref().map_or(0, |status| status.counts.pending);
-            if pending == 0 {
+            let before = pending(&status);
+            if before == 0 {
                 break;
             }
             status = self.ledger.cancel(id, self.now()).await?;
+            left = pending(&status);
             // Leased rows are left.
-            if status
-                .as_ref()
-                .is_some_and(|status| status.counts.pending == pending)
-            {
+            if left == before {
+                left = 0;
                 break;
             }
         }
+        count_cancelled(before.as_ref(), status.as_ref(), left);
         self.signals.settled.notify_waiters();
         Ok(status)
     }
@@ -151,6 +159,21 @@ pub(super) fn check(broadcast: &Broadcast, now: Timestamp) -> Result<(), SendErr
         return Err(SendErrorKind::SendAtTooFarAhead);
     }
     Ok(())
+}
+
+fn pending(status: &Option<BroadcastStatus>) -> u64 {
+    status.as_ref().map_or(0, |status| status.counts.pending)
+}
+
+/// Counts recipients that a call has cancelled, and those that claims will end because of it. A repeated call counts none.
+fn count_cancelled(before: Option<&BroadcastStatus>, after: Option<&BroadcastStatus>, left: u64) {
+    if before.is_some_and(|before| before.state == BroadcastState::Cancelled) {
+        return;
+    }
+    let cancelled =
+        |status: Option<&BroadcastStatus>| status.map_or(0, |status| status.counts.cancelled);
+    let new = cancelled(after).saturating_sub(cancelled(before));
+    observe::count_finished(FinalOutcome::Cancelled.as_str(), left + new);
 }
 
 error_struct! {

@@ -5,8 +5,10 @@ use std::time::Duration;
 use std::vec;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::Consequence;
+use super::responses::count;
 use crate::broadcast::FinalOutcome;
 use crate::clock::{Clock, Timestamp};
 use crate::deliver::{Accepted, DeliveryError, Jitter, Outcome, PushService, RetryPolicy};
@@ -177,7 +179,10 @@ impl<'a> Attempt<'a> {
     {
         let mut error = None;
         while let Some(push) = self.next_push(clock.now()) {
+            let began = Instant::now();
             let answer = send(push).await;
+            let endpoint = self.record.subscription.endpoint();
+            count(PushService::of(endpoint), &answer, began.elapsed());
             self.answered(&answer, clock.now(), Jitter::random());
             error = answer.err();
         }
@@ -224,15 +229,11 @@ impl<'a> Attempt<'a> {
         now: Timestamp,
         jitter: Jitter,
     ) {
-        let endpoint = self.record.subscription.endpoint();
-        let outcome = answer
-            .as_ref()
-            .map_or_else(DeliveryError::outcome, |_| Outcome::Accepted);
         if let Err(error) = answer {
             observe::event!(
                 DEBUG,
-                endpoint = ?endpoint,
-                outcome = outcome.as_str(),
+                endpoint = ?self.record.subscription.endpoint(),
+                outcome = error.outcome().as_str(),
                 attempt = self.number,
                 error = %error,
                 "not delivered",
@@ -240,7 +241,6 @@ impl<'a> Attempt<'a> {
             let _ = error;
         }
         if !answer.as_ref().is_err_and(DeliveryError::is_unasked) {
-            observe::count_attempt(PushService::of(endpoint), outcome.as_str());
             self.is_answered = true;
         }
         self.end = match answer {

@@ -10,6 +10,7 @@ use super::Engine;
 use super::daily::{Daily, fire_due};
 use super::health::Step;
 use super::pacer::STORE_PAUSE;
+use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::observe;
 use crate::store::{Change, STEP, StoreError, StoreErrorKind};
@@ -32,7 +33,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(120);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The chores, and the time from one to the next of its kind.
-const CHORES: [(Step, Duration); 5] = [
+const CHORES: [(Step, Duration); 6] = [
     // As often as the pauses are read, so that a store that cannot be written is noticed within 5 s of a poll.
     (Step::Record, Engine::PAUSES_KEPT),
     (Step::Schedules, Duration::from_secs(1)),
@@ -40,6 +41,7 @@ const CHORES: [(Step, Duration); 5] = [
     // Another process may have made a new key, or the store may have lost them.
     (Step::Keys, Engine::PAUSES_KEPT),
     (Step::Purge, Duration::from_secs(3600)),
+    (Step::Report, Duration::from_secs(1)),
 ];
 
 /// The result of one chore.
@@ -117,7 +119,8 @@ impl Chores {
         self.timings.entry(step).or_default().is_hastened = true;
     }
 
-    /// The longest pause before a step that starts a chore: until the next schedule is due, at most `longest`.
+    /// The longest pause before a step that starts a chore: until the next schedule is due or a broadcast may be over, at most
+    /// `longest`.
     pub(super) fn pause(&self, longest: Duration, now: Timestamp) -> Duration {
         let paused = self
             .timings
@@ -132,7 +135,11 @@ impl Chores {
             // If it is due, it is being fired, and the end of that causes a step.
             at.since(now).max(STORE_PAUSE)
         });
-        longest.min(retry).min(next_fire)
+        let report = match self.engine.signals.endings.is_waiting() {
+            true => STORE_PAUSE,
+            false => longest,
+        };
+        longest.min(retry).min(next_fire).min(report)
     }
 
     /// The first error since the last call.
@@ -230,12 +237,14 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
         Step::Expire => {
             chore.expired = engine.ledger.expire(EXPIRED_AT_ONCE, now).await?;
             chore.more = chore.expired >= EXPIRED_AT_ONCE as u64;
+            observe::count_finished(FinalOutcome::Expired.as_str(), chore.expired);
         }
         Step::Keys => {
             let read = engine.refresh_keys().await;
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
         Step::Purge => chore.more = purge(engine, now).await?,
+        Step::Report => engine.tell_endings().await?,
         Step::Pauses | Step::Expand | Step::Outbox | Step::Claim | Step::Settle => {}
     }
     Ok(chore)
@@ -249,8 +258,16 @@ async fn purge(engine: &Engine, now: Timestamp) -> Result<bool, StoreError> {
     }];
     let (mut prunes, mut purges) = (true, true);
     for _ in 0..PURGE_STEPS {
-        prunes = prunes && engine.ledger.prune(now - FINISHED_KEPT).await?.more;
-        purges = purges && engine.subscriptions.apply(&purge, now).await? >= STEP as u64;
+        if prunes {
+            let pruned = engine.ledger.prune(now - FINISHED_KEPT).await?;
+            observe::count_purged("broadcasts", pruned.broadcasts);
+            prunes = pruned.more;
+        }
+        if purges {
+            let purged = engine.subscriptions.apply(&purge, now).await?;
+            observe::count_purged("subscriptions", purged);
+            purges = purged >= STEP as u64;
+        }
         if !prunes && !purges {
             break;
         }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use super::effects::Effects;
 use super::job::{Job, attempt};
+use super::responses::count;
 use super::{Consequence, Engine, Failure, Report, SendError, SendErrorKind};
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::deliver::{Accepted, Begin, DeliveryError, OriginGate};
 use crate::message::Message;
 use crate::push_request::Push;
+use crate::push_service::PushService;
 use crate::store::{Settlement, SubscriptionRecord};
 use crate::subscription::{Subscription, SubscriptionId};
 
@@ -103,7 +106,9 @@ impl Engine {
             .with_deadline(deadline);
         let gate = self.gates.gate(to.endpoint().origin());
         let begin = Begin::before(deadline);
-        let result = self.sender.send(push, Arc::clone(&gate), begin).await;
+        let began = Instant::now();
+        let result = self.request(push, Arc::clone(&gate), begin).await;
+        count(PushService::of(to.endpoint()), &result, began.elapsed());
         // Stored for other replicas, if the store is available.
         let mut effects = self.effects();
         effects.note_gate(&gate, self.now());

@@ -9,6 +9,7 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe;
+use crate::push_service::PushService;
 use crate::store::{
     Change, DeliveryLedger, Pause, PauseReason, RetireReason, Settlement, StoreError,
     SubscriptionStore, Tally,
@@ -294,7 +295,9 @@ impl Effects {
                 Some(reason) => breaker.suspends(reason, sum),
                 None => breaker.suspends_staleness(sum),
             };
+            let why = reason.map_or("stale", RetireReason::as_str);
             if !suspends || (for_days && sum.accepted > 0) {
+                observe::count_retired(PushService::of_origin(&origin), why);
                 self.changes.push(change);
                 continue;
             }
@@ -305,7 +308,7 @@ impl Effects {
                     origin = %origin,
                     gone = sum.gone,
                     accepted = sum.accepted,
-                    reason = reason.map_or("stale", RetireReason::as_str),
+                    reason = why,
                     "pruning suspended: an unusual share of responses would retire their subscription"
                 );
             }

@@ -1,8 +1,9 @@
 //! Erasing a user.
 
 use super::Engine;
-use crate::broadcast::Principal;
+use crate::broadcast::{FinalOutcome, Principal};
 use crate::clock::Timestamp;
+use crate::observe;
 use crate::schedule::Plan;
 use crate::store::{StoreError, SubscriptionRecord};
 
@@ -57,6 +58,7 @@ impl Engine {
         forgotten: &mut Forgotten,
     ) -> Result<(), StoreError> {
         let erased = self.ledger.erase(user, rows, self.now()).await?;
+        observe::count_finished(FinalOutcome::Cancelled.as_str(), erased.deliveries);
         forgotten.deliveries += erased.deliveries;
         forgotten.broadcasts += erased.broadcasts;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-#[cfg(feature = "api")]
+#[cfg(any(feature = "api", feature = "metrics"))]
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -34,10 +34,27 @@ pub(crate) enum Step {
     Expire,
     /// Delete what is past its retention.
     Purge,
+    /// Read the counts of broadcasts that are over, for the log.
+    Report,
 }
 
 impl Step {
-    #[cfg(feature = "api")]
+    /// Every step.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Pauses,
+        Self::Expand,
+        Self::Claim,
+        Self::Settle,
+        Self::Record,
+        Self::Keys,
+        Self::Schedules,
+        Self::Expire,
+        Self::Purge,
+        Self::Report,
+    ];
+
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Pauses => "pauses",
@@ -50,6 +67,7 @@ impl Step {
             Self::Schedules => "schedules",
             Self::Expire => "expire",
             Self::Purge => "purge",
+            Self::Report => "report",
         }
     }
 
@@ -66,11 +84,12 @@ impl Step {
             Self::Schedules => "cannot fire schedules",
             Self::Expire => "cannot expire rows",
             Self::Purge => "cannot purge",
+            Self::Report => "cannot read broadcasts that are over",
         }
     }
 
     /// Whether the store is unusable if this step fails.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     const fn is_vital(self) -> bool {
         matches!(self, Self::Claim | Self::Settle | Self::Record)
     }
@@ -152,7 +171,7 @@ impl Health {
 
     /// Whether the last claim, the last settlement and the last write succeeded. Without a worker in this process a
     /// failed write counts for `forget_after`, since nothing would show its end.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) fn is_store_usable(&self, forget_after: Option<Duration>) -> bool {
         let state = self.lock();
         let is_suspected = state
@@ -168,13 +187,19 @@ impl Health {
         claimed.is_none_or(|at| at.elapsed() <= limit)
     }
 
+    /// The time since due rows were last claimed, or there was nothing to claim.
+    #[cfg(feature = "metrics")]
+    pub(super) fn claimed_ago(&self) -> Option<Duration> {
+        self.lock().claimed.map(|at| at.elapsed())
+    }
+
     /// Forgets everything, for when no worker is left.
     pub(super) fn clear(&self) {
         *self.lock() = State::default();
     }
 
     /// The steps that fail.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) fn failing(&self) -> Vec<FailingStep> {
         let state = self.lock();
         let failing = state.failing.values();

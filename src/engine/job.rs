@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{Attempt, Consequence, Engine, KeyRing};
-use crate::broadcast::BroadcastId;
+use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::deliver::{Begin, DeliveryError, OriginGate};
 use crate::message::{Message, Topic};
 use crate::observe;
+use crate::push_service::PushService;
 use crate::store::{Settlement, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 
@@ -68,16 +69,21 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
         begin = begin.only_if(move || ledger.epoch() == Some(epoch));
     }
     let number = job.number;
-    Attempt::new(&job.record, job.message, job.due_at, number, now)
+    let (push_service, due_at) = (PushService::of(endpoint), job.due_at);
+    let (consequence, error) = Attempt::new(&job.record, job.message, job.due_at, number, now)
         .with_deadline(job.deadline)
         .with_policy(engine.retry)
         .with_keys(keys)
         .with_test(job.is_test)
         .drive(&*engine.clock, |push| {
             let gate = Arc::clone(&job.gate);
-            engine.sender.send(push, gate, begin.clone())
+            engine.request(push, gate, begin.clone())
         })
-        .await
+        .await;
+    if consequence.settlement == Settlement::Finished(FinalOutcome::Accepted) {
+        observe::count_delivery(push_service, engine.now().since(due_at));
+    }
+    (consequence, error)
 }
 
 /// Gives a message without a topic one that is the same at each attempt: if the response to the first attempt was lost,

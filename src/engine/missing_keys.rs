@@ -23,7 +23,7 @@ impl MissingKeys {
         ids.len() < Self::MAX && ids.insert(id)
     }
 
-    #[cfg(any(feature = "api", test))]
+    #[cfg(any(feature = "api", feature = "metrics", test))]
     fn ids(&self, is_missing: impl Fn(&KeyId) -> bool) -> Vec<KeyId> {
         let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ids.retain(is_missing);
@@ -50,7 +50,7 @@ impl Engine {
     }
 
     /// The missing keys that were met, each with the number of live rows that name it.
-    #[cfg(feature = "api")]
+    #[cfg(any(feature = "api", feature = "metrics"))]
     pub(crate) async fn missing_keys(
         &self,
         now: Timestamp,

@@ -15,9 +15,12 @@ mod devices;
 mod direct;
 mod draining;
 mod effects;
+mod ending;
 mod expand;
 mod expanding;
 mod forget;
+#[cfg(feature = "metrics")]
+mod gauges;
 mod guarded_clock;
 mod health;
 pub mod import;
@@ -35,6 +38,7 @@ mod records;
 mod register;
 mod renew;
 mod report;
+mod responses;
 mod rotate;
 mod run;
 mod schedules;
@@ -54,6 +58,8 @@ pub use consequence::Consequence;
 pub use devices::{Device, DeviceState};
 pub use effects::Effects;
 pub use forget::Forgotten;
+#[cfg(feature = "metrics")]
+pub(crate) use gauges::describe;
 pub(crate) use guarded_clock::GuardedClock;
 pub(crate) use health::Health;
 pub use key_ring::KeyRing;
@@ -66,7 +72,9 @@ pub use report::{Failure, Queued, Report};
 pub use run::{RunError, RunErrorKind, Tick};
 pub(crate) use unreadable::Unreadable;
 
+use ending::Endings;
 use missing_keys::MissingKeys;
+use responses::Refusals;
 
 use std::fmt;
 use std::ops::Deref;
@@ -134,6 +142,8 @@ pub(crate) struct Signals {
     pub(crate) parked: Parked,
     pub(crate) unreadable: Unreadable,
     missing_keys: MissingKeys,
+    refusals: Refusals,
+    endings: Endings,
     /// The live VAPID keys that the last pauses for sender faults were judged by.
     known_keys: Mutex<Vec<KeyId>>,
 }
@@ -150,6 +160,8 @@ impl Default for Signals {
             parked: Parked::default(),
             unreadable: Unreadable::default(),
             missing_keys: MissingKeys::default(),
+            refusals: Refusals::default(),
+            endings: Endings::default(),
             known_keys: Mutex::default(),
         }
     }
@@ -198,6 +210,14 @@ impl Engine {
             subscriptions,
             pending,
             is_new,
+            policy = %self.endpoint_policy,
+            most_subscriptions = self.limits.total,
+            most_unproven = self.limits.unproven,
+            in_flight_per_origin = self.gates.most(),
+            request_timeout = ?self.request_timeout,
+            lease = ?self.lease,
+            poll_interval = ?self.poll_interval,
+            has_contact = self.has_contact,
             "store opened"
         );
         let _ = (subscriptions, pending, is_new);

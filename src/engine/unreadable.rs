@@ -28,7 +28,7 @@ impl Unreadable {
 
     /// The number of messages deferred within one pause before `now`.
     #[cfg_attr(
-        not(feature = "api"),
+        not(any(feature = "api", feature = "metrics")),
         expect(dead_code, reason = "the HTTP API shows it")
     )]
     pub(crate) fn len(&self, now: Timestamp) -> usize {

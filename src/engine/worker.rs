@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::chores::{Chore, Chores};
 use super::confirmation::is_confirmation;
@@ -23,7 +23,9 @@ use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe;
-use crate::store::{ClaimRequest, ClaimToken, Claims, Settlement, StoreError, StoreErrorKind};
+use crate::store::{
+    ClaimRequest, ClaimToken, Claims, Settled, Settlement, StoreError, StoreErrorKind,
+};
 use crate::subscription::Origin;
 
 /// The most attempts under way, over all origins. High, so that origins that do not answer leave enough for others.
@@ -256,6 +258,7 @@ impl Worker {
 
     /// Starts the chores that are due, unless the clocks disagree. While the worker `is_busy`, hints start none.
     pub(super) fn start_chores(&mut self, is_busy: bool) {
+        self.engine.signals.refusals.tell_due();
         if self.engine.clock.fault().is_none() {
             self.chores.start(is_busy);
         }
@@ -478,9 +481,6 @@ impl Worker {
         self.gates.remove(&id);
         let settlement = consequence.settlement;
         self.effects.note(&gate, consequence, self.engine.now());
-        if let Settlement::Finished(outcome) = settlement {
-            observe::count_finished(outcome.as_str());
-        }
         self.settlements.push((token, settlement));
     }
 
@@ -529,7 +529,10 @@ impl Worker {
         {
             let settled = part.len();
             match self.engine.ledger.settle(part, now).await {
-                Ok(_) => drop(self.settlements.drain(..settled)),
+                Ok(results) => {
+                    self.count_settled(part, &results);
+                    drop(self.settlements.drain(..settled));
+                }
                 // One row that the store cannot read does not keep the others from being settled.
                 Err(error) if error.kind() == StoreErrorKind::Corrupt && settled > 1 => {
                     size = settled / 2;
@@ -565,7 +568,8 @@ impl Worker {
             return Ok(());
         }
         match self.engine.ledger.settle_with(changes, rows, now).await {
-            Ok(Some(_)) => {
+            Ok(Some(results)) => {
+                self.count_settled(&self.settlements, &results);
                 self.effects.changes_are_written();
                 self.settlements.clear();
                 self.engine.signals.settled.notify_waiters();
@@ -575,6 +579,30 @@ impl Worker {
             // One of them: the others do not wait for it.
             Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Counts the rows that were finished, by outcome, and those that another process has claimed.
+    fn count_settled(&self, rows: &[(ClaimToken, Settlement)], results: &[Settled]) {
+        let (mut outcomes, mut broadcasts) = (HashMap::new(), HashMap::new());
+        let mut lost = 0;
+        for ((token, settlement), result) in rows.iter().zip(results) {
+            match (settlement, result) {
+                (Settlement::Finished(outcome), Settled::Done) => {
+                    *outcomes.entry(outcome.as_str()).or_default() += 1;
+                    *broadcasts.entry(token.broadcast).or_default() += 1;
+                }
+                (_, Settled::Done) => {}
+                (_, Settled::Lost) => lost += 1,
+            }
+        }
+        for (outcome, recipients) in outcomes {
+            observe::count_finished(outcome, recipients);
+        }
+        observe::count_lost(lost);
+        let now = Instant::now();
+        for (broadcast, recipients) in broadcasts {
+            self.engine.signals.endings.note(broadcast, recipients, now);
         }
     }
 

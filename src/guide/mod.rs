@@ -12,6 +12,7 @@
 //!   test.
 //! - [Threat model](threat_model): each attacker, what they can do, what stops them, and the test that proves it.
 //! - [When something breaks](when_something_breaks): faults, what each costs, how it shows, what to do.
+//! - [Watching it](watching_it): metrics, dashboard, alerts and logs for operators.
 //! - [Choosing a store](choosing_a_store): comparison, sizing, monitoring and scaling.
 //! - [In production](in_production): a checklist, and files for systemd, containers, Kubernetes and proxies.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs.
@@ -49,6 +50,9 @@ pub mod what_happens_to_a_message {}
 
 #[doc = include_str!("what_the_push_service_said.md")]
 pub mod what_the_push_service_said {}
+
+#[doc = include_str!("watching_it.md")]
+pub mod watching_it {}
 
 #[doc = include_str!("when_something_breaks.md")]
 pub mod when_something_breaks {}

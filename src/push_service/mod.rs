@@ -10,6 +10,8 @@ mod throttling;
 #[cfg(feature = "vapid")]
 use crate::message::Ttl;
 use crate::subscription::Endpoint;
+#[cfg(feature = "_engine")]
+use crate::subscription::Origin;
 use crate::text::as_text;
 pub use pause::{Pause, PauseReason};
 pub use tally::Tally;
@@ -50,6 +52,14 @@ impl PushService {
     #[must_use]
     pub fn of(endpoint: &Endpoint) -> Self {
         Self::of_host(endpoint.host())
+    }
+
+    /// The push service that an origin belongs to.
+    #[cfg(feature = "_engine")]
+    pub(crate) fn of_origin(origin: &Origin) -> Self {
+        let origin = origin.as_str();
+        let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+        Self::of_host(authority.split(':').next().unwrap_or(authority))
     }
 
     /// The push service of a host name.
@@ -152,6 +162,12 @@ mod tests {
         ] {
             let endpoint = Endpoint::parse(&format!("https://{host}/x")).unwrap();
             assert_eq!(PushService::of(&endpoint), service, "{host}");
+            #[cfg(feature = "_engine")]
+            assert_eq!(PushService::of_origin(endpoint.origin()), service);
+            let other = Endpoint::parse(&format!("https://{host}:8443/x")).unwrap();
+            #[cfg(feature = "_engine")]
+            assert_eq!(PushService::of_origin(other.origin()), service);
+            let _ = other;
         }
     }
 

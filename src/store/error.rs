@@ -82,6 +82,28 @@ pub enum StoreErrorKind {
     Misconfigured,
 }
 
+impl StoreErrorKind {
+    /// Every kind.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::Unavailable,
+        Self::Full,
+        Self::Corrupt,
+        Self::Misconfigured,
+    ];
+
+    /// The name in metrics.
+    #[cfg(feature = "metrics")]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Full => "full",
+            Self::Corrupt => "corrupt",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
 impl fmt::Display for StoreErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

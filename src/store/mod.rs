@@ -72,6 +72,8 @@ mod layout;
 mod ledger;
 mod ledger_values;
 mod live_counts;
+#[cfg(feature = "metrics")]
+mod measured;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
@@ -108,6 +110,8 @@ pub use ledger_values::{
     Settlement,
 };
 pub use live_counts::LiveCounts;
+#[cfg(feature = "metrics")]
+pub(crate) use measured::Measured;
 pub use memory::MemoryStore;
 pub use outbox::{
     OutboxEntry, OutboxRefusal, OutboxSettled, OutboxSettlement, OutboxStats, RefusedEntry,

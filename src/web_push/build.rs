@@ -53,11 +53,18 @@ impl WebPushBuilder {
             Some(client) => (client, self.resolver),
             None => default_client(&endpoint_policy, self.extra_root_ca_pem, self.resolver)?,
         };
+        let mut store = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
+        let is_one_store = self.subscriptions.is_none();
+        if let Some(subscriptions) = self.subscriptions {
+            store.subscriptions = subscriptions;
+        }
+        #[cfg(feature = "metrics")]
+        let store = store.measured();
         let Store {
             subscriptions,
             vapid_keys,
             ledger,
-        } = self.store.unwrap_or_else(|| Store::new(MemoryStore::new()));
+        } = store;
         if let Some(skew) = ClockSkew::of(self.clock.as_ref(), ledger.as_ref()).await? {
             return Err(BuildError::with_source(BuildErrorKind::ClockSkew, skew));
         }
@@ -86,8 +93,8 @@ impl WebPushBuilder {
             .with_timeout(self.request_timeout);
         let sender = client.make(&deliver);
         let engine = Engine::new(Parts {
-            is_one_store: self.subscriptions.is_none(),
-            subscriptions: self.subscriptions.unwrap_or(subscriptions),
+            is_one_store,
+            subscriptions,
             ledger,
             key_ring,
             clock,
@@ -109,6 +116,8 @@ impl WebPushBuilder {
             signals: Signals::default(),
             host_check,
         });
+        #[cfg(feature = "metrics")]
+        crate::engine::describe();
         engine.report_start(is_new).await?;
         if let Some(drawn) = first_draw {
             // Without randomness the first message says so.

@@ -14,6 +14,8 @@ use crate::error::BoxError;
 use crate::p256::P256;
 use crate::push_request::PushBody;
 use crate::schedule::Compose;
+#[cfg(feature = "metrics")]
+use crate::store::Measured;
 use crate::store::{ScheduleStore, SubscriptionLimits, SubscriptionStore, VapidKeyStore};
 use crate::vapid::{KeyEncryptionKeys, KeyId, VapidKey};
 
@@ -83,6 +85,16 @@ impl Store {
             subscriptions: Arc::clone(&store) as _,
             vapid_keys: Arc::clone(&store) as _,
             ledger: store,
+        }
+    }
+
+    /// The same store, with each call recorded.
+    #[cfg(feature = "metrics")]
+    pub(super) fn measured(self) -> Self {
+        Self {
+            subscriptions: Arc::new(Measured::new(self.subscriptions)),
+            vapid_keys: Arc::new(Measured::new(self.vapid_keys)),
+            ledger: Arc::new(Measured::new(self.ledger)),
         }
     }
 }

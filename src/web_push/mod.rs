@@ -332,6 +332,15 @@ impl WebPush {
         self.engine.tick().await
     }
 
+    /// Sets the gauges among the metrics, for the recorder of the process: call it before each scrape.
+    ///
+    /// Counters and histograms need no call. What the store does not say within 3 s becomes NaN, and
+    /// `web_push_store_up` 0, so this never fails. [Watching it](crate::guide::watching_it) lists the metrics.
+    #[cfg(feature = "metrics")]
+    pub async fn refresh_metrics(&self) {
+        self.engine.refresh_metrics().await;
+    }
+
     /// Imports VAPID keys, then subscriptions, that another library or server stored.
     #[must_use]
     pub fn import(&self) -> Import {

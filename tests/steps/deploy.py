@@ -87,6 +87,16 @@ for one in container["env"]:
     if one["name"].endswith("_FILE"):
         expect(one["value"].startswith(mount), f"{file}: {one['name']} is not mounted")
 
+# What the tests of the alerts read by a parser of their own is YAML as well, and the same.
+file = DEPLOY / "prometheus/alerts.yml"
+rules = yaml.safe_load(file.read_text())["groups"][0]["rules"]
+expect([rule["alert"] for rule in rules] == re.findall(r"- alert: (\w+)", file.read_text()), f"{file}: other rules")
+for rule in rules:
+    written = f"        expr: {rule['expr']}\n"
+    expect(written in file.read_text(), f"{file}: the expression of {rule['alert']} is another one in YAML")
+    expect(re.fullmatch(r"\d+m", rule.get("for", "1m")), f"{file}: {rule['alert']} waits for {rule.get('for')}")
+    expect(set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, f"{file}: {rule['alert']} has other members")
+
 for line in wrong:
     print(line)
 print(f"{len(settings)} settings, {len(routes)} routes, {len(wrong)} errors")

@@ -27,6 +27,7 @@ pub(crate) struct TamperedStore {
     pub(crate) memory: MemoryStore,
     failing: Mutex<Option<(&'static str, StoreErrorKind)>>,
     hanging: Mutex<Option<&'static str>>,
+    slow: Mutex<Option<(&'static str, Duration)>>,
     has_hung: AtomicBool,
     calls: Mutex<Vec<&'static str>>,
     server_time: Mutex<Option<Timestamp>>,
@@ -128,6 +129,11 @@ impl TamperedStore {
         *self.hanging.lock().unwrap() = call.into();
     }
 
+    /// Makes all calls of one name take this time from now on.
+    pub(crate) fn delay(&self, call: &'static str, by: Duration) {
+        *self.slow.lock().unwrap() = Some((call, by));
+    }
+
     /// Sets the server's clock.
     pub(crate) fn set_server_time(&self, time: Timestamp) {
         *self.server_time.lock().unwrap() = Some(time);
@@ -139,6 +145,10 @@ impl TamperedStore {
         if hanging == Some(call) {
             self.has_hung.store(true, Ordering::Relaxed);
             pending::<()>().await;
+        }
+        let slow = *self.slow.lock().unwrap();
+        if let Some((_, by)) = slow.filter(|(slow, _)| *slow == call) {
+            sleep(by).await;
         }
     }
 

@@ -15,6 +15,8 @@ mod load;
 mod replicas;
 #[path = "../support"]
 mod support {
+    #[allow(dead_code, reason = "other binaries use the rest")]
+    pub(crate) mod alert_rules;
     pub(crate) mod autopush;
     pub(crate) mod browser;
     pub(crate) mod chromium;

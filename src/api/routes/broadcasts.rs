@@ -72,5 +72,8 @@ fn parse(id: &str) -> Result<BroadcastId, Problem> {
 
 fn answer(status: Option<BroadcastStatus>) -> Result<Reply, Problem> {
     let status = status.ok_or(ProblemKind::UnknownBroadcast)?;
-    Ok(reply::json(StatusCode::OK, &BroadcastAnswer::from(status)))
+    let id = status.id;
+    let mut reply = reply::json(StatusCode::OK, &BroadcastAnswer::from(status));
+    reply.extensions_mut().insert(id);
+    Ok(reply)
 }

@@ -64,6 +64,34 @@ impl<'a> Route<'a> {
             .ok_or_else(|| Problem::from(ProblemKind::MethodNotAllowed).with_allow(methods.allow()))
     }
 
+    /// The name of requests without a route in metrics.
+    pub(super) const NONE: &'static str = "none";
+
+    /// The name in logs and metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Vapid => "vapid",
+            Self::Subscribe => "subscribe",
+            Self::Unsubscribe => "unsubscribe",
+            Self::Renew => "renew",
+            Self::Notify => "notify",
+            Self::ShowBroadcast(_) => "show_broadcast",
+            Self::CancelBroadcast(_) => "cancel_broadcast",
+            Self::ChangeBroadcast(_) => "change_broadcast",
+            Self::Devices => "devices",
+            Self::RemoveDevice(_) => "remove_device",
+            Self::SendTest => "send_test",
+            Self::RegenerateVapid => "regenerate_vapid",
+            Self::Ping => "ping",
+            Self::Live => "live",
+            Self::Ready => "ready",
+            Self::Stats => "stats",
+            Self::OpenApi => "openapi",
+            Self::Client => "client",
+            Self::ServiceWorker => "service_worker",
+        }
+    }
+
     /// Returns the action that it needs, or `None` for a public route.
     pub(super) const fn admin_action(self) -> Option<AdminAction> {
         Some(match self {

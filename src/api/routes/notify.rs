@@ -12,7 +12,6 @@ use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
 use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus, Counts};
 use crate::engine::{Queued, SendError, SendErrorKind};
-use crate::observe::event;
 
 #[derive(Serialize)]
 struct NotifyAnswer {
@@ -64,7 +63,9 @@ fn queued(queued: Queued) -> Reply {
         recipients: queued.recipients,
         counts: None,
     };
-    reply::json(StatusCode::ACCEPTED, &answer)
+    let mut reply = reply::json(StatusCode::ACCEPTED, &answer);
+    reply.extensions_mut().insert(queued.broadcast);
+    reply
 }
 
 fn sent(status: &BroadcastStatus) -> Reply {
@@ -75,7 +76,9 @@ fn sent(status: &BroadcastStatus) -> Reply {
         recipients: status.recipients,
         counts: Some(status.counts),
     };
-    reply::json(StatusCode::OK, &answer)
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(status.id);
+    reply
 }
 
 impl From<SendError> for Problem {
@@ -86,10 +89,7 @@ impl From<SendError> for Problem {
             SendErrorKind::NeverDue => ProblemKind::UnknownZone.into(),
             SendErrorKind::InvalidIdempotencyKey => ProblemKind::InvalidIdempotencyKey.into(),
             SendErrorKind::IdempotencyConflict => ProblemKind::IdempotencyConflict.into(),
-            SendErrorKind::Store => {
-                event!(ERROR, error = %crate::observe::causes(&error), "the store did not accept a message");
-                ProblemKind::StoreUnavailable.into()
-            }
+            SendErrorKind::Store => Self::from(ProblemKind::StoreUnavailable).because(&error),
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::api::problem::{Problem, ProblemKind};
 use crate::broadcast::{Principal, Tag};
 use crate::engine::{RegisterError, RegisterErrorKind, Registration};
 use crate::json::whole_number;
-use crate::observe::event;
 use crate::schedule::{Daily, DailyTime, NotifyType, Weekdays, Zone};
 use crate::subscription::Subscription;
 use crate::vapid::VapidPublicKey;
@@ -47,9 +46,6 @@ pub(super) fn principal(parts: &Parts) -> Option<&Principal> {
 impl From<RegisterError> for Problem {
     fn from(error: RegisterError) -> Self {
         use RegisterErrorKind::{Store, StoreFull, Vapid};
-        if matches!(error.kind(), Store | StoreFull | Vapid) {
-            event!(ERROR, error = %crate::observe::causes(&error), "a subscription was not stored");
-        }
         match error.kind() {
             RegisterErrorKind::SubscriptionExpired => ProblemKind::SubscriptionExpired.into(),
             RegisterErrorKind::TooManyTags => ProblemKind::TooManyTags.into(),
@@ -61,9 +57,9 @@ impl From<RegisterError> for Problem {
             RegisterErrorKind::UnknownVapidKey => ProblemKind::UnknownVapidKey.into(),
             RegisterErrorKind::Conflict => ProblemKind::SubscriptionConflict.into(),
             RegisterErrorKind::NeverDue => ProblemKind::InvalidNotifyTime.into(),
-            StoreFull => ProblemKind::StoreFull.into(),
-            Store => ProblemKind::StoreUnavailable.into(),
-            Vapid => ProblemKind::VapidUnavailable.into(),
+            StoreFull => Self::from(ProblemKind::StoreFull).because(&error),
+            Store => Self::from(ProblemKind::StoreUnavailable).because(&error),
+            Vapid => Self::from(ProblemKind::VapidUnavailable).because(&error),
         }
     }
 }

@@ -24,4 +24,4 @@ mod running;
 mod sending;
 mod silent_store;
 mod steps;
-mod world;
+pub(crate) mod world;

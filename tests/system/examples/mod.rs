@@ -12,6 +12,8 @@ mod custom_store;
 mod daily;
 mod forgetting;
 mod keys;
+mod logs;
+mod metrics;
 mod programs;
 mod restarts;
 mod secrets;
@@ -66,6 +68,12 @@ both_servers! {
     closed::secrets_may_stand_in_files
     closed::the_log_is_never_silenced_by_a_target
     closed::the_proxy_names_the_user
+    logs::a_start_and_the_end_of_a_broadcast_are_one_line_each
+    logs::administrators_and_wrong_credentials_are_told_without_secrets
+    logs::a_store_that_fails_is_one_line_for_each_route
+    metrics::every_name_of_the_rules_and_the_dashboard_is_exported
+    metrics::the_metrics_tell_what_happened_and_name_no_one
+    metrics::the_metrics_answer_while_the_store_is_down
     restarts::a_restart_keeps_keys_subscriptions_and_what_is_due
     restarts::memory_is_forgotten
     settings::a_wrong_setting_is_one_line_and_exit_code_2

@@ -272,6 +272,10 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "RUST_LOG: tower_web_push is none of the levels",
         ),
         (&[("RUST_LOG", "tower_web_push=inof")], "RUST_LOG: "),
+        (
+            &[("LOG_FORMAT", "xml")],
+            "LOG_FORMAT: neither text nor json",
+        ),
     ];
     for (wrong, message) in cases {
         let mut settings = vec![("STORE_URL", "memory:"), ("BIND", "127.0.0.1:0")];
@@ -353,6 +357,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("SECONDS_BETWEEN_NOTIFICATIONS", "60"),
         ("PUSH_SERVER_VERSION", env!("CARGO_PKG_VERSION")),
         ("RUST_LOG", "info"),
+        ("LOG_FORMAT", "text"),
     ] {
         assert!(text.contains(&format!("[env: {setting}")), "{setting}");
         assert!(text.contains(&format!("--{}", setting.to_lowercase().replace('_', "-"))));

@@ -1,0 +1,150 @@
+//! The log of the HTTP API: what administrators do, refused credentials, and requests that fail.
+//!
+//! No line has a secret: of credentials it names the scheme, of a request the action and a broadcast's id.
+
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::PeerAddr;
+use super::authorizer::{AdminAction, Denied};
+use super::problem::{Problem, ProblemKind};
+use super::reply::Reply;
+use crate::broadcast::{BroadcastId, Principal};
+use crate::observe::{Folded, Told, event};
+
+/// What would repeat without an end is told at first, and then once a minute with its number.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    denied: Folded<Refusal>,
+    failed: Folded<Failure>,
+}
+
+/// Credentials that were refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Refusal {
+    peer: Option<PeerAddr>,
+    action: AdminAction,
+    reason: &'static str,
+}
+
+/// A request that an error of this server failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Failure {
+    route: &'static str,
+    kind: ProblemKind,
+    error: String,
+}
+
+impl Journal {
+    /// An administrator's request was refused. A request without credentials is no attempt: browsers send one before they
+    /// ask for a password.
+    pub(super) fn denied(&self, action: AdminAction, denied: Denied, parts: &Parts) {
+        if !parts.headers.contains_key(AUTHORIZATION) && denied == Denied::WrongCredentials {
+            return;
+        }
+        let refusal = Refusal {
+            peer: parts.extensions.get().copied(),
+            action,
+            reason: denied.as_str(),
+        };
+        if let Some(told) = self.denied.add(refusal) {
+            tell_denied(told);
+        }
+    }
+
+    /// A request was refused. The log is told if an error of this server is the cause.
+    pub(super) fn refused(&self, route: &'static str, problem: &Problem) {
+        if let Some(error) = problem.cause() {
+            let failure = Failure {
+                route,
+                kind: problem.kind(),
+                error: error.to_owned(),
+            };
+            if let Some(told) = self.failed.add(failure) {
+                tell_failed(told);
+            }
+        }
+    }
+
+    /// Tells of what came after the last line, once its minute is over.
+    pub(super) fn tell_due(&self) {
+        self.denied.due().into_iter().for_each(tell_denied);
+        self.failed.due().into_iter().for_each(tell_failed);
+    }
+}
+
+/// An administrator did something: who, from where, what, and the status of the response.
+pub(super) fn acted(action: AdminAction, parts: &Parts, reply: &Reply) {
+    let scheme = parts.headers.get(AUTHORIZATION);
+    let scheme = scheme.and_then(|value| value.to_str().ok()?.split(' ').next());
+    let credentials = match scheme {
+        Some(scheme) if scheme.eq_ignore_ascii_case("bearer") => "bearer",
+        Some(scheme) if scheme.eq_ignore_ascii_case("basic") => "basic",
+        Some(_) => "other",
+        None => "none",
+    };
+    let user = parts.extensions.get().map(Principal::as_str);
+    let (peer, broadcast) = (peer(parts.extensions.get()), broadcast(reply));
+    let action = action.as_str();
+    event!(
+        INFO,
+        action,
+        status = reply.status().as_u16(),
+        broadcast,
+        peer,
+        user,
+        credentials,
+        "administrator"
+    );
+    let _ = (action, credentials, user, peer, broadcast);
+}
+
+fn peer(peer: Option<&PeerAddr>) -> Option<String> {
+    peer.map(|peer| peer.ip().to_string())
+}
+
+fn broadcast(reply: &Reply) -> Option<String> {
+    let id = reply.extensions().get::<BroadcastId>();
+    id.map(ToString::to_string)
+}
+
+fn tell_denied((refusal, requests): Told<Refusal>) {
+    let Some(refusal) = refusal else {
+        event!(
+            WARN,
+            requests,
+            "administrators' requests were refused for further addresses"
+        );
+        let _ = requests;
+        return;
+    };
+    let (peer, reason) = (peer(refusal.peer.as_ref()), refusal.reason);
+    let action = refusal.action.as_str();
+    event!(
+        WARN,
+        action,
+        reason,
+        peer,
+        requests,
+        "administrators' requests were refused"
+    );
+    let _ = (action, reason, peer, requests);
+}
+
+fn tell_failed((failure, requests): Told<Failure>) {
+    let Some(failure) = failure else {
+        event!(ERROR, requests, "requests failed for further reasons");
+        let _ = requests;
+        return;
+    };
+    let Failure { route, kind, error } = failure;
+    event!(
+        ERROR,
+        route,
+        code = kind.code(),
+        error,
+        requests,
+        "requests failed"
+    );
+    let _ = (route, kind, error, requests);
+}

@@ -1,0 +1,170 @@
+//! The metrics: their names, units and descriptions, and a function for each that records it.
+//!
+//! Labels have closed sets of values: a push service, an outcome, a route. Origins, endpoints, users and ids are never
+//! labels, so the number of time series has a bound. Without the feature `metrics` every function does nothing.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::push_service::PushService;
+
+/// Runs a block with the feature `metrics`, and only then.
+macro_rules! recorded {
+    (($($argument:ident),*) $($body:tt)*) => {
+        #[cfg(feature = "metrics")]
+        $($body)*
+        #[cfg(not(feature = "metrics"))]
+        let _ = ($(&$argument,)*);
+    };
+}
+
+/// Counts one request to a push service, and its duration with the wait for a permit. `status` is that of the response.
+pub(crate) fn count_attempt(
+    push_service: PushService,
+    outcome: &'static str,
+    status: Option<StatusCode>,
+    elapsed: Duration,
+) {
+    recorded! { (push_service, outcome, status, elapsed) {
+        let of = ("push_service", push_service.as_str());
+        let labels = [of, ("outcome", outcome)];
+        ::metrics::counter!("web_push_attempts_total", &labels).increment(1);
+        ::metrics::histogram!("web_push_attempt_duration_seconds", &labels).record(elapsed);
+        let labels = [of, ("status", class(status))];
+        ::metrics::counter!("web_push_responses_total", &labels).increment(1);
+    } }
+}
+
+/// The class of a status (RFC 9110 section 15).
+#[cfg(feature = "metrics")]
+fn class(status: Option<StatusCode>) -> &'static str {
+    match status.map(|status| status.as_u16() / 100) {
+        Some(1) => "1xx",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(_) => "5xx",
+        None => "none",
+    }
+}
+
+/// Records the time from when a message was due until the push service accepted it for a recipient.
+pub(crate) fn count_delivery(push_service: PushService, since_due: Duration) {
+    recorded! { (push_service, since_due) {
+        let labels = [("push_service", push_service.as_str())];
+        ::metrics::histogram!("web_push_delivery_duration_seconds", &labels).record(since_due);
+    } }
+}
+
+/// Counts recipients that are finished.
+pub(crate) fn count_finished(outcome: &'static str, recipients: u64) {
+    recorded! { (outcome, recipients) {
+        ::metrics::counter!("web_push_finished_total", "outcome" => outcome).increment(recipients);
+    } }
+}
+
+/// Counts outcomes that were not written, since another process has claimed the row.
+pub(crate) fn count_lost(rows: u64) {
+    recorded! { (rows) {
+        ::metrics::counter!("web_push_settlements_lost_total").increment(rows);
+    } }
+}
+
+/// Counts a subscription that was retired, or is without a VAPID key that fits (`stale`).
+pub(crate) fn count_retired(push_service: PushService, reason: &'static str) {
+    recorded! { (push_service, reason) {
+        let labels = [("push_service", push_service.as_str()), ("reason", reason)];
+        ::metrics::counter!("web_push_retired_total", &labels).increment(1);
+    } }
+}
+
+/// Counts what was deleted after its retention: `subscriptions` or `broadcasts`.
+pub(crate) fn count_purged(what: &'static str, rows: u64) {
+    recorded! { (what, rows) {
+        ::metrics::counter!("web_push_purged_total", "what" => what).increment(rows);
+    } }
+}
+
+/// Counts a new VAPID key.
+pub(crate) fn count_rotation() {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("web_push_key_rotations_total").increment(1);
+}
+
+/// Sets the number of attempts in flight.
+pub(crate) fn show_in_flight(attempts: usize) {
+    recorded! { (attempts) {
+        #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
+        ::metrics::gauge!("web_push_in_flight").set(attempts as f64);
+    } }
+}
+
+/// Counts daily notifications.
+pub(crate) fn count_daily(fired: u64, skipped: u64) {
+    recorded! { (fired, skipped) {
+        ::metrics::counter!("web_push_daily_total", "what" => "fired").increment(fired);
+        ::metrics::counter!("web_push_daily_total", "what" => "skipped").increment(skipped);
+    } }
+}
+
+/// Counts an entry of the outbox: `opened` or `refused`.
+pub(crate) fn count_outbox(what: &'static str) {
+    recorded! { (what) {
+        ::metrics::counter!("web_push_outbox_total", "what" => what).increment(1);
+    } }
+}
+
+/// Counts rows that a store could not read and left out, each time: `origins`, `subscriptions` or `schedules`.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) fn count_unreadable(what: &'static str, rows: u64) {
+    recorded! { (what, rows) {
+        ::metrics::counter!("web_push_unreadable_total", "what" => what).increment(rows);
+    } }
+}
+
+/// Records a call of a store, and its error by kind.
+#[cfg(feature = "metrics")]
+pub(crate) fn count_store_call(
+    operation: &'static str,
+    elapsed: Duration,
+    error: Option<&'static str>,
+) {
+    let labels = [("operation", operation)];
+    ::metrics::histogram!("web_push_store_call_duration_seconds", &labels).record(elapsed);
+    if let Some(kind) = error {
+        ::metrics::counter!("web_push_store_errors_total", "kind" => kind).increment(1);
+    }
+}
+
+/// Counts a response of the HTTP API, and the time that it took.
+#[cfg(feature = "api")]
+pub(crate) fn count_request(route: &'static str, status: StatusCode, elapsed: Duration) {
+    recorded! { (route, status, elapsed) {
+        let text = status.as_str().to_owned();
+        ::metrics::counter!("web_push_api_requests_total", "route" => route, "status" => text)
+            .increment(1);
+        ::metrics::histogram!("web_push_api_request_duration_seconds", "route" => route)
+            .record(elapsed);
+    } }
+}
+
+/// Counts a refused request to an administrator's route.
+#[cfg(feature = "api")]
+pub(crate) fn count_admin_refused(reason: &'static str) {
+    recorded! { (reason) {
+        ::metrics::counter!("web_push_admin_refused_total", "reason" => reason).increment(1);
+    } }
+}
+
+/// Sets a gauge that is read on request.
+#[cfg(feature = "metrics")]
+pub(crate) fn show(name: &'static str, labels: &[(&'static str, &'static str)], value: f64) {
+    ::metrics::gauge!(name, labels).set(value);
+}
+
+/// Begins a counter at 0: without this its first event would be no increase.
+#[cfg(feature = "metrics")]
+pub(crate) fn begin(name: &'static str, labels: &[(&'static str, &'static str)]) {
+    ::metrics::counter!(name, labels).increment(0);
+}

@@ -1,0 +1,367 @@
+//! Stores whose calls are timed, and whose errors are counted (feature `metrics`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{
+    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
+    Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
+    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned,
+    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
+    VapidKeyStore,
+};
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
+use crate::clock::Timestamp;
+use crate::observe;
+use crate::schedule::{Schedule, ScheduleName};
+use crate::subscription::{EndpointKey, Origin, SubscriptionId};
+use crate::vapid::{KeyId, SealedVapidKey};
+
+/// A store that records each call: its duration by operation, and its error by kind.
+pub(crate) struct Measured<T: ?Sized>(Arc<T>);
+
+impl<T: ?Sized> Measured<T> {
+    pub(crate) const fn new(store: Arc<T>) -> Self {
+        Self(store)
+    }
+}
+
+impl<T: fmt::Debug + ?Sized> fmt::Debug for Measured<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Waits for a call and records it. A call that is dropped is not recorded.
+async fn measured<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let began = Instant::now();
+    let result = call.await;
+    let kind = result.as_ref().err().map(|error| error.kind().as_str());
+    observe::count_store_call(operation, began.elapsed(), kind);
+    result
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Measured<T> {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        measured("upsert_subscription", self.0.upsert(new, limits, now)).await
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        measured("get_subscriptions", self.0.get(which)).await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        measured(
+            "page_subscriptions",
+            self.0.page(audience, after, limit, now),
+        )
+        .await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        measured(
+            "subscriptions_of_user",
+            self.0.owned_by(principal, after, limit),
+        )
+        .await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        measured("count_subscriptions", self.0.count(filter, now)).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        measured("count_live_subscriptions", self.0.count_live(keys, now)).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        measured("change_subscriptions", self.0.apply(changes, now)).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: VapidKeyStore + ?Sized> VapidKeyStore for Measured<T> {
+    async fn keys(&self) -> Result<Vec<StoredVapidKey>, StoreError> {
+        measured("vapid_keys", self.0.keys()).await
+    }
+
+    async fn insert_first(&self, key: &StoredVapidKey) -> Result<bool, StoreError> {
+        measured("insert_first_vapid_key", self.0.insert_first(key)).await
+    }
+
+    async fn insert(&self, key: &StoredVapidKey) -> Result<(), StoreError> {
+        measured("insert_vapid_key", self.0.insert(key)).await
+    }
+
+    async fn reseal(
+        &self,
+        id: &KeyId,
+        expected: &SealedVapidKey,
+        sealed: &SealedVapidKey,
+    ) -> Result<bool, StoreError> {
+        measured("reseal_vapid_key", self.0.reseal(id, expected, sealed)).await
+    }
+
+    async fn remove(&self, id: &KeyId) -> Result<bool, StoreError> {
+        measured("remove_vapid_key", self.0.remove(id)).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Measured<T> {
+    async fn open(&self, broadcast: &NewBroadcast, now: Timestamp) -> Result<Opened, StoreError> {
+        measured("open", self.0.open(broadcast, now)).await
+    }
+
+    async fn expandable(&self, limit: usize, now: Timestamp) -> Result<Vec<Expansion>, StoreError> {
+        measured("expandable", self.0.expandable(limit, now)).await
+    }
+
+    async fn enqueue_page(
+        &self,
+        broadcast: BroadcastId,
+        expected: &Cursor,
+        rows: &[NewDelivery],
+        next: &Cursor,
+        now: Timestamp,
+    ) -> Result<PageWrite, StoreError> {
+        measured(
+            "enqueue_page",
+            self.0.enqueue_page(broadcast, expected, rows, next, now),
+        )
+        .await
+    }
+
+    async fn claim(&self, request: &ClaimRequest, now: Timestamp) -> Result<Claims, StoreError> {
+        measured("claim", self.0.claim(request, now)).await
+    }
+
+    async fn settle(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        measured("settle", self.0.settle(rows, now)).await
+    }
+
+    async fn release(&self, tokens: &[ClaimToken], now: Timestamp) -> Result<(), StoreError> {
+        measured("release", self.0.release(tokens, now)).await
+    }
+
+    async fn cancel(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        measured("cancel", self.0.cancel(broadcast, now)).await
+    }
+
+    async fn hold(
+        &self,
+        broadcast: BroadcastId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        measured("hold", self.0.hold(broadcast, is_held, now)).await
+    }
+
+    async fn erase(
+        &self,
+        user: &Principal,
+        subscriptions: &[SubscriptionRecord],
+        now: Timestamp,
+    ) -> Result<Erased, StoreError> {
+        measured("erase", self.0.erase(user, subscriptions, now)).await
+    }
+
+    async fn status(
+        &self,
+        broadcast: BroadcastId,
+        now: Timestamp,
+    ) -> Result<Option<BroadcastStatus>, StoreError> {
+        measured("status", self.0.status(broadcast, now)).await
+    }
+
+    async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        measured("pause", self.0.pause(pause, now)).await
+    }
+
+    async fn pauses(&self, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        measured("pauses", self.0.pauses(now)).await
+    }
+
+    async fn tally(
+        &self,
+        counts: &[(Origin, Tally)],
+        now: Timestamp,
+    ) -> Result<Vec<Tally>, StoreError> {
+        measured("tally", self.0.tally(counts, now)).await
+    }
+
+    async fn tallies(&self) -> Result<Vec<(Origin, Tally)>, StoreError> {
+        measured("tallies", self.0.tallies()).await
+    }
+
+    async fn underway(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<BroadcastStatus>, StoreError> {
+        measured("underway", self.0.underway(limit, now)).await
+    }
+
+    async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
+        measured("expire", self.0.expire(limit, now)).await
+    }
+
+    async fn prune(&self, ended_before: Timestamp) -> Result<Pruned, StoreError> {
+        measured("prune", self.0.prune(ended_before)).await
+    }
+
+    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        measured("next_due", self.0.next_due(now)).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
+        measured("stats", self.0.stats(now)).await
+    }
+
+    async fn settle_with(
+        &self,
+        changes: &[Change],
+        rows: &[(ClaimToken, Settlement)],
+        now: Timestamp,
+    ) -> Result<Option<Vec<Settled>>, StoreError> {
+        measured("settle", self.0.settle_with(changes, rows, now)).await
+    }
+
+    fn has_outbox(&self) -> bool {
+        self.0.has_outbox()
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+        measured("outbox", self.0.outbox(limit)).await
+    }
+
+    async fn settle_outbox(
+        &self,
+        entries: &[(i64, OutboxSettlement)],
+        now: Timestamp,
+    ) -> Result<Vec<OutboxSettled>, StoreError> {
+        measured("settle_outbox", self.0.settle_outbox(entries, now)).await
+    }
+
+    async fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+        measured("outbox_stats", self.0.outbox_stats()).await
+    }
+
+    async fn refused_outbox(&self, limit: usize) -> Result<Vec<RefusedEntry>, StoreError> {
+        measured("refused_outbox", self.0.refused_outbox(limit)).await
+    }
+
+    async fn retry_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        measured("retry_outbox", self.0.retry_outbox(seq)).await
+    }
+
+    async fn drop_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        measured("drop_outbox", self.0.drop_outbox(seq)).await
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        measured("server_time", self.0.server_time()).await
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.0.epoch()
+    }
+
+    fn description(&self) -> String {
+        self.0.description()
+    }
+
+    fn changes(&self) -> Changes {
+        self.0.changes()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: ScheduleStore + ?Sized> ScheduleStore for Measured<T> {
+    async fn put_schedule(&self, schedule: &Schedule) -> Result<(), StoreError> {
+        measured("put_schedule", self.0.put_schedule(schedule)).await
+    }
+
+    async fn schedules(&self, of: Option<SubscriptionId>) -> Result<Vec<Schedule>, StoreError> {
+        measured("schedules", self.0.schedules(of)).await
+    }
+
+    async fn remove_schedule(&self, name: &ScheduleName) -> Result<bool, StoreError> {
+        measured("remove_schedule", self.0.remove_schedule(name)).await
+    }
+
+    async fn remove_schedules(&self, of: SubscriptionId) -> Result<u64, StoreError> {
+        measured("remove_schedules", self.0.remove_schedules(of)).await
+    }
+
+    async fn move_schedules(
+        &self,
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<(), StoreError> {
+        measured("move_schedules", self.0.move_schedules(from, to)).await
+    }
+
+    async fn due_schedules(
+        &self,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Schedule>, StoreError> {
+        measured("due_schedules", self.0.due_schedules(limit, now)).await
+    }
+
+    async fn fire(&self, firings: &[Firing], now: Timestamp) -> Result<Vec<Fired>, StoreError> {
+        measured("fire", self.0.fire(firings, now)).await
+    }
+
+    async fn next_fire_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        measured("next_fire_at", self.0.next_fire_at()).await
+    }
+
+    async fn record_run(&self, at: Timestamp) -> Result<(), StoreError> {
+        measured("record_run", self.0.record_run(at)).await
+    }
+
+    async fn last_run(&self) -> Result<Option<Timestamp>, StoreError> {
+        measured("last_run", self.0.last_run()).await
+    }
+}

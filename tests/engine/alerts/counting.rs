@@ -1,0 +1,63 @@
+//! What the counters count.
+
+use super::metrics::Metrics;
+use super::scrape;
+use crate::delivery::world::*;
+
+#[tokio::test(start_paused = true)]
+async fn every_recipient_is_counted_once_by_its_final_outcome() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    let rows = world.subscribers(3).await;
+    world.prove().await;
+
+    // Written at once, and ended by housekeeping, not by an attempt.
+    let ids = rows.iter().map(|(_, record)| record.id).collect();
+    let held = Message::new("x").with_ttl(Ttl::from_secs(60));
+    let held = world.push.enqueue(Audience::Ids(ids), held).await.unwrap();
+    let held = held.broadcast;
+    world.push.pause(held).await.unwrap();
+    world.settle().await;
+    world.clock.advance(2 * MINUTE);
+    world.settle().await;
+    assert_eq!(world.status(held).await.counts.expired, 3);
+
+    let cancelled = world.enqueue().await;
+    for _ in 0..2 {
+        let status = world.push.cancel(cancelled).await.unwrap().unwrap();
+        assert_eq!(status.counts.cancelled, 3);
+    }
+
+    world
+        .service
+        .script(When::any().times(1), Answer::status(StatusCode::GONE));
+    let last = world.enqueue().await;
+    world.settle().await;
+    let counts = world.status(last).await.counts;
+    assert_eq!((counts.accepted, counts.gone), (2, 1));
+    world.push.rotate_vapid_key().await.unwrap();
+
+    let scrape = scrape(&metrics, &world.push).await;
+    for (selector, expected) in [
+        ("web_push_finished_total{outcome=\"accepted\"}", 3.0 + 2.0),
+        ("web_push_finished_total{outcome=\"expired\"}", 3.0),
+        ("web_push_finished_total{outcome=\"cancelled\"}", 3.0),
+        ("web_push_finished_total{outcome=\"gone\"}", 1.0),
+        ("web_push_finished_total", 12.0),
+        ("web_push_attempts_total{push_service=\"fcm\"}", 6.0),
+        ("web_push_responses_total{status=\"4xx\"}", 1.0),
+        (
+            "web_push_retired_total{push_service=\"fcm\",reason=\"gone\"}",
+            1.0,
+        ),
+        (
+            "web_push_delivery_duration_seconds_count{push_service=\"fcm\"}",
+            5.0,
+        ),
+        ("web_push_key_rotations_total", 1.0),
+        ("web_push_settlements_lost_total", 0.0),
+    ] {
+        assert_eq!(scrape.sum(selector), expected, "{selector}: {scrape:#?}");
+    }
+}

@@ -1,0 +1,377 @@
+//! The faults, by alert.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tower::ServiceExt as _;
+use tower_web_push::Registration;
+use tower_web_push::api::{AdminCredentials, ApiSettings};
+use tower_web_push::store::SqliteStore;
+
+use super::{Alert, Scrape, process};
+use crate::delivery::world::*;
+use crate::support::tampered_store::TamperedStore;
+
+/// A world with 20 subscribers that accepted a message each, and a worker.
+pub(super) async fn delivering() -> (World, JoinHandle<()>) {
+    let world = World::at(FCM).await;
+    world.subscribers(20).await;
+    world.prove().await;
+    let running = run(&world.push);
+    sleep(Duration::from_secs(1)).await;
+    (world, running)
+}
+
+fn run(push: &WebPush) -> JoinHandle<()> {
+    let running = push.run(pending());
+    tokio::spawn(async move { running.await.unwrap() })
+}
+
+/// The same store, with faults, and a process on it.
+async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
+    let store = Arc::new(TamperedStore::over(&world.store));
+    let push = world
+        .replica_with(|builder| builder.store(Arc::clone(&store)))
+        .await;
+    (store, push)
+}
+
+/// Subscribers that have accepted a message, then a fault at two messages within some seconds.
+async fn proven_then(alert: &Alert, answer: Answer) {
+    let world = World::at(FCM).await;
+    world.subscribers(20).await;
+    world.prove().await;
+    let before = alert.quiet(&world.push).await;
+    world.service.script(When::any(), answer);
+    world.enqueue().await;
+    world.settle().await;
+    world.clock.advance(Duration::from_secs(4));
+    world.enqueue().await;
+    world.settle().await;
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn no_server_is_scraped(alert: Alert) {
+    let world = World::at(FCM).await;
+    let before = alert.quiet(&world.push).await;
+    assert!(alert.matches(&before, &Scrape::default()));
+}
+
+pub(super) async fn the_store_fails(alert: Alert) {
+    let world = World::at(FCM).await;
+    for call in ["stats", "tallies"] {
+        let (store, push) = tampered(&world).await;
+        let before = alert.quiet(&push).await;
+        store.fail(call);
+        alert.fires(&before, &push).await;
+        store.fail(None);
+        store.hang(call);
+        alert.fires(&before, &push).await;
+    }
+    // What reads works, and what the worker writes fails.
+    let (store, push) = tampered(&world).await;
+    let before = alert.quiet(&push).await;
+    store.fail("record_run");
+    let running = run(&push);
+    sleep(Duration::from_secs(10)).await;
+    alert.fires(&before, &push).await;
+    running.abort();
+}
+
+pub(super) async fn no_worker_runs(alert: Alert) {
+    let (world, running) = delivering().await;
+    let before = alert.quiet(&world.push).await;
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn a_claim_hangs(alert: Alert) {
+    let world = World::at(FCM).await;
+    world.subscribers(1).await;
+    let (store, push) = tampered(&world).await;
+    let running = run(&push);
+    sleep(Duration::from_secs(1)).await;
+    let before = alert.quiet(&push).await;
+    store.hang("claim");
+    sleep(5 * MINUTE).await;
+    assert!(store.has_hung());
+    alert.fires(&before, &push).await;
+    running.abort();
+}
+
+pub(super) async fn the_clocks_disagree(alert: Alert) {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let before = alert.quiet(&push).await;
+    store.set_server_time(world.clock.now() + 60 * MINUTE);
+    push.tick().await.unwrap();
+    alert.fires(&before, &push).await;
+}
+
+pub(super) async fn broadcasts_cannot_be_listed(alert: Alert) {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let before = alert.quiet(&push).await;
+    store.fail("expandable");
+    push.tick().await.unwrap_err();
+    alert.fires(&before, &push).await;
+}
+
+pub(super) async fn a_message_waits(alert: Alert) {
+    let world = World::at(FCM).await;
+    world.subscribers(1).await;
+    world
+        .service
+        .script(When::any(), Answer::status(StatusCode::SERVICE_UNAVAILABLE));
+    world.enqueue().await;
+    world.push.tick().await.unwrap();
+    let before = alert.quiet(&world.push).await;
+    world.clock.advance(10 * MINUTE);
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn messages_are_accepted_late(alert: Alert) {
+    let world = World::at(FCM).await;
+    world.subscribers(20).await;
+    world.prove().await;
+    let before = alert.quiet(&world.push).await;
+    world.enqueue().await;
+    world.clock.advance(2 * MINUTE);
+    world.settle().await;
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn messages_are_too_large(alert: Alert) {
+    let world = World::at(FCM).await;
+    world.subscribers(5).await;
+    let before = alert.quiet(&world.push).await;
+    world
+        .service
+        .script(When::any(), Answer::status(StatusCode::PAYLOAD_TOO_LARGE));
+    world.enqueue().await;
+    world.settle().await;
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn the_sender_is_refused(alert: Alert) {
+    let refusal = Answer::status(StatusCode::FORBIDDEN).with_body("invalid JWT provided");
+    proven_then(&alert, refusal).await;
+}
+
+pub(super) async fn a_push_service_is_down(alert: Alert) {
+    proven_then(&alert, Answer::status(StatusCode::SERVICE_UNAVAILABLE)).await;
+}
+
+pub(super) async fn a_push_service_limits_all(alert: Alert) {
+    let busy = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
+    proven_then(&alert, busy).await;
+}
+
+pub(super) async fn everything_is_gone(alert: Alert) {
+    let world = World::at(FCM).await;
+    world.subscribers(60).await;
+    let before = alert.quiet(&world.push).await;
+    world
+        .service
+        .script(When::any(), Answer::status(StatusCode::GONE));
+    world.enqueue().await;
+    world.settle().await;
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn a_key_is_missing(alert: Alert) {
+    let world = World::at(FCM).await;
+    let before = alert.quiet(&world.push).await;
+    let subscription = world
+        .service
+        .user_agent()
+        .subscribe(&world.push.vapid_public_key());
+    let lost = NewSubscription::new(subscription.unwrap(), KeyId::from_bytes([7; KeyId::LEN]));
+    let now = world.clock.now() - 2 * MINUTE;
+    world
+        .store
+        .upsert(&lost, &SubscriptionLimits::default(), now)
+        .await
+        .unwrap();
+    world.enqueue().await;
+    world.push.tick().await.unwrap();
+    alert.fires(&before, &world.push).await;
+}
+
+/// SQLite reads on a thread of its own, so the recorder is that of the process.
+pub(super) async fn a_row_is_damaged(alert: Alert) {
+    metrics::set_global_recorder(alert.metrics.clone())
+        .ok()
+        .unwrap();
+    // SQLite answers in real time.
+    tokio::time::resume();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("push.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let world = World::at(FCM).await;
+    let push = world
+        .replica_with(|builder| builder.store(store.clone()))
+        .await;
+    for _ in 0..2 {
+        let subscription = world
+            .service
+            .user_agent()
+            .subscribe(&push.vapid_public_key());
+        let new = NewSubscription::new(subscription.unwrap(), KeyId::of(&push.vapid_public_key()));
+        let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
+        store.upsert(&new, &limits, now).await.unwrap();
+    }
+    let before = alert.quiet(&push).await;
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let damage =
+        "UPDATE subscription SET auth = x'00' WHERE key = (SELECT min(key) FROM subscription)";
+    assert_eq!(other.execute(damage, ()).unwrap(), 1);
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    push.tick().await.unwrap();
+    alert.fires(&before, &push).await;
+    drop((other, push));
+    store.close().await.unwrap();
+}
+
+pub(super) async fn a_page_cannot_be_read(alert: Alert) {
+    let world = World::at(FCM).await;
+    world.subscribers(1).await;
+    let (store, push) = tampered(&world).await;
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    let before = alert.quiet(&push).await;
+    store.fail("page");
+    push.tick().await.unwrap_err();
+    alert.fires(&before, &push).await;
+}
+
+pub(super) async fn calls_fail(alert: Alert) {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let before = alert.quiet(&push).await;
+    store.fail("expandable");
+    for _ in 0..11 {
+        push.tick().await.unwrap_err();
+    }
+    alert.fires(&before, &push).await;
+}
+
+pub(super) async fn the_store_is_full(alert: Alert) {
+    let limits = SubscriptionLimits {
+        total: 1,
+        ..SubscriptionLimits::default()
+    };
+    let world = World::with(FCM, |builder| builder.subscription_limits(limits)).await;
+    let subscribe = async || {
+        let browser = world.service.user_agent();
+        let subscription = browser.subscribe(&world.push.vapid_public_key()).unwrap();
+        world.push.subscribe(Registration::new(subscription)).await
+    };
+    subscribe().await.unwrap();
+    let before = alert.quiet(&world.push).await;
+    subscribe().await.unwrap_err();
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn claims_are_slow(alert: Alert) {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    push.tick().await.unwrap();
+    let before = alert.quiet(&push).await;
+    store.delay("claim", Duration::from_secs(2));
+    push.tick().await.unwrap();
+    alert.fires(&before, &push).await;
+}
+
+pub(super) async fn claimed_rows_are_lost(alert: Alert) {
+    let world = World::with(FCM, |builder| builder.in_flight_per_origin_at_least(20)).await;
+    for _ in 0..12 {
+        let key = world.push.vapid_public_key();
+        let subscription = world.service.user_agent().subscribe(&key).unwrap();
+        let mut new = NewSubscription::new(subscription, KeyId::of(&key));
+        new.principal = Some("alice".into());
+        let (limits, now) = (SubscriptionLimits::default(), world.clock.now());
+        world.store.upsert(&new, &limits, now).await.unwrap();
+    }
+    world.clock.advance(2 * MINUTE);
+    world.prove().await;
+    let before = alert.quiet(&world.push).await;
+    world.service.script(
+        When::any(),
+        Answer::ordinary().after(Duration::from_secs(5)),
+    );
+    world.enqueue().await;
+    let sending = async {
+        world.push.tick().await.unwrap();
+    };
+    let erasing = async {
+        sleep(Duration::from_secs(1)).await;
+        world.push.forget(&"alice".into()).await.unwrap();
+    };
+    tokio::join!(sending, erasing);
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn the_api_fails(alert: Alert) {
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let ping = async || {
+        let request = Request::get("/ping").body(Body::empty()).unwrap();
+        push.service().oneshot(request).await.unwrap().status()
+    };
+    for _ in 0..40 {
+        assert_eq!(ping().await, StatusCode::OK);
+    }
+    store.fail("last_run");
+    // A series begins with the first error.
+    assert_eq!(ping().await, StatusCode::SERVICE_UNAVAILABLE);
+    let before = alert.quiet(&push).await;
+    for _ in 0..3 {
+        ping().await;
+    }
+    alert.fires(&before, &push).await;
+}
+
+pub(super) async fn credentials_are_guessed(alert: Alert) {
+    let world = World::at(FCM).await;
+    let operators = AdminCredentials::new()
+        .with_bearer_token("an-admin-token")
+        .unwrap();
+    let service = world
+        .push
+        .service()
+        .with(ApiSettings::new().authorizer(operators));
+    let before = alert.quiet(&world.push).await;
+    for guess in 0..51 {
+        let request = Request::get("/stats").header("authorization", format!("Bearer {guess}"));
+        let request = request.body(Body::empty()).unwrap();
+        let answer = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    }
+    alert.fires(&before, &world.push).await;
+}
+
+pub(super) async fn files_are_left_open(alert: Alert) {
+    let world = World::at(FCM).await;
+    process::describe();
+    process::show();
+    let before = alert.quiet(&world.push).await;
+    let (soft, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    rlimit::Resource::NOFILE.set(open + 100, hard).unwrap();
+    let left_open: Vec<_> = (0..90)
+        .map_while(|_| std::fs::File::open("/dev/null").ok())
+        .collect();
+    process::show();
+    drop(left_open);
+    rlimit::Resource::NOFILE.set(soft, hard).unwrap();
+    alert.fires(&before, &world.push).await;
+}
