@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{params, params_from_iter};
 
 use super::claims::END_PROBE;
+use super::connection::Connection;
 use super::content;
 use super::error::corrupt;
 use super::expansion::{self, read_cursor, read_pace};

@@ -3,9 +3,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::broadcasts::{self, Flags, Stored};
+use super::connection::Connection;
 use super::content;
 use super::due_origins::{self, Head, Served};
 use super::error::corrupt;

@@ -4,8 +4,9 @@
 //! fence of the last claim of its rows. Claims read the first ones. What is stored may be too early (a row was deleted, a
 //! pause was written), never too late: an origin that is not due when it is read waits again.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use super::connection::Connection;
 use super::liveness;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::broadcasts::{Stored, origin_id};
+use super::connection::Connection;
 use super::content;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, integer};

@@ -186,6 +186,14 @@ impl DeliveryLedger for SqliteStore {
     fn description(&self) -> String {
         let path = self.path.as_deref().map(std::path::absolute);
         let path = path.and_then(Result::ok).unwrap_or_default();
-        format!("SQLite {} (layout {})", path.display(), schema::VERSION)
+        let tables = match self.prefix.is_empty() {
+            true => String::new(),
+            false => format!(", tables {}*", self.prefix),
+        };
+        format!(
+            "SQLite {}{tables} (layout {})",
+            path.display(),
+            schema::VERSION
+        )
     }
 }

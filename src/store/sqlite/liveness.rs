@@ -1,6 +1,7 @@
 //! Which processes live: the rows of one that has ended are due at once (L19).
 //!
-//! A store that claims is a worker. It has a number and keeps a file locked beside the database, `push.db-worker-1`. The
+//! A store that claims is a worker. It has a number and keeps a file locked beside the database, `push.db-worker-1` (in an
+//! application's file the tables' prefix is in its name: two stores in one file have their own workers). The
 //! rows that it has leased name the number. A worker that gets the lock of another number knows that its owner has ended. All
 //! of this happens within the writer's transactions, so that one process at a time looks.
 
@@ -8,11 +9,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::claims::END_PROBE;
+use super::connection::Connection;
 use super::lock_file::LockFile;
 use super::log;
+use super::prefix::Prefix;
 use super::query::{all, execute, first, integer};
 use crate::clock::Timestamp;
 use crate::observe::event;
@@ -50,9 +53,9 @@ pub(super) struct Liveness {
 
 impl Liveness {
     /// Of the workers of the database in `path`.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path, prefix: &Prefix) -> Self {
         Self {
-            files: Some(log::beside(path, "-worker-")),
+            files: Some(log::beside(path, &format!("-{prefix}worker-"))),
             ..Self::default()
         }
     }

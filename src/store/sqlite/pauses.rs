@@ -1,8 +1,9 @@
 //! Pauses, the next due time and statistics, in SQLite.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::broadcasts::origin_id;
+use super::connection::Connection;
 use super::error::corrupt;
 use super::expansion::expandable;
 use super::query::{Columns, all, execute, first};

@@ -1,8 +1,10 @@
 //! Plans of statements whose cost must not grow with the tables.
 
+use rusqlite::params_from_iter;
 use rusqlite::types::Null;
-use rusqlite::{Connection, params_from_iter};
 
+use super::connection::Connection;
+use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
     liveness, pauses, schedules, subscriptions, tallies, turns,
@@ -14,6 +16,7 @@ use crate::store::{CountFilter, Liveness};
 use crate::vapid::KeyId;
 
 fn plan(conn: &Connection, sql: &str) -> String {
+    let sql = conn.prefix().rewrite(sql);
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let values = vec![Null; statement.parameter_count()];
     let lines = statement
@@ -213,6 +216,22 @@ fn nothing_that_runs_often_scans_a_table_or_sorts() {
     for (sql, uses) in OF_FEW_ROWS {
         let plan = plan(&conn, sql);
         assert!(plan.contains(uses), "{sql}\n{plan}");
+    }
+}
+
+#[test]
+fn in_an_applications_file_the_plans_are_the_same() {
+    let own = connection::in_memory().unwrap();
+    let prefix = Prefix::parse("web_push_").unwrap();
+    let shared = connection::in_memory_with(prefix).unwrap();
+    let now = Timestamp::from_secs(0);
+    let filter = CountFilter::new(Audience::Tag(Tag::parse("a").unwrap()), Liveness::Live);
+    let count = subscriptions::count_statement(&filter, now).0;
+    let statements = SHORT.iter().chain(OF_FEW_ROWS).map(|(sql, _)| *sql);
+    for sql in statements.chain([subscriptions::COUNT_LIVE, &count]) {
+        let plan_here = plan(&shared, sql);
+        assert!(plan_here.contains("web_push_"), "{sql}\n{plan_here}");
+        assert_eq!(plan_here.replace("web_push_", ""), plan(&own, sql), "{sql}");
     }
 }
 

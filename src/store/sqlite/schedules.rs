@@ -1,8 +1,9 @@
 //! Schedules in SQLite.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use super::{SqliteStore, broadcasts, content};

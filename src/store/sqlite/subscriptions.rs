@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{ToSql, params};
 
 use super::SqliteStore;
+use super::connection::Connection;
 use super::query::{Columns, all, execute, first, integer};
 use super::subscription_rows::{
     find, limit as row_limit, record, record_columns, total, unproven, write,

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
+use super::connection::Connection;
 use super::error::closed;
 use super::identity::Identity;
 use super::liveness::Liveness;
