@@ -1,9 +1,11 @@
-//! The identity of the database file: it must not be deleted or replaced while it is open.
+//! The identity of the database file: it must not be deleted or replaced while it is open, nor opened by another SQLite
+//! library in this process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::misconfigured;
+use super::library::OnlyLibrary;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The file that was opened.
@@ -14,6 +16,7 @@ use crate::store::{StoreError, StoreErrorKind};
 pub(super) struct Identity {
     path: PathBuf,
     file: File,
+    library: OnlyLibrary,
 }
 
 /// Device and inode.
@@ -28,13 +31,14 @@ impl Identity {
         Ok(Self {
             path: path.to_owned(),
             file: file(path)?,
+            library: OnlyLibrary::of(path),
         })
     }
 
-    /// Refuses to continue if the path does not lead to this file any more.
+    /// Refuses to continue if the path does not lead to this file any more, or another library has it open.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match file(&self.path) {
-            Ok(file) if file == self.file => Ok(()),
+            Ok(file) if file == self.file => self.library.check(),
             Ok(_) => Err(misconfigured(
                 "the database file was replaced while it was open: restart",
             )),

@@ -13,6 +13,7 @@ mod far_rows;
 mod holding;
 mod identity;
 mod ledger;
+mod library;
 mod liveness;
 mod lock_file;
 mod log;
@@ -71,7 +72,9 @@ const READERS: usize = 3;
 /// a crash the next process does so at its first claim, and one that runs within a second. The files are empty, used again,
 /// and not deleted. Where files cannot be locked, leases end by their time only, and the log has a warning.
 ///
-/// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process.
+/// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process. So is,
+/// on Linux, every change after another SQLite library in this process has opened the file: the locks of two libraries in
+/// one process do not hold against each other, and they would damage the file.
 ///
 /// A purge, a cancellation, a pruning and an erasure change at most 1,000 rows in a transaction, which takes about 20 ms on a
 /// fast disk. Other writers wait for one such transaction, and for a checkpoint of the log every 64 MiB.
@@ -79,6 +82,9 @@ const READERS: usize = 3;
 /// Do not put the file on a network file system: SQLite's locks do not work there. Do not copy the file while it is open:
 /// see [`backup`](Self::backup). Do not open the file or its `-shm` by other means than SQLite in a process that has the
 /// store open: closing it again takes the locks away from SQLite.
+///
+/// Use SQLite 3.51.3 or later in all programs that have the file open: earlier versions can damage it in rare cases. With an
+/// earlier version in this process the log has a warning.
 ///
 /// # Cancel safety
 ///
@@ -145,8 +151,8 @@ impl SqliteStore {
     ///
     /// [`Misconfigured`](super::StoreErrorKind::Misconfigured) if the prefix is not 1 to 32 ASCII letters, digits and
     /// underscores, begins with a digit or with `sqlite_`; if the file does not exist, cannot be written, is not a database
-    /// or has no write-ahead log; or if it has tables of these names that are not the store's or of another version of this
-    /// crate.
+    /// or has no write-ahead log; if it has tables of these names that are not the store's or of another version of this
+    /// crate; or if another SQLite library in this process has it open (noticed on Linux).
     /// [`Unavailable`](super::StoreErrorKind::Unavailable) if another connection locks it for longer than ten seconds, or if
     /// the disk is full. The error's sources name the file and the reason.
     ///
@@ -187,9 +193,11 @@ impl SqliteStore {
     }
 
     fn connect(path: &Path, prefix: &Prefix) -> Result<Threads, StoreError> {
+        library::warn_of_known_bugs();
         let path = connection::absolute(path)?;
         let writer = connection::writer(&path, prefix)?;
         let identity = Identity::of(&path)?;
+        identity.check()?;
         let readers = (0..READERS).map(|_| connection::reader(&path, prefix));
         let readers = readers.collect::<Result<_, _>>()?;
         let log = Log::of(&path, MAX_LOG);
