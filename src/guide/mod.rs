@@ -1,10 +1,12 @@
-//! The guide: nine pages.
+//! The guide: ten pages.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
 //!   effect of a crash in between.
 //! - [What the push service said, and what we do](what_the_push_service_said): every response, the rule that follows, and
 //!   where the rule can be changed.
 //! - [Daily notifications](daily_notifications): their time, recipients and content.
+//! - [In your own transaction](in_your_own_transaction): a message that is sent if and only if the application's own
+//!   transaction commits, from any language.
 //! - [In the browser](in_the_browser): the client and the service worker, and how they handle failures.
 //! - [In front of strangers](in_front_of_strangers): the limits for unauthenticated clients, each with its default, reason and
 //!   test.
@@ -27,6 +29,9 @@ pub mod in_front_of_strangers {}
 
 #[doc = include_str!("in_the_browser.md")]
 pub mod in_the_browser {}
+
+#[doc = include_str!("in_your_own_transaction.md")]
+pub mod in_your_own_transaction {}
 
 #[doc = include_str!("moving_here.md")]
 pub mod moving_here {}
