@@ -123,6 +123,7 @@
 //! | `web_push_attempts_total` | `push_service`, `outcome` | attempts |
 //! | `web_push_finished_total` | `outcome` | recipients by outcome |
 //! | `web_push_daily_total` | `what`: `fired`, `skipped` | daily notifications |
+//! | `web_push_outbox_total` | `what`: `opened`, `refused` | entries of the outbox |
 //! | `web_push_in_flight`, a gauge | | attempts under way |
 //!
 //! # Security
@@ -165,6 +166,8 @@ mod json;
 #[cfg(feature = "vapid")]
 mod local_names;
 pub mod message;
+#[cfg(feature = "_engine")]
+mod moment;
 #[cfg(feature = "_engine")]
 mod observe;
 pub mod p256;

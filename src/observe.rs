@@ -70,6 +70,14 @@ pub(crate) fn count_daily(fired: u64, skipped: u64) {
     let _ = (fired, skipped);
 }
 
+/// Counts an entry of the outbox (feature `metrics`): `web_push_outbox_total{what}`, `opened` or `refused`.
+pub(crate) fn count_outbox(what: &'static str) {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("web_push_outbox_total", "what" => what).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = what;
+}
+
 /// Counts rows that a store could not read and left out, each time (feature `metrics`):
 /// `web_push_unreadable_total{what}`, `subscriptions` or `schedules`.
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]

@@ -129,7 +129,6 @@ mod read_body;
 mod reply;
 mod routes;
 mod settings;
-mod time;
 mod wrong_passwords;
 
 pub use authorizer::{AdminAction, Authorizer, Denied};

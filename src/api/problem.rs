@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::ApiBody;
-use crate::message::{MessageError, MessageErrorKind};
+use crate::broadcast::{InvalidMember, Refusal};
 use crate::observe::event;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::subscription::{SubscriptionError, SubscriptionErrorKind};
@@ -278,22 +278,31 @@ impl From<SubscriptionError> for Problem {
     }
 }
 
-impl From<MessageError> for Problem {
-    fn from(error: MessageError) -> Self {
-        match error.kind() {
-            MessageErrorKind::InvalidTtl => ProblemKind::InvalidTtl.into(),
-            MessageErrorKind::InvalidUrgency => ProblemKind::InvalidUrgency.into(),
-            MessageErrorKind::InvalidTopic => ProblemKind::InvalidTopic.into(),
-            _ => {
-                let problem = Self::from(ProblemKind::InvalidMember);
-                match error.member() {
-                    Some(member) => problem
-                        .with_detail(format!("{member} has the wrong type or value."))
-                        .with_member(member.to_owned()),
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::InvalidJson(_) => ProblemKind::InvalidJson,
+            Refusal::InvalidMember(InvalidMember { name, detail }) => {
+                let problem = Self::from(ProblemKind::InvalidMember).with_detail(detail);
+                return match name {
+                    Some(name) => problem.with_member(name),
                     None => problem,
-                }
+                };
             }
-        }
+            Refusal::BodyTooLarge => ProblemKind::BodyTooLarge,
+            Refusal::MissingContent => ProblemKind::MissingContent,
+            Refusal::AmbiguousContent => ProblemKind::AmbiguousContent,
+            Refusal::PayloadTooLarge => ProblemKind::PayloadTooLarge,
+            Refusal::InvalidTtl => ProblemKind::InvalidTtl,
+            Refusal::InvalidUrgency => ProblemKind::InvalidUrgency,
+            Refusal::InvalidTopic => ProblemKind::InvalidTopic,
+            Refusal::InvalidSendAt => ProblemKind::InvalidSendAt,
+            Refusal::InvalidPace => ProblemKind::InvalidPace,
+            Refusal::InvalidAudience => ProblemKind::InvalidAudience,
+            Refusal::InvalidIdempotencyKey => ProblemKind::InvalidIdempotencyKey,
+            Refusal::InvalidId => ProblemKind::InvalidId,
+        };
+        kind.into()
     }
 }
 
@@ -371,6 +380,32 @@ mod tests {
     fn a_wait_is_rounded_up() {
         assert_eq!(retry_after(Duration::ZERO), "1");
         assert_eq!(retry_after(Duration::from_millis(9001)), "10");
+    }
+
+    #[test]
+    fn a_broadcast_is_refused_as_an_outbox_refuses_it() {
+        for refusal in [
+            Refusal::InvalidJson("message"),
+            Refusal::BodyTooLarge,
+            Refusal::MissingContent,
+            Refusal::AmbiguousContent,
+            Refusal::PayloadTooLarge,
+            Refusal::InvalidTtl,
+            Refusal::InvalidUrgency,
+            Refusal::InvalidTopic,
+            Refusal::InvalidSendAt,
+            Refusal::InvalidPace,
+            Refusal::InvalidAudience,
+            Refusal::InvalidIdempotencyKey,
+            Refusal::InvalidId,
+            Refusal::InvalidMember(InvalidMember {
+                name: None,
+                detail: String::new(),
+            }),
+        ] {
+            let code = refusal.code();
+            assert_eq!(Problem::from(refusal).kind().code(), code);
+        }
     }
 
     #[test]

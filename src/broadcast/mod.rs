@@ -1,9 +1,15 @@
 //! A message to an audience, its state and its counts.
 
 mod audience;
+mod json;
+mod outbox;
 mod status;
 
 pub use audience::{Audience, Principal, Tag, TagError};
+#[cfg(feature = "api")]
+pub(crate) use json::InvalidMember;
+pub(crate) use json::Refusal;
+pub use outbox::{OutboxDialect, OutboxStatement};
 pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,
 };

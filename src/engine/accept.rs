@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::expand::{expected, first_page};
 use super::{Engine, Queued};
 use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus};
+use crate::clock::Timestamp;
 use crate::error::error_struct;
 use crate::store::{Idempotency, NewBroadcast, Opened, StoreError};
 
@@ -19,25 +20,42 @@ const CANCEL_STEPS: usize = 20;
 impl Engine {
     /// Accepts a broadcast. Once it returns, the broadcast is as durable as the ledger.
     pub(crate) async fn enqueue(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
-        if broadcast.message.is_too_large() {
-            return Err(SendErrorKind::PayloadTooLarge.into());
-        }
-        let key = broadcast.idempotency_key.as_deref();
-        if key.is_some_and(|key| !Broadcast::is_idempotency_key(key)) {
-            return Err(SendErrorKind::InvalidIdempotencyKey.into());
-        }
         let now = self.now();
-        let send_at = broadcast.send_at.filter(|at| *at > now);
-        if send_at.is_some_and(|at| at > now + LATEST_SEND_AT) {
-            return Err(SendErrorKind::SendAtTooFarAhead.into());
-        }
-        let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
+        check(&broadcast, now)?;
+        let new = self.resolve(broadcast, now).await?;
+        let queued = match self.ledger.open(&new, now).await? {
+            Opened::New => Queued::new(new.id, new.recipients),
+            Opened::Repeat(status) => Queued::repeat(status.id, status.recipients),
+            Opened::Conflict => return Err(SendErrorKind::IdempotencyConflict.into()),
+        };
+        self.signals.wake.notify_one();
+        Ok(queued)
+    }
+
+    /// What the ledger opens for a broadcast: with its deadline, its recipients and the rows of a small audience.
+    pub(super) async fn resolve(
+        &self,
+        broadcast: Broadcast,
+        now: Timestamp,
+    ) -> Result<NewBroadcast, StoreError> {
         // The audience of what is sent later is resolved then, and rows are written at a pace if there is one.
-        let page = match (send_at, broadcast.pace) {
-            (None, None) => first_page(self, &broadcast.audience, now).await?,
+        let is_immediate = broadcast.send_at.is_none_or(|at| at <= now);
+        let page = match (is_immediate, broadcast.pace) {
+            (true, None) => first_page(self, &broadcast.audience, now).await?,
             _ => None,
         };
         let recipients = expected(self, &broadcast.audience, page.as_ref(), now).await?;
+        let mut new = self.unresolved(broadcast, now);
+        new.recipients = recipients;
+        new.page = page;
+        Ok(new)
+    }
+
+    /// The same without its recipients, whose number is exact once all of them are written.
+    pub(super) fn unresolved(&self, broadcast: Broadcast, now: Timestamp) -> NewBroadcast {
+        let key = broadcast.idempotency_key.as_deref();
+        let idempotency = key.map(|key| Idempotency::new(key, broadcast.fingerprint()));
+        let send_at = broadcast.send_at.filter(|at| *at > now);
         // While the clocks disagree, the later one: an accepted message must not be past its deadline when they agree.
         let accepted_at = self.clock.latest();
         let deadline = broadcast
@@ -47,17 +65,9 @@ impl Engine {
         let mut new = NewBroadcast::new(broadcast.audience, broadcast.message, deadline);
         new.send_at = send_at;
         new.pace = broadcast.pace;
-        new.recipients = recipients;
-        new.page = page;
         new.idempotency = idempotency;
         new.forget_when_over = broadcast.forget_when_over;
-        let queued = match self.ledger.open(&new, now).await? {
-            Opened::New => Queued::new(new.id, recipients),
-            Opened::Repeat(status) => Queued::repeat(status.id, status.recipients),
-            Opened::Conflict => return Err(SendErrorKind::IdempotencyConflict.into()),
-        };
-        self.signals.wake.notify_one();
-        Ok(queued)
+        new
     }
 
     pub(crate) async fn status(
@@ -123,6 +133,24 @@ impl Engine {
         self.signals.settled.notify_waiters();
         Ok(status)
     }
+}
+
+/// Refuses what no store would accept.
+pub(super) fn check(broadcast: &Broadcast, now: Timestamp) -> Result<(), SendErrorKind> {
+    if broadcast.message.is_too_large() {
+        return Err(SendErrorKind::PayloadTooLarge);
+    }
+    let key = broadcast.idempotency_key.as_deref();
+    if key.is_some_and(|key| !Broadcast::is_idempotency_key(key)) {
+        return Err(SendErrorKind::InvalidIdempotencyKey);
+    }
+    if broadcast
+        .send_at
+        .is_some_and(|at| at > now + LATEST_SEND_AT)
+    {
+        return Err(SendErrorKind::SendAtTooFarAhead);
+    }
+    Ok(())
 }
 
 error_struct! {

@@ -236,7 +236,7 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
         Step::Purge => chore.more = purge(engine, now).await?,
-        Step::Pauses | Step::Expand | Step::Claim | Step::Settle => {}
+        Step::Pauses | Step::Expand | Step::Outbox | Step::Claim | Step::Settle => {}
     }
     Ok(chore)
 }

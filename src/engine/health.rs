@@ -18,6 +18,8 @@ pub(crate) enum Step {
     Pauses,
     /// Write the rows of broadcasts.
     Expand,
+    /// Open the broadcasts of the outbox.
+    Outbox,
     /// Claim due rows.
     Claim,
     /// Write outcomes.
@@ -40,6 +42,7 @@ impl Step {
         match self {
             Self::Pauses => "pauses",
             Self::Expand => "expand",
+            Self::Outbox => "outbox",
             Self::Claim => "claim",
             Self::Settle => "settle",
             Self::Record => "record",
@@ -55,6 +58,7 @@ impl Step {
         match self {
             Self::Pauses => "cannot read the pauses of push services",
             Self::Expand => "cannot expand broadcasts",
+            Self::Outbox => "cannot open the broadcasts of the outbox",
             Self::Claim => "cannot claim due rows",
             Self::Settle => "cannot settle",
             Self::Record => "cannot write to the store",

@@ -102,6 +102,11 @@ impl Parked {
         })
     }
 
+    /// Whether it was parked lately, also if its pause is over.
+    pub(super) fn knows(&self, id: &BroadcastId) -> bool {
+        self.lock().contains_key(id)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }

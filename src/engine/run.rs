@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::draining::Draining;
 use super::health::Step;
 use super::pacer::{Outlook, Pacer, SHORTEST_PAUSE, STORE_PAUSE};
 use super::shutdown::{Shutdown, drain};
@@ -71,6 +72,7 @@ impl Engine {
 
 async fn tick(engine: &Engine) -> Result<Tick, RunError> {
     let mut worker = Worker::new(engine.clone());
+    worker.look_at_outbox().await;
     let progress = worker.step().await;
     while worker.attempt_ended().await.is_some() {}
     worker.finish().await?;
@@ -103,6 +105,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
         None => return Ok(()),
     }
     let mut changes = engine.ledger.changes();
+    let draining = Draining::start(&engine);
     let mut worker = Worker::new(engine.clone());
     let mut pacer = Pacer::new(Instant::now());
     loop {
@@ -146,6 +149,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                 }
             },
             () = engine.signals.wake.notified() => {
+                draining.hasten();
                 worker.expanding.expect();
                 worker.chores.hasten(Step::Schedules);
                 pacer.step_now(Instant::now());
@@ -153,6 +157,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             () = engine.clock.jumped() => pacer.step_now(Instant::now()),
             // Changes made by other processes, and by this one again: never before the shortest time between steps.
             () = changes.next() => {
+                draining.hasten();
                 worker.expanding.expect();
                 worker.chores.hasten(Step::Schedules);
                 pacer.step_soon();
@@ -160,6 +165,7 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
             () = sleep_until(pacer.next()) => {}
         }
     }
+    drop(draining);
     drain(&engine, worker).await
 }
 

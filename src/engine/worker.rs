@@ -14,6 +14,7 @@ use super::effects::Effects;
 use super::expanding::Expanding;
 use super::health::Step;
 use super::job::{Job, attempt};
+use super::outbox::look;
 use super::pacer::STORE_PAUSE;
 use super::records::Record;
 use super::take::{Taken, take};
@@ -234,6 +235,22 @@ impl Worker {
             claimed,
             is_full,
             more: is_full || claimed > 0,
+        }
+    }
+
+    /// Opens the broadcasts of the outbox, if the ledger has one. A worker that runs does so beside its steps, see
+    /// `draining.rs`.
+    pub(super) async fn look_at_outbox(&mut self) {
+        let engine = self.engine.clone();
+        if engine.ledger.has_outbox() && engine.clock.fault().is_none() {
+            let mut looked = look(&engine, engine.now()).await;
+            while looked
+                .as_ref()
+                .is_ok_and(|looked| looked.more && looked.settled > 0)
+            {
+                looked = look(&engine, engine.now()).await;
+            }
+            self.note_step(Step::Outbox, looked);
         }
     }
 

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use super::{
     Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
     Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, PageWrite, Pause, Pruned, ScheduleStore, Settled, Settlement, StoreError,
-    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Tally, Upserted, VapidKeyStore,
+    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned,
+    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
+    VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -213,6 +214,38 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
 
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
         (**self).stats(now).await
+    }
+
+    fn has_outbox(&self) -> bool {
+        (**self).has_outbox()
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+        (**self).outbox(limit).await
+    }
+
+    async fn settle_outbox(
+        &self,
+        entries: &[(i64, OutboxSettlement)],
+        now: Timestamp,
+    ) -> Result<Vec<OutboxSettled>, StoreError> {
+        (**self).settle_outbox(entries, now).await
+    }
+
+    async fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+        (**self).outbox_stats().await
+    }
+
+    async fn refused_outbox(&self, limit: usize) -> Result<Vec<RefusedEntry>, StoreError> {
+        (**self).refused_outbox(limit).await
+    }
+
+    async fn retry_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        (**self).retry_outbox(seq).await
+    }
+
+    async fn drop_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        (**self).drop_outbox(seq).await
     }
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {

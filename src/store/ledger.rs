@@ -6,8 +6,9 @@ use async_trait::async_trait;
 
 use super::{
     Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats,
+    PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord,
+    Tally,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -130,6 +131,17 @@ use crate::subscription::Origin;
 ///   count them. When the broadcast goes on they become ready again, at most [`STEP`](super::STEP) rows per call or claim,
 ///   with turns of that moment (L18): beside the rows that are next then, as a broadcast that comes later. Cancelling, erasing and expiring end them as they end others. Repeating a call changes
 ///   nothing, nor does one for a broadcast that is cancelled or over.
+/// - **L22** A ledger may [have an outbox](Self::has_outbox): entries that an application writes in transactions of its own.
+///   [`outbox`](Self::outbox) lists committed entries that wait, at most `limit`, in the order of their numbers. One that is
+///   committed late is listed although those with higher numbers were settled before.
+///   [`settle_outbox`](Self::settle_outbox) settles entries, all in one transaction. [`OutboxSettlement::Open`] removes the
+///   entry and opens its broadcast as `open` does (L1, L2, L4): for a known id or a repeated request it only removes the
+///   entry, and at a conflict it refuses the entry. [`OutboxSettlement::Refuse`] refuses it. An entry that does not wait, or
+///   that another call is settling, is [`OutboxSettled::Taken`] and is left as it is: of N concurrent calls one settles it. A
+///   refused entry is kept, is not listed by `outbox`, and is in the way of none: [`refused_outbox`](Self::refused_outbox)
+///   lists those refused, in the order of their numbers; [`retry_outbox`](Self::retry_outbox) lets one wait again, and
+///   [`drop_outbox`](Self::drop_outbox) removes one. [`outbox_stats`](Self::outbox_stats) counts both kinds.
+///   [`erase`](Self::erase) removes entries of both kinds whose audience is `{"user": name}` of the user.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -306,6 +318,75 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the store is unavailable.
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError>;
 
+    /// Whether the ledger has an outbox (L22). Default: no. Without one the other calls for it need not be implemented.
+    fn has_outbox(&self) -> bool {
+        false
+    }
+
+    /// Lists waiting entries of the outbox (L22).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+
+    /// Settles entries of the outbox, named by their [`seq`](OutboxEntry::seq) (L22). Returns one result per entry, in
+    /// order.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable, or if it cannot store one of the broadcasts. Nothing is changed then.
+    async fn settle_outbox(
+        &self,
+        entries: &[(i64, OutboxSettlement)],
+        now: Timestamp,
+    ) -> Result<Vec<OutboxSettled>, StoreError> {
+        let _ = now;
+        Ok(vec![OutboxSettled::Taken; entries.len()])
+    }
+
+    /// Counts the entries of the outbox (L22).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+        Ok(OutboxStats::default())
+    }
+
+    /// Lists refused entries of the outbox, at most `limit` (L22).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn refused_outbox(&self, limit: usize) -> Result<Vec<RefusedEntry>, StoreError> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+
+    /// Lets a refused entry wait again (L22). Returns `false` if there is none of this number.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn retry_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        let _ = seq;
+        Ok(false)
+    }
+
+    /// Removes a refused entry (L22). Returns `false` if there is none of this number.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn drop_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        let _ = seq;
+        Ok(false)
+    }
+
     /// Returns the time of the database server's clock; `None` for a back end that uses this machine's clock.
     ///
     /// # Errors
@@ -333,8 +414,8 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Returns hints that there may be something to do, so that a worker polls earlier.
     ///
     /// Nothing depends on hints, so no contract sentence requires them, and [`Changes::none`] is right for every
-    /// ledger. A ledger that can do so cheaply sends a hint when a broadcast was opened, a schedule was written, or
-    /// claimed rows were released. Hints are received from this call on.
+    /// ledger. A ledger that can do so cheaply sends a hint when a broadcast was opened, a schedule was written, an entry of
+    /// the outbox was committed, or claimed rows were released. Hints are received from this call on.
     fn changes(&self) -> Changes {
         Changes::none()
     }

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | [`NewSubscription`], [`SubscriptionLimits`], [`SubscriptionRef`], [`Audience`], [`CountFilter`], [`Liveness`], [`Change`] | [`SubscriptionRecord`], [`Retired`], [`Upserted`], [`LiveCounts`] |
 //! | [`NewBroadcast`], [`Idempotency`], [`Page`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`Pruned`], [`LedgerStats`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
+//! | [`OutboxSettlement`], [`OutboxRefusal`] | [`OutboxEntry`], [`OutboxSettled`], [`RefusedEntry`], [`OutboxStats`] |
 //! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`] | the same; [`Fired`] |
 //!
 //! [`RetireReason`], [`PauseReason`], [`PushService`] and [`NotifyType`] are stored by their names. A store does not
@@ -73,6 +74,7 @@ mod live_counts;
 mod memory;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod message_parts;
+mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod outcome_columns;
 #[cfg(feature = "postgres")]
@@ -106,6 +108,9 @@ pub use ledger_values::{
 };
 pub use live_counts::LiveCounts;
 pub use memory::MemoryStore;
+pub use outbox::{
+    OutboxEntry, OutboxRefusal, OutboxSettled, OutboxSettlement, OutboxStats, RefusedEntry,
+};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
 #[cfg(feature = "redis")]

@@ -22,7 +22,7 @@ use crate::engine::{
 };
 use crate::message::Message;
 use crate::schedule::{DailyTime, NotifyType, Schedule, ScheduleLabel};
-use crate::store::{StoreError, SubscriptionRef};
+use crate::store::{RefusedEntry, StoreError, SubscriptionRef};
 use crate::subscription::{Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
@@ -233,6 +233,46 @@ impl WebPush {
     /// If dropped while the store writes, the broadcast may go on. The call can be repeated.
     pub async fn resume(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         self.engine.hold(id, false).await
+    }
+
+    /// Lists entries of the store's outbox that cannot be sent, at most `limit`, each with the reason. See
+    /// [in your own transaction](crate::guide::in_your_own_transaction).
+    ///
+    /// Empty for a store without an outbox.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn refused_outbox(&self, limit: usize) -> Result<Vec<RefusedEntry>, StoreError> {
+        self.engine.ledger.refused_outbox(limit).await
+    }
+
+    /// Lets a refused entry of the outbox wait again, by its [`seq`](crate::store::OutboxEntry::seq), for example after an
+    /// upgrade. Returns `false` if there is none of this number.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped while the store writes, the entry may wait again. The call can be repeated.
+    pub async fn retry_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        self.engine.retry_outbox(seq).await
+    }
+
+    /// Removes a refused entry of the outbox, by its [`seq`](crate::store::OutboxEntry::seq). Returns `false` if there is
+    /// none of this number.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped while the store writes, the entry may be removed. The call can be repeated.
+    pub async fn drop_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        self.engine.ledger.drop_outbox(seq).await
     }
 
     /// Returns the public half of the active VAPID key, which pages subscribe with as `applicationServerKey`.

@@ -10,8 +10,8 @@ use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
-use crate::api::time::iso8601;
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts};
+use crate::moment::iso8601;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -8,9 +8,9 @@ use super::registration::principal;
 use crate::api::WebPushService;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
-use crate::api::time::iso8601;
 use crate::broadcast::{Principal, Tag};
 use crate::engine::Device;
+use crate::moment::iso8601;
 use crate::schedule::{DailyTime, Plan, Schedule, Weekdays, Zone};
 use crate::subscription::SubscriptionId;
 

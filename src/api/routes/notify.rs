@@ -1,25 +1,17 @@
 //! `POST /notify`: accepts a broadcast.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU32;
-
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::prefer;
 use crate::api::WebPushService;
-use crate::api::members::{Members, malformed, parse_object};
+use crate::api::members::parse_object;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
-use crate::api::time::rfc3339;
-use crate::broadcast::{Audience, Broadcast, BroadcastId, BroadcastStatus, Counts};
-use crate::clock::Timestamp;
+use crate::broadcast::{Broadcast, BroadcastId, BroadcastStatus, Counts};
 use crate::engine::{Queued, SendError, SendErrorKind};
-use crate::json::whole_number;
-use crate::message::{Message, Notification, Topic, Ttl, Urgency};
 use crate::observe::event;
 
 #[derive(Serialize)]
@@ -37,12 +29,7 @@ pub(super) async fn notify(
     parts: &Parts,
     body: &[u8],
 ) -> Result<Reply, Problem> {
-    let object = parse_object(body)?;
-    let members = Members::of(&object);
-    let message = message(members, body)?;
-    let mut broadcast = Broadcast::to(audience(members)?, message);
-    broadcast.send_at = send_at(members)?;
-    broadcast.pace = pace(members)?;
+    let mut broadcast = Broadcast::from_members(&parse_object(body)?, body)?;
     if let Some(key) = prefer::idempotency_key(&parts.headers)? {
         broadcast = broadcast.idempotency_key(key);
         // A repeated request has the same body, octet for octet.
@@ -89,69 +76,6 @@ fn sent(status: &BroadcastStatus) -> Reply {
         counts: Some(status.counts),
     };
     reply::json(StatusCode::OK, &answer)
-}
-
-/// Parses content and delivery options.
-fn message(members: Members<'_>, body: &[u8]) -> Result<Message, Problem> {
-    let mut message: Message = match (members.has("title"), members.has("payload")) {
-        (true, true) => return Err(ProblemKind::AmbiguousContent.into()),
-        (false, false) => return Err(ProblemKind::MissingContent.into()),
-        (true, false) => Notification::from_members(members.map())?.into(),
-        (false, true) => Message::new(raw_payload(body)?),
-    };
-    if let Some(ttl) = members.value("ttl") {
-        let secs = whole_number(ttl).ok_or(ProblemKind::InvalidTtl)?;
-        message = message.with_ttl(Ttl::from_secs(secs));
-    }
-    if let Some(urgency) = members.value("urgency") {
-        let urgency = urgency
-            .as_str()
-            .and_then(|text| text.parse::<Urgency>().ok());
-        message = message.with_urgency(urgency.ok_or(ProblemKind::InvalidUrgency)?);
-    }
-    if let Some(topic) = members.text("topic")? {
-        message = message.with_topic(Topic::parse(topic)?);
-    }
-    if message.is_too_large() {
-        return Err(ProblemKind::PayloadTooLarge.into());
-    }
-    Ok(message)
-}
-
-/// Returns `payload` as in the request, byte for byte.
-fn raw_payload(body: &[u8]) -> Result<Vec<u8>, Problem> {
-    let mut members: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    let payload = members
-        .remove("payload")
-        .ok_or(ProblemKind::MissingContent)?;
-    Ok(payload.get().as_bytes().to_vec())
-}
-
-fn send_at(members: Members<'_>) -> Result<Option<Timestamp>, Problem> {
-    let Some(value) = members.value("sendAt") else {
-        return Ok(None);
-    };
-    let at = value.as_str().and_then(rfc3339);
-    Ok(Some(at.ok_or(ProblemKind::InvalidSendAt)?))
-}
-
-fn pace(members: Members<'_>) -> Result<Option<NonZeroU32>, Problem> {
-    let Some(value) = members.value("pace") else {
-        return Ok(None);
-    };
-    let per_second = value.get("perSecond").and_then(whole_number);
-    // A larger number is no limit either.
-    let per_second = per_second.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    let pace = per_second.and_then(NonZeroU32::new);
-    Ok(Some(pace.ok_or(ProblemKind::InvalidPace)?))
-}
-
-fn audience(members: Members<'_>) -> Result<Audience, Problem> {
-    let Some(value) = members.value("audience") else {
-        return Ok(Audience::All);
-    };
-    serde_json::from_value(value.clone()).map_err(|_| ProblemKind::InvalidAudience.into())
 }
 
 impl From<SendError> for Problem {

@@ -3,7 +3,7 @@
 use crate::api::WebPushService;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
-use crate::api::time::iso8601;
+use crate::moment::iso8601;
 
 pub(super) async fn ping(api: &WebPushService) -> Result<Reply, Problem> {
     let last = api.engine.ledger.last_run().await?;

@@ -8,16 +8,19 @@ use serde::Serialize;
 use crate::api::WebPushService;
 use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
-use crate::api::time::iso8601;
 use crate::broadcast::Audience;
 use crate::deliver::OriginGate;
-use crate::store::{CountFilter, Liveness};
+use crate::moment::iso8601;
+use crate::store::{CountFilter, Liveness, OutboxStats};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StatsAnswer {
     subscriptions: SubscriptionStats,
     ledger: LedgerAnswer,
+    /// What applications enqueued in transactions of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox: Option<OutboxAnswer>,
     gates: Vec<Gate>,
     /// The flow of requests of this process to the push services.
     origins: Vec<OriginAnswer>,
@@ -78,6 +81,14 @@ struct LedgerAnswer {
     depth: u64,
     leased: u64,
     oldest_due: Option<String>,
+}
+
+#[derive(Serialize)]
+struct OutboxAnswer {
+    /// Entries that no worker has seen yet.
+    waiting: u64,
+    /// Entries that cannot be sent, kept for an operator.
+    refused: u64,
 }
 
 /// A push service that gets no requests for a while.
@@ -144,6 +155,7 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
             leased: ledger.leased,
             oldest_due: ledger.oldest_due.map(iso8601),
         },
+        outbox: outbox(api).await?,
         gates: pauses
             .into_iter()
             .map(|pause| Gate {
@@ -187,6 +199,15 @@ pub(super) async fn stats(api: &WebPushService) -> Result<Reply, Problem> {
             .collect(),
     };
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+async fn outbox(api: &WebPushService) -> Result<Option<OutboxAnswer>, Problem> {
+    let ledger = &api.engine.ledger;
+    if !ledger.has_outbox() {
+        return Ok(None);
+    }
+    let OutboxStats { waiting, refused } = ledger.outbox_stats().await?;
+    Ok(Some(OutboxAnswer { waiting, refused }))
 }
 
 fn worker(api: &WebPushService) -> WorkerAnswer {

@@ -124,6 +124,7 @@ macro_rules! store_conformance {
                 l21_a_wrong_clock_does_not_outlast_a_pause
                 l21_rows_put_aside_are_erased
                 l21_a_repeated_pause_changes_nothing
+                l22_an_empty_outbox_has_no_entries
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -155,6 +156,46 @@ macro_rules! subscription_store_conformance {
 
             $crate::__store_conformance_subscriptions!($make);
         }
+    };
+}
+
+/// Makes one test of each case of L22, for a ledger with an outbox.
+///
+/// Used like [`store_conformance!`](crate::store_conformance), with a third argument: the path of
+/// `async fn write(store: &Store, audience: &str, message: &str, opts: &str)`, which writes one entry as an application does,
+/// and commits it.
+#[macro_export]
+macro_rules! outbox_conformance {
+    ($name:ident, $make:path, $write:path) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $crate::__outbox_conformance_tests! {
+                $make, $write;
+                l22_entries_wait_in_their_order
+                l22_settling_opens_and_removes
+                l22_a_repeat_is_removed_and_a_conflict_refused
+                l22_a_refused_entry_is_kept
+                l22_one_of_many_concurrent_calls_settles
+                l22_entries_to_a_user_are_erased
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __outbox_conformance_tests {
+    ($make:path, $write:path; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                if let Some(handles) = $crate::store::conformance::made($make().await) {
+                    $crate::store::conformance::$case(&handles, $write).await;
+                }
+            }
+        )*
     };
 }
 
@@ -242,6 +283,7 @@ mod tests {
             include_str!("ledger_living.rs"),
             include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),
+            include_str!("ledger_outbox.rs"),
             include_str!("ledger_pace.rs"),
             include_str!("ledger_pause.rs"),
             include_str!("ledger_turns.rs"),

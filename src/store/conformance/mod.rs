@@ -2,7 +2,8 @@
 //!
 //! One public async function for each contract sentence, named by its number. Each needs a fresh store. The macros
 //! [`store_conformance!`](crate::store_conformance) and
-//! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each.
+//! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each, and
+//! [`outbox_conformance!`](crate::outbox_conformance) of those of a ledger with an outbox.
 //! The crate that uses them needs `tokio` with the features `macros` and `rt`.
 //!
 //! # Examples
@@ -37,6 +38,7 @@ mod ledger_hold;
 mod ledger_living;
 mod ledger_moments;
 mod ledger_open;
+mod ledger_outbox;
 mod ledger_pace;
 mod ledger_pause;
 mod ledger_turns;
@@ -58,6 +60,7 @@ pub use ledger_hold::*;
 pub use ledger_living::*;
 pub use ledger_moments::*;
 pub use ledger_open::*;
+pub use ledger_outbox::*;
 pub use ledger_pace::*;
 pub use ledger_pause::*;
 pub use ledger_turns::*;

@@ -380,7 +380,7 @@ async fn run(
 }
 
 /// A value that the driver cannot log: values include endpoints, secrets and payloads.
-struct Quiet<'a>(&'a (dyn ToSql + Sync));
+pub(super) struct Quiet<'a>(pub(super) &'a (dyn ToSql + Sync));
 
 impl fmt::Debug for Quiet<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -84,8 +84,8 @@ fn meaning(code: &SqlState) -> StoreErrorKind {
         {
             StoreErrorKind::Unavailable
         }
-        // Password, database, schema, permission, table, size: waiting does not help.
-        "28" | "3D" | "3F" | "42" | "22" | "23" | "54" | "0L" | "0P" => {
+        // Password, database, schema, permission, table, size, a refusal of `enqueue`: waiting does not help.
+        "28" | "3D" | "3F" | "42" | "22" | "23" | "54" | "0L" | "0P" | "WP" => {
             StoreErrorKind::Misconfigured
         }
         _ => StoreErrorKind::Unavailable,

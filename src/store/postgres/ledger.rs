@@ -7,15 +7,16 @@ use async_trait::async_trait;
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
 use super::{
-    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, opening, pauses, schema,
-    settle, workers,
+    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, opening, outbox, pauses,
+    schema, settle, workers,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
     Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
-    StoreError, SubscriptionRecord, Tally,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement,
+    OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -102,7 +103,11 @@ impl DeliveryLedger for PostgresStore {
         subscriptions: &[SubscriptionRecord],
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
-        erase::erase(self.database(), user, subscriptions, now).await
+        // First: an entry that is being settled is a broadcast afterwards.
+        let entries = outbox::erase(self.database(), user).await?;
+        let mut erased = erase::erase(self.database(), user, subscriptions, now).await?;
+        erased.broadcasts += entries;
+        Ok(erased)
     }
 
     async fn status(
@@ -165,6 +170,47 @@ impl DeliveryLedger for PostgresStore {
 
     async fn stats(&self, now: Timestamp) -> Result<LedgerStats, StoreError> {
         pauses::stats(self.database(), now).await
+    }
+
+    fn has_outbox(&self) -> bool {
+        true
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+        outbox::waiting(self.database(), limit).await
+    }
+
+    async fn settle_outbox(
+        &self,
+        entries: &[(i64, OutboxSettlement)],
+        now: Timestamp,
+    ) -> Result<Vec<OutboxSettled>, StoreError> {
+        let settled = outbox::settle(self.database(), entries, now).await?;
+        if settled.contains(&OutboxSettled::Opened) {
+            self.tell().await;
+        }
+        Ok(settled)
+    }
+
+    async fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+        outbox::stats(self.database()).await
+    }
+
+    async fn refused_outbox(&self, limit: usize) -> Result<Vec<RefusedEntry>, StoreError> {
+        outbox::refused(self.database(), limit).await
+    }
+
+    async fn retry_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        let retried = self.database().execute(outbox::RETRY, &[&seq]).await?;
+        if retried > 0 {
+            self.tell().await;
+        }
+        Ok(retried > 0)
+    }
+
+    async fn drop_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        let dropped = self.database().execute(outbox::DROP, &[&seq]).await?;
+        Ok(dropped > 0)
     }
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {

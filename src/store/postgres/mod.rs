@@ -17,6 +17,7 @@ mod ledger;
 mod listen;
 mod opening;
 mod origins;
+mod outbox;
 mod pauses;
 #[cfg(test)]
 mod plans;
@@ -108,6 +109,12 @@ use super::{Changes, StoreError};
 /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on its tables. A principal's name is indexed, which limits it to 2,600
 /// octets. A subscription with a longer one is refused as
 /// [`Misconfigured`](crate::store::StoreErrorKind::Misconfigured).
+///
+/// # In your own transaction
+///
+/// The function `enqueue` of the schema, and [`enqueue_in`](Self::enqueue_in) in Rust, enqueue a broadcast in a transaction
+/// of the application's own, from any language. The guide's page
+/// [in your own transaction](crate::guide::in_your_own_transaction) has the rights that a role needs for it.
 ///
 /// # PgBouncer
 ///

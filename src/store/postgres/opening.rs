@@ -194,12 +194,12 @@ impl<'a> Openings<'a> {
     }
 }
 
-/// Stores the broadcasts that are unknown, with their contents and first pages. Returns their number.
+/// Stores the broadcasts that are unknown, with their contents and first pages. Returns their ids.
 pub(super) async fn open_all(
     tx: &mut Tx<'_>,
     openings: &Openings<'_>,
     now: Timestamp,
-) -> Result<usize, Failed> {
+) -> Result<HashSet<[u8; 16]>, Failed> {
     let millis = now.as_millis();
     let opened = loop {
         let rows = tx.query(OPEN, &openings.values(&millis)).await?;
@@ -221,7 +221,7 @@ pub(super) async fn open_all(
             enqueue::enqueue_page(tx, &page, now).await?;
         }
     }
-    Ok(opened.len())
+    Ok(opened)
 }
 
 /// Opens a broadcast: in one round trip, unless it is known, empty or the first one with a recipient of an origin.
@@ -245,14 +245,15 @@ pub(super) async fn open(
     in_transaction!(database, |tx| open_in(tx, &openings, new, now))
 }
 
-async fn open_in(
+/// Opens a broadcast, of which these are the columns, in a transaction.
+pub(super) async fn open_in(
     tx: &mut Tx<'_>,
     openings: &Openings<'_>,
     new: &NewBroadcast,
     now: Timestamp,
 ) -> Result<Opened, Failed> {
     loop {
-        if open_all(tx, openings, now).await? > 0 {
+        if !open_all(tx, openings, now).await?.is_empty() {
             return Ok(Opened::New);
         }
         if let Some(known) = known(tx, new, now).await? {

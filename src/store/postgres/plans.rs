@@ -10,8 +10,8 @@ use super::connection::Database;
 use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
-    opening, origins, pauses, ready, schedules, settle, subscription_changes, subscription_count,
-    subscription_rows, subscriptions, waking, workers,
+    opening, origins, outbox, pauses, ready, schedules, settle, subscription_changes,
+    subscription_count, subscription_rows, subscriptions, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -19,7 +19,8 @@ use crate::message::Message;
 use crate::store::servers;
 use crate::store::{
     Change, ClaimRequest, CountFilter, Cursor, DeliveryLedger as _, Liveness, NewBroadcast,
-    NewDelivery, PageWrite, ScheduleStore as _, Settled, Settlement, SubscriptionStore as _,
+    NewDelivery, OutboxRefusal, OutboxSettled, OutboxSettlement, PageWrite, ScheduleStore as _,
+    Settled, Settlement, SubscriptionStore as _,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -85,6 +86,12 @@ const SHORT: &[(&str, &str)] = &[
     (settle::FINISH, "Tid Scan on delivery"),
     (settle::POSTPONE, "Tid Scan on delivery"),
     (settle::END_PROBES, "origin_pkey"),
+    (outbox::WAITING, "Index Scan using outbox_pkey"),
+    (outbox::REMOVE, "outbox_pkey"),
+    (outbox::REFUSE, "outbox_pkey"),
+    (outbox::REFUSED, "Index Scan using outbox_refused_pkey"),
+    (outbox::RETRY, "outbox_refused_pkey"),
+    (outbox::DROP, "outbox_refused_pkey"),
     (pauses::PAUSE, "origin_origin_key"),
     (pauses::LIFT, "origin_origin_key"),
     (pauses::LOCK_PAUSES, "origin_origin_key"),
@@ -143,6 +150,7 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (holding::LOCK_HELD, "delivery_ready"),
     (origins::IDS, "Index Scan using origin_"),
     (origins::MAKE, "Function Scan on"),
+    (outbox::LOCK, "outbox_pkey"),
     (settle::HELD, "delivery_pkey"),
     (settle::PROBES, "origin_pkey"),
     (pauses::LOCK_TALLIES, "Index Scan using origin_"),
@@ -170,13 +178,17 @@ const COUNTING: &[(&str, &str)] = &[
         "Index Only Scan using subscription_stale",
     ),
     (subscription_count::RETIRED, "subscription_retired"),
+    (outbox::STATS, "Index Only Scan using outbox_pkey"),
+    (outbox::STATS, "Index Only Scan using outbox_refused_pkey"),
     (subscription_count::OF_USER, "subscription_principal"),
     (subscription_count::OF_TAG, "subscription_tag_pkey"),
     (subscription_count::OF_IDS, "subscription_id_key"),
 ];
 
 /// Tables of many rows.
-const LARGE: [&str; 7] = [
+const LARGE: [&str; 9] = [
+    "outbox",
+    "outbox_refused",
     "delivery",
     "flow",
     "subscription",
@@ -201,6 +213,10 @@ const FILL: &[&str] = &[
          decode(repeat('01', 16), 'hex'), 'other', 1, 1, 1, NULL, 0, NULL, CASE i % 500 WHEN 0 THEN i END, \
          CASE i % 500 WHEN 1 THEN i END, CASE i % 500 WHEN 1 THEN 'gone' END \
      FROM generate_series(1, 1000000) AS i",
+    "INSERT INTO web_push.outbox (id, audience, message, opts) \
+     SELECT gen_random_uuid(), '\"all\"', '{\"title\":\"x\"}', '{}' FROM generate_series(1, 100000); \
+     INSERT INTO web_push.outbox_refused SELECT seq, id, audience, message, opts, at, 'invalid_ttl', 'x', 1 \
+     FROM web_push.outbox WHERE seq > 50000; DELETE FROM web_push.outbox WHERE seq > 50000",
     "INSERT INTO web_push.schedule (owner, name, minute_of_day, zone, weekdays, next_fire_at) \
      SELECT int8send(i) || int8send(i), 'DAILY_CHECK', 60, 'UTC', 127, 5000 + i \
      FROM generate_series(1, 1000000) AS i",
@@ -239,6 +255,8 @@ async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
         "content",
         "flow",
         "origin",
+        "outbox",
+        "outbox_refused",
     ] {
         let vacuum = format!(
             "VACUUM (ANALYZE) {}.{table}",
@@ -482,6 +500,18 @@ async fn use_it(store: &PostgresStore) {
         }
     }
     store.prune(Timestamp::from_millis(200)).await.unwrap();
+    for _ in 0..8 {
+        let entries = store.outbox(9).await.unwrap();
+        assert_eq!(entries.len(), 9);
+        let refuse = || OutboxSettlement::Refuse(OutboxRefusal::new("invalid_ttl", "x"));
+        let refused: Vec<_> = entries.iter().map(|entry| (entry.seq, refuse())).collect();
+        let settled = store.settle_outbox(&refused, now).await.unwrap();
+        assert_eq!(settled, [OutboxSettled::Refused; 9]);
+        for refused in &store.refused_outbox(9).await.unwrap()[..2] {
+            assert!(store.retry_outbox(refused.entry.seq).await.unwrap());
+            assert!(!store.drop_outbox(refused.entry.seq).await.unwrap());
+        }
+    }
 }
 
 /// Makes a database in which no other test's transaction keeps dead rows and index entries. Returns a connection to the
@@ -551,6 +581,7 @@ fn no_statement_is_without_its_plan() {
         ("holding", include_str!("holding.rs")),
         ("opening", include_str!("opening.rs")),
         ("origins", include_str!("origins.rs")),
+        ("outbox", include_str!("outbox.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("ready", include_str!("ready.rs")),
         ("settle", include_str!("settle.rs")),

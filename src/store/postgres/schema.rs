@@ -9,12 +9,16 @@ use super::rows::first;
 use crate::store::StoreErrorKind;
 use crate::store::{StoreError, layout};
 
-/// The version of the tables. Versions 1 to 3 were in use before the first release.
-pub(super) const KNOWN: i64 = 4;
+/// The version of the tables. Versions 1 to 4 were in use before the first release.
+pub(super) const KNOWN: i64 = 5;
 const TABLES: &str = include_str!("tables.sql");
+/// The function `enqueue`, which is replaced where it exists.
+const FUNCTION: &str = include_str!("enqueue.sql");
 
 /// The schema's name in statements.
 const PLACEHOLDER: &str = "web_push.";
+/// The channel's name in them.
+const CHANNEL: &str = "'web_push_changes'";
 /// The oldest supported server.
 const OLDEST_SERVER: i64 = 130_000;
 
@@ -73,7 +77,8 @@ impl Schema {
             return Cow::Borrowed(sql);
         }
         // Quoted, since it may be a keyword.
-        Cow::Owned(sql.replace(PLACEHOLDER, &format!("\"{}\".", self.0)))
+        let sql = sql.replace(PLACEHOLDER, &format!("\"{}\".", self.0));
+        Cow::Owned(sql.replace(CHANNEL, &format!("'{}'", self.channel())))
     }
 }
 
@@ -161,6 +166,7 @@ async fn migrate_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<(), Failed> {
         tx.batch(&create).await?;
     }
     tx.batch(&schema.in_sql(TABLES)).await?;
+    tx.batch(&schema.in_sql(FUNCTION)).await?;
     tx.execute(MARK, &[&KNOWN]).await.map(|_| ())
 }
 
@@ -202,6 +208,10 @@ mod tests {
             "SELECT * FROM \"user\".a JOIN \"user\".b"
         );
         assert_eq!(schema.channel(), "user_changes");
+        let function = schema.in_sql(FUNCTION);
+        assert!(function.contains("FUNCTION \"user\".enqueue(audience"));
+        assert!(function.contains("pg_notify('user_changes', '')"));
+        assert!(!function.contains("web_push"), "{function}");
         let default = Schema::parse(Schema::DEFAULT).unwrap();
         assert!(matches!(default.in_sql(sql), Cow::Borrowed(same) if same == sql));
     }

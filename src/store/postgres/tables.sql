@@ -1,4 +1,4 @@
--- Version 4. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
+-- Version 5. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
 
 -- One row, written with the tables.
 CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
@@ -220,3 +220,32 @@ CREATE TABLE web_push.schedule (
     PRIMARY KEY (owner, name)
 ) WITH (fillfactor = 85);
 CREATE INDEX schedule_due ON web_push.schedule (next_fire_at, owner, name);
+
+-- What applications enqueue in transactions of their own, by the function `enqueue`, until a worker has opened its broadcast.
+-- No other index: nothing that an application's transaction waits for.
+CREATE TABLE web_push.outbox (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id uuid NOT NULL,
+    audience jsonb NOT NULL,
+    message jsonb NOT NULL,
+    opts jsonb NOT NULL,
+    -- When its transaction began, for operators.
+    at timestamptz NOT NULL DEFAULT now()
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_cost_delay = 1
+);
+
+-- Entries that cannot be sent, apart from those that wait. They keep their numbers.
+CREATE TABLE web_push.outbox_refused (
+    seq bigint PRIMARY KEY,
+    id uuid NOT NULL,
+    audience jsonb NOT NULL,
+    message jsonb NOT NULL,
+    opts jsonb NOT NULL,
+    at timestamptz NOT NULL,
+    code text NOT NULL,
+    detail text NOT NULL,
+    refused_at bigint NOT NULL
+);

@@ -7,6 +7,7 @@ mod hints;
 mod marks;
 mod opening;
 mod outages;
+mod outbox;
 mod pooler;
 mod stored;
 mod tls;

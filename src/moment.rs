@@ -1,9 +1,9 @@
-//! Moments in the JSON of the API.
+//! Moments as text (RFC 3339).
 
 use crate::clock::Timestamp;
 
-/// Writes ISO 8601 in UTC. Moments beyond the year 9999 show as its last.
-pub(super) fn iso8601(at: Timestamp) -> String {
+/// Writes a moment as ISO 8601 in UTC. Moments beyond the year 9999 show as its last.
+pub(crate) fn iso8601(at: Timestamp) -> String {
     let moment = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or({
         if at < Timestamp::from_millis(0) {
             jiff::Timestamp::MIN
@@ -15,7 +15,7 @@ pub(super) fn iso8601(at: Timestamp) -> String {
 }
 
 /// Parses an RFC 3339 date and time with an offset. Returns `None` for anything else.
-pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
+pub(crate) fn rfc3339(text: &str) -> Option<Timestamp> {
     if !is_rfc3339(text.as_bytes()) {
         return None;
     }

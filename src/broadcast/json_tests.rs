@@ -1,0 +1,145 @@
+use serde_json::json;
+
+use super::*;
+
+const TITLE: &str = r#"{"title":"Shipped"}"#;
+
+fn read(audience: &str, message: &str, opts: &str) -> Result<Broadcast, Refusal> {
+    Broadcast::from_outbox(audience, message, opts).map(|(broadcast, _)| broadcast)
+}
+
+#[test]
+fn an_entry_of_an_outbox_is_a_broadcast() {
+    let opts = json!({
+        "sendAt": "2030-01-01T00:00:00Z",
+        "pace": {"perSecond": 5},
+        "idempotencyKey": "order-7",
+        "id": "67e55044-10b1-426f-9247-bb680e5fe0c8",
+        "notify": true,
+    });
+    let message =
+        r#"{"payload": {"b": 1, "a": [2]}, "ttl": 60, "urgency": "high", "topic": "orders"}"#;
+    let (broadcast, id) =
+        Broadcast::from_outbox(r#"{"user":"alice"}"#, message, &opts.to_string()).unwrap();
+    assert_eq!(broadcast.audience, Audience::user("alice"));
+    let payload = broadcast.message.payload().unwrap();
+    assert_eq!(payload, br#"{"b": 1, "a": [2]}"#.as_slice());
+    assert_eq!(broadcast.message.ttl(), Ttl::from_secs(60));
+    assert_eq!(broadcast.message.urgency(), Urgency::High);
+    assert_eq!(broadcast.message.topic().map(Topic::as_str), Some("orders"));
+    assert_eq!(broadcast.send_at, Some(Timestamp::from_secs(1_893_456_000)));
+    assert_eq!(broadcast.pace.map(NonZeroU32::get), Some(5));
+    assert_eq!(broadcast.idempotency_key.as_deref(), Some("order-7"));
+    let expected = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+    assert_eq!(id, Some(expected));
+    // Null counts as absent.
+    let nothing = r#"{"sendAt":null,"pace":null,"idempotencyKey":null,"id":null,"notify":null}"#;
+    for opts in ["{}", nothing] {
+        let (broadcast, id) = Broadcast::from_outbox("\"all\"", TITLE, opts).unwrap();
+        assert_eq!(broadcast.audience, Audience::All);
+        assert_eq!((broadcast.send_at, broadcast.pace, id), (None, None, None));
+        assert_eq!(broadcast.idempotency_key, None);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_an_outbox_is_refused_with_its_code() {
+    let all = "\"all\"";
+    let large = format!(r#"{{"payload":"{}"}}"#, "x".repeat(3992));
+    let huge = format!(r#"{{"title":"{}"}}"#, "x".repeat(MAX_JSON));
+    let binary = format!(r#"{{"serialized":{{"payload":"{}"}}}}"#, "A".repeat(5326));
+    for (code, audience, message, opts) in [
+        // Nobody sends to everybody by accident.
+        ("invalid_audience", "null", TITLE, "{}"),
+        ("invalid_audience", "", TITLE, "{}"),
+        ("invalid_audience", r#"{"user":7}"#, TITLE, "{}"),
+        ("invalid_audience", r#"{"tag":"a b"}"#, TITLE, "{}"),
+        ("invalid_audience", r#"{"ids":["x"]}"#, TITLE, "{}"),
+        ("invalid_audience", r#""everybody""#, TITLE, "{}"),
+        ("invalid_json", all, "null", "{}"),
+        ("invalid_json", all, "[]", "{}"),
+        ("invalid_json", all, "{", "{}"),
+        ("invalid_json", all, TITLE, "7"),
+        ("body_too_large", all, &huge, "{}"),
+        ("missing_content", all, "{}", "{}"),
+        ("missing_content", all, r#"{"body":"x"}"#, "{}"),
+        (
+            "ambiguous_content",
+            all,
+            r#"{"title":"a","payload":1}"#,
+            "{}",
+        ),
+        (
+            "ambiguous_content",
+            all,
+            r#"{"title":"a","serialized":{}}"#,
+            "{}",
+        ),
+        ("payload_too_large", all, &large, "{}"),
+        ("payload_too_large", all, &binary, "{}"),
+        ("invalid_member", all, r#"{"title":7}"#, "{}"),
+        ("invalid_member", all, r#"{"title":null}"#, "{}"),
+        ("invalid_member", all, r#"{"title":"a","topic":7}"#, "{}"),
+        (
+            "invalid_member",
+            all,
+            r#"{"serialized":{"payloda":""}}"#,
+            "{}",
+        ),
+        ("invalid_member", all, r#"{"serialized":null}"#, "{}"),
+        (
+            "invalid_member",
+            all,
+            TITLE,
+            r#"{"send_at":"2030-01-01T00:00:00Z"}"#,
+        ),
+        ("invalid_member", all, TITLE, r#"{"notify":"yes"}"#),
+        ("invalid_ttl", all, r#"{"title":"a","ttl":-1}"#, "{}"),
+        ("invalid_ttl", all, r#"{"title":"a","ttl":"60"}"#, "{}"),
+        (
+            "invalid_urgency",
+            all,
+            r#"{"title":"a","urgency":"now"}"#,
+            "{}",
+        ),
+        ("invalid_topic", all, r#"{"title":"a","topic":"a b"}"#, "{}"),
+        ("invalid_send_at", all, TITLE, r#"{"sendAt":1}"#),
+        ("invalid_send_at", all, TITLE, r#"{"sendAt":"tomorrow"}"#),
+        ("invalid_pace", all, TITLE, r#"{"pace":5}"#),
+        ("invalid_pace", all, TITLE, r#"{"pace":{"perSecond":0}}"#),
+        (
+            "invalid_idempotency_key",
+            all,
+            TITLE,
+            r#"{"idempotencyKey":7}"#,
+        ),
+        (
+            "invalid_idempotency_key",
+            all,
+            TITLE,
+            r#"{"idempotencyKey":"a b"}"#,
+        ),
+        ("invalid_id", all, TITLE, r#"{"id":"7"}"#),
+        ("invalid_id", all, TITLE, r#"{"id":7}"#),
+    ] {
+        let refusal = read(audience, message, opts).unwrap_err();
+        assert_eq!(refusal.code(), code, "{message} {opts}: {refusal:?}");
+        assert!(refusal.detail().ends_with('.'), "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_refusal_repeats_no_value() {
+    for (audience, message, opts) in [
+        (r#"{"user":["s3cret"]}"#, TITLE, "{}"),
+        ("\"s3cret\"", TITLE, "{}"),
+        ("\"all\"", "s3cret", "{}"),
+        ("\"all\"", r#"{"title":["s3cret"]}"#, "{}"),
+        ("\"all\"", r#"{"serialized":{"s3cret":1}}"#, "{}"),
+        ("\"all\"", TITLE, r#"{"s3cret":1}"#),
+        ("\"all\"", TITLE, r#"{"id":"s3cret"}"#),
+    ] {
+        let refusal = read(audience, message, opts).unwrap_err();
+        assert!(!format!("{refusal:?} {}", refusal.detail()).contains("s3cret"));
+    }
+}
