@@ -5,9 +5,10 @@
 //! answers after 50 ms: the time ends when the client gets the request, encrypted and signed, so it contains no network.
 //!
 //! Three measurements for each store:
-//! - idle: one message at a time to one subscriber, with nothing else to do;
+//! - idle: one message at a time to one subscriber, with nothing else to do; on PostgreSQL and Redis also enqueued by another
+//!   instance with connections of its own, as on another machine;
 //! - behind a backlog: one message a second with urgency `high`, and one with urgency `normal`, behind rows of the same
-//!   origin (100,000 of them, or `--rows N`), and the rate of the backlog with and without them;
+//!   origin (1,000,000 of them, or `--rows N`), and the rate of the backlog with and without them;
 //! - the worker without work: wake-ups of the process's threads, CPU time, and statements that the database counts.
 //!
 //! `-- sqlite postgres` measures only these.
@@ -18,6 +19,7 @@
 #[path = "../tests/support/servers.rs"]
 mod servers;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tower::service_fn;
 use tower_web_push::WebPush;
-use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastState};
+use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastState, Tag};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::push_request::PushBody;
 
@@ -68,7 +70,7 @@ fn main() {
     }
     let rows = words.iter().position(|word| word == "--rows");
     let rows = rows.and_then(|at| words.get(at + 1)?.parse().ok());
-    let rows = rows.unwrap_or(100_000);
+    let rows = rows.unwrap_or(1_000_000);
     let names = ["memory", "sqlite", "postgres", "redis"];
     let asked = |name: &str| words.iter().any(|word| word == name);
     let all = !names.iter().any(|name| asked(name));
@@ -88,14 +90,14 @@ async fn measure_store(name: &str, rows: usize) {
     match name {
         "memory" => {
             let store = Arc::new(MemoryStore::with_max_rows(2 * rows));
-            measure(name, store, rows, || async { 0 }).await;
+            measure(name, (store, None), rows, || async { 0 }).await;
         }
         "sqlite" => {
             let folder = tempfile::tempdir().unwrap();
             let store = SqliteStore::open(folder.path().join("push.db"))
                 .await
                 .unwrap();
-            measure(name, store.clone(), rows, || async { 0 }).await;
+            measure(name, (store.clone(), None), rows, || async { 0 }).await;
             store.close().await.unwrap();
         }
         "postgres" => {
@@ -103,6 +105,7 @@ async fn measure_store(name: &str, rows: usize) {
                 return;
             };
             let store = PostgresStore::connect(&server.url()).await.unwrap();
+            let other = PostgresStore::connect(&server.url()).await.unwrap();
             let (client, connection) =
                 tokio_postgres::connect(&server.url(), tokio_postgres::NoTls)
                     .await
@@ -122,13 +125,14 @@ async fn measure_store(name: &str, rows: usize) {
                     row.get::<_, i64>(0).unsigned_abs()
                 }
             };
-            measure(name, store, rows, transactions).await;
+            measure(name, (store, Some(other)), rows, transactions).await;
         }
         _ => {
             let Some(server) = Server::start(Kind::Redis, &[]).await else {
                 return;
             };
             let store = RedisStore::connect(&server.url()).await.unwrap();
+            let other = RedisStore::connect(&server.url()).await.unwrap();
             let client = redis::Client::open(server.url()).unwrap();
             let commands = || {
                 let client = client.clone();
@@ -145,17 +149,21 @@ async fn measure_store(name: &str, rows: usize) {
                     number.unwrap().trim().parse().unwrap()
                 }
             };
-            measure(name, store, rows, commands).await;
+            measure(name, (store, Some(other)), rows, commands).await;
         }
     }
 }
 
-/// The user with the subscribers of the backlog, and those whose messages are timed.
+/// The tag of the subscribers of the backlog, and the users whose messages are timed.
 const BULK: &str = "bulk";
 const TIMED: [(&str, Urgency); 2] = [("high", Urgency::High), ("normal", Urgency::Normal)];
 
-async fn measure<S, F>(name: &str, store: S, rows: usize, statements: impl Fn() -> F)
-where
+async fn measure<S, F>(
+    name: &str,
+    (store, other): (S, Option<S>),
+    rows: usize,
+    statements: impl Fn() -> F,
+) where
     S: SubscriptionStore + VapidKeyStore + ScheduleStore + Clone,
     F: Future<Output = u64>,
 {
@@ -201,6 +209,17 @@ where
         idle.push(timed(&push, TIMED[1], &mut arrived).await);
     }
     report(name, "idle", &mut idle);
+    if let Some(other) = other {
+        // It only enqueues.
+        let other = WebPush::builder("mailto:ops@example.com").store(other);
+        let other = other.build().await.unwrap();
+        let mut idle = Vec::new();
+        for _ in 0..MESSAGES {
+            sleep(BETWEEN).await;
+            idle.push(timed(&other, TIMED[1], &mut arrived).await);
+        }
+        report(name, "idle, enqueued elsewhere", &mut idle);
+    }
 
     sleep(Duration::from_secs(2)).await;
     let (before, switches, cpu) = (statements().await, wake_ups(), cpu_time());
@@ -265,7 +284,11 @@ async fn timed(
 
 async fn enqueue(push: &WebPush, user: &str, urgency: Urgency) -> BroadcastId {
     let message = Message::new(vec![b'x'; 200]).with_urgency(urgency);
-    let queued = push.enqueue(Audience::user(user), message).await;
+    let audience = match user {
+        BULK => Audience::Tag(Tag::parse(BULK).unwrap()),
+        user => Audience::user(user),
+    };
+    let queued = push.enqueue(audience, message).await;
     queued.unwrap().broadcast
 }
 
@@ -291,7 +314,13 @@ async fn subscribe<S: SubscriptionStore>(push: &WebPush, store: &S, user: &str, 
             // Nothing is decrypted, so the keys of one browser are enough.
             let subscription = Subscription::new(endpoint, *secret.public(), auth.clone());
             let mut new = NewSubscription::new(subscription, KeyId::of(&push.vapid_public_key()));
-            new.principal = Some(user.into());
+            if user == BULK {
+                // The rows of one user would be counted for each of them.
+                new.principal = Some(format!("{user}-{number}").into());
+                new.tags = Some(BTreeSet::from([Tag::parse(BULK).unwrap()]));
+            } else {
+                new.principal = Some(user.into());
+            }
             let limits = &limits;
             async move {
                 store.upsert(&new, limits, now).await.unwrap();

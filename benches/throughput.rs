@@ -1,7 +1,7 @@
 //! Messages per second to one push service that answers after 50 ms and allows 100 streams on each connection.
 //!
 //! `cargo bench --bench throughput --all-features`. Real sockets, TLS and HTTP/2: the push service runs on a thread of its
-//! own in this process, the sender on another, with its messages in memory. The rate includes the time in which the number of
+//! own in this process, the sender on two others, with its messages in memory. The rate includes the time in which the number of
 //! requests in flight grows from 8. `-- LATENCY_MS STREAMS IN_FLIGHT MESSAGES` changes the numbers; `IN_FLIGHT` is the most
 //! requests in flight.
 #![allow(missing_docs, reason = "a program")]
@@ -53,7 +53,7 @@ fn main() {
     let number = |place: usize, default| numbers.get(place).copied().unwrap_or(default);
     let latency = Duration::from_millis(number(0, 50) as u64);
     let (streams, in_flight) = (number(1, 100), number(2, OriginGates::IN_FLIGHT));
-    let messages = number(3, 30_000);
+    let messages = number(3, 100_000);
 
     let service = Builder::new_multi_thread()
         .worker_threads(1)
@@ -73,7 +73,11 @@ fn main() {
         u32::try_from(streams).unwrap(),
         Arc::clone(&connections),
     ));
-    let sender = Builder::new_current_thread().enable_all().build().unwrap();
+    let sender = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     println!("{messages} messages, answers after {latency:?}, {streams} streams per connection");
     println!("at most {in_flight} requests in flight");
     for _ in 0..ROUNDS {

@@ -38,7 +38,7 @@ use crate::tls::{self, TlsError};
 /// checked, and only checked addresses are dialled. If one address is refused, the name is refused.
 ///
 /// An origin has one HTTP/2 connection until all streams that the server allows on it are in use (RFC 9113 section 5.1.2; at
-/// most 256), then another one, up to four, opened one at a time. If all are in use, requests wait in order. A new connection
+/// most 256), then another one, up to six, opened one at a time. If all are in use, requests wait in order. A new connection
 /// carries one request until the server's SETTINGS are here. The fullest one with a free stream is used next, so that
 /// those not needed become idle. A connection that the server ends by GOAWAY gets no new requests, and one on which eight requests
 /// in a row had no response is replaced. After a failed connection the next one waits for up to 100 ms, after more of them in

@@ -1,6 +1,6 @@
 //! The number of requests that one origin gets at once, found by control. Pure.
 //!
-//! Additive increase, multiplicative decrease: an answer raises the limit, a loss halves it. A slower answer only stops
+//! Additive increase, multiplicative decrease: an answer raises the limit, a loss halves it. Slower answers only stop
 //! the increase, since most of the time of an answer is distance and not a queue.
 
 use std::time::Duration;
@@ -36,8 +36,10 @@ pub(super) struct Concurrency {
     least: f64,
     most: f64,
     limit: f64,
-    /// Below it the limit doubles in each round trip, above it grows by one.
+    /// Below it the limit grows by a factor in each round trip, above it by one.
     threshold: f64,
+    /// Whether it doubles below the threshold: answers have not become slower with the load yet.
+    doubles: bool,
     /// When it was last halved. Losses of requests that began before are part of the same overload.
     halved_at: Option<Instant>,
     /// When at least half of it was last in use.
@@ -48,8 +50,10 @@ pub(super) struct Concurrency {
 impl Concurrency {
     /// The first limit of an origin.
     pub(super) const START: usize = 8;
-    /// The first doubling ends here.
-    const DOUBLING: f64 = 400.0;
+    /// The first growth by a factor ends here.
+    const DOUBLING: f64 = 600.0;
+    /// The part by which it grows in a round trip instead, once answers have become slower with the load.
+    const PROBING: f64 = 1.0 / 16.0;
     /// A limit that was not used for this time is halved, down to the first.
     const UNUSED: Duration = Duration::from_secs(60);
 
@@ -61,6 +65,7 @@ impl Concurrency {
             most,
             limit: whole(Self::START).clamp(least, most),
             threshold: Self::DOUBLING,
+            doubles: true,
             halved_at: None,
             used_at: None,
             latency: Latency::default(),
@@ -114,7 +119,7 @@ impl Concurrency {
         }
         match sample.reply {
             Reply::Lost => return self.lose(sample, needed),
-            Reply::Answered if is_used => self.grow(),
+            Reply::Answered if is_used => self.grow(Speed::Usual),
             Reply::Answered => {}
             Reply::Accepted => {
                 let rtt = now.saturating_duration_since(sample.began);
@@ -126,21 +131,21 @@ impl Concurrency {
                     // All at once, the rest would queue.
                     self.limit = (self.limit / 2.0).max(self.least);
                 }
-                if speed != Speed::Usual {
-                    self.threshold = self.threshold.min(self.limit);
-                }
-                if is_used && speed != Speed::Slow {
-                    self.grow();
+                self.doubles &= speed != Speed::Slower;
+                if is_used {
+                    self.grow(speed);
                 }
             }
         }
         false
     }
 
-    fn grow(&mut self) {
-        let step = match self.limit < self.threshold {
-            true => 1.0,
-            false => 1.0 / self.limit,
+    fn grow(&mut self, speed: Speed) {
+        let step = match speed {
+            Speed::Slow => return,
+            _ if self.limit >= self.threshold => 1.0 / self.limit,
+            Speed::Usual if self.doubles => 1.0,
+            _ => Self::PROBING,
         };
         self.limit = (self.limit + step).min(self.most);
     }
@@ -164,6 +169,7 @@ struct Latency {
     /// The time at little load.
     base: Option<Duration>,
     recent: Option<Duration>,
+    round: Round,
     slow_since: Option<Instant>,
     /// The samples at little load that are still to come, while they are being measured.
     missing: u8,
@@ -207,11 +213,16 @@ impl Latency {
         // Means, since one quick answer is no base.
         let base = base.min(recent);
         self.base = Some(base);
-        let exceeds = |times| self.recent > Some(base.mul_f64(times) + Self::SLACK);
-        let speed = match (exceeds(Self::SLOWER), exceeds(Self::SLOW)) {
-            (false, _) => Speed::Usual,
-            (true, false) => Speed::Slower,
-            (true, true) => Speed::Slow,
+        let shortest = self.round.shortest(rtt, in_flight);
+        let exceeds = |time, times| time > base.mul_f64(times) + Self::SLACK;
+        let speed = if exceeds(shortest, Self::SLOW) {
+            Speed::Slow
+        } else if exceeds(shortest, Self::SLOWER) {
+            Speed::Slower
+        } else if exceeds(recent, Self::SLOWER) {
+            Speed::Unclear
+        } else {
+            Speed::Usual
         };
         if speed != Speed::Slow {
             self.slow_since = None;
@@ -226,11 +237,39 @@ impl Latency {
     }
 }
 
+/// The shortest time of the latest answers: a queue delays each of them. This process, which encrypts many messages before it
+/// writes them, delays most of them now and then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// Of the last round.
+    last: Option<Duration>,
+    shortest: Option<Duration>,
+    /// The samples that are still to come in this round.
+    left: usize,
+}
+
+impl Round {
+    /// Takes in the time of an answer. Returns the shortest of at least half of those in flight.
+    fn shortest(&mut self, rtt: Duration, in_flight: usize) -> Duration {
+        let shortest = self.shortest.map_or(rtt, |shortest| shortest.min(rtt));
+        let of_all = self.last.map_or(shortest, |last| last.min(shortest));
+        self.shortest = Some(shortest);
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.last = self.shortest.take();
+            self.left = (in_flight / 2).max(Latency::UNLOADED);
+        }
+        of_all
+    }
+}
+
 /// The time of answers, compared with their time at little load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speed {
     Usual,
-    /// Some wait for others: the limit grows by one in each round trip at most.
+    /// The mean is slower and the shortest is not: some wait for others, there or in this process.
+    Unclear,
+    /// All wait for others.
     Slower,
     /// It does not grow.
     Slow,

@@ -51,11 +51,11 @@ impl Origin {
 }
 
 #[test]
-fn it_doubles_up_to_four_hundred_and_then_grows_by_one() {
+fn it_doubles_up_to_six_hundred_and_then_grows_by_one() {
     for reply in [Reply::Accepted, Reply::Answered] {
         let mut origin = Origin::new(1, 1000);
         let mut rounds = 0;
-        while origin.full(reply) < 400 {
+        while origin.full(reply) < 600 {
             rounds += 1;
         }
         // Those that began first, with less than half of it in use, do not count.
@@ -64,6 +64,30 @@ fn it_doubles_up_to_four_hundred_and_then_grows_by_one() {
         let after = (0..20).map(|_| origin.full(reply)).last().unwrap();
         assert!((10..=21).contains(&(after - before)), "{before} {after}");
     }
+}
+
+/// A queue of the push service delays every answer, this process only those that came while it was busy.
+#[test]
+fn answers_of_which_some_are_as_quick_as_before_do_not_stop_the_growth() {
+    let mut origin = Origin::new(1, 1000);
+    for _ in 0..200 {
+        let limit = origin.limit.limit();
+        origin.limit.begins(origin.now);
+        let began = origin.now;
+        origin.now += RTT * 2;
+        for in_flight in 1..=limit {
+            let is_quick = in_flight % 16 == 0;
+            let sample = Sample {
+                began: if is_quick { began + RTT } else { began },
+                ended: origin.now,
+                in_flight,
+                at_end: limit,
+                reply: Reply::Accepted,
+            };
+            origin.limit.on_sample(&sample, 0.0);
+        }
+    }
+    assert!(origin.limit.limit() >= 600, "{}", origin.limit.limit());
 }
 
 #[test]

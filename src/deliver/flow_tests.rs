@@ -300,7 +300,7 @@ proptest! {
 
     /// The default ceiling, within the first second: a broadcast is not over before it is used.
     #[test]
-    fn a_fast_service_gets_as_many_as_four_connections_carry_at_once(seed: u64) {
+    fn a_fast_service_gets_as_many_as_six_connections_carry_at_once(seed: u64) {
         let mut world = World::new(service(), 1, OriginGates::IN_FLIGHT, seed);
         world.run(secs(1));
         prop_assert_eq!(world.senders[0].limit(), OriginGates::IN_FLIGHT);

@@ -163,7 +163,7 @@ impl Inner {
 
 impl Origin {
     /// The most connections of an origin that take new streams.
-    const CONNECTIONS: usize = 4;
+    const CONNECTIONS: usize = 6;
     /// The pause after a further connection that could not be opened: the origin may have no more, or the budget.
     const FURTHER_PAUSE: Duration = Duration::from_secs(2);
 

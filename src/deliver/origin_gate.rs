@@ -58,9 +58,9 @@ struct Inner {
 impl OriginGates {
     /// The number of gates that are kept if none is in use.
     const CAPACITY: usize = 4096;
-    /// The default of the most requests in flight per origin: the streams of four HTTP/2 connections, if the server allows
+    /// The default of the most requests in flight per origin: the streams of six HTTP/2 connections, if the server allows
     /// 100 on each, as most do.
-    pub const IN_FLIGHT: usize = 400;
+    pub const IN_FLIGHT: usize = 600;
     /// The limit for an origin that has not answered yet, or has stopped answering.
     pub(crate) const UNPROVEN: usize = Concurrency::START;
 

@@ -1,4 +1,4 @@
-//! The guide: ten pages.
+//! The guide: twelve pages.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
 //!   effect of a crash in between.
@@ -10,8 +10,10 @@
 //! - [In the browser](in_the_browser): the client and the service worker, and how they handle failures.
 //! - [In front of strangers](in_front_of_strangers): the limits for unauthenticated clients, each with its default, reason and
 //!   test.
+//! - [Threat model](threat_model): each attacker, what they can do, what stops them, and the test that proves it.
 //! - [When something breaks](when_something_breaks): faults, what each costs, how it shows, what to do.
 //! - [Choosing a store](choosing_a_store): comparison, sizing, monitoring and scaling.
+//! - [In production](in_production): a checklist, and files for systemd, containers, Kubernetes and proxies.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
 
@@ -27,6 +29,9 @@ pub mod driving_it_yourself {}
 #[doc = include_str!("in_front_of_strangers.md")]
 pub mod in_front_of_strangers {}
 
+#[doc = include_str!("in_production.md")]
+pub mod in_production {}
+
 #[doc = include_str!("in_the_browser.md")]
 pub mod in_the_browser {}
 
@@ -35,6 +40,9 @@ pub mod in_your_own_transaction {}
 
 #[doc = include_str!("moving_here.md")]
 pub mod moving_here {}
+
+#[doc = include_str!("threat_model.md")]
+pub mod threat_model {}
 
 #[doc = include_str!("what_happens_to_a_message.md")]
 pub mod what_happens_to_a_message {}

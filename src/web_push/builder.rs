@@ -257,7 +257,7 @@ impl WebPushBuilder {
 
     /// Sets the most requests in flight to one origin: 1 to
     /// [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS). Default:
-    /// 400, what the built-in client carries over four HTTP/2 connections if the server allows 100 streams on each, as most do.
+    /// 600, what the built-in client carries over six HTTP/2 connections if the server allows 100 streams on each, as most do.
     ///
     /// Up to it the limit finds itself ([the rules](crate::guide::what_the_push_service_said)): it starts at 8, grows while
     /// the push service accepts as quickly as before, and is halved when it limits requests or does not answer in time.

@@ -229,9 +229,9 @@ fn in_an_applications_file_the_plans_are_the_same() {
     let count = subscriptions::count_statement(&filter, now).0;
     let statements = SHORT.iter().chain(OF_FEW_ROWS).map(|(sql, _)| *sql);
     for sql in statements.chain([subscriptions::COUNT_LIVE, &count]) {
-        let plan_here = plan(&shared, sql);
-        assert!(plan_here.contains("web_push_"), "{sql}\n{plan_here}");
-        assert_eq!(plan_here.replace("web_push_", ""), plan(&own, sql), "{sql}");
+        assert_ne!(shared.prefix().rewrite(sql), sql);
+        let plan_here = plan(&shared, sql).replace("web_push_", "");
+        assert_eq!(plan_here, plan(&own, sql), "{sql}");
     }
 }
 

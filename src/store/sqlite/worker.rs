@@ -129,7 +129,7 @@ pub(super) fn write(
 /// each asks again after a pause, and would hardly meet the moment between two transactions. What is asked of the store
 /// meanwhile shares the next one.
 fn give_way(took: Duration) {
-    thread::sleep(took.min(MAX_BATCH_TIME_IF_SHARED));
+    thread::sleep(took.min(MAX_BATCH_TIME));
 }
 
 /// Runs `first` and the jobs queued behind it in one transaction.

@@ -104,22 +104,22 @@ async fn a_hundred_requests_share_a_connection_and_one_more_opens_another() {
 }
 
 #[tokio::test]
-async fn four_connections_are_enough_and_the_rest_waits_in_order() {
+async fn six_connections_are_enough_and_the_rest_waits_in_order() {
     let mut server = Server::start().await;
     let mut requests = Requests::new();
     let mut peers = vec![used(&mut server, Some(1)).await];
-    for number in 0..8 {
+    for number in 0..12 {
         post(&mut requests, &server, number..number + 1);
         settle().await;
     }
     peers[0].request().await;
-    for number in 1..4 {
+    for number in 1..6 {
         let mut peer = server.accept(Some(1)).await;
         let (stream, body) = peer.request().await;
         assert_eq!((stream, body), (1, (number * 2 - 1).to_string()));
         settle().await;
         assert_eq!(server.opened(), number + 1);
-        if number < 3 {
+        if number < 5 {
             // One with a single stream is known to be full after its first response.
             peer.answer(1).await;
             assert_eq!(peer.request().await, (3, (number * 2).to_string()));
@@ -127,11 +127,11 @@ async fn four_connections_are_enough_and_the_rest_waits_in_order() {
         peers.push(peer);
     }
     settle().await;
-    assert_eq!(server.opened(), 4);
+    assert_eq!(server.opened(), 6);
     peers[0].answer(3).await;
-    assert_eq!(peers[0].request().await, (5, "6".into()));
-    peers[3].answer(1).await;
-    assert_eq!(peers[3].request().await, (3, "7".into()));
+    assert_eq!(peers[0].request().await, (5, "10".into()));
+    peers[5].answer(1).await;
+    assert_eq!(peers[5].request().await, (3, "11".into()));
     for peer in &peers {
         assert_eq!(peer.most().0, 1);
     }
@@ -144,8 +144,8 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     let mut peers = Vec::new();
     let mut requests = Requests::new();
     peers.push(used(&mut server, Some(10)).await);
-    post(&mut requests, &server, 0..40);
-    while peers.len() < 4 {
+    post(&mut requests, &server, 0..60);
+    while peers.len() < 6 {
         peers.push(server.accept(Some(10)).await);
     }
     let mut open = Vec::new();
@@ -155,7 +155,7 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     }
     settle().await;
     let mut waiting = Requests::new();
-    post(&mut waiting, &server, 40..60);
+    post(&mut waiting, &server, 60..80);
     settle().await;
     for (peer, open) in peers.iter_mut().zip(&mut open) {
         let _ = peer.most();
@@ -167,7 +167,7 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     }
     let (stream, _) = open[2].pop().unwrap();
     peers[2].answer(stream).await;
-    assert_eq!(peers[2].request().await.1, "40");
+    assert_eq!(peers[2].request().await.1, "60");
     peers[2].settings(Some(0)).await;
     settle().await;
     for (stream, _) in open[2].drain(..) {
@@ -187,12 +187,12 @@ async fn a_lower_limit_holds_at_once_and_requests_that_wait_never_reach_the_wire
     peers[2].settings(Some(10)).await;
     settle().await;
     let resets: Vec<_> = peers.iter_mut().flat_map(Peer::rest).collect();
-    // 40 was sent, and dropped.
+    // 60 was sent, and dropped.
     assert!(
         matches!(resets[..], [Event::Reset(_, CANCEL)]),
         "{resets:?}"
     );
-    assert_eq!(server.opened(), 4);
+    assert_eq!(server.opened(), 6);
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ async fn write(store: &PostgresStore, audience: &str, message: &str, opts: &str)
 
 /// Calls the function as any driver does. Returns the id.
 async fn call(
-    client: &impl GenericClient,
+    client: &(impl GenericClient + Sync),
     schema: &str,
     audience: &str,
     message: &str,
@@ -104,7 +104,7 @@ impl World {
     /// Enqueues a message to alice.
     async fn enqueue(
         &self,
-        client: &impl GenericClient,
+        client: &(impl GenericClient + Sync),
         text: &str,
         opts: &str,
     ) -> Result<BroadcastId, Error> {
@@ -292,6 +292,8 @@ async fn rust_enqueues_in_the_transaction_of_a_pool() {
         .enqueue_in(&transaction, &longest)
         .await
         .unwrap();
+    // The schema is dropped while this runtime stands still.
+    transaction.rollback().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,93 @@
+"""Compares the files of deploy/ with the settings and routes that there are. Fails with a line for each difference."""
+
+import json
+import pathlib
+import re
+import sys
+
+import yaml
+
+DEPLOY = pathlib.Path("deploy")
+wrong = []
+
+
+def expect(condition, what):
+    if not condition:
+        wrong.append(what)
+
+
+flags = pathlib.Path("examples/support/flags.rs").read_text()
+settings = {name.upper() for name in re.findall(r"pub\(crate\) (\w+):", flags)}
+expect(len(settings) > 20, "the settings of examples/support/flags.rs were not found")
+routes = {path.removeprefix("/web-push") for path in json.loads(pathlib.Path("src/api/openapi.json").read_text())["paths"]}
+
+
+def check(file, environment):
+    """Names of settings, and values that a setting must not have."""
+    for name, value in environment.items():
+        expect(name in settings, f"{file}: there is no setting {name}")
+        expect(value not in (None, ""), f"{file}: {name} is empty, which is refused")
+        if name.endswith("_FILE"):
+            expect(name.removesuffix("_FILE") not in environment, f"{file}: {name} and what it replaces")
+    for name in ("VAPID_SUBJECT", "ADMIN_TOKEN_FILE", "KEY_ENCRYPTION_KEY_FILE", "TRUSTED_PROXIES"):
+        expect(name in environment, f"{file}: {name} is missing")
+
+
+def check_route(file, url):
+    path = re.sub(r"^http://[^/]+", "", url).removeprefix("/web-push")
+    expect(path in routes, f"{file}: there is no route {path}")
+
+
+file = DEPLOY / "systemd/web-push.service"
+unit = file.read_text()
+check(file, dict(line.split("=", 1) for line in re.findall(r"^Environment=(.*)$", unit, re.M)))
+credentials = set(re.findall(r"^LoadCredential=([^:]+):", unit, re.M))
+expect(credentials == set(re.findall(r"=%d/(\S+)", unit)), f"{file}: credentials are {credentials}")
+
+file = DEPLOY / "docker/Dockerfile"
+image = file.read_text()
+for name in re.findall(r"(\w+)=", "".join(re.findall(r"^ENV (.*)$", image, re.M))):
+    expect(name in settings, f"{file}: there is no setting {name}")
+for url in re.findall(r"http://[^\"\s]+", image):
+    check_route(file, url)
+program = re.search(r"--example (\w+)", image)[1]
+expect(pathlib.Path(f"examples/{program}.rs").exists(), f"{file}: there is no example {program}")
+expect(f"examples/{program} " in image and f'ENTRYPOINT ["{program}"]' in image, f"{file}: {program} is not what it runs")
+expect(re.search(r"^USER [1-9]\d*$", image, re.M), f"{file}: it runs as root")
+grace = int(re.search(r"GRACE: Duration = Duration::from_secs\((\d+)\)", pathlib.Path("examples/support/shutdown.rs").read_text())[1])
+
+file = DEPLOY / "docker/compose.yaml"
+compose = yaml.safe_load(file.read_text())
+server = compose["services"]["web-push"]
+check(file, server["environment"])
+for service in compose["services"].values():
+    for name in service.get("secrets", []):
+        expect(name in compose["secrets"], f"{file}: there is no secret {name}")
+for name, value in server["environment"].items():
+    if name.endswith("_FILE"):
+        expect(pathlib.PurePath(value).name in server["secrets"], f"{file}: {name} is not mounted")
+expect(int(server["stop_grace_period"].removesuffix("s")) > grace, f"{file}: the drain takes up to {grace} s")
+dockerfile = DEPLOY / "docker" / server["build"]["context"] / server["build"]["dockerfile"]
+expect(dockerfile.exists(), f"{file}: there is no {dockerfile}")
+
+file = DEPLOY / "kubernetes/web-push.yaml"
+documents = {document["kind"]: document for document in yaml.safe_load_all(file.read_text())}
+pod = documents["Deployment"]["spec"]["template"]
+container = pod["spec"]["containers"][0]
+check(file, {one["name"]: one["value"] for one in container["env"]})
+for probe in ("livenessProbe", "readinessProbe"):
+    check_route(file, container[probe]["httpGet"]["path"])
+expect(pod["spec"]["terminationGracePeriodSeconds"] > grace, f"{file}: the drain takes up to {grace} s")
+expect(int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > grace, f"systemd: the drain takes up to {grace} s")
+for document in ("Service", "PodDisruptionBudget"):
+    selector = documents[document]["spec"]["selector"]
+    expect(selector.get("matchLabels", selector) == pod["metadata"]["labels"], f"{file}: {document} selects other pods")
+mount = container["volumeMounts"][0]["mountPath"]
+for one in container["env"]:
+    if one["name"].endswith("_FILE"):
+        expect(one["value"].startswith(mount), f"{file}: {one['name']} is not mounted")
+
+for line in wrong:
+    print(line)
+print(f"{len(settings)} settings, {len(routes)} routes, {len(wrong)} errors")
+sys.exit(bool(wrong))
