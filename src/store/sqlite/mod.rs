@@ -17,6 +17,7 @@ mod library;
 mod liveness;
 mod lock_file;
 mod log;
+mod outbox;
 mod pauses;
 #[cfg(test)]
 mod plans;
@@ -30,6 +31,7 @@ mod tallies;
 mod threads;
 mod turns;
 mod vapid_keys;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -37,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+pub use ::rusqlite;
 use tokio::sync::oneshot;
 
 use self::connection::Connection;
@@ -46,6 +49,7 @@ use self::liveness::Liveness;
 use self::log::{Log, MAX_LOG};
 use self::prefix::Prefix;
 use self::threads::{Threads, spawn};
+use self::watch::Watch;
 use self::worker::ask;
 use super::StoreError;
 
@@ -59,7 +63,8 @@ const READERS: usize = 3;
 ///
 /// While it is open the file has a write-ahead log and an index of it beside it: `push.db-wal` and `push.db-shm`. A change
 /// that a call returned as stored survives a crash of the process and a loss of power (`synchronous = FULL`). Changes that
-/// wait at the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime.
+/// wait at the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime. Another
+/// looks for commits of other programs every 5 milliseconds while a worker runs.
 ///
 /// Closing the store writes the log into the file and removes it. [`close`](Self::close) does so and returns when it is
 /// done. Dropping the last clone of the handle does the same and blocks the dropping thread: for milliseconds, or until
@@ -133,7 +138,9 @@ impl SqliteStore {
     /// Opens the application's database file and creates the store's tables in it if they do not exist, with names that
     /// begin with `prefix`, such as `"web_push_"`.
     ///
-    /// So the application's transactions and the store's are in one database, and one backup has both. All else in
+    /// The application writes messages into the table `web_push_outbox` in transactions of its own: a message is sent if, and
+    /// only if, the transaction commits. See [`enqueue_in`](Self::enqueue_in) and
+    /// [the guide](crate::guide::in_your_own_transaction). One backup has the data of both. All else in
     /// the file stays as it is: other tables, `user_version`, `application_id` and the journal mode. Several stores with
     /// different prefixes can be in one file.
     ///
@@ -188,7 +195,7 @@ impl SqliteStore {
     /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let writer = connection::in_memory()?;
-        let threads = Threads::start(writer, Vec::new(), None, None, Liveness::default())?;
+        let threads = Threads::start(writer, Vec::new(), None, None, None, Liveness::default())?;
         Ok(Self::new(threads, None, Prefix::default()))
     }
 
@@ -200,9 +207,17 @@ impl SqliteStore {
         identity.check()?;
         let readers = (0..READERS).map(|_| connection::reader(&path, prefix));
         let readers = readers.collect::<Result<_, _>>()?;
+        let watch = Watch::new(connection::reader(&path, prefix)?);
         let log = Log::of(&path, MAX_LOG);
         let liveness = Liveness::of(&path, prefix);
-        Threads::start(writer, readers, Some(log), Some(identity), liveness)
+        Threads::start(
+            writer,
+            readers,
+            Some(watch),
+            Some(log),
+            Some(identity),
+            liveness,
+        )
     }
 
     /// Copies a snapshot of the store in the file `from` into a new file `to`.

@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    liveness, pauses, schedules, subscriptions, tallies, turns,
+    liveness, outbox, pauses, schedules, subscriptions, tallies, turns, watch,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -186,6 +186,22 @@ const SHORT: &[(&str, &str)] = &[
     (schedules::FIRE, "PRIMARY KEY (owner=? AND name=?)"),
     (schedules::NEXT, "COVERING INDEX schedule_due"),
     (schedules::OF, "PRIMARY KEY (owner=?)"),
+    (watch::NEWEST, "SEARCH broadcast"),
+];
+
+/// These are of an application's file alone, and read one row or the first rows by their number.
+const OF_THE_OUTBOX: &[&str] = &[
+    outbox::WAITING,
+    outbox::REFUSED,
+    outbox::IS_WAITING,
+    outbox::REMOVE,
+    outbox::DROP,
+];
+
+/// These read a whole table of an application's file.
+const COUNTS_OF_THE_OUTBOX: &[(&str, &str)] = &[
+    (outbox::COUNT_WAITING, "SCAN web_push_outbox"),
+    (outbox::COUNT_REFUSED, "SCAN web_push_outbox_refused"),
 ];
 
 /// These sort or scan few rows: open broadcasts, origins, one principal's subscriptions.
@@ -227,6 +243,14 @@ fn in_an_applications_file_the_plans_are_the_same() {
     let now = Timestamp::from_secs(0);
     let filter = CountFilter::new(Audience::Tag(Tag::parse("a").unwrap()), Liveness::Live);
     let count = subscriptions::count_statement(&filter, now).0;
+    for sql in OF_THE_OUTBOX {
+        let plan = plan(&shared, sql);
+        assert!(plan.contains("INTEGER PRIMARY KEY (rowid"), "{sql}\n{plan}");
+        assert!(!plan.contains("SCAN"), "{sql}\n{plan}");
+    }
+    for (sql, scans) in COUNTS_OF_THE_OUTBOX {
+        assert!(plan(&shared, sql).contains(scans), "{sql}");
+    }
     let statements = SHORT.iter().chain(OF_FEW_ROWS).map(|(sql, _)| *sql);
     for sql in statements.chain([subscriptions::COUNT_LIVE, &count]) {
         assert_ne!(shared.prefix().rewrite(sql), sql);
@@ -247,6 +271,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("expansion", include_str!("expansion.rs")),
         ("far_rows", include_str!("far_rows.rs")),
         ("holding", include_str!("holding.rs")),
+        ("outbox", include_str!("outbox.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
         ("turns", include_str!("turns.rs")),

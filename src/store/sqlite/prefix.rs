@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use super::error::misconfigured;
-use super::schema::TABLES;
+use super::schema::{OUTBOX, TABLES};
 use crate::store::StoreError;
 
 /// The longest prefix, in octets.
@@ -93,7 +93,7 @@ struct Names {
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let mut names = Names::default();
-    for line in TABLES.lines() {
+    for line in TABLES.lines().chain(OUTBOX.lines()) {
         let Some(created) = line.strip_prefix("CREATE ") else {
             continue;
         };

@@ -15,6 +15,8 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 /// application's, it is a row of the table `meta`.
 pub(super) const VERSION: i64 = 10;
 pub(super) const TABLES: &str = include_str!("tables.sql");
+/// The tables of an application's file alone.
+pub(super) const OUTBOX: &str = include_str!("outbox.sql");
 
 const LAYOUT: &str = "SELECT value FROM meta WHERE name = 'layout'";
 const SET_LAYOUT: &str = "INSERT INTO meta (name, value) VALUES ('layout', ?1) \
@@ -98,7 +100,7 @@ fn tables(conn: &Connection) -> Cow<'static, str> {
     }
     // A library before SQLite 3.37 (2021) cannot read a file with a STRICT table: none of its tables.
     let plain = TABLES.replace("STRICT, ", "").replace(" STRICT;", ";");
-    Cow::Owned(conn.prefix().rewrite(&plain))
+    Cow::Owned(conn.prefix().rewrite(&format!("{plain}{OUTBOX}")))
 }
 
 fn number(conn: &Connection, sql: &str) -> Result<i64, StoreError> {
