@@ -161,6 +161,21 @@ async fn two_stores_in_one_file_know_nothing_of_each_other() {
     }
 }
 
+/// The tables are the same ones, since SQLite ignores the case of their names: so must the workers be.
+#[tokio::test]
+async fn the_case_of_a_prefix_does_not_matter() {
+    let file = ApplicationFile::new();
+    let one = file.store().await;
+    let other = SqliteStore::open_in(&file.path, "Web_PUSH_").await.unwrap();
+    sending(&one, 3).await;
+    assert_eq!(one.claim(&claim_of(9), at(0)).await.unwrap().rows.len(), 3);
+    let rows = other.claim(&claim_of(9), at(1)).await.unwrap().rows;
+    assert!(rows.is_empty());
+    for worker in ["shop.db-web_push_worker-1", "shop.db-web_push_worker-2"] {
+        assert!(file.path.with_file_name(worker).exists(), "{worker}");
+    }
+}
+
 /// The application writes with a busy timeout beside a store that writes without a pause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_application_writes_beside_a_busy_store() {
