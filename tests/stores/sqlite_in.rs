@@ -128,7 +128,12 @@ async fn a_file_of_the_stores_own_is_not_one_with_a_prefix_and_the_other_way_rou
     let error = SqliteStore::backup(&file.path, &copy).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
     let own = file.path.with_file_name("push.db");
-    SqliteStore::open(&own).await.unwrap().close().await.unwrap();
+    SqliteStore::open(&own)
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
     let reason = refusal(&own, PREFIX).await;
     assert!(reason.contains("a store of its own"), "{reason}");
 }
