@@ -47,6 +47,11 @@ fn check_own(conn: &Connection) -> Result<bool, StoreError> {
 }
 
 fn check_shared(conn: &Connection) -> Result<bool, StoreError> {
+    if number(conn, "PRAGMA application_id")? == APPLICATION_ID {
+        return Err(misconfigured(
+            "the file is a store of its own, not an application's database: open it with `SqliteStore::open`",
+        ));
+    }
     let mut taken = Vec::new();
     for name in conn.prefix().names() {
         let sql = "SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
@@ -181,6 +186,21 @@ mod tests {
             // Of another prefix, and of none.
             let conn = Connection::new(conn.into_inner(), Prefix::parse("p").unwrap());
             migrate(&conn).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_store_of_its_own_is_not_one_with_a_prefix_and_the_other_way_round() {
+        let (none, push) = (Prefix::default(), Prefix::parse("push_").unwrap());
+        for (made, opened, told) in [
+            (&none, &push, "`SqliteStore::open`"),
+            (&push, &none, "another application's"),
+        ] {
+            let conn = empty(made.clone());
+            migrate(&conn).unwrap();
+            let conn = Connection::new(conn.into_inner(), opened.clone());
+            let reason = refusal(&conn);
+            assert!(reason.contains(told), "{reason}");
         }
     }
 

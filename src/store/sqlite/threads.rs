@@ -50,6 +50,8 @@ impl Threads {
             let (reads, ask, liveness) = (reads.clone(), ask.clone(), Arc::clone(&liveness));
             move || {
                 worker::write(&writer, commands, log.as_mut(), identity.as_ref());
+                // A connection that must not be closed learns of it before the first one is.
+                let _ = identity.as_ref().map(Identity::check_now);
                 let _ = ask.send(Asked::Stop);
                 // The readers end first: of connections that close at the same time each may take another for the last
                 // one, and the log would stay.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
+use super::super::identity::Identity;
 use super::super::prefix::Prefix;
 use super::super::{broadcasts, connection};
 use super::*;
@@ -34,7 +35,8 @@ fn world(mode: &str) -> World {
     let prefix = Prefix::parse("web_push_").unwrap();
     let ours = Connection::new(open(&path), prefix.clone());
     super::super::schema::migrate(&ours).unwrap();
-    let mut watch = Watch::new(connection::reader(&path, &prefix).unwrap());
+    let identity = Identity::of(&path).unwrap();
+    let mut watch = Watch::new(connection::reader(&path, &prefix, &identity).unwrap());
     assert!(!watch.look().unwrap());
     World {
         _folder: folder,
