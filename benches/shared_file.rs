@@ -1,4 +1,5 @@
-//! An application and a store in one SQLite file: how long the application's own writes wait beside a worker.
+//! An application and a store in one SQLite file: how long the application's own writes wait beside a worker, how soon a
+//! worker is told of an entry in the outbox, and what an idle store costs.
 //!
 //! `cargo bench --bench shared_file --all-features`, half a minute. The application commits one row after the other with a
 //! pause of a millisecond, in a thread of its own with a busy timeout of ten seconds and `synchronous = NORMAL`. The worker's
@@ -8,9 +9,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tokio::sync::watch;
-use tower_web_push::broadcast::{Audience, FinalOutcome};
+use tower_web_push::Broadcast;
+use tower_web_push::broadcast::{Audience, FinalOutcome, OutboxDialect};
 use tower_web_push::clock::{Clock as _, SystemClock, Timestamp};
 use tower_web_push::message::Message;
 use tower_web_push::store::{
@@ -27,6 +30,8 @@ const CLAIMED: usize = 1024;
 const SETTLED: usize = 256;
 const PAGE: usize = 500;
 const LEASE: Duration = Duration::from_secs(45);
+/// The time over which idle stores are measured.
+const IDLE: Duration = Duration::from_secs(10);
 
 fn main() {
     // `cargo test --benches` only checks that it builds.
@@ -45,6 +50,9 @@ fn main() {
         for rows in [None, Some(1), Some(100), Some(CLAIMED)] {
             measure(rows).await;
         }
+        println!();
+        hints().await;
+        idle().await;
     });
 }
 
@@ -146,4 +154,59 @@ fn delivery(number: usize) -> NewDelivery {
     key[..8].copy_from_slice(&(number as u64).to_be_bytes());
     let origin = Origin::parse("https://fcm.googleapis.com").unwrap();
     NewDelivery::new(EndpointKey::from_bytes(key), origin)
+}
+
+/// The time from the return of COMMIT to the hint for the worker.
+async fn hints() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.db");
+    let conn = application(&path);
+    let store = SqliteStore::open_in(&path, PREFIX).await.unwrap();
+    let mut changes = store.changes();
+    let mut waits = Vec::new();
+    for number in 0..200_u64 {
+        tokio::time::sleep(Duration::from_micros(20_000 + number * 37)).await;
+        let broadcast = Broadcast::to(Audience::All, Message::new("hello"));
+        let statement = broadcast.outbox_statement(OutboxDialect::SQLITE);
+        conn.execute(&statement.sql, &statement.parameters).unwrap();
+        let begun = Instant::now();
+        changes.next().await;
+        waits.push(begun.elapsed());
+        conn.execute("DELETE FROM web_push_outbox", []).unwrap();
+        // The hint of the deletion, if there is one, is not counted.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        while changes.next().now_or_never().is_some() {}
+    }
+    waits.sort();
+    println!(
+        "from COMMIT to the hint: p50 {:.2?}, p99 {:.2?}",
+        waits[waits.len() / 2],
+        waits[waits.len() * 99 / 100]
+    );
+}
+
+/// The CPU time of an open store, with and without a worker that listens.
+async fn idle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.db");
+    let _conn = application(&path);
+    for listens in [false, true] {
+        let store = SqliteStore::open_in(&path, PREFIX).await.unwrap();
+        let changes = listens.then(|| store.changes());
+        let before = cpu_time();
+        tokio::time::sleep(IDLE).await;
+        let used = cpu_time() - before;
+        let share = 100.0 * used.as_secs_f64() / IDLE.as_secs_f64();
+        println!("idle, a worker listens: {listens}: {share:.2} % of one core");
+        drop(changes);
+    }
+}
+
+/// Of this process, by the kernel's clock ticks of 10 ms.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, numbers) = stat.rsplit_once(')').unwrap();
+    let ticks = numbers.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * ticks)
 }

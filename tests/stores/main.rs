@@ -13,6 +13,7 @@ mod sqlite;
 mod sqlite_at_rest;
 mod sqlite_crash;
 mod sqlite_in;
+mod sqlite_outbox;
 #[cfg(target_os = "linux")]
 mod sqlite_scale;
 mod subscription_model;

@@ -17,6 +17,7 @@ mod library;
 mod liveness;
 mod lock_file;
 mod log;
+mod outbox;
 mod pauses;
 #[cfg(test)]
 mod plans;
@@ -30,6 +31,7 @@ mod tallies;
 mod threads;
 mod turns;
 mod vapid_keys;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -37,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+pub use ::rusqlite;
 use tokio::sync::oneshot;
 
 use self::connection::Connection;
@@ -46,6 +49,7 @@ use self::liveness::Liveness;
 use self::log::{Log, MAX_LOG};
 use self::prefix::Prefix;
 use self::threads::{Threads, spawn};
+use self::watch::Watch;
 use self::worker::ask;
 use super::StoreError;
 
@@ -59,7 +63,8 @@ const READERS: usize = 3;
 ///
 /// While it is open the file has a write-ahead log and an index of it beside it: `push.db-wal` and `push.db-shm`. A change
 /// that a call returned as stored survives a crash of the process and a loss of power (`synchronous = FULL`). Changes that
-/// wait at the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime.
+/// wait at the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime. Another
+/// looks for commits of other programs every 5 milliseconds while a worker runs.
 ///
 /// Closing the store writes the log into the file and removes it. [`close`](Self::close) does so and returns when it is
 /// done. Dropping the last clone of the handle does the same and blocks the dropping thread: for milliseconds, or until
@@ -74,7 +79,10 @@ const READERS: usize = 3;
 ///
 /// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process. So is,
 /// on Linux, every change after another SQLite library in this process has opened the file: the locks of two libraries in
-/// one process do not hold against each other, and they would damage the file.
+/// one process do not hold against each other, and they would damage the file. The store looks once a second, for one that has
+/// the file open or has removed the index when it closed it. One that opens and closes the file between two looks and leaves
+/// the index in place is not noticed. From then on no connection of the store is closed until the process ends, since
+/// closing takes away locks and removes the log.
 ///
 /// A purge, a cancellation, a pruning and an erasure change at most 1,000 rows in a transaction, which takes about 20 ms on a
 /// fast disk. Other writers wait for one such transaction, and for a checkpoint of the log every 64 MiB.
@@ -83,8 +91,8 @@ const READERS: usize = 3;
 /// see [`backup`](Self::backup). Do not open the file or its `-shm` by other means than SQLite in a process that has the
 /// store open: closing it again takes the locks away from SQLite.
 ///
-/// Use SQLite 3.51.3 or later in all programs that have the file open: earlier versions can damage it in rare cases. With an
-/// earlier version in this process the log has a warning.
+/// Use SQLite 3.51.3 or later, 3.50.7 or 3.44.6 in all programs that have the file open: others can damage it in rare cases.
+/// With such a version in this process the log has a warning.
 ///
 /// # Cancel safety
 ///
@@ -133,7 +141,9 @@ impl SqliteStore {
     /// Opens the application's database file and creates the store's tables in it if they do not exist, with names that
     /// begin with `prefix`, such as `"web_push_"`.
     ///
-    /// So the application's transactions and the store's are in one database, and one backup has both. All else in
+    /// The application writes messages into the table `web_push_outbox` in transactions of its own: a message is sent if, and
+    /// only if, the transaction commits. See [`enqueue_in`](Self::enqueue_in) and
+    /// [the guide](crate::guide::in_your_own_transaction). One backup has the data of both. All else in
     /// the file stays as it is: other tables, `user_version`, `application_id` and the journal mode. Several stores with
     /// different prefixes can be in one file.
     ///
@@ -188,21 +198,33 @@ impl SqliteStore {
     /// Returns an error if SQLite or the operating system has no memory or thread left.
     pub async fn open_in_memory() -> Result<Self, StoreError> {
         let writer = connection::in_memory()?;
-        let threads = Threads::start(writer, Vec::new(), None, None, Liveness::default())?;
+        let threads = Threads::start(writer, Vec::new(), None, None, None, Liveness::default())?;
         Ok(Self::new(threads, None, Prefix::default()))
     }
 
     fn connect(path: &Path, prefix: &Prefix) -> Result<Threads, StoreError> {
         library::warn_of_known_bugs();
         let path = connection::absolute(path)?;
-        let writer = connection::writer(&path, prefix)?;
+        if prefix.is_empty() {
+            connection::create_private(&path)?;
+        }
         let identity = Identity::of(&path)?;
-        identity.check()?;
-        let readers = (0..READERS).map(|_| connection::reader(&path, prefix));
+        // A file that is refused here has no connection of ours that must stay open.
+        identity.check_now()?;
+        let writer = connection::writer(&path, prefix, &identity)?;
+        let readers = (0..READERS).map(|_| connection::reader(&path, prefix, &identity));
         let readers = readers.collect::<Result<_, _>>()?;
+        let watch = Watch::new(connection::reader(&path, prefix, &identity)?);
         let log = Log::of(&path, MAX_LOG);
         let liveness = Liveness::of(&path, prefix);
-        Threads::start(writer, readers, Some(log), Some(identity), liveness)
+        Threads::start(
+            writer,
+            readers,
+            Some(watch),
+            Some(log),
+            Some(identity),
+            liveness,
+        )
     }
 
     /// Copies a snapshot of the store in the file `from` into a new file `to`.
@@ -247,7 +269,8 @@ impl SqliteStore {
     ///
     /// [`Unavailable`](super::StoreErrorKind::Unavailable) if the checkpoint failed: another process had an open transaction
     /// for longer than a second, or the disk is full. The database is closed and nothing is lost, but the file is not
-    /// complete without its `-wal`. A second call returns the same.
+    /// complete without its `-wal`. A second call returns the same. Also if the file was deleted or replaced, or another SQLite
+    /// library was noticed: then the connections stay open.
     ///
     /// # Cancel safety
     ///

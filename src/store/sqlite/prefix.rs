@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use super::error::misconfigured;
-use super::schema::TABLES;
+use super::schema::{OUTBOX, TABLES};
 use crate::store::StoreError;
 
 /// The longest prefix, in octets.
@@ -44,7 +44,8 @@ impl Prefix {
                 "a prefix of tables does not begin with `sqlite_`: SQLite keeps such names for itself",
             ));
         }
-        Ok(Self(prefix.into()))
+        // SQLite ignores the case of names. The names of the workers' files have one.
+        Ok(Self(prefix.to_ascii_lowercase().into()))
     }
 
     /// Whether the file is the store's own.
@@ -93,7 +94,7 @@ struct Names {
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let mut names = Names::default();
-    for line in TABLES.lines() {
+    for line in TABLES.lines().chain(OUTBOX.lines()) {
         let Some(created) = line.strip_prefix("CREATE ") else {
             continue;
         };

@@ -15,6 +15,8 @@ const APPLICATION_ID: i64 = 0x7770_7368;
 /// application's, it is a row of the table `meta`.
 pub(super) const VERSION: i64 = 10;
 pub(super) const TABLES: &str = include_str!("tables.sql");
+/// The tables of an application's file alone.
+pub(super) const OUTBOX: &str = include_str!("outbox.sql");
 
 const LAYOUT: &str = "SELECT value FROM meta WHERE name = 'layout'";
 const SET_LAYOUT: &str = "INSERT INTO meta (name, value) VALUES ('layout', ?1) \
@@ -45,6 +47,11 @@ fn check_own(conn: &Connection) -> Result<bool, StoreError> {
 }
 
 fn check_shared(conn: &Connection) -> Result<bool, StoreError> {
+    if number(conn, "PRAGMA application_id")? == APPLICATION_ID {
+        return Err(misconfigured(
+            "the file is a store of its own, not an application's database: open it with `SqliteStore::open`",
+        ));
+    }
     let mut taken = Vec::new();
     for name in conn.prefix().names() {
         let sql = "SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
@@ -98,7 +105,7 @@ fn tables(conn: &Connection) -> Cow<'static, str> {
     }
     // A library before SQLite 3.37 (2021) cannot read a file with a STRICT table: none of its tables.
     let plain = TABLES.replace("STRICT, ", "").replace(" STRICT;", ";");
-    Cow::Owned(conn.prefix().rewrite(&plain))
+    Cow::Owned(conn.prefix().rewrite(&format!("{plain}{OUTBOX}")))
 }
 
 fn number(conn: &Connection, sql: &str) -> Result<i64, StoreError> {
@@ -179,6 +186,21 @@ mod tests {
             // Of another prefix, and of none.
             let conn = Connection::new(conn.into_inner(), Prefix::parse("p").unwrap());
             migrate(&conn).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_store_of_its_own_is_not_one_with_a_prefix_and_the_other_way_round() {
+        let (none, push) = (Prefix::default(), Prefix::parse("push_").unwrap());
+        for (made, opened, told) in [
+            (&none, &push, "`SqliteStore::open`"),
+            (&push, &none, "another application's"),
+        ] {
+            let conn = empty(made.clone());
+            migrate(&conn).unwrap();
+            let conn = Connection::new(conn.into_inner(), opened.clone());
+            let reason = refusal(&conn);
+            assert!(reason.contains(told), "{reason}");
         }
     }
 
