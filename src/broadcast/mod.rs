@@ -7,8 +7,7 @@ mod status;
 
 pub use audience::{Audience, Principal, Tag, TagError};
 #[cfg(feature = "api")]
-pub(crate) use json::InvalidMember;
-pub(crate) use json::Refusal;
+pub(crate) use json::{InvalidMember, Refusal};
 pub use outbox::{OutboxDialect, OutboxStatement};
 pub use status::{
     BroadcastId, BroadcastIdError, BroadcastState, BroadcastStatus, Counts, FinalOutcome,

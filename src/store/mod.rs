@@ -122,7 +122,7 @@ pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
 pub use redis::{RedisBuilder, RedisStore, redis_rs};
 pub use schedules::{Fired, Firing, ScheduleStore};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, rusqlite};
 pub use subscription_values::{
     Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, Upserted,

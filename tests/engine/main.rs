@@ -10,6 +10,7 @@ mod deliver;
 mod delivery;
 mod fairness;
 mod faults;
+mod in_its_own_transaction;
 mod rotation;
 mod schedule;
 #[path = "../support"]

@@ -72,7 +72,7 @@ step_peers() {
 }
 
 other_packages() {
-    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml
+    maybe benches/peers/Cargo.toml examples/grpc/Cargo.toml examples/jetstream/Cargo.toml examples/outbox/Cargo.toml
 }
 
 maybe() {

@@ -44,6 +44,7 @@ mod sqlite {
     use tower_web_push::store::conformance::Handles;
 
     use super::stored;
+    use crate::application_file::{ApplicationFile, PREFIX};
 
     /// Two handles of one file, as in two processes.
     async fn in_a_file() -> Handles<SqliteStore> {
@@ -58,7 +59,15 @@ mod sqlite {
         Handles::one(SqliteStore::open_in_memory().await.unwrap())
     }
 
+    /// Two handles of one application's file, whose own content is checked at the end.
+    async fn in_an_applications_file() -> Handles<SqliteStore> {
+        let file = ApplicationFile::new();
+        let (first, second) = (file.store().await, file.store().await);
+        Handles::two(first, second).keeping(file)
+    }
+
     tower_web_push::store_conformance!(file, in_a_file);
+    tower_web_push::store_conformance!(applications_file, in_an_applications_file);
     tower_web_push::store_conformance!(memory, in_memory);
 
     #[tokio::test]
@@ -68,16 +77,37 @@ mod sqlite {
         let store = SqliteStore::open(&path).await.unwrap();
         stored::fill(&store).await;
         store.close().await.unwrap();
-        let conn = Connection::open(&path).unwrap();
-        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rootpage";
-        let mut lines = Vec::new();
-        for table in rows(&conn, tables, |row| row.get(0)) {
-            let sql = format!("SELECT * FROM {table}");
-            lines.extend(rows(&conn, &sql, |row| {
-                Ok(format!("{table}{}", parts(row)))
-            }));
-        }
+        let lines = lines(&Connection::open(&path).unwrap(), "");
         stored::is(&lines, include_str!("stored/sqlite.txt"));
+    }
+
+    /// There the version is a row, and not in the file's header.
+    #[tokio::test]
+    async fn what_is_stored_in_an_applications_file_has_the_same_form() {
+        let file = ApplicationFile::new();
+        let store = file.store().await;
+        stored::fill(&store).await;
+        store.close().await.unwrap();
+        let mut lines = lines(&file.connect(), PREFIX);
+        let version = lines
+            .iter()
+            .position(|line| line.starts_with("meta name='layout' value="));
+        lines.remove(version.unwrap());
+        stored::is(&lines, include_str!("stored/sqlite.txt"));
+    }
+
+    /// Each row of the tables whose names begin with a prefix, which is left out.
+    fn lines(conn: &Connection, prefix: &str) -> Vec<String> {
+        let tables = format!(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '{prefix}*' ORDER BY rootpage"
+        );
+        let mut lines = Vec::new();
+        for table in rows(conn, &tables, |row| row.get(0)) {
+            let sql = format!("SELECT * FROM {table}");
+            let table = table.strip_prefix(prefix).unwrap();
+            lines.extend(rows(conn, &sql, |row| Ok(format!("{table}{}", parts(row)))));
+        }
+        lines
     }
 
     fn rows(

@@ -1,6 +1,7 @@
 //! Every store against the contracts, and tests specific to each: files, servers, outages, kills.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod application_file;
 mod contracts;
 mod ledger_model;
 mod own_store;
@@ -11,6 +12,8 @@ mod sqlite;
 #[cfg(unix)]
 mod sqlite_at_rest;
 mod sqlite_crash;
+mod sqlite_in;
+mod sqlite_outbox;
 #[cfg(target_os = "linux")]
 mod sqlite_scale;
 mod subscription_model;

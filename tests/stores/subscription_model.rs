@@ -14,6 +14,7 @@ use tower_web_push::subscription::{
 };
 use tower_web_push::vapid::KeyId;
 
+use crate::application_file::ApplicationFile;
 use crate::postgres::world::Schema;
 use crate::redis::world::{fresh_prefix, keys};
 use crate::support::servers::{Kind, shared};
@@ -264,6 +265,14 @@ async fn compare_walks(
 async fn sqlite_answers_as_memory_does() {
     for seed in seeds(12) {
         compare(&SqliteStore::open_in_memory().await.unwrap(), seed).await;
+    }
+}
+
+#[tokio::test]
+async fn sqlite_in_an_applications_file_answers_as_memory_does() {
+    for seed in seeds(3) {
+        let file = ApplicationFile::new();
+        compare(&file.store().await, seed).await;
     }
 }
 

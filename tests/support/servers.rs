@@ -47,8 +47,11 @@ pub(crate) struct Port {
 
 impl Kind {
     fn script(self) -> PathBuf {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
-        folder.join(match self {
+        // The packages in `examples` use it as well.
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let mut folders = folders.map(|folder| folder.join("tests/servers"));
+        let folder = folders.find(|folder| folder.is_dir());
+        folder.expect("the repository has it").join(match self {
             Self::Postgres => "postgres",
             Self::Redis | Self::Valkey => "redis",
             Self::Nats => "nats",

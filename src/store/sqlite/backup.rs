@@ -5,9 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
-
-use super::connection::{self, create_private};
+use super::connection::{self, Connection, create_private};
 use super::error::{failed_to_open, misconfigured};
 use super::schema;
 use crate::store::{StoreError, StoreErrorKind};

@@ -1,12 +1,19 @@
 //! Opening connections and setting them up.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{CachedStatement, ErrorCode, OpenFlags};
 
 use super::error::{failed_to_open, misconfigured};
+use super::identity::Identity;
 use super::log::MAX_LOG;
+use super::prefix::Prefix;
 use super::schema;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -15,36 +22,135 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prepared statements kept on each connection: more than the store has.
 const STATEMENTS: usize = 128;
 
+/// A connection to a file with the store's tables.
+pub(super) struct Connection {
+    /// `None` only at its end.
+    conn: Option<rusqlite::Connection>,
+    prefix: Prefix,
+    is_lost: Arc<AtomicBool>,
+    /// Statements as they are for this file, by their constants. Empty without a prefix.
+    rewritten: RefCell<HashMap<Box<str>, Arc<str>>>,
+}
+
+impl Connection {
+    pub(super) fn new(conn: rusqlite::Connection, prefix: Prefix) -> Self {
+        Self {
+            conn: Some(conn),
+            prefix,
+            is_lost: Arc::default(),
+            rewritten: RefCell::default(),
+        }
+    }
+
+    /// Prepares a statement that has the plain names of the store's tables, or returns it as it was prepared before.
+    pub(super) fn prepare_cached(&self, sql: &str) -> Result<CachedStatement<'_>, rusqlite::Error> {
+        if self.prefix.is_empty() {
+            return self.deref().prepare_cached(sql);
+        }
+        let mut rewritten = self.rewritten.borrow_mut();
+        let known = rewritten.get(sql).map(Arc::clone);
+        let sql = known.unwrap_or_else(|| {
+            let own: Arc<str> = self.prefix.rewrite(sql).into();
+            rewritten.insert(sql.into(), Arc::clone(&own));
+            own
+        });
+        self.deref().prepare_cached(&sql)
+    }
+
+    /// What the names of the store's tables begin with.
+    pub(super) const fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Whether the file belongs to the application.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
+    /// Whether closing it would do harm: see [`Identity::is_lost`].
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// The connection without the names of the tables.
+    pub(super) fn into_inner(mut self) -> rusqlite::Connection {
+        self.conn.take().expect(ONLY_AT_ITS_END)
+    }
+}
+
+const ONLY_AT_ITS_END: &str = "a connection is taken at its end only";
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.is_lost() {
+            // Stays open until the process ends.
+            std::mem::forget(self.conn.take());
+        }
+    }
+}
+
+/// For what concerns the whole file. Statements with the names of tables go through
+/// [`prepare_cached`](Self::prepare_cached).
+impl Deref for Connection {
+    type Target = rusqlite::Connection;
+
+    fn deref(&self) -> &rusqlite::Connection {
+        self.conn.as_ref().expect(ONLY_AT_ITS_END)
+    }
+}
+
 /// Opens the writer's connection and brings the schema up to date.
-pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
-    create_private(path)?;
-    let conn = open(path)?;
+pub(super) fn writer(
+    path: &Path,
+    prefix: &Prefix,
+    identity: &Identity,
+) -> Result<Connection, StoreError> {
+    let conn = open_checked(path, prefix, identity)?;
     try_to_write(&conn)?;
+    if conn.is_shared() {
+        has_log(&conn)?;
+    }
     schema::check(&conn)?;
-    write_ahead(&conn)?;
+    // The connection has mapped the index of an existing log, and nothing is changed yet.
+    identity.check_now()?;
+    if !conn.is_shared() {
+        write_ahead(&conn)?;
+    }
     // FULL: a committed change survives a loss of power, not only a crash.
     set_up(&conn, "PRAGMA synchronous = FULL;")?;
     schema::migrate(&conn)?;
+    // Of a new log.
+    identity.check_now()?;
     Ok(conn)
 }
 
-/// Opens an existing file without changing it.
+/// Opens an existing file of the store's own without changing it.
 pub(super) fn existing(path: &Path) -> Result<Connection, StoreError> {
-    let conn = open(path)?;
+    let conn = open(path, &Prefix::default())?;
     set_up(&conn, "")?;
     Ok(conn)
 }
 
 /// Opens one of the readers' connections.
-pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let conn = open(path)?;
+pub(super) fn reader(
+    path: &Path,
+    prefix: &Prefix,
+    identity: &Identity,
+) -> Result<Connection, StoreError> {
+    let conn = open_checked(path, prefix, identity)?;
     set_up(&conn, "PRAGMA query_only = ON;")?;
     Ok(conn)
 }
 
 /// Opens a database that lives as long as its one connection.
 pub(super) fn in_memory() -> Result<Connection, StoreError> {
-    let conn = Connection::open_in_memory().map_err(failed_to_open)?;
+    in_memory_with(Prefix::default())
+}
+
+/// Opens a database in memory whose tables have a prefix.
+pub(super) fn in_memory_with(prefix: Prefix) -> Result<Connection, StoreError> {
+    let conn = rusqlite::Connection::open_in_memory().map_err(failed_to_open)?;
+    let conn = Connection::new(conn, prefix);
     set_up(&conn, "")?;
     schema::migrate(&conn)?;
     Ok(conn)
@@ -55,7 +161,18 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
     std::path::absolute(path).map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
 }
 
-fn open(path: &Path) -> Result<Connection, StoreError> {
+/// Opens a connection that is closed at its end unless a check of the file has failed.
+fn open_checked(
+    path: &Path,
+    prefix: &Prefix,
+    identity: &Identity,
+) -> Result<Connection, StoreError> {
+    let mut conn = open(path, prefix)?;
+    conn.is_lost = identity.is_lost();
+    Ok(conn)
+}
+
+fn open(path: &Path, prefix: &Prefix) -> Result<Connection, StoreError> {
     // SQLite's own error for these says only that it is unable to open the file.
     match std::fs::metadata(path) {
         Ok(file) if file.is_dir() => return Err(misconfigured("a directory, not a file")),
@@ -65,9 +182,9 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     // No mutex: each connection stays on its thread.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(failed_to_open)?;
+    let conn = rusqlite::Connection::open_with_flags(path, flags).map_err(failed_to_open)?;
     conn.busy_timeout(BUSY_TIMEOUT).map_err(failed_to_open)?;
-    Ok(conn)
+    Ok(Connection::new(conn, prefix.clone()))
 }
 
 fn set_up(conn: &Connection, more: &str) -> Result<(), StoreError> {
@@ -121,6 +238,21 @@ fn write_ahead(conn: &Connection) -> Result<(), StoreError> {
             }
             Err(error) => return Err(failed_to_open(error)),
         }
+    }
+}
+
+/// Returns an error if an application's file has no write-ahead log: without one our readers would keep its writers
+/// waiting, and its readers ours. The mode is kept in the file, so that switching is the application's decision.
+fn has_log(conn: &Connection) -> Result<(), StoreError> {
+    let mode: String = conn
+        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+        .map_err(failed_to_open)?;
+    match &*mode {
+        "wal" => Ok(()),
+        mode => Err(misconfigured(format!(
+            "the database has the journal mode `{mode}`: run `PRAGMA journal_mode = WAL` on it once, which the file \
+             keeps, so that readers and writers do not wait for each other"
+        ))),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The message and audience of a broadcast, in a row of their own. The row never changes, while the counts change
 //! often, and it is deleted when the broadcast is over.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{Columns, execute, first};
 use crate::broadcast::Audience;

@@ -1,9 +1,10 @@
 //! Erasing a user's pending deliveries in SQLite.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::broadcasts::{DELETE, Stored};
 use super::claims::END_PROBE;
+use super::connection::Connection;
 use super::content;
 use super::query::{all, execute, first, integer};
 use crate::broadcast::{Audience, FinalOutcome, Principal};

@@ -22,6 +22,8 @@ pub(super) fn failed(error: Error) -> StoreError {
             | ErrorCode::Unknown,
         ) => StoreErrorKind::Misconfigured,
         Some(_) => StoreErrorKind::Unavailable,
+        // "No such column": the same.
+        None if matches!(error, Error::SqlInputError { .. }) => StoreErrorKind::Misconfigured,
         None => StoreErrorKind::Corrupt,
     };
     StoreError::new(kind, error)

@@ -1,7 +1,8 @@
 //! Rows whose moment is later than any that a correct clock writes, in SQLite.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use super::connection::Connection;
 use super::query::{execute, integer};
 use crate::clock::Timestamp;
 use crate::store::rules::aside_sql;

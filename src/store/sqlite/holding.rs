@@ -3,9 +3,10 @@
 //! A ready row that a claim meets is put aside: it waits for a moment that is its broadcast's own and never comes. So the
 //! rows of one broadcast are found among those that wait.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::broadcasts::Stored;
+use super::connection::Connection;
 use super::query::{execute, first, integer};
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;

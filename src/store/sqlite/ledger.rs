@@ -8,15 +8,16 @@ use async_trait::async_trait;
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
 use super::{
-    SqliteStore, claims, expansion, far_rows, holding, pauses, schema, subscriptions, tallies,
-    threads,
+    SqliteStore, claims, expansion, far_rows, holding, outbox, pauses, schema, subscriptions,
+    tallies, threads,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Change, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
-    StoreError, SubscriptionRecord, Tally,
+    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
+    LedgerStats, NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement,
+    OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -109,6 +110,10 @@ impl DeliveryLedger for SqliteStore {
         subscriptions: &[SubscriptionRecord],
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
+        if self.has_outbox() {
+            // First: what a worker opens meanwhile is among the broadcasts.
+            self.erase_from_outbox(user).await?;
+        }
         let erasure = Arc::new(Erasure::new(user, subscriptions, now));
         let mut erased = Erased::default();
         let mut last = Some(i64::MIN);
@@ -196,6 +201,64 @@ impl DeliveryLedger for SqliteStore {
         self.read(move |conn| pauses::stats(conn, now)).await
     }
 
+    fn has_outbox(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
+        if !self.has_outbox() {
+            return Ok(Vec::new());
+        }
+        self.read(move |conn| outbox::waiting(conn, limit)).await
+    }
+
+    async fn settle_outbox(
+        &self,
+        entries: &[(i64, OutboxSettlement)],
+        now: Timestamp,
+    ) -> Result<Vec<OutboxSettled>, StoreError> {
+        if !self.has_outbox() {
+            return Ok(vec![OutboxSettled::Taken; entries.len()]);
+        }
+        let entries = entries.to_vec();
+        self.write(move |conn| outbox::settle(conn, &entries, now))
+            .await
+    }
+
+    async fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+        if !self.has_outbox() {
+            return Ok(OutboxStats::default());
+        }
+        self.read(outbox::stats).await
+    }
+
+    async fn refused_outbox(&self, limit: usize) -> Result<Vec<RefusedEntry>, StoreError> {
+        if !self.has_outbox() {
+            return Ok(Vec::new());
+        }
+        self.read(move |conn| outbox::refused(conn, limit)).await
+    }
+
+    async fn retry_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        if !self.has_outbox() {
+            return Ok(false);
+        }
+        self.write(move |conn| outbox::retry(conn, seq)).await
+    }
+
+    async fn drop_outbox(&self, seq: i64) -> Result<bool, StoreError> {
+        if !self.has_outbox() {
+            return Ok(false);
+        }
+        self.write(move |conn| outbox::drop_refused(conn, seq))
+            .await
+    }
+
+    /// Of other processes, and of the application's transactions: within milliseconds.
+    fn changes(&self) -> Changes {
+        self.threads.changes()
+    }
+
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(None)
     }
@@ -203,6 +266,14 @@ impl DeliveryLedger for SqliteStore {
     fn description(&self) -> String {
         let path = self.path.as_deref().map(std::path::absolute);
         let path = path.and_then(Result::ok).unwrap_or_default();
-        format!("SQLite {} (layout {})", path.display(), schema::VERSION)
+        let tables = match self.prefix.is_empty() {
+            true => String::new(),
+            false => format!(", tables {}*", self.prefix),
+        };
+        format!(
+            "SQLite {}{tables} (layout {})",
+            path.display(),
+            schema::VERSION
+        )
     }
 }

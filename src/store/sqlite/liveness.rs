@@ -1,6 +1,7 @@
 //! Which processes live: the rows of one that has ended are due at once (L19).
 //!
-//! A store that claims is a worker. It has a number and keeps a file locked beside the database, `push.db-worker-1`. The
+//! A store that claims is a worker. It has a number and keeps a file locked beside the database, `push.db-worker-1` (in an
+//! application's file the tables' prefix is in its name: two stores in one file have their own workers). The
 //! rows that it has leased name the number. A worker that gets the lock of another number knows that its owner has ended. All
 //! of this happens within the writer's transactions, so that one process at a time looks.
 
@@ -8,11 +9,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::claims::END_PROBE;
+use super::connection::Connection;
 use super::lock_file::LockFile;
 use super::log;
+use super::prefix::Prefix;
 use super::query::{all, execute, first, integer};
 use crate::clock::Timestamp;
 use crate::observe::event;
@@ -29,7 +32,7 @@ pub(super) const ENLIST: &str = "INSERT INTO worker (id) VALUES (?1) ON CONFLICT
 pub(super) const STRIKE: &str = "DELETE FROM worker WHERE id = ?1";
 pub(super) const OTHERS: &str = "SELECT 1 FROM worker WHERE id <> ?1 LIMIT 1";
 pub(super) const LEASED_BY: &str = concat!(
-    "SELECT broadcast, key, fence FROM delivery \
+    "SELECT broadcast, key, fence FROM delivery INDEXED BY delivery_waiting \
      WHERE turn IS NULL AND leased = 1 AND at > ?2 AND at < ",
     aside_sql!(),
     " AND worker = ?1 ORDER BY at LIMIT ?3"
@@ -50,9 +53,9 @@ pub(super) struct Liveness {
 
 impl Liveness {
     /// Of the workers of the database in `path`.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path, prefix: &Prefix) -> Self {
         Self {
-            files: Some(log::beside(path, "-worker-")),
+            files: Some(log::beside(path, &format!("-{prefix}worker-"))),
             ..Self::default()
         }
     }

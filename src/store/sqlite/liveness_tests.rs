@@ -54,7 +54,7 @@ impl World {
     }
 
     fn worker(&self) -> Liveness {
-        let mut worker = Liveness::of(&self.path());
+        let mut worker = Liveness::of(&self.path(), &Prefix::default());
         self.look(&mut worker, 0);
         worker
     }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Error, ErrorCode};
+use rusqlite::{Error, ErrorCode};
 
-use super::connection::BUSY_TIMEOUT;
+use super::connection::{BUSY_TIMEOUT, Connection};
 use crate::observe::event;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -19,6 +19,9 @@ use crate::store::{StoreError, StoreErrorKind};
 pub(super) const MAX_LOG: u64 = 64 * 1024 * 1024;
 /// How long a checkpoint waits for readers in other processes. Writes wait as long.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// As [`PATIENCE`], in an application's file: there the application's writes wait, and a tool such as Litestream may read
+/// for good.
+const PATIENCE_IF_SHARED: Duration = Duration::from_millis(100);
 
 /// The log of one file, as seen by its writer.
 pub(super) struct Log {
@@ -44,7 +47,11 @@ impl Log {
         if size < self.fold_at {
             return;
         }
-        self.fold_at = match fold_in(conn) {
+        let patience = match conn.is_shared() {
+            true => PATIENCE_IF_SHARED,
+            false => PATIENCE,
+        };
+        self.fold_at = match fold_in(conn, patience) {
             Ok(()) => self.max,
             // A transaction stays open, such as a backup's: not waited for after every commit.
             Err(error) => {
@@ -67,22 +74,29 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Runs a checkpoint and closes the connection. The last connection of all processes removes the log.
+/// Runs a checkpoint, unless the file is the application's, and closes the connection. The last connection of all processes
+/// removes the log. One that must not be closed stays as it is.
 pub(super) fn close(conn: Connection) -> Result<(), NotFolded> {
-    let folded = fold_in(&conn);
-    let closed = conn.close().map_err(|(_, error)| NotFolded::failed(error));
-    folded.and(closed)
+    if conn.is_lost() {
+        return Err(NotFolded::Lost);
+    }
+    let folded = match conn.is_shared() {
+        true => Ok(()),
+        false => fold_in(&conn, PATIENCE),
+    };
+    let closed = conn.into_inner().close();
+    folded.and(closed.map_err(|(_, error)| NotFolded::failed(error)))
 }
 
 /// Writes the log into the file and truncates it.
-fn fold_in(conn: &Connection) -> Result<(), NotFolded> {
+fn fold_in(conn: &Connection, patience: Duration) -> Result<(), NotFolded> {
     let started = Instant::now();
     let folded = loop {
-        let left = PATIENCE.saturating_sub(started.elapsed());
+        let left = patience.saturating_sub(started.elapsed());
         conn.busy_timeout(left).map_err(NotFolded::failed)?;
         match checkpoint(conn) {
             // SQLite's busy timeout covers readers, but not another process' checkpoint, as when several stop at once.
-            Err(NotFolded::InUse) if started.elapsed() < PATIENCE => {
+            Err(NotFolded::InUse) if started.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             folded => break folded,
@@ -110,6 +124,7 @@ fn checkpoint(conn: &Connection) -> Result<(), NotFolded> {
 #[derive(Clone, Debug)]
 pub(super) enum NotFolded {
     InUse,
+    Lost,
     Failed(Arc<Error>),
 }
 
@@ -129,6 +144,10 @@ impl fmt::Display for NotFolded {
             Self::InUse => {
                 "the write-ahead log was not folded in: another process is reading the database"
             }
+            Self::Lost => {
+                "the write-ahead log was not folded in: the database file was deleted or replaced, or SQLite's locks on it do \
+                 not hold"
+            }
             Self::Failed(_) => "the write-ahead log was not folded in",
         })
     }
@@ -137,7 +156,7 @@ impl fmt::Display for NotFolded {
 impl std::error::Error for NotFolded {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::InUse => None,
+            Self::InUse | Self::Lost => None,
             Self::Failed(error) => Some(error),
         }
     }
@@ -148,12 +167,17 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
+    use super::super::prefix::Prefix;
     use super::*;
+
+    fn open(path: &Path) -> Connection {
+        Connection::new(rusqlite::Connection::open(path).unwrap(), Prefix::default())
+    }
 
     /// Two alternating readers: at any time at least one has an open transaction.
     fn read_on_and_on(path: &Path, end: &mpsc::Receiver<()>) {
         let begin = || {
-            let conn = Connection::open(path).unwrap();
+            let conn = open(path);
             conn.busy_timeout(BUSY_TIMEOUT).unwrap();
             conn.execute_batch("BEGIN; SELECT * FROM t LIMIT 1")
                 .unwrap();
@@ -173,7 +197,7 @@ mod tests {
         const COMMIT: u64 = 1024 * 1024;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("push.db");
-        let conn = Connection::open(&path).unwrap();
+        let conn = open(&path);
         conn.busy_timeout(BUSY_TIMEOUT).unwrap();
         conn.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t (n INTEGER PRIMARY KEY, octets)",
@@ -204,10 +228,10 @@ mod tests {
     fn a_transaction_that_stays_open_is_waited_for_once_in_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("push.db");
-        let conn = Connection::open(&path).unwrap();
+        let conn = open(&path);
         conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n)")
             .unwrap();
-        let reader = Connection::open(&path).unwrap();
+        let reader = open(&path);
         reader.execute_batch("BEGIN; SELECT * FROM t; ").unwrap();
         conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
         let mut log = Log::of(&path, 1);

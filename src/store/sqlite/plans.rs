@@ -1,14 +1,18 @@
 //! Plans of statements whose cost must not grow with the tables.
 
 use rusqlite::types::Null;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{params, params_from_iter};
 
+use super::connection::Connection;
+use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    liveness, pauses, schedules, subscription_count, subscriptions, tallies, turns,
+    liveness, outbox, pauses, query, schedules, subscription_count, subscriptions, tallies, turns,
+    watch,
 };
 
 fn plan(conn: &Connection, sql: &str) -> String {
+    let sql = conn.prefix().rewrite(sql);
     let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let values = vec![Null; statement.parameter_count()];
     let lines = statement
@@ -178,6 +182,22 @@ const SHORT: &[(&str, &str)] = &[
     (schedules::FIRE, "PRIMARY KEY (owner=? AND name=?)"),
     (schedules::NEXT, "COVERING INDEX schedule_due"),
     (schedules::OF, "PRIMARY KEY (owner=?)"),
+    (watch::NEWEST, "SEARCH broadcast"),
+];
+
+/// These are of an application's file alone, and read one row or the first rows by their number.
+const OF_THE_OUTBOX: &[&str] = &[
+    outbox::WAITING,
+    outbox::REFUSED,
+    outbox::IS_WAITING,
+    outbox::REMOVE,
+    outbox::DROP,
+];
+
+/// These read a whole table of an application's file.
+const COUNTS_OF_THE_OUTBOX: &[(&str, &str)] = &[
+    (outbox::COUNT_WAITING, "SCAN web_push_outbox"),
+    (outbox::COUNT_REFUSED, "SCAN web_push_outbox_refused"),
 ];
 
 /// These sort or scan few rows: open broadcasts, origins, one principal's subscriptions.
@@ -211,6 +231,119 @@ fn nothing_that_runs_often_scans_a_table_or_sorts() {
     }
 }
 
+/// What `ANALYZE` and `PRAGMA optimize` leave, by the number of values of an index's columns.
+fn analyzed(describe: impl Fn(&str, &str, usize) -> String) -> Connection {
+    let conn = connection::in_memory().unwrap();
+    conn.execute_batch("ANALYZE; DELETE FROM sqlite_stat1")
+        .unwrap();
+    // The primary key of a table without rowids has the table's name there. A table without an index has a null.
+    let sql = "SELECT t.name, iif(i.origin = 'pk' AND l.wr, t.name, i.name), \
+               (SELECT count(*) FROM pragma_index_info(i.name)) \
+               FROM sqlite_master t JOIN pragma_table_list l ON l.name = t.name \
+               LEFT JOIN pragma_index_list(t.name) i WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'";
+    let indexes: Vec<(String, Option<String>, i64)> = query::all(&conn, sql, [], |row| {
+        Ok((row.get()?, row.get()?, row.get()?))
+    })
+    .unwrap();
+    for (table, index, columns) in indexes {
+        let columns = usize::try_from(columns).unwrap();
+        let stat = describe(&table, index.as_deref().unwrap_or(&table), columns);
+        let sql = "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?1, ?2, ?3)";
+        query::execute(&conn, sql, params![table, index, stat]).unwrap();
+    }
+    conn.execute_batch("ANALYZE sqlite_master").unwrap();
+    conn
+}
+
+/// The statistics of an index: the rows, and how many have the same value in its first column, its first two, and so on.
+fn stat(rows: u32, same: u32, columns: usize) -> String {
+    format!("{rows}{}", format!(" {same}").repeat(columns))
+}
+
+/// Of maintenance, which is not repeated with each message: on a table that had one row it prefers to read all of it, also
+/// when the table has grown.
+const MAY_SCAN: &[&str] = &[
+    broadcasts::PRUNE,
+    broadcasts::NEXT_ORIGINS,
+    broadcasts::PRUNE_ORIGINS,
+    erase::OPEN,
+    tallies::TALLIES,
+];
+
+/// An application runs `ANALYZE` on its file when it likes: on the first day, with one row in each table.
+#[test]
+fn an_analysis_by_the_application_changes_no_plan() {
+    let tables = [
+        "subscription",
+        "broadcast",
+        "content",
+        "origin",
+        "delivery",
+        "schedule",
+    ];
+    let mut found = vec![
+        analyzed(|_, _, columns| stat(1, 1, columns)),
+        analyzed(|_, _, columns| stat(1_000_000, 500_000, columns)),
+        analyzed(|_, _, columns| stat(1_000_000, 1, columns)),
+        // Those that tell the planner most against the right index.
+        analyzed(|_, index, columns| match index {
+            "delivery_origin"
+            | "sqlite_autoindex_broadcast_1"
+            | "sqlite_autoindex_origin_1"
+            | "subscription"
+            | "schedule" => stat(10, 1, columns),
+            _ => stat(1_000_000, 1_000_000, columns),
+        }),
+        analyzed(|_, index, columns| match index {
+            "delivery" => stat(10, 1, columns),
+            _ => stat(1_000_000, 1_000_000, columns),
+        }),
+    ];
+    for one in tables {
+        found.push(analyzed(|table, _, columns| match table == one {
+            true => stat(1, 1, columns),
+            false => stat(1_000_000, 1000, columns),
+        }));
+    }
+    for conn in found {
+        for (sql, uses) in SHORT.iter().chain(OF_FEW_ROWS) {
+            let plan = plan(&conn, sql);
+            if !MAY_SCAN.contains(sql) {
+                assert!(plan.contains(uses), "{sql}\n{plan}");
+            }
+        }
+        for (sql, _) in SHORT.iter().filter(|(sql, _)| !MAY_SCAN.contains(sql)) {
+            let plan = plan(&conn, sql);
+            assert!(!plan.contains("SCAN"), "{sql}\n{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+        }
+    }
+}
+
+#[test]
+fn in_an_applications_file_the_plans_are_the_same() {
+    let own = connection::in_memory().unwrap();
+    let prefix = Prefix::parse("web_push_").unwrap();
+    let shared = connection::in_memory_with(prefix).unwrap();
+    let now = Timestamp::from_secs(0);
+    let filter = CountFilter::new(Audience::Tag(Tag::parse("a").unwrap()), Liveness::Live);
+    let count = subscriptions::count_statement(&filter, now).0;
+    for sql in OF_THE_OUTBOX {
+        let plan = plan(&shared, sql);
+        assert!(plan.contains("INTEGER PRIMARY KEY (rowid"), "{sql}\n{plan}");
+        assert!(!plan.contains("SCAN"), "{sql}\n{plan}");
+    }
+    for (sql, scans) in COUNTS_OF_THE_OUTBOX {
+        assert!(plan(&shared, sql).contains(scans), "{sql}");
+    }
+    let statements = SHORT.iter().chain(OF_FEW_ROWS).map(|(sql, _)| *sql);
+    for sql in statements.chain([subscriptions::COUNT_LIVE, &count]) {
+        assert_ne!(shared.prefix().rewrite(sql), sql);
+        let plan_here = plan(&shared, sql).replace("web_push_", "");
+        assert_eq!(plan_here, plan(&own, sql), "{sql}");
+    }
+}
+
 #[test]
 fn no_statement_of_the_ledger_is_without_its_plan() {
     let here = include_str!("plans.rs");
@@ -223,6 +356,7 @@ fn no_statement_of_the_ledger_is_without_its_plan() {
         ("expansion", include_str!("expansion.rs")),
         ("far_rows", include_str!("far_rows.rs")),
         ("holding", include_str!("holding.rs")),
+        ("outbox", include_str!("outbox.rs")),
         ("pauses", include_str!("pauses.rs")),
         ("tallies", include_str!("tallies.rs")),
         ("turns", include_str!("turns.rs")),

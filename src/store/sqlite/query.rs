@@ -1,8 +1,9 @@
 //! Helpers that run statements and read their rows, with the store's own errors.
 
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Params, Row};
 
+use super::connection::Connection;
 use super::error::{corrupt, failed};
 use crate::clock::Timestamp;
 use crate::store::StoreError;

@@ -1,7 +1,8 @@
 //! Rows of the table `subscription`.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{Columns, execute, first, integer};
 use crate::broadcast::{Principal, Tag};

@@ -1,8 +1,9 @@
 //! Recent outcome counts by origin, in SQLite.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::broadcasts::origin_id;
+use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{Columns, all, execute, first, integer};
 use crate::clock::Timestamp;

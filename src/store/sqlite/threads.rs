@@ -1,23 +1,27 @@
 //! The threads of an open database, and closing it.
 
+use std::sync::mpsc as asking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
+use super::connection::Connection;
 use super::error::closed;
 use super::identity::Identity;
 use super::liveness::Liveness;
 use super::log::{self, Log, NotFolded};
+use super::watch::{Asked, Watch, changes};
 use super::worker::{self, Command, QUEUE};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Changes, StoreError, StoreErrorKind};
 
 /// The state that all clones of a handle share. Fields drop in order: the writer is joined after its sender is gone.
 pub(super) struct Threads {
     writer: mpsc::Sender<Command>,
     /// `None` for a database in memory, which has a single connection.
     readers: Option<mpsc::Sender<Command>>,
+    /// Ends at once for a database in memory, which has a single connection.
+    watch: asking::Sender<Asked>,
     liveness: Arc<Mutex<Liveness>>,
     /// The result of closing, once the database is closed.
     closed: watch::Receiver<Option<Result<(), NotFolded>>>,
@@ -29,25 +33,32 @@ impl Threads {
     pub(super) fn start(
         writer: Connection,
         readers: Vec<Connection>,
+        watch: Option<Watch>,
         mut log: Option<Log>,
         identity: Option<Identity>,
         liveness: Liveness,
     ) -> Result<Self, StoreError> {
         let (reads, reading) = start_readers(readers)?;
+        let (ask, asked) = asking::channel();
+        let watching = watch.map(|watch| spawn("web-push-watch", move || watch.run(&asked)));
+        let watching = watching.transpose()?;
         let mut ids: Vec<_> = reading.iter().map(|reader| reader.thread().id()).collect();
         let (writes, commands) = mpsc::channel(QUEUE);
         let (close, closed) = watch::channel(None);
         let liveness = Arc::new(Mutex::new(liveness));
         let thread = spawn("web-push-write", {
-            let (reads, liveness) = (reads.clone(), Arc::clone(&liveness));
+            let (reads, ask, liveness) = (reads.clone(), ask.clone(), Arc::clone(&liveness));
             move || {
                 worker::write(&writer, commands, log.as_mut(), identity.as_ref());
+                // A connection that must not be closed learns of it before the first one is.
+                let _ = identity.as_ref().map(Identity::check_now);
+                let _ = ask.send(Asked::Stop);
                 // The readers end first: of connections that close at the same time each may take another for the last
                 // one, and the log would stay.
                 if let Some(reads) = reads {
                     let _ = reads.blocking_send(Command::Close);
                 }
-                for reader in reading {
+                for reader in reading.into_iter().chain(watching) {
                     let _ = reader.join();
                 }
                 let ended = log::close(writer);
@@ -60,6 +71,7 @@ impl Threads {
         Ok(Self {
             writer: writes,
             readers: reads,
+            watch: ask,
             liveness,
             closed,
             _join: JoinOnDrop {
@@ -80,6 +92,11 @@ impl Threads {
     /// The workers of the database, for use on its threads.
     pub(super) fn liveness(&self) -> Arc<Mutex<Liveness>> {
         Arc::clone(&self.liveness)
+    }
+
+    /// Hints of changes by others.
+    pub(super) fn changes(&self) -> Changes {
+        changes(&self.watch)
     }
 
     /// Stops the threads once their queues are empty.

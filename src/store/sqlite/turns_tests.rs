@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, StatementStatus};
+use rusqlite::StatementStatus;
 
 use super::super::{broadcasts, claims, connection, expansion, pauses};
 use super::*;

@@ -1,9 +1,10 @@
 //! VAPID keys in SQLite.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::SqliteStore;
+use super::connection::Connection;
 use super::query::{Columns, all, execute};
 use crate::store::{StoreError, StoreErrorKind, StoredVapidKey, VapidKeyStore};
 use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};

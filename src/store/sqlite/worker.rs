@@ -4,11 +4,12 @@
 //! commit. Concurrent callers share one sync of the disk.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::connection::Connection;
 use super::error::{CommitError, closed, failed};
 use super::identity::Identity;
 use super::log::Log;
@@ -19,6 +20,8 @@ pub(super) const QUEUE: usize = 256;
 /// The limits of one transaction, which bound the wait for an answer.
 const MAX_BATCH: usize = 64;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
+/// As [`MAX_BATCH_TIME`], in an application's file: the application's own changes wait as well.
+const MAX_BATCH_TIME_IF_SHARED: Duration = Duration::from_millis(5);
 
 /// A command to a thread.
 pub(super) enum Command {
@@ -108,7 +111,11 @@ pub(super) fn write(
                     job.refuse(error);
                     continue;
                 }
+                let started = Instant::now();
                 transaction(conn, job, &mut commands);
+                if conn.is_shared() {
+                    give_way(started.elapsed());
+                }
                 if let Some(log) = &mut log {
                     log.bound(conn);
                 }
@@ -116,6 +123,13 @@ pub(super) fn write(
             Command::Close => commands.close(),
         }
     }
+}
+
+/// Leaves the file to the application's changes for as long as our transaction took. SQLite has no line of waiting writers:
+/// each asks again after a pause, and would hardly meet the moment between two transactions. What is asked of the store
+/// meanwhile shares the next one.
+fn give_way(took: Duration) {
+    thread::sleep(took.min(MAX_BATCH_TIME));
 }
 
 /// Runs `first` and the jobs queued behind it in one transaction.
@@ -128,6 +142,10 @@ fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Rece
         return;
     }
     let started = Instant::now();
+    let longest = match conn.is_shared() {
+        true => MAX_BATCH_TIME_IF_SHARED,
+        false => MAX_BATCH_TIME,
+    };
     let mut batch = Vec::new();
     let mut next = Some(first);
     let mut outcome = Ok(());
@@ -135,7 +153,7 @@ fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Rece
         if !job.is_abandoned() {
             outcome = savepoint(conn, job, &mut batch);
         }
-        if outcome.is_err() || batch.len() >= MAX_BATCH || started.elapsed() >= MAX_BATCH_TIME {
+        if outcome.is_err() || batch.len() >= MAX_BATCH || started.elapsed() >= longest {
             break;
         }
         match commands.try_recv() {

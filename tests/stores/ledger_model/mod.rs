@@ -21,6 +21,7 @@ use tower_web_push::store::{
     DeliveryLedger, MemoryStore, PostgresStore, RedisStore, SqliteStore, redis_rs,
 };
 
+use crate::application_file::ApplicationFile;
 use crate::own_store::OwnStore;
 use crate::support::servers::{Kind, shared};
 use ops::{Op, ops};
@@ -31,6 +32,8 @@ pub(crate) enum Backend {
     Own,
     SqliteInMemory,
     SqliteFile(PathBuf),
+    /// Of an application.
+    SqliteIn(ApplicationFile),
     /// A server, and a schema or prefix for the case.
     Postgres(String, String),
     Redis(String, String),
@@ -47,6 +50,9 @@ impl Backend {
                 Arc::new(SqliteStore::open(path).await.unwrap()),
                 Arc::new(SqliteStore::open(path).await.unwrap()),
             ],
+            Self::SqliteIn(file) => {
+                vec![Arc::new(file.store().await), Arc::new(file.store().await)]
+            }
             Self::Postgres(url, schema) => {
                 let builder = PostgresStore::builder().schema(schema).pool_size(1);
                 vec![
@@ -139,6 +145,11 @@ fn two_processes_on_one_file_do_what_the_model_does_and_crashes_lose_nothing() {
         cases.set(case + 1);
         Backend::SqliteFile(folder.path().join(format!("{case}.db")))
     });
+}
+
+#[test]
+fn two_stores_in_an_applications_file_do_what_the_model_does() {
+    check(12, || Backend::SqliteIn(ApplicationFile::new()));
 }
 
 #[test]

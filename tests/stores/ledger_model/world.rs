@@ -215,7 +215,8 @@ impl World {
             Op::Crash => {
                 self.workers.fill_with(Worker::default);
                 if self.backend.is_durable() {
-                    self.model.has_crashed |= matches!(self.backend, Backend::SqliteFile(_));
+                    self.model.has_crashed |=
+                        matches!(self.backend, Backend::SqliteFile(_) | Backend::SqliteIn(_));
                     self.handles.clear();
                     self.backend.forget_workers().await;
                     self.handles = self.backend.open().await;

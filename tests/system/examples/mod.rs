@@ -10,6 +10,7 @@ mod crowding;
 #[path = "../../../examples/custom_store.rs"]
 mod custom_store;
 mod daily;
+mod existing_app;
 mod forgetting;
 mod keys;
 mod logs;

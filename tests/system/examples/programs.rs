@@ -3,15 +3,11 @@
 use std::fs;
 use std::process::Output;
 
-use http::{Method, StatusCode};
-use serde_json::json;
-use tower_web_push::subscription::Origin;
 use tower_web_push::testing::TestPushService;
-use tower_web_push::vapid::{VapidKey, VapidPublicKey};
+use tower_web_push::vapid::VapidKey;
 
 use super::world::{World, next};
-use crate::support::http_client::HttpClient;
-use crate::support::server_process::{ServerProcess, command, example, finish};
+use crate::support::server_process::{command, example, finish};
 
 fn printed(output: &Output) -> &str {
     str::from_utf8(&output.stdout).unwrap()
@@ -43,81 +39,6 @@ async fn quickstart_prints_what_the_browser_decrypted() {
     );
     let source = include_str!("../../../examples/quickstart.rs");
     assert!(source.lines().count() < 60, "a showpiece fits on a page");
-}
-
-#[tokio::test]
-async fn existing_app_authenticates_its_users() {
-    let server = existing_app().await;
-    let client = HttpClient::new(&server.url);
-    let nobody = client.get("/web-push/vapid").await;
-    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
-    let alice = |method, path| client.call(method, path).bearer("alice-session");
-    let key = alice(Method::GET, "/web-push/vapid").send().await.json();
-    let key = VapidPublicKey::parse(key["vapidKey"].as_str().unwrap()).unwrap();
-
-    let shipped = alice(Method::POST, "/orders/7/ship").send().await;
-    assert_eq!(shipped.text(), "shipped; 0 browser(s) get a message\n");
-
-    // It sends to the push services of browsers only, so nothing is sent from here on.
-    let push_service = TestPushService::builder()
-        .origin(Origin::parse("https://updates.push.services.mozilla.com").unwrap())
-        .build();
-    let subscription = push_service.user_agent().subscribe(&key).unwrap();
-    let subscription = serde_json::to_value(subscription).unwrap();
-    let subscribe = alice(Method::POST, "/web-push/subscribe");
-    let subscribed = subscribe.json(&subscription).send().await;
-    assert_eq!(subscribed.status, StatusCode::OK, "{subscribed:?}");
-}
-
-/// Operators have the token `h9Jm3pXq7vTz2LkB`.
-async fn existing_app() -> ServerProcess {
-    let settings = [
-        ("BIND", "127.0.0.1:0"),
-        ("INTERNAL_BIND", "127.0.0.1:0"),
-        ("OPERATOR_TOKEN", "h9Jm3pXq7vTz2LkB"),
-    ];
-    ServerProcess::start("existing_app", &settings).await
-}
-
-#[tokio::test]
-async fn existing_app_has_a_public_and_an_internal_mount_with_rules_of_their_own() {
-    let server = existing_app().await;
-    let printed = server.printed();
-    let internal = printed
-        .lines()
-        .find_map(|line| line.strip_prefix("Operators on "));
-    let internal = HttpClient::new(format!("http://{}", internal.unwrap()));
-    let public = HttpClient::new(&server.url);
-    let notify = |client: &HttpClient, token: &str| {
-        let notification = json!({"title": "Sale", "audience": {"user": "alice"}});
-        client
-            .call(Method::POST, "/web-push/notify")
-            .bearer(token)
-            .json(&notification)
-    };
-
-    // A user is no administrator, and the operators' token is no user's session.
-    let refused = notify(&public, "alice-session").send().await;
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    assert_eq!(refused.json()["code"], "admin_not_configured");
-    let unknown = notify(&public, "h9Jm3pXq7vTz2LkB").send().await;
-    assert_eq!(unknown.status, StatusCode::UNAUTHORIZED);
-
-    // A user's session is no operator's token.
-    let refused = notify(&internal, "alice-session").send().await;
-    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
-    let accepted = notify(&internal, "h9Jm3pXq7vTz2LkB").send().await;
-    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
-
-    // One store: both mounts have the same VAPID key.
-    let keys = [
-        public
-            .call(Method::GET, "/web-push/vapid")
-            .bearer("alice-session"),
-        internal.call(Method::GET, "/web-push/vapid"),
-    ];
-    let [one, other] = keys.map(|call| async { call.send().await.json() });
-    assert_eq!(one.await, other.await);
 }
 
 #[tokio::test]

@@ -206,7 +206,7 @@ async fn is_sending(server: &Replica) {
 }
 
 /// Everything was sent, and again only what was under way when a server ended. Returns the number of those.
-fn doubles(world: &World, ended_at: &[Timestamp]) -> usize {
+pub(super) fn doubles(world: &World, ended_at: &[Timestamp]) -> usize {
     let taken = world.traffic.by_delivery();
     let mut doubles = 0;
     for (delivery, times) in taken {

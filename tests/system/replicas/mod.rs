@@ -5,6 +5,7 @@ mod clock;
 mod comings_and_goings;
 mod killed;
 mod outage;
+mod outbox;
 mod traffic;
 mod vanishing;
 mod world;

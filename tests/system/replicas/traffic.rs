@@ -42,6 +42,12 @@ impl Delivery {
             topic: headers.get("topic").cloned(),
         }
     }
+
+    /// Returns the topic of its broadcast, or an empty one.
+    pub(crate) fn topic(&self) -> &str {
+        let topic = self.topic.as_ref();
+        topic.map_or("", |topic| topic.to_str().unwrap())
+    }
 }
 
 impl Traffic {
