@@ -33,7 +33,7 @@ pub(super) struct Looked {
 ///
 /// # Errors
 ///
-/// Returns the first error if no entry was settled.
+/// Returns an error if the store is unavailable and no entry was settled.
 ///
 /// # Cancel safety
 ///
@@ -62,9 +62,8 @@ pub(super) async fn look(engine: &Engine, now: Timestamp) -> Result<Looked, Stor
                         for (seq, _) in alone {
                             put_off(engine, *seq, &ids, &error, now);
                         }
-                        let is_unavailable = error.kind() == StoreErrorKind::Unavailable;
-                        failed.get_or_insert(error);
-                        if is_unavailable {
+                        if error.kind() == StoreErrorKind::Unavailable {
+                            failed.get_or_insert(error);
                             break;
                         }
                     }
