@@ -166,7 +166,7 @@ async fn a_store_with_a_file_of_its_own_hears_of_other_processes() {
 const PATH: &str = "TOWER_WEB_PUSH_OUTBOX_TEST_PATH";
 const ROLE: &str = "TOWER_WEB_PUSH_OUTBOX_TEST_ROLE";
 /// Entries of each application that is killed.
-const ENOUGH: usize = 40;
+const ENOUGH: u32 = 40;
 
 /// Opens a broadcast for each entry, with its number as the message, until it is killed. An entry that was read and not
 /// removed would get a second one: their ids are new ones.
@@ -223,9 +223,10 @@ fn start(role: &str, path: &Path) -> Child {
 }
 
 /// Kills a process after this number of rounds.
-fn kill_after(rounds: usize, mut child: Child) {
+fn kill_after(rounds: u32, mut child: Child) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let rounds_seen = lines.map_while(Result::ok).filter(|line| line == "@ round");
+    let rounds = usize::try_from(rounds).unwrap();
     assert_eq!(rounds_seen.take(rounds).count(), rounds);
     // SIGKILL: no clean-up.
     child.kill().unwrap();
@@ -255,12 +256,9 @@ async fn what_was_committed_is_opened_once_whoever_is_killed() {
     let store = file.store().await;
     while drain_once(&store).await > 0 {}
     assert_eq!(store.outbox_stats().await.unwrap(), OutboxStats::default());
-    let count = |sql: &str| {
-        conn.query_row(sql, [], |row| row.get::<_, usize>(0))
-            .unwrap()
-    };
+    let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
     let sold = count("SELECT count(*) FROM web_push_sale");
-    assert!(sold >= 4 * ENOUGH / 2, "{sold}");
+    assert!(sold >= 4 * ENOUGH / 2);
     assert_eq!(count("SELECT count(*) FROM web_push_broadcast"), sold);
     let messages = "SELECT count(DISTINCT payload) FROM web_push_content";
     assert_eq!(count(messages), sold);
