@@ -96,7 +96,8 @@ async fn a_store_with_a_file_of_its_own_has_no_outbox() {
     let store = SqliteStore::open(&path).await.unwrap();
     assert!(!store.has_outbox());
     assert_eq!(store.outbox(9).await.unwrap(), []);
-    let settled = store.settle_outbox(&[(1, opened(BroadcastId::random()))], at(0));
+    let settling = [(1, opened(BroadcastId::random()))];
+    let settled = store.settle_outbox(&settling, at(0));
     assert_eq!(settled.await.unwrap(), [OutboxSettled::Taken]);
     assert_eq!(store.outbox_stats().await.unwrap(), OutboxStats::default());
     let mut conn = Connection::open(&path).unwrap();
@@ -117,14 +118,16 @@ async fn an_erased_entry_is_not_opened() {
     let transaction = conn.transaction().unwrap();
     store.enqueue_in(&transaction, &shipped()).unwrap();
     transaction.commit().unwrap();
-    let [entry] = &store.outbox(9).await.unwrap()[..] else {
+    let entries = store.outbox(9).await.unwrap();
+    let [entry] = &entries[..] else {
         panic!("one entry")
     };
     store
         .erase(&Principal::from("alice"), &[], at(0))
         .await
         .unwrap();
-    let settled = store.settle_outbox(&[(entry.seq, opened(entry.id))], at(0));
+    let settling = [(entry.seq, opened(entry.id))];
+    let settled = store.settle_outbox(&settling, at(0));
     assert_eq!(settled.await.unwrap(), [OutboxSettled::Taken]);
     assert!(store.status(entry.id, at(0)).await.unwrap().is_none());
 }
