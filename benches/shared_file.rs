@@ -168,7 +168,8 @@ async fn hints() {
         tokio::time::sleep(Duration::from_micros(20_000 + number * 37)).await;
         let broadcast = Broadcast::to(Audience::All, Message::new("hello"));
         let statement = broadcast.outbox_statement(OutboxDialect::SQLITE);
-        conn.execute(&statement.sql, &statement.parameters).unwrap();
+        conn.execute(&statement.sql, statement.parameters.each_ref())
+            .unwrap();
         let begun = Instant::now();
         changes.next().await;
         waits.push(begun.elapsed());

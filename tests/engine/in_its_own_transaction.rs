@@ -117,9 +117,11 @@ async fn what_commits_is_sent_and_what_is_rolled_back_is_not() {
     }
     // As any other driver does.
     let statement = shipped(10).outbox_statement(OutboxDialect::SQLITE);
-    conn.execute(&statement.sql, &statement.parameters).unwrap();
+    conn.execute(&statement.sql, statement.parameters.each_ref())
+        .unwrap();
     // Once more, as after a commit whose answer was lost: it is sent once.
-    conn.execute(&statement.sql, &statement.parameters).unwrap();
+    conn.execute(&statement.sql, statement.parameters.each_ref())
+        .unwrap();
     committed.push(statement.id);
     for id in &committed {
         shop.done(*id).await;
@@ -145,7 +147,8 @@ async fn a_row_that_cannot_be_sent_is_kept_and_delays_no_other() {
                 .unwrap();
         } else {
             let statement = shipped(number).outbox_statement(OutboxDialect::SQLITE);
-            conn.execute(&statement.sql, &statement.parameters).unwrap();
+            conn.execute(&statement.sql, statement.parameters.each_ref())
+                .unwrap();
             ids.push(statement.id);
         }
     }

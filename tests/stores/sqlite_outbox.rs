@@ -96,7 +96,8 @@ async fn a_store_with_a_file_of_its_own_has_no_outbox() {
     let store = SqliteStore::open(&path).await.unwrap();
     assert!(!store.has_outbox());
     assert_eq!(store.outbox(9).await.unwrap(), []);
-    let settled = store.settle_outbox(&[(1, opened(BroadcastId::random()))], at(0));
+    let settling = [(1, opened(BroadcastId::random()))];
+    let settled = store.settle_outbox(&settling, at(0));
     assert_eq!(settled.await.unwrap(), [OutboxSettled::Taken]);
     assert_eq!(store.outbox_stats().await.unwrap(), OutboxStats::default());
     let mut conn = Connection::open(&path).unwrap();
@@ -117,14 +118,16 @@ async fn an_erased_entry_is_not_opened() {
     let transaction = conn.transaction().unwrap();
     store.enqueue_in(&transaction, &shipped()).unwrap();
     transaction.commit().unwrap();
-    let [entry] = &store.outbox(9).await.unwrap()[..] else {
+    let entries = store.outbox(9).await.unwrap();
+    let [entry] = &entries[..] else {
         panic!("one entry")
     };
     store
         .erase(&Principal::from("alice"), &[], at(0))
         .await
         .unwrap();
-    let settled = store.settle_outbox(&[(entry.seq, opened(entry.id))], at(0));
+    let settling = [(entry.seq, opened(entry.id))];
+    let settled = store.settle_outbox(&settling, at(0));
     assert_eq!(settled.await.unwrap(), [OutboxSettled::Taken]);
     assert!(store.status(entry.id, at(0)).await.unwrap().is_none());
 }
@@ -166,7 +169,7 @@ async fn a_store_with_a_file_of_its_own_hears_of_other_processes() {
 const PATH: &str = "TOWER_WEB_PUSH_OUTBOX_TEST_PATH";
 const ROLE: &str = "TOWER_WEB_PUSH_OUTBOX_TEST_ROLE";
 /// Entries of each application that is killed.
-const ENOUGH: usize = 40;
+const ENOUGH: u32 = 40;
 
 /// Opens a broadcast for each entry, with its number as the message, until it is killed. An entry that was read and not
 /// removed would get a second one: their ids are new ones.
@@ -223,9 +226,10 @@ fn start(role: &str, path: &Path) -> Child {
 }
 
 /// Kills a process after this number of rounds.
-fn kill_after(rounds: usize, mut child: Child) {
+fn kill_after(rounds: u32, mut child: Child) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let rounds_seen = lines.map_while(Result::ok).filter(|line| line == "@ round");
+    let rounds = usize::try_from(rounds).unwrap();
     assert_eq!(rounds_seen.take(rounds).count(), rounds);
     // SIGKILL: no clean-up.
     child.kill().unwrap();
@@ -255,12 +259,9 @@ async fn what_was_committed_is_opened_once_whoever_is_killed() {
     let store = file.store().await;
     while drain_once(&store).await > 0 {}
     assert_eq!(store.outbox_stats().await.unwrap(), OutboxStats::default());
-    let count = |sql: &str| {
-        conn.query_row(sql, [], |row| row.get::<_, usize>(0))
-            .unwrap()
-    };
+    let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
     let sold = count("SELECT count(*) FROM web_push_sale");
-    assert!(sold >= 4 * ENOUGH / 2, "{sold}");
+    assert!(sold >= 4 * ENOUGH / 2);
     assert_eq!(count("SELECT count(*) FROM web_push_broadcast"), sold);
     let messages = "SELECT count(DISTINCT payload) FROM web_push_content";
     assert_eq!(count(messages), sold);
