@@ -128,7 +128,12 @@ async fn a_file_of_the_stores_own_is_not_one_with_a_prefix_and_the_other_way_rou
     let error = SqliteStore::backup(&file.path, &copy).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
     let own = file.path.with_file_name("push.db");
-    SqliteStore::open(&own).await.unwrap().close().await.unwrap();
+    SqliteStore::open(&own)
+        .await
+        .unwrap()
+        .close()
+        .await
+        .unwrap();
     let reason = refusal(&own, PREFIX).await;
     assert!(reason.contains("a store of its own"), "{reason}");
 }
@@ -158,6 +163,21 @@ async fn two_stores_in_one_file_know_nothing_of_each_other() {
     let rows = async || third.claim(&claim_of(9), at(2)).await.unwrap().rows;
     while rows().await.len() < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The tables are the same ones, since SQLite ignores the case of their names: so must the workers be.
+#[tokio::test]
+async fn the_case_of_a_prefix_does_not_matter() {
+    let file = ApplicationFile::new();
+    let one = file.store().await;
+    let other = SqliteStore::open_in(&file.path, "Web_PUSH_").await.unwrap();
+    sending(&one, 3).await;
+    assert_eq!(one.claim(&claim_of(9), at(0)).await.unwrap().rows.len(), 3);
+    let rows = other.claim(&claim_of(9), at(1)).await.unwrap().rows;
+    assert!(rows.is_empty());
+    for worker in ["shop.db-web_push_worker-1", "shop.db-web_push_worker-2"] {
+        assert!(file.path.with_file_name(worker).exists(), "{worker}");
     }
 }
 

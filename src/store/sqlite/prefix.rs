@@ -44,7 +44,8 @@ impl Prefix {
                 "a prefix of tables does not begin with `sqlite_`: SQLite keeps such names for itself",
             ));
         }
-        Ok(Self(prefix.into()))
+        // SQLite ignores the case of names. The names of the workers' files have one.
+        Ok(Self(prefix.to_ascii_lowercase().into()))
     }
 
     /// Whether the file is the store's own.

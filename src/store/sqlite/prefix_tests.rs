@@ -22,7 +22,9 @@ fn a_prefix_is_a_part_of_a_name() {
         "sqlite",
         "sqlitepush_",
     ] {
-        assert_eq!(Prefix::parse(good).unwrap().to_string(), good);
+        // SQLite ignores the case of names, and the names of lock files have one.
+        let lower = good.to_ascii_lowercase();
+        assert_eq!(Prefix::parse(good).unwrap().to_string(), lower);
     }
     let long = "x".repeat(33);
     for bad in [
