@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, ErrorCode, OpenFlags};
 
 use super::error::{failed_to_open, misconfigured};
+use super::identity::Identity;
 use super::log::MAX_LOG;
 use super::prefix::Prefix;
 use super::schema;
@@ -22,8 +24,10 @@ const STATEMENTS: usize = 128;
 
 /// A connection to a file with the store's tables.
 pub(super) struct Connection {
-    conn: rusqlite::Connection,
+    /// `None` only at its end.
+    conn: Option<rusqlite::Connection>,
     prefix: Prefix,
+    is_lost: Arc<AtomicBool>,
     /// Statements as they are for this file, by their constants. Empty without a prefix.
     rewritten: RefCell<HashMap<Box<str>, Arc<str>>>,
 }
@@ -31,8 +35,9 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(conn: rusqlite::Connection, prefix: Prefix) -> Self {
         Self {
-            conn,
+            conn: Some(conn),
             prefix,
+            is_lost: Arc::default(),
             rewritten: RefCell::default(),
         }
     }
@@ -40,7 +45,7 @@ impl Connection {
     /// Prepares a statement that has the plain names of the store's tables, or returns it as it was prepared before.
     pub(super) fn prepare_cached(&self, sql: &str) -> Result<CachedStatement<'_>, rusqlite::Error> {
         if self.prefix.is_empty() {
-            return self.conn.prepare_cached(sql);
+            return self.deref().prepare_cached(sql);
         }
         let mut rewritten = self.rewritten.borrow_mut();
         let known = rewritten.get(sql).map(Arc::clone);
@@ -49,7 +54,7 @@ impl Connection {
             rewritten.insert(sql.into(), Arc::clone(&own));
             own
         });
-        self.conn.prepare_cached(&sql)
+        self.deref().prepare_cached(&sql)
     }
 
     /// What the names of the store's tables begin with.
@@ -62,9 +67,25 @@ impl Connection {
         !self.prefix.is_empty()
     }
 
+    /// Whether closing it would do harm: see [`Identity::is_lost`].
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
     /// The connection without the names of the tables.
-    pub(super) fn into_inner(self) -> rusqlite::Connection {
-        self.conn
+    pub(super) fn into_inner(mut self) -> rusqlite::Connection {
+        self.conn.take().expect(ONLY_AT_ITS_END)
+    }
+}
+
+const ONLY_AT_ITS_END: &str = "a connection is taken at its end only";
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.is_lost() {
+            // Stays open until the process ends.
+            std::mem::forget(self.conn.take());
+        }
     }
 }
 
@@ -74,27 +95,32 @@ impl Deref for Connection {
     type Target = rusqlite::Connection;
 
     fn deref(&self) -> &rusqlite::Connection {
-        &self.conn
+        self.conn.as_ref().expect(ONLY_AT_ITS_END)
     }
 }
 
 /// Opens the writer's connection and brings the schema up to date.
-pub(super) fn writer(path: &Path, prefix: &Prefix) -> Result<Connection, StoreError> {
-    if prefix.is_empty() {
-        create_private(path)?;
-    }
-    let conn = open(path, prefix)?;
+pub(super) fn writer(
+    path: &Path,
+    prefix: &Prefix,
+    identity: &Identity,
+) -> Result<Connection, StoreError> {
+    let conn = open_checked(path, prefix, identity)?;
     try_to_write(&conn)?;
     if conn.is_shared() {
         has_log(&conn)?;
     }
     schema::check(&conn)?;
+    // The connection has mapped the index of an existing log, and nothing is changed yet.
+    identity.check_now()?;
     if !conn.is_shared() {
         write_ahead(&conn)?;
     }
     // FULL: a committed change survives a loss of power, not only a crash.
     set_up(&conn, "PRAGMA synchronous = FULL;")?;
     schema::migrate(&conn)?;
+    // Of a new log.
+    identity.check_now()?;
     Ok(conn)
 }
 
@@ -106,8 +132,12 @@ pub(super) fn existing(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Opens one of the readers' connections.
-pub(super) fn reader(path: &Path, prefix: &Prefix) -> Result<Connection, StoreError> {
-    let conn = open(path, prefix)?;
+pub(super) fn reader(
+    path: &Path,
+    prefix: &Prefix,
+    identity: &Identity,
+) -> Result<Connection, StoreError> {
+    let conn = open_checked(path, prefix, identity)?;
     set_up(&conn, "PRAGMA query_only = ON;")?;
     Ok(conn)
 }
@@ -129,6 +159,17 @@ pub(super) fn in_memory_with(prefix: Prefix) -> Result<Connection, StoreError> {
 /// Makes a path absolute. SQLite gives relative ones such as `:memory:` and `file:push.db` another meaning.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
     std::path::absolute(path).map_err(|error| StoreError::new(StoreErrorKind::Misconfigured, error))
+}
+
+/// Opens a connection that is closed at its end unless a check of the file has failed.
+fn open_checked(
+    path: &Path,
+    prefix: &Prefix,
+    identity: &Identity,
+) -> Result<Connection, StoreError> {
+    let mut conn = open(path, prefix)?;
+    conn.is_lost = identity.is_lost();
+    Ok(conn)
 }
 
 fn open(path: &Path, prefix: &Prefix) -> Result<Connection, StoreError> {

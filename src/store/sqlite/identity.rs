@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::misconfigured;
 use super::library::OnlyLibrary;
@@ -17,6 +19,7 @@ pub(super) struct Identity {
     path: PathBuf,
     file: File,
     library: OnlyLibrary,
+    is_lost: Arc<AtomicBool>,
 }
 
 /// Device and inode.
@@ -32,20 +35,44 @@ impl Identity {
             path: path.to_owned(),
             file: file(path)?,
             library: OnlyLibrary::of(path),
+            is_lost: Arc::default(),
         })
     }
 
-    /// Refuses to continue if the path does not lead to this file any more, or another library has it open.
+    /// Whether a check has failed. Then no connection to the file is closed: that would take away the locks of another
+    /// library, and remove the log of another file.
+    pub(super) fn is_lost(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_lost)
+    }
+
+    /// Refuses to continue if the path does not lead to this file any more, or another library has it open. Looks for one
+    /// once a second.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        match file(&self.path) {
-            Ok(file) if file == self.file => self.library.check(),
+        self.check_with(OnlyLibrary::check)
+    }
+
+    /// As [`check`](Self::check), and looks for another library in any case.
+    pub(super) fn check_now(&self) -> Result<(), StoreError> {
+        self.check_with(OnlyLibrary::check_now)
+    }
+
+    fn check_with(
+        &self,
+        library: fn(&OnlyLibrary) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let checked = match file(&self.path) {
+            Ok(file) if file == self.file => library(&self.library),
             Ok(_) => Err(misconfigured(
                 "the database file was replaced while it was open: restart",
             )),
             Err(error) => {
                 Err(error.about("the database file was deleted while it was open: restart"))
             }
+        };
+        if checked.is_err() {
+            self.is_lost.store(true, Ordering::Relaxed);
         }
+        checked
     }
 }
 
@@ -63,3 +90,7 @@ fn file(path: &Path) -> Result<File, StoreError> {
 fn file(_: &Path) -> Result<File, StoreError> {
     Ok(())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "identity_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::error::misconfigured;
@@ -36,10 +36,12 @@ const fn is_affected(version: i32) -> bool {
 ///
 /// SQLite's locks are those of the process, and each library keeps its own list of them: when one closes the file, the
 /// locks of the other are gone, and both write at the same time. Each library maps the index of the log into memory once,
-/// so that two of them are seen in the list of mappings.
+/// so that two of them are seen in the list of mappings. One that has closed the file again may have taken itself for the
+/// last one and removed the index: then the other's mapping is of a file that is deleted.
 #[derive(Debug)]
 pub(super) struct OnlyLibrary {
-    index: PathBuf,
+    /// The path of the index as it is in the list.
+    index: String,
     looked: Cell<Option<Instant>>,
     is_broken: Cell<bool>,
 }
@@ -48,7 +50,9 @@ impl OnlyLibrary {
     /// For the database in `path`.
     pub(super) fn of(path: &Path) -> Self {
         Self {
-            index: log::beside(path, "-shm"),
+            index: log::beside(path, "-shm")
+                .to_string_lossy()
+                .replace('\n', "\\012"),
             looked: Cell::new(None),
             is_broken: Cell::new(false),
         }
@@ -59,45 +63,95 @@ impl OnlyLibrary {
     /// Seen on Linux only.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let looked = self.looked.get();
-        if looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
-            self.looked.set(Some(Instant::now()));
-            self.look_in(&mappings());
+        match looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN) {
+            true => self.check_now(),
+            false => self.found(),
         }
+    }
+
+    /// As [`check`](Self::check), and looks.
+    pub(super) fn check_now(&self) -> Result<(), StoreError> {
+        let is_first = self.looked.replace(Some(Instant::now())).is_none();
+        match mappings() {
+            Ok(maps) => self.look_in(&maps),
+            Err(error) => {
+                if is_first {
+                    event!(
+                        WARN,
+                        %error,
+                        "the memory mappings of this process cannot be read: a second SQLite library that opens the database \
+                         file would not be noticed"
+                    );
+                }
+                let _ = error;
+            }
+        }
+        self.found()
+    }
+
+    fn found(&self) -> Result<(), StoreError> {
         match self.is_broken.get() {
             false => Ok(()),
             true => Err(misconfigured(
-                "another SQLite library in this process has opened the database file: their locks do not hold against each \
-                 other, and the file would be damaged. Link one library, and restart",
+                "SQLite's locks on the database file do not hold: another SQLite library in this process has opened it, or the \
+                 file or its `-shm` was opened or removed by other means. The file would be damaged. Link one library, and \
+                 restart",
             )),
         }
     }
 
     fn look_in(&self, maps: &str) {
-        if is_mapped_twice(maps, &self.index.to_string_lossy()) {
+        if is_broken(maps, &self.index) {
             self.is_broken.set(true);
         }
     }
 }
 
 /// The list of this process' memory mappings. Empty where the system has none.
-fn mappings() -> String {
+fn mappings() -> std::io::Result<String> {
     let maps = match cfg!(target_os = "linux") {
-        true => std::fs::read("/proc/self/maps"),
-        false => Ok(Vec::new()),
+        true => std::fs::read("/proc/self/maps")?,
+        false => Vec::new(),
     };
-    String::from_utf8_lossy(&maps.unwrap_or_default()).into_owned()
+    Ok(String::from_utf8_lossy(&maps).into_owned())
 }
 
-/// Whether the same part of a file is mapped twice.
-fn is_mapped_twice(maps: &str, path: &str) -> bool {
-    // A line is "addresses mode offset device inode path".
-    let of_path = maps.lines().filter(|line| {
-        let start = line.find('/');
-        start.is_some_and(|start| line.split_at(start).1 == path)
-    });
-    let mut offsets = of_path.filter_map(|line| line.split_ascii_whitespace().nth(2));
+/// A part of a file that is mapped. A line of the list is "addresses mode offset device inode path".
+struct Mapping<'a> {
+    offset: &'a str,
+    /// Device and inode.
+    file: [&'a str; 2],
+    path: &'a str,
+}
+
+impl<'a> Mapping<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (numbers, path) = line.split_at(line.find('/')?);
+        let mut numbers = numbers.split_ascii_whitespace().skip(2);
+        Some(Self {
+            offset: numbers.next()?,
+            file: [numbers.next()?, numbers.next()?],
+            path,
+        })
+    }
+}
+
+/// Whether the same part of the index is mapped twice, or the index was removed.
+fn is_broken(maps: &str, index: &str) -> bool {
+    let mapped: Vec<_> = maps.lines().filter_map(Mapping::parse).collect();
+    let is_removed = |path: &str| path.strip_suffix(" (deleted)") == Some(index);
+    if mapped.iter().any(|mapping| is_removed(mapping.path)) {
+        return true;
+    }
+    // By the file and not by its name: another library may know it by another one.
+    let Some(known) = mapped.iter().find(|mapping| mapping.path == index) else {
+        return false;
+    };
+    let of_file = mapped.iter().filter(|mapping| mapping.file == known.file);
     let mut seen = HashSet::new();
-    !offsets.all(|offset| seen.insert(offset))
+    !of_file
+        .map(|mapping| mapping.offset)
+        .all(|offset| seen.insert(offset))
 }
 
 #[cfg(test)]
@@ -129,13 +183,44 @@ mod tests {
             "00008000 fe:00 2883586",
             1,
         ));
-        file.look_in(&TWO_LIBRARIES.replacen("/srv/my shop", "/srv/shop", 1));
+        let elsewhere = TWO_LIBRARIES.replacen("/srv/my shop", "/srv/shop", 1);
+        file.look_in(&elsewhere.replacen("fe:00 2883586", "fe:00 77", 1));
         assert!(file.check().is_ok());
         file.look_in(TWO_LIBRARIES);
         let error = file.check().unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Misconfigured);
         // The other has closed the file, and with it dropped the locks.
         file.look_in("");
+        assert!(file.check().is_err());
+    }
+
+    /// Under another name: a bind mount, a hard link.
+    #[test]
+    fn a_second_library_is_seen_by_the_file_not_by_its_name() {
+        let path = Path::new("/srv/my shop/shop.db");
+        let file = OnlyLibrary::of(path);
+        file.look_in(&TWO_LIBRARIES.replacen("fe:00 2883586", "fe:00 77", 1));
+        file.look_in(&TWO_LIBRARIES.replacen("fe:00 2883586", "fe:01 2883586", 1));
+        assert!(file.check().is_ok());
+        let (first, last) = TWO_LIBRARIES.rsplit_once("/srv/my shop").unwrap();
+        file.look_in(&format!("{first}/mnt{last}"));
+        assert!(file.check().is_err());
+        let file = OnlyLibrary::of(Path::new("/srv/my\nshop/shop.db"));
+        file.look_in(&TWO_LIBRARIES.replace("my shop", "my\\012shop"));
+        assert!(file.check().is_err());
+    }
+
+    /// Another library had the file open and, as the last one by its own count, removed the index at its end.
+    #[test]
+    fn an_index_that_was_removed_is_seen() {
+        let file = OnlyLibrary::of(Path::new("/srv/my shop/shop.db"));
+        file.look_in(
+            &TWO_LIBRARIES
+                .replace("/srv/my shop", "/srv/shop")
+                .replace("-shm", "-shm (deleted)"),
+        );
+        assert!(file.check().is_ok());
+        file.look_in(&TWO_LIBRARIES.replacen("-shm\n", "-shm (deleted)\n", 1));
         assert!(file.check().is_err());
     }
 
@@ -153,11 +238,11 @@ mod tests {
             conn
         });
         let file = OnlyLibrary::of(&path);
-        let index = file.index.to_string_lossy().into_owned();
-        let maps = mappings();
-        assert!(maps.contains(&index), "it looks in the right place");
+        let index = &file.index;
+        let maps = mappings().unwrap();
+        assert!(maps.contains(index), "it looks in the right place");
         // The same index of a second library.
-        let line = maps.lines().find(|line| line.ends_with(&index)).unwrap();
+        let line = maps.lines().find(|line| line.ends_with(index)).unwrap();
         assert!(file.check().is_ok());
         file.look_in(&format!("{maps}{line}\n"));
         assert!(file.check().is_err());

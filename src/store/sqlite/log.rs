@@ -75,8 +75,11 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Runs a checkpoint, unless the file is the application's, and closes the connection. The last connection of all processes
-/// removes the log.
+/// removes the log. One that must not be closed stays as it is.
 pub(super) fn close(conn: Connection) -> Result<(), NotFolded> {
+    if conn.is_lost() {
+        return Err(NotFolded::Lost);
+    }
     let folded = match conn.is_shared() {
         true => Ok(()),
         false => fold_in(&conn, PATIENCE),
@@ -121,6 +124,7 @@ fn checkpoint(conn: &Connection) -> Result<(), NotFolded> {
 #[derive(Clone, Debug)]
 pub(super) enum NotFolded {
     InUse,
+    Lost,
     Failed(Arc<Error>),
 }
 
@@ -140,6 +144,10 @@ impl fmt::Display for NotFolded {
             Self::InUse => {
                 "the write-ahead log was not folded in: another process is reading the database"
             }
+            Self::Lost => {
+                "the write-ahead log was not folded in: the database file was deleted or replaced, or SQLite's locks on it do \
+                 not hold"
+            }
             Self::Failed(_) => "the write-ahead log was not folded in",
         })
     }
@@ -148,7 +156,7 @@ impl fmt::Display for NotFolded {
 impl std::error::Error for NotFolded {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::InUse => None,
+            Self::InUse | Self::Lost => None,
             Self::Failed(error) => Some(error),
         }
     }

@@ -74,7 +74,10 @@ const READERS: usize = 3;
 ///
 /// If the file is deleted or replaced while it is open, every change is refused: it would be lost with the process. So is,
 /// on Linux, every change after another SQLite library in this process has opened the file: the locks of two libraries in
-/// one process do not hold against each other, and they would damage the file.
+/// one process do not hold against each other, and they would damage the file. The store looks once a second, for one that has
+/// the file open or has removed the index when it closed it. One that opens and closes the file between two looks and leaves
+/// the index in place is not noticed. From then on no connection of the store is closed until the process ends, since
+/// closing takes away locks and removes the log.
 ///
 /// A purge, a cancellation, a pruning and an erasure change at most 1,000 rows in a transaction, which takes about 20 ms on a
 /// fast disk. Other writers wait for one such transaction, and for a checkpoint of the log every 64 MiB.
@@ -195,10 +198,14 @@ impl SqliteStore {
     fn connect(path: &Path, prefix: &Prefix) -> Result<Threads, StoreError> {
         library::warn_of_known_bugs();
         let path = connection::absolute(path)?;
-        let writer = connection::writer(&path, prefix)?;
+        if prefix.is_empty() {
+            connection::create_private(&path)?;
+        }
         let identity = Identity::of(&path)?;
-        identity.check()?;
-        let readers = (0..READERS).map(|_| connection::reader(&path, prefix));
+        // A file that is refused here has no connection of ours that must stay open.
+        identity.check_now()?;
+        let writer = connection::writer(&path, prefix, &identity)?;
+        let readers = (0..READERS).map(|_| connection::reader(&path, prefix, &identity));
         let readers = readers.collect::<Result<_, _>>()?;
         let log = Log::of(&path, MAX_LOG);
         let liveness = Liveness::of(&path, prefix);
@@ -247,7 +254,8 @@ impl SqliteStore {
     ///
     /// [`Unavailable`](super::StoreErrorKind::Unavailable) if the checkpoint failed: another process had an open transaction
     /// for longer than a second, or the disk is full. The database is closed and nothing is lost, but the file is not
-    /// complete without its `-wal`. A second call returns the same.
+    /// complete without its `-wal`. A second call returns the same. Also if the file was deleted or replaced, or another SQLite
+    /// library was noticed: then the connections stay open.
     ///
     /// # Cancel safety
     ///

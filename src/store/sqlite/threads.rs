@@ -42,6 +42,8 @@ impl Threads {
             let (reads, liveness) = (reads.clone(), Arc::clone(&liveness));
             move || {
                 worker::write(&writer, commands, log.as_mut(), identity.as_ref());
+                // A connection that must not be closed learns of it before the first one is.
+                let _ = identity.as_ref().map(Identity::check_now);
                 // The readers end first: of connections that close at the same time each may take another for the last
                 // one, and the log would stay.
                 if let Some(reads) = reads {
