@@ -10,8 +10,13 @@ use super::log;
 use crate::observe::event;
 use crate::store::StoreError;
 
-/// The first version without the WAL-reset bug: before, a checkpoint beside a commit could damage the file, rarely.
-const SOUND: i32 = 3_051_003;
+/// The first versions without the WAL-reset bug, of each branch in which it was mended, and the first versions of the next
+/// branches: before, a checkpoint beside a commit could damage the file, rarely.
+const SOUND: [(i32, i32); 3] = [
+    (3_044_006, 3_045_000),
+    (3_050_007, 3_051_000),
+    (3_051_003, i32::MAX),
+];
 /// The time between two looks for another library.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -22,14 +27,16 @@ pub(super) fn warn_of_known_bugs() {
         event!(
             WARN,
             version = rusqlite::version(),
-            "this version of SQLite can damage a database file in rare cases (its WAL-reset bug): use 3.51.3 or later, also in \
-             the other programs that have the file open"
+            "this version of SQLite can damage a database file in rare cases (its WAL-reset bug): use 3.51.3 or later \
+             (or 3.50.7, 3.44.6), also in the other programs that have the file open"
         );
     }
 }
 
-const fn is_affected(version: i32) -> bool {
-    version < SOUND
+fn is_affected(version: i32) -> bool {
+    !SOUND
+        .iter()
+        .any(|(first, next)| (*first..*next).contains(&version))
 }
 
 /// Watches for a second SQLite library in this process that has the same file open.
@@ -170,8 +177,14 @@ mod tests {
 
     #[test]
     fn versions_with_the_bug_are_known() {
-        let affected = [3_046_000, 3_051_002, 3_051_003, 3_054_001].map(is_affected);
-        assert_eq!(affected, [true, true, false, false]);
+        for version in [
+            3_044_005, 3_045_000, 3_046_000, 3_050_006, 3_051_000, 3_051_002,
+        ] {
+            assert!(is_affected(version), "{version}");
+        }
+        for version in [3_044_006, 3_044_999, 3_050_007, 3_051_003, 3_054_001] {
+            assert!(!is_affected(version), "{version}");
+        }
     }
 
     #[test]
