@@ -49,7 +49,7 @@ pub(super) const FLAGS_BY_ID: &str =
 pub(super) const UNDERWAY: &str = concat!(
     "SELECT ",
     stored_columns!(),
-    " FROM broadcast WHERE ended_at IS NULL ORDER BY deadline LIMIT ?1"
+    " FROM broadcast INDEXED BY broadcast_open WHERE ended_at IS NULL ORDER BY deadline LIMIT ?1"
 );
 pub(super) const BY_IDEMPOTENCY_KEY: &str =
     "SELECT seq, fingerprint FROM broadcast WHERE idempotency_key = ?1";
@@ -70,7 +70,7 @@ pub(super) const UNLEASED: &str = concat!(
 pub(super) const DELETE: &str = "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2";
 pub(super) const END: &str =
     "DELETE FROM delivery WHERE broadcast = ?1 AND key = ?2 RETURNING fence";
-pub(super) const LATE: &str = "SELECT seq FROM broadcast WHERE ended_at IS NULL AND deadline <= ?1 \
+pub(super) const LATE: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_open WHERE ended_at IS NULL AND deadline <= ?1 \
      ORDER BY deadline LIMIT ?2 OFFSET ?3";
 pub(super) const CANCELLED: &str = "SELECT seq FROM broadcast INDEXED BY broadcast_cancelled \
      WHERE is_cancelled = 1 AND ended_at IS NULL ORDER BY seq LIMIT ?1";
@@ -79,7 +79,7 @@ pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM broadcast \
      WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE broadcast = ?1)";
 pub(super) const FORGET: &str = "DELETE FROM broadcast WHERE seq = ?1";
 pub(super) const PRUNE: &str = "DELETE FROM broadcast WHERE seq IN \
-     (SELECT seq FROM broadcast WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
+     (SELECT seq FROM broadcast INDEXED BY broadcast_ended WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2)";
 /// The last of the next origins by id.
 pub(super) const NEXT_ORIGINS: &str =
     "SELECT id FROM origin WHERE id > ?1 ORDER BY id LIMIT 1 OFFSET ?2";

@@ -22,7 +22,7 @@ use crate::store::{
 };
 use crate::subscription::EndpointKey;
 
-pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, turn FROM delivery \
+pub(super) const CLAIMABLE: &str = "SELECT broadcast, key, turn FROM delivery INDEXED BY delivery_ready \
      WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL ORDER BY turn, broadcast, key LIMIT ?3";
 pub(super) const NEXT_FENCE: &str =
     "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
@@ -30,10 +30,9 @@ pub(super) const NEXT_FENCE: &str =
 /// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str =
     "UPDATE origin SET paused_until = ?2, probe_fence = ?3, probe_key = ?4 WHERE id = ?1";
-pub(super) const PROBES: &str =
-    "SELECT probe_fence, probe_key FROM origin WHERE probe_fence IS NOT NULL";
+pub(super) const PROBES: &str = "SELECT probe_fence, probe_key FROM origin INDEXED BY origin_probe WHERE probe_fence IS NOT NULL";
 /// Makes a probed origin due for its next probe.
-pub(super) const END_PROBE: &str = "UPDATE origin SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
+pub(super) const END_PROBE: &str = "UPDATE origin INDEXED BY origin_probe SET paused_until = ?3, probe_fence = NULL, probe_key = NULL \
      WHERE probe_fence = ?1 AND probe_key = ?2";
 
 pub(super) const LEASE: &str = "UPDATE delivery SET turn = NULL, leased = 1, at = ?3, fence = ?4, worker = ?5, attempt = attempt + 1 \

@@ -18,13 +18,13 @@ use crate::subscription::Origin;
 /// Origins read by one statement.
 const PAGE: usize = 256;
 
-pub(super) const FIRST: &str =
-    "SELECT 1 FROM delivery WHERE origin = ?1 AND turn IS NOT NULL LIMIT 1";
-pub(super) const WAKE: &str = "UPDATE origin SET turn = served WHERE id IN (SELECT id FROM origin \
+pub(super) const FIRST: &str = "SELECT 1 FROM delivery INDEXED BY delivery_ready WHERE origin = ?1 AND turn IS NOT NULL LIMIT 1";
+pub(super) const WAKE: &str = "UPDATE origin INDEXED BY origin_waiting SET turn = served \
+     WHERE turn IS NULL AND ready = 1 AND resumes_at <= ?1 AND id IN (SELECT id FROM origin INDEXED BY origin_waiting \
      WHERE turn IS NULL AND ready = 1 AND resumes_at <= ?1 ORDER BY resumes_at LIMIT ?2)";
-pub(super) const READY: &str = "SELECT id, paused_until, turn, origin, pause_reason, takes FROM origin \
+pub(super) const READY: &str = "SELECT id, paused_until, turn, origin, pause_reason, takes FROM origin INDEXED BY origin_ready \
      WHERE turn IS NOT NULL AND (turn, id) > (?1, ?2) ORDER BY turn, id LIMIT ?3";
-pub(super) const PAUSED: &str = "SELECT id, resumes_at FROM origin \
+pub(super) const PAUSED: &str = "SELECT id, resumes_at FROM origin INDEXED BY origin_waiting \
      WHERE turn IS NULL AND ready = 1 ORDER BY resumes_at LIMIT ?1";
 pub(super) const PLACE: &str = "UPDATE origin SET ready = ?2, turn = ?3 WHERE id = ?1";
 pub(super) const SERVED: &str = "UPDATE origin SET served = ?2, takes = ?3, high = max(high, ?4), \
@@ -33,14 +33,16 @@ pub(super) const BRING_FORWARD: &str = "UPDATE origin SET ready = 1 WHERE id = ?
 pub(super) const PARK: &str =
     "UPDATE origin SET paused_until = ?2, pause_reason = ?3, turn = NULL WHERE id = ?1";
 /// Waiting rows whose time has come, and the pause of their origin.
-pub(super) const WAITING: &str = "SELECT at, paused_until FROM delivery JOIN origin ON origin.id = delivery.origin \
+pub(super) const WAITING: &str = "SELECT at, (SELECT paused_until FROM origin WHERE origin.id = delivery.origin) \
+     FROM delivery INDEXED BY delivery_waiting \
      WHERE delivery.turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
 pub(super) const LATER: &str = concat!(
-    "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1 AND at > ?2 AND at < ",
+    "SELECT min(at) FROM delivery INDEXED BY delivery_waiting WHERE turn IS NULL AND leased = ?1 AND at > ?2 AND at < ",
     aside_sql!()
 );
-pub(super) const LONGEST: &str = "SELECT min(at) FROM delivery WHERE turn IS NULL AND leased = ?1";
-pub(super) const HEAD: &str = "SELECT at FROM delivery WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL \
+pub(super) const LONGEST: &str =
+    "SELECT min(at) FROM delivery INDEXED BY delivery_waiting WHERE turn IS NULL AND leased = ?1";
+pub(super) const HEAD: &str = "SELECT at FROM delivery INDEXED BY delivery_ready WHERE origin = ?1 AND band = ?2 AND turn IS NOT NULL \
      ORDER BY turn, broadcast, key LIMIT 1";
 
 /// An origin with ready rows.

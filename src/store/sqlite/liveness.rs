@@ -32,7 +32,7 @@ pub(super) const ENLIST: &str = "INSERT INTO worker (id) VALUES (?1) ON CONFLICT
 pub(super) const STRIKE: &str = "DELETE FROM worker WHERE id = ?1";
 pub(super) const OTHERS: &str = "SELECT 1 FROM worker WHERE id <> ?1 LIMIT 1";
 pub(super) const LEASED_BY: &str = concat!(
-    "SELECT broadcast, key, fence FROM delivery \
+    "SELECT broadcast, key, fence FROM delivery INDEXED BY delivery_waiting \
      WHERE turn IS NULL AND leased = 1 AND at > ?2 AND at < ",
     aside_sql!(),
     " AND worker = ?1 ORDER BY at LIMIT ?3"

@@ -17,21 +17,20 @@ use crate::subscription::Origin;
 pub(super) const PAUSE: &str = "UPDATE origin SET paused_until = ?2, pause_reason = ?3, closures = ?4, pause_contact = ?5, \
      probe_fence = NULL, probe_key = NULL WHERE id = ?1";
 /// Returns few rows: pauses that are over are overwritten or pruned.
-pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
+pub(super) const PAUSES: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin INDEXED BY origin_paused \
      WHERE paused_until IS NOT NULL";
 pub(super) const LIFT: &str = "UPDATE origin SET paused_until = NULL, pause_reason = NULL, probe_fence = NULL, probe_key = NULL \
      WHERE origin = ?1";
 pub(super) const PAUSE_OF: &str = "SELECT origin, paused_until, pause_reason, closures, pause_contact FROM origin \
      WHERE origin = ?1 AND paused_until IS NOT NULL";
-pub(super) const NEXT_EXPANSION: &str = "SELECT min(expand_at) FROM broadcast WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?2 AND expand_at > ?1";
-pub(super) const NEXT_DEADLINE: &str =
-    "SELECT min(deadline) FROM broadcast WHERE ended_at IS NULL AND deadline > ?1";
+pub(super) const NEXT_EXPANSION: &str = "SELECT min(expand_at) FROM broadcast INDEXED BY broadcast_expanding WHERE expanding = 1 AND is_held = 0 AND is_urgent = ?2 AND expand_at > ?1";
+pub(super) const NEXT_DEADLINE: &str = "SELECT min(deadline) FROM broadcast INDEXED BY broadcast_open WHERE ended_at IS NULL AND deadline > ?1";
 /// Damaged counts make it wrong, not an error.
 pub(super) const DEPTH: &str = "SELECT max(cast(total(written - accepted - gone - key_mismatch \
      - sender_fault - too_large - bad_request - refused - expired - failed - cancelled) AS INTEGER), 0) \
-     FROM broadcast WHERE ended_at IS NULL";
+     FROM broadcast INDEXED BY broadcast_open WHERE ended_at IS NULL";
 pub(super) const LEASED: &str = concat!(
-    "SELECT count(*) FROM delivery WHERE turn IS NULL AND leased = 1 AND at > ?1 AND at < ",
+    "SELECT count(*) FROM delivery INDEXED BY delivery_waiting WHERE turn IS NULL AND leased = 1 AND at > ?1 AND at < ",
     aside_sql!()
 );
 

@@ -1,13 +1,13 @@
 //! Plans of statements whose cost must not grow with the tables.
 
-use rusqlite::params_from_iter;
 use rusqlite::types::Null;
+use rusqlite::{params, params_from_iter};
 
 use super::connection::Connection;
 use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    liveness, pauses, schedules, subscriptions, tallies, turns,
+    liveness, pauses, query, schedules, subscriptions, tallies, turns,
 };
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
@@ -216,6 +216,95 @@ fn nothing_that_runs_often_scans_a_table_or_sorts() {
     for (sql, uses) in OF_FEW_ROWS {
         let plan = plan(&conn, sql);
         assert!(plan.contains(uses), "{sql}\n{plan}");
+    }
+}
+
+/// What `ANALYZE` and `PRAGMA optimize` leave, by the number of values of an index's columns.
+fn analyzed(describe: impl Fn(&str, &str, usize) -> String) -> Connection {
+    let conn = connection::in_memory().unwrap();
+    conn.execute_batch("ANALYZE; DELETE FROM sqlite_stat1")
+        .unwrap();
+    // The primary key of a table without rowids has the table's name there. A table without an index has a null.
+    let sql = "SELECT t.name, iif(i.origin = 'pk' AND l.wr, t.name, i.name), \
+               (SELECT count(*) FROM pragma_index_info(i.name)) \
+               FROM sqlite_master t JOIN pragma_table_list l ON l.name = t.name \
+               LEFT JOIN pragma_index_list(t.name) i WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'";
+    let indexes: Vec<(String, Option<String>, i64)> = query::all(&conn, sql, [], |row| {
+        Ok((row.get()?, row.get()?, row.get()?))
+    })
+    .unwrap();
+    for (table, index, columns) in indexes {
+        let columns = usize::try_from(columns).unwrap();
+        let stat = describe(&table, index.as_deref().unwrap_or(&table), columns);
+        let sql = "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?1, ?2, ?3)";
+        query::execute(&conn, sql, params![table, index, stat]).unwrap();
+    }
+    conn.execute_batch("ANALYZE sqlite_master").unwrap();
+    conn
+}
+
+/// The statistics of an index: the rows, and how many have the same value in its first column, its first two, and so on.
+fn stat(rows: u32, same: u32, columns: usize) -> String {
+    format!("{rows}{}", format!(" {same}").repeat(columns))
+}
+
+/// Of maintenance, which is not repeated with each message: on a table that had one row it prefers to read all of it, also
+/// when the table has grown.
+const MAY_SCAN: &[&str] = &[
+    broadcasts::PRUNE,
+    broadcasts::NEXT_ORIGINS,
+    broadcasts::PRUNE_ORIGINS,
+    erase::OPEN,
+    tallies::TALLIES,
+];
+
+/// An application runs `ANALYZE` on its file when it likes: on the first day, with one row in each table.
+#[test]
+fn an_analysis_by_the_application_changes_no_plan() {
+    let tables = [
+        "subscription",
+        "broadcast",
+        "content",
+        "origin",
+        "delivery",
+        "schedule",
+    ];
+    let mut found = vec![
+        analyzed(|_, _, columns| stat(1, 1, columns)),
+        analyzed(|_, _, columns| stat(1_000_000, 500_000, columns)),
+        analyzed(|_, _, columns| stat(1_000_000, 1, columns)),
+        // Those that tell the planner most against the right index.
+        analyzed(|_, index, columns| match index {
+            "delivery_origin"
+            | "sqlite_autoindex_broadcast_1"
+            | "sqlite_autoindex_origin_1"
+            | "subscription"
+            | "schedule" => stat(10, 1, columns),
+            _ => stat(1_000_000, 1_000_000, columns),
+        }),
+        analyzed(|_, index, columns| match index {
+            "delivery" => stat(10, 1, columns),
+            _ => stat(1_000_000, 1_000_000, columns),
+        }),
+    ];
+    for one in tables {
+        found.push(analyzed(|table, _, columns| match table == one {
+            true => stat(1, 1, columns),
+            false => stat(1_000_000, 1000, columns),
+        }));
+    }
+    for conn in found {
+        for (sql, uses) in SHORT.iter().chain(OF_FEW_ROWS) {
+            let plan = plan(&conn, sql);
+            if !MAY_SCAN.contains(sql) {
+                assert!(plan.contains(uses), "{sql}\n{plan}");
+            }
+        }
+        for (sql, _) in SHORT.iter().filter(|(sql, _)| !MAY_SCAN.contains(sql)) {
+            let plan = plan(&conn, sql);
+            assert!(!plan.contains("SCAN"), "{sql}\n{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) const OF: &str = concat!(
 pub(super) const DUE: &str = concat!(
     "SELECT next_fire_at, owner, name, ",
     columns!(),
-    " FROM schedule WHERE next_fire_at <= ?1 AND (next_fire_at, owner, name) > (?3, ?4, ?5) \
+    " FROM schedule INDEXED BY schedule_due WHERE next_fire_at <= ?1 AND (next_fire_at, owner, name) > (?3, ?4, ?5) \
      ORDER BY next_fire_at, owner, name LIMIT ?2"
 );
 const REMOVE: &str = "DELETE FROM schedule WHERE owner = ?1 AND name = ?2";
@@ -49,7 +49,7 @@ const REMOVE_ALL: &str = "DELETE FROM schedule WHERE owner = ?1";
 const MOVE: &str = "UPDATE OR IGNORE schedule SET owner = ?2 WHERE owner = ?1";
 pub(super) const FIRE: &str = "UPDATE schedule SET next_fire_at = ?4 \
      WHERE owner = ?1 AND name = ?2 AND next_fire_at = ?3";
-pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM schedule";
+pub(super) const NEXT: &str = "SELECT min(next_fire_at) FROM schedule INDEXED BY schedule_due";
 const RECORD_RUN: &str = "INSERT INTO meta (name, value) VALUES ('last_run', ?1) \
      ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
 

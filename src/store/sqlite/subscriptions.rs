@@ -38,14 +38,14 @@ pub(super) const PAGE_ALL: &str = concat!(
 pub(super) const PAGE_USER: &str = concat!(
     "SELECT s.key, ",
     record_columns!(),
-    " FROM subscription s WHERE s.principal = ?4 AND s.key > ?1 AND ",
+    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?4 AND s.key > ?1 AND ",
     live!(),
     " ORDER BY s.key LIMIT ?3"
 );
 pub(super) const OWNED: &str = concat!(
     "SELECT s.key, ",
     record_columns!(),
-    " FROM subscription s WHERE s.principal = ?1 AND s.key > ?2 ORDER BY s.key LIMIT ?3"
+    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?1 AND s.key > ?2 ORDER BY s.key LIMIT ?3"
 );
 // The cross join keeps the order of the tables: the tag's rows lead.
 pub(super) const PAGE_TAG: &str = concat!(
@@ -56,7 +56,7 @@ pub(super) const PAGE_TAG: &str = concat!(
     live!(),
     " ORDER BY g.key LIMIT ?3"
 );
-pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription \
+pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription INDEXED BY subscription_principal \
      WHERE principal = ?1 AND key <> ?2 ORDER BY last_seen_at, key LIMIT ?3)";
 pub(super) const PURGE_RETIRED: &str = "DELETE FROM subscription WHERE key IN \
      (SELECT key FROM subscription WHERE retired_at < ?1 ORDER BY retired_at LIMIT ?2)";

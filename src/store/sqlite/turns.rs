@@ -23,7 +23,7 @@ pub(super) const LAST: &str = "SELECT turn FROM flow WHERE broadcast = ?1 AND or
 const KEEP: &str = "INSERT INTO flow (broadcast, origin, turn) VALUES (?1, ?2, ?3) \
      ON CONFLICT (broadcast, origin) DO UPDATE SET turn = excluded.turn";
 pub(super) const FORGET: &str = "DELETE FROM flow WHERE broadcast = ?1";
-pub(super) const DUE: &str = "SELECT broadcast, key, origin, band FROM delivery \
+pub(super) const DUE: &str = "SELECT broadcast, key, origin, band FROM delivery INDEXED BY delivery_waiting \
      WHERE turn IS NULL AND leased = ?1 AND at <= ?2 ORDER BY at LIMIT ?3";
 pub(super) const MAKE_READY: &str =
     "UPDATE delivery SET turn = ?3 WHERE broadcast = ?1 AND key = ?2";
