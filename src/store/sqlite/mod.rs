@@ -86,8 +86,8 @@ const READERS: usize = 3;
 /// see [`backup`](Self::backup). Do not open the file or its `-shm` by other means than SQLite in a process that has the
 /// store open: closing it again takes the locks away from SQLite.
 ///
-/// Use SQLite 3.51.3 or later in all programs that have the file open: earlier versions can damage it in rare cases. With an
-/// earlier version in this process the log has a warning.
+/// Use SQLite 3.51.3 or later, 3.50.7 or 3.44.6 in all programs that have the file open: others can damage it in rare cases.
+/// With such a version in this process the log has a warning.
 ///
 /// # Cancel safety
 ///
