@@ -144,7 +144,8 @@ impl SqliteStore {
     /// every program with SQLite 3.31 (2020) or later can read the file.
     ///
     /// The store writes in transactions of about 5 milliseconds, and leaves as much time between two of them. An application
-    /// with a busy timeout of a second or more writes beside it. It does not checkpoint the log at its end.
+    /// with a busy timeout of a second or more writes beside it. Closing it runs no
+    /// checkpoint unless it is the last to close the file. With Litestream's table `_litestream_seq` in it, it runs none.
     ///
     /// Tools that compare the tables of a file with a schema (of an object-relational mapper) have to leave out names with
     /// the prefix. Use one SQLite library in the process: this crate's `rusqlite` resolves to the one of the application's
