@@ -143,7 +143,8 @@ impl SqliteStore {
     /// The file has to exist, and to have a write-ahead log (`PRAGMA journal_mode = WAL`, once). Its tables are plain ones:
     /// every program with SQLite 3.31 (2020) or later can read the file.
     ///
-    /// The store writes in transactions of about 5 milliseconds, and leaves as much time between two of them. An application
+    /// The store writes in transactions of about 5 milliseconds, or of one call that takes longer, and leaves as much time
+    /// between two of them, at most 100 milliseconds. Each process does so by itself. An application
     /// with a busy timeout of a second or more writes beside it. Closing it runs no
     /// checkpoint unless it is the last to close the file. With Litestream's table `_litestream_seq` in it, it runs none.
     ///
