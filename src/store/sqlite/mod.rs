@@ -164,6 +164,11 @@ impl SqliteStore {
     /// # Cancel safety
     ///
     /// A dropped future may have created the tables.
+    ///
+    /// # Security
+    ///
+    /// The file then holds endpoints, secrets of subscriptions, payloads and sealed VAPID keys, and keeps its mode: make it
+    /// readable by its owner only, with its `-wal` and `-shm`. Who can write to it can send messages to every subscription.
     pub async fn open_in(path: impl AsRef<Path>, prefix: &str) -> Result<Self, StoreError> {
         let prefix = Prefix::parse(prefix)?;
         Self::open_with(path.as_ref().to_owned(), prefix).await
