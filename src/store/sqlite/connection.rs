@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, ErrorCode, OpenFlags};
 
 use super::error::{failed_to_open, misconfigured};
@@ -65,6 +66,12 @@ impl Connection {
     /// Whether the file belongs to the application.
     pub(super) fn is_shared(&self) -> bool {
         !self.prefix.is_empty()
+    }
+
+    /// Whether it is an application's file that Litestream replicates, which alone decides when the log is written into it.
+    pub(super) fn is_replicated(&self) -> bool {
+        let sql = "SELECT 1 FROM sqlite_master WHERE name = '_litestream_seq'";
+        self.is_shared() && self.query_row(sql, [], |_| Ok(())).is_ok()
     }
 
     /// Whether closing it would do harm: see [`Identity::is_lost`].
@@ -202,6 +209,12 @@ fn set_up(conn: &Connection, more: &str) -> Result<(), StoreError> {
     // payloads. A query, since the pragma returns a row, which older versions of SQLite refuse in a batch.
     conn.query_row("PRAGMA secure_delete = ON", [], |_| Ok(()))
         .map_err(failed_to_open)?;
+    if conn.is_replicated() {
+        conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
+            .map_err(failed_to_open)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(failed_to_open)?;
+    }
     conn.execute_batch(more).map_err(failed_to_open)
 }
 

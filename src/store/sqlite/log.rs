@@ -42,9 +42,11 @@ impl Log {
     }
 
     /// Runs a checkpoint if the log is too large. Called after every commit.
+    ///
+    /// Not in a file that Litestream replicates: its log is Litestream's, which would have to start again with a snapshot.
     pub(super) fn bound(&mut self, conn: &Connection) {
         let size = fs::metadata(&self.path).map_or(0, |file| file.len());
-        if size < self.fold_at {
+        if size < self.fold_at || conn.is_replicated() {
             return;
         }
         let patience = match conn.is_shared() {
@@ -167,6 +169,8 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
+    use super::super::connection;
+    use super::super::identity::Identity;
     use super::super::prefix::Prefix;
     use super::*;
 
@@ -222,6 +226,39 @@ mod tests {
             }
             drop(end);
         });
+    }
+
+    #[test]
+    fn the_log_of_a_file_that_litestream_replicates_is_left_to_it() {
+        for is_replicated in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("shop.db");
+            let application = rusqlite::Connection::open(&path).unwrap();
+            let name = match is_replicated {
+                true => "_litestream_seq",
+                false => "litestream_seq",
+            };
+            application
+                .execute_batch(&format!(
+                    "PRAGMA journal_mode = WAL; CREATE TABLE {name} (id)"
+                ))
+                .unwrap();
+            let prefix = Prefix::parse("web_push_").unwrap();
+            let identity = Identity::of(&path).unwrap();
+            let conn = connection::writer(&path, &prefix, &identity).unwrap();
+            let size = || fs::metadata(&path).unwrap().len();
+            let before = size();
+            Log::of(&path, 1).bound(&conn);
+            let pages: i64 = conn
+                .query_row("PRAGMA wal_autocheckpoint", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(size() == before, is_replicated);
+            assert_eq!(pages == 0, is_replicated);
+            // Ours is the last one.
+            drop(application);
+            close(conn).unwrap();
+            assert_eq!(size() == before, is_replicated);
+        }
     }
 
     #[test]

@@ -151,8 +151,10 @@ impl SqliteStore {
     /// The file has to exist, and to have a write-ahead log (`PRAGMA journal_mode = WAL`, once). Its tables are plain ones:
     /// every program with SQLite 3.31 (2020) or later can read the file.
     ///
-    /// The store writes in transactions of about 5 milliseconds, and leaves as much time between two of them. An application
-    /// with a busy timeout of a second or more writes beside it. It does not checkpoint the log at its end.
+    /// The store writes in transactions of about 5 milliseconds, or of one call that takes longer, and leaves as much time
+    /// between two of them, at most 100 milliseconds. Each process does so by itself. An application
+    /// with a busy timeout of a second or more writes beside it. Closing it runs no
+    /// checkpoint unless it is the last to close the file. With Litestream's table `_litestream_seq` in it, it runs none.
     ///
     /// Tools that compare the tables of a file with a schema (of an object-relational mapper) have to leave out names with
     /// the prefix. Use one SQLite library in the process: this crate's `rusqlite` resolves to the one of the application's
@@ -170,6 +172,11 @@ impl SqliteStore {
     /// # Cancel safety
     ///
     /// A dropped future may have created the tables.
+    ///
+    /// # Security
+    ///
+    /// The file then holds endpoints, secrets of subscriptions, payloads and sealed VAPID keys, and keeps its mode: make it
+    /// readable by its owner only, with its `-wal` and `-shm`. Who can write to it can send messages to every subscription.
     pub async fn open_in(path: impl AsRef<Path>, prefix: &str) -> Result<Self, StoreError> {
         let prefix = Prefix::parse(prefix)?;
         Self::open_with(path.as_ref().to_owned(), prefix).await

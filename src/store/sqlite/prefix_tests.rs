@@ -45,6 +45,48 @@ fn a_prefix_is_a_part_of_a_name() {
     }
 }
 
+/// In other modules a statement with the name of a table goes through `prepare_cached`, which rewrites it.
+#[test]
+fn only_what_concerns_the_whole_file_is_run_without_the_prefix() {
+    const WHOLE_FILE: [&str; 6] = [
+        "backup.rs",
+        "connection.rs",
+        "log.rs",
+        "plans.rs",
+        "schema.rs",
+        "prefix_tests.rs",
+    ];
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/sqlite");
+    let mut modules = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !name.ends_with(".rs") || name.ends_with("_tests.rs") || WHOLE_FILE.contains(&name) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for call in [
+            ".execute_batch(",
+            ".query_row(",
+            ".query_row_and_then(",
+            ".prepare(",
+            "conn.execute(",
+            ".pragma_",
+            ".into_inner()",
+        ] {
+            let found = text.lines().find(|line| {
+                line.contains(call)
+                    && !line.contains("\"PRAGMA ")
+                    && !line.contains("PoisonError::into_inner")
+            });
+            assert_eq!(found, None, "{name}");
+        }
+        modules += 1;
+    }
+    assert!(modules > 20);
+}
+
 #[test]
 fn names_of_tables_get_the_prefix_and_those_of_columns_do_not() {
     for (plain, own) in [

@@ -1,7 +1,8 @@
 //! Counting subscriptions in SQLite: by the numbers that triggers keep, or, for few rows, by an index.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{all, first};
 use super::subscription_rows::find;

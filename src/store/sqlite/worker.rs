@@ -22,6 +22,8 @@ const MAX_BATCH: usize = 64;
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 /// As [`MAX_BATCH_TIME`], in an application's file: the application's own changes wait as well.
 const MAX_BATCH_TIME_IF_SHARED: Duration = Duration::from_millis(5);
+/// The longest time for which an application's file is left after a transaction.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A command to a thread.
 pub(super) enum Command {
@@ -111,10 +113,9 @@ pub(super) fn write(
                     job.refuse(error);
                     continue;
                 }
-                let started = Instant::now();
-                transaction(conn, job, &mut commands);
+                let took = transaction(conn, job, &mut commands);
                 if conn.is_shared() {
-                    give_way(started.elapsed());
+                    give_way(took);
                 }
                 if let Some(log) = &mut log {
                     log.bound(conn);
@@ -129,17 +130,21 @@ pub(super) fn write(
 /// each asks again after a pause, and would hardly meet the moment between two transactions. What is asked of the store
 /// meanwhile shares the next one.
 fn give_way(took: Duration) {
-    thread::sleep(took.min(MAX_BATCH_TIME));
+    thread::sleep(took.min(LONGEST_PAUSE));
 }
 
-/// Runs `first` and the jobs queued behind it in one transaction.
-fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Receiver<Command>) {
+/// Runs `first` and the jobs queued behind it in one transaction. Returns for how long others could not write.
+fn transaction(
+    conn: &Connection,
+    first: Box<dyn Job>,
+    commands: &mut mpsc::Receiver<Command>,
+) -> Duration {
     if first.is_abandoned() {
-        return;
+        return Duration::ZERO;
     }
     if let Err(error) = statement(conn, "BEGIN IMMEDIATE") {
         first.refuse(failed(error));
-        return;
+        return Duration::ZERO;
     }
     let started = Instant::now();
     let longest = match conn.is_shared() {
@@ -168,9 +173,11 @@ fn transaction(conn: &Connection, first: Box<dyn Job>, commands: &mut mpsc::Rece
         // The result does not matter: without a commit the file is unchanged.
         let _ = statement(conn, "ROLLBACK");
     }
+    let took = started.elapsed();
     for done in batch {
         (done.answer)(error.as_ref());
     }
+    took
 }
 
 /// Runs one job under its own savepoint: a failed job is rolled back, the others in the transaction stay.
@@ -226,3 +233,7 @@ pub(super) fn read(conn: &Connection, commands: &Arc<Mutex<mpsc::Receiver<Comman
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

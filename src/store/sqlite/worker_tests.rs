@@ -1,0 +1,100 @@
+//! Transactions in an application's file.
+
+use std::sync::Barrier;
+
+use super::super::connection;
+use super::super::identity::Identity;
+use super::super::prefix::Prefix;
+use super::super::query::execute;
+use super::*;
+
+const MILLIS_20: Duration = Duration::from_millis(20);
+
+fn prefix() -> Prefix {
+    Prefix::parse("web_push_").unwrap()
+}
+
+#[tokio::test]
+async fn an_applications_file_is_left_for_as_long_as_a_transaction_took() {
+    let conn = connection::in_memory_with(prefix()).unwrap();
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let started = Instant::now();
+    let writer = thread::spawn(move || write(&conn, queue, None, None));
+    for _ in 0..5 {
+        let job = |_: &Connection| {
+            thread::sleep(MILLIS_20);
+            Ok(())
+        };
+        ask(&jobs, job).await.unwrap();
+    }
+    drop(jobs);
+    writer.join().unwrap();
+    assert!(started.elapsed() >= 10 * MILLIS_20);
+}
+
+/// A file that has a log, and the store's connection to it.
+fn shared_file() -> (tempfile::TempDir, std::path::PathBuf, Connection) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.db");
+    let application = rusqlite::Connection::open(&path).unwrap();
+    application
+        .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        .unwrap();
+    let identity = Identity::of(&path).unwrap();
+    let conn = connection::writer(&path, &prefix(), &identity).unwrap();
+    (folder, path, conn)
+}
+
+#[tokio::test]
+async fn a_transaction_in_an_applications_file_ends_after_five_milliseconds() {
+    let (_folder, path, conn) = shared_file();
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let writer = thread::spawn(move || write(&conn, queue, None, None));
+    let long = ask(&jobs, |conn| {
+        execute(conn, "INSERT INTO worker (id) VALUES (1)", [])?;
+        thread::sleep(MAX_BATCH_TIME_IF_SHARED);
+        thread::sleep(MAX_BATCH_TIME_IF_SHARED);
+        Ok(())
+    });
+    let next = ask(&jobs, move |_| {
+        let other = rusqlite::Connection::open(path).unwrap();
+        let sql = "SELECT count(*) FROM web_push_worker";
+        Ok(other
+            .query_row(sql, [], |row| row.get::<_, u32>(0))
+            .unwrap())
+    });
+    let (long, next) = tokio::join!(long, next);
+    long.unwrap();
+    assert_eq!(next.unwrap(), 1, "it is committed");
+    drop(jobs);
+    writer.join().unwrap();
+}
+
+/// The application had the file meanwhile, and need not have it again.
+#[test]
+fn the_wait_for_the_applications_transaction_is_no_part_of_ours() {
+    let (_folder, path, conn) = shared_file();
+    let begun = Barrier::new(2);
+    thread::scope(|scope| {
+        let application = scope.spawn(|| {
+            let application = rusqlite::Connection::open(&path).unwrap();
+            application.execute_batch("BEGIN IMMEDIATE").unwrap();
+            begun.wait();
+            thread::sleep(10 * MILLIS_20);
+            let end = Instant::now();
+            application.execute_batch("COMMIT").unwrap();
+            end
+        });
+        begun.wait();
+        let (answer, _answered) = oneshot::channel();
+        let job = Box::new(Task {
+            work: |_: &Connection| Ok(()),
+            answer,
+        });
+        let (_jobs, mut queue) = mpsc::channel(QUEUE);
+        let took = transaction(&conn, job, &mut queue);
+        let ended = Instant::now();
+        let end = application.join().unwrap();
+        assert!(took <= ended.duration_since(end), "{took:?}");
+    });
+}
