@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use rusqlite::{ToSql, params};
+use rusqlite::params;
 
 use super::SqliteStore;
 use super::connection::Connection;
