@@ -14,6 +14,7 @@ mod sqlite_crash;
 #[cfg(target_os = "linux")]
 mod sqlite_scale;
 mod subscription_model;
+mod together;
 mod unreadable;
 #[path = "../support"]
 mod support {
