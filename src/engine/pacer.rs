@@ -92,6 +92,11 @@ impl Pacer {
         ended_lately: usize,
         now: Instant,
     ) -> (bool, bool) {
+        // Enough are in flight until as many have ended. At an origin that allows few these are no [`WORTH_A_STEP`], and their
+        // places stay empty until the next step.
+        if ended_lately > 0 && ended_lately >= in_flight {
+            self.step_for_new();
+        }
         let settles = self.is_settlement_due(unsettled, in_flight, now);
         let steps = self.is_step_due(in_flight, ended_lately, now);
         if self.is_slow && unsettled > 0 && in_flight > 0 && (settles || steps) {
@@ -123,7 +128,7 @@ impl Pacer {
         self.wake = self.wake.min(self.next_step);
     }
 
-    /// Takes the next step as soon as the shortest time since the last one is over: there is new work.
+    /// Takes the next step as soon as the shortest time since the last one is over: there is new work, or room for it.
     pub(super) fn step_for_new(&mut self) {
         self.next_step = self.next_step.min(self.soonest);
         self.step_soon();

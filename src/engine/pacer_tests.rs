@@ -186,6 +186,27 @@ fn a_store_that_takes_long_for_a_step_has_a_rest() {
 }
 
 #[test]
+fn a_few_attempts_that_ended_do_not_wait_for_the_rest() {
+    let start = Instant::now();
+    let mut pacer = Pacer::new(start);
+    for (ended, is_due) in [(0, false), (3, false), (4, true), (8, true)] {
+        pacer.stepped(LONGEST, 5 * MILLI, start);
+        let in_flight = 8 - ended;
+        let before = pacer.due(ended, in_flight.max(1), ended, start + MILLI);
+        assert_eq!(before, (false, false), "{ended}");
+        pacer.step_soon();
+        let next = if is_due { SHORTEST_STEP } else { SETTLE_WITHIN };
+        assert_eq!(pacer.next(), start + next, "{ended}");
+        let (_, steps) = pacer.due(ended, in_flight.max(1), ended, start + SHORTEST_STEP);
+        assert_eq!(steps, is_due, "{ended}");
+    }
+    // The store is in trouble.
+    pacer.settlement_failed(start);
+    let (_, steps) = pacer.due(8, 8, 8, start + SHORTEST_STEP);
+    assert!(!steps);
+}
+
+#[test]
 fn a_step_and_a_settlement_share_a_transaction_that_takes_long() {
     let start = Instant::now();
     let mut pacer = Pacer::new(start);

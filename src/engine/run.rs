@@ -142,7 +142,8 @@ async fn run(engine: Engine, shutdown: impl Future<Output = ()>) -> Result<(), R
                 // Places are free, whatever the attempts that are still in flight do.
                 Ended::Attempts => pacer.step_soon(),
                 Ended::Expansion(0) => {}
-                Ended::Expansion(_) => pacer.step_soon(),
+                // Their rows are not claimed yet.
+                Ended::Expansion(_) => pacer.step_for_new(),
                 Ended::Chore(chore) if chore.more => pacer.step_now(Instant::now()),
                 Ended::Chore(_) => {
                     let pause = worker.chores.pause(engine.poll_interval, engine.now());

@@ -214,6 +214,20 @@ impl World {
         in_flight_per_origin: usize,
         request_timeout: Duration,
     ) -> Self {
+        Self::of(store, in_flight_per_origin, request_timeout, false).await
+    }
+
+    /// Creates a world whose ledger keeps the subscriptions. The faults of [`Table`] are those of its other calls.
+    pub(super) async fn of_one_store() -> Self {
+        Self::of(MemoryStore::new(), OriginGates::IN_FLIGHT, TIMEOUT, true).await
+    }
+
+    async fn of(
+        store: MemoryStore,
+        in_flight_per_origin: usize,
+        request_timeout: Duration,
+        is_one_store: bool,
+    ) -> Self {
         let store = Arc::new(store);
         let table = Arc::new(Table {
             store: Arc::clone(&store),
@@ -243,7 +257,7 @@ impl World {
             .with_timeout(TIMEOUT);
         let keys = KeyEncryptionKeys::none();
         let engine = Engine::new(Parts {
-            is_one_store: false,
+            is_one_store,
             subscriptions: Arc::clone(&table) as _,
             ledger: Arc::clone(&store) as _,
             key_ring: KeyRing::open(Arc::clone(&store) as _, keys, None, START)

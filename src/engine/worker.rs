@@ -576,9 +576,9 @@ impl Worker {
                 Ok(())
             }
             Ok(None) => Ok(()),
-            // One of them: the others do not wait for it.
-            Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
+            // One of them may be the cause: the others do not wait for it, and the calls tell which one it is.
+            Err(_) => Ok(()),
         }
     }
 

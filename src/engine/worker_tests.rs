@@ -135,6 +135,26 @@ async fn effects_on_subscriptions_are_written_before_outcomes() {
 }
 
 #[tokio::test]
+async fn one_store_writes_effects_and_outcomes_in_one_call() {
+    let world = World::of_one_store().await;
+    let key = world.subscriber().await;
+    let id = world.broadcast().await;
+    world.answer(StatusCode::GONE);
+    let mut worker = Worker::new(world.engine.clone());
+    worker.step().await;
+    drive(&mut worker).await;
+    // No other call writes the effects.
+    world.table.fails.store(true, Relaxed);
+    worker.settle().await.unwrap();
+    assert_eq!(worker.unsettled(), 0);
+    assert!(worker.effects.changes().is_empty());
+    assert_eq!(world.counts(id).await.gone, 1);
+    assert!(world.record(key).await.retired.is_some());
+    world.table.fails.store(false, Relaxed);
+    worker.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_last_settlement_writes_the_tally() {
     let world = World::new().await;
     let key = world.subscriber().await;

@@ -17,6 +17,7 @@ mod sqlite_outbox;
 #[cfg(target_os = "linux")]
 mod sqlite_scale;
 mod subscription_model;
+mod together;
 mod unreadable;
 #[path = "../support"]
 mod support {

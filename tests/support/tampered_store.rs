@@ -114,9 +114,9 @@ impl TamperedStore {
         *self.failing.lock().unwrap() = call.map(|call| (call, StoreErrorKind::Unavailable));
     }
 
-    /// Makes all calls of one name fail as if a row could not be read.
-    pub(crate) fn corrupt(&self, call: &'static str) {
-        *self.failing.lock().unwrap() = Some((call, StoreErrorKind::Corrupt));
+    /// Makes all calls of one name fail with an error of this kind from now on.
+    pub(crate) fn fail_as(&self, kind: StoreErrorKind, call: &'static str) {
+        *self.failing.lock().unwrap() = Some((call, kind));
     }
 
     /// Writes changes and outcomes together from now on.

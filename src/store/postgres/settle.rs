@@ -92,15 +92,17 @@ pub(super) async fn settle(
 }
 
 /// Makes changes of subscriptions, then settles. Nothing that locks deliveries waits for subscriptions afterwards, so that
-/// there are no deadlocks.
+/// there are no deadlocks. The numbers of subscriptions come last: while they are locked, this waits for nothing else.
 pub(super) async fn settle_with(
     tx: &mut Tx<'_>,
     changes: &[Change],
     ends: &[(ClaimToken, Settlement)],
     now: Timestamp,
 ) -> Result<Vec<Settled>, Failed> {
-    subscription_changes::apply(tx, changes, now).await?;
-    settle(tx, ends, now).await
+    let made = subscription_changes::make(tx, changes, now).await?;
+    let settled = settle(tx, ends, now).await?;
+    made.numbers.write(tx).await?;
+    Ok(settled)
 }
 
 /// Locks the rows with valid tokens, each once.

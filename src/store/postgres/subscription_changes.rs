@@ -50,11 +50,30 @@ pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
          WHEN 'retire' THEN s.retired_at IS NULL AND s.last_seen_at <= change.observed_at \
          WHEN 'stale' THEN s.stale_since IS NULL AND s.last_seen_at <= change.observed_at ELSE true END";
 
+/// Changes that were made.
+pub(super) struct Made {
+    /// The number of changed and deleted rows.
+    pub(super) rows: u64,
+    /// To write last in the transaction.
+    pub(super) numbers: Numbers,
+}
+
 pub(super) async fn apply(
     tx: &mut Tx<'_>,
     changes: &[Change],
     now: Timestamp,
 ) -> Result<u64, Failed> {
+    let made = make(tx, changes, now).await?;
+    made.numbers.write(tx).await?;
+    Ok(made.rows)
+}
+
+/// Makes changes, except for the numbers.
+pub(super) async fn make(
+    tx: &mut Tx<'_>,
+    changes: &[Change],
+    now: Timestamp,
+) -> Result<Made, Failed> {
     // All rows are locked first, and rows inserted later are ignored, so that later statements wait for no lock and
     // cannot deadlock.
     let keys: BTreeSet<_> = changes.iter().filter_map(Change::key).collect();
@@ -132,8 +151,8 @@ pub(super) async fn apply(
     for (_, row) in Counted::find(tx, before.keys()).await? {
         numbers.plus(&row);
     }
-    numbers.write(tx).await?;
-    Ok(changed + deleted)
+    let rows = changed + deleted;
+    Ok(Made { rows, numbers })
 }
 
 /// Whether a row may be counted as something else after a change. A change can prove a row too, but not the reverse: most are

@@ -38,8 +38,8 @@ pub(super) const COUNTED: &str = concat!(
     counted_columns!(),
     " FROM web_push.subscription AS s WHERE s.key = ANY($1)"
 );
-/// The totals first: one of sixteen parts, chosen by server process, so that concurrent writers rarely share one. Then the
-/// other numbers, in one order.
+/// The numbers in one order, then the totals: PostgreSQL runs a statement in `WITH` that nothing reads after the main one. The
+/// totals have sixteen parts, chosen by server process, so that concurrent writers rarely share one.
 pub(super) const ADD: &str = "WITH total AS (UPDATE web_push.subscription_count \
          SET number = number + $1::bigint, unproven = unproven + $2::bigint \
          WHERE part = pg_backend_pid() % 16 AND ($1::bigint <> 0 OR $2::bigint <> 0)) \

@@ -10,6 +10,7 @@ use super::ready::Head;
 use super::rows::{Columns, band_number, integer, read};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
+use crate::store::readable::ReadablePage;
 use crate::store::rules::{BANDS, shares};
 use crate::store::{ClaimToken, Claimed, ClaimedMessage, Claims, STEP, StoreError};
 use crate::subscription::EndpointKey;
@@ -100,12 +101,8 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    fn read(columns: &mut Columns<'_>) -> Result<Self, StoreError> {
-        let place = columns.get()?;
-        Self::at(place, columns)
-    }
-
-    fn at(place: i64, columns: &mut Columns<'_>) -> Result<Self, StoreError> {
+    /// Reads a row's columns after its place.
+    fn read(place: i64, columns: &mut Columns<'_>) -> Result<Self, StoreError> {
         Ok(Self {
             place: usize::try_from(place - 1).map_err(|_| corrupt("a row's place"))?,
             band: 0,
@@ -117,8 +114,15 @@ impl Taken {
         })
     }
 
+    /// Reads the rows of [`TAKE`] that can be read, as [`read_at_once`] does.
     pub(super) fn read_all(rows: &[Row]) -> Result<Vec<Self>, StoreError> {
-        read(rows, Self::read)
+        let mut page = ReadablePage::new(rows.len());
+        for row in rows {
+            let mut columns = Columns::of(row);
+            let place = columns.get()?;
+            page.push(Self::read(place, &mut columns))?;
+        }
+        Ok(page.finish("deliveries"))
     }
 }
 
@@ -152,13 +156,14 @@ impl Of {
     }
 }
 
-/// Reads the rows of [`TAKE_AT_ONCE`].
+/// Reads the rows of [`TAKE_AT_ONCE`]. Those that cannot be read are left out and end at their deadline: all are leased, and an
+/// error would cost the others an attempt.
 pub(super) fn read_at_once(rows: &[Row]) -> Result<(Vec<Taken>, Vec<Of>), StoreError> {
-    let (mut taken, mut messages) = (Vec::new(), Vec::new());
+    let (mut taken, mut messages) = (ReadablePage::new(rows.len()), Vec::new());
     for row in rows {
         let mut columns = Columns::of(row);
         match columns.get()? {
-            Some(place) => taken.push(Taken::at(place, &mut columns)?),
+            Some(place) => taken.push(Taken::read(place, &mut columns))?,
             None => {
                 columns.skip(1);
                 let seq = columns.get()?;
@@ -167,7 +172,7 @@ pub(super) fn read_at_once(rows: &[Row]) -> Result<(Vec<Taken>, Vec<Of>), StoreE
             }
         }
     }
-    Ok((taken, messages))
+    Ok((taken.finish("deliveries"), messages))
 }
 
 /// What a claim takes at one origin.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
+use tower_web_push::store::StoreErrorKind;
 
 /// The same world, with a store that records its calls and fails on demand.
 pub(crate) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
@@ -83,24 +84,30 @@ async fn effects_and_outcomes_are_written_together_where_one_store_has_both() {
     assert_eq!(world.status(id).await.counts.pending, 1);
 }
 
-/// With a row that cannot be read the calls are made one by one, so that the others are written.
+/// With a row that cannot be read, or a change that is refused, the calls are made one by one, so that the others are written.
 #[tokio::test]
-async fn an_unreadable_row_separates_effects_from_outcomes() {
-    let world = World::at(FCM).await;
-    world.subscriber().await;
-    let (store, push) = tampered(&world).await;
-    store.join_writes();
-    store.corrupt("settle_with");
-    let id = push
-        .enqueue(Audience::All, Message::new("x"))
-        .await
-        .unwrap()
-        .broadcast;
-    push.tick().await.unwrap();
-    let calls = store.take_calls();
-    let places = ["settle_with", "apply", "settle"].map(|call| position(&calls, call));
-    assert!(places.is_sorted(), "{calls:?}");
-    assert_eq!(world.status(id).await.counts.accepted, 1);
+async fn an_error_of_one_row_separates_effects_from_outcomes() {
+    for kind in [
+        StoreErrorKind::Corrupt,
+        StoreErrorKind::Full,
+        StoreErrorKind::Misconfigured,
+    ] {
+        let world = World::at(FCM).await;
+        world.subscribers(1).await;
+        let (store, push) = tampered(&world).await;
+        store.join_writes();
+        store.fail_as(kind, "settle_with");
+        let id = push
+            .enqueue(Audience::All, Message::new("x"))
+            .await
+            .unwrap()
+            .broadcast;
+        push.tick().await.unwrap();
+        let calls = store.take_calls();
+        let places = ["settle_with", "apply", "settle"].map(|call| position(&calls, call));
+        assert!(places.is_sorted(), "{kind:?}: {calls:?}");
+        assert_eq!(world.status(id).await.counts.accepted, 1);
+    }
 }
 
 #[tokio::test]

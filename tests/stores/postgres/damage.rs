@@ -1,11 +1,13 @@
 //! Damage of one broadcast's content does not hold up the others (L3, L5, L17).
 
-use tower_web_push::store::DeliveryLedger as _;
+use tower_web_push::broadcast::FinalOutcome;
+use tower_web_push::store::{Cursor, DeliveryLedger as _, PageWrite, Settlement};
 
-use super::world::{Schema, at, broadcast, claim_of, sending, subscription};
+use super::world::{Schema, at, broadcast, claim_of, delivery, sending, subscription};
 use crate::unreadable::{
-    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
-    damaged_counts_hold_up_no_others, holds_up_no_others, put_origins, put_rows_at_two_origins,
+    Damaged, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
+    damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, holds_up_no_others,
+    numbers_below_zero_count_as_zero, put_counted, put_origins, put_rows_at_two_origins,
     put_schedules, put_subscriptions, the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
     the_row_left_expires,
 };
@@ -77,6 +79,41 @@ async fn a_broadcast_whose_id_cannot_be_read_holds_up_no_claim() {
     let of: Vec<_> = claims.rows.iter().map(|row| row.token.broadcast).collect();
     assert_eq!(of, [healthy; 3]);
     assert!(claims.rows.iter().all(|row| row.attempt == 1));
+}
+
+/// The others are leased too, with their attempt counted: they are returned, whether one statement takes all or several do.
+#[tokio::test]
+async fn a_row_whose_key_cannot_be_read_costs_the_others_no_attempt() {
+    for (origins, limit) in [(1, 20), (2, 20), (2, 9)] {
+        let Some(schema) = Schema::fresh() else {
+            return;
+        };
+        let store = schema.store().await;
+        let new = broadcast();
+        store.open(&new, at(0)).await.unwrap();
+        let rows: Vec<_> = (0..10)
+            .map(|number| delivery(number, number % origins))
+            .collect();
+        let (start, end) = (Cursor::Start, Cursor::End);
+        let written = store.enqueue_page(new.id, &start, &rows, &end, at(0)).await;
+        assert_eq!(written.unwrap(), PageWrite::Stored);
+        let damaged = "SELECT ctid FROM web_push.delivery ORDER BY key LIMIT 1";
+        let sql = format!("UPDATE web_push.delivery SET key = '\\x01' WHERE ctid IN ({damaged})");
+        schema.run(&sql).await;
+        let mut claimed = Vec::new();
+        for _ in 0..3 {
+            let claims = store.claim(&claim_of(limit), at(1)).await.unwrap();
+            claimed.extend(claims.rows);
+        }
+        let attempts: Vec<_> = claimed.iter().map(|row| row.attempt).collect();
+        assert_eq!(attempts, [1; 9], "{origins} origins, {limit} rows");
+        let accepted = Settlement::Finished(FinalOutcome::Accepted);
+        let ends: Vec<_> = claimed.iter().map(|row| (row.token, accepted)).collect();
+        store.settle(&ends, at(2)).await.unwrap();
+        assert_eq!(store.expire(10, new.deadline).await.unwrap(), 1);
+        let counts = store.status(new.id, new.deadline).await.unwrap().unwrap();
+        assert_eq!((counts.counts.accepted, counts.counts.expired), (9, 1));
+    }
 }
 
 #[tokio::test]
@@ -154,4 +191,19 @@ async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
                WHERE key = (SELECT key FROM web_push.subscription ORDER BY key LIMIT 1)";
     schema.run(sql).await;
     a_damaged_row_is_left_out(&store, damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn wrong_numbers_of_subscriptions_stop_nothing() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let key = put_counted(&store, [1, 2].map(subscription), at(0)).await;
+    let sql = "UPDATE web_push.subscription_number SET number = -5; \
+               UPDATE web_push.subscription_count SET number = -5, unproven = -5";
+    schema.run(sql).await;
+    numbers_below_zero_count_as_zero(&store, &subscription(3), at(1)).await;
+    schema.run("DELETE FROM web_push.subscription_number").await;
+    a_key_that_rows_name_is_in_use(&store, key, at(1)).await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_web_push::broadcast::{BroadcastId, FinalOutcome, Principal};
+use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
     Change, ClaimToken, Cursor, DeliveryLedger as _, Pause, PauseReason, PostgresStore,
     RetireReason, Settlement, StoreError, SubscriptionLimits, SubscriptionStore as _, Tally,
@@ -69,25 +70,54 @@ impl Hammer {
         some
     }
 
+    fn ends(&mut self) -> Vec<(ClaimToken, Settlement)> {
+        let mut ends = Vec::new();
+        for token in self.tokens() {
+            let end = match self.below(4) {
+                0 => Settlement::RetryAt(at(self.below(300).into())),
+                1 => Settlement::Deferred(at(self.below(300).into())),
+                _ => Settlement::Finished(FinalOutcome::ALL[self.below(9) as usize]),
+            };
+            ends.push((token, end));
+        }
+        ends
+    }
+
+    /// Some changes, none of which is a purge.
+    fn changes(&mut self, observed_at: Timestamp) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for _ in 0..self.below(12) {
+            let key = self.key();
+            let reason = RetireReason::Gone;
+            changes.push(match self.below(5) {
+                0 => Change::Retire {
+                    key,
+                    reason,
+                    observed_at,
+                },
+                1 => Change::Delete {
+                    key,
+                    principal: self.principal(),
+                    observed_at,
+                },
+                2 => Change::Failed(key),
+                _ => Change::Accepted(key),
+            });
+        }
+        changes
+    }
+
     async fn step(&mut self) -> Result<(), StoreError> {
         let now = at(self.below(200).into());
         let origin = delivery(0, self.below(3)).origin;
-        let (name, done) = match self.below(13) {
+        let (name, done) = match self.below(14) {
             0..=2 => {
                 let claims = self.store.claim(&claim_of(20), now).await?;
                 self.tokens.extend(claims.rows.iter().map(|row| row.token));
                 ("claim", claims.rows.len() as u64)
             }
             3..=4 => {
-                let mut ends = Vec::new();
-                for token in self.tokens() {
-                    let end = match self.below(4) {
-                        0 => Settlement::RetryAt(at(self.below(300).into())),
-                        1 => Settlement::Deferred(at(self.below(300).into())),
-                        _ => Settlement::Finished(FinalOutcome::ALL[self.below(9) as usize]),
-                    };
-                    ends.push((token, end));
-                }
+                let ends = self.ends();
                 ("settle", self.store.settle(&ends, now).await?.len() as u64)
             }
             5 => {
@@ -121,30 +151,21 @@ impl Hammer {
                 ("upsert", 1)
             }
             10 => {
-                let mut changes = Vec::new();
-                for _ in 0..self.below(12) {
-                    let (key, observed_at) = (self.key(), now);
-                    let reason = RetireReason::Gone;
-                    changes.push(match self.below(6) {
-                        0 => Change::Retire {
-                            key,
-                            reason,
-                            observed_at,
-                        },
-                        1 => Change::Delete {
-                            key,
-                            principal: self.principal(),
-                            observed_at,
-                        },
-                        2 => Change::Purge {
-                            before: now,
-                            expired_before: now,
-                        },
-                        3 => Change::Failed(key),
-                        _ => Change::Accepted(key),
-                    });
+                let mut changes = self.changes(now);
+                if self.below(3) == 0 {
+                    let place = self.below(changes.len() as u32 + 1) as usize;
+                    let purge = Change::Purge {
+                        before: now,
+                        expired_before: now,
+                    };
+                    changes.insert(place, purge);
                 }
                 ("apply", self.store.apply(&changes, now).await?)
+            }
+            13 => {
+                let (changes, ends) = (self.changes(now), self.ends());
+                let settled = self.store.settle_with(&changes, &ends, now).await?;
+                ("settle_with", settled.unwrap_or_default().len() as u64)
             }
             11 => {
                 let until = at(self.below(100).into());
@@ -214,7 +235,15 @@ async fn everything_at_once_fails_nowhere_and_adds_up() {
     assert_eq!(schema.number(DEADLOCKS).await, deadlocks);
     let stores = [schema.store().await];
     for name in [
-        "claim", "settle", "release", "enqueue", "expire", "upsert", "apply", "pause",
+        "claim",
+        "settle",
+        "settle_with",
+        "release",
+        "enqueue",
+        "expire",
+        "upsert",
+        "apply",
+        "pause",
     ] {
         let times: u64 = did.iter().filter_map(|did| did.get(name)).sum();
         assert!(times > 10, "{name}: {did:?}");

@@ -9,6 +9,7 @@ mod opening;
 mod outages;
 mod outbox;
 mod pooler;
+mod settling;
 mod stored;
 mod tls;
 mod workers;
