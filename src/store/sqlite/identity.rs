@@ -91,6 +91,7 @@ fn file(_: &Path) -> Result<File, StoreError> {
     Ok(())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 #[path = "identity_tests.rs"]
 mod tests;

@@ -65,7 +65,7 @@ const READERS: usize = 3;
 /// While it is open the file has a write-ahead log and an index of it beside it: `push.db-wal` and `push.db-shm`. A change
 /// that a call returned as stored survives a crash of the process and a loss of power (`synchronous = FULL`). Changes that
 /// wait at the same time share one sync of the disk. One thread writes and three read, so no call blocks the runtime. Another
-/// looks for commits of other programs every 5 milliseconds while a worker runs.
+/// looks for commits of other programs every 50 milliseconds while a worker runs, in an application's file every 5.
 ///
 /// Closing the store writes the log into the file and removes it. [`close`](Self::close) does so and returns when it is
 /// done. Dropping the last clone of the handle does the same and blocks the dropping thread: for milliseconds, or until

@@ -18,8 +18,10 @@ use super::outbox;
 use super::query::first;
 use crate::store::{Changes, StoreError};
 
-/// The time between two looks, while anybody listens.
+/// The time between two looks at an application's file, while anybody listens.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// The same for a file of the store's own, which seldom has more than one process.
+const LOOK_AGAIN_ALONE: Duration = Duration::from_millis(50);
 
 const VERSION: &str = "PRAGMA data_version";
 pub(super) const NEWEST: &str = "SELECT max(seq) FROM broadcast";
@@ -50,10 +52,14 @@ impl Watch {
     /// Looks until it is told to stop.
     pub(super) fn run(mut self, asked: &mpsc::Receiver<Asked>) {
         let mut listeners: Vec<hints::Sender<()>> = Vec::new();
+        let pause = match self.conn.is_shared() {
+            true => LOOK_AGAIN,
+            false => LOOK_AGAIN_ALONE,
+        };
         loop {
             let asked = match listeners.is_empty() {
                 true => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => asked.recv_timeout(LOOK_AGAIN),
+                false => asked.recv_timeout(pause),
             };
             match asked {
                 Ok(Asked::Hints(listener)) => {
