@@ -277,13 +277,14 @@ pub(crate) async fn put_counted(
     new: [NewSubscription; 2],
     now: Timestamp,
 ) -> KeyId {
-    let key = new[0].vapid_key;
+    let which = SubscriptionRef::Key(new[0].key());
     for mut new in new {
         new.tags = Some([Tag::parse("news").unwrap()].into());
         let limits = SubscriptionLimits::default();
         store.upsert(&new, &limits, now).await.unwrap();
     }
-    key
+    let rows = store.get(&[which]).await.unwrap();
+    rows[0].as_ref().unwrap().vapid_key
 }
 
 /// A number below zero counts as zero: neither counting nor registering fails (S10).
