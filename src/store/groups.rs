@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{CountFilter, LiveCounts, Liveness};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::observe;
 use crate::vapid::KeyId;
 
 /// What a number counts.
@@ -74,6 +76,26 @@ impl Groups {
         rows.saturating_sub(expired)
     }
 
+    /// The VAPID key whose rows are to be looked for: a filter takes its rows in every state, and there are none by the
+    /// numbers. A key that no row uses is removed for good, and a number may be wrong, as after a change by hand.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn doubtful(filter: &CountFilter, rows: u64) -> Option<&KeyId> {
+        let is_total = filter.liveness == Liveness::Any && filter.push_service.is_none();
+        filter.vapid_key.as_ref().filter(|_| is_total && rows == 0)
+    }
+
+    /// Says that there is a row of a key although the numbers say that there is none. Returns the least number that there is.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn contradicted(vapid_key: &KeyId) -> u64 {
+        observe::event!(
+            ERROR,
+            vapid_key = %vapid_key,
+            "the numbers of subscriptions that the store keeps are wrong: there is none of a VAPID key that a row names"
+        );
+        let _ = vapid_key;
+        1
+    }
+
     /// The live rows by push service and VAPID key (S15).
     pub(super) fn count_live(&self, keys: &[KeyId]) -> LiveCounts {
         let mut counts = LiveCounts::none(keys);
@@ -86,6 +108,19 @@ impl Groups {
         }
         counts
     }
+}
+
+/// Reads a kept number. One below zero is damaged, and counts as zero: counting goes on with the others.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) fn kept_number(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_else(|_| {
+        observe::event!(
+            ERROR,
+            number,
+            "a number of subscriptions that the store keeps is below zero: it counts as zero"
+        );
+        0
+    })
 }
 
 #[cfg(test)]

@@ -20,8 +20,9 @@ use tower_web_push::subscription::{EndpointKey, Origin, Subscription};
 use tower_web_push::vapid::KeyId;
 
 use crate::unreadable::{
-    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
-    damaged_counts_hold_up_no_others, damaged_names, holds_up_no_others, put_origins,
+    Damaged, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
+    damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, damaged_names,
+    holds_up_no_others, numbers_below_zero_count_as_zero, put_counted, put_origins,
     put_rows_at_two_origins, put_schedules, put_subscriptions, the_healthy_origin_is_claimed,
     the_healthy_schedule_is_due, the_row_left_expires,
 };
@@ -496,4 +497,19 @@ async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
     let sql = "UPDATE subscription SET auth = x'00' WHERE key = ?1";
     assert_eq!(other.execute(sql, [damaged.0.as_bytes()]).unwrap(), 1);
     a_damaged_row_is_left_out(&store, damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn wrong_numbers_of_subscriptions_stop_nothing() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let key = put_counted(&store, [1, 2].map(subscription), at(0)).await;
+    let damage = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    damage(
+        "UPDATE subscription_number SET number = -5; \
+         UPDATE meta SET value = -5 WHERE name = 'unproven'",
+    );
+    numbers_below_zero_count_as_zero(&store, &subscription(3), at(1)).await;
+    damage("DELETE FROM subscription_number");
+    a_key_that_rows_name_is_in_use(&store, key, at(1)).await;
 }

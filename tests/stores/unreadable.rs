@@ -8,11 +8,12 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName};
 use tower_web_push::store::{
-    ClaimRequest, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, NewSubscription, PageWrite,
-    Pause, PauseReason, ScheduleStore, Settled, Settlement, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRef, SubscriptionStore, Tally,
+    ClaimRequest, CountFilter, Cursor, DeliveryLedger, Liveness, NewBroadcast, NewDelivery,
+    NewSubscription, PageWrite, Pause, PauseReason, ScheduleStore, Settled, Settlement,
+    StoreErrorKind, SubscriptionLimits, SubscriptionRef, SubscriptionStore, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
+use tower_web_push::vapid::KeyId;
 
 /// Broadcasts of a store of which some are damaged.
 pub(crate) struct Damaged {
@@ -268,4 +269,47 @@ pub(crate) async fn the_healthy_schedule_is_due(store: &dyn ScheduleStore, now: 
     store.remove_schedule(&names[0]).await.unwrap();
     let error = store.due_schedules(9, now).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+}
+
+/// Puts rows and returns their VAPID key. The numbers that the store keeps are damaged after that.
+pub(crate) async fn put_counted(
+    store: &dyn SubscriptionStore,
+    new: [NewSubscription; 2],
+    now: Timestamp,
+) -> KeyId {
+    let which = SubscriptionRef::Key(new[0].key());
+    for mut new in new {
+        new.tags = Some([Tag::parse("news").unwrap()].into());
+        let limits = SubscriptionLimits::default();
+        store.upsert(&new, &limits, now).await.unwrap();
+    }
+    let rows = store.get(&[which]).await.unwrap();
+    rows[0].as_ref().unwrap().vapid_key
+}
+
+/// A number below zero counts as zero: neither counting nor registering fails (S10).
+pub(crate) async fn numbers_below_zero_count_as_zero(
+    store: &dyn SubscriptionStore,
+    new: &NewSubscription,
+    now: Timestamp,
+) {
+    for audience in [Audience::All, Audience::Tag(Tag::parse("news").unwrap())] {
+        let live = CountFilter::new(audience, Liveness::Live);
+        assert_eq!(store.count(&live, now).await.unwrap(), 0);
+    }
+    let limits = SubscriptionLimits::default();
+    store.upsert(new, &limits, now).await.unwrap();
+}
+
+/// The rows of a key are counted although the numbers say that there are none: such a key would be removed for good.
+pub(crate) async fn a_key_that_rows_name_is_in_use(
+    store: &dyn SubscriptionStore,
+    key: KeyId,
+    now: Timestamp,
+) {
+    let mut filter = CountFilter::new(Audience::All, Liveness::Any);
+    filter.vapid_key = Some(key);
+    assert_eq!(store.count(&filter, now).await.unwrap(), 1);
+    filter.vapid_key = Some(KeyId::from_bytes([0xee; KeyId::LEN]));
+    assert_eq!(store.count(&filter, now).await.unwrap(), 0);
 }

@@ -6,7 +6,7 @@ use super::rows::{Columns, Values, first};
 use super::subscription_rows::principal_bytes;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
-use crate::store::groups::Groups;
+use crate::store::groups::{Groups, kept_number};
 use crate::store::{CountFilter, LiveCounts, Liveness, StoreError};
 use crate::vapid::KeyId;
 
@@ -45,6 +45,10 @@ pub(super) const OF_IDS: &str = concat!(
     "SELECT count(*) FROM web_push.subscription AS s WHERE s.id = ANY($5)",
     in_state!()
 );
+
+/// Reads all rows if there is none.
+const IS_USED: &str =
+    "SELECT EXISTS (SELECT 1 FROM web_push.subscription WHERE vapid_key = $1::bytea)";
 
 /// The numbers of all rows, for their limits.
 #[derive(Clone, Copy, Default)]
@@ -97,7 +101,13 @@ pub(super) async fn count(
             let which: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
             one(database, OF_IDS, &[&now, &state, &service, &key, &which]).await
         }
-        Audience::All => Ok(groups(database, now).await?.count(filter)),
+        Audience::All => {
+            let rows = groups(database, now).await?.count(filter);
+            match Groups::doubtful(filter, rows) {
+                Some(key) if is_used(database, key).await? => Ok(Groups::contradicted(key)),
+                _ => Ok(rows),
+            }
+        }
     }
 }
 
@@ -116,9 +126,17 @@ async fn groups(database: &Database, now: i64) -> Result<Groups, StoreError> {
         let mut columns = Columns::of(row);
         let (kind, name): (&str, &str) = (columns.get()?, columns.get()?);
         let number: i64 = columns.get()?;
-        groups.add_named(kind, name, u64::try_from(number).unwrap_or(0));
+        groups.add_named(kind, name, kept_number(number));
     }
     Ok(groups)
+}
+
+async fn is_used(database: &Database, vapid_key: &KeyId) -> Result<bool, StoreError> {
+    let key = vapid_key.as_bytes().as_slice();
+    let used = first(&database.query(IS_USED, &[&key]).await?, |columns| {
+        columns.get()
+    })?;
+    Ok(used.unwrap_or(false))
 }
 
 async fn one(
@@ -129,5 +147,5 @@ async fn one(
     let counted = first(&database.query(sql, values).await?, |columns| {
         columns.get::<i64>()
     })?;
-    Ok(u64::try_from(counted.unwrap_or(0)).unwrap_or(0))
+    Ok(kept_number(counted.unwrap_or(0)))
 }

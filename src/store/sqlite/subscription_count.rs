@@ -3,14 +3,15 @@
 use rusqlite::{Connection, params};
 
 use super::error::corrupt;
-use super::query::{all, first};
+use super::query::{Columns, all, first};
 use super::subscription_rows::find;
 use super::subscriptions::keys_of;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
-use crate::store::groups::Groups;
+use crate::store::groups::{Groups, kept_number};
 use crate::store::rules::takes;
 use crate::store::{CountFilter, Liveness, StoreError, SubscriptionRef};
+use crate::vapid::KeyId;
 
 /// The numbers by state and group, and those of live rows that have expired: at most the rows of a day, which are purged.
 pub(super) const GROUPS: &str = "SELECT kind, name, number FROM subscription_number \
@@ -41,22 +42,33 @@ pub(super) const OF_TAG: &str = concat!(
     in_state!()
 );
 
+/// Reads all rows if there is none.
+const IS_USED: &str = "SELECT EXISTS (SELECT 1 FROM subscription WHERE vapid_key = ?1)";
+
 /// The number of rows.
 pub(super) fn total(conn: &Connection) -> Result<u64, StoreError> {
-    Ok(first(conn, TOTAL, [], |row| row.count())?.unwrap_or(0))
+    Ok(first(conn, TOTAL, [], kept)?.unwrap_or(0))
 }
 
 /// The number of unproven rows (S16).
 pub(super) fn unproven(conn: &Connection) -> Result<u64, StoreError> {
-    first(conn, UNPROVEN, [], |row| row.count())?
-        .ok_or_else(|| corrupt("the number of unproven subscriptions"))
+    first(conn, UNPROVEN, [], kept)?.ok_or_else(|| corrupt("the number of unproven subscriptions"))
+}
+
+fn is_used(conn: &Connection, vapid_key: &KeyId) -> Result<bool, StoreError> {
+    let key = [vapid_key.as_bytes().as_slice()];
+    Ok(first(conn, IS_USED, key, |row| row.flag())?.unwrap_or(false))
+}
+
+fn kept(columns: &mut Columns<'_, '_>) -> Result<u64, StoreError> {
+    columns.get().map(kept_number)
 }
 
 pub(super) fn groups(conn: &Connection, now: Timestamp) -> Result<Groups, StoreError> {
     let mut groups = Groups::default();
     all(conn, GROUPS, [now.as_millis()], |row| {
         let (kind, name): (String, String) = (row.get()?, row.get()?);
-        groups.add_named(&kind, &name, row.count()?);
+        groups.add_named(&kind, &name, kept(row)?);
         Ok(())
     })?;
     Ok(groups)
@@ -84,10 +96,16 @@ pub(super) fn count(
         Ok(first(conn, sql, values, |row| row.count())?.unwrap_or(0))
     };
     match &filter.audience {
-        Audience::All => Ok(groups(conn, now)?.count(filter)),
+        Audience::All => {
+            let rows = groups(conn, now)?.count(filter);
+            match Groups::doubtful(filter, rows) {
+                Some(key) if is_used(conn, key)? => Ok(Groups::contradicted(key)),
+                _ => Ok(rows),
+            }
+        }
         Audience::Tag(tag) if is_live_only => {
             let values = params![tag.as_str(), now.as_millis()];
-            Ok(first(conn, LIVE_OF_TAG, values, |row| row.count())?.unwrap_or(0))
+            Ok(first(conn, LIVE_OF_TAG, values, kept)?.unwrap_or(0))
         }
         Audience::Tag(tag) => number(OF_TAG, tag.as_str()),
         Audience::User(principal) => number(OF_USER, principal.as_str()),

@@ -5,8 +5,9 @@ use tower_web_push::store::{Cursor, DeliveryLedger as _, PageWrite, Settlement};
 
 use super::world::{Schema, at, broadcast, claim_of, delivery, sending, subscription};
 use crate::unreadable::{
-    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
-    damaged_counts_hold_up_no_others, holds_up_no_others, put_origins, put_rows_at_two_origins,
+    Damaged, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
+    damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, holds_up_no_others,
+    numbers_below_zero_count_as_zero, put_counted, put_origins, put_rows_at_two_origins,
     put_schedules, put_subscriptions, the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
     the_row_left_expires,
 };
@@ -190,4 +191,19 @@ async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
                WHERE key = (SELECT key FROM web_push.subscription ORDER BY key LIMIT 1)";
     schema.run(sql).await;
     a_damaged_row_is_left_out(&store, damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn wrong_numbers_of_subscriptions_stop_nothing() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let key = put_counted(&store, [1, 2].map(subscription), at(0)).await;
+    let sql = "UPDATE web_push.subscription_number SET number = -5; \
+               UPDATE web_push.subscription_count SET number = -5, unproven = -5";
+    schema.run(sql).await;
+    numbers_below_zero_count_as_zero(&store, &subscription(3), at(1)).await;
+    schema.run("DELETE FROM web_push.subscription_number").await;
+    a_key_that_rows_name_is_in_use(&store, key, at(1)).await;
 }
