@@ -32,7 +32,7 @@ fn run(push: &WebPush) -> JoinHandle<()> {
 }
 
 /// The same store, with faults, and a process on it.
-async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
+pub(super) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
     let store = Arc::new(TamperedStore::over(&world.store));
     let push = world
         .replica_with(|builder| builder.store(Arc::clone(&store)))
@@ -188,9 +188,9 @@ pub(super) async fn a_push_service_limits_all(alert: Alert) {
     assert_eq!(open.sum("web_push_gates_closed"), 0.0, "{open:#?}");
     assert!(!fires(&alert.rule, &[&before, &closed], &open), "once");
     let scrapes: Vec<_> = (0..130)
-        .map(|minutes| if minutes % 20 < 10 { &closed } else { &open })
+        .map(|number| if number % 20 < 10 { &closed } else { &open })
         .collect();
-    assert!(fires(&alert.rule, &scrapes, &closed));
+    assert!(fires(&alert.rule, &scrapes, &open));
 }
 
 pub(super) async fn everything_is_gone(alert: Alert) {
