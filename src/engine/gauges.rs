@@ -31,7 +31,6 @@ struct Subscriptions {
     live: LiveCounts,
     stale: u64,
     retired: u64,
-    missing_keys: usize,
 }
 
 /// Describes the metrics to the recorder, and begins counters whose labels are known at 0.
@@ -105,7 +104,6 @@ impl Engine {
             live: self.subscriptions.count_live(&[], now).await?,
             stale: in_state(Liveness::Stale).await?,
             retired: in_state(Liveness::Retired).await?,
-            missing_keys: self.missing_keys(now).await?.len(),
         })
     }
 
@@ -127,6 +125,11 @@ impl Engine {
             "web_push_unreadable_rows",
             &[],
             number(signals.unreadable.len(now)),
+        );
+        show(
+            "web_push_missing_keys",
+            &[],
+            number(self.count_missing_keys()),
         );
         // The wall clock of Prometheus, not the one that is guarded.
         let claimed = signals.health.claimed_ago();
@@ -227,11 +230,6 @@ fn show_subscriptions(read: Option<Subscriptions>) {
     for (state, rows) in states {
         show("web_push_subscriptions", &[("state", state)], rows);
     }
-    show(
-        "web_push_missing_keys",
-        &[],
-        of(|read| read.missing_keys as u64),
-    );
     for service in PushService::ALL {
         let live = read.as_ref().map_or(f64::NAN, |read| {
             count(
