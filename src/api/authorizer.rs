@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Response;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::ApiBody;
@@ -115,7 +116,8 @@ pub enum Denied {
 impl Denied {
     /// The names of all reasons.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 5] = [
+    pub(super) const NAMES: [&'static str; 6] = [
+        Self::NO_CREDENTIALS,
         "wrong_credentials",
         "forbidden",
         "not_configured",
@@ -131,6 +133,19 @@ impl Denied {
             Self::NotConfigured => "not_configured",
             Self::TooManyFailures { .. } => "too_many_failures",
             Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The reason of a request without credentials. It is no attempt: browsers send one before they ask for a password.
+    pub(super) const NO_CREDENTIALS: &'static str = "no_credentials";
+
+    /// The reason why a request was refused, in logs and metrics.
+    pub(super) fn reason(self, of: &Parts) -> &'static str {
+        match self {
+            Self::WrongCredentials if !of.headers.contains_key(AUTHORIZATION) => {
+                Self::NO_CREDENTIALS
+            }
+            denied => denied.as_str(),
         }
     }
 

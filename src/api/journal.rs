@@ -36,16 +36,15 @@ struct Failure {
 }
 
 impl Journal {
-    /// An administrator's request was refused. A request without credentials is no attempt: browsers send one before they
-    /// ask for a password.
-    pub(super) fn denied(&self, action: AdminAction, denied: Denied, parts: &Parts) {
-        if !parts.headers.contains_key(AUTHORIZATION) && denied == Denied::WrongCredentials {
+    /// An administrator's request was refused. One without credentials is no attempt.
+    pub(super) fn denied(&self, reason: &'static str, action: AdminAction, parts: &Parts) {
+        if reason == Denied::NO_CREDENTIALS {
             return;
         }
         let refusal = Refusal {
             peer: parts.extensions.get().copied(),
             action,
-            reason: denied.as_str(),
+            reason,
         };
         if let Some(told) = self.denied.add(refusal) {
             tell_denied(told);
@@ -73,8 +72,56 @@ impl Journal {
     }
 }
 
-/// An administrator did something: who, from where, what, and the status of the response.
-pub(super) fn acted(action: AdminAction, parts: &Parts, reply: &Reply) {
+/// What an administrator does: it is told with its end, and also if the client closes the connection before, since what the
+/// request has begun may have been done.
+pub(super) struct Audited<'a> {
+    action: AdminAction,
+    parts: &'a Parts,
+    end: End,
+}
+
+/// How a request ended.
+struct End {
+    status: Option<u16>,
+    /// Of a refusal, or `aborted`.
+    code: Option<&'static str>,
+    broadcast: Option<String>,
+}
+
+impl<'a> Audited<'a> {
+    pub(super) const fn new(action: AdminAction, parts: &'a Parts) -> Self {
+        let end = End {
+            status: None,
+            code: Some("aborted"),
+            broadcast: None,
+        };
+        Self { action, parts, end }
+    }
+
+    pub(super) fn answered(mut self, answer: &Result<Reply, Problem>) {
+        self.end = match answer {
+            Ok(reply) => End {
+                status: Some(reply.status().as_u16()),
+                code: None,
+                broadcast: broadcast(reply),
+            },
+            Err(problem) => End {
+                status: Some(problem.kind().status().as_u16()),
+                code: Some(problem.kind().code()),
+                broadcast: None,
+            },
+        };
+    }
+}
+
+impl Drop for Audited<'_> {
+    fn drop(&mut self) {
+        acted(self.action, self.parts, &mut self.end);
+    }
+}
+
+/// An administrator did something: who, from where, what, and how it ended.
+fn acted(action: AdminAction, parts: &Parts, end: &mut End) {
     let scheme = parts.headers.get(AUTHORIZATION);
     let scheme = scheme.and_then(|value| value.to_str().ok()?.split(' ').next());
     let credentials = match scheme {
@@ -84,19 +131,21 @@ pub(super) fn acted(action: AdminAction, parts: &Parts, reply: &Reply) {
         None => "none",
     };
     let user = parts.extensions.get().map(Principal::as_str);
-    let (peer, broadcast) = (peer(parts.extensions.get()), broadcast(reply));
+    let peer = peer(parts.extensions.get());
+    let (status, code, broadcast) = (end.status, end.code, end.broadcast.take());
     let action = action.as_str();
     event!(
         INFO,
         action,
-        status = reply.status().as_u16(),
+        status,
+        code,
         broadcast,
         peer,
         user,
         credentials,
         "administrator"
     );
-    let _ = (action, credentials, user, peer, broadcast);
+    let _ = (action, status, code, credentials, user, peer, broadcast);
 }
 
 fn peer(peer: Option<&PeerAddr>) -> Option<String> {

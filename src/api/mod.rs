@@ -148,7 +148,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -158,7 +158,7 @@ use tracing::Instrument as _;
 use crate::engine::Engine;
 use crate::error::BoxError;
 use crate::observe;
-use journal::Journal;
+use journal::{Audited, Journal};
 use problem::Problem;
 use reply::Reply;
 use routes::Route;
@@ -181,8 +181,14 @@ pub struct WebPushService {
 impl WebPushService {
     pub(crate) fn new(engine: Engine) -> Self {
         #[cfg(feature = "metrics")]
-        for reason in Denied::NAMES {
-            observe::begin("web_push_admin_refused_total", &[("reason", reason)]);
+        {
+            for reason in Denied::NAMES {
+                observe::begin("web_push_admin_refused_total", &[("reason", reason)]);
+            }
+            let unavailable = ProblemKind::StoreUnavailable;
+            for route in Route::NAMES {
+                observe::begin_requests(route, unavailable.status(), unavailable.code());
+            }
         }
         Self {
             engine,
@@ -207,8 +213,9 @@ impl WebPushService {
     pub async fn authorize(&self, action: AdminAction, parts: &Parts) -> Result<(), Denied> {
         let decided = self.settings.authorizer.authorize(action, parts).await;
         decided.inspect_err(|denied| {
-            observe::count_admin_refused(denied.as_str());
-            self.journal.denied(action, *denied, parts);
+            let reason = denied.reason(parts);
+            observe::count_admin_refused(reason);
+            self.journal.denied(reason, action, parts);
         })
     }
 }
@@ -257,19 +264,44 @@ where
     B: Body + Send,
     B::Data: Send,
 {
-    let began = Instant::now();
     let route = Route::find(&parts.method, parts.uri.path());
     let name = route.as_ref().map_or(Route::NONE, |route| route.name());
+    let counted = Counted {
+        route: name,
+        began: Instant::now(),
+        answer: None,
+    };
     let answer = match route {
         Ok(route) => answer(api, route, parts, body).await,
         Err(problem) => Err(problem),
     };
+    let mut code = "none";
     let reply = answer.unwrap_or_else(|problem| {
         api.journal.refused(name, &problem);
+        code = problem.kind().code();
         problem.into_response()
     });
-    observe::count_request(name, reply.status(), began.elapsed());
+    counted.answered(reply.status(), code);
     reply
+}
+
+/// A request that is counted when it is dropped: without an answer if its client has gone.
+struct Counted {
+    route: &'static str,
+    began: Instant,
+    answer: Option<(StatusCode, &'static str)>,
+}
+
+impl Counted {
+    fn answered(mut self, status: StatusCode, code: &'static str) {
+        self.answer = Some((status, code));
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        observe::count_request(self.route, self.answer, self.began.elapsed());
+    }
 }
 
 /// Checks everything that the head alone can fail first, then the body, then the route.
@@ -283,10 +315,30 @@ where
     B: Body + Send,
     B::Data: Send,
 {
-    let settings = &*api.settings;
+    let mut audited = None;
     if let Some(action) = route.admin_action() {
         api.authorize(action, parts).await?;
+        audited = (!parts.method.is_safe()).then(|| Audited::new(action, parts));
     }
+    let answer = allowed(api, route, parts, body).await;
+    if let Some(audited) = audited {
+        audited.answered(&answer);
+    }
+    answer
+}
+
+/// Answers a request that the caller may make.
+async fn allowed<B>(
+    api: &WebPushService,
+    route: Route<'_>,
+    parts: &Parts,
+    body: B,
+) -> Result<Reply, Problem>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let settings = &*api.settings;
     if !parts.method.is_safe() {
         cross_site::check(parts, &settings.allowed_origins)?;
     }
@@ -305,11 +357,6 @@ where
         Vec::new()
     };
     let answer = routes::answer(api, route, parts, &body).await;
-    if let (Some(action), Ok(reply), false) =
-        (route.admin_action(), &answer, parts.method.is_safe())
-    {
-        journal::acted(action, parts, reply);
-    }
     let is_unavailable = |problem: &Problem| problem.kind() == ProblemKind::StoreUnavailable;
     if !parts.method.is_safe() && answer.as_ref().is_err_and(is_unavailable) {
         api.engine.suspect_store();

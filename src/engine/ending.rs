@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus};
 use crate::observe;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Broadcasts of which this process has finished fewer recipients are not told of: a message to one user would be a line.
 const TOLD_FROM: u64 = 10;
@@ -84,15 +84,24 @@ impl Endings {
 impl Engine {
     /// Tells of the broadcasts that are over.
     pub(super) async fn tell_endings(&self) -> Result<(), StoreError> {
+        let mut failed = Ok(());
         for id in self.signals.endings.due(Instant::now()) {
-            match self.status(id).await? {
-                Some(status) if status.is_over() => tell(&status),
-                Some(_) => continue,
-                None => {}
+            match self.status(id).await {
+                Ok(Some(status)) if status.is_over() => tell(&status),
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+                // One that cannot be read does not keep the others from being told, and does not get better.
+                Err(error) => {
+                    let is_corrupt = error.kind() == StoreErrorKind::Corrupt;
+                    failed = Err(error);
+                    if !is_corrupt {
+                        continue;
+                    }
+                }
             }
             self.signals.endings.forget(&id);
         }
-        Ok(())
+        failed
     }
 }
 

@@ -9,7 +9,7 @@ use super::Engine;
 use super::health::Step;
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::observe::{begin, describe_metrics, show};
+use crate::observe::{DROPPED, begin, begin_histogram, describe_metrics, show};
 use crate::push_service::{Pause, PauseReason, PushService};
 use crate::store::{
     CountFilter, LedgerStats, LiveCounts, Liveness, StoreError, StoreErrorKind, Tally,
@@ -31,7 +31,6 @@ struct Subscriptions {
     live: LiveCounts,
     stale: u64,
     retired: u64,
-    missing_keys: usize,
 }
 
 /// Describes the metrics to the recorder, and begins counters whose labels are known at 0.
@@ -56,6 +55,15 @@ pub(crate) fn describe() {
     }
     for what in ["fired", "skipped"] {
         begin("web_push_daily_total", &[("what", what)]);
+    }
+    begin("web_push_store_errors_total", &[("kind", DROPPED)]);
+    for service in PushService::ALL {
+        let labels = [("push_service", service.as_str())];
+        begin_histogram("web_push_delivery_duration_seconds", &labels);
+    }
+    for operation in ["claim", "settle"] {
+        let labels = [("operation", operation)];
+        begin_histogram("web_push_store_call_duration_seconds", &labels);
     }
     begin("web_push_key_rotations_total", &[]);
     begin("web_push_settlements_lost_total", &[]);
@@ -96,7 +104,6 @@ impl Engine {
             live: self.subscriptions.count_live(&[], now).await?,
             stale: in_state(Liveness::Stale).await?,
             retired: in_state(Liveness::Retired).await?,
-            missing_keys: self.missing_keys(now).await?.len(),
         })
     }
 
@@ -119,9 +126,15 @@ impl Engine {
             &[],
             number(signals.unreadable.len(now)),
         );
+        show(
+            "web_push_missing_keys",
+            &[],
+            number(self.count_missing_keys()),
+        );
         // The wall clock of Prometheus, not the one that is guarded.
         let claimed = signals.health.claimed_ago();
-        let claimed = claimed.map_or(0.0, |ago| secs(SystemClock::new().now() - ago));
+        let never = if self.has_own_worker() { 0.0 } else { f64::NAN };
+        let claimed = claimed.map_or(never, |ago| secs(SystemClock::new().now() - ago));
         show("web_push_last_claim_timestamp_seconds", &[], claimed);
         let failing = signals.health.failing();
         for step in Step::ALL {
@@ -217,11 +230,6 @@ fn show_subscriptions(read: Option<Subscriptions>) {
     for (state, rows) in states {
         show("web_push_subscriptions", &[("state", state)], rows);
     }
-    show(
-        "web_push_missing_keys",
-        &[],
-        of(|read| read.missing_keys as u64),
-    );
     for service in PushService::ALL {
         let live = read.as_ref().map_or(f64::NAN, |read| {
             count(

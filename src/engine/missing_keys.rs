@@ -50,17 +50,28 @@ impl Engine {
     }
 
     /// The missing keys that were met, each with the number of live rows that name it.
-    #[cfg(any(feature = "api", feature = "metrics"))]
+    #[cfg(feature = "api")]
     pub(crate) async fn missing_keys(
         &self,
         now: Timestamp,
     ) -> Result<Vec<(KeyId, u64)>, StoreError> {
-        let is_missing = |id: &KeyId| self.key_ring.get(id).is_none();
         let mut missing = Vec::new();
-        for id in self.signals.missing_keys.ids(is_missing) {
+        for id in self.missing_key_ids() {
             missing.push((id, self.rows_of_key(id, now).await?));
         }
         Ok(missing)
+    }
+
+    /// The number of missing keys that were met. Nothing of it asks the store: counting the rows of a key can take long.
+    #[cfg(feature = "metrics")]
+    pub(super) fn count_missing_keys(&self) -> usize {
+        self.missing_key_ids().len()
+    }
+
+    #[cfg(any(feature = "api", feature = "metrics"))]
+    fn missing_key_ids(&self) -> Vec<KeyId> {
+        let is_missing = |id: &KeyId| self.key_ring.get(id).is_none();
+        self.signals.missing_keys.ids(is_missing)
     }
 
     async fn rows_of_key(&self, id: KeyId, now: Timestamp) -> Result<u64, StoreError> {

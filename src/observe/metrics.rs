@@ -123,6 +123,10 @@ pub(crate) fn count_unreadable(what: &'static str, rows: u64) {
     } }
 }
 
+/// The kind of error of a call that was dropped before it ended: its time was over, or its caller was gone.
+#[cfg(feature = "metrics")]
+pub(crate) const DROPPED: &str = "dropped";
+
 /// Records a call of a store, and its error by kind.
 #[cfg(feature = "metrics")]
 pub(crate) fn count_store_call(
@@ -137,16 +141,33 @@ pub(crate) fn count_store_call(
     }
 }
 
-/// Counts a response of the HTTP API, and the time that it took.
+/// Counts a request to the HTTP API, and the time that it took. The answer is the status and the code of a problem (or
+/// `none`); a request without an answer was aborted by its client.
 #[cfg(feature = "api")]
-pub(crate) fn count_request(route: &'static str, status: StatusCode, elapsed: Duration) {
-    recorded! { (route, status, elapsed) {
-        let text = status.as_str().to_owned();
-        ::metrics::counter!("web_push_api_requests_total", "route" => route, "status" => text)
-            .increment(1);
+pub(crate) fn count_request(
+    route: &'static str,
+    answer: Option<(StatusCode, &'static str)>,
+    elapsed: Duration,
+) {
+    recorded! { (route, answer, elapsed) {
+        match answer {
+            Some((status, code)) => requests(route, status.as_str().to_owned(), code).increment(1),
+            None => requests(route, "aborted".to_owned(), "none").increment(1),
+        }
         ::metrics::histogram!("web_push_api_request_duration_seconds", "route" => route)
             .record(elapsed);
     } }
+}
+
+/// Begins the counter of requests with this answer at 0.
+#[cfg(all(feature = "api", feature = "metrics"))]
+pub(crate) fn begin_requests(route: &'static str, status: StatusCode, code: &'static str) {
+    requests(route, status.as_str().to_owned(), code).increment(0);
+}
+
+#[cfg(all(feature = "api", feature = "metrics"))]
+fn requests(route: &'static str, status: String, code: &'static str) -> ::metrics::Counter {
+    ::metrics::counter!("web_push_api_requests_total", "route" => route, "status" => status, "code" => code)
 }
 
 /// Counts a refused request to an administrator's route.
@@ -161,6 +182,12 @@ pub(crate) fn count_admin_refused(reason: &'static str) {
 #[cfg(feature = "metrics")]
 pub(crate) fn show(name: &'static str, labels: &[(&'static str, &'static str)], value: f64) {
     ::metrics::gauge!(name, labels).set(value);
+}
+
+/// Begins a histogram without values.
+#[cfg(feature = "metrics")]
+pub(crate) fn begin_histogram(name: &'static str, labels: &[(&'static str, &'static str)]) {
+    let _ = ::metrics::histogram!(name, labels);
 }
 
 /// Begins a counter at 0: without this its first event would be no increase.

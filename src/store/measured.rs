@@ -36,15 +36,31 @@ impl<T: fmt::Debug + ?Sized> fmt::Debug for Measured<T> {
     }
 }
 
-/// Waits for a call and records it. A call that is dropped is not recorded.
+/// A call that is recorded when it is dropped, as [`DROPPED`](observe::DROPPED) if it has not ended.
+struct Call {
+    operation: &'static str,
+    began: Instant,
+    error: Option<&'static str>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        observe::count_store_call(self.operation, self.began.elapsed(), self.error);
+    }
+}
+
+/// Waits for a call and records it, also if it is dropped.
 async fn measured<T>(
     operation: &'static str,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let began = Instant::now();
+    let mut recorded = Call {
+        operation,
+        began: Instant::now(),
+        error: Some(observe::DROPPED),
+    };
     let result = call.await;
-    let kind = result.as_ref().err().map(|error| error.kind().as_str());
-    observe::count_store_call(operation, began.elapsed(), kind);
+    recorded.error = result.as_ref().err().map(|error| error.kind().as_str());
     result
 }
 

@@ -90,7 +90,7 @@ for one in container["env"]:
 # What the tests of the alerts read by a parser of their own is YAML as well, and the same.
 file = DEPLOY / "prometheus/alerts.yml"
 rules = yaml.safe_load(file.read_text())["groups"][0]["rules"]
-expect([rule["alert"] for rule in rules] == re.findall(r"- alert: (\w+)", file.read_text()), f"{file}: other rules")
+expect([rule["alert"] for rule in rules] == re.findall(r"(?m)^ +- alert: (\w+)", file.read_text()), f"{file}: other rules")
 for rule in rules:
     written = f"        expr: {rule['expr']}\n"
     expect(written in file.read_text(), f"{file}: the expression of {rule['alert']} is another one in YAML")

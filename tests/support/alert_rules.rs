@@ -1,7 +1,7 @@
 //! Prometheus alert rules: a reader of the rules file and of scrapes, and an evaluator of the expressions that the file uses.
 //!
-//! It knows what the rules need and nothing more: selectors, `sum`, `increase`, `absent`, `time`, arithmetic, and one
-//! comparison. An unknown form panics.
+//! It knows what the rules need and nothing more: selectors, `sum`, `increase`, `max_over_time`, `absent`, `time`,
+//! arithmetic, a comparison, `and`, and the time that `for` waits. An unknown form panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,26 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) expression: String,
+    /// How long the expression matches before the alert fires, in seconds.
+    pub(crate) pending: f64,
+}
+
+/// Scrapes of one server, the last one last, each with its time in seconds since the Unix epoch.
+pub(crate) type History<'a> = [(f64, &'a Scrape)];
+
+impl Rule {
+    /// Whether the alert fires: its expression matches at each scrape for as long as `for` says.
+    pub(crate) fn fires(&self, history: &History<'_>) -> bool {
+        let mut since = None;
+        (1..=history.len()).any(|scrapes| {
+            let (now, _) = history[scrapes - 1];
+            if !matches(&self.expression, &history[..scrapes]) {
+                since = None;
+                return false;
+            }
+            now - *since.get_or_insert(now) >= self.pending
+        })
+    }
 }
 
 /// Reads the rules file: YAML in the one form that it has.
@@ -53,9 +73,25 @@ pub(crate) fn rules(text: &str) -> Vec<Rule> {
                 assert!(parts.contains_key(part), "{name} has no {part}");
             }
             let expression = parts["expr"].to_owned();
-            Rule { name, expression }
+            let pending = parts.get("for").map_or(0.0, |text| seconds(text));
+            Rule {
+                name,
+                expression,
+                pending,
+            }
         })
         .collect()
+}
+
+/// Minutes or hours.
+fn seconds(text: &str) -> f64 {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let unit = match unit {
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => panic!("{text}"),
+    };
+    number.parse::<f64>().unwrap() * unit
 }
 
 /// The names of metrics in an expression or a dashboard, those of a histogram's parts as the histogram's.
@@ -103,6 +139,19 @@ impl Scrape {
         Self(series)
     }
 
+    /// The scrape as version 3 of Prometheus stores it: bounds of buckets as floating-point numbers.
+    pub(crate) fn as_version_3(&self) -> Self {
+        let mut scrape = self.clone();
+        for (_, labels, _) in &mut scrape.0 {
+            if let Some(bound) = labels.get_mut("le")
+                && bound.parse::<u64>().is_ok()
+            {
+                bound.push_str(".0");
+            }
+        }
+        scrape
+    }
+
     /// The sum of a metric over the series with these labels.
     pub(crate) fn sum(&self, selector: &str) -> f64 {
         let mut parser = Parser(selector);
@@ -128,11 +177,12 @@ fn read_labels(text: &str) -> Labels {
         .collect()
 }
 
-/// Whether an expression matches between two scrapes, at a time in seconds since the Unix epoch.
-pub(crate) fn matches(expression: &str, before: &Scrape, now: &Scrape, time: f64) -> bool {
+/// Whether an expression matches at the last scrape.
+pub(crate) fn matches(expression: &str, history: &History<'_>) -> bool {
     let mut parser = Parser(expression);
-    let at = At { before, now, time };
-    let value = parser.comparison(&at);
+    let (time, now) = *history.last().unwrap();
+    let at = At { history, now, time };
+    let value = parser.conjunction(&at);
     assert_eq!(parser.0, "", "not understood, in {expression}");
     match value {
         Value::Scalar(_) => panic!("{expression} compares nothing"),
@@ -141,9 +191,18 @@ pub(crate) fn matches(expression: &str, before: &Scrape, now: &Scrape, time: f64
 }
 
 struct At<'a> {
-    before: &'a Scrape,
+    history: &'a History<'a>,
     now: &'a Scrape,
     time: f64,
+}
+
+impl At<'_> {
+    /// The scrapes in the last seconds.
+    fn within(&self, seconds: f64) -> impl Iterator<Item = &Scrape> {
+        let after = self.time - seconds;
+        let history = self.history.iter().filter(move |(at, _)| *at > after);
+        history.map(|(_, scrape)| *scrape)
+    }
 }
 
 enum Value {
@@ -206,15 +265,18 @@ impl Matcher {
     }
 }
 
-/// A regular expression of plain characters and dots.
+/// A regular expression of plain characters, dots, and escaped dots (twice: in the string, and in the expression).
 fn is_like(text: &str, pattern: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    const DOT: char = '\0';
+    let pattern = pattern.replace(r"\\.", &DOT.to_string());
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == DOT;
     assert!(pattern.chars().all(plain), "{pattern}");
-    text.len() == pattern.len()
-        && text
-            .chars()
-            .zip(pattern.chars())
-            .all(|(c, like)| like == '.' || c == like)
+    let is_like = |(c, like)| match like {
+        DOT => c == '.',
+        '.' => true,
+        like => c == like,
+    };
+    text.len() == pattern.len() && text.chars().zip(pattern.chars()).all(is_like)
 }
 
 /// The rest of an expression.
@@ -242,6 +304,34 @@ impl Parser<'_> {
         let (word, rest) = self.0.split_at(end);
         self.0 = rest;
         word.to_owned()
+    }
+
+    /// Comparisons that hold together, of series with the same labels or with the same ones of those listed.
+    fn conjunction(&mut self, at: &At<'_>) -> Value {
+        let mut value = self.comparison(at);
+        while self.take("and ") {
+            let mut on = None;
+            if self.take("on(") {
+                let listed = self.word(|c| c != ')');
+                self.expect(")");
+                on = Some(listed);
+            }
+            let common = |labels: &Labels| -> Labels {
+                let is_common = |name: &str| {
+                    on.as_deref()
+                        .is_none_or(|on| on.split(", ").any(|one| one == name))
+                };
+                let labels = labels.iter().filter(|(name, _)| is_common(name));
+                labels.map(|(k, v)| (k.clone(), v.clone())).collect()
+            };
+            let (Value::Vector(left), Value::Vector(right)) = (&mut value, self.comparison(at))
+            else {
+                panic!("a number is neither true nor false");
+            };
+            let right: BTreeSet<_> = right.iter().map(|(labels, _)| common(labels)).collect();
+            left.retain(|(labels, _)| right.contains(&common(labels)));
+        }
+        value
     }
 
     fn comparison(&mut self, at: &At<'_>) -> Value {
@@ -304,18 +394,31 @@ impl Parser<'_> {
             return Value::Vector(has_any.then(|| (Labels::new(), sum)).into_iter().collect());
         }
         if self.take("increase(") {
-            let selector = self.selector();
-            self.expect("[");
-            let range = self.word(|c| c.is_ascii_alphanumeric());
-            assert!(range.ends_with(['m', 'h']), "{range}");
-            self.expect("])");
+            let (selector, range) = self.range();
+            // The first value in the range and the number of values.
+            let mut first: BTreeMap<_, (f64, usize)> = BTreeMap::new();
+            for scrape in at.within(range) {
+                for (labels, value) in scrape.select(&selector) {
+                    first.entry(labels).or_insert((value, 0)).1 += 1;
+                }
+            }
             // As in Prometheus, a series that is new has no increase.
             let increases = at.now.select(&selector).filter_map(|(labels, value)| {
-                let mut before = at.before.select(&selector);
-                let (_, before) = before.find(|(same, _)| *same == labels)?;
-                Some((labels.clone(), value - before))
+                let (first, values) = first.get(labels)?;
+                (*values > 1).then(|| (labels.clone(), value - first))
             });
             return Value::Vector(increases.collect());
+        }
+        if self.take("max_over_time(") {
+            let (selector, range) = self.range();
+            let mut largest = BTreeMap::new();
+            for scrape in at.within(range) {
+                for (labels, value) in scrape.select(&selector) {
+                    let largest = largest.entry(labels.clone()).or_insert(value);
+                    *largest = value.max(*largest);
+                }
+            }
+            return Value::Vector(largest.into_iter().collect());
         }
         if self.take("absent(") {
             let selector = self.selector();
@@ -340,6 +443,15 @@ impl Parser<'_> {
                 .map(|(labels, value)| (labels.clone(), value))
                 .collect(),
         )
+    }
+
+    /// A selector and a range in seconds, to the end of a call.
+    fn range(&mut self) -> (Selector, f64) {
+        let selector = self.selector();
+        self.expect("[");
+        let range = self.word(|c| c.is_ascii_alphanumeric());
+        self.expect("])");
+        (selector, seconds(&range))
     }
 
     fn selector(&mut self) -> Selector {

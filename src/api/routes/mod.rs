@@ -67,6 +67,30 @@ impl<'a> Route<'a> {
     /// The name of requests without a route in metrics.
     pub(super) const NONE: &'static str = "none";
 
+    /// The names of all routes.
+    #[cfg(feature = "metrics")]
+    pub(super) const NAMES: [&'static str; 19] = [
+        "vapid",
+        "subscribe",
+        "unsubscribe",
+        "renew",
+        "notify",
+        "show_broadcast",
+        "cancel_broadcast",
+        "change_broadcast",
+        "devices",
+        "remove_device",
+        "send_test",
+        "regenerate_vapid",
+        "ping",
+        "live",
+        "ready",
+        "stats",
+        "openapi",
+        "client",
+        "service_worker",
+    ];
+
     /// The name in logs and metrics.
     pub(super) const fn name(self) -> &'static str {
         match self {

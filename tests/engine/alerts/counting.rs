@@ -1,5 +1,11 @@
 //! What the counters count.
 
+use axum::body::Body;
+use http::Request;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use super::faults::tampered;
 use super::metrics::Metrics;
 use super::scrape;
 use crate::delivery::world::*;
@@ -59,5 +65,26 @@ async fn every_recipient_is_counted_once_by_its_final_outcome() {
         ("web_push_settlements_lost_total", 0.0),
     ] {
         assert_eq!(scrape.sum(selector), expected, "{selector}: {scrape:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_before_its_end_is_counted() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    store.hang("last_run");
+    let request = Request::get("/ping").body(Body::empty()).unwrap();
+    let answer = push.service().oneshot(request);
+    let gone = timeout(Duration::from_millis(1), answer).await;
+    assert!(gone.is_err(), "the client waits for a millisecond");
+    store.hang(None);
+    let scrape = scrape(&metrics, &push).await;
+    for selector in [
+        "web_push_api_requests_total{route=\"ping\",status=\"aborted\"}",
+        "web_push_store_errors_total{kind=\"dropped\"}",
+    ] {
+        assert_eq!(scrape.sum(selector), 1.0, "{selector}: {scrape:#?}");
     }
 }

@@ -12,7 +12,7 @@ use tower_web_push::Registration;
 use tower_web_push::api::{AdminCredentials, ApiSettings};
 use tower_web_push::store::SqliteStore;
 
-use super::{Alert, Scrape, process};
+use super::{Alert, Scrape, fires, process, scrape};
 use crate::delivery::world::*;
 use crate::support::tampered_store::TamperedStore;
 
@@ -32,7 +32,7 @@ fn run(push: &WebPush) -> JoinHandle<()> {
 }
 
 /// The same store, with faults, and a process on it.
-async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
+pub(super) async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
     let store = Arc::new(TamperedStore::over(&world.store));
     let push = world
         .replica_with(|builder| builder.store(Arc::clone(&store)))
@@ -42,6 +42,11 @@ async fn tampered(world: &World) -> (Arc<TamperedStore>, WebPush) {
 
 /// Subscribers that have accepted a message, then a fault at two messages within some seconds.
 async fn proven_then(alert: &Alert, answer: Answer) {
+    let (before, world) = proven_and(alert, answer).await;
+    alert.fires(&before, &world.push).await;
+}
+
+async fn proven_and(alert: &Alert, answer: Answer) -> (Scrape, World) {
     let world = World::at(FCM).await;
     world.subscribers(20).await;
     world.prove().await;
@@ -52,13 +57,13 @@ async fn proven_then(alert: &Alert, answer: Answer) {
     world.clock.advance(Duration::from_secs(4));
     world.enqueue().await;
     world.settle().await;
-    alert.fires(&before, &world.push).await;
+    (before, world)
 }
 
 pub(super) async fn no_server_is_scraped(alert: Alert) {
     let world = World::at(FCM).await;
     let before = alert.quiet(&world.push).await;
-    assert!(alert.matches(&before, &Scrape::default()));
+    assert!(alert.fires_in(&before, &Scrape::default()));
 }
 
 pub(super) async fn the_store_fails(alert: Alert) {
@@ -155,6 +160,12 @@ pub(super) async fn messages_are_too_large(alert: Alert) {
         .script(When::any(), Answer::status(StatusCode::PAYLOAD_TOO_LARGE));
     world.enqueue().await;
     world.settle().await;
+    let few = scrape(&alert.metrics, &world.push).await;
+    assert!(!alert.fires_in(&before, &few), "few messages: {few:#?}");
+    for _ in 0..4 {
+        world.enqueue().await;
+        world.settle().await;
+    }
     alert.fires(&before, &world.push).await;
 }
 
@@ -169,7 +180,17 @@ pub(super) async fn a_push_service_is_down(alert: Alert) {
 
 pub(super) async fn a_push_service_limits_all(alert: Alert) {
     let busy = Answer::status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(600);
-    proven_then(&alert, busy).await;
+    let (before, world) = proven_and(&alert, busy).await;
+    let closed = scrape(&alert.metrics, &world.push).await;
+    // A pause ends, and the next request brings a new one.
+    world.clock.advance(11 * MINUTE);
+    let open = scrape(&alert.metrics, &world.push).await;
+    assert_eq!(open.sum("web_push_gates_closed"), 0.0, "{open:#?}");
+    assert!(!fires(&alert.rule, &[&before, &closed], &open), "once");
+    let scrapes: Vec<_> = (0..130)
+        .map(|number| if number % 20 < 10 { &closed } else { &open })
+        .collect();
+    assert!(fires(&alert.rule, &scrapes, &open));
 }
 
 pub(super) async fn everything_is_gone(alert: Alert) {
@@ -327,16 +348,15 @@ pub(super) async fn the_api_fails(alert: Alert) {
         let request = Request::get("/ping").body(Body::empty()).unwrap();
         push.service().oneshot(request).await.unwrap().status()
     };
-    for _ in 0..40 {
-        assert_eq!(ping().await, StatusCode::OK);
-    }
-    store.fail("last_run");
-    // A series begins with the first error.
-    assert_eq!(ping().await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ping().await, StatusCode::OK);
     let before = alert.quiet(&push).await;
-    for _ in 0..3 {
-        ping().await;
+    store.fail("last_run");
+    for _ in 0..20 {
+        assert_eq!(ping().await, StatusCode::SERVICE_UNAVAILABLE);
     }
+    let few = scrape(&alert.metrics, &push).await;
+    assert!(!alert.fires_in(&before, &few), "few requests: {few:#?}");
+    ping().await;
     alert.fires(&before, &push).await;
 }
 
@@ -350,11 +370,21 @@ pub(super) async fn credentials_are_guessed(alert: Alert) {
         .service()
         .with(ApiSettings::new().authorizer(operators));
     let before = alert.quiet(&world.push).await;
-    for guess in 0..51 {
-        let request = Request::get("/stats").header("authorization", format!("Bearer {guess}"));
+    let refused = async |request: http::request::Builder| {
         let request = request.body(Body::empty()).unwrap();
         let answer = service.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    };
+    for _ in 0..51 {
+        refused(Request::get("/stats")).await;
+    }
+    let visited = scrape(&alert.metrics, &world.push).await;
+    let selector = "web_push_admin_refused_total{reason=\"no_credentials\"}";
+    assert_eq!(visited.sum(selector), 51.0, "{visited:#?}");
+    assert!(!alert.fires_in(&before, &visited), "visits: {visited:#?}");
+    for guess in 0..51 {
+        let authorization = format!("Bearer {guess}");
+        refused(Request::get("/stats").header("authorization", authorization)).await;
     }
     alert.fires(&before, &world.push).await;
 }

@@ -11,13 +11,19 @@ mod process;
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::body::Body;
+use http::{Request, StatusCode};
+use tower::ServiceExt as _;
 use tower_web_push::WebPush;
 
 use self::metrics::Metrics;
-use crate::delivery::world::MINUTE;
+use crate::delivery::world::{FCM, MINUTE, World};
 use crate::support::alert_rules::{Rule, Scrape, matches, rules};
 
 const RULES: &str = include_str!("../../../deploy/prometheus/alerts.yml");
+
+/// The seconds between two scrapes.
+const STEP: f64 = 15.0;
 
 /// An alert, and the metrics of the test.
 struct Alert {
@@ -35,22 +41,52 @@ impl Alert {
         }
     }
 
-    /// Scrapes before the fault. The alert does not fire.
+    /// Scrapes before the fault, twice, with requests between. The alert's expression does not match.
     async fn quiet(&self, push: &WebPush) -> Scrape {
-        let scrape = scrape(&self.metrics, push).await;
-        assert!(!self.matches(&scrape, &scrape), "{scrape:#?}");
-        scrape
+        let before = scrape(&self.metrics, push).await;
+        for _ in 0..30 {
+            let request = Request::get("/vapid").body(Body::empty()).unwrap();
+            let answer = push.service().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+        }
+        let now = scrape(&self.metrics, push).await;
+        let expression = &self.rule.expression;
+        assert!(
+            !matches(expression, &[(time() - STEP, &before), (time(), &now)]),
+            "{now:#?}"
+        );
+        now
     }
 
-    /// Scrapes after the fault. The alert fires.
+    /// Scrapes after the fault, which lasts. The alert fires.
     async fn fires(&self, before: &Scrape, push: &WebPush) {
         let scrape = scrape(&self.metrics, push).await;
-        assert!(self.matches(before, &scrape), "{scrape:#?}");
+        assert!(self.fires_in(before, &scrape), "{scrape:#?}");
     }
 
-    fn matches(&self, before: &Scrape, now: &Scrape) -> bool {
-        matches(&self.rule.expression, before, now, time())
+    /// Whether it fires if everything stays as after the fault, in both versions of Prometheus.
+    fn fires_in(&self, before: &Scrape, after: &Scrape) -> bool {
+        let fires = fires(&self.rule, &[before], after);
+        let [before_3, after_3] = [before, after].map(Scrape::as_version_3);
+        assert_eq!(fires, self::fires(&self.rule, &[&before_3], &after_3));
+        fires
     }
+}
+
+/// Whether an alert fires in these scrapes and the last one, repeated until everything that waits is over.
+fn fires(rule: &Rule, scrapes: &[&Scrape], last: &Scrape) -> bool {
+    let mut at = time() - STEP * scrapes.len() as f64;
+    let mut history = Vec::new();
+    for scrape in scrapes {
+        history.push((at, *scrape));
+        at += STEP;
+    }
+    let until = at + rule.pending;
+    while at <= until {
+        history.push((at, last));
+        at += STEP;
+    }
+    rule.fires(&history)
 }
 
 async fn scrape(metrics: &Metrics, push: &WebPush) -> Scrape {
@@ -121,6 +157,7 @@ async fn none_fires_while_all_is_well() {
     let status = world.push.wait_until_over(broadcast, MINUTE).await.unwrap();
     assert!(status.unwrap().is_over());
     let now = scrape(&metrics, &world.push).await;
+    let history = [(time() - STEP, &before), (time(), &now)];
     assert_eq!(
         now.sum("web_push_attempts_total{outcome=\"accepted\"}"),
         40.0
@@ -130,12 +167,26 @@ async fn none_fires_while_all_is_well() {
         now.sum("web_push_finished_total{outcome=\"accepted\"}")
     );
     for rule in rules(RULES) {
-        assert!(
-            !matches(&rule.expression, &before, &now, time()),
+        assert!(!matches(&rule.expression, &history), "{rule:?}: {now:#?}");
+    }
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_without_a_worker_fires_the_alert_about_it_only() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    let before = scrape(&metrics, &world.push).await;
+    world.subscribers(20).await;
+    let now = scrape(&metrics, &world.push).await;
+    for rule in rules(RULES) {
+        assert_eq!(
+            fires(&rule, &[&before], &now),
+            rule.name == "WebPushWorkerMissing",
             "{rule:?}: {now:#?}"
         );
     }
-    running.abort();
 }
 
 #[test]
@@ -160,11 +211,42 @@ fn the_evaluator_tells_true_from_false() {
         ("absent(b_total)", true),
         ("b_total == 0", false),
         ("sum(b_total) / sum(a_total) > 0", false),
+        ("sum(a_total) > 1 and sum(a_total{k=\"v\"}) > 3", true),
+        ("sum(a_total) > 1 and sum(a_total{k=\"v\"}) > 4", false),
+        ("a_total > 3 and on(job) a_total{k=\"w\"} == 5", true),
+        ("a_total{k=\"v\"} > 3 and a_total{k=\"w\"} == 5", false),
+        ("max_over_time(a_total{k=\"v\"}[5m]) > 3", true),
+        ("max_over_time(a_total{k=\"v\"}[5m]) > 4", false),
+        ("a_total{k=~\"v|v\\\\.0\"} > 3", true),
+        ("a_total{k=~\"v\\\\.0|.\\\\.\"} > 3", false),
     ] {
         assert_eq!(
-            matches(expression, &before, &now, 100.0),
+            matches(expression, &[(40.0, &before), (100.0, &now)]),
             expected,
             "{expression}"
         );
     }
+}
+
+#[test]
+fn an_increase_that_leaves_the_range_before_the_alert_fires_is_missed() {
+    let scrape = |value| {
+        let text = format!("# HELP a_total x\n# TYPE a_total counter\na_total {value}\n");
+        Scrape::parse(&text)
+    };
+    let (before, now) = (scrape(1), scrape(9));
+    let rule = |expression: &str, pending| Rule {
+        name: String::new(),
+        expression: expression.to_owned(),
+        pending,
+    };
+    let long = rule("increase(a_total[30m]) > 0", 600.0);
+    assert!(fires(&long, &[&before], &now));
+    let short = rule("increase(a_total[10m]) > 0", 600.0);
+    assert!(!fires(&short, &[&before], &now));
+    let repeated = rule("a_total > 1", 60.0);
+    let flapping: Vec<_> = (0..20).flat_map(|_| [&before, &now]).collect();
+    assert!(!fires(&repeated, &flapping, &before));
+    let held = rule("max_over_time(a_total[1m]) > 1", 60.0);
+    assert!(fires(&held, &flapping, &before));
 }

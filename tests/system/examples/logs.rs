@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use tower_web_push::deliver::OriginGates;
 use tower_web_push::testing::{Answer, When};
 
 use super::world::{PASSWORD, TOKEN, World, next, notify, subscription};
@@ -48,7 +49,7 @@ pub(crate) async fn a_start_and_the_end_of_a_broadcast_are_one_line_each(name: &
         ("is_new", json!(true)),
         ("most_subscriptions", json!(10_000_000)),
         ("most_unproven", json!(100_000)),
-        ("in_flight_per_origin", json!(400)),
+        ("in_flight_per_origin", json!(OriginGates::IN_FLIGHT)),
         ("has_contact", json!(true)),
     ] {
         assert_eq!(start[field], expected, "{field}: {start}");

@@ -189,16 +189,18 @@ pub(crate) async fn the_metrics_tell_what_happened_and_name_no_one(name: &str) {
 pub(crate) async fn the_metrics_answer_while_the_store_is_down(name: &str) {
     let world = World::new().await;
     let (server, client) = world.start(name, &[]).await;
-    let up = async |expected: f64| {
-        while Scrape::parse(&metrics(&client).await).sum("web_push_store_up") != expected {
-            sleep(Duration::from_millis(50)).await;
-        }
+    let is = async |selector: &str, expected: f64| {
+        let is_so = async {
+            while Scrape::parse(&metrics(&client).await).sum(selector) != expected {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let waited = timeout(LIMIT, is_so).await;
+        waited.unwrap_or_else(|_| panic!("never: {selector} {expected}"));
     };
-    timeout(LIMIT, up(1.0)).await.expect("never up");
+    is("web_push_store_up", 1.0).await;
     fs::remove_file(world.folder.path().join("push.db")).unwrap();
-    timeout(LIMIT, up(0.0)).await.expect("never down");
-    let text = metrics(&client).await;
-    let failing = Scrape::parse(&text).sum("web_push_step_failing{step=\"record\"}");
-    assert_eq!(failing, 1.0, "{text}");
+    is("web_push_store_up", 0.0).await;
+    is("web_push_step_failing{step=\"record\"}", 1.0).await;
     server.kill().await;
 }
