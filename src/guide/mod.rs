@@ -1,4 +1,4 @@
-//! The guide: twelve pages.
+//! The guide: thirteen pages.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
 //!   effect of a crash in between.

@@ -67,7 +67,8 @@ fn whatever_was_written_is_listed() {
     assert_eq!(
         texts,
         [
-            ["null", "null", "{}"],
+            // SQLite has made text of the numbers.
+            ["1", "2.5", "{}"],
             ["null", "null", ""],
             ["{\"user\":\"a\"}", "no JSON", "[]"],
         ]
