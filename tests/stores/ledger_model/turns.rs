@@ -42,8 +42,13 @@ impl Turns {
         let claimed = self.claimed.get(&(origin.clone(), band));
         let last = self.last.entry((broadcast, origin.clone())).or_default();
         let before = last.max(claimed.copied().unwrap_or_default());
+        // The turn of a row that is alone need not be stored: no other stands behind it.
+        let is_stored = rows > 1 || last.first > 0;
         *last = Turn {
-            first: before.first + rows - kept,
+            first: match is_stored {
+                true => before.first + rows - kept,
+                false => 0,
+            },
             last: before.last + rows,
         };
         Turn {
