@@ -53,7 +53,10 @@ impl World {
         let mut pauses: Vec<_> = pauses.into_iter().map(until_now).collect();
         pauses.sort_by_key(|pause| pause.origin.clone());
         let expected = self.model.origins.pauses(now);
-        prop_assert_eq!(pauses, expected.into_iter().map(until_now).collect::<Vec<_>>());
+        prop_assert_eq!(
+            pauses,
+            expected.into_iter().map(until_now).collect::<Vec<_>>()
+        );
         let tallies = ledger.tallies().await.unwrap();
         prop_assert_eq!(tallies, self.model.origins.tallies());
         self.compare_underway(&*ledger).await?;
