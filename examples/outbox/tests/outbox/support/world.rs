@@ -28,7 +28,7 @@ pub(crate) struct World {
 }
 
 pub(crate) enum Database {
-    Postgres(Server),
+    Postgres(Box<Server>),
     /// A file of the application.
     Sqlite(TempDir),
 }
@@ -39,7 +39,7 @@ impl World {
         let server = Server::start(Kind::Postgres, &[]).await?;
         let store = PostgresStore::connect(&server.url()).await.unwrap();
         let push_service = customers(builder().store(store)).await;
-        let database = Database::Postgres(server);
+        let database = Database::Postgres(Box::new(server));
         database.execute(postgres::ORDERS).await;
         Some(Self {
             database,
