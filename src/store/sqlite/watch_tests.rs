@@ -1,7 +1,6 @@
 //! What a watch sees of the commits of other connections.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
@@ -149,16 +148,4 @@ async fn hints_come_while_they_are_wanted() {
     second.next().await;
     drop((second, asking));
     thread.join().unwrap();
-}
-
-/// `cargo test --release --features sqlite --lib sqlite::watch -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn the_cost_of_a_look() {
-    let mut world = world("WAL");
-    let (looks, started) = (100_000, Instant::now());
-    for _ in 0..looks {
-        world.watch.look().unwrap();
-    }
-    println!("without a change: {:?}", started.elapsed() / looks);
 }
