@@ -1,4 +1,4 @@
--- Whoever changes the state of an order, and by whatever program: the customer is told, if the transaction commits.
+-- The customer is told of each new state of an order, whatever program wrote it, if the transaction commits.
 CREATE OR REPLACE FUNCTION tell_the_customer() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM web_push.enqueue(

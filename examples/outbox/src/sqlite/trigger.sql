@@ -1,4 +1,4 @@
--- Whoever changes the state of an order, and by whatever program: the customer is told, if the transaction commits.
+-- The customer is told of each new state of an order, whatever program wrote it, if the transaction commits.
 DROP TRIGGER IF EXISTS tell_the_customer;
 CREATE TRIGGER tell_the_customer AFTER UPDATE OF state ON orders WHEN OLD.state <> NEW.state
 BEGIN
