@@ -88,7 +88,7 @@ const LOCK_PRINCIPAL: &str = "SELECT pg_advisory_xact_lock(hashtextextended('web
      hashtextextended(encode($1::bytea, 'hex'), 0)))::text";
 pub(super) const OF_PRINCIPAL: &str =
     "SELECT count(*) FROM web_push.subscription WHERE principal = $1";
-/// Skips locked rows: they are being written, and so were seen last.
+/// Skips locked rows: their writer may wait for the row that this transaction has locked.
 pub(super) const EVICTED: &str = concat!(
     "SELECT ",
     counted_columns!(),
@@ -164,13 +164,18 @@ async fn make_room(
     tx.query(LOCK_PRINCIPAL, &[&principal]).await?;
     let rows = tx.query(OF_PRINCIPAL, &[&principal]).await?;
     let rows: i64 = first(&rows, |columns| columns.get())?.unwrap_or(0);
-    let surplus = rows - i64::from(per_principal);
+    // The row itself stays.
+    let surplus = (rows - i64::from(per_principal)).min(rows - 1);
     if surplus <= 0 {
         return Ok(());
     }
     let key = key.as_bytes().as_slice();
     let rows = tx.query(EVICTED, &[&principal, &key, &surplus]).await?;
     let evicted = read(&rows, Counted::read)?;
+    if integer(evicted.len()) < surplus {
+        // Others write these rows, for example what a message has told of them. They end soon.
+        return Err(overtaken());
+    }
     let keys: Vec<_> = evicted
         .iter()
         .map(|(key, _)| key.as_bytes().as_slice())

@@ -13,7 +13,7 @@ use tower_web_push::store::{
 };
 use tower_web_push::subscription::EndpointKey;
 
-use super::world::{Schema, at, broadcast, claim_of, delivery, subscription, until};
+use super::world::{Schema, at, broadcast, claim_of, client, delivery, subscription, until};
 
 const FOR: Duration = Duration::from_secs(5);
 const BROADCASTS: usize = 6;
@@ -314,4 +314,31 @@ async fn one_principal_never_has_more_than_it_may_though_many_subscribe_at_once(
     assert_eq!(schema.number(there).await, 5);
     let counted = "SELECT sum(number)::bigint FROM web_push.subscription_count";
     assert_eq!(schema.number(counted).await, 5);
+}
+
+/// It waits for the other writer, and does not let the principal have one row more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_another_writes_is_removed_above_the_limit_too() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let limits = SubscriptionLimits::new(1000, 1);
+    let [mut first, mut second] = [1, 2].map(subscription);
+    for new in [&mut first, &mut second] {
+        new.principal = Some(Principal::from("alice"));
+    }
+    store.upsert(&first, &limits, at(1)).await.unwrap();
+    let mut writer = client(&schema.url).await;
+    let transaction = writer.transaction().await.unwrap();
+    let locked = format!("UPDATE {}.subscription SET failure_streak = 1", schema.name);
+    assert_eq!(transaction.execute(&locked, &[]).await.unwrap(), 1);
+    let upsert = async { store.upsert(&second, &limits, at(2)).await.unwrap() };
+    let commit = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        transaction.commit().await.unwrap();
+    };
+    tokio::join!(upsert, commit);
+    let there = "SELECT count(*) FROM web_push.subscription";
+    assert_eq!(schema.number(there).await, 1);
 }
