@@ -50,20 +50,24 @@ pub(crate) const HTTP1: Alpn = Some(&[b"http/1.1"]);
 pub(crate) const NO_ALPN: Alpn = Some(&[]);
 pub(crate) const PLAIN: Alpn = None;
 
+/// As many as hyper's servers allow.
+pub(crate) const STREAMS: u32 = 200;
+
 impl PushServer {
     pub(crate) async fn start<F>(alpn: Alpn, handler: F) -> Self
     where
         F: Fn(Request<Incoming>) -> Answering + Send + Sync + 'static,
     {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        Self::start_on(listener, &certificate(), alpn, handler)
+        Self::start_on(listener, &certificate(), alpn, STREAMS, handler)
     }
 
-    /// Starts on an existing socket, with an existing certificate.
+    /// Starts on an existing socket, with an existing certificate, and allows so many concurrent streams on each HTTP/2 connection.
     pub(crate) fn start_on<F>(
         listener: TcpListener,
         certified: &Certified,
         alpn: Alpn,
+        streams: u32,
         handler: F,
     ) -> Self
     where
@@ -78,6 +82,7 @@ impl PushServer {
         tasks.spawn(accept(
             listener,
             tls,
+            streams,
             handler,
             Arc::clone(&connections),
             breaks.clone(),
@@ -135,6 +140,7 @@ pub(crate) fn acceptor(alpn: &[&[u8]], certified: &Certified) -> TlsAcceptor {
 async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    streams: u32,
     handler: Handler,
     connections: Arc<AtomicUsize>,
     breaks: watch::Sender<()>,
@@ -158,7 +164,8 @@ async fn accept(
                     .map_err(io::Error::from)
                 }
             });
-            let builder = auto::Builder::new(TokioExecutor::new());
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http2().max_concurrent_streams(streams);
             // A client may disconnect at any time.
             let _gone = match tls {
                 None => builder.serve_connection(TokioIo::new(tcp), serve).await,

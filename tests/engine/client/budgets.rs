@@ -19,7 +19,7 @@ use tower_web_push::deliver::{EndpointPolicy, ResolveError, Resolver};
 use tower_web_push::push_request::PushBody;
 
 use super::world::{local, over, send};
-use crate::support::push_server::{Alpn, BOTH, PLAIN, PushServer, answer, certificate};
+use crate::support::push_server::{Alpn, BOTH, PLAIN, PushServer, STREAMS, answer, certificate};
 
 /// Finds every name in a block of addresses of its own, except those below `silent.localhost`, for which it never returns.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Resolver for OwnBlocks {
 async fn everywhere(alpn: Alpn, hanging: &watch::Sender<usize>) -> PushServer {
     let listener = TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
     let hanging = hanging.clone();
-    PushServer::start_on(listener, &certificate(), alpn, move |request| {
+    PushServer::start_on(listener, &certificate(), alpn, STREAMS, move |request| {
         let hanging = hanging.clone();
         Box::pin(async move {
             if request.uri().path() == "/hang" {

@@ -25,7 +25,7 @@ use tower_web_push::vapid::{KeyId, VapidKey};
 
 use super::gate::Gate;
 use crate::support::http_client::HttpClient;
-use crate::support::push_server::{BOTH, Certified, PushServer, certificate};
+use crate::support::push_server::{BOTH, Certified, PushServer, STREAMS, certificate};
 use crate::support::server_process::ServerProcess;
 
 /// Long enough for debug builds, several servers, a busy machine.
@@ -114,7 +114,7 @@ impl World {
             }) as crate::support::push_server::Answering
         };
         let listener = self.listener.take().unwrap();
-        let server = PushServer::start_on(listener, &self.certified, BOTH, handler);
+        let server = PushServer::start_on(listener, &self.certified, BOTH, STREAMS, handler);
         self._open = Some(server);
     }
 

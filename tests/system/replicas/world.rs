@@ -32,9 +32,12 @@ use crate::support::servers::{Kind, Server as Database};
 
 /// Long enough for debug builds, several servers, a lease until its expiry, a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
-/// With a hundred concurrent requests of each replica, some hundreds a second: a broadcast lasts long enough for
-/// servers to start and stop meanwhile, on any machine.
+/// With so few streams, some hundreds a second from each replica: a broadcast lasts long enough for servers to start and stop
+/// meanwhile, on any machine.
 const ANSWERS_AFTER: Duration = Duration::from_millis(150);
+const STREAMS: u32 = 16;
+/// A replica's most: it opens up to 6 connections.
+pub(crate) const IN_FLIGHT: usize = 6 * STREAMS as usize;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) const TOKEN: &str = "the-token-of-the-replicas";
 
@@ -71,7 +74,7 @@ impl World {
             .recording(Recording::Counts)
             .build();
         let traffic = Traffic::new();
-        let door = PushServer::start_on(listener, &certified, BOTH, {
+        let door = PushServer::start_on(listener, &certified, BOTH, STREAMS, {
             let (mounted, traffic) = (push_service.mount(), traffic.clone());
             move |request: Request<Incoming>| -> Answering {
                 let (mut service, traffic) = (mounted.clone(), traffic.clone());
