@@ -37,7 +37,7 @@ use tower_web_push::subscription::{AuthSecret, Endpoint, Subscription, UaPublicK
 use tower_web_push::vapid::KeyId;
 use tower_web_push::{Audience, Message, WebPush};
 
-use push_server::{PushServer, answer, certificate};
+use push_server::{PushServer, STREAMS, answer, certificate};
 
 const PAYLOAD: &[u8] = &[b'x'; 200];
 /// One message of this number is decrypted.
@@ -110,25 +110,31 @@ async fn serve(folder: &Path) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let public = *secret.public();
     let failed = Arc::clone(&wrong);
-    let server = PushServer::start_on(listener, &certificate(), Some(&[b"h2"]), move |request| {
-        let (secret, auth) = (Arc::clone(&secret), auth.clone());
-        let is_sample = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(SAMPLE);
-        let failed = Arc::clone(&failed);
-        Box::pin(async move {
-            let body = request.into_body().collect().await;
-            let text = body.map(|body| {
-                is_sample.then(|| decrypt(p256::fastest(), &secret, &auth, &body.to_bytes()))
-            });
-            match text {
-                Ok(None) => answer(201, &[], ""),
-                Ok(Some(Ok(text))) if text == PAYLOAD => answer(201, &[], ""),
-                _ => {
-                    failed.fetch_add(1, Ordering::SeqCst);
-                    answer(400, &[], "")
+    let server = PushServer::start_on(
+        listener,
+        &certificate(),
+        Some(&[b"h2"]),
+        STREAMS,
+        move |request| {
+            let (secret, auth) = (Arc::clone(&secret), auth.clone());
+            let is_sample = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(SAMPLE);
+            let failed = Arc::clone(&failed);
+            Box::pin(async move {
+                let body = request.into_body().collect().await;
+                let text = body.map(|body| {
+                    is_sample.then(|| decrypt(p256::fastest(), &secret, &auth, &body.to_bytes()))
+                });
+                match text {
+                    Ok(None) => answer(201, &[], ""),
+                    Ok(Some(Ok(text))) if text == PAYLOAD => answer(201, &[], ""),
+                    _ => {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                        answer(400, &[], "")
+                    }
                 }
-            }
-        })
-    });
+            })
+        },
+    );
     fs::write(folder.join("ca.pem"), &server.ca_pem).unwrap();
     fs::write(folder.join("port"), server.port().to_string()).unwrap();
     fs::write(folder.join("key"), public.as_bytes()).unwrap();
