@@ -185,9 +185,10 @@ impl WebPush {
         self.engine.ledger.underway(limit, self.engine.now()).await
     }
 
-    /// Cancels the deliveries of a broadcast that are not in flight. Returns `None` if the id is unknown.
+    /// Cancels the deliveries of a broadcast that no worker has claimed. Returns `None` if the id is unknown.
     ///
-    /// No further request begins once this returns. Up to 20,000 waiting recipients count as cancelled in the status that
+    /// No process claims more of them once this returns. Requests of what workers have claimed already are still made: within
+    /// moments, or after the pause of a push service that limits its requests, 30 seconds at most. Up to 20,000 waiting recipients count as cancelled in the status that
     /// is returned; of a larger broadcast a running worker ends the rest, 1,000 at a time, and until then they are pending.
     ///
     /// # Errors

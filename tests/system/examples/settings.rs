@@ -53,6 +53,10 @@ pub(crate) async fn pages_of_listed_origins_may_call(name: &str) {
                 .header("access-control-allow-headers")
                 .contains("content-type")
         );
+        let methods = answer.header("access-control-allow-methods");
+        for method in ["GET", "POST", "PATCH", "DELETE"] {
+            assert!(methods.contains(method), "{methods}");
+        }
     }
     let answer = preflight("https://other.example").await;
     assert_eq!(answer.header("access-control-allow-origin"), "");
