@@ -66,7 +66,7 @@ mod error;
 mod forward;
 mod groups;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-mod heartbeat;
+pub(crate) mod heartbeat;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod layout;
 mod ledger;
