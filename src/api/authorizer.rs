@@ -74,6 +74,8 @@ pub enum AdminAction {
     CancelBroadcast,
     /// Pause a broadcast, or let it go on.
     PauseBroadcast,
+    /// Set the user and the tags of a subscription.
+    ChangeSubscription,
     /// Make a new active VAPID key.
     RegenerateVapid,
     /// Show statistics and metrics.
@@ -88,6 +90,7 @@ impl AdminAction {
             Self::ShowBroadcast => "show_broadcast",
             Self::CancelBroadcast => "cancel_broadcast",
             Self::PauseBroadcast => "pause_broadcast",
+            Self::ChangeSubscription => "change_subscription",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::ShowStats => "show_stats",
         }

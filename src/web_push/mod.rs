@@ -24,7 +24,7 @@ use crate::engine::{
 };
 use crate::message::Message;
 use crate::schedule::{DailyTime, NotifyType, Schedule, ScheduleLabel};
-use crate::store::{RefusedEntry, StoreError, SubscriptionRef};
+use crate::store::{Assignment, RefusedEntry, StoreError, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::{Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
@@ -495,6 +495,27 @@ impl WebPush {
     /// As [`unsubscribe`](Self::unsubscribe).
     pub async fn remove(&self, user: &Principal, id: SubscriptionId) -> Result<bool, StoreError> {
         self.engine.remove(user, id).await
+    }
+
+    /// Sets the user and the tags of a subscription, as an administrator does: its tags need not be public, and the subscriber
+    /// is not asked. Returns the row after it, or `None` if there is no subscription of this id.
+    ///
+    /// A user who has more subscriptions than the limit then loses the least recently seen ones. Messages that were accepted
+    /// before are not taken back.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, the row is changed or not.
+    pub async fn assign(
+        &self,
+        id: SubscriptionId,
+        assignment: Assignment,
+    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+        self.engine.assign(id, assignment).await
     }
 
     /// Erases a user: all subscriptions in every state, their daily notifications, the application's

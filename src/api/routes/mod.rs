@@ -1,6 +1,7 @@
 //! The routes: path and method, required rights, dispatch.
 
 mod assets;
+mod assign;
 mod broadcasts;
 mod devices;
 mod notify;
@@ -37,6 +38,7 @@ pub(super) enum Route<'a> {
     ChangeBroadcast(&'a str),
     Devices,
     RemoveDevice(&'a str),
+    Assign(&'a str),
     SendTest,
     RegenerateVapid,
     Ping,
@@ -69,7 +71,7 @@ impl<'a> Route<'a> {
 
     /// The names of all routes.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 19] = [
+    pub(super) const NAMES: [&'static str; 20] = [
         "vapid",
         "subscribe",
         "unsubscribe",
@@ -80,6 +82,7 @@ impl<'a> Route<'a> {
         "change_broadcast",
         "devices",
         "remove_device",
+        "change_subscription",
         "send_test",
         "regenerate_vapid",
         "ping",
@@ -104,6 +107,7 @@ impl<'a> Route<'a> {
             Self::ChangeBroadcast(_) => "change_broadcast",
             Self::Devices => "devices",
             Self::RemoveDevice(_) => "remove_device",
+            Self::Assign(_) => "change_subscription",
             Self::SendTest => "send_test",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::Ping => "ping",
@@ -123,6 +127,7 @@ impl<'a> Route<'a> {
             Self::ShowBroadcast(_) => AdminAction::ShowBroadcast,
             Self::CancelBroadcast(_) => AdminAction::CancelBroadcast,
             Self::ChangeBroadcast(_) => AdminAction::PauseBroadcast,
+            Self::Assign(_) => AdminAction::ChangeSubscription,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
             Self::Vapid
@@ -155,6 +160,7 @@ impl<'a> Route<'a> {
                 | Self::Renew
                 | Self::Notify
                 | Self::ChangeBroadcast(_)
+                | Self::Assign(_)
                 | Self::SendTest
         )
     }
@@ -209,6 +215,10 @@ impl<'a> Methods<'a> {
                     delete: Some(Route::RemoveDevice(id)),
                     ..Self::default()
                 },
+                ("subscriptions", id) => Self {
+                    patch: Some(Route::Assign(id)),
+                    ..Self::default()
+                },
                 _ => return None,
             },
         })
@@ -224,7 +234,8 @@ impl<'a> Methods<'a> {
             (true, false, true) => "GET, HEAD, PATCH, DELETE",
             (true, false, false) => "GET, HEAD",
             (false, true, _) => "POST",
-            (false, false, _) => "DELETE",
+            (false, false, true) => "DELETE",
+            (false, false, false) => "PATCH",
         }
     }
 }
@@ -243,6 +254,7 @@ pub(super) async fn answer(
         Route::Renew => renew::renew(api, parts, body).await,
         Route::Devices => devices::list(api, parts).await,
         Route::RemoveDevice(id) => devices::remove(api, parts, id).await,
+        Route::Assign(id) => assign::assign(api, id, body).await,
         Route::Notify => notify::notify(api, parts, body).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
@@ -286,7 +298,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 20, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 21, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -358,6 +370,7 @@ mod tests {
             (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),
+            (Method::POST, "/subscriptions/x", "PATCH"),
         ] {
             let response = Route::find(&method, path).unwrap_err().into_response();
             assert_eq!(response.status(), 405, "{method} {path}");

@@ -1,6 +1,7 @@
 //! The HTTP API: every route with requests of pages, administrators and unauthenticated callers.
 
 mod admin;
+mod assign;
 mod authorization;
 mod bodies;
 mod budgets;
