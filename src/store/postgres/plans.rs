@@ -359,7 +359,12 @@ async fn nothing_that_runs_often_scans_a_table_or_sorts_a_backlog() {
 const MISLEAD: &[&str] = &[
     "ALTER TABLE web_push.delivery SET (autovacuum_enabled = false); \
      ALTER TABLE web_push.broadcast SET (autovacuum_enabled = false); \
-     ALTER TABLE web_push.content SET (autovacuum_enabled = false)",
+     ALTER TABLE web_push.content SET (autovacuum_enabled = false); \
+     ALTER TABLE web_push.origin SET (autovacuum_enabled = false)",
+    "INSERT INTO web_push.origin (origin) SELECT 'https://' || i || '.example.org' FROM generate_series(1, 30000) AS i",
+    "DELETE FROM web_push.origin WHERE ctid < (SELECT max(ctid) FROM web_push.origin)",
+    "VACUUM ANALYZE web_push.origin",
+    "INSERT INTO web_push.origin (origin) SELECT 'https://' || i || '.example.com' FROM generate_series(1, 20000) AS i",
     "INSERT INTO web_push.delivery (broadcast, key, origin, at, band) \
      SELECT 0, int8send(i) || decode(repeat('00', 24), 'hex'), 0, 9000000, 1 FROM generate_series(1, 30000) AS i",
     "INSERT INTO web_push.broadcast (id, created_at, due_at, deadline, expected, expanding, expand_at, \
@@ -396,7 +401,7 @@ async fn statistics_of_an_empty_queue_do_not_mislead_the_planner() {
         watcher.batch_execute(&sql).await.unwrap();
     }
     let sql = "SELECT max(reltuples)::float8, min(relpages) FROM pg_class \
-               WHERE relnamespace = $1::text::regnamespace AND relname IN ('delivery', 'broadcast', 'content')";
+               WHERE relnamespace = $1::text::regnamespace AND relname IN ('delivery', 'broadcast', 'content', 'origin')";
     let row = watcher.query_one(sql, &[&name]).await.unwrap();
     assert!(
         row.get::<_, f64>(0) <= 1.0 && row.get::<_, i32>(1) > 100,
