@@ -74,6 +74,7 @@ macro_rules! store_conformance {
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
                 l12_what_is_due_later_than_any_wait_is_due
+                l12_no_due_time_is_that_of_a_row_put_aside
                 l12_expire_stops_the_expansion
                 l12_expire_counts_rows_of_cancelled_broadcasts
                 l12_a_broadcast_without_rows_expires
