@@ -243,6 +243,8 @@ macro_rules! __store_conformance_subscriptions {
             s13_only_rows_retired_before_are_purged
             s13_only_rows_stale_before_are_purged
             s13_only_rows_expired_before_are_purged
+            s13_expired_rows_are_no_longer_with_live_ones
+            s13_many_expired_rows_take_steps
             s13_a_large_purge_takes_steps
             s13_the_first_reason_counts
             s14_only_an_unknown_endpoint_is_inserted
