@@ -136,6 +136,8 @@ pub(crate) struct Signals {
     settled: Notify,
     /// When the shared pauses were last read, in milliseconds since the Unix epoch.
     pauses_read: AtomicI64,
+    /// Whether other processes settled entries of the outbox that this one had read.
+    has_rivals: AtomicBool,
     /// Whether the pauses of another contact or VAPID key were ended.
     are_faults_lifted: AtomicBool,
     pub(crate) health: Health,
@@ -155,6 +157,7 @@ impl Default for Signals {
             wake: Notify::new(),
             settled: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
+            has_rivals: AtomicBool::new(false),
             are_faults_lifted: AtomicBool::new(false),
             health: Health::default(),
             parked: Parked::default(),
