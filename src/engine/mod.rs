@@ -146,6 +146,9 @@ pub(crate) struct Signals {
     missing_keys: MissingKeys,
     refusals: Refusals,
     endings: Endings,
+    /// The numbers of subscriptions that the gauges show.
+    #[cfg(feature = "metrics")]
+    counted: gauges::Counted,
     /// The live VAPID keys that the last pauses for sender faults were judged by.
     known_keys: Mutex<Vec<KeyId>>,
 }
@@ -165,6 +168,8 @@ impl Default for Signals {
             missing_keys: MissingKeys::default(),
             refusals: Refusals::default(),
             endings: Endings::default(),
+            #[cfg(feature = "metrics")]
+            counted: gauges::Counted::default(),
             known_keys: Mutex::default(),
         }
     }
