@@ -43,6 +43,10 @@ impl RequestRules {
         }
         let peer = proxies::client(request.headers(), connection, self.trusted_proxies);
         let principal = self.principal(request.headers());
+        if self.trusted_proxies == 0 {
+            // A client does not choose what log lines say of its request.
+            request.headers_mut().remove("x-request-id");
+        }
         let extensions = request.extensions_mut();
         extensions.insert(PeerAddr::new(peer));
         if let Some(principal) = principal {
