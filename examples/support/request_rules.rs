@@ -55,6 +55,10 @@ impl RequestRules {
             true => self.principal(request.headers()),
             false => None,
         };
+        if hops == 0 {
+            // A client does not choose what log lines say of its request.
+            request.headers_mut().remove("x-request-id");
+        }
         let extensions = request.extensions_mut();
         extensions.insert(PeerAddr::new(client));
         if let Some(principal) = principal {

@@ -74,6 +74,7 @@ macro_rules! store_conformance {
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
                 l12_what_is_due_later_than_any_wait_is_due
+                l12_no_due_time_is_that_of_a_row_put_aside
                 l12_expire_stops_the_expansion
                 l12_expire_counts_rows_of_cancelled_broadcasts
                 l12_a_broadcast_without_rows_expires
@@ -245,6 +246,8 @@ macro_rules! __store_conformance_subscriptions {
             s13_only_rows_retired_before_are_purged
             s13_only_rows_stale_before_are_purged
             s13_only_rows_expired_before_are_purged
+            s13_expired_rows_are_no_longer_with_live_ones
+            s13_many_expired_rows_take_steps
             s13_a_large_purge_takes_steps
             s13_the_first_reason_counts
             s14_only_an_unknown_endpoint_is_inserted

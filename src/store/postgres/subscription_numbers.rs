@@ -80,6 +80,10 @@ impl Counted {
         Ok((key, counted))
     }
 
+    pub(super) const fn is_unproven(&self) -> bool {
+        self.is_unproven
+    }
+
     /// What a row will be counted as that is `written`, in place of what `standing` is counted as.
     pub(super) fn of(
         key: &EndpointKey,
