@@ -227,12 +227,15 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         address.set_ip([127, 0, 0, 1].into());
     }
     println!("Open http://{address}/");
+    if settings.console {
+        println!("Operator's console: http://{address}/console");
+    }
 
     let api = PREFIXES
         .iter()
         .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));
     let server = Server {
-        site: Site::new(push.clone(), api.service(), metrics),
+        site: Site::new(push.clone(), api.service(), metrics, settings.console),
         api,
         push,
         cors,
