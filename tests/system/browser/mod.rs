@@ -5,6 +5,7 @@
 
 mod clicks;
 mod daily;
+mod lists;
 mod looks;
 mod offline;
 mod operator;
@@ -84,6 +85,8 @@ async fn everything(mut world: World) {
     sending::the_console_asks_before_it_sends_to_many(w).await;
     sending::the_console_undoes_what_is_not_sent_yet(w).await;
     operator::the_console_sends_a_document_as_it_is_typed(w).await;
+    lists::the_console_lists_broadcasts_and_cancels_one(w).await;
+    lists::the_console_finds_and_deletes_a_subscription(w).await;
     operator::every_view_of_the_console_shows_what_the_server_has(w).await;
     operator::another_visit_restores_the_state(w).await;
     daily::a_daily_time_is_the_visitors_own(w).await;
