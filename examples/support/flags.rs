@@ -157,6 +157,11 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "BOOL", default_value = "true")]
     pub(crate) confirmation: String,
 
+    /// Whether the operator's console is served at `/console`: `true` or `false`. It can do nothing without the admin
+    /// credentials; the routes of the API stay
+    #[arg(long, env, value_name = "BOOL", default_value = "true")]
+    pub(crate) console: String,
+
     /// How many subscriptions there may be; above it `/subscribe` is answered 503 `store_full`
     #[arg(long, env, value_name = "NUMBER", default_value = "10000000")]
     pub(crate) max_subscriptions: String,

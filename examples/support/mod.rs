@@ -274,6 +274,9 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     }
     for line in acceptor.lines()? {
         println!("{line}");
+        if let (Some(url), true) = (line.strip_prefix("Open "), settings.console) {
+            println!("Operator's console: {url}console");
+        }
     }
     service_manager::ready();
 
@@ -281,7 +284,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         .iter()
         .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));
     let server = Server {
-        site: Site::new(push.clone(), api.service(), metrics),
+        site: Site::new(push.clone(), api.service(), metrics, settings.console),
         api,
         push,
         users: Users(settings.principal_tokens.map(Arc::new)),

@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) require_principal: bool,
     pub(crate) public_tags: Vec<Tag>,
     pub(crate) confirmation: bool,
+    /// Whether the operator's console is served.
+    pub(crate) console: bool,
     pub(crate) limits: SubscriptionLimits,
     /// Of each peer, as [`public_pushes_per_minute`](Self::public_pushes_per_minute) is.
     pub(crate) public_requests_per_minute: u32,
@@ -224,6 +226,7 @@ impl Settings {
                 Tag::parse(text).map_err(with_causes)
             })?,
             confirmation: setting("CONFIRMATION", &flags.confirmation, truth)?,
+            console: setting("CONSOLE", &flags.console, truth)?,
             limits: limits(&flags.max_subscriptions, &flags.max_unproven_subscriptions)?,
             public_requests_per_minute: setting(
                 "PUBLIC_REQUESTS_PER_MINUTE",

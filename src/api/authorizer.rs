@@ -80,6 +80,10 @@ pub enum AdminAction {
     RegenerateVapid,
     /// Show statistics and metrics.
     ShowStats,
+    /// Count the recipients that a broadcast would have.
+    EstimateRecipients,
+    /// End the pause of a push service.
+    OpenGate,
 }
 
 impl AdminAction {
@@ -93,6 +97,8 @@ impl AdminAction {
             Self::ChangeSubscription => "change_subscription",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::ShowStats => "show_stats",
+            Self::EstimateRecipients => "estimate_recipients",
+            Self::OpenGate => "open_gate",
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | holders of the subscription |
 //! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
 //! | `POST /notify`, `GET`, `PATCH` and `DELETE /broadcasts/{id}`, `PATCH /subscriptions/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `POST /broadcasts/estimate`, `POST /open-gate` | administrators |
 //! | `GET /live`, `GET /ready`, `GET /ping`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
 //!
 //! `client.js` and `service-worker.js` are the browser's part, ready to use: see

@@ -25,7 +25,7 @@ use crate::engine::{
 use crate::message::Message;
 use crate::schedule::{DailyTime, NotifyType, Schedule, ScheduleLabel};
 use crate::store::{Assignment, RefusedEntry, StoreError, SubscriptionRecord, SubscriptionRef};
-use crate::subscription::{Subscription, SubscriptionId};
+use crate::subscription::{Origin, Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
@@ -105,6 +105,16 @@ impl WebPush {
     /// As [`enqueue`](Self::enqueue). With an idempotency key the call can be repeated.
     pub async fn enqueue_broadcast(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
         self.engine.enqueue(broadcast).await
+    }
+
+    /// Returns the number of live subscriptions of an audience, to show it before something is sent. Of all and of a
+    /// tag the number is kept, not counted.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn estimate(&self, to: impl Into<Audience> + Send) -> Result<u64, StoreError> {
+        self.engine.estimate(&to.into()).await
     }
 
     /// Makes one attempt for every live subscription of an audience, and waits for all of them.
@@ -236,6 +246,23 @@ impl WebPush {
     /// If dropped while the store writes, the broadcast may go on. The call can be repeated.
     pub async fn resume(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         self.engine.hold(id, false).await
+    }
+
+    /// Ends the [pause](crate::store::Pause) of a push service before its time, for example after a fault was repaired. Returns
+    /// `false` if it was not paused.
+    ///
+    /// This process sends to it at once, the others within 5 seconds. If the reason of the pause is still there, the push
+    /// service is paused again.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped while the store writes, the pause may have ended. The call can be repeated.
+    pub async fn open_gate(&self, origin: &Origin) -> Result<bool, StoreError> {
+        self.engine.open_gate(origin).await
     }
 
     /// Lists entries of the store's outbox that cannot be sent, at most `limit`, each with the reason. See

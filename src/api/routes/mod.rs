@@ -4,7 +4,9 @@ mod assets;
 mod assign;
 mod broadcasts;
 mod devices;
+mod estimate;
 mod notify;
+mod open_gate;
 mod ping;
 mod prefer;
 mod ready;
@@ -45,6 +47,8 @@ pub(super) enum Route<'a> {
     Live,
     Ready,
     Stats,
+    Estimate,
+    OpenGate,
     OpenApi,
     Client,
     ServiceWorker,
@@ -71,7 +75,7 @@ impl<'a> Route<'a> {
 
     /// The names of all routes.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 20] = [
+    pub(super) const NAMES: [&'static str; 22] = [
         "vapid",
         "subscribe",
         "unsubscribe",
@@ -89,6 +93,8 @@ impl<'a> Route<'a> {
         "live",
         "ready",
         "stats",
+        "estimate",
+        "open_gate",
         "openapi",
         "client",
         "service_worker",
@@ -114,6 +120,8 @@ impl<'a> Route<'a> {
             Self::Live => "live",
             Self::Ready => "ready",
             Self::Stats => "stats",
+            Self::Estimate => "estimate",
+            Self::OpenGate => "open_gate",
             Self::OpenApi => "openapi",
             Self::Client => "client",
             Self::ServiceWorker => "service_worker",
@@ -130,6 +138,8 @@ impl<'a> Route<'a> {
             Self::Assign(_) => AdminAction::ChangeSubscription,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
+            Self::Estimate => AdminAction::EstimateRecipients,
+            Self::OpenGate => AdminAction::OpenGate,
             Self::Vapid
             | Self::Subscribe
             | Self::Unsubscribe
@@ -162,6 +172,8 @@ impl<'a> Route<'a> {
                 | Self::ChangeBroadcast(_)
                 | Self::Assign(_)
                 | Self::SendTest
+                | Self::Estimate
+                | Self::OpenGate
         )
     }
 }
@@ -201,6 +213,8 @@ impl<'a> Methods<'a> {
             "/live" => get(Route::Live),
             "/ready" => get(Route::Ready),
             "/stats" => get(Route::Stats),
+            "/broadcasts/estimate" => post(Route::Estimate),
+            "/open-gate" => post(Route::OpenGate),
             "/openapi.json" => get(Route::OpenApi),
             "/client.js" => get(Route::Client),
             "/service-worker.js" => get(Route::ServiceWorker),
@@ -265,6 +279,8 @@ pub(super) async fn answer(
         Route::Live => Ok(reply::text("live".to_owned())),
         Route::Ready => Ok(ready::ready(api).await),
         Route::Stats => stats::stats(api).await,
+        Route::Estimate => estimate::estimate(api, body).await,
+        Route::OpenGate => open_gate::open_gate(api, body).await,
         Route::OpenApi => Ok(assets::OPENAPI.answer(&parts.headers)),
         Route::Client => Ok(assets::CLIENT.answer(&parts.headers)),
         Route::ServiceWorker => Ok(assets::SERVICE_WORKER.answer(&parts.headers)),
@@ -298,7 +314,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 21, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 23, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -367,6 +383,7 @@ mod tests {
             (Method::HEAD, "/notify", "POST"),
             (Method::OPTIONS, "/notify", "POST"),
             (Method::POST, "/broadcasts/x", "GET, HEAD, PATCH, DELETE"),
+            (Method::GET, "/broadcasts/estimate", "POST"),
             (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),

@@ -6,6 +6,8 @@ mod authorization;
 mod bodies;
 mod budgets;
 mod devices;
+mod estimate;
+mod gates;
 mod limits;
 mod mounting;
 mod new_hosts;

@@ -57,7 +57,8 @@ both_servers! {
     backups::a_stop_leaves_one_file
     backups::a_server_starts_on_every_kind_of_backup
     backups::a_backup_that_cannot_be_made_is_one_line
-    clients::the_page_may_do_nothing_but_what_it_needs
+    clients::the_pages_may_do_nothing_but_what_they_need
+    clients::the_console_can_be_switched_off
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged
     clients::a_client_of_the_flask_and_sqlite_server_works_unchanged
     clients::a_path_has_one_spelling
