@@ -47,7 +47,7 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
     let (mut read, mut reading) = (0, 0);
     let mut failed = None;
     // Parked broadcasts stay at the front.
-    let limit = EXPANSIONS + parked.len();
+    let limit = EXPANSIONS + parked.len(now);
     let mut waiting = engine.ledger.expandable(limit, now).await?;
     let last = waiting.last().map(|expansion| expansion.id);
     waiting.retain(|expansion| !parked.is_parked(&expansion.id, now));

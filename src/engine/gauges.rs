@@ -145,7 +145,7 @@ impl Engine {
         show(
             "web_push_parked_broadcasts",
             &[],
-            number(signals.parked.len()),
+            number(signals.parked.len(now)),
         );
         show(
             "web_push_unreadable_rows",

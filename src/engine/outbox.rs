@@ -49,7 +49,7 @@ pub(super) async fn look(engine: &Engine, now: Timestamp) -> Result<Looked, Stor
         false => 1,
     };
     // Those that were put off stay at the front.
-    let limit = parts * ENTRIES + parked.len();
+    let limit = parts * ENTRIES + parked.len(now);
     let mut entries = engine.ledger.outbox(limit).await?;
     let is_full = entries.len() >= limit;
     entries.retain(|entry| !parked.is_parked(&entry.id, now));
@@ -117,7 +117,7 @@ async fn settle(
         engine.signals.has_rivals.store(true, Ordering::Relaxed);
     }
     let parked = &engine.signals.parked;
-    if parked.len() > 0 {
+    if parked.len(now) > 0 {
         for id in settlements.iter().filter_map(|(seq, _)| ids.get(seq)) {
             parked.unpark(id);
         }

@@ -145,6 +145,17 @@ async fn an_entry_that_panics_is_put_off_as_one_that_fails() {
 }
 
 #[tokio::test]
+async fn entries_that_are_put_off_hold_up_none_behind_them() {
+    let shop = Shop::new().await;
+    shop.write((0..ENTRIES + 50).map(|_| "mallory".to_owned()));
+    shop.write((0..10).map(|number| format!("user {number}")));
+    let users = Arc::new(Users::default());
+    let engine = shop.engine(&users).await;
+    assert_eq!(look(&engine, START).await.unwrap().settled, 0);
+    assert_eq!(look(&engine, START).await.unwrap().settled, 10);
+}
+
+#[tokio::test]
 async fn processes_that_read_the_same_entries_choose_others() {
     let shop = Shop::new().await;
     shop.write((0..3_000).map(|number| format!("user {number}")));

@@ -572,14 +572,14 @@ async fn a_page_that_cannot_be_read_parks_only_its_broadcast() {
         drive(&mut worker).await;
         worker.settle().await.unwrap();
         assert_eq!(world.counts(to_one.id).await.accepted, 1);
-        assert!(parked.is_parked(&to_all, START) && parked.len() == 1);
+        assert!(parked.is_parked(&to_all, START) && parked.len(START) == 1);
     }
     assert!(worker.take_error().is_none(), "the step itself succeeded");
 
     world.table.unreadable.lock().unwrap().clear();
     world.clock.advance(10 * SECOND);
     assert_eq!(worker.step().await.expanded, 2);
-    assert_eq!(parked.len(), 0);
+    assert_eq!(parked.len(START), 0);
 }
 
 #[tokio::test]

@@ -211,9 +211,9 @@ async fn outbox(api: &WebPushService) -> Result<Option<OutboxAnswer>, Problem> {
 }
 
 fn worker(api: &WebPushService) -> WorkerAnswer {
-    let signals = &api.engine.signals;
+    let (signals, now) = (&api.engine.signals, api.engine.now());
     let failing = signals.health.failing().into_iter();
-    let parked = signals.parked.list(PARKED).into_iter();
+    let parked = signals.parked.list(PARKED, now).into_iter();
     WorkerAnswer {
         failing: failing
             .map(|failing| FailingAnswer {
@@ -222,7 +222,7 @@ fn worker(api: &WebPushService) -> WorkerAnswer {
                 error: failing.error,
             })
             .collect(),
-        parked: signals.parked.len(),
+        parked: signals.parked.len(now),
         parked_broadcasts: parked
             .map(|parked| ParkedAnswer {
                 broadcast: parked.id.to_string(),
