@@ -10,7 +10,7 @@
 //! | `POST /subscribe` | everyone, or signed-in users only |
 //! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | holders of the subscription |
 //! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
-//! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `POST /notify`, `GET /broadcasts`, `GET`, `PATCH` and `DELETE /broadcasts/{id}`, `GET /subscriptions`, `POST /subscriptions/search`, `DELETE /subscriptions/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
 //! | `GET /live`, `GET /ready`, `GET /ping`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
 //!
 //! `client.js` and `service-worker.js` are the browser's part, ready to use: see
@@ -126,6 +126,7 @@ mod members;
 mod peer_addr;
 mod peer_limit;
 mod problem;
+mod query;
 mod read_body;
 mod reply;
 mod request_id;

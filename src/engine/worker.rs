@@ -479,7 +479,7 @@ impl Worker {
             }
         };
         self.gates.remove(&id);
-        let settlement = consequence.settlement;
+        let settlement = consequence.settled();
         self.effects.note(&gate, consequence, self.engine.now());
         self.settlements.push((token, settlement));
     }
@@ -588,7 +588,7 @@ impl Worker {
         let mut lost = 0;
         for ((token, settlement), result) in rows.iter().zip(results) {
             match (settlement, result) {
-                (Settlement::Finished(outcome), Settled::Done) => {
+                (Settlement::Finished(outcome) | Settlement::Failed(outcome, _), Settled::Done) => {
                     *outcomes.entry(outcome.as_str()).or_default() += 1;
                     *broadcasts.entry(token.broadcast).or_default() += 1;
                 }

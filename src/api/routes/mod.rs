@@ -3,6 +3,7 @@
 mod assets;
 mod broadcasts;
 mod devices;
+mod export;
 mod notify;
 mod ping;
 mod prefer;
@@ -13,6 +14,7 @@ mod renew;
 mod send_test;
 mod stats;
 mod subscribe;
+mod subscriptions;
 mod unsubscribe;
 mod vapid;
 
@@ -32,9 +34,13 @@ pub(super) enum Route<'a> {
     Unsubscribe,
     Renew,
     Notify,
+    Broadcasts,
     ShowBroadcast(&'a str),
     CancelBroadcast(&'a str),
     ChangeBroadcast(&'a str),
+    Subscriptions,
+    SearchSubscriptions,
+    RemoveSubscription(&'a str),
     Devices,
     RemoveDevice(&'a str),
     SendTest,
@@ -69,15 +75,19 @@ impl<'a> Route<'a> {
 
     /// The names of all routes.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 19] = [
+    pub(super) const NAMES: [&'static str; 23] = [
         "vapid",
         "subscribe",
         "unsubscribe",
         "renew",
         "notify",
+        "broadcasts",
         "show_broadcast",
         "cancel_broadcast",
         "change_broadcast",
+        "subscriptions",
+        "search_subscriptions",
+        "remove_subscription",
         "devices",
         "remove_device",
         "send_test",
@@ -99,9 +109,13 @@ impl<'a> Route<'a> {
             Self::Unsubscribe => "unsubscribe",
             Self::Renew => "renew",
             Self::Notify => "notify",
+            Self::Broadcasts => "broadcasts",
             Self::ShowBroadcast(_) => "show_broadcast",
             Self::CancelBroadcast(_) => "cancel_broadcast",
             Self::ChangeBroadcast(_) => "change_broadcast",
+            Self::Subscriptions => "subscriptions",
+            Self::SearchSubscriptions => "search_subscriptions",
+            Self::RemoveSubscription(_) => "remove_subscription",
             Self::Devices => "devices",
             Self::RemoveDevice(_) => "remove_device",
             Self::SendTest => "send_test",
@@ -120,9 +134,12 @@ impl<'a> Route<'a> {
     pub(super) const fn admin_action(self) -> Option<AdminAction> {
         Some(match self {
             Self::Notify => AdminAction::Notify,
+            Self::Broadcasts => AdminAction::ListBroadcasts,
             Self::ShowBroadcast(_) => AdminAction::ShowBroadcast,
             Self::CancelBroadcast(_) => AdminAction::CancelBroadcast,
             Self::ChangeBroadcast(_) => AdminAction::PauseBroadcast,
+            Self::Subscriptions | Self::SearchSubscriptions => AdminAction::ListSubscriptions,
+            Self::RemoveSubscription(_) => AdminAction::RemoveSubscription,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
             Self::Vapid
@@ -155,6 +172,7 @@ impl<'a> Route<'a> {
                 | Self::Renew
                 | Self::Notify
                 | Self::ChangeBroadcast(_)
+                | Self::SearchSubscriptions
                 | Self::SendTest
         )
     }
@@ -188,6 +206,9 @@ impl<'a> Methods<'a> {
             "/unsubscribe" => post(Route::Unsubscribe),
             "/renew" => post(Route::Renew),
             "/devices" => get(Route::Devices),
+            "/broadcasts" => get(Route::Broadcasts),
+            "/subscriptions" => get(Route::Subscriptions),
+            "/subscriptions/search" => post(Route::SearchSubscriptions),
             "/notify" => post(Route::Notify),
             "/send-test" => post(Route::SendTest),
             "/regenerate-vapid" => post(Route::RegenerateVapid),
@@ -204,6 +225,10 @@ impl<'a> Methods<'a> {
                     delete: Some(Route::CancelBroadcast(id)),
                     patch: Some(Route::ChangeBroadcast(id)),
                     ..get(Route::ShowBroadcast(id))
+                },
+                ("subscriptions", id) => Self {
+                    delete: Some(Route::RemoveSubscription(id)),
+                    ..Self::default()
                 },
                 ("devices", id) => Self {
                     delete: Some(Route::RemoveDevice(id)),
@@ -241,9 +266,13 @@ pub(super) async fn answer(
         Route::Subscribe => subscribe::subscribe(api, parts, body).await,
         Route::Unsubscribe => unsubscribe::unsubscribe(api, body).await,
         Route::Renew => renew::renew(api, parts, body).await,
+        Route::Subscriptions => subscriptions::list(api, parts).await,
+        Route::SearchSubscriptions => subscriptions::search(api, body).await,
+        Route::RemoveSubscription(id) => subscriptions::remove(api, id).await,
         Route::Devices => devices::list(api, parts).await,
         Route::RemoveDevice(id) => devices::remove(api, parts, id).await,
         Route::Notify => notify::notify(api, parts, body).await,
+        Route::Broadcasts => broadcasts::list(api, parts).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
         Route::ChangeBroadcast(id) => broadcasts::change(api, id, body).await,
@@ -286,7 +315,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 20, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 24, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -333,8 +362,9 @@ mod tests {
             "/%76apid",
             "vapid",
             "/vapid/x",
-            "/broadcasts",
             "/broadcasts/",
+            "/subscriptions/",
+            "/subscriptions/a/b",
             "/broadcasts/a/b",
             "/devices/",
             "/devices/a/b",
@@ -358,6 +388,9 @@ mod tests {
             (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),
+            (Method::DELETE, "/broadcasts", "GET, HEAD"),
+            (Method::GET, "/subscriptions/search", "POST"),
+            (Method::GET, "/subscriptions/x", "DELETE"),
         ] {
             let response = Route::find(&method, path).unwrap_err().into_response();
             assert_eq!(response.status(), 405, "{method} {path}");

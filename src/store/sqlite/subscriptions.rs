@@ -7,6 +7,7 @@ use rusqlite::params;
 
 use super::SqliteStore;
 use super::connection::Connection;
+use super::listing;
 use super::query::{Columns, all, execute, first, integer};
 use super::subscription_count::{count, groups, total, unproven};
 use super::subscription_rows::{find, limit as row_limit, record, record_columns, write};
@@ -15,8 +16,9 @@ use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, Failure, LiveCounts, NewSubscription, ReasonWord, STEP, StoreError,
+    StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
@@ -237,17 +239,26 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             key,
             reason,
             observed_at,
+            failure,
         } => {
-            let sql = "UPDATE subscription SET retired_at = ?2, retire_reason = ?3 \
-                       WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?4";
+            let sql = "UPDATE subscription SET retired_at = ?2, failed_at = ?2, failure_status = ?3, failure_reason = ?4, \
+                       retire_reason = ?5 WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?6";
             let observed_at = observed_at.as_millis();
-            let values = params![key.as_bytes(), now, reason.as_str(), observed_at];
+            let (status, why) = failure_values(failure);
+            let reason = reason.as_str();
+            let values = params![key.as_bytes(), now, status, why, reason, observed_at];
             execute(conn, sql, values)
         }
-        Change::Stale { key, observed_at } => {
-            let sql = "UPDATE subscription SET stale_since = ?2 \
-                       WHERE key = ?1 AND stale_since IS NULL AND last_seen_at <= ?3";
-            let values = params![key.as_bytes(), now, observed_at.as_millis()];
+        Change::Stale {
+            key,
+            observed_at,
+            failure,
+        } => {
+            let sql = "UPDATE subscription SET stale_since = ?2, failed_at = ?2, failure_status = ?3, failure_reason = ?4 \
+                       WHERE key = ?1 AND stale_since IS NULL AND last_seen_at <= ?5";
+            let observed_at = observed_at.as_millis();
+            let (status, why) = failure_values(failure);
+            let values = params![key.as_bytes(), now, status, why, observed_at];
             execute(conn, sql, values)
         }
         Change::Accepted(key) => {
@@ -255,10 +266,12 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
                        failing_since = NULL WHERE key = ?1";
             execute(conn, sql, params![key.as_bytes(), now])
         }
-        Change::Failed(key) => {
+        Change::Failed { key, failure } => {
             let sql = "UPDATE subscription SET failure_streak = failure_streak + 1, \
-                       failing_since = coalesce(failing_since, ?2) WHERE key = ?1";
-            execute(conn, sql, params![key.as_bytes(), now])
+                       failing_since = coalesce(failing_since, ?2), failed_at = ?2, failure_status = ?3, \
+                       failure_reason = ?4 WHERE key = ?1";
+            let (status, why) = failure_values(failure);
+            execute(conn, sql, params![key.as_bytes(), now, status, why])
         }
         Change::UseVapidKey { key, vapid_key } => {
             let sql = "UPDATE subscription SET vapid_key = ?2 WHERE key = ?1";
@@ -280,6 +293,12 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             Ok(purged)
         }
     }
+}
+
+/// The status and the reason of a failure, as they are stored.
+fn failure_values(failure: &Failure) -> (Option<u16>, Option<&str>) {
+    let reason = failure.reason.as_ref().map(ReasonWord::as_str);
+    (failure.status, reason)
 }
 
 #[async_trait]
@@ -329,6 +348,18 @@ impl SubscriptionStore for SqliteStore {
             })
         })
         .await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        let (filter, after) = (filter.clone(), after.copied());
+        self.read(move |conn| listing::subscriptions(conn, &filter, after.as_ref(), limit, now))
+            .await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -6,6 +6,7 @@ mod bodies;
 mod budgets;
 mod devices;
 mod limits;
+mod listing;
 mod mounting;
 mod new_hosts;
 mod notify;
