@@ -80,10 +80,16 @@ pub enum AdminAction {
     ListSubscriptions,
     /// Delete the subscription of any user.
     RemoveSubscription,
+    /// Set the user and the tags of a subscription.
+    ChangeSubscription,
     /// Make a new active VAPID key.
     RegenerateVapid,
     /// Show statistics and metrics.
     ShowStats,
+    /// Count the recipients that a broadcast would have.
+    EstimateRecipients,
+    /// End the pause of a push service.
+    OpenGate,
 }
 
 impl AdminAction {
@@ -97,8 +103,11 @@ impl AdminAction {
             Self::PauseBroadcast => "pause_broadcast",
             Self::ListSubscriptions => "list_subscriptions",
             Self::RemoveSubscription => "remove_subscription",
+            Self::ChangeSubscription => "change_subscription",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::ShowStats => "show_stats",
+            Self::EstimateRecipients => "estimate_recipients",
+            Self::OpenGate => "open_gate",
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::schedule::{NotifyType, Schedule, ScheduleName};
-use crate::store::{LastFailure, StoreError, SubscriptionRecord, SubscriptionRef};
+use crate::store::{
+    LastFailure, RetireReason, Retired, StoreError, SubscriptionRecord, SubscriptionRef,
+};
 use crate::subscription::SubscriptionId;
 use crate::text::as_text;
 
@@ -81,7 +83,10 @@ impl DeviceState {
     }
 
     pub(crate) fn of(row: &SubscriptionRecord, now: Timestamp) -> Self {
-        if row.retired.is_some() {
+        let is_expired = |retired: &Retired| retired.reason == RetireReason::Expired;
+        if row.retired.as_ref().is_some_and(is_expired) {
+            Self::Expired
+        } else if row.retired.is_some() {
             Self::Retired
         } else if row.stale_since.is_some() {
             Self::Stale

@@ -1,10 +1,13 @@
 //! The routes: path and method, required rights, dispatch.
 
 mod assets;
+mod assign;
 mod broadcasts;
 mod devices;
+mod estimate;
 mod export;
 mod notify;
+mod open_gate;
 mod ping;
 mod prefer;
 mod ready;
@@ -43,12 +46,15 @@ pub(super) enum Route<'a> {
     RemoveSubscription(&'a str),
     Devices,
     RemoveDevice(&'a str),
+    Assign(&'a str),
     SendTest,
     RegenerateVapid,
     Ping,
     Live,
     Ready,
     Stats,
+    Estimate,
+    OpenGate,
     OpenApi,
     Client,
     ServiceWorker,
@@ -75,7 +81,7 @@ impl<'a> Route<'a> {
 
     /// The names of all routes.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 23] = [
+    pub(super) const NAMES: [&'static str; 26] = [
         "vapid",
         "subscribe",
         "unsubscribe",
@@ -90,12 +96,15 @@ impl<'a> Route<'a> {
         "remove_subscription",
         "devices",
         "remove_device",
+        "change_subscription",
         "send_test",
         "regenerate_vapid",
         "ping",
         "live",
         "ready",
         "stats",
+        "estimate",
+        "open_gate",
         "openapi",
         "client",
         "service_worker",
@@ -118,12 +127,15 @@ impl<'a> Route<'a> {
             Self::RemoveSubscription(_) => "remove_subscription",
             Self::Devices => "devices",
             Self::RemoveDevice(_) => "remove_device",
+            Self::Assign(_) => "change_subscription",
             Self::SendTest => "send_test",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::Ping => "ping",
             Self::Live => "live",
             Self::Ready => "ready",
             Self::Stats => "stats",
+            Self::Estimate => "estimate",
+            Self::OpenGate => "open_gate",
             Self::OpenApi => "openapi",
             Self::Client => "client",
             Self::ServiceWorker => "service_worker",
@@ -140,8 +152,11 @@ impl<'a> Route<'a> {
             Self::ChangeBroadcast(_) => AdminAction::PauseBroadcast,
             Self::Subscriptions | Self::SearchSubscriptions => AdminAction::ListSubscriptions,
             Self::RemoveSubscription(_) => AdminAction::RemoveSubscription,
+            Self::Assign(_) => AdminAction::ChangeSubscription,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
+            Self::Estimate => AdminAction::EstimateRecipients,
+            Self::OpenGate => AdminAction::OpenGate,
             Self::Vapid
             | Self::Subscribe
             | Self::Unsubscribe
@@ -173,7 +188,10 @@ impl<'a> Route<'a> {
                 | Self::Notify
                 | Self::ChangeBroadcast(_)
                 | Self::SearchSubscriptions
+                | Self::Assign(_)
                 | Self::SendTest
+                | Self::Estimate
+                | Self::OpenGate
         )
     }
 }
@@ -216,6 +234,8 @@ impl<'a> Methods<'a> {
             "/live" => get(Route::Live),
             "/ready" => get(Route::Ready),
             "/stats" => get(Route::Stats),
+            "/broadcasts/estimate" => post(Route::Estimate),
+            "/open-gate" => post(Route::OpenGate),
             "/openapi.json" => get(Route::OpenApi),
             "/client.js" => get(Route::Client),
             "/service-worker.js" => get(Route::ServiceWorker),
@@ -228,6 +248,7 @@ impl<'a> Methods<'a> {
                 },
                 ("subscriptions", id) => Self {
                     delete: Some(Route::RemoveSubscription(id)),
+                    patch: Some(Route::Assign(id)),
                     ..Self::default()
                 },
                 ("devices", id) => Self {
@@ -249,7 +270,9 @@ impl<'a> Methods<'a> {
             (true, false, true) => "GET, HEAD, PATCH, DELETE",
             (true, false, false) => "GET, HEAD",
             (false, true, _) => "POST",
-            (false, false, _) => "DELETE",
+            (false, false, true) if self.patch.is_some() => "PATCH, DELETE",
+            (false, false, true) => "DELETE",
+            (false, false, false) => "PATCH",
         }
     }
 }
@@ -271,6 +294,7 @@ pub(super) async fn answer(
         Route::RemoveSubscription(id) => subscriptions::remove(api, id).await,
         Route::Devices => devices::list(api, parts).await,
         Route::RemoveDevice(id) => devices::remove(api, parts, id).await,
+        Route::Assign(id) => assign::assign(api, id, body).await,
         Route::Notify => notify::notify(api, parts, body).await,
         Route::Broadcasts => broadcasts::list(api, parts).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
@@ -282,6 +306,8 @@ pub(super) async fn answer(
         Route::Live => Ok(reply::text("live".to_owned())),
         Route::Ready => Ok(ready::ready(api).await),
         Route::Stats => stats::stats(api).await,
+        Route::Estimate => estimate::estimate(api, body).await,
+        Route::OpenGate => open_gate::open_gate(api, body).await,
         Route::OpenApi => Ok(assets::OPENAPI.answer(&parts.headers)),
         Route::Client => Ok(assets::CLIENT.answer(&parts.headers)),
         Route::ServiceWorker => Ok(assets::SERVICE_WORKER.answer(&parts.headers)),
@@ -315,7 +341,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 24, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 27, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -385,12 +411,13 @@ mod tests {
             (Method::HEAD, "/notify", "POST"),
             (Method::OPTIONS, "/notify", "POST"),
             (Method::POST, "/broadcasts/x", "GET, HEAD, PATCH, DELETE"),
+            (Method::GET, "/broadcasts/estimate", "POST"),
             (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),
             (Method::DELETE, "/broadcasts", "GET, HEAD"),
             (Method::GET, "/subscriptions/search", "POST"),
-            (Method::GET, "/subscriptions/x", "DELETE"),
+            (Method::POST, "/subscriptions/x", "PATCH, DELETE"),
         ] {
             let response = Route::find(&method, path).unwrap_err().into_response();
             assert_eq!(response.status(), 405, "{method} {path}");

@@ -12,6 +12,7 @@ use super::samples;
 use super::subscription_changes;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::store::rules::due_at;
 use crate::store::{Change, ClaimToken, FailureSample, Settled, Settlement, StoreError};
 
 /// Locks the rows with valid tokens in one order, and returns their places. Waits only for other holders of a row's token.
@@ -169,7 +170,7 @@ impl<'a> Changes<'a> {
             Settlement::Finished(_) | Settlement::Failed(..) => self.finished.push(&row.ctid),
             Settlement::RetryAt(at) | Settlement::Deferred(at) => {
                 self.again.push(&row.ctid);
-                self.at.push(at.as_millis());
+                self.at.push(due_at(at));
                 self.untried
                     .push(i64::from(matches!(end, Settlement::Deferred(_))));
             }

@@ -12,9 +12,9 @@ use crate::clock::Timestamp;
 use crate::store::reason::misconfigured;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, ReasonWord, STEP, StoreErrorKind,
-    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, ReasonWord, RetireReason, STEP,
+    StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
@@ -65,8 +65,14 @@ impl RedisStore {
         }
     }
 
-    async fn purge(&self, before: Timestamp, expired_before: Timestamp) -> Result<u64, StoreError> {
-        let args = Args::default().time(before).time(expired_before);
+    async fn purge(
+        &self,
+        before: Timestamp,
+        expired_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let args = Args::at(now).time(before).time(expired_before);
+        let args = args.with(RetireReason::Expired.as_str());
         let mut purged = 0;
         while purged < STEP as u64 {
             let some = number(self.run(&PURGE, &args).await?)?;
@@ -208,7 +214,7 @@ impl SubscriptionStore for RedisStore {
                     },
                 ] => {
                     changed += self.change(rest, now).await?;
-                    changed += self.purge(*before, *expired_before).await?;
+                    changed += self.purge(*before, *expired_before, now).await?;
                 }
                 rest => changed += self.change(rest, now).await?,
             }

@@ -7,7 +7,7 @@ use super::{Answer, PASSWORD, World, full};
 
 const BROADCAST: &str = "/broadcasts/00000000-0000-4000-8000-000000000000";
 const SUBSCRIPTION: &str = "/subscriptions/00000000-0000-4000-8000-000000000000";
-const ROUTES: [(Method, &str); 10] = [
+const ROUTES: [(Method, &str); 13] = [
     (Method::POST, "/notify"),
     (Method::GET, BROADCAST),
     (Method::DELETE, BROADCAST),
@@ -16,8 +16,11 @@ const ROUTES: [(Method, &str); 10] = [
     (Method::GET, "/subscriptions"),
     (Method::POST, "/subscriptions/search"),
     (Method::DELETE, SUBSCRIPTION),
+    (Method::PATCH, SUBSCRIPTION),
     (Method::POST, "/regenerate-vapid"),
     (Method::GET, "/stats"),
+    (Method::POST, "/broadcasts/estimate"),
+    (Method::POST, "/open-gate"),
 ];
 
 async fn ask(world: &World, method: &Method, path: &str, authorization: Option<&str>) -> Answer {
