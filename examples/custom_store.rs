@@ -1,6 +1,6 @@
 //! Subscriptions in a table of the application: `cargo run --example custom_store --features testing`.
 //!
-//! Six methods. Keys, messages and schedules stay in one of the crate's stores. `store::rules` has the decisions of
+//! Seven methods. Keys, messages and schedules stay in one of the crate's stores. `store::rules` has the decisions of
 //! the contract, so only the storage is left. The table here is a map: in a database each method is one statement or
 //! one transaction. The tests at the end run the conformance suite.
 
@@ -13,8 +13,9 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::store::rules::{self, Applied};
 use tower_web_push::store::{
-    Change, CountFilter, NewSubscription, STEP, StoreError, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, NewSubscription, STEP, StoreError, StoreErrorKind, SubscriptionFilter,
+    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Upserted,
 };
 use tower_web_push::subscription::EndpointKey;
 use tower_web_push::testing::TestPushService;
@@ -115,6 +116,25 @@ impl SubscriptionStore for Devices {
             .filter(|(key, _)| after.is_none_or(|after| *key > after))
             .filter(|(_, row)| row.principal.as_ref() == Some(principal));
         Ok(theirs.map(|(_, row)| row.clone()).take(limit).collect())
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        // S20: a database reads a bounded number of rows by an index, here it is all of them.
+        let rows = self.begin()?;
+        let listed = rows
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|after| *key > after))
+            .filter(|(_, row)| rules::lists(filter, row, now));
+        let rows: Vec<_> = listed.map(|(_, row)| row.clone()).take(limit).collect();
+        let last = rows.last().filter(|_| rows.len() == limit);
+        let next = last.map(|row| row.subscription.endpoint().key());
+        Ok(SubscriptionPage { rows, next })
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -68,12 +68,18 @@ impl<A: Authorizer + ?Sized> Authorizer for Arc<A> {
 pub enum AdminAction {
     /// Send a broadcast.
     Notify,
+    /// List broadcasts.
+    ListBroadcasts,
     /// Show the status of a broadcast.
     ShowBroadcast,
     /// Cancel a broadcast.
     CancelBroadcast,
     /// Pause a broadcast, or let it go on.
     PauseBroadcast,
+    /// List subscriptions of all users, and search for one.
+    ListSubscriptions,
+    /// Delete the subscription of any user.
+    RemoveSubscription,
     /// Set the user and the tags of a subscription.
     ChangeSubscription,
     /// Make a new active VAPID key.
@@ -91,9 +97,12 @@ impl AdminAction {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Notify => "notify",
+            Self::ListBroadcasts => "list_broadcasts",
             Self::ShowBroadcast => "show_broadcast",
             Self::CancelBroadcast => "cancel_broadcast",
             Self::PauseBroadcast => "pause_broadcast",
+            Self::ListSubscriptions => "list_subscriptions",
+            Self::RemoveSubscription => "remove_subscription",
             Self::ChangeSubscription => "change_subscription",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::ShowStats => "show_stats",

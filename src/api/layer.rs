@@ -1,6 +1,5 @@
 //! The API as middleware, for servers without a router.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -220,19 +219,23 @@ pin_project! {
     }
 }
 
-impl<R: Body<Data = Bytes>> Body for LayerBody<R> {
+impl<R> Body for LayerBody<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = R::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().either.project() {
-            EitherProj::Api { body } => body
+            EitherProj::Api { body } => body.poll_frame(cx),
+            EitherProj::Inner { body } => body
                 .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(|never: Infallible| match never {}))),
-            EitherProj::Inner { body } => body.poll_frame(cx),
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
         }
     }
 

@@ -10,7 +10,8 @@
 //! | `POST /subscribe` | everyone, or signed-in users only |
 //! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | holders of the subscription |
 //! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
-//! | `POST /notify`, `GET`, `PATCH` and `DELETE /broadcasts/{id}`, `PATCH /subscriptions/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `POST /notify`, `GET /broadcasts`, `GET`, `PATCH` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `GET /subscriptions`, `POST /subscriptions/search`, `PATCH` and `DELETE /subscriptions/{id}` | administrators |
 //! | `POST /broadcasts/estimate`, `POST /open-gate` | administrators |
 //! | `GET /live`, `GET /ready`, `GET /ping`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
 //!
@@ -126,6 +127,7 @@ mod members;
 mod peer_addr;
 mod peer_limit;
 mod problem;
+mod query;
 mod read_body;
 mod reply;
 mod request_id;

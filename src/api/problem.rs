@@ -53,6 +53,7 @@ macro_rules! problem_kinds {
 problem_kinds! {
     InvalidJson, BAD_REQUEST, "invalid_json", "The body is not a JSON object.";
     InvalidMember, BAD_REQUEST, "invalid_member", "A member has the wrong type or value.";
+    InvalidQuery, BAD_REQUEST, "invalid_query", "A parameter of the query is unknown or has the wrong value.";
     IncompleteBody, BAD_REQUEST, "incomplete_body", "The body could not be read to its end.";
     MissingEndpoint, BAD_REQUEST, "missing_endpoint", "Missing endpoint information";
     InvalidEndpoint, BAD_REQUEST, "invalid_endpoint", "The endpoint is not an absolute http or https URL with a plain host.";

@@ -44,8 +44,10 @@ pub(super) fn secured(mut reply: Reply) -> Reply {
 pub(super) fn finished(reply: Reply, method: &Method) -> Reply {
     let mut reply = secured(reply);
     if *method == Method::HEAD {
-        if reply.status() != StatusCode::NOT_MODIFIED {
-            let length = HeaderValue::from(reply.body().len());
+        if let Some(length) = reply.body().len()
+            && reply.status() != StatusCode::NOT_MODIFIED
+        {
+            let length = HeaderValue::from(length);
             reply.headers_mut().insert(CONTENT_LENGTH, length);
         }
         *reply.body_mut() = ApiBody::default();

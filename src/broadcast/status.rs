@@ -83,6 +83,38 @@ pub enum BroadcastState {
     Cancelled,
 }
 
+impl BroadcastState {
+    /// All states.
+    pub const ALL: &'static [Self] = &[
+        Self::Scheduled,
+        Self::Expanding,
+        Self::Sending,
+        Self::Paused,
+        Self::Done,
+        Self::Cancelled,
+    ];
+
+    /// The name that JSON uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Expanding => "expanding",
+            Self::Sending => "sending",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Returns the state of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let mut states = Self::ALL.iter().copied();
+        states.find(|state| state.as_str() == name)
+    }
+}
+
 /// The outcome of a delivery, for its broadcast's [`Counts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
@@ -248,6 +280,16 @@ impl BroadcastStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_have_the_names_of_json() {
+        for &state in BroadcastState::ALL {
+            let name = serde_json::to_value(state).unwrap();
+            assert_eq!(name, state.as_str());
+            assert_eq!(BroadcastState::from_name(state.as_str()), Some(state));
+        }
+        assert_eq!(BroadcastState::from_name("Done"), None);
+    }
 
     #[test]
     fn json_outcomes_and_counts_share_their_names() {

@@ -15,7 +15,7 @@ use crate::deliver::{Accepted, DeliveryError, Jitter, Outcome, PushService, Retr
 use crate::message::Message;
 use crate::observe;
 use crate::push_request::Push;
-use crate::store::{Change, RetireReason, Settlement, SubscriptionRecord};
+use crate::store::{Change, Failure, FailureCause, RetireReason, Settlement, SubscriptionRecord};
 use crate::subscription::EndpointKey;
 use crate::vapid::{KeyId, VapidKey};
 
@@ -73,6 +73,8 @@ pub struct Attempt<'a> {
     signed_with: Option<KeyId>,
     /// Whether a request was made.
     is_answered: bool,
+    /// Why the last request failed.
+    failure: Failure,
     end: Option<Consequence>,
 }
 
@@ -127,6 +129,7 @@ impl<'a> Attempt<'a> {
             is_test: false,
             signed_with: None,
             is_answered: false,
+            failure: Failure::default(),
             end: None,
         }
     }
@@ -238,7 +241,8 @@ impl<'a> Attempt<'a> {
                 error = %error,
                 "not delivered",
             );
-            let _ = error;
+            let status = error.status().map(|status| status.as_u16());
+            self.failure = Failure::new(status, error.reason());
         }
         if !answer.as_ref().is_err_and(DeliveryError::is_unasked) {
             self.is_answered = true;
@@ -253,7 +257,13 @@ impl<'a> Attempt<'a> {
 
     /// The consequence. Without a key nothing was sent, and nothing is known.
     fn end(self, now: Timestamp) -> Consequence {
-        self.end.unwrap_or_else(|| Settlement::Deferred(now).into())
+        let mut end = self.end.unwrap_or_else(|| Settlement::Deferred(now).into());
+        let is_accepted = end.settlement == Settlement::Finished(FinalOutcome::Accepted);
+        if matches!(end.settlement, Settlement::Finished(_)) && !is_accepted && self.is_answered {
+            let service = PushService::of(self.record.subscription.endpoint());
+            end.cause = Some(FailureCause::new(service, self.failure));
+        }
+        end
     }
 
     /// The outcome that is certain without a request.
@@ -308,7 +318,6 @@ impl<'a> Attempt<'a> {
             };
             return next.into();
         }
-        let key = self.key();
         let later = |given_up| self.later(error.retry_after(), given_up, now, jitter);
         let given_up = if self.number >= self.policy.max_attempts() {
             FinalOutcome::Failed
@@ -325,13 +334,13 @@ impl<'a> Attempt<'a> {
                 ..self.retired(FinalOutcome::Gone, RetireReason::Gone)
             },
             // Written, so that a row which is limited for ever is no evidence against its push service.
-            Outcome::RateLimited => later(given_up).with(Change::Failed(key)),
+            Outcome::RateLimited => later(given_up).with(self.failed()),
             Outcome::Transient if error.is_host_not_found() => {
                 self.host_not_found(given_up, now, jitter)
             }
-            Outcome::Transient => later(given_up).with(Change::Failed(key)),
+            Outcome::Transient => later(given_up).with(self.failed()),
             // A fault of the sender, not of the row: it backs off as for a push service that is down.
-            Outcome::SenderFault => later(FinalOutcome::SenderFault).with(Change::Failed(key)),
+            Outcome::SenderFault => later(FinalOutcome::SenderFault).with(self.failed()),
             Outcome::TooLarge => Consequence::finished(FinalOutcome::TooLarge),
             Outcome::BadRequest if self.fails_since(Self::SILENT) && is_refusal(error) => {
                 self.retired(FinalOutcome::BadRequest, RetireReason::BadRequest)
@@ -339,7 +348,7 @@ impl<'a> Attempt<'a> {
             Outcome::BadRequest => {
                 let end = Consequence::finished(FinalOutcome::BadRequest);
                 if is_refusal(error) {
-                    end.with(Change::Failed(key))
+                    end.with(self.failed())
                 } else {
                     end
                 }
@@ -371,8 +380,7 @@ impl<'a> Attempt<'a> {
             let wait = first.saturating_mul(1 << doublings).min(longest);
             wait + jitter.of(wait)
         });
-        self.later(wait, given_up, now, jitter)
-            .with(Change::Failed(self.key()))
+        self.later(wait, given_up, now, jitter).with(self.failed())
     }
 
     fn is_gone_for_days(&self) -> bool {
@@ -392,11 +400,19 @@ impl<'a> Attempt<'a> {
             && self.record.failure_streak >= failures
     }
 
+    fn failed(&self) -> Change {
+        Change::Failed {
+            key: self.key(),
+            failure: self.failure,
+        }
+    }
+
     fn retired(&self, outcome: FinalOutcome, reason: RetireReason) -> Consequence {
         Consequence::finished(outcome).with(Change::Retire {
             key: self.key(),
             reason,
             observed_at: self.began,
+            failure: self.failure,
         })
     }
 
@@ -418,6 +434,7 @@ impl<'a> Attempt<'a> {
         let stale = Consequence::finished(FinalOutcome::KeyMismatch).with(Change::Stale {
             key: self.key(),
             observed_at: self.began,
+            failure: self.failure,
         });
         Consequence {
             is_gone_for_days: self.is_gone_for_days(),

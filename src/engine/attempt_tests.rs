@@ -72,6 +72,15 @@ fn error(outcome: Outcome, retry_after: Option<Duration>) -> Answer {
     ))
 }
 
+/// A delivery that ended after a response of [`error`].
+fn failed(outcome: FinalOutcome) -> Consequence {
+    let failure = Failure::new(Some(400), None);
+    Consequence {
+        cause: Some(FailureCause::new(PushService::Other, failure)),
+        ..Consequence::finished(outcome)
+    }
+}
+
 /// The push service answered with this status, which is a bad request.
 fn answered(status: u16) -> Answer {
     let verdict = Verdict {
@@ -146,7 +155,7 @@ fn follows(
 fn names(consequence: &Consequence) -> Vec<&'static str> {
     let name = |change: &Change| match change {
         Change::Accepted(_) => "accepted",
-        Change::Failed(_) => "failed",
+        Change::Failed { .. } => "failed",
         Change::Retire { observed_at, .. } => {
             assert_eq!(*observed_at, BEGAN, "S12");
             "retire"
@@ -368,7 +377,7 @@ fn the_deadline_ends_an_attempt_between_its_requests_and_before_one_that_waited(
     assert_eq!(mismatch.next_push(BEGAN).unwrap().deadline(), deadline);
     mismatch.answered(&error(Outcome::KeyMismatch, None), NOW, Jitter::FULL);
     assert!(mismatch.next_push(deadline).is_none());
-    assert_eq!(mismatch.end(deadline), expired);
+    assert_eq!(mismatch.end(deadline), failed(Expired));
     // Nothing was asked, so it is no failure of the subscription.
     let mut waited = new();
     let push = waited.next_push(BEGAN).unwrap();
@@ -424,7 +433,12 @@ fn another_answer_than_a_mismatch_ends_it_with_any_key() {
         error(Outcome::KeyMismatch, None),
         error(Outcome::TooLarge, None),
     ];
-    assert_eq!(after(attempt, answers), Consequence::finished(TooLarge));
+    let consequence = after(attempt, answers);
+    assert_eq!(consequence, failed(TooLarge));
+    let Settlement::Failed(TooLarge, cause) = consequence.settled() else {
+        panic!("{consequence:?}")
+    };
+    assert_eq!(cause.failure, Failure::new(Some(400), None));
 }
 
 #[test]
@@ -450,7 +464,7 @@ fn without_its_own_key_a_row_is_not_judged() {
         );
     }
     let given_up = follows(3, error(Outcome::KeyMismatch, None));
-    assert_eq!(given_up, Consequence::finished(KeyMismatch));
+    assert_eq!(given_up, failed(KeyMismatch));
     // A key that is accepted is the row's own.
     assert_eq!(names(&follows(2, accepted())), ["use_vapid_key"]);
 }
@@ -530,7 +544,7 @@ async fn it_is_driven_until_there_is_nothing_more_to_ask() {
     let limited = attempt(&record, 1).with_keys(keys);
     let answer = || std::future::ready(error(Outcome::TooLarge, None));
     let (consequence, last) = limited.drive(&clock, |_| answer()).await;
-    assert_eq!(consequence, Consequence::finished(TooLarge));
+    assert_eq!(consequence, failed(TooLarge));
     assert_eq!(last.unwrap().outcome(), Outcome::TooLarge);
 }
 

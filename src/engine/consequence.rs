@@ -1,7 +1,7 @@
 //! What follows from an attempt: for its delivery, and for its subscription.
 
 use crate::broadcast::FinalOutcome;
-use crate::store::{Change, Settlement};
+use crate::store::{Change, FailureCause, Settlement};
 
 /// The consequence of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct Consequence {
     /// The response is "gone" once more, after attempts that failed for days. The row is retired also while the breaker is
     /// open, if its push service accepts messages for other rows: otherwise rows that never existed would stay for ever.
     pub is_gone_for_days: bool,
+    /// Why the delivery failed, if a request was made and did not reach its recipient. For
+    /// [`Settlement::Failed`](Self::settled).
+    pub cause: Option<FailureCause>,
 }
 
 impl Consequence {
@@ -28,6 +31,16 @@ impl Consequence {
             settlement: Settlement::Finished(outcome),
             changes: Vec::new(),
             is_gone_for_days: false,
+            cause: None,
+        }
+    }
+
+    /// What to do with the delivery, with the cause if it has failed.
+    #[must_use]
+    pub const fn settled(&self) -> Settlement {
+        match (self.settlement, self.cause) {
+            (Settlement::Finished(outcome), Some(cause)) => Settlement::Failed(outcome, cause),
+            (settlement, _) => settlement,
         }
     }
 
@@ -44,6 +57,7 @@ impl From<Settlement> for Consequence {
             settlement,
             changes: Vec::new(),
             is_gone_for_days: false,
+            cause: None,
         }
     }
 }

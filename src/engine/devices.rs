@@ -7,7 +7,9 @@ use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::schedule::{NotifyType, Schedule, ScheduleName};
-use crate::store::{RetireReason, Retired, StoreError, SubscriptionRecord, SubscriptionRef};
+use crate::store::{
+    LastFailure, RetireReason, Retired, StoreError, SubscriptionRecord, SubscriptionRef,
+};
 use crate::subscription::SubscriptionId;
 use crate::text::as_text;
 
@@ -32,8 +34,26 @@ pub struct Device {
     pub last_seen_at: Timestamp,
     /// When the push service last accepted a message for it, at most a day too early: it is written once a day.
     pub last_success_at: Option<Timestamp>,
+    /// The last failure that was written, whether or not a message was accepted since.
+    pub last_failure: Option<LastFailure>,
     /// Its daily notifications, by type.
     pub schedules: Vec<Schedule>,
+}
+
+impl Device {
+    pub(super) fn new(row: SubscriptionRecord, schedules: Vec<Schedule>, now: Timestamp) -> Self {
+        Self {
+            id: row.id,
+            push_service: PushService::of(row.subscription.endpoint()),
+            state: DeviceState::of(&row, now),
+            created_at: row.created_at,
+            last_seen_at: row.last_seen_at,
+            last_success_at: row.last_success_at,
+            last_failure: row.last_failure,
+            schedules,
+            tags: row.tags,
+        }
+    }
 }
 
 /// Whether a subscription gets messages.
@@ -62,7 +82,7 @@ impl DeviceState {
         }
     }
 
-    fn of(row: &SubscriptionRecord, now: Timestamp) -> Self {
+    pub(crate) fn of(row: &SubscriptionRecord, now: Timestamp) -> Self {
         let is_expired = |retired: &Retired| retired.reason == RetireReason::Expired;
         if row.retired.as_ref().is_some_and(is_expired) {
             Self::Expired
@@ -86,16 +106,8 @@ impl Engine {
         let now = self.now();
         let mut devices = Vec::new();
         for row in self.rows_of(user).await? {
-            devices.push(Device {
-                id: row.id,
-                push_service: PushService::of(row.subscription.endpoint()),
-                state: DeviceState::of(&row, now),
-                created_at: row.created_at,
-                last_seen_at: row.last_seen_at,
-                last_success_at: row.last_success_at,
-                schedules: self.ledger.schedules(Some(row.id)).await?,
-                tags: row.tags,
-            });
+            let schedules = self.ledger.schedules(Some(row.id)).await?;
+            devices.push(Device::new(row, schedules, now));
         }
         devices.sort_by_key(|device| (device.created_at, device.id));
         Ok(devices)

@@ -145,7 +145,7 @@ async fn once(
     };
     let (consequence, error) = attempt(engine, job).await;
     let outcome = match consequence.settlement {
-        Settlement::Finished(outcome) => outcome,
+        Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => outcome,
         Settlement::RetryAt(_) | Settlement::Deferred(_) => FinalOutcome::Failed,
     };
     let attempted = Attempted {

@@ -11,7 +11,7 @@ use crate::deliver::OriginGate;
 use crate::observe;
 use crate::push_service::PushService;
 use crate::store::{
-    Change, DeliveryLedger, Pause, PauseReason, RetireReason, Settlement, StoreError,
+    Change, DeliveryLedger, Failure, Pause, PauseReason, RetireReason, Settlement, StoreError,
     SubscriptionStore, Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
@@ -82,6 +82,7 @@ struct Gone {
     key: EndpointKey,
     /// `None` if it becomes stale.
     reason: Option<RetireReason>,
+    failure: Failure,
     change: Change,
     for_days: bool,
 }
@@ -132,9 +133,14 @@ impl Effects {
             }
         }
         for change in consequence.changes {
-            let (key, reason) = match change {
-                Change::Retire { key, reason, .. } => (key, Some(reason)),
-                Change::Stale { key, .. } => (key, None),
+            let (key, reason, failure) = match change {
+                Change::Retire {
+                    key,
+                    reason,
+                    failure,
+                    ..
+                } => (key, Some(reason), failure),
+                Change::Stale { key, failure, .. } => (key, None, failure),
                 _ => {
                     self.changes.push(change);
                     continue;
@@ -145,6 +151,7 @@ impl Effects {
                 origin: gate.origin().clone(),
                 key,
                 reason,
+                failure,
                 change,
                 for_days: consequence.is_gone_for_days,
             });
@@ -286,6 +293,7 @@ impl Effects {
             origin,
             key,
             reason,
+            failure,
             change,
             for_days,
         } in self.gone.drain(..)
@@ -301,7 +309,7 @@ impl Effects {
                 self.changes.push(change);
                 continue;
             }
-            self.changes.push(Change::Failed(key));
+            self.changes.push(Change::Failed { key, failure });
             if self.suspended.insert(origin.clone()) {
                 observe::event!(
                     ERROR,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::test_world::{START, World};
 use super::*;
-use crate::store::{Settlement, SubscriptionRecord};
+use crate::store::{Failure, Settlement, SubscriptionRecord};
 
 const LATER: Timestamp = Timestamp::from_millis(START.as_millis() + 60_000);
 
@@ -41,6 +41,7 @@ impl Noted {
             key: self.key,
             reason,
             observed_at: START,
+            failure: Failure::default(),
         };
         let gone = Consequence {
             changes: vec![retire],
@@ -109,7 +110,10 @@ async fn only_acceptances_and_retirements_are_counted() {
 async fn other_changes_are_written_as_they_are() {
     let mut noted = Noted::new().await;
     let mut failed = Consequence::from(Settlement::RetryAt(LATER));
-    failed.changes = vec![Change::Failed(noted.key)];
+    failed.changes = vec![Change::Failed {
+        key: noted.key,
+        failure: Failure::default(),
+    }];
     noted.effects.note(&noted.gate, failed, START);
     noted.effects.write(LATER).await.unwrap();
     assert_eq!(noted.record().await.failure_streak, 1);

@@ -18,8 +18,8 @@ use crate::message::Message;
 use crate::schedule::Schedule;
 use crate::store::{
     Change, CountFilter, DeliveryLedger as _, MemoryStore, NewBroadcast, NewSubscription,
-    ScheduleStore, StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
-    SubscriptionRef, SubscriptionStore,
+    ScheduleStore, StoreError, StoreErrorKind, SubscriptionFilter, SubscriptionLimits,
+    SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
 };
 use crate::subscription::EndpointKey;
 use crate::testing::{Answer, ManualClock, TestPushService, When};
@@ -189,6 +189,17 @@ impl SubscriptionStore for Table {
         let rows = self.store.owned_by(principal, after, limit).await?;
         self.meet(START).await?;
         Ok(rows)
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        let store = &self.store;
+        store.list_subscriptions(filter, after, limit, now).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

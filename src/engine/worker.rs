@@ -511,7 +511,7 @@ impl Worker {
             }
         };
         self.gates.remove(&id);
-        let settlement = consequence.settlement;
+        let settlement = consequence.settled();
         self.effects.note(&gate, consequence, self.engine.now());
         self.settlements.push((token, settlement));
     }
@@ -643,7 +643,7 @@ impl Worker {
                 result => result,
             };
             match (settlement, result) {
-                (Settlement::Finished(outcome), Settled::Done) => {
+                (Settlement::Finished(outcome) | Settlement::Failed(outcome, _), Settled::Done) => {
                     *outcomes.entry(outcome.as_str()).or_default() += 1;
                     *broadcasts.entry(token.broadcast).or_default() += 1;
                 }

@@ -18,7 +18,7 @@ use crate::encoding::base64url;
 use crate::message::{Message, Urgency};
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use crate::store::{
-    Change, DeliveryLedger as _, NewBroadcast, Pause, PauseReason, RetireReason,
+    Change, DeliveryLedger as _, Failure, NewBroadcast, Pause, PauseReason, RetireReason,
     ScheduleStore as _, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
     VapidKeyStore as _,
 };
@@ -491,6 +491,7 @@ async fn everything_old_is_purged_every_hour() {
         key,
         reason: RetireReason::Gone,
         observed_at: START,
+        failure: Failure::default(),
     };
     world.store.apply(&[retire], START).await.unwrap();
 

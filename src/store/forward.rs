@@ -5,12 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
-    Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned,
-    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
-    VapidKeyStore,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
+    LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry,
+    OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned, RefusedEntry,
+    ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionFilter,
+    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Tally, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -54,6 +55,16 @@ impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Arc<T> {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         (**self).owned_by(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        (**self).list_subscriptions(filter, after, limit, now).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
@@ -179,6 +190,23 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Arc<T> {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         (**self).status(broadcast, now).await
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        (**self).list_broadcasts(filter, after, limit, now).await
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        (**self).failure_samples(broadcast).await
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

@@ -5,10 +5,10 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, Erased, Expansion, LedgerStats,
-    NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats,
-    PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord,
-    Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, Cursor, Erased, Expansion, FailureSample, LedgerStats, NewBroadcast, NewDelivery,
+    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned,
+    RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord, Tally,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -146,6 +146,18 @@ use crate::subscription::Origin;
 ///   [`SubscriptionStore::apply`](super::SubscriptionStore::apply) does (S11, S12, S18), and settles rows (L7), in one
 ///   transaction. A ledger that does not keep the subscriptions, or not in the same database, returns `None` and changes
 ///   nothing.
+/// - **L24** [`list_broadcasts`](Self::list_broadcasts) returns broadcasts that the filter
+///   [takes](super::BroadcastFilter::takes), the newest first: by the time of acceptance, then by id, both descending,
+///   strictly behind `after`, at most `limit`; and the place behind which the list goes on, or `None` if there are no more.
+///   One call looks at no more than [`STEP`](super::STEP) broadcasts: where few match, it returns few or none, and the place.
+///   With a filter [of open ones](super::BroadcastFilter::is_of_open) it looks only at those that are not over. A broadcast
+///   that is neither opened nor removed during a walk and that the filter takes throughout is returned exactly once. One
+///   that cannot be read is left out.
+/// - **L25** [`Settlement::Failed`] finishes a row as [`Settlement::Finished`] does (L7), and adds a sample to its broadcast
+///   as [`sample`](super::rules::sample) decides, in the same transaction: at most [`SAMPLES`](super::SAMPLES) of a
+///   broadcast. A lost token adds none, and no other settlement reads or writes samples.
+///   [`failure_samples`](Self::failure_samples) returns them. They are removed with their broadcast. Those that cannot be
+///   read are left out.
 #[async_trait]
 pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
     /// Accepts a broadcast (L1, L2).
@@ -269,6 +281,29 @@ pub trait DeliveryLedger: fmt::Debug + Send + Sync + 'static {
         broadcast: BroadcastId,
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError>;
+
+    /// Lists broadcasts for an operator, page by page (L24).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError>;
+
+    /// Returns the samples of failed deliveries of a broadcast (L25), none if it is unknown.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError>;
 
     /// Pauses an origin, or lifts its pause (L11).
     ///

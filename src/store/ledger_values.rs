@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::FailureCause;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
@@ -358,10 +359,13 @@ impl ClaimedMessage {
 
 /// What to do with a claimed row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "L7 names all three")]
+#[expect(clippy::exhaustive_enums, reason = "L7 and L25 name all four")]
 pub enum Settlement {
     /// The delivery is finished.
     Finished(FinalOutcome),
+    /// The delivery is finished, and did not reach its recipient: counted as with `Finished`. The cause is for a sample
+    /// (L25).
+    Failed(FinalOutcome, FailureCause),
     /// The delivery is due again at this moment.
     RetryAt(Timestamp),
     /// No request was sent: the same attempt is due again at this moment.

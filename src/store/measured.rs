@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
-    Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned,
-    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
-    VapidKeyStore,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
+    LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry,
+    OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned, RefusedEntry,
+    ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionFilter,
+    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Tally, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -106,6 +107,20 @@ impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Measured<T> {
         measured(
             "subscriptions_of_user",
             self.0.owned_by(principal, after, limit),
+        )
+        .await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        measured(
+            "list_subscriptions",
+            self.0.list_subscriptions(filter, after, limit, now),
         )
         .await
     }
@@ -226,6 +241,27 @@ impl<T: DeliveryLedger + ?Sized> DeliveryLedger for Measured<T> {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         measured("status", self.0.status(broadcast, now)).await
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        measured(
+            "list_broadcasts",
+            self.0.list_broadcasts(filter, after, limit, now),
+        )
+        .await
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        measured("failure_samples", self.0.failure_samples(broadcast)).await
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

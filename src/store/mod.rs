@@ -24,8 +24,8 @@
 //!
 //! | a store reads | a store builds |
 //! |---|---|
-//! | [`NewSubscription`], [`SubscriptionLimits`], [`SubscriptionRef`], [`Audience`], [`CountFilter`], [`Liveness`], [`Change`] | [`SubscriptionRecord`], [`Retired`], [`Upserted`], [`LiveCounts`] |
-//! | [`NewBroadcast`], [`Idempotency`], [`Page`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`Pruned`], [`LedgerStats`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
+//! | [`NewSubscription`], [`SubscriptionLimits`], [`SubscriptionRef`], [`Audience`], [`CountFilter`], [`Liveness`], [`Change`], [`Failure`], [`SubscriptionFilter`] | [`SubscriptionRecord`], [`Retired`], [`LastFailure`], [`Upserted`], [`LiveCounts`], [`SubscriptionPage`] |
+//! | [`NewBroadcast`], [`Idempotency`], [`Page`], [`NewDelivery`], [`Cursor`], [`ClaimRequest`], [`Settlement`], [`FinalOutcome`], [`FailureCause`], [`BroadcastFilter`], [`BroadcastCursor`] | [`Opened`], [`Expansion`], [`PageWrite`], [`Claims`], [`Settled`], [`Pruned`], [`LedgerStats`], [`BroadcastPage`], [`FailureSample`]; [`BroadcastStatus`] and its [`Counts`], by [`BroadcastProgress`](rules::BroadcastProgress) |
 //! | [`OutboxSettlement`], [`OutboxRefusal`] | [`OutboxEntry`], [`OutboxSettled`], [`RefusedEntry`], [`OutboxStats`] |
 //! | [`ClaimToken`], [`Pause`], [`Tally`], [`StoredVapidKey`], [`Schedule`], [`Plan`], [`Firing`] | the same; [`Fired`] |
 //!
@@ -63,6 +63,8 @@ mod changes;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
+mod failure;
+mod failure_sample;
 mod forward;
 mod groups;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -71,6 +73,7 @@ pub(crate) mod heartbeat;
 mod layout;
 mod ledger;
 mod ledger_values;
+mod listing;
 mod live_counts;
 #[cfg(feature = "metrics")]
 mod measured;
@@ -82,7 +85,6 @@ mod outbox;
 mod outcome_columns;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod readable;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod reason;
@@ -103,11 +105,16 @@ mod vapid_keys;
 pub use crate::push_service::{Pause, PauseReason, Tally};
 pub use changes::Changes;
 pub use error::{StoreError, StoreErrorKind};
+pub use failure::{Failure, LastFailure, ReasonWord};
+pub use failure_sample::{FailureCause, FailureSample, SAMPLES};
 pub use ledger::DeliveryLedger;
 pub use ledger_values::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Expansion,
     Idempotency, LedgerStats, NewBroadcast, NewDelivery, Opened, Page, PageWrite, Pruned, Settled,
     Settlement,
+};
+pub use listing::{
+    BroadcastCursor, BroadcastFilter, BroadcastPage, SubscriptionFilter, SubscriptionPage,
 };
 pub use live_counts::LiveCounts;
 #[cfg(feature = "metrics")]

@@ -1,16 +1,21 @@
 //! Rows that cannot be read, among others that can.
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 use std::time::Duration;
 
 use super::{StoreError, StoreErrorKind};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 use crate::observe;
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 /// How long rows of an origin whose name cannot be read wait for another look. They end at their deadline.
 pub(super) const UNREADABLE_ORIGIN: Duration = Duration::from_secs(3600);
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 /// What stands for a [`PauseReason`](super::PauseReason) in the pause of such an origin. It cannot be read either, so it is in no
 /// list and holds until its end (L11).
 pub(super) const UNREADABLE_REASON: &str = "unreadable";
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 /// Says that origins have names that cannot be read.
 pub(super) fn report_unreadable_origins(origins: usize) {
     observe::event!(
@@ -34,6 +39,7 @@ pub(super) fn readable_or_none<T>(value: Result<T, StoreError>) -> Result<Option
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 /// A page of rows of which some may be damaged: these are left out, and the page goes on behind them.
 pub(super) struct ReadablePage<T> {
     rows: Vec<T>,
@@ -43,6 +49,7 @@ pub(super) struct ReadablePage<T> {
     error: Option<StoreError>,
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 impl<T> ReadablePage<T> {
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -103,6 +110,7 @@ impl<T> ReadablePage<T> {
 }
 
 #[cfg(test)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod tests {
     use super::*;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::{Failure, LastFailure};
 use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
@@ -60,6 +61,10 @@ pub struct SubscriptionRecord {
     pub failure_streak: u32,
     /// When the first of these attempts failed. `None` without failures.
     pub failing_since: Option<Timestamp>,
+    /// The last failed attempt that changed the row. An acceptance does not clear it: compare its time with that of
+    /// `last_success_at`. Failures that change nothing about the row, of a message that is too large for example, are not
+    /// written.
+    pub last_failure: Option<LastFailure>,
     /// Since when no live VAPID key matches. Such a row is in no audience until its browser subscribes again.
     pub stale_since: Option<Timestamp>,
     /// Since when and why it is retired. It is purged later.
@@ -87,6 +92,7 @@ impl SubscriptionRecord {
             last_success_at: None,
             failure_streak: 0,
             failing_since: None,
+            last_failure: None,
             stale_since: None,
             retired: None,
         }
@@ -415,6 +421,8 @@ pub enum Change {
         reason: RetireReason,
         /// When the attempt that showed it began (S12).
         observed_at: Timestamp,
+        /// What the push service answered.
+        failure: Failure,
     },
     /// Marks a row as stale: no live VAPID key matches.
     Stale {
@@ -422,12 +430,19 @@ pub enum Change {
         key: EndpointKey,
         /// When the attempt that showed it began (S12).
         observed_at: Timestamp,
+        /// What the push service answered.
+        failure: Failure,
     },
     /// Records an accepted message: sets `last_success_at` to `now` and resets the failure streak.
     Accepted(EndpointKey),
     /// Records a failed attempt: adds one to the failure streak, and sets `failing_since` to `now` if it is the
     /// first.
-    Failed(EndpointKey),
+    Failed {
+        /// Its key.
+        key: EndpointKey,
+        /// Why it failed.
+        failure: Failure,
+    },
     /// Sets the VAPID key of a row to another live one, which the push service accepted.
     UseVapidKey {
         /// Its key.
@@ -456,6 +471,20 @@ impl Change {
         }
     }
 
+    /// Returns the failure that it records (S19).
+    #[must_use]
+    pub const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed { failure, .. }
+            | Self::Retire { failure, .. }
+            | Self::Stale { failure, .. } => Some(failure),
+            Self::Delete { .. }
+            | Self::Accepted(_)
+            | Self::UseVapidKey { .. }
+            | Self::Purge { .. } => None,
+        }
+    }
+
     /// Returns the row that it changes, or `None` if it may be any.
     #[must_use]
     pub const fn key(&self) -> Option<&EndpointKey> {
@@ -464,7 +493,7 @@ impl Change {
             | Self::Retire { key, .. }
             | Self::Stale { key, .. }
             | Self::Accepted(key)
-            | Self::Failed(key)
+            | Self::Failed { key, .. }
             | Self::UseVapidKey { key, .. } => Some(key),
             Self::Purge { .. } => None,
         }

@@ -5,15 +5,15 @@ use std::fmt;
 use async_trait::async_trait;
 
 use super::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, Upserted,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, StoreError, SubscriptionFilter,
+    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, Upserted,
 };
 use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
 
-/// A store of subscriptions: six methods and one with a default.
+/// A store of subscriptions: seven methods and one with a default.
 ///
 /// # Stability
 ///
@@ -76,6 +76,14 @@ use crate::vapid::KeyId;
 ///   stale and expired ones too.
 /// - **S18** [`Change::Delete`] deletes a row only if its principal is the given one, none included, and its
 ///   `last_seen_at` is not later than `observed_at`. Else the row has changed hands since it was read, and stays.
+/// - **S19** [`Change::Failed`], [`Change::Retire`] and [`Change::Stale`] set `last_failure` to their failure with the time
+///   `now`, if they change the row. No other change and no upsert modifies it. A row that replaces another one (S5) does not
+///   take it over, since it was about another endpoint.
+/// - **S20** [`list_subscriptions`](Self::list_subscriptions) returns rows that the filter
+///   [takes](super::rules::lists), in the order of their keys, strictly after `after`, at most `limit`, and the key after
+///   which the list goes on, or `None` if there are no more rows. One call looks at no more than [`STEP`](super::STEP) rows:
+///   where few match, it returns few or none, and the key. A row that is neither added nor removed during a walk and that
+///   the filter takes throughout is returned exactly once. One that cannot be read is left out.
 /// - **S21** With `new.assign` an `upsert` of a known endpoint whose row has the id `new.id` replaces its principal and its tags
 ///   if they are given, by none too, and changes nothing else: the row stays retired, stale or expired if it is. S6 holds.
 ///   For another id and an unknown endpoint it returns [`Upserted::Conflict`] and changes nothing.
@@ -128,6 +136,19 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
+    /// Lists rows in every state for an operator, page by page (S20).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError>;
+
     /// Returns the number of rows that match the filter (S10). Accepting a broadcast waits for the number of live rows of its
     /// audience: keep those of all rows and of each tag, and do not count the rows. Nor should it read all rows that have
     /// expired: anyone can register rows that expire in the same minute.
@@ -161,7 +182,7 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
         Ok(counts)
     }
 
-    /// Makes changes (S11 to S13, S18). Returns the number of changed rows.
+    /// Makes changes (S11 to S13, S18, S19). Returns the number of changed rows.
     ///
     /// # Errors
     ///

@@ -19,13 +19,16 @@ use crate::broadcast::{
 use crate::deliver::{Accepted, DeliveryError};
 use crate::engine::import::Import;
 use crate::engine::{
-    Device, Engine, Forgotten, Progress, Queued, RegisterError, Registered, Registration, Renewal,
-    Report, RunError, SendError, Tick,
+    Device, Engine, FailedRecipient, Forgotten, Progress, Queued, RegisterError, Registered,
+    Registration, Renewal, Report, RunError, SendError, SubscriptionInfo, SubscriptionList, Tick,
 };
 use crate::message::Message;
 use crate::schedule::{DailyTime, NotifyType, Schedule, ScheduleLabel};
-use crate::store::{Assignment, RefusedEntry, StoreError, SubscriptionRecord, SubscriptionRef};
-use crate::subscription::{Origin, Subscription, SubscriptionId};
+use crate::store::{
+    Assignment, BroadcastCursor, BroadcastFilter, BroadcastPage, RefusedEntry, StoreError,
+    SubscriptionFilter, SubscriptionRecord, SubscriptionRef,
+};
+use crate::subscription::{EndpointKey, Origin, Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
@@ -170,6 +173,20 @@ impl WebPush {
         self.engine.status(id).await
     }
 
+    /// Lists recipients that a broadcast did not reach, as samples: the latest first, at most
+    /// [`SAMPLES`](crate::store::SAMPLES), shared out over the different outcomes, statuses and reasons. Empty if the id is
+    /// unknown or was removed.
+    ///
+    /// The numbers are in the [status](Self::status). Recipients for which no request was made, as after a deadline, are in
+    /// the numbers only.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn failures(&self, id: BroadcastId) -> Result<Vec<FailedRecipient>, StoreError> {
+        self.engine.failures(id).await
+    }
+
     /// Waits until a broadcast is over, at most for this time. Returns its status then.
     ///
     /// # Errors
@@ -195,6 +212,47 @@ impl WebPush {
     /// Returns an error if the store is unavailable.
     pub async fn underway(&self, limit: usize) -> Result<Vec<BroadcastStatus>, StoreError> {
         self.engine.ledger.underway(limit, self.engine.now()).await
+    }
+
+    /// Lists broadcasts, the newest first, at most `limit` (1 to 1,000). `after` is the
+    /// [`next`](BroadcastPage::next) of the page before.
+    ///
+    /// Broadcasts are kept for 7 days after their end. One call looks at no more than 1,000 of them: where few match, a page
+    /// has few, or none, although the list goes on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(push: tower_web_push::WebPush) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_web_push::broadcast::BroadcastState;
+    /// use tower_web_push::store::BroadcastFilter;
+    ///
+    /// // What is to be sent later, to cancel some of it.
+    /// let mut scheduled = BroadcastFilter::default();
+    /// scheduled.states = vec![BroadcastState::Scheduled];
+    /// let mut after = None;
+    /// loop {
+    ///     let page = push.broadcasts(&scheduled, after.as_ref(), 100).await?;
+    ///     for broadcast in &page.broadcasts {
+    ///         println!("{} at {:?}", broadcast.id, broadcast.send_at);
+    ///     }
+    ///     let Some(next) = page.next else { break };
+    ///     after = Some(next);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+    ) -> Result<BroadcastPage, StoreError> {
+        self.engine.broadcasts(filter, after, limit).await
     }
 
     /// Cancels the deliveries of a broadcast that no worker has claimed. Returns `None` if the id is unknown.
@@ -508,6 +566,52 @@ impl WebPush {
     /// Returns an error if the store is unavailable.
     pub async fn devices(&self, user: &Principal) -> Result<Vec<Device>, StoreError> {
         self.engine.devices(user).await
+    }
+
+    /// Lists subscriptions of all users in every state, in the order of their endpoints' keys, at most `limit` (1 to 1,000).
+    /// `after` is the [`next`](SubscriptionList::next) of the page before.
+    ///
+    /// The filter says of which user, with which tag, at which push service and in which state. One call looks at no more
+    /// than 1,000 subscriptions: where few match, a page has few, or none, although the list goes on.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<SubscriptionList, StoreError> {
+        self.engine.subscriptions(filter, after, limit).await
+    }
+
+    /// Finds a subscription of any user by its id or its endpoint: its state, and why its last attempt failed. Returns `None`
+    /// if it is unknown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(
+    /// #     push: tower_web_push::WebPush,
+    /// #     id: tower_web_push::subscription::SubscriptionId,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// // Why did this user not get it?
+    /// if let Some(found) = push.subscription(id).await? {
+    ///     println!("{}: {:?}", found.device.state, found.device.last_failure);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn subscription(
+        &self,
+        which: impl Into<SubscriptionRef> + Send,
+    ) -> Result<Option<SubscriptionInfo>, StoreError> {
+        self.engine.subscription(which.into()).await
     }
 
     /// Removes one of a user's subscriptions with its daily notifications. Returns `false` if this user has no

@@ -5,9 +5,9 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::push_service::PushService;
 use tower_web_push::store::rules::takes;
 use tower_web_push::store::{
-    Change, CountFilter, LiveCounts, Liveness, MemoryStore, NewSubscription, RedisStore,
-    RetireReason, SqliteStore, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore,
+    Change, CountFilter, Failure, LiveCounts, Liveness, MemoryStore, NewSubscription, RedisStore,
+    RetireReason, SqliteStore, SubscriptionFilter, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey,
@@ -108,6 +108,10 @@ fn change(dice: &mut Dice, secs: i64) -> Change {
     let key = dice.endpoint().key();
     let observed_at = at(secs - dice.secs(10));
     let reason = RetireReason::ALL[dice.roll(RetireReason::ALL.len())];
+    let failure = Failure::new(
+        [None, Some(410), Some(503)][dice.roll(3)],
+        [None, Some("timeout"), Some("not registered")][dice.roll(3)],
+    );
     match dice.roll(9) {
         0 => Change::Delete {
             key,
@@ -115,13 +119,18 @@ fn change(dice: &mut Dice, secs: i64) -> Change {
             observed_at,
         },
         1 | 2 => Change::Accepted(key),
-        3 => Change::Failed(key),
+        3 => Change::Failed { key, failure },
         4 | 5 => Change::Retire {
             key,
             reason,
             observed_at,
+            failure,
         },
-        6 => Change::Stale { key, observed_at },
+        6 => Change::Stale {
+            key,
+            observed_at,
+            failure,
+        },
         7 => Change::UseVapidKey {
             key,
             vapid_key: vapid(dice.roll(3)),
@@ -248,6 +257,29 @@ async fn compare_walks(
             let other = other.count(&filter, now).await.unwrap();
             same!(said, there, other, format!("count {filter:?}"));
         }
+    }
+    for liveness in [
+        Liveness::Live,
+        Liveness::Stale,
+        Liveness::Retired,
+        Liveness::Any,
+    ] {
+        let service = PushService::of(&dice.endpoint());
+        let filter = SubscriptionFilter {
+            user: dice.chance(3).then(|| NAMES[dice.roll(NAMES.len())].into()),
+            tag: dice.chance(3).then(|| tag(dice.roll(3))),
+            push_service: dice.chance(3).then_some(service),
+            liveness,
+        };
+        let one = memory.list_subscriptions(&filter, after, limit, now).await;
+        let listed = other.list_subscriptions(&filter, after, limit, now).await;
+        let (one, listed) = (one.unwrap(), listed.unwrap());
+        same!(
+            said,
+            one.rows,
+            listed.rows,
+            format!("list {filter:?} {after:?} {limit}")
+        );
     }
     let keys = [vapid(0), vapid(2), vapid(9)];
     let mut there = LiveCounts::none(&keys);

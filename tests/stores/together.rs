@@ -6,7 +6,7 @@ use tower_web_push::broadcast::{Audience, FinalOutcome};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::store::{
-    Change, ClaimRequest, ClaimToken, Cursor, DeliveryLedger, MemoryStore, NewBroadcast,
+    Change, ClaimRequest, ClaimToken, Cursor, DeliveryLedger, Failure, MemoryStore, NewBroadcast,
     NewDelivery, NewSubscription, PageWrite, RetireReason, Settlement, SubscriptionLimits,
     SubscriptionRef, SubscriptionStore,
 };
@@ -21,6 +21,7 @@ fn retired(key: EndpointKey) -> Change {
         key,
         reason: RetireReason::Gone,
         observed_at: NOW,
+        failure: Failure::default(),
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal, Tag};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::{Message, Padding, Topic, Ttl, Urgency};
+use tower_web_push::push_service::PushService;
 use tower_web_push::schedule::{
     DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, Weekdays, Zone,
 };
 use tower_web_push::store::{
-    Change, ClaimRequest, Cursor, Idempotency, NewBroadcast, NewDelivery, NewSubscription, Pause,
-    PauseReason, RetireReason, ScheduleStore, Settled, Settlement, StoredVapidKey,
-    SubscriptionLimits, SubscriptionStore, Tally, VapidKeyStore,
+    Change, ClaimRequest, Cursor, Failure, FailureCause, Idempotency, NewBroadcast, NewDelivery,
+    NewSubscription, Pause, PauseReason, RetireReason, ScheduleStore, Settled, Settlement,
+    StoredVapidKey, SubscriptionLimits, SubscriptionStore, Tally, VapidKeyStore,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, Origin, Subscription, SubscriptionId, UaPublicKey,
@@ -58,12 +59,20 @@ where
     let observed_at = at(1);
     let changes = [
         Change::Accepted(key),
-        Change::Failed(key),
-        Change::Stale { key, observed_at },
+        Change::Failed {
+            key,
+            failure: Failure::default(),
+        },
+        Change::Stale {
+            key,
+            observed_at,
+            failure: Failure::default(),
+        },
         Change::Retire {
             key,
             reason: RetireReason::HostNotFound,
             observed_at,
+            failure: Failure::new(Some(404), Some("no such host")),
         },
     ];
     for (secs, change) in (1..).zip(changes) {
@@ -115,7 +124,14 @@ where
         claimed.remove(0).token
     };
     for outcome in ends {
-        let end = [(claim(0).await, Settlement::Finished(outcome))];
+        let (token, failure) = (claim(0).await, Failure::new(Some(410), Some("not there")));
+        let end = match outcome {
+            FinalOutcome::Gone => {
+                Settlement::Failed(outcome, FailureCause::new(PushService::Fcm, failure))
+            }
+            outcome => Settlement::Finished(outcome),
+        };
+        let end = [(token, end)];
         assert_eq!(store.settle(&end, at(7)).await.unwrap(), [Settled::Done]);
     }
     let (retried, deferred) = (claim(1).await, claim(2).await);

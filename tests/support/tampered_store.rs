@@ -13,10 +13,11 @@ use tower_web_push::broadcast::{Audience, BroadcastId, BroadcastStatus, Principa
 use tower_web_push::clock::Timestamp;
 use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
-    Expansion, Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, PageWrite, Pause, Pruned, ScheduleStore, Settled, Settlement, StoreError,
-    StoreErrorKind, StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
+    LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
+    Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
     SubscriptionStore, Tally, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
@@ -167,8 +168,11 @@ impl TamperedStore {
 }
 
 /// The calls that change nothing.
-const READS: [&str; 16] = [
+const READS: [&str; 19] = [
+    "failure_samples",
     "get",
+    "list_broadcasts",
+    "list_subscriptions",
     "page",
     "owned_by",
     "count",
@@ -215,6 +219,7 @@ tampered! { SubscriptionStore:
     get(which: &[SubscriptionRef]) -> Vec<Option<SubscriptionRecord>>;
     page(audience: &Audience, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> Vec<SubscriptionRecord>;
     owned_by(principal: &Principal, after: Option<&EndpointKey>, limit: usize) -> Vec<SubscriptionRecord>;
+    list_subscriptions(filter: &SubscriptionFilter, after: Option<&EndpointKey>, limit: usize, now: Timestamp) -> SubscriptionPage;
     count(filter: &CountFilter, now: Timestamp) -> u64;
     apply(changes: &[Change], now: Timestamp) -> u64;
 }
@@ -238,6 +243,8 @@ tampered! { DeliveryLedger:
     hold(broadcast: BroadcastId, is_held: bool, now: Timestamp) -> Option<BroadcastStatus>;
     erase(user: &Principal, subscriptions: &[SubscriptionRecord], now: Timestamp) -> Erased;
     status(broadcast: BroadcastId, now: Timestamp) -> Option<BroadcastStatus>;
+    list_broadcasts(filter: &BroadcastFilter, after: Option<&BroadcastCursor>, limit: usize, now: Timestamp) -> BroadcastPage;
+    failure_samples(broadcast: BroadcastId) -> Vec<FailureSample>;
     pause(pause: &Pause, now: Timestamp) -> ();
     pauses(now: Timestamp) -> Vec<Pause>;
     tally(tallies: &[(Origin, Tally)], now: Timestamp) -> Vec<Tally>;

@@ -1,17 +1,23 @@
-//! `GET`, `PATCH` and `DELETE /broadcasts/{id}`: status, pause and cancellation of a broadcast.
+//! `GET /broadcasts`, and `GET`, `PATCH` and `DELETE /broadcasts/{id}`: list, status, pause and cancellation of broadcasts.
 
 use std::num::NonZeroU32;
 
 use http::StatusCode;
+use http::request::Parts;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
+use crate::api::query::Query;
 use crate::api::reply::{self, Reply};
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts};
+use crate::clock::Timestamp;
+use crate::engine::FailedRecipient;
 use crate::moment::iso8601;
+use crate::store::{BroadcastCursor, BroadcastFilter, ReasonWord};
+use crate::subscription::SubscriptionId;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,8 +53,93 @@ impl From<BroadcastStatus> for BroadcastAnswer {
     }
 }
 
+#[derive(Serialize)]
+struct BroadcastsAnswer {
+    broadcasts: Vec<BroadcastAnswer>,
+    next: Option<String>,
+}
+
+const PARAMETERS: &[&str] = &["state", "createdAfter", "createdBefore", "limit", "after"];
+
+pub(super) async fn list(api: &WebPushService, parts: &Parts) -> Result<Reply, Problem> {
+    let query = Query::parse(parts.uri.query(), PARAMETERS)?;
+    let states = query.parsed("state", "a comma list of states", |states| {
+        states.split(',').map(BroadcastState::from_name).collect()
+    })?;
+    let filter = BroadcastFilter {
+        states: states.unwrap_or_default(),
+        created_after: query.time("createdAfter")?,
+        created_before: query.time("createdBefore")?,
+    };
+    let after = query.parsed("after", "a cursor", cursor)?;
+    let limit = query.limit()?;
+    let page = api
+        .engine
+        .broadcasts(&filter, after.as_ref(), limit)
+        .await?;
+    let broadcasts = page.broadcasts.into_iter().map(BroadcastAnswer::from);
+    let answer = BroadcastsAnswer {
+        broadcasts: broadcasts.collect(),
+        next: page.next.map(|next| cursor_text(&next)),
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// A place in the list as text for an address.
+fn cursor_text(cursor: &BroadcastCursor) -> String {
+    format!("{}.{}", cursor.created_at.as_millis(), cursor.id)
+}
+
+fn cursor(text: &str) -> Option<BroadcastCursor> {
+    let (at, id) = text.split_once('.')?;
+    let created_at = Timestamp::from_millis(at.parse().ok()?);
+    Some(BroadcastCursor::new(created_at, id.parse().ok()?))
+}
+
+/// A broadcast with samples of its failures.
+#[derive(Serialize)]
+struct ShowAnswer {
+    #[serde(flatten)]
+    broadcast: BroadcastAnswer,
+    failures: Vec<FailureAnswer>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FailureAnswer {
+    at: String,
+    outcome: &'static str,
+    status: Option<u16>,
+    reason: Option<ReasonWord>,
+    push_service: &'static str,
+    subscription: Option<SubscriptionId>,
+}
+
+impl From<FailedRecipient> for FailureAnswer {
+    fn from(failed: FailedRecipient) -> Self {
+        Self {
+            at: iso8601(failed.at),
+            outcome: failed.outcome.as_str(),
+            status: failed.failure.status,
+            reason: failed.failure.reason,
+            push_service: failed.push_service.as_str(),
+            subscription: failed.subscription,
+        }
+    }
+}
+
 pub(super) async fn show(api: &WebPushService, id: &str) -> Result<Reply, Problem> {
-    answer(api.engine.status(parse(id)?).await?)
+    let id = parse(id)?;
+    let status = api.engine.status(id).await?;
+    let status = status.ok_or(ProblemKind::UnknownBroadcast)?;
+    let failures = api.engine.failures(id).await?;
+    let answer = ShowAnswer {
+        broadcast: status.into(),
+        failures: failures.into_iter().map(FailureAnswer::from).collect(),
+    };
+    let mut reply = reply::json(StatusCode::OK, &answer);
+    reply.extensions_mut().insert(id);
+    Ok(reply)
 }
 
 pub(super) async fn cancel(api: &WebPushService, id: &str) -> Result<Reply, Problem> {

@@ -12,6 +12,7 @@ use crate::broadcast::{Principal, Tag};
 use crate::engine::Device;
 use crate::moment::iso8601;
 use crate::schedule::{DailyTime, Plan, Schedule, Weekdays, Zone};
+use crate::store::ReasonWord;
 use crate::subscription::SubscriptionId;
 
 #[derive(Serialize)]
@@ -22,7 +23,7 @@ struct DevicesAnswer {
 /// A device without its endpoint and keys, which are secrets: with them anyone can send to it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct DeviceAnswer {
+pub(super) struct DeviceAnswer {
     id: SubscriptionId,
     push_service: &'static str,
     state: &'static str,
@@ -30,7 +31,16 @@ struct DeviceAnswer {
     created_at: String,
     last_seen_at: String,
     last_success_at: Option<String>,
+    last_failure: Option<FailureAnswer>,
     schedules: Vec<ScheduleAnswer>,
+}
+
+/// Why the last attempt failed that was written.
+#[derive(Serialize)]
+struct FailureAnswer {
+    at: String,
+    status: Option<u16>,
+    reason: Option<ReasonWord>,
 }
 
 #[derive(Serialize)]
@@ -108,6 +118,11 @@ impl From<Device> for DeviceAnswer {
             created_at: iso8601(device.created_at),
             last_seen_at: iso8601(device.last_seen_at),
             last_success_at: device.last_success_at.map(iso8601),
+            last_failure: device.last_failure.map(|last| FailureAnswer {
+                at: iso8601(last.at),
+                status: last.failure.status,
+                reason: last.failure.reason,
+            }),
             schedules: device
                 .schedules
                 .into_iter()

@@ -5,6 +5,7 @@ mod assign;
 mod broadcasts;
 mod devices;
 mod estimate;
+mod export;
 mod notify;
 mod open_gate;
 mod ping;
@@ -16,6 +17,7 @@ mod renew;
 mod send_test;
 mod stats;
 mod subscribe;
+mod subscriptions;
 mod unsubscribe;
 mod vapid;
 
@@ -35,9 +37,13 @@ pub(super) enum Route<'a> {
     Unsubscribe,
     Renew,
     Notify,
+    Broadcasts,
     ShowBroadcast(&'a str),
     CancelBroadcast(&'a str),
     ChangeBroadcast(&'a str),
+    Subscriptions,
+    SearchSubscriptions,
+    RemoveSubscription(&'a str),
     Devices,
     RemoveDevice(&'a str),
     Assign(&'a str),
@@ -75,15 +81,19 @@ impl<'a> Route<'a> {
 
     /// The names of all routes.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 22] = [
+    pub(super) const NAMES: [&'static str; 26] = [
         "vapid",
         "subscribe",
         "unsubscribe",
         "renew",
         "notify",
+        "broadcasts",
         "show_broadcast",
         "cancel_broadcast",
         "change_broadcast",
+        "subscriptions",
+        "search_subscriptions",
+        "remove_subscription",
         "devices",
         "remove_device",
         "change_subscription",
@@ -108,9 +118,13 @@ impl<'a> Route<'a> {
             Self::Unsubscribe => "unsubscribe",
             Self::Renew => "renew",
             Self::Notify => "notify",
+            Self::Broadcasts => "broadcasts",
             Self::ShowBroadcast(_) => "show_broadcast",
             Self::CancelBroadcast(_) => "cancel_broadcast",
             Self::ChangeBroadcast(_) => "change_broadcast",
+            Self::Subscriptions => "subscriptions",
+            Self::SearchSubscriptions => "search_subscriptions",
+            Self::RemoveSubscription(_) => "remove_subscription",
             Self::Devices => "devices",
             Self::RemoveDevice(_) => "remove_device",
             Self::Assign(_) => "change_subscription",
@@ -132,9 +146,12 @@ impl<'a> Route<'a> {
     pub(super) const fn admin_action(self) -> Option<AdminAction> {
         Some(match self {
             Self::Notify => AdminAction::Notify,
+            Self::Broadcasts => AdminAction::ListBroadcasts,
             Self::ShowBroadcast(_) => AdminAction::ShowBroadcast,
             Self::CancelBroadcast(_) => AdminAction::CancelBroadcast,
             Self::ChangeBroadcast(_) => AdminAction::PauseBroadcast,
+            Self::Subscriptions | Self::SearchSubscriptions => AdminAction::ListSubscriptions,
+            Self::RemoveSubscription(_) => AdminAction::RemoveSubscription,
             Self::Assign(_) => AdminAction::ChangeSubscription,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
@@ -170,6 +187,7 @@ impl<'a> Route<'a> {
                 | Self::Renew
                 | Self::Notify
                 | Self::ChangeBroadcast(_)
+                | Self::SearchSubscriptions
                 | Self::Assign(_)
                 | Self::SendTest
                 | Self::Estimate
@@ -206,6 +224,9 @@ impl<'a> Methods<'a> {
             "/unsubscribe" => post(Route::Unsubscribe),
             "/renew" => post(Route::Renew),
             "/devices" => get(Route::Devices),
+            "/broadcasts" => get(Route::Broadcasts),
+            "/subscriptions" => get(Route::Subscriptions),
+            "/subscriptions/search" => post(Route::SearchSubscriptions),
             "/notify" => post(Route::Notify),
             "/send-test" => post(Route::SendTest),
             "/regenerate-vapid" => post(Route::RegenerateVapid),
@@ -225,12 +246,13 @@ impl<'a> Methods<'a> {
                     patch: Some(Route::ChangeBroadcast(id)),
                     ..get(Route::ShowBroadcast(id))
                 },
-                ("devices", id) => Self {
-                    delete: Some(Route::RemoveDevice(id)),
+                ("subscriptions", id) => Self {
+                    delete: Some(Route::RemoveSubscription(id)),
+                    patch: Some(Route::Assign(id)),
                     ..Self::default()
                 },
-                ("subscriptions", id) => Self {
-                    patch: Some(Route::Assign(id)),
+                ("devices", id) => Self {
+                    delete: Some(Route::RemoveDevice(id)),
                     ..Self::default()
                 },
                 _ => return None,
@@ -248,6 +270,7 @@ impl<'a> Methods<'a> {
             (true, false, true) => "GET, HEAD, PATCH, DELETE",
             (true, false, false) => "GET, HEAD",
             (false, true, _) => "POST",
+            (false, false, true) if self.patch.is_some() => "PATCH, DELETE",
             (false, false, true) => "DELETE",
             (false, false, false) => "PATCH",
         }
@@ -266,10 +289,14 @@ pub(super) async fn answer(
         Route::Subscribe => subscribe::subscribe(api, parts, body).await,
         Route::Unsubscribe => unsubscribe::unsubscribe(api, body).await,
         Route::Renew => renew::renew(api, parts, body).await,
+        Route::Subscriptions => subscriptions::list(api, parts).await,
+        Route::SearchSubscriptions => subscriptions::search(api, body).await,
+        Route::RemoveSubscription(id) => subscriptions::remove(api, id).await,
         Route::Devices => devices::list(api, parts).await,
         Route::RemoveDevice(id) => devices::remove(api, parts, id).await,
         Route::Assign(id) => assign::assign(api, id, body).await,
         Route::Notify => notify::notify(api, parts, body).await,
+        Route::Broadcasts => broadcasts::list(api, parts).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
         Route::ChangeBroadcast(id) => broadcasts::change(api, id, body).await,
@@ -314,7 +341,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 23, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 27, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -361,8 +388,9 @@ mod tests {
             "/%76apid",
             "vapid",
             "/vapid/x",
-            "/broadcasts",
             "/broadcasts/",
+            "/subscriptions/",
+            "/subscriptions/a/b",
             "/broadcasts/a/b",
             "/devices/",
             "/devices/a/b",
@@ -387,7 +415,9 @@ mod tests {
             (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),
-            (Method::POST, "/subscriptions/x", "PATCH"),
+            (Method::DELETE, "/broadcasts", "GET, HEAD"),
+            (Method::GET, "/subscriptions/search", "POST"),
+            (Method::POST, "/subscriptions/x", "PATCH, DELETE"),
         ] {
             let response = Route::find(&method, path).unwrap_err().into_response();
             assert_eq!(response.status(), 405, "{method} {path}");

@@ -9,8 +9,8 @@ use super::*;
 use crate::broadcast::Principal;
 use crate::encoding::base64url;
 use crate::store::{
-    Change, NewSubscription, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
-    SubscriptionRef, Upserted,
+    Change, NewSubscription, StoreErrorKind, SubscriptionFilter, SubscriptionLimits,
+    SubscriptionPage, SubscriptionRecord, SubscriptionRef, Upserted,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::SealedVapidKey;
@@ -134,6 +134,16 @@ impl SubscriptionStore for Naming {
         _: Option<&EndpointKey>,
         _: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        unreachable!()
+    }
+
+    async fn list_subscriptions(
+        &self,
+        _: &SubscriptionFilter,
+        _: Option<&EndpointKey>,
+        _: usize,
+        _: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
         unreachable!()
     }
 

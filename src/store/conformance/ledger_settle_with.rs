@@ -4,7 +4,8 @@ use super::Handles;
 use super::sample::{at, claim, endpoint, new, put, row, sending};
 use crate::broadcast::FinalOutcome;
 use crate::store::{
-    Change, DeliveryLedger, NewDelivery, RetireReason, Settled, Settlement, SubscriptionStore,
+    Change, DeliveryLedger, Failure, NewDelivery, RetireReason, Settled, Settlement,
+    SubscriptionStore,
 };
 
 /// L23: both are made, each as its own call makes it. A ledger that keeps no subscriptions does nothing.
@@ -33,11 +34,13 @@ where
             key: second.key,
             reason: RetireReason::Gone,
             observed_at: at(0),
+            failure: Failure::default(),
         },
         // It was seen later than that.
         Change::Stale {
             key: third.key,
             observed_at: at(-10),
+            failure: Failure::default(),
         },
     ];
     let mut lost = third;

@@ -127,6 +127,13 @@ macro_rules! store_conformance {
                 l21_a_repeated_pause_changes_nothing
                 l22_an_empty_outbox_has_no_entries
                 l23_changes_and_outcomes_are_written_together
+                l24_the_newest_broadcast_is_first
+                l24_broadcasts_of_a_time_are_listed
+                l24_every_state_is_listed
+                l24_few_among_many_are_listed_in_steps
+                l25_a_failure_is_counted_and_kept
+                l25_samples_are_shared_out
+                l25_samples_go_with_their_broadcast
                 d1_a_schedule_is_inserted_or_replaced
                 d1_the_same_time_stays_due
                 d2_schedules_are_listed_by_name
@@ -258,6 +265,10 @@ macro_rules! __store_conformance_subscriptions {
             s16_a_revived_row_counts_again
             s16_concurrent_changes_keep_the_count
             s17_a_principal_owns_rows_in_every_state
+            s19_the_last_failure_is_kept
+            s20_every_filter_lists
+            s20_a_list_survives_changes
+            s20_few_among_many_are_listed_in_steps
         }
     };
 }
@@ -289,18 +300,21 @@ mod tests {
             include_str!("ledger_erase.rs"),
             include_str!("ledger_first_page.rs"),
             include_str!("ledger_hold.rs"),
+            include_str!("ledger_list.rs"),
             include_str!("ledger_living.rs"),
             include_str!("ledger_moments.rs"),
             include_str!("ledger_open.rs"),
             include_str!("ledger_outbox.rs"),
             include_str!("ledger_pace.rs"),
             include_str!("ledger_pause.rs"),
+            include_str!("ledger_samples.rs"),
             include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
             include_str!("subscription_assign.rs"),
             include_str!("subscription_changes.rs"),
             include_str!("subscription_counts.rs"),
+            include_str!("subscription_list.rs"),
             include_str!("subscription_pages.rs"),
             include_str!("subscription_replace.rs"),
             include_str!("subscription_unproven.rs"),

@@ -4,8 +4,8 @@ use super::Handles;
 use super::sample::{at, endpoint, key_id, new, of, put, row, subscription, tag, tagged, tags};
 use crate::broadcast::{Audience, Principal};
 use crate::store::{
-    Assignment, Change, CountFilter, Liveness, NewSubscription, RetireReason, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionStore, Upserted,
+    Assignment, Change, CountFilter, Failure, Liveness, NewSubscription, RetireReason,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionStore, Upserted,
 };
 use crate::subscription::SubscriptionId;
 
@@ -102,12 +102,16 @@ where
         key: endpoint(1).key(),
         reason: RetireReason::Gone,
         observed_at: at(11),
+        failure: Failure::default(),
     };
     let use_key = Change::UseVapidKey {
         key: endpoint(2).key(),
         vapid_key: key_id(9),
     };
-    let failed = Change::Failed(endpoint(2).key());
+    let failed = Change::Failed {
+        key: endpoint(2).key(),
+        failure: Failure::default(),
+    };
     store
         .apply(&[retire, failed, use_key], at(12))
         .await

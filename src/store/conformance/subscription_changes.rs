@@ -1,13 +1,13 @@
 //! S11 to S13, S18: changes to subscriptions.
 
 use super::Handles;
-use super::sample::{at, delete, endpoint, key_id, new, of, purge, put, row, tag, tagged};
+use super::sample::{at, delete, endpoint, key_id, new, of, purge, put, rekeyed, row, tag, tagged};
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{
-    Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, STEP,
-    SubscriptionLimits, SubscriptionRef, SubscriptionStore,
+    Change, CountFilter, Failure, LastFailure, Liveness, NewSubscription, ReasonWord, RetireReason,
+    Retired, STEP, SubscriptionLimits, SubscriptionRef, SubscriptionStore,
 };
 
 fn retire(number: u32, observed_at: Timestamp) -> Change {
@@ -15,6 +15,7 @@ fn retire(number: u32, observed_at: Timestamp) -> Change {
         key: endpoint(number).key(),
         reason: RetireReason::Gone,
         observed_at,
+        failure: Failure::default(),
     }
 }
 
@@ -22,6 +23,7 @@ fn stale(number: u32, observed_at: Timestamp) -> Change {
     Change::Stale {
         key: endpoint(number).key(),
         observed_at,
+        failure: Failure::default(),
     }
 }
 
@@ -33,10 +35,19 @@ pub async fn s11_changes_are_made_in_order<S: SubscriptionStore + ?Sized>(h: &Ha
         put(store, &tagged(&["a"], new(number)), at(0)).await;
     }
     let changes = [
-        Change::Failed(key),
+        Change::Failed {
+            key,
+            failure: Failure::default(),
+        },
         Change::Accepted(key),
-        Change::Failed(key),
-        Change::Failed(key),
+        Change::Failed {
+            key,
+            failure: Failure::default(),
+        },
+        Change::Failed {
+            key,
+            failure: Failure::default(),
+        },
         Change::UseVapidKey {
             key,
             vapid_key: key_id(5),
@@ -68,6 +79,7 @@ pub async fn s11_every_reason_to_retire_is_kept<S: SubscriptionStore + ?Sized>(h
             key: endpoint(number).key(),
             reason,
             observed_at: at(1),
+            failure: Failure::default(),
         };
         assert_eq!(store.apply(&[retire], at(2)).await.unwrap(), 1);
         let retired = row(store, number).await.unwrap().retired;
@@ -86,7 +98,10 @@ pub async fn s11_an_unknown_row_changes_nothing<S: SubscriptionStore + ?Sized>(h
         retire(2, at(9)),
         stale(2, at(9)),
         Change::Accepted(key),
-        Change::Failed(key),
+        Change::Failed {
+            key,
+            failure: Failure::default(),
+        },
         Change::UseVapidKey { key, vapid_key },
         purge(99),
     ];
@@ -163,7 +178,16 @@ pub async fn s11_applying_twice_is_applying_once<S: SubscriptionStore + ?Sized>(
         "the moment is the first one"
     );
     for streak in [1, 2] {
-        store.apply(&[Change::Failed(key)], at(3)).await.unwrap();
+        store
+            .apply(
+                &[Change::Failed {
+                    key,
+                    failure: Failure::default(),
+                }],
+                at(3),
+            )
+            .await
+            .unwrap();
         let row = row(store, 1).await.unwrap();
         assert_eq!(
             (row.failure_streak, row.failing_since),
@@ -183,12 +207,30 @@ pub async fn s11_failures_count_from_their_first<S: SubscriptionStore + ?Sized>(
     };
     assert_eq!(failures().await, (0, None));
     for secs in [5, 9] {
-        store.apply(&[Change::Failed(key)], at(secs)).await.unwrap();
+        store
+            .apply(
+                &[Change::Failed {
+                    key,
+                    failure: Failure::default(),
+                }],
+                at(secs),
+            )
+            .await
+            .unwrap();
     }
     assert_eq!(failures().await, (2, Some(at(5))));
     store.apply(&[Change::Accepted(key)], at(11)).await.unwrap();
     assert_eq!(failures().await, (0, None));
-    store.apply(&[Change::Failed(key)], at(13)).await.unwrap();
+    store
+        .apply(
+            &[Change::Failed {
+                key,
+                failure: Failure::default(),
+            }],
+            at(13),
+        )
+        .await
+        .unwrap();
     assert_eq!(failures().await, (1, Some(at(13))));
     put(store, &new(1), at(20)).await;
     assert_eq!(failures().await, (0, None), "its page posted it");
@@ -442,4 +484,73 @@ async fn left<S: SubscriptionStore + ?Sized>(store: &S, endpoints: u32) -> Vec<u
     numbers
         .filter_map(|(number, row)| row.map(|_| number))
         .collect()
+}
+
+/// S19: the last failure is kept with the change that records it, and nothing else modifies it.
+pub async fn s19_the_last_failure_is_kept<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let key = endpoint(1).key();
+    put(store, &new(1), at(0)).await;
+    let last = async || row(store, 1).await.unwrap().last_failure;
+    assert_eq!(last().await, None);
+    let failed = |failure| Change::Failed { key, failure };
+    let throttled = Failure::new(Some(429), Some("too many requests"));
+    store.apply(&[failed(throttled)], at(1)).await.unwrap();
+    let kept = Some(LastFailure::new(at(1), throttled));
+    assert_eq!(last().await, kept);
+    // Neither an acceptance nor another VAPID key nor the browser clears it.
+    let use_key = Change::UseVapidKey {
+        key,
+        vapid_key: key_id(5),
+    };
+    let others = [Change::Accepted(key), use_key];
+    store.apply(&others, at(2)).await.unwrap();
+    put(store, &tagged(&["a"], of("alice", new(1))), at(3)).await;
+    put(store, &of("alice", rekeyed(new(1))), at(4)).await;
+    assert_eq!(last().await, kept);
+    // A failure without a response replaces it whole.
+    let changes = [failed(throttled), failed(Failure::default())];
+    store.apply(&changes, at(5)).await.unwrap();
+    assert_eq!(
+        last().await,
+        Some(LastFailure::new(at(5), Failure::default()))
+    );
+    // What is out of date (S12) records nothing.
+    let longest = "x".repeat(ReasonWord::MAX_LEN);
+    let failure = Failure::new(Some(410), Some(&longest));
+    let retire = |observed_at| Change::Retire {
+        key,
+        reason: RetireReason::Gone,
+        observed_at,
+        failure,
+    };
+    assert_eq!(store.apply(&[retire(at(3))], at(6)).await.unwrap(), 0);
+    assert_eq!(last().await.unwrap().at, at(5));
+    let stale = Change::Stale {
+        key,
+        observed_at: at(4),
+        failure: throttled,
+    };
+    assert_eq!(
+        store
+            .apply(std::slice::from_ref(&stale), at(7))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(last().await, Some(LastFailure::new(at(7), throttled)));
+    assert_eq!(store.apply(&[retire(at(4))], at(8)).await.unwrap(), 1);
+    let retired = Some(LastFailure::new(at(8), failure));
+    assert_eq!(last().await, retired);
+    assert_eq!(
+        store.apply(&[stale, retire(at(4))], at(9)).await.unwrap(),
+        0
+    );
+    assert_eq!(last().await, retired);
+    // It was about another endpoint.
+    let mut replacing = of("alice", new(2));
+    replacing.replaces = Some(key);
+    let (moved, _) = put(store, &replacing, at(10)).await;
+    assert_eq!(moved.last_failure, None);
+    assert_eq!(row(store, 2).await.unwrap().last_failure, None);
 }

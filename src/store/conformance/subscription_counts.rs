@@ -4,7 +4,7 @@ use super::Handles;
 use super::sample::{at, delete, endpoint, key_id, new, of, put, tag, tagged};
 use crate::broadcast::Audience;
 use crate::store::{
-    Change, CountFilter, Liveness, NewSubscription, RetireReason, SubscriptionLimits,
+    Change, CountFilter, Failure, Liveness, NewSubscription, RetireReason, SubscriptionLimits,
     SubscriptionStore,
 };
 
@@ -33,6 +33,7 @@ fn retire(number: u32) -> Change {
         key: endpoint(number).key(),
         reason: RetireReason::Gone,
         observed_at: at(60),
+        failure: Failure::default(),
     }
 }
 
@@ -40,6 +41,7 @@ fn stale(number: u32) -> Change {
     Change::Stale {
         key: endpoint(number).key(),
         observed_at: at(60),
+        failure: Failure::default(),
     }
 }
 
@@ -121,10 +123,12 @@ pub async fn s10_concurrent_changes_are_all_counted<S: SubscriptionStore + ?Size
                 key,
                 reason: RetireReason::Gone,
                 observed_at: at(1),
+                failure: Failure::default(),
             },
             1 => Change::Stale {
                 key,
                 observed_at: at(1),
+                failure: Failure::default(),
             },
             _ => delete(key),
         };

@@ -7,8 +7,8 @@ use super::sample::{at, delete, endpoint, key_id, new, of, put, tag, tagged, unk
 use crate::broadcast::{Audience, Principal};
 use crate::push_service::PushService;
 use crate::store::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, RetireReason, SubscriptionRecord,
-    SubscriptionStore,
+    Change, CountFilter, Failure, LiveCounts, Liveness, NewSubscription, RetireReason,
+    SubscriptionRecord, SubscriptionStore,
 };
 use crate::subscription::{Endpoint, EndpointKey, Subscription};
 
@@ -103,10 +103,12 @@ async fn in_every_state<S: SubscriptionStore + ?Sized>(store: &S) {
         key: endpoint(number).key(),
         reason: RetireReason::Gone,
         observed_at: at(-5),
+        failure: Failure::default(),
     };
     let stale = |number| Change::Stale {
         key: endpoint(number).key(),
         observed_at: at(-5),
+        failure: Failure::default(),
     };
     let changes = [retire(1), stale(2), retire(3), stale(3), stale(6)];
     assert_eq!(store.apply(&changes, at(-5)).await.unwrap(), 5);

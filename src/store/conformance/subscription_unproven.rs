@@ -3,7 +3,7 @@
 use super::Handles;
 use super::sample::{at, delete, endpoint, new, of, purge, put, rekeyed, row};
 use crate::store::{
-    Change, NewSubscription, RetireReason, StoreError, StoreErrorKind, SubscriptionLimits,
+    Change, Failure, NewSubscription, RetireReason, StoreError, StoreErrorKind, SubscriptionLimits,
     SubscriptionStore, Upserted,
 };
 
@@ -54,11 +54,16 @@ fn verdicts(number: u32) -> [Change; 4] {
     let reason = RetireReason::Gone;
     [
         Change::Accepted(key),
-        Change::Stale { key, observed_at },
+        Change::Stale {
+            key,
+            observed_at,
+            failure: Failure::default(),
+        },
         Change::Retire {
             key,
             reason,
             observed_at,
+            failure: Failure::default(),
         },
         delete(key),
     ]
@@ -98,7 +103,14 @@ pub async fn s16_a_verdict_takes_a_row_out_of_the_count<S: SubscriptionStore + ?
         }
         has_unproven(store, 2, "before").await;
         let key = endpoint(1).key();
-        apply(store, &Change::Failed(key)).await;
+        apply(
+            store,
+            &Change::Failed {
+                key,
+                failure: Failure::default(),
+            },
+        )
+        .await;
         let vapid_key = super::sample::key_id(7);
         apply(store, &Change::UseVapidKey { key, vapid_key }).await;
         has_unproven(store, 2, "no verdict").await;

@@ -4,7 +4,7 @@ use super::Handles;
 use super::sample::{at, endpoint, key_id, new, of, put, rekeyed, row, tagged, tags, unknown_id};
 use crate::broadcast::{Audience, Principal};
 use crate::store::{
-    Change, CountFilter, Liveness, NewSubscription, RetireReason, StoreErrorKind,
+    Change, CountFilter, Failure, Liveness, NewSubscription, RetireReason, StoreErrorKind,
     SubscriptionLimits, SubscriptionRef, SubscriptionStore, Upserted,
 };
 
@@ -132,12 +132,20 @@ pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h:
     let observed_at = at(1);
     let changes = [
         Change::Accepted(key),
-        Change::Failed(key),
-        Change::Stale { key, observed_at },
+        Change::Failed {
+            key,
+            failure: Failure::default(),
+        },
+        Change::Stale {
+            key,
+            observed_at,
+            failure: Failure::default(),
+        },
         Change::Retire {
             key,
             reason: RetireReason::Gone,
             observed_at,
+            failure: Failure::default(),
         },
     ];
     assert_eq!(store.apply(&changes, at(2)).await.unwrap(), 4);
@@ -177,6 +185,7 @@ pub async fn s4_nobody_changes_the_keys_of_a_row_of_nobody<S: SubscriptionStore 
         key: endpoint(1).key(),
         reason: RetireReason::Gone,
         observed_at: at(0),
+        failure: Failure::default(),
     };
     for retired in [false, true] {
         if retired {
@@ -226,6 +235,7 @@ pub async fn s7_a_full_table_refuses_inserts<S: SubscriptionStore + ?Sized>(h: &
         key: endpoint(1).key(),
         reason: RetireReason::Gone,
         observed_at: at(0),
+        failure: Failure::default(),
     };
     store.apply(&[retire], at(1)).await.unwrap();
     let refused = store.upsert(&new(3), &limits, at(2)).await.unwrap_err();
@@ -259,6 +269,7 @@ pub async fn s8_get_answers_in_order<S: SubscriptionStore + ?Sized>(h: &Handles<
         key: endpoint(2).key(),
         reason: RetireReason::Gone,
         observed_at: at(0),
+        failure: Failure::default(),
     };
     store.apply(&[retire], at(1)).await.unwrap();
     let questions = [
@@ -297,6 +308,7 @@ pub async fn s14_only_an_unknown_endpoint_is_inserted<S: SubscriptionStore + ?Si
         key: endpoint(1).key(),
         reason: RetireReason::Gone,
         observed_at: at(1),
+        failure: Failure::default(),
     };
     for retired in [false, true] {
         if retired {

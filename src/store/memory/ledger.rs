@@ -7,9 +7,10 @@ use super::ledger_state::Ledger;
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Change, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
-    StoreError, SubscriptionRecord, Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, ClaimRequest, ClaimToken, Claims,
+    Cursor, DeliveryLedger, Erased, Expansion, FailureSample, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -128,6 +129,23 @@ impl DeliveryLedger for MemoryStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         Ok(self.lock()?.ledger.status(broadcast, now))
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        Ok(self.lock()?.ledger.list(filter, after, limit, now))
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        Ok(self.lock()?.ledger.failure_samples(broadcast))
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use super::due_origins::Head;
 use super::ledger_state::{Ledger, Seq};
 use crate::clock::Timestamp;
-use crate::store::rules::{AfterClaim, deal, shares};
+use crate::store::rules::{AfterClaim, deal, sample, shares};
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, FailureSample, Settled, Settlement,
 };
 use crate::subscription::EndpointKey;
 
@@ -143,6 +143,15 @@ impl Ledger {
         };
         match broadcast.progress.settle(settlement) {
             AfterClaim::Ended => {
+                if let Settlement::Failed(outcome, cause) = settlement {
+                    let new = FailureSample {
+                        key,
+                        at: now,
+                        outcome,
+                        cause,
+                    };
+                    let _ = sample(&mut broadcast.samples, new);
+                }
                 self.delete(seq, key);
             }
             AfterClaim::Due { at, uncounted } => self.put_back(seq, key, at, uncounted),

@@ -8,10 +8,12 @@ use super::turns::Turns;
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::message::Message;
+use crate::store::listing::Listing;
 use crate::store::rules::{BroadcastProgress, band, is_aside, shares};
 use crate::store::{
-    Cursor, Expansion, Idempotency, LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened,
-    PageWrite, Pause, Pruned, STEP, Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Cursor, Expansion, FailureSample, Idempotency,
+    LONGEST_WAIT, LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP,
+    Tally,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -26,6 +28,10 @@ pub(super) struct Ledger {
     pub(super) broadcasts: BTreeMap<Seq, Broadcast>,
     pub(super) by_id: HashMap<BroadcastId, Seq>,
     pub(super) by_idempotency: HashMap<String, Seq>,
+    /// All broadcasts in the order of their acceptance: by time, then by id.
+    pub(super) created: BTreeMap<BroadcastCursor, Seq>,
+    /// Those that are not over.
+    pub(super) open_created: BTreeMap<BroadcastCursor, Seq>,
     /// Broadcasts that are not over, by deadline.
     pub(super) open: BTreeSet<(Timestamp, Seq)>,
     /// Broadcasts that are over, by the time of their end.
@@ -60,6 +66,8 @@ pub(super) struct Broadcast {
     pub(super) expand_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     pub(super) idempotency: Option<Idempotency>,
+    /// Of failed deliveries.
+    pub(super) samples: Vec<FailureSample>,
     pub(super) band: usize,
     /// The origins at which it has had a turn.
     pub(super) origins: BTreeSet<Origin>,
@@ -141,6 +149,9 @@ impl Ledger {
             self.by_idempotency.insert(idempotency.key.clone(), seq);
         }
         self.open.insert((new.deadline, seq));
+        let place = BroadcastCursor::new(now, new.id);
+        self.created.insert(place, seq);
+        self.open_created.insert(place, seq);
         let band = band(new.message.urgency());
         let broadcast = Broadcast {
             band,
@@ -152,6 +163,7 @@ impl Ledger {
             expand_at: due_at,
             ended_at: None,
             idempotency: new.idempotency.clone(),
+            samples: Vec::new(),
             forget_when_over: new.forget_when_over,
         };
         self.broadcasts.insert(seq, broadcast);
@@ -307,6 +319,12 @@ impl Ledger {
         Some(broadcast.progress.status(now))
     }
 
+    pub(super) fn failure_samples(&self, id: BroadcastId) -> Vec<FailureSample> {
+        let seq = self.by_id.get(&id);
+        let broadcast = seq.and_then(|seq| self.broadcasts.get(seq));
+        broadcast.map_or_else(Vec::new, |broadcast| broadcast.samples.clone())
+    }
+
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         let queue = self.queues.entry(pause.origin.clone()).or_default();
         queue.pause = pause.on_top_of(queue.pause.as_ref(), now);
@@ -340,6 +358,39 @@ impl Ledger {
         let open = self.open.iter().take(limit);
         open.filter_map(|(_, seq)| Some(self.broadcasts.get(seq)?.progress.status(now)))
             .collect()
+    }
+
+    pub(super) fn list(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> BroadcastPage {
+        let broadcasts = match filter.is_of_open() {
+            true => &self.open_created,
+            false => &self.created,
+        };
+        // Nothing is before the id of zeroes.
+        let before = filter.created_before;
+        let before = before.map(|at| BroadcastCursor::new(at, BroadcastId::from_bytes([0; 16])));
+        let end = after.copied().into_iter().chain(before).min();
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let oldest = filter.created_after.unwrap_or(Timestamp::MIN);
+        let rows = broadcasts.range((Bound::Unbounded, end)).rev();
+        let rows = rows.take_while(|(place, _)| place.created_at > oldest);
+        let mut rows = rows.filter_map(|(place, seq)| Some((*place, self.broadcasts.get(seq)?)));
+        let mut listing = Listing::new(limit, after.copied());
+        while let Some((_, wanted)) = listing.wanted() {
+            let some = rows.by_ref().take(wanted);
+            let some = some.map(|(place, row)| (place, row.progress.status(now)));
+            listing.look(
+                some.map(|(place, status)| (place, filter.takes(&status).then_some(status))),
+                wanted,
+            );
+        }
+        let (broadcasts, next) = listing.finish("broadcasts");
+        BroadcastPage { broadcasts, next }
     }
 
     pub(super) fn expire(&mut self, limit: usize, now: Timestamp) -> u64 {
@@ -502,6 +553,8 @@ impl Ledger {
             broadcast.message = None;
             broadcast.audience = Audience::Ids(Vec::new());
             self.open.remove(&(broadcast.progress.deadline, seq));
+            let place = BroadcastCursor::new(broadcast.progress.created_at, broadcast.progress.id);
+            self.open_created.remove(&place);
             self.cancelled.remove(&seq);
             self.resuming.remove(&seq);
             self.ended.insert((now, seq));
@@ -521,6 +574,9 @@ impl Ledger {
                 self.ended.remove(&(at, seq));
             }
             self.by_id.remove(&broadcast.progress.id);
+            let place = BroadcastCursor::new(broadcast.progress.created_at, broadcast.progress.id);
+            self.created.remove(&place);
+            self.open_created.remove(&place);
             if let Some(idempotency) = &broadcast.idempotency {
                 self.by_idempotency.remove(&idempotency.key);
             }

@@ -12,11 +12,12 @@ use crate::broadcast::{Audience, Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::groups::{Groups, Kind};
+use crate::store::listing::Listing;
 use crate::store::rules::{self, Applied, evicted, merge, takes};
 use crate::store::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, RetireReason, STEP, StoreError,
-    StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Upserted,
+    Change, CountFilter, Failure, LiveCounts, Liveness, NewSubscription, RetireReason, STEP,
+    StoreError, StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
@@ -229,6 +230,32 @@ impl Subscriptions {
         )
     }
 
+    fn list(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> SubscriptionPage {
+        let index = match (&filter.user, &filter.tag) {
+            (Some(user), _) => Audience::User(user.clone()),
+            (None, Some(tag)) => Audience::Tag(tag.clone()),
+            (None, None) => Audience::All,
+        };
+        let mut listing = Listing::new(limit, after.copied());
+        let rows = self.walk(&index, after);
+        let mut rows = rows.filter_map(|key| Some((key, self.rows.get(&key)?)));
+        while let Some((_, wanted)) = listing.wanted() {
+            let some = rows.by_ref().take(wanted);
+            listing.look(
+                some.map(|(key, row)| (key, rules::lists(filter, row, now).then(|| row.clone()))),
+                wanted,
+            );
+        }
+        let (rows, next) = listing.finish("subscriptions");
+        SubscriptionPage { rows, next }
+    }
+
     /// Makes one change. Returns the number of changed rows.
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> u64 {
         if let Change::Purge {
@@ -299,8 +326,14 @@ impl Subscriptions {
                     key: *key,
                     reason: RetireReason::Expired,
                     observed_at: Timestamp::MAX,
+                    failure: Failure::default(),
                 };
+                // That it has expired is no failure (S19).
+                let last_failure = self.rows.get(key).and_then(|row| row.last_failure);
                 self.apply(&retire, now);
+                if let Some(row) = self.rows.get_mut(key) {
+                    row.last_failure = last_failure;
+                }
             }
         }
         keys.len() as u64
@@ -389,6 +422,17 @@ impl SubscriptionStore for MemoryStore {
             .take(limit)
             .cloned()
             .collect())
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        let state = self.lock()?;
+        Ok(state.subscriptions.list(filter, after, limit, now))
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -69,7 +69,8 @@ pub(super) const WIPE: &str = "WITH over AS (DELETE FROM web_push.flow WHERE bro
 /// Removes broadcasts whose counts cannot be read, after their last row.
 pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM web_push.broadcast AS b WHERE b.seq = ANY($1) \
      AND NOT EXISTS (SELECT 1 FROM web_push.delivery AS d WHERE d.broadcast = b.seq) RETURNING seq";
-pub(super) const FORGET: &str = "DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
+pub(super) const FORGET: &str = "WITH samples AS (DELETE FROM web_push.failure_sample WHERE broadcast = ANY($1)) \
+     DELETE FROM web_push.broadcast WHERE seq = ANY($1)";
 /// Urgent broadcasts and others. `expand_at` is never before the due time, so due broadcasts come first.
 pub(super) const EXPANDABLE: &str = "(SELECT true, id, audience, cursor, pace FROM web_push.broadcast b \
      CROSS JOIN LATERAL (SELECT audience FROM web_push.content WHERE content.broadcast = b.seq OFFSET 0) AS content \

@@ -9,6 +9,7 @@ use super::broadcasts::{FORGET_UNREADABLE, Stored, WIPE, save};
 use super::connection::{Database, Tx, in_transaction};
 use super::error::Failed;
 use super::rows::{Columns, first, integer, read};
+use super::samples;
 use super::taking::PASSED_AT_LEAST;
 use crate::broadcast::{BroadcastId, BroadcastStatus};
 use crate::clock::Timestamp;
@@ -70,8 +71,9 @@ pub(super) const UNSWEPT: &str = unswept!();
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $3, probe_fence = NULL, probe_key = NULL \
      WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bigint[]) AS ended (origin, fence) \
          ON o.id = ended.origin AND o.probe_fence = ended.fence WHERE o.id = ANY($1) ORDER BY o.id FOR NO KEY UPDATE OF o))";
-pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT ctid FROM web_push.broadcast WHERE ended_at < $1 \
-     ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
+pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT ctid, seq FROM web_push.broadcast WHERE ended_at < $1 \
+     ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED), \
+     samples AS (DELETE FROM web_push.failure_sample WHERE broadcast = ANY(ARRAY(SELECT seq FROM over))) \
      DELETE FROM web_push.broadcast AS b WHERE b.ctid = ANY(ARRAY(SELECT ctid FROM over))";
 /// The last of the next origins by id.
 pub(super) const NEXT_ORIGINS: &str =
@@ -161,6 +163,7 @@ async fn forget_unreadable(tx: &mut Tx<'_>, seqs: &[i64]) -> Result<(), Failed> 
     let over: Vec<i64> = read(&rows, |columns| columns.get())?;
     if !over.is_empty() {
         tx.execute(WIPE, &[&over]).await?;
+        tx.execute(samples::FORGET, &[&over]).await?;
         observe::event!(
             ERROR,
             broadcasts = over.len(),

@@ -7,16 +7,16 @@ use async_trait::async_trait;
 use super::connection::in_transaction;
 use super::enqueue::{self, Page};
 use super::{
-    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, opening, outbox, pauses,
-    schema, settle, workers,
+    PostgresStore, broadcasts, claims, ending, erase, far_rows, holding, listing, opening, outbox,
+    pauses, samples, schema, settle, workers,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement,
-    OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite,
+    Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -24,7 +24,7 @@ impl PostgresStore {
     /// Notifies listening workers if some of these rows are due again at once.
     async fn tell_of_due(&self, rows: &[(ClaimToken, Settlement)], now: Timestamp) {
         let is_due = |(_, settlement): &(ClaimToken, Settlement)| match *settlement {
-            Settlement::Finished(_) => false,
+            Settlement::Finished(_) | Settlement::Failed(..) => false,
             Settlement::RetryAt(at) | Settlement::Deferred(at) => at <= now,
         };
         if rows.iter().any(is_due) {
@@ -136,6 +136,23 @@ impl DeliveryLedger for PostgresStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         broadcasts::status(self.database(), broadcast, now).await
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        listing::broadcasts(self.database(), filter, after, limit, now).await
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        samples::of(self.database(), broadcast).await
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

@@ -11,9 +11,9 @@ use super::rows::Values;
 use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
-    opening, origins, outbox, pauses, ready, schedules, settle, subscription_changes,
-    subscription_count, subscription_numbers, subscription_rows, subscriptions, taking, waking,
-    workers,
+    listing, opening, origins, outbox, pauses, ready, samples, schedules, settle,
+    subscription_changes, subscription_count, subscription_numbers, subscription_rows,
+    subscriptions, taking, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -131,6 +131,17 @@ const SHORT: &[(&str, &str)] = &[
     (subscriptions::BY_KEYS, "subscription_pkey"),
     (subscriptions::BY_IDS, "subscription_id_key"),
     (subscriptions::OF_PRINCIPAL, "subscription_principal"),
+    (listing::BROADCASTS, "broadcast_created"),
+    (listing::OPEN_BROADCASTS, "broadcast_open_created"),
+    (listing::SUBSCRIPTIONS, "subscription_pkey"),
+    (listing::UNREACHABLE, "subscription_unreachable"),
+    (listing::OF_TAG, "subscription_tag_pkey"),
+    (samples::OF_ID, "broadcast_id_key"),
+    (samples::OF_ID, "failure_sample_pkey"),
+    (samples::OF_SEQS, "failure_sample_pkey"),
+    (samples::FORGET, "failure_sample_pkey"),
+    (broadcasts::FORGET, "failure_sample_pkey"),
+    (ending::PRUNE, "failure_sample_pkey"),
     (schedules::OF, "schedule_pkey"),
     (schedules::DUE, "schedule_due"),
     (schedules::FIRE, "schedule_pkey"),
@@ -194,7 +205,8 @@ const COUNTING: &[(&str, &str)] = &[
 ];
 
 /// Tables of many rows.
-const LARGE: [&str; 9] = [
+const LARGE: [&str; 10] = [
+    "failure_sample",
     "outbox",
     "outbox_refused",
     "delivery",
@@ -236,6 +248,7 @@ const FILL: &[&str] = &[
          i BETWEEN 4 AND 9, 1, false, i % 3, CASE WHEN i > 9 THEN 100 + i END, 0 FROM generate_series(1, 100000) AS i; \
      INSERT INTO web_push.content (broadcast, audience, payload, ttl, urgency, padding) \
      SELECT i, '\"all\"', 'x', 60, 'normal', 'none' FROM generate_series(1, 9) AS i; \
+     INSERT INTO web_push.failure_sample SELECT i, 'x' FROM generate_series(1, 100000) AS i; \
      INSERT INTO web_push.flow SELECT i, 1 + i % 50, 7 FROM generate_series(1, 100000) AS i",
 ];
 
@@ -263,6 +276,7 @@ async fn filled(builder: PostgresBuilder, url: &str) -> PostgresStore {
         "schedule",
         "broadcast",
         "content",
+        "failure_sample",
         "flow",
         "origin",
         "outbox",

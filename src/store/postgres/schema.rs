@@ -9,8 +9,8 @@ use super::rows::first;
 use crate::store::StoreErrorKind;
 use crate::store::{StoreError, layout};
 
-/// The version of the tables. Versions 1 to 4 were in use before the first release.
-pub(super) const KNOWN: i64 = 5;
+/// The version of the tables. Versions 1 to 5 were in use before the first release.
+pub(super) const KNOWN: i64 = 6;
 const TABLES: &str = include_str!("tables.sql");
 /// The function `enqueue`, which is replaced where it exists.
 const FUNCTION: &str = include_str!("enqueue.sql");

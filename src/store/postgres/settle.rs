@@ -1,6 +1,6 @@
 //! Settling and releasing claimed rows in PostgreSQL.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::ToSql;
 
@@ -8,11 +8,12 @@ use super::broadcasts::{Stored, save};
 use super::connection::Tx;
 use super::error::Failed;
 use super::rows::{Columns, integer, read};
+use super::samples;
 use super::subscription_changes;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
 use crate::store::rules::due_at;
-use crate::store::{Change, ClaimToken, Settled, Settlement, StoreError};
+use crate::store::{Change, ClaimToken, FailureSample, Settled, Settlement, StoreError};
 
 /// Locks the rows with valid tokens in one order, and returns their places. Waits only for other holders of a row's token.
 ///
@@ -63,6 +64,7 @@ pub(super) async fn settle(
     let mut broadcasts = Stored::lock_all(tx, &seqs).await?;
     let mut changes = Changes::default();
     let mut counted = HashSet::new();
+    let mut failed: HashMap<_, Vec<_>> = HashMap::new();
     for row in &held {
         let (Some((token, end)), Some(answer)) = (ends.get(row.place), answers.get_mut(row.place))
         else {
@@ -78,14 +80,26 @@ pub(super) async fn settle(
             }
             end => *end,
         };
-        if let (Settlement::Finished(outcome), Some(stored)) = (end, &mut stored) {
+        if let (Settlement::Finished(outcome) | Settlement::Failed(outcome, _), Some(stored)) =
+            (end, &mut stored)
+        {
             stored.progress.counts.add(outcome, 1);
             counted.insert(row.seq);
+        }
+        if let Settlement::Failed(outcome, cause) = end {
+            failed.entry(row.seq).or_default().push(FailureSample {
+                key: token.key,
+                at: now,
+                outcome,
+                cause,
+            });
         }
         changes.push(row, token, end);
         *answer = Settled::Done;
     }
     changes.write(tx).await?;
+    // Before the broadcasts, which may be forgotten.
+    samples::add(tx, failed).await?;
     broadcasts.retain(|seq, _| counted.contains(seq));
     save(tx, broadcasts.values_mut(), now).await?;
     changes.end_probes(tx, now).await?;
@@ -153,7 +167,7 @@ struct Changes<'a> {
 impl<'a> Changes<'a> {
     fn push(&mut self, row: &'a Held, token: &ClaimToken, end: Settlement) {
         match end {
-            Settlement::Finished(_) => self.finished.push(&row.ctid),
+            Settlement::Finished(_) | Settlement::Failed(..) => self.finished.push(&row.ctid),
             Settlement::RetryAt(at) | Settlement::Deferred(at) => {
                 self.again.push(&row.ctid);
                 self.at.push(due_at(at));

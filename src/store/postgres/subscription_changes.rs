@@ -8,7 +8,7 @@ use super::rows::{Values, integer, read};
 use super::subscription_numbers::{Counted, Numbers, counted_columns, unproven};
 use super::subscription_rows::{delete, principal_bytes};
 use crate::clock::Timestamp;
-use crate::store::{Change, RetireReason, STEP};
+use crate::store::{Change, ReasonWord, RetireReason, STEP};
 use crate::subscription::EndpointKey;
 
 /// Locks in one order.
@@ -54,9 +54,12 @@ pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
          ELSE s.failure_streak END, \
      failing_since = CASE change.kind WHEN 'accepted' THEN NULL WHEN 'failed' THEN coalesce(s.failing_since, $1) \
          ELSE s.failing_since END, \
+     failed_at = CASE WHEN change.kind IN ('failed', 'retire', 'stale') THEN $1 ELSE s.failed_at END, \
+     failure_status = CASE WHEN change.kind IN ('failed', 'retire', 'stale') THEN change.status ELSE s.failure_status END, \
+     failure_reason = CASE WHEN change.kind IN ('failed', 'retire', 'stale') THEN change.why ELSE s.failure_reason END, \
      vapid_key = CASE change.kind WHEN 'use' THEN change.vapid_key ELSE s.vapid_key END \
-     FROM unnest($2::bytea[], $3::text[], $4::bigint[], $5::text[], $6::bytea[]) \
-         AS change (key, kind, observed_at, reason, vapid_key) \
+     FROM unnest($2::bytea[], $3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::integer[], $8::text[]) \
+         AS change (key, kind, observed_at, reason, vapid_key, status, why) \
      WHERE s.key = change.key AND CASE change.kind \
          WHEN 'retire' THEN s.retired_at IS NULL AND s.last_seen_at <= change.observed_at \
          WHEN 'stale' THEN s.stale_since IS NULL AND s.last_seen_at <= change.observed_at ELSE true END";
@@ -175,7 +178,7 @@ pub(super) async fn make(
 /// proven.
 const fn may_recount(change: &Change) -> bool {
     match change {
-        Change::Accepted(_) | Change::Failed(_) => false,
+        Change::Accepted(_) | Change::Failed { .. } => false,
         Change::Delete { .. }
         | Change::Retire { .. }
         | Change::Stale { .. }
@@ -231,12 +234,13 @@ fn turns<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<Turn<'a>> {
 async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Result<u64, Failed> {
     let (mut keys, mut kinds, mut observed) = (Vec::new(), Vec::new(), Vec::new());
     let (mut reasons, mut vapid_keys) = (Vec::new(), Vec::new());
+    let (mut statuses, mut whys) = (Vec::new(), Vec::new());
     for change in changes {
         let (key, kind) = match change {
             Change::Retire { key, .. } => (key, "retire"),
             Change::Stale { key, .. } => (key, "stale"),
             Change::Accepted(key) => (key, "accepted"),
-            Change::Failed(key) => (key, "failed"),
+            Change::Failed { key, .. } => (key, "failed"),
             Change::UseVapidKey { key, .. } => (key, "use"),
             Change::Delete { .. } | Change::Purge { .. } => continue,
         };
@@ -256,6 +260,10 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
             Change::UseVapidKey { vapid_key, .. } => Some(vapid_key.as_bytes().as_slice()),
             _ => None,
         });
+        let failure = change.failure();
+        statuses.push(failure.and_then(|failure| failure.status).map(i32::from));
+        let reason = failure.and_then(|failure| failure.reason.as_ref());
+        whys.push(reason.map(ReasonWord::as_str));
     }
     if keys.is_empty() {
         return Ok(0);
@@ -263,7 +271,16 @@ async fn change_rows(tx: &mut Tx<'_>, changes: &[&Change], now: Timestamp) -> Re
     let now = now.as_millis();
     tx.execute(
         CHANGE,
-        &[&now, &keys, &kinds, &observed, &reasons, &vapid_keys],
+        &[
+            &now,
+            &keys,
+            &kinds,
+            &observed,
+            &reasons,
+            &vapid_keys,
+            &statuses,
+            &whys,
+        ],
     )
     .await
 }
@@ -319,6 +336,7 @@ async fn expire(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Failure;
 
     #[test]
     fn changes_of_one_row_keep_their_order_and_a_purge_its_place() {
@@ -328,7 +346,10 @@ mod tests {
             expired_before: Timestamp::from_secs(2),
         };
         let changes = [
-            Change::Failed(a),
+            Change::Failed {
+                key: a,
+                failure: Failure::default(),
+            },
             Change::Accepted(b),
             Change::Accepted(a),
             purge.clone(),

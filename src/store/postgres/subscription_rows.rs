@@ -5,7 +5,10 @@ use super::error::{Failed, corrupt};
 use super::rows::{Columns, integer};
 use crate::broadcast::{Principal, Tag};
 use crate::push_service::PushService;
-use crate::store::{RetireReason, Retired, StoreError, StoreErrorKind, SubscriptionRecord};
+use crate::store::{
+    Failure, LastFailure, ReasonWord, RetireReason, Retired, StoreError, StoreErrorKind,
+    SubscriptionRecord,
+};
 use crate::subscription::{
     AuthSecret, Endpoint, EndpointKey, Subscription, SubscriptionError, SubscriptionId, UaPublicKey,
 };
@@ -16,7 +19,7 @@ macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
          s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale_since, \
-         s.retired_at, s.retire_reason, s.tags"
+         s.retired_at, s.retire_reason, s.failed_at, s.failure_status, s.failure_reason, s.tags"
     };
 }
 pub(super) use record_columns;
@@ -74,6 +77,16 @@ pub(super) fn record(columns: &mut Columns<'_>) -> Result<SubscriptionRecord, St
         }
         _ => return Err(corrupt("a row that is half retired")),
     };
+    let failed_at = columns.time_or_null()?;
+    let status: Option<i32> = columns.get()?;
+    let reason: Option<&str> = columns.get()?;
+    record.last_failure = failed_at.map(|at| {
+        let failure = Failure {
+            status: status.and_then(|status| u16::try_from(status).ok()),
+            reason: reason.and_then(ReasonWord::of),
+        };
+        LastFailure::new(at, failure)
+    });
     for tag in columns.get::<Vec<&str>>()? {
         let tag = Tag::parse(tag).map_err(|_| corrupt("a tag"))?;
         record.tags.insert(tag);

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use super::PostgresStore;
 use super::connection::{Tx, in_transaction};
 use super::error::{Failed, overtaken};
+use super::listing;
 use super::rows::{Columns, Values, first, integer, read};
 use super::subscription_changes;
 use super::subscription_count::{Totals, count, count_live, totals};
@@ -17,7 +18,8 @@ use crate::store::readable::ReadablePage;
 use crate::store::rules::merge;
 use crate::store::{
     Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
@@ -339,6 +341,16 @@ impl SubscriptionStore for PostgresStore {
             walk.take(&rows)?;
         }
         Ok(walk.page.finish("subscriptions"))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        listing::subscriptions(self.database(), filter, after, limit, now).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -1,4 +1,4 @@
--- Version 5. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
+-- Version 6. `web_push` stands for the schema. Text sorts by its bytes, independent of the database's locale.
 
 -- One row, written with the tables.
 CREATE TABLE web_push.tower_web_push_version (version bigint NOT NULL);
@@ -31,7 +31,11 @@ CREATE TABLE web_push.subscription (
     failing_since bigint,
     stale_since bigint,
     retired_at bigint,
-    retire_reason text
+    retire_reason text,
+    -- The last failure.
+    failed_at bigint,
+    failure_status integer,
+    failure_reason text COLLATE "C"
 ) WITH (fillfactor = 85);
 CREATE INDEX subscription_retired ON web_push.subscription (retired_at) WHERE retired_at IS NOT NULL;
 CREATE INDEX subscription_stale_since ON web_push.subscription (stale_since) WHERE stale_since IS NOT NULL;
@@ -41,6 +45,9 @@ CREATE INDEX subscription_expires ON web_push.subscription (expires_at)
     WHERE expires_at IS NOT NULL AND (retired_at IS NOT NULL OR stale_since IS NOT NULL);
 CREATE INDEX subscription_expiring ON web_push.subscription (expires_at)
     INCLUDE (push_service, vapid_key) WHERE expires_at IS NOT NULL AND retired_at IS NULL AND stale_since IS NULL;
+-- Rows that are in no audience, by key, for lists.
+CREATE INDEX subscription_unreachable ON web_push.subscription (key)
+    WHERE retired_at IS NOT NULL OR stale_since IS NOT NULL;
 CREATE INDEX subscription_principal ON web_push.subscription (principal, key) WHERE principal IS NOT NULL;
 
 -- The tags again, in the order in which a broadcast to a tag is expanded.
@@ -118,6 +125,9 @@ CREATE TABLE web_push.broadcast (
 ) WITH (fillfactor = 50);
 CREATE INDEX broadcast_open ON web_push.broadcast (deadline, seq) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON web_push.broadcast (ended_at) WHERE ended_at IS NOT NULL;
+-- For lists: all, and those that are not over.
+CREATE INDEX broadcast_created ON web_push.broadcast (created_at, id);
+CREATE INDEX broadcast_open_created ON web_push.broadcast (created_at, id) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_urgent ON web_push.broadcast (expand_at, seq)
     WHERE expanding AND NOT is_held AND band = 0;
 CREATE INDEX broadcast_expanding ON web_push.broadcast (expand_at, seq)
@@ -127,6 +137,13 @@ CREATE INDEX broadcast_started ON web_push.broadcast (expand_at, seq)
 CREATE INDEX broadcast_held ON web_push.broadcast (seq) WHERE is_held AND ended_at IS NULL;
 CREATE INDEX broadcast_resuming ON web_push.broadcast (seq) WHERE resuming;
 CREATE INDEX broadcast_cancelled ON web_push.broadcast (seq) WHERE is_cancelled AND ended_at IS NULL;
+
+-- Samples of the failed deliveries of a broadcast, at most 32, as text: a line for each. Written under a lock on the broadcast,
+-- and deleted with it.
+CREATE TABLE web_push.failure_sample (
+    broadcast bigint PRIMARY KEY,
+    samples text NOT NULL
+);
 
 -- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE web_push.content (

@@ -260,7 +260,7 @@ impl Listed {
 }
 
 /// Reads an id and the counts of its broadcast.
-fn status(answer: &mut Reply, now: Timestamp) -> Result<BroadcastStatus, StoreError> {
+pub(super) fn status(answer: &mut Reply, now: Timestamp) -> Result<BroadcastStatus, StoreError> {
     let id = BroadcastId::from_bytes(answer.array()?);
     Ok(progress(id, answer.fields()?)?.status(now))
 }

@@ -8,16 +8,18 @@ use std::convert::Infallible;
 
 use super::content::message;
 use super::origins::origin_of;
-use super::reply::{Reply, bytes, parse};
+use super::reply::{Reply, bytes, bytes_or_nil, parse};
 use super::script::{Args, CLAIM, HEADS, SETTLE};
 use super::{RedisStore, StoreError};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
+use crate::store::failure_sample::text::{line, read};
 use crate::store::heartbeat::WorkerId;
 use crate::store::readable::readable_or_none;
 use crate::store::rules::deal;
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, STEP, Settled, Settlement,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, FailureSample, STEP, Settled,
+    Settlement,
 };
 use crate::subscription::{EndpointKey, Origin};
 
@@ -200,6 +202,19 @@ impl RedisStore {
         Ok(())
     }
 
+    pub(super) async fn samples_of(
+        &self,
+        id: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        let inner = &*self.inner;
+        let mut key = format!("{}:f:", inner.namespace).into_bytes();
+        key.extend(id.as_bytes());
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(key);
+        let samples = bytes_or_nil(inner.link.send(&cmd, inner.limits).await?)?;
+        Ok(samples.map_or_else(Vec::new, |samples| read(&String::from_utf8_lossy(&samples))))
+    }
+
     pub(super) async fn settle_rows(
         &self,
         rows: &[(ClaimToken, Settlement)],
@@ -211,6 +226,15 @@ impl RedisStore {
             for (token, settlement) in rows {
                 let what = match settlement {
                     Settlement::Finished(outcome) => outcome.as_str().to_owned(),
+                    Settlement::Failed(outcome, cause) => {
+                        let sample = FailureSample {
+                            key: token.key,
+                            at: now,
+                            outcome: *outcome,
+                            cause: *cause,
+                        };
+                        format!("{outcome}!{}", line(&sample))
+                    }
                     Settlement::RetryAt(at) => format!("+{}", at.as_millis()),
                     Settlement::Deferred(at) => format!("-{}", at.as_millis()),
                 };

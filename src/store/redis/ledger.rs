@@ -8,9 +8,10 @@ use super::{RedisStore, start};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement,
-    StoreError, SubscriptionRecord, Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Changes, ClaimRequest, ClaimToken, Claims,
+    Cursor, DeliveryLedger, Erased, Expansion, FailureSample, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Pause, Pruned, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -83,6 +84,23 @@ impl DeliveryLedger for RedisStore {
         now: Timestamp,
     ) -> Result<Option<BroadcastStatus>, StoreError> {
         self.broadcast_status(broadcast, now).await
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        self.broadcasts_page(filter, after, limit, now).await
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        self.samples_of(broadcast).await
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

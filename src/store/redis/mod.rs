@@ -12,6 +12,7 @@ mod error;
 mod hints;
 mod ledger;
 mod link;
+mod listing;
 mod origins;
 mod pack;
 mod pages;

@@ -7,7 +7,9 @@ use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::reason::corrupt;
-use crate::store::{RetireReason, Retired, StoreErrorKind, SubscriptionRecord};
+use crate::store::{
+    Failure, LastFailure, ReasonWord, RetireReason, Retired, StoreErrorKind, SubscriptionRecord,
+};
 use crate::subscription::{
     AuthSecret, Endpoint, Subscription, SubscriptionError, SubscriptionId, UaPublicKey,
 };
@@ -20,6 +22,8 @@ pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
     let or_nothing = |at: Option<Timestamp>| at.map_or_else(String::new, millis);
     let tags: Vec<_> = record.tags.iter().map(Tag::as_str).collect();
     let principal = record.principal.as_ref();
+    let failure = record.last_failure.map(|last| last.failure);
+    let failure = failure.unwrap_or_default();
     pack([
         record.id.as_bytes().as_slice(),
         subscription.endpoint().as_str().as_bytes(),
@@ -43,12 +47,25 @@ pub(super) fn pack_row(record: &SubscriptionRecord) -> Vec<u8> {
             .retired
             .map_or("", |retired| retired.reason.as_str())
             .as_bytes(),
+        or_nothing(record.last_failure.map(|last| last.at)).as_bytes(),
+        status_text(&failure).as_bytes(),
+        failure
+            .reason
+            .as_ref()
+            .map_or("", ReasonWord::as_str)
+            .as_bytes(),
     ])
 }
 
 /// Serializes a principal with a prefix, to tell an empty one from none.
 pub(super) fn principal_text(principal: Option<&Principal>) -> String {
     principal.map_or_else(String::new, |principal| format!("={}", principal.as_str()))
+}
+
+/// Serializes a status, or nothing.
+pub(super) fn status_text(failure: &Failure) -> String {
+    let status = failure.status;
+    status.map_or_else(String::new, |status| status.to_string())
 }
 
 pub(super) fn unpack_row(raw: &[u8]) -> Result<SubscriptionRecord, StoreError> {
@@ -92,5 +109,12 @@ pub(super) fn unpack_row(raw: &[u8]) -> Result<SubscriptionRecord, StoreError> {
             Some(Retired::new(at, reason))
         }
     };
+    let failed_at = time_or_nothing(parts.next()?)?;
+    let status: Option<u16> = parse(parts.next()?).ok();
+    let reason = text(parts.next()?.to_vec())?;
+    record.last_failure = failed_at.map(|at| {
+        let reason = ReasonWord::of(&reason);
+        LastFailure::new(at, Failure { status, reason })
+    });
     Ok(record)
 }

@@ -125,6 +125,7 @@ scripts! {
         EXPIRE = "expire",
         PULL = "pull",
         UNDERWAY = "underway",
+        LIST = "list",
         PRUNE = "prune",
     }
     ERASING("common", "ledger", "erase") {
@@ -157,6 +158,7 @@ scripts! {
         ROWS = "rows",
         OWNED = "owned",
         WALK = "walk",
+        WALK_BOTH = "walk_both",
         NUMBERS = "numbers",
         TAGGED = "tagged",
     }

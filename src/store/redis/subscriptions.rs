@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::error::outrun;
 use super::reply::{bytes, number, unexpected};
-use super::rows::{pack_row, principal_text, unpack_row};
+use super::rows::{pack_row, principal_text, status_text, unpack_row};
 use super::script::{APPLY, Args, PURGE, UPSERT};
 use super::{RedisStore, StoreError};
 use crate::broadcast::{Audience, Principal};
@@ -12,8 +12,9 @@ use crate::clock::Timestamp;
 use crate::store::reason::misconfigured;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, RetireReason, STEP, StoreErrorKind,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, ReasonWord, RetireReason, STEP,
+    StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
@@ -94,7 +95,7 @@ impl RedisStore {
     }
 }
 
-/// Pushes the four arguments of a change. Purges, which have a script of their own, have none.
+/// Pushes the six arguments of a change. Purges, which have a script of their own, have none.
 fn push_change(args: Args, change: &Change) -> Args {
     let nothing = String::new;
     let (kind, key, first, second) = match change {
@@ -110,23 +111,30 @@ fn push_change(args: Args, change: &Change) -> Args {
             key,
             reason,
             observed_at,
+            ..
         } => {
             let reason = reason.as_str().to_owned();
             ("retire", key, millis(*observed_at), reason)
         }
-        Change::Stale { key, observed_at } => ("stale", key, millis(*observed_at), nothing()),
+        Change::Stale {
+            key, observed_at, ..
+        } => ("stale", key, millis(*observed_at), nothing()),
         Change::Accepted(key) => ("accepted", key, Vec::new(), nothing()),
-        Change::Failed(key) => ("failed", key, Vec::new(), nothing()),
+        Change::Failed { key, .. } => ("failed", key, Vec::new(), nothing()),
         Change::UseVapidKey { key, vapid_key } => {
             let vapid_key = vapid_key.as_bytes().to_vec();
             ("vapid_key", key, vapid_key, nothing())
         }
         Change::Purge { .. } => return args,
     };
+    let failure = change.failure().copied().unwrap_or_default();
+    let why = failure.reason.as_ref().map_or("", ReasonWord::as_str);
     args.with(kind)
         .with(*key.as_bytes())
         .with(first)
         .with(second)
+        .with(status_text(&failure))
+        .with(why)
 }
 
 fn millis(at: Timestamp) -> Vec<u8> {
@@ -173,6 +181,16 @@ impl SubscriptionStore for RedisStore {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.owned_page(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        self.subscriptions_page(filter, after, limit, now).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -1,7 +1,7 @@
 //! The effect of a change on a row.
 
 use crate::clock::Timestamp;
-use crate::store::{Change, RetireReason, Retired, SubscriptionRecord};
+use crate::store::{Change, LastFailure, RetireReason, Retired, SubscriptionRecord};
 
 /// The effect of a change on one row. All but `Unchanged` count in the result of
 /// [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply).
@@ -33,7 +33,7 @@ impl Applied {
     }
 }
 
-/// Applies a change to a row (S11 to S13, S18): the row of [`Change::key`], or any row if the change has no key.
+/// Applies a change to a row (S11 to S13, S18, S19): the row of [`Change::key`], or any row if the change has no key.
 ///
 /// No change modifies the row's id, principal, tags or subscription, so indexes on these stay valid.
 ///
@@ -42,7 +42,7 @@ impl Applied {
 /// ```
 /// use tower_web_push::clock::Timestamp;
 /// use tower_web_push::store::rules::{Applied, apply};
-/// use tower_web_push::store::{Change, RetireReason, SubscriptionRecord};
+/// use tower_web_push::store::{Change, Failure, RetireReason, SubscriptionRecord};
 /// # use tower_web_push::subscription::{Subscription, SubscriptionId};
 /// # use tower_web_push::vapid::KeyId;
 /// # let subscription = Subscription::from_json(br#"{
@@ -58,9 +58,10 @@ impl Applied {
 /// let key = row.subscription.endpoint().key();
 ///
 /// // The browser subscribed again after this was observed (S12).
-/// let retire = Change::Retire { key, reason: RetireReason::Gone, observed_at: at(9) };
+/// let (reason, failure) = (RetireReason::Gone, Failure::new(Some(410), None));
+/// let retire = Change::Retire { key, reason, observed_at: at(9), failure };
 /// assert_eq!(apply(&retire, &mut row, at(11)), Applied::Unchanged);
-/// let retire = Change::Retire { key, reason: RetireReason::Gone, observed_at: at(10) };
+/// let retire = Change::Retire { key, reason, observed_at: at(10), failure };
 /// assert_eq!(apply(&retire, &mut row, at(11)), Applied::Updated);
 /// let purge = Change::Purge { before: at(99), expired_before: at(99) };
 /// assert_eq!(apply(&purge, &mut row, at(99)), Applied::Deleted);
@@ -76,18 +77,25 @@ pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> A
         Change::Retire {
             reason,
             observed_at,
+            failure,
             ..
         } => {
             let applies = row.retired.is_none() && row.last_seen_at <= *observed_at;
             if applies {
                 row.retired = Some(Retired::new(now, *reason));
+                row.last_failure = Some(LastFailure::new(now, *failure));
             }
             Applied::updated_if(applies)
         }
-        Change::Stale { observed_at, .. } => {
+        Change::Stale {
+            observed_at,
+            failure,
+            ..
+        } => {
             let applies = row.stale_since.is_none() && row.last_seen_at <= *observed_at;
             if applies {
                 row.stale_since = Some(now);
+                row.last_failure = Some(LastFailure::new(now, *failure));
             }
             Applied::updated_if(applies)
         }
@@ -97,7 +105,8 @@ pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> A
             row.failing_since = None;
             Applied::Updated
         }
-        Change::Failed(_) => {
+        Change::Failed { failure, .. } => {
+            row.last_failure = Some(LastFailure::new(now, *failure));
             row.failure_streak = row.failure_streak.saturating_add(1);
             row.failing_since.get_or_insert(now);
             Applied::Updated

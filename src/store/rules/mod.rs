@@ -8,9 +8,10 @@
 //! |---|---|---|
 //! | [`merge`] | S2 to S5, S14 | the row that an upsert stores |
 //! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether the limits permit it, and which rows are deleted for it |
-//! | [`apply`] | S11 to S13, S18 | the effect of a change on a row |
-//! | [`is_member`], [`takes`] | S9, S10 | the rows of an audience, and those that a filter counts |
+//! | [`apply`] | S11 to S13, S18, S19 | the effect of a change on a row |
+//! | [`is_member`], [`takes`], [`lists`] | S9, S10, S20 | the rows of an audience, and those that a filter counts or lists |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12, L20, L21 | the state, the counts and the pace of a broadcast |
+//! | [`sample`] | L25 | the samples of failed deliveries that are kept |
 //! | [`deal`] | L5 | the shares of origins in a claim |
 //! | [`band`], [`shares`] | L3, L18 | the shares of urgent and other messages at one origin |
 //!
@@ -50,11 +51,12 @@ mod fair;
 mod merge;
 mod pace;
 mod progress;
+mod sample;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use aside::aside_sql;
 pub(crate) use aside::{aside, due_at, is_aside};
-pub use audience::{is_member, takes};
+pub use audience::{is_member, lists, takes};
 pub use bands::{BANDS, band, shares};
 pub use change::{Applied, apply};
 #[cfg(feature = "postgres")]
@@ -63,3 +65,4 @@ pub use fair::deal;
 pub use merge::{Merged, evicted, merge};
 pub use pace::LONGEST_PAGE;
 pub use progress::{AfterClaim, BroadcastProgress};
+pub use sample::sample;

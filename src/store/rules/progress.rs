@@ -150,7 +150,7 @@ impl BroadcastProgress {
     /// Settles a row with a valid token (L7 to L9), and counts it if it ends.
     pub fn settle(&mut self, settlement: Settlement) -> AfterClaim {
         match settlement {
-            Settlement::Finished(outcome) => {
+            Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => {
                 self.counts.add(outcome, 1);
                 AfterClaim::Ended
             }

@@ -26,10 +26,11 @@ macro_rules! stored_columns {
     () => {
         concat!(
             "seq, id, expected, written, expanding, is_cancelled, is_held, created_at, send_at, deadline, pace, cursor, expand_at, ended_at, band, ",
-            outcome_columns!()
+            $crate::store::outcome_columns::outcome_columns!()
         )
     };
 }
+pub(super) use stored_columns;
 
 pub(super) const BY_ID: &str = concat!(
     "SELECT ",
@@ -109,7 +110,7 @@ impl Stored {
         first(conn, BY_SEQ, [seq], Self::read)?.ok_or_else(|| corrupt("a row without a broadcast"))
     }
 
-    fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
+    pub(super) fn read(columns: &mut Columns<'_, '_>) -> Result<Self, StoreError> {
         let seq = columns.get()?;
         let mut progress = BroadcastProgress {
             id: BroadcastId::from_bytes(columns.bytes()?),

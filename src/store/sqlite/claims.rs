@@ -11,14 +11,14 @@ use super::content;
 use super::due_origins::{self, Head, Served};
 use super::error::corrupt;
 use super::query::{all, execute, first, integer};
-use super::{holding, turns};
+use super::{holding, samples, turns};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::{BANDS, deal, due_at, shares};
+use crate::store::rules::{BANDS, deal, due_at, sample, shares};
 use crate::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement, StoreError,
-    StoreErrorKind,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, FailureSample, Settled, Settlement,
+    StoreError, StoreErrorKind,
 };
 use crate::subscription::EndpointKey;
 
@@ -255,6 +255,20 @@ pub(super) fn settle(
     for (token, settlement) in rows {
         let is_done = match *settlement {
             Settlement::Finished(outcome) => settling.finish(token, outcome)?,
+            Settlement::Failed(outcome, cause) => {
+                let is_done = settling.finish(token, outcome)?;
+                if is_done {
+                    let (key, at) = (token.key, now);
+                    let new = FailureSample {
+                        key,
+                        at,
+                        outcome,
+                        cause,
+                    };
+                    settling.sample(token.broadcast, new)?;
+                }
+                is_done
+            }
             Settlement::RetryAt(at) => settling.postpone(token, at, 0)?,
             Settlement::Deferred(at) => settling.postpone(token, at, 1)?,
         };
@@ -274,6 +288,8 @@ struct Loaded {
     /// `None` if the counts cannot be read: then nothing is counted, and the rows are settled all the same.
     row: Option<Stored>,
     is_changed: bool,
+    /// Read with the first failure.
+    samples: Option<Vec<FailureSample>>,
 }
 
 impl Loaded {
@@ -285,6 +301,7 @@ impl Loaded {
             row: readable_or_none(Stored::by_seq(conn, flags.seq))?,
             flags,
             is_changed: false,
+            samples: None,
         }))
     }
 }
@@ -344,6 +361,21 @@ impl<'a> Settling<'a> {
         Ok(is_held)
     }
 
+    /// Adds a sample to a broadcast.
+    fn sample(&mut self, id: BroadcastId, new: FailureSample) -> Result<(), StoreError> {
+        let conn = self.conn;
+        let Some(loaded) = self.broadcast(id)? else {
+            return Ok(());
+        };
+        let mut samples = match loaded.samples.take() {
+            Some(samples) => samples,
+            None => samples::load(conn, loaded.flags.seq)?,
+        };
+        let _ = sample(&mut samples, new);
+        loaded.samples = Some(samples);
+        Ok(())
+    }
+
     /// Makes a row due at `at` and takes `untried` attempts back. Rows of cancelled broadcasts end instead.
     fn postpone(
         &mut self,
@@ -369,9 +401,12 @@ impl<'a> Settling<'a> {
     }
 
     fn save(self, now: Timestamp) -> Result<(), StoreError> {
-        let changed = self.broadcasts.into_values().flatten();
-        for loaded in changed.filter(|loaded| loaded.is_changed) {
-            if let Some(mut row) = loaded.row {
+        for loaded in self.broadcasts.into_values().flatten() {
+            // Before the broadcast, which may be forgotten.
+            if let Some(samples) = loaded.samples {
+                samples::save(self.conn, loaded.flags.seq, &samples)?;
+            }
+            if let (true, Some(mut row)) = (loaded.is_changed, loaded.row) {
                 row.save(self.conn, now)?;
             }
         }

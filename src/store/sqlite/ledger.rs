@@ -8,16 +8,16 @@ use async_trait::async_trait;
 use super::broadcasts::{self, Stored};
 use super::erase::Erasure;
 use super::{
-    SqliteStore, claims, expansion, far_rows, holding, outbox, pauses, schema, subscriptions,
-    tallies, threads,
+    SqliteStore, claims, expansion, far_rows, holding, listing, outbox, pauses, samples, schema,
+    subscriptions, tallies, threads,
 };
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement,
-    OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError,
-    SubscriptionRecord, Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite,
+    Pause, Pruned, RefusedEntry, Settled, Settlement, StoreError, SubscriptionRecord, Tally,
 };
 use crate::subscription::Origin;
 
@@ -137,6 +137,25 @@ impl DeliveryLedger for SqliteStore {
             Ok(stored.map(|stored| stored.progress.status(now)))
         })
         .await
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        let (filter, after) = (filter.clone(), after.copied());
+        self.read(move |conn| listing::broadcasts(conn, &filter, after.as_ref(), limit, now))
+            .await
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        self.read(move |conn| samples::of(conn, broadcast)).await
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

@@ -7,8 +7,8 @@ use super::connection::Connection;
 use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    liveness, outbox, pauses, query, schedules, subscription_count, subscriptions, tallies, turns,
-    watch,
+    listing, liveness, outbox, pauses, query, samples, schedules, subscription_count,
+    subscriptions, tallies, turns, watch,
 };
 
 fn plan(conn: &Connection, sql: &str) -> String {
@@ -175,6 +175,24 @@ const SHORT: &[(&str, &str)] = &[
         subscriptions::PURGE_EXPIRED,
         "INDEX subscription_expires (expires_at<?)",
     ),
+    (
+        listing::BROADCASTS,
+        "INDEX broadcast_created (created_at>? AND (created_at,id)<(?,?))",
+    ),
+    (
+        listing::OPEN_BROADCASTS,
+        "INDEX broadcast_open_created (created_at>? AND (created_at,id)<(?,?))",
+    ),
+    (listing::SUBSCRIPTIONS, "PRIMARY KEY (key>?)"),
+    (
+        listing::UNREACHABLE,
+        "INDEX subscription_unreachable (key>?)",
+    ),
+    (
+        listing::OF_TAG,
+        "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
+    ),
+    (samples::OF_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
     (
         subscriptions::EXPIRED,
         "INDEX subscription_expiring (expires_at<?)",

@@ -9,11 +9,11 @@ use crate::store::{StoreError, StoreErrorKind, layout};
 
 /// Marks a file of the store's own as this crate's: "wpsh".
 const APPLICATION_ID: i64 = 0x7770_7368;
-/// The version of the tables. Those below 11 were in use before the first release.
+/// The version of the tables. Those below 12 were in use before the first release.
 ///
 /// A file of the store's own has it in its header, as `user_version`. In an application's file, where the header is the
 /// application's, it is a row of the table `meta`.
-pub(super) const VERSION: i64 = 11;
+pub(super) const VERSION: i64 = 12;
 pub(super) const TABLES: &str = include_str!("tables.sql");
 /// The tables of an application's file alone.
 pub(super) const OUTBOX: &str = include_str!("outbox.sql");
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn only_this_version_is_opened_and_others_are_left_as_they_are() {
-        for (version, told) in [(10, "before the first release"), (12, "newer version")] {
+        for (version, told) in [(11, "before the first release"), (13, "newer version")] {
             let conn = empty(Prefix::default());
             let mark = format!(
                 "CREATE TABLE subscription (key BLOB); PRAGMA application_id = {APPLICATION_ID}; \

@@ -8,7 +8,8 @@ use super::query::{Columns, execute, first, integer};
 use crate::broadcast::{Principal, Tag};
 use crate::push_service::PushService;
 use crate::store::{
-    RetireReason, Retired, StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef,
+    Failure, LastFailure, ReasonWord, RetireReason, Retired, StoreError, StoreErrorKind,
+    SubscriptionRecord, SubscriptionRef,
 };
 use crate::subscription::{
     AuthSecret, Endpoint, EndpointKey, Subscription, SubscriptionError, SubscriptionId, UaPublicKey,
@@ -20,7 +21,7 @@ macro_rules! record_columns {
     () => {
         "s.id, s.endpoint, s.p256dh, s.auth, s.expires_at, s.principal, s.vapid_key, s.created_at, \
          s.keys_changed_at, s.last_seen_at, s.last_success_at, s.failure_streak, s.failing_since, s.stale_since, \
-         s.retired_at, s.retire_reason, (SELECT group_concat(tag, ' ') FROM subscription_tag t WHERE t.key = s.key)"
+         s.retired_at, s.retire_reason, s.failed_at, s.failure_status, s.failure_reason, (SELECT group_concat(tag, ' ') FROM subscription_tag t WHERE t.key = s.key)"
     };
 }
 pub(super) use record_columns;
@@ -87,6 +88,16 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
         }
         _ => return Err(corrupt("a row that is half retired")),
     };
+    let failed_at = columns.time_or_null()?;
+    let status: Option<i64> = columns.get()?;
+    let reason: Option<String> = columns.get()?;
+    record.last_failure = failed_at.map(|at| {
+        let failure = Failure {
+            status: status.and_then(|status| u16::try_from(status).ok()),
+            reason: reason.as_deref().and_then(ReasonWord::of),
+        };
+        LastFailure::new(at, failure)
+    });
     // Tags contain no spaces.
     let tags: Option<String> = columns.get()?;
     for tag in tags.iter().flat_map(|tags| tags.split(' ')) {

@@ -8,6 +8,7 @@ use rusqlite::{params, params_from_iter};
 
 use super::SqliteStore;
 use super::connection::Connection;
+use super::listing;
 use super::query::{all, each, execute, first, integer};
 use super::subscription_count::{count, groups, total, unproven};
 use super::subscription_rows::{find, limit as row_limit, record, record_columns, write};
@@ -16,9 +17,9 @@ use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, RetireReason, STEP, StoreError,
-    StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Upserted,
+    Change, CountFilter, Failure, LiveCounts, NewSubscription, ReasonWord, RetireReason, STEP,
+    StoreError, StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
@@ -71,6 +72,10 @@ pub(super) const EXPIRED: &str = "SELECT key, unproven FROM subscription INDEXED
 const DELETE: &str = "DELETE FROM subscription WHERE key = ?1";
 const RETIRE: &str = "UPDATE subscription SET retired_at = ?2, retire_reason = ?3 \
      WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?4";
+
+/// The same with the response that showed it (S19).
+const RETIRE_FAILED: &str = "UPDATE subscription SET retired_at = ?2, retire_reason = ?3, failed_at = ?2, \
+     failure_status = ?5, failure_reason = ?6 WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?4";
 
 fn upsert(
     conn: &Connection,
@@ -240,15 +245,24 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             key,
             reason,
             observed_at,
+            failure,
         } => {
             let observed_at = observed_at.as_millis();
-            let values = params![key.as_bytes(), now, reason.as_str(), observed_at];
-            execute(conn, RETIRE, values)
+            let (status, why) = failure_values(failure);
+            let reason = reason.as_str();
+            let values = params![key.as_bytes(), now, reason, observed_at, status, why];
+            execute(conn, RETIRE_FAILED, values)
         }
-        Change::Stale { key, observed_at } => {
-            let sql = "UPDATE subscription SET stale_since = ?2 \
-                       WHERE key = ?1 AND stale_since IS NULL AND last_seen_at <= ?3";
-            let values = params![key.as_bytes(), now, observed_at.as_millis()];
+        Change::Stale {
+            key,
+            observed_at,
+            failure,
+        } => {
+            let sql = "UPDATE subscription SET stale_since = ?2, failed_at = ?2, failure_status = ?3, failure_reason = ?4 \
+                       WHERE key = ?1 AND stale_since IS NULL AND last_seen_at <= ?5";
+            let observed_at = observed_at.as_millis();
+            let (status, why) = failure_values(failure);
+            let values = params![key.as_bytes(), now, status, why, observed_at];
             execute(conn, sql, values)
         }
         Change::Accepted(key) => {
@@ -256,10 +270,12 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
                        failing_since = NULL WHERE key = ?1";
             execute(conn, sql, params![key.as_bytes(), now])
         }
-        Change::Failed(key) => {
+        Change::Failed { key, failure } => {
             let sql = "UPDATE subscription SET failure_streak = failure_streak + 1, \
-                       failing_since = coalesce(failing_since, ?2) WHERE key = ?1";
-            execute(conn, sql, params![key.as_bytes(), now])
+                       failing_since = coalesce(failing_since, ?2), failed_at = ?2, failure_status = ?3, \
+                       failure_reason = ?4 WHERE key = ?1";
+            let (status, why) = failure_values(failure);
+            execute(conn, sql, params![key.as_bytes(), now, status, why])
         }
         Change::UseVapidKey { key, vapid_key } => {
             let sql = "UPDATE subscription SET vapid_key = ?2 WHERE key = ?1";
@@ -281,6 +297,12 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             Ok(purged + expire(conn, STEP - purged, now)?)
         }
     }
+}
+
+/// The status and the reason of a failure, as they are stored.
+fn failure_values(failure: &Failure) -> (Option<u16>, Option<&str>) {
+    let reason = failure.reason.as_ref().map(ReasonWord::as_str);
+    (failure.status, reason)
 }
 
 /// Deletes the unproven ones of the first rows that have expired, and retires the others (S13). Returns their number.
@@ -344,6 +366,18 @@ impl SubscriptionStore for SqliteStore {
             walk(conn, OWNED, which, after.as_ref(), limit, now)
         })
         .await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        let (filter, after) = (filter.clone(), after.copied());
+        self.read(move |conn| listing::subscriptions(conn, &filter, after.as_ref(), limit, now))
+            .await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

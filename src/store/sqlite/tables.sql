@@ -1,4 +1,4 @@
--- Version 11.
+-- Version 12.
 --
 -- Rows are looked up by key (subscriptions in the order in which broadcasts are expanded), so these tables are their own
 -- indexes: `WITHOUT ROWID`.
@@ -28,6 +28,9 @@ CREATE TABLE subscription (
     last_success_at INTEGER,
     failure_streak INTEGER NOT NULL,
     failing_since INTEGER,
+    failed_at INTEGER,
+    failure_status INTEGER,
+    failure_reason TEXT,
     stale_since INTEGER,
     retired_at INTEGER,
     retire_reason TEXT,
@@ -45,6 +48,8 @@ CREATE INDEX subscription_expires ON subscription (expires_at) WHERE expires_at 
 -- Those that are neither retired nor stale, with the columns by which expired ones are counted.
 CREATE INDEX subscription_expiring ON subscription (expires_at, retired_at, stale_since, push_service, vapid_key)
     WHERE expires_at IS NOT NULL AND retired_at IS NULL AND stale_since IS NULL;
+-- Rows that are in no audience, by key, for lists.
+CREATE INDEX subscription_unreachable ON subscription (key) WHERE retired_at IS NOT NULL OR stale_since IS NOT NULL;
 CREATE INDEX subscription_principal ON subscription (principal) WHERE principal IS NOT NULL;
 
 CREATE TABLE subscription_tag (
@@ -161,11 +166,20 @@ CREATE TABLE broadcast (
 ) STRICT;
 CREATE INDEX broadcast_open ON broadcast (deadline) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_ended ON broadcast (ended_at) WHERE ended_at IS NOT NULL;
+-- For lists: all, and those that are not over.
+CREATE INDEX broadcast_created ON broadcast (created_at, id);
+CREATE INDEX broadcast_open_created ON broadcast (created_at, id) WHERE ended_at IS NULL;
 CREATE INDEX broadcast_cancelled ON broadcast (seq) WHERE is_cancelled = 1 AND ended_at IS NULL;
 CREATE INDEX broadcast_expanding ON broadcast (is_urgent, expand_at) WHERE expanding = 1 AND is_held = 0;
 CREATE INDEX broadcast_started ON broadcast (is_urgent, expand_at)
     WHERE expanding = 1 AND is_held = 0 AND cursor IS NOT NULL;
 CREATE INDEX broadcast_resuming ON broadcast (seq) WHERE resuming = 1;
+
+-- Samples of the failed deliveries of a broadcast, at most 32, as text: a line for each.
+CREATE TABLE failure_sample (
+    broadcast INTEGER PRIMARY KEY REFERENCES broadcast (seq) ON DELETE CASCADE,
+    samples TEXT NOT NULL
+) STRICT;
 
 -- The message and audience of a broadcast: deleted when it is over.
 CREATE TABLE content (

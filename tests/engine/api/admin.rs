@@ -7,11 +7,15 @@ use super::{Answer, PASSWORD, World, full};
 
 const BROADCAST: &str = "/broadcasts/00000000-0000-4000-8000-000000000000";
 const SUBSCRIPTION: &str = "/subscriptions/00000000-0000-4000-8000-000000000000";
-const ROUTES: [(Method, &str); 9] = [
+const ROUTES: [(Method, &str); 13] = [
     (Method::POST, "/notify"),
     (Method::GET, BROADCAST),
     (Method::DELETE, BROADCAST),
     (Method::PATCH, BROADCAST),
+    (Method::GET, "/broadcasts"),
+    (Method::GET, "/subscriptions"),
+    (Method::POST, "/subscriptions/search"),
+    (Method::DELETE, SUBSCRIPTION),
     (Method::PATCH, SUBSCRIPTION),
     (Method::POST, "/regenerate-vapid"),
     (Method::GET, "/stats"),
@@ -150,7 +154,7 @@ async fn an_application_decides_by_its_own_rule() {
         let answer = world.call(request.body(full("")).unwrap()).await;
         match (method.as_str(), path) {
             ("GET", "/stats") => assert_eq!(answer.status, 200),
-            ("GET", _) => answer.is(404, "unknown_broadcast"),
+            ("GET", BROADCAST) => answer.is(404, "unknown_broadcast"),
             ("POST", "/notify") => answer.is(503, "authorizer_unavailable"),
             _ => answer.is(403, "forbidden"),
         }

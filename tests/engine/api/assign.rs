@@ -68,6 +68,7 @@ async fn a_retired_subscription_stays_retired() {
         key: before.subscription.endpoint().key(),
         reason: RetireReason::Gone,
         observed_at: before.last_seen_at,
+        failure: tower_web_push::store::Failure::default(),
     };
     world
         .store

@@ -2,7 +2,9 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_web_push::Message;
 use tower_web_push::broadcast::Principal;
-use tower_web_push::store::{Change, RetireReason, ScheduleStore as _, SubscriptionStore as _};
+use tower_web_push::store::{
+    Change, Failure, RetireReason, ScheduleStore as _, SubscriptionStore as _,
+};
 
 use super::{Answer, World, full, news, with};
 
@@ -63,6 +65,7 @@ async fn a_device_shows_what_its_user_may_know_and_no_secret() {
             "createdAt": "2027-01-15T08:00:00Z",
             "lastSeenAt": "2027-01-15T08:00:00Z",
             "lastSuccessAt": "2027-01-15T08:00:00Z",
+            "lastFailure": null,
             "schedules": [{
                 "notifyType": "DIRECT_NOTIFICATION",
                 "notifyTime": {"utcHour": 8, "minute": 5},
@@ -99,11 +102,13 @@ async fn a_device_is_listed_in_every_state() {
         Change::Stale {
             key: key(&rows[1]).await,
             observed_at,
+            failure: Failure::default(),
         },
         Change::Retire {
             key: key(&rows[2]).await,
             reason: RetireReason::Gone,
             observed_at,
+            failure: Failure::default(),
         },
     ];
     world.store.apply(&changes, observed_at).await.unwrap();

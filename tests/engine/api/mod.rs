@@ -9,6 +9,7 @@ mod devices;
 mod estimate;
 mod gates;
 mod limits;
+mod listing;
 mod mounting;
 mod new_hosts;
 mod notify;

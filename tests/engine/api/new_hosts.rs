@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use tower_web_push::deliver::{EndpointPolicy, ResolveError, ResolveErrorKind, Resolver};
-use tower_web_push::store::{Change, RetireReason};
+use tower_web_push::store::{Change, Failure, RetireReason};
 
 use super::*;
 
@@ -132,6 +132,7 @@ async fn a_retired_endpoint_is_looked_up_before_it_is_revived() {
         key: row.subscription.endpoint().key(),
         reason: RetireReason::HostNotFound,
         observed_at,
+        failure: Failure::default(),
     };
     world.store.apply(&[retire], observed_at).await.unwrap();
     let missing = Always::says(MISSING);

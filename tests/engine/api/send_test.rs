@@ -12,7 +12,7 @@ use tower_web_push::deliver::{
     EndpointPolicy, HttpClient, ResolveError, ResolveErrorKind, Resolver,
 };
 use tower_web_push::store::{
-    Change, DeliveryLedger as _, NewSubscription, Pause, PauseReason, RetireReason,
+    Change, DeliveryLedger as _, Failure, NewSubscription, Pause, PauseReason, RetireReason,
     SubscriptionLimits, SubscriptionStore as _,
 };
 use tower_web_push::subscription::{Endpoint, Origin, Subscription};
@@ -112,6 +112,7 @@ async fn a_failure_is_reported_and_a_retired_row_is_unknown() {
         key,
         reason,
         observed_at,
+        failure: Failure::default(),
     };
     world
         .store

@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 use tower_web_push::broadcast::Tag;
 use tower_web_push::clock::Clock as _;
-use tower_web_push::store::{Change, RetireReason, SubscriptionLimits, SubscriptionStore as _};
+use tower_web_push::store::{
+    Change, Failure, RetireReason, SubscriptionLimits, SubscriptionStore as _,
+};
 use tower_web_push::subscription::Endpoint;
 
 use super::{World, news, with};
@@ -34,6 +36,7 @@ async fn a_retired_row_revives_with_its_id() {
         key,
         reason: RetireReason::Gone,
         observed_at: world.clock.now(),
+        failure: Failure::default(),
     };
     world
         .store

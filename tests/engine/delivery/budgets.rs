@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tower_web_push::engine::SendErrorKind;
 use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{Compose, DailyTime, Schedule, ScheduleLabel};
-use tower_web_push::store::RetireReason;
+use tower_web_push::store::{Failure, RetireReason};
 use tower_web_push::vapid::Contact;
 use tower_web_push::{Broadcast, BuildErrorKind, RunErrorKind};
 
@@ -207,6 +207,7 @@ async fn nothing_is_purged_while_the_clock_differs_from_the_servers() {
         key,
         reason: RetireReason::Gone,
         observed_at: now,
+        failure: Failure::default(),
     };
     world.store.apply(&[retire], now).await.unwrap();
     let is_there = async || {

@@ -3,7 +3,7 @@
 use tower_web_push::broadcast::{FinalOutcome, Principal, Tag};
 use tower_web_push::engine::{DeviceState, RegisterErrorKind, Registered, Renewal, SendErrorKind};
 use tower_web_push::schedule::{Daily, DailyTime, NotifyType, ScheduleLabel};
-use tower_web_push::store::{RetireReason, ScheduleStore as _};
+use tower_web_push::store::{Failure, RetireReason, ScheduleStore as _};
 use tower_web_push::subscription::{AuthSecret, Subscription};
 use tower_web_push::{Broadcast, Notification, Registration};
 
@@ -347,11 +347,13 @@ async fn a_user_is_erased_in_every_state_and_no_other_user() {
         Change::Stale {
             key: keys[1],
             observed_at,
+            failure: Failure::default(),
         },
         Change::Retire {
             key: keys[2],
             reason: RetireReason::Gone,
             observed_at,
+            failure: Failure::default(),
         },
     ];
     world.store.apply(&changes, observed_at).await.unwrap();

@@ -12,7 +12,7 @@ use tower_web_push::error::BoxError;
 use tower_web_push::schedule::{
     Compose, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, Zone,
 };
-use tower_web_push::store::ScheduleStore as _;
+use tower_web_push::store::{Failure, ScheduleStore as _};
 
 use super::world::*;
 
@@ -145,6 +145,7 @@ async fn a_schedule_whose_subscriber_is_gone_goes_too_and_a_retired_ones_waits()
             key: key(&retired),
             reason: tower_web_push::store::RetireReason::Gone,
             observed_at: now,
+            failure: Failure::default(),
         },
     ];
     world.store.apply(&changes, now).await.unwrap();

@@ -7,10 +7,10 @@ use tower_web_push::broadcast::{
     BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome, Principal,
 };
 use tower_web_push::clock::Timestamp;
-use tower_web_push::store::rules::band;
+use tower_web_push::store::rules::{band, sample};
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Cursor, Erased, LedgerStats, NewBroadcast, NewDelivery, Opened,
-    PageWrite, Settled, Settlement, SubscriptionRecord,
+    ClaimRequest, ClaimToken, Cursor, Erased, FailureSample, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Settled, Settlement, SubscriptionRecord,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
 
@@ -40,6 +40,7 @@ pub(crate) struct Broadcast {
     /// The time from which its next page may be written.
     pub(crate) expand_at: Timestamp,
     pub(crate) cursor: Cursor,
+    pub(crate) samples: Vec<FailureSample>,
     pub(crate) cancelled: bool,
     pub(crate) held: bool,
     /// The outcomes of its recipients. `pending` stays 0.
@@ -152,6 +153,7 @@ impl Model {
             expanding: true,
             expand_at: now,
             cursor: Cursor::Start,
+            samples: Vec::new(),
             cancelled: false,
             held: false,
             counts: Counts::default(),
@@ -302,6 +304,19 @@ impl Model {
         self.origins.ended(token, now);
         match settlement {
             Settlement::Finished(outcome) => {
+                self.end(|row| row.is_of(token), outcome, now);
+            }
+            Settlement::Failed(outcome, cause) => {
+                let (key, at) = (token.key, now);
+                let new = FailureSample {
+                    key,
+                    at,
+                    outcome,
+                    cause,
+                };
+                let mut broadcasts = self.broadcasts.iter_mut();
+                let broadcast = broadcasts.find(|one| one.new.id == token.broadcast);
+                let _ = sample(&mut broadcast.unwrap().samples, new);
                 self.end(|row| row.is_of(token), outcome, now);
             }
             _ if cancelled => {

@@ -4,6 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::message::Urgency;
+use tower_web_push::push_service::PushService;
+use tower_web_push::store::{Failure, FailureCause, Settlement};
 
 /// The number of workers that claim and expand.
 pub(crate) const WORKERS: usize = 3;
@@ -103,11 +105,18 @@ pub(crate) enum To {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
     Finished(usize),
+    Failed(usize),
     RetryIn(i8),
     DeferIn(i8),
 }
 
 impl End {
+    pub(crate) fn failed(number: usize) -> Settlement {
+        let status = [None, Some(404), Some(410)][number % 3];
+        let cause = FailureCause::new(PushService::Other, Failure::new(status, None));
+        Settlement::Failed(Self::outcome(number), cause)
+    }
+
     pub(crate) fn outcome(number: usize) -> FinalOutcome {
         FinalOutcome::ALL[number % FinalOutcome::ALL.len()]
     }
@@ -217,6 +226,7 @@ fn rooms() -> impl Strategy<Value = Vec<(u8, usize)>> {
 fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         2 => any::<u8>().prop_map(|number| End::Finished(usize::from(number))),
+        1 => any::<u8>().prop_map(|number| End::Failed(usize::from(number))),
         1 => (-2_i8..60).prop_map(End::RetryIn),
         1 => (-2_i8..60).prop_map(End::DeferIn),
     ]

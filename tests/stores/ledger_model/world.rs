@@ -362,6 +362,7 @@ impl World {
             .iter()
             .map(|(token, end)| match *end {
                 End::Finished(number) => (*token, Settlement::Finished(End::outcome(number))),
+                End::Failed(number) => (*token, End::failed(number)),
                 End::RetryIn(secs) => (*token, Settlement::RetryAt(self.in_secs(secs))),
                 End::DeferIn(secs) => (*token, Settlement::Deferred(self.in_secs(secs))),
             })

@@ -1,5 +1,6 @@
 //! The ledger's calls. Each is one transaction.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -8,9 +9,10 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::message::{Message, Urgency};
 use tower_web_push::store::rules::shares;
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Claims, Cursor, DeliveryLedger, Erased, Expansion, LONGEST_WAIT,
-    LedgerStats, NewBroadcast, NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled,
-    Settlement, StoreError, SubscriptionRecord, Tally,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, ClaimRequest, ClaimToken, Claims, Cursor,
+    DeliveryLedger, Erased, Expansion, FailureSample, LONGEST_WAIT, LedgerStats, NewBroadcast,
+    NewDelivery, Opened, PageWrite, Pause, Pruned, STEP, Settled, Settlement, StoreError,
+    SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::Origin;
 
@@ -128,6 +130,44 @@ impl DeliveryLedger for OwnStore {
         Ok(ledger
             .broadcast(broadcast)
             .map(|found| found.progress.status(now)))
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        let broadcasts = &self.begin()?.ledger.broadcasts;
+        let listed = broadcasts.iter().map(|one| one.progress.status(now));
+        let is_behind = |status: &BroadcastStatus| {
+            after.is_none_or(|after| BroadcastCursor::from(status) < *after)
+        };
+        let mut listed: Vec<_> = listed
+            .filter(|status| is_behind(status) && filter.takes(status))
+            .collect();
+        listed.sort_by_key(|status| Reverse(BroadcastCursor::from(status)));
+        let has_more = listed.len() > limit;
+        listed.truncate(limit);
+        let last = listed.last().map(BroadcastCursor::from);
+        let next = if limit == 0 { after.copied() } else { last };
+        Ok(BroadcastPage {
+            next: next.filter(|_| has_more),
+            broadcasts: listed,
+        })
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        let broadcast = self
+            .begin()?
+            .ledger
+            .broadcast(broadcast)
+            .map(|one| one.samples.clone());
+        Ok(broadcast.unwrap_or_default())
     }
 
     async fn pause(&self, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {

@@ -6,10 +6,13 @@ use std::convert::Infallible;
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
-use tower_web_push::store::rules::{AfterClaim, BANDS, BroadcastProgress, band, deal, shares};
+use tower_web_push::store::rules::{
+    AfterClaim, BANDS, BroadcastProgress, band, deal, sample, shares,
+};
 use tower_web_push::store::{
-    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, Idempotency,
-    NewBroadcast, NewDelivery, Opened, Pause, STEP, Settled, Settlement, SubscriptionRecord, Tally,
+    ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Cursor, Erased, FailureSample,
+    Idempotency, NewBroadcast, NewDelivery, Opened, Pause, STEP, Settled, Settlement,
+    SubscriptionRecord, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin};
 
@@ -31,6 +34,7 @@ pub(super) struct Broadcast {
     pub(super) ended_at: Option<Timestamp>,
     pub(super) idempotency: Option<Idempotency>,
     pub(super) forget_when_over: bool,
+    pub(super) samples: Vec<FailureSample>,
 }
 
 pub(super) struct Delivery {
@@ -94,6 +98,7 @@ impl Ledger {
             ended_at: None,
             idempotency: new.idempotency.clone(),
             forget_when_over: new.forget_when_over,
+            samples: Vec::new(),
             progress,
         });
         if let Some(page) = new.first_page(now) {
@@ -297,8 +302,18 @@ impl Ledger {
             return Settled::Lost;
         };
         self.end_probe(index, now);
-        let progress = &mut self.broadcast(token.broadcast).unwrap().progress;
-        match progress.settle(settlement) {
+        let broadcast = self.broadcast(token.broadcast).unwrap();
+        if let Settlement::Failed(outcome, cause) = settlement {
+            let (key, at) = (token.key, now);
+            let new = FailureSample {
+                key,
+                at,
+                outcome,
+                cause,
+            };
+            let _ = sample(&mut broadcast.samples, new);
+        }
+        match broadcast.progress.settle(settlement) {
             AfterClaim::Ended => drop(self.deliveries.remove(index)),
             AfterClaim::Due { at, uncounted } => {
                 let row = &mut self.deliveries[index];

@@ -18,8 +18,8 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::schedule::{Schedule, ScheduleName};
 use tower_web_push::store::{
     Change, CountFilter, LiveCounts, MemoryStore, NewSubscription, StoreError, StoreErrorKind,
-    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Upserted, VapidKeyStore,
+    StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord,
+    SubscriptionRef, SubscriptionStore, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::EndpointKey;
 use tower_web_push::vapid::{KeyId, SealedVapidKey};
@@ -142,6 +142,19 @@ impl SubscriptionStore for OwnStore {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.subscriptions.owned_by(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        let subscriptions = &self.subscriptions;
+        subscriptions
+            .list_subscriptions(filter, after, limit, now)
+            .await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_web_push::broadcast::{BroadcastId, FinalOutcome, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::store::{
-    Change, ClaimToken, Cursor, DeliveryLedger as _, Pause, PauseReason, PostgresStore,
+    Change, ClaimToken, Cursor, DeliveryLedger as _, Failure, Pause, PauseReason, PostgresStore,
     RetireReason, Settlement, StoreError, SubscriptionLimits, SubscriptionStore as _, Tally,
 };
 use tower_web_push::subscription::EndpointKey;
@@ -94,13 +94,17 @@ impl Hammer {
                     key,
                     reason,
                     observed_at,
+                    failure: Failure::default(),
                 },
                 1 => Change::Delete {
                     key,
                     principal: self.principal(),
                     observed_at,
                 },
-                2 => Change::Failed(key),
+                2 => Change::Failed {
+                    key,
+                    failure: Failure::default(),
+                },
                 _ => Change::Accepted(key),
             });
         }

@@ -2,7 +2,7 @@
 
 use tower_web_push::broadcast::FinalOutcome;
 use tower_web_push::store::{
-    Change, Cursor, DeliveryLedger as _, NewDelivery, PageWrite, RetireReason, Settlement,
+    Change, Cursor, DeliveryLedger as _, Failure, NewDelivery, PageWrite, RetireReason, Settlement,
     SubscriptionLimits, SubscriptionStore as _,
 };
 
@@ -60,6 +60,7 @@ async fn a_registration_does_not_wait_for_a_settlement() {
             key: token.key,
             reason: RetireReason::Gone,
             observed_at: at(0),
+            failure: Failure::default(),
         }];
         let ends = [(token, Settlement::Finished(FinalOutcome::Gone))];
         store.settle_with(&changes, &ends, at(1)).await

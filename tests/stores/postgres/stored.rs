@@ -6,13 +6,14 @@ use tower_web_push::store::{DeliveryLedger as _, OutboxRefusal, OutboxSettlement
 use super::world::{Schema, at, client};
 use crate::support::stored;
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "tower_web_push_version",
     "meta",
     "subscription",
     "subscription_tag",
     "vapid_key",
     "broadcast",
+    "failure_sample",
     "content",
     "origin",
     "delivery",

@@ -9,9 +9,9 @@ use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use tower_web_push::store::redis_rs::cluster::ClusterClientBuilder;
 use tower_web_push::store::redis_rs::cmd;
 use tower_web_push::store::{
-    Change, ClaimRequest, CountFilter, DeliveryLedger, Firing, Liveness, NewBroadcast, RedisStore,
-    RetireReason, ScheduleStore, Settlement, StoreErrorKind, SubscriptionLimits, SubscriptionStore,
-    VapidKeyStore,
+    Change, ClaimRequest, CountFilter, DeliveryLedger, Failure, Firing, Liveness, NewBroadcast,
+    RedisStore, RetireReason, ScheduleStore, Settlement, StoreErrorKind, SubscriptionLimits,
+    SubscriptionStore, VapidKeyStore,
 };
 use tower_web_push::subscription::SubscriptionId;
 
@@ -108,6 +108,7 @@ async fn a_whole_round_on_a_cluster() {
             key,
             reason,
             observed_at,
+            failure: Failure::default(),
         };
         let purge = Change::Purge {
             before: at(9),

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome, Principal};
 use tower_web_push::message::Message;
 use tower_web_push::store::{
-    Change, Cursor, DeliveryLedger, NewBroadcast, NewDelivery, Pause, PauseReason, RedisStore,
-    RetireReason, Settlement, SubscriptionLimits, SubscriptionRef, SubscriptionStore,
+    Change, Cursor, DeliveryLedger, Failure, NewBroadcast, NewDelivery, Pause, PauseReason,
+    RedisStore, RetireReason, Settlement, SubscriptionLimits, SubscriptionRef, SubscriptionStore,
 };
 use tower_web_push::subscription::Origin;
 
@@ -132,13 +132,21 @@ async fn subscribe(store: &RedisStore, dice: &mut Dice, round: i64) {
     } else {
         let observed_at = at(round);
         let changes = [
-            Change::Failed(key),
+            Change::Failed {
+                key,
+                failure: Failure::default(),
+            },
             Change::Accepted(key),
-            Change::Stale { key, observed_at },
+            Change::Stale {
+                key,
+                observed_at,
+                failure: Failure::default(),
+            },
             Change::Retire {
                 key,
                 reason: RetireReason::Gone,
                 observed_at,
+                failure: Failure::default(),
             },
             Change::Delete {
                 key,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use tokio::time::{sleep, timeout};
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{
-    Change, NewSubscription, SubscriptionLimits, SubscriptionRef, SubscriptionStore as _,
+    Change, Failure, NewSubscription, SubscriptionLimits, SubscriptionRef, SubscriptionStore as _,
     VapidKeyStore as _, redis_rs,
 };
 use tower_web_push::subscription::Endpoint;
@@ -192,7 +192,10 @@ async fn old_list(world: &mut World) {
         let limits = SubscriptionLimits::default();
         let upserted = world.store.upsert(&new, &limits, now - 9 * day).await;
         upserted.unwrap();
-        failed.push(Change::Failed(endpoint.key()));
+        failed.push(Change::Failed {
+            key: endpoint.key(),
+            failure: Failure::default(),
+        });
         world.sick.push(endpoint);
     }
     for days in (4..9).rev() {

@@ -12,8 +12,8 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::import::ImportedSubscription;
 use tower_web_push::schedule::{NotifyType, ScheduleName};
 use tower_web_push::store::{
-    Change, NewSubscription, RetireReason, ScheduleStore as _, StoreErrorKind, SubscriptionLimits,
-    SubscriptionStore as _,
+    Change, Failure, NewSubscription, RetireReason, ScheduleStore as _, StoreErrorKind,
+    SubscriptionLimits, SubscriptionStore as _,
 };
 use tower_web_push::subscription::SubscriptionId;
 use tower_web_push::vapid::{KeyId, VapidKey};
@@ -84,12 +84,17 @@ async fn changes_since_the_first_run_stay() {
             key: endpoint(4).key(),
             reason: RetireReason::Gone,
             observed_at: now,
+            failure: Failure::default(),
         },
         Change::Stale {
             key: endpoint(5).key(),
             observed_at: now,
+            failure: Failure::default(),
         },
-        Change::Failed(endpoint(6).key()),
+        Change::Failed {
+            key: endpoint(6).key(),
+            failure: Failure::default(),
+        },
     ];
     assert_eq!(world.store.apply(&changes, now).await.unwrap(), 3);
 

@@ -12,8 +12,8 @@ use tower_web_push::import::{Import, ImportReport, ImportedSubscription, Refused
 use tower_web_push::schedule::{Daily, DailyTime, NotifyType, Schedule};
 use tower_web_push::store::{
     Change, CountFilter, MemoryStore, NewSubscription, ScheduleStore, StoreError, StoredVapidKey,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
-    VapidKeyStore,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Upserted, VapidKeyStore,
 };
 use tower_web_push::subscription::{AuthSecret, Endpoint, EndpointKey, Subscription, UaPublicKey};
 use tower_web_push::testing::{ManualClock, TestPushService};
@@ -226,6 +226,17 @@ impl SubscriptionStore for Meddled {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.table.owned_by(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        let table = &self.table;
+        table.list_subscriptions(filter, after, limit, now).await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

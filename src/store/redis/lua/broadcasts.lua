@@ -190,6 +190,20 @@ function operations.underway()
   return answers
 end
 
+-- Returns the members of a set of broadcasts and their counts, the newest first (L24): of damaged ones the member only. ARGV:
+-- the set, what stands behind the first, the last, the limit. Members of broadcasts that are gone are removed.
+function operations.list()
+  local set = P .. ':' .. ARGV[1]
+  local answers = {}
+  for i, member in ipairs(call('ZREVRANGEBYLEX', set, ARGV[2], ARGV[3], 'LIMIT', 0, ARGV[4])) do
+    local id = string.sub(member, AT_LEN + 1)
+    local b = broadcast(id)
+    answers[i] = { member, b and not b.is_damaged and answer(id) or false }
+    if not b then call('ZREM', set, member) end
+  end
+  return answers
+end
+
 -- Deletes up to 200 broadcasts that ended before a time (L13). ARGV: the time. Returns their number.
 function operations.prune()
   even_when_full()

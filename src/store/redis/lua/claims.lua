@@ -227,8 +227,48 @@ function operations.claim()
 end
 
 -- Finishes, postpones or releases claimed rows atomically (L7, L8).
--- ARGV: now, then for each row: broadcast, recipient, fence, and the settlement: the name of an outcome, '+' and the time
--- of the next attempt, or '-' and the time to repeat the same attempt. Returns a text with '1' for each valid token and
+-- Returns the kind of a sample: its outcome, status and reason.
+local function kind_of(line)
+  return string.match(line, '(%S+ %S+ %S+)$') or ''
+end
+
+-- Adds samples of failed rows to those of a broadcast, as `rules::sample` decides (L25).
+local function add_samples(id, fresh)
+  local SAMPLES = 32
+  local lines, numbers = {}, {}
+  local function add(line)
+    lines[#lines + 1] = line
+    numbers[kind_of(line)] = (numbers[kind_of(line)] or 0) + 1
+  end
+  for line in string.gmatch(call('GET', samples_key(id)) or '', '[^\n]+') do add(line) end
+  local is_changed = false
+  for _, new in ipairs(fresh) do
+    local most, number = nil, 0
+    for _, line in ipairs(lines) do
+      local kind = kind_of(line)
+      if numbers[kind] > number then most, number = kind, numbers[kind] end
+    end
+    local has_room = #lines < SAMPLES
+    if not has_room and (numbers[kind_of(new)] or 0) + 1 < number then
+      for i = #lines, 1, -1 do
+        if kind_of(lines[i]) == most then
+          table.remove(lines, i)
+          break
+        end
+      end
+      numbers[most] = number - 1
+      has_room = true
+    end
+    if has_room then
+      add(new)
+      is_changed = true
+    end
+  end
+  if is_changed then call('SET', samples_key(id), table.concat(lines, '\n')) end
+end
+
+-- ARGV: now, then for each row: broadcast, recipient, fence, and the settlement: the name of an outcome, with '!' and a
+-- sample if it failed, '+' and the time of the next attempt, or '-' and the time to repeat the same attempt. Returns a text with '1' for each valid token and
 -- '0' for others.
 function operations.settle()
   even_when_full()
@@ -264,7 +304,7 @@ function operations.settle()
 
   local answers = {}
   local probes = {}
-  local unleased, ended, back = {}, {}, {}
+  local unleased, ended, back, failed = {}, {}, {}, {}
   local is_due = false
 
   local function put(lists, id, ...)
@@ -298,7 +338,9 @@ function operations.settle()
         put(back, id, recipient, raw_state('0', attempts, row.origin))
         row.fence = '0'
       else
-        finish(b, kind and CANCELLED or what, 1)
+        local outcome, sample = string.match(what, '^([a-z_]+)!(.*)$')
+        finish(b, kind and CANCELLED or outcome or what, 1)
+        if sample then put(failed, id, sample) end
         put(ended, id, recipient)
         states_of[id][recipient] = nil
       end
@@ -314,6 +356,8 @@ function operations.settle()
     index_postponed(id)
   end
   for _, probe in pairs(probes) do end_probe(probe[1], probe[2], now) end
+  -- Before the broadcasts, which may be forgotten.
+  for id, samples in pairs(failed) do add_samples(id, samples) end
   index_changed()
   save_changed(now)
   if is_due then hint() end

@@ -5,6 +5,7 @@
 --   w:ID        set   the origins with ready rows of it
 --   a:ID        set   those of these origins where its rows were put aside, since it is paused: it is not in their o
 --   s:ID        hash  its rows that were claimed before: recipient -> FENCE:ATTEMPTS:ORIGIN; a fence of 0 was spent
+--   f:ID        text  samples of its failed rows, a line for each
 --   p:ID        zset  its rows that wait for their time, as after a retry, by this time
 --   later       zset  the broadcasts with such rows, by the first time
 --   leased      zset  ID + recipient of leased rows, by the end of the lease
@@ -21,6 +22,9 @@
 --   served      zset  origins by the fence of the last claim of their rows
 --   pauses      hash  origin -> UNTIL|PROBED|FENCE OF THE PROBE| and fields that only Rust reads
 --   open        zset  broadcasts that are not over, by deadline
+--   created     zset  AT + ID of all broadcasts, by these; AT is the time of acceptance + 2^52 in 20 digits, so that it is
+--                     above 0 and sorts as the time does
+--   opened      zset  the same of those that are not over
 --   sweeps      set   cancelled broadcasts whose rows are being ended
 --   asides      set   broadcasts that are paused, or go on and may have rows that were put aside
 --   resumes     set   those of them that go on
@@ -39,6 +43,7 @@ local READY, WAKES, SWEEPS = P .. ':ready', P .. ':wakes', P .. ':sweeps'
 local ASIDES, RESUMES = P .. ':asides', P .. ':resumes'
 local OWNED, WORKERS, DEAD = P .. ':owned', P .. ':workers', 'dead'
 local PAUSES, OPEN, ENDED = P .. ':pauses', P .. ':open', P .. ':ended'
+local CREATED, OPENED, AT_LEN = P .. ':created', P .. ':opened', 20
 local NEW, RUN, IDEM = P .. ':new', P .. ':run', P .. ':idem'
 local NEW_URGENT, RUN_URGENT = P .. ':new:urgent', P .. ':run:urgent'
 local ID_LEN, PLACE_LEN = 16, 14
@@ -277,8 +282,19 @@ local function give_up_unwritten(b, outcome)
   end
 end
 
+-- Returns the member of a broadcast that was accepted at a time in `created` and `opened`.
+local function created_member(id, at)
+  return string.format('%020.0f', (tonumber(at) or 0) + 2 ^ 52) .. id
+end
+
+local function samples_key(id) return P .. ':f:' .. id end
+
 local function forget(id, key)
-  call('DEL', numbers_key(id))
+  local at = call('HGET', numbers_key(id), 'created_at')
+  if at then
+    for _, set in ipairs({ CREATED, OPENED }) do call('ZREM', set, created_member(id, at)) end
+  end
+  call('DEL', numbers_key(id), samples_key(id))
   call('ZREM', ENDED, id)
   if key and call('HGET', IDEM, key) == id then call('HDEL', IDEM, key) end
 end
@@ -292,6 +308,7 @@ local function save_changed(now)
       if is_over then
         call('UNLINK', content_key(id), origins_key(id), states_key(id), aside_key(id))
         call('ZREM', OPEN, id)
+        call('ZREM', OPENED, created_member(id, fields.created_at))
         if fields.held then
           call('SREM', ASIDES, id)
           call('SREM', RESUMES, id)
@@ -577,6 +594,7 @@ local function open_broadcast(first)
   if payload ~= '' then call('HSET', content_key(id), 'payload', string.sub(payload, 2)) end
   if topic ~= '' then call('HSET', content_key(id), 'topic', topic) end
   call('ZADD', OPEN, deadline, id)
+  for _, set in ipairs({ CREATED, OPENED }) do call('ZADD', set, 0, created_member(id, now)) end
   call('ZADD', band == '0' and NEW_URGENT or NEW, due_at, id)
   local page = first + BROADCAST_ARGS
   if ARGV[page] ~= '0' then write_page(broadcast(id), now, 0, page + 1, page + ARGV[page]) end

@@ -3,6 +3,7 @@
 --   rows          hash  endpoint key -> the row
 --   ids           hash  id -> endpoint key
 --   all           zset  the rows that are neither retired nor stale, by key (all scores are 0)
+--   dead          zset  the others, by key
 --   t:TAG, tx:TAG zset  the rows of a tag, by key: those in `all`, and the others
 --   te:TAG        zset  the rows of t:TAG that expire, by expiration
 --   u:PRINCIPAL   zset  the rows of a principal, by last_seen_at
@@ -17,12 +18,14 @@
 -- much.
 
 local ROWS, IDS, ALL = P .. ':rows', P .. ':ids', P .. ':all'
+local DEAD = P .. ':dead'
 local RETIRED, STALE, EXPIRES = P .. ':retired', P .. ':stale', P .. ':expires'
 local NUMBERS = P .. ':numbers'
 
 -- The indexes of a row's fields.
 local ID, EXPIRES_AT, PRINCIPAL, TAGS, VAPID_KEY, SERVICE = 1, 5, 6, 7, 8, 9
 local LAST_SEEN, LAST_SUCCESS, STREAK, FAILING_SINCE, STALE_SINCE, RETIRED_AT, REASON = 12, 13, 14, 15, 16, 17, 18
+local FAILED_AT, FAILURE_STATUS, FAILURE_REASON = 19, 20, 21
 
 local function tag_key(tag) return P .. ':t:' .. tag end
 local function dead_tag_key(tag) return P .. ':tx:' .. tag end
@@ -35,7 +38,7 @@ local function read_row(key)
   local raw = call('HGET', ROWS, key)
   if not raw then return nil end
   local is_readable, row = pcall(cmsgpack.unpack, raw)
-  if is_readable and type(row) == 'table' and #row >= REASON then return row end
+  if is_readable and type(row) == 'table' and #row >= FAILURE_REASON then return row end
   return nil
 end
 
@@ -75,6 +78,8 @@ local function index_row(key, row, number)
   if state == 'L' then
     put(ALL, 0)
     if expires then put(group_key(group), expires) end
+  else
+    put(DEAD, 0)
   end
   for tag in string.gmatch(row[TAGS], '[^ ]+') do
     put(state == 'L' and tag_key(tag) or dead_tag_key(tag), 0)
@@ -102,7 +107,7 @@ local function delete_row(key)
   if call('HDEL', ROWS, key) == 0 then return false end
   if not row then
     -- A damaged row leaves the sets whose names do not depend on it. Others skip what has no row.
-    for _, set in ipairs({ ALL, RETIRED, STALE, EXPIRES }) do call('ZREM', set, key) end
+    for _, set in ipairs({ ALL, DEAD, RETIRED, STALE, EXPIRES }) do call('ZREM', set, key) end
     return true
   end
   if call('HGET', IDS, row[ID]) == key then call('HDEL', IDS, row[ID]) end
@@ -160,19 +165,22 @@ function operations.upsert()
   return 'stored'
 end
 
--- Makes changes, in order (S11, S12, S18). ARGV: now, then for each change: its kind, the endpoint key and two values.
--- Returns the number of changed rows.
+-- Makes changes, in order (S11, S12, S18, S19). ARGV: now, then for each change: its kind, the endpoint key, two values, and
+-- the status and the reason of a failure. Returns the number of changed rows.
 function operations.apply()
   even_when_full()
   local now = ARGV[1]
   local changed = 0
-  for i = 2, #ARGV, 4 do
-    local kind, key, first, second = unpack(ARGV, i, i + 3)
+  for i = 2, #ARGV, 6 do
+    local kind, key, first, second, status, why = unpack(ARGV, i, i + 5)
     local row = read_row(key)
     if row then
       local function rewrite(change)
         rewrite_row(key, row, change)
         changed = changed + 1
+      end
+      local function fail()
+        row[FAILED_AT], row[FAILURE_STATUS], row[FAILURE_REASON] = now, status, why
       end
       -- An observation from before the last upsert is out of date.
       local is_known = tonumber(row[LAST_SEEN]) <= (tonumber(first) or 0)
@@ -189,13 +197,16 @@ function operations.apply()
       elseif kind == 'failed' then
         row[STREAK] = int(math.min(row[STREAK] + 1, 4294967295))
         if row[FAILING_SINCE] == '' then row[FAILING_SINCE] = now end
+        fail()
         write_row(key, row)
         changed = changed + 1
       elseif kind == 'vapid_key' then
         rewrite(function() row[VAPID_KEY] = first end)
       elseif kind == 'retire' and row[RETIRED_AT] == '' and is_known then
+        fail()
         rewrite(function() row[RETIRED_AT], row[REASON] = now, second end)
       elseif kind == 'stale' and row[STALE_SINCE] == '' and is_known then
+        fail()
         rewrite(function() row[STALE_SINCE] = now end)
       end
     end
@@ -257,6 +268,19 @@ function operations.walk()
   local keys = call('ZRANGEBYLEX', P .. ':' .. ARGV[1], first, '+', 'LIMIT', 0, ARGV[3])
   if #keys == 0 then return { {}, {} } end
   return { keys, call('HMGET', ROWS, unpack(keys)) }
+end
+
+-- Returns the next keys of two sets without a common member, and their rows, by key (S20). ARGV: the sets, the last key ('' at
+-- the beginning), the limit of each.
+function operations.walk_both()
+  local first = ARGV[3] == '' and '-' or '(' .. ARGV[3]
+  local found = {}
+  for i = 1, 2 do
+    local keys = call('ZRANGEBYLEX', P .. ':' .. ARGV[i], first, '+', 'LIMIT', 0, ARGV[4])
+    found[2 * i - 1] = keys
+    found[2 * i] = #keys > 0 and call('HMGET', ROWS, unpack(keys)) or {}
+  end
+  return found
 end
 
 -- Returns the numbers of rows by state and group (S10). ARGV: now. Returns for each: its name, the number of rows, and the

@@ -1,10 +1,13 @@
 //! Comparing a ledger with its model after every step and at the end.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tower_web_push::broadcast::BroadcastState;
-use tower_web_push::store::{ClaimRequest, ClaimToken, DeliveryLedger, Pause};
+use tower_web_push::broadcast::BroadcastState::{self, Expanding, Paused, Scheduled, Sending};
+use tower_web_push::store::{
+    BroadcastCursor, BroadcastFilter, ClaimRequest, ClaimToken, DeliveryLedger, Pause,
+};
 use tower_web_push::subscription::Origin;
 
 use super::{ALL, Checked, World};
@@ -21,6 +24,7 @@ impl World {
             let status = ledger.status(*id, now).await.unwrap();
             prop_assert_eq!(status, self.model.status(*id, now));
         }
+        self.compare_lists(&*ledger).await?;
         let (stats, expected) = (ledger.stats(now).await.unwrap(), self.model.stats(now));
         prop_assert_eq!(
             (stats.depth, stats.leased),
@@ -79,6 +83,32 @@ impl World {
         }
         // `next_due` may end them too (L9).
         self.see_what_was_swept(&*ledger).await
+    }
+
+    /// L24 and L25.
+    async fn compare_lists(&self, ledger: &dyn DeliveryLedger) -> Checked {
+        let statuses = self.ids.iter();
+        let statuses = statuses.filter_map(|id| self.model.status(*id, self.now));
+        let mut statuses: Vec<_> = statuses.collect();
+        statuses.sort_by_key(|status| Reverse(BroadcastCursor::from(status)));
+        statuses.dedup_by_key(|status| status.id);
+        let open = [Scheduled, Expanding, Sending, Paused].to_vec();
+        for states in [Vec::new(), open] {
+            let filter = BroadcastFilter {
+                states,
+                ..BroadcastFilter::default()
+            };
+            let page = ledger.list_broadcasts(&filter, None, ALL, self.now).await;
+            let expected = statuses.iter().filter(|status| filter.takes(status));
+            let expected: Vec<_> = expected.cloned().collect();
+            prop_assert_eq!(page.unwrap().broadcasts, expected);
+        }
+        for id in &self.ids {
+            let samples = ledger.failure_samples(*id).await.unwrap();
+            let expected = self.model.broadcast(*id).map(|one| one.samples.clone());
+            prop_assert_eq!(samples, expected.unwrap_or_default());
+        }
+        Ok(())
     }
 
     /// L16: the order of broadcasts with equal deadlines is up to the ledger.
