@@ -7,7 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::expand::{expected, first_page};
 use super::{Engine, Queued};
-use crate::broadcast::{Broadcast, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
+use crate::broadcast::{
+    Audience, Broadcast, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome,
+};
 use crate::clock::Timestamp;
 use crate::error::error_struct;
 use crate::observe;
@@ -38,6 +40,11 @@ impl Engine {
         };
         self.signals.wake.notify_one();
         Ok(queued)
+    }
+
+    /// The number of live subscriptions of an audience.
+    pub(crate) async fn estimate(&self, audience: &Audience) -> Result<u64, StoreError> {
+        expected(self, audience, None, self.now()).await
     }
 
     /// What the ledger opens for a broadcast: with its deadline, its recipients and the rows of a small audience.

@@ -5,6 +5,7 @@
 //! guide's page [driving it yourself](crate::guide::driving_it_yourself) puts them together.
 
 mod accept;
+mod assign;
 mod attempt;
 mod chores;
 mod clock_skew;

@@ -475,14 +475,16 @@ impl Worker {
     /// Cancel safe: a task that ended is returned by the next call.
     pub(super) async fn ended(&mut self) -> Option<Ended> {
         tokio::select! {
-            Some(ended) = self.attempts.join_next_with_id() => {
-                self.note_all(ended);
-                Some(Ended::Attempts)
-            }
+            // In an order, so that a simulation can be repeated: those that end most often come last.
+            biased;
             Some(chore) = self.chores.ended() => Some(Ended::Chore(chore)),
             Some(expanded) = self.expanding.ended() => {
                 let expanded = self.note_step(Step::Expand, expanded);
                 Some(Ended::Expansion(expanded.unwrap_or_default()))
+            }
+            Some(ended) = self.attempts.join_next_with_id() => {
+                self.note_all(ended);
+                Some(Ended::Attempts)
             }
             else => None,
         }

@@ -221,6 +221,21 @@ pub struct NewSubscription {
     pub replaces: Option<EndpointKey>,
     /// Whether a known endpoint is a conflict (S14).
     pub only_if_unknown: bool,
+    /// What to set of a known row, and nothing else (S21).
+    pub assign: Option<Assignment>,
+}
+
+/// What an administrator sets of a row (S21).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle every part: see `store`"
+)]
+pub struct Assignment {
+    /// The user, `Some(None)` for none. `None`: the stored one stays.
+    pub principal: Option<Option<Principal>>,
+    /// The labels. `None`: those stored stay.
+    pub tags: Option<BTreeSet<Tag>>,
 }
 
 impl NewSubscription {
@@ -236,6 +251,17 @@ impl NewSubscription {
             default_vapid_key,
             replaces: None,
             only_if_unknown: false,
+            assign: None,
+        }
+    }
+
+    /// Makes a value that sets principal and tags of a row as it was read (S21).
+    #[must_use]
+    pub fn assigning(row: &SubscriptionRecord, assignment: Assignment) -> Self {
+        Self {
+            id: row.id,
+            assign: Some(assignment),
+            ..Self::new(row.subscription.clone(), row.vapid_key)
         }
     }
 

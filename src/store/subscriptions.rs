@@ -76,9 +76,12 @@ use crate::vapid::KeyId;
 ///   stale and expired ones too.
 /// - **S18** [`Change::Delete`] deletes a row only if its principal is the given one, none included, and its
 ///   `last_seen_at` is not later than `observed_at`. Else the row has changed hands since it was read, and stays.
+/// - **S21** With `new.assign` an `upsert` of a known endpoint whose row has the id `new.id` replaces its principal and its tags
+///   if they are given, by none too, and changes nothing else: the row stays retired, stale or expired if it is. S6 holds.
+///   For another id and an unknown endpoint it returns [`Upserted::Conflict`] and changes nothing.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
-    /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16).
+    /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16, S21).
     ///
     /// # Errors
     ///

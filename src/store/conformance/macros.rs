@@ -238,6 +238,9 @@ macro_rules! __store_conformance_subscriptions {
             s11_a_success_is_noted_in_every_state
             s11_an_unknown_row_changes_nothing
             s18_a_row_that_changed_hands_is_not_deleted
+            s21_an_assigned_row_is_in_its_audiences
+            s21_an_assignment_revives_no_row
+            s21_only_the_known_row_is_assigned
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date
             s13_only_rows_retired_before_are_purged
@@ -295,6 +298,7 @@ mod tests {
             include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
+            include_str!("subscription_assign.rs"),
             include_str!("subscription_changes.rs"),
             include_str!("subscription_counts.rs"),
             include_str!("subscription_pages.rs"),
