@@ -215,7 +215,8 @@ fn tell_failed((failure, requests): Told<Failure>) {
     let _ = (route, kind, error, requests);
 }
 
-#[cfg(all(test, feature = "tracing"))]
+#[cfg(test)]
+#[cfg(feature = "tracing")]
 mod tests {
     use http::Request;
 

@@ -55,7 +55,9 @@ mod sample;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use aside::aside_sql;
-pub(crate) use aside::{aside, due_at, is_aside};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use aside::due_at;
+pub(crate) use aside::{aside, is_aside};
 pub use audience::{is_member, lists, takes};
 pub use bands::{BANDS, band, shares};
 pub use change::{Applied, apply};
