@@ -46,10 +46,8 @@ impl Site {
     async fn metrics(&self, head: &Parts) -> Response<Full<Bytes>> {
         if let Err(denied) = self.api.authorize(AdminAction::ShowStats, head).await {
             let (head, body) = denied.into_response().into_parts();
-            let body = match body.collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(never) => match never {},
-            };
+            let body = body.collect().await;
+            let body = body.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
             return Response::from_parts(head, Full::new(body));
         }
         self.push.refresh_metrics().await;
