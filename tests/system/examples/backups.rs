@@ -44,17 +44,25 @@ pub(crate) async fn a_stop_leaves_one_file(name: &str) {
         assert_eq!(server.terminate().await.code(), Some(0));
         assert_eq!(names(&world), ["push.db"]);
     }
-    // A start that fails after the store was opened.
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let bind = taken.local_addr().unwrap().to_string();
     let fresh = format!(
         "sqlite://{}",
         world.folder.path().join("fresh.db").display()
     );
-    let settings = [("STORE_URL", fresh.as_str()), ("BIND", bind.as_str())];
-    let output = finish(command(name, &settings)).await;
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert_eq!(names(&world), ["fresh.db", "push.db"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for (setting, files) in [
+        // A start that fails before the store is opened, and one that fails after it.
+        (("BIND", taken.as_str()), &["push.db"][..]),
+        (("SEAL_CLEAR_KEYS", "true"), &["fresh.db", "push.db"]),
+    ] {
+        let mut settings = vec![("STORE_URL", fresh.as_str()), setting];
+        if setting.0 != "BIND" {
+            settings.push(("BIND", "127.0.0.1:0"));
+        }
+        let output = finish(command(name, &settings)).await;
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(names(&world), files);
+    }
 }
 
 /// Only the store is set, and the umask is the least private one.
