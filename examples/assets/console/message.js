@@ -30,6 +30,7 @@ export function message(form, self) {
   for (const name of ["urgency", "topic"]) if (text(form, name)) body[name] = text(form, name);
   if (text(form, "ttl")) body.ttl = Number(text(form, "ttl")) * Number(form.get("ttlUnit"));
   if (text(form, "sendAt")) body.sendAt = moment(form, "sendAt").toISOString();
+  if (text(form, "perSecond")) body.pace = { perSecond: Number(text(form, "perSecond")) };
   const to = audience(form, self);
   if (to !== "all") body.audience = to;
   return body;
@@ -40,10 +41,10 @@ export function message(form, self) {
  *
  * @param {FormData} form
  * @param {() => string} self
- * @param {number} [indent]
+ * @param {{indent?: number, sendAt?: string}} [more] The time replaces that of the form.
  */
-export function written(form, self, indent) {
-  const { payload, ...others } = message(form, self);
+export function written(form, self, { indent, ...more } = {}) {
+  const { payload, ...others } = Object.assign(message(form, self), more);
   if (!isDocument(form)) return JSON.stringify(others, null, indent);
   const rest = JSON.stringify(others, null, indent).slice(1);
   return `{${indent ? "\n  " : ""}"payload":${indent ? " " : ""}${text(form, "payload")}${rest === "}" ? rest : `,${rest}`}`;
@@ -101,8 +102,8 @@ export function actions(form) {
     .filter(({ title }) => title !== "");
 }
 
-/** @param {FormData} form @param {() => string} self */
-function audience(form, self) {
+/** Returns the recipients, as in the request. @param {FormData} form @param {() => string} self */
+export function audience(form, self) {
   switch (form.get("audience")) {
     case "self":
       return { ids: [self()] };

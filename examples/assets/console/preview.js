@@ -1,5 +1,5 @@
 // A message as a browser may show it.
-import { byId, element } from "./dom.js";
+import { byId, element } from "../dom.js";
 import { actions, isDocument, payload } from "./message.js";
 
 const NOTE = "Approximate: browsers differ.";
