@@ -39,7 +39,11 @@ fuzz_target!(|input: &str| {
         Err(refusal) => {
             assert!(CODES.contains(&refusal.code.as_str()), "{}", refusal.code);
             // The details name members, and are short.
-            assert!(refusal.detail.is_ascii() && refusal.detail.len() < 200, "{}", refusal.detail);
+            assert!(
+                refusal.detail.is_ascii() && refusal.detail.len() < 200,
+                "{}",
+                refusal.detail
+            );
         }
     }
 });
