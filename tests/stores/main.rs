@@ -1,6 +1,7 @@
 //! Every store against the contracts, and tests specific to each: files, servers, outages, kills.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod any_damage;
 mod application_file;
 mod contracts;
 mod ledger_model;

@@ -30,6 +30,7 @@ mod silent_names;
 mod store;
 mod store_urls;
 mod strangers;
+mod trace;
 mod vanishing;
 mod waiting;
 pub(crate) mod world;
@@ -108,6 +109,10 @@ both_servers! {
     strangers::a_drain_does_not_wait_for_them
     strangers::long_heads_are_refused
     strangers::every_request_names_one_valid_host
+    trace::on_memory_nothing_secret_is_logged_at_any_level
+    trace::on_sqlite_nothing_secret_is_logged_at_any_level
+    trace::on_postgres_nothing_secret_is_logged_at_any_level
+    trace::on_redis_nothing_secret_is_logged_at_any_level
     vanishing::a_deleted_file_refuses_changes_and_is_not_ready
     vanishing::a_replaced_file_refuses_changes_and_is_not_ready
     vanishing::a_locked_file_is_not_ready_until_it_can_be_written

@@ -1,6 +1,7 @@
 //! The library's import, and the example that reads the data of the two replaced servers.
 
 mod again;
+mod any_rows;
 mod every_store;
 mod library;
 #[allow(dead_code, reason = "other tests use the rest")]

@@ -46,13 +46,13 @@ CREATE TABLE subscription (
 );";
 
 /// The server's database in a folder.
-struct Theirs {
+pub(crate) struct Theirs {
     path: PathBuf,
-    conn: Connection,
+    pub(crate) conn: Connection,
 }
 
 impl Theirs {
-    fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         let path = folder.join("webpush.db");
         let conn = Connection::open(&path).unwrap();
         // Python's SQLite does not check foreign keys by default.
@@ -61,12 +61,12 @@ impl Theirs {
         Self { path, conn }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("sqlite://{}", self.path.display())
     }
 
     /// base64 with the standard alphabet and padding, of the point and of PKCS#8.
-    fn key(&self, id: i64) -> VapidKey {
+    pub(crate) fn key(&self, id: i64) -> VapidKey {
         let key = VapidKey::generate().unwrap();
         let pem = key.secret_to_pkcs8_pem();
         let lines = pem.lines().filter(|line| !line.starts_with("-----"));
