@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use super::{
     Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
     Expansion, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned,
-    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted,
-    VapidKeyStore,
+    Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause,
+    PortableStore, Pruned, RefusedEntry, ScheduleStore, Settled, Settlement, StoreError,
+    StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Tally, Unreachable, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -66,6 +66,23 @@ impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Arc<T> {
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         (**self).apply(changes, now).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: PortableStore + ?Sized> PortableStore for Arc<T> {
+    async fn unreachable(
+        &self,
+        state: Unreachable,
+        after: Option<(Timestamp, EndpointKey)>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        (**self).unreachable(state, after, limit).await
+    }
+
+    async fn put(&self, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, StoreError> {
+        (**self).put(rows).await
     }
 }
 

@@ -3,7 +3,8 @@
 //! One public async function for each contract sentence, named by its number. Each needs a fresh store. The macros
 //! [`store_conformance!`](crate::store_conformance) and
 //! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each, and
-//! [`outbox_conformance!`](crate::outbox_conformance) of those of a ledger with an outbox.
+//! [`outbox_conformance!`](crate::outbox_conformance) of those of a ledger with an outbox,
+//! [`portable_conformance!`](crate::portable_conformance) of those of a table that can be copied.
 //! The crate that uses them needs `tokio` with the features `macros` and `rt`.
 //!
 //! # Examples
@@ -44,6 +45,7 @@ mod ledger_pause;
 mod ledger_settle_with;
 mod ledger_turns;
 mod macros;
+mod portable;
 mod sample;
 mod schedules;
 mod subscription_changes;
@@ -67,6 +69,7 @@ pub use ledger_pace::*;
 pub use ledger_pause::*;
 pub use ledger_settle_with::*;
 pub use ledger_turns::*;
+pub use portable::*;
 pub use schedules::*;
 pub use subscription_changes::*;
 pub use subscription_counts::*;

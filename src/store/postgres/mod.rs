@@ -22,6 +22,7 @@ mod pauses;
 #[cfg(test)]
 mod plans;
 mod pooler;
+mod portable;
 mod ready;
 mod rows;
 mod schedules;

@@ -10,7 +10,7 @@ use super::connection::Database;
 use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
-    opening, origins, outbox, pauses, ready, schedules, settle, subscription_changes,
+    opening, origins, outbox, pauses, portable, ready, schedules, settle, subscription_changes,
     subscription_count, subscription_numbers, subscription_rows, subscriptions, taking, waking,
     workers,
 };
@@ -128,6 +128,7 @@ const SHORT: &[(&str, &str)] = &[
     (subscriptions::BY_KEYS, "subscription_pkey"),
     (subscriptions::BY_IDS, "subscription_id_key"),
     (subscriptions::OF_PRINCIPAL, "subscription_principal"),
+    (portable::KEYS_OF_IDS, "subscription_id_key"),
     (schedules::OF, "schedule_pkey"),
     (schedules::DUE, "schedule_due"),
     (schedules::FIRE, "schedule_pkey"),
@@ -164,6 +165,10 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (settle::HELD, "delivery_pkey"),
     (settle::PROBES, "origin_pkey"),
     (pauses::LOCK_TALLIES, "Index Scan using origin_"),
+    (portable::RETIRED, "subscription_retired"),
+    (portable::STALE, "subscription_stale_since"),
+    (portable::INSERT, "Function Scan on"),
+    (portable::INSERT_TAGS, "Function Scan on"),
     (subscription_changes::LOCK, "subscription_pkey"),
     (subscription_count::GROUPS, "subscription_number_pkey"),
     (

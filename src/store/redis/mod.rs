@@ -15,6 +15,7 @@ mod link;
 mod origins;
 mod pack;
 mod pages;
+mod portable;
 mod reply;
 mod rows;
 mod schedules;

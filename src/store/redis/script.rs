@@ -159,6 +159,8 @@ scripts! {
         WALK = "walk",
         NUMBERS = "numbers",
         TAGGED = "tagged",
+        PUT = "put",
+        UNREACHABLE = "unreachable",
     }
     SCHEDULES("common", "ledger", "schedules") {
         PUT_SCHEDULE = "put_schedule",

@@ -7,8 +7,8 @@ use super::connection::Connection;
 use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    liveness, outbox, pauses, query, schedules, subscription_count, subscriptions, tallies, turns,
-    watch,
+    liveness, outbox, pauses, portable, query, schedules, subscription_count, subscriptions,
+    tallies, turns, watch,
 };
 
 fn plan(conn: &Connection, sql: &str) -> String {
@@ -175,6 +175,17 @@ const SHORT: &[(&str, &str)] = &[
         subscriptions::PURGE_EXPIRED,
         "INDEX subscription_expires (expires_at<?)",
     ),
+    (
+        portable::RETIRED,
+        "INDEX subscription_retired ((retired_at,key)>(?,?))",
+    ),
+    (
+        portable::STALE,
+        "INDEX subscription_stale_since ((stale_since,key)>(?,?))",
+    ),
+    (portable::DELETE_KEY, "PRIMARY KEY (key=?)"),
+    (portable::DELETE_ID, "(id=?)"),
+    (portable::COMPLETE, "PRIMARY KEY (key=?)"),
     (
         schedules::DUE,
         "INDEX schedule_due ((next_fire_at,owner,name)>(?,?,?) AND next_fire_at<?)",
