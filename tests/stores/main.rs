@@ -3,6 +3,7 @@
 
 mod application_file;
 mod contracts;
+mod copying;
 mod ledger_model;
 mod own_store;
 mod postgres;
