@@ -11,7 +11,7 @@ use tower_web_push::store::{
 use tower_web_push::vapid::VapidKey;
 
 /// The URL of a store, parsed.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     Memory,
     Sqlite(PathBuf),
