@@ -100,13 +100,47 @@ impl Jitter {
 
     /// A new random fraction; the whole pause if the system's random source fails.
     pub(crate) fn random() -> Self {
+        #[cfg(test)]
+        if let Some(drawn) = seeded::draw() {
+            return Self(drawn);
+        }
         getrandom::u32().map_or(Self::FULL, Self)
+    }
+
+    /// Draws all fractions of this thread from a seed from now on, for a simulation.
+    #[cfg(test)]
+    pub(crate) fn draw_from(seed: u64) {
+        seeded::begin(seed);
     }
 
     /// This fraction of a pause, in whole milliseconds.
     pub(crate) fn of(self, pause: Duration) -> Duration {
         let millis = (pause.as_millis() * u128::from(self.0)) >> 32;
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+}
+
+/// Numbers from a seed, by thread.
+#[cfg(test)]
+mod seeded {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn begin(seed: u64) {
+        STATE.set(Some(seed));
+    }
+
+    /// The upper half of a linear congruential generator.
+    pub(super) fn draw() -> Option<u32> {
+        let state = STATE.get()?;
+        let next = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        STATE.set(Some(next));
+        u32::try_from(next >> 32).ok()
     }
 }
 

@@ -68,7 +68,7 @@ mod error;
 mod forward;
 mod groups;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-mod heartbeat;
+pub(crate) mod heartbeat;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod layout;
 mod ledger;
@@ -128,8 +128,8 @@ pub use schedules::{Fired, Firing, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, rusqlite};
 pub use subscription_values::{
-    Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, Upserted,
+    Assignment, Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, Upserted,
 };
 pub use subscriptions::SubscriptionStore;
 pub use vapid_keys::{StoredVapidKey, VapidKeyStore};

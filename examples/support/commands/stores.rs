@@ -11,7 +11,7 @@ use tower_web_push::store::{
 };
 
 use super::super::causes::with_causes;
-use super::super::store::StoreUrl;
+use super::super::store::{StoreUrl, without_parameter};
 
 /// A store with everything that is in it.
 pub(super) trait WholeStore: PortableStore + VapidKeyStore + ScheduleStore {}
@@ -45,14 +45,22 @@ async fn connect(
         StoreUrl::Memory => Arc::new(MemoryStore::new()),
         StoreUrl::Sqlite(path) => Arc::new(SqliteStore::open(path).await?),
         StoreUrl::Postgres(url) => {
+            let (url, schema) = without_parameter(&url, "schema")?;
             let mut store = PostgresStore::builder();
+            if let Some(schema) = schema {
+                store = store.schema(schema);
+            }
             if let Some(pem) = extra_root_ca_pem {
                 store = store.extra_root_ca_pem(pem);
             }
             Arc::new(store.connect(&url).await?)
         }
         StoreUrl::Redis(url) => {
+            let (url, prefix) = without_parameter(&url, "prefix")?;
             let mut store = RedisStore::builder();
+            if let Some(prefix) = prefix {
+                store = store.prefix(prefix);
+            }
             if let Some(pem) = extra_root_ca_pem {
                 store = store.extra_root_ca_pem(pem);
             }

@@ -22,10 +22,20 @@ pub(crate) struct Moment {
 
 impl Moment {
     pub(crate) fn now() -> Self {
+        #[cfg(test)]
+        if let Some(simulated) = simulated::now() {
+            return simulated;
+        }
         Self {
             monotonic: Instant::now(),
             wall: SystemTime::now(),
         }
+    }
+
+    /// Reads both clocks of this thread from a clock from now on, for a simulation.
+    #[cfg(test)]
+    pub(crate) fn simulate(clock: std::sync::Arc<dyn crate::clock::Clock>) {
+        simulated::begin(clock);
     }
 
     /// The time since an earlier moment: the longer one of both clocks. A machine that sleeps stops its monotonic clock, and
@@ -34,6 +44,39 @@ impl Moment {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
         let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);
         monotonic.max(wall)
+    }
+}
+
+/// Clocks of a simulation, by thread.
+#[cfg(test)]
+mod simulated {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant, SystemTime};
+
+    use super::Moment;
+    use crate::clock::Clock;
+
+    thread_local! {
+        static CLOCK: RefCell<Option<(Instant, Arc<dyn Clock>)>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn begin(clock: Arc<dyn Clock>) {
+        CLOCK.with_borrow_mut(|simulated| {
+            let base = simulated.take().map_or_else(Instant::now, |(base, _)| base);
+            *simulated = Some((base, clock));
+        });
+    }
+
+    pub(super) fn now() -> Option<Moment> {
+        CLOCK.with_borrow(|simulated| {
+            let (base, clock) = simulated.as_ref()?;
+            let millis = u64::try_from(clock.now().as_millis()).ok()?;
+            Some(Moment {
+                monotonic: *base + clock.monotonic()?,
+                wall: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
+            })
+        })
     }
 }
 

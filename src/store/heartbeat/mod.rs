@@ -18,14 +18,15 @@ use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::beats::{Beat, Moment};
+use self::beats::Beat;
+pub(crate) use self::beats::Moment;
 use self::standing::Standing;
 use super::StoreError;
 use crate::clock::Timestamp;
 use crate::observe;
 
 /// The number of a worker.
-pub(super) type WorkerId = i32;
+pub(crate) type WorkerId = i32;
 
 const BETWEEN_BEATS: Duration = Duration::from_millis(250);
 /// The beats between two looks at the others.
@@ -39,30 +40,30 @@ const PAUSE: Duration = Duration::from_millis(500);
 const OUTAGE: Duration = Duration::from_secs(60);
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 /// The time between two looks of an idle worker at the rows of others.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Another worker, as the server knows it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Other {
-    pub(super) id: WorkerId,
+pub(crate) struct Other {
+    pub(crate) id: WorkerId,
     /// Its last beat, by the server's clock.
-    pub(super) beat_at: Timestamp,
+    pub(crate) beat_at: Timestamp,
     /// Whether it is marked as dead.
-    pub(super) is_dead: bool,
+    pub(crate) is_dead: bool,
 }
 
 /// Workers that are dead.
 #[derive(Clone, Debug)]
-pub(super) struct Silent {
-    pub(super) workers: Vec<WorkerId>,
+pub(crate) struct Silent {
+    pub(crate) workers: Vec<WorkerId>,
     /// Of those that are not marked yet, the ones whose last beat is before this moment of the server's clock are marked.
     /// `None` if all of them are marked.
-    pub(super) horizon: Option<Timestamp>,
+    pub(crate) horizon: Option<Timestamp>,
 }
 
 /// A connection of its own to the server.
 #[async_trait]
-pub(super) trait Pulse: Send + 'static {
+pub(crate) trait Pulse: Send + 'static {
     /// Enters a worker. Returns its number, which is given once, and the server's time.
     async fn enlist(&mut self) -> Result<(WorkerId, Timestamp), StoreError>;
 
@@ -75,7 +76,7 @@ pub(super) trait Pulse: Send + 'static {
 
 /// The heartbeat of a store. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Heartbeat {
+pub(crate) struct Heartbeat {
     standing: Arc<Mutex<Standing>>,
     /// Whether the server has answered or failed once. Empty before the thread was started.
     first: OnceLock<watch::Receiver<bool>>,
@@ -92,8 +93,20 @@ impl Heartbeat {
         }
     }
 
+    /// A heartbeat for a simulation: a future instead of a thread.
+    #[cfg(test)]
+    pub(crate) fn simulated(pulse: impl Pulse) -> (Self, impl Future<Output = ()> + Send) {
+        let heartbeat = Self::new();
+        let (first, is_over) = watch::channel(false);
+        let _ = heartbeat.first.set(is_over);
+        let standing = Arc::clone(&heartbeat.standing);
+        (heartbeat, async move {
+            beat(pulse, &standing, &first).await;
+        })
+    }
+
     /// The number that a claim names, after enlisting at the first call. `None` if claims have to name nobody.
-    pub(super) async fn worker<P: Pulse>(
+    pub(crate) async fn worker<P: Pulse>(
         &self,
         pulse: impl FnOnce() -> P + Send,
     ) -> Option<WorkerId> {
@@ -104,22 +117,22 @@ impl Heartbeat {
     }
 
     /// The epoch of claims (L19).
-    pub(super) fn epoch(&self) -> Option<u64> {
+    pub(crate) fn epoch(&self) -> Option<u64> {
         self.standing().epoch(Moment::now())
     }
 
     /// The other workers, as they were last looked at.
-    pub(super) fn others(&self) -> Vec<WorkerId> {
+    pub(crate) fn others(&self) -> Vec<WorkerId> {
         self.standing().others()
     }
 
     /// Workers whose rows are to be made due.
-    pub(super) fn take_silent(&self) -> Option<Silent> {
+    pub(crate) fn take_silent(&self) -> Option<Silent> {
         self.standing().take_silent()
     }
 
     /// They have more rows.
-    pub(super) fn put_back(&self, silent: Silent) {
+    pub(crate) fn put_back(&self, silent: Silent) {
         self.standing().put_back(silent);
     }
 

@@ -1,0 +1,176 @@
+//! The promises that are kept at every moment, and at the end.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::ledger::wall;
+use super::plan::HOSTS;
+use super::push_services::WRITTEN;
+use super::world::{LEASE, REQUEST_TIMEOUT, World, true_time};
+use crate::broadcast::{BroadcastStatus, FinalOutcome};
+use crate::store::{DeliveryLedger as _, MemoryStore};
+
+/// A claimed row is sent or put back within the time that it may wait for a permit.
+const BEGUN: Duration = Duration::from_secs(34);
+/// A due row is sent within this time although other replicas have faults, if the one that accepted it has none.
+const PROMPT: Duration = Duration::from_secs(20);
+/// A due row is sent within this time once there is no fault: a lease, a poll, and a request.
+const LATE: Duration = Duration::from_secs(130);
+
+impl World {
+    /// Checks what is promised at every moment.
+    pub(super) fn check(&mut self) {
+        let now = self.now;
+        if self.pauses[self.plan.calm].is_some() {
+            self.closed = now;
+        }
+        for row in self.open.iter().copied().collect::<Vec<_>>() {
+            if let Some(why) = self.is_neglected(row, now) {
+                let name = self.row_name(row);
+                self.broke(now, format_args!("{name} is neglected: {why}"));
+            }
+        }
+        for cast in 0..self.casts.len() {
+            let expected = self.casts[cast].expected.iter().copied();
+            for recipient in expected.collect::<Vec<_>>() {
+                if self.is_well(recipient) && self.is_late((cast, recipient), now) {
+                    let name = self.row_name((cast, recipient));
+                    self.broke(now, format_args!("{name} is late"));
+                }
+            }
+        }
+    }
+
+    /// Why a replica without a fault has kept a row for too long.
+    fn is_neglected(&self, row: (usize, usize), now: Duration) -> Option<&'static str> {
+        let lease = self.rows[&row].lease?;
+        let calm = |since| !self.had_fault(lease.host, since, now);
+        let Some(request) = lease.request.map(|number| &self.requests[number]) else {
+            let is_idle = now > lease.at + BEGUN && calm(lease.at);
+            return is_idle.then_some("it was claimed, and not sent");
+        };
+        let (over, why) = match request.answered {
+            Some(answered) => (answered, "its outcome is not written"),
+            None => (request.at + REQUEST_TIMEOUT, "its request is not given up"),
+        };
+        (now > over + WRITTEN && calm(request.at)).then_some(why)
+    }
+
+    fn is_late(&self, row: (usize, usize), now: Duration) -> bool {
+        let cast = &self.casts[row.0];
+        let entry = self.rows.get(&row);
+        let is_over = entry.is_some_and(|row| row.finished.is_some() || row.accepted.is_some());
+        if is_over || cast.is_held || cast.is_cancelled || wall(now) >= cast.deadline {
+            return false;
+        }
+        let mail = cast.mail.map(|mail| &self.plan.mails[mail]);
+        let paced = mail
+            .and_then(|mail| mail.pace)
+            .map_or(0, |pace| self.recipients.len() as u64 / u64::from(pace) + 1);
+        let retried = entry.map_or(Duration::ZERO, |row| row.due);
+        let due = cast.due.max(retried).max(cast.resumed).max(self.closed);
+        let due = due + Duration::from_secs(paced);
+        if now > due.max(self.quiet_since()) + LATE {
+            return true;
+        }
+        // A replica with a fault may have claimed it.
+        let claims = entry.map_or(&[][..], |row| &row.claims);
+        let is_held_up = claims
+            .iter()
+            .any(|(host, at)| self.had_fault(*host, *at, now));
+        let accepted = cast.mail.and_then(|mail| self.accepted.get(&mail));
+        accepted.is_some_and(|(_, host, at)| {
+            let due = due.max(*at);
+            !is_held_up && now > due + PROMPT && !self.had_fault(*host, cast.due.min(*at), now)
+        })
+    }
+
+    /// Checks that the counts of every broadcast add up. Returns whether all of them are over.
+    pub(super) fn count(&mut self, memory: &MemoryStore) -> bool {
+        let now = self.now;
+        let mut are_over = true;
+        for cast in 0..self.casts.len() {
+            let id = self.casts[cast].id;
+            let status = memory.status(id, wall(now)).now_or_never().unwrap();
+            // Broadcasts are removed a week after their end.
+            let Some(status) = status.unwrap() else {
+                continue;
+            };
+            are_over &= self.is_over_but_for_strangers(cast, &status);
+            self.check_counts(cast, &status);
+        }
+        are_over
+    }
+
+    fn check_counts(&mut self, cast: usize, status: &BroadcastStatus) {
+        let (counts, topic) = (status.counts, self.casts[cast].topic.clone());
+        if counts.finished() + counts.pending != status.recipients {
+            self.broke(
+                self.now,
+                format_args!("the counts of {topic} do not add up: {status:?}"),
+            );
+        }
+        let rows = self.rows.range((cast, 0)..(cast + 1, 0));
+        let accepted = rows.filter(|(_, row)| row.finished == Some(FinalOutcome::Accepted));
+        let accepted = accepted.count() as u64;
+        if counts.accepted != accepted {
+            let counted = counts.accepted;
+            self.broke(
+                self.now,
+                format_args!("{topic} counts {counted} acceptances, and there were {accepted}"),
+            );
+        }
+    }
+
+    fn is_over_but_for_strangers(&self, cast: usize, status: &BroadcastStatus) -> bool {
+        let is_open = |recipient: &usize| {
+            let row = self.rows.get(&(cast, *recipient));
+            // One that is gone may be known to be: then it is not in the audience.
+            let is_gone = self.recipients[*recipient].is_gone;
+            row.map_or(!is_gone, |row| row.finished.is_none())
+        };
+        status.is_over() || !self.casts[cast].expected.iter().any(|one| is_open(one))
+    }
+
+    /// Checks what is promised once everything is over.
+    pub(super) fn conclude(&mut self) {
+        for mail in self.accepted.keys().copied().collect::<Vec<_>>() {
+            if !self.casts.iter().any(|cast| cast.mail == Some(mail)) {
+                self.broke(
+                    self.now,
+                    format_args!("mail {mail} was accepted, and is not there"),
+                );
+            }
+        }
+        for cast in 0..self.casts.len() {
+            let expected = self.casts[cast].expected.iter().copied();
+            for recipient in expected.collect::<Vec<_>>() {
+                let row = (cast, recipient);
+                if !self.is_explained(row) {
+                    let name = self.row_name(row);
+                    self.broke(self.now, format_args!("{name} was accepted, and is lost"));
+                }
+            }
+        }
+    }
+
+    /// Whether a message was delivered, or there is a reason for it.
+    fn is_explained(&self, row: (usize, usize)) -> bool {
+        let cast = &self.casts[row.0];
+        let entry = self.rows.get(&row);
+        if entry.is_some_and(|row| row.accepted.is_some()) || cast.is_cancelled {
+            return true;
+        }
+        if !self.is_well(row.1) {
+            return true;
+        }
+        // Its time was over before a replica could send it.
+        let deadline = true_time(cast.deadline);
+        let is_past = self.now >= deadline;
+        let was_short = deadline < cast.due + LEASE + REQUEST_TIMEOUT;
+        let was_held = cast.resumed > cast.due || self.closed > cast.due;
+        let had_fault = || (0..HOSTS).any(|host| self.had_fault(host, cast.due, deadline));
+        is_past && (was_short || was_held || had_fault())
+    }
+}

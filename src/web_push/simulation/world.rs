@@ -1,0 +1,272 @@
+//! What is true in a run, as no replica knows it: who subscribed, which faults there are, and what has happened.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::plan::{HOSTS, Plan, SERVICES, Stranger, Weather};
+use super::rng::Rng;
+use crate::broadcast::{BroadcastId, FinalOutcome};
+use crate::clock::Timestamp;
+use crate::subscription::EndpointKey;
+
+/// The wall time at which a run begins: 2027-01-15T08:00:00Z.
+pub(super) const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(45);
+/// How long a replica needs after a fault until it works again: to notice, to compare clocks, to start.
+const RECOVERY: Duration = Duration::from_secs(8);
+
+pub(super) type Shared = Arc<Mutex<World>>;
+
+/// Everything outside of the replicas. Times are true ones, since the start of the run.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: Rng,
+    /// The time up to which all replicas have run.
+    pub(super) now: Duration,
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) by_key: HashMap<EndpointKey, usize>,
+    pub(super) casts: Vec<Cast>,
+    pub(super) by_id: HashMap<BroadcastId, usize>,
+    /// By broadcast and recipient.
+    pub(super) rows: BTreeMap<(usize, usize), Row>,
+    /// Those that are not finished.
+    pub(super) open: BTreeSet<(usize, usize)>,
+    pub(super) requests: Vec<Request>,
+    /// The local dates on which the daily notification was fired.
+    pub(super) fired: BTreeSet<i64>,
+    /// The broadcasts that were accepted, by mail: with the replica that did, and when.
+    pub(super) accepted: BTreeMap<usize, (BroadcastId, usize, Duration)>,
+    /// When the push service that works was last paused, as far as it is known.
+    pub(super) closed: Duration,
+    pub(super) pauses: [Option<Paused>; SERVICES.len()],
+    /// Since when the push service that works has accepted something.
+    pub(super) proven: Option<Duration>,
+    pub(super) weather: [Option<(Weather, Duration)>; SERVICES.len()],
+    /// Until when no call of a replica reaches the store.
+    pub(super) cut: [Duration; HOSTS],
+    pub(super) flaky: (u64, Duration),
+    pub(super) sluggish: (Duration, Duration),
+    /// The times of faults that concern a replica, in the order of their beginnings.
+    faults: [Vec<(Duration, Duration)>; HOSTS],
+    /// The first promise that was broken.
+    pub(super) broken: Option<String>,
+    pub(super) trace: Vec<String>,
+    pub(super) injected: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Recipient {
+    pub(super) service: usize,
+    pub(super) stranger: Option<Stranger>,
+    /// The public VAPID key that it subscribed with.
+    pub(super) vapid_key: String,
+    pub(super) is_gone: bool,
+    pub(super) since: Duration,
+}
+
+/// A broadcast in the ledger.
+#[derive(Debug)]
+pub(super) struct Cast {
+    pub(super) id: BroadcastId,
+    /// `None` for a daily notification.
+    pub(super) mail: Option<usize>,
+    pub(super) topic: String,
+    pub(super) due: Duration,
+    pub(super) deadline: Timestamp,
+    pub(super) is_held: bool,
+    pub(super) is_cancelled: bool,
+    /// When it last went on after a pause.
+    pub(super) resumed: Duration,
+    /// Users who have to get it.
+    pub(super) expected: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    pub(super) lease: Option<Lease>,
+    /// Every replica that has claimed it, and when.
+    pub(super) claims: Vec<(usize, Duration)>,
+    /// The last request that the push service accepted.
+    pub(super) accepted: Option<usize>,
+    pub(super) requests: u32,
+    pub(super) finished: Option<FinalOutcome>,
+    /// When it is due again.
+    pub(super) due: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub(super) host: usize,
+    pub(super) life: u32,
+    pub(super) at: Duration,
+    pub(super) until: Duration,
+    pub(super) fence: u64,
+    pub(super) is_probe: bool,
+    /// The request that was made under it last.
+    pub(super) request: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) row: (usize, usize),
+    pub(super) host: usize,
+    pub(super) at: Duration,
+    pub(super) lease_until: Duration,
+    /// When the response arrives, if it does.
+    pub(super) arrives: Option<Duration>,
+    /// When the replica had the response.
+    pub(super) answered: Option<Duration>,
+}
+
+/// The pause of a push service, as the ledger has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paused {
+    pub(super) since: Duration,
+    pub(super) until: Timestamp,
+    pub(super) is_probed: bool,
+    /// Whether a response has shown since that its reason may be over.
+    pub(super) is_doubtful: bool,
+}
+
+impl World {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            plan: plan.clone(),
+            rng: Rng::new(plan.seed ^ 0x0077_6f72_6c64),
+            now: Duration::ZERO,
+            recipients: Vec::new(),
+            by_key: HashMap::new(),
+            casts: Vec::new(),
+            by_id: HashMap::new(),
+            rows: BTreeMap::new(),
+            open: BTreeSet::new(),
+            requests: Vec::new(),
+            fired: BTreeSet::new(),
+            accepted: BTreeMap::new(),
+            closed: Duration::ZERO,
+            pauses: [None; SERVICES.len()],
+            proven: None,
+            weather: [None; SERVICES.len()],
+            cut: [Duration::ZERO; HOSTS],
+            flaky: (0, Duration::ZERO),
+            sluggish: (Duration::ZERO, Duration::ZERO),
+            faults: [const { Vec::new() }; HOSTS],
+            broken: None,
+            trace: Vec::new(),
+            injected: 0,
+        }
+    }
+
+    pub(super) fn note(&mut self, at: Duration, what: fmt::Arguments<'_>) {
+        self.trace
+            .push(format!("{:>11.3} {what}", at.as_secs_f64()));
+    }
+
+    /// Records that a promise was broken, unless one was before.
+    pub(super) fn broke(&mut self, at: Duration, what: fmt::Arguments<'_>) {
+        if self.broken.is_none() {
+            self.note(at, format_args!("BROKEN: {what}"));
+            self.broken = Some(what.to_string());
+        }
+    }
+
+    /// Records a fault of a replica.
+    pub(super) fn fault(&mut self, host: usize, from: Duration, to: Duration) {
+        self.faults[host].push((from, to + RECOVERY));
+    }
+
+    /// Records a fault of what all replicas use.
+    pub(super) fn fault_of_all(&mut self, from: Duration, to: Duration) {
+        for host in 0..HOSTS {
+            self.fault(host, from, to);
+        }
+    }
+
+    /// Whether a fault concerned a replica at any time from `from` to `to`.
+    pub(super) fn had_fault(&self, host: usize, from: Duration, to: Duration) -> bool {
+        let mut faults = self.faults[host].iter();
+        faults.any(|(begin, end)| *begin <= to && *end >= from)
+    }
+
+    /// The longest time without a fault of a replica between two moments.
+    pub(super) fn longest_calm(&self, host: usize, from: Duration, to: Duration) -> Duration {
+        let mut faults = self.faults[host].clone();
+        faults.sort();
+        let (mut calm, mut clear_from) = (Duration::ZERO, from);
+        for (begin, end) in faults {
+            if begin >= to {
+                break;
+            }
+            calm = calm.max(begin.saturating_sub(clear_from));
+            clear_from = clear_from.max(end);
+        }
+        calm.max(to.saturating_sub(clear_from))
+    }
+
+    /// The end of the last fault of any replica.
+    pub(super) fn quiet_since(&self) -> Duration {
+        let ends = self.faults.iter().flatten().map(|(_, end)| *end);
+        ends.max().unwrap_or_default()
+    }
+
+    /// Whether nothing but a fault of the replicas can keep a message from this recipient.
+    pub(super) fn is_well(&self, recipient: usize) -> bool {
+        let recipient = &self.recipients[recipient];
+        recipient.stranger.is_none() && !recipient.is_gone && recipient.service == self.plan.calm
+    }
+
+    pub(super) fn weather(&self, service: usize, at: Duration) -> Option<Weather> {
+        let (weather, until) = self.weather[service]?;
+        (at < until).then_some(weather)
+    }
+
+    /// The name of a recipient, and the last part of its endpoint.
+    pub(super) fn name(&self, recipient: usize) -> String {
+        let kind = match self.recipients[recipient].stranger {
+            Some(_) => "stranger",
+            None => "user",
+        };
+        format!("{kind}{recipient}")
+    }
+
+    pub(super) fn row_name(&self, (cast, recipient): (usize, usize)) -> String {
+        let topic = &self.casts[cast].topic;
+        format!("{topic}/{}", self.name(recipient))
+    }
+
+    /// Draws how long a call to the store takes before and after its effect, and whether it fails before or after it.
+    pub(super) fn call(&mut self, at: Duration) -> Call {
+        let most = match at < self.sluggish.1 {
+            true => u64::try_from(self.sluggish.0.as_millis()).unwrap(),
+            false => 3,
+        };
+        let (before, after) = (self.rng.millis(1, most), self.rng.millis(0, most));
+        let fails = at < self.flaky.1 && self.rng.percent(self.flaky.0);
+        let is_after = fails && self.rng.percent(50);
+        self.injected += u64::from(fails);
+        Call {
+            before,
+            after,
+            is_refused: fails && !is_after,
+            is_reply_lost: is_after,
+        }
+    }
+}
+
+/// The course of a call to the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) before: Duration,
+    pub(super) after: Duration,
+    pub(super) is_refused: bool,
+    pub(super) is_reply_lost: bool,
+}
+
+/// A true time of a wall time.
+pub(super) fn true_time(at: Timestamp) -> Duration {
+    at.since(START)
+}
