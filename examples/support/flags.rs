@@ -1,8 +1,8 @@
 //! The command line and the environment, as text; `settings.rs` parses it.
 
-use std::path::PathBuf;
-
 use clap::Parser;
+
+use super::commands::Command;
 
 /// A Web Push server: subscriptions, direct and daily notifications, an HTTP API, and a page to try them.
 ///
@@ -40,11 +40,11 @@ pub(crate) struct Flags {
     /// else web-push) separate several installations. In a password, write other characters than letters and digits
     /// as %XX [default: sqlite://web-push.db]
     // Not clap's default: STORE_URL and STORE_URL_FILE exclude each other, so it must be known whether this was given.
-    #[arg(long, env, value_name = "URL", hide_env_values = true)]
+    #[arg(long, env, value_name = "URL", hide_env_values = true, global = true)]
     pub(crate) store_url: Option<String>,
 
     /// A file that holds the STORE_URL, which may have a password in it
-    #[arg(long, env, value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE", global = true)]
     pub(crate) store_url_file: Option<String>,
 
     /// The contact that push services can write to, `mailto:` or `https:`; without it nothing is sent and no browser
@@ -90,11 +90,11 @@ pub(crate) struct Flags {
 
     /// Encrypts the stored VAPID keys: 32 random bytes in base64, as `openssl rand -base64 32` makes them; of a
     /// comma list the first encrypts, all decrypt. With it, a stored key in the clear is refused
-    #[arg(long, env, value_name = "KEYS", hide_env_values = true)]
+    #[arg(long, env, value_name = "KEYS", hide_env_values = true, global = true)]
     pub(crate) key_encryption_key: Option<String>,
 
     /// A file that holds the KEY_ENCRYPTION_KEY
-    #[arg(long, env, value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE", global = true)]
     pub(crate) key_encryption_key_file: Option<String>,
 
     /// Encrypts stored VAPID keys that are in the clear, instead of refusing them: for the one start in which a store
@@ -186,7 +186,7 @@ pub(crate) struct Flags {
     pub(crate) retire_at_most: String,
 
     /// A PEM file with certificates to trust besides the usual ones
-    #[arg(long, env, value_name = "FILE")]
+    #[arg(long, env, value_name = "FILE", global = true)]
     pub(crate) extra_root_ca: Option<String>,
 
     /// The longest pause between two polls for due work, in seconds, at most 86400
@@ -206,12 +206,6 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "FORM", default_value = "text")]
     pub(crate) log_format: String,
 
-    /// Copies the SQLite file of STORE_URL into a new file that only its owner can read, and ends; servers may be using it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) backup: Option<PathBuf>,
-
-    /// Erases a user (as PRINCIPAL_HEADER or a token names it) from the store: subscriptions, daily notifications and pending messages,
-    /// prints the numbers, and ends; servers may be using the store
-    #[arg(long, value_name = "USER", conflicts_with = "backup")]
-    pub(crate) forget: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
 }

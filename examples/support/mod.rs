@@ -3,6 +3,7 @@
 mod accept;
 mod causes;
 mod certificate;
+mod commands;
 mod connections;
 mod flags;
 mod listeners;
@@ -78,10 +79,9 @@ const PREFIXES: [&str; 2] = ["/api", "/web-push"];
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Reads the settings, serves until SIGTERM, SIGHUP or ctrl-c, and drains. With `--backup` it copies the store and ends, and
-/// with `--forget` it erases a user and ends.
+/// Reads the settings, serves until SIGTERM, SIGHUP or ctrl-c, and drains. With a command it does that and ends.
 ///
-/// The exit code is 0 after a drain, a backup or an erasure, 2 if the server cannot start with these settings, and 1 for later
+/// The exit code is 0 after a drain or a command that did its work, 2 if the server cannot start with these settings, and 1 for later
 /// errors.
 pub(crate) async fn run<F>(serve: impl FnOnce(Server) -> F) -> ExitCode
 where
@@ -89,15 +89,13 @@ where
 {
     let settings = match Settings::read(env::args_os()) {
         Ok(Asked::Serve(settings)) => *settings,
-        Ok(Asked::Backup { from, to }) => {
-            return match SqliteStore::backup(&from, &to).await {
-                Ok(()) => {
-                    println!("{} is a backup of {}", to.display(), from.display());
-                    ExitCode::SUCCESS
-                }
-                Err(error) => fail(1, &error),
-            };
-        }
+        Ok(Asked::Copy(arguments, flags)) => return commands::run_copy(arguments, &flags).await,
+        Ok(Asked::Check(arguments, flags)) => return commands::run_check(arguments, *flags).await,
+        Ok(Asked::Work {
+            work,
+            store,
+            extra_root_ca,
+        }) => return commands::run(work, store, extra_root_ca).await,
         Ok(Asked::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;
@@ -175,7 +173,7 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     {
         let path = path.display();
         let why = if settings.create_store {
-            "--forget creates none"
+            "erase-user creates none"
         } else {
             "CREATE_STORE=false"
         };

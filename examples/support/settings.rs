@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::causes::with_causes;
 use super::certificate::Certificate;
+use super::commands::{CheckArguments, Command, CopyArguments, Work};
 use super::flags::Flags;
 use super::listeners::Bind;
 use super::parsers::{
@@ -79,10 +79,15 @@ pub(crate) struct Settings {
 /// The command.
 pub(crate) enum Asked {
     Serve(Box<Settings>),
-    /// Copy an SQLite file and exit.
-    Backup {
-        from: PathBuf,
-        to: PathBuf,
+    /// Copy a store to another one and exit.
+    Copy(CopyArguments, Box<Flags>),
+    /// Check the settings and the store, and exit.
+    Check(CheckArguments, Box<Flags>),
+    /// Do something with the store and exit.
+    Work {
+        work: Work,
+        store: StoreUrl,
+        extra_root_ca: Option<String>,
     },
     /// Print the help or the version and exit.
     Print(String),
@@ -98,20 +103,27 @@ impl Settings {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Asked, SettingsError> {
         match Flags::try_parse_from(arguments) {
-            Ok(Flags {
-                backup: Some(to),
-                store_url,
-                store_url_file,
-                ..
-            }) => backup(store(store_url, store_url_file)?, to),
-            Ok(flags) => Ok(Asked::Serve(Box::new(Self::check(flags)?))),
+            Ok(mut flags) => match flags.command.take() {
+                None => Ok(Asked::Serve(Box::new(Self::check(flags)?))),
+                Some(Command::EraseUser { user }) => {
+                    let mut settings = Self::check(flags)?;
+                    settings.forget = Some(Principal::from(user));
+                    Ok(Asked::Serve(Box::new(settings)))
+                }
+                Some(Command::Copy(arguments)) => Ok(Asked::Copy(arguments, Box::new(flags))),
+                Some(Command::Check(arguments)) => Ok(Asked::Check(arguments, Box::new(flags))),
+                Some(Command::Backup { to }) => work(Work::Backup(to), flags),
+                Some(Command::Restore(from)) => work(Work::Restore(from), flags),
+                Some(Command::Export(to)) => work(Work::Export(to), flags),
+            },
             Err(error) => match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                     Ok(Asked::Print(error.to_string()))
                 }
                 // A word that is not a flag may be a part of a secret that was not quoted.
-                ErrorKind::UnknownArgument if !names_a_flag(&error) => Err(SettingsError(
-                    "a word that is no flag; quote values that hold blanks; see --help".to_owned(),
+                ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
+                    if !names_a_flag(&error) => Err(SettingsError(
+                    "a word that is no flag and no command; quote values that hold blanks; see --help".to_owned(),
                 )),
                 // The first line of clap's message has the cause.
                 _ => {
@@ -124,7 +136,7 @@ impl Settings {
         }
     }
 
-    fn check(flags: Flags) -> Result<Self, SettingsError> {
+    pub(crate) fn check(flags: Flags) -> Result<Self, SettingsError> {
         let mode = setting("SOCKET_MODE", &flags.socket_mode, mode)?;
         let bind = match service_manager::sockets().map_err(SettingsError)? {
             Some(sockets) => Bind::Inherited(sockets),
@@ -255,7 +267,7 @@ impl Settings {
                 "json" => Ok(true),
                 _ => Err("neither text nor json".to_owned()),
             })?,
-            forget: flags.forget.map(Principal::from),
+            forget: None,
         })
     }
 }
@@ -273,14 +285,12 @@ fn store(url: Option<String>, file: Option<String>) -> Result<StoreUrl, Settings
 }
 
 /// Needs the store only: other settings may be missing or wrong.
-fn backup(store: StoreUrl, to: PathBuf) -> Result<Asked, SettingsError> {
-    match store {
-        StoreUrl::Sqlite(from) => Ok(Asked::Backup { from, to }),
-        _ => Err(SettingsError(
-            "--backup: STORE_URL is not an SQLite file; PostgreSQL and Redis have their own tools"
-                .to_owned(),
-        )),
-    }
+fn work(work: Work, flags: Flags) -> Result<Asked, SettingsError> {
+    Ok(Asked::Work {
+        work,
+        store: store(flags.store_url, flags.store_url_file)?,
+        extra_root_ca: flags.extra_root_ca,
+    })
 }
 
 /// On a loopback address without admin credentials, a token is generated and printed.

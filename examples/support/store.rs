@@ -11,7 +11,7 @@ use tower_web_push::store::{
 use tower_web_push::vapid::VapidKey;
 
 /// The URL of a store, parsed.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     Memory,
     Sqlite(PathBuf),
@@ -142,7 +142,10 @@ fn sqlite_file(rest: &str) -> Result<PathBuf, String> {
 }
 
 /// Takes a parameter out of the URL of a database server: one that is the store's. The others are the driver's.
-fn without_parameter(url: &str, name: &str) -> Result<(String, Option<String>), StoreError> {
+pub(crate) fn without_parameter(
+    url: &str,
+    name: &str,
+) -> Result<(String, Option<String>), StoreError> {
     let Some((base, query)) = url.split_once('?') else {
         return Ok((url.to_owned(), None));
     };

@@ -11,6 +11,7 @@ mod chores;
 mod clock_skew;
 mod confirmation;
 mod consequence;
+pub mod copy;
 mod daily;
 mod devices;
 mod direct;

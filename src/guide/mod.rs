@@ -17,6 +17,7 @@
 //! - [Choosing a store](choosing_a_store): comparison, sizing, monitoring and scaling.
 //! - [In production](in_production): a checklist, and files for systemd, containers, Kubernetes and proxies.
 //! - [Moving here](moving_here) from another library or server: what to bring, and what differs.
+//! - [Moving between stores](moving_between_stores): a copy of all subscriptions while messages are sent.
 //! - [Driving it yourself](driving_it_yourself): delivery from a queue, a log or a job library of your own.
 
 #[doc = include_str!("choosing_a_store.md")]
@@ -42,6 +43,9 @@ pub mod in_your_own_transaction {}
 
 #[doc = include_str!("moving_here.md")]
 pub mod moving_here {}
+
+#[doc = include_str!("moving_between_stores.md")]
+pub mod moving_between_stores {}
 
 #[doc = include_str!("threat_model.md")]
 pub mod threat_model {}

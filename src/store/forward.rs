@@ -5,13 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
-    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
-    LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry,
-    OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned, RefusedEntry,
-    ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionFilter,
-    SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
-    Tally, Upserted, VapidKeyStore,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted, VapidKeyStore, PortableStore, Unreachable,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
@@ -77,6 +71,23 @@ impl<T: SubscriptionStore + ?Sized> SubscriptionStore for Arc<T> {
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         (**self).apply(changes, now).await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<T: PortableStore + ?Sized> PortableStore for Arc<T> {
+    async fn unreachable(
+        &self,
+        state: Unreachable,
+        after: Option<(Timestamp, EndpointKey)>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        (**self).unreachable(state, after, limit).await
+    }
+
+    async fn put(&self, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, StoreError> {
+        (**self).put(rows).await
     }
 }
 

@@ -9,7 +9,9 @@
 //! | [`DeliveryLedger`] | broadcasts and what is left to deliver: the queue | every back end |
 //! | [`ScheduleStore`] | daily notifications; a ledger too, since firing is one transaction | every back end |
 //!
-//! Each back end implements all four: [`MemoryStore`] and, with the features of their names, `SqliteStore`,
+//! A fifth, [`PortableStore`], lets subscriptions be [copied](crate::copy) to another store with all that is known of them.
+//!
+//! Each back end implements all of them: [`MemoryStore`] and, with the features of their names, `SqliteStore`,
 //! `PostgresStore` and `RedisStore`.
 //!
 //! # Implementing them
@@ -83,6 +85,7 @@ mod message_parts;
 mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod outcome_columns;
+mod portable;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod readable;
@@ -123,6 +126,7 @@ pub use memory::MemoryStore;
 pub use outbox::{
     OutboxEntry, OutboxRefusal, OutboxSettled, OutboxSettlement, OutboxStats, RefusedEntry,
 };
+pub use portable::{PortableStore, Unreachable};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBuilder, PostgresStore, deadpool_postgres};
 #[cfg(feature = "redis")]

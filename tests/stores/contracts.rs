@@ -13,6 +13,7 @@ async fn memory_store() -> Handles<MemoryStore> {
 }
 
 tower_web_push::store_conformance!(memory, memory_store);
+tower_web_push::portable_conformance!(memory_portable, memory_store);
 
 /// An `Arc` of a store, also behind a trait object, is a store.
 async fn shared_store() -> Handles<Arc<MemoryStore>> {
@@ -20,6 +21,7 @@ async fn shared_store() -> Handles<Arc<MemoryStore>> {
 }
 
 tower_web_push::store_conformance!(shared, shared_store);
+tower_web_push::portable_conformance!(shared_portable, shared_store);
 tower_web_push::subscription_store_conformance!(subscriptions_alone, shared_store);
 
 #[tokio::test]
@@ -67,7 +69,9 @@ mod sqlite {
     }
 
     tower_web_push::store_conformance!(file, in_a_file);
+    tower_web_push::portable_conformance!(file_portable, in_a_file);
     tower_web_push::store_conformance!(applications_file, in_an_applications_file);
+    tower_web_push::portable_conformance!(applications_file_portable, in_an_applications_file);
     tower_web_push::store_conformance!(memory, in_memory);
 
     #[tokio::test]

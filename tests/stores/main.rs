@@ -4,6 +4,7 @@
 mod any_damage;
 mod application_file;
 mod contracts;
+mod copying;
 mod ledger_model;
 mod outbox_model;
 mod own_store;

@@ -193,6 +193,31 @@ macro_rules! outbox_conformance {
     };
 }
 
+/// Makes one test of each contract sentence of [`PortableStore`](crate::store::PortableStore).
+///
+/// Used like [`store_conformance!`](crate::store_conformance).
+#[macro_export]
+macro_rules! portable_conformance {
+    ($name:ident, $make:path) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $crate::__store_conformance_tests! {
+                $make;
+                c1_unreachable_rows_are_walked_in_order
+                c1_a_walk_goes_on_behind_a_row_that_is_gone
+                c2_a_row_is_written_whole
+                c2_the_newer_version_holds
+                c2_a_later_registration_holds
+                c2_an_id_that_has_moved_names_one_row
+                c2_concurrent_versions_leave_the_newest
+                c3_many_rows_are_one_call
+            }
+        }
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __outbox_conformance_tests {
@@ -310,6 +335,7 @@ mod tests {
             include_str!("ledger_samples.rs"),
             include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),
+            include_str!("portable.rs"),
             include_str!("schedules.rs"),
             include_str!("subscription_assign.rs"),
             include_str!("subscription_changes.rs"),

@@ -3,7 +3,8 @@
 //! One public async function for each contract sentence, named by its number. Each needs a fresh store. The macros
 //! [`store_conformance!`](crate::store_conformance) and
 //! [`subscription_store_conformance!`](crate::subscription_store_conformance) make a named test of each, and
-//! [`outbox_conformance!`](crate::outbox_conformance) of those of a ledger with an outbox.
+//! [`outbox_conformance!`](crate::outbox_conformance) of those of a ledger with an outbox,
+//! [`portable_conformance!`](crate::portable_conformance) of those of a table that can be copied.
 //! The crate that uses them needs `tokio` with the features `macros` and `rt`.
 //!
 //! # Examples
@@ -46,6 +47,7 @@ mod ledger_samples;
 mod ledger_settle_with;
 mod ledger_turns;
 mod macros;
+mod portable;
 mod sample;
 mod schedules;
 mod subscription_assign;
@@ -73,6 +75,7 @@ pub use ledger_pause::*;
 pub use ledger_samples::*;
 pub use ledger_settle_with::*;
 pub use ledger_turns::*;
+pub use portable::*;
 pub use schedules::*;
 pub use subscription_assign::*;
 pub use subscription_changes::*;

@@ -6,6 +6,7 @@ mod holding;
 mod ledger;
 mod ledger_claim;
 mod ledger_state;
+mod portable;
 mod schedules;
 mod subscriptions;
 mod turns;

@@ -126,7 +126,27 @@ impl Subscriptions {
         live - expired.count() as u64
     }
 
-    fn insert(&mut self, key: EndpointKey, record: SubscriptionRecord) {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn row(&self, key: &EndpointKey) -> Option<&SubscriptionRecord> {
+        self.rows.get(key)
+    }
+
+    pub(super) fn key_of(&self, id: SubscriptionId) -> Option<&EndpointKey> {
+        self.by_id.get(&id)
+    }
+
+    /// Returns the rows that are retired or stale.
+    pub(super) fn unreachable_rows(
+        &self,
+    ) -> impl Iterator<Item = (&EndpointKey, &SubscriptionRecord)> {
+        let keys = self.unreachable.iter().map(|(_, key)| key);
+        keys.filter_map(|key| self.rows.get_key_value(key))
+    }
+
+    pub(super) fn insert(&mut self, key: EndpointKey, record: SubscriptionRecord) {
         self.count(&record);
         self.by_id.insert(record.id, key);
         if let Some(principal) = &record.principal {
@@ -143,7 +163,7 @@ impl Subscriptions {
         self.rows.insert(key, record);
     }
 
-    fn remove(&mut self, key: &EndpointKey) -> Option<SubscriptionRecord> {
+    pub(super) fn remove(&mut self, key: &EndpointKey) -> Option<SubscriptionRecord> {
         let record = self.rows.remove(key)?;
         self.discount(&record, counted_as(&record));
         self.unproven -= u64::from(record.is_unproven());

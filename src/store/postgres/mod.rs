@@ -23,6 +23,7 @@ mod pauses;
 #[cfg(test)]
 mod plans;
 mod pooler;
+mod portable;
 mod ready;
 mod rows;
 mod samples;

@@ -11,9 +11,7 @@ use super::rows::Values;
 use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
-    listing, opening, origins, outbox, pauses, ready, samples, schedules, settle,
-    subscription_changes, subscription_count, subscription_numbers, subscription_rows,
-    subscriptions, taking, waking, workers,
+    listing, opening, origins, outbox, pauses, ready, samples, schedules, settle, subscription_changes, subscription_count, subscription_numbers, subscription_rows, subscriptions, taking, waking, workers, portable,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;
@@ -142,6 +140,7 @@ const SHORT: &[(&str, &str)] = &[
     (samples::FORGET, "failure_sample_pkey"),
     (broadcasts::FORGET, "failure_sample_pkey"),
     (ending::PRUNE, "failure_sample_pkey"),
+    (portable::KEYS_OF_IDS, "subscription_id_key"),
     (schedules::OF, "schedule_pkey"),
     (schedules::DUE, "schedule_due"),
     (schedules::FIRE, "schedule_pkey"),
@@ -178,6 +177,10 @@ const SORTING_FEW: &[(&str, &str)] = &[
     (settle::HELD, "delivery_pkey"),
     (settle::PROBES, "origin_pkey"),
     (pauses::LOCK_TALLIES, "Index Scan using origin_"),
+    (portable::RETIRED, "subscription_retired"),
+    (portable::STALE, "subscription_stale_since"),
+    (portable::INSERT, "Function Scan on"),
+    (portable::INSERT_TAGS, "Function Scan on"),
     (subscription_changes::LOCK, "subscription_pkey"),
     (subscription_count::GROUPS, "subscription_number_pkey"),
     (

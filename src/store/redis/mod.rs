@@ -16,6 +16,7 @@ mod listing;
 mod origins;
 mod pack;
 mod pages;
+mod portable;
 mod reply;
 mod rows;
 mod schedules;

@@ -161,6 +161,8 @@ scripts! {
         WALK_BOTH = "walk_both",
         NUMBERS = "numbers",
         TAGGED = "tagged",
+        PUT = "put",
+        UNREACHABLE = "unreachable",
     }
     SCHEDULES("common", "ledger", "schedules") {
         PUT_SCHEDULE = "put_schedule",

@@ -10,6 +10,7 @@
 //! | [`Merged::check`], [`evicted`] | S6, S7, S16 | whether the limits permit it, and which rows are deleted for it |
 //! | [`apply`] | S11 to S13, S18, S19 | the effect of a change on a row |
 //! | [`is_member`], [`takes`], [`lists`] | S9, S10, S20 | the rows of an audience, and those that a filter counts or lists |
+//! | [`is_newer`] | C2 | which of two versions of a row holds |
 //! | [`BroadcastProgress`] | L3, L4, L7 to L10, L12, L20, L21 | the state, the counts and the pace of a broadcast |
 //! | [`sample`] | L25 | the samples of failed deliveries that are kept |
 //! | [`deal`] | L5 | the shares of origins in a claim |
@@ -49,6 +50,7 @@ mod bands;
 mod change;
 mod fair;
 mod merge;
+mod newer;
 mod pace;
 mod progress;
 mod sample;
@@ -65,6 +67,7 @@ pub use change::{Applied, apply};
 pub(crate) use fair::Rounds;
 pub use fair::deal;
 pub use merge::{Merged, evicted, merge};
+pub use newer::is_newer;
 pub use pace::LONGEST_PAGE;
 pub use progress::{AfterClaim, BroadcastProgress};
 pub use sample::sample;

@@ -22,6 +22,7 @@ mod outbox;
 mod pauses;
 #[cfg(test)]
 mod plans;
+mod portable;
 mod prefix;
 mod query;
 mod samples;

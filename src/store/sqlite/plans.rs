@@ -7,8 +7,7 @@ use super::connection::Connection;
 use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    listing, liveness, outbox, pauses, query, samples, schedules, subscription_count,
-    subscriptions, tallies, turns, watch,
+    listing, liveness, outbox, pauses, query, samples, schedules, subscription_count, subscriptions, tallies, turns, watch, portable,
 };
 
 fn plan(conn: &Connection, sql: &str) -> String {
@@ -193,6 +192,16 @@ const SHORT: &[(&str, &str)] = &[
         "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
     ),
     (samples::OF_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
+        portable::RETIRED,
+        "INDEX subscription_retired ((retired_at,key)>(?,?))",
+    ),
+    (
+        portable::STALE,
+        "INDEX subscription_stale_since ((stale_since,key)>(?,?))",
+    ),
+    (portable::DELETE_KEY, "PRIMARY KEY (key=?)"),
+    (portable::DELETE_ID, "(id=?)"),
+    (portable::COMPLETE, "PRIMARY KEY (key=?)"),
     (
         subscriptions::EXPIRED,
         "INDEX subscription_expiring (expires_at<?)",

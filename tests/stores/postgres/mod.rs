@@ -28,3 +28,4 @@ async fn two_machines() -> Option<Handles<PostgresStore>> {
 }
 
 tower_web_push::store_conformance!(conformance, two_machines);
+tower_web_push::portable_conformance!(portable, two_machines);

@@ -36,3 +36,5 @@ async fn on_valkey() -> Option<Handles<RedisStore>> {
 
 tower_web_push::store_conformance!(redis, on_redis);
 tower_web_push::store_conformance!(valkey, on_valkey);
+tower_web_push::portable_conformance!(redis_portable, on_redis);
+tower_web_push::portable_conformance!(valkey_portable, on_valkey);

@@ -69,7 +69,7 @@ pub(crate) async fn a_stop_leaves_one_file(name: &str) {
 async fn backup(name: &str, store_url: &str, to: &Path) -> Output {
     let mut command = Command::new("sh");
     command
-        .args(["-c", "umask 0; exec \"$0\" --backup \"$1\""])
+        .args(["-c", "umask 0; exec \"$0\" backup \"$1\""])
         .arg(example(name))
         .arg(to)
         .env_clear()
@@ -158,13 +158,17 @@ pub(crate) async fn a_backup_that_cannot_be_made_is_one_line(name: &str) {
         assert_eq!(errors.lines().count(), 1, "{errors}");
         assert!(!errors.contains("hunter2"), "{errors}");
     };
-    for other in [
-        "memory:",
-        "postgres://push:hunter2@127.0.0.1:1/push",
-        "redis://:hunter2@127.0.0.1:1",
+    for (other, reason) in [
+        ("memory:", "memory: belongs to one process"),
+        (
+            "postgres://push:hunter2@127.0.0.1:1/push",
+            "the store is unavailable",
+        ),
+        ("redis://:hunter2@127.0.0.1:1", "the store is unavailable"),
     ] {
-        refused(other, 2, "--backup: STORE_URL is not an SQLite file").await;
+        refused(other, 1, reason).await;
     }
+    refused("sqlite:", 2, "no file follows sqlite").await;
     refused(&world.store_url(), 1, "push.db: No such file").await;
     assert!(names(&world).is_empty());
     let (server, _) = world.start(name, &[]).await;

@@ -1,4 +1,4 @@
-//! `--forget USER`: a user is erased by a command.
+//! `erase-user USER`: a user is erased by a command.
 
 use serde_json::json;
 
@@ -26,7 +26,7 @@ pub(crate) async fn a_user_is_erased_from_the_store_of_a_running_server(name: &s
     let store_url = world.store_url();
     let forget = async |user: &str| {
         let mut command = command(name, &World::settings(&store_url));
-        command.args(["--forget", user]);
+        command.args(["erase-user", user]);
         let output = finish(command).await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
@@ -53,7 +53,7 @@ pub(crate) async fn nothing_is_created_for_an_erasure(name: &str) {
     let world = World::new().await;
     let store_url = world.store_url();
     let mut command = command(name, &World::settings(&store_url));
-    command.args(["--forget", "alice"]);
+    command.args(["erase-user", "alice"]);
     let output = finish(command).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);

@@ -2,8 +2,10 @@
 
 mod backups;
 mod behind_proxies;
+mod checks;
 mod clients;
 mod closed;
+mod copies;
 mod crowding;
 // Its tests are the conformance suite of the store contracts.
 #[allow(dead_code, reason = "`programs` runs its main function")]
@@ -58,6 +60,11 @@ both_servers! {
     backups::a_stop_leaves_one_file
     backups::a_server_starts_on_every_kind_of_backup
     backups::a_backup_that_cannot_be_made_is_one_line
+    checks::what_is_wrong_is_said_in_words
+    checks::a_subscription_is_explained
+    copies::a_killed_copy_goes_on_while_messages_are_sent
+    copies::a_full_or_dead_target_loses_nothing
+    copies::an_export_is_restored_into_another_store
     clients::the_pages_may_do_nothing_but_what_they_need
     clients::the_console_can_be_switched_off
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged

@@ -457,7 +457,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         // It may be a part of a secret.
         (
             &["--admin-password", "correct", "hunter2"],
-            "error: a word that is no flag; quote values that hold blanks; see --help\n",
+            "error: a word that is no flag and no command; quote values that hold blanks; see --help\n",
         ),
         (
             &["--bind", "127.0.0.1:0", "--bind", "0.0.0.0:80"],

@@ -302,3 +302,59 @@ end
 function operations.tagged()
   return call('ZCARD', tag_key(ARGV[2])) - call('ZCOUNT', expiring_tag_key(ARGV[2]), '-inf', ARGV[1])
 end
+
+-- Writes whole rows that Rust has compared with the stored ones (C2). ARGV for each: the endpoint key, the stored row as
+-- read, the key of the other row that has its id, that row as read, the new row; '' for none. Returns 1, or 0 if a row has
+-- changed since it was read: then nothing is written.
+function operations.put()
+  local rows = {}
+  for i = 1, #ARGV, 5 do
+    local key, standing, named_key, named, raw = unpack(ARGV, i, i + 4)
+    if (call('HGET', ROWS, key) or '') ~= standing then return 0 end
+    if named_key ~= '' and (call('HGET', ROWS, named_key) or '') ~= named then return 0 end
+    local row = cmsgpack.unpack(raw)
+    local owner = call('HGET', IDS, row[ID])
+    if owner and owner ~= key and owner ~= named_key then return 0 end
+    rows[#rows + 1] = { key, named_key, row }
+  end
+  for _, entry in ipairs(rows) do
+    local key, named_key, row = unpack(entry)
+    delete_row(key)
+    if named_key ~= '' then delete_row(named_key) end
+    insert_row(key, row)
+  end
+  return 1
+end
+
+-- Whether a key sorts before another. Lua's own comparison depends on the server's locale.
+local function precedes(key, other)
+  for i = 1, math.min(#key, #other) do
+    local octet, others = string.byte(key, i), string.byte(other, i)
+    if octet ~= others then return octet < others end
+  end
+  return #key < #other
+end
+
+-- Returns the next rows that are retired, or stale, by the time since which they are, and by key (C1). ARGV: the set, the time
+-- and the key after which ('-inf' and '' at the beginning), the limit. Returns the keys, the times and the rows.
+function operations.unreachable()
+  local set, since, after, limit = P .. ':' .. ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+  local first = 0
+  if after ~= '' then
+    -- The last row may be gone: its place is found among the rows of its time.
+    first = call('ZCOUNT', set, '-inf', '(' .. since)
+    local last = call('ZCOUNT', set, '-inf', since)
+    while first < last do
+      local middle = math.floor((first + last) / 2)
+      local key = call('ZRANGE', set, middle, middle)[1]
+      if precedes(after, key) then last = middle else first = middle + 1 end
+    end
+  end
+  local found = call('ZRANGE', set, first, first + limit - 1, 'WITHSCORES')
+  local keys, times = {}, {}
+  for i = 1, #found, 2 do
+    keys[#keys + 1] = found[i]
+    times[#times + 1] = found[i + 1]
+  end
+  return { keys, times, read_many('HMGET', ROWS, keys) }
+end

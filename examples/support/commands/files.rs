@@ -1,0 +1,227 @@
+//! `backup`, `restore` and `export`: a store as a file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tower_web_push::copy::{Copy, CopyErrorKind, ExportReport, export, restore};
+use tower_web_push::store::SqliteStore;
+
+use super::super::causes::with_causes;
+use super::super::store::StoreUrl;
+use super::bar::Bar;
+use super::stores;
+
+/// A file to restore.
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// A backup or an export, of a store of any kind
+    #[arg(value_name = "FILE")]
+    from: PathBuf,
+
+    /// Restores into a store that is not empty: what is newer there stays
+    #[arg(long)]
+    into_others: bool,
+}
+
+/// A file to write.
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The new file, which only its owner can read; `-` for standard output
+    #[arg(value_name = "FILE")]
+    to: PathBuf,
+
+    /// Leaves out endpoints, keys and everything else with which messages can be sent. Such a file cannot be restored
+    #[arg(long)]
+    without_secrets: bool,
+}
+
+/// Copies an SQLite file as it is, and exports another store.
+pub(super) async fn backup(
+    store: StoreUrl,
+    to: &Path,
+    certificates: Option<&[u8]>,
+) -> Result<(), String> {
+    if let StoreUrl::Sqlite(from) = store {
+        let copied = SqliteStore::backup(&from, to).await;
+        copied.map_err(with_causes)?;
+        println!("{} is a backup of {}", to.display(), from.display());
+        return Ok(());
+    }
+    let arguments = Export {
+        to: to.to_owned(),
+        without_secrets: false,
+    };
+    write_export(&arguments, store, certificates).await?;
+    println!(
+        "It has no pending messages: pg_dump, or a copy of Redis' RDB or AOF file, has them too."
+    );
+    Ok(())
+}
+
+pub(super) async fn write_export(
+    arguments: &Export,
+    store: StoreUrl,
+    certificates: Option<&[u8]>,
+) -> Result<(), String> {
+    if store == StoreUrl::Memory {
+        return Err("STORE_URL: memory: belongs to one process".to_owned());
+    }
+    let store = stores::open("STORE_URL", store, false, certificates).await?;
+    let now = tower_web_push::clock::Timestamp::from(std::time::SystemTime::now());
+    let total = stores::count(&*store, now).await.map_err(with_causes)?;
+    let secrets = !arguments.without_secrets;
+    let mut bar = Bar::new("exporting");
+    let progress = |report: &ExportReport| bar.show(report.subscriptions, total);
+    let to = &arguments.to;
+    let report = if to.as_os_str() == "-" {
+        let mut out = BufWriter::new(io::stdout());
+        export(store, &mut out, secrets, progress).await
+    } else {
+        let about = |error: io::Error| format!("{}: {error}", to.display());
+        let part = Part::create(to).map_err(about)?;
+        let mut out = BufWriter::new(&part.file);
+        let report = export(store, &mut out, secrets, progress).await;
+        drop(out);
+        if report.is_ok() {
+            part.finish(to).map_err(about)?;
+        }
+        report
+    };
+    bar.end();
+    let report = report.map_err(with_causes)?;
+    eprintln!("written: {}", numbers(&report));
+    Ok(())
+}
+
+pub(super) async fn read(
+    arguments: &Restore,
+    store: StoreUrl,
+    certificates: Option<&[u8]>,
+) -> Result<(), String> {
+    let from = &arguments.from;
+    let about = |error: io::Error| format!("{}: {error}", from.display());
+    if store == StoreUrl::Memory {
+        return Err("STORE_URL: memory: belongs to one process".to_owned());
+    }
+    let mut file = File::open(from).map_err(about)?;
+    let mut magic = [0; 16];
+    let is_sqlite = file.read_exact(&mut magic).is_ok() && magic == *b"SQLite format 3\0";
+    if is_sqlite {
+        return read_sqlite(arguments, store, certificates).await;
+    }
+    let file = File::open(from).map_err(about)?;
+    let total = file.metadata().map_err(about)?.len();
+    let store = stores::open("STORE_URL", store, true, certificates).await?;
+    let mut bar = Bar::new("restoring");
+    // About 700 octets for each subscription.
+    let progress = |report: &ExportReport| bar.show(report.subscriptions, total / 700);
+    let mut lines = BufReader::new(file);
+    let report = restore(store, &mut lines, arguments.into_others, progress).await;
+    bar.end();
+    let report = report.map_err(|error| match error.kind() {
+        CopyErrorKind::NotEmpty => not_empty(),
+        CopyErrorKind::File => format!("{}: {}", from.display(), with_causes(error)),
+        _ => with_causes(error),
+    })?;
+    println!("restored: {}", numbers(&report));
+    Ok(())
+}
+
+/// A backup of an SQLite file becomes the file, or is copied into another store.
+async fn read_sqlite(
+    arguments: &Restore,
+    store: StoreUrl,
+    certificates: Option<&[u8]>,
+) -> Result<(), String> {
+    let from = &arguments.from;
+    if let StoreUrl::Sqlite(to) = &store
+        && !to.exists()
+    {
+        let copied = SqliteStore::backup(from, to).await;
+        copied.map_err(with_causes)?;
+        println!("restored: {} is {} as it was", to.display(), from.display());
+        return Ok(());
+    }
+    // The backup itself is not opened: that would change it.
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let copy = folder.path().join("backup.db");
+    let copied = SqliteStore::backup(from, &copy).await;
+    copied.map_err(with_causes)?;
+    let from = stores::open("FILE", StoreUrl::Sqlite(copy), false, None).await?;
+    let to = stores::open("STORE_URL", store, true, certificates).await?;
+    let now = tower_web_push::clock::Timestamp::from(std::time::SystemTime::now());
+    let rows = stores::count(&*to, now).await.map_err(with_causes)?;
+    let keys = to.keys().await.map_err(with_causes)?;
+    if !arguments.into_others && (rows > 0 || !keys.is_empty()) {
+        return Err(not_empty());
+    }
+    let copy = Copy::new(from, to, folder.path().join("journal"));
+    let mut bar = Bar::new("restoring");
+    let report = copy
+        .pass(|report| bar.show(report.read, report.total))
+        .await;
+    bar.end();
+    let report = report.map_err(with_causes)?;
+    println!(
+        "restored: {} subscriptions, {} VAPID keys, {} daily notifications",
+        report.written, report.vapid_keys, report.schedules
+    );
+    if report.pending > 0 {
+        println!(
+            "{} pending messages of the backup are not restored into another store.",
+            report.pending
+        );
+    }
+    Ok(())
+}
+
+fn not_empty() -> String {
+    "STORE_URL: the store is not empty; with --into-others the file is restored all the same, and what is newer stays"
+        .to_owned()
+}
+
+fn numbers(report: &ExportReport) -> String {
+    format!(
+        "{} subscriptions, {} VAPID keys, {} daily notifications",
+        report.subscriptions, report.vapid_keys, report.schedules
+    )
+}
+
+/// A file under a temporary name, removed on drop unless it was finished.
+struct Part {
+    path: PathBuf,
+    file: File,
+}
+
+impl Part {
+    /// Creates a file that only its owner can read, in the folder of the target.
+    fn create(to: &Path) -> io::Result<Self> {
+        if fs::symlink_metadata(to).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let mut path = to.as_os_str().to_owned();
+        path.push(format!(".{}.part", std::process::id()));
+        let path = PathBuf::from(path);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Syncs the file and gives it its name, which no other file must have got meanwhile.
+    fn finish(mut self, to: &Path) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.sync_all()?;
+        fs::hard_link(&self.path, to)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}

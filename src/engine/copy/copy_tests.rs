@@ -1,0 +1,499 @@
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+
+use super::*;
+use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleName};
+use crate::store::{
+    Change, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason, StoreError,
+    StoreErrorKind, StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Upserted,
+};
+use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
+use crate::vapid::{KeyEncryptionKeys, VapidKey};
+
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+
+/// Two stores and a journal.
+struct World {
+    folder: TempDir,
+    from: MemoryStore,
+    to: MemoryStore,
+}
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(1_800_000_000 + secs)
+}
+
+fn endpoint(number: usize) -> Endpoint {
+    Endpoint::parse(&format!(
+        "https://updates.push.services.mozilla.com/{number}"
+    ))
+    .unwrap()
+}
+
+fn named(number: usize) -> SubscriptionRef {
+    SubscriptionRef::from(&endpoint(number))
+}
+
+fn new(number: usize) -> NewSubscription {
+    let auth = AuthSecret::from_bytes(&[1; AuthSecret::LEN]).unwrap();
+    let keys = UaPublicKey::parse(P256DH).unwrap();
+    let subscription = Subscription::new(endpoint(number), keys, auth);
+    NewSubscription::new(subscription, KeyId::from_bytes([1; KeyId::LEN]))
+}
+
+async fn subscribe(store: &MemoryStore, new: &NewSubscription, now: Timestamp) -> SubscriptionId {
+    let limits = SubscriptionLimits::default().with_unproven(u64::MAX);
+    match store.upsert(new, &limits, now).await.unwrap() {
+        Upserted::Stored { record, .. } => record.id,
+        Upserted::Conflict => panic!("a conflict"),
+    }
+}
+
+async fn row(store: &MemoryStore, number: usize) -> Option<SubscriptionRecord> {
+    store.get(&[named(number)]).await.unwrap().remove(0)
+}
+
+async fn unsubscribe(store: &MemoryStore, number: usize) {
+    let row = row(store, number).await.unwrap();
+    let gone = store.apply(&[Change::delete(&row)], at(99)).await.unwrap();
+    assert_eq!(gone, 1);
+    store.remove_schedules(row.id).await.unwrap();
+}
+
+fn daily(id: SubscriptionId, notify_type: NotifyType, hour: u8) -> Schedule {
+    let time = DailyTime::new(hour, 0).unwrap();
+    let daily = Daily::new(notify_type, time, None).unwrap();
+    daily.schedule(id, at(0)).unwrap()
+}
+
+fn key(created_at: Timestamp) -> StoredVapidKey {
+    let key = VapidKey::generate().unwrap();
+    let sealed = KeyEncryptionKeys::default().seal(&key).unwrap();
+    StoredVapidKey::new(key.id(), *key.public_key(), sealed, created_at, true)
+}
+
+async fn active(store: &MemoryStore) -> KeyId {
+    store.keys().await.unwrap()[0].id
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            from: MemoryStore::new(),
+            to: MemoryStore::new(),
+        }
+    }
+
+    async fn with_rows(rows: usize) -> Self {
+        let world = Self::new();
+        for number in 0..rows {
+            subscribe(&world.from, &new(number), at(0)).await;
+        }
+        world
+    }
+
+    fn copy(&self) -> Copy {
+        let journal = self.folder.path().join("journal");
+        Copy::new(self.from.clone(), self.to.clone(), journal)
+    }
+
+    async fn pass(&self) -> CopyReport {
+        self.copy().pass(|_| {}).await.unwrap()
+    }
+
+    async fn is_same(&self, numbers: std::ops::Range<usize>) {
+        let all: Vec<_> = numbers.map(named).collect();
+        let theirs = self.from.get(&all).await.unwrap();
+        assert_eq!(theirs, self.to.get(&all).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn rows_in_every_state_come_along_and_a_second_pass_changes_nothing() {
+    let world = World::with_rows(3 * PAGE).await;
+    let mut changes = Vec::new();
+    for number in 0..300 {
+        let key = endpoint(number).key();
+        let observed_at = at(1);
+        let reason = RetireReason::Gone;
+        changes.push(match number % 3 {
+            0 => Change::Retire {
+                key,
+                reason,
+                observed_at,
+            },
+            1 => Change::Stale { key, observed_at },
+            _ => Change::Failed(key),
+        });
+    }
+    world.from.apply(&changes, at(2)).await.unwrap();
+    let mut seen = Vec::new();
+    let report = world
+        .copy()
+        .pass(|report| seen.push(report.read))
+        .await
+        .unwrap();
+    let total = 3 * PAGE as u64;
+    assert_eq!(
+        (report.total, report.read, report.written),
+        (total, total, total)
+    );
+    assert!(report.is_first && !report.is_continued);
+    assert!(seen.is_sorted() && seen.len() > 3, "{seen:?}");
+    world.is_same(0..3 * PAGE).await;
+    let again = world.pass().await;
+    assert!(again.is_unchanged() && !again.is_first, "{again:?}");
+    assert_eq!(again.read, total);
+}
+
+#[tokio::test]
+async fn a_row_that_one_side_deleted_is_deleted_or_stays_deleted() {
+    let world = World::with_rows(3 * PAGE).await;
+    world.pass().await;
+    // More than a page, in one range.
+    for number in 0..PAGE + 5 {
+        unsubscribe(&world.from, number).await;
+    }
+    // The last of them has registered with the target since.
+    subscribe(&world.to, &new(0), at(10)).await;
+    for number in PAGE + 5..PAGE + 9 {
+        unsubscribe(&world.to, number).await;
+    }
+    // The last of those has registered with the source since.
+    subscribe(&world.from, &new(PAGE + 5), at(10)).await;
+    subscribe(&world.to, &new(9_999), at(10)).await;
+    let report = world.pass().await;
+    assert_eq!(report.deleted, PAGE as u64 + 4);
+    assert_eq!((report.left_out, report.written), (3, 1));
+    assert!(row(&world.to, 0).await.is_some());
+    assert!(row(&world.to, 1).await.is_none());
+    assert!(row(&world.to, PAGE + 5).await.is_some());
+    assert!(row(&world.to, PAGE + 6).await.is_none());
+    // It was never in the source.
+    assert!(row(&world.to, 9_999).await.is_some());
+    world.is_same(PAGE + 9..3 * PAGE).await;
+    assert!(world.pass().await.is_unchanged());
+}
+
+#[tokio::test]
+async fn the_later_registration_stays() {
+    let world = World::with_rows(4).await;
+    world.pass().await;
+    let tagged = |number| {
+        let mut new = new(number);
+        new.tags = Some(["news".parse().unwrap()].into());
+        new
+    };
+    subscribe(&world.from, &tagged(0), at(10)).await;
+    subscribe(&world.to, &tagged(1), at(10)).await;
+    let key = endpoint(1).key();
+    let reason = RetireReason::Gone;
+    let retire = Change::Retire {
+        key,
+        reason,
+        observed_at: at(5),
+    };
+    world.from.apply(&[retire], at(6)).await.unwrap();
+    let report = world.pass().await;
+    assert_eq!(report.written, 1);
+    let (first, second) = (
+        row(&world.to, 0).await.unwrap(),
+        row(&world.to, 1).await.unwrap(),
+    );
+    assert_eq!((first.tags.len(), second.tags.len()), (1, 1));
+    assert_eq!(second.retired, None);
+}
+
+/// Its id moves to another endpoint between the passes.
+#[tokio::test]
+async fn a_renewed_subscription_keeps_its_id_and_its_notifications() {
+    let world = World::with_rows(0).await;
+    for number in 0..20 {
+        let id = subscribe(&world.from, &new(number), at(0)).await;
+        let schedule = daily(id, NotifyType::DailyCheck, 7);
+        world.from.put_schedule(&schedule).await.unwrap();
+    }
+    world.pass().await;
+    for number in 0..20 {
+        let mut renewed = new(number + 100);
+        renewed.replaces = Some(endpoint(number).key());
+        subscribe(&world.from, &renewed, at(10)).await;
+    }
+    world.pass().await;
+    for number in 0..20 {
+        assert_eq!(row(&world.to, number).await, None);
+        let renewed = row(&world.to, number + 100).await.unwrap();
+        assert_eq!(
+            Some(&renewed),
+            row(&world.from, number + 100).await.as_ref()
+        );
+        let schedules = world.to.schedules(Some(renewed.id)).await.unwrap();
+        assert_eq!(schedules.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn daily_notifications_are_added_changed_and_removed() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    let world = World::with_rows(0).await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let id = subscribe(&world.from, &new(number), at(0)).await;
+        world
+            .from
+            .put_schedule(&daily(id, DailyCheck, 7))
+            .await
+            .unwrap();
+        ids.push(id);
+    }
+    assert_eq!(world.pass().await.schedules, 6);
+    let (from, to) = (&world.from, &world.to);
+    let name = |number: usize| ScheduleName::Subscriber(ids[number], DailyCheck);
+    // Added, removed and changed in the source.
+    from.put_schedule(&daily(ids[0], DirectNotification, 8))
+        .await
+        .unwrap();
+    from.remove_schedule(&name(1)).await.unwrap();
+    from.put_schedule(&daily(ids[2], DailyCheck, 9))
+        .await
+        .unwrap();
+    // Added, removed and changed in the target: the last by a registration, as all changes are.
+    to.put_schedule(&daily(ids[3], DirectNotification, 8))
+        .await
+        .unwrap();
+    to.remove_schedule(&name(4)).await.unwrap();
+    subscribe(to, &new(5), at(10)).await;
+    to.put_schedule(&daily(ids[5], DailyCheck, 9))
+        .await
+        .unwrap();
+    assert_eq!(world.pass().await.schedules, 3);
+    let mut found = Vec::new();
+    for id in &ids {
+        let schedules = to.schedules(Some(*id)).await.unwrap();
+        let hours = schedules.iter().map(|schedule| schedule.time.hour());
+        found.push(hours.collect::<Vec<_>>());
+    }
+    assert_eq!(
+        found,
+        [vec![7, 8], vec![], vec![9], vec![7, 8], vec![], vec![9]]
+    );
+    assert!(world.pass().await.is_unchanged());
+}
+
+/// Also where the first pass finds it retired.
+#[tokio::test]
+async fn a_retired_subscription_keeps_its_notifications() {
+    let world = World::with_rows(0).await;
+    let id = subscribe(&world.from, &new(0), at(0)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    let (key, reason) = (endpoint(0).key(), RetireReason::Gone);
+    let retire = Change::Retire {
+        key,
+        reason,
+        observed_at: at(1),
+    };
+    world.from.apply(&[retire], at(1)).await.unwrap();
+    assert_eq!(world.pass().await.schedules, 1);
+    assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
+    // Registered again in the target, and without them.
+    subscribe(&world.to, &new(0), at(5)).await;
+    world.to.remove_schedules(id).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+}
+
+/// What the source has sent is not sent again by the target.
+#[tokio::test]
+async fn an_occurrence_that_the_source_has_sent_is_skipped() {
+    let world = World::with_rows(0).await;
+    let id = subscribe(&world.from, &new(0), at(0)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.from.record_run(at(5)).await.unwrap();
+    world.pass().await;
+    let next = schedule.next_fire_at + std::time::Duration::from_secs(24 * 3600);
+    let firing = Firing::new(&schedule, next, None);
+    world.from.fire(&[firing], at(0)).await.unwrap();
+    world.pass().await;
+    let there = world.to.schedules(Some(id)).await.unwrap();
+    assert_eq!(there[0].next_fire_at, next);
+    assert_eq!(world.to.last_run().await.unwrap(), Some(at(5)));
+    // The target is never moved back.
+    let firing = Firing::new(
+        &there[0],
+        next + std::time::Duration::from_secs(24 * 3600),
+        None,
+    );
+    world.to.fire(&[firing], at(0)).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+}
+
+#[tokio::test]
+async fn keys_come_first_and_a_rotation_comes_along() {
+    let world = World::with_rows(1).await;
+    let (first, second) = (key(at(0)), key(at(10)));
+    world.from.insert(&first).await.unwrap();
+    assert_eq!(world.pass().await.vapid_keys, 1);
+    assert_eq!(
+        world.to.keys().await.unwrap(),
+        world.from.keys().await.unwrap()
+    );
+    world.from.insert(&second).await.unwrap();
+    world.pass().await;
+    assert_eq!(active(&world.to).await, second.id);
+    assert_eq!(world.to.keys().await.unwrap().len(), 2);
+    // The target's own rotation stays.
+    let own = key(at(5));
+    world.to.insert(&own).await.unwrap();
+    let report = world.pass().await;
+    assert_eq!(report.own_active_key, Some(own.id));
+    assert_eq!(active(&world.to).await, own.id);
+    assert!(report.is_unchanged());
+}
+
+/// A store whose writes fail from some page on.
+#[derive(Debug)]
+struct Failing {
+    store: MemoryStore,
+    pages: AtomicUsize,
+}
+
+#[async_trait]
+impl SubscriptionStore for Failing {
+    async fn upsert(
+        &self,
+        new: &NewSubscription,
+        limits: &SubscriptionLimits,
+        now: Timestamp,
+    ) -> Result<Upserted, StoreError> {
+        self.store.upsert(new, limits, now).await
+    }
+
+    async fn get(
+        &self,
+        which: &[SubscriptionRef],
+    ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        self.store.get(which).await
+    }
+
+    async fn page(
+        &self,
+        audience: &Audience,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.store.page(audience, after, limit, now).await
+    }
+
+    async fn owned_by(
+        &self,
+        principal: &crate::broadcast::Principal,
+        after: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.store.owned_by(principal, after, limit).await
+    }
+
+    async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
+        self.store.count(filter, now).await
+    }
+
+    async fn count_live(&self, keys: &[KeyId], now: Timestamp) -> Result<LiveCounts, StoreError> {
+        self.store.count_live(keys, now).await
+    }
+
+    async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        self.store.apply(changes, now).await
+    }
+}
+
+#[async_trait]
+impl PortableStore for Failing {
+    async fn unreachable(
+        &self,
+        state: Unreachable,
+        after: Option<(Timestamp, EndpointKey)>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRecord>, StoreError> {
+        self.store.unreachable(state, after, limit).await
+    }
+
+    async fn put(&self, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, StoreError> {
+        assert!(rows.len() <= crate::store::STEP);
+        if self
+            .pages
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .is_err()
+        {
+            return Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "the disk is full",
+            ));
+        }
+        self.store.put(rows).await
+    }
+}
+
+#[tokio::test]
+async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
+    let world = World::with_rows(5 * PAGE).await;
+    let mut copied = 0;
+    for attempt in 0..4 {
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(1),
+        });
+        let error = copy.pass(|_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), CopyErrorKind::Target);
+        copied += PAGE as u64;
+        let to = Side::new(world.to.clone());
+        assert_eq!(to.count(at(0)).await.unwrap(), copied, "{attempt}");
+    }
+    let report = world.pass().await;
+    assert!(report.is_continued && report.is_first);
+    assert_eq!(
+        (report.read, report.written),
+        (5 * PAGE as u64, PAGE as u64)
+    );
+    world.is_same(0..5 * PAGE).await;
+    assert!(world.pass().await.is_unchanged());
+}
+
+/// Else all of its subscribers would be taken for ones who have left.
+#[tokio::test]
+async fn a_store_that_was_emptied_is_refused() {
+    for is_source in [true, false] {
+        let mut world = World::with_rows(10).await;
+        world.pass().await;
+        match is_source {
+            true => world.from = MemoryStore::new(),
+            false => world.to = MemoryStore::new(),
+        }
+        let error = world.copy().pass(|_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), CopyErrorKind::LostRows);
+        let kept = if is_source { &world.to } else { &world.from };
+        assert!(row(kept, 3).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn the_schedules_of_the_application_come_along() {
+    let world = World::new();
+    let plan = Plan::Application {
+        label: crate::schedule::ScheduleLabel::parse("morning").unwrap(),
+        to: Audience::All,
+        message: crate::message::Message::new("hello"),
+    };
+    let schedule = Schedule::new(plan, DailyTime::new(7, 0).unwrap(), at(0));
+    world.from.put_schedule(&schedule).await.unwrap();
+    assert_eq!(world.pass().await.schedules, 1);
+    assert_eq!(world.to.schedules(None).await.unwrap(), [schedule]);
+    assert!(world.pass().await.is_unchanged());
+}

@@ -1,0 +1,289 @@
+//! A store as a file of lines, and back.
+
+use std::io::{self, BufRead, Seek, Write};
+
+use super::error::{CopyError, CopyErrorKind, source, target};
+use super::lines::{Daily, End, Head, Key, Line, Row, VERSION};
+use super::{PAGE, Side};
+use crate::broadcast::Audience;
+use crate::clock::{Clock as _, SystemClock};
+use crate::error::BoxError;
+use crate::store::{PortableStore, ScheduleStore, SubscriptionRecord, Unreachable, VapidKeyStore};
+
+/// The longest line that is read, in octets: an endpoint has at most 2,048, and a user has a name.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// The numbers of an export, or of its restoration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// VAPID keys.
+    pub vapid_keys: u64,
+    /// Subscriptions. Of a restoration: those that were written.
+    pub subscriptions: u64,
+    /// Daily notifications of subscribers.
+    pub schedules: u64,
+}
+
+/// Writes VAPID keys, subscriptions in every state, and daily notifications of subscribers as JSON, an object in each line, page
+/// by page, while servers use the store. Calls `progress` with the numbers after each page.
+///
+/// The first line is `{"webPushExport":{"version":1,…}}`, and the last one, `{"end":…}`, has the numbers of the others. Times are
+/// milliseconds since the Unix epoch. [`restore`] reads it. Pending messages are not in it, nor are schedules of the application,
+/// which it makes again when it starts.
+///
+/// # Errors
+///
+/// Returns an error if the store is unavailable or the writer fails.
+///
+/// # Cancel safety
+///
+/// Dropped, it leaves a file without its last line, which [`restore`] refuses.
+///
+/// # Security
+///
+/// With `secrets` the file holds endpoints, secrets of subscriptions, and VAPID private keys as they are stored: sealed, or in the
+/// clear if the store has no key-encryption key. Who has it can send to all subscribers. Without them it names push services, users
+/// and states only, and cannot be restored.
+pub async fn export<S>(
+    store: S,
+    out: &mut (impl Write + Send),
+    secrets: bool,
+    mut progress: impl FnMut(&ExportReport) + Send,
+) -> Result<ExportReport, CopyError>
+where
+    S: PortableStore + VapidKeyStore + ScheduleStore,
+{
+    let from = Side::new(store);
+    let clock = SystemClock::new();
+    let mut report = ExportReport::default();
+    write(
+        out,
+        &Line::WebPushExport(Head {
+            version: VERSION,
+            at: clock.now().as_millis(),
+            secrets,
+        }),
+    )?;
+    for key in from.vapid_keys.keys().await.map_err(source)? {
+        write(out, &Line::VapidKey(Key::of(&key, secrets)))?;
+        report.vapid_keys += 1;
+    }
+    let mut after = None;
+    loop {
+        let now = clock.now();
+        let page = from
+            .subscriptions
+            .page(&Audience::All, after.as_ref(), PAGE, now);
+        let page = page.await.map_err(source)?;
+        write_rows(&from, out, &page, secrets, &mut report).await?;
+        progress(&report);
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.subscription.endpoint().key()),
+            _ => break,
+        }
+    }
+    for state in [Unreachable::Retired, Unreachable::Stale] {
+        let mut after = None;
+        loop {
+            let page = from.subscriptions.unreachable(state, after, PAGE);
+            let page = page.await.map_err(source)?;
+            let place = |row: &SubscriptionRecord| {
+                Some((state.since(row)?, row.subscription.endpoint().key()))
+            };
+            let (last, is_last) = (page.last().and_then(place), page.len() < PAGE);
+            // The others were listed as retired.
+            let rows: Vec<_> = page
+                .into_iter()
+                .filter(|row| state == Unreachable::Retired || row.retired.is_none())
+                .collect();
+            write_rows(&from, out, &rows, secrets, &mut report).await?;
+            progress(&report);
+            if is_last {
+                break;
+            }
+            after = last;
+        }
+    }
+    let end = End {
+        vapid_keys: report.vapid_keys,
+        subscriptions: report.subscriptions,
+        schedules: report.schedules,
+    };
+    write(out, &Line::End(end))?;
+    out.flush().map_err(file)?;
+    Ok(report)
+}
+
+async fn write_rows(
+    from: &Side,
+    out: &mut (impl Write + Send),
+    rows: &[SubscriptionRecord],
+    secrets: bool,
+    report: &mut ExportReport,
+) -> Result<(), CopyError> {
+    for row in rows {
+        write(out, &Line::Subscription(Box::new(Row::of(row, secrets))))?;
+        report.subscriptions += 1;
+    }
+    if from.ledger.next_fire_at().await.map_err(source)?.is_none() {
+        return Ok(());
+    }
+    for row in rows {
+        let schedules = from.ledger.schedules(Some(row.id)).await.map_err(source)?;
+        for daily in schedules.iter().filter_map(Daily::of) {
+            write(out, &Line::Schedule(daily))?;
+            report.schedules += 1;
+        }
+    }
+    Ok(())
+}
+
+fn write(out: &mut impl Write, line: &Line) -> Result<(), CopyError> {
+    serde_json::to_writer(&mut *out, line).map_err(file)?;
+    out.write_all(b"\n").map_err(file)
+}
+
+/// Writes what [`export`] has written with its secrets into a store. The whole file is read first, so that a damaged one changes
+/// nothing. Calls `progress` with the numbers after each page.
+///
+/// The store has to be empty, unless `into_others`: then a subscription stays that is newer there, and the active VAPID key.
+///
+/// # Errors
+///
+/// [`NotEmpty`](CopyErrorKind::NotEmpty), [`File`](CopyErrorKind::File) if the file is incomplete, of another version, damaged or
+/// without secrets: then nothing was changed. Also if the store fails. What was written by then stays, and the call can be repeated
+/// with `into_others`.
+///
+/// # Cancel safety
+///
+/// As after an error of the store.
+pub async fn restore<S>(
+    store: S,
+    lines: &mut (impl BufRead + Seek + Send),
+    into_others: bool,
+    mut progress: impl FnMut(&ExportReport) + Send,
+) -> Result<ExportReport, CopyError>
+where
+    S: PortableStore + VapidKeyStore + ScheduleStore,
+{
+    let to = Side::new(store);
+    let keys = to.vapid_keys.keys().await.map_err(target)?;
+    let rows = to.count(SystemClock::new().now()).await.map_err(target)?;
+    if !into_others && (rows > 0 || !keys.is_empty()) {
+        return Err(CopyErrorKind::NotEmpty.into());
+    }
+    check(lines)?;
+    let mut report = ExportReport::default();
+    let mut waiting = Vec::new();
+    // The keys come first.
+    while let Some(line) = next(lines)? {
+        match line {
+            Line::VapidKey(key) => {
+                let mut key = key.read().map_err(file)?;
+                let is_first = to.vapid_keys.insert_first(&key).await.map_err(target)?;
+                if !is_first {
+                    // Of the file, the active one is the first.
+                    key.active = false;
+                    to.vapid_keys.insert(&key).await.map_err(target)?;
+                }
+                report.vapid_keys += 1;
+            }
+            Line::Subscription(row) => {
+                waiting.push(row.read().map_err(file)?);
+                if waiting.len() == PAGE {
+                    put(&to, &mut waiting, &mut report).await?;
+                    progress(&report);
+                }
+            }
+            Line::Schedule(daily) => {
+                put(&to, &mut waiting, &mut report).await?;
+                let schedule = daily.read().map_err(file)?;
+                to.ledger.put_schedule(&schedule).await.map_err(target)?;
+                report.schedules += 1;
+            }
+            Line::WebPushExport(_) | Line::End(_) => {}
+        }
+    }
+    put(&to, &mut waiting, &mut report).await?;
+    progress(&report);
+    Ok(report)
+}
+
+async fn put(
+    to: &Side,
+    rows: &mut Vec<SubscriptionRecord>,
+    report: &mut ExportReport,
+) -> Result<(), CopyError> {
+    if !rows.is_empty() {
+        let written = to.subscriptions.put(rows).await.map_err(target)?;
+        report.subscriptions += written.iter().filter(|written| **written).count() as u64;
+        rows.clear();
+    }
+    Ok(())
+}
+
+/// Reads everything once, and goes back to the beginning.
+fn check(lines: &mut (impl BufRead + Seek)) -> Result<(), CopyError> {
+    let mut found = End::default();
+    match next(lines)? {
+        Some(Line::WebPushExport(head)) if head.version != VERSION => {
+            return Err(file(format!(
+                "it is of version {}, and this program reads version {VERSION}",
+                head.version
+            )));
+        }
+        Some(Line::WebPushExport(head)) if head.secrets => {}
+        Some(Line::WebPushExport(_)) => {
+            return Err(file(
+                "it was written without secrets, which a restoration needs",
+            ));
+        }
+        _ => return Err(file("it is no export")),
+    }
+    loop {
+        let read = match next(lines)? {
+            Some(Line::VapidKey(key)) => {
+                found.vapid_keys += 1;
+                key.read().map(|_| ())
+            }
+            Some(Line::Subscription(row)) => {
+                found.subscriptions += 1;
+                row.read().map(|_| ())
+            }
+            Some(Line::Schedule(daily)) => {
+                found.schedules += 1;
+                daily.read().map(|_| ())
+            }
+            Some(Line::End(end)) if end == found => break,
+            Some(Line::End(_) | Line::WebPushExport(_)) => Err("lines are missing".into()),
+            None => Err("it is incomplete: its last line is missing".into()),
+        };
+        read.map_err(file)?;
+    }
+    lines.rewind().map_err(file)
+}
+
+fn next(lines: &mut impl BufRead) -> Result<Option<Line>, CopyError> {
+    let mut line = Vec::new();
+    let read = io::Read::take(&mut *lines, LONGEST_LINE).read_until(b'\n', &mut line);
+    match read.map_err(file)? {
+        0 => Ok(None),
+        // The text of the error would have a part of the line, which may be a secret.
+        _ => match serde_json::from_slice(&line) {
+            Ok(line) => Ok(Some(line)),
+            Err(error) => Err(file(format!(
+                "a line is no line of an export (column {})",
+                error.column()
+            ))),
+        },
+    }
+}
+
+fn file(error: impl Into<BoxError>) -> CopyError {
+    CopyError::with_source(CopyErrorKind::File, error)
+}
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+use std::collections::BTreeSet;
+use std::io::Cursor;
+
+use super::*;
+use crate::broadcast::{Principal, Tag};
+use crate::clock::Timestamp;
+use crate::schedule::{DailyTime, NotifyType, Plan, Schedule, Weekdays};
+use crate::store::{
+    MemoryStore, RetireReason, Retired, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
+};
+use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
+use crate::vapid::{KeyEncryptionKeys, VapidKey};
+
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+
+fn at(secs: i64) -> Timestamp {
+    Timestamp::from_secs(1_800_000_000 + secs)
+}
+
+fn rows(key: &StoredVapidKey) -> Vec<SubscriptionRecord> {
+    (0..2 * PAGE + 3)
+        .map(|number| {
+            let endpoint = format!("https://updates.push.services.mozilla.com/{number}");
+            let subscription = Subscription::new(
+                Endpoint::parse(&endpoint).unwrap(),
+                UaPublicKey::parse(P256DH).unwrap(),
+                AuthSecret::from_bytes(&[9; AuthSecret::LEN]).unwrap(),
+            );
+            let id = SubscriptionId::random();
+            let mut row = SubscriptionRecord::new(id, subscription, key.id, at(0));
+            row.last_seen_at = at(5);
+            match number % 5 {
+                0 => {
+                    row.principal = Some(Principal::from("alice \"\n\u{1f600}"));
+                    row.tags = BTreeSet::from([Tag::parse("news").unwrap()]);
+                }
+                1 => row.retired = Some(Retired::new(at(6), RetireReason::Gone)),
+                2 => row.stale_since = Some(at(7)),
+                3 => {
+                    row.retired = Some(Retired::new(at(6), RetireReason::BadRequest));
+                    row.stale_since = Some(at(7));
+                    row.failing_since = Some(at(8));
+                    row.failure_streak = 3;
+                }
+                _ => row.last_success_at = Some(at(9)),
+            }
+            row
+        })
+        .collect()
+}
+
+async fn filled() -> (MemoryStore, Vec<SubscriptionRecord>) {
+    let store = MemoryStore::new();
+    let mut first = None;
+    for number in 0..2 {
+        let key = VapidKey::generate().unwrap();
+        let sealed = KeyEncryptionKeys::default().seal(&key).unwrap();
+        let key = StoredVapidKey::new(key.id(), *key.public_key(), sealed, at(number), true);
+        store.insert(&key).await.unwrap();
+        first.get_or_insert(key);
+    }
+    let rows = rows(&first.unwrap());
+    store.put(&rows).await.unwrap();
+    let time = DailyTime::new(7, 30).unwrap();
+    let time = time.on(Weekdays::parse(["mon", "fri"]).unwrap());
+    let plan = Plan::Subscriber {
+        subscription: rows[1].id,
+        notify_type: NotifyType::DirectNotification,
+        message: Some("Good morning".to_owned()),
+    };
+    let schedule = Schedule::new(plan, time, at(77));
+    store.put_schedule(&schedule).await.unwrap();
+    (store, rows)
+}
+
+async fn exported(store: &MemoryStore, secrets: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    export(store.clone(), &mut out, secrets, |_| {})
+        .await
+        .unwrap();
+    out
+}
+
+async fn restored(store: &MemoryStore, bytes: &[u8], into_others: bool) -> Result<u64, CopyError> {
+    let mut lines = Cursor::new(bytes);
+    let report = restore(store.clone(), &mut lines, into_others, |_| {}).await?;
+    Ok(report.subscriptions)
+}
+
+#[tokio::test]
+async fn what_was_exported_is_restored_whole() {
+    let (store, rows) = filled().await;
+    let bytes = exported(&store, true).await;
+    assert_eq!(
+        bytes.iter().filter(|octet| **octet == b'\n').count(),
+        rows.len() + 5
+    );
+    let other = MemoryStore::new();
+    assert_eq!(
+        restored(&other, &bytes, false).await.unwrap(),
+        rows.len() as u64
+    );
+    let names: Vec<_> = rows.iter().map(|row| SubscriptionRef::Id(row.id)).collect();
+    let found: Vec<_> = other
+        .get(&names)
+        .await
+        .unwrap()
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(found, rows);
+    assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
+    let of = Some(rows[1].id);
+    assert_eq!(
+        other.schedules(of).await.unwrap(),
+        store.schedules(of).await.unwrap()
+    );
+    // The same again changes nothing, and only on request.
+    let error = restored(&other, &bytes, false).await.unwrap_err();
+    assert_eq!(error.kind(), CopyErrorKind::NotEmpty);
+    assert_eq!(restored(&other, &bytes, true).await.unwrap(), 0);
+    assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
+}
+
+#[tokio::test]
+async fn without_secrets_it_names_none_and_is_not_restored() {
+    let (store, _) = filled().await;
+    let bytes = exported(&store, false).await;
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    let sealed = store.keys().await.unwrap();
+    for secret in ["https://", P256DH, "CQkJ", sealed[0].sealed.secret_str()] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    let error = restored(&MemoryStore::new(), &bytes, false)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), CopyErrorKind::File);
+}
+
+#[tokio::test]
+async fn a_damaged_file_changes_nothing() {
+    let (store, rows) = filled().await;
+    let whole = exported(&store, true).await;
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let without = |left_out: usize| {
+        let mut lines = lines.clone();
+        lines.remove(left_out);
+        lines.join("\n").into_bytes()
+    };
+    let of_other_version = text.replacen("\"version\":1", "\"version\":2", 1);
+    for (name, damaged) in [
+        ("no head", without(0)),
+        ("a key less", without(1)),
+        ("a row less", without(9)),
+        ("no end", without(lines.len() - 1)),
+        ("cut", whole[..whole.len() / 2].to_vec()),
+        ("empty", Vec::new()),
+        ("another version", of_other_version.into_bytes()),
+        (
+            "another key",
+            text.replacen("\"p256dh\":\"B", "\"p256dh\":\"C", 1)
+                .into_bytes(),
+        ),
+    ] {
+        let other = MemoryStore::new();
+        let error = restored(&other, &damaged, false).await.unwrap_err();
+        assert_eq!(error.kind(), CopyErrorKind::File, "{name}");
+        assert!(other.keys().await.unwrap().is_empty(), "{name}");
+        let row = other.get(&[rows[0].id.into()]).await.unwrap();
+        assert_eq!(row, [None], "{name}");
+    }
+}

@@ -1,0 +1,249 @@
+//! The journal of a copy: which rows of the source a pass has read, in the order of their keys.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::error::{CopyError, CopyErrorKind};
+use crate::clock::Timestamp;
+use crate::error::BoxError;
+use crate::subscription::EndpointKey;
+
+/// What a pass read of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: EndpointKey,
+    pub(super) last_seen_at: Timestamp,
+    /// The types of daily notifications that it had: a bit for each, in the order of `NotifyType::ALL`.
+    pub(super) types: u8,
+}
+
+/// The journal of this pass, to which pages are appended once the target has them, and that of the last one that ended.
+///
+/// What the last pass saw is what both stores had in common then. With it a row that only one store has can be told from one
+/// that the other has deleted. The files hold hashes of endpoints and times, no secrets.
+pub(super) struct Journal {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    /// The number of rows in it, and the last one.
+    rows: u64,
+    cursor: Option<EndpointKey>,
+    last_pass: Option<LastPass>,
+}
+
+struct LastPass {
+    file: BufReader<File>,
+    rows: u64,
+    next: Option<Entry>,
+}
+
+/// The rows that the last pass saw in a range of keys.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) entries: Vec<Entry>,
+    /// Whether there are more in this range.
+    pub(super) is_cut: bool,
+}
+
+impl Entry {
+    const LEN: usize = 41;
+
+    fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let (key, rest) = bytes.split_at_mut(32);
+        let (time, types) = rest.split_at_mut(8);
+        key.copy_from_slice(self.key.as_bytes());
+        time.copy_from_slice(&self.last_seen_at.as_millis().to_be_bytes());
+        types.copy_from_slice(&[self.types]);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; Self::LEN]) -> Option<Self> {
+        let (key, rest) = bytes.split_first_chunk::<32>()?;
+        let (time, rest) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            key: EndpointKey::from_bytes(*key),
+            last_seen_at: Timestamp::from_millis(i64::from_be_bytes(*time)),
+            types: *rest.first()?,
+        })
+    }
+}
+
+impl Journal {
+    /// Opens the journal of a copy between two stores, and continues an interrupted pass.
+    ///
+    /// The calls of this type block for the time of a small write or read of a local file.
+    pub(super) fn open(path: &Path, header: &str) -> Result<Self, CopyError> {
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let last_pass = LastPass::open(path, header).map_err(|error| about(path, error))?;
+        let opened = open_part(&part, header).map_err(|error| about(&part, error))?;
+        let (file, rows, cursor) = opened;
+        let mut journal = Self {
+            path: path.to_owned(),
+            part,
+            file,
+            rows,
+            cursor,
+            last_pass,
+        };
+        if let Some(cursor) = cursor {
+            journal.skip(&cursor)?;
+        }
+        Ok(journal)
+    }
+
+    /// The last row that this pass has copied.
+    pub(super) const fn cursor(&self) -> Option<EndpointKey> {
+        self.cursor
+    }
+
+    /// The number of rows that this pass has copied.
+    pub(super) const fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The number of rows that the last pass saw; `None` if this is the first one.
+    pub(super) fn rows_of_last_pass(&self) -> Option<u64> {
+        self.last_pass.as_ref().map(|last| last.rows)
+    }
+
+    /// Passes over what the last pass saw up to a key.
+    fn skip(&mut self, until: &EndpointKey) -> Result<(), CopyError> {
+        while self.seen_until(Some(until), 1_000)?.is_cut {}
+        Ok(())
+    }
+
+    /// Returns the next rows that the last pass saw, up to a key or the end, at most `limit`.
+    pub(super) fn seen_until(
+        &mut self,
+        until: Option<&EndpointKey>,
+        limit: usize,
+    ) -> Result<Seen, CopyError> {
+        let mut seen = Seen::default();
+        let Some(last) = &mut self.last_pass else {
+            return Ok(seen);
+        };
+        while let Some(entry) = last.next
+            && until.is_none_or(|until| entry.key <= *until)
+        {
+            if seen.entries.len() == limit {
+                seen.is_cut = true;
+                break;
+            }
+            seen.entries.push(entry);
+            last.advance().map_err(|error| about(&self.path, error))?;
+        }
+        Ok(seen)
+    }
+
+    /// Appends rows that the target has, in the order of their keys.
+    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), CopyError> {
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_bytes()).collect();
+        let written = self.file.write_all(&bytes);
+        written.map_err(|error| about(&self.part, error))?;
+        self.rows += entries.len() as u64;
+        if let Some(last) = entries.last() {
+            self.cursor = Some(last.key);
+        }
+        Ok(())
+    }
+
+    /// Ends the pass: the next one compares with it.
+    pub(super) fn finish(self) -> Result<(), CopyError> {
+        let synced = self.file.sync_all();
+        synced
+            .and_then(|()| fs::rename(&self.part, &self.path))
+            .map_err(|error| about(&self.path, error))
+    }
+}
+
+impl LastPass {
+    fn open(path: &Path, header: &str) -> Result<Option<Self>, BoxError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let len = file.metadata()?.len();
+        let mut file = BufReader::new(file);
+        has_header(&mut file, header)?;
+        let mut last = Self {
+            file,
+            rows: rows_in(len, header),
+            next: None,
+        };
+        last.advance()?;
+        Ok(Some(last))
+    }
+
+    fn advance(&mut self) -> io::Result<()> {
+        self.next = next_entry(&mut self.file)?;
+        Ok(())
+    }
+}
+
+/// Opens the journal of a pass that has begun, or begins one. A last entry that was written in part is cut off.
+fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey>), BoxError> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    file.try_lock()
+        .map_err(|error| format!("another copy uses it: {error}"))?;
+    let len = file.metadata()?.len();
+    if len < header.len() as u64 {
+        // Interrupted before the first row.
+        file.set_len(0)?;
+        file.write_all(header.as_bytes())?;
+        return Ok((file, 0, None));
+    }
+    has_header(&mut BufReader::new(&file), header)?;
+    let rows = rows_in(len, header);
+    let end = header.len() as u64 + rows * Entry::LEN as u64;
+    file.set_len(end)?;
+    let mut cursor = None;
+    if rows > 0 {
+        file.seek(SeekFrom::Start(end - Entry::LEN as u64))?;
+        cursor = next_entry(&mut file)?.map(|entry| entry.key);
+    }
+    file.seek(SeekFrom::Start(end))?;
+    Ok((file, rows, cursor))
+}
+
+fn rows_in(len: u64, header: &str) -> u64 {
+    len.saturating_sub(header.len() as u64) / Entry::LEN as u64
+}
+
+fn has_header(file: &mut impl io::BufRead, header: &str) -> Result<(), BoxError> {
+    let mut found = Vec::new();
+    for _ in header.lines() {
+        file.by_ref().take(4096).read_until(b'\n', &mut found)?;
+    }
+    match found == header.as_bytes() {
+        true => Ok(()),
+        false => Err("it is the journal of a copy between other stores, or no journal".into()),
+    }
+}
+
+fn next_entry(file: &mut impl io::Read) -> io::Result<Option<Entry>> {
+    let mut bytes = [0; Entry::LEN];
+    match file.read_exact(&mut bytes) {
+        Ok(()) => Ok(Entry::from_bytes(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn about(path: &Path, error: impl Into<BoxError>) -> CopyError {
+    let text = format!("{}: {}", path.display(), error.into());
+    CopyError::with_source(CopyErrorKind::Journal, text)
+}
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+use std::fs;
+
+use super::*;
+
+const HEADER: &str = "tower-web-push copy 1\na\nb\n";
+
+fn entry(number: u8) -> Entry {
+    Entry {
+        key: EndpointKey::from_bytes([number; 32]),
+        last_seen_at: Timestamp::from_secs(i64::from(number)),
+        types: number % 4,
+    }
+}
+
+fn entries(numbers: std::ops::Range<u8>) -> Vec<Entry> {
+    numbers.map(entry).collect()
+}
+
+#[test]
+fn a_pass_that_was_killed_continues_behind_its_last_whole_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    assert_eq!(
+        (journal.cursor(), journal.rows_of_last_pass()),
+        (None, None)
+    );
+    journal.append(&entries(0..3)).unwrap();
+    drop(journal);
+    let part = folder.path().join("journal.part");
+    let mut bytes = fs::read(&part).unwrap();
+    for cut in 1..Entry::LEN {
+        bytes.truncate(bytes.len() - 1);
+        fs::write(&part, &bytes).unwrap();
+        let journal = Journal::open(&path, HEADER).unwrap();
+        let left = (journal.rows(), journal.cursor());
+        assert_eq!(left, (2, Some(entry(1).key)), "{cut}");
+        drop(journal);
+        // The rest of the entry was cut off.
+        let len = HEADER.len() + 2 * Entry::LEN;
+        assert_eq!(fs::metadata(&part).unwrap().len(), len as u64);
+        fs::write(&part, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn the_next_pass_reads_what_the_last_one_saw() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut first = Journal::open(&path, HEADER).unwrap();
+    first.append(&entries(0..5)).unwrap();
+    first.finish().unwrap();
+    let mut second = Journal::open(&path, HEADER).unwrap();
+    assert_eq!(
+        (second.cursor(), second.rows_of_last_pass()),
+        (None, Some(5))
+    );
+    let until = entry(3).key;
+    let seen = second.seen_until(Some(&until), 3).unwrap();
+    assert_eq!((seen.entries, seen.is_cut), (entries(0..3), true));
+    let seen = second.seen_until(Some(&until), 3).unwrap();
+    assert_eq!((seen.entries, seen.is_cut), (entries(3..4), false));
+    second.append(&entries(0..4)).unwrap();
+    drop(second);
+    // Killed here: what it has passed is not read again.
+    let mut third = Journal::open(&path, HEADER).unwrap();
+    assert_eq!((third.rows(), third.cursor()), (4, Some(entry(3).key)));
+    let seen = third.seen_until(None, 9).unwrap();
+    assert_eq!((seen.entries, seen.is_cut), (entries(4..5), false));
+}
+
+#[test]
+fn the_journal_of_another_copy_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let other = "tower-web-push copy 1\na\nc\n";
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..1)).unwrap();
+    let refused = |header| Journal::open(&path, header).err().map(|error| error.kind());
+    // Also while it is in use.
+    assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
+    drop(journal);
+    assert_eq!(refused(other), Some(CopyErrorKind::Journal));
+    Journal::open(&path, HEADER).unwrap().finish().unwrap();
+    assert_eq!(refused(other), Some(CopyErrorKind::Journal));
+    fs::write(&path, "a letter\n").unwrap();
+    assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
+}
+
+/// Killed while it wrote the first bytes.
+#[test]
+fn a_journal_without_a_whole_header_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    fs::write(folder.path().join("journal.part"), "tower-web").unwrap();
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..2)).unwrap();
+    journal.finish().unwrap();
+    let journal = Journal::open(&path, HEADER).unwrap();
+    assert_eq!(journal.rows_of_last_pass(), Some(2));
+}

@@ -1,0 +1,260 @@
+//! One page of a pass: what the source has, what the target has, and what both had at the last pass.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::error::{CopyError, source, target};
+use super::journal::{Entry, Journal};
+use super::schedules::Pair;
+use super::{Copy, CopyReport, PAGE};
+use crate::broadcast::Audience;
+use crate::clock::Clock as _;
+use crate::engine::records::{Record, records};
+use crate::store::rules::is_newer;
+use crate::store::{Change, StoreErrorKind, SubscriptionRecord, SubscriptionRef};
+use crate::subscription::EndpointKey;
+use crate::vapid::KeyId;
+
+/// A row of the source, and what the target has at its endpoint.
+struct Row {
+    key: EndpointKey,
+    record: SubscriptionRecord,
+    /// What the last pass saw of it.
+    before: Option<Entry>,
+    there: Record,
+    /// Whether the page lists it, and so the journal.
+    is_listed: bool,
+    is_written: bool,
+}
+
+impl Row {
+    /// Whether the target has deleted it since the last pass, and the browser has not registered it in the source since.
+    fn is_deleted_there(&self) -> bool {
+        let is_as_before = |before: &Entry| self.record.last_seen_at <= before.last_seen_at;
+        matches!(self.there, Record::Missing) && self.before.as_ref().is_some_and(is_as_before)
+    }
+
+    fn is_wanted(&self) -> bool {
+        match &self.there {
+            Record::Found(there) => is_newer(&self.record, there),
+            Record::Missing => !self.is_deleted_there(),
+            Record::Unreadable => true,
+        }
+    }
+
+    /// The two ids of which the daily notifications are copied.
+    fn pair(&self) -> Option<Pair> {
+        let before = self.before.map_or(0, |before| before.types);
+        let pair = |to, is_newer_there| Pair {
+            from: self.record.id,
+            to,
+            before,
+            is_newer_there,
+        };
+        match &self.there {
+            _ if self.is_written => Some(pair(self.record.id, false)),
+            Record::Found(there) => {
+                let is_newer_there = there.last_seen_at > self.record.last_seen_at;
+                Some(pair(there.id, is_newer_there))
+            }
+            // Deleted there, or its id has moved to another endpoint.
+            Record::Missing | Record::Unreadable => None,
+        }
+    }
+}
+
+impl Copy {
+    /// Copies the next page of live rows. Returns the key up to which all is copied, or `None` at the end.
+    pub(super) async fn copy_page(
+        &self,
+        after: Option<EndpointKey>,
+        journal: &mut Journal,
+        known: &mut HashSet<KeyId>,
+        report: &mut CopyReport,
+    ) -> Result<Option<EndpointKey>, CopyError> {
+        let now = self.clock.now();
+        let page = self
+            .from
+            .subscriptions
+            .page(&Audience::All, after.as_ref(), PAGE, now);
+        let page = page.await.map_err(source)?;
+        let is_last = page.len() < PAGE;
+        let mut page: BTreeMap<_, _> = page
+            .into_iter()
+            .map(|row| (row.subscription.endpoint().key(), row))
+            .collect();
+        let mut until = match is_last {
+            true => None,
+            false => page.keys().next_back().copied(),
+        };
+        let seen = journal.seen_until(until.as_ref(), 2 * PAGE)?;
+        if seen.is_cut {
+            // The source has lost more than a page in this range: it is copied in parts.
+            until = seen.entries.last().map(|entry| entry.key);
+            page.retain(|key, _| until.is_none_or(|until| *key <= until));
+        }
+        let mut before: BTreeMap<_, _> = seen
+            .entries
+            .into_iter()
+            .map(|entry| (entry.key, entry))
+            .collect();
+        let mut rows: Vec<_> = page
+            .into_iter()
+            .map(|(key, record)| Row {
+                key,
+                record,
+                before: before.remove(&key),
+                there: Record::Missing,
+                is_listed: true,
+                is_written: false,
+            })
+            .collect();
+        // The others are in no page any more: retired, stale, expired, unreadable, or deleted.
+        let others: Vec<_> = before.into_values().collect();
+        let gone = self.find_others(others, &mut rows).await?;
+        self.write(&mut rows, known, report).await?;
+        let entries = self.copy_schedules(&rows, report).await?;
+        self.delete(&gone, report).await?;
+        report.read += entries.len() as u64;
+        journal.append(&entries)?;
+        Ok(until)
+    }
+
+    /// Adds those that the source still has to the rows. Returns those that it has deleted.
+    async fn find_others(
+        &self,
+        others: Vec<Entry>,
+        rows: &mut Vec<Row>,
+    ) -> Result<Vec<Entry>, CopyError> {
+        let names: Vec<_> = others
+            .iter()
+            .map(|entry| SubscriptionRef::Key(entry.key))
+            .collect();
+        let found = records(&*self.from.subscriptions, &names).await;
+        let mut gone = Vec::new();
+        for (entry, found) in others.into_iter().zip(found.map_err(source)?) {
+            match found {
+                Record::Found(record) => rows.push(Row {
+                    key: entry.key,
+                    record: *record,
+                    before: Some(entry),
+                    there: Record::Missing,
+                    is_listed: false,
+                    is_written: false,
+                }),
+                Record::Missing => gone.push(entry),
+                // Not known to be deleted.
+                Record::Unreadable => {}
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Writes the rows that the target does not have, or has in an older version.
+    async fn write(
+        &self,
+        rows: &mut [Row],
+        known: &mut HashSet<KeyId>,
+        report: &mut CopyReport,
+    ) -> Result<(), CopyError> {
+        let names: Vec<_> = rows
+            .iter()
+            .map(|row| SubscriptionRef::Key(row.key))
+            .collect();
+        let there = records(&*self.to.subscriptions, &names).await;
+        for (row, there) in rows.iter_mut().zip(there.map_err(target)?) {
+            row.there = there;
+            report.left_out += u64::from(row.is_deleted_there());
+        }
+        let mut wanted: Vec<_> = rows.iter_mut().filter(|row| row.is_wanted()).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = wanted.iter().map(|row| row.record.vapid_key).collect();
+        self.know(keys.into_iter(), known, report).await?;
+        let records: Vec<_> = wanted.iter().map(|row| row.record.clone()).collect();
+        let written = self.to.subscriptions.put(&records).await.map_err(target)?;
+        for (row, is_written) in wanted.iter_mut().zip(written) {
+            row.is_written = is_written;
+            report.written += u64::from(is_written);
+            // The endpoint had another id there, which names the daily notifications.
+            if let (true, Record::Found(there)) = (is_written, &row.there)
+                && there.id != row.record.id
+            {
+                let moved = self.to.ledger.move_schedules(there.id, row.record.id);
+                moved.await.map_err(target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the daily notifications of the rows. Returns what the journal records of those that the page lists.
+    async fn copy_schedules(
+        &self,
+        rows: &[Row],
+        report: &mut CopyReport,
+    ) -> Result<Vec<Entry>, CopyError> {
+        let ledgers = self.ledgers();
+        let done = match ledgers.have_any().await? {
+            true => {
+                let pairs: Vec<_> = rows.iter().map(Row::pair).collect();
+                Some(ledgers.copy_all(&pairs, self.clock.now()).await?)
+            }
+            false => None,
+        };
+        let mut entries = Vec::new();
+        for (place, row) in rows.iter().enumerate() {
+            let done = done.as_ref().and_then(|done| done.get(place));
+            report.schedules += done.map_or(0, |done| done.changed);
+            let types = match row.pair() {
+                Some(_) => done.map_or(0, |done| done.types),
+                None => row.before.map_or(0, |before| before.types),
+            };
+            if row.is_listed {
+                entries.push(Entry {
+                    key: row.key,
+                    last_seen_at: row.record.last_seen_at,
+                    types,
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Deletes rows in the target that the source has deleted, unless the browser has registered them there since.
+    async fn delete(&self, gone: &[Entry], report: &mut CopyReport) -> Result<(), CopyError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = gone
+            .iter()
+            .map(|entry| SubscriptionRef::Key(entry.key))
+            .collect();
+        let there = records(&*self.to.subscriptions, &names).await;
+        for (entry, there) in gone.iter().zip(there.map_err(target)?) {
+            let Record::Found(there) = there else {
+                continue;
+            };
+            if there.last_seen_at > entry.last_seen_at || self.has_moved(&there).await? {
+                continue;
+            }
+            let deletion = [Change::delete(&there)];
+            let deleted = self.to.subscriptions.apply(&deletion, self.clock.now());
+            if deleted.await.map_err(target)? > 0 {
+                let removed = self.to.ledger.remove_schedules(there.id).await;
+                report.schedules += removed.map_err(target)?;
+                report.deleted += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the source has given the id of a row to another endpoint: the subscription was renewed, and writing the other
+    /// row removes this one.
+    async fn has_moved(&self, row: &SubscriptionRecord) -> Result<bool, CopyError> {
+        match self.from.subscriptions.get(&[row.id.into()]).await {
+            Ok(found) => Ok(found.first().is_some_and(Option::is_some)),
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => Ok(true),
+            Err(error) => Err(source(error)),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Copies between all pairs of stores, while messages are sent and browsers come and go.
+//!
+//! `WEB_PUSH_TEST_COPY=1000000` copies as many subscriptions instead of a thousand.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{Request, Response, StatusCode};
+use tokio::sync::oneshot;
+use tower::service_fn;
+use tower_web_push::broadcast::{Audience, Tag};
+use tower_web_push::clock::Timestamp;
+use tower_web_push::copy::{Copy, CopyReport};
+use tower_web_push::deliver::EndpointPolicy;
+use tower_web_push::message::Message;
+use tower_web_push::push_request::PushBody;
+use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
+use tower_web_push::store::{
+    Change, CountFilter, Liveness, MemoryStore, NewSubscription, PortableStore, RetireReason,
+    Retired, ScheduleStore, SqliteStore, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    VapidKeyStore,
+};
+use tower_web_push::subscription::{
+    AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey,
+};
+use tower_web_push::vapid::KeyId;
+use tower_web_push::{Broadcast, WebPush};
+
+use crate::postgres::world::Schema;
+use crate::redis::world as redis_world;
+use crate::support::servers;
+
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+/// Recipients of the message that is sent meanwhile.
+const RECIPIENTS: usize = 200;
+
+trait Whole: PortableStore + VapidKeyStore + ScheduleStore {}
+
+impl<S: PortableStore + VapidKeyStore + ScheduleStore> Whole for S {}
+
+/// A fresh store, with what keeps it.
+struct Fresh {
+    store: Arc<dyn Whole>,
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Memory,
+    Sqlite,
+    Postgres,
+    Redis,
+}
+
+impl Fresh {
+    /// `None`, with a message, without a server.
+    async fn of(kind: Kind) -> Option<Self> {
+        let made = |store: Arc<dyn Whole>, keep: Box<dyn Any + Send + Sync>| {
+            Some(Self { store, _keep: keep })
+        };
+        match kind {
+            Kind::Memory => made(
+                Arc::new(MemoryStore::with_max_rows(2_000_000)),
+                Box::new(()),
+            ),
+            Kind::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                let store = SqliteStore::open(folder.path().join("push.db")).await;
+                made(Arc::new(store.unwrap()), Box::new(folder))
+            }
+            Kind::Postgres => {
+                let schema = Schema::fresh()?;
+                made(Arc::new(schema.store().await), Box::new(schema))
+            }
+            Kind::Redis => {
+                let url = servers::shared(servers::Kind::Redis)?;
+                let prefix = redis_world::fresh_prefix();
+                made(
+                    Arc::new(redis_world::store(&url, &prefix).await),
+                    Box::new(()),
+                )
+            }
+        }
+    }
+
+    async fn count(&self) -> u64 {
+        let all = CountFilter::new(Audience::All, Liveness::Any);
+        self.store.count(&all, now()).await.unwrap()
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn days_ago(days: u64) -> Timestamp {
+    now() - Duration::from_secs(days * 24 * 3600)
+}
+
+fn endpoint(number: usize) -> Endpoint {
+    Endpoint::parse(&format!(
+        "https://updates.push.services.mozilla.com/wpush/v2/{number}"
+    ))
+    .unwrap()
+}
+
+fn subscription(number: usize) -> Subscription {
+    let auth = AuthSecret::from_bytes(&[7; AuthSecret::LEN]).unwrap();
+    Subscription::new(endpoint(number), UaPublicKey::parse(P256DH).unwrap(), auth)
+}
+
+/// A row in one of several states.
+fn row(number: usize, rows: usize, key: KeyId) -> SubscriptionRecord {
+    let id = SubscriptionId::random();
+    let mut row = SubscriptionRecord::new(id, subscription(number), key, days_ago(20));
+    row.last_seen_at = days_ago(10);
+    match number % 10 {
+        0 => row.principal = Some(format!("user-{}", number % 1_000).as_str().into()),
+        1 => row.retired = Some(Retired::new(days_ago(5), RetireReason::Gone)),
+        2 => row.stale_since = Some(days_ago(6)),
+        3 => {
+            row.failing_since = Some(days_ago(3));
+            row.failure_streak = 4;
+        }
+        _ => row.last_success_at = Some(days_ago(2)),
+    }
+    if number.is_multiple_of((rows / RECIPIENTS).max(1)) {
+        row.tags.insert(Tag::parse("news").unwrap());
+    }
+    row
+}
+
+fn daily(id: SubscriptionId) -> Schedule {
+    let plan = Plan::Subscriber {
+        subscription: id,
+        notify_type: NotifyType::DirectNotification,
+        message: Some("Good morning".to_owned()),
+    };
+    let time = DailyTime::new(7, 30).unwrap();
+    let next_fire_at = time.first_after(now()).unwrap();
+    Schedule::new(plan, time, next_fire_at)
+}
+
+fn rows() -> usize {
+    let set = std::env::var("WEB_PUSH_TEST_COPY").ok();
+    set.map_or(1_000, |rows| rows.parse().unwrap())
+}
+
+/// Fills a store that has its VAPID key already. Returns the ids of rows with a daily notification.
+async fn fill(source: &Fresh, rows: usize) -> Vec<SubscriptionId> {
+    let key = source.store.keys().await.unwrap()[0].id;
+    let mut with_daily = Vec::new();
+    let numbers: Vec<_> = (0..rows).collect();
+    for numbers in numbers.chunks(1_000) {
+        let page: Vec<_> = numbers.iter().map(|n| row(*n, rows, key)).collect();
+        assert!(source.store.put(&page).await.unwrap().iter().all(|it| *it));
+        if with_daily.len() < 20 {
+            for row in page.iter().step_by(50) {
+                source.store.put_schedule(&daily(row.id)).await.unwrap();
+                with_daily.push(row.id);
+            }
+        }
+    }
+    with_daily
+}
+
+/// Sends through a push service that has lost some of its subscriptions.
+async fn web_push(store: &Arc<dyn Whole>) -> WebPush {
+    let client = service_fn(|request: Request<PushBody>| async move {
+        let mut response = Response::new(String::new());
+        *response.status_mut() = match request.uri().path().ends_with("00") {
+            true => StatusCode::GONE,
+            false => StatusCode::CREATED,
+        };
+        Ok::<_, Infallible>(response)
+    });
+    WebPush::builder("mailto:ops@example.com")
+        .store(Arc::clone(store))
+        .client(client)
+        .endpoint_policy(EndpointPolicy::known_push_services())
+        .retire_at_most(100)
+        .build()
+        .await
+        .unwrap()
+}
+
+async fn is_same(source: &Fresh, target: &Fresh, rows: usize) {
+    assert_eq!(source.count().await, target.count().await);
+    let numbers: Vec<_> = (0..rows + 10).collect();
+    for numbers in numbers.chunks(500) {
+        let names: Vec<_> = numbers
+            .iter()
+            .map(|number| SubscriptionRef::from(&endpoint(*number)))
+            .collect();
+        let theirs = source.store.get(&names).await.unwrap();
+        let ours = target.store.get(&names).await.unwrap();
+        for (theirs, ours) in theirs.iter().zip(&ours) {
+            assert_eq!(theirs, ours);
+        }
+    }
+}
+
+async fn register(store: &Arc<dyn Whole>, number: usize) {
+    let key = store.keys().await.unwrap()[0].id;
+    let new = NewSubscription::new(subscription(number), key);
+    let limits = SubscriptionLimits::default().with_unproven(u64::MAX);
+    store.upsert(&new, &limits, now()).await.unwrap();
+}
+
+async fn unsubscribe(store: &Arc<dyn Whole>, number: usize) {
+    let found = store.get(&[SubscriptionRef::from(&endpoint(number))]).await;
+    let row = found.unwrap().remove(0).unwrap();
+    let deleted = store.apply(&[Change::delete(&row)], now()).await.unwrap();
+    assert_eq!(deleted, 1);
+}
+
+async fn a_copy_loses_nothing(from: Kind, to: Kind) {
+    let (Some(source), Some(target)) = (Fresh::of(from).await, Fresh::of(to).await) else {
+        return;
+    };
+    let rows = rows();
+    let push = web_push(&source.store).await;
+    let with_daily = fill(&source, rows).await;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = Copy::new(
+        Arc::clone(&source.store),
+        Arc::clone(&target.store),
+        folder.path().join("journal"),
+    );
+    let pass = async |copy: &Copy| -> CopyReport { copy.pass(|_| {}).await.unwrap() };
+
+    // While it copies, a message is sent, a browser comes, and one goes.
+    let news = Audience::Tag(Tag::parse("news").unwrap());
+    let queued = push.enqueue_broadcast(Broadcast::to(news, Message::new("hello")));
+    let queued = queued.await.unwrap();
+    assert!(queued.recipients > 0);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let worker = tokio::spawn(push.run(async {
+        let _ = stopped.await;
+    }));
+    let (first, (), ()) = tokio::join!(
+        pass(&copy),
+        register(&source.store, rows + 1),
+        unsubscribe(&source.store, 7),
+    );
+    assert!(first.is_first);
+    assert!(first.written >= rows as u64 - 1, "{first:?}");
+    // And between the passes.
+    register(&source.store, rows + 2).await;
+    unsubscribe(&source.store, 8).await;
+    let mut progress = push.progress(queued.broadcast);
+    let mut last = None;
+    while let Some(status) = progress.next().await {
+        last = Some(status.unwrap());
+    }
+    let counts = last.unwrap().counts;
+    assert_eq!(counts.pending, 0);
+    assert_eq!(
+        counts.accepted + counts.gone,
+        queued.recipients,
+        "{counts:?}"
+    );
+    assert!(counts.gone > 0, "{counts:?}");
+    stop.send(()).unwrap();
+    worker.await.unwrap().unwrap();
+
+    let second = pass(&copy).await;
+    assert_eq!(second.pending, 0);
+    is_same(&source, &target, rows).await;
+    assert_eq!(
+        source.store.keys().await.unwrap(),
+        target.store.keys().await.unwrap()
+    );
+    for id in with_daily {
+        let theirs = source.store.schedules(Some(id)).await.unwrap();
+        assert_eq!(theirs.len(), 1);
+        assert_eq!(target.store.schedules(Some(id)).await.unwrap(), theirs);
+    }
+    let third = pass(&copy).await;
+    assert!(third.is_unchanged(), "{third:?}");
+
+    // A server starts on the copy with the same key.
+    let push = web_push(&target.store).await;
+    assert_eq!(
+        push.vapid_public_key(),
+        target.store.keys().await.unwrap()[0].public_key
+    );
+    drop(push);
+}
+
+macro_rules! pairs {
+    ($($name:ident: $from:ident, $to:ident;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            a_copy_loses_nothing(Kind::$from, Kind::$to).await;
+        }
+    )*};
+}
+
+pairs! {
+    memory_to_memory: Memory, Memory;
+    memory_to_sqlite: Memory, Sqlite;
+    memory_to_postgres: Memory, Postgres;
+    memory_to_redis: Memory, Redis;
+    sqlite_to_memory: Sqlite, Memory;
+    sqlite_to_sqlite: Sqlite, Sqlite;
+    sqlite_to_postgres: Sqlite, Postgres;
+    sqlite_to_redis: Sqlite, Redis;
+    postgres_to_memory: Postgres, Memory;
+    postgres_to_sqlite: Postgres, Sqlite;
+    postgres_to_postgres: Postgres, Postgres;
+    postgres_to_redis: Postgres, Redis;
+    redis_to_memory: Redis, Memory;
+    redis_to_sqlite: Redis, Sqlite;
+    redis_to_postgres: Redis, Postgres;
+    redis_to_redis: Redis, Redis;
+}

@@ -1,0 +1,271 @@
+//! `copy`, `export` and `restore`, as processes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+use tower_web_push::broadcast::Audience;
+use tower_web_push::clock::Timestamp;
+use tower_web_push::store::{
+    CountFilter, Liveness, PortableStore as _, SqliteStore, SubscriptionRecord,
+    SubscriptionStore as _, VapidKeyStore as _,
+};
+use tower_web_push::subscription::{
+    AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey,
+};
+
+use super::world::{World, next, notify, subscription};
+use crate::support::server_process::{command, example, finish};
+
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+/// Many enough that a copy takes a while.
+const ROWS: usize = 10_000;
+
+fn url(path: &Path) -> String {
+    format!("sqlite://{}", path.display())
+}
+
+/// Adds rows to the store of a server, which has its VAPID key.
+async fn fill(path: &Path, rows: usize) {
+    let store = SqliteStore::open(path).await.unwrap();
+    let key = store.keys().await.unwrap()[0].id;
+    let numbers: Vec<_> = (0..rows).collect();
+    for numbers in numbers.chunks(1_000) {
+        let page = numbers.iter().map(|number| {
+            let endpoint = format!("https://updates.push.services.mozilla.com/wpush/v2/{number}");
+            let subscription = Subscription::new(
+                Endpoint::parse(&endpoint).unwrap(),
+                UaPublicKey::parse(P256DH).unwrap(),
+                AuthSecret::from_bytes(&[7; AuthSecret::LEN]).unwrap(),
+            );
+            let at = Timestamp::from_secs(1_700_000_000);
+            let mut row = SubscriptionRecord::new(SubscriptionId::random(), subscription, key, at);
+            row.principal = Some("nobody".into());
+            row
+        });
+        store.put(&page.collect::<Vec<_>>()).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+async fn count(path: &Path) -> u64 {
+    let store = SqliteStore::open(path).await.unwrap();
+    let all = CountFilter::new(Audience::All, Liveness::Any);
+    let count = store.count(&all, Timestamp::from_secs(0)).await.unwrap();
+    store.close().await.unwrap();
+    count
+}
+
+fn copy(name: &str, from: &Path, to: &str, journal: &Path) -> Command {
+    let mut command = command(name, &[]);
+    command.args(["copy", "--from", &url(from), "--to", to]);
+    command.arg("--journal").arg(journal);
+    command
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
+}
+
+pub(crate) async fn a_killed_copy_goes_on_while_messages_are_sent(name: &str) {
+    let world = World::new().await;
+    let (server, client) = world.start(name, &[]).await;
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({"notifyTime": {"utcHour": 3}})).await;
+    let answer = client.post("/web-push/subscribe", &body).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    next(&browser).await;
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    let from = world.folder.path().join("push.db");
+    fill(&from, ROWS).await;
+    let (to, journal) = (
+        world.folder.path().join("new.db"),
+        world.folder.path().join("journal"),
+    );
+    let mut killed = copy(name, &from, &url(&to), &journal)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // In the middle of it.
+    let part = world.folder.path().join("journal.part");
+    let began = Instant::now();
+    while fs::metadata(&part).map_or(0, |file| file.len()) < 41 * 1_000 {
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "it does not begin"
+        );
+        sleep(Duration::from_millis(2)).await;
+    }
+    killed.start_kill().unwrap();
+    killed.wait().await.unwrap();
+    assert!(
+        !journal.exists(),
+        "the first pass has ended before it was killed"
+    );
+    assert!(count(&to).await < ROWS as u64);
+    let message = json!({"title": "Meanwhile", "audience": {"ids": [id]}});
+    let sent = notify(&client, "/web-push/notify", &message).await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED, "{sent:?}");
+    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    assert!(output.status.success(), "{}", said(&output));
+    let received = next(&browser).await.json::<Value>().unwrap();
+    assert_eq!(received["title"], "Meanwhile");
+    assert!(
+        said(&output).contains(&format!(
+            "what has changed meanwhile: {} subscriptions read",
+            ROWS + 1
+        )),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(count(&to).await, ROWS as u64 + 1);
+
+    // Servers move to the copy.
+    let (moved, client) = world.start(name, &[("STORE_URL", &url(&to))]).await;
+    let sent = notify(&client, "/web-push/notify", &message).await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED, "{sent:?}");
+    next(&browser).await;
+    // The user leaves there, and the last copy does not bring them back.
+    let body = json!({"client_uuid": id});
+    let left = client.post("/web-push/unsubscribe", &body).await;
+    assert_eq!(left.status, StatusCode::OK);
+    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    assert!(
+        said(&output).contains("1 subscriptions were not written"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(count(&to).await, ROWS as u64);
+    for server in [server, moved] {
+        assert_eq!(server.terminate().await.code(), Some(0));
+    }
+}
+
+pub(crate) async fn a_full_or_dead_target_loses_nothing(name: &str) {
+    let world = World::new().await;
+    let (server, _) = world.start(name, &[]).await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let from = world.folder.path().join("push.db");
+    fill(&from, ROWS).await;
+    let journal = world.folder.path().join("journal");
+    for dead in [
+        "postgres://push:hunter2@127.0.0.1:1/push",
+        "redis://:hunter2@127.0.0.1:1",
+    ] {
+        let output = finish(copy(name, &from, dead, &journal)).await;
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(
+            said(&output).contains("error: --to: the store is unavailable"),
+            "{}",
+            said(&output)
+        );
+        assert!(!said(&output).contains("hunter2"));
+    }
+    // A file system with room for a few megabytes.
+    let to = world.folder.path().join("new.db");
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 3000; exec \"$0\" \"$@\""])
+        .arg(example(name))
+        .args([
+            "copy",
+            "--from",
+            &url(&from),
+            "--to",
+            &url(&to),
+            "--journal",
+        ])
+        .arg(&journal)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = finish(limited).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("error: the target of the copy failed: "),
+        "{}",
+        said(&output)
+    );
+    assert!(said(&output).contains("Run it again to continue."));
+    let copied = count(&to).await;
+    assert!((1..ROWS as u64).contains(&copied), "{copied}");
+    let output = finish(copy(name, &from, &url(&to), &journal)).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(count(&to).await, ROWS as u64);
+    assert_eq!(count(&from).await, ROWS as u64);
+}
+
+pub(crate) async fn an_export_is_restored_into_another_store(name: &str) {
+    let world = World::new().await;
+    let (server, client) = world.start(name, &[]).await;
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({})).await;
+    let answer = client.post("/web-push/subscribe", &body).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let folder = world.folder.path();
+    let run = async |store: &Path, arguments: &[&str]| {
+        let mut command = command(name, &[("STORE_URL", &url(store))]);
+        command.args(arguments);
+        finish(command).await
+    };
+    let (old, new) = (folder.join("push.db"), folder.join("new.db"));
+    let (export, bare) = (folder.join("export.jsonl"), folder.join("bare.jsonl"));
+    let (export, bare) = (export.to_str().unwrap(), bare.to_str().unwrap());
+    for arguments in [
+        &["export", export][..],
+        &["export", "--without-secrets", bare],
+    ] {
+        let output = run(&old, arguments).await;
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    // It is not replaced.
+    assert_eq!(run(&old, &["export", export]).await.status.code(), Some(1));
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(export).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let bare_text = fs::read_to_string(bare).unwrap();
+    assert!(!bare_text.contains(body["endpoint"].as_str().unwrap()));
+    assert!(!bare_text.contains("sealed"));
+    let output = run(&new, &["restore", bare]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let output = run(&new, &["restore", export]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("restored: 1 subscriptions, 1 VAPID keys"),
+        "{}",
+        said(&output)
+    );
+    let output = run(&new, &["restore", export]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("the store is not empty"));
+
+    let (moved, client) = world.start(name, &[("STORE_URL", &url(&new))]).await;
+    let sent = notify(&client, "/web-push/notify", &json!({"title": "Moved"})).await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED);
+    let received = next(&browser).await.json::<Value>().unwrap();
+    assert_eq!(received["title"], "Moved");
+    for server in [server, moved] {
+        assert_eq!(server.terminate().await.code(), Some(0));
+    }
+    // A backup of an SQLite file is restored as it was, or into another store.
+    let (backup, third) = (folder.join("backup.db"), folder.join("third.db"));
+    let backup = backup.to_str().unwrap();
+    let output = run(&old, &["backup", backup]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(run(&third, &["restore", backup]).await.status.success());
+    assert_eq!(count(&third).await, 1);
+    assert_eq!(
+        run(&third, &["restore", backup]).await.status.code(),
+        Some(1)
+    );
+    let output = run(&new, &["restore", "--into-others", backup]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(count(&new).await, 1);
+}
