@@ -5,7 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing, LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry, OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, Pruned, RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Tally, Upserted, VapidKeyStore, PortableStore, Unreachable,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
+    LedgerStats, LiveCounts, NewBroadcast, NewDelivery, NewSubscription, Opened, OutboxEntry,
+    OutboxSettled, OutboxSettlement, OutboxStats, PageWrite, Pause, PortableStore, Pruned,
+    RefusedEntry, ScheduleStore, Settled, Settlement, StoreError, StoredVapidKey,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Tally, Unreachable, Upserted, VapidKeyStore,
 };
 use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;

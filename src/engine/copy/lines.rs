@@ -7,7 +7,9 @@ use crate::clock::Timestamp;
 use crate::error::BoxError;
 use crate::push_service::PushService;
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule, Weekdays, Zone};
-use crate::store::{RetireReason, Retired, StoredVapidKey, SubscriptionRecord};
+use crate::store::{
+    Failure, LastFailure, RetireReason, Retired, StoredVapidKey, SubscriptionRecord,
+};
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyId, SealedVapidKey, VapidPublicKey};
 
@@ -78,6 +80,15 @@ pub(super) struct Row {
     stale_since: Option<i64>,
     retired_at: Option<i64>,
     retire_reason: Option<String>,
+    last_failure: Option<Failed>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed {
+    at: i64,
+    status: Option<u16>,
+    reason: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -147,6 +158,7 @@ impl Row {
             failing_since,
             stale_since,
             retired,
+            last_failure,
         } = row;
         Self {
             id: *id,
@@ -167,6 +179,11 @@ impl Row {
             stale_since: millis(*stale_since),
             retired_at: millis(retired.map(|retired| retired.at)),
             retire_reason: retired.map(|retired| retired.reason.as_str().to_owned()),
+            last_failure: last_failure.map(|LastFailure { at, failure }| Failed {
+                at: at.as_millis(),
+                status: failure.status,
+                reason: failure.reason.map(|word| word.as_str().to_owned()),
+            }),
         }
     }
 
@@ -198,6 +215,10 @@ impl Row {
             }
             _ => return Err("a subscription that is half retired".into()),
         };
+        row.last_failure = self.last_failure.map(|failed| {
+            let failure = Failure::new(failed.status, failed.reason.as_deref());
+            LastFailure::new(Timestamp::from_millis(failed.at), failure)
+        });
         Ok(row)
     }
 }

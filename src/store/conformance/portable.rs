@@ -5,8 +5,8 @@ use super::sample::{at, key_id, new, of, put, row, tagged, unknown_id};
 use crate::broadcast::{Audience, Tag};
 use crate::clock::Timestamp;
 use crate::store::{
-    Change, CountFilter, Liveness, PortableStore, RetireReason, Retired, SubscriptionRecord,
-    SubscriptionStore, Unreachable,
+    Change, CountFilter, Failure, LastFailure, Liveness, PortableStore, RetireReason, Retired,
+    SubscriptionRecord, SubscriptionStore, Unreachable,
 };
 use crate::subscription::EndpointKey;
 
@@ -27,6 +27,10 @@ fn whole(number: u32) -> SubscriptionRecord {
         failing_since: Some(at(6)),
         stale_since: None,
         retired: None,
+        last_failure: Some(LastFailure::new(
+            at(7),
+            Failure::new(Some(429), Some("TooManyRequests")),
+        )),
     }
 }
 

@@ -11,7 +11,9 @@ use super::rows::Values;
 use super::schema::Schema;
 use super::{
     PostgresBuilder, PostgresStore, broadcasts, claims, ending, enqueue, erase, far_rows, holding,
-    listing, opening, origins, outbox, pauses, ready, samples, schedules, settle, subscription_changes, subscription_count, subscription_numbers, subscription_rows, subscriptions, taking, waking, workers, portable,
+    listing, opening, origins, outbox, pauses, portable, ready, samples, schedules, settle,
+    subscription_changes, subscription_count, subscription_numbers, subscription_rows,
+    subscriptions, taking, waking, workers,
 };
 use crate::broadcast::{Audience, FinalOutcome, Principal, Tag};
 use crate::clock::Timestamp;

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::rules::is_newer;
-use crate::store::{PortableStore, StoreError, SubscriptionRecord, Unreachable};
+use crate::store::{PortableStore, ReasonWord, StoreError, SubscriptionRecord, Unreachable};
 use crate::subscription::EndpointKey;
 
 pub(super) const RETIRED: &str = concat!(
@@ -36,16 +36,16 @@ pub(super) const KEYS_OF_IDS: &str =
 /// The tags of a row are one text here, since arrays of arrays have rows of one length.
 pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
      tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak, \
-     failing_since, stale_since, retired_at, retire_reason) \
+     failing_since, stale_since, retired_at, retire_reason, failed_at, failure_status, failure_reason) \
      SELECT key, id, endpoint, p256dh, auth, expires_at, principal, string_to_array(tags, ' '), vapid_key, push_service, \
      created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak, failing_since, stale_since, retired_at, \
-     retire_reason \
+     retire_reason, failed_at, failure_status, failure_reason \
      FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bytea[], $8::text[], \
          $9::bytea[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], \
-         $16::bigint[], $17::bigint[], $18::bigint[], $19::text[]) \
+         $16::bigint[], $17::bigint[], $18::bigint[], $19::text[], $20::bigint[], $21::integer[], $22::text[]) \
          AS fresh (key, id, endpoint, p256dh, auth, expires_at, principal, tags, vapid_key, push_service, created_at, \
          keys_changed_at, last_seen_at, last_success_at, failure_streak, failing_since, stale_since, retired_at, \
-         retire_reason) \
+         retire_reason, failed_at, failure_status, failure_reason) \
      ORDER BY key ON CONFLICT DO NOTHING";
 pub(super) const INSERT_TAGS: &str = "INSERT INTO web_push.subscription_tag (tag, key) \
      SELECT tag, key FROM unnest($1::text[], $2::bytea[]) AS fresh (tag, key) ORDER BY tag, key ON CONFLICT DO NOTHING";
@@ -163,6 +163,19 @@ async fn insert(
         .values()
         .map(|row| row.retired.map(|retired| retired.reason.as_str()))
         .collect();
+    let failures: Vec<_> = rows
+        .values()
+        .map(|row| row.last_failure.map(|last| last.failure))
+        .collect();
+    let statuses: Vec<_> = failures
+        .iter()
+        .map(|failure| failure.and_then(|failure| failure.status).map(i32::from))
+        .collect();
+    let words: Vec<_> = failures
+        .iter()
+        .map(|failure| failure.as_ref().and_then(|failure| failure.reason.as_ref()))
+        .map(|word| word.map(ReasonWord::as_str))
+        .collect();
     let inserted = tx
         .execute(
             INSERT,
@@ -186,6 +199,9 @@ async fn insert(
                 &time_or_null(|row| row.stale_since),
                 &time_or_null(|row| row.retired.map(|retired| retired.at)),
                 &reasons,
+                &time_or_null(|row| row.last_failure.map(|last| last.at)),
+                &statuses,
+                &words,
             ],
         )
         .await?;

@@ -7,7 +7,8 @@ use super::connection::Connection;
 use super::prefix::Prefix;
 use super::{
     broadcasts, claims, connection, content, due_origins, erase, expansion, far_rows, holding,
-    listing, liveness, outbox, pauses, query, samples, schedules, subscription_count, subscriptions, tallies, turns, watch, portable,
+    listing, liveness, outbox, pauses, portable, query, samples, schedules, subscription_count,
+    subscriptions, tallies, turns, watch,
 };
 
 fn plan(conn: &Connection, sql: &str) -> String {
@@ -192,6 +193,7 @@ const SHORT: &[(&str, &str)] = &[
         "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
     ),
     (samples::OF_SEQ, "INTEGER PRIMARY KEY (rowid=?)"),
+    (
         portable::RETIRED,
         "INDEX subscription_retired ((retired_at,key)>(?,?))",
     ),

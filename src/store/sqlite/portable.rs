@@ -10,7 +10,9 @@ use super::subscription_rows::{find, limit as row_limit, record, record_columns,
 use crate::clock::Timestamp;
 use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::rules::is_newer;
-use crate::store::{PortableStore, StoreError, SubscriptionRecord, SubscriptionRef, Unreachable};
+use crate::store::{
+    PortableStore, ReasonWord, StoreError, SubscriptionRecord, SubscriptionRef, Unreachable,
+};
 use crate::subscription::EndpointKey;
 
 pub(super) const RETIRED: &str = concat!(
@@ -29,7 +31,7 @@ pub(super) const DELETE_KEY: &str = "DELETE FROM subscription WHERE key = ?1";
 pub(super) const DELETE_ID: &str = "DELETE FROM subscription WHERE id = ?1";
 /// What a row has that is not new.
 pub(super) const COMPLETE: &str = "UPDATE subscription SET failing_since = ?2, stale_since = ?3, retired_at = ?4, \
-     retire_reason = ?5 WHERE key = ?1";
+     retire_reason = ?5, failed_at = ?6, failure_status = ?7, failure_reason = ?8 WHERE key = ?1";
 
 type Placed = ((i64, Vec<u8>), Result<SubscriptionRecord, StoreError>);
 
@@ -81,13 +83,22 @@ fn put(conn: &Connection, row: &SubscriptionRecord) -> Result<bool, StoreError> 
     execute(conn, DELETE_KEY, [key.as_bytes()])?;
     execute(conn, DELETE_ID, [row.id.as_bytes()])?;
     write(conn, &key, row, true)?;
-    if row.failing_since.is_some() || row.stale_since.is_some() || row.retired.is_some() {
+    let is_new = row.failing_since.is_none()
+        && row.stale_since.is_none()
+        && row.retired.is_none()
+        && row.last_failure.is_none();
+    if !is_new {
+        let failure = row.last_failure.map(|last| last.failure);
+        let reason = failure.and_then(|failure| failure.reason);
         let values = params![
             key.as_bytes(),
             row.failing_since.map(|at| at.as_millis()),
             row.stale_since.map(|at| at.as_millis()),
             row.retired.map(|retired| retired.at.as_millis()),
             row.retired.map(|retired| retired.reason.as_str()),
+            row.last_failure.map(|last| last.at.as_millis()),
+            failure.and_then(|failure| failure.status),
+            reason.as_ref().map(ReasonWord::as_str),
         ];
         execute(conn, COMPLETE, values)?;
     }
