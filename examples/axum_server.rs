@@ -21,6 +21,7 @@ async fn serve(server: Server) -> io::Result<()> {
     let app = Router::new()
         .fallback_service(server.site)
         .layer(server.api)
+        .layer(server.users)
         .layer(server.cors);
     // Not `axum::serve`, which has no limits for idle connections.
     server.acceptor.serve(app).await

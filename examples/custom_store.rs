@@ -129,16 +129,16 @@ impl SubscriptionStore for Devices {
         let mut changed = 0;
         for change in changes {
             // S13: a purge is one step, with a bounded number of rows.
-            let mut deleted = 0;
+            let mut done = 0;
             rows.retain(|key, row| {
-                if deleted == STEP || change.key().is_some_and(|of| of != key) {
+                if done == STEP || change.key().is_some_and(|of| of != key) {
                     return true;
                 }
                 let applied = rules::apply(change, row, now);
-                changed += u64::from(applied != Applied::Unchanged);
-                deleted += usize::from(applied == Applied::Deleted);
+                done += usize::from(applied != Applied::Unchanged);
                 applied != Applied::Deleted
             });
+            changed += done as u64;
         }
         Ok(changed)
     }

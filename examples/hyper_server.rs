@@ -19,6 +19,7 @@ async fn main() -> ExitCode {
 async fn serve(server: Server) -> io::Result<()> {
     let service = ServiceBuilder::new()
         .layer(server.cors)
+        .layer(server.users)
         .layer(server.api)
         .service(server.site);
     server.acceptor.serve(service).await

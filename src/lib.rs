@@ -154,6 +154,9 @@ pub mod encryption;
 #[cfg(feature = "_engine")]
 pub mod engine;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "_engine")]
 pub mod guide;
 mod json;

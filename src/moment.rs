@@ -1,5 +1,7 @@
 //! Moments as text (RFC 3339).
 
+use std::borrow::Cow;
+
 use crate::clock::Timestamp;
 
 /// Writes a moment as ISO 8601 in UTC. Moments beyond the year 9999 show as its last.
@@ -19,8 +21,25 @@ pub(crate) fn rfc3339(text: &str) -> Option<Timestamp> {
     if !is_rfc3339(text.as_bytes()) {
         return None;
     }
+    let text = &*in_nanoseconds(text);
     let moment = text.parse().ok().or_else(|| at_the_end(text))?;
-    Some(Timestamp::from_millis(moment.as_millisecond()))
+    // Rounded down, before 1970 too.
+    let millis = moment.as_nanosecond().div_euclid(1_000_000);
+    Some(Timestamp::from_millis(i64::try_from(millis).ok()?))
+}
+
+/// Leaves out the digits of a fraction that are smaller than a nanosecond: RFC 3339 allows any number of them, and jiff nine.
+fn in_nanoseconds(text: &str) -> Cow<'_, str> {
+    let Some((moment, rest)) = text.split_once('.') else {
+        return Cow::Borrowed(text);
+    };
+    let offset = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    match rest.get(..9) {
+        Some(nanoseconds) if nanoseconds.len() + offset.len() < rest.len() => {
+            Cow::Owned(format!("{moment}.{nanoseconds}{offset}"))
+        }
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// jiff's moments end a day before the year 9999 does. The rest of it is valid, and that last moment for all purposes.
@@ -30,7 +49,8 @@ fn at_the_end(text: &str) -> Option<jiff::Timestamp> {
     is_valid.then_some(jiff::Timestamp::MAX)
 }
 
-/// The grammar of RFC 3339 section 5.6. jiff accepts more than that.
+/// The grammar of RFC 3339 section 5.6. jiff accepts more than that. It checks the ranges of all numbers but those of the
+/// offset, which may be 25 hours for it.
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((moment, rest)) = text.split_at_checked(19) else {
         return false;
@@ -62,7 +82,10 @@ fn is_rfc3339(text: &[u8]) -> bool {
             fraction.get(digits..).unwrap_or_default()
         }
     };
-    matches!(offset, b"Z" | b"z") || follows(b"+00:00", offset) || follows(b"-00:00", offset)
+    let is_number = follows(b"+00:00", offset) || follows(b"-00:00", offset);
+    // Digits compare as their numbers do.
+    let is_below = |place, end: &[u8]| offset.get(place).is_some_and(|digits| digits < end);
+    matches!(offset, b"Z" | b"z") || (is_number && is_below(1..3, b"24") && is_below(4..6, b"60"))
 }
 
 #[cfg(test)]
@@ -78,8 +101,30 @@ mod tests {
             assert_eq!(iso8601(Timestamp::from_millis(millis)), text);
             assert_eq!(rfc3339(text), Some(Timestamp::from_millis(millis)));
         }
-        let local = rfc3339("2023-11-14T23:13:20.1230+01:00");
-        assert_eq!(local, Some(Timestamp::from_millis(1_700_000_000_123)));
+        for text in [
+            "2023-11-14T23:13:20.1230+01:00",
+            "2023-11-15t22:12:20.123999999+23:59",
+            // Any number of digits.
+            "2023-11-14T22:13:20.1234567890z",
+            "2023-11-14T22:13:20.12300000000000000000000001-00:00",
+        ] {
+            let moment = Timestamp::from_millis(1_700_000_000_123);
+            assert_eq!(rfc3339(text), Some(moment), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_millisecond_are_rounded_down() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00.0019Z", 1),
+            ("1969-12-31T23:59:59.9999Z", -1),
+        ] {
+            assert_eq!(
+                rfc3339(text),
+                Some(Timestamp::from_millis(millis)),
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -119,6 +164,9 @@ mod tests {
             "2023-11-14T22:13Z",
             "2023-11-14T22:13:20.Z",
             "2023-11-14T22:13:20+01",
+            "2023-11-14T22:13:20+24:00",
+            "2023-11-14T22:13:20-25:00",
+            "2023-11-14T22:13:20+01:60",
             "2023-11-14T22:13:20Z[UTC]",
             "2023-13-14T22:13:20Z",
             "2023-11-14T25:13:20Z",

@@ -1,8 +1,7 @@
-// This browser: whether notifications are on, and its subscription on the server.
-import { renew, sendTest, state, subscribe, unsubscribe } from "./web-push/client.js";
-import { byId } from "./dom.js";
+// This browser's subscription on the server.
+import { renew, state, subscribe, unsubscribe } from "./web-push/client.js";
 import { scheduled } from "./scheduled.js";
-import { afterEach, onClick, onCopy, say, showAll } from "./status.js";
+import { showAll } from "./status.js";
 
 /** The subscription posted last, with its id. @type {{id: string, endpoint: string} | null} */
 let told = null;
@@ -14,6 +13,12 @@ let hasVisited = false;
 /** Subscribes. It can be repeated. @param {object} [options] */
 export async function enrol(options) {
   return remember(await subscribe(options));
+}
+
+/** Ends the subscription. */
+export async function leave() {
+  await unsubscribe();
+  scheduled.clear();
 }
 
 /** @param {import("./web-push/client.js").Subscribed} subscribed */
@@ -32,86 +37,36 @@ export function self() {
   return ownId;
 }
 
+/** The id on the server; null while it is not known. */
+export const id = () => ownId;
+
 /** Whether the server has this browser's subscription; null until the visit is done. @returns {boolean | null} */
 export function isSubscribed() {
   return ownId !== null || (hasVisited ? false : null);
 }
 
-/** Renews the subscription at each visit and shows the state. */
+/** Reads the browser's state. Another tab or the worker may have changed it. */
+export async function look() {
+  const now = await state();
+  const { subscription } = now;
+  ownId = subscription !== null && told?.endpoint === subscription.endpoint ? told.id : null;
+  return now;
+}
+
+/** Renews the subscription, at each visit of a page. Returns whether notifications are on. */
 export async function visit() {
   try {
-    const { why, permission } = await refresh();
+    const { why, permission } = await look();
     if (why !== null) throw why;
     const renewed = await renew();
     if (renewed) remember(renewed);
     // Notifications that are only blocked keep their schedules.
     else if (permission === "granted") scheduled.clear();
-    const enabled = (await refresh()).subscription !== null;
-    say(enabled ? "Notifications are on." : "Notifications are off.", enabled ? "ok" : "info");
-  } catch (error) {
-    say(error.message, "error");
+    return (await look()).subscription !== null;
   } finally {
     hasVisited = true;
   }
-  await showAll();
 }
-
-const TEXTS = {
-  on: "Notifications are on. They arrive even when this page is closed.",
-  off: "Enable notifications to receive messages from this server.",
-};
-
-async function refresh() {
-  const now = await state();
-  const { supported, why, subscription } = now;
-  const enabled = subscription !== null;
-  // Another tab or the worker may have replaced it.
-  ownId = enabled && told?.endpoint === subscription.endpoint ? told.id : null;
-
-  const pill = byId("browser-state");
-  const [name, text] = enabled ? ["on", "On"] : !supported ? ["error", "Not supported"] : why ? ["error", "Blocked"] : ["off", "Off"];
-  pill.dataset.state = name;
-  pill.textContent = text;
-  byId("browser-text").textContent = why?.message ?? (enabled ? TEXTS.on : TEXTS.off);
-
-  byId("enable").hidden = enabled || !supported;
-  byId("test").hidden = byId("disable").hidden = byId("credentials").hidden = !enabled;
-  byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(sent(subscription), null, 2) : "";
-  byId("credentials-id").textContent = ownId ?? "Not assigned yet";
-  byId("credentials-service").textContent = enabled ? new URL(subscription.endpoint).host : "";
-  return now;
-}
-
-/** Returns the members of a subscription that the client posts. @param {PushSubscription} subscription */
-function sent(subscription) {
-  const key = subscription.options?.applicationServerKey;
-  if (!key) return subscription.toJSON();
-  const text = btoa(String.fromCharCode(...new Uint8Array(key)));
-  return { ...subscription.toJSON(), applicationServerKey: text.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "") };
-}
-
-onClick("enable", async () => {
-  const { id } = await enrol();
-  byId("test").hidden = false;
-  byId("test").focus();
-  return `Notifications are on. This browser's id is ${id}.`;
-});
-
-onClick("test", async () => {
-  const { success, message } = await sendTest();
-  if (!success) throw new Error(message);
-  return "Sent. It should appear in a moment.";
-});
-
-onClick("disable", async () => {
-  await unsubscribe();
-  scheduled.clear();
-  byId("enable").hidden = false;
-  byId("enable").focus();
-  return "Notifications are off.";
-});
-
-onCopy("credentials-copy", () => byId("credentials").querySelector("pre").textContent, "The subscription is");
 
 // A permission or another tab's change shows here.
 document.addEventListener("visibilitychange", () => {
@@ -121,5 +76,3 @@ navigator.permissions
   ?.query({ name: "notifications" })
   .then((permission) => permission.addEventListener("change", showAll))
   .catch(() => {});
-
-afterEach.add(refresh);

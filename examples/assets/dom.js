@@ -29,8 +29,39 @@ export function icon(id) {
   return svg;
 }
 
-/** Returns a moment in the visitor's locale. @param {number} at Milliseconds since 1970. */
-export function time(at) {
-  const moment = new Date(at);
-  return element("time", { dateTime: moment.toISOString() }, moment.toLocaleTimeString());
+/**
+ * Shows one child for each entry, in their order. Elements of known entries stay, so that they keep the focus.
+ *
+ * @template T
+ * @param {any} parent
+ * @param {T[]} entries
+ * @param {(entry: T) => string} key
+ * @param {(entry: T) => {node: any, show: (entry: T) => void}} make
+ */
+export function reconcile(parent, entries, key, make) {
+  const known = rows.get(parent) ?? new Map();
+  const shown = new Map();
+  for (const entry of entries) shown.set(key(entry), known.get(key(entry)) ?? make(entry));
+  for (const [name, { node }] of known) if (!shown.has(name)) node.remove();
+  rows.set(parent, shown);
+  let place = parent.firstElementChild;
+  entries.forEach((entry) => {
+    const row = shown.get(key(entry));
+    row.show(entry);
+    if (row.node === place) place = place.nextElementSibling;
+    else parent.insertBefore(row.node, place);
+  });
+}
+
+/** The rows of each list, by key. @type {WeakMap<any, Map<string, any>>} */
+const rows = new WeakMap();
+
+/**
+ * Returns a moment in the visitor's locale.
+ *
+ * @param {number} at Milliseconds since 1970.
+ * @param {(at: number) => string} [words]
+ */
+export function time(at, words = (at) => new Date(at).toLocaleTimeString()) {
+  return element("time", { dateTime: new Date(at).toISOString() }, words(at));
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,13 +16,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use pin_project_lite::pin_project;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt as _};
 
 use super::BoxError;
 use super::connections::{self, Connections, Open};
+use super::listeners::{Listeners, Stream};
 use super::request_rules::RequestRules;
 use super::shutdown::Shutdown;
 
@@ -40,21 +41,50 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const FILES: u64 = 65_536;
 /// The most connections, whatever the limit on open files. Each may hold a request head: 64 MiB in all.
 const CONNECTIONS: usize = 4_096;
+/// The address that connections on a Unix socket count by.
+pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Accepts connections and serves HTTP/1 and HTTP/2 on them, within limits.
 pub(crate) struct Acceptor {
-    pub(super) listener: TcpListener,
-    pub(super) connections: Connections,
-    pub(super) rules: RequestRules,
-    pub(super) shutdown: Shutdown,
+    listeners: Listeners,
+    tls: Option<TlsAcceptor>,
+    connections: Connections,
+    rules: RequestRules,
+    shutdown: Shutdown,
+    accepted: u64,
+    /// One for each connection.
+    tasks: JoinSet<()>,
 }
 
 impl Acceptor {
+    /// Makes an acceptor of at most `limit` connections.
+    pub(super) fn new(
+        listeners: Listeners,
+        tls: Option<TlsAcceptor>,
+        limit: usize,
+        rules: RequestRules,
+        shutdown: Shutdown,
+    ) -> Self {
+        let direct = rules.trusted_proxies == 0 && listeners.have_addresses();
+        Self {
+            listeners,
+            tls,
+            connections: Connections::new(limit, direct),
+            rules,
+            shutdown,
+            accepted: 0,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Returns a line for each socket, to be printed.
+    pub(super) fn lines(&self) -> io::Result<Vec<String>> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.listeners.lines(scheme)
+    }
+
     /// Serves until the shutdown signal, then until no request is in flight.
-    ///
-    /// Connections are always accepted. At the limit another one is closed for the new one: if the server stopped
-    /// accepting, idle connections could hold every place.
-    pub(crate) async fn serve<S, B>(self, service: S) -> io::Result<()>
+    pub(crate) async fn serve<S, B>(mut self, service: S) -> io::Result<()>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
         S: Clone + Send + 'static,
@@ -62,33 +92,59 @@ impl Acceptor {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut stop = pin!(self.shutdown.clone().begun());
-        let mut tasks = JoinSet::new();
+        self.accept(service, self.shutdown.clone()).await;
+        drop(self.listeners);
+        while self.tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Accepts connections until the signal, which ends those that it has accepted too, once no request is in flight.
+    ///
+    /// Connections are always accepted. At the limit another one is closed for the new one: if the server stopped
+    /// accepting, idle connections could hold every place.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, a connection that waits for a place is closed. The others are served on.
+    pub(super) async fn accept<S, B>(&mut self, service: S, until: Shutdown)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut stop = pin!(until.clone().begun());
         let mut failures = Failures::default();
-        for id in 0.. {
-            while tasks.try_join_next().is_some() {}
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.accepted += 1;
+            let (listeners, connections, id) =
+                (&mut self.listeners, &self.connections, self.accepted);
             let accept = async {
-                let (stream, address) = self.listener.accept().await?;
-                Ok::<_, io::Error>((stream, address, self.connections.enter(id, address).await))
+                let (stream, peer) = listeners.accept().await?;
+                let address = peer.unwrap_or(LOCAL);
+                Ok::<_, io::Error>((stream, peer, connections.enter(id, address).await))
             };
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 accepted = accept => accepted,
             };
             match accepted {
-                Ok((stream, address, open)) => {
+                Ok((stream, peer, open)) => {
                     failures = Failures {
                         pause: Duration::ZERO,
                         ..failures
                     };
-                    let (rules, shutdown) = (self.rules.clone(), self.shutdown.clone());
-                    tasks.spawn(drive(
+                    let (tls, rules) = (self.tls.clone(), self.rules.clone());
+                    self.tasks.spawn(drive(
                         stream,
-                        address,
+                        peer,
                         open,
+                        tls,
                         rules,
                         service.clone(),
-                        shutdown,
+                        until.clone(),
                     ));
                 }
                 Err(error) => {
@@ -102,18 +158,16 @@ impl Acceptor {
                 }
             }
         }
-        drop(self.listener);
-        while tasks.join_next().await.is_some() {}
-        Ok(())
     }
 }
 
 /// Serves one connection until it ends, is idle for too long or is closed for a new one.
 async fn drive<S, B>(
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    peer: Option<IpAddr>,
     // Dropped last: the connection counts until its file is closed.
     open: Open,
+    tls: Option<TlsAcceptor>,
     rules: RequestRules,
     service: S,
     shutdown: Shutdown,
@@ -124,13 +178,24 @@ async fn drive<S, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    // Responses are small and written at once, so delaying packets gains nothing.
-    let _ = stream.set_nodelay(true);
     let connection = open.connection();
+    let stream = match tls {
+        None => stream,
+        // Within the time of the first head.
+        Some(tls) => tokio::select! {
+            shaken = tls.accept(stream) => match shaken {
+                Ok(stream) => Box::new(stream) as Stream,
+                Err(error) => return log(Err(error.into())),
+            },
+            () = connection.evicted() => return,
+            () = connection.quiet_too_long() => return,
+            () = shutdown.clone().begun() => return,
+        },
+    };
     let requests = open.connection();
     let service = service_fn(move |request| {
         let mut under_way = requests.request();
-        let admitted = rules.admit(request, address.ip());
+        let admitted = rules.admit(request, peer);
         let service = service.clone();
         async move {
             let response = match admitted {

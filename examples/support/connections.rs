@@ -1,7 +1,7 @@
 //! The open connections, and which of them is closed at the limit.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl Connections {
     /// # Cancel safety
     ///
     /// If dropped, no connection is added.
-    pub(super) async fn enter(&self, id: u64, address: SocketAddr) -> Open {
+    pub(super) async fn enter(&self, id: u64, address: IpAddr) -> Open {
         loop {
             // Registered before the check, so that no change in between is missed.
             let changed = self.changed.notified();
@@ -89,14 +89,14 @@ impl Connections {
         }
     }
 
-    fn try_enter(&self, id: u64, address: SocketAddr) -> Option<Open> {
+    fn try_enter(&self, id: u64, address: IpAddr) -> Option<Open> {
         let mut open = self.lock();
         if open.len() >= self.limit {
             return None;
         }
         let now = Instant::now();
         let connection = Arc::new(Connection {
-            peer: PeerAddr::new(address.ip()),
+            peer: PeerAddr::new(address),
             activity: Mutex::new(Activity {
                 requests: 0,
                 unanswered: 0,

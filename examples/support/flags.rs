@@ -11,13 +11,33 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Flags {
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on, or a Unix socket as `unix:/run/web-push/http.sock`; port 0 takes a free one. Sockets
+    /// of a service manager (LISTEN_FDS) go first
     #[arg(long, env, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) bind: String,
 
+    /// The mode of the file of a Unix socket, in octal: who may connect
+    #[arg(long, env, value_name = "MODE", default_value = "660")]
+    pub(crate) socket_mode: String,
+
+    /// A PEM file with the certificate of this server and those between it and its root, for https without a proxy; needs
+    /// TLS_PRIVATE_KEY. Changed files are read again
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) tls_certificate: Option<String>,
+
+    /// A PEM file with the private key of TLS_CERTIFICATE
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) tls_private_key: Option<String>,
+
+    /// How many seconds the start waits for a database server that is not up yet, at most 86400. Meanwhile `/live` is
+    /// answered, and everything else by 503
+    #[arg(long, env, value_name = "SECONDS", default_value = "60")]
+    pub(crate) wait_for_store: String,
+
     /// The store: `sqlite://FILE`, `sqlite:///absolute/FILE`, `memory:`, or shared by any number of
     /// servers `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=require` (`&sslrootcert=FILE` for a database's own
-    /// certificates), `redis://HOST`, `rediss://HOST`. In a password, write other characters than letters and digits
+    /// certificates), `redis://HOST`, `rediss://HOST`. `?schema=NAME` (PostgreSQL, else web_push) and `?prefix=NAME` (Redis,
+    /// else web-push) separate several installations. In a password, write other characters than letters and digits
     /// as %XX [default: sqlite://web-push.db]
     // Not clap's default: STORE_URL and STORE_URL_FILE exclude each other, so it must be known whether this was given.
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
@@ -98,12 +118,34 @@ pub(crate) struct Flags {
     #[arg(long, env, value_name = "NUMBER", default_value = "0")]
     pub(crate) trusted_proxies: String,
 
+    /// The addresses from which the proxies connect, as a comma list of addresses and blocks (`10.0.0.0/8`); headers of
+    /// proxies are ignored in requests from others. Without it every connection is a proxy's
+    #[arg(long, env, value_name = "ADDRESSES")]
+    pub(crate) proxy_addresses: Option<String>,
+
     /// The header in which the nearest proxy names the signed-in user, as in `Remote-User`; needs TRUSTED_PROXIES, and a
-    /// proxy that removes this header from what clients send
+    /// proxy that removes this header from what clients send. Where other machines can connect it needs PROXY_ADDRESSES
     #[arg(long, env, value_name = "HEADER")]
     pub(crate) principal_header: Option<String>,
 
-    /// Whether only signed-in users may subscribe: `true` or `false`; needs PRINCIPAL_HEADER
+    /// The key of the tokens (JWT) in which the application's backend names the signed-in user, as `Authorization: Bearer`:
+    /// a secret of at least 32 characters for HS256, a public key in PEM for ES256
+    #[arg(long, env, value_name = "KEY", hide_env_values = true)]
+    pub(crate) principal_token_key: Option<String>,
+
+    /// A file that holds the PRINCIPAL_TOKEN_KEY
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) principal_token_key_file: Option<String>,
+
+    /// The algorithm of these tokens, HS256 or ES256; no other is accepted
+    #[arg(long, env, value_name = "ALGORITHM", default_value = "HS256")]
+    pub(crate) principal_token_algorithm: String,
+
+    /// The audience (`aud`) that these tokens need
+    #[arg(long, env, value_name = "AUDIENCE", default_value = "web-push")]
+    pub(crate) principal_token_audience: String,
+
+    /// Whether only signed-in users may subscribe: `true` or `false`; needs PRINCIPAL_HEADER or PRINCIPAL_TOKEN_KEY
     #[arg(long, env, value_name = "BOOL", default_value = "false")]
     pub(crate) require_principal: String,
 
@@ -114,6 +156,11 @@ pub(crate) struct Flags {
     /// Whether a new daily subscription is confirmed by a notification: `true` or `false`
     #[arg(long, env, value_name = "BOOL", default_value = "true")]
     pub(crate) confirmation: String,
+
+    /// Whether the operator's console is served at `/console`: `true` or `false`. It can do nothing without the admin
+    /// credentials; the routes of the API stay
+    #[arg(long, env, value_name = "BOOL", default_value = "true")]
+    pub(crate) console: String,
 
     /// How many subscriptions there may be; above it `/subscribe` is answered 503 `store_full`
     #[arg(long, env, value_name = "NUMBER", default_value = "10000000")]
@@ -163,7 +210,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE")]
     pub(crate) backup: Option<PathBuf>,
 
-    /// Erases a user (a value of PRINCIPAL_HEADER) from the store: subscriptions, daily notifications and pending messages,
+    /// Erases a user (as PRINCIPAL_HEADER or a token names it) from the store: subscriptions, daily notifications and pending messages,
     /// prints the numbers, and ends; servers may be using the store
     #[arg(long, value_name = "USER", conflicts_with = "backup")]
     pub(crate) forget: Option<String>,

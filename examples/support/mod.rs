@@ -2,41 +2,54 @@
 
 mod accept;
 mod causes;
+mod certificate;
 mod connections;
 mod flags;
+mod listeners;
 mod metrics;
+mod opening;
 mod page;
+mod parsers;
+mod principal_tokens;
 mod process;
 mod progress;
 mod proxies;
+mod proxy_addresses;
 mod request_rules;
 mod secret_setting;
+mod service_manager;
 mod settings;
 mod shutdown;
 mod site;
 mod store;
+#[cfg(unix)]
+mod unix_socket;
+mod users;
 
 use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method};
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tower_http::cors::CorsLayer;
-use tower_web_push::WebPush;
 use tower_web_push::api::{ApiSettings, WebPushLayer};
 use tower_web_push::store::SqliteStore;
 use tower_web_push::subscription::Origin;
+use tower_web_push::{Principal, WebPush};
 
 pub(crate) use self::accept::Acceptor;
 pub(crate) use self::site::Site;
+pub(crate) use self::users::Users;
 
 use self::causes::with_causes;
-use self::connections::Connections;
+use self::certificate::Certificate;
 use self::metrics::Metrics;
+use self::opening::NotReady;
 use self::settings::{Asked, Settings};
 use self::shutdown::Shutdown;
 use self::store::StoreUrl;
@@ -47,9 +60,17 @@ pub(crate) struct Server {
     /// The API, under [`PREFIXES`].
     pub(crate) api: WebPushLayer,
     pub(crate) site: Site,
+    /// Reads the user from a token.
+    pub(crate) users: Users,
     pub(crate) cors: CorsLayer,
     pub(crate) acceptor: Acceptor,
     shutdown: Shutdown,
+}
+
+/// What the program was started for.
+enum Task {
+    Serve(Acceptor),
+    Forget(Principal),
 }
 
 /// The prefixes of the API: one for the clients of each replaced server.
@@ -109,7 +130,8 @@ fn fail(code: u8, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The server, and the store if it is a file; `None` if a user was to be erased and is.
+/// The server, and the store if it is a file; `None` if a user was to be erased and is, or if the server was stopped while
+/// it waited for its store.
 async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>)>, BoxError> {
     let shutdown = Shutdown::listen()?;
     let log = tracing_subscriber::fmt()
@@ -145,10 +167,6 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
     }
 
     let cors = cors(&settings.allowed_origins)?;
-    let builder = match settings.contact {
-        Some(contact) => WebPush::builder(contact.as_str()),
-        None => WebPush::builder_without_contact(),
-    };
     let create_store = settings.create_store && settings.forget.is_none();
     // Opening the file would create it. Databases on servers are checked by `build`.
     if let StoreUrl::Sqlite(path) = &settings.store
@@ -163,11 +181,53 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         };
         return Err(format!("STORE_URL: there is no file {path}, and {why}").into());
     }
-    let (builder, store) = settings
-        .store
-        .open(builder, None, settings.extra_root_ca_pem.as_deref())
-        .await
-        .map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
+    let new_builder = || match &settings.contact {
+        Some(contact) => WebPush::builder(contact.as_str()),
+        None => WebPush::builder_without_contact(),
+    };
+    let extra_root_ca = settings.extra_root_ca_pem.as_deref();
+    let open = || settings.store.open(new_builder(), None, extra_root_ca);
+    let mut task = match settings.forget {
+        Some(user) => Task::Forget(user),
+        None => {
+            let bind = settings.bind.to_string();
+            let listeners = settings.bind.listen().await;
+            let listeners = listeners.map_err(|error| format!("BIND={bind}: {error}"))?;
+            let tls = settings
+                .certificate
+                .map(Certificate::acceptor)
+                .transpose()?;
+            let rules = settings.rules;
+            Task::Serve(Acceptor::new(
+                listeners,
+                tls,
+                limit,
+                rules,
+                shutdown.clone(),
+            ))
+        }
+    };
+    let opened = match &mut task {
+        // Its caller waits, and can try again.
+        Task::Forget(_) => open().await.map(Some),
+        Task::Serve(acceptor) => {
+            // A file is there or not.
+            let patience = match settings.store {
+                StoreUrl::Postgres(_) | StoreUrl::Redis(_) => settings.wait_for_store,
+                StoreUrl::Memory | StoreUrl::Sqlite(_) => Duration::ZERO,
+            };
+            let not_ready = NotReady {
+                has_contact: settings.contact.is_some(),
+            };
+            not_ready
+                .while_opening(acceptor, &shutdown, opening::patiently(patience, open))
+                .await
+        }
+    };
+    let opened = opened.map_err(|error| format!("STORE_URL: {}", with_causes(error)))?;
+    let Some((builder, store)) = opened else {
+        return Ok(None);
+    };
     let mut builder = builder
         .endpoint_policy(settings.endpoint_policy)
         .create_store(create_store)
@@ -198,53 +258,55 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
         builder = builder.extra_root_ca_pem(pem);
     }
     let push = builder.build().await?;
-    if let Some(user) = settings.forget {
-        let erased = push.forget(&user).await?;
-        println!(
-            "erased {}: {} subscriptions, {} daily notifications, {} pending messages, {} broadcasts",
-            user.as_str(),
-            erased.subscriptions,
-            erased.schedules,
-            erased.deliveries,
-            erased.broadcasts
-        );
-        drop(push);
-        if let Some(store) = store {
-            store.close().await?;
+    let acceptor = match task {
+        Task::Serve(acceptor) => acceptor,
+        Task::Forget(user) => {
+            forget(push, &user).await?;
+            if let Some(store) = store {
+                store.close().await?;
+            }
+            return Ok(None);
         }
-        return Ok(None);
-    }
-
-    let listener = TcpListener::bind(settings.bind)
-        .await
-        .map_err(|error| format!("BIND={}: {error}", settings.bind))?;
-    let mut address = listener.local_addr()?;
+    };
     if let Some(token) = settings.fresh_token {
         println!("Admin token: {token}");
         println!("It is new at each start; set ADMIN_TOKEN to keep one.");
     }
-    if address.ip().is_unspecified() {
-        address.set_ip([127, 0, 0, 1].into());
+    for line in acceptor.lines()? {
+        println!("{line}");
+        if let (Some(url), true) = (line.strip_prefix("Open "), settings.console) {
+            println!("Operator's console: {url}console");
+        }
     }
-    println!("Open http://{address}/");
+    service_manager::ready();
 
     let api = PREFIXES
         .iter()
         .fold(push.layer().with(api), |layer, prefix| layer.at(prefix));
     let server = Server {
-        site: Site::new(push.clone(), api.service(), metrics),
+        site: Site::new(push.clone(), api.service(), metrics, settings.console),
         api,
         push,
+        users: Users(settings.principal_tokens.map(Arc::new)),
         cors,
-        acceptor: Acceptor {
-            listener,
-            connections: Connections::new(limit, settings.rules.trusted_proxies == 0),
-            rules: settings.rules,
-            shutdown: shutdown.clone(),
-        },
+        acceptor,
         shutdown,
     };
     Ok(Some((server, store)))
+}
+
+/// Erases a user and prints the numbers.
+async fn forget(push: WebPush, user: &Principal) -> Result<(), BoxError> {
+    let erased = push.forget(user).await?;
+    println!(
+        "erased {}: {} subscriptions, {} daily notifications, {} pending messages, {} broadcasts",
+        user.as_str(),
+        erased.subscriptions,
+        erased.schedules,
+        erased.deliveries,
+        erased.broadcasts
+    );
+    Ok(())
 }
 
 /// Serves and delivers until the shutdown signal. Then accepts no more connections and waits for the requests and
@@ -266,6 +328,7 @@ where
     let too_late = async {
         shutdown.begun().await;
         tracing::info!("draining");
+        service_manager::stopping();
         sleep(shutdown::GRACE).await;
     };
     let ended = tokio::select! {
@@ -288,7 +351,7 @@ fn cors(origins: &[Origin]) -> Result<CorsLayer, BoxError> {
     Ok(CorsLayer::new()
         .allow_origin(origins)
         .allow_credentials(true)
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers([
             AUTHORIZATION,
             CONTENT_TYPE,

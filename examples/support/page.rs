@@ -1,4 +1,4 @@
-//! The demo page and its content security policy.
+//! The visitor's page, the operator's console, and their content security policy.
 
 use bytes::Bytes;
 use http::header::{
@@ -8,7 +8,7 @@ use http::header::{
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
-/// Allows only what the page needs from its own server: no inline script or style, no frames, no other host.
+/// Allows only what the pages need from its own server: no inline script or style, no frames, no other host.
 /// `worker-src` is for the service worker, `manifest-src` for the Home Screen, which push on iOS requires.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     worker-src 'self'; img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -29,34 +29,64 @@ macro_rules! asset {
     };
 }
 
-/// Path, content type, content.
-const FILES: [(&str, &str, &str); 21] = [
+/// Path, content type, content: the visitor's page and what both pages use.
+const FILES: [(&str, &str, &str); 16] = [
     ("/", HTML, include_str!("../assets/index.html")),
     asset!(CSS, "theme.css"),
     asset!(CSS, "style.css"),
     asset!("image/svg+xml", "icon.svg"),
     asset!("application/manifest+json", "manifest.webmanifest"),
     asset!(JAVASCRIPT, "app.js"),
-    asset!(JAVASCRIPT, "broadcasts.js"),
+    asset!(JAVASCRIPT, "browser-card.js"),
     asset!(JAVASCRIPT, "browser.js"),
-    asset!(JAVASCRIPT, "compose.js"),
-    asset!(JAVASCRIPT, "confirm.js"),
     asset!(JAVASCRIPT, "daily-form.js"),
     asset!(JAVASCRIPT, "daily.js"),
     asset!(JAVASCRIPT, "dom.js"),
     asset!(JAVASCRIPT, "log.js"),
-    asset!(JAVASCRIPT, "message.js"),
-    asset!(JAVASCRIPT, "operator.js"),
-    asset!(JAVASCRIPT, "preview.js"),
     asset!(JAVASCRIPT, "scheduled.js"),
     asset!(JAVASCRIPT, "server.js"),
     asset!(JAVASCRIPT, "status.js"),
     asset!(JAVASCRIPT, "stored.js"),
 ];
 
-/// The page, or one of its files.
-pub(crate) fn answer(method: &Method, path: &str) -> Response<Full<Bytes>> {
-    let Some(&(_, content_type, content)) = FILES.iter().find(|(name, ..)| *name == path) else {
+/// The operator's console, which is left out where it is switched off.
+const CONSOLE: [(&str, &str, &str); 25] = [
+    (
+        "/console",
+        HTML,
+        include_str!("../assets/console/index.html"),
+    ),
+    asset!(CSS, "console/charts.css"),
+    asset!(CSS, "console/compose.css"),
+    asset!(CSS, "console/console.css"),
+    asset!(JAVASCRIPT, "console/audience.js"),
+    asset!(JAVASCRIPT, "console/broadcast-card.js"),
+    asset!(JAVASCRIPT, "console/broadcasts.js"),
+    asset!(JAVASCRIPT, "console/charts.js"),
+    asset!(JAVASCRIPT, "console/compose.js"),
+    asset!(JAVASCRIPT, "console/confirm.js"),
+    asset!(JAVASCRIPT, "console/days.js"),
+    asset!(JAVASCRIPT, "console/failures.js"),
+    asset!(JAVASCRIPT, "console/health.js"),
+    asset!(JAVASCRIPT, "console/keys.js"),
+    asset!(JAVASCRIPT, "console/main.js"),
+    asset!(JAVASCRIPT, "console/message.js"),
+    asset!(JAVASCRIPT, "console/overview.js"),
+    asset!(JAVASCRIPT, "console/preview.js"),
+    asset!(JAVASCRIPT, "console/recipients.js"),
+    asset!(JAVASCRIPT, "console/sent.js"),
+    asset!(JAVASCRIPT, "console/session.js"),
+    asset!(JAVASCRIPT, "console/undo.js"),
+    asset!(JAVASCRIPT, "console/unlock.js"),
+    asset!(JAVASCRIPT, "console/views.js"),
+    asset!(JAVASCRIPT, "console/words.js"),
+];
+
+/// A page, or one of their files.
+pub(crate) fn answer(method: &Method, path: &str, has_console: bool) -> Response<Full<Bytes>> {
+    let console = if has_console { &CONSOLE[..] } else { &[] };
+    let mut files = FILES.iter().chain(console);
+    let Some(&(_, content_type, content)) = files.find(|(name, ..)| *name == path) else {
         return plain(StatusCode::NOT_FOUND, "not found\n");
     };
     if method != Method::GET && method != Method::HEAD {

@@ -11,8 +11,10 @@ use http_body_util::Full;
 use tower_web_push::Principal;
 use tower_web_push::api::PeerAddr;
 
+use super::accept::LOCAL;
 use super::page::plain;
 use super::proxies;
+use super::proxy_addresses::ProxyAddresses;
 
 /// The rules, from the settings. Cheap to clone.
 #[derive(Clone, Default)]
@@ -22,17 +24,22 @@ pub(crate) struct RequestRules {
     pub(super) loopback_only: bool,
     /// Proxies in front, see [`proxies::client`].
     pub(super) trusted_proxies: usize,
+    /// Where the nearest of them connects from.
+    pub(super) proxy_addresses: Arc<ProxyAddresses>,
     /// The header in which the nearest proxy names the user.
     pub(super) principal_header: Option<Arc<HeaderName>>,
 }
 
 impl RequestRules {
-    /// Adds the client's address and user to the request's extensions, or refuses the request.
+    /// Adds the client's address and user to the request's extensions, or refuses the request. `peer` is the other end of the
+    /// connection, `None` on a Unix socket, which only a proxy of this machine connects to.
+    ///
+    /// A header of a proxy has no meaning in a request of anyone else.
     #[expect(clippy::result_large_err, reason = "the response is sent at once")]
     pub(super) fn admit<B>(
         &self,
         mut request: Request<B>,
-        connection: IpAddr,
+        peer: Option<IpAddr>,
     ) -> Result<Request<B>, Response<Full<Bytes>>> {
         let hosts = hosts(&request)
             .ok_or_else(|| plain(StatusCode::BAD_REQUEST, "one valid Host is needed\n"))?;
@@ -41,10 +48,19 @@ impl RequestRules {
                 "with ENDPOINT_POLICY=local only localhost is served, and this is another name\n";
             return Err(plain(StatusCode::MISDIRECTED_REQUEST, why));
         }
-        let peer = proxies::client(request.headers(), connection, self.trusted_proxies);
-        let principal = self.principal(request.headers());
+        let is_proxy = peer.is_none_or(|peer| self.proxy_addresses.contains(peer));
+        let hops = if is_proxy { self.trusted_proxies } else { 0 };
+        let client = proxies::client(request.headers(), peer.unwrap_or(LOCAL), hops);
+        let principal = match is_proxy {
+            true => self.principal(request.headers()),
+            false => None,
+        };
+        if hops == 0 {
+            // A client does not choose what log lines say of its request.
+            request.headers_mut().remove("x-request-id");
+        }
         let extensions = request.extensions_mut();
-        extensions.insert(PeerAddr::new(peer));
+        extensions.insert(PeerAddr::new(client));
         if let Some(principal) = principal {
             extensions.insert(principal);
         }

@@ -3,33 +3,41 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use http::header::{self, HeaderName};
 use tower_web_push::api::AdminCredentials;
 use tower_web_push::broadcast::{Principal, Tag};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::store::SubscriptionLimits;
 use tower_web_push::subscription::Origin;
-use tower_web_push::vapid::{Contact, KeyEncryptionKeys, KeyId, VapidKey, VapidPublicKey};
+use tower_web_push::vapid::{Contact, KeyEncryptionKeys, KeyId, VapidKey};
 use tracing_subscriber::EnvFilter;
 
 use super::causes::with_causes;
+use super::certificate::Certificate;
 use super::flags::Flags;
+use super::listeners::Bind;
+use super::parsers::{
+    certificates, key_id, list, log_filter, mode, not_empty, number, optional, origin, percent,
+    principal_header, seconds, setting, truth, wait,
+};
+use super::principal_tokens::{Algorithm, PrincipalTokens, is_token};
+use super::proxy_addresses::{Block, ProxyAddresses};
 use super::request_rules::RequestRules;
-use super::secret_setting::{secret, unquoted};
+use super::secret_setting::secret;
+use super::service_manager;
 use super::store::StoreUrl;
 
 /// The settings, parsed and checked.
 pub(crate) struct Settings {
-    pub(crate) bind: SocketAddr,
+    pub(crate) bind: Bind,
+    pub(crate) certificate: Option<Certificate>,
+    /// How long the start waits for a database server.
+    pub(crate) wait_for_store: Duration,
     pub(crate) store: StoreUrl,
     /// `None`: nothing is sent.
     pub(crate) contact: Option<Contact>,
@@ -43,9 +51,12 @@ pub(crate) struct Settings {
     pub(crate) endpoint_policy: EndpointPolicy,
     pub(crate) allowed_origins: Vec<Origin>,
     pub(crate) rules: RequestRules,
+    pub(crate) principal_tokens: Option<PrincipalTokens>,
     pub(crate) require_principal: bool,
     pub(crate) public_tags: Vec<Tag>,
     pub(crate) confirmation: bool,
+    /// Whether the operator's console is served.
+    pub(crate) console: bool,
     pub(crate) limits: SubscriptionLimits,
     /// Of each peer, as [`public_pushes_per_minute`](Self::public_pushes_per_minute) is.
     pub(crate) public_requests_per_minute: u32,
@@ -79,7 +90,7 @@ pub(crate) enum Asked {
 
 /// An error of a setting, in one line without secrets.
 #[derive(Debug)]
-pub(crate) struct SettingsError(String);
+pub(crate) struct SettingsError(pub(super) String);
 
 impl Settings {
     /// Reads the flags and the environment.
@@ -114,7 +125,12 @@ impl Settings {
     }
 
     fn check(flags: Flags) -> Result<Self, SettingsError> {
-        let bind = setting("BIND", &flags.bind, address)?;
+        let mode = setting("SOCKET_MODE", &flags.socket_mode, mode)?;
+        let bind = match service_manager::sockets().map_err(SettingsError)? {
+            Some(sockets) => Bind::Inherited(sockets),
+            None => setting("BIND", &flags.bind, |text| Bind::parse(text, mode))?,
+        };
+        let certificate = certificate(flags.tls_certificate, flags.tls_private_key, &bind)?;
         let secret = |name, value, file| secret(name, value, file).map_err(SettingsError);
         let vapid_private_key = secret(
             "VAPID_PRIVATE_KEY",
@@ -126,6 +142,24 @@ impl Settings {
             flags.key_encryption_key,
             flags.key_encryption_key_file,
         )?;
+        let principal_token_key = secret(
+            "PRINCIPAL_TOKEN_KEY",
+            flags.principal_token_key,
+            flags.principal_token_key_file,
+        )?;
+        let algorithm = setting(
+            "PRINCIPAL_TOKEN_ALGORITHM",
+            &flags.principal_token_algorithm,
+            Algorithm::parse,
+        )?;
+        let audience = setting(
+            "PRINCIPAL_TOKEN_AUDIENCE",
+            &flags.principal_token_audience,
+            not_empty,
+        )?;
+        let principal_tokens = optional("PRINCIPAL_TOKEN_KEY", principal_token_key, |key| {
+            PrincipalTokens::new(algorithm, key, &audience)
+        })?;
         let (admin, fresh_token) = admin(
             secret("ADMIN_TOKEN", flags.admin_token, flags.admin_token_file)?,
             secret(
@@ -133,12 +167,13 @@ impl Settings {
                 flags.admin_password,
                 flags.admin_password_file,
             )?,
-            bind,
+            principal_tokens.is_some(),
+            &bind,
         )?;
         let endpoint_policy = setting("ENDPOINT_POLICY", &flags.endpoint_policy, |text| {
             text.parse::<EndpointPolicy>().map_err(with_causes)
         })?;
-        if endpoint_policy.allows_local() && !bind.ip().is_loopback() {
+        if endpoint_policy.allows_local() && !bind.is_loopback() {
             return Err(SettingsError(format!(
                 "ENDPOINT_POLICY=local needs a loopback BIND, as 127.0.0.1:8080 is: at BIND={bind} anyone could have \
                  this server post to its own ports"
@@ -152,28 +187,22 @@ impl Settings {
                     .map(usize::from)
                     .map_err(|_| "not a number from 0 to 255".to_owned())
             })?,
+            proxy_addresses: Arc::new(ProxyAddresses::new(list(
+                "PROXY_ADDRESSES",
+                flags.proxy_addresses,
+                Block::parse,
+            )?)),
             principal_header: optional(
                 "PRINCIPAL_HEADER",
                 flags.principal_header,
                 principal_header,
             )?,
         };
-        if rules.principal_header.is_some() && rules.trusted_proxies == 0 {
-            return Err(SettingsError(
-                "PRINCIPAL_HEADER needs TRUSTED_PROXIES of at least 1: without a proxy in front, clients write the \
-                 header themselves"
-                    .to_owned(),
-            ));
-        }
-        if require_principal && rules.principal_header.is_none() {
-            return Err(SettingsError(
-                "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER: without it no request has a user, and none could \
-                 subscribe"
-                    .to_owned(),
-            ));
-        }
+        users(&rules, principal_tokens.is_some(), require_principal, &bind)?;
         Ok(Self {
             bind,
+            certificate,
+            wait_for_store: setting("WAIT_FOR_STORE", &flags.wait_for_store, wait)?,
             store: store(flags.store_url, flags.store_url_file)?,
             contact: optional("VAPID_SUBJECT", flags.vapid_subject, |text| {
                 Contact::parse(text).map_err(with_causes)
@@ -190,12 +219,14 @@ impl Settings {
             })?,
             endpoint_policy,
             rules,
+            principal_tokens,
             require_principal,
             allowed_origins: list("ALLOWED_ORIGINS", flags.allowed_origins, origin)?,
             public_tags: list("PUBLIC_TAGS", flags.public_tags, |text| {
                 Tag::parse(text).map_err(with_causes)
             })?,
             confirmation: setting("CONFIRMATION", &flags.confirmation, truth)?,
+            console: setting("CONSOLE", &flags.console, truth)?,
             limits: limits(&flags.max_subscriptions, &flags.max_unproven_subscriptions)?,
             public_requests_per_minute: setting(
                 "PUBLIC_REQUESTS_PER_MINUTE",
@@ -256,10 +287,16 @@ fn backup(store: StoreUrl, to: PathBuf) -> Result<Asked, SettingsError> {
 fn admin(
     token: Option<String>,
     password: Option<String>,
-    bind: SocketAddr,
+    has_tokens: bool,
+    bind: &Bind,
 ) -> Result<(AdminCredentials, Option<String>), SettingsError> {
     let mut admin = AdminCredentials::new();
     if let Some(token) = token {
+        if has_tokens && is_token(&token) {
+            return Err(SettingsError(
+                "ADMIN_TOKEN: it has the form of a user token: use one without dots".to_owned(),
+            ));
+        }
         admin = admin
             .with_bearer_token(&token)
             .map_err(|error| SettingsError(format!("ADMIN_TOKEN: {error}")))?;
@@ -272,7 +309,7 @@ fn admin(
     if admin.is_configured() {
         return Ok((admin, None));
     }
-    if !bind.ip().is_loopback() {
+    if !bind.is_loopback() {
         return Err(SettingsError(format!(
             "ADMIN_TOKEN or ADMIN_PASSWORD must be set: other machines can reach BIND={bind}"
         )));
@@ -284,23 +321,60 @@ fn admin(
     Ok((admin, Some(token)))
 }
 
+/// Checks what names the users.
+fn users(
+    rules: &RequestRules,
+    has_tokens: bool,
+    require_principal: bool,
+    bind: &Bind,
+) -> Result<(), SettingsError> {
+    let has_header = rules.principal_header.is_some();
+    let wrong = if has_header && rules.trusted_proxies == 0 {
+        "PRINCIPAL_HEADER needs TRUSTED_PROXIES of at least 1: without a proxy in front, clients write the header themselves"
+    } else if has_header && bind.is_exposed() && rules.proxy_addresses.is_empty() {
+        "PRINCIPAL_HEADER needs PROXY_ADDRESSES: other machines can connect without the proxy, and would write the header \
+         themselves"
+    } else if has_header && has_tokens {
+        "PRINCIPAL_HEADER and PRINCIPAL_TOKEN_KEY are both set: set one of them, since they may name two users"
+    } else if require_principal && !has_header && !has_tokens {
+        "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER or PRINCIPAL_TOKEN_KEY: without them no request has a user, and none \
+         could subscribe"
+    } else if !rules.proxy_addresses.is_empty() && rules.trusted_proxies == 0 {
+        "PROXY_ADDRESSES needs TRUSTED_PROXIES of at least 1"
+    } else {
+        return Ok(());
+    };
+    Err(SettingsError(wrong.to_owned()))
+}
+
+/// Reads the certificate, if there is one.
+fn certificate(
+    certificate: Option<String>,
+    key: Option<String>,
+    bind: &Bind,
+) -> Result<Option<Certificate>, SettingsError> {
+    let path = |text: &str| Ok(text.to_owned());
+    let certificate = optional("TLS_CERTIFICATE", certificate, path)?;
+    let wrong = match (certificate, optional("TLS_PRIVATE_KEY", key, path)?) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) if bind.has_unix() => {
+            "TLS_CERTIFICATE needs a BIND to a port: a Unix socket has no TLS"
+        }
+        (Some(certificate), Some(key)) => {
+            return Certificate::read(&certificate, &key)
+                .map(Some)
+                .map_err(SettingsError);
+        }
+        _ => "TLS_CERTIFICATE and TLS_PRIVATE_KEY: set both, or none of them",
+    };
+    Err(SettingsError(wrong.to_owned()))
+}
+
 fn fresh_token() -> Result<String, SettingsError> {
     let mut octets = [0; 24];
     getrandom::fill(&mut octets)
         .map_err(|error| SettingsError(format!("no random admin token: {error}")))?;
     Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    // `localhost:8080` as well as `127.0.0.1:8080`.
-    text.to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| format!("not an address and a port, as in 127.0.0.1:8080: {text}"))
-}
-
-fn origin(text: &str) -> Result<Origin, String> {
-    Origin::parse(text).map_err(|_| format!("not an origin as https://shop.example is: {text}"))
 }
 
 fn limits(total: &str, unproven: &str) -> Result<SubscriptionLimits, SettingsError> {
@@ -309,117 +383,6 @@ fn limits(total: &str, unproven: &str) -> Result<SubscriptionLimits, SettingsErr
         unproven: setting("MAX_UNPROVEN_SUBSCRIPTIONS", unproven, number)?,
         ..SubscriptionLimits::default()
     })
-}
-
-fn number<T: FromStr>(text: &str) -> Result<T, String> {
-    text.parse()
-        .map_err(|_| format!("not a whole number from 0, or too large: {text}"))
-}
-
-fn percent(text: &str) -> Result<u8, String> {
-    number(text)
-        .ok()
-        .filter(|percent| *percent <= 100)
-        .ok_or_else(|| format!("not a percentage from 0 to 100: {text}"))
-}
-
-/// Reads a PEM file. The client parses the certificates.
-fn certificates(path: &str) -> Result<Vec<u8>, String> {
-    let pem = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-    let marker = b"-----BEGIN CERTIFICATE-----";
-    if pem.windows(marker.len()).any(|part| part == marker) {
-        Ok(pem)
-    } else {
-        Err(format!("{path}: no certificate in PEM"))
-    }
-}
-
-/// Parses the id of a VAPID key, or its public key.
-fn key_id(text: &str) -> Result<KeyId, String> {
-    let of_key = |_| VapidPublicKey::parse(text).map(|key| key.id());
-    text.parse::<KeyId>()
-        .or_else(of_key)
-        .map_err(|_| "neither the id nor the public key of a VAPID key".to_owned())
-}
-
-fn truth(text: &str) -> Result<bool, String> {
-    text.parse()
-        .map_err(|_| "neither true nor false".to_owned())
-}
-
-/// Refuses headers that clients set themselves, or that do not hold a user's name.
-fn principal_header(text: &str) -> Result<Arc<HeaderName>, String> {
-    let name: HeaderName = text
-        .parse()
-        .map_err(|_| "not the name of a header".to_owned())?;
-    let others = [
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::FORWARDED,
-        header::HOST,
-        header::ORIGIN,
-        header::USER_AGENT,
-        HeaderName::from_static("x-forwarded-for"),
-    ];
-    if others.contains(&name) {
-        return Err(format!("{name} holds something else than the user's name"));
-    }
-    Ok(Arc::new(name))
-}
-
-/// Adds directives to level info. `EnvFilter` takes a misspelt level for the name of a target and logs that target only,
-/// so a word without `=` must be a level.
-fn log_filter(text: &str) -> Result<EnvFilter, String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let bare = |directive: &&str| !directive.is_empty() && !directive.contains('=');
-    for word in text.split(',').map(str::trim).filter(bare) {
-        if !LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level)) {
-            return Err(format!(
-                "{word} is none of the levels {}; a target needs one, as in tower_web_push=debug",
-                LEVELS.join(", ")
-            ));
-        }
-    }
-    EnvFilter::try_new(format!("info,{text}")).map_err(|error| error.to_string())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u32>() {
-        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds.into())),
-        _ => Err("not a whole number of seconds from 1 to 86400".to_owned()),
-    }
-}
-
-fn setting<T>(
-    name: &str,
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<T, SettingsError> {
-    unquoted(text.trim())
-        .and_then(parse)
-        .map_err(|why| SettingsError(format!("{name}: {why}")))
-}
-
-fn optional<T>(
-    name: &str,
-    text: Option<String>,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<Option<T>, SettingsError> {
-    text.filter(|text| !text.trim().is_empty())
-        .map(|text| setting(name, &text, parse))
-        .transpose()
-}
-
-fn list<T>(
-    name: &str,
-    text: Option<String>,
-    mut parse: impl FnMut(&str) -> Result<T, String>,
-) -> Result<Vec<T>, SettingsError> {
-    text.unwrap_or_default()
-        .split(',')
-        .filter(|entry| !entry.trim().is_empty())
-        .map(|entry| setting(name, entry, &mut parse))
-        .collect()
 }
 
 impl fmt::Display for SettingsError {

@@ -27,6 +27,12 @@ impl Shutdown {
         Ok(Self(begun))
     }
 
+    /// Makes a signal that is given by hand, or by dropping the sender.
+    pub(crate) fn by_hand() -> (watch::Sender<bool>, Self) {
+        let (begin, begun) = watch::channel(false);
+        (begin, Self(begun))
+    }
+
     /// Waits for the signal.
     pub(crate) async fn begun(mut self) {
         // An error means that the listening task has ended, so no drain can be requested any more.

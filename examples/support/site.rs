@@ -1,4 +1,4 @@
-//! The routes outside the API: the page and `/metrics`.
+//! The routes outside the API: the pages and `/metrics`.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -23,12 +23,23 @@ pub(crate) struct Site {
     push: WebPush,
     api: WebPushService,
     metrics: Metrics,
+    has_console: bool,
 }
 
 impl Site {
-    pub(crate) fn new(push: WebPush, api: WebPushService, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        push: WebPush,
+        api: WebPushService,
+        metrics: Metrics,
+        has_console: bool,
+    ) -> Self {
         process::describe();
-        Self { push, api, metrics }
+        Self {
+            push,
+            api,
+            metrics,
+            has_console,
+        }
     }
 
     /// Answers requests that may read `/stats`, also while the store is down.
@@ -62,7 +73,7 @@ impl<B> Service<Request<B>> for Site {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let is_get = request.method() == Method::GET;
         if request.uri().path() != "/metrics" || !is_get {
-            let answer = page::answer(request.method(), request.uri().path());
+            let answer = page::answer(request.method(), request.uri().path(), self.has_console);
             return Box::pin(ready(Ok(answer)));
         }
         let site = self.clone();

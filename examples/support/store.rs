@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tower_web_push::WebPushBuilder;
 use tower_web_push::store::{
-    MemoryStore, PostgresStore, RedisStore, ScheduleStore, SqliteStore, StoreError,
+    MemoryStore, PostgresStore, RedisStore, ScheduleStore, SqliteStore, StoreError, StoreErrorKind,
     SubscriptionStore, VapidKeyStore,
 };
 use tower_web_push::vapid::VapidKey;
@@ -57,7 +57,7 @@ impl StoreUrl {
     ///
     /// Also returns an SQLite store, to be closed at the end.
     pub(crate) async fn open(
-        self,
+        &self,
         builder: WebPushBuilder,
         first_key: Option<VapidKey>,
         extra_root_ca_pem: Option<&[u8]>,
@@ -70,14 +70,22 @@ impl StoreUrl {
                 return Ok((builder, Some(store)));
             }
             Self::Postgres(url) => {
+                let (url, schema) = without_parameter(url, "schema")?;
                 let mut store = PostgresStore::builder();
+                if let Some(schema) = schema {
+                    store = store.schema(schema);
+                }
                 if let Some(pem) = extra_root_ca_pem {
                     store = store.extra_root_ca_pem(pem);
                 }
                 with(builder, store.connect(&url).await?, first_key).await
             }
             Self::Redis(url) => {
+                let (url, prefix) = without_parameter(url, "prefix")?;
                 let mut store = RedisStore::builder();
+                if let Some(prefix) = prefix {
+                    store = store.prefix(prefix);
+                }
                 if let Some(pem) = extra_root_ca_pem {
                     store = store.extra_root_ca_pem(pem);
                 }
@@ -131,6 +139,31 @@ fn sqlite_file(rest: &str) -> Result<PathBuf, String> {
         }
     }
     Ok(path.into())
+}
+
+/// Takes a parameter out of the URL of a database server: one that is the store's. The others are the driver's.
+fn without_parameter(url: &str, name: &str) -> Result<(String, Option<String>), StoreError> {
+    let Some((base, query)) = url.split_once('?') else {
+        return Ok((url.to_owned(), None));
+    };
+    let is_it = |part: &&str| part.split_once('=').unwrap_or((part, "")).0 == name;
+    let (taken, rest): (Vec<_>, Vec<_>) = query.split('&').partition(is_it);
+    let value = match taken.as_slice() {
+        [] => return Ok((url.to_owned(), None)),
+        [one] => one
+            .split_once('=')
+            .and_then(|(_, value)| percent_decoded(value)),
+        _ => None,
+    };
+    let value = value.ok_or_else(|| {
+        let why = format!("the URL's parameter `{name}` is given twice, or is no text");
+        StoreError::new(StoreErrorKind::Misconfigured, why)
+    })?;
+    let url = match rest.as_slice() {
+        [] => base.to_owned(),
+        rest => format!("{base}?{}", rest.join("&")),
+    };
+    Ok((url, Some(value)))
 }
 
 /// Decodes percent escapes. Returns `None` for an incomplete escape and for text that is not UTF-8.

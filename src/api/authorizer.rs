@@ -74,10 +74,16 @@ pub enum AdminAction {
     CancelBroadcast,
     /// Pause a broadcast, or let it go on.
     PauseBroadcast,
+    /// Set the user and the tags of a subscription.
+    ChangeSubscription,
     /// Make a new active VAPID key.
     RegenerateVapid,
     /// Show statistics and metrics.
     ShowStats,
+    /// Count the recipients that a broadcast would have.
+    EstimateRecipients,
+    /// End the pause of a push service.
+    OpenGate,
 }
 
 impl AdminAction {
@@ -88,8 +94,11 @@ impl AdminAction {
             Self::ShowBroadcast => "show_broadcast",
             Self::CancelBroadcast => "cancel_broadcast",
             Self::PauseBroadcast => "pause_broadcast",
+            Self::ChangeSubscription => "change_subscription",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::ShowStats => "show_stats",
+            Self::EstimateRecipients => "estimate_recipients",
+            Self::OpenGate => "open_gate",
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! No line has a secret: of credentials it names the scheme, of a request the action and a broadcast's id.
 
+use std::hash::{Hash, Hasher};
+
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
@@ -19,12 +21,27 @@ pub(super) struct Journal {
     failed: Folded<Failure>,
 }
 
-/// Credentials that were refused.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Credentials that were refused. Those of one address are one kind, which the first of them stands for: what it asks for next
+/// is no news.
+#[derive(Clone, Debug)]
 struct Refusal {
     peer: Option<PeerAddr>,
     action: AdminAction,
     reason: &'static str,
+}
+
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Self) -> bool {
+        self.peer == other.peer
+    }
+}
+
+impl Eq for Refusal {}
+
+impl Hash for Refusal {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.peer.hash(state);
+    }
 }
 
 /// A request that an error of this server failed.
@@ -196,4 +213,70 @@ fn tell_failed((failure, requests): Told<Failure>) {
         "requests failed"
     );
     let _ = (route, kind, error, requests);
+}
+
+#[cfg(all(test, feature = "tracing"))]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::observe::logged;
+
+    fn request(peer: &str) -> Parts {
+        let (mut parts, ()) = Request::post("/notify")
+            .header("authorization", "Bearer s3cret")
+            .body(())
+            .unwrap()
+            .into_parts();
+        parts
+            .extensions
+            .insert(PeerAddr::new(peer.parse().unwrap()));
+        parts
+    }
+
+    #[test]
+    fn what_an_administrator_did_is_told_also_if_nobody_waits_for_the_answer() {
+        let parts = request("192.0.2.7");
+        let aborted = logged(|| drop(Audited::new(AdminAction::Notify, &parts)));
+        let refused = logged(|| {
+            let problem = Problem::from(ProblemKind::StoreUnavailable);
+            Audited::new(AdminAction::Notify, &parts).answered(&Err(problem));
+        });
+        for (line, end) in [
+            (&aborted, "code=\"aborted\""),
+            (&refused, "status=503 code=\"store_unavailable\""),
+        ] {
+            assert_eq!(line.lines().count(), 1, "{line}");
+            for part in [
+                "INFO",
+                "administrator",
+                "action=\"notify\"",
+                "192.0.2.7",
+                "bearer",
+                end,
+            ] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+            assert!(!line.contains("s3cret"), "{line}");
+        }
+        assert!(!aborted.contains("status"), "{aborted}");
+    }
+
+    #[test]
+    fn the_refusals_of_one_address_are_one_line_whatever_it_asks_for() {
+        let journal = Journal::default();
+        let refuse = |peer: &str, action, reason| {
+            let parts = request(peer);
+            logged(|| journal.denied(reason, action, &parts))
+        };
+        let first = refuse("192.0.2.7", AdminAction::Notify, "wrong_token");
+        assert!(
+            first.contains("notify") && first.contains("wrong_token"),
+            "{first}"
+        );
+        let next = refuse("192.0.2.7", AdminAction::ShowStats, "wrong_password");
+        assert_eq!(next, "");
+        let other = refuse("192.0.2.8", AdminAction::ShowStats, "wrong_password");
+        assert!(other.contains("show_stats"), "{other}");
+    }
 }

@@ -10,7 +10,8 @@
 //! | `POST /subscribe` | everyone, or signed-in users only |
 //! | `POST /unsubscribe`, `POST /renew`, `POST /send-test` | holders of the subscription |
 //! | `GET /devices`, `DELETE /devices/{id}` | signed-in users: their own subscriptions |
-//! | `POST /notify`, `GET` and `DELETE /broadcasts/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `POST /notify`, `GET`, `PATCH` and `DELETE /broadcasts/{id}`, `PATCH /subscriptions/{id}`, `POST /regenerate-vapid`, `GET /stats` | administrators: [`Authorizer`] |
+//! | `POST /broadcasts/estimate`, `POST /open-gate` | administrators |
 //! | `GET /live`, `GET /ready`, `GET /ping`, `GET /openapi.json`, `GET /client.js`, `GET /service-worker.js` | everyone |
 //!
 //! `client.js` and `service-worker.js` are the browser's part, ready to use: see
@@ -99,7 +100,6 @@
 //! A server that reports the sender's address with a [`PeerAddr`] in the extensions limits each peer: 60 requests a
 //! minute to the public POST routes, 20 test and confirmation pushes a minute, and 10 wrong passwords a minute.
 //! Without it only the limits of the store hold for unauthenticated callers:
-//! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
 //! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
 //!
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or a

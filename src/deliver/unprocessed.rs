@@ -55,6 +55,30 @@ impl Repeats {
 mod tests {
     use super::*;
 
+    /// At once, then after pauses of up to twice as long as the last ones, for less than 13 seconds in all.
+    #[test]
+    fn a_request_is_repeated_less_and_less_often_and_not_for_ever() {
+        for asks_for_calm in [false, true] {
+            let mut repeats = Repeats::default();
+            let pauses: Vec<_> = std::iter::from_fn(|| repeats.pause(asks_for_calm)).collect();
+            assert_eq!(pauses.len(), 32);
+            assert_eq!(repeats.pause(asks_for_calm), None, "for good");
+            if asks_for_calm {
+                assert!(pauses.iter().all(|pause| *pause <= Repeats::CALM));
+                continue;
+            }
+            assert_eq!(pauses[0], Duration::ZERO);
+            let ceilings = (1..9).map(|repeat| Duration::from_millis(1 << repeat));
+            let ceilings = ceilings.chain(std::iter::repeat(Repeats::LONGEST));
+            assert!(
+                pauses[1..]
+                    .iter()
+                    .zip(ceilings)
+                    .all(|(pause, most)| *pause <= most)
+            );
+        }
+    }
+
     /// h2 ends a connection for the same reason itself, after too many errors of the server.
     #[test]
     fn only_the_server_asks_for_calm() {

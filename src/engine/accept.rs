@@ -7,7 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::expand::{expected, first_page};
 use super::{Engine, Queued};
-use crate::broadcast::{Broadcast, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
+use crate::broadcast::{
+    Audience, Broadcast, BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome,
+};
 use crate::clock::Timestamp;
 use crate::error::error_struct;
 use crate::observe;
@@ -25,12 +27,24 @@ impl Engine {
         check(&broadcast, now)?;
         let new = self.resolve(broadcast, now).await?;
         let queued = match self.ledger.open(&new, now).await? {
-            Opened::New => Queued::new(new.id, new.recipients),
+            Opened::New => {
+                let rows = new.page.as_ref().map_or(0, |page| page.rows.len());
+                let endings = &self.signals.endings;
+                if rows > 0 {
+                    endings.note_written(new.id, rows as u64, Instant::now());
+                }
+                Queued::new(new.id, new.recipients)
+            }
             Opened::Repeat(status) => Queued::repeat(status.id, status.recipients),
             Opened::Conflict => return Err(SendErrorKind::IdempotencyConflict.into()),
         };
         self.signals.wake.notify_one();
         Ok(queued)
+    }
+
+    /// The number of live subscriptions of an audience.
+    pub(crate) async fn estimate(&self, audience: &Audience) -> Result<u64, StoreError> {
+        expected(self, audience, None, self.now()).await
     }
 
     /// What the ledger opens for a broadcast: with its deadline, its recipients and the rows of a small audience.
@@ -137,7 +151,10 @@ impl Engine {
                 break;
             }
         }
-        count_cancelled(before.as_ref(), status.as_ref(), left);
+        let cancelled = count_cancelled(before.as_ref(), status.as_ref(), left);
+        if cancelled > 0 {
+            self.signals.endings.note(id, cancelled, Instant::now());
+        }
         self.signals.settled.notify_waiters();
         Ok(status)
     }
@@ -166,14 +183,20 @@ fn pending(status: &Option<BroadcastStatus>) -> u64 {
 }
 
 /// Counts recipients that a call has cancelled, and those that claims will end because of it. A repeated call counts none.
-fn count_cancelled(before: Option<&BroadcastStatus>, after: Option<&BroadcastStatus>, left: u64) {
+/// Returns their number.
+fn count_cancelled(
+    before: Option<&BroadcastStatus>,
+    after: Option<&BroadcastStatus>,
+    left: u64,
+) -> u64 {
     if before.is_some_and(|before| before.state == BroadcastState::Cancelled) {
-        return;
+        return 0;
     }
     let cancelled =
         |status: Option<&BroadcastStatus>| status.map_or(0, |status| status.counts.cancelled);
     let new = cancelled(after).saturating_sub(cancelled(before));
     observe::count_finished(FinalOutcome::Cancelled.as_str(), left + new);
+    left + new
 }
 
 error_struct! {

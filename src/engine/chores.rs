@@ -21,8 +21,13 @@ pub(super) const EXPIRED_AT_ONCE: usize = 1000;
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Retention of retired and stale subscriptions: a browser that subscribes again in this time keeps its id.
 const UNREACHABLE_KEPT: Duration = Duration::from_secs(30 * 86_400);
-/// Retention of subscriptions after their `expirationTime`: clocks differ.
+/// Retention of subscriptions after their `expirationTime`: clocks differ. Unproven ones are deleted at once: anyone can write
+/// many of them.
 const EXPIRED_KEPT: Duration = Duration::from_secs(86_400);
+/// How often subscriptions that have expired are set apart from live ones.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// How often broadcasts and keys are purged too.
+const PURGE_ALL_EVERY: Duration = Duration::from_secs(3600);
 /// The most steps of a purge in a row, and the pause before the next ones: other writers write in between.
 const PURGE_STEPS: usize = 8;
 const PURGE_PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +45,7 @@ const CHORES: [(Step, Duration); 6] = [
     (Step::Expire, Engine::PAUSES_KEPT),
     // Another process may have made a new key, or the store may have lost them.
     (Step::Keys, Engine::PAUSES_KEPT),
-    (Step::Purge, Duration::from_secs(3600)),
+    (Step::Purge, PURGE_EVERY),
     (Step::Report, Duration::from_secs(1)),
 ];
 
@@ -65,6 +70,8 @@ pub(super) struct Chores {
     timings: BTreeMap<Step, Timing>,
     /// When the next schedule is due, as last read.
     next_fire: Option<Timestamp>,
+    /// When the next purge is one of broadcasts and keys too, as [`Timing::next`].
+    next_purge_of_all: Option<(Instant, Timestamp)>,
     /// The first error since it was last taken.
     error: Option<StoreError>,
 }
@@ -86,6 +93,7 @@ impl Chores {
             tasks: JoinSet::new(),
             timings: BTreeMap::new(),
             next_fire: None,
+            next_purge_of_all: None,
             error: None,
         }
     }
@@ -95,19 +103,24 @@ impl Chores {
     pub(super) fn start(&mut self, is_busy: bool) {
         let (now, wall) = (Instant::now(), self.engine.now());
         let is_suspected = self.engine.signals.health.is_suspected();
+        let is_past = |next: Option<(Instant, Timestamp)>| {
+            next.is_none_or(|(next, next_wall)| next <= now || next_wall <= wall)
+        };
         for (step, _) in CHORES {
             let timing = self.timings.entry(step).or_default();
-            let is_due = timing
-                .next
-                .is_none_or(|(next, next_wall)| next <= now || next_wall <= wall)
+            let is_due = is_past(timing.next)
                 || (step == Step::Record && is_suspected)
                 || (timing.is_hastened && !is_busy);
             if is_due && !timing.is_running {
                 timing.is_running = true;
                 timing.is_hastened = false;
                 let engine = self.engine.clone();
+                let all = step == Step::Purge && is_past(self.next_purge_of_all);
+                if all {
+                    self.next_purge_of_all = Some((now + PURGE_ALL_EVERY, wall + PURGE_ALL_EVERY));
+                }
                 self.tasks.spawn(async move {
-                    let result = within_limit(run(&engine, step)).await;
+                    let result = within_limit(run(&engine, step, all)).await;
                     (step, result)
                 });
             }
@@ -175,6 +188,10 @@ impl Chores {
         health.note(step, result.as_ref().map(|_| ()), self.engine.now());
         let every = CHORES.iter().find(|(known, _)| *known == step);
         let every = every.map_or(LONGEST_PAUSE, |(_, every)| *every);
+        if step == Step::Purge && result.as_ref().map_or(true, |chore| chore.more) {
+            // It may not have come to the rest.
+            self.next_purge_of_all = None;
+        }
         let timing = self.timings.entry(step).or_default();
         timing.is_running = false;
         match result {
@@ -220,7 +237,7 @@ pub(super) async fn within_limit<T>(
     timeout(STEP_WITHIN, step).await.unwrap_or_else(late)
 }
 
-async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
+async fn run(engine: &Engine, step: Step, all: bool) -> Result<Chore, StoreError> {
     let now = engine.now();
     let mut chore = Chore::default();
     match step {
@@ -243,20 +260,21 @@ async fn run(engine: &Engine, step: Step) -> Result<Chore, StoreError> {
             let read = engine.refresh_keys().await;
             read.map_err(|error| StoreError::new(StoreErrorKind::Unavailable, error))?;
         }
-        Step::Purge => chore.more = purge(engine, now).await?,
+        Step::Purge => chore.more = purge(engine, all, now).await?,
         Step::Report => engine.tell_endings().await?,
         Step::Pauses | Step::Expand | Step::Outbox | Step::Claim | Step::Settle => {}
     }
     Ok(chore)
 }
 
-/// Deletes a part of what is past its retention. Returns whether there is more.
-async fn purge(engine: &Engine, now: Timestamp) -> Result<bool, StoreError> {
+/// Deletes a part of what is past its retention: subscriptions, and, if it is to purge `all`, broadcasts and unused keys. Returns
+/// whether there is more.
+async fn purge(engine: &Engine, all: bool, now: Timestamp) -> Result<bool, StoreError> {
     let purge = [Change::Purge {
         before: now - UNREACHABLE_KEPT,
         expired_before: now - EXPIRED_KEPT,
     }];
-    let (mut prunes, mut purges) = (true, true);
+    let (mut prunes, mut purges) = (all, true);
     for _ in 0..PURGE_STEPS {
         if prunes {
             let pruned = engine.ledger.prune(now - FINISHED_KEPT).await?;
@@ -274,6 +292,9 @@ async fn purge(engine: &Engine, now: Timestamp) -> Result<bool, StoreError> {
     }
     if prunes || purges {
         return Ok(true);
+    }
+    if !all {
+        return Ok(false);
     }
     // An unused key does no harm.
     let keys = &engine.key_ring;

@@ -7,7 +7,7 @@ use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::schedule::{NotifyType, Schedule, ScheduleName};
-use crate::store::{StoreError, SubscriptionRecord, SubscriptionRef};
+use crate::store::{RetireReason, Retired, StoreError, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::SubscriptionId;
 use crate::text::as_text;
 
@@ -63,7 +63,10 @@ impl DeviceState {
     }
 
     fn of(row: &SubscriptionRecord, now: Timestamp) -> Self {
-        if row.retired.is_some() {
+        let is_expired = |retired: &Retired| retired.reason == RetireReason::Expired;
+        if row.retired.as_ref().is_some_and(is_expired) {
+            Self::Expired
+        } else if row.retired.is_some() {
             Self::Retired
         } else if row.stale_since.is_some() {
             Self::Stale

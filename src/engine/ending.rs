@@ -1,4 +1,5 @@
-//! Broadcasts that this process has sent a part of: the log tells the end of each with its counts.
+//! Broadcasts of which this process has written, sent or cancelled a part: the log tells the end of each with its counts, also
+//! if it expires, or other processes send it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,8 @@ use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus};
 use crate::observe;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Broadcasts of which this process has finished fewer recipients are not told of: a message to one user would be a line.
+/// Broadcasts of which this process has written and finished fewer recipients are not told of: a message to one user would be
+/// a line.
 const TOLD_FROM: u64 = 10;
 /// The most broadcasts that are followed. Of more the log does not tell the end.
 const FOLLOWED: usize = 1024;
@@ -21,32 +23,69 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// The broadcasts that are followed.
 #[derive(Debug, Default)]
-pub(crate) struct Endings(Mutex<HashMap<BroadcastId, Followed>>);
+pub(crate) struct Endings(Mutex<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    of: HashMap<BroadcastId, Followed>,
+    /// When small ones last made room.
+    swept: Option<Instant>,
+}
+
+impl All {
+    /// Forgets small broadcasts of which nothing was finished lately.
+    fn sweep(&mut self, now: Instant) {
+        self.swept = Some(now);
+        let is_kept = |one: &Followed| one.is_large() || now < one.asked_at;
+        self.of.retain(|_, one| is_kept(one));
+    }
+}
 
 #[derive(Debug)]
 struct Followed {
-    /// Recipients that this process has finished.
-    recipients: u64,
+    /// Recipients that this process has written, and those that it has finished.
+    written: u64,
+    finished: u64,
     asked_at: Instant,
     pause: Duration,
 }
 
+impl Followed {
+    const fn is_large(&self) -> bool {
+        self.written >= TOLD_FROM || self.finished >= TOLD_FROM
+    }
+}
+
 impl Endings {
+    /// Notes that recipients of a broadcast are written.
+    pub(super) fn note_written(&self, id: BroadcastId, recipients: u64, now: Instant) {
+        self.add(id, (recipients, 0), now);
+    }
+
     /// Notes that recipients of a broadcast are finished.
     pub(super) fn note(&self, id: BroadcastId, recipients: u64, now: Instant) {
+        self.add(id, (0, recipients), now);
+    }
+
+    /// Takes a short time, however many broadcasts there are.
+    fn add(&self, id: BroadcastId, (written, finished): (u64, u64), now: Instant) {
         let mut followed = self.lock();
-        if followed.len() >= FOLLOWED && !followed.contains_key(&id) {
-            followed.retain(|_, one| one.recipients >= TOLD_FROM || now < one.asked_at);
-            if followed.len() >= FOLLOWED {
+        if followed.of.len() >= FOLLOWED && !followed.of.contains_key(&id) {
+            if followed.swept.is_none_or(|swept| now >= swept + QUIET) {
+                followed.sweep(now);
+            }
+            if followed.of.len() >= FOLLOWED {
                 return;
             }
         }
-        let one = followed.entry(id).or_insert(Followed {
-            recipients: 0,
+        let one = followed.of.entry(id).or_insert(Followed {
+            written: 0,
+            finished: 0,
             asked_at: now,
             pause: QUIET,
         });
-        one.recipients += recipients;
+        one.written += written;
+        one.finished += finished;
         one.pause = QUIET;
         one.asked_at = now + QUIET;
     }
@@ -55,15 +94,19 @@ impl Endings {
     pub(super) fn is_waiting(&self) -> bool {
         let followed = self.lock();
         followed
+            .of
             .values()
-            .any(|one| one.recipients >= TOLD_FROM && one.pause == QUIET)
+            .any(|one| one.is_large() && one.pause == QUIET)
     }
 
     /// The broadcasts to ask for now. Small ones are forgotten.
     fn due(&self, now: Instant) -> Vec<BroadcastId> {
         let mut followed = self.lock();
-        followed.retain(|_, one| one.recipients >= TOLD_FROM || now < one.asked_at);
-        let due = followed.iter_mut().filter(|(_, one)| one.asked_at <= now);
+        followed.sweep(now);
+        let due = followed
+            .of
+            .iter_mut()
+            .filter(|(_, one)| one.asked_at <= now);
         due.map(|(id, one)| {
             one.pause = (2 * one.pause).min(LONGEST);
             one.asked_at = now + one.pause;
@@ -73,10 +116,10 @@ impl Endings {
     }
 
     fn forget(&self, id: &BroadcastId) {
-        self.lock().remove(id);
+        self.lock().of.remove(id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BroadcastId, Followed>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,6 +185,7 @@ mod tests {
         let (large, small) = (BroadcastId::random(), BroadcastId::random());
         endings.note(large, 8, at(0));
         endings.note(small, 9, at(0));
+        endings.note_written(small, 9, at(0));
         assert!(!endings.is_waiting());
         endings.note(large, 2, at(1));
         assert!(endings.is_waiting());
@@ -151,7 +195,7 @@ mod tests {
             .collect();
         assert_eq!(asked, [2, 4, 8, 16, 32, 64, 124]);
         assert!(!endings.is_waiting());
-        assert_eq!(endings.lock().len(), 1, "the small one is forgotten");
+        assert_eq!(endings.lock().of.len(), 1, "the small one is forgotten");
         endings.note(large, 1, at(130));
         assert_eq!(endings.due(at(131)), [large], "sent once more");
         endings.forget(&large);
@@ -164,7 +208,12 @@ mod tests {
         for _ in 0..2 * FOLLOWED {
             endings.note(BroadcastId::random(), 1, start);
         }
-        assert_eq!(endings.lock().len(), FOLLOWED);
+        assert_eq!(endings.lock().of.len(), FOLLOWED);
+        let looks = (0..100).map(|millis| start + Duration::from_millis(9 * millis));
+        for now in looks {
+            endings.note(BroadcastId::random(), 1, now);
+        }
+        assert_eq!(endings.lock().swept, Some(start), "one look in a second");
         let large = BroadcastId::random();
         endings.note(large, 100, start + QUIET);
         assert_eq!(

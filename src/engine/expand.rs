@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Engine;
 use crate::broadcast::Audience;
@@ -111,6 +112,13 @@ pub(super) async fn expand(engine: &Engine, now: Timestamp) -> Result<usize, Sto
         match ended {
             Ok((id, Ok((write, rows)))) => {
                 parked.unpark(&id);
+                if write == PageWrite::Stored {
+                    let rows = rows as u64;
+                    engine
+                        .signals
+                        .endings
+                        .note_written(id, rows, Instant::now());
+                }
                 // Another replica wrote a stale page.
                 written += if write == PageWrite::Stored {
                     rows.max(1)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Engine;
 use super::health::Step;
@@ -26,8 +26,17 @@ struct Ledger {
     tallies: Vec<(Origin, Tally)>,
 }
 
+/// How long what the table of subscriptions says is good for: this many times as long as reading it took, at most a minute. The
+/// table may be the application's, which may count its rows.
+const KEPT_TIMES: u32 = 100;
+const KEPT_AT_MOST: Duration = Duration::from_secs(60);
+
+/// What the table of subscriptions last said, and until when that is good.
+pub(super) type Counted = tokio::sync::Mutex<Option<(Instant, Subscriptions)>>;
+
 /// What the table of subscriptions says.
-struct Subscriptions {
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriptions {
     live: LiveCounts,
     stale: u64,
     retired: u64,
@@ -53,6 +62,9 @@ pub(crate) fn describe() {
     for what in ["origins", "schedules", "subscriptions"] {
         begin("web_push_unreadable_total", &[("what", what)]);
     }
+    for what in ["opened", "refused"] {
+        begin("web_push_outbox_total", &[("what", what)]);
+    }
     for what in ["fired", "skipped"] {
         begin("web_push_daily_total", &[("what", what)]);
     }
@@ -75,7 +87,7 @@ impl Engine {
         let now = self.now();
         let (ledger, subscriptions) = tokio::join!(
             within_limit(self.read_ledger(now)),
-            within_limit(self.read_subscriptions(now))
+            within_limit(self.count_subscriptions(now))
         );
         let health = &self.signals.health;
         let forget_after = (!self.has_own_worker()).then_some(self.poll_interval);
@@ -93,6 +105,20 @@ impl Engine {
             pauses: self.ledger.pauses(now).await?,
             tallies: self.ledger.tallies().await?,
         })
+    }
+
+    /// Counts the subscriptions: one scrape at a time, and not again for a while if it takes long.
+    async fn count_subscriptions(&self, now: Timestamp) -> Result<Subscriptions, StoreError> {
+        let mut counted = self.signals.counted.lock().await;
+        let began = Instant::now();
+        if let Some((_, known)) = counted.as_ref().filter(|(until, _)| began < *until) {
+            return Ok(known.clone());
+        }
+        let read = self.read_subscriptions(now).await?;
+        let took = began.elapsed();
+        let until = Instant::now() + (KEPT_TIMES * took).min(KEPT_AT_MOST);
+        *counted = Some((until, read.clone()));
+        Ok(read)
     }
 
     async fn read_subscriptions(&self, now: Timestamp) -> Result<Subscriptions, StoreError> {

@@ -44,6 +44,7 @@ impl Step {
     pub(crate) const ALL: &'static [Self] = &[
         Self::Pauses,
         Self::Expand,
+        Self::Outbox,
         Self::Claim,
         Self::Settle,
         Self::Record,
@@ -208,5 +209,19 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "metrics")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_listed() {
+        for (place, step) in Step::ALL.iter().enumerate() {
+            assert_eq!(*step as usize, place, "{}", step.as_str());
+        }
+        assert_eq!(Step::ALL.len(), Step::Report as usize + 1);
     }
 }

@@ -5,6 +5,7 @@
 //! guide's page [driving it yourself](crate::guide::driving_it_yourself) puts them together.
 
 mod accept;
+mod assign;
 mod attempt;
 mod chores;
 mod clock_skew;
@@ -136,6 +137,8 @@ pub(crate) struct Signals {
     settled: Notify,
     /// When the shared pauses were last read, in milliseconds since the Unix epoch.
     pauses_read: AtomicI64,
+    /// Whether other processes settled entries of the outbox that this one had read.
+    has_rivals: AtomicBool,
     /// Whether the pauses of another contact or VAPID key were ended.
     are_faults_lifted: AtomicBool,
     pub(crate) health: Health,
@@ -144,6 +147,9 @@ pub(crate) struct Signals {
     missing_keys: MissingKeys,
     refusals: Refusals,
     endings: Endings,
+    /// The numbers of subscriptions that the gauges show.
+    #[cfg(feature = "metrics")]
+    counted: gauges::Counted,
     /// The live VAPID keys that the last pauses for sender faults were judged by.
     known_keys: Mutex<Vec<KeyId>>,
 }
@@ -155,6 +161,7 @@ impl Default for Signals {
             wake: Notify::new(),
             settled: Notify::new(),
             pauses_read: AtomicI64::new(i64::MIN),
+            has_rivals: AtomicBool::new(false),
             are_faults_lifted: AtomicBool::new(false),
             health: Health::default(),
             parked: Parked::default(),
@@ -162,6 +169,8 @@ impl Default for Signals {
             missing_keys: MissingKeys::default(),
             refusals: Refusals::default(),
             endings: Endings::default(),
+            #[cfg(feature = "metrics")]
+            counted: gauges::Counted::default(),
             known_keys: Mutex::default(),
         }
     }

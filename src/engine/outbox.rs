@@ -1,6 +1,7 @@
 //! The outbox: broadcasts that the application wrote in transactions of its own are opened.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use tokio::task::JoinSet;
 
@@ -15,6 +16,8 @@ use crate::store::{
 
 /// The most entries that are settled in one transaction.
 pub(super) const ENTRIES: usize = 100;
+/// The parts of [`ENTRIES`] of which a look chooses one while others settle entries too.
+const PARTS: usize = 8;
 /// The most audiences that are read at the same time.
 const READS: usize = 16;
 
@@ -29,7 +32,8 @@ pub(super) struct Looked {
 
 /// Opens the broadcasts of waiting entries, at most [`ENTRIES`]. Refuses entries that cannot be sent.
 ///
-/// An entry whose audience cannot be read, or whose broadcast cannot be stored, is put off. The others are settled.
+/// An entry whose audience cannot be read, or whose broadcast cannot be stored, is put off. The others are settled. If other
+/// processes were settling the same entries, it chooses among more of them.
 ///
 /// # Errors
 ///
@@ -40,11 +44,21 @@ pub(super) struct Looked {
 /// If dropped, each entry is settled as a whole or not at all.
 pub(super) async fn look(engine: &Engine, now: Timestamp) -> Result<Looked, StoreError> {
     let parked = &engine.signals.parked;
+    let parts = match engine.signals.has_rivals.load(Ordering::Relaxed) {
+        true => PARTS,
+        false => 1,
+    };
     // Those that were put off stay at the front.
-    let limit = ENTRIES + parked.len();
+    let limit = parts * ENTRIES + parked.len();
     let mut entries = engine.ledger.outbox(limit).await?;
-    let more = entries.len() >= limit;
+    let is_full = entries.len() >= limit;
     entries.retain(|entry| !parked.is_parked(&entry.id, now));
+    let more = is_full || entries.len() > ENTRIES;
+    if !more {
+        engine.signals.has_rivals.store(false, Ordering::Relaxed);
+    }
+    // Without a random number the first ones.
+    let entries = part(entries, getrandom::u32().unwrap_or_default());
     let ids: HashMap<_, _> = entries.iter().map(|entry| (entry.seq, entry.id)).collect();
     let (settlements, mut failed) = settlements(engine, entries, &ids, now).await;
     let mut settled = 0;
@@ -80,6 +94,14 @@ pub(super) async fn look(engine: &Engine, now: Timestamp) -> Result<Looked, Stor
     }
 }
 
+/// Chooses one of the parts of [`ENTRIES`].
+fn part(entries: Vec<OutboxEntry>, random: u32) -> Vec<OutboxEntry> {
+    let parts = entries.len().div_ceil(ENTRIES).max(1);
+    let chosen = usize::try_from(random).unwrap_or_default() % parts;
+    let part = entries.into_iter().skip(chosen * ENTRIES);
+    part.take(ENTRIES).collect()
+}
+
 /// Settles entries in one transaction. Returns their number.
 async fn settle(
     engine: &Engine,
@@ -91,6 +113,9 @@ async fn settle(
         return Ok(0);
     }
     let settled = engine.ledger.settle_outbox(settlements, now).await?;
+    if settled.contains(&OutboxSettled::Taken) {
+        engine.signals.has_rivals.store(true, Ordering::Relaxed);
+    }
     let parked = &engine.signals.parked;
     if parked.len() > 0 {
         for id in settlements.iter().filter_map(|(seq, _)| ids.get(seq)) {
@@ -133,13 +158,15 @@ async fn settlements(
     let mut failed = None;
     let mut entries = entries.into_iter();
     let mut reads = JoinSet::new();
+    let mut read_by = HashMap::new();
     loop {
         while failed.is_none()
             && reads.len() < READS
             && let Some(entry) = entries.next()
         {
-            let engine = engine.clone();
-            reads.spawn(async move { (entry.seq, settlement(&engine, &entry, now).await) });
+            let (engine, seq) = (engine.clone(), entry.seq);
+            let task = reads.spawn(async move { (seq, settlement(&engine, &entry, now).await) });
+            read_by.insert(task.id(), seq);
         }
         match reads.join_next().await {
             None => break,
@@ -151,7 +178,10 @@ async fn settlements(
             }
             Some(Err(error)) => {
                 observe::event!(ERROR, error = %error, "reading an entry of the outbox panicked");
-                let _ = error;
+                if let Some(seq) = read_by.get(&error.id()).copied() {
+                    let error = StoreError::new(StoreErrorKind::Corrupt, error);
+                    put_off(engine, seq, ids, &error, now);
+                }
             }
         }
     }
@@ -226,3 +256,8 @@ impl Engine {
         Ok(is_known)
     }
 }
+
+#[cfg(test)]
+#[cfg(all(feature = "sqlite", feature = "testing"))]
+#[path = "outbox_tests.rs"]
+mod tests;

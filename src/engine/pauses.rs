@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe::event;
 use crate::store::{Pause, PauseReason, StoreError, Tally};
+use crate::subscription::Origin;
 use crate::vapid::{Contact, KeyId, VapidError, VapidErrorKind};
 
 impl Engine {
@@ -112,15 +113,35 @@ impl Engine {
         &self,
         which: impl Fn(&Pause) -> bool + Send,
     ) -> Result<(), StoreError> {
+        let which = move |pause: &Pause| pause.reason == PauseReason::SenderFault && which(pause);
+        self.lift(which).await.map(|_| ())
+    }
+
+    /// Ends the pause of an origin, whatever its reason. Returns whether it was paused.
+    pub(crate) async fn open_gate(&self, origin: &Origin) -> Result<bool, StoreError> {
+        let was_paused = self.lift(|pause| pause.origin == *origin).await?;
+        // What this process has decided and not yet shared.
+        self.gates.resume(origin);
+        if was_paused {
+            event!(INFO, origin = %origin, "pause ended by an administrator");
+        }
+        self.signals.wake.notify_one();
+        Ok(was_paused)
+    }
+
+    /// Ends the pauses that `which` selects. Returns whether there were any.
+    async fn lift(&self, which: impl Fn(&Pause) -> bool + Send) -> Result<bool, StoreError> {
         let now = self.now();
+        let mut has_lifted = false;
         for mut pause in self.ledger.pauses(now).await? {
-            if pause.reason == PauseReason::SenderFault && which(&pause) {
+            if which(&pause) {
                 pause.until = now;
                 self.ledger.pause(&pause, now).await?;
                 self.gates.resume(&pause.origin);
+                has_lifted = true;
             }
         }
-        Ok(())
+        Ok(has_lifted)
     }
 }
 

@@ -56,7 +56,7 @@ impl PruneBreaker {
     pub const fn suspends(self, reason: RetireReason, tally: Tally) -> bool {
         let sample = match reason {
             RetireReason::BadRequest => Self::BAD_REQUESTS,
-            RetireReason::Gone | RetireReason::HostNotFound => Self::SAMPLE,
+            RetireReason::Gone | RetireReason::HostNotFound | RetireReason::Expired => Self::SAMPLE,
         };
         self.is_open_from(sample, tally)
     }

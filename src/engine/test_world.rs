@@ -18,7 +18,7 @@ use crate::message::Message;
 use crate::schedule::Schedule;
 use crate::store::{
     Change, CountFilter, DeliveryLedger as _, MemoryStore, NewBroadcast, NewSubscription,
-    ScheduleStore as _, StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
+    ScheduleStore, StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord,
     SubscriptionRef, SubscriptionStore,
 };
 use crate::subscription::EndpointKey;
@@ -44,6 +44,8 @@ pub(super) struct Table {
     store: Arc<MemoryStore>,
     pub(super) fails: AtomicBool,
     pub(super) hangs: AtomicBool,
+    /// Whether changes hang.
+    pub(super) hangs_writes: AtomicBool,
     /// Whether `get` finds no row.
     pub(super) is_empty: AtomicBool,
     /// Rows that cannot be read.
@@ -195,6 +197,9 @@ impl SubscriptionStore for Table {
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
         self.check().await?;
+        if self.hangs_writes.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.store.apply(changes, now).await
     }
 }
@@ -233,6 +238,7 @@ impl World {
             store: Arc::clone(&store),
             fails: AtomicBool::default(),
             hangs: AtomicBool::default(),
+            hangs_writes: AtomicBool::default(),
             is_empty: AtomicBool::default(),
             unreadable: Mutex::default(),
             meanwhile: Mutex::default(),
@@ -290,6 +296,23 @@ impl World {
             service,
             panics,
         }
+    }
+
+    /// Returns an engine on other stores.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn engine_on(
+        self,
+        subscriptions: Arc<dyn SubscriptionStore>,
+        ledger: Arc<dyn ScheduleStore>,
+    ) -> Engine {
+        let parts = Arc::into_inner(self.engine.0).unwrap();
+        Engine::new(Parts {
+            subscriptions,
+            ledger,
+            is_one_store: false,
+            signals: Signals::default(),
+            ..parts
+        })
     }
 
     /// Subscribes a browser, an hour before the start.

@@ -1,6 +1,7 @@
 //! The steps of the worker: expand, claim, deliver, settle. Housekeeping runs beside them, see `chores.rs`.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,11 @@ pub(super) struct Worker {
     gates: HashMap<task::Id, Arc<OriginGate>>,
     effects: Effects,
     settlements: Vec<(ClaimToken, Settlement)>,
+    /// How many of the first settlements may be written already: their call ended without an answer.
+    unanswered: usize,
     released: Vec<ClaimToken>,
+    /// Whether writing outcomes took too long. Nothing is claimed until it is done.
+    is_late: bool,
     ended_lately: usize,
     stop: watch::Sender<bool>,
     pauses_read: Option<Timestamp>,
@@ -92,7 +97,9 @@ impl Worker {
             attempts: JoinSet::new(),
             gates: HashMap::new(),
             settlements: Vec::new(),
+            unanswered: 0,
             released: Vec::new(),
+            is_late: false,
             ended_lately: 0,
             stop: watch::Sender::new(false),
             pauses_read: None,
@@ -191,7 +198,8 @@ impl Worker {
         Some((now, is_calm))
     }
 
-    /// Claims rows for the free places and reads their subscriptions. Writes outcomes meanwhile if `settles`.
+    /// Claims rows for the free places and reads their subscriptions. Writes outcomes meanwhile if `settles`: rows that are
+    /// claimed do not wait longer for that than [`PATIENCE`].
     async fn take_beside(
         &mut self,
         now: Timestamp,
@@ -206,13 +214,35 @@ impl Worker {
                 None => Ok(None),
             }
         };
-        let settling = async {
-            match settles {
-                true => self.settle().await,
-                false => Ok(()),
+        if !settles {
+            return (taking.await, Ok(()));
+        }
+        let (taken, settled) = {
+            let mut taking = pin!(taking);
+            let mut settling = pin!(self.settle());
+            let taken = tokio::select! {
+                settled = &mut settling => return (taking.await, settled),
+                taken = &mut taking => taken,
+            };
+            let has_rows = taken.as_ref().is_ok_and(|taken| {
+                let rows = taken.as_ref().map(|taken| &taken.claims.rows);
+                rows.is_some_and(|rows| !rows.is_empty())
+            });
+            if !has_rows {
+                return (taken, settling.await);
             }
+            (taken, timeout(PATIENCE, settling).await)
         };
-        tokio::join!(taking, settling)
+        match settled {
+            Ok(settled) => (taken, settled),
+            Err(elapsed) => {
+                self.is_late = true;
+                let error = StoreError::new(StoreErrorKind::Unavailable, elapsed);
+                let health = &self.engine.signals.health;
+                health.note(Step::Settle, Err(&error), self.engine.now());
+                (taken, Err(error))
+            }
+        }
     }
 
     /// Starts the attempts of claimed rows.
@@ -316,7 +346,7 @@ impl Worker {
     /// What to claim for the free places, and the epoch of the claim.
     fn request(&self, now: Timestamp, is_calm: bool) -> Option<(ClaimRequest, u64)> {
         // Rows whose outcome cannot be written are sent again.
-        if self.unsettled() >= UNSETTLED {
+        if self.unsettled() >= UNSETTLED || self.is_late {
             return None;
         }
         let most = IN_FLIGHT.max(self.engine.gates.most().saturating_mul(2));
@@ -493,6 +523,7 @@ impl Worker {
     /// The next call writes what was not written. Writing an outcome twice changes nothing.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let settled = self.write_outcomes().await;
+        self.is_late &= settled.is_err();
         let health = &self.engine.signals.health;
         health.note(
             Step::Settle,
@@ -530,17 +561,24 @@ impl Worker {
             && !part.is_empty()
         {
             let settled = part.len();
-            match self.engine.ledger.settle(part, now).await {
+            // The call may be dropped, too.
+            let unanswered = self.unanswered;
+            self.unanswered = unanswered.max(settled);
+            let answer = self.engine.ledger.settle(part, now).await;
+            match answer {
                 Ok(results) => {
-                    self.count_settled(part, &results);
+                    self.count_settled(part, &results, unanswered);
                     drop(self.settlements.drain(..settled));
+                    self.unanswered = unanswered.saturating_sub(settled);
                 }
                 // One row that the store cannot read does not keep the others from being settled.
                 Err(error) if error.kind() == StoreErrorKind::Corrupt && settled > 1 => {
+                    self.unanswered = unanswered;
                     size = settled / 2;
                     continue;
                 }
                 Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    self.unanswered = unanswered.saturating_sub(1);
                     let (token, _) = self.settlements.remove(0);
                     observe::event!(
                         ERROR,
@@ -569,26 +607,41 @@ impl Worker {
         if !self.engine.is_one_store || changes.is_empty() || rows.is_empty() {
             return Ok(());
         }
+        let unanswered = self.unanswered;
+        self.unanswered = rows.len();
         match self.engine.ledger.settle_with(changes, rows, now).await {
             Ok(Some(results)) => {
-                self.count_settled(&self.settlements, &results);
+                self.count_settled(&self.settlements, &results, unanswered);
                 self.effects.changes_are_written();
                 self.settlements.clear();
+                self.unanswered = 0;
                 self.engine.signals.settled.notify_waiters();
                 Ok(())
             }
-            Ok(None) => Ok(()),
             Err(error) if error.kind() == StoreErrorKind::Unavailable => Err(error),
             // One of them may be the cause: the others do not wait for it, and the calls tell which one it is.
-            Err(_) => Ok(()),
+            Ok(None) | Err(_) => {
+                self.unanswered = unanswered;
+                Ok(())
+            }
         }
     }
 
-    /// Counts the rows that were finished, by outcome, and those that another process has claimed.
-    fn count_settled(&self, rows: &[(ClaimToken, Settlement)], results: &[Settled]) {
+    /// Counts the rows that were finished, by outcome, and those that another process has claimed. One of the first
+    /// `unanswered` rows whose token is lost was most likely written by the call whose answer was lost.
+    fn count_settled(
+        &self,
+        rows: &[(ClaimToken, Settlement)],
+        results: &[Settled],
+        unanswered: usize,
+    ) {
         let (mut outcomes, mut broadcasts) = (HashMap::new(), HashMap::new());
         let mut lost = 0;
-        for ((token, settlement), result) in rows.iter().zip(results) {
+        for (place, ((token, settlement), result)) in rows.iter().zip(results).enumerate() {
+            let result = match result {
+                Settled::Lost if place < unanswered => &Settled::Done,
+                result => result,
+            };
             match (settlement, result) {
                 (Settlement::Finished(outcome), Settled::Done) => {
                     *outcomes.entry(outcome.as_str()).or_default() += 1;

@@ -478,7 +478,7 @@ async fn rows_past_their_deadline_expire_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_runs_every_hour() {
+async fn everything_old_is_purged_every_hour() {
     let world = World::new().await;
     let key = world.subscriber().await;
     let id = world.broadcast().await;
@@ -505,7 +505,7 @@ async fn a_purge_runs_every_hour() {
     for (passed, now, expected, why) in [
         (hour, kept(7), (true, true), "within their retention"),
         (hour - milli, kept(7) + milli, (true, true), "no hour later"),
-        (milli, kept(7) + milli, (true, false), "an hour later"),
+        (60 * SECOND, kept(7) + milli, (true, false), "an hour later"),
         (
             hour,
             kept(30) + SECOND,
@@ -689,4 +689,42 @@ async fn urgent_broadcasts_leave_a_page_to_the_others() {
         written.push(status.recipients);
     }
     assert_eq!(written, [500, 500, 500, 500, 500, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claimed_row_does_not_wait_for_outcomes_that_cannot_be_written() {
+    const LONG: Duration = Duration::from_secs(3600);
+    let world = World::new().await;
+    world.subscriber().await;
+    let mut worker = Worker::new(world.engine.clone());
+    let mut ids = vec![world.broadcast().await];
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    assert_eq!(worker.unsettled(), 1);
+
+    world.table.hangs_writes.store(true, Relaxed);
+    for _ in 0..2 {
+        ids.push(world.broadcast().await);
+    }
+    let now = world.engine.now();
+    assert_eq!(expand(&world.engine, now).await.unwrap(), 2);
+    let (progress, settled) = timeout(LONG, worker.step_beside(true)).await.unwrap();
+    assert!(settled.is_err());
+    assert_eq!((progress.claimed, worker.in_flight()), (2, 2));
+    // Outcomes that nobody can write are not made many.
+    ids.push(world.broadcast().await);
+    expand(&world.engine, now).await.unwrap();
+    let step = timeout(LONG, worker.step_beside(true)).await;
+    assert!(step.is_err(), "it waits for the outcomes");
+    assert_eq!(worker.in_flight(), 2);
+
+    world.table.hangs_writes.store(false, Relaxed);
+    let (_, settled) = worker.step_beside(true).await;
+    settled.unwrap();
+    assert_eq!(worker.step().await.claimed, 1);
+    drive(&mut worker).await;
+    worker.finish().await.unwrap();
+    for id in ids {
+        assert_eq!(world.counts(id).await.accepted, 1);
+    }
 }

@@ -1,4 +1,4 @@
-//! The guide: thirteen pages.
+//! The guide: fourteen pages.
 //!
 //! - [What happens to a message](what_happens_to_a_message): from the call that accepts it to its final outcome, and the
 //!   effect of a crash in between.
@@ -10,6 +10,7 @@
 //! - [In the browser](in_the_browser): the client and the service worker, and how they handle failures.
 //! - [In front of strangers](in_front_of_strangers): the limits for unauthenticated clients, each with its default, reason and
 //!   test.
+//! - [Users and tags](users_and_tags) on a standalone server: a header of the proxy, or a token of the application's backend.
 //! - [Threat model](threat_model): each attacker, what they can do, what stops them, and the test that proves it.
 //! - [When something breaks](when_something_breaks): faults, what each costs, how it shows, what to do.
 //! - [Watching it](watching_it): metrics, dashboard, alerts and logs for operators.
@@ -44,6 +45,9 @@ pub mod moving_here {}
 
 #[doc = include_str!("threat_model.md")]
 pub mod threat_model {}
+
+#[doc = include_str!("users_and_tags.md")]
+pub mod users_and_tags {}
 
 #[doc = include_str!("what_happens_to_a_message.md")]
 pub mod what_happens_to_a_message {}

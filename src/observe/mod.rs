@@ -11,6 +11,8 @@ macro_rules! event {
 #[cfg(feature = "metrics")]
 mod described;
 mod folded;
+#[cfg(all(test, feature = "tracing", any(feature = "api", feature = "sqlite")))]
+mod logged;
 mod metrics;
 #[cfg(all(test, feature = "metrics"))]
 mod tests;
@@ -20,6 +22,8 @@ pub(crate) use self::metrics::*;
 pub(crate) use described::describe_metrics;
 pub(crate) use event;
 pub(crate) use folded::{Folded, Told};
+#[cfg(all(test, feature = "tracing", any(feature = "api", feature = "sqlite")))]
+pub(crate) use logged::logged;
 
 /// An error and its causes in one line, since log lines do not show `source`. A cause that the error's own message
 /// repeats is left out.

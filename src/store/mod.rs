@@ -124,8 +124,8 @@ pub use schedules::{Fired, Firing, ScheduleStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, rusqlite};
 pub use subscription_values::{
-    Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, Upserted,
+    Assignment, Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, Upserted,
 };
 pub use subscriptions::SubscriptionStore;
 pub use vapid_keys::{StoredVapidKey, VapidKeyStore};

@@ -102,12 +102,23 @@ impl SubscriptionRecord {
             && self.stale_since.is_none()
     }
 
+    /// Whether it has expired at `now` and is neither retired nor stale. A purge deletes or retires it (S13).
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
+        self.retired.is_none() && self.stale_since.is_none() && !self.is_live(now)
+    }
+
     /// Whether [`Change::Purge`] with these times deletes it (S13).
-    pub(crate) fn is_purged(&self, before: Timestamp, expired_before: Timestamp) -> bool {
+    pub(crate) fn is_purged(
+        &self,
+        before: Timestamp,
+        expired_before: Timestamp,
+        now: Timestamp,
+    ) -> bool {
         let is_before = |at: Option<Timestamp>, end| at.is_some_and(|at| at < end);
         is_before(self.retired.map(|retired| retired.at), before)
             || is_before(self.stale_since, before)
             || is_before(self.subscription.expiration_time(), expired_before)
+            || (self.is_unproven() && self.is_expired(now))
     }
 
     /// Whether it is in audiences: not retired, not stale, not expired at `now`.
@@ -153,11 +164,18 @@ pub enum RetireReason {
     HostNotFound,
     /// The push service refused every request for weeks (400, 405).
     BadRequest,
+    /// Its `expirationTime` has passed (S13).
+    Expired,
 }
 
 impl RetireReason {
     /// All reasons.
-    pub const ALL: &'static [Self] = &[Self::Gone, Self::HostNotFound, Self::BadRequest];
+    pub const ALL: &'static [Self] = &[
+        Self::Gone,
+        Self::HostNotFound,
+        Self::BadRequest,
+        Self::Expired,
+    ];
 
     /// Returns the stored name.
     #[must_use]
@@ -166,6 +184,7 @@ impl RetireReason {
             Self::Gone => "gone",
             Self::HostNotFound => "host_not_found",
             Self::BadRequest => "bad_request",
+            Self::Expired => "expired",
         }
     }
 
@@ -202,6 +221,21 @@ pub struct NewSubscription {
     pub replaces: Option<EndpointKey>,
     /// Whether a known endpoint is a conflict (S14).
     pub only_if_unknown: bool,
+    /// What to set of a known row, and nothing else (S21).
+    pub assign: Option<Assignment>,
+}
+
+/// What an administrator sets of a row (S21).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "stores handle every part: see `store`"
+)]
+pub struct Assignment {
+    /// The user, `Some(None)` for none. `None`: the stored one stays.
+    pub principal: Option<Option<Principal>>,
+    /// The labels. `None`: those stored stay.
+    pub tags: Option<BTreeSet<Tag>>,
 }
 
 impl NewSubscription {
@@ -217,6 +251,17 @@ impl NewSubscription {
             default_vapid_key,
             replaces: None,
             only_if_unknown: false,
+            assign: None,
+        }
+    }
+
+    /// Makes a value that sets principal and tags of a row as it was read (S21).
+    #[must_use]
+    pub fn assigning(row: &SubscriptionRecord, assignment: Assignment) -> Self {
+        Self {
+            id: row.id,
+            assign: Some(assignment),
+            ..Self::new(row.subscription.clone(), row.vapid_key)
         }
     }
 
@@ -390,8 +435,8 @@ pub enum Change {
         /// The VAPID key.
         vapid_key: KeyId,
     },
-    /// Deletes rows that have been unreachable for some time, at most [`STEP`](super::STEP) of them (S13). A page that
-    /// subscribes again later gets a new row.
+    /// Deletes rows that have been unreachable for some time, and unproven rows that have expired, and retires other rows
+    /// that have expired: at most [`STEP`](super::STEP) of them (S13). A page that subscribes again later gets a new row.
     Purge {
         /// Deletes rows that have been retired or stale since before this moment.
         before: Timestamp,

@@ -50,16 +50,19 @@ use crate::vapid::KeyId;
 ///   `after`, at most `limit`. Fewer than `limit` means that there are no more. Live: not retired, not stale, not
 ///   expired at `now`. A row that is neither added nor removed during a walk is returned exactly once. One that cannot be
 ///   read is left out, and its place is taken by the next one.
-/// - **S10** [`count`](Self::count) counts the rows that match the filter.
+/// - **S10** [`count`](Self::count) counts the rows that match the filter. Rows that have expired since the last purge (S13)
+///   are no live rows; of more than [`STEP`](super::STEP) of them the rest may be counted as live until that purge.
 /// - **S11** [`apply`](Self::apply) makes all changes in one transaction, in their order, and returns the number of
 ///   changed rows. A change to an unknown row changes nothing. Applying a change twice has the effect of applying it
 ///   once, except for [`Change::Failed`], which counts: a row that is retired (or stale) already keeps its time and
 ///   is not changed.
 /// - **S12** [`Change::Retire`] and [`Change::Stale`] do not change a row whose `last_seen_at` is later than their
 ///   `observed_at`: the observation is out of date.
-/// - **S13** [`Change::Purge`] deletes rows that have been retired or stale since before the first of its times, and rows
-///   that expired before the second, in any state; no others. One purge is a step: it deletes at most
-///   [`STEP`](super::STEP) rows, and a caller repeats it until it deletes fewer.
+/// - **S13** [`Change::Purge`] deletes rows that have been retired or stale since before the first of its times, rows that
+///   expired before the second, in any state, and unproven rows (S16) that have expired at `now`; no others. The other rows
+///   that have expired at `now` and are neither retired nor stale it retires, with
+///   [`RetireReason::Expired`](super::RetireReason::Expired). One purge is a step: it changes at most
+///   [`STEP`](super::STEP) rows, and a caller repeats it until it changes fewer.
 /// - **S14** With `new.only_if_unknown` an `upsert` of a known endpoint returns [`Upserted::Conflict`] and changes
 ///   nothing, with any keys and in any state.
 /// - **S15** [`count_live`](Self::count_live) returns the result of `count` for each push service and for each of the
@@ -73,9 +76,12 @@ use crate::vapid::KeyId;
 ///   stale and expired ones too.
 /// - **S18** [`Change::Delete`] deletes a row only if its principal is the given one, none included, and its
 ///   `last_seen_at` is not later than `observed_at`. Else the row has changed hands since it was read, and stays.
+/// - **S21** With `new.assign` an `upsert` of a known endpoint whose row has the id `new.id` replaces its principal and its tags
+///   if they are given, by none too, and changes nothing else: the row stays retired, stale or expired if it is. S6 holds.
+///   For another id and an unknown endpoint it returns [`Upserted::Conflict`] and changes nothing.
 #[async_trait]
 pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
-    /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16).
+    /// Inserts or updates the row of an endpoint (S2 to S7, S14, S16, S21).
     ///
     /// # Errors
     ///
@@ -123,7 +129,8 @@ pub trait SubscriptionStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<SubscriptionRecord>, StoreError>;
 
     /// Returns the number of rows that match the filter (S10). Accepting a broadcast waits for the number of live rows of its
-    /// audience: keep those of all rows and of each tag, and do not count the rows.
+    /// audience: keep those of all rows and of each tag, and do not count the rows. Nor should it read all rows that have
+    /// expired: anyone can register rows that expire in the same minute.
     ///
     /// # Errors
     ///

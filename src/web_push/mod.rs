@@ -24,8 +24,8 @@ use crate::engine::{
 };
 use crate::message::Message;
 use crate::schedule::{DailyTime, NotifyType, Schedule, ScheduleLabel};
-use crate::store::{RefusedEntry, StoreError, SubscriptionRef};
-use crate::subscription::{Subscription, SubscriptionId};
+use crate::store::{Assignment, RefusedEntry, StoreError, SubscriptionRecord, SubscriptionRef};
+use crate::subscription::{Origin, Subscription, SubscriptionId};
 use crate::vapid::{KeyId, VapidError, VapidPublicKey};
 
 /// Web Push for one application: subscriptions, keys, deliveries. Cheap to clone; clones share everything.
@@ -105,6 +105,16 @@ impl WebPush {
     /// As [`enqueue`](Self::enqueue). With an idempotency key the call can be repeated.
     pub async fn enqueue_broadcast(&self, broadcast: Broadcast) -> Result<Queued, SendError> {
         self.engine.enqueue(broadcast).await
+    }
+
+    /// Returns the number of live subscriptions of an audience, to show it before something is sent. Of all and of a
+    /// tag the number is kept, not counted.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    pub async fn estimate(&self, to: impl Into<Audience> + Send) -> Result<u64, StoreError> {
+        self.engine.estimate(&to.into()).await
     }
 
     /// Makes one attempt for every live subscription of an audience, and waits for all of them.
@@ -187,9 +197,10 @@ impl WebPush {
         self.engine.ledger.underway(limit, self.engine.now()).await
     }
 
-    /// Cancels the deliveries of a broadcast that are not in flight. Returns `None` if the id is unknown.
+    /// Cancels the deliveries of a broadcast that no worker has claimed. Returns `None` if the id is unknown.
     ///
-    /// No further request begins once this returns. Up to 20,000 waiting recipients count as cancelled in the status that
+    /// No process claims more of them once this returns. Requests of what workers have claimed already are still made: within
+    /// moments, or after the pause of a push service that limits its requests, 30 seconds at most. Up to 20,000 waiting recipients count as cancelled in the status that
     /// is returned; of a larger broadcast a running worker ends the rest, 1,000 at a time, and until then they are pending.
     ///
     /// # Errors
@@ -235,6 +246,23 @@ impl WebPush {
     /// If dropped while the store writes, the broadcast may go on. The call can be repeated.
     pub async fn resume(&self, id: BroadcastId) -> Result<Option<BroadcastStatus>, StoreError> {
         self.engine.hold(id, false).await
+    }
+
+    /// Ends the [pause](crate::store::Pause) of a push service before its time, for example after a fault was repaired. Returns
+    /// `false` if it was not paused.
+    ///
+    /// This process sends to it at once, the others within 5 seconds. If the reason of the pause is still there, the push
+    /// service is paused again.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped while the store writes, the pause may have ended. The call can be repeated.
+    pub async fn open_gate(&self, origin: &Origin) -> Result<bool, StoreError> {
+        self.engine.open_gate(origin).await
     }
 
     /// Lists entries of the store's outbox that cannot be sent, at most `limit`, each with the reason. See
@@ -494,6 +522,27 @@ impl WebPush {
     /// As [`unsubscribe`](Self::unsubscribe).
     pub async fn remove(&self, user: &Principal, id: SubscriptionId) -> Result<bool, StoreError> {
         self.engine.remove(user, id).await
+    }
+
+    /// Sets the user and the tags of a subscription, as an administrator does: its tags need not be public, and the subscriber
+    /// is not asked. Returns the row after it, or `None` if there is no subscription of this id.
+    ///
+    /// A user who has more subscriptions than the limit then loses the least recently seen ones. Messages that were accepted
+    /// before are not taken back.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store is unavailable.
+    ///
+    /// # Cancel safety
+    ///
+    /// If dropped, the row is changed or not.
+    pub async fn assign(
+        &self,
+        id: SubscriptionId,
+        assignment: Assignment,
+    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+        self.engine.assign(id, assignment).await
     }
 
     /// Erases a user: all subscriptions in every state, their daily notifications, the application's

@@ -4,9 +4,6 @@ import { test } from "node:test";
 
 import { load } from "./support/module.mjs";
 
-/** Stored names of a page in the host's root, without its slash. */
-const STORED = { keyed: (/** @type {string} */ name) => name };
-
 /** The parts of a page that its scripts use: an element for each id. */
 function page() {
   const elements = new Map();
@@ -23,76 +20,10 @@ function page() {
   return { byId, element };
 }
 
-/** The operator's card, unlocked. Its requests are answered by `answer`. */
-async function operator(answer) {
-  const { byId, element } = page();
-  const clicks = new Map();
-  byId("operator-lock").addEventListener = (_, listener) => clicks.set("lock", listener);
-  byId("operator").reset = () => {};
-  const stored = new Map([["operator", "Bearer first"]]);
-  const submits = new Map();
-  const { authorized, refreshStats } = await load("operator.js", {
-    globals: {
-      document: { hidden: false },
-      sessionStorage: { getItem: (key) => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, value), removeItem: (key) => stored.delete(key) },
-      fetch: async (path, { headers }) => answer(path, headers.authorization),
-      setInterval() {},
-      TextEncoder,
-      btoa,
-    },
-    imports: { "./dom.js": { byId, element }, "./status.js": { onSubmit: (id, action) => submits.set(id, action), say() {} }, "./stored.js": STORED },
-  });
-  const unlock = (token) => submits.get("operator")(new Map([["token", token]]));
-  return { authorized, refreshStats, unlock, lock: clicks.get("lock"), isLocked: () => !byId("operator").hidden, stored };
-}
-
-const STATS = { subscriptions: { live: 1, stale: 0, retired: 0 }, ledger: { depth: 0 }, gates: [] };
-
-/** A held answer, and a function that releases it. */
-function held() {
-  let release;
-  const gate = new Promise((resolve) => (release = resolve));
-  return { gate, release };
-}
-
-test("numbers that arrive after the page was locked do not unlock it", async () => {
-  const late = held();
-  const { refreshStats, lock, isLocked } = await operator(async () => {
-    await late.gate;
-    return Response.json(STATS);
-  });
-  const refreshing = refreshStats();
-  lock();
-  late.release();
-  await refreshing;
-  assert.ok(isLocked());
-});
-
-test("a refusal of earlier credentials does not lock the page with newer ones", async () => {
-  const late = held();
-  const { authorized, unlock, isLocked, stored } = await operator(async (_, authorization) => {
-    if (authorization === "Bearer second") return Response.json(STATS);
-    await late.gate;
-    return Response.json({ detail: "no" }, { status: 401 });
-  });
-  const refused = assert.rejects(authorized("GET", "broadcasts/1"), { message: "no", status: 401 });
-  await unlock("second");
-  late.release();
-  await refused;
-  assert.equal(isLocked(), false);
-  assert.equal(stored.get("operator"), "Bearer second");
-});
-
-test("a token that the server no longer accepts locks the page", async () => {
-  const { authorized, isLocked } = await operator(async () => Response.json({ detail: "no" }, { status: 401 }));
-  await assert.rejects(authorized("GET", "stats"));
-  assert.ok(isLocked());
-});
-
 const A = { endpoint: "https://push.example/1", toJSON: () => ({}) };
 const B = { endpoint: "https://push.example/2", toJSON: () => ({}) };
 
-/** This browser's card. `now` is the browser's state, `renewed` the result of a visit. */
+/** This browser and its card. `now` is the browser's state, `renewed` the result of a visit. */
 async function browser({ now, why = null, permission = "granted", renewed = null, after = now }) {
   const { byId } = page();
   const said = [];
@@ -110,31 +41,32 @@ async function browser({ now, why = null, permission = "granted", renewed = null
   };
   const listeners = {};
   const afterEach = new Set();
-  const showAll = async () => {
-    for (const work of afterEach) await work();
+  const status = {
+    afterEach,
+    onClick: (id, action) => world.clicks.set(id, action),
+    onCopy() {},
+    say: (text) => said.push(text),
+    async showAll() {
+      for (const work of afterEach) await work();
+    },
   };
   const module = await load("browser.js", {
     globals: {
-      URL,
-      btoa,
       navigator: {},
       document: { hidden: false, addEventListener: (type, listener) => (listeners[type] = listener) },
     },
     imports: {
       "./web-push/client.js": client,
-      "./dom.js": { byId },
       "./scheduled.js": { scheduled: { clear: () => cleared.push(true) } },
-      "./status.js": {
-        afterEach,
-        onClick: (id, action) => world.clicks.set(id, action),
-        onCopy() {},
-        say: (text) => said.push(text),
-        showAll,
-      },
+      "./status.js": status,
     },
   });
-  const { self, isSubscribed, enrol, visit } = module;
-  return Object.assign(world, { listeners, afterEach, self, isSubscribed, enrol, visit });
+  const card = await load("browser-card.js", {
+    globals: { URL, btoa },
+    imports: { "./web-push/client.js": client, "./browser.js": { ...module }, "./dom.js": { byId }, "./status.js": status },
+  });
+  const { self, isSubscribed, enrol } = module;
+  return Object.assign(world, { listeners, afterEach, self, isSubscribed, enrol, visit: card.open });
 }
 
 test("schedules are kept while the subscription is restored", async () => {
@@ -194,6 +126,7 @@ test("the state of this browser is not shown before it is known", async () => {
   const blocked = await browser({ now: null, why: new Error("blocked") });
   await blocked.visit();
   assert.deepEqual(blocked.said, ["blocked"]);
+  assert.equal(blocked.byId("browser-text").textContent, "blocked");
   assert.equal(blocked.isSubscribed(), false);
 });
 

@@ -1,14 +1,14 @@
 // The examples' page: the requests of its form, its times, and that its parts fit together.
 import assert from "node:assert/strict";
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { ASSETS, load } from "./support/module.mjs";
+import { ASSETS, assets, load } from "./support/module.mjs";
 
 /** The part of `crypto` that http pages have. */
 const crypto = { getRandomValues: (octets) => octets.fill(0).fill(0xab, 1) };
 
-const { actions, freshKey, message, written } = await load("message.js", { globals: { Date, crypto } });
+const { actions, freshKey, message, written } = await load("console/message.js", { globals: { Date, crypto } });
 
 /** A form with these fields and the page's defaults. */
 function form(fields = {}) {
@@ -48,6 +48,7 @@ test("every field is in the request under the server's name", () => {
     ttl: "2",
     ttlUnit: "3600",
     sendAt: "2026-11-23T08:00",
+    perSecond: "50",
     actionTitle: ["Track", "", "Hide"],
     actionName: ["track", "lost", ""],
     actionUrl: ["/track/7", "/lost", ""],
@@ -78,6 +79,7 @@ test("every field is in the request under the server's name", () => {
     data: { order: 7 },
     ttl: 7200,
     sendAt: new Date(2026, 10, 23, 8).toISOString(),
+    pace: { perSecond: 50 },
   });
 });
 
@@ -85,12 +87,14 @@ test("a custom payload is sent as typed, without members of a notification", () 
   const typed = '{"b": 1.0,\n "a": [ ], "b": "\\u0041"}';
   const fields = { kind: "payload", payload: ` ${typed} `, tag: "left-over", silent: "on", topic: "seven", audience: "tag", audienceTag: "news" };
   for (const indent of [undefined, 2]) {
-    const text = written(form(fields), () => "own-id", indent);
+    const text = written(form(fields), () => "own-id", { indent });
     assert.ok(text.includes(typed), text);
     assert.deepEqual(JSON.parse(text), { payload: { b: "A", a: [] }, topic: "seven", audience: { tag: "news" } });
   }
   assert.equal(written(form({ kind: "payload", payload: "7" }), () => "own-id"), '{"payload":7}');
   assert.equal(written(form(), () => "own-id"), '{"title":"Hello"}');
+  const sendAt = "2026-11-23T08:00:00.000Z";
+  assert.equal(written(form({ kind: "payload", payload: " 1.0 " }), () => "own-id", { sendAt }), `{"payload":1.0,"sendAt":"${sendAt}"}`);
   assert.throws(() => written(form({ kind: "payload", payload: "{" }), () => "own-id"), { field: "payload" });
   assert.throws(() => written(form({ kind: "payload" }), () => "own-id"), { field: "payload" });
 });
@@ -177,30 +181,57 @@ test("a daily time is posted by the visitor's clock, and in UTC if the server ha
   ]);
 });
 
-test("every id that scripts and labels refer to is in the page once", async () => {
-  const page = await readFile(new URL("index.html", ASSETS), "utf8");
-  const ids = [...page.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id);
-  assert.deepEqual(
-    ids.filter((id, place) => ids.indexOf(id) !== place),
-    [],
-  );
-  const wanted = new Set();
-  for (const [, names] of page.matchAll(/ (?:for|aria-labelledby|aria-describedby)="([^"]+)"/g)) {
-    for (const name of names.split(" ")) wanted.add(name);
-  }
-  for (const [, name] of page.matchAll(/ href="#([^"]+)"/g)) wanted.add(name);
-  const scripts = (await readdir(ASSETS)).filter((name) => name.endsWith(".js"));
-  for (const script of scripts) {
-    const text = await readFile(new URL(script, ASSETS), "utf8");
-    for (const [, name] of text.matchAll(/(?:byId|onClick|onSubmit|onCopy|icon)\("([^"]+)"/g)) wanted.add(name);
-    for (const [, from] of text.matchAll(/(?:from|import) "([^"]+)"/g)) {
-      if (from === "./web-push/client.js") continue;
-      assert.ok(scripts.some((other) => from === `./${other}`), `${script} imports ${from}`);
+/** The modules of a page, from the script that its HTML names. */
+async function modules(html) {
+  const [, first] = /<script type="module" src="([^"]+)"/.exec(html);
+  const found = new Map();
+  const add = async (url) => {
+    if (found.has(url.href) || url.href.endsWith("/web-push/client.js")) return;
+    const text = await readFile(url, "utf8");
+    found.set(url.href, text);
+    for (const [, from] of text.matchAll(/(?:from|import) "([^"]+)"/g)) await add(new URL(from, url));
+  };
+  await add(new URL(first, ASSETS));
+  return found;
+}
+
+test("every id that scripts and labels of a page refer to is in it once, and every file is used", async () => {
+  const used = new Set();
+  for (const [name, least] of [["index.html", 20], ["console/index.html", 90]]) {
+    const page = await readFile(new URL(name, ASSETS), "utf8");
+    used.add(name);
+    for (const [, file] of page.matchAll(/(?:href|src)="([^"#]+\.(?:css|svg|webmanifest))"/g)) used.add(file);
+    const ids = [...page.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id);
+    assert.deepEqual(
+      ids.filter((id, place) => ids.indexOf(id) !== place),
+      [],
+    );
+    const wanted = new Set();
+    for (const [, names] of page.matchAll(/ (?:for|aria-labelledby|aria-describedby)="([^"]+)"/g)) {
+      for (const name of names.split(" ")) wanted.add(name);
     }
+    for (const [, before, name] of page.matchAll(/ (id="nav-[^"]+" )?href="#([^"]+)"/g)) wanted.add(before ? `view-${name}` : name);
+    for (const [url, text] of await modules(page)) {
+      used.add(url.slice(ASSETS.href.length));
+      for (const [, name] of text.matchAll(/(?:byId|onClick|onSubmit|onCopy|icon|turns)\("([^"]+)"/g)) wanted.add(name);
+    }
+    assert.ok(wanted.size > least, `${wanted.size} references found`);
+    assert.deepEqual(
+      [...wanted].filter((name) => !ids.includes(name)),
+      [],
+      name,
+    );
   }
-  assert.ok(wanted.size > 60, `${wanted.size} references found`);
+  const files = await assets();
   assert.deepEqual(
-    [...wanted].filter((name) => !ids.includes(name)),
+    files.filter((name) => !used.has(name)),
     [],
   );
+});
+
+test("the visitor's page has no part of the operator's console", async () => {
+  const page = await readFile(new URL("index.html", ASSETS), "utf8");
+  const visible = page + [...(await modules(page)).values()].join("");
+  assert.doesNotMatch(visible, /console\//);
+  for (const word of ["operator-token", "broadcasts", "authorization", "sessionStorage"]) assert.ok(!visible.includes(word), word);
 });

@@ -285,3 +285,27 @@ test("a test is sent with the subscription's secrets, and not without a subscrip
     { endpoint: "https://push.example/1", keys: { p256dh: "p1", auth: "auth1" }, title: "Hi" },
   ]);
 });
+
+test("a token of the application is sent with every request, and a new one is asked for each time", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  let made = 0;
+  client.useToken(async () => `a.b.${++made}`);
+  await client.subscribe();
+  await client.unsubscribe();
+  const sent = browser.server.requests.map(({ authorization }) => authorization);
+  assert.ok(sent.length >= 3);
+  assert.deepEqual(sent, sent.map((_, number) => `Bearer a.b.${number + 1}`));
+  client.useToken(null);
+  await client.subscribe();
+  assert.equal(browser.server.requests.at(-1).authorization, undefined);
+});
+
+test("nothing is posted without a token that cannot be got", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  client.useToken(() => Promise.reject(new Error("signed out")));
+  const error = await failure(client.subscribe());
+  assert.deepEqual([error.code, error.cause.message], ["offline", "signed out"]);
+  assert.equal(browser.server.requests.length, 0);
+});

@@ -1,5 +1,6 @@
 //! Promises of the documents: each one names a test, and the test exists.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -10,25 +11,115 @@ const WITH_PROOFS: [(&str, usize); 3] = [
     ("src/guide/threat_model.md", 40),
 ];
 
+/// Documents with tables whose last column proves each row, its heading, and the least number of rows.
+const WITH_TABLES: [(&str, &str, usize); 3] = [
+    ("src/guide/in_front_of_strangers.md", "test", 40),
+    ("src/guide/threat_model.md", "test", 40),
+    ("ARCHITECTURE.md", "proved by", 20),
+];
+
+/// The traits of stores, the letters of their numbered sentences, and the least number of these.
+const CONTRACTS: [(&str, char, usize); 4] = [
+    ("src/store/subscriptions.rs", 'S', 18),
+    ("src/store/vapid_keys.rs", 'K', 6),
+    ("src/store/ledger.rs", 'L', 23),
+    ("src/store/schedules.rs", 'D', 8),
+];
+
+/// The list from which an application makes tests of the cases below `CONFORMANCE`.
+const CASES: &str = "src/store/conformance/macros.rs";
+const CONFORMANCE: &str = "src/store/conformance/";
+/// The list of the cases that run against both example servers.
+const BOTH_SERVERS: &str = "tests/system/examples/mod.rs";
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join(path));
+    text.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What a document has in backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
 /// Names of tests in a document: `path/to/file.rs::name_of_the_test`, in backquotes.
 fn proofs(text: &str) -> Vec<(&str, &str)> {
-    text.split('`')
-        .skip(1)
-        .step_by(2)
+    let is_source = |file: &str| {
+        let end = Path::new(file).extension();
+        end.is_some_and(|end| end == "rs" || end == "mjs")
+    };
+    quoted(text)
         .filter_map(|quoted| quoted.split_once("::"))
-        .filter(|(file, _)| {
-            Path::new(file)
-                .extension()
-                .is_some_and(|end| end == "rs" || end == "mjs")
-        })
+        .filter(|(file, _)| is_source(file))
         .collect()
+}
+
+/// Whether a file has a test of this name: a function with an attribute, or a case in one of the lists that make tests.
+fn has_test(file: &str, name: &str) -> bool {
+    let source = read(file);
+    if source.contains(&format!("test(\"{name}\"")) {
+        return true;
+    }
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let defined = [format!("fn {name}("), format!("fn {name}<")];
+    let starts: Vec<_> = (0..lines.len())
+        .filter(|at| defined.iter().any(|start| lines[*at].contains(start)))
+        .collect();
+    let is_attribute = |line: &&&str| line.starts_with("#[") || line.starts_with("//");
+    let has_attribute = starts.iter().any(|start| {
+        let above = lines[..*start].iter().rev().take_while(is_attribute);
+        above
+            .into_iter()
+            .any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    });
+    let listed = |list: &str, case: &str| read(list).lines().any(|line| line.trim() == case);
+    let module = Path::new(file).file_stem().unwrap().to_str().unwrap();
+    let is_listed = (file.starts_with(CONFORMANCE) && listed(CASES, name))
+        || (file.starts_with("tests/system/examples/")
+            && listed(BOTH_SERVERS, &format!("{module}::{name}")));
+    has_attribute || (is_listed && !starts.is_empty())
+}
+
+/// Whether a file, or one in a folder, has a test.
+fn has_tests(path: &Path) -> bool {
+    if path.is_dir() {
+        let mut entries = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        return entries.any(|entry| has_tests(&entry));
+    }
+    let Ok(source) = fs::read_to_string(path) else {
+        return false;
+    };
+    let is_case =
+        path.to_str().unwrap().contains(CONFORMANCE) && source.contains("\npub async fn ");
+    is_case || source.contains("#[test]") || source.contains("#[tokio::test")
+}
+
+/// The last cell of each row of the tables with this heading of their last column.
+fn last_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let mut cells = Vec::new();
+    let mut is_wanted = false;
+    for line in text.lines() {
+        let Some(row) = line.trim().strip_prefix('|') else {
+            is_wanted = false;
+            continue;
+        };
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+        if last == heading {
+            is_wanted = true;
+        } else if is_wanted && !last.starts_with("---") {
+            cells.push(last);
+        }
+    }
+    cells
 }
 
 #[test]
 fn every_promise_names_a_test_that_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (document, at_least) in WITH_PROOFS {
-        let text = fs::read_to_string(root.join(document)).unwrap();
+        let text = read(document);
         let proofs = proofs(&text);
         assert!(
             proofs.len() >= at_least,
@@ -36,31 +127,105 @@ fn every_promise_names_a_test_that_exists() {
             proofs.len()
         );
         for (file, test) in proofs {
-            let source = fs::read_to_string(root.join(file));
-            let source = source.unwrap_or_else(|error| panic!("{document} names {file}: {error}"));
-            let is_there = [
-                format!("fn {test}("),
-                format!("fn {test}<"),
-                format!("\"{test}\""),
-            ]
-            .iter()
-            .any(|definition| source.contains(definition));
-            assert!(is_there, "{document} names {test}, which {file} has not");
+            assert!(
+                has_test(file, test),
+                "{document} names {test}, which is no test of {file}"
+            );
         }
     }
 }
 
 #[test]
+fn only_tests_count_as_tests() {
+    let this = "tests/pure/documents.rs";
+    assert!(has_test(this, "only_tests_count_as_tests"));
+    assert!(!has_test(this, "last_cells"), "a function of a test");
+    assert!(!has_test(this, "there_is_none"));
+    assert!(has_test(
+        "tests/js/clicking.test.mjs",
+        "a click opens the address, and closes the notification"
+    ));
+    let case = "s7_a_full_table_refuses_inserts";
+    assert!(has_test("src/store/conformance/subscriptions.rs", case));
+    assert!(!has_test("src/store/conformance/schedules.rs", case));
+    let example = "tests/system/examples/closed.rs";
+    assert!(has_test(example, "local_endpoints_need_a_local_host"));
+}
+
+/// A row is proved by a test, by files that have tests, or by a step of `./test`.
+#[test]
+fn every_row_of_the_tables_is_proved() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut steps = String::new();
+    for file in fs::read_dir(root.join("tests/steps")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|end| end == "sh") {
+            steps += &fs::read_to_string(path).unwrap();
+        }
+    }
+    for (document, heading, at_least) in WITH_TABLES {
+        let text = read(document);
+        let cells = last_cells(&text, heading);
+        assert!(cells.len() >= at_least, "{document}: {} rows", cells.len());
+        for cell in cells {
+            let mut is_proved = false;
+            for name in quoted(cell) {
+                if let Some(step) = name.strip_prefix("./test ") {
+                    assert!(
+                        steps.contains(&format!("step_{step}()")),
+                        "{document}: {name}"
+                    );
+                    is_proved = true;
+                } else if name.contains("::") {
+                    // That it exists is another test's.
+                    is_proved = true;
+                } else if name.contains('/') {
+                    let path = root.join(name);
+                    assert!(path.exists(), "{document} names {name}");
+                    is_proved |= has_tests(&path);
+                }
+            }
+            assert!(is_proved, "{document}: no test is named by: {cell}");
+        }
+    }
+}
+
+/// Each numbered sentence has a case, and each case a sentence.
+#[test]
+fn every_sentence_of_the_contracts_has_a_case() {
+    let mut sentences = BTreeSet::new();
+    for (file, letter, at_least) in CONTRACTS {
+        let source = read(file);
+        let begin = format!("/// - **{letter}");
+        let numbers = source.lines().filter_map(|line| line.strip_prefix(&begin));
+        let numbers = numbers.map(|rest| rest.split("**").next().unwrap());
+        let of_file: BTreeSet<_> = numbers
+            .map(|number| format!("{}{number}", letter.to_ascii_lowercase()))
+            .collect();
+        assert!(of_file.len() >= at_least, "{file}: {of_file:?}");
+        sentences.extend(of_file);
+    }
+    let list = read(CASES);
+    let is_sentence = |name: &&str| {
+        let mut letters = name.chars();
+        letters.next().is_some_and(|letter| "sldk".contains(letter))
+            && letters.next().is_some_and(|digit| digit.is_ascii_digit())
+    };
+    let cases = list.lines().map(str::trim).filter(is_sentence);
+    let cases = cases.filter_map(|line| line.split_once('_'));
+    let cased: BTreeSet<_> = cases.map(|(number, _)| number.to_owned()).collect();
+    assert_eq!(sentences, cased);
+}
+
+#[test]
 fn unsafe_code_is_forbidden() {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    let manifest = fs::read_to_string(manifest).unwrap();
+    let manifest = read("Cargo.toml");
     assert!(manifest.contains("\nunsafe_code = \"forbid\"\n"));
 }
 
 #[test]
 fn every_promise_of_security_md_names_a_test() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let text = read("SECURITY.md");
     let (_, promises) = text.split_once("## What the crate promises").unwrap();
     let (promises, _) = promises.split_once("\n## ").unwrap();
     let promises: Vec<_> = promises.split("\n- ").skip(1).collect();

@@ -3,8 +3,12 @@
 
 mod documents;
 mod encryption;
+#[cfg(feature = "aws-lc-rs")]
+mod second_opinion;
 mod structure;
 #[cfg(feature = "vapid")]
 mod vapid;
 mod vectors;
+#[cfg(target_os = "linux")]
+mod wiped;
 mod wycheproof;

@@ -44,6 +44,15 @@ check(file, dict(line.split("=", 1) for line in re.findall(r"^Environment=(.*)$"
 credentials = set(re.findall(r"^LoadCredential=([^:]+):", unit, re.M))
 expect(credentials == set(re.findall(r"=%d/(\S+)", unit)), f"{file}: credentials are {credentials}")
 
+expect("\nType=notify\n" in unit, f"{file}: it does not wait until the server is ready")
+default = re.search(r'default_value = "(\d+)"\)\]\s+pub\(crate\) wait_for_store', flags)[1]
+patience = int(re.search(r"TimeoutStartSec=(\d+)", unit)[1])
+waits = int(dict(line.split("=", 1) for line in re.findall(r"^Environment=(.*)$", unit, re.M)).get("WAIT_FOR_STORE", default))
+expect(patience > waits, f"{file}: a start may wait for {waits} s for its database")
+socket = (DEPLOY / "systemd/web-push.socket").read_text()
+listens = re.search(r"^ListenStream=(.*)$", socket, re.M)[1]
+expect(f"Environment=BIND={listens}\n" in unit, f"{file}: web-push.socket listens on {listens}")
+
 file = DEPLOY / "docker/Dockerfile"
 image = file.read_text()
 for name in re.findall(r"(\w+)=", "".join(re.findall(r"^ENV (.*)$", image, re.M))):

@@ -21,10 +21,13 @@ deploy_systemd() {
     have systemd-analyze || { leave_out "systemd-analyze is missing"; return 0; }
     # The program is not installed here.
     sed 's#^ExecStart=/usr/local/bin/#ExecStart=/bin/true #' deploy/systemd/web-push.service >"$1/web-push.service"
+    cp deploy/systemd/web-push.socket "$1"
     # It exits with 0 after warnings, too.
-    local said
-    said=$(systemd-analyze verify --man=no "$1/web-push.service" 2>&1) || { echo "$said" && return 1; }
-    if grep -F web-push.service <<<"$said"; then return 1; fi
+    local said unit
+    for unit in web-push.service web-push.socket; do
+        said=$(systemd-analyze verify --man=no "$1/$unit" 2>&1) || { echo "$said" && return 1; }
+        if grep -F "$unit" <<<"$said"; then return 1; fi
+    done
     echo "systemd: valid"
     # From 0, closed off, to 10.
     systemd-analyze security --offline=true --threshold=20 --no-pager "$1/web-push.service" | tail -n 1

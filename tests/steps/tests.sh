@@ -53,7 +53,7 @@ step_doctests() {
     cargo test --doc --all-features
 }
 
-# Each target for a moment, from its seeds: enough to see that it builds and that its invariants hold.
+# Each target for a moment, from its seeds: enough to see that it builds and that its invariants hold. fuzz/README.md has the rest.
 step_fuzz() {
     [ -e fuzz/Cargo.toml ] || { leave_out "there are no fuzz targets"; return 0; }
     have cargo-fuzz || { leave_out "cargo-fuzz is missing"; return 0; }
@@ -70,5 +70,5 @@ step_fuzz() {
     done
     # Two at a time; xargs fails if one of them does.
     cargo fuzz list | xargs -I '{}' -P 2 cargo fuzz run '{}' 'fuzz/corpus/{}' 'fuzz/corpus/seed_{}' -- \
-        -max_total_time="${FUZZ_SECONDS:-15}" -print_final_stats=1
+        -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1
 }

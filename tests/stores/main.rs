@@ -4,6 +4,7 @@
 mod application_file;
 mod contracts;
 mod ledger_model;
+mod outbox_model;
 mod own_store;
 mod postgres;
 mod redis;
@@ -13,6 +14,8 @@ mod sqlite;
 mod sqlite_at_rest;
 mod sqlite_crash;
 mod sqlite_in;
+#[cfg(target_os = "linux")]
+mod sqlite_libraries;
 mod sqlite_outbox;
 #[cfg(target_os = "linux")]
 mod sqlite_scale;

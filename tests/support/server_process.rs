@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A running server, stopped on drop.
 pub(crate) struct ServerProcess {
     process: Child,
-    /// `http://127.0.0.1:PORT`, as it printed.
+    /// `http://127.0.0.1:PORT`, or `unix:PATH`, as it printed.
     pub(crate) url: String,
     printed: Arc<Mutex<String>>,
     /// They finish with the pipes that they read.
@@ -88,7 +88,8 @@ impl ServerProcess {
         let url = timeout(LIMIT, async {
             while let Some(line) = lines.next_line().await.unwrap() {
                 printed.lock().unwrap().push_str(&format!("{line}\n"));
-                if let Some(at) = line.find("http://") {
+                let starts = ["http://", "https://", "unix:"].iter();
+                if let Some(at) = starts.filter_map(|start| line.find(start)).min() {
                     return line[at..].trim_end_matches('/').to_owned();
                 }
             }

@@ -26,6 +26,7 @@ use tower_web_push::vapid::{KeyId, SealedVapidKey};
 pub(crate) struct TamperedStore {
     pub(crate) memory: MemoryStore,
     failing: Mutex<Option<(&'static str, StoreErrorKind)>>,
+    losing: Mutex<Option<&'static str>>,
     hanging: Mutex<Option<&'static str>>,
     slow: Mutex<Option<(&'static str, Duration)>>,
     has_hung: AtomicBool,
@@ -119,6 +120,11 @@ impl TamperedStore {
         *self.failing.lock().unwrap() = Some((call, kind));
     }
 
+    /// Loses the answers of all calls of one name from now on, or none: they are done, and fail.
+    pub(crate) fn lose_answers(&self, call: impl Into<Option<&'static str>>) {
+        *self.losing.lock().unwrap() = call.into();
+    }
+
     /// Writes changes and outcomes together from now on.
     pub(crate) fn join_writes(&self) {
         self.is_one_store.store(true, Ordering::Relaxed);
@@ -194,6 +200,9 @@ macro_rules! tampered {
                     self.disk.commit().await;
                 }
                 yield_now().await;
+                if *self.losing.lock().unwrap() == Some(stringify!($name)) {
+                    return Err(StoreErrorKind::Unavailable.into());
+                }
                 answer
             })+
             $($($extra)*)?

@@ -101,6 +101,21 @@ const LIMITS = { storage: 5_000, lookUp: 10_000, request: 30_000, pushService: 6
 
 // ---- The functions for pages
 
+/** @type {(() => string | Promise<string>) | null} */
+let userToken = null;
+
+/**
+ * Sends a token with each request of this page, in which the application's backend names the signed-in user. For a server
+ * that takes such tokens, as the example servers do with `PRINCIPAL_TOKEN_KEY`. Call it before the other functions.
+ *
+ * @param {(() => string | Promise<string>) | null} source Returns the token. It is called before each request, so that
+ *   it can get a new one from the backend before the last one expires. `null`: none is sent.
+ * @returns {void}
+ */
+export function useToken(source) {
+  userToken = source;
+}
+
 /**
  * Registers the service worker and waits until it is active.
  *
@@ -669,9 +684,12 @@ function result(request) {
 async function request(method, path, body) {
   let response, answer;
   try {
+    /** @type {Record<string, string>} */
+    const headers = body === undefined ? {} : { "content-type": "application/json" };
+    if (userToken) headers.authorization = `Bearer ${await within(LIMITS.request, Promise.resolve(userToken()))}`;
     response = await fetch(new URL(path, mount), {
       method,
-      headers: body === undefined ? {} : { "content-type": "application/json" },
+      headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
       signal: AbortSignal.timeout?.(LIMITS.request),

@@ -1,9 +1,12 @@
 //! The routes: path and method, required rights, dispatch.
 
 mod assets;
+mod assign;
 mod broadcasts;
 mod devices;
+mod estimate;
 mod notify;
+mod open_gate;
 mod ping;
 mod prefer;
 mod ready;
@@ -37,12 +40,15 @@ pub(super) enum Route<'a> {
     ChangeBroadcast(&'a str),
     Devices,
     RemoveDevice(&'a str),
+    Assign(&'a str),
     SendTest,
     RegenerateVapid,
     Ping,
     Live,
     Ready,
     Stats,
+    Estimate,
+    OpenGate,
     OpenApi,
     Client,
     ServiceWorker,
@@ -69,7 +75,7 @@ impl<'a> Route<'a> {
 
     /// The names of all routes.
     #[cfg(feature = "metrics")]
-    pub(super) const NAMES: [&'static str; 19] = [
+    pub(super) const NAMES: [&'static str; 22] = [
         "vapid",
         "subscribe",
         "unsubscribe",
@@ -80,12 +86,15 @@ impl<'a> Route<'a> {
         "change_broadcast",
         "devices",
         "remove_device",
+        "change_subscription",
         "send_test",
         "regenerate_vapid",
         "ping",
         "live",
         "ready",
         "stats",
+        "estimate",
+        "open_gate",
         "openapi",
         "client",
         "service_worker",
@@ -104,12 +113,15 @@ impl<'a> Route<'a> {
             Self::ChangeBroadcast(_) => "change_broadcast",
             Self::Devices => "devices",
             Self::RemoveDevice(_) => "remove_device",
+            Self::Assign(_) => "change_subscription",
             Self::SendTest => "send_test",
             Self::RegenerateVapid => "regenerate_vapid",
             Self::Ping => "ping",
             Self::Live => "live",
             Self::Ready => "ready",
             Self::Stats => "stats",
+            Self::Estimate => "estimate",
+            Self::OpenGate => "open_gate",
             Self::OpenApi => "openapi",
             Self::Client => "client",
             Self::ServiceWorker => "service_worker",
@@ -123,8 +135,11 @@ impl<'a> Route<'a> {
             Self::ShowBroadcast(_) => AdminAction::ShowBroadcast,
             Self::CancelBroadcast(_) => AdminAction::CancelBroadcast,
             Self::ChangeBroadcast(_) => AdminAction::PauseBroadcast,
+            Self::Assign(_) => AdminAction::ChangeSubscription,
             Self::RegenerateVapid => AdminAction::RegenerateVapid,
             Self::Stats => AdminAction::ShowStats,
+            Self::Estimate => AdminAction::EstimateRecipients,
+            Self::OpenGate => AdminAction::OpenGate,
             Self::Vapid
             | Self::Subscribe
             | Self::Unsubscribe
@@ -155,7 +170,10 @@ impl<'a> Route<'a> {
                 | Self::Renew
                 | Self::Notify
                 | Self::ChangeBroadcast(_)
+                | Self::Assign(_)
                 | Self::SendTest
+                | Self::Estimate
+                | Self::OpenGate
         )
     }
 }
@@ -195,6 +213,8 @@ impl<'a> Methods<'a> {
             "/live" => get(Route::Live),
             "/ready" => get(Route::Ready),
             "/stats" => get(Route::Stats),
+            "/broadcasts/estimate" => post(Route::Estimate),
+            "/open-gate" => post(Route::OpenGate),
             "/openapi.json" => get(Route::OpenApi),
             "/client.js" => get(Route::Client),
             "/service-worker.js" => get(Route::ServiceWorker),
@@ -207,6 +227,10 @@ impl<'a> Methods<'a> {
                 },
                 ("devices", id) => Self {
                     delete: Some(Route::RemoveDevice(id)),
+                    ..Self::default()
+                },
+                ("subscriptions", id) => Self {
+                    patch: Some(Route::Assign(id)),
                     ..Self::default()
                 },
                 _ => return None,
@@ -224,7 +248,8 @@ impl<'a> Methods<'a> {
             (true, false, true) => "GET, HEAD, PATCH, DELETE",
             (true, false, false) => "GET, HEAD",
             (false, true, _) => "POST",
-            (false, false, _) => "DELETE",
+            (false, false, true) => "DELETE",
+            (false, false, false) => "PATCH",
         }
     }
 }
@@ -243,6 +268,7 @@ pub(super) async fn answer(
         Route::Renew => renew::renew(api, parts, body).await,
         Route::Devices => devices::list(api, parts).await,
         Route::RemoveDevice(id) => devices::remove(api, parts, id).await,
+        Route::Assign(id) => assign::assign(api, id, body).await,
         Route::Notify => notify::notify(api, parts, body).await,
         Route::ShowBroadcast(id) => broadcasts::show(api, id).await,
         Route::CancelBroadcast(id) => broadcasts::cancel(api, id).await,
@@ -253,6 +279,8 @@ pub(super) async fn answer(
         Route::Live => Ok(reply::text("live".to_owned())),
         Route::Ready => Ok(ready::ready(api).await),
         Route::Stats => stats::stats(api).await,
+        Route::Estimate => estimate::estimate(api, body).await,
+        Route::OpenGate => open_gate::open_gate(api, body).await,
         Route::OpenApi => Ok(assets::OPENAPI.answer(&parts.headers)),
         Route::Client => Ok(assets::CLIENT.answer(&parts.headers)),
         Route::ServiceWorker => Ok(assets::SERVICE_WORKER.answer(&parts.headers)),
@@ -286,7 +314,7 @@ mod tests {
                 listed += 1;
             }
         }
-        assert_eq!(listed, 20, "one for each route, and GET /subscribe twice");
+        assert_eq!(listed, 23, "one for each route, and GET /subscribe twice");
     }
 
     #[test]
@@ -355,9 +383,11 @@ mod tests {
             (Method::HEAD, "/notify", "POST"),
             (Method::OPTIONS, "/notify", "POST"),
             (Method::POST, "/broadcasts/x", "GET, HEAD, PATCH, DELETE"),
+            (Method::GET, "/broadcasts/estimate", "POST"),
             (Method::PATCH, "/devices/x", "DELETE"),
             (Method::DELETE, "/devices", "GET, HEAD"),
             (Method::GET, "/devices/x", "DELETE"),
+            (Method::POST, "/subscriptions/x", "PATCH"),
         ] {
             let response = Route::find(&method, path).unwrap_err().into_response();
             assert_eq!(response.status(), 405, "{method} {path}");

@@ -28,7 +28,10 @@ pub(super) fn parse(
     if let Some(daily) = daily(members)? {
         registration = registration.daily(daily);
     }
-    if let Some(tags) = tags(members, &settings.public_tags)? {
+    if let Some(tags) = tags(members)? {
+        if !tags.is_subset(&settings.public_tags) {
+            return Err(ProblemKind::TagNotPublic.into());
+        }
         registration = registration.tags(tags);
     }
     match principal(parts) {
@@ -118,7 +121,8 @@ fn server_key(members: Members<'_>) -> Result<Option<VapidPublicKey>, Problem> {
         .transpose()
 }
 
-fn tags(members: Members<'_>, public: &BTreeSet<Tag>) -> Result<Option<BTreeSet<Tag>>, Problem> {
+/// Parses tags, public or not.
+pub(super) fn tags(members: Members<'_>) -> Result<Option<BTreeSet<Tag>>, Problem> {
     let Some(value) = members.value("tags") else {
         return Ok(None);
     };
@@ -131,9 +135,6 @@ fn tags(members: Members<'_>, public: &BTreeSet<Tag>) -> Result<Option<BTreeSet<
     }
     if tags.len() > Tag::MAX_PER_SUBSCRIPTION {
         return Err(ProblemKind::TooManyTags.into());
-    }
-    if !tags.is_subset(public) {
-        return Err(ProblemKind::TagNotPublic.into());
     }
     Ok(Some(tags))
 }

@@ -4,9 +4,11 @@ use super::Handles;
 use super::sample::{
     LEASE, at, broadcast, claim, claim_as, delivery, origin, recipient, sending, sending_as,
 };
-use crate::broadcast::BroadcastState;
+use crate::broadcast::{BroadcastState, FinalOutcome};
+use crate::clock::Timestamp;
 use crate::store::{
-    ClaimRequest, Cursor, DeliveryLedger, LONGEST_WAIT, Pause, PauseReason, Settlement, Tally,
+    ClaimRequest, Cursor, DeliveryLedger, LONGEST_WAIT, Pause, PauseReason, Settled, Settlement,
+    Tally,
 };
 
 /// L3: a broadcast that was expanded by a process with a faster clock is due for the others too.
@@ -190,4 +192,28 @@ where
     assert_eq!(claim(ledger, 9, at(3)).await.len(), 0);
     assert_eq!(ledger.expire(100, at(3)).await.unwrap(), 0);
     assert_eq!(claim(ledger, 9, at(4)).await.len(), 2);
+}
+
+/// L12, L21: a row that is due in the farthest future was written by a wrong clock too, and is none that was put aside.
+pub async fn l12_no_due_time_is_that_of_a_row_put_aside<L>(h: &Handles<L>)
+where
+    L: DeliveryLedger + ?Sized,
+{
+    let ledger = h.store();
+    for far in [Timestamp::from_millis(1 << 62), Timestamp::MAX] {
+        let new = broadcast();
+        sending_as(ledger, &new, &[delivery("a", 1)], at(0)).await;
+        let ends = async |settlement, secs| {
+            let rows = claim(h.second(), 9, at(secs)).await;
+            let tokens: Vec<_> = rows.iter().map(|row| (row.token, settlement)).collect();
+            assert_eq!(tokens.len(), 1, "{far:?}");
+            assert_eq!(tokens[0].0.broadcast, new.id);
+            let settled = ledger.settle(&tokens, at(secs)).await.unwrap();
+            assert_eq!(settled, [Settled::Done]);
+        };
+        ends(Settlement::RetryAt(far), 1).await;
+        assert_eq!(claim(h.second(), 9, at(2)).await.len(), 0);
+        assert_eq!(ledger.expire(100, at(2)).await.unwrap(), 0);
+        ends(Settlement::Finished(FinalOutcome::Accepted), 3).await;
+    }
 }

@@ -74,6 +74,7 @@ macro_rules! store_conformance {
                 l11_a_past_end_lifts_the_pause
                 l12_expire_ends_what_is_late
                 l12_what_is_due_later_than_any_wait_is_due
+                l12_no_due_time_is_that_of_a_row_put_aside
                 l12_expire_stops_the_expansion
                 l12_expire_counts_rows_of_cancelled_broadcasts
                 l12_a_broadcast_without_rows_expires
@@ -237,11 +238,16 @@ macro_rules! __store_conformance_subscriptions {
             s11_a_success_is_noted_in_every_state
             s11_an_unknown_row_changes_nothing
             s18_a_row_that_changed_hands_is_not_deleted
+            s21_an_assigned_row_is_in_its_audiences
+            s21_an_assignment_revives_no_row
+            s21_only_the_known_row_is_assigned
             s11_applying_twice_is_applying_once
             s12_an_observation_can_be_out_of_date
             s13_only_rows_retired_before_are_purged
             s13_only_rows_stale_before_are_purged
             s13_only_rows_expired_before_are_purged
+            s13_expired_rows_are_no_longer_with_live_ones
+            s13_many_expired_rows_take_steps
             s13_a_large_purge_takes_steps
             s13_the_first_reason_counts
             s14_only_an_unknown_endpoint_is_inserted
@@ -292,6 +298,7 @@ mod tests {
             include_str!("ledger_settle_with.rs"),
             include_str!("ledger_turns.rs"),
             include_str!("schedules.rs"),
+            include_str!("subscription_assign.rs"),
             include_str!("subscription_changes.rs"),
             include_str!("subscription_counts.rs"),
             include_str!("subscription_pages.rs"),

@@ -6,8 +6,8 @@ use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::push_service::PushService;
 use crate::store::{
-    Change, CountFilter, Liveness, RetireReason, Retired, STEP, SubscriptionLimits,
-    SubscriptionRef, SubscriptionStore,
+    Change, CountFilter, Liveness, NewSubscription, RetireReason, Retired, STEP,
+    SubscriptionLimits, SubscriptionRef, SubscriptionStore,
 };
 
 fn retire(number: u32, observed_at: Timestamp) -> Change {
@@ -298,7 +298,8 @@ pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Siz
         before: at(1),
         expired_before: at(50),
     }];
-    assert_eq!(store.apply(&purge, at(60)).await.unwrap(), 2);
+    // Another has expired since, and is retired.
+    assert_eq!(store.apply(&purge, at(60)).await.unwrap(), 3);
     assert_eq!(left(store, 6).await, [1, 3, 4, 5]);
     let page = store.page(&Audience::Tag(tag("a")), None, 9, at(60)).await;
     assert_eq!(page.unwrap().len(), 3);
@@ -313,6 +314,101 @@ pub async fn s13_only_rows_expired_before_are_purged<S: SubscriptionStore + ?Siz
     };
     assert!(upserted(3).await.is_err());
     assert!(upserted(4).await.is_ok());
+}
+
+/// S13: unproven rows that have expired are deleted, and others are retired.
+pub async fn s13_expired_rows_are_no_longer_with_live_ones<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let expiring = |new: NewSubscription, secs| {
+        let mut new = tagged(&["a"], new);
+        new.subscription = new.subscription.with_expiration_time(Some(at(secs)));
+        new
+    };
+    put(store, &expiring(of("alice", new(1)), 50), at(0)).await;
+    for (number, secs) in [(0, 50), (2, 50), (3, 51), (4, 50), (5, 50)] {
+        put(store, &expiring(new(number), secs), at(0)).await;
+    }
+    let accepted = Change::Accepted(endpoint(2).key());
+    let changes = [accepted, stale(4, at(1)), retire(5, at(1))];
+    store.apply(&changes, at(2)).await.unwrap();
+    let purge = |before| {
+        [Change::Purge {
+            before: at(0),
+            expired_before: at(before),
+        }]
+    };
+    assert_eq!(store.apply(&purge(0), at(49)).await.unwrap(), 0);
+    assert_eq!(store.apply(&purge(0), at(50)).await.unwrap(), 3);
+    assert_eq!(left(store, 6).await, [1, 2, 3, 4, 5]);
+    let expired = Some(Retired::new(at(50), RetireReason::Expired));
+    let gone = Some(Retired::new(at(2), RetireReason::Gone));
+    for (number, retired) in [(1, expired), (2, expired), (3, None), (4, None), (5, gone)] {
+        let row = row(store, number).await.unwrap();
+        assert_eq!(row.retired, retired, "{number}");
+        assert_eq!(row.stale_since.is_some(), number == 4, "{number}");
+    }
+    let count = async |audience: &Audience, liveness, secs| {
+        let filter = CountFilter::new(audience.clone(), liveness);
+        store.count(&filter, at(secs)).await.unwrap()
+    };
+    for audience in [Audience::All, Audience::Tag(tag("a"))] {
+        for (liveness, rows) in [
+            (Liveness::Live, 1),
+            (Liveness::Stale, 1),
+            (Liveness::Retired, 3),
+        ] {
+            assert_eq!(count(&audience, liveness, 50).await, rows, "{audience:?}");
+        }
+        let page = store.page(&audience, None, 9, at(50)).await.unwrap();
+        assert_eq!(page.len(), 1, "{audience:?}");
+    }
+    assert_eq!(store.apply(&purge(0), at(50)).await.unwrap(), 0);
+    // Its page comes back.
+    let (revived, created) = put(store, &expiring(of("alice", new(1)), 99), at(55)).await;
+    assert_eq!((revived.retired, created), (None, false));
+    assert_eq!(count(&Audience::All, Liveness::Live, 55).await, 1);
+    // The others a while later, and the unproven one that has expired since.
+    assert_eq!(store.apply(&purge(51), at(60)).await.unwrap(), 4);
+    assert_eq!(left(store, 6).await, [1]);
+    let limits = SubscriptionLimits::default().with_unproven(1);
+    let upserted = store.upsert(&new(9), &limits, at(61)).await;
+    assert!(upserted.is_ok(), "no unproven row is left");
+}
+
+/// S9, S10, S13: very many rows that expire together delay nobody, and are gone after purges.
+pub async fn s13_many_expired_rows_take_steps<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    const ROWS: u32 = STEP as u32 + 7;
+    let store = h.store();
+    for number in 1..=ROWS {
+        let mut new = tagged(&["a"], new(number));
+        new.subscription = new.subscription.with_expiration_time(Some(at(50)));
+        put(store, &new, at(0)).await;
+    }
+    put(store, &tagged(&["a"], of("alice", new(0))), at(0)).await;
+    for audience in [Audience::All, Audience::Tag(tag("a"))] {
+        for limit in [1, 9] {
+            let page = store.page(&audience, None, limit, at(50)).await.unwrap();
+            let keys: Vec<_> = page
+                .iter()
+                .map(|row| row.subscription.endpoint().key())
+                .collect();
+            assert_eq!(keys, [endpoint(0).key()], "{audience:?} {limit}");
+        }
+        let live = CountFilter::new(audience, Liveness::Live);
+        let counted = store.count(&live, at(50)).await.unwrap();
+        assert!((1..=8).contains(&counted), "{counted}");
+    }
+    let purge = [purge(0)];
+    for purged in [STEP, 7, 0] {
+        let changed = store.apply(&purge, at(50)).await.unwrap();
+        assert_eq!(changed, purged as u64);
+    }
+    for audience in [Audience::All, Audience::Tag(tag("a"))] {
+        let any = CountFilter::new(audience, Liveness::Any);
+        assert_eq!(store.count(&any, at(50)).await.unwrap(), 1);
+    }
 }
 
 /// S13: one purge deletes at most a step of rows, and a repeated one deletes the rest.

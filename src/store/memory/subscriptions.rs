@@ -14,8 +14,9 @@ use crate::push_service::PushService;
 use crate::store::groups::{Groups, Kind};
 use crate::store::rules::{self, Applied, evicted, merge, takes};
 use crate::store::{
-    Change, CountFilter, LiveCounts, Liveness, NewSubscription, STEP, StoreError, StoreErrorKind,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, Liveness, NewSubscription, RetireReason, STEP, StoreError,
+    StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
@@ -35,14 +36,21 @@ pub(super) struct Subscriptions {
     unproven: u64,
     /// Retired and stale rows, by the time since which they are.
     unreachable: BTreeSet<(Timestamp, EndpointKey)>,
-    /// Rows that expire, by their expiration.
-    expiring: BTreeSet<(Timestamp, EndpointKey)>,
+    /// Rows that expire: whether they are retired or stale, and their expiration.
+    expiring: BTreeSet<(bool, Timestamp, EndpointKey)>,
 }
 
 /// The time since which a row is retired or stale.
 fn unreachable_since(record: &SubscriptionRecord) -> Option<Timestamp> {
     let retired = record.retired.map(|retired| retired.at);
     [retired, record.stale_since].into_iter().flatten().min()
+}
+
+/// The place of a row in [`Subscriptions::expiring`].
+fn expiration(record: &SubscriptionRecord) -> Option<(bool, Timestamp, EndpointKey)> {
+    let at = record.subscription.expiration_time()?;
+    let key = record.subscription.endpoint().key();
+    Some((counted_as(record).0 != Kind::Live, at, key))
 }
 
 /// What a row is counted as, expired or not: its state and its VAPID key.
@@ -92,12 +100,11 @@ impl Subscriptions {
         }
     }
 
-    /// The live rows that have expired and are not purged yet.
+    /// The first [`STEP`] live rows that have expired and are not purged yet.
     fn expired(&self, now: Timestamp) -> impl Iterator<Item = &SubscriptionRecord> {
-        let until = (now, EndpointKey::from_bytes([0xff; 32]));
-        let keys = self.expiring.range(..=until).map(|(_, key)| key);
-        let rows = keys.filter_map(|key| self.rows.get(key));
-        rows.filter(|row| counted_as(row).0 == Kind::Live)
+        let until = (false, now, EndpointKey::from_bytes([0xff; 32]));
+        let keys = self.expiring.range(..=until).take(STEP);
+        keys.filter_map(|(_, _, key)| self.rows.get(key))
     }
 
     fn groups(&self, now: Timestamp) -> Groups {
@@ -131,8 +138,7 @@ impl Subscriptions {
         self.unproven += u64::from(record.is_unproven());
         let since = unreachable_since(&record);
         self.unreachable.extend(since.map(|since| (since, key)));
-        let expires = record.subscription.expiration_time();
-        self.expiring.extend(expires.map(|at| (at, key)));
+        self.expiring.extend(expiration(&record));
         self.rows.insert(key, record);
     }
 
@@ -150,8 +156,8 @@ impl Subscriptions {
         if let Some(since) = unreachable_since(&record) {
             self.unreachable.remove(&(since, *key));
         }
-        if let Some(at) = record.subscription.expiration_time() {
-            self.expiring.remove(&(at, *key));
+        if let Some(expiration) = expiration(&record) {
+            self.expiring.remove(&expiration);
         }
         Some(record)
     }
@@ -230,7 +236,7 @@ impl Subscriptions {
             expired_before,
         } = change
         {
-            return self.purge(*before, *expired_before);
+            return self.purge(*before, *expired_before, now);
         }
         let row = change.key().and_then(|key| self.rows.get_mut(key));
         let Some(row) = row else {
@@ -238,7 +244,7 @@ impl Subscriptions {
         };
         let key = row.subscription.endpoint().key();
         let (was_unproven, was_unreachable) = (row.is_unproven(), unreachable_since(row));
-        let was_counted_as = counted_as(row);
+        let (was_counted_as, was_expiring) = (counted_as(row), expiration(row));
         let applied = rules::apply(change, row, now);
         // A change can prove a row, but not the reverse.
         self.unproven -= u64::from(was_unproven && !row.is_unproven());
@@ -251,6 +257,10 @@ impl Subscriptions {
         }
         if counted_as(row) != was_counted_as {
             let row = row.clone();
+            if let Some(was_expiring) = was_expiring {
+                self.expiring.remove(&was_expiring);
+                self.expiring.extend(expiration(&row));
+            }
             self.discount(&row, was_counted_as);
             self.count(&row);
         }
@@ -260,21 +270,38 @@ impl Subscriptions {
         u64::from(applied != Applied::Unchanged)
     }
 
-    /// Deletes up to [`STEP`] rows that a purge names (S13).
-    fn purge(&mut self, before: Timestamp, expired_before: Timestamp) -> u64 {
-        let until = |at: Timestamp| ..(at, EndpointKey::from_bytes([0; 32]));
-        let unreachable = self.unreachable.range(until(before));
-        let expired = self.expiring.range(until(expired_before));
-        // A row may be in both.
+    /// Deletes or retires up to [`STEP`] rows that a purge names (S13).
+    fn purge(&mut self, before: Timestamp, expired_before: Timestamp, now: Timestamp) -> u64 {
+        let first = EndpointKey::from_bytes([0; 32]);
+        let unreachable = self.unreachable.range(..(before, first));
+        let unreachable = unreachable.map(|(_, key)| *key);
+        let long_expired = [false, true].into_iter().flat_map(|is_lost| {
+            let since = (is_lost, Timestamp::MIN, first);
+            self.expiring.range(since..(is_lost, expired_before, first))
+        });
+        let long_expired = long_expired.map(|(_, _, key)| *key);
+        let expired = self.expired(now);
+        let expired = expired.map(|row| row.subscription.endpoint().key());
+        // A row may be in more than one.
         let mut keys = BTreeSet::new();
-        for (_, key) in unreachable.chain(expired) {
+        for key in unreachable.chain(long_expired).chain(expired) {
             if keys.len() == STEP {
                 break;
             }
-            keys.insert(*key);
+            keys.insert(key);
         }
         for key in &keys {
-            self.remove(key);
+            let row = self.rows.get(key);
+            if row.is_some_and(|row| row.is_purged(before, expired_before, now)) {
+                self.remove(key);
+            } else {
+                let retire = Change::Retire {
+                    key: *key,
+                    reason: RetireReason::Expired,
+                    observed_at: Timestamp::MAX,
+                };
+                self.apply(&retire, now);
+            }
         }
         keys.len() as u64
     }
@@ -325,15 +352,27 @@ impl SubscriptionStore for MemoryStore {
         limit: usize,
         now: Timestamp,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-        let state = self.lock()?;
-        let subscriptions = &state.subscriptions;
-        Ok(subscriptions
-            .walk(audience, after)
-            .filter_map(|key| subscriptions.rows.get(&key))
-            .filter(|row| row.is_live(now))
-            .take(limit)
-            .cloned()
-            .collect())
+        let mut page = Vec::new();
+        let mut after = after.copied();
+        // Others use the store between the parts: rows that are not live may be many.
+        loop {
+            let state = self.lock()?;
+            let Subscriptions { rows, .. } = &state.subscriptions;
+            let keys = state.subscriptions.walk(audience, after.as_ref());
+            let mut seen = 0;
+            for key in keys.take(STEP) {
+                if page.len() >= limit {
+                    return Ok(page);
+                }
+                let row = rows.get(&key).filter(|row| row.is_live(now));
+                page.extend(row.cloned());
+                after = Some(key);
+                seen += 1;
+            }
+            if seen < STEP {
+                return Ok(page);
+            }
+        }
     }
 
     async fn owned_by(

@@ -22,11 +22,13 @@ pub(super) const SERVED: &str = "UPDATE web_push.origin AS o SET takes = o.takes
      turns = ARRAY[greatest(o.turns[1], fresh.high), greatest(o.turns[2], fresh.normal), greatest(o.turns[3], fresh.low)], \
      served = coalesce($5, o.served) \
      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS fresh (id, high, normal, low) \
-     WHERE o.id = fresh.id AND o.id IN (SELECT id FROM web_push.origin WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)";
+     WHERE o.id = fresh.id AND o.id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE id = ANY($1) \
+     FOR NO KEY UPDATE SKIP LOCKED))";
 /// Pauses the origin until the probe's lease ends, so that there is one probe at a time.
 pub(super) const PROBED: &str = "UPDATE web_push.origin AS o SET paused_until = $1, probe_fence = probe.fence, \
      probe_key = probe.key \
-     FROM unnest($2::bigint[], $3::bigint[], $4::bytea[]) AS probe (origin, fence, key) WHERE o.id = probe.origin";
+     FROM unnest($2::bigint[], $3::bigint[], $4::bytea[]) AS probe (origin, fence, key) \
+     WHERE o.id = probe.origin AND o.id = ANY($2)";
 
 pub(super) async fn claim(
     database: &Database,

@@ -68,8 +68,8 @@ pub(super) const UNSWEPT: &str = unswept!();
 /// Makes origins due for their next probe if an ended row was the probe. Probes are found by their fence, which is
 /// unique: a recipient may have rows of several broadcasts.
 pub(super) const END_PROBES: &str = "UPDATE web_push.origin SET paused_until = $3, probe_fence = NULL, probe_key = NULL \
-     WHERE id IN (SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bigint[]) AS ended (origin, fence) \
-         ON o.id = ended.origin AND o.probe_fence = ended.fence ORDER BY o.id FOR NO KEY UPDATE OF o)";
+     WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin AS o JOIN unnest($1::bigint[], $2::bigint[]) AS ended (origin, fence) \
+         ON o.id = ended.origin AND o.probe_fence = ended.fence WHERE o.id = ANY($1) ORDER BY o.id FOR NO KEY UPDATE OF o))";
 pub(super) const PRUNE: &str = "WITH over AS MATERIALIZED (SELECT ctid FROM web_push.broadcast WHERE ended_at < $1 \
      ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED) \
      DELETE FROM web_push.broadcast AS b WHERE b.ctid = ANY(ARRAY(SELECT ctid FROM over))";

@@ -25,7 +25,7 @@ pub(super) const BY_IDEMPOTENCY_KEY: &str = concat!(
 /// if an origin is unknown. The rows are the first of their broadcasts, so that no turn was given before. Locks, marks and
 /// orders origins as writing a page does.
 pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, ready, turns FROM web_push.origin \
-         WHERE origin = ANY($2) ORDER BY id FOR KEY SHARE), \
+         WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE origin = ANY($2))) ORDER BY id FOR KEY SHARE), \
      fresh AS MATERIALIZED (SELECT * FROM unnest($3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
              $8::bytea[], $9::boolean[], $10::smallint[], $11::bigint[], $12::boolean[], $13::bytea[], $14::text[], \
              $15::bytea[], $16::bigint[], $17::text[], $18::text[], $19::text[], $23::bigint[]) \
@@ -48,8 +48,8 @@ pub(super) const OPEN: &str = "WITH place AS MATERIALIZED (SELECT id, origin, re
          SELECT seq, key, origin, due_at, turn, band FROM recipient), \
      flow AS (INSERT INTO web_push.flow (broadcast, origin, turn) \
          SELECT seq, origin, max(turn) FROM recipient WHERE has_flow GROUP BY seq, origin), \
-     marked AS (UPDATE web_push.origin AS o SET ready = true FROM place WHERE o.id = place.id AND NOT place.ready \
-         AND EXISTS (SELECT 1 FROM recipient WHERE recipient.origin = place.id)) \
+     marked AS (UPDATE web_push.origin SET ready = true WHERE id = ANY(ARRAY(SELECT place.id FROM place \
+         WHERE NOT place.ready AND EXISTS (SELECT 1 FROM recipient WHERE recipient.origin = place.id)))) \
      SELECT ARRAY(SELECT id FROM opened), (SELECT count(*) FROM place)";
 
 /// The columns of new broadcasts, their contents and the rows of their first pages, as arrays.

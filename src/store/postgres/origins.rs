@@ -10,9 +10,10 @@ use super::rows::{Columns, read};
 use crate::store::StoreError;
 use crate::subscription::Origin;
 
-/// Locks as a foreign key does: the rows cannot be deleted until the transaction ends.
-pub(super) const IDS: &str = "SELECT origin, id, ready, turns FROM web_push.origin WHERE origin = ANY($1) \
-     ORDER BY id FOR KEY SHARE";
+/// Locks as a foreign key does: the rows cannot be deleted until the transaction ends. They are found before they are locked in
+/// order: the planner could read all origins in this order instead.
+pub(super) const IDS: &str = "SELECT origin, id, ready, turns FROM web_push.origin \
+     WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE origin = ANY($1))) ORDER BY id FOR KEY SHARE";
 /// Inserts in one order, since concurrent inserts of one origin wait for each other.
 pub(super) const MAKE: &str = "INSERT INTO web_push.origin (origin) SELECT origin FROM unnest($1::text[]) AS fresh (origin) \
      ORDER BY origin ON CONFLICT DO NOTHING";

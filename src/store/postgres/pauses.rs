@@ -22,10 +22,10 @@ pub(super) const LOCK_PAUSES: &str = "SELECT origin, paused_until, pause_reason,
 pub(super) const READ_TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE origin = ANY($1)";
 pub(super) const LOCK_TALLIES: &str = "SELECT origin, accepted, gone FROM web_push.origin \
-     WHERE origin = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+     WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin WHERE origin = ANY($1))) ORDER BY id FOR NO KEY UPDATE";
 pub(super) const SAVE_TALLIES: &str = "UPDATE web_push.origin AS o SET accepted = tally.accepted, gone = tally.gone, \
      tallied_at = $1 FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS tally (origin, accepted, gone) \
-     WHERE o.origin = tally.origin";
+     WHERE o.origin = tally.origin AND o.origin = ANY($2)";
 pub(super) const TALLIES: &str =
     "SELECT origin, accepted, gone FROM web_push.origin WHERE gone > 0 ORDER BY origin";
 /// The next due times: whether a broadcast is expandable now; whether an origin can be claimed from now, which is assumed if

@@ -35,14 +35,14 @@ pub(super) const FRONT: &str = "SELECT o.id, o.served, o.origin, o.pause_reason,
 pub(super) const SHARE: &str =
     "SELECT id, ready FROM web_push.origin WHERE id = ANY($1) ORDER BY id FOR KEY SHARE";
 /// Locks in one order, so that there are no deadlocks.
-pub(super) const MARK: &str = "UPDATE web_push.origin SET ready = true WHERE id IN \
-     (SELECT id FROM web_push.origin WHERE id = ANY($1) AND NOT ready ORDER BY id FOR NO KEY UPDATE)";
-pub(super) const HOLD: &str = "UPDATE web_push.origin SET held = true WHERE id IN (SELECT id FROM web_push.origin \
-     WHERE id = ANY($1) AND ready AND paused_until > $2 FOR NO KEY UPDATE SKIP LOCKED)";
-pub(super) const PARK: &str = "UPDATE web_push.origin SET held = true, paused_until = $2, pause_reason = $3 WHERE id IN \
-     (SELECT id FROM web_push.origin WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)";
-pub(super) const LET_GO: &str = "UPDATE web_push.origin SET held = false WHERE id IN (SELECT id FROM web_push.origin \
-     WHERE held AND paused_until <= $1 ORDER BY paused_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)";
+pub(super) const MARK: &str = "UPDATE web_push.origin SET ready = true WHERE id = ANY(ARRAY( \
+     SELECT id FROM web_push.origin WHERE id = ANY($1) AND NOT ready ORDER BY id FOR NO KEY UPDATE))";
+pub(super) const HOLD: &str = "UPDATE web_push.origin SET held = true WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin \
+     WHERE id = ANY($1) AND ready AND paused_until > $2 FOR NO KEY UPDATE SKIP LOCKED))";
+pub(super) const PARK: &str = "UPDATE web_push.origin SET held = true, paused_until = $2, pause_reason = $3 WHERE id = ANY(ARRAY( \
+     SELECT id FROM web_push.origin WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))";
+pub(super) const LET_GO: &str = "UPDATE web_push.origin SET held = false WHERE id = ANY(ARRAY(SELECT id FROM web_push.origin \
+     WHERE held AND paused_until <= $1 ORDER BY paused_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED))";
 /// Excludes writers of rows. Skips origins at which rows are being written.
 pub(super) const LOCK_IDLE: &str =
     "SELECT id FROM web_push.origin WHERE id = ANY($1) AND ready FOR UPDATE SKIP LOCKED";

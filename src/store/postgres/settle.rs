@@ -11,6 +11,7 @@ use super::rows::{Columns, integer, read};
 use super::subscription_changes;
 use crate::broadcast::FinalOutcome;
 use crate::clock::Timestamp;
+use crate::store::rules::due_at;
 use crate::store::{Change, ClaimToken, Settled, Settlement, StoreError};
 
 /// Locks the rows with valid tokens in one order, and returns their places. Waits only for other holders of a row's token.
@@ -155,7 +156,7 @@ impl<'a> Changes<'a> {
             Settlement::Finished(_) => self.finished.push(&row.ctid),
             Settlement::RetryAt(at) | Settlement::Deferred(at) => {
                 self.again.push(&row.ctid);
-                self.at.push(at.as_millis());
+                self.at.push(due_at(at));
                 self.untried
                     .push(i64::from(matches!(end, Settlement::Deferred(_))));
             }

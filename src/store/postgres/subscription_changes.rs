@@ -8,7 +8,7 @@ use super::rows::{Values, integer, read};
 use super::subscription_numbers::{Counted, Numbers, counted_columns, unproven};
 use super::subscription_rows::{delete, principal_bytes};
 use crate::clock::Timestamp;
-use crate::store::{Change, STEP};
+use crate::store::{Change, RetireReason, STEP};
 use crate::subscription::EndpointKey;
 
 /// Locks in one order.
@@ -28,11 +28,22 @@ pub(super) const STALE_BEFORE: &str = concat!(
     counted_columns!(),
     " FROM web_push.subscription AS s WHERE s.stale_since < $1 ORDER BY s.stale_since LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
+/// Of those that are retired or stale.
 pub(super) const EXPIRED_BEFORE: &str = concat!(
     "SELECT ",
     counted_columns!(),
-    " FROM web_push.subscription AS s WHERE s.expires_at < $1 ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+    " FROM web_push.subscription AS s WHERE s.expires_at < $1 AND (s.retired_at IS NOT NULL OR s.stale_since IS NOT NULL) \
+     ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED"
 );
+/// Those that are neither retired nor stale, and whether they expired before $3.
+pub(super) const EXPIRED: &str = concat!(
+    "SELECT s.expires_at < $3, ",
+    counted_columns!(),
+    " FROM web_push.subscription AS s WHERE s.expires_at <= $1 AND s.retired_at IS NULL AND s.stale_since IS NULL \
+     ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
+pub(super) const RETIRE: &str =
+    "UPDATE web_push.subscription SET retired_at = $1, retire_reason = $2 WHERE key = ANY($3)";
 /// Applies one change of any kind to each row.
 pub(super) const CHANGE: &str = "UPDATE web_push.subscription AS s SET \
      retired_at = CASE change.kind WHEN 'retire' THEN $1 ELSE s.retired_at END, \
@@ -132,6 +143,11 @@ pub(super) async fn make(
                         before.entry(key).or_insert(row);
                     }
                 }
+                let expired = expire(tx, left, expired_before, now).await?;
+                changed += expired.len() as u64;
+                for (key, row) in expired {
+                    before.entry(key).or_insert(row);
+                }
             }
             Turn::Rows(changes) => {
                 let is_deletion = |change: &&&Change| matches!(change, Change::Delete { .. });
@@ -172,7 +188,8 @@ const fn may_recount(change: &Change) -> bool {
 enum Turn<'a> {
     /// Changes of distinct rows.
     Rows(Vec<&'a Change>),
-    /// Deletes rows that are retired or stale since before the first time, or expired before the second.
+    /// Deletes rows that are retired or stale since before the first time, or expired before the second, and deletes or retires
+    /// those that have expired.
     Purge(Timestamp, Timestamp),
 }
 
@@ -266,6 +283,37 @@ async fn purge(
         .collect();
     delete(tx, &keys).await?;
     Ok(rows)
+}
+
+/// Of up to `limit` live rows that have expired deletes those that are unproven or expired before a time, and retires the others
+/// (S13). Returns what they were counted as, by key.
+async fn expire(
+    tx: &mut Tx<'_>,
+    limit: usize,
+    before: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<(EndpointKey, Counted)>, Failed> {
+    let (now, before) = (now.as_millis(), before.as_millis());
+    let until = now.max(before.saturating_sub(1));
+    let values: Values<'_> = &[&until, &integer(limit), &before];
+    let rows = read(&tx.query(EXPIRED, values).await?, |columns| {
+        let is_old: bool = columns.get()?;
+        Ok((is_old, Counted::read(columns)?))
+    })?;
+    let (mut purged, mut others) = (Vec::new(), Vec::new());
+    for (is_old, (key, row)) in &rows {
+        let keys = match *is_old || row.is_unproven() {
+            true => &mut purged,
+            false => &mut others,
+        };
+        keys.push(key.as_bytes().as_slice());
+    }
+    delete(tx, &purged).await?;
+    if !others.is_empty() {
+        let reason = RetireReason::Expired.as_str();
+        tx.execute(RETIRE, &[&now, &reason, &others]).await?;
+    }
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 #[cfg(test)]

@@ -2,26 +2,28 @@
 
 use super::connection::{Database, Tx};
 use super::error::Failed;
-use super::rows::{Columns, Values, first};
+use super::rows::{Columns, Values, first, integer};
 use super::subscription_rows::principal_bytes;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::store::groups::{Groups, kept_number};
-use crate::store::{CountFilter, LiveCounts, Liveness, StoreError};
+use crate::store::{CountFilter, LiveCounts, Liveness, STEP, StoreError};
 use crate::vapid::KeyId;
 
 const TOTALS: &str = "SELECT coalesce(sum(number), 0)::bigint, coalesce(sum(unproven), 0)::bigint \
      FROM web_push.subscription_count";
-/// The numbers by state and group, and those of live rows that have expired: at most the rows of a day, which are purged.
+/// The numbers by state and group, and those of live rows that have expired and are not purged yet: of at most $2 rows.
 pub(super) const GROUPS: &str = "SELECT kind, name, sum(number)::bigint FROM web_push.subscription_number \
          WHERE kind = ANY('{live,stale,retired}') GROUP BY kind, name \
      UNION ALL SELECT 'expired', push_service || ':' || encode(vapid_key, 'hex'), count(*) \
-         FROM web_push.subscription WHERE expires_at <= $1 AND retired_at IS NULL AND stale_since IS NULL \
+         FROM (SELECT push_service, vapid_key FROM web_push.subscription \
+             WHERE expires_at <= $1 AND retired_at IS NULL AND stale_since IS NULL ORDER BY expires_at LIMIT $2) AS expired \
          GROUP BY push_service, vapid_key";
 pub(super) const LIVE_OF_TAG: &str = "SELECT coalesce((SELECT sum(number) FROM web_push.subscription_number \
          WHERE kind = 'tag' AND name = $2), 0)::bigint - \
-     (SELECT count(*) FROM web_push.subscription WHERE expires_at <= $1 AND retired_at IS NULL \
-         AND stale_since IS NULL AND $2 = ANY(tags))";
+     (SELECT count(*) FROM (SELECT tags FROM web_push.subscription \
+             WHERE expires_at <= $1 AND retired_at IS NULL AND stale_since IS NULL ORDER BY expires_at LIMIT $3) AS expired \
+         WHERE $2 = ANY(tags))";
 macro_rules! in_state {
     () => {
         " AND CASE $2::text WHEN 'live' THEN s.retired_at IS NULL AND s.stale_since IS NULL \
@@ -91,7 +93,8 @@ pub(super) async fn count(
             one(database, OF_USER, &[&now, &state, &service, &key, &which]).await
         }
         Audience::Tag(tag) if state == "live" && service.is_none() && key.is_none() => {
-            one(database, LIVE_OF_TAG, &[&now, &tag.as_str()]).await
+            let values: Values<'_> = &[&now, &tag.as_str(), &integer(STEP)];
+            one(database, LIVE_OF_TAG, values).await
         }
         Audience::Tag(tag) => {
             let which = tag.as_str();
@@ -122,7 +125,7 @@ pub(super) async fn count_live(
 
 async fn groups(database: &Database, now: i64) -> Result<Groups, StoreError> {
     let mut groups = Groups::default();
-    for row in &database.query(GROUPS, &[&now]).await? {
+    for row in &database.query(GROUPS, &[&now, &integer(STEP)]).await? {
         let mut columns = Columns::of(row);
         let (kind, name): (&str, &str) = (columns.get()?, columns.get()?);
         let number: i64 = columns.get()?;

@@ -80,16 +80,25 @@ impl Counted {
         Ok((key, counted))
     }
 
-    /// What a live row will be counted as that is `written`, in place of what `standing` is counted as.
+    pub(super) const fn is_unproven(&self) -> bool {
+        self.is_unproven
+    }
+
+    /// What a row will be counted as that is `written`, in place of what `standing` is counted as.
     pub(super) fn of(
         key: &EndpointKey,
         written: &SubscriptionRecord,
         standing: Option<&Self>,
     ) -> Self {
         let service = PushService::of(written.subscription.endpoint()).as_str();
+        let state = match (written.retired, written.stale_since) {
+            (Some(_), _) => "retired",
+            (None, Some(_)) => "stale",
+            (None, None) => "live",
+        };
         Self {
             part: part(key),
-            state: "live".to_owned(),
+            state: state.to_owned(),
             // The stored one never changes, though a later version may know the host as another one's.
             push_service: standing
                 .map_or(service, |row| row.push_service.as_str())

@@ -29,7 +29,7 @@ pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, end
 /// Endpoint, push service and key never change.
 pub(super) const UPDATE: &str = "UPDATE web_push.subscription SET id = $2, p256dh = $3, auth = $4, expires_at = $5, \
      principal = $6, tags = $7, vapid_key = $8, created_at = $9, keys_changed_at = $10, last_seen_at = $11, \
-     failure_streak = $12, failing_since = NULL, stale_since = NULL, retired_at = NULL, retire_reason = NULL WHERE key = $1";
+     failure_streak = $12, failing_since = $13, stale_since = $14, retired_at = $15, retire_reason = $16 WHERE key = $1";
 pub(super) const DELETE: &str = "DELETE FROM web_push.subscription WHERE key = ANY($1)";
 /// Deletes the tags of rewritten or deleted rows, found by the rows' own tags.
 pub(super) const FORGET_TAGS: &str = "DELETE FROM web_push.subscription_tag AS t \
@@ -86,7 +86,7 @@ pub(super) fn principal_bytes(principal: &Principal) -> &[u8] {
     principal.as_str().as_bytes()
 }
 
-/// Writes a row made by [`merge`](crate::store::rules::merge): a live row, new or replacing the stored one, which is
+/// Writes a row made by [`merge`](crate::store::rules::merge): a new and live one, or any instead of the stored one, which is
 /// locked. Returns `false` if a concurrent transaction has inserted it.
 pub(super) async fn write(
     tx: &mut Tx<'_>,
@@ -151,6 +151,10 @@ pub(super) async fn write(
                 &keys_changed_at,
                 &last_seen_at,
                 &failure_streak,
+                &record.failing_since.map(|at| at.as_millis()),
+                &record.stale_since.map(|at| at.as_millis()),
+                &record.retired.map(|retired| retired.at.as_millis()),
+                &record.retired.map(|retired| retired.reason.as_str()),
             ],
         )
         .await?;

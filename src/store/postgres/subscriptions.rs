@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, StoreError, StoreErrorKind,
+    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
     SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
@@ -24,40 +24,49 @@ use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
-        "s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > $2)"
+        "(s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > $2))"
     };
 }
 
-pub(super) const PAGE_ALL: &str = concat!(
-    "SELECT s.key, ",
-    record_columns!(),
-    " FROM web_push.subscription AS s WHERE s.key > $1 AND ",
-    live!(),
-    " ORDER BY s.key LIMIT $3"
-);
-pub(super) const PAGE_USER: &str = concat!(
-    "SELECT s.key, ",
-    record_columns!(),
-    " FROM web_push.subscription AS s WHERE s.principal = $4 AND s.key > $1 AND ",
-    live!(),
-    " ORDER BY s.key LIMIT $3"
+/// The next $3 live rows among the next $4 in the order of a key: others may be many. The last of the $4 is returned in any
+/// state, so that the walk goes on after it.
+macro_rules! next_live {
+    ($key:literal, $rows:literal) => {
+        concat!(
+            "SELECT s.key, s.is_live, s.place = $4, ",
+            record_columns!(),
+            " FROM (SELECT s.*, ",
+            live!(),
+            " AS is_live, row_number() OVER (ORDER BY ",
+            $key,
+            ") AS place FROM ",
+            $rows,
+            " ORDER BY ",
+            $key,
+            " LIMIT $4) AS s WHERE s.is_live OR s.place = $4 ORDER BY s.key LIMIT $3"
+        )
+    };
+}
+
+pub(super) const PAGE_ALL: &str =
+    next_live!("s.key", "web_push.subscription AS s WHERE s.key > $1");
+pub(super) const PAGE_USER: &str = next_live!(
+    "s.key",
+    "web_push.subscription AS s WHERE s.principal = $5 AND s.key > $1"
 );
 pub(super) const OWNED: &str = concat!(
-    "SELECT s.key, ",
+    "SELECT s.key, true, false, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.principal = $1 AND s.key > $2 ORDER BY s.key LIMIT $3"
 );
-pub(super) const PAGE_TAG: &str = concat!(
-    "SELECT s.key, ",
-    record_columns!(),
-    " FROM web_push.subscription_tag AS g JOIN web_push.subscription AS s ON s.key = g.key \
-     WHERE g.tag = $4 AND g.key > $1 AND ",
-    live!(),
-    " ORDER BY g.key LIMIT $3"
+pub(super) const PAGE_TAG: &str = next_live!(
+    "g.key",
+    "web_push.subscription_tag AS g JOIN web_push.subscription AS s ON s.key = g.key \
+     WHERE g.tag = $5 AND g.key > $1"
 );
 /// Sorts, but only the rows of given ids.
 pub(super) const PAGE_IDS: &str = concat!(
-    "SELECT s.key, ",
+    "SELECT s.key, true, false, ",
     record_columns!(),
     " FROM web_push.subscription AS s WHERE s.id = ANY($4) AND s.key > $1 AND ",
     live!(),
@@ -204,19 +213,25 @@ impl Walk {
         }
     }
 
-    /// The key after which to read, and the number of rows; `None` at the end.
-    fn next(&self) -> Option<(Vec<u8>, i64)> {
+    /// The key after which to read, the number of rows, and how many a statement looks at; `None` at the end.
+    fn next(&self) -> Option<(Vec<u8>, i64, i64)> {
         let missing = self.page.missing();
-        (missing > 0 && !self.is_over).then(|| (self.after.clone(), integer(missing)))
+        let looked_at = integer(missing.max(STEP));
+        let next = || (self.after.clone(), integer(missing), looked_at);
+        (missing > 0 && !self.is_over).then(next)
     }
 
-    /// Takes keys, which may be damaged too, and rows.
+    /// Takes keys, which may be damaged too, and rows: whether they are live, and whether there may be more after them.
     fn take(&mut self, rows: &[Row]) -> Result<(), StoreError> {
         self.is_over = rows.len() < self.page.missing();
         for row in rows {
             let mut columns = Columns::of(row);
             self.after = columns.get()?;
-            self.page.push(record(&mut columns))?;
+            let (is_live, is_last_of_many): (bool, bool) = (columns.get()?, columns.get()?);
+            if is_live {
+                self.page.push(record(&mut columns))?;
+            }
+            self.is_over &= !is_last_of_many;
         }
         Ok(())
     }
@@ -285,16 +300,19 @@ impl SubscriptionStore for PostgresStore {
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let (database, now) = (self.database(), now.as_millis());
         let mut walk = Walk::new(after, limit);
-        while let Some((after, max)) = walk.next() {
+        while let Some((after, max, looked_at)) = walk.next() {
             let rows = match audience {
-                Audience::All => database.query(PAGE_ALL, &[&after, &now, &max]).await?,
+                Audience::All => {
+                    let values: Values<'_> = &[&after, &now, &max, &looked_at];
+                    database.query(PAGE_ALL, values).await?
+                }
                 Audience::User(principal) => {
                     let principal = principal_bytes(principal);
-                    let values: Values<'_> = &[&after, &now, &max, &principal];
+                    let values: Values<'_> = &[&after, &now, &max, &looked_at, &principal];
                     database.query(PAGE_USER, values).await?
                 }
                 Audience::Tag(tag) => {
-                    let values: Values<'_> = &[&after, &now, &max, &tag.as_str()];
+                    let values: Values<'_> = &[&after, &now, &max, &looked_at, &tag.as_str()];
                     database.query(PAGE_TAG, values).await?
                 }
                 Audience::Ids(ids) => {
@@ -316,7 +334,7 @@ impl SubscriptionStore for PostgresStore {
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let (database, principal) = (self.database(), principal_bytes(principal));
         let mut walk = Walk::new(after, limit);
-        while let Some((after, max)) = walk.next() {
+        while let Some((after, max, _)) = walk.next() {
             let rows = database.query(OWNED, &[&principal, &after, &max]).await?;
             walk.take(&rows)?;
         }

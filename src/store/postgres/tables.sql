@@ -35,9 +35,12 @@ CREATE TABLE web_push.subscription (
 ) WITH (fillfactor = 85);
 CREATE INDEX subscription_retired ON web_push.subscription (retired_at) WHERE retired_at IS NOT NULL;
 CREATE INDEX subscription_stale_since ON web_push.subscription (stale_since) WHERE stale_since IS NOT NULL;
--- With the columns by which expired rows are counted.
+-- Apart from each other, so that none is in the way of the other kind: those that are retired or stale, and those that are not, with
+-- the columns by which expired ones are counted.
 CREATE INDEX subscription_expires ON web_push.subscription (expires_at)
-    INCLUDE (retired_at, stale_since, push_service, vapid_key) WHERE expires_at IS NOT NULL;
+    WHERE expires_at IS NOT NULL AND (retired_at IS NOT NULL OR stale_since IS NOT NULL);
+CREATE INDEX subscription_expiring ON web_push.subscription (expires_at)
+    INCLUDE (push_service, vapid_key) WHERE expires_at IS NOT NULL AND retired_at IS NULL AND stale_since IS NULL;
 CREATE INDEX subscription_principal ON web_push.subscription (principal, key) WHERE principal IS NOT NULL;
 
 -- The tags again, in the order in which a broadcast to a tag is expanded.

@@ -2,6 +2,7 @@ use std::error::Error as _;
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tokio_postgres::config::Host;
 
 use super::*;
@@ -170,4 +171,22 @@ fn a_url_that_cannot_be_read_is_not_quoted() {
     assert_eq!(config.get_password(), Some(&b"@?/:"[..]));
     let hosts = ["::1", "h"].map(|host| Host::Tcp(host.to_owned()));
     assert_eq!(config.get_hosts().get(..2), Some(&hosts[..]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever else is in the password, and behind it.
+    #[test]
+    fn no_error_shows_a_part_of_a_password(
+        before in "[?#/&=@:;%\\[\\] +a-z0-9]{0,6}",
+        after in "[?#/&=@:;%\\[\\] +a-z0-9]{0,6}",
+        rest in "[?#/&=@:%,a-z0-9]{0,12}",
+    ) {
+        let url = format!("postgres://u:{before}hunter2{after}@h{rest}");
+        if let Err(error) = Url::parse(&url) {
+            let why = error.source().map(ToString::to_string);
+            prop_assert!(!format!("{error} {error:?} {why:?}").contains("hunter2"), "{}", url);
+        }
+    }
 }

@@ -202,6 +202,7 @@ impl AsyncWrite for Stream {
 mod tests {
     use std::error::Error as _;
 
+    use proptest::prelude::*;
     use redis::ProtocolVersion;
 
     use super::*;
@@ -288,6 +289,24 @@ mod tests {
             let why = error.source().unwrap().to_string();
             assert!(why.contains(said), "{url}: {why}");
             assert!(!format!("{error:?}").contains("s3"), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever else is in the password, and behind it.
+        #[test]
+        fn no_error_shows_a_part_of_a_password(
+            before in "[?#/&=@:;%\\[\\] +a-z0-9]{0,6}",
+            after in "[?#/&=@:;%\\[\\] +a-z0-9]{0,6}",
+            rest in "[?#/&=@:%,a-z0-9]{0,12}",
+        ) {
+            let url = format!("redis://u:{before}hunter2{after}@h{rest}");
+            if let Err(error) = Address::parse(&url, &[]) {
+                let why = error.source().map(ToString::to_string);
+                prop_assert!(!format!("{error} {error:?} {why:?}").contains("hunter2"), "{}", url);
+            }
         }
     }
 }

@@ -193,14 +193,17 @@ impl RedisStore {
     ) -> Result<ReadablePage<SubscriptionRecord>, StoreError> {
         let mut page = ReadablePage::new(limit);
         let mut after = after.map(|key| key.as_bytes().to_vec());
+        let mut wanted = READ_AT_ONCE.min(limit);
         while page.missing() > 0 {
-            let wanted = READ_AT_ONCE.min(page.missing());
             let from = after.clone().unwrap_or_default();
             let args = Args::default().with(set).with(from).number(wanted);
             let mut answer = Reply::of(self.run(&WALK, &args).await?)?;
             let (keys, rows) = (answer.list()?, answer.list()?);
             let mut seen = 0;
             for (key, raw) in keys.zip(rows) {
+                if page.missing() == 0 {
+                    break;
+                }
                 seen += 1;
                 after = Some(bytes(key)?);
                 let raw = bytes_or_nil(raw)?.ok_or_else(|| corrupt("an index of rows"));
@@ -212,6 +215,8 @@ impl RedisStore {
             if seen < wanted {
                 break;
             }
+            // Rows that are not wanted may be many.
+            wanted = READ_AT_ONCE;
         }
         Ok(page)
     }

@@ -12,8 +12,8 @@ use crate::clock::Timestamp;
 use crate::store::reason::misconfigured;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, RetireReason, STEP, StoreErrorKind,
+    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
@@ -64,8 +64,14 @@ impl RedisStore {
         }
     }
 
-    async fn purge(&self, before: Timestamp, expired_before: Timestamp) -> Result<u64, StoreError> {
-        let args = Args::default().time(before).time(expired_before);
+    async fn purge(
+        &self,
+        before: Timestamp,
+        expired_before: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let args = Args::at(now).time(before).time(expired_before);
+        let args = args.with(RetireReason::Expired.as_str());
         let mut purged = 0;
         while purged < STEP as u64 {
             let some = number(self.run(&PURGE, &args).await?)?;
@@ -190,7 +196,7 @@ impl SubscriptionStore for RedisStore {
                     },
                 ] => {
                     changed += self.change(rest, now).await?;
-                    changed += self.purge(*before, *expired_before).await?;
+                    changed += self.purge(*before, *expired_before, now).await?;
                 }
                 rest => changed += self.change(rest, now).await?,
             }

@@ -20,6 +20,11 @@ pub(crate) fn aside(broadcast: i64) -> Timestamp {
     Timestamp::from_millis(ASIDE.saturating_add(broadcast))
 }
 
+/// The moment until which a row waits that is due then, in milliseconds: never one of rows that were put aside, however far.
+pub(crate) fn due_at(at: Timestamp) -> i64 {
+    at.as_millis().min(ASIDE - 1)
+}
+
 /// Whether a row that waits until then was put aside.
 pub(crate) fn is_aside(at: Timestamp) -> bool {
     at.as_millis() >= ASIDE
@@ -34,6 +39,10 @@ mod tests {
         assert_ne!(aside(1), aside(2));
         assert!(is_aside(aside(1)) && is_aside(Timestamp::MAX));
         assert!(!is_aside(Timestamp::from_millis(ASIDE - 1)));
+        for far in [aside(0), Timestamp::MAX] {
+            assert!(!is_aside(Timestamp::from_millis(due_at(far))));
+        }
+        assert_eq!(due_at(Timestamp::from_millis(-7)), -7);
         #[cfg(any(feature = "sqlite", feature = "postgres"))]
         assert_eq!(ASIDE.to_string(), aside_sql!());
     }

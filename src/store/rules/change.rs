@@ -1,7 +1,7 @@
 //! The effect of a change on a row.
 
 use crate::clock::Timestamp;
-use crate::store::{Change, Retired, SubscriptionRecord};
+use crate::store::{Change, RetireReason, Retired, SubscriptionRecord};
 
 /// The effect of a change on one row. All but `Unchanged` count in the result of
 /// [`SubscriptionStore::apply`](crate::store::SubscriptionStore::apply).
@@ -109,6 +109,15 @@ pub fn apply(change: &Change, row: &mut SubscriptionRecord, now: Timestamp) -> A
         Change::Purge {
             before,
             expired_before,
-        } => Applied::deleted_if(row.is_purged(*before, *expired_before)),
+        } => {
+            if row.is_purged(*before, *expired_before, now) {
+                return Applied::Deleted;
+            }
+            let applies = row.is_expired(now);
+            if applies {
+                row.retired = Some(Retired::new(now, RetireReason::Expired));
+            }
+            Applied::updated_if(applies)
+        }
     }
 }

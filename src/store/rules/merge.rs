@@ -2,7 +2,8 @@
 
 use crate::clock::Timestamp;
 use crate::store::{
-    NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits, SubscriptionRecord, Upserted,
+    Assignment, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRecord, Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 
@@ -20,6 +21,22 @@ pub struct Merged {
 }
 
 impl Merged {
+    /// A row with other principal or tags (S21).
+    fn assigned(mut record: SubscriptionRecord, assignment: &Assignment) -> Self {
+        if let Some(principal) = &assignment.principal {
+            record.principal.clone_from(principal);
+        }
+        if let Some(tags) = &assignment.tags {
+            record.tags.clone_from(tags);
+        }
+        Self {
+            record,
+            created: false,
+            superseded: None,
+            replaces: false,
+        }
+    }
+
     /// Returns whether this is a new unproven row, which [`SubscriptionLimits::unproven`] limits (S16).
     pub(crate) const fn adds_unproven(&self) -> bool {
         self.created && !self.replaces && self.record.is_unproven()
@@ -60,7 +77,7 @@ impl From<Merged> for Upserted {
     }
 }
 
-/// Merges a subscription with the stored row of its endpoint and the row that it replaces (S2 to S5, S14).
+/// Merges a subscription with the stored row of its endpoint and the row that it replaces (S2 to S5, S14, S21).
 ///
 /// `standing` is the row of [`NewSubscription::key`], `replaced` that of [`NewSubscription::replaced_key`]. Returns
 /// `None` if the result is [`Upserted::Conflict`]. Otherwise the store checks the limits ([`evicted`],
@@ -81,7 +98,12 @@ pub fn merge(
         default_vapid_key,
         replaces: _,
         only_if_unknown,
+        assign,
     } = new;
+    if let Some(assignment) = assign {
+        let record = standing.filter(|row| row.id == *id)?;
+        return Some(Merged::assigned(record, assignment));
+    }
     let created = standing.is_none();
     let mut record = if let Some(mut record) = standing {
         if *only_if_unknown {

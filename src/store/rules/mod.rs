@@ -53,7 +53,7 @@ mod progress;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use aside::aside_sql;
-pub(crate) use aside::{aside, is_aside};
+pub(crate) use aside::{aside, due_at, is_aside};
 pub use audience::{is_member, takes};
 pub use bands::{BANDS, band, shares};
 pub use change::{Applied, apply};

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::aside::due_at;
 use super::pace::{next_page_at, page_at};
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, Counts, FinalOutcome};
 use crate::clock::Timestamp;
@@ -162,6 +163,8 @@ impl BroadcastProgress {
         if self.cancelled {
             self.settle(Settlement::Finished(FinalOutcome::Cancelled))
         } else {
+            // Not the moment of rows that are put aside.
+            let at = Timestamp::from_millis(due_at(at));
             AfterClaim::Due { at, uncounted }
         }
     }

@@ -15,7 +15,7 @@ use super::{holding, turns};
 use crate::broadcast::{BroadcastId, FinalOutcome};
 use crate::clock::Timestamp;
 use crate::store::readable::readable_or_none;
-use crate::store::rules::{BANDS, deal, shares};
+use crate::store::rules::{BANDS, deal, due_at, shares};
 use crate::store::{
     ClaimRequest, ClaimToken, Claimed, ClaimedMessage, Claims, Settled, Settlement, StoreError,
     StoreErrorKind,
@@ -362,7 +362,7 @@ impl<'a> Settling<'a> {
             loaded.flags.seq,
             token.key.as_bytes(),
             integer(token.fence),
-            at.as_millis(),
+            due_at(at),
             untried,
         ];
         Ok(execute(conn, POSTPONE, values)? > 0)

@@ -22,14 +22,18 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Warns of a library with the WAL-reset bug.
 pub(super) fn warn_of_known_bugs() {
-    let version = rusqlite::version_number();
-    if is_affected(version) {
+    warn_of(rusqlite::version_number(), rusqlite::version());
+}
+
+fn warn_of(number: i32, version: &str) {
+    if is_affected(number) {
         event!(
             WARN,
-            version = rusqlite::version(),
+            version,
             "this version of SQLite can damage a database file in rare cases (its WAL-reset bug): use 3.51.3 or later \
              (or 3.50.7, 3.44.6), also in the other programs that have the file open"
         );
+        let _ = version;
     }
 }
 
@@ -165,6 +169,8 @@ fn is_broken(maps: &str, index: &str) -> bool {
 mod tests {
     use super::*;
     use crate::store::StoreErrorKind;
+    #[cfg(feature = "tracing")]
+    use crate::store::sqlite::{SqliteStore, prefix::Prefix};
 
     /// Of a process with SQLite 3.40 of Debian and that of APSW, which both have `/srv/my shop/shop.db` open.
     const TWO_LIBRARIES: &str = "\
@@ -185,6 +191,25 @@ mod tests {
         for version in [3_044_006, 3_044_999, 3_050_007, 3_051_003, 3_054_001] {
             assert!(!is_affected(version), "{version}");
         }
+    }
+
+    #[cfg(feature = "tracing")]
+    #[test]
+    fn a_version_with_the_bug_is_named_in_the_log() {
+        let warned = |number, version| crate::observe::logged(|| warn_of(number, version));
+        let log = warned(3_046_000, "3.46.0");
+        assert!(
+            log.contains("WARN") && log.contains("version=\"3.46.0\""),
+            "{log}"
+        );
+        assert_eq!(warned(3_051_003, "3.51.3"), "");
+        // Of the library in use, whenever a file is opened.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.db");
+        let open = || drop(SqliteStore::connect(&path, &Prefix::default()).unwrap());
+        let log = crate::observe::logged(open);
+        let affected = is_affected(rusqlite::version_number());
+        assert_eq!(log.contains("WAL-reset"), affected, "{log}");
     }
 
     #[test]

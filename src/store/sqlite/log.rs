@@ -49,11 +49,7 @@ impl Log {
         if size < self.fold_at || conn.is_replicated() {
             return;
         }
-        let patience = match conn.is_shared() {
-            true => PATIENCE_IF_SHARED,
-            false => PATIENCE,
-        };
-        self.fold_at = match fold_in(conn, patience) {
+        self.fold_at = match fold_in(conn, patience(conn)) {
             Ok(()) => self.max,
             // A transaction stays open, such as a backup's: not waited for after every commit.
             Err(error) => {
@@ -63,6 +59,13 @@ impl Log {
                 size.saturating_add(self.max)
             }
         };
+    }
+}
+
+fn patience(conn: &Connection) -> Duration {
+    match conn.is_shared() {
+        true => PATIENCE_IF_SHARED,
+        false => PATIENCE,
     }
 }
 
@@ -259,6 +262,13 @@ mod tests {
             close(conn).unwrap();
             assert_eq!(size() == before, is_replicated);
         }
+    }
+
+    #[test]
+    fn an_applications_writes_wait_for_a_tenth_of_the_time() {
+        let shared = connection::in_memory_with(Prefix::parse("web_push_").unwrap()).unwrap();
+        let own = connection::in_memory().unwrap();
+        assert_eq!(10 * patience(&shared), patience(&own));
     }
 
     #[test]

@@ -34,6 +34,23 @@ pub(super) fn all<T>(
     Ok(answers)
 }
 
+/// Reads rows of a query until `read` returns `false`.
+pub(super) fn each(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut read: impl FnMut(&mut Columns<'_, '_>) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query(params).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        if !read(&mut Columns { row, next: 0 })? {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Reads the first row of a query.
 pub(super) fn first<T>(
     conn: &Connection,

@@ -4,25 +4,28 @@ use rusqlite::params;
 
 use super::connection::Connection;
 use super::error::corrupt;
-use super::query::{Columns, all, first};
+use super::query::{Columns, all, first, integer};
 use super::subscription_rows::find;
 use super::subscriptions::keys_of;
 use crate::broadcast::Audience;
 use crate::clock::Timestamp;
 use crate::store::groups::{Groups, kept_number};
 use crate::store::rules::takes;
-use crate::store::{CountFilter, Liveness, StoreError, SubscriptionRef};
+use crate::store::{CountFilter, Liveness, STEP, StoreError, SubscriptionRef};
 use crate::vapid::KeyId;
 
-/// The numbers by state and group, and those of live rows that have expired: at most the rows of a day, which are purged.
+/// The numbers by state and group, and those of live rows that have expired and are not purged yet: of at most ?2 rows.
 pub(super) const GROUPS: &str = "SELECT kind, name, number FROM subscription_number \
          WHERE kind IN ('live', 'stale', 'retired') \
-     UNION ALL SELECT 'expired', push_service || ':' || lower(hex(vapid_key)), count(*) FROM subscription \
-         WHERE expires_at <= ?1 AND retired_at IS NULL AND stale_since IS NULL GROUP BY push_service, vapid_key";
+     UNION ALL SELECT 'expired', push_service || ':' || lower(hex(vapid_key)), count(*) FROM \
+         (SELECT push_service, vapid_key FROM subscription INDEXED BY subscription_expiring \
+             WHERE expires_at <= ?1 AND retired_at IS NULL AND stale_since IS NULL ORDER BY expires_at LIMIT ?2) \
+         GROUP BY push_service, vapid_key";
 pub(super) const LIVE_OF_TAG: &str = "SELECT \
      coalesce((SELECT number FROM subscription_number WHERE kind = 'tag' AND name = ?1), 0) - \
-     (SELECT count(*) FROM subscription s CROSS JOIN subscription_tag g ON g.key = s.key AND g.tag = ?1 \
-         WHERE s.expires_at <= ?2 AND s.retired_at IS NULL AND s.stale_since IS NULL)";
+     (SELECT count(*) FROM (SELECT key FROM subscription INDEXED BY subscription_expiring \
+             WHERE expires_at <= ?2 AND retired_at IS NULL AND stale_since IS NULL ORDER BY expires_at LIMIT ?3) AS s \
+         CROSS JOIN subscription_tag g ON g.key = s.key AND g.tag = ?1)";
 pub(super) const TOTAL: &str = "SELECT coalesce(sum(number), 0) FROM subscription_number \
      WHERE kind IN ('live', 'stale', 'retired')";
 const UNPROVEN: &str = "SELECT value FROM meta WHERE name = 'unproven'";
@@ -67,7 +70,7 @@ fn kept(columns: &mut Columns<'_, '_>) -> Result<u64, StoreError> {
 
 pub(super) fn groups(conn: &Connection, now: Timestamp) -> Result<Groups, StoreError> {
     let mut groups = Groups::default();
-    all(conn, GROUPS, [now.as_millis()], |row| {
+    all(conn, GROUPS, [now.as_millis(), integer(STEP)], |row| {
         let (kind, name): (String, String) = (row.get()?, row.get()?);
         groups.add_named(&kind, &name, kept(row)?);
         Ok(())
@@ -105,7 +108,7 @@ pub(super) fn count(
             }
         }
         Audience::Tag(tag) if is_live_only => {
-            let values = params![tag.as_str(), now.as_millis()];
+            let values = params![tag.as_str(), now.as_millis(), integer(STEP)];
             Ok(first(conn, LIVE_OF_TAG, values, kept)?.unwrap_or(0))
         }
         Audience::Tag(tag) => number(OF_TAG, tag.as_str()),

@@ -41,7 +41,7 @@ const INSERT: &str = "INSERT INTO subscription (key, id, endpoint, p256dh, auth,
 /// Endpoint, push service and key never change.
 const UPDATE: &str = "UPDATE subscription SET id = ?2, p256dh = ?3, auth = ?4, expires_at = ?5, \
      principal = ?6, vapid_key = ?7, created_at = ?8, keys_changed_at = ?9, last_seen_at = ?10, \
-     failure_streak = ?11, failing_since = NULL, stale_since = NULL, retired_at = NULL, retire_reason = NULL WHERE key = ?1";
+     failure_streak = ?11, failing_since = ?12, stale_since = ?13, retired_at = ?14, retire_reason = ?15 WHERE key = ?1";
 
 /// Reads a row by its key or id.
 pub(super) fn find(
@@ -96,7 +96,7 @@ pub(super) fn record(columns: &mut Columns<'_, '_>) -> Result<SubscriptionRecord
     Ok(record)
 }
 
-/// Writes a row made by [`merge`](crate::store::rules::merge): a live row, new or replacing the stored one.
+/// Writes a row made by [`merge`](crate::store::rules::merge): a new and live one, or any instead of the stored one.
 pub(super) fn write(
     conn: &Connection,
     key: &EndpointKey,
@@ -138,6 +138,10 @@ pub(super) fn write(
             record.keys_changed_at.as_millis(),
             record.last_seen_at.as_millis(),
             record.failure_streak,
+            record.failing_since.map(|at| at.as_millis()),
+            record.stale_since.map(|at| at.as_millis()),
+            record.retired.map(|retired| retired.at.as_millis()),
+            record.retired.map(|retired| retired.reason.as_str()),
         ];
         execute(conn, UPDATE, values)?;
         let forget = "DELETE FROM subscription_tag WHERE key = ?1";

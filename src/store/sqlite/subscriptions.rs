@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use rusqlite::params;
+use rusqlite::types::Value;
+use rusqlite::{params, params_from_iter};
 
 use super::SqliteStore;
 use super::connection::Connection;
-use super::query::{Columns, all, execute, first, integer};
+use super::query::{all, each, execute, first, integer};
 use super::subscription_count::{count, groups, total, unproven};
 use super::subscription_rows::{find, limit as row_limit, record, record_columns, write};
 use crate::broadcast::{Audience, Principal};
@@ -15,45 +16,47 @@ use crate::clock::Timestamp;
 use crate::store::readable::ReadablePage;
 use crate::store::rules::merge;
 use crate::store::{
-    Change, CountFilter, LiveCounts, NewSubscription, STEP, StoreError, StoreErrorKind,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    Change, CountFilter, LiveCounts, NewSubscription, RetireReason, STEP, StoreError,
+    StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore,
+    Upserted,
 };
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
 macro_rules! live {
     () => {
-        "s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?2)"
+        "(s.retired_at IS NULL AND s.stale_since IS NULL AND (s.expires_at IS NULL OR s.expires_at > ?2))"
     };
 }
 
+// The statements of walks: the next ?3 rows after the key ?1, and which of them are wanted.
 pub(super) const PAGE_ALL: &str = concat!(
     "SELECT s.key, ",
-    record_columns!(),
-    " FROM subscription s WHERE s.key > ?1 AND ",
     live!(),
-    " ORDER BY s.key LIMIT ?3"
+    ", ",
+    record_columns!(),
+    " FROM subscription s WHERE s.key > ?1 ORDER BY s.key LIMIT ?3"
 );
 pub(super) const PAGE_USER: &str = concat!(
     "SELECT s.key, ",
-    record_columns!(),
-    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?4 AND s.key > ?1 AND ",
     live!(),
-    " ORDER BY s.key LIMIT ?3"
+    ", ",
+    record_columns!(),
+    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?4 AND s.key > ?1 ORDER BY s.key LIMIT ?3"
 );
 pub(super) const OWNED: &str = concat!(
-    "SELECT s.key, ",
+    "SELECT s.key, 1, ",
     record_columns!(),
-    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?1 AND s.key > ?2 ORDER BY s.key LIMIT ?3"
+    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?4 AND s.key > ?1 ORDER BY s.key LIMIT ?3"
 );
 // The cross join keeps the order of the tables: the tag's rows lead.
 pub(super) const PAGE_TAG: &str = concat!(
     "SELECT s.key, ",
+    live!(),
+    ", ",
     record_columns!(),
     " FROM subscription_tag g CROSS JOIN subscription s ON s.key = g.key \
-     WHERE g.tag = ?4 AND g.key > ?1 AND ",
-    live!(),
-    " ORDER BY g.key LIMIT ?3"
+     WHERE g.tag = ?4 AND g.key > ?1 ORDER BY g.key LIMIT ?3"
 );
 pub(super) const EVICT: &str = "DELETE FROM subscription WHERE key IN (SELECT key FROM subscription INDEXED BY subscription_principal \
      WHERE principal = ?1 AND key <> ?2 ORDER BY last_seen_at, key LIMIT ?3)";
@@ -62,7 +65,12 @@ pub(super) const PURGE_RETIRED: &str = "DELETE FROM subscription WHERE key IN \
 pub(super) const PURGE_STALE: &str = "DELETE FROM subscription WHERE key IN \
      (SELECT key FROM subscription WHERE stale_since < ?1 ORDER BY stale_since LIMIT ?2)";
 pub(super) const PURGE_EXPIRED: &str = "DELETE FROM subscription WHERE key IN \
-     (SELECT key FROM subscription WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
+     (SELECT key FROM subscription INDEXED BY subscription_expires WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)";
+pub(super) const EXPIRED: &str = "SELECT key, unproven FROM subscription INDEXED BY subscription_expiring \
+     WHERE expires_at <= ?1 AND retired_at IS NULL AND stale_since IS NULL ORDER BY expires_at LIMIT ?2";
+const DELETE: &str = "DELETE FROM subscription WHERE key = ?1";
+const RETIRE: &str = "UPDATE subscription SET retired_at = ?2, retire_reason = ?3 \
+     WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?4";
 
 fn upsert(
     conn: &Connection,
@@ -116,8 +124,7 @@ fn make_room(
 }
 
 fn delete(conn: &Connection, key: &EndpointKey) -> Result<usize, StoreError> {
-    let sql = "DELETE FROM subscription WHERE key = ?1";
-    execute(conn, sql, [key.as_bytes()])
+    execute(conn, DELETE, [key.as_bytes()])
 }
 
 fn page(
@@ -127,19 +134,12 @@ fn page(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<SubscriptionRecord>, StoreError> {
-    let now_ms = now.as_millis();
     match audience {
-        Audience::All => walk(after, limit, |after, max| {
-            all(conn, PAGE_ALL, params![after, now_ms, max], keyed)
-        }),
-        Audience::User(principal) => walk(after, limit, |after, max| {
-            let values = params![after, now_ms, max, principal.as_str()];
-            all(conn, PAGE_USER, values, keyed)
-        }),
-        Audience::Tag(tag) => walk(after, limit, |after, max| {
-            let values = params![after, now_ms, max, tag.as_str()];
-            all(conn, PAGE_TAG, values, keyed)
-        }),
+        Audience::All => walk(conn, PAGE_ALL, None, after, limit, now),
+        Audience::User(principal) => {
+            walk(conn, PAGE_USER, Some(principal.as_str()), after, limit, now)
+        }
+        Audience::Tag(tag) => walk(conn, PAGE_TAG, Some(tag.as_str()), after, limit, now),
         Audience::Ids(ids) => {
             let mut page = ReadablePage::new(limit);
             for key in keys_of(conn, ids)? {
@@ -161,33 +161,36 @@ fn page(
     }
 }
 
-type Keyed = (Vec<u8>, Result<SubscriptionRecord, StoreError>);
-
-/// Reads a key, which may be damaged too, and the row.
-fn keyed(columns: &mut Columns<'_, '_>) -> Result<Keyed, StoreError> {
-    Ok((columns.get()?, record(columns)))
-}
-
-/// Reads rows by key, page by page, until there are enough that can be read.
+/// Reads rows by key, until there are enough that are wanted and can be read. A statement reads at most [`STEP`] rows, however
+/// many of them are not live, or as many as the page has room for. `which` is the user or the tag.
 fn walk(
+    conn: &Connection,
+    sql: &str,
+    which: Option<&str>,
     after: Option<&EndpointKey>,
     limit: usize,
-    read: impl Fn(&[u8], i64) -> Result<Vec<Keyed>, StoreError>,
+    now: Timestamp,
 ) -> Result<Vec<SubscriptionRecord>, StoreError> {
     // The empty key sorts before all others.
     let mut after = after.map_or_else(Vec::new, |key| key.as_bytes().to_vec());
     let mut page = ReadablePage::new(limit);
-    while page.missing() > 0 {
-        let wanted = page.missing();
-        let rows = read(&after, row_limit(wanted))?;
-        let is_last = rows.len() < wanted;
-        for (key, row) in rows {
-            after = key;
-            page.push(row)?;
-        }
-        if is_last {
-            break;
-        }
+    let mut is_over = false;
+    while page.missing() > 0 && !is_over {
+        let max = page.missing().max(STEP);
+        let mut seen = 0;
+        let mut values = vec![after.clone().into(), now.as_millis().into()];
+        values.push(Value::from(row_limit(max)));
+        values.extend(which.map(|which| Value::from(which.to_owned())));
+        each(conn, sql, params_from_iter(values), |columns| {
+            // The key may be damaged too.
+            after = columns.get()?;
+            if columns.flag()? {
+                page.push(record(columns))?;
+            }
+            seen += 1;
+            Ok(page.missing() > 0)
+        })?;
+        is_over = seen < max;
     }
     Ok(page.finish("subscriptions"))
 }
@@ -238,11 +241,9 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
             reason,
             observed_at,
         } => {
-            let sql = "UPDATE subscription SET retired_at = ?2, retire_reason = ?3 \
-                       WHERE key = ?1 AND retired_at IS NULL AND last_seen_at <= ?4";
             let observed_at = observed_at.as_millis();
             let values = params![key.as_bytes(), now, reason.as_str(), observed_at];
-            execute(conn, sql, values)
+            execute(conn, RETIRE, values)
         }
         Change::Stale { key, observed_at } => {
             let sql = "UPDATE subscription SET stale_since = ?2 \
@@ -277,9 +278,24 @@ fn apply(conn: &Connection, change: &Change, now: Timestamp) -> Result<usize, St
                 let values = params![moment.as_millis(), row_limit(STEP - purged)];
                 purged += execute(conn, sql, values)?;
             }
-            Ok(purged)
+            Ok(purged + expire(conn, STEP - purged, now)?)
         }
     }
+}
+
+/// Deletes the unproven ones of the first rows that have expired, and retires the others (S13). Returns their number.
+fn expire(conn: &Connection, limit: usize, now: i64) -> Result<usize, StoreError> {
+    let rows: Vec<(Vec<u8>, bool)> = all(conn, EXPIRED, [now, row_limit(limit)], |row| {
+        Ok((row.get()?, row.flag()?))
+    })?;
+    let reason = RetireReason::Expired.as_str();
+    for (key, is_unproven) in &rows {
+        match is_unproven {
+            true => execute(conn, DELETE, [key])?,
+            false => execute(conn, RETIRE, params![key, now, reason, i64::MAX])?,
+        };
+    }
+    Ok(rows.len())
 }
 
 #[async_trait]
@@ -324,9 +340,8 @@ impl SubscriptionStore for SqliteStore {
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         let (principal, after) = (principal.as_str().to_owned(), after.copied());
         self.read(move |conn| {
-            walk(after.as_ref(), limit, |after, max| {
-                all(conn, OWNED, params![principal, after, max], keyed)
-            })
+            let (which, now) = (Some(principal.as_str()), Timestamp::MIN);
+            walk(conn, OWNED, which, after.as_ref(), limit, now)
         })
         .await
     }

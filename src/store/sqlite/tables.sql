@@ -41,9 +41,10 @@ CREATE TABLE subscription (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX subscription_retired ON subscription (retired_at) WHERE retired_at IS NOT NULL;
 CREATE INDEX subscription_stale_since ON subscription (stale_since) WHERE stale_since IS NOT NULL;
--- With the columns by which expired rows are counted.
-CREATE INDEX subscription_expires ON subscription (expires_at, retired_at, stale_since, push_service, vapid_key)
-    WHERE expires_at IS NOT NULL;
+CREATE INDEX subscription_expires ON subscription (expires_at) WHERE expires_at IS NOT NULL;
+-- Those that are neither retired nor stale, with the columns by which expired ones are counted.
+CREATE INDEX subscription_expiring ON subscription (expires_at, retired_at, stale_since, push_service, vapid_key)
+    WHERE expires_at IS NOT NULL AND retired_at IS NULL AND stale_since IS NULL;
 CREATE INDEX subscription_principal ON subscription (principal) WHERE principal IS NOT NULL;
 
 CREATE TABLE subscription_tag (

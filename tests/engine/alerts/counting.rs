@@ -1,8 +1,10 @@
 //! What the counters count.
 
+use std::future::pending;
+
 use axum::body::Body;
 use http::Request;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
 use super::faults::tampered;
@@ -66,6 +68,58 @@ async fn every_recipient_is_counted_once_by_its_final_outcome() {
     ] {
         assert_eq!(scrape.sum(selector), expected, "{selector}: {scrape:#?}");
     }
+}
+
+/// The call wrote them, and its answer did not arrive: the next call finds nothing to write.
+#[tokio::test(start_paused = true)]
+async fn outcomes_whose_answer_was_lost_are_counted_as_they_were_written() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    world.subscribers(3).await;
+    let (store, push) = tampered(&world).await;
+    let running = tokio::spawn(push.run(pending()));
+    store.lose_answers("settle");
+    push.enqueue(Audience::All, Message::new("x"))
+        .await
+        .unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert!(store.take_calls().contains(&"settle"));
+    store.lose_answers(None);
+    sleep(Duration::from_secs(30)).await;
+    let scrape = scrape(&metrics, &push).await;
+    for (selector, expected) in [
+        ("web_push_finished_total{outcome=\"accepted\"}", 3.0),
+        ("web_push_settlements_lost_total", 0.0),
+    ] {
+        assert_eq!(scrape.sum(selector), expected, "{selector}: {scrape:#?}");
+    }
+    running.abort();
+}
+
+/// The table may be the application's, which may count rows.
+#[tokio::test(start_paused = true)]
+async fn what_takes_long_to_count_is_not_counted_at_each_scrape() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let world = World::at(FCM).await;
+    let (store, push) = tampered(&world).await;
+    let counts = async || {
+        store.take_calls();
+        let scrape = scrape(&metrics, &push).await;
+        let live = scrape.sum("web_push_subscriptions{state=\"live\"}");
+        (live, store.take_calls().contains(&"count"))
+    };
+    assert_eq!(counts().await, (0.0, true));
+    world.subscribers(2).await;
+    assert_eq!(counts().await, (2.0, true));
+    store.delay("count", Duration::from_millis(10));
+    world.subscribers(1).await;
+    assert_eq!(counts().await, (3.0, true));
+    world.subscribers(1).await;
+    assert_eq!(counts().await, (3.0, false));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(counts().await, (4.0, true));
 }
 
 #[tokio::test(start_paused = true)]

@@ -405,3 +405,30 @@ pub(super) async fn files_are_left_open(alert: Alert) {
     rlimit::Resource::NOFILE.set(soft, hard).unwrap();
     alert.fires(&before, &world.push).await;
 }
+
+pub(super) async fn an_entry_is_refused(alert: Alert) {
+    // SQLite answers in real time.
+    tokio::time::resume();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.db");
+    let shop = rusqlite::Connection::open(&path).unwrap();
+    shop.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
+        .unwrap();
+    let store = SqliteStore::open_in(&path, "web_push_").await.unwrap();
+    let world = World::at(FCM).await;
+    let push = world
+        .replica_with(|builder| builder.store(store.clone()))
+        .await;
+    let before = alert.quiet(&push).await;
+    let insert = "INSERT INTO web_push_outbox (audience, message) VALUES (?, '{\"title\":\"x\"}')";
+    shop.execute(insert, ["\"all\""]).unwrap();
+    push.tick().await.unwrap();
+    let opened = scrape(&alert.metrics, &push).await;
+    assert_eq!(opened.sum("web_push_outbox_total{what=\"opened\"}"), 1.0);
+    assert!(!alert.fires_in(&before, &opened));
+    shop.execute(insert, ["null"]).unwrap();
+    push.tick().await.unwrap();
+    alert.fires(&before, &push).await;
+    drop((shop, push));
+    store.close().await.unwrap();
+}

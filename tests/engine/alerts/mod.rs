@@ -130,6 +130,7 @@ alerts! {
     a_key_is_missing "WebPushKeyMissing"
     a_row_is_damaged "WebPushRowsUnreadable"
     a_page_cannot_be_read "WebPushBroadcastParked"
+    an_entry_is_refused "WebPushOutboxRefused"
     calls_fail "WebPushStoreErrors"
     the_store_is_full "WebPushStoreFull"
     claims_are_slow "WebPushStoreSlow"

@@ -6,13 +6,17 @@ use tower_web_push::api::{AdminAction, AdminCredentials, Authorizer, Denied};
 use super::{Answer, PASSWORD, World, full};
 
 const BROADCAST: &str = "/broadcasts/00000000-0000-4000-8000-000000000000";
-const ROUTES: [(Method, &str); 6] = [
+const SUBSCRIPTION: &str = "/subscriptions/00000000-0000-4000-8000-000000000000";
+const ROUTES: [(Method, &str); 9] = [
     (Method::POST, "/notify"),
     (Method::GET, BROADCAST),
     (Method::DELETE, BROADCAST),
     (Method::PATCH, BROADCAST),
+    (Method::PATCH, SUBSCRIPTION),
     (Method::POST, "/regenerate-vapid"),
     (Method::GET, "/stats"),
+    (Method::POST, "/broadcasts/estimate"),
+    (Method::POST, "/open-gate"),
 ];
 
 async fn ask(world: &World, method: &Method, path: &str, authorization: Option<&str>) -> Answer {

@@ -1,10 +1,13 @@
 //! The HTTP API: every route with requests of pages, administrators and unauthenticated callers.
 
 mod admin;
+mod assign;
 mod authorization;
 mod bodies;
 mod budgets;
 mod devices;
+mod estimate;
+mod gates;
 mod limits;
 mod mounting;
 mod new_hosts;

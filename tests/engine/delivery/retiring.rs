@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use http::Request;
 use tower::{ServiceExt as _, service_fn};
 use tower_web_push::deliver::{Outcome, ResolveError, ResolveErrorKind, Resolver};
+use tower_web_push::engine::DeviceState;
 use tower_web_push::error::BoxError;
 use tower_web_push::push_request::PushBody;
 use tower_web_push::store::{RetireReason, Retired};
@@ -189,6 +190,7 @@ async fn what_expired_is_purged_a_day_later() {
     let now = world.clock.now();
     let mut new = NewSubscription::new(record.subscription.clone(), record.vapid_key);
     new.subscription = new.subscription.with_expiration_time(Some(now + HOUR));
+    new.principal = Some("alice".into());
     let limits = SubscriptionLimits::default();
     world.store.upsert(&new, &limits, now).await.unwrap();
     for (hours, is_left) in [(24, true), (2, false)] {
@@ -197,6 +199,31 @@ async fn what_expired_is_purged_a_day_later() {
         let found = world.store.get(&[SubscriptionRef::Id(record.id)]).await;
         assert_eq!(found.unwrap()[0].is_some(), is_left);
     }
+}
+
+#[tokio::test]
+async fn what_nobody_owns_is_purged_within_a_minute_of_its_expiration() {
+    let world = World::at(FCM).await;
+    let (_, record) = world.subscriber().await;
+    let (_, owned) = world.subscriber().await;
+    let now = world.clock.now();
+    let limits = SubscriptionLimits::default();
+    for (row, principal) in [(&record, None), (&owned, Some("alice".into()))] {
+        let mut new = NewSubscription::new(row.subscription.clone(), row.vapid_key);
+        new.subscription = new.subscription.with_expiration_time(Some(now + HOUR));
+        new.principal = principal;
+        world.store.upsert(&new, &limits, now).await.unwrap();
+    }
+    let push = world.replica().await;
+    push.tick().await.unwrap();
+    world.clock.advance(HOUR);
+    push.tick().await.unwrap();
+    let ids = [&record, &owned].map(|row| SubscriptionRef::Id(row.id));
+    let found = world.store.get(&ids).await.unwrap();
+    assert_eq!(found[0], None);
+    assert_eq!(reason(&world, &owned).await, Some(RetireReason::Expired));
+    let devices = push.devices(&"alice".into()).await.unwrap();
+    assert_eq!(devices[0].state, DeviceState::Expired);
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

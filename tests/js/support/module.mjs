@@ -1,8 +1,17 @@
-// A module of the examples' page alone, with given imports.
-import { readFile } from "node:fs/promises";
+// The files of the examples' pages, and one of their modules alone, with given imports.
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import vm from "node:vm";
 
 export const ASSETS = new URL("../../../examples/assets/", import.meta.url);
+
+/** The names of all files of the pages. */
+export async function assets() {
+  const entries = await readdir(ASSETS, { recursive: true, withFileTypes: true });
+  const folder = fileURLToPath(ASSETS);
+  return entries.filter((entry) => entry.isFile()).map(({ name, path }) => join(path, name).slice(folder.length));
+}
 
 /**
  * @param {string} name

@@ -28,7 +28,7 @@ export class Server {
     const path = url.slice(MOUNT.length);
     const parsed = body === undefined ? undefined : JSON.parse(body);
     if (method === "POST" && headers["content-type"] !== "application/json") return problem(415, "unsupported_media_type");
-    this.requests.push({ method, path, body: parsed });
+    this.requests.push({ method, path, body: parsed, authorization: headers.authorization });
     await new Promise(setImmediate);
     const answer = await Promise.race([this.intercept(path, parsed) ?? this.#answer(method, path, parsed), aborted(signal)]);
     this.lose(path);

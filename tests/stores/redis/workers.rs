@@ -10,7 +10,10 @@ use tower_web_push::store::{
 };
 
 use super::world::{at, connection, fresh_prefix, sending, store};
-use crate::support::servers::{Kind, shared};
+use crate::support::servers::{Kind, Server, shared};
+
+/// Longer than a worker may be silent.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// No test waits for the end of a lease.
 async fn claimed(store: &RedisStore, limit: usize, secs: i64) -> Vec<Claimed> {
@@ -134,8 +137,32 @@ async fn a_worker_that_lives_keeps_its_rows() {
         next == Some(at(1) + Duration::from_secs(1))
     })
     .await;
-    // Longer than a worker may be silent.
-    sleep(Duration::from_secs(5)).await;
+    sleep(SILENT).await;
     assert!(claimed(&other, 9, 2).await.is_empty());
     assert_eq!((one.epoch(), other.epoch()), (Some(0), Some(0)));
+}
+
+/// Nobody could beat: that is no sign of anybody's death.
+#[tokio::test]
+async fn a_server_that_hangs_is_nobodys_death() {
+    let Some(server) = Server::start(Kind::Redis, &[]).await else {
+        return;
+    };
+    let (url, prefix) = (server.url(), fresh_prefix());
+    let (one, other) = (store(&url, &prefix).await, store(&url, &prefix).await);
+    sending(&one, 9, 1).await;
+    let rows = claimed(&one, 9, 0).await;
+    assert_eq!(rows.len(), 9);
+    // It watches the other one from now on.
+    assert!(claimed(&other, 9, 1).await.is_empty());
+    for _ in 0..2 {
+        sleep(SILENT).await;
+        server.freeze().await;
+        sleep(SILENT).await;
+        server.thaw().await;
+        until(async || other.next_due(at(1)).await.is_ok()).await;
+        sleep(SILENT).await;
+        assert!(claimed(&other, 9, 2).await.is_empty());
+    }
+    assert_eq!(settled(&one, &rows).await, [Settled::Done; 9]);
 }

@@ -1,4 +1,4 @@
-//! The look of the page, and its accessibility.
+//! The look of the pages, and their accessibility.
 
 use std::env;
 use std::fs;
@@ -7,36 +7,70 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::page::logged;
-use super::sending;
 use super::world::World;
+use super::{operator, sending};
 use crate::support::browser::Look;
 
-/// The rules of axe-core in light, dark and on a phone: the page at a first visit, with everything open, with every
-/// warning, and during a confirmation.
-pub(crate) async fn the_page_is_accessible(w: &mut World) {
+/// The rules of axe-core in light, dark and on a phone: the visitor's page at a first visit, with everything open and with
+/// every warning; each view of the console, also locked, during a confirmation and while something can be undone.
+pub(crate) async fn the_pages_are_accessible(w: &mut World) {
     let Some(axe) = axe() else { return };
     let urls = [w.servers[1].url(), w.server().url()];
     for url in urls {
         w.browser.open(&url).await;
         w.browser.wait_for(SETTLED).await;
+        open_all(w, &axe, &["no-contact"]).await;
+        is_accessible(w).await;
+    }
+    let locked = format!("{}/console", w.servers[1].url());
+    w.browser.open(&locked).await;
+    open_all(w, &axe, &["no-contact"]).await;
+    is_accessible(w).await;
+
+    operator::open_console(w, "overview").await;
+    open_all(w, &axe, &["notify-unsubscribed", "keys-backup"]).await;
+    for view in VIEWS {
+        operator::show(w, view).await;
         w.browser
-            .evaluate(
-                "(() => {
-                    document.querySelectorAll('details').forEach((details) => { details.open = true; });
-                    for (const id of ['no-contact', 'notify-unsubscribed']) document.getElementById(id).hidden = false;
-                })()",
-            )
-            .await;
-        w.browser
-            .evaluate(&format!("(() => {{ {axe}\n }})()"))
+            .wait_for(&format!(
+                "document.getElementById('{view}-as-of').textContent !== ''"
+            ))
             .await;
         is_accessible(w).await;
     }
-    // The operator's card, which was opened last.
+    operator::show(w, "compose").await;
     sending::send(w, "A title for everyone", "all").await;
     sending::asked(w).await;
     is_accessible(w).await;
-    w.click("confirm-cancel").await;
+    w.click("confirm-no").await;
+    w.browser
+        .evaluate("(() => { document.getElementById('undo').hidden = false; })()")
+        .await;
+    is_accessible(w).await;
+}
+
+const VIEWS: [&str; 6] = [
+    "overview",
+    "broadcasts",
+    "compose",
+    "audience",
+    "health",
+    "keys",
+];
+
+/// Opens what is folded, shows these parts, and loads axe into the page.
+async fn open_all(w: &mut World, axe: &str, parts: &[&str]) {
+    w.browser
+        .evaluate(&format!(
+            "(() => {{
+                document.querySelectorAll('details').forEach((details) => {{ details.open = true; }});
+                for (const id of {parts:?}) document.getElementById(id).hidden = false;
+            }})()"
+        ))
+        .await;
+    w.browser
+        .evaluate(&format!("(() => {{ {axe}\n }})()"))
+        .await;
 }
 
 /// Applies the rules of axe, which is loaded into the page.
@@ -55,14 +89,15 @@ async fn is_accessible(w: &mut World) {
     }
 }
 
-/// Screenshots for the README, by Chromium: `WEB_PUSH_SCREENSHOTS=docs/screenshots`.
-pub(crate) async fn the_page_gets_screenshots(w: &mut World) {
+/// Screenshots by Chromium: `WEB_PUSH_SCREENSHOTS=FOLDER`. Some of them are in `docs/screenshots`, for the README.
+pub(crate) async fn the_pages_get_screenshots(w: &mut World) {
     let Some(folder) = env::var_os("WEB_PUSH_SCREENSHOTS") else {
         return;
     };
     if w.is_firefox() {
         return;
     }
+    let folder = Path::new(&folder);
     let url = w.server().url();
     w.browser.open(&url).await;
     w.browser.wait_for(SETTLED).await;
@@ -78,8 +113,28 @@ pub(crate) async fn the_page_gets_screenshots(w: &mut World) {
         w.server().notify(&content).await;
         logged(w, title).await;
     }
+    photograph(w, folder, "visitor").await;
+
+    // Not the overview first, whose charts would stay for a minute.
+    let keys = format!("{url}/console#keys");
+    w.browser.open(&keys).await;
+    operator::unlock(w).await;
+    // A server with something to show.
+    w.browser
+        .evaluate(&format!("(() => {{ {} }})()", include_str!("figures.js")))
+        .await;
     let [_, (title, body)] = messages;
     sending::write(w, title, body, "all").await;
+    for view in VIEWS {
+        operator::show(w, view).await;
+        w.browser
+            .wait_for(&format!("window.isShown('{view}')"))
+            .await;
+        photograph(w, folder, view).await;
+    }
+}
+
+async fn photograph(w: &mut World, folder: &Path, name: &str) {
     // The same picture at each run: no port, no time, no zone of this machine.
     w.browser
         .evaluate(
@@ -98,7 +153,7 @@ pub(crate) async fn the_page_gets_screenshots(w: &mut World) {
     for look in Look::ALL {
         look_at(w, look).await;
         let picture = w.browser.screenshot().await;
-        let file = Path::new(&folder).join(look.name()).with_extension("png");
+        let file = folder.join(format!("{name}-{}.png", look.name()));
         fs::write(file, picture).unwrap();
     }
 }

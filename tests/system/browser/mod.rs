@@ -1,10 +1,11 @@
 //! A real Firefox and a real Chromium subscribe, receive messages, and show them. Nothing leaves the machine.
 //!
 //! A missing browser is skipped with a message; with `WEB_PUSH_REQUIRE_PEERS=1` that is a failure.
-//! `WEB_PUSH_SCREENSHOTS=FOLDER` writes pictures of the page into the folder.
+//! `WEB_PUSH_SCREENSHOTS=FOLDER` writes pictures of the pages into the folder.
 
 mod clicks;
 mod daily;
+mod lists;
 mod looks;
 mod offline;
 mod operator;
@@ -66,7 +67,7 @@ async fn everything(mut world: World) {
     let w = &mut world;
     page::it_subscribes_is_notified_and_leaves_on_either_server(w).await;
     sub_path::the_page_works_below_a_path_of_a_proxy(w).await;
-    sending::the_page_sends_to_no_others_instead_of_this_browser(w).await;
+    sending::the_console_sends_to_no_others_instead_of_this_browser(w).await;
 
     w.open_site().await;
     payloads::octets_arrive_as_they_were_sent(w).await;
@@ -80,15 +81,19 @@ async fn everything(mut world: World) {
     clicks::a_click_opens_what_the_notification_says(w).await;
     clicks::a_click_opens_nothing_twice(w).await;
     page::a_scheduled_notification_comes_at_its_time(w).await;
-    operator::the_page_sends_to_this_browser(w).await;
-    sending::the_page_asks_before_it_sends_to_many(w).await;
-    operator::the_page_sends_a_document_as_it_is_typed(w).await;
+    operator::the_console_sends_to_this_browser(w).await;
+    sending::the_console_asks_before_it_sends_to_many(w).await;
+    sending::the_console_undoes_what_is_not_sent_yet(w).await;
+    operator::the_console_sends_a_document_as_it_is_typed(w).await;
+    lists::the_console_lists_broadcasts_and_cancels_one(w).await;
+    lists::the_console_finds_and_deletes_a_subscription(w).await;
+    operator::every_view_of_the_console_shows_what_the_server_has(w).await;
     operator::another_visit_restores_the_state(w).await;
     daily::a_daily_time_is_the_visitors_own(w).await;
     renewal::a_new_key_is_followed_at_the_next_visit(w).await;
     renewal::a_lost_subscription_is_replaced_unasked(w).await;
-    looks::the_page_is_accessible(w).await;
-    looks::the_page_gets_screenshots(w).await;
+    looks::the_pages_are_accessible(w).await;
+    looks::the_pages_get_screenshots(w).await;
 
     offline::what_waits_is_what_was_allowed_to(w).await;
     world.close().await;

@@ -1,52 +1,77 @@
-//! The operator's part of the page: unlock, compose, follow the responses of push services.
+//! The operator's console: unlock, compose, and another visit.
 
 use serde_json::json;
 
 use super::page::logged;
 use super::world::{ADMIN, World};
 
+/// Opens a view of the console, unlocked.
+pub(crate) async fn open_console(w: &mut World, view: &str) {
+    let url = format!("{}/console", w.server().url());
+    w.browser.open(&url).await;
+    w.browser
+        .wait_for("document.getElementById('server').dataset.state === 'on'")
+        .await;
+    unlock(w).await;
+    show(w, view).await;
+}
+
+/// Shows another view of the open console.
+pub(crate) async fn show(w: &mut World, view: &str) {
+    w.browser
+        .evaluate(&format!("(() => {{ location.hash = '{view}'; }})()"))
+        .await;
+    w.browser
+        .wait_for(&format!("!document.getElementById('view-{view}').hidden"))
+        .await;
+}
+
+/// Unlocks the open console, unless it is.
 pub(crate) async fn unlock(w: &mut World) {
     w.browser
         .evaluate(&format!(
             "(() => {{
+                if (document.getElementById('locked').hidden) return;
                 document.getElementById('operator-token').value = '{ADMIN}';
                 document.getElementById('operator').requestSubmit();
             }})()"
         ))
         .await;
     w.browser
-        .wait_for("document.getElementById('operator').hidden")
+        .wait_for(
+            "document.getElementById('locked').hidden && !document.getElementById('views').hidden",
+        )
         .await;
 }
 
-pub(crate) async fn the_page_sends_to_this_browser(w: &mut World) {
-    unlock(w).await;
-    let subscribed = w
-        .browser
-        .evaluate("document.getElementById('stats-live').textContent")
+pub(crate) async fn the_console_sends_to_this_browser(w: &mut World) {
+    open_console(w, "overview").await;
+    w.browser
+        .wait_for("document.getElementById('figure-live').textContent === '1'")
         .await;
-    assert_eq!(subscribed, "1");
+    show(w, "compose").await;
+    w.browser
+        .wait_for("document.getElementById('notify-unsubscribed').hidden")
+        .await;
     w.browser
         .evaluate(
             "(() => {
                 const form = document.getElementById('notify');
-                form.elements.title.value = 'From the page';
+                form.elements.title.value = 'From the console';
                 form.elements.body.value = 'to itself';
                 form.requestSubmit();
             })()",
         )
         .await;
-    let counts = w
-        .browser
-        .wait_for("document.querySelector('.broadcast[data-state=done] .chips')?.textContent")
+    let shown = logged(w, "From the console").await;
+    assert!(shown.starts_with("From the console to itself"), "{shown}");
+    w.browser
+        .wait_for("document.getElementById('status').textContent === 'Sent to this browser.'")
         .await;
-    assert_eq!(counts, "1 taken by the push service");
-    let shown = logged(w, "From the page").await;
-    assert!(shown.starts_with("From the page to itself"), "{shown}");
 }
 
 /// A custom payload, exactly as typed: the worker shows its members.
-pub(crate) async fn the_page_sends_a_document_as_it_is_typed(w: &mut World) {
+pub(crate) async fn the_console_sends_a_document_as_it_is_typed(w: &mut World) {
     w.browser
         .evaluate(
             "(() => {
@@ -75,19 +100,59 @@ pub(crate) async fn the_page_sends_a_document_as_it_is_typed(w: &mut World) {
         .await;
 }
 
-/// The subscription is posted again, and keeps its id.
+/// Each view appears with its figures, by the links that a keyboard uses, and says of when they are.
+pub(crate) async fn every_view_of_the_console_shows_what_the_server_has(w: &mut World) {
+    open_console(w, "overview").await;
+    for (view, shows) in [
+        (
+            "health",
+            "document.querySelectorAll('#health-checks .pill[data-state=on]').length >= 6",
+        ),
+        (
+            "keys",
+            "document.getElementById('keys-list').textContent.includes('New subscriptions are made with it.')",
+        ),
+        (
+            "overview",
+            "document.getElementById('services-chart').children.length === 1",
+        ),
+    ] {
+        w.browser
+            .evaluate(&format!("document.getElementById('nav-{view}').click()"))
+            .await;
+        w.browser.wait_for(shows).await;
+        w.browser
+            .wait_for(&format!(
+                "document.getElementById('{view}-as-of').textContent.startsWith('As of ')"
+            ))
+            .await;
+        let focus = "document.activeElement.id";
+        assert_eq!(
+            w.browser.evaluate(focus).await,
+            format!("{view}-heading").as_str()
+        );
+        let visible = "[...document.querySelectorAll('.view')].filter((one) => !one.hidden).map(({ id }) => id)";
+        assert_eq!(
+            w.browser.evaluate(visible).await,
+            json!([format!("view-{view}")])
+        );
+    }
+}
+
+/// The subscription is posted again, and keeps its id. The console stays unlocked in this tab.
 pub(crate) async fn another_visit_restores_the_state(w: &mut World) {
     let id = "document.getElementById('credentials-id').textContent";
-    let before = w.browser.evaluate(id).await;
     let url = w.server().url();
     w.browser.open(&url).await;
+    w.browser.wait_for(&format!("{id}.length === 36")).await;
+    let before = w.browser.evaluate(id).await;
+    let console = format!("{url}/console");
+    w.browser.open(&console).await;
     w.browser
-        .wait_for(&format!(
-            "{id}.length === 36
-                && document.getElementById('operator').hidden
-                && document.querySelector('.broadcast') !== null"
-        ))
+        .wait_for("document.getElementById('locked').hidden && document.getElementById('figure-live').textContent === '1'")
         .await;
+    w.browser.open(&url).await;
+    w.browser.wait_for(&format!("{id}.length === 36")).await;
     assert_eq!(w.browser.evaluate(id).await, before);
     let state = "document.getElementById('browser-state').textContent";
     assert_eq!(w.browser.evaluate(state).await, json!("On"));

@@ -1,14 +1,12 @@
-//! The page's messages and their recipients: this browser, or many after a confirmation.
+//! The console's messages and their recipients: this browser, or many after a confirmation, with seconds to undo.
 
-use super::operator::unlock;
+use super::operator::open_console;
 use super::page::{logged, newest};
 use super::world::World;
 
-/// If this browser is chosen and not subscribed, the page offers to subscribe it and sends nothing.
-pub(crate) async fn the_page_sends_to_no_others_instead_of_this_browser(w: &mut World) {
-    let url = w.server().url();
-    w.browser.open(&url).await;
-    unlock(w).await;
+/// If this browser is chosen and not subscribed, the console offers to subscribe it and sends nothing.
+pub(crate) async fn the_console_sends_to_no_others_instead_of_this_browser(w: &mut World) {
+    open_console(w, "compose").await;
     let chosen = "document.querySelector('[name=audience]:checked').value";
     assert_eq!(w.browser.evaluate(chosen).await, "self");
     w.browser
@@ -31,6 +29,11 @@ pub(crate) async fn the_page_sends_to_no_others_instead_of_this_browser(w: &mut 
     logged(w, "To this browser").await;
 
     let token = newest(w);
+    let url = w.server().url();
+    w.browser.open(&url).await;
+    w.browser
+        .wait_for("document.getElementById('credentials-id').textContent.length === 36")
+        .await;
     w.click("disable").await;
     w.push
         .wait_for("the browser to unsubscribe", |state| {
@@ -38,22 +41,32 @@ pub(crate) async fn the_page_sends_to_no_others_instead_of_this_browser(w: &mut 
         })
         .await;
     w.browser
+        .wait_for("!document.getElementById('enable').hidden")
+        .await;
+    open_console(w, "compose").await;
+    w.browser
         .wait_for("!document.getElementById('notify-unsubscribed').hidden")
         .await;
-    w.click("operator-lock").await;
+    w.click("lock").await;
+    w.browser
+        .wait_for(
+            "!document.getElementById('locked').hidden && document.getElementById('views').hidden",
+        )
+        .await;
+    assert_eq!(w.browser.evaluate(focus).await, "operator-token");
 }
 
-/// The page shows the number of recipients and the title. It sends only after a confirmation.
-pub(crate) async fn the_page_asks_before_it_sends_to_many(w: &mut World) {
+/// The console shows the number of recipients and the title. It sends only after a confirmation.
+pub(crate) async fn the_console_asks_before_it_sends_to_many(w: &mut World) {
     let sent = w.push.look(|state| state.pushes.len());
     send(w, "To everyone", "all").await;
     let question = asked(w).await;
-    for part in ["everyone", "about 1 browser", "To everyone"] {
+    for part in ["everyone: 1 browser?", "To everyone", "Send to 1 browser"] {
         assert!(question.contains(part), "{question}");
     }
     let focus = "document.activeElement.id";
-    assert_eq!(w.browser.evaluate(focus).await, "confirm-cancel");
-    w.click("confirm-cancel").await;
+    assert_eq!(w.browser.evaluate(focus).await, "confirm-no");
+    w.click("confirm-no").await;
     w.browser
         .wait_for("document.getElementById('status').textContent === 'Not sent.'")
         .await;
@@ -73,25 +86,46 @@ pub(crate) async fn the_page_asks_before_it_sends_to_many(w: &mut World) {
         )
         .await;
     let question = asked(w).await;
-    for part in ["“news”", "at most 1 browser", "of that time"] {
+    for part in ["“news”", "0 browsers", "of that time"] {
         assert!(question.contains(part), "{question}");
     }
-    w.click("confirm-cancel").await;
+    w.click("confirm-no").await;
+    reset(w).await;
+}
+
+/// What was confirmed can be undone for five seconds, and is sent after them.
+pub(crate) async fn the_console_undoes_what_is_not_sent_yet(w: &mut World) {
+    let sent = w.push.look(|state| state.pushes.len());
+    send(w, "Undone", "all").await;
+    asked(w).await;
+    w.click("confirm-yes").await;
     w.browser
-        .evaluate("document.querySelector('#notify [type=reset]').click()")
+        .wait_for("document.activeElement.id === 'undo-button'")
         .await;
-    let chosen = "document.querySelector('[name=audience]:checked').value === 'self'";
-    w.browser.wait_for(chosen).await;
+    w.click("undo-button").await;
+    w.browser
+        .wait_for("document.getElementById('status').textContent === 'Undone: nothing was sent.'")
+        .await;
+    let hidden = "document.getElementById('undo').hidden";
+    assert_eq!(w.browser.evaluate(hidden).await, true);
 
     send(w, "To everyone", "all").await;
     asked(w).await;
-    w.click("confirm-send").await;
+    w.click("confirm-yes").await;
     logged(w, "To everyone").await;
     assert_eq!(w.push.look(|state| state.pushes.len()), sent + 1);
+    w.browser.wait_for(hidden).await;
+    reset(w).await;
+}
+
+/// Empties the form.
+async fn reset(w: &mut World) {
     w.browser
         .evaluate("document.querySelector('#notify [type=reset]').click()")
         .await;
-    w.browser.wait_for(chosen).await;
+    w.browser
+        .wait_for("document.querySelector('[name=audience]:checked').value === 'self'")
+        .await;
 }
 
 /// Fills in the form.
@@ -126,7 +160,7 @@ pub(crate) async fn send(w: &mut World, title: &str, audience: &str) {
         .await;
 }
 
-/// Returns the page's question, once it is shown.
+/// Returns the console's question, once it is shown.
 pub(crate) async fn asked(w: &mut World) -> String {
     let question = w
         .browser
@@ -135,7 +169,7 @@ pub(crate) async fn asked(w: &mut World) -> String {
     question.as_str().unwrap().to_owned()
 }
 
-/// Waits until the page shows why it sent nothing.
+/// Waits until the console shows why it sent nothing.
 async fn refused(w: &mut World, why: &str) {
     w.browser
         .wait_for(&format!(
@@ -143,6 +177,4 @@ async fn refused(w: &mut World, why: &str) {
                 && document.getElementById('status').textContent.startsWith('{why}')"
         ))
         .await;
-    let broadcasts = "document.querySelectorAll('.broadcast').length";
-    assert_eq!(w.browser.evaluate(broadcasts).await, 0);
 }

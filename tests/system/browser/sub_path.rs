@@ -50,6 +50,17 @@ pub(crate) async fn the_page_works_below_a_path_of_a_proxy(w: &mut World) {
         .wait_for("!document.getElementById('enable').hidden")
         .await;
 
+    // The console too, whose files are in a folder of their own.
+    w.browser.open(&format!("{page}console")).await;
+    w.browser
+        .wait_for("document.getElementById('server').dataset.state === 'on'")
+        .await;
+    w.browser
+        .wait_for(
+            "document.getElementById('views').hidden && !document.getElementById('locked').hidden",
+        )
+        .await;
+
     let log = fs::read_to_string(nginx.folder().join("data/access.log")).unwrap();
     // The other site, which the test itself opened.
     let is_other = |line: &str| line.ends_with(" GET /") || line.ends_with(" GET /favicon.ico");
@@ -61,6 +72,8 @@ pub(crate) async fn the_page_works_below_a_path_of_a_proxy(w: &mut World) {
     }
     for file in [
         "style.css",
+        "console/console.css",
+        "console/main.js",
         "web-push/client.js",
         "web-push/service-worker.js",
     ] {

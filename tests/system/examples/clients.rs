@@ -2,27 +2,41 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use tower_web_push::testing::UserAgent;
 
 use super::world::{PASSWORD, TOKEN, World, next, subscription, vapid_key};
 use crate::support::http_client::HttpClient;
 use crate::support::replay::{self, Answered, Asked, Secrets, Server, replay};
 
-pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
-    let world = World::new().await;
-    let (_server, client) = world.start(name, &[]).await;
-    let mut paths: Vec<String> = vec!["/".to_owned()];
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/assets");
-    for file in fs::read_dir(assets).unwrap() {
-        let name = file.unwrap().file_name().into_string().unwrap();
-        if name != "index.html" {
-            paths.push(format!("/{name}"));
+/// The path of each file of the pages.
+fn paths() -> Vec<String> {
+    fn walk(folder: &Path, at: &str, paths: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path(), &format!("{at}{name}/"), paths);
+            } else if name != "index.html" {
+                paths.push(format!("{at}{name}"));
+            }
         }
     }
-    assert!(paths.len() > 10, "{paths:?}");
+    let mut paths = vec!["/".to_owned(), "/console".to_owned()];
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/assets");
+    walk(&assets, "/", &mut paths);
+    assert!(paths.len() > 30, "{paths:?}");
+    paths
+}
+
+pub(crate) async fn the_pages_may_do_nothing_but_what_they_need(name: &str) {
+    let world = World::new().await;
+    let (_server, client) = world.start(name, &[]).await;
+    let paths = paths();
     for path in &paths {
         let answer = client.get(path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
@@ -41,18 +55,21 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
         assert!(policy.starts_with("default-src 'none';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }
-    let page = client.get("/").await;
-    let page = page.text();
-    assert!(page.contains("<script type=\"module\" src=\"app.js\"></script>"));
-    assert_eq!(page.matches("<script").count(), 1);
-    for inline in [
-        "<style",
-        " style=",
-        " onclick=",
-        " onsubmit=",
-        "javascript:",
-    ] {
-        assert!(!page.contains(inline), "{inline}");
+    for (page, script) in [("/", "app.js"), ("/console", "console/main.js")] {
+        let page = client.get(page).await;
+        let page = page.text();
+        let tag = format!("<script type=\"module\" src=\"{script}\"></script>");
+        assert!(page.contains(&tag), "{script}");
+        assert_eq!(page.matches("<script").count(), 1);
+        for inline in [
+            "<style",
+            " style=",
+            " onclick=",
+            " onsubmit=",
+            "javascript:",
+        ] {
+            assert!(!page.contains(inline), "{inline}");
+        }
     }
     for path in paths.iter().filter(|path| path.ends_with(".js")) {
         let script = client.get(path).await;
@@ -77,9 +94,35 @@ pub(crate) async fn the_page_may_do_nothing_but_what_it_needs(name: &str) {
         assert!(answer.header("content-type").starts_with("text/javascript"));
     }
     assert_eq!(client.get("/nothing").await.status, StatusCode::NOT_FOUND);
-    let post = client.post("/", &json!({})).await;
-    assert_eq!(post.status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(post.header("allow"), "GET, HEAD");
+    for page in ["/", "/console"] {
+        let post = client.post(page, &json!({})).await;
+        assert_eq!(post.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(post.header("allow"), "GET, HEAD");
+    }
+}
+
+/// Without the console the visitor's page is whole, and the API is as it was.
+pub(crate) async fn the_console_can_be_switched_off(name: &str) {
+    let world = World::new().await;
+    let (server, client) = world.start(name, &[("CONSOLE", "false")]).await;
+    for path in paths() {
+        let is_console = path.starts_with("/console");
+        let status = if is_console { 404 } else { 200 };
+        assert_eq!(client.get(&path).await.status, status, "{path}");
+    }
+    let stats = client.call(Method::GET, "/web-push/stats").bearer(TOKEN);
+    assert_eq!(stats.send().await.status, StatusCode::OK);
+    assert!(
+        !server.printed().contains("console"),
+        "{}",
+        server.printed()
+    );
+    let (server, _client) = world.start(name, &[]).await;
+    let printed = format!("Operator's console: {}/console\n", server.url);
+    // The second line, which may come after the address.
+    while !server.printed().contains(&printed) {
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// A client of a replaced server, under its prefix.

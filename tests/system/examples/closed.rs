@@ -187,3 +187,37 @@ pub(crate) async fn the_proxy_names_the_user(name: &str) {
     let sent = notify(&client, "/web-push/notify", &to_bob).await;
     assert_eq!(sent.json()["recipients"], 0, "{sent:?}");
 }
+
+pub(crate) async fn the_header_of_a_stranger_names_no_one(name: &str) {
+    let world = World::new().await;
+    for (addresses, is_proxy) in [
+        ("192.0.2.7, 10.0.0.0/8", false),
+        ("192.0.2.7, 127.0.0.0/8", true),
+    ] {
+        let behind_a_proxy = [
+            ("TRUSTED_PROXIES", "1"),
+            ("PROXY_ADDRESSES", addresses),
+            ("PRINCIPAL_HEADER", "Remote-User"),
+            ("PUBLIC_REQUESTS_PER_MINUTE", "2"),
+        ];
+        let (_server, client) = world.start(name, &behind_a_proxy).await;
+        let browser = world.push_service.user_agent();
+        let body = subscription(&client, &browser, json!({})).await;
+        let subscribe = |client_address: &str| {
+            let call = client.call(Method::POST, "/web-push/subscribe").json(&body);
+            call.header("remote-user", "alice")
+                .header("x-forwarded-for", client_address)
+                .send()
+        };
+        let subscribed = subscribe("198.51.100.1").await;
+        assert_eq!(subscribed.status, StatusCode::OK, "{subscribed:?}");
+        let to_alice = json!({"title": "Hello", "audience": {"user": "alice"}});
+        let sent = notify(&client, "/web-push/notify", &to_alice).await;
+        assert_eq!(sent.json()["recipients"], u64::from(is_proxy), "{sent:?}");
+        // Nor does it choose the address that it is counted by.
+        subscribe("198.51.100.2").await;
+        let third = subscribe("198.51.100.3").await;
+        let is_limited = third.status == StatusCode::TOO_MANY_REQUESTS;
+        assert_eq!(is_limited, !is_proxy, "{third:?}");
+    }
+}

@@ -5,7 +5,7 @@
 #[path = "../../../examples/support/connections.rs"]
 mod connections;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use connections::{Connections, Open};
@@ -30,7 +30,7 @@ impl Table {
     async fn enter(&mut self, address: &str) -> Option<Open> {
         advance(Duration::from_secs(1)).await;
         self.entered += 1;
-        let address: SocketAddr = format!("{address}:4711").parse().unwrap();
+        let address: IpAddr = address.parse().unwrap();
         let entering = self.connections.enter(self.entered, address);
         entering.now_or_never()
     }
@@ -68,10 +68,10 @@ async fn an_address_with_many_connections_loses_one_before_others_do() {
     assert_eq!(evicted, [true, false, false]);
     // An IPv6 network counts as one address.
     let mut table = Table::new(3, true);
-    let lone = table.enter("[2001:db8:1::1]").await.unwrap();
-    let one = table.enter("[2001:db8:2::1]").await.unwrap();
-    let _other = table.enter("[2001:db8:2::2]").await.unwrap();
-    assert!(table.enter("[2001:db8:3::1]").await.is_none());
+    let lone = table.enter("2001:db8:1::1").await.unwrap();
+    let one = table.enter("2001:db8:2::1").await.unwrap();
+    let _other = table.enter("2001:db8:2::2").await.unwrap();
+    assert!(table.enter("2001:db8:3::1").await.is_none());
     assert!(!is_evicted(&lone) && is_evicted(&one));
 }
 
@@ -124,7 +124,7 @@ async fn an_unread_response_blocks_no_other_connection() {
 #[tokio::test(start_paused = true)]
 async fn if_no_connection_may_close_the_next_waits_for_a_request() {
     let connections = Connections::new(1, false);
-    let address: SocketAddr = "192.0.2.1:4711".parse().unwrap();
+    let address: IpAddr = "192.0.2.1".parse().unwrap();
     let open = connections.enter(1, address).await;
     let request = open.connection().request();
     let mut entering = Box::pin(connections.enter(2, address));
@@ -140,9 +140,7 @@ async fn if_no_connection_may_close_the_next_waits_for_a_request() {
 #[tokio::test(start_paused = true)]
 async fn a_first_head_has_ten_seconds_and_each_request_gives_a_minute() {
     let connections = Connections::new(1, true);
-    let open = connections
-        .enter(1, "192.0.2.1:4711".parse().unwrap())
-        .await;
+    let open = connections.enter(1, "192.0.2.1".parse().unwrap()).await;
     let connection = open.connection();
     let closes = || connection.quiet_too_long().now_or_never().is_some();
     advance(Duration::from_millis(9_999)).await;
@@ -157,9 +155,7 @@ async fn a_first_head_has_ten_seconds_and_each_request_gives_a_minute() {
     assert!(closes());
 
     drop(open);
-    let open = connections
-        .enter(2, "192.0.2.1:4711".parse().unwrap())
-        .await;
+    let open = connections.enter(2, "192.0.2.1".parse().unwrap()).await;
     let connection = open.connection();
     advance(Duration::from_secs(10)).await;
     assert!(connection.quiet_too_long().now_or_never().is_some());

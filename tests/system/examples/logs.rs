@@ -104,7 +104,8 @@ pub(crate) async fn a_start_and_the_end_of_a_broadcast_are_one_line_each(name: &
 
 pub(crate) async fn administrators_and_wrong_credentials_are_told_without_secrets(name: &str) {
     let world = World::new().await;
-    let (server, client) = world.start(name, &JSON).await;
+    let behind_a_proxy = [JSON[0], ("TRUSTED_PROXIES", "1")];
+    let (server, client) = world.start(name, &behind_a_proxy).await;
     let browser = world.push_service.user_agent();
     let body = subscription(&client, &browser, json!({})).await;
     client.post("/web-push/subscribe", &body).await;
@@ -176,8 +177,11 @@ pub(crate) async fn a_store_that_fails_is_one_line_for_each_route(name: &str) {
     std::fs::remove_file(world.folder.path().join("push.db")).unwrap();
     let mut ids = Vec::new();
     for _ in 0..5 {
-        let refused = client.post("/web-push/subscribe", &body).await;
+        let call = client.call(Method::POST, "/web-push/subscribe");
+        let call = call.header("x-request-id", "of-the-client");
+        let refused = call.json(&body).send().await;
         assert_eq!(refused.json()["code"], "store_unavailable");
+        assert_ne!(refused.header("x-request-id"), "of-the-client");
         ids.push(refused.header("x-request-id").to_owned());
     }
     let told = line(&server, "requests failed").await;

@@ -27,12 +27,28 @@ async fn metrics(client: &HttpClient) -> String {
 pub(crate) async fn every_name_of_the_rules_and_the_dashboard_is_exported(name: &str) {
     let world = World::new().await;
     let (_server, client) = world.start(name, &[]).await;
-    let text = metrics(&client).await;
-    let exported: BTreeSet<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    // One message is accepted, and one subscription is gone: then each metric has a sample.
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({})).await;
+    assert_eq!(
+        client.post("/web-push/subscribe", &body).await.status,
+        StatusCode::OK
+    );
+    notify(&client, "/web-push/notify", &json!({"title": "Accepted"})).await;
+    next(&browser).await;
+    browser.unsubscribe();
+    notify(&client, "/web-push/notify", &json!({"title": "Gone"})).await;
+    let is_gone = async {
+        loop {
+            let text = metrics(&client).await;
+            if sampled(&text).contains("web_push_retired_total") {
+                return text;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let text = timeout(LIMIT, is_gone).await.expect("it is never retired");
+    let exported = sampled(&text);
     let expressions: Vec<_> = rules(RULES)
         .into_iter()
         .map(|rule| rule.expression)
@@ -61,6 +77,24 @@ pub(crate) async fn every_name_of_the_rules_and_the_dashboard_is_exported(name: 
         .filter(|name| name.starts_with("web_push_"))
         .collect();
     assert!(ours.is_subset(&shown), "{:?}", ours.difference(&shown));
+}
+
+/// The metrics that have a sample.
+fn sampled(text: &str) -> BTreeSet<String> {
+    let histograms: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram"))
+        .collect();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let names = samples.filter_map(|line| line.split(['{', ' ']).next());
+    let metric = |name: &str| {
+        let parts = ["_bucket", "_sum", "_count"];
+        let of = parts.iter().find_map(|part| name.strip_suffix(part));
+        of.filter(|of| histograms.contains(of))
+            .unwrap_or(name)
+            .to_owned()
+    };
+    names.filter(|name| !name.is_empty()).map(metric).collect()
 }
 
 /// The expressions of all panels. Each panel has a title, a place of its own, and one of the two types.

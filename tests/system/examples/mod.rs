@@ -13,9 +13,14 @@ mod daily;
 mod existing_app;
 mod forgetting;
 mod keys;
+#[cfg(unix)]
+mod listeners;
 mod logs;
 mod metrics;
+mod namespaces;
+mod principal_tokens;
 mod programs;
+mod proxy_addresses;
 mod restarts;
 mod secrets;
 mod settings;
@@ -26,6 +31,7 @@ mod store;
 mod store_urls;
 mod strangers;
 mod vanishing;
+mod waiting;
 pub(crate) mod world;
 
 /// The same cases for both servers: only the way they serve HTTP differs.
@@ -51,7 +57,8 @@ both_servers! {
     backups::a_stop_leaves_one_file
     backups::a_server_starts_on_every_kind_of_backup
     backups::a_backup_that_cannot_be_made_is_one_line
-    clients::the_page_may_do_nothing_but_what_it_needs
+    clients::the_pages_may_do_nothing_but_what_they_need
+    clients::the_console_can_be_switched_off
     clients::a_client_of_the_flask_and_redis_demo_works_unchanged
     clients::a_client_of_the_flask_and_sqlite_server_works_unchanged
     clients::a_path_has_one_spelling
@@ -69,6 +76,20 @@ both_servers! {
     closed::secrets_may_stand_in_files
     closed::the_log_is_never_silenced_by_a_target
     closed::the_proxy_names_the_user
+    closed::the_header_of_a_stranger_names_no_one
+    principal_tokens::a_token_names_the_user
+    principal_tokens::a_token_can_have_a_public_key
+    principal_tokens::the_backends_of_the_guide_make_tokens
+    listeners::a_unix_socket_is_for_a_proxy
+    listeners::a_stale_socket_file_is_replaced_and_no_other_file
+    listeners::sockets_of_the_service_manager_go_first
+    listeners::sockets_of_another_process_are_left_alone
+    listeners::the_service_manager_is_told
+    listeners::https_needs_no_proxy
+    listeners::a_renewed_certificate_needs_no_restart
+    waiting::a_database_that_comes_up_is_waited_for
+    waiting::sigterm_ends_the_wait
+    namespaces::each_has_its_own_schema_or_prefix
     logs::a_start_and_the_end_of_a_broadcast_are_one_line_each
     logs::administrators_and_wrong_credentials_are_told_without_secrets
     logs::a_store_that_fails_is_one_line_for_each_route

@@ -53,6 +53,10 @@ pub(crate) async fn pages_of_listed_origins_may_call(name: &str) {
                 .header("access-control-allow-headers")
                 .contains("content-type")
         );
+        let methods = answer.header("access-control-allow-methods");
+        for method in ["GET", "POST", "PATCH", "DELETE"] {
+            assert!(methods.contains(method), "{methods}");
+        }
     }
     let answer = preflight("https://other.example").await;
     assert_eq!(answer.header("access-control-allow-origin"), "");
@@ -119,6 +123,11 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
     let missing = folder.path().join("missing/push.db").display().to_string();
     let missing_store = format!("sqlite://{missing}");
     let no_certificate = file("ca.pem", "nothing");
+    let own = rcgen::generate_simple_self_signed(["push.example".to_owned()]).unwrap();
+    let certificate = file("certificate.pem", &own.cert.pem());
+    let key = file("key.pem", &own.signing_key.serialize_pem());
+    let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let other_key = file("other.pem", &other_key);
     let no_database = format!(
         "sqlite://{}",
         file("push.db", &"no database at all\n".repeat(99))
@@ -188,8 +197,125 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "PRINCIPAL_HEADER: not the name of a header",
         ),
         (
+            &[
+                ("BIND", "0.0.0.0:0"),
+                ("ADMIN_TOKEN", TOKEN),
+                ("TRUSTED_PROXIES", "1"),
+                ("PRINCIPAL_HEADER", "Remote-User"),
+            ],
+            "PRINCIPAL_HEADER needs PROXY_ADDRESSES",
+        ),
+        (
+            &[("PROXY_ADDRESSES", "10.0.0.0/8")],
+            "PROXY_ADDRESSES needs TRUSTED_PROXIES",
+        ),
+        (
+            &[("TRUSTED_PROXIES", "1"), ("PROXY_ADDRESSES", "10.0.0.1/8")],
+            "PROXY_ADDRESSES: neither an address nor a block",
+        ),
+        (
             &[("REQUIRE_PRINCIPAL", "true")],
-            "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER",
+            "REQUIRE_PRINCIPAL=true needs PRINCIPAL_HEADER or PRINCIPAL_TOKEN_KEY",
+        ),
+        (
+            &[
+                ("TRUSTED_PROXIES", "1"),
+                ("PRINCIPAL_HEADER", "Remote-User"),
+                ("PRINCIPAL_TOKEN_KEY", "hunter2hunter2hunter2hunter2hunter2"),
+            ],
+            "PRINCIPAL_HEADER and PRINCIPAL_TOKEN_KEY are both set",
+        ),
+        (
+            &[("PRINCIPAL_TOKEN_KEY", "hunter2hunter2hunter2hunter2hun")],
+            "PRINCIPAL_TOKEN_KEY: HS256 needs a secret of at least 32",
+        ),
+        (
+            &[(
+                "PRINCIPAL_TOKEN_KEY",
+                "-----BEGIN PUBLIC KEY-----\nhunter2\n-----END PUBLIC KEY-----",
+            )],
+            "PRINCIPAL_TOKEN_KEY: it is a PEM file, and HS256 needs a secret",
+        ),
+        (
+            &[
+                ("PRINCIPAL_TOKEN_KEY", "hunter2hunter2hunter2hunter2hunter2"),
+                ("PRINCIPAL_TOKEN_ALGORITHM", "ES256"),
+            ],
+            "PRINCIPAL_TOKEN_KEY: not a public key of P-256 in PEM",
+        ),
+        (
+            &[("PRINCIPAL_TOKEN_ALGORITHM", "none")],
+            "PRINCIPAL_TOKEN_ALGORITHM: neither HS256 nor ES256",
+        ),
+        (
+            &[("PRINCIPAL_TOKEN_AUDIENCE", "")],
+            "PRINCIPAL_TOKEN_AUDIENCE: empty",
+        ),
+        (
+            &[
+                ("PRINCIPAL_TOKEN_KEY", "hunter2hunter2hunter2hunter2hunter2"),
+                ("ADMIN_TOKEN", "hunter2.hunter2.hunter2"),
+            ],
+            "ADMIN_TOKEN: it has the form of a user token",
+        ),
+        (&[("BIND", "unix:")], "BIND: no path follows unix:"),
+        (
+            &[("BIND", "unix:push.sock")],
+            "ADMIN_TOKEN or ADMIN_PASSWORD must be set",
+        ),
+        (
+            &[
+                ("BIND", "unix:push.sock"),
+                ("ADMIN_TOKEN", TOKEN),
+                ("ENDPOINT_POLICY", "local"),
+            ],
+            "ENDPOINT_POLICY=local needs a loopback BIND",
+        ),
+        (
+            &[("SOCKET_MODE", "rw")],
+            "SOCKET_MODE: not the mode of a file in octal",
+        ),
+        (
+            &[("WAIT_FOR_STORE", "86401")],
+            "WAIT_FOR_STORE: not a whole number of seconds from 0 to 86400",
+        ),
+        (
+            &[("TLS_CERTIFICATE", &missing)],
+            "TLS_CERTIFICATE and TLS_PRIVATE_KEY: set both",
+        ),
+        (
+            &[("TLS_CERTIFICATE", &missing), ("TLS_PRIVATE_KEY", &missing)],
+            "TLS_CERTIFICATE=",
+        ),
+        (
+            &[
+                ("TLS_CERTIFICATE", &certificate),
+                ("TLS_PRIVATE_KEY", &no_certificate),
+            ],
+            "no private key in PEM",
+        ),
+        (
+            &[
+                ("TLS_CERTIFICATE", &no_certificate),
+                ("TLS_PRIVATE_KEY", &key),
+            ],
+            "no certificate in PEM",
+        ),
+        (
+            &[
+                ("TLS_CERTIFICATE", &certificate),
+                ("TLS_PRIVATE_KEY", &other_key),
+            ],
+            "not the key of the certificate",
+        ),
+        (
+            &[
+                ("BIND", "unix:push.sock"),
+                ("ADMIN_TOKEN", TOKEN),
+                ("TLS_CERTIFICATE", &certificate),
+                ("TLS_PRIVATE_KEY", &key),
+            ],
+            "TLS_CERTIFICATE needs a BIND to a port",
         ),
         (&[("REQUIRE_PRINCIPAL", "yes")], "REQUIRE_PRINCIPAL: "),
         (
@@ -230,6 +356,28 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
             "STORE_URL: the store is misconfigured: the URL's parameter `db` ",
         ),
         (
+            &[(
+                "STORE_URL",
+                "postgres://u:hunter2@127.0.0.1:1/d?schema=Shop",
+            )],
+            "error: STORE_URL: the store is misconfigured",
+        ),
+        (
+            &[(
+                "STORE_URL",
+                "postgres://u:hunter2@127.0.0.1:1/d?schema=a&schema=b",
+            )],
+            "STORE_URL: the store is misconfigured: the URL's parameter `schema` ",
+        ),
+        (
+            &[("STORE_URL", "redis://u:hunter2@127.0.0.1:1/0?prefix={shop}")],
+            "error: STORE_URL: the store is misconfigured",
+        ),
+        (
+            &[("STORE_URL", "redis://u:hunter2@127.0.0.1:1/0?schema=a")],
+            "STORE_URL: the store is misconfigured: the URL's parameter `schema` ",
+        ),
+        (
             &[("STORE_URL", "sqlite://push.db?mode=ro")],
             "STORE_URL: the parameter mode ",
         ),
@@ -255,6 +403,7 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
         (&[("PUBLIC_TAGS", "a tag")], "PUBLIC_TAGS: "),
         (&[("CONFIRMATION", "perhaps")], "CONFIRMATION: "),
+        (&[("CONSOLE", "perhaps")], "CONSOLE: "),
         (&[("RETIRE_AT_MOST", "101")], "RETIRE_AT_MOST: "),
         (&[("EXTRA_ROOT_CA", &missing)], "EXTRA_ROOT_CA: "),
         (&[("EXTRA_ROOT_CA", &no_certificate)], "EXTRA_ROOT_CA: "),
@@ -278,7 +427,11 @@ pub(crate) async fn a_wrong_setting_is_one_line_and_exit_code_2(name: &str) {
         ),
     ];
     for (wrong, message) in cases {
-        let mut settings = vec![("STORE_URL", "memory:"), ("BIND", "127.0.0.1:0")];
+        let mut settings = vec![
+            ("STORE_URL", "memory:"),
+            ("BIND", "127.0.0.1:0"),
+            ("WAIT_FOR_STORE", "0"),
+        ];
         settings.retain(|(name, _)| wrong.iter().all(|(other, _)| other != name));
         settings.extend_from_slice(wrong);
         // Warnings about misplaced settings appear at the default level.
@@ -326,6 +479,7 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         "ADMIN_TOKEN",
         "ADMIN_PASSWORD",
         "KEY_ENCRYPTION_KEY",
+        "PRINCIPAL_TOKEN_KEY",
     ];
     let mut help = command(name, &secrets.map(|name| (name, "hunter2")));
     help.arg("--help");
@@ -334,7 +488,11 @@ pub(crate) async fn help_names_every_setting(name: &str) {
     let text = String::from_utf8(output.stdout).unwrap();
     for (setting, default) in [
         ("BIND", "127.0.0.1:8080"),
+        ("SOCKET_MODE", "660"),
+        ("TLS_CERTIFICATE", ""),
+        ("TLS_PRIVATE_KEY", ""),
         ("STORE_URL", "sqlite://web-push.db"),
+        ("WAIT_FOR_STORE", "60"),
         ("VAPID_SUBJECT", ""),
         ("VAPID_PRIVATE_KEY", ""),
         ("ADMIN_TOKEN", ""),
@@ -344,10 +502,15 @@ pub(crate) async fn help_names_every_setting(name: &str) {
         ("ENDPOINT_POLICY", "known"),
         ("ALLOWED_ORIGINS", ""),
         ("TRUSTED_PROXIES", "0"),
+        ("PROXY_ADDRESSES", ""),
         ("PRINCIPAL_HEADER", ""),
+        ("PRINCIPAL_TOKEN_KEY", ""),
+        ("PRINCIPAL_TOKEN_ALGORITHM", "HS256"),
+        ("PRINCIPAL_TOKEN_AUDIENCE", "web-push"),
         ("REQUIRE_PRINCIPAL", "false"),
         ("PUBLIC_TAGS", ""),
         ("CONFIRMATION", "true"),
+        ("CONSOLE", "true"),
         ("MAX_SUBSCRIPTIONS", "10000000"),
         ("MAX_UNPROVEN_SUBSCRIPTIONS", "100000"),
         ("PUBLIC_REQUESTS_PER_MINUTE", "60"),

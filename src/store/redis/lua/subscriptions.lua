@@ -88,6 +88,14 @@ local function insert_row(key, row)
   index_row(key, row, 1)
 end
 
+-- Changes a row, and its counts and indexes with it.
+local function rewrite_row(key, row, change)
+  index_row(key, row, -1)
+  change()
+  index_row(key, row, 1)
+  write_row(key, row)
+end
+
 -- Deletes a row. Returns whether it existed.
 local function delete_row(key)
   local row = read_row(key)
@@ -163,10 +171,7 @@ function operations.apply()
     local row = read_row(key)
     if row then
       local function rewrite(change)
-        index_row(key, row, -1)
-        change()
-        index_row(key, row, 1)
-        write_row(key, row)
+        rewrite_row(key, row, change)
         changed = changed + 1
       end
       -- An observation from before the last upsert is out of date.
@@ -198,16 +203,33 @@ function operations.apply()
   return changed
 end
 
--- Deletes up to 200 rows that are retired or stale since before a time, or expired before another (S13).
--- ARGV: both times. Returns the number of deleted rows.
+-- Deletes or retires up to 200 rows (S13): deletes those that are retired or stale since before a time, or expired before another,
+-- and unproven ones that have expired; retires others that have expired. ARGV: now, both times, the reason. Returns their number.
 function operations.purge()
   even_when_full()
+  local now = ARGV[1]
   local purged = 0
-  for _, index in ipairs({ { RETIRED, ARGV[1] }, { STALE, ARGV[1] }, { EXPIRES, ARGV[2] } }) do
+  for _, index in ipairs({ { RETIRED, ARGV[2] }, { STALE, ARGV[2] }, { EXPIRES, ARGV[3] } }) do
     local set, before = unpack(index)
     for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', '(' .. before, 'LIMIT', 0, 200 - purged)) do
       delete_row(key)
       purged = purged + 1
+    end
+  end
+  for _, name in ipairs(call('HKEYS', NUMBERS)) do
+    if string.sub(name, 1, 1) == 'L' then
+      local set = group_key(string.sub(name, 2))
+      for _, key in ipairs(call('ZRANGEBYSCORE', set, '-inf', now, 'LIMIT', 0, 200 - purged)) do
+        local row = read_row(key)
+        if row and not is_unproven(row) then
+          rewrite_row(key, row, function() row[RETIRED_AT], row[REASON] = now, ARGV[4] end)
+        else
+          delete_row(key)
+          -- A damaged row is in sets whose names it does not tell.
+          call('ZREM', set, key)
+        end
+        purged = purged + 1
+      end
     end
   end
   return purged

@@ -1,0 +1,112 @@
+// The figures of the last days, and where the subscriptions are.
+import { byId, time } from "../dom.js";
+import { showBars, showColumns } from "./charts.js";
+import { byDay, lastDays, long, short } from "./days.js";
+import { authorized } from "./session.js";
+import { view } from "./views.js";
+import { PUSH_SERVICES, counted, number, word } from "./words.js";
+
+/** As long as the server keeps the counts of broadcasts. */
+const SENT_DAYS = 7;
+const GROWTH_DAYS = 14;
+/** The most pages of a list that a chart reads, and their rows. */
+const [PAGES, PAGE] = [20, 100];
+/** How long a chart is shown before it is read again, in milliseconds. */
+const FRESH = 60_000;
+
+async function load() {
+  const stats = await authorized("GET", "stats");
+  figures(stats);
+  await Promise.all([
+    drawn("sent-chart", () => sentByDay()),
+    drawn("growth-chart", () => growthByDay(stats.subscriptions.total)),
+  ]);
+}
+
+/** @param {any} stats */
+function figures({ subscriptions, ledger, gates }) {
+  const { live, stale, retired, byPushService } = subscriptions;
+  byId("figure-live").textContent = number(live);
+  byId("figure-lost").textContent = `${number(stale)} stale, ${number(retired)} gone`;
+  byId("figure-waiting").textContent = number(ledger.depth);
+  byId("figure-gates").textContent = gates.length === 0 ? "No push service is paused" : counted(gates.length, "push service is paused", "push services are paused");
+  const services = Object.entries(byPushService).filter(([, count]) => count > 0);
+  services.sort(([, one], [, other]) => other - one);
+  byId("services-none").hidden = services.length > 0;
+  showBars(byId("services-chart"), services.map(([name, count]) => ({ name: word(PUSH_SERVICES, name), count })));
+}
+
+/** When each chart was drawn. @type {Map<string, number>} */
+const drawnAt = new Map();
+
+/** Draws a chart if it is old, and shows of when it is. @param {string} id @param {() => Promise<string>} draw */
+async function drawn(id, draw) {
+  if (performance.now() - (drawnAt.get(id) ?? -FRESH) < FRESH) return;
+  const note = byId(`${id}-note`);
+  try {
+    const words = await draw();
+    drawnAt.set(id, performance.now());
+    note.replaceChildren(words, " As of ", time(Date.now()), ".");
+  } catch (error) {
+    note.textContent = `Not loaded: ${error.message}`;
+  }
+}
+
+/** @returns {Promise<string>} */
+async function sentByDay() {
+  const days = lastDays(SENT_DAYS, Date.now());
+  const { rows, isWhole } = await pages(`broadcasts?createdAfter=${encodeURIComponent(days[0].toISOString())}`, "broadcasts");
+  const counts = byDay(rows, ({ createdAt }) => createdAt, days).map((broadcasts) => broadcasts.map(({ counts }) => split(counts)));
+  const sums = counts.map((day) => day.reduce((sum, one) => ({ delivered: sum.delivered + one.delivered, failed: sum.failed + one.failed }), { delivered: 0, failed: 0 }));
+  const columns = days.map((day, place) => ({
+    label: short(day),
+    name: long(day),
+    parts: [
+      { kind: "failed", count: sums[place].failed, word: "failed" },
+      { kind: "delivered", count: sums[place].delivered, word: "delivered" },
+    ],
+  }));
+  showColumns(byId("sent-chart"), columns);
+  const total = (/** @type {"delivered" | "failed"} */ kind) => sums.reduce((sum, day) => sum + day[kind], 0);
+  byId("figure-delivered").textContent = number(total("delivered"));
+  byId("figure-failed").textContent = number(total("failed"));
+  return isWhole ? `${counted(rows.length, "broadcast")} in seven days, by the day of sending.` : `Only the newest ${number(rows.length)} broadcasts of seven days.`;
+}
+
+/** @param {Record<string, number>} counts */
+function split({ accepted, pending, cancelled, ...failures }) {
+  return { delivered: accepted, failed: Object.values(failures).reduce((sum, count) => sum + count, 0) };
+}
+
+/** @param {number} total The subscriptions in every state. @returns {Promise<string>} */
+async function growthByDay(total) {
+  const list = byId("growth-chart");
+  list.hidden = total > PAGES * PAGE;
+  if (list.hidden) return `More than ${number(PAGES * PAGE)} subscriptions: too many to count here. Metrics have their number over time.`;
+  const days = lastDays(GROWTH_DAYS, Date.now());
+  const { rows } = await pages("subscriptions?state=live", "subscriptions");
+  const sorted = byDay(rows, ({ createdAt }) => createdAt, days);
+  const columns = days.map((day, place) => ({
+    label: short(day),
+    name: long(day),
+    parts: [{ kind: "new", count: sorted[place].length, word: "new" }],
+  }));
+  showColumns(list, columns);
+  const grown = sorted.reduce((sum, day) => sum + day.length, 0);
+  return `${counted(grown, "subscription")} of ${number(rows.length)} came in fourteen days and are still there.`;
+}
+
+/** Reads pages of a list. @param {string} path With a query. @param {string} name */
+async function pages(path, name) {
+  const rows = [];
+  let after = "";
+  for (let read = 0; read < PAGES; read++) {
+    const answer = await authorized("GET", `${path}&limit=${PAGE}${after}`);
+    rows.push(...answer[name]);
+    if (answer.next === null) return { rows, isWhole: true };
+    after = `&after=${encodeURIComponent(answer.next)}`;
+  }
+  return { rows, isWhole: false };
+}
+
+view("overview", { every: 5_000, load });

@@ -1,0 +1,119 @@
+//! Waiting for a database that is not up yet.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use tower::Service;
+use tower_web_push::store::{StoreError, StoreErrorKind};
+
+use super::accept::Acceptor;
+use super::causes::with_causes;
+use super::page::plain;
+use super::shutdown::Shutdown;
+use super::{PREFIXES, service_manager};
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Calls `open` until it succeeds, fails for another reason than a database that is out of reach, or `patience` is over.
+/// The pauses double from a quarter of a second to five. Each failure is one line of the log.
+///
+/// # Cancel safety
+///
+/// If dropped, the call under way is dropped.
+pub(super) async fn patiently<T, F>(
+    patience: Duration,
+    mut open: impl FnMut() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let began = Instant::now();
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let error = match open().await {
+            Err(error) if error.kind() == StoreErrorKind::Unavailable => error,
+            done => return done,
+        };
+        if began.elapsed() + pause > patience {
+            return Err(error);
+        }
+        let error = with_causes(error);
+        tracing::warn!(error, ?pause, "the store is not up yet: trying again");
+        service_manager::waiting("waiting for the store");
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Answers while the store is opened: `/live` as always, `/ready` and everything else by 503.
+#[derive(Clone, Copy)]
+pub(super) struct NotReady {
+    pub(super) has_contact: bool,
+}
+
+impl NotReady {
+    /// Opens the store, and answers meanwhile. Returns `None` after the shutdown signal.
+    pub(super) async fn while_opening<T>(
+        self,
+        acceptor: &mut Acceptor,
+        shutdown: &Shutdown,
+        opening: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<Option<T>, StoreError> {
+        // Dropped at the end, which ends these connections: the next request on one would be answered here, too.
+        let (_over, meanwhile) = Shutdown::by_hand();
+        tokio::select! {
+            opened = opening => opened.map(Some),
+            () = acceptor.accept(self, meanwhile) => Ok(None),
+            () = shutdown.clone().begun() => Ok(None),
+        }
+    }
+
+    fn answer(self, path: &str) -> Response<Full<Bytes>> {
+        let route = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix));
+        if route == Some("/live") {
+            return plain(StatusCode::OK, "live");
+        }
+        let mut response = plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server waits for its store\n",
+        );
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        if route == Some("/ready") {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let ready = json!({
+                "ready": false,
+                "store": false,
+                "scheduler": false,
+                "worker": false,
+                "clock": true,
+                "contact": self.has_contact,
+            });
+            *response.body_mut() = Full::from(ready.to_string());
+        }
+        response
+    }
+}
+
+impl<B> Service<Request<B>> for NotReady {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ready(Ok(self.answer(request.uri().path())))
+    }
+}

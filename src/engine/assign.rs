@@ -1,0 +1,27 @@
+//! An administrator's change of a subscription's user and tags.
+
+use super::Engine;
+use crate::store::{
+    Assignment, NewSubscription, StoreError, SubscriptionRecord, SubscriptionRef, Upserted,
+};
+use crate::subscription::SubscriptionId;
+
+impl Engine {
+    /// Sets the user and the tags of a subscription. Returns the row after it, or `None` if there is none of this id.
+    pub(crate) async fn assign(
+        &self,
+        id: SubscriptionId,
+        assignment: Assignment,
+    ) -> Result<Option<SubscriptionRecord>, StoreError> {
+        let Some(row) = self.row(SubscriptionRef::Id(id)).await? else {
+            return Ok(None);
+        };
+        let new = NewSubscription::assigning(&row, assignment);
+        let stored = self.subscriptions.upsert(&new, &self.limits, self.now());
+        Ok(match stored.await? {
+            Upserted::Stored { record, .. } => Some(*record),
+            // Deleted, or registered anew, since it was read.
+            Upserted::Conflict => None,
+        })
+    }
+}

@@ -1,0 +1,147 @@
+// The console's Audience: search, the devices of a user, removal, and the file.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { isHidden, openConsole } from "./support/console.mjs";
+import { OperatorServer } from "./support/operator-server.mjs";
+
+async function searching(subscriptions) {
+  const server = new OperatorServer();
+  for (const subscription of subscriptions) server.subscribe(subscription);
+  const page = await openConsole({ hash: "#audience", server });
+  return Object.assign(page, {
+    entries: () => page.byId("audience-list").children,
+    async search(fields) {
+      await page.fill("find", fields);
+      await page.submit("find");
+    },
+  });
+}
+
+const SOME = [
+  { id: "s-1", user: "alice", tags: ["news", "sport"], pushService: "fcm" },
+  { id: "s-2", user: "alice", state: "stale" },
+  { id: "s-3", user: "bob", state: "retired", retireReason: "gone" },
+  { id: "s-4", endpoint: "https://push.example/secret" },
+];
+
+test("subscriptions are found by user, tag, id, state and push service", async () => {
+  const page = await searching(SOME);
+  assert.equal(page.entries().length, 4);
+  for (const [fields, count, words] of [
+    [{ by: "user", text: "alice" }, 2, "2 devices of alice."],
+    [{ by: "user", text: " bob " }, 1, "1 device of bob."],
+    [{ by: "tag", text: "sport" }, 1, "1 subscription."],
+    [{ by: "id", text: "s-3" }, 1, "1 subscription."],
+    [{ by: "user", text: "", state: "stale" }, 1, "1 subscription."],
+    [{ by: "user", text: "", state: "", pushService: "fcm" }, 1, "1 subscription."],
+  ]) {
+    await page.search(fields);
+    assert.deepEqual([page.entries().length, page.text("audience-count")], [count, words], JSON.stringify(fields));
+  }
+  await page.search({ by: "user", text: "nobody", pushService: "" });
+  assert.equal(page.byId("audience-empty").hidden, false);
+});
+
+test("an endpoint, which is a secret, is in no address", async () => {
+  const page = await searching(SOME);
+  await page.search({ by: "endpoint", text: "https://push.example/secret" });
+  assert.equal(page.entries().length, 1);
+  assert.deepEqual(page.server.sent("POST", "subscriptions/search"), [{ endpoint: "https://push.example/secret" }]);
+  assert.ok(page.server.requests.every(({ path }) => !path.includes("secret")));
+});
+
+test("an entry says in words why this user did not get it", async () => {
+  const page = await searching([
+    {
+      id: "s-9", user: "carol", tags: ["news"], state: "retired", retireReason: "gone", failureStreak: 3, pushService: "apple",
+      lastFailure: { at: "2026-11-25T10:00:00Z", status: 410, reason: "Unregistered" }, lastSuccessAt: "2026-11-20T10:00:00Z",
+      schedules: [{ notifyType: "DAILY_CHECK", notifyTime: { hour: 6, minute: 5, zone: "Europe/Berlin", weekdays: ["mon"] }, message: null, nextAt: "2026-11-30T05:05:00Z" }],
+    },
+  ]);
+  const text = page.entries()[0].textContent;
+  for (const words of [/^carolGone/, /Push serviceApple/, /Last failure410 Unregistered, /, /Failures in a row3/, /the push service says that it is gone/, /Daily06:05 Europe\/Berlin mon/]) assert.match(text, words);
+  const plain = await searching([{ id: "s-8" }]);
+  assert.match(plain.entries()[0].textContent, /Without a user.*Last takennever/);
+  assert.doesNotMatch(plain.entries()[0].textContent, /Last failure|null|undefined/);
+});
+
+test("from one device to all of its user, and to a message to it alone", async () => {
+  const page = await searching(SOME);
+  await page.press(page.entries()[0], "All devices");
+  assert.equal(page.text("audience-count"), "2 devices of alice.");
+  await page.press(page.entries()[0], "Send…");
+  assert.equal(page.hash(), "#compose");
+  const { ids } = page.byId("notify").elements;
+  assert.equal(ids.value, "s-1");
+  assert.equal(isHidden(ids), false);
+});
+
+test("a subscription is deleted after a question", async () => {
+  const page = await searching(SOME);
+  await page.press(page.entries()[0], "Delete");
+  assert.equal(page.text("confirm-title"), "s-1");
+  await page.confirm("no");
+  assert.equal(page.server.subscriptions.length, 4);
+  await page.press(page.entries()[0], "Delete");
+  await page.confirm("yes");
+  assert.deepEqual(page.server.subscriptions.map(({ id }) => id), ["s-2", "s-3", "s-4"]);
+  assert.equal(page.entries().length, 3);
+  assert.equal(page.document.activeElement.id, "audience-heading");
+});
+
+test("more are shown on request, also over pages that have none", async () => {
+  const page = await searching(Array.from({ length: 60 }, (_, place) => ({ id: `s-${place}` })));
+  assert.deepEqual([page.entries().length, page.text("audience-count")], [25, "25 subscriptions so far, and there may be more."]);
+  page.byId("audience-more").click();
+  await page.pass(0);
+  page.byId("audience-more").click();
+  await page.pass(0);
+  assert.deepEqual([page.entries().length, page.text("audience-count")], [60, "60 subscriptions."]);
+  assert.equal(isHidden(page.byId("audience-more")), true);
+  page.server.intercept = (_, path) => {
+    const query = new URLSearchParams(path.split("?")[1]);
+    if (!path.startsWith("subscriptions?") || query.has("after")) return undefined;
+    return Response.json({ subscriptions: [], next: "20" });
+  };
+  await page.search({ by: "user", text: "" });
+  await page.pass(0);
+  assert.equal(page.entries()[0].textContent.includes("s-20"), true);
+});
+
+test("of a filter that few rows match, a bounded number of pages is read at a time", async () => {
+  const page = await searching(SOME);
+  page.server.intercept = (_, path) => (path.startsWith("subscriptions?") ? Response.json({ subscriptions: [], next: "on" }) : undefined);
+  const before = page.server.requests.length;
+  await page.search({ by: "user", text: "rare" });
+  await page.pass(0);
+  assert.equal(page.server.requests.slice(before).filter(({ path }) => path.startsWith("subscriptions?")).length, 20);
+  assert.equal(page.byId("audience-empty").hidden, true, "it is not known yet");
+  page.server.intercept = () => undefined;
+  page.server.subscribe({ id: "s-rare", user: "rare" });
+  const next = page.server.requests.length;
+  page.server.intercept = (_, path) => (path.includes("after=on") ? Response.json({ subscriptions: [page.server.subscriptions.at(-1)], next: null }) : undefined);
+  page.byId("audience-more").click();
+  await page.pass(0);
+  assert.equal(page.text("audience-count"), "1 device of rare.");
+  assert.ok(page.server.requests.slice(next).filter(({ path }) => path.startsWith("subscriptions?")).every(({ path }) => path.includes("after=on")), "it goes on where it was");
+});
+
+test("the time is that of the reading", async () => {
+  const page = await searching(SOME);
+  const asOf = page.text("audience-as-of");
+  await page.pass(90_000);
+  assert.equal(page.text("audience-as-of"), asOf);
+  await page.go("keys");
+  await page.go("audience");
+  assert.notEqual(page.text("audience-as-of"), asOf);
+});
+
+test("the file has what the search has", async () => {
+  const page = await searching(SOME);
+  await page.search({ by: "user", text: "alice", state: "live" });
+  page.byId("audience-file").click();
+  await page.pass(0);
+  assert.equal(await page.files[0].text(), "id\r\ns-1\r\n");
+  assert.match(page.text("status"), /subscriptions\.csv/);
+});

@@ -1,0 +1,154 @@
+// The console's figures: Overview, Health and Keys.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { openConsole } from "./support/console.mjs";
+import { OperatorServer } from "./support/operator-server.mjs";
+
+const ago = (server, hours) => new Date(server.now - hours * 3_600_000).toISOString();
+
+test("the overview adds up seven days, draws them, and says the same in words", async () => {
+  const server = new OperatorServer();
+  server.add({ createdAt: ago(server, 1), counts: { accepted: 1200, gone: 3, failed: 2, cancelled: 9, pending: 7 } });
+  server.add({ createdAt: ago(server, 25), counts: { accepted: 600 } });
+  server.add({ createdAt: ago(server, 9 * 24), counts: { accepted: 5000, failed: 5000 } });
+  const page = await openConsole({ server });
+  assert.deepEqual([page.text("figure-delivered"), page.text("figure-failed")], [(1800).toLocaleString(), "5"]);
+  const columns = page.byId("sent-chart").children;
+  assert.equal(columns.length, 7);
+  const spoken = columns.map((column) => column.querySelector(".spoken").textContent);
+  assert.match(spoken[6], new RegExp(`: 5 failed, ${(1200).toLocaleString()} delivered$`));
+  assert.match(spoken[5], /: 0 failed, 600 delivered$/);
+  assert.match(spoken[0], /: 0 failed, 0 delivered$/);
+  const heights = columns.map((column) => Number.parseFloat(column.querySelector(".stack").style.height));
+  assert.deepEqual([heights[0], heights[6]], [0, 100]);
+  assert.ok(heights[5] > 49 && heights[5] < 50, String(heights[5]));
+  assert.match(page.text("sent-chart-note"), /^2 broadcasts in seven days, by the day of sending\. As of /);
+});
+
+test("a chart of more than it reads says so", async () => {
+  const server = new OperatorServer();
+  for (let number = 0; number < 2_001; number++) server.add({ counts: { accepted: 1 } });
+  const page = await openConsole({ server });
+  assert.match(page.text("sent-chart-note"), new RegExp(`^Only the newest ${(2000).toLocaleString()} broadcasts`));
+});
+
+test("new subscriptions are counted by day, unless there are too many to read", async () => {
+  const server = new OperatorServer();
+  for (const hours of [1, 2, 30, 400]) server.subscribe({ createdAt: ago(server, hours) });
+  const page = await openConsole({ server });
+  const spoken = page.byId("growth-chart").children.map((column) => column.querySelector(".spoken").textContent);
+  assert.equal(spoken.length, 14);
+  assert.match(spoken[13], /: 2 new$/);
+  assert.match(spoken[12], /: 1 new$/);
+  assert.match(page.text("growth-chart-note"), /^3 subscriptions of 4 came in fourteen days/);
+  const large = new OperatorServer();
+  for (let number = 0; number < 2_001; number++) large.subscribe();
+  const other = await openConsole({ server: large });
+  assert.equal(other.byId("growth-chart").hidden, true);
+  assert.match(other.text("growth-chart-note"), /too many to count here/);
+  assert.deepEqual(large.requests.filter(({ path }) => path.startsWith("subscriptions")), []);
+});
+
+test("push services are bars with their share, the largest first", async () => {
+  const server = new OperatorServer();
+  for (const pushService of ["mozilla", "fcm", "fcm", "fcm"]) server.subscribe({ pushService });
+  server.subscribe({ state: "stale" });
+  server.subscribe({ state: "retired" });
+  const page = await openConsole({ server });
+  assert.deepEqual(page.rows("services-chart"), ["Google (FCM)3 (75 %)", "Mozilla1 (25 %)"]);
+  assert.equal(page.text("figure-live"), "4");
+  assert.equal(page.text("figure-lost"), "1 stale, 1 gone");
+  const empty = await openConsole();
+  assert.equal(empty.byId("services-none").hidden, false);
+});
+
+test("charts are read again after a minute, figures sooner", async () => {
+  const page = await openConsole();
+  const read = (beginning) => page.server.requests.filter(({ path }) => path.startsWith(beginning)).length;
+  await page.pass(30_000);
+  assert.deepEqual([read("broadcasts"), read("stats") > 4], [1, true]);
+  await page.pass(35_000);
+  assert.equal(read("broadcasts"), 2);
+});
+
+test("health is green in words while all is well", async () => {
+  const page = await openConsole({ hash: "#health" });
+  assert.equal(page.rows("health-checks").length, 6);
+  for (const row of page.rows("health-checks")) assert.match(row, /Fine$/);
+  assert.equal(page.byId("gates-none").hidden, false);
+  assert.equal(page.byId("health-none").hidden, false);
+});
+
+test("each fault is told in words, with its consequence", async () => {
+  const server = new OperatorServer();
+  server.ready = { ready: false, store: false, scheduler: false, worker: false, clock: false, contact: false };
+  server.ledger = { depth: 1200, leased: 4, oldestDue: ago(server, 3) };
+  server.more = {
+    outbox: { waiting: 2, refused: 3 },
+    worker: { failing: [{ step: "claim", since: ago(server, 1), error: "the store is unavailable" }], parked: 3, parkedBroadcasts: [{ broadcast: "b-1", until: ago(server, -1), error: "corrupt" }], unreadable: 1 },
+    missingKeys: [{ keyId: "lost", subscriptions: 40 }],
+    retiringStopped: [{ origin: "https://push.example", gone: 45, accepted: 55 }],
+  };
+  const page = await openConsole({ hash: "#health", server });
+  const rows = page.rows("health-checks");
+  assert.equal(rows.length, 7);
+  for (const row of rows) assert.match(row, /Attention$/);
+  const text = rows.join("\n");
+  for (const words of [/VAPID_SUBJECT is not set/, /cannot be written to/, /No worker runs/, /Nobody has looked/, /nothing is sent until they agree/, /has waited for 3 hours/, /3 refused/]) assert.match(text, words);
+  const found = page.rows("health-problems").join("\n");
+  for (const words of [/Reading due messages fails since .*: the store is unavailable\./, /Broadcast b-1 waits/, /2 more broadcasts wait/, /1 message waits/, /key lost of 40 subscriptions is missing/, /45 of its last 100/]) assert.match(found, words);
+});
+
+test("this browser's wrong clock is told of, and does not make the queue old", async () => {
+  const server = new OperatorServer();
+  server.ledger = { depth: 1, leased: 0, oldestDue: ago(server, 0) };
+  const page = await openConsole({ hash: "#health", server });
+  page.shift(2 * 3_600_000);
+  await page.pass(6_000);
+  const rows = page.rows("health-checks").join("\n");
+  assert.match(rows, /This browser's is 2 hours ahead/);
+  assert.match(rows, /1 message to be sent.*Fine/);
+});
+
+test("a paused push service has its reason and is opened after a question", async () => {
+  const server = new OperatorServer();
+  server.gates = [{ origin: "https://push.example", until: ago(server, -1), reason: "rate_limited", closures: 3 }];
+  const page = await openConsole({ hash: "#health", server });
+  const [row] = page.byId("gates").children;
+  assert.match(row.textContent, /It asked for fewer requests\. It gets nothing until .*3 times in a row/);
+  await page.press(row, "Open now…");
+  assert.equal(page.text("confirm-title"), "https://push.example");
+  await page.confirm("no");
+  assert.deepEqual(server.sent("POST", "open-gate"), []);
+  await page.press(row, "Open now…");
+  await page.confirm("yes");
+  assert.deepEqual(server.sent("POST", "open-gate"), [{ origin: "https://push.example" }]);
+  assert.equal(page.text("status"), "https://push.example gets messages again.");
+  assert.equal(page.byId("gates-none").hidden, false);
+  assert.equal(page.document.activeElement.id, "gates-heading");
+});
+
+test("a rotation says what it will do, and reminds of the backup", async () => {
+  const server = new OperatorServer();
+  server.subscribe();
+  server.subscribe();
+  server.subscribe({ keyId: "key-0" });
+  server.more = { missingKeys: [{ keyId: "lost", subscriptions: 5 }] };
+  const page = await openConsole({ hash: "#keys", server });
+  assert.deepEqual(page.rows("keys-list").length, 3);
+  assert.match(page.rows("keys-list")[0], /^key-12 live subscriptions\. New subscriptions are made with it\.Active$/);
+  assert.match(page.rows("keys-list").find((row) => row.startsWith("lost")), /restored from a backup\.Missing$/);
+  page.byId("rotate").click();
+  await page.pass(0);
+  assert.match(page.text("confirm-text"), /2 subscriptions use the key that is active now: nothing is lost/);
+  await page.confirm("no");
+  assert.equal(server.keyId, "key-1");
+  page.byId("rotate").click();
+  await page.pass(0);
+  await page.confirm("yes");
+  assert.notEqual(server.keyId, "key-1");
+  assert.match(page.text("status"), /Back up the store now/);
+  assert.equal(page.byId("keys-backup").hidden, false);
+  assert.match(page.rows("keys-list")[0], new RegExp(`^${server.keyId}`));
+});

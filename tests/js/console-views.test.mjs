@@ -1,0 +1,128 @@
+// The console's frame: its lock, its views, and what they say of the age of their figures.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { isHidden, openConsole, settled } from "./support/console.mjs";
+import { OperatorServer, problem } from "./support/operator-server.mjs";
+
+const VIEWS = ["overview", "broadcasts", "compose", "audience", "health", "keys"];
+const shownViews = ({ byId }) => VIEWS.filter((name) => !isHidden(byId(`view-${name}`)));
+
+test("nothing is read or shown before it is unlocked", async () => {
+  const page = await openConsole({ token: null });
+  assert.deepEqual(shownViews(page), []);
+  assert.equal(isHidden(page.byId("nav")), true);
+  assert.equal(isHidden(page.byId("operator-token")), false);
+  await page.pass(60_000);
+  assert.deepEqual([...new Set(page.server.requests.map(({ path }) => path))].sort(), ["ping", "ready"]);
+});
+
+test("a token unlocks it, and is kept for this tab only", async () => {
+  const page = await openConsole({ token: null });
+  page.byId("operator-token").value = "wrong";
+  await page.submit("operator");
+  assert.equal(page.text("status"), "The server refused this token.");
+  assert.deepEqual(shownViews(page), []);
+  page.byId("operator-token").value = "right";
+  await page.submit("operator");
+  assert.deepEqual(shownViews(page), ["overview"]);
+  assert.equal(page.byId("operator-token").value, "");
+  assert.deepEqual([...page.stored], [["/operator", "Bearer right"]]);
+  page.byId("lock").click();
+  assert.deepEqual(shownViews(page), []);
+  assert.equal(page.document.activeElement.id, "operator-token");
+  assert.deepEqual([...page.stored], []);
+  const asked = page.server.requests.length;
+  await page.pass(10_000);
+  assert.deepEqual(page.server.requests.slice(asked).filter(({ path }) => path === "stats"), []);
+});
+
+test("a token that the server no longer accepts locks it", async () => {
+  const page = await openConsole();
+  page.server.token = "another";
+  await page.pass(6_000);
+  assert.deepEqual(shownViews(page), []);
+  assert.deepEqual([...page.stored], []);
+});
+
+test("a refusal of earlier credentials does not lock the console with newer ones", async () => {
+  const page = await openConsole();
+  let release;
+  const late = new Promise((resolve) => (release = resolve));
+  page.server.intercept = async (_, path, body) => {
+    if (path !== "stats" || page.server.token === "second") return undefined;
+    await late;
+    return problem(401, "wrong_credentials", "Wrong password");
+  };
+  await page.pass(6_000);
+  page.byId("lock").click();
+  page.server.token = "second";
+  page.byId("operator-token").value = "second";
+  await page.submit("operator");
+  release();
+  await settled();
+  assert.equal(page.stored.get("/operator"), "Bearer second");
+  assert.deepEqual(shownViews(page), ["overview"]);
+});
+
+test("one view is shown at a time, by the address, and gets the focus and the title", async () => {
+  const page = await openConsole();
+  assert.deepEqual(shownViews(page), ["overview"]);
+  assert.equal(page.byId("overview-heading").focused, 0, "a first visit leaves the focus where it is");
+  for (const name of VIEWS.toReversed()) {
+    await page.go(name);
+    assert.deepEqual(shownViews(page), [name]);
+    assert.equal(page.document.activeElement.id, `${name}-heading`);
+    assert.match(page.document.title, new RegExp(`^${page.text(`${name}-heading`)} · `));
+    const current = VIEWS.filter((other) => page.byId(`nav-${other}`).getAttribute("aria-current") === "page");
+    assert.deepEqual(current, [name]);
+    assert.match(page.text(`${name}-as-of`), /^As of /, name);
+  }
+  await page.go("keys");
+  await page.go("main");
+  assert.deepEqual(shownViews(page), ["keys"], "the link to the content leads away from no view");
+});
+
+test("an unknown view is the first", async () => {
+  const page = await openConsole({ hash: "#nothing" });
+  assert.deepEqual(shownViews(page), ["overview"]);
+});
+
+test("the view that is shown is kept up to date, and no other", async () => {
+  const page = await openConsole({ hash: "#keys" });
+  const since = page.server.requests.length;
+  await page.pass(31_000);
+  const paths = page.server.requests.slice(since).map(({ path }) => path);
+  assert.deepEqual(paths.filter((path) => path === "vapid").length, 1);
+  assert.deepEqual(paths.filter((path) => path.startsWith("broadcasts")), []);
+  page.document.hidden = true;
+  const hidden = page.server.requests.length;
+  await page.pass(120_000);
+  assert.deepEqual(page.server.requests.slice(hidden).filter(({ path }) => path === "vapid"), []);
+});
+
+test("figures that cannot be updated stay, with their time and the reason in words", async () => {
+  const server = new OperatorServer();
+  server.subscribe();
+  const page = await openConsole({ server });
+  assert.equal(page.text("figure-live"), "1");
+  const asOf = page.text("overview-as-of");
+  server.intercept = (_, path) => (path === "stats" ? problem(503, "store_unavailable", "The store is unavailable.") : undefined);
+  await page.pass(60_000);
+  assert.equal(page.text("figure-live"), "1");
+  assert.ok(page.text("overview-as-of").endsWith("Not updated since: The store is unavailable."), page.text("overview-as-of"));
+  assert.ok(page.text("overview-as-of").startsWith(asOf), "the time is that of the figures");
+  server.intercept = () => undefined;
+  await page.pass(6_000);
+  assert.match(page.text("overview-as-of"), /^As of [^.]+$/);
+});
+
+test("figures that were never read are no zeros", async () => {
+  const server = new OperatorServer();
+  server.intercept = (_, path) => {
+    if (path === "stats") throw new TypeError("fetch failed");
+  };
+  const page = await openConsole({ server });
+  assert.match(page.text("overview-as-of"), /^Not loaded: The server cannot be reached/);
+  assert.equal(page.text("figure-live"), "–");
+});
