@@ -4,7 +4,8 @@ mod build;
 mod build_error;
 mod builder;
 mod client;
-#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+#[cfg(test)]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod simulation;
 
 pub use build_error::{BuildError, BuildErrorKind};

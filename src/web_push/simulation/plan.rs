@@ -28,6 +28,9 @@ pub(super) struct Plan {
     pub(super) daily: u8,
     /// Whether the store sends hints of new work to all replicas.
     pub(super) has_hints: bool,
+    /// The most milliseconds that a call to the store takes before its effect, and after it: replicas run in turns, and what
+    /// they do at the same time meets within a call.
+    pub(super) latency: u64,
     /// Whether the store has signs of life, as those on a server.
     pub(super) has_beats: bool,
     pub(super) mails: Vec<Mail>,
@@ -228,6 +231,7 @@ impl Plan {
             recipients,
             daily: u8::try_from(rng.between(1, 4)).unwrap(),
             has_hints: rng.percent(50),
+            latency: rng.of(&[3, 30, 200]),
             has_beats: rng.percent(30),
             mails,
             events,

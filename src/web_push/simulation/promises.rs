@@ -45,16 +45,20 @@ impl World {
     /// Why a replica without a fault has kept a row for too long.
     fn is_neglected(&self, row: (usize, usize), now: Duration) -> Option<&'static str> {
         let lease = self.rows[&row].lease?;
-        let calm = |since| !self.had_fault(lease.host, since, now);
+        // It has been without a fault for long enough since then.
+        let could = |since| self.longest_calm(lease.host, since, now) > WRITTEN;
+        if !lease.is_known || self.crashed[lease.host] >= lease.at {
+            return None;
+        }
         let Some(request) = lease.request.map(|number| &self.requests[number]) else {
-            let is_idle = now > lease.at + BEGUN && calm(lease.at);
+            let is_idle = now > lease.at + BEGUN && could(lease.at + BEGUN - WRITTEN);
             return is_idle.then_some("it was claimed, and not sent");
         };
         let (over, why) = match request.answered {
             Some(answered) => (answered, "its outcome is not written"),
             None => (request.at + REQUEST_TIMEOUT, "its request is not given up"),
         };
-        (now > over + WRITTEN && calm(request.at)).then_some(why)
+        could(over).then_some(why)
     }
 
     fn is_late(&self, row: (usize, usize), now: Duration) -> bool {
@@ -111,15 +115,21 @@ impl World {
                 format_args!("the counts of {topic} do not add up: {status:?}"),
             );
         }
-        let rows = self.rows.range((cast, 0)..(cast + 1, 0));
-        let accepted = rows.filter(|(_, row)| row.finished == Some(FinalOutcome::Accepted));
-        let accepted = accepted.count() as u64;
-        if counts.accepted != accepted {
-            let counted = counts.accepted;
-            self.broke(
-                self.now,
-                format_args!("{topic} counts {counted} acceptances, and there were {accepted}"),
-            );
+        // Recipients that are not written yet may expire or be cancelled.
+        let is_of_row = |outcome: &FinalOutcome| {
+            !matches!(outcome, FinalOutcome::Expired | FinalOutcome::Cancelled)
+        };
+        for outcome in FinalOutcome::ALL.iter().copied().filter(is_of_row) {
+            let rows = self.rows.range((cast, 0)..(cast + 1, 0));
+            let rows = rows.filter(|(_, row)| row.finished == Some(outcome));
+            let (counted, rows) = (counts.of(outcome), rows.count() as u64);
+            if counted != rows {
+                let outcome = outcome.as_str();
+                self.broke(
+                    self.now,
+                    format_args!("{topic} counts {counted} as {outcome}, and there were {rows}"),
+                );
+            }
         }
     }
 
@@ -130,7 +140,7 @@ impl World {
             let is_gone = self.recipients[*recipient].is_gone;
             row.map_or(!is_gone, |row| row.finished.is_none())
         };
-        status.is_over() || !self.casts[cast].expected.iter().any(|one| is_open(one))
+        status.is_over() || !self.casts[cast].expected.iter().any(is_open)
     }
 
     /// Checks what is promised once everything is over.

@@ -33,6 +33,8 @@ const P256DH: &str =
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
 /// Everything is over this long after the last fault: a pause lasts an hour at most.
 const OVER: Duration = Duration::from_secs(3 * 3600);
+/// The stretches of time between two looks at the counts.
+const COUNT_EVERY: u32 = 4;
 /// The pause of a caller whose call failed.
 const CALL_AGAIN: Duration = Duration::from_secs(2);
 
@@ -76,6 +78,7 @@ struct Run {
     /// The time that all machines slept, by which events are later.
     nights: Duration,
     events: usize,
+    steps: u32,
     errands: Vec<Errand>,
     vapid_key: VapidPublicKey,
 }
@@ -133,6 +136,7 @@ impl Run {
             now: Duration::ZERO,
             nights: Duration::ZERO,
             events: 0,
+            steps: 0,
             errands: Vec::new(),
             vapid_key,
             around,
@@ -157,6 +161,7 @@ impl Run {
             self.happens(event);
         }
         self.run_errands();
+        self.steps += 1;
         let until = self.now + self.stretch();
         let mut order: Vec<_> = (0..HOSTS).collect();
         self.rng.shuffle(&mut order);
@@ -208,6 +213,9 @@ impl Run {
         if world.broken.is_some() {
             return true;
         }
+        if !self.steps.is_multiple_of(COUNT_EVERY) {
+            return false;
+        }
         let are_over = world.count(&self.around.memory);
         let is_quiet = self.now > world.quiet_since() && self.now > Duration::from_secs(300);
         let is_done = self.events == self.plan.events.len() && self.errands.is_empty();
@@ -228,6 +236,7 @@ impl Run {
         match what {
             What::Crash { host, down } => {
                 world.fault(host, now, now + down);
+                world.crashed[host] = now;
                 drop(world);
                 // Its tasks end now.
                 self.hosts[host].crash(now + down);

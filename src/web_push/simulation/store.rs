@@ -264,7 +264,11 @@ impl DeliveryLedger for Database {
                 workers.lock().unwrap().claimed(worker, rows);
             }
         }
-        self.reply(done, reply).await
+        let reply = self.reply(done, reply).await;
+        if let Ok(claims) = &reply {
+            self.world().knows(claims);
+        }
+        reply
     }
 
     async fn settle(

@@ -49,6 +49,8 @@ pub(super) struct World {
     /// Until when no call of a replica reaches the store.
     pub(super) cut: [Duration; HOSTS],
     pub(super) flaky: (u64, Duration),
+    /// When the process of each replica was last killed.
+    pub(super) crashed: [Duration; HOSTS],
     pub(super) sluggish: (Duration, Duration),
     /// The times of faults that concern a replica, in the order of their beginnings.
     faults: [Vec<(Duration, Duration)>; HOSTS],
@@ -106,6 +108,8 @@ pub(super) struct Lease {
     pub(super) until: Duration,
     pub(super) fence: u64,
     pub(super) is_probe: bool,
+    /// Whether the replica had the reply to its claim.
+    pub(super) is_known: bool,
     /// The request that was made under it last.
     pub(super) request: Option<usize>,
 }
@@ -153,6 +157,7 @@ impl World {
             weather: [None; SERVICES.len()],
             cut: [Duration::ZERO; HOSTS],
             flaky: (0, Duration::ZERO),
+            crashed: [Duration::ZERO; HOSTS],
             sluggish: (Duration::ZERO, Duration::ZERO),
             faults: [const { Vec::new() }; HOSTS],
             broken: None,
@@ -242,7 +247,7 @@ impl World {
     pub(super) fn call(&mut self, at: Duration) -> Call {
         let most = match at < self.sluggish.1 {
             true => u64::try_from(self.sluggish.0.as_millis()).unwrap(),
-            false => 3,
+            false => self.plan.latency,
         };
         let (before, after) = (self.rng.millis(1, most), self.rng.millis(0, most));
         let fails = at < self.flaky.1 && self.rng.percent(self.flaky.0);
