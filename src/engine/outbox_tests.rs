@@ -14,7 +14,8 @@ use super::*;
 use crate::broadcast::{Audience, Principal};
 use crate::store::{
     Change, CountFilter, DeliveryLedger as _, MemoryStore, NewSubscription, SqliteStore,
-    SubscriptionLimits, SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Upserted,
 };
 use crate::subscription::EndpointKey;
 
@@ -70,6 +71,18 @@ impl SubscriptionStore for Users {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.none.owned_by(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        self.none
+            .list_subscriptions(filter, after, limit, now)
+            .await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

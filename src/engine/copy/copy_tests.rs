@@ -6,9 +6,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleName};
 use crate::store::{
-    Change, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason, StoreError,
-    StoreErrorKind, StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
-    SubscriptionStore, Upserted,
+    Change, Failure, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason, StoreError,
+    StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore, Upserted,
 };
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -121,14 +121,20 @@ async fn rows_in_every_state_come_along_and_a_second_pass_changes_nothing() {
         let key = endpoint(number).key();
         let observed_at = at(1);
         let reason = RetireReason::Gone;
+        let failure = Failure::new(Some(410), Some("Gone"));
         changes.push(match number % 3 {
             0 => Change::Retire {
                 key,
                 reason,
                 observed_at,
+                failure,
             },
-            1 => Change::Stale { key, observed_at },
-            _ => Change::Failed(key),
+            1 => Change::Stale {
+                key,
+                observed_at,
+                failure,
+            },
+            _ => Change::Failed { key, failure },
         });
     }
     world.from.apply(&changes, at(2)).await.unwrap();
@@ -197,6 +203,7 @@ async fn the_later_registration_stays() {
         key,
         reason,
         observed_at: at(5),
+        failure: Failure::new(Some(410), None),
     };
     world.from.apply(&[retire], at(6)).await.unwrap();
     let report = world.pass().await;
@@ -297,6 +304,7 @@ async fn a_retired_subscription_keeps_its_notifications() {
         key,
         reason,
         observed_at: at(1),
+        failure: Failure::new(Some(410), None),
     };
     world.from.apply(&[retire], at(1)).await.unwrap();
     assert_eq!(world.pass().await.schedules, 1);
@@ -398,6 +406,18 @@ impl SubscriptionStore for Failing {
         limit: usize,
     ) -> Result<Vec<SubscriptionRecord>, StoreError> {
         self.store.owned_by(principal, after, limit).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        self.store
+            .list_subscriptions(filter, after, limit, now)
+            .await
     }
 
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {

@@ -196,7 +196,7 @@ impl World {
             }
             entry.lease = None;
             match *settlement {
-                Settlement::Finished(outcome) => {
+                Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => {
                     entry.finished = Some(outcome);
                     self.open.remove(&row);
                     self.check_outcome(row, outcome, at);

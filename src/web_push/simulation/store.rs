@@ -19,10 +19,11 @@ use crate::clock::Timestamp;
 use crate::schedule::{Schedule, ScheduleName};
 use crate::store::heartbeat::{Heartbeat, LOOK_AGAIN as LOOK_AT_OTHERS};
 use crate::store::{
-    Change, Changes, ClaimRequest, ClaimToken, Claims, CountFilter, Cursor, DeliveryLedger, Erased,
-    Expansion, Fired, Firing, LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription,
-    Opened, PageWrite, Pause, Pruned, ScheduleStore, Settled, Settlement, StoreError,
-    StoreErrorKind, StoredVapidKey, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    BroadcastCursor, BroadcastFilter, BroadcastPage, Change, Changes, ClaimRequest, ClaimToken,
+    Claims, CountFilter, Cursor, DeliveryLedger, Erased, Expansion, FailureSample, Fired, Firing,
+    LedgerStats, MemoryStore, NewBroadcast, NewDelivery, NewSubscription, Opened, PageWrite, Pause,
+    Pruned, ScheduleStore, Settled, Settlement, StoreError, StoreErrorKind, StoredVapidKey,
+    SubscriptionFilter, SubscriptionLimits, SubscriptionPage, SubscriptionRecord, SubscriptionRef,
     SubscriptionStore, Tally, Upserted, VapidKeyStore,
 };
 use crate::subscription::{EndpointKey, Origin, SubscriptionId};
@@ -174,6 +175,19 @@ impl SubscriptionStore for Database {
         plain!(self, self.memory.owned_by(principal, after, limit))
     }
 
+    async fn list_subscriptions(
+        &self,
+        filter: &SubscriptionFilter,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<SubscriptionPage, StoreError> {
+        plain!(
+            self,
+            self.memory.list_subscriptions(filter, after, limit, now)
+        )
+    }
+
     async fn count(&self, filter: &CountFilter, now: Timestamp) -> Result<u64, StoreError> {
         plain!(self, self.memory.count(filter, now))
     }
@@ -310,6 +324,23 @@ impl DeliveryLedger for Database {
             self.world().cancelled(broadcast, self.now());
         }
         self.reply(done, reply).await
+    }
+
+    async fn list_broadcasts(
+        &self,
+        filter: &BroadcastFilter,
+        after: Option<&BroadcastCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<BroadcastPage, StoreError> {
+        plain!(self, self.memory.list_broadcasts(filter, after, limit, now))
+    }
+
+    async fn failure_samples(
+        &self,
+        broadcast: BroadcastId,
+    ) -> Result<Vec<FailureSample>, StoreError> {
+        plain!(self, self.memory.failure_samples(broadcast))
     }
 
     async fn hold(
