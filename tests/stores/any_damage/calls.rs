@@ -11,9 +11,9 @@ use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
 use tower_web_push::schedule::{ScheduleLabel, ScheduleName};
 use tower_web_push::store::{
-    Change, ClaimRequest, CountFilter, Cursor, Firing, Liveness, NewBroadcast, NewSubscription,
-    Pause, PauseReason, RetireReason, Settlement, StoreError, StoreErrorKind, SubscriptionLimits,
-    SubscriptionRef, Tally,
+    BroadcastFilter, Change, ClaimRequest, CountFilter, Cursor, Failure, Firing, Liveness,
+    NewBroadcast, NewSubscription, Pause, PauseReason, RetireReason, Settlement, StoreError,
+    StoreErrorKind, SubscriptionFilter, SubscriptionLimits, SubscriptionRef, Tally,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, Origin, Subscription, SubscriptionId, UaPublicKey,
@@ -258,14 +258,24 @@ async fn subscribers(store: &dyn Whole) -> Result<(), TestCaseError> {
     silent(store.upsert(&moved, &limits, NOW).await)?;
     let (key, observed_at) = (one.key(), NOW);
     let reason = RetireReason::Gone;
+    let failure = Failure::new(Some(410), Some("Gone"));
+    let every = SubscriptionFilter::default();
+    silent(store.list_subscriptions(&every, None, 10, NOW).await)?;
+    let every = BroadcastFilter::default();
+    silent(store.list_broadcasts(&every, None, 10, NOW).await)?;
     for change in [
-        Change::Failed(key),
+        Change::Failed { key, failure },
         Change::Accepted(key),
-        Change::Stale { key, observed_at },
+        Change::Stale {
+            key,
+            observed_at,
+            failure,
+        },
         Change::Retire {
             key,
             reason,
             observed_at,
+            failure,
         },
         Change::Purge {
             before: NOW,
