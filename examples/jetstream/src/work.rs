@@ -229,7 +229,9 @@ impl Worker {
                 continue;
             };
             match consequence.settlement {
-                Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => counts.add(outcome, 1),
+                Settlement::Finished(outcome) | Settlement::Failed(outcome, _) => {
+                    counts.add(outcome, 1)
+                }
                 Settlement::RetryAt(at) => left.add(*recipient, at, job.attempts + 1),
                 Settlement::Deferred(at) => left.add(*recipient, at, job.attempts),
             }
