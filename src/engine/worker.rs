@@ -221,6 +221,8 @@ impl Worker {
             let mut taking = pin!(taking);
             let mut settling = pin!(self.settle());
             let taken = tokio::select! {
+                // Outcomes are older. And in an order, so that a simulation can be repeated.
+                biased;
                 settled = &mut settling => return (taking.await, settled),
                 taken = &mut taking => taken,
             };

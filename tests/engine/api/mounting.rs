@@ -234,7 +234,7 @@ async fn another_method_or_path_is_refused() {
         answer.is(405, "method_not_allowed");
         assert_eq!(answer.headers["allow"], allow);
     }
-    for path in ["/", "/vapid/", "/metrics", "/broadcasts", "/.."] {
+    for path in ["/", "/vapid/", "/metrics", "/broadcast", "/.."] {
         world.get(path).await.is(404, "not_found");
     }
 }
