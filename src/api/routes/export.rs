@@ -22,6 +22,8 @@ use crate::subscription::EndpointKey;
 
 /// Rows read at once: about 100 kB of CSV.
 const PAGE: usize = 500;
+/// The place of the column `keyId`.
+const KEY_ID: usize = 5;
 const HEADER: &str = "id,state,pushService,user,tags,keyId,createdAt,lastSeenAt,lastSuccessAt,failureStreak,\
      lastFailureAt,lastFailureStatus,lastFailureReason,retireReason,expirationTime\r\n";
 
@@ -85,9 +87,12 @@ impl Parts for Export {
                 Ok((text, next)) => {
                     self.next = next;
                     // A page of which the filter takes nothing.
-                    if !text.is_empty() {
-                        return Poll::Ready(Some(Ok(text.into())));
+                    if text.is_empty() {
+                        // A store may never make it wait, and others want this thread.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
+                    return Poll::Ready(Some(Ok(text.into())));
                 }
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
@@ -146,7 +151,11 @@ fn push_row(text: &mut String, row: &SubscriptionRecord, now: Timestamp) {
         if number > 0 {
             text.push(',');
         }
-        push_cell(text, cell);
+        match KEY_ID == number {
+            // Base64url may begin with a hyphen, and needs no quotes.
+            true => text.push_str(cell),
+            false => push_cell(text, cell),
+        }
     }
     text.push_str("\r\n");
 }

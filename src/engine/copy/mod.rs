@@ -67,7 +67,7 @@ const PAGE: usize = 250;
 /// # What is copied
 ///
 /// VAPID keys, sealed as they are: the target needs the same key-encryption keys. Subscriptions in every state, with ids, users,
-/// tags and times; those that have expired are left out. Daily notifications, with the time at which they are due. Messages that
+/// tags and times; those that have expired and are not retired yet are left out. Daily notifications, with the time at which they are due. Messages that
 /// are pending in the source are not: a server that still runs on it sends them, and [`CopyReport::pending`] counts them.
 ///
 /// # The journal

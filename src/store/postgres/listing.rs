@@ -4,7 +4,6 @@ use super::broadcasts::{Stored, stored_columns};
 use super::connection::Database;
 use super::rows::{Columns, Values, integer, read};
 use super::subscription_rows::{principal_bytes, record, record_columns};
-use super::subscriptions::OWNED;
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
 use crate::store::listing::Listing;
@@ -37,6 +36,11 @@ pub(super) const UNREACHABLE: &str = concat!(
     record_columns!(),
     " FROM web_push.subscription AS s WHERE (s.retired_at IS NOT NULL OR s.stale_since IS NOT NULL) AND s.key > $1 \
      ORDER BY s.key LIMIT $2"
+);
+pub(super) const OF_USER: &str = concat!(
+    "SELECT s.key, ",
+    record_columns!(),
+    " FROM web_push.subscription AS s WHERE s.principal = $3 AND s.key > $1 ORDER BY s.key LIMIT $2"
 );
 pub(super) const OF_TAG: &str = concat!(
     "SELECT s.key, ",
@@ -92,7 +96,7 @@ pub(super) async fn subscriptions(
         let rows = match (&filter.user, &filter.tag, filter.liveness) {
             (Some(user), ..) => {
                 let user = principal_bytes(user);
-                database.query(OWNED, &[&user, &after, &max]).await?
+                database.query(OF_USER, &[&after, &max, &user]).await?
             }
             (_, Some(tag), _) => {
                 let values: Values<'_> = &[&after, &max, &tag.as_str()];

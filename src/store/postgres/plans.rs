@@ -135,6 +135,7 @@ const SHORT: &[(&str, &str)] = &[
     (listing::OPEN_BROADCASTS, "broadcast_open_created"),
     (listing::SUBSCRIPTIONS, "subscription_pkey"),
     (listing::UNREACHABLE, "subscription_unreachable"),
+    (listing::OF_USER, "subscription_principal"),
     (listing::OF_TAG, "subscription_tag_pkey"),
     (samples::OF_ID, "broadcast_id_key"),
     (samples::OF_ID, "failure_sample_pkey"),

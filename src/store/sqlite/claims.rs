@@ -290,6 +290,7 @@ struct Loaded {
     is_changed: bool,
     /// Read with the first failure.
     samples: Option<Vec<FailureSample>>,
+    has_new_samples: bool,
 }
 
 impl Loaded {
@@ -302,6 +303,7 @@ impl Loaded {
             flags,
             is_changed: false,
             samples: None,
+            has_new_samples: false,
         }))
     }
 }
@@ -371,7 +373,7 @@ impl<'a> Settling<'a> {
             Some(samples) => samples,
             None => samples::load(conn, loaded.flags.seq)?,
         };
-        let _ = sample(&mut samples, new);
+        loaded.has_new_samples |= sample(&mut samples, new);
         loaded.samples = Some(samples);
         Ok(())
     }
@@ -403,7 +405,7 @@ impl<'a> Settling<'a> {
     fn save(self, now: Timestamp) -> Result<(), StoreError> {
         for loaded in self.broadcasts.into_values().flatten() {
             // Before the broadcast, which may be forgotten.
-            if let Some(samples) = loaded.samples {
+            if let (true, Some(samples)) = (loaded.has_new_samples, loaded.samples) {
                 samples::save(self.conn, loaded.flags.seq, &samples)?;
             }
             if let (true, Some(mut row)) = (loaded.is_changed, loaded.row) {

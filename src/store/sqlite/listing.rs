@@ -6,7 +6,6 @@ use super::broadcasts::{Stored, stored_columns};
 use super::connection::Connection;
 use super::query::{Columns, all, integer};
 use super::subscription_rows::{record, record_columns};
-use super::subscriptions::OWNED;
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
 use crate::store::listing::Listing;
@@ -39,6 +38,11 @@ pub(super) const UNREACHABLE: &str = concat!(
     record_columns!(),
     " FROM subscription s INDEXED BY subscription_unreachable \
      WHERE (s.retired_at IS NOT NULL OR s.stale_since IS NOT NULL) AND s.key > ?1 ORDER BY s.key LIMIT ?2"
+);
+pub(super) const OF_USER: &str = concat!(
+    "SELECT s.key, ",
+    record_columns!(),
+    " FROM subscription s INDEXED BY subscription_principal WHERE s.principal = ?3 AND s.key > ?1 ORDER BY s.key LIMIT ?2"
 );
 // The cross join keeps the order of the tables: the tag's rows lead.
 pub(super) const OF_TAG: &str = concat!(
@@ -98,7 +102,7 @@ pub(super) fn subscriptions(
     while let Some((after, wanted)) = listing.wanted() {
         let (after, max) = (after.unwrap_or_default(), integer(wanted));
         let rows = match (&filter.user, &filter.tag, filter.liveness) {
-            (Some(user), ..) => all(conn, OWNED, params![user.as_str(), after, max], read),
+            (Some(user), ..) => all(conn, OF_USER, params![after, max, user.as_str()], read),
             (_, Some(tag), _) => all(conn, OF_TAG, params![after, max, tag.as_str()], read),
             (.., Liveness::Stale | Liveness::Retired) => {
                 all(conn, UNREACHABLE, params![after, max], read)

@@ -189,6 +189,10 @@ const SHORT: &[(&str, &str)] = &[
         "INDEX subscription_unreachable (key>?)",
     ),
     (
+        listing::OF_USER,
+        "INDEX subscription_principal (principal=? AND key>?)",
+    ),
+    (
         listing::OF_TAG,
         "COVERING INDEX subscription_by_tag (tag=? AND key>?)",
     ),

@@ -177,7 +177,9 @@ fn part(name: &[u8]) -> Part {
         "meta" => Part::All,
         "vapid" | "active" => Part::Keys,
         "fires" => Part::Schedules,
-        "all" | "expires" | "ids" | "numbers" | "retired" | "rows" | "stale" => Part::Subscriptions,
+        "all" | "dead" | "expires" | "ids" | "numbers" | "retired" | "rows" | "stale" => {
+            Part::Subscriptions
+        }
         _ if name.starts_with("d:") => Part::Schedules,
         _ if name.starts_with("t") && name.contains(':') => Part::Subscriptions,
         _ if name.starts_with("u:") => Part::Subscriptions,

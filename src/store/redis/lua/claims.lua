@@ -226,33 +226,36 @@ function operations.claim()
   return { fence, rows, contents, has_asides and 1 or 0 }
 end
 
--- Finishes, postpones or releases claimed rows atomically (L7, L8).
--- Returns the kind of a sample: its outcome, status and reason.
+-- Returns the kind of a sample: its outcome, status and reason, after its time, recipient and push service.
 local function kind_of(line)
-  return string.match(line, '(%S+ %S+ %S+)$') or ''
+  return string.match(line, '^%S+ %S+ %S+ (.+)$') or ''
 end
 
 -- Adds samples of failed rows to those of a broadcast, as `rules::sample` decides (L25).
 local function add_samples(id, fresh)
   local SAMPLES = 32
-  local lines, numbers = {}, {}
+  local lines, kinds, numbers = {}, {}, {}
   local function add(line)
-    lines[#lines + 1] = line
-    numbers[kind_of(line)] = (numbers[kind_of(line)] or 0) + 1
+    local kind = kind_of(line)
+    lines[#lines + 1], kinds[#kinds + 1] = line, kind
+    numbers[kind] = (numbers[kind] or 0) + 1
   end
-  for line in string.gmatch(call('GET', samples_key(id)) or '', '[^\n]+') do add(line) end
+  -- What cannot be read is written anew: outcomes do not depend on samples.
+  local stored = redis.pcall('GET', samples_key(id))
+  if type(stored) ~= 'string' then stored = '' end
+  for line in string.gmatch(stored, '[^\n]+') do add(line) end
   local is_changed = false
   for _, new in ipairs(fresh) do
     local most, number = nil, 0
-    for _, line in ipairs(lines) do
-      local kind = kind_of(line)
+    for _, kind in ipairs(kinds) do
       if numbers[kind] > number then most, number = kind, numbers[kind] end
     end
     local has_room = #lines < SAMPLES
     if not has_room and (numbers[kind_of(new)] or 0) + 1 < number then
       for i = #lines, 1, -1 do
-        if kind_of(lines[i]) == most then
+        if kinds[i] == most then
           table.remove(lines, i)
+          table.remove(kinds, i)
           break
         end
       end
@@ -267,6 +270,7 @@ local function add_samples(id, fresh)
   if is_changed then call('SET', samples_key(id), table.concat(lines, '\n')) end
 end
 
+-- Finishes, postpones or releases claimed rows atomically (L7, L8).
 -- ARGV: now, then for each row: broadcast, recipient, fence, and the settlement: the name of an outcome, with '!' and a
 -- sample if it failed, '+' and the time of the next attempt, or '-' and the time to repeat the same attempt. Returns a text with '1' for each valid token and
 -- '0' for others.
