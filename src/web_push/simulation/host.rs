@@ -269,7 +269,7 @@ fn note_end(world: &Shared, host: usize, now: Duration, ended: &Result<(), Strin
     let is_calm = world.longest_calm(host, now.saturating_sub(RESTART), now) >= RESTART;
     if ended.is_err() || world.had_fault(host, now.saturating_sub(LONG_DRAIN), now) {
         // It may have had to leave what it could not write.
-        world.crashed[host] = now;
+        world.crashed[host].push(now);
     }
     if ended.is_err() && is_calm {
         world.broke(

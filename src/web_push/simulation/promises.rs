@@ -46,19 +46,25 @@ impl World {
     fn is_neglected(&self, row: (usize, usize), now: Duration) -> Option<&'static str> {
         let lease = self.rows[&row].lease?;
         // It has been without a fault for long enough since then.
-        let could = |since| self.longest_calm(lease.host, since, now) > WRITTEN;
-        if !lease.is_known || self.crashed[lease.host] >= lease.at {
+        let could = |since, needs| self.longest_calm(lease.host, since, now) > needs;
+        if !lease.is_known || self.crash_since(lease.host, lease.at).is_some() {
             return None;
         }
+        // Timers stand still while the machine sleeps.
+        let wait = match self.had_fault(lease.host, lease.at, now) {
+            true => WRITTEN + BEGUN,
+            false => WRITTEN,
+        };
         let Some(request) = lease.request.map(|number| &self.requests[number]) else {
-            let is_idle = now > lease.at + BEGUN && could(lease.at + BEGUN - WRITTEN);
+            let is_idle = now > lease.at + BEGUN && could(lease.at + BEGUN - WRITTEN, wait);
             return is_idle.then_some("it was claimed, and not sent");
         };
-        let (over, why) = match request.answered {
-            Some(answered) => (answered, "its outcome is not written"),
-            None => (request.at + REQUEST_TIMEOUT, "its request is not given up"),
-        };
-        could(over).then_some(why)
+        match request.answered {
+            Some(answered) => could(answered, WRITTEN).then_some("its outcome is not written"),
+            None => {
+                could(request.at + REQUEST_TIMEOUT, wait).then_some("its request is not given up")
+            }
+        }
     }
 
     fn is_late(&self, row: (usize, usize), now: Duration) -> bool {

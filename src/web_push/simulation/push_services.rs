@@ -221,7 +221,8 @@ impl World {
                 .is_none_or(|arrives| arrives >= first.at + REQUEST_TIMEOUT);
             return (!is_late && !had_fault).then_some("its response was not waited for");
         };
-        let until = first.lease_until.min(at);
+        let crash = self.crash_since(first.host, answered).unwrap_or(at);
+        let until = first.lease_until.min(at).min(crash);
         (self.longest_calm(first.host, answered, until) > WRITTEN)
             .then_some("its outcome could have been written")
     }

@@ -236,7 +236,7 @@ impl Run {
         match what {
             What::Crash { host, down } => {
                 world.fault(host, now, now + down);
-                world.crashed[host] = now;
+                world.crashed[host].push(now);
                 drop(world);
                 // Its tasks end now.
                 self.hosts[host].crash(now + down);

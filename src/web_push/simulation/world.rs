@@ -49,8 +49,8 @@ pub(super) struct World {
     /// Until when no call of a replica reaches the store.
     pub(super) cut: [Duration; HOSTS],
     pub(super) flaky: (u64, Duration),
-    /// When the process of each replica was last killed.
-    pub(super) crashed: [Duration; HOSTS],
+    /// When the process of each replica was killed, or had to end without writing everything.
+    pub(super) crashed: [Vec<Duration>; HOSTS],
     pub(super) sluggish: (Duration, Duration),
     /// The times of faults that concern a replica, in the order of their beginnings.
     faults: [Vec<(Duration, Duration)>; HOSTS],
@@ -157,7 +157,7 @@ impl World {
             weather: [None; SERVICES.len()],
             cut: [Duration::ZERO; HOSTS],
             flaky: (0, Duration::ZERO),
-            crashed: [Duration::ZERO; HOSTS],
+            crashed: [const { Vec::new() }; HOSTS],
             sluggish: (Duration::ZERO, Duration::ZERO),
             faults: [const { Vec::new() }; HOSTS],
             broken: None,
@@ -210,6 +210,12 @@ impl World {
             clear_from = clear_from.max(end);
         }
         calm.max(to.saturating_sub(clear_from))
+    }
+
+    /// When a replica first lost what it had in memory, from a moment on.
+    pub(super) fn crash_since(&self, host: usize, since: Duration) -> Option<Duration> {
+        let mut crashes = self.crashed[host].iter().copied();
+        crashes.find(|at| *at >= since)
     }
 
     /// The end of the last fault of any replica.
