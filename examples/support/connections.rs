@@ -217,6 +217,11 @@ impl Drop for Open {
 }
 
 impl Request {
+    /// Records that the client takes more of the response: a long one is not idle.
+    pub(super) fn progress(&self) {
+        self.connection.lock().changed(0, 0);
+    }
+
     /// Records that the response is ready to be sent.
     pub(super) fn answered(&mut self) {
         if !std::mem::replace(&mut self.is_answered, true) {

@@ -157,6 +157,11 @@ async fn start(settings: Settings) -> Result<Option<(Server, Option<SqliteStore>
             "ENDPOINT_POLICY=local: every subscriber can make this server send requests to ports of this machine; for tests only"
         );
     }
+    if settings.bind.has_unix() && settings.rules.trusted_proxies == 0 {
+        tracing::warn!(
+            "TRUSTED_PROXIES=0 with a Unix socket: all clients of the proxy in front share one address and its limits; set it to 1"
+        );
+    }
     if settings.key_encryption_keys.is_none() && settings.store != StoreUrl::Memory {
         tracing::warn!(
             "KEY_ENCRYPTION_KEY is not set: the VAPID private keys are stored in the clear; \

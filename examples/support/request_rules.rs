@@ -74,8 +74,11 @@ impl RequestRules {
         let (value, None) = (values.next()?, values.next()) else {
             return None;
         };
-        let name = str::from_utf8(value.as_bytes()).ok()?.trim();
-        (!name.is_empty()).then(|| Principal::from(name))
+        // HTTP's own white space (RFC 9110 section 5.6.3). A name with other white space around it would look like another user's.
+        let name = str::from_utf8(value.as_bytes()).ok()?;
+        let name = name.trim_matches([' ', '\t']);
+        let is_plain = !name.is_empty() && name.trim() == name;
+        is_plain.then(|| Principal::from(name))
     }
 }
 

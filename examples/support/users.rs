@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tower::{Layer, Service};
+use tower_web_push::broadcast::Principal;
 
 use super::BoxError;
 use super::page::plain;
@@ -19,6 +20,9 @@ use super::principal_tokens::{PrincipalTokens, is_token};
 
 /// Adds the user to the extensions of requests with `Authorization: Bearer TOKEN`, and answers those with an invalid token by
 /// 401 `invalid_token` (RFC 6750 section 3.1). Without [`PrincipalTokens`] it does nothing.
+///
+/// On the routes of users each bearer token is a user's, and whatever is none is refused: a page may send the text of an error in
+/// its place. On other routes one of another form is an administrator's.
 ///
 /// It stands inside the CORS layer, so that pages of other origins can read the refusal and get another token.
 #[derive(Clone)]
@@ -61,12 +65,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let token = self.tokens.as_deref().zip(token(request.headers()));
-        if let Some((tokens, token)) = token {
-            match tokens.principal(token) {
-                Ok(principal) => {
+        if let Some(tokens) = &self.tokens {
+            match principal(tokens, &request) {
+                Ok(Some(principal)) => {
                     request.extensions_mut().insert(principal);
                 }
+                Ok(None) => {}
                 Err(reason) => {
                     tracing::debug!(reason, "a user token was refused");
                     return Box::pin(ready(Ok(refusal())));
@@ -81,11 +85,34 @@ where
     }
 }
 
-/// The token. Other bearer tokens are the administrators'.
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+/// The user that a request's token names, if it has one.
+fn principal<B>(
+    tokens: &PrincipalTokens,
+    request: &Request<B>,
+) -> Result<Option<Principal>, String> {
+    let is_of_users = is_of_users(request.uri().path());
+    let mut values = request.headers().get_all(AUTHORIZATION).iter();
+    let (Some(value), other) = (values.next(), values.next()) else {
+        return Ok(None);
+    };
+    if other.is_some() && is_of_users {
+        return Err("there is more than one".to_owned());
+    }
+    let text = str::from_utf8(value.as_bytes()).unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && is_token(token)).then_some(token)
+    match scheme.eq_ignore_ascii_case("bearer") && (is_of_users || is_token(token)) {
+        true => tokens.principal(token).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Whether no administrator's credentials have a meaning at this path.
+fn is_of_users(path: &str) -> bool {
+    let mut segments = path.split('/');
+    segments.any(|segment| {
+        ["devices", "renew", "send-test", "subscribe", "unsubscribe"].contains(&segment)
+    })
 }
 
 /// Anonymous instead of refused, a request would store a subscription without its user. The reason is in the log only.

@@ -73,14 +73,19 @@ const PARAMETERS: &[&str] = &[
 
 pub(super) async fn list(api: &WebPushService, parts: &Parts) -> Result<Reply, Problem> {
     let query = Query::parse(parts.uri.query(), PARAMETERS)?;
-    if let Some(id) = query.parsed("id", "a UUID", |id| id.parse::<SubscriptionId>().ok())? {
-        return one(api, id.into()).await;
-    }
-    let format = query.parsed("format", "json or csv", |format| match format {
+    let id = query.parsed("id", "a UUID", |id| id.parse::<SubscriptionId>().ok())?;
+    let (is_one, formats) = match id {
+        Some(_) => (true, "json, as with an id"),
+        None => (false, "json or csv"),
+    };
+    let format = query.parsed("format", formats, |format| match format {
         "json" => Some(false),
-        "csv" => Some(true),
+        "csv" if !is_one => Some(true),
         _ => None,
     })?;
+    if let Some(id) = id {
+        return one(api, id.into()).await;
+    }
     if format.unwrap_or_else(|| accepts_csv(parts)) {
         return export::answer(api, filter(&query)?).await;
     }

@@ -160,3 +160,21 @@ async fn a_first_head_has_ten_seconds_and_each_request_gives_a_minute() {
     advance(Duration::from_secs(10)).await;
     assert!(connection.quiet_too_long().now_or_never().is_some());
 }
+
+/// An export takes a slow client minutes.
+#[tokio::test(start_paused = true)]
+async fn a_response_of_which_the_client_takes_more_is_not_idle() {
+    let mut table = Table::new(1, true);
+    let open = table.enter("192.0.2.1").await.unwrap();
+    let connection = open.connection();
+    let mut request = connection.request();
+    request.answered();
+    let is_idle = || connection.quiet_too_long().now_or_never().is_some();
+    for _ in 0..5 {
+        advance(Duration::from_secs(50)).await;
+        assert!(!is_idle());
+        request.progress();
+    }
+    advance(Duration::from_secs(61)).await;
+    assert!(is_idle());
+}

@@ -108,6 +108,8 @@ pub(crate) async fn a_token_names_the_user(name: &str) {
         ),
         ("an empty user", key.authenticate(claims(" ")).unwrap()),
         ("no token", "a.b.c".to_owned()),
+        ("the text of an error", "Unauthorized".to_owned()),
+        ("two parts", "a.b".to_owned()),
         ("too long", format!("{valid}{}", "A".repeat(9000))),
     ] {
         let refused = subscribe(&client, &body, &token).await;
