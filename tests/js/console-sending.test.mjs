@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { isHidden, openConsole, settled } from "./support/console.mjs";
 import { ASSETS } from "./support/module.mjs";
-import { OperatorServer } from "./support/operator-server.mjs";
+import { OperatorServer, problem } from "./support/operator-server.mjs";
 
 /** A server with three subscriptions, one of them this browser's. */
 function three() {
@@ -180,6 +180,8 @@ test("a request whose answer was lost is repeated as it was, and sent once", asy
   page.server.intercept = () => undefined;
   await page.pass(20_000);
   await page.submit("notify");
+  assert.match(page.text("confirm-text"), /^It is sent at once\. /);
+  assert.doesNotMatch(page.text("confirm-text"), /undo/);
   await page.confirm("yes");
   assert.equal(keys().length, 2);
   assert.equal(keys()[0], keys()[1]);
@@ -187,6 +189,38 @@ test("a request whose answer was lost is repeated as it was, and sent once", asy
   await page.submit("notify");
   await page.confirm("yes");
   assert.notEqual(keys()[2], keys()[1], "another message of the same words");
+});
+
+test("a request that was refused is not kept: the next one can be undone again", async () => {
+  for (const [status, code] of [[422, "invalid_request"], [429, "too_many_requests"], [503, "no_worker"]]) {
+    const page = await composing();
+    page.server.intercept = (_, path) => (path === "notify" ? problem(status, code, "Refused.") : undefined);
+    await page.submit("notify");
+    await page.confirm("yes");
+    assert.equal(page.text("status"), "Refused.");
+    page.server.intercept = () => undefined;
+    await page.pass(20_000);
+    await page.submit("notify");
+    assert.match(page.text("confirm-text"), /after 5 seconds, in which you can undo it/, code);
+    await page.confirm("yes");
+    const [first, second] = page.server.requests.filter(({ path }) => path === "notify");
+    assert.notEqual(second.headers["idempotency-key"], first.headers["idempotency-key"], code);
+    assert.ok(Date.parse(second.body.sendAt) > page.server.now, code);
+    assert.equal(page.byId("undo").hidden, false, code);
+  }
+});
+
+test("a request that may have been accepted is kept, also if its repetition is refused", async () => {
+  const page = await composing();
+  const failures = [problem(503, "store_unavailable", "Unavailable."), problem(503, "no_worker", "No worker.")];
+  page.server.intercept = (_, path) => (path === "notify" ? failures.shift() : undefined);
+  for (let time = 0; time < 3; time++) {
+    await page.submit("notify");
+    await page.confirm("yes");
+    await page.pass(20_000);
+  }
+  const keys = page.server.requests.filter(({ path }) => path === "notify").map(({ headers }) => headers["idempotency-key"]);
+  assert.deepEqual([keys.length, new Set(keys).size], [3, 1]);
 });
 
 test("a message to this browser needs no confirmation, and goes to no other", async () => {
