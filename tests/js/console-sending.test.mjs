@@ -132,14 +132,51 @@ test("the offer ends by itself before the message goes out", async () => {
   assert.ok(Date.parse(posted(page)[0].sendAt) > page.server.now, "it could have been undone until now");
 });
 
-test("an undo that came too late says how many were sent", async () => {
-  const page = await composing();
+/** Sends, with this much time until the answer arrives, in milliseconds. */
+async function slowly(page, time) {
+  let answer;
+  page.server.intercept = (_, path) => (path === "notify" ? new Promise((resolve) => (answer = resolve)) : undefined);
   await page.submit("notify");
   await page.confirm("yes");
-  page.server.broadcasts[0].counts = { ...page.server.broadcasts[0].counts, pending: 1, accepted: 2 };
-  await page.press(page.byId("undo"), "Undo");
-  assert.equal(page.text("status"), "Too late for 2 of them: they were sent. The others are cancelled.");
+  await page.pass(time);
+  answer();
+  await settled();
+  page.server.intercept = () => undefined;
+  return Date.parse(posted(page)[0].sendAt);
+}
+
+test("the offer ends before the message is due, however late the answer was", async () => {
+  const page = await composing();
+  const due = await slowly(page, 3_000);
+  assert.equal(page.byId("undo").hidden, false);
+  assert.equal(page.text("undo-text"), "Goes to 3 browsers in 2 seconds.");
+  await page.pass(due - 1_000 - page.server.now);
   assert.equal(page.byId("undo").hidden, true);
+});
+
+test("an answer after that time comes without an offer", async () => {
+  const page = await composing();
+  await slowly(page, 6_000);
+  assert.equal(page.byId("undo").hidden, true);
+  assert.equal(page.text("status"), "Sending to 3 browsers.");
+});
+
+test("an undo that came too late says how many may have been sent", async () => {
+  for (const [counts, words] of [
+    [{ pending: 0, accepted: 2, cancelled: 1 }, "up to 2 were sent"],
+    // A worker has claimed it: it is still sent.
+    [{ pending: 1, accepted: 0, cancelled: 2 }, "up to 1 were sent"],
+    [{ pending: 1, accepted: 1, gone: 1 }, "up to 3 were sent"],
+  ]) {
+    const page = await composing();
+    await page.submit("notify");
+    await page.confirm("yes");
+    page.server.intercept = (method) => (method === "DELETE" ? Response.json({ ...page.server.broadcasts[0], state: "cancelled", counts }) : undefined);
+    await page.press(page.byId("undo"), "Undo");
+    assert.equal(page.text("status"), `Too late for some: ${words} or are being sent. The others are cancelled.`);
+    assert.equal(page.byId("status").dataset.kind, "error");
+    assert.equal(page.byId("undo").hidden, true);
+  }
 });
 
 test("a message for later is sent at its time, and needs no seconds to undo", async () => {

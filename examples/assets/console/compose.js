@@ -25,7 +25,7 @@ const QUIET = 400;
 
 const form = byId("notify");
 
-const NONE = { form: "", body: "", key: "" };
+const NONE = { form: "", body: "", key: "", sendAt: 0 };
 /** A request whose answer was lost is repeated as it was, under the same key, so that it is sent once. */
 let unanswered = NONE;
 
@@ -45,10 +45,11 @@ onSubmit("notify", async (values) => {
   }
   const canUndo = isForOthers && !content.sendAt;
   if (!isRepeated) {
-    const later = { sendAt: new Date(serverNow() + (SECONDS + MARGIN) * 1000).toISOString() };
-    unanswered = { form: asked, body: canUndo ? written(values, self, later) : asked, key: freshKey() };
+    const sendAt = serverNow() + (SECONDS + MARGIN) * 1000;
+    const later = { sendAt: new Date(sendAt).toISOString() };
+    unanswered = { form: asked, body: canUndo ? written(values, self, later) : asked, key: freshKey(), sendAt };
   }
-  const { body, key } = unanswered;
+  const { body, key, sendAt } = unanswered;
   let answer;
   try {
     answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": key } });
@@ -60,8 +61,7 @@ onSubmit("notify", async (values) => {
   unanswered = NONE;
   remember({ id: answer.broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
   if (content.sendAt) return `Will be sent on ${moment(content.sendAt)}.`;
-  // The time of a repeated request may be over.
-  if (canUndo && !isRepeated) return offer(answer.broadcast, browsers(recipients));
+  if (canUndo && offer(answer.broadcast, browsers(recipients), sendAt)) return;
   return isForOthers ? `Sending to ${browsers(recipients)}.` : "Sent to this browser.";
 });
 
