@@ -85,6 +85,35 @@ test("a message to nobody is not asked for and not sent", async () => {
   assert.deepEqual(posted(page), []);
 });
 
+test("the number is that of the answer, and none is no success", async () => {
+  for (const [left, words, kind] of [
+    [1, "Sending to 1 browser.", "ok"],
+    [0, "No subscription matches: nothing was sent.", "error"],
+  ]) {
+    const page = await composing();
+    await page.submit("notify");
+    page.server.subscriptions.splice(left);
+    await page.confirm("yes");
+    assert.equal(page.byId("undo").hidden, left === 0);
+    await page.pass(6_000);
+    assert.deepEqual([page.text("status"), page.byId("status").dataset.kind], [words, kind]);
+  }
+});
+
+test("a message to this browser whose subscription is deleted is no success", async () => {
+  const page = await composing({ audience: "self" });
+  page.server.subscriptions = [];
+  await page.submit("notify");
+  assert.deepEqual([page.text("status"), page.byId("status").dataset.kind], ["No subscription matches: nothing was sent.", "error"]);
+});
+
+test("a message for later may have nobody yet", async () => {
+  const page = await composing({ audience: "user", user: "bob", sendAt: "2026-11-29T08:00" });
+  await page.submit("notify");
+  await page.confirm("yes");
+  assert.match(page.text("status"), /^Will be sent on /);
+});
+
 test("without a number nothing is asked or sent", async () => {
   const server = three();
   server.intercept = (_, path) => {

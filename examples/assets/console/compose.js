@@ -12,6 +12,7 @@ import { MARGIN, SECONDS, offer } from "./undo.js";
 import { open, refresh, view } from "./views.js";
 import { moment } from "./words.js";
 
+const NOBODY = "No subscription matches: nothing was sent.";
 const MOST_ACTIONS = 3;
 const LABELS = {
   all: "Send to everyone…",
@@ -34,14 +35,13 @@ onSubmit("notify", async (values) => {
   const asked = written(values, self);
   const isForOthers = values.get("audience") !== "self";
   const isRepeated = unanswered.form === asked;
-  let recipients = 1;
   if (isForOthers) {
     // Counted now: the page may show a number that is some seconds old.
-    recipients = await estimate(content.audience);
-    if (recipients === 0 && !content.sendAt) throw new Error("No subscription matches: nothing was sent.");
+    const estimated = await estimate(content.audience);
+    if (estimated === 0 && !content.sendAt) throw new Error(NOBODY);
     // The time of a repeated request is that of the first one: it is over, or is over soon.
     const undo = isRepeated ? 0 : SECONDS;
-    if (!(await confirmed(question(content, recipients, undo)))) return say("Not sent.");
+    if (!(await confirmed(question(content, estimated, undo)))) return say("Not sent.");
   }
   const canUndo = isForOthers && !content.sendAt;
   if (!isRepeated) {
@@ -50,18 +50,21 @@ onSubmit("notify", async (values) => {
     unanswered = { form: asked, body: canUndo ? written(values, self, later) : asked, key: freshKey(), sendAt };
   }
   const { body, key, sendAt } = unanswered;
-  let answer;
+  let broadcast;
+  let recipients;
   try {
-    answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": key } });
+    ({ broadcast, recipients } = await authorized("POST", "notify", { body, headers: { "idempotency-key": key } }));
   } catch (error) {
     // Of a repeated request only the repetition was refused: the first one may have been accepted.
     if (!isRepeated && isRefusal(error)) unanswered = NONE;
     throw error;
   }
   unanswered = NONE;
-  remember({ id: answer.broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
+  remember({ id: broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
   if (content.sendAt) return `Will be sent on ${moment(content.sendAt)}.`;
-  if (canUndo && offer(answer.broadcast, browsers(recipients), sendAt)) return;
+  // It may be fewer than were estimated, or this browser's subscription was deleted.
+  if (recipients === 0) throw new Error(NOBODY);
+  if (canUndo && offer(broadcast, browsers(recipients), sendAt)) return;
   return isForOthers ? `Sending to ${browsers(recipients)}.` : "Sent to this browser.";
 });
 
