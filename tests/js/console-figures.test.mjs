@@ -26,11 +26,36 @@ test("the overview adds up seven days, draws them, and says the same in words", 
   assert.match(page.text("sent-chart-note"), /^2 broadcasts in seven days, by the day of sending\. As of /);
 });
 
+test("what was accepted long before is counted by the day on which it was sent", async () => {
+  const server = new OperatorServer();
+  server.add({ createdAt: ago(server, 29 * 24), sendAt: ago(server, 49), counts: { accepted: 40 } });
+  server.add({ createdAt: ago(server, 36 * 24), sendAt: ago(server, 6 * 24), counts: { accepted: 3 } });
+  server.add({ createdAt: ago(server, 20 * 24), sendAt: ago(server, 8 * 24), counts: { accepted: 500 } });
+  server.add({ createdAt: ago(server, 50), sendAt: ago(server, 1), counts: { accepted: 7, gone: 1 } });
+  server.add({ createdAt: ago(server, 3), sendAt: ago(server, -20), state: "scheduled" });
+  const page = await openConsole({ server });
+  assert.deepEqual([page.text("figure-delivered"), page.text("figure-failed")], ["50", "1"]);
+  const spoken = page.byId("sent-chart").children.map((column) => column.querySelector(".spoken").textContent);
+  assert.deepEqual(spoken.map((words) => words.replace(/^.*: /, "")), [3, 0, 0, 0, 40, 0, 7].map((count, place) => `${place === 6 ? 1 : 0} failed, ${count} delivered`));
+  assert.match(page.text("sent-chart-note"), /^3 broadcasts in seven days, by the day of sending\./);
+});
+
+test("the overview says that its figures are those of broadcasts", async () => {
+  const page = await openConsole();
+  for (const id of ["figure-delivered", "figure-failed"]) {
+    const tile = page.byId(id).parent.textContent;
+    assert.match(tile, / in seven days by broadcasts/);
+    assert.match(tile, /without daily notifications/);
+  }
+});
+
 test("a chart of more than it reads says so", async () => {
   const server = new OperatorServer();
   for (let number = 0; number < 2_001; number++) server.add({ counts: { accepted: 1 } });
   const page = await openConsole({ server });
-  assert.match(page.text("sent-chart-note"), new RegExp(`^Only the newest ${(2000).toLocaleString()} broadcasts`));
+  const most = (2000).toLocaleString();
+  assert.match(page.text("sent-chart-note"), new RegExp(`^Only the newest ${most} broadcasts were read: at least ${most} broadcasts in seven days`));
+  assert.deepEqual([page.text("figure-delivered"), page.text("figure-failed")], [`at least ${most}`, "at least 0"]);
 });
 
 test("new subscriptions are counted by day, unless there are too many to read", async () => {
