@@ -1,8 +1,10 @@
 // The console's figures: Overview, Health and Keys.
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import { openConsole } from "./support/console.mjs";
+import { ASSETS } from "./support/module.mjs";
 import { OperatorServer } from "./support/operator-server.mjs";
 
 const ago = (server, hours) => new Date(server.now - hours * 3_600_000).toISOString();
@@ -176,4 +178,19 @@ test("a rotation says what it will do, and reminds of the backup", async () => {
   assert.match(page.text("status"), /Back up the store now/);
   assert.equal(page.byId("keys-backup").hidden, false);
   assert.match(page.rows("keys-list")[0], new RegExp(`^${server.keyId}`));
+});
+
+test("the page names only commands that the servers have", async () => {
+  const source = await readFile(new URL("../support/commands/mod.rs", ASSETS), "utf8");
+  const [, variants] = /enum Command \{\n(.*?)\n\}/s.exec(source);
+  const commands = [...variants.matchAll(/^ {4}([A-Z]\w*)/gm)].map(([, name]) => name.replace(/(?<!^)[A-Z]/g, "-$&").toLowerCase());
+  assert.ok(commands.includes("erase-user"), String(commands));
+  const page = await openConsole();
+  const codes = page.document.root.querySelectorAll("code").map(({ textContent }) => textContent);
+  const named = codes.filter((code) => !/^[A-Z_]+$/.test(code)).map((code) => code.split(" "));
+  assert.ok(named.length > 0);
+  for (const [program, command] of named) {
+    assert.match(program, /^(axum|hyper)_server$/);
+    assert.ok(commands.includes(command), `${program} ${command}`);
+  }
 });
