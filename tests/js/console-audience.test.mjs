@@ -145,3 +145,21 @@ test("the file has what the search has", async () => {
   assert.equal(await page.files[0].text(), "id\r\ns-1\r\n");
   assert.match(page.text("status"), /subscriptions\.csv/);
 });
+
+test("a search for one subscription has no file, which would have others", async () => {
+  const page = await searching(SOME);
+  for (const [by, text, hidden] of [
+    ["id", "s-1", true],
+    ["id", " ", false],
+    ["endpoint", "https://push.example/secret", true],
+    ["endpoint", "", false],
+    ["user", "alice", false],
+    ["tag", "news", false],
+  ]) {
+    await page.search({ by, text });
+    assert.equal(isHidden(page.byId("audience-file")), hidden, `${by} ${text}`);
+  }
+  await page.search({ by: "id", text: "s-1" });
+  await page.press(page.entries()[0], "All devices");
+  assert.equal(isHidden(page.byId("audience-file")), false);
+});

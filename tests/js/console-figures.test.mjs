@@ -1,8 +1,10 @@
 // The console's figures: Overview, Health and Keys.
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import { openConsole } from "./support/console.mjs";
+import { ASSETS } from "./support/module.mjs";
 import { OperatorServer } from "./support/operator-server.mjs";
 
 const ago = (server, hours) => new Date(server.now - hours * 3_600_000).toISOString();
@@ -26,11 +28,36 @@ test("the overview adds up seven days, draws them, and says the same in words", 
   assert.match(page.text("sent-chart-note"), /^2 broadcasts in seven days, by the day of sending\. As of /);
 });
 
+test("what was accepted long before is counted by the day on which it was sent", async () => {
+  const server = new OperatorServer();
+  server.add({ createdAt: ago(server, 29 * 24), sendAt: ago(server, 49), counts: { accepted: 40 } });
+  server.add({ createdAt: ago(server, 36 * 24), sendAt: ago(server, 6 * 24), counts: { accepted: 3 } });
+  server.add({ createdAt: ago(server, 20 * 24), sendAt: ago(server, 8 * 24), counts: { accepted: 500 } });
+  server.add({ createdAt: ago(server, 50), sendAt: ago(server, 1), counts: { accepted: 7, gone: 1 } });
+  server.add({ createdAt: ago(server, 3), sendAt: ago(server, -20), state: "scheduled" });
+  const page = await openConsole({ server });
+  assert.deepEqual([page.text("figure-delivered"), page.text("figure-failed")], ["50", "1"]);
+  const spoken = page.byId("sent-chart").children.map((column) => column.querySelector(".spoken").textContent);
+  assert.deepEqual(spoken.map((words) => words.replace(/^.*: /, "")), [3, 0, 0, 0, 40, 0, 7].map((count, place) => `${place === 6 ? 1 : 0} failed, ${count} delivered`));
+  assert.match(page.text("sent-chart-note"), /^3 broadcasts in seven days, by the day of sending\./);
+});
+
+test("the overview says that its figures are those of broadcasts", async () => {
+  const page = await openConsole();
+  for (const id of ["figure-delivered", "figure-failed"]) {
+    const tile = page.byId(id).parent.textContent;
+    assert.match(tile, / in seven days by broadcasts/);
+    assert.match(tile, /without daily notifications/);
+  }
+});
+
 test("a chart of more than it reads says so", async () => {
   const server = new OperatorServer();
   for (let number = 0; number < 2_001; number++) server.add({ counts: { accepted: 1 } });
   const page = await openConsole({ server });
-  assert.match(page.text("sent-chart-note"), new RegExp(`^Only the newest ${(2000).toLocaleString()} broadcasts`));
+  const most = (2000).toLocaleString();
+  assert.match(page.text("sent-chart-note"), new RegExp(`^Only the newest ${most} broadcasts were read: at least ${most} broadcasts in seven days`));
+  assert.deepEqual([page.text("figure-delivered"), page.text("figure-failed")], [`at least ${most}`, "at least 0"]);
 });
 
 test("new subscriptions are counted by day, unless there are too many to read", async () => {
@@ -151,4 +178,19 @@ test("a rotation says what it will do, and reminds of the backup", async () => {
   assert.match(page.text("status"), /Back up the store now/);
   assert.equal(page.byId("keys-backup").hidden, false);
   assert.match(page.rows("keys-list")[0], new RegExp(`^${server.keyId}`));
+});
+
+test("the page names only commands that the servers have", async () => {
+  const source = await readFile(new URL("../support/commands/mod.rs", ASSETS), "utf8");
+  const [, variants] = /enum Command \{\n(.*?)\n\}/s.exec(source);
+  const commands = [...variants.matchAll(/^ {4}([A-Z]\w*)/gm)].map(([, name]) => name.replace(/(?<!^)[A-Z]/g, "-$&").toLowerCase());
+  assert.ok(commands.includes("erase-user"), String(commands));
+  const page = await openConsole();
+  const codes = page.document.root.querySelectorAll("code").map(({ textContent }) => textContent);
+  const named = codes.filter((code) => !/^[A-Z_]+$/.test(code)).map((code) => code.split(" "));
+  assert.ok(named.length > 0);
+  for (const [program, command] of named) {
+    assert.match(program, /^(axum|hyper)_server$/);
+    assert.ok(commands.includes(command), `${program} ${command}`);
+  }
 });

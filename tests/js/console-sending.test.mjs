@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { isHidden, openConsole, settled } from "./support/console.mjs";
 import { ASSETS } from "./support/module.mjs";
-import { OperatorServer } from "./support/operator-server.mjs";
+import { OperatorServer, problem } from "./support/operator-server.mjs";
 
 /** A server with three subscriptions, one of them this browser's. */
 function three() {
@@ -85,6 +85,35 @@ test("a message to nobody is not asked for and not sent", async () => {
   assert.deepEqual(posted(page), []);
 });
 
+test("the number is that of the answer, and none is no success", async () => {
+  for (const [left, words, kind] of [
+    [1, "Sending to 1 browser.", "ok"],
+    [0, "No subscription matches: nothing was sent.", "error"],
+  ]) {
+    const page = await composing();
+    await page.submit("notify");
+    page.server.subscriptions.splice(left);
+    await page.confirm("yes");
+    assert.equal(page.byId("undo").hidden, left === 0);
+    await page.pass(6_000);
+    assert.deepEqual([page.text("status"), page.byId("status").dataset.kind], [words, kind]);
+  }
+});
+
+test("a message to this browser whose subscription is deleted is no success", async () => {
+  const page = await composing({ audience: "self" });
+  page.server.subscriptions = [];
+  await page.submit("notify");
+  assert.deepEqual([page.text("status"), page.byId("status").dataset.kind], ["No subscription matches: nothing was sent.", "error"]);
+});
+
+test("a message for later may have nobody yet", async () => {
+  const page = await composing({ audience: "user", user: "bob", sendAt: "2026-11-29T08:00" });
+  await page.submit("notify");
+  await page.confirm("yes");
+  assert.match(page.text("status"), /^Will be sent on /);
+});
+
 test("without a number nothing is asked or sent", async () => {
   const server = three();
   server.intercept = (_, path) => {
@@ -132,14 +161,51 @@ test("the offer ends by itself before the message goes out", async () => {
   assert.ok(Date.parse(posted(page)[0].sendAt) > page.server.now, "it could have been undone until now");
 });
 
-test("an undo that came too late says how many were sent", async () => {
-  const page = await composing();
+/** Sends, with this much time until the answer arrives, in milliseconds. */
+async function slowly(page, time) {
+  let answer;
+  page.server.intercept = (_, path) => (path === "notify" ? new Promise((resolve) => (answer = resolve)) : undefined);
   await page.submit("notify");
   await page.confirm("yes");
-  page.server.broadcasts[0].counts = { ...page.server.broadcasts[0].counts, pending: 1, accepted: 2 };
-  await page.press(page.byId("undo"), "Undo");
-  assert.equal(page.text("status"), "Too late for 2 of them: they were sent. The others are cancelled.");
+  await page.pass(time);
+  answer();
+  await settled();
+  page.server.intercept = () => undefined;
+  return Date.parse(posted(page)[0].sendAt);
+}
+
+test("the offer ends before the message is due, however late the answer was", async () => {
+  const page = await composing();
+  const due = await slowly(page, 3_000);
+  assert.equal(page.byId("undo").hidden, false);
+  assert.equal(page.text("undo-text"), "Goes to 3 browsers in 2 seconds.");
+  await page.pass(due - 1_000 - page.server.now);
   assert.equal(page.byId("undo").hidden, true);
+});
+
+test("an answer after that time comes without an offer", async () => {
+  const page = await composing();
+  await slowly(page, 6_000);
+  assert.equal(page.byId("undo").hidden, true);
+  assert.equal(page.text("status"), "Sending to 3 browsers.");
+});
+
+test("an undo that came too late says how many may have been sent", async () => {
+  for (const [counts, words] of [
+    [{ pending: 0, accepted: 2, cancelled: 1 }, "up to 2 were sent"],
+    // A worker has claimed it: it is still sent.
+    [{ pending: 1, accepted: 0, cancelled: 2 }, "up to 1 were sent"],
+    [{ pending: 1, accepted: 1, gone: 1 }, "up to 3 were sent"],
+  ]) {
+    const page = await composing();
+    await page.submit("notify");
+    await page.confirm("yes");
+    page.server.intercept = (method) => (method === "DELETE" ? Response.json({ ...page.server.broadcasts[0], state: "cancelled", counts }) : undefined);
+    await page.press(page.byId("undo"), "Undo");
+    assert.equal(page.text("status"), `Too late for some: ${words} or are being sent. The others are cancelled.`);
+    assert.equal(page.byId("status").dataset.kind, "error");
+    assert.equal(page.byId("undo").hidden, true);
+  }
 });
 
 test("a message for later is sent at its time, and needs no seconds to undo", async () => {
@@ -180,6 +246,8 @@ test("a request whose answer was lost is repeated as it was, and sent once", asy
   page.server.intercept = () => undefined;
   await page.pass(20_000);
   await page.submit("notify");
+  assert.match(page.text("confirm-text"), /^It is sent at once\. /);
+  assert.doesNotMatch(page.text("confirm-text"), /undo/);
   await page.confirm("yes");
   assert.equal(keys().length, 2);
   assert.equal(keys()[0], keys()[1]);
@@ -187,6 +255,38 @@ test("a request whose answer was lost is repeated as it was, and sent once", asy
   await page.submit("notify");
   await page.confirm("yes");
   assert.notEqual(keys()[2], keys()[1], "another message of the same words");
+});
+
+test("a request that was refused is not kept: the next one can be undone again", async () => {
+  for (const [status, code] of [[422, "invalid_request"], [429, "too_many_requests"], [503, "no_worker"]]) {
+    const page = await composing();
+    page.server.intercept = (_, path) => (path === "notify" ? problem(status, code, "Refused.") : undefined);
+    await page.submit("notify");
+    await page.confirm("yes");
+    assert.equal(page.text("status"), "Refused.");
+    page.server.intercept = () => undefined;
+    await page.pass(20_000);
+    await page.submit("notify");
+    assert.match(page.text("confirm-text"), /after 5 seconds, in which you can undo it/, code);
+    await page.confirm("yes");
+    const [first, second] = page.server.requests.filter(({ path }) => path === "notify");
+    assert.notEqual(second.headers["idempotency-key"], first.headers["idempotency-key"], code);
+    assert.ok(Date.parse(second.body.sendAt) > page.server.now, code);
+    assert.equal(page.byId("undo").hidden, false, code);
+  }
+});
+
+test("a request that may have been accepted is kept, also if its repetition is refused", async () => {
+  const page = await composing();
+  const failures = [problem(503, "store_unavailable", "Unavailable."), problem(503, "no_worker", "No worker.")];
+  page.server.intercept = (_, path) => (path === "notify" ? failures.shift() : undefined);
+  for (let time = 0; time < 3; time++) {
+    await page.submit("notify");
+    await page.confirm("yes");
+    await page.pass(20_000);
+  }
+  const keys = page.server.requests.filter(({ path }) => path === "notify").map(({ headers }) => headers["idempotency-key"]);
+  assert.deepEqual([keys.length, new Set(keys).size], [3, 1]);
 });
 
 test("a message to this browser needs no confirmation, and goes to no other", async () => {

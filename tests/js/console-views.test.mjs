@@ -32,9 +32,28 @@ test("a token unlocks it, and is kept for this tab only", async () => {
   assert.deepEqual(shownViews(page), []);
   assert.equal(page.document.activeElement.id, "operator-token");
   assert.deepEqual([...page.stored], []);
+  assert.equal(page.reloads, 1);
   const asked = page.server.requests.length;
   await page.pass(10_000);
   assert.deepEqual(page.server.requests.slice(asked).filter(({ path }) => path === "stats"), []);
+});
+
+test("nothing of what was sent or shown stays behind the lock", async () => {
+  const server = new OperatorServer();
+  server.subscribe({ user: "alice" });
+  const page = await openConsole({ hash: "#compose", server });
+  await page.fill("notify", { title: "A secret", audience: "user", user: "alice" });
+  await page.submit("notify");
+  await page.confirm("yes");
+  assert.match([...page.stored.values()].join(), /A secret.*alice/);
+  page.byId("lock").click();
+  assert.deepEqual([[...page.stored], page.reloads], [[], 1], "a new page has empty fields and lists");
+  const next = await openConsole({ hash: "#broadcasts", token: null, server, stored: page.stored });
+  assert.equal(next.document.activeElement.id, "operator-token");
+  next.byId("operator-token").value = "right";
+  await next.submit("operator");
+  assert.equal(next.byId("broadcasts-list").children.length, 1);
+  assert.doesNotMatch(next.document.root.textContent, /A secret|alice/);
 });
 
 test("a token that the server no longer accepts locks it", async () => {
@@ -55,14 +74,15 @@ test("a refusal of earlier credentials does not lock the console with newer ones
     return problem(401, "wrong_credentials", "Wrong password");
   };
   await page.pass(6_000);
-  page.byId("lock").click();
   page.server.token = "second";
+  await page.go("broadcasts");
+  assert.deepEqual(shownViews(page), [], "its refusal locks it");
   page.byId("operator-token").value = "second";
   await page.submit("operator");
   release();
   await settled();
   assert.equal(page.stored.get("/operator"), "Bearer second");
-  assert.deepEqual(shownViews(page), ["overview"]);
+  assert.deepEqual(shownViews(page), ["broadcasts"]);
 });
 
 test("one view is shown at a time, by the address, and gets the focus and the title", async () => {

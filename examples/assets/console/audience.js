@@ -22,6 +22,14 @@ let next = null;
 /** Whether it has to be read from the start. */
 let isOld = true;
 
+/** Begins another search. @param {FormData} values */
+function begin(values) {
+  search = values;
+  isOld = true;
+  // The server makes files of lists, and one subscription is no list.
+  byId("audience-file").hidden = ["id", "endpoint"].includes(String(search.get("by"))) && String(search.get("text")).trim() !== "";
+}
+
 /** Returns false if what is shown was read before. */
 async function load() {
   const reads = isOld;
@@ -72,8 +80,7 @@ export function find(by, text) {
   form.reset();
   form.elements.by.value = by;
   form.elements.text.value = text;
-  search = new FormData(form);
-  isOld = true;
+  begin(new FormData(form));
   open("audience");
   return refresh();
 }
@@ -150,10 +157,7 @@ async function remove(id) {
   return "The subscription is deleted.";
 }
 
-onSubmit("find", async (values) => {
-  search = values;
-  isOld = true;
-});
+onSubmit("find", async (values) => begin(values));
 
 onClick("audience-more", read);
 

@@ -12,6 +12,7 @@ import { MARGIN, SECONDS, offer } from "./undo.js";
 import { open, refresh, view } from "./views.js";
 import { moment } from "./words.js";
 
+const NOBODY = "No subscription matches: nothing was sent.";
 const MOST_ACTIONS = 3;
 const LABELS = {
   all: "Send to everyone…",
@@ -25,35 +26,52 @@ const QUIET = 400;
 
 const form = byId("notify");
 
+const NONE = { form: "", body: "", key: "", sendAt: 0 };
 /** A request whose answer was lost is repeated as it was, under the same key, so that it is sent once. */
-let unanswered = { form: "", body: "", key: "" };
+let unanswered = NONE;
 
 onSubmit("notify", async (values) => {
   const content = read(values);
   const asked = written(values, self);
   const isForOthers = values.get("audience") !== "self";
-  let recipients = 1;
+  const isRepeated = unanswered.form === asked;
   if (isForOthers) {
     // Counted now: the page may show a number that is some seconds old.
-    recipients = await estimate(content.audience);
-    if (recipients === 0 && !content.sendAt) throw new Error("No subscription matches: nothing was sent.");
-    if (!(await confirmed(question(content, recipients, SECONDS)))) return say("Not sent.");
+    const estimated = await estimate(content.audience);
+    if (estimated === 0 && !content.sendAt) throw new Error(NOBODY);
+    // The time of a repeated request is that of the first one: it is over, or is over soon.
+    const undo = isRepeated ? 0 : SECONDS;
+    if (!(await confirmed(question(content, estimated, undo)))) return say("Not sent.");
   }
   const canUndo = isForOthers && !content.sendAt;
-  const isRepeated = unanswered.form === asked;
   if (!isRepeated) {
-    const later = { sendAt: new Date(serverNow() + (SECONDS + MARGIN) * 1000).toISOString() };
-    unanswered = { form: asked, body: canUndo ? written(values, self, later) : asked, key: freshKey() };
+    const sendAt = serverNow() + (SECONDS + MARGIN) * 1000;
+    const later = { sendAt: new Date(sendAt).toISOString() };
+    unanswered = { form: asked, body: canUndo ? written(values, self, later) : asked, key: freshKey(), sendAt };
   }
-  const { body, key } = unanswered;
-  const answer = await authorized("POST", "notify", { body, headers: { "idempotency-key": key } });
-  unanswered = { form: "", body: "", key: "" };
-  remember({ id: answer.broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
+  const { body, key, sendAt } = unanswered;
+  let broadcast;
+  let recipients;
+  try {
+    ({ broadcast, recipients } = await authorized("POST", "notify", { body, headers: { "idempotency-key": key } }));
+  } catch (error) {
+    // Of a repeated request only the repetition was refused: the first one may have been accepted.
+    if (!isRepeated && isRefusal(error)) unanswered = NONE;
+    throw error;
+  }
+  unanswered = NONE;
+  remember({ id: broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
   if (content.sendAt) return `Will be sent on ${moment(content.sendAt)}.`;
-  // The time of a repeated request may be over.
-  if (canUndo && !isRepeated) return offer(answer.broadcast, browsers(recipients));
+  // It may be fewer than were estimated, or this browser's subscription was deleted.
+  if (recipients === 0) throw new Error(NOBODY);
+  if (canUndo && offer(broadcast, browsers(recipients), sendAt)) return;
   return isForOthers ? `Sending to ${browsers(recipients)}.` : "Sent to this browser.";
 });
+
+/** Whether nothing was accepted for certain. @param {{status?: number, code?: string}} error */
+function isRefusal({ status = 0, code }) {
+  return (status >= 400 && status < 500) || code === "no_worker";
+}
 
 /** The form's fields that have a text. @param {FormData} values @returns {[string, string][]} */
 function texts(values) {

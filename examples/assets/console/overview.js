@@ -2,12 +2,14 @@
 import { byId, time } from "../dom.js";
 import { showBars, showColumns } from "./charts.js";
 import { byDay, lastDays, long, short } from "./days.js";
-import { authorized } from "./session.js";
+import { authorized, serverNow } from "./session.js";
 import { view } from "./views.js";
 import { PUSH_SERVICES, counted, number, word } from "./words.js";
 
-/** As long as the server keeps the counts of broadcasts. */
+/** As long as the server keeps the counts of broadcasts that are over. */
 const SENT_DAYS = 7;
+/** The longest time that a broadcast is accepted before it is sent, in milliseconds. */
+const AHEAD = 30 * 86_400_000;
 const GROWTH_DAYS = 14;
 /** The most pages of a list that a chart reads, and their rows. */
 const [PAGES, PAGE] = [20, 100];
@@ -52,11 +54,17 @@ async function drawn(id, draw) {
   }
 }
 
+/** When a broadcast was sent, or is to be. @param {{sendAt: string | null, createdAt: string}} broadcast */
+const sentAt = ({ sendAt, createdAt }) => sendAt ?? createdAt;
+
 /** @returns {Promise<string>} */
 async function sentByDay() {
   const days = lastDays(SENT_DAYS, Date.now());
-  const { rows, isWhole } = await pages(`broadcasts?createdAfter=${encodeURIComponent(days[0].toISOString())}`, "broadcasts");
-  const counts = byDay(rows, ({ createdAt }) => createdAt, days).map((broadcasts) => broadcasts.map(({ counts }) => split(counts)));
+  const since = new Date(days[0].getTime() - AHEAD).toISOString();
+  const { rows, isWhole } = await pages(`broadcasts?createdAfter=${encodeURIComponent(since)}`, "broadcasts");
+  const begun = rows.filter(({ sendAt }) => sendAt === null || Date.parse(sendAt) <= serverNow());
+  const sorted = byDay(begun, sentAt, days);
+  const counts = sorted.map((broadcasts) => broadcasts.map(({ counts }) => split(counts)));
   const sums = counts.map((day) => day.reduce((sum, one) => ({ delivered: sum.delivered + one.delivered, failed: sum.failed + one.failed }), { delivered: 0, failed: 0 }));
   const columns = days.map((day, place) => ({
     label: short(day),
@@ -67,10 +75,12 @@ async function sentByDay() {
     ],
   }));
   showColumns(byId("sent-chart"), columns);
-  const total = (/** @type {"delivered" | "failed"} */ kind) => sums.reduce((sum, day) => sum + day[kind], 0);
-  byId("figure-delivered").textContent = number(total("delivered"));
-  byId("figure-failed").textContent = number(total("failed"));
-  return isWhole ? `${counted(rows.length, "broadcast")} in seven days, by the day of sending.` : `Only the newest ${number(rows.length)} broadcasts of seven days.`;
+  const atLeast = isWhole ? "" : "at least ";
+  const total = (/** @type {"delivered" | "failed"} */ kind) => `${atLeast}${number(sums.reduce((sum, day) => sum + day[kind], 0))}`;
+  byId("figure-delivered").textContent = total("delivered");
+  byId("figure-failed").textContent = total("failed");
+  const some = `${atLeast}${counted(sorted.flat().length, "broadcast")} in seven days, by the day of sending.`;
+  return isWhole ? some : `Only the newest ${number(rows.length)} broadcasts were read: ${some}`;
 }
 
 /** @param {Record<string, number>} counts */

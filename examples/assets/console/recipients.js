@@ -16,13 +16,15 @@ export const browsers = (count) => counted(count, "browser");
 /**
  * @param {{audience?: any, sendAt?: string, title?: string}} body The body of the request.
  * @param {number} recipients The estimate.
- * @param {number} undo The seconds in which it can be undone.
+ * @param {number} undo The seconds in which it can be undone; 0 if it cannot be undone.
  * @returns {import("./confirm.js").Question}
  */
 export function question({ audience = "all", sendAt, title = "Custom JSON payload" }, recipients, undo) {
   const when = sendAt
     ? `It is sent on ${moment(sendAt)}, to the subscriptions of that time: the number is that of now. Until then it can be cancelled.`
-    : `It is sent after ${undo} seconds, in which you can undo it.`;
+    : undo > 0
+      ? `It is sent after ${undo} seconds, in which you can undo it.`
+      : "It is sent at once.";
   return {
     heading: `Send to ${named(audience)}: ${browsers(recipients)}?`,
     title,

@@ -34,5 +34,14 @@ export function remember(sent) {
   }
 }
 
+export function forget() {
+  remembered = [];
+  try {
+    sessionStorage.removeItem(KEY);
+  } catch {
+    // Kept in memory above.
+  }
+}
+
 /** @param {string} id */
 export const recall = (id) => all().find((sent) => sent.id === id);

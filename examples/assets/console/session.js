@@ -63,7 +63,7 @@ async function answered(method, path, more, limit) {
 async function refusal(response) {
   const problem = await response.json().catch(() => null);
   const text = problem?.detail ?? problem?.message ?? `The server answered with status ${response.status}.`;
-  return Object.assign(new Error(text), { status: response.status });
+  return Object.assign(new Error(text), { status: response.status, code: problem?.code });
 }
 
 /**

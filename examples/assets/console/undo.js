@@ -1,34 +1,37 @@
 // The offer to take back a broadcast in the seconds before it is sent.
 import { byId } from "../dom.js";
 import { run, say } from "../status.js";
-import { authorized } from "./session.js";
+import { authorized, serverNow } from "./session.js";
+import { counted, number } from "./words.js";
 
 /** How long it is offered, in seconds. */
 export const SECONDS = 5;
-/** What the broadcast is scheduled later than that, for the way of the requests and a clock in whole seconds. */
+/** How long before the broadcast is due the offer ends, for the way of the request and a clock in whole seconds. */
 export const MARGIN = 1.5;
 
 /** Ends the current offer without an answer. */
 let end = () => {};
 
 /**
- * Shows the offer. It disappears when the time is over or the broadcast was taken back.
+ * Shows the offer. It disappears when the time is over or the broadcast was taken back. Returns false if the time is over.
  *
  * @param {string} id The broadcast.
  * @param {string} to Its recipients in words.
+ * @param {number} sendAt When it is due, by the server's clock.
  */
-export function offer(id, to) {
+export function offer(id, to, sendAt) {
   end();
-  const until = performance.now() + SECONDS * 1000;
+  const until = performance.now() + sendAt - MARGIN * 1000 - serverNow();
+  const left = () => Math.ceil((until - performance.now()) / 1000);
+  if (left() <= 0) return false;
   const tick = () => {
-    const left = Math.ceil((until - performance.now()) / 1000);
-    byId("undo-left").textContent = `${left} s`;
-    if (left > 0) return;
+    byId("undo-left").textContent = `${left()} s`;
+    if (left() > 0) return;
     end();
     say(`Sending to ${to}.`, "ok");
   };
   const timer = setInterval(tick, 200);
-  byId("undo-text").textContent = `Goes to ${to} in ${SECONDS} seconds.`;
+  byId("undo-text").textContent = `Goes to ${to} in ${counted(left(), "second")}.`;
   byId("undo").hidden = false;
   tick();
   byId("undo-button").onclick = () => run(byId("undo-button"), () => undo(id));
@@ -40,14 +43,16 @@ export function offer(id, to) {
     if (document.activeElement === byId("undo-button")) byId("send").focus();
     byId("undo").hidden = true;
   };
+  return true;
 }
 
 /** @param {string} id */
 async function undo(id) {
   const { counts } = await authorized("DELETE", `broadcasts/${id}`);
   end();
-  const { pending, cancelled, ...begun } = counts;
-  const sent = Object.values(begun).reduce((sum, count) => sum + count, 0);
-  if (sent > 0) throw new Error(`Too late for ${sent} of them: they were sent. The others are cancelled.`);
+  // What is pending still is in flight.
+  const { cancelled, ...others } = counts;
+  const late = Object.values(others).reduce((sum, count) => sum + count, 0);
+  if (late > 0) throw new Error(`Too late for some: up to ${number(late)} were sent or are being sent. The others are cancelled.`);
   return "Undone: nothing was sent.";
 }

@@ -1,6 +1,7 @@
 // The form for the operator's secret, and the button that forgets it.
 import { byId } from "../dom.js";
-import { onSubmit, say } from "../status.js";
+import { onSubmit } from "../status.js";
+import { forget } from "./sent.js";
 import { isUnlocked, lock, onLock, unlock } from "./session.js";
 
 function show() {
@@ -20,8 +21,12 @@ onSubmit("operator", async (form) => {
 
 byId("lock").addEventListener("click", () => {
   lock();
-  say("Locked.");
+  forget();
+  // The views have texts and users still, though they are hidden.
+  location.reload();
 });
 
 onLock.add(show);
 show();
+// There is nothing else to do, and "Lock" has loaded the page again.
+if (!isUnlocked()) byId("operator-token").focus();

@@ -52,7 +52,7 @@ export async function openConsole({ hash = "", token = "right", server = new Ope
     onClick() {},
   };
   const windowListeners = new Map();
-  const location = { href: `https://app.example/console${hash}`, host: "app.example", hostname: "app.example", origin: "https://app.example" };
+  const location = { href: `https://app.example/console${hash}`, host: "app.example", hostname: "app.example", origin: "https://app.example", reload: () => void world.reloads++ };
   Object.defineProperty(location, "hash", {
     get: () => hash,
     set(name) {
@@ -119,6 +119,8 @@ export async function openConsole({ hash = "", token = "right", server = new Ope
     browser,
     stored,
     files: [],
+    /** How often the page was loaded again. */
+    reloads: 0,
     text: (id) => byId(id).textContent,
     rows: (id) => byId(id).children.map(({ textContent }) => textContent),
     /** The hash of the address. */
