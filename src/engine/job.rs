@@ -65,8 +65,9 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
     let latest = job.leased_until - engine.request_timeout;
     let mut begin = Begin::before(latest.min(job.deadline)).unless(job.stop);
     if let Some(epoch) = job.epoch {
-        let ledger = Arc::clone(&engine.ledger);
-        begin = begin.only_if(move || ledger.epoch() == Some(epoch));
+        let (ledger, clock) = (Arc::clone(&engine.ledger), Arc::clone(&engine.clock));
+        // A jump of the clock may be the sleep of the machine, in which the lease has ended.
+        begin = begin.only_if(move || ledger.epoch() == Some(epoch) && clock.fault().is_none());
     }
     let number = job.number;
     let (push_service, due_at) = (PushService::of(endpoint), job.due_at);
