@@ -59,7 +59,7 @@ pub(crate) fn describe() {
     for what in ["broadcasts", "subscriptions"] {
         begin("web_push_purged_total", &[("what", what)]);
     }
-    for what in ["origins", "schedules", "subscriptions"] {
+    for what in ["broadcasts", "origins", "schedules", "subscriptions"] {
         begin("web_push_unreadable_total", &[("what", what)]);
     }
     for what in ["opened", "refused"] {

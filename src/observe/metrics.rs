@@ -115,8 +115,7 @@ pub(crate) fn count_outbox(what: &'static str) {
     } }
 }
 
-/// Counts rows that a store could not read and left out, each time: `origins`, `subscriptions` or `schedules`.
-#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+/// Counts rows that a store could not read and left out, each time: `broadcasts`, `origins`, `subscriptions` or `schedules`.
 pub(crate) fn count_unreadable(what: &'static str, rows: u64) {
     recorded! { (what, rows) {
         ::metrics::counter!("web_push_unreadable_total", "what" => what).increment(rows);
