@@ -279,7 +279,7 @@ fn fault(rng: &mut Rng, calm: usize) -> What {
         4 | 5 => What::Freeze { host, lasts },
         6 => What::Sleep { host, lasts },
         7 => What::Night {
-            lasts: rng.secs(60, 30 * 3600),
+            lasts: rng.secs(60, 24 * 3600),
         },
         8 => What::Starve { host, lasts },
         9 | 10 => What::Cut { host, lasts },
