@@ -247,7 +247,12 @@ pub(crate) async fn a_damaged_row_gives_its_id(
     (id, other): (SubscriptionId, NewSubscription),
     now: Timestamp,
 ) {
-    let row = SubscriptionRecord::new(id, other.subscription, other.vapid_key.unwrap(), now);
+    let row = SubscriptionRecord::new(
+        id,
+        other.subscription,
+        KeyId::from_bytes([1; KeyId::LEN]),
+        now,
+    );
     let rows = std::slice::from_ref(&row);
     assert_eq!(store.put(rows).await.unwrap(), [true]);
     assert_eq!(store.put(rows).await.unwrap(), [false]);

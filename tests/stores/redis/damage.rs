@@ -8,6 +8,7 @@ use tower_web_push::store::{
     Claimed, DeliveryLedger as _, NewBroadcast, PortableStore as _, Settlement, SubscriptionLimits,
     SubscriptionRecord, SubscriptionRef, SubscriptionStore as _, redis_rs,
 };
+use tower_web_push::vapid::KeyId;
 
 use super::world::{at, claim, connection, fresh_prefix, recipient, sending, store, subscription};
 use crate::support::servers::{self, Kind};
@@ -228,7 +229,12 @@ async fn a_row_can_be_written_where_an_id_of_the_same_call_was() {
     let store = store(&url, &fresh_prefix()).await;
     let row = |number, id, now| {
         let new = subscription(number);
-        SubscriptionRecord::new(id, new.subscription, new.vapid_key.unwrap(), now)
+        SubscriptionRecord::new(
+            id,
+            new.subscription,
+            KeyId::from_bytes([1; KeyId::LEN]),
+            now,
+        )
     };
     let [one, two] = [1, 2].map(|number| subscription(number).id);
     store.put(&[row(1, one, at(0))]).await.unwrap();
