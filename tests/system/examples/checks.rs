@@ -72,11 +72,7 @@ pub(crate) async fn what_is_wrong_is_said_in_words(name: &str) {
             "YlCsc3nGpXoMCfZ0ntyb2bL+J5cA6tIEHmvbzS5oOY4=",
             "WRONG keys: ",
         ),
-        (
-            "EXPECT_VAPID_KEY",
-            "00000000000000000000000000000000",
-            "WRONG keys: ",
-        ),
+        ("EXPECT_VAPID_KEY", "AAAAAAAAAAAAAAAAAAAAAA", "WRONG keys: "),
         (
             "STORE_URL",
             "postgres://push:hunter2@127.0.0.1:1/push",
