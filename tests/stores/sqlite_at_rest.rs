@@ -447,6 +447,14 @@ async fn a_backup_replaces_nothing_and_makes_nothing_of_nothing() {
     std::os::unix::fs::symlink("elsewhere", &copy).unwrap();
     backup_refused(&path, &copy, &copy).await;
     fs::remove_file(&copy).unwrap();
+    // A log of another file, which SQLite would apply to the copy.
+    for kind in ["wal", "shm", "journal"] {
+        let log = folder.path().join(format!("copy.db-{kind}"));
+        fs::write(&log, "").unwrap();
+        backup_refused(&path, &copy, &copy).await;
+        assert!(!copy.exists());
+        fs::remove_file(&log).unwrap();
+    }
 
     // Another application's file, an empty one, and a damaged one.
     let other = folder.path().join("other.db");

@@ -9,8 +9,9 @@ use tower_web_push::message::Message;
 use tower_web_push::schedule::{DailyTime, Plan, Schedule, ScheduleLabel, ScheduleName};
 use tower_web_push::store::{
     ClaimRequest, CountFilter, Cursor, DeliveryLedger, Liveness, NewBroadcast, NewDelivery,
-    NewSubscription, PageWrite, Pause, PauseReason, ScheduleStore, Settled, Settlement,
-    StoreErrorKind, SubscriptionLimits, SubscriptionRef, SubscriptionStore, Tally,
+    NewSubscription, PageWrite, Pause, PauseReason, PortableStore, ScheduleStore, Settled,
+    Settlement, StoreErrorKind, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
+    SubscriptionStore, Tally,
 };
 use tower_web_push::subscription::{EndpointKey, Origin, SubscriptionId};
 use tower_web_push::vapid::KeyId;
@@ -238,6 +239,25 @@ pub(crate) async fn a_damaged_row_is_left_out(
     assert_eq!(store.owned_by(&alice, None, 2).await.unwrap().len(), 2);
     let error = store.get(&[SubscriptionRef::Key(damaged)]).await;
     assert_eq!(error.unwrap_err().kind(), StoreErrorKind::Corrupt);
+}
+
+/// The id of a damaged row goes to a whole row at another endpoint, which replaces it (C2).
+pub(crate) async fn a_damaged_row_gives_its_id(
+    store: &dyn PortableStore,
+    (id, other): (SubscriptionId, NewSubscription),
+    now: Timestamp,
+) {
+    let row = SubscriptionRecord::new(
+        id,
+        other.subscription,
+        KeyId::from_bytes([1; KeyId::LEN]),
+        now,
+    );
+    let rows = std::slice::from_ref(&row);
+    assert_eq!(store.put(rows).await.unwrap(), [true]);
+    assert_eq!(store.put(rows).await.unwrap(), [false]);
+    let found = store.get(&[id.into()]).await.unwrap();
+    assert_eq!(found, [Some(row)]);
 }
 
 /// The names of the schedules that a test damages. They are due before the healthy one.

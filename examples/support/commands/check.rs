@@ -10,8 +10,12 @@ use tokio::time::timeout;
 use tower_web_push::clock::Timestamp;
 use tower_web_push::deliver::{DeliveryError, EndpointPolicy, Outcome};
 use tower_web_push::message::{Message, Ttl};
-use tower_web_push::store::{RetireReason, SubscriptionRecord, SubscriptionRef};
+use tower_web_push::store::{
+    MemoryStore, RetireReason, StoredVapidKey, SubscriptionRecord, SubscriptionRef,
+    VapidKeyStore as _,
+};
 use tower_web_push::subscription::{Endpoint, SubscriptionId};
+use tower_web_push::vapid::KeyId;
 use tower_web_push::{Notification, WebPush};
 
 use super::super::causes::with_causes;
@@ -120,15 +124,15 @@ async fn check_all(arguments: &Arguments, settings: Settings, findings: &mut Fin
     check_clock(&*store, findings).await;
     check_writing(&*store, findings).await;
     check_queue(&*store, findings).await;
-    let push = check_keys(settings, &store, findings).await;
+    let keys = check_keys(&settings, &*store, findings).await;
     if let Some(name) = &arguments.subscription {
         let found = find(name, &*store).await;
         match found {
             Ok(row) => {
                 check_row(&row, &policy, findings);
                 check_host(&row, findings).await;
-                if let (true, Some(push)) = (arguments.send, push) {
-                    send(&push, &row, findings).await;
+                if let (true, Some(keys)) = (arguments.send, keys) {
+                    send(&settings, &keys, &row, findings).await;
                 }
             }
             Err(why) => findings.wrong(
@@ -238,46 +242,67 @@ async fn check_queue(store: &dyn WholeStore, findings: &mut Findings) {
     }
 }
 
-/// Builds what the server would build.
+/// Builds what the server would build. Returns the keys if that succeeds.
 async fn check_keys(
-    settings: Settings,
-    store: &Arc<dyn WholeStore>,
+    settings: &Settings,
+    store: &dyn WholeStore,
     findings: &mut Findings,
-) -> Option<WebPush> {
-    let mut builder = match settings.contact {
-        Some(contact) => WebPush::builder(contact.as_str()),
-        None => WebPush::builder_without_contact(),
-    };
-    builder = builder
-        .store(Arc::clone(store))
-        .create_store(false)
-        .endpoint_policy(settings.endpoint_policy);
-    if let Some(key) = settings.expected_vapid_key {
-        builder = builder.expect_vapid_key(key);
+) -> Option<Vec<StoredVapidKey>> {
+    // An error was found before.
+    let keys = store.keys().await.ok()?;
+    let makes_first = settings.create_store
+        && (settings.expected_vapid_key.is_none() || settings.vapid_private_key.is_some());
+    if keys.is_empty() && makes_first {
+        return None;
     }
-    if let Some(keys) = settings.key_encryption_keys {
-        builder = builder.key_encryption_keys(keys);
-    }
-    if let Some(pem) = settings.extra_root_ca_pem {
-        builder = builder.extra_root_ca_pem(pem);
-    }
-    match builder.build().await {
+    match build(settings, &keys, settings.expected_vapid_key).await {
         Ok(push) => {
             findings.ok(format!(
                 "keys: all can be read; browsers subscribe with {}",
                 push.vapid_public_key()
             ));
-            Some(push)
+            Some(keys)
         }
-        Err(error) => {
+        Err(why) => {
             findings.wrong(
-                format!("keys: {}", with_causes(error)),
+                format!("keys: {why}"),
                 "Never make new keys for a store that has subscriptions: they belong to the old ones. Set the KEY_ENCRYPTION_KEY \
                  that it was used with, or SEAL_CLEAR_KEYS=true for one start if it was used without.",
             );
             None
         }
     }
+}
+
+/// Builds what the server would build, with these keys in a store of its own: a start encrypts them again if the
+/// KEY_ENCRYPTION_KEY has changed, and the check changes nothing.
+async fn build(
+    settings: &Settings,
+    keys: &[StoredVapidKey],
+    expected: Option<KeyId>,
+) -> Result<WebPush, String> {
+    let store = MemoryStore::new();
+    for key in keys {
+        store.insert(key).await.map_err(with_causes)?;
+    }
+    let mut builder = match &settings.contact {
+        Some(contact) => WebPush::builder(contact.as_str()),
+        None => WebPush::builder_without_contact(),
+    };
+    builder = builder
+        .store(store)
+        .create_store(false)
+        .endpoint_policy(settings.endpoint_policy.clone());
+    if let Some(key) = expected {
+        builder = builder.expect_vapid_key(key);
+    }
+    if let Some(keys) = &settings.key_encryption_keys {
+        builder = builder.key_encryption_keys(keys.clone());
+    }
+    if let Some(pem) = &settings.extra_root_ca_pem {
+        builder = builder.extra_root_ca_pem(pem.clone());
+    }
+    builder.build().await.map_err(with_causes)
 }
 
 fn check_policy(policy: &EndpointPolicy, findings: &mut Findings) {
@@ -454,7 +479,30 @@ async fn check_host(row: &SubscriptionRecord, findings: &mut Findings) {
     }
 }
 
-async fn send(push: &WebPush, row: &SubscriptionRecord, findings: &mut Findings) {
+/// Sends a message that is signed with the key with which the row was made.
+async fn send(
+    settings: &Settings,
+    keys: &[StoredVapidKey],
+    row: &SubscriptionRecord,
+    findings: &mut Findings,
+) {
+    let Some(key) = keys.iter().find(|key| key.id == row.vapid_key) else {
+        findings.wrong(
+            "sent: nothing, since the store does not have the VAPID key of the subscription",
+            "Import the old key, or wait for the page to subscribe again with the new one.",
+        );
+        return;
+    };
+    let mut key = key.clone();
+    // `deliver` signs with the active one.
+    key.active = true;
+    let push = match build(settings, &[key], None).await {
+        Ok(push) => push,
+        Err(why) => {
+            findings.wrong(format!("sent: nothing: {why}"), "See above.");
+            return;
+        }
+    };
     let test = Notification::new("Test Notification").body("This is a test notification.");
     let message = Message::from(test).with_ttl(Ttl::from_secs(60));
     match push.deliver(&row.subscription, message).await {
@@ -486,8 +534,8 @@ fn in_words(error: &DeliveryError) -> &'static str {
              message retires it."
         }
         Outcome::KeyMismatch => {
-            "It was made with another VAPID key than the active one. If an older key of this store fits, messages reach it all the \
-             same; else the page has to subscribe again."
+            "It was made with another VAPID key than the one that the store has for it. If another key of this store fits, messages \
+             reach it all the same; else the page has to subscribe again."
         }
         Outcome::SenderFault => {
             "The push service refuses this sender: check the contact (VAPID_SUBJECT) and the clock of this machine. No \

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-The first run makes two passes: one for everything, and one for what has changed meanwhile. Each later run makes one. To move
-servers: copy; stop the servers, or the workers and subscriptions go on for some seconds; copy again; start them on the target
+The first run makes two passes: one for everything, and one for what has changed meanwhile. Each later run makes one, and
+another one if it continues an interrupted run. To move servers: copy; stop the servers, or the workers and subscriptions go on for some seconds; copy again; start them on the target
 with the same KEY_ENCRYPTION_KEY; copy once more if servers used the source until then. A row that is newer in the target stays.
 
 Messages that are pending in the source are not copied: keep a server running on it until it has sent them.
@@ -103,7 +103,8 @@ async fn begin(arguments: Arguments, flags: &Flags) -> Result<Copy, String> {
 
 async fn passes(copy: &Copy) -> Result<(), CopyError> {
     let first = pass(copy, "copying").await?;
-    if !first.is_first {
+    // One that was continued has not read again what it had read before the interruption.
+    if !first.is_first && !first.is_continued {
         tell_the_rest(&first);
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! `backup`, `restore` and `export`: a store as a file.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -201,9 +202,13 @@ impl Part {
         if fs::symlink_metadata(to).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let mut path = to.as_os_str().to_owned();
-        path.push(format!(".{}.part", std::process::id()));
-        let path = PathBuf::from(path);
+        let to = std::path::absolute(to)?;
+        let name = to.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        // Not the id of the process, which is the same in each container.
+        hidden.push(format!(".{}.part", uuid::Uuid::new_v4().simple()));
+        let path = to.with_file_name(hidden);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -216,12 +221,25 @@ impl Part {
     fn finish(mut self, to: &Path) -> io::Result<()> {
         self.file.flush()?;
         self.file.sync_all()?;
-        fs::hard_link(&self.path, to)
+        // Unlike a rename, a link never replaces a file that was created meanwhile.
+        match fs::hard_link(&self.path, to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+            // Not every file system has hard links.
+            Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&self.path, to)?,
+            Err(error) => return Err(error),
+        }
+        #[cfg(unix)]
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
+        // Fails if the file was renamed.
         let _ = fs::remove_file(&self.path);
     }
 }

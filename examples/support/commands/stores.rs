@@ -20,7 +20,7 @@ impl<S: PortableStore + VapidKeyStore + ScheduleStore> WholeStore for S {}
 
 /// Opens a store. `name` is the argument that it is from, for errors.
 ///
-/// Opening an SQLite file that does not exist would create it, which `creates` allows.
+/// Opening a store that does not exist would create its file or its tables, which `creates` allows.
 pub(super) async fn open(
     name: &str,
     url: StoreUrl,
@@ -29,16 +29,24 @@ pub(super) async fn open(
 ) -> Result<Arc<dyn WholeStore>, String> {
     if let StoreUrl::Sqlite(path) = &url
         && !creates
-        && !path.exists()
     {
-        return Err(format!("{name}: there is no file {}", path.display()));
+        let is_empty = |path: &Path| path.metadata().map_or(true, |file| file.len() == 0);
+        if !path.exists() {
+            return Err(format!("{name}: there is no file {}", path.display()));
+        }
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        if is_empty(path) && is_empty(Path::new(&log)) {
+            return Err(format!("{name}: the file {} is empty", path.display()));
+        }
     }
-    let opened = connect(url, extra_root_ca_pem).await;
+    let opened = connect(url, creates, extra_root_ca_pem).await;
     opened.map_err(|error| format!("{name}: {}", with_causes(error)))
 }
 
 async fn connect(
     url: StoreUrl,
+    creates: bool,
     extra_root_ca_pem: Option<&[u8]>,
 ) -> Result<Arc<dyn WholeStore>, StoreError> {
     Ok(match url {
@@ -47,6 +55,9 @@ async fn connect(
         StoreUrl::Postgres(url) => {
             let (url, schema) = without_parameter(&url, "schema")?;
             let mut store = PostgresStore::builder();
+            if !creates {
+                store = store.without_migrations();
+            }
             if let Some(schema) = schema {
                 store = store.schema(schema);
             }

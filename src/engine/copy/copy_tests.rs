@@ -503,6 +503,67 @@ async fn a_store_that_was_emptied_is_refused() {
     }
 }
 
+/// As a server does that acknowledged them before they were on its disk.
+#[tokio::test]
+async fn rows_that_the_target_has_lost_are_not_taken_for_unsubscribed() {
+    let world = World::with_rows(3 * PAGE).await;
+    world.pass().await;
+    let mut numbers: Vec<_> = (0..3 * PAGE).collect();
+    numbers.sort_by_key(|number| endpoint(*number).key());
+    // Of the first page.
+    for number in &numbers[..PAGE / 2 + 1] {
+        unsubscribe(&world.to, *number).await;
+    }
+    let error = world.copy().pass(|_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), CopyErrorKind::LostRows);
+    for name in ["journal", "journal.part"] {
+        std::fs::remove_file(world.folder.path().join(name)).unwrap();
+    }
+    world.pass().await;
+    world.is_same(0..3 * PAGE).await;
+    // Half of a page may have left.
+    for number in &numbers[..PAGE / 2] {
+        unsubscribe(&world.to, *number).await;
+    }
+    assert_eq!(world.pass().await.left_out, PAGE as u64 / 2);
+}
+
+#[tokio::test]
+async fn who_leaves_the_source_leaves_a_target_with_a_later_registration_of_before() {
+    let world = World::with_rows(1).await;
+    subscribe(&world.to, &new(0), at(5)).await;
+    world.pass().await;
+    unsubscribe(&world.from, 0).await;
+    assert_eq!(world.pass().await.deleted, 1);
+    assert_eq!(row(&world.to, 0).await, None);
+}
+
+#[tokio::test]
+async fn a_row_that_is_written_again_gets_its_notifications_again() {
+    let world = World::new();
+    let id = subscribe(&world.from, &new(0), at(0)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    unsubscribe(&world.to, 0).await;
+    subscribe(&world.from, &new(0), at(10)).await;
+    assert_eq!(world.pass().await.schedules, 1);
+    assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
+}
+
+#[tokio::test]
+async fn a_later_registration_in_the_target_keeps_its_notifications() {
+    let world = World::new();
+    let id = subscribe(&world.from, &new(0), at(0)).await;
+    let schedule = daily(id, NotifyType::DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    subscribe(&world.to, &new(0), at(10)).await;
+    world.from.remove_schedules(id).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
+}
+
 #[tokio::test]
 async fn the_schedules_of_the_application_come_along() {
     let world = World::new();

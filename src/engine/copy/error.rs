@@ -20,8 +20,9 @@ pub enum CopyErrorKind {
     Target,
     /// The journal cannot be read or written, is that of a copy between other stores, or is used by another copy.
     Journal,
-    /// One of the stores has less than half of the rows that the journal names. It is another store, or was emptied: with this
-    /// journal, rows would be left out or deleted that are wanted.
+    /// One of the stores has less than half of the rows that the journal names, or the target of those of one page. It is another
+    /// store, was emptied, or has lost what it had acknowledged: with this journal, rows would be left out or deleted that are
+    /// wanted. Without the journal, all is copied again.
     LostRows,
     /// An export cannot be written, or cannot be read: it is incomplete, damaged, of another version, or without secrets.
     File,

@@ -1,5 +1,6 @@
 //! A store as a file of lines, and back.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead, Seek, Write};
 
 use super::error::{CopyError, CopyErrorKind, source, target};
@@ -7,8 +8,12 @@ use super::lines::{Daily, End, Head, Key, Line, Row, VERSION};
 use super::{PAGE, Side};
 use crate::broadcast::Audience;
 use crate::clock::{Clock as _, SystemClock};
+use crate::engine::records::{Record, records};
 use crate::error::BoxError;
+use crate::schedule::{Plan, Schedule};
 use crate::store::{PortableStore, ScheduleStore, SubscriptionRecord, Unreachable, VapidKeyStore};
+use crate::subscription::SubscriptionId;
+use crate::vapid::KeyId;
 
 /// The longest line that is read, in octets: an endpoint has at most 2,048, and a user has a name.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -65,10 +70,9 @@ where
             secrets,
         }),
     )?;
-    for key in from.vapid_keys.keys().await.map_err(source)? {
-        write(out, &Line::VapidKey(Key::of(&key, secrets)))?;
-        report.vapid_keys += 1;
-    }
+    let mut keys = HashSet::new();
+    write_keys(&from, out, &mut keys, secrets).await?;
+    report.vapid_keys = keys.len() as u64;
     let mut after = None;
     loop {
         let now = clock.now();
@@ -105,6 +109,9 @@ where
             after = last;
         }
     }
+    // A rotation meanwhile: subscriptions above may have the new one.
+    write_keys(&from, out, &mut keys, secrets).await?;
+    report.vapid_keys = keys.len() as u64;
     let end = End {
         vapid_keys: report.vapid_keys,
         subscriptions: report.subscriptions,
@@ -113,6 +120,21 @@ where
     write(out, &Line::End(end))?;
     out.flush().map_err(file)?;
     Ok(report)
+}
+
+/// Writes the VAPID keys that were not written yet, the active one first.
+async fn write_keys(
+    from: &Side,
+    out: &mut (impl Write + Send),
+    written: &mut HashSet<KeyId>,
+    secrets: bool,
+) -> Result<(), CopyError> {
+    for key in from.vapid_keys.keys().await.map_err(source)? {
+        if written.insert(key.id) {
+            write(out, &Line::VapidKey(Key::of(&key, secrets)))?;
+        }
+    }
+    Ok(())
 }
 
 async fn write_rows(
@@ -147,7 +169,8 @@ fn write(out: &mut impl Write, line: &Line) -> Result<(), CopyError> {
 /// Writes what [`export`] has written with its secrets into a store. The whole file is read first, so that a damaged one changes
 /// nothing. Calls `progress` with the numbers after each page.
 ///
-/// The store has to be empty, unless `into_others`: then a subscription stays that is newer there, and the active VAPID key.
+/// The store has to be empty, unless `into_others`: then a subscription stays that is newer there, with its daily notifications,
+/// and the active VAPID key.
 ///
 /// # Errors
 ///
@@ -175,52 +198,96 @@ where
     }
     check(lines)?;
     let mut report = ExportReport::default();
-    let mut waiting = Vec::new();
-    // The keys come first.
+    let mut rows = Rows::default();
+    let mut has_made_first = false;
     while let Some(line) = next(lines)? {
         match line {
             Line::VapidKey(key) => {
                 let mut key = key.read().map_err(file)?;
                 let is_first = to.vapid_keys.insert_first(&key).await.map_err(target)?;
+                has_made_first |= is_first;
                 if !is_first {
-                    // Of the file, the active one is the first.
-                    key.active = false;
+                    // Of the file, the active one is the first; another one is if there was a rotation during the export.
+                    key.active &= has_made_first;
                     to.vapid_keys.insert(&key).await.map_err(target)?;
                 }
                 report.vapid_keys += 1;
             }
             Line::Subscription(row) => {
-                waiting.push(row.read().map_err(file)?);
-                if waiting.len() == PAGE {
-                    put(&to, &mut waiting, &mut report).await?;
+                rows.waiting.push(row.read().map_err(file)?);
+                if rows.waiting.len() == PAGE {
+                    rows.put(&to, &mut report).await?;
                     progress(&report);
                 }
             }
             Line::Schedule(daily) => {
-                put(&to, &mut waiting, &mut report).await?;
+                rows.put(&to, &mut report).await?;
                 let schedule = daily.read().map_err(file)?;
-                to.ledger.put_schedule(&schedule).await.map_err(target)?;
-                report.schedules += 1;
+                if rows.take(&schedule, &to).await? {
+                    to.ledger.put_schedule(&schedule).await.map_err(target)?;
+                    report.schedules += 1;
+                }
             }
-            Line::WebPushExport(_) | Line::End(_) => {}
+            Line::WebPushExport(_) => {}
+            Line::End(_) => break,
         }
     }
-    put(&to, &mut waiting, &mut report).await?;
+    rows.put(&to, &mut report).await?;
     progress(&report);
     Ok(report)
 }
 
-async fn put(
-    to: &Side,
-    rows: &mut Vec<SubscriptionRecord>,
-    report: &mut ExportReport,
-) -> Result<(), CopyError> {
-    if !rows.is_empty() {
-        let written = to.subscriptions.put(rows).await.map_err(target)?;
-        report.subscriptions += written.iter().filter(|written| **written).count() as u64;
-        rows.clear();
+/// The subscriptions of the file that are being restored.
+#[derive(Default)]
+struct Rows {
+    waiting: Vec<SubscriptionRecord>,
+    /// Those of the last two calls of [`put`](Self::put) which the store has as the file has them, and whether they were written.
+    /// The daily notifications of a page of the export follow its subscriptions, which are in no more calls.
+    put: VecDeque<HashMap<SubscriptionId, bool>>,
+}
+
+impl Rows {
+    /// Writes those that wait.
+    async fn put(&mut self, to: &Side, report: &mut ExportReport) -> Result<(), CopyError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let written = to.subscriptions.put(&self.waiting).await;
+        let written = written.map_err(target)?;
+        let ids: Vec<_> = self.waiting.iter().map(|row| row.id.into()).collect();
+        let there = records(&*to.subscriptions, &ids).await.map_err(target)?;
+        let mut put = HashMap::new();
+        for ((row, is_written), there) in self.waiting.drain(..).zip(written).zip(there) {
+            let is_newer_there = match there {
+                Record::Found(there) => there.last_seen_at > row.last_seen_at,
+                Record::Missing | Record::Unreadable => true,
+            };
+            report.subscriptions += u64::from(is_written);
+            if is_written || !is_newer_there {
+                put.insert(row.id, is_written);
+            }
+        }
+        self.put.push_front(put);
+        self.put.truncate(2);
+        Ok(())
     }
-    Ok(())
+
+    /// Whether a daily notification is to be written. Those of a subscription that is newer in the store stay as they are. One
+    /// that was restored before, by a call that failed later, gets those that it has not.
+    async fn take(&self, schedule: &Schedule, to: &Side) -> Result<bool, CopyError> {
+        let Plan::Subscriber { subscription, .. } = &schedule.plan else {
+            return Ok(false);
+        };
+        match self.put.iter().find_map(|put| put.get(subscription)) {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            Some(false) => {
+                let there = to.ledger.schedules(Some(*subscription)).await;
+                let there = there.map_err(target)?;
+                Ok(there.iter().all(|there| there.name() != schedule.name()))
+            }
+        }
+    }
 }
 
 /// Reads everything once, and goes back to the beginning.
@@ -255,7 +322,10 @@ fn check(lines: &mut (impl BufRead + Seek)) -> Result<(), CopyError> {
                 found.schedules += 1;
                 daily.read().map(|_| ())
             }
-            Some(Line::End(end)) if end == found => break,
+            Some(Line::End(end)) if end == found => match next(lines)? {
+                None => break,
+                Some(_) => Err("there are lines behind its last one".into()),
+            },
             Some(Line::End(_) | Line::WebPushExport(_)) => Err("lines are missing".into()),
             None => Err("it is incomplete: its last line is missing".into()),
         };

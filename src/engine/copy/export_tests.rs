@@ -155,6 +155,8 @@ async fn a_damaged_file_changes_nothing() {
         ("a key less", without(1)),
         ("a row less", without(9)),
         ("no end", without(lines.len() - 1)),
+        ("a line behind the end", [&whole[..], b"\n"].concat()),
+        ("more behind the end", [&whole[..], &whole[..]].concat()),
         ("cut", whole[..whole.len() / 2].to_vec()),
         ("empty", Vec::new()),
         ("another version", of_other_version.into_bytes()),
@@ -171,4 +173,55 @@ async fn a_damaged_file_changes_nothing() {
         let row = other.get(&[rows[0].id.into()]).await.unwrap();
         assert_eq!(row, [None], "{name}");
     }
+}
+
+#[tokio::test]
+async fn notifications_of_a_newer_subscription_stay_and_missing_ones_are_restored() {
+    let (store, rows) = filled().await;
+    let bytes = exported(&store, true).await;
+    let of = Some(rows[1].id);
+    let stored = store.schedules(of).await.unwrap();
+    let restore_again = async || {
+        let mut lines = Cursor::new(&bytes);
+        let report = restore(store.clone(), &mut lines, true, |_| {}).await;
+        report.unwrap().schedules
+    };
+    // As after a restoration that failed between the two.
+    store.remove_schedules(rows[1].id).await.unwrap();
+    assert_eq!(restore_again().await, 1);
+    assert_eq!(store.schedules(of).await.unwrap(), stored);
+    // What has changed since stays.
+    let mut later = stored[0].clone();
+    later.time = DailyTime::new(8, 0).unwrap();
+    store.put_schedule(&later).await.unwrap();
+    assert_eq!(restore_again().await, 0);
+    let there = store.schedules(of).await.unwrap();
+    assert_eq!(there[0].time, later.time);
+    let mut newer = rows[1].clone();
+    newer.last_seen_at = at(50);
+    store.put(&[newer]).await.unwrap();
+    store.remove_schedules(rows[1].id).await.unwrap();
+    assert_eq!(restore_again().await, 0);
+    assert_eq!(store.schedules(of).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_key_that_became_active_during_the_export_comes_along() {
+    let (store, _) = filled().await;
+    let key = VapidKey::generate().unwrap();
+    let sealed = KeyEncryptionKeys::default().seal(&key).unwrap();
+    let key = StoredVapidKey::new(key.id(), *key.public_key(), sealed, at(9), true);
+    let mut out = Vec::new();
+    let report = export(store.clone(), &mut out, true, |report| {
+        if report.vapid_keys == 2 {
+            // It is done at once.
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let inserted = std::pin::pin!(store.insert(&key)).poll(&mut context);
+            assert!(inserted.is_ready());
+        }
+    });
+    assert_eq!(report.await.unwrap().vapid_keys, 3);
+    let other = MemoryStore::new();
+    restored(&other, &out, false).await.unwrap();
+    assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
 }

@@ -185,7 +185,8 @@ impl LastPass {
     }
 }
 
-/// Opens the journal of a pass that has begun, or begins one. A last entry that was written in part is cut off.
+/// Opens the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what a
+/// loss of power has left as zeros.
 fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey>), BoxError> {
     let mut file = OpenOptions::new()
         .read(true)
@@ -202,15 +203,24 @@ fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey
         file.write_all(header.as_bytes())?;
         return Ok((file, 0, None));
     }
-    has_header(&mut BufReader::new(&file), header)?;
-    let rows = rows_in(len, header);
+    let mut reader = BufReader::new(&file);
+    has_header(&mut reader, header)?;
+    // No hash is all zeros.
+    let mut last = EndpointKey::from_bytes([0; 32]);
+    let (mut cursor, mut previous) = (None, None);
+    let mut rows: u64 = 0;
+    while let Some(entry) = next_entry(&mut reader)? {
+        if entry.key <= last {
+            // Zeros may begin within the entry before.
+            (cursor, rows) = (previous, rows.saturating_sub(1));
+            break;
+        }
+        last = entry.key;
+        previous = cursor.replace(last);
+        rows += 1;
+    }
     let end = header.len() as u64 + rows * Entry::LEN as u64;
     file.set_len(end)?;
-    let mut cursor = None;
-    if rows > 0 {
-        file.seek(SeekFrom::Start(end - Entry::LEN as u64))?;
-        cursor = next_entry(&mut file)?.map(|entry| entry.key);
-    }
     file.seek(SeekFrom::Start(end))?;
     Ok((file, rows, cursor))
 }

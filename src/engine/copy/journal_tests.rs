@@ -6,7 +6,7 @@ const HEADER: &str = "tower-web-push copy 1\na\nb\n";
 
 fn entry(number: u8) -> Entry {
     Entry {
-        key: EndpointKey::from_bytes([number; 32]),
+        key: EndpointKey::from_bytes([number + 1; 32]),
         last_seen_at: Timestamp::from_secs(i64::from(number)),
         types: number % 4,
     }
@@ -40,6 +40,36 @@ fn a_pass_that_was_killed_continues_behind_its_last_whole_row() {
         let len = HEADER.len() + 2 * Entry::LEN;
         assert_eq!(fs::metadata(&part).unwrap().len(), len as u64);
         fs::write(&part, &bytes).unwrap();
+    }
+}
+
+/// The file has its length, and not all of its content.
+#[test]
+fn zeros_that_a_loss_of_power_left_are_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let part = folder.path().join("journal.part");
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..4)).unwrap();
+    drop(journal);
+    let whole = fs::read(&part).unwrap();
+    // From within the third entry on, from its end on, and all of them.
+    for (written, left) in [
+        (2 * Entry::LEN + 35, 2),
+        (3 * Entry::LEN, 2),
+        (Entry::LEN - 1, 0),
+        (0, 0),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[HEADER.len() + written..].fill(0);
+        fs::write(&part, &bytes).unwrap();
+        let mut journal = Journal::open(&path, HEADER).unwrap();
+        let cursor = u8::checked_sub(left, 1).map(|last| entry(last).key);
+        let found = (journal.rows(), journal.cursor());
+        assert_eq!(found, (u64::from(left), cursor), "{written}");
+        journal.append(&entries(left..4)).unwrap();
+        drop(journal);
+        assert_eq!(fs::read(&part).unwrap(), whole);
     }
 }
 

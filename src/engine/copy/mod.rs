@@ -126,6 +126,9 @@ impl Copy {
 
     /// Makes one pass, page by page with bounded memory, and calls `progress` after each page.
     ///
+    /// A pass that [continues](CopyReport::is_continued) an interrupted one reads what follows only: changes of what was read
+    /// before the interruption are found by another pass, as after the first one.
+    ///
     /// The journal is read and written with blocking calls, which take microseconds on a local disk.
     ///
     /// # Errors
@@ -185,8 +188,8 @@ impl Copy {
         // An empty table, or another database, would be taken for one whose subscribers have all unsubscribed.
         if there.min(here) < named / 2 {
             let why = format!(
-                "{} names {named} subscriptions, of which the source has {there} and the target {here}: if that is right, \
-                 delete the file and copy everything anew",
+                "{0} names {named} subscriptions, of which the source has {there} and the target {here}: if that is right, \
+                 delete {0} and {0}.part and copy everything anew",
                 self.journal.display()
             );
             return Err(CopyError::with_source(CopyErrorKind::LostRows, why));

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::error::{CopyError, source, target};
+use super::error::{CopyError, CopyErrorKind, source, target};
 use super::journal::{Entry, Journal};
 use super::schedules::Pair;
 use super::{Copy, CopyReport, PAGE};
 use crate::broadcast::Audience;
-use crate::clock::Clock as _;
+use crate::clock::{Clock as _, Timestamp};
 use crate::engine::records::{Record, records};
 use crate::store::rules::is_newer;
 use crate::store::{Change, StoreErrorKind, SubscriptionRecord, SubscriptionRef};
 use crate::subscription::EndpointKey;
 use crate::vapid::KeyId;
+
+/// The fewest rows of a page that the last pass saw for which it matters how many of them the target has lost.
+const FEWEST_KNOWN: usize = 20;
 
 /// A row of the source, and what the target has at its endpoint.
 struct Row {
@@ -41,9 +44,22 @@ impl Row {
         }
     }
 
+    /// The later of the registrations of which both stores know now. What was deleted since is older than none of them.
+    fn last_seen_at(&self) -> Timestamp {
+        let here = self.record.last_seen_at;
+        match &self.there {
+            Record::Found(there) => here.max(there.last_seen_at),
+            Record::Missing | Record::Unreadable => here,
+        }
+    }
+
     /// The two ids of which the daily notifications are copied.
     fn pair(&self) -> Option<Pair> {
-        let before = self.before.map_or(0, |before| before.types);
+        let before = match (&self.there, self.before) {
+            // What the target had of it is gone with the row.
+            (Record::Missing, _) | (_, None) => 0,
+            (_, Some(before)) => before.types,
+        };
         let pair = |to, is_newer_there| Pair {
             from: self.record.id,
             to,
@@ -163,8 +179,10 @@ impl Copy {
         let there = records(&*self.to.subscriptions, &names).await;
         for (row, there) in rows.iter_mut().zip(there.map_err(target)?) {
             row.there = there;
-            report.left_out += u64::from(row.is_deleted_there());
         }
+        self.has_lost_none(rows)?;
+        let left_out = rows.iter().filter(|row| row.is_deleted_there());
+        report.left_out += left_out.count() as u64;
         let mut wanted: Vec<_> = rows.iter_mut().filter(|row| row.is_wanted()).collect();
         if wanted.is_empty() {
             return Ok(());
@@ -185,6 +203,22 @@ impl Copy {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a page of which the target has most rows no more. A server that acknowledged them and then lost them, by a
+    /// crash or a failover, looks as if their users had left.
+    fn has_lost_none(&self, rows: &[Row]) -> Result<(), CopyError> {
+        let known = rows.iter().filter(|row| row.before.is_some()).count();
+        let deleted = rows.iter().filter(|row| row.is_deleted_there()).count();
+        if known < FEWEST_KNOWN || deleted <= known / 2 {
+            return Ok(());
+        }
+        let why = format!(
+            "the target had {known} subscriptions of one page, and {deleted} of them are gone: it seems to have lost them. \
+             Delete {journal} and {journal}.part to copy all again, also those whose users have left the target",
+            journal = self.journal.display()
+        );
+        Err(CopyError::with_source(CopyErrorKind::LostRows, why))
     }
 
     /// Copies the daily notifications of the rows. Returns what the journal records of those that the page lists.
@@ -212,7 +246,7 @@ impl Copy {
             if row.is_listed {
                 entries.push(Entry {
                     key: row.key,
-                    last_seen_at: row.record.last_seen_at,
+                    last_seen_at: row.last_seen_at(),
                     types,
                 });
             }

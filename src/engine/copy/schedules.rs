@@ -90,7 +90,7 @@ impl Ledgers {
                     self.to.put_schedule(&theirs).await.map_err(target)?;
                     done.changed += 1;
                 }
-                (None, Some(ours)) if was_there => {
+                (None, Some(ours)) if was_there && !pair.is_newer_there => {
                     let removed = self.to.remove_schedule(&ours.name()).await;
                     done.changed += u64::from(removed.map_err(target)?);
                 }

@@ -17,7 +17,7 @@ use crate::push_service::PushService;
 use crate::store::readable::{ReadablePage, readable_or_none};
 use crate::store::rules::is_newer;
 use crate::store::{PortableStore, ReasonWord, StoreError, SubscriptionRecord, Unreachable};
-use crate::subscription::EndpointKey;
+use crate::subscription::{EndpointKey, SubscriptionId};
 
 pub(super) const RETIRED: &str = concat!(
     "SELECT s.retired_at, s.key, ",
@@ -32,7 +32,7 @@ pub(super) const STALE: &str = concat!(
      ORDER BY s.stale_since, s.key LIMIT $3"
 );
 pub(super) const KEYS_OF_IDS: &str =
-    "SELECT s.key FROM web_push.subscription AS s WHERE s.id = ANY($1)";
+    "SELECT s.key, s.id FROM web_push.subscription AS s WHERE s.id = ANY($1)";
 /// The tags of a row are one text here, since arrays of arrays have rows of one length.
 pub(super) const INSERT: &str = "INSERT INTO web_push.subscription (key, id, endpoint, p256dh, auth, expires_at, principal, \
      tags, vapid_key, push_service, created_at, keys_changed_at, last_seen_at, last_success_at, failure_streak, \
@@ -61,10 +61,14 @@ async fn put(tx: &mut Tx<'_>, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, 
         .map(|row| row.id.as_bytes().as_slice())
         .collect();
     let named = tx.query(KEYS_OF_IDS, &[&ids]).await?;
+    let named: HashMap<_, _> = read(&named, |columns| {
+        let key = EndpointKey::from_bytes(columns.bytes()?);
+        Ok((key, SubscriptionId::from_bytes(columns.bytes()?)))
+    })?
+    .into_iter()
+    .collect();
     let mut keys: BTreeSet<_> = own_keys.iter().copied().collect();
-    keys.extend(read(&named, |columns| {
-        Ok(EndpointKey::from_bytes(columns.bytes()?))
-    })?);
+    keys.extend(named.keys());
     let keys: Vec<_> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
     // `None`: it cannot be read, and so is replaced.
     let stored = read(&tx.query(LOCK, &[&keys]).await?, |columns| {
@@ -74,8 +78,10 @@ async fn put(tx: &mut Tx<'_>, rows: &[SubscriptionRecord]) -> Result<Vec<bool>, 
     let mut by_id = HashMap::new();
     for (place, ((key, _), row)) in stored.iter().enumerate() {
         by_key.insert(*key, place);
-        if let Some(row) = row {
-            by_id.insert(row.id, place);
+        // One that cannot be read holds its id all the same.
+        let id = row.as_ref().map(|row| row.id);
+        if let Some(id) = id.or_else(|| named.get(key).copied()) {
+            by_id.insert(id, place);
         }
     }
     let mut wanted = BTreeMap::new();

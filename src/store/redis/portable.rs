@@ -41,18 +41,18 @@ impl RedisStore {
             let is_older = |stored: &Option<SubscriptionRecord>| {
                 stored.as_ref().is_none_or(|stored| is_newer(row, stored))
             };
+            // The index of ids may name a row that has another one.
+            let named = named.filter(|named| named.id == row.id);
             let holds = is_older(&standing) && is_older(&named);
             written.push(holds);
             if holds {
                 let key = row.subscription.endpoint().key();
-                let named = named.map(|named| named.subscription.endpoint().key());
-                let named = named.filter(|named| *named != key);
-                let raw_named = named.and(of_id).unwrap_or_default();
+                // Most rows are both, which need not be sent twice.
+                let other = of_id.filter(|other| of_key.as_ref() != Some(other));
                 args = args
                     .with(*key.as_bytes())
                     .with(of_key.unwrap_or_default())
-                    .with(named.map_or_else(Vec::new, |key| key.as_bytes().to_vec()))
-                    .with(raw_named)
+                    .with(other.unwrap_or_default())
                     .with(pack_row(row));
             }
         }

@@ -55,6 +55,18 @@ impl Part {
         if fs::symlink_metadata(&to).is_ok() {
             return Err(misconfigured("the file exists already"));
         }
+        // SQLite would apply a remaining log to the copy.
+        for kind in ["wal", "shm", "journal"] {
+            let mut log = name.to_owned();
+            log.push(format!("-{kind}"));
+            let log = to.with_file_name(log);
+            if fs::symlink_metadata(&log).is_ok() {
+                return Err(misconfigured(format!(
+                    "remove {} first: it belongs to another file",
+                    log.display()
+                )));
+            }
+        }
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}.part", uuid::Uuid::new_v4().simple()));

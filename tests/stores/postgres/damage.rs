@@ -1,11 +1,14 @@
 //! Damage of one broadcast's content does not hold up the others (L3, L5, L17).
 
 use tower_web_push::broadcast::FinalOutcome;
-use tower_web_push::store::{Cursor, DeliveryLedger as _, PageWrite, Settlement};
+use tower_web_push::store::{
+    Cursor, DeliveryLedger as _, PageWrite, Settlement, SubscriptionLimits, SubscriptionRef,
+    SubscriptionStore as _,
+};
 
 use super::world::{Schema, at, broadcast, claim_of, delivery, sending, subscription};
 use crate::unreadable::{
-    Damaged, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
+    Damaged, a_damaged_row_gives_its_id, a_damaged_row_is_left_out, a_key_that_rows_name_is_in_use,
     damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, holds_up_no_others,
     numbers_below_zero_count_as_zero, put_counted, put_origins, put_rows_at_two_origins,
     put_schedules, put_subscriptions, the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
@@ -191,6 +194,23 @@ async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
                WHERE key = (SELECT key FROM web_push.subscription ORDER BY key LIMIT 1)";
     schema.run(sql).await;
     a_damaged_row_is_left_out(&store, damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_gives_its_id() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let store = schema.store().await;
+    let new = subscription(1);
+    let limits = SubscriptionLimits::default();
+    store.upsert(&new, &limits, at(0)).await.unwrap();
+    schema
+        .run("UPDATE web_push.subscription SET auth = ''")
+        .await;
+    a_damaged_row_gives_its_id(&store, (new.id, subscription(2)), at(1)).await;
+    let there = store.get(&[SubscriptionRef::Key(new.key())]).await.unwrap();
+    assert_eq!(there, [None]);
 }
 
 #[tokio::test]

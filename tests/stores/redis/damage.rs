@@ -4,15 +4,19 @@ use std::num::NonZeroU32;
 
 use tower_web_push::broadcast::Audience;
 use tower_web_push::message::Message;
-use tower_web_push::store::{Claimed, DeliveryLedger as _, NewBroadcast, Settlement, redis_rs};
+use tower_web_push::store::{
+    Claimed, DeliveryLedger as _, NewBroadcast, PortableStore as _, Settlement, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore as _, redis_rs,
+};
+use tower_web_push::vapid::KeyId;
 
 use super::world::{at, claim, connection, fresh_prefix, recipient, sending, store, subscription};
 use crate::support::servers::{self, Kind};
 use crate::unreadable::{
-    Damaged, a_damaged_row_is_left_out, damage_of_one_origin_stays_there,
-    damaged_counts_hold_up_no_others, damaged_names, holds_up_no_others, put_origins,
-    put_rows_at_two_origins, put_schedules, put_subscriptions, the_healthy_origin_is_claimed,
-    the_healthy_schedule_is_due,
+    Damaged, a_damaged_row_gives_its_id, a_damaged_row_is_left_out,
+    damage_of_one_origin_stays_there, damaged_counts_hold_up_no_others, damaged_names,
+    holds_up_no_others, put_origins, put_rows_at_two_origins, put_schedules, put_subscriptions,
+    the_healthy_origin_is_claimed, the_healthy_schedule_is_due,
 };
 
 #[tokio::test]
@@ -164,6 +168,80 @@ async fn a_subscription_that_cannot_be_read_holds_up_no_others() {
     let key = format!("{{{prefix}}}:rows").into_bytes();
     damage(&url, &key, damaged.0.as_bytes()).await;
     a_damaged_row_is_left_out(&store, damaged, at(1)).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_read_gives_its_id() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    for is_missing in [false, true] {
+        let prefix = fresh_prefix();
+        let store = store(&url, &prefix).await;
+        let new = subscription(1);
+        let limits = SubscriptionLimits::default();
+        store.upsert(&new, &limits, at(0)).await.unwrap();
+        let key = format!("{{{prefix}}}:rows").into_bytes();
+        damage(&url, &key, new.key().as_bytes()).await;
+        if is_missing {
+            let mut delete = redis_rs::cmd("HDEL");
+            delete.arg(&key).arg(new.key().as_bytes());
+            let deleted: i64 = delete
+                .query_async(&mut connection(&url).await)
+                .await
+                .unwrap();
+            assert_eq!(deleted, 1);
+        }
+        a_damaged_row_gives_its_id(&store, (new.id, subscription(2)), at(1)).await;
+        // The row is gone.
+        let there = store.get(&[SubscriptionRef::Key(new.key())]).await.unwrap();
+        assert_eq!(there, [None], "{is_missing}");
+    }
+}
+
+/// The index of ids names one that has another id: that one stays.
+#[tokio::test]
+async fn an_id_that_names_another_row_is_free() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let prefix = fresh_prefix();
+    let store = store(&url, &prefix).await;
+    let [new, other] = [1, 2].map(subscription);
+    let limits = SubscriptionLimits::default();
+    store.upsert(&new, &limits, at(9)).await.unwrap();
+    let mut set = redis_rs::cmd("HSET");
+    set.arg(format!("{{{prefix}}}:ids"));
+    set.arg(other.id.as_bytes()).arg(new.key().as_bytes());
+    let added: i64 = set.query_async(&mut connection(&url).await).await.unwrap();
+    assert_eq!(added, 1);
+    a_damaged_row_gives_its_id(&store, (other.id, other), at(1)).await;
+    let there = store.get(&[new.id.into()]).await.unwrap();
+    assert!(there[0].is_some());
+}
+
+/// Two rows of one call: the id of the one moves, and the other one is written where it was.
+#[tokio::test]
+async fn a_row_can_be_written_where_an_id_of_the_same_call_was() {
+    let Some(url) = servers::shared(Kind::Redis) else {
+        return;
+    };
+    let store = store(&url, &fresh_prefix()).await;
+    let row = |number, id, now| {
+        let new = subscription(number);
+        SubscriptionRecord::new(
+            id,
+            new.subscription,
+            KeyId::from_bytes([1; KeyId::LEN]),
+            now,
+        )
+    };
+    let [one, two] = [1, 2].map(|number| subscription(number).id);
+    store.put(&[row(1, one, at(0))]).await.unwrap();
+    let rows = [row(1, two, at(1)), row(2, one, at(1))];
+    assert_eq!(store.put(&rows).await.unwrap(), [true; 2]);
+    let found = store.get(&[two.into(), one.into()]).await.unwrap();
+    assert_eq!(found, rows.map(Some));
 }
 
 /// Nothing says to which origin such a row belongs: it ends as failed.

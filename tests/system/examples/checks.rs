@@ -2,7 +2,10 @@
 
 use http::StatusCode;
 use serde_json::json;
+use tower_web_push::WebPush;
+use tower_web_push::store::{SqliteStore, VapidKeyStore as _};
 use tower_web_push::testing::{Answer, When};
+use tower_web_push::vapid::KeyEncryptionKeys;
 
 use super::world::{PASSWORD, TOKEN, World, subscription};
 use crate::support::server_process::{command, finish};
@@ -69,11 +72,7 @@ pub(crate) async fn what_is_wrong_is_said_in_words(name: &str) {
             "YlCsc3nGpXoMCfZ0ntyb2bL+J5cA6tIEHmvbzS5oOY4=",
             "WRONG keys: ",
         ),
-        (
-            "EXPECT_VAPID_KEY",
-            "00000000000000000000000000000000",
-            "WRONG keys: ",
-        ),
+        ("EXPECT_VAPID_KEY", "AAAAAAAAAAAAAAAAAAAAAA", "WRONG keys: "),
         (
             "STORE_URL",
             "postgres://push:hunter2@127.0.0.1:1/push",
@@ -86,6 +85,65 @@ pub(crate) async fn what_is_wrong_is_said_in_words(name: &str) {
         assert!(said.contains("is wrong."), "{said}");
     }
     assert_eq!(server.terminate().await.code(), Some(0));
+}
+
+/// Neither a first start nor a new KEY_ENCRYPTION_KEY is anticipated.
+pub(crate) async fn a_check_changes_nothing(name: &str) {
+    let world = World::new().await;
+    let path = world.folder.path().join("push.db");
+    std::fs::write(&path, "").unwrap();
+    let (code, said) = check(&world, name, &[], &[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("push.db is empty"), "{said}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    // A store without keys is what a first start finds.
+    let store = SqliteStore::open(&path).await.unwrap();
+    let (code, said) = check(&world, name, &[], &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("note  store: it is empty"), "{said}");
+    assert!(store.keys().await.unwrap().is_empty());
+    store.close().await.unwrap();
+    let (server, _) = world.start(name, &[]).await;
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let settings = World::settings("");
+    let kek = settings
+        .iter()
+        .find(|(name, _)| *name == "KEY_ENCRYPTION_KEY");
+    let keks = format!(
+        "YlCsc3nGpXoMCfZ0ntyb2bL+J5cA6tIEHmvbzS5oOY4=,{}",
+        kek.unwrap().1
+    );
+    let store = SqliteStore::open(&path).await.unwrap();
+    let before = store.keys().await.unwrap();
+    let (code, said) = check(&world, name, &[("KEY_ENCRYPTION_KEY", &keks)], &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("ok    keys: all can be read"), "{said}");
+    assert_eq!(store.keys().await.unwrap(), before);
+    // A test message is signed with the key of its row.
+    let (server, client) = world.start(name, &[]).await;
+    let browser = world.push_service.user_agent();
+    let body = subscription(&client, &browser, json!({})).await;
+    let answer = client.post("/web-push/subscribe", &body).await;
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.terminate().await.code(), Some(0));
+    let push = WebPush::builder("mailto:ops@example.com")
+        .store(store.clone())
+        .key_encryption_keys(KeyEncryptionKeys::parse(kek.unwrap().1).unwrap());
+    push.build()
+        .await
+        .unwrap()
+        .rotate_vapid_key()
+        .await
+        .unwrap();
+    let arguments = ["--subscription", &id, "--send"];
+    let (code, said) = check(&world, name, &[], &arguments).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("ok    sent: the push service accepted"),
+        "{said}"
+    );
+    super::world::next(&browser).await;
+    store.close().await.unwrap();
 }
 
 pub(crate) async fn a_subscription_is_explained(name: &str) {

@@ -61,6 +61,7 @@ both_servers! {
     backups::a_server_starts_on_every_kind_of_backup
     backups::a_backup_that_cannot_be_made_is_one_line
     checks::what_is_wrong_is_said_in_words
+    checks::a_check_changes_nothing
     checks::a_subscription_is_explained
     copies::a_killed_copy_goes_on_while_messages_are_sent
     copies::a_full_or_dead_target_loses_nothing

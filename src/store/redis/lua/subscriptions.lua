@@ -304,25 +304,27 @@ function operations.tagged()
 end
 
 -- Writes whole rows that Rust has compared with the stored ones (C2). ARGV for each: the endpoint key, the stored row as
--- read, the key of the other row that has its id, that row as read, the new row; '' for none. Returns 1, or 0 if a row has
--- changed since it was read: then nothing is written.
+-- read, the row that the index of ids names as read, if it is another one, the new row; '' for none. Returns 1, or 0 if a row
+-- has changed since it was read: then nothing is written.
 function operations.put()
-  local rows = {}
-  for i = 1, #ARGV, 5 do
-    local key, standing, named_key, named, raw = unpack(ARGV, i, i + 4)
+  local rows, leaving = {}, {}
+  for i = 1, #ARGV, 4 do
+    local key, standing, named, raw = unpack(ARGV, i, i + 3)
     if (call('HGET', ROWS, key) or '') ~= standing then return 0 end
-    if named_key ~= '' and (call('HGET', ROWS, named_key) or '') ~= named then return 0 end
+    leaving[#leaving + 1] = key
     local row = cmsgpack.unpack(raw)
     local owner = call('HGET', IDS, row[ID])
-    if owner and owner ~= key and owner ~= named_key then return 0 end
-    rows[#rows + 1] = { key, named_key, row }
+    if owner and owner ~= key then
+      if (call('HGET', ROWS, owner) or '') ~= named then return 0 end
+      -- A row with another id stays: the index was wrong.
+      local theirs = read_row(owner)
+      if not theirs or theirs[ID] == row[ID] then leaving[#leaving + 1] = owner end
+    end
+    rows[#rows + 1] = { key, row }
   end
-  for _, entry in ipairs(rows) do
-    local key, named_key, row = unpack(entry)
-    delete_row(key)
-    if named_key ~= '' then delete_row(named_key) end
-    insert_row(key, row)
-  end
+  -- All of them first: one may have the key of a row that is written.
+  for _, key in ipairs(leaving) do delete_row(key) end
+  for _, entry in ipairs(rows) do insert_row(unpack(entry)) end
   return 1
 end
 
