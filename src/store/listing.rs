@@ -41,8 +41,8 @@ impl BroadcastFilter {
             && self.created_before.is_none_or(|at| status.created_at < at)
     }
 
-    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     /// What stands directly behind the first broadcast that a list may have: a time, and the octets of an id or nothing.
+    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     pub(super) fn end(&self, after: Option<&BroadcastCursor>) -> (Timestamp, Vec<u8>) {
         let cursor = after.map(|cursor| (cursor.created_at, cursor.id.as_bytes().to_vec()));
         let before = self.created_before.map(|at| (at, Vec::new()));
