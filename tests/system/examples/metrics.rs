@@ -47,7 +47,10 @@ pub(crate) async fn every_name_of_the_rules_and_the_dashboard_is_exported(name: 
             sleep(Duration::from_millis(50)).await;
         }
     };
-    let text = timeout(LIMIT, is_gone).await.expect("it is never retired");
+    // Not before a minute, as its keys are new.
+    let text = timeout(3 * LIMIT, is_gone)
+        .await
+        .expect("it is never retired");
     let exported = sampled(&text);
     let expressions: Vec<_> = rules(RULES)
         .into_iter()
