@@ -1,6 +1,8 @@
 //! What is private and has a fuzz target. Only with `--cfg fuzzing`, which `cargo fuzz` sets: no user sees it.
 
+use crate::broadcast::{Broadcast, BroadcastId};
 use crate::clock::Timestamp;
+use crate::store::OutboxRefusal;
 use crate::vapid::{KeyEncryptionKeys, SealedVapidKey, VapidError, VapidKey, VapidPublicKey};
 
 /// Parses a moment (RFC 3339).
@@ -35,4 +37,18 @@ pub fn open(
     public_key: &VapidPublicKey,
 ) -> Result<VapidKey, VapidError> {
     keys.open(sealed, public_key)
+}
+
+/// Reads an entry of an outbox as a worker does.
+///
+/// # Errors
+///
+/// Returns why a worker would refuse the entry.
+pub fn read_outbox_entry(
+    audience: &str,
+    message: &str,
+    opts: &str,
+) -> Result<(Broadcast, Option<BroadcastId>), OutboxRefusal> {
+    let read = Broadcast::from_outbox(audience, message, opts);
+    read.map_err(|refusal| OutboxRefusal::new(refusal.code(), refusal.detail()))
 }

@@ -7,7 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tower_web_push::broadcast::{Broadcast, OutboxDialect};
-use tower_web_push::testing::read_outbox_entry;
+use tower_web_push::fuzzing::read_outbox_entry;
 
 const CODES: [&str; 14] = [
     "invalid_json",

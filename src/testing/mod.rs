@@ -44,7 +44,6 @@ mod checks;
 mod clock;
 mod dialect;
 mod inbox;
-mod outbox;
 mod push_service;
 mod received;
 mod refusal;
@@ -57,7 +56,6 @@ mod user_agent;
 mod vapid_cache;
 
 pub use clock::ManualClock;
-pub use outbox::read_outbox_entry;
 pub use push_service::{Recording, ServiceCounts, TestPushService, TestPushServiceBuilder};
 pub use received::ReceivedPush;
 pub use refusal::{Refusal, RefusalReason};

@@ -66,7 +66,7 @@ function show(node, { state, bar, summary, counts, pause, resume, cancel, failed
   const shown = isDone && status.recipients === 0 ? "nobody" : isDone && finished.accepted === 0 ? "failed" : status.state;
   node.dataset.state = state.dataset.state = shown;
   state.textContent = word(STATES, shown);
-  // A bar of nobody would be full.
+  // Without recipients the bar would be full.
   bar.hidden = status.recipients === 0 || status.state === "scheduled";
   bar.max = Math.max(status.recipients, 1);
   bar.value = done;
