@@ -271,7 +271,7 @@ fn sealed_key(input: &[u8]) {
         String::from_utf8(text).expect("ASCII")
     };
     let sealed = SealedVapidKey::new(text.as_str());
-    assert!(!format!("{sealed:?}").contains(&text) || text.len() < 12);
+    assert_eq!(format!("{sealed:?}"), "SealedVapidKey(..)");
     assert!(fuzzing::open(keys, &sealed, &stored.other).is_err());
     match fuzzing::open(keys, &sealed, KEY.public_key()) {
         Ok(key) => {
