@@ -52,6 +52,8 @@ impl Concurrency {
     pub(super) const START: usize = 8;
     /// The first growth by a factor ends here.
     const DOUBLING: f64 = 600.0;
+    /// What is left of it when answers become slower with the load for the first time: a round trip has passed in which it doubled.
+    const AFTER_DOUBLING: f64 = 0.75;
     /// The part by which it grows in a round trip instead, once answers have become slower with the load.
     const PROBING: f64 = 1.0 / 16.0;
     /// A limit that was not used for this time is halved, down to the first.
@@ -131,7 +133,11 @@ impl Concurrency {
                     // All at once, the rest would queue.
                     self.limit = (self.limit / 2.0).max(self.least);
                 }
-                self.doubles &= speed != Speed::Slower;
+                if self.doubles && matches!(speed, Speed::Slower | Speed::Slow) {
+                    self.doubles = false;
+                    let first = whole(Self::START).min(self.limit);
+                    self.limit = (self.limit * Self::AFTER_DOUBLING).max(first);
+                }
                 if is_used {
                     self.grow(speed);
                 }

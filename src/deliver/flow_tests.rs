@@ -275,6 +275,53 @@ fn quotas() -> Vec<Quota> {
     ]
 }
 
+/// What a sender heard in the second minute, and the share of refusals.
+fn after_a_minute(seed: u64, millis: u64, quota: Quota) -> (Seen, f64) {
+    let service = Service {
+        latency: Duration::from_millis(millis),
+        quota: Some(quota),
+        ..service()
+    };
+    let mut world = World::new(service, 1, 1000, seed);
+    world.run(secs(60));
+    let seen = world.run(secs(120))[0];
+    let refused = f64::from(seen.limited) / f64::from(seen.accepted + seen.limited);
+    (seen, refused)
+}
+
+/// Within a second all of it is used. What was accepted then must still be known when it begins anew, a minute later.
+#[test]
+fn a_quota_by_the_minute_is_found_by_quick_answers() {
+    for millis in [5, 8, 10, 11, 13, 20] {
+        let quota = Quota::Window {
+            every: secs(60),
+            requests: 60_000,
+        };
+        let (seen, refused) = after_a_minute(7, millis, quota);
+        assert!(seen.accepted >= 900 * 60, "{millis} ms: {seen:?}");
+        assert!(refused < 0.01, "{millis} ms: {seen:?}");
+    }
+}
+
+/// The first answers already wait for each other: what is taken for the time without load is too long.
+#[test]
+fn a_small_service_of_uneven_answers_gets_no_long_queue() {
+    let latency = Duration::from_millis(20);
+    let service = Service {
+        latency,
+        jitter: 0.170_549_509_702_779_9,
+        works_off: Some(500.0),
+        ..service()
+    };
+    let mut world = World::new(service, 1, 1000, 3_390_246_026_672_998_960);
+    world.run(secs(150));
+    assert!(
+        world.longest.saturating_sub(latency) < latency * 2,
+        "{:?}",
+        world.longest
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4))]
 
@@ -285,15 +332,7 @@ proptest! {
         millis in 5_u64..100,
         quota in prop::sample::select(quotas()),
     ) {
-        let service = Service {
-            latency: Duration::from_millis(millis),
-            quota: Some(quota),
-            ..service()
-        };
-        let mut world = World::new(service, 1, 1000, seed);
-        world.run(secs(60));
-        let seen = world.run(secs(120))[0];
-        let refused = f64::from(seen.limited) / f64::from(seen.accepted + seen.limited);
+        let (seen, refused) = after_a_minute(seed, millis, quota);
         prop_assert!(seen.accepted >= 900 * 60, "{:?}", seen);
         prop_assert!(refused < 0.01, "{:?} {}", seen, refused);
     }

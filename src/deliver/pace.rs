@@ -105,9 +105,10 @@ impl Pace {
             let refused = now.saturating_duration_since(limits.refused_since);
             if refused >= Self::USED_UP {
                 // A quota of a longer time: what it takes includes the time for which it was used up.
-                let window = (refused * 2).min(Accepted::LONGEST);
+                let window = (refused * 2).min(Accepted::KEPT);
                 let target = self.accepted.over(window, now) * Self::SHARE;
                 limits.target = limits.target.min(target).max(Self::SLOWEST);
+                limits.is_guess = false;
             }
         }
         if limits.rate < limits.target {
@@ -161,7 +162,7 @@ impl Pace {
     }
 }
 
-/// The acceptances of the last minute.
+/// The acceptances of the last minute, and of the time that it takes to see that a quota by the minute began anew.
 #[derive(Clone, Debug, Default)]
 struct Accepted {
     /// The oldest first: the start of a bucket, and the acceptances in it.
@@ -176,12 +177,14 @@ impl Accepted {
     /// Quotas are per second or per minute.
     const LONGER: [Duration; 2] = [Duration::from_secs(10), Self::LONGEST];
     const LONGEST: Duration = Duration::from_secs(60);
+    /// A used-up quota is asked once a second, and by requests that take some time.
+    const KEPT: Duration = Duration::from_secs(63);
     /// Less than this share of the latest rate is a longer quota's.
     const FEWER: f64 = 0.75;
 
     fn count(&mut self, now: Instant) {
         let is_old = |(start, _): &(Instant, u32)| {
-            now.saturating_duration_since(*start) > Self::LONGEST + Self::BUCKET
+            now.saturating_duration_since(*start) > Self::KEPT + Self::BUCKET
         };
         while self.buckets.front().is_some_and(is_old) {
             self.buckets.pop_front();
