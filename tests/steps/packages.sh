@@ -14,7 +14,8 @@ step_package() {
     trap 'stop_servers; rm -rf "$unpacked"' EXIT
     tar -xzf "$CARGO_TARGET_DIR/package/$crate.crate" -C "$unpacked"
     cd "$unpacked/$crate"
-    cargo test --locked --lib --all-features
+    # The simulation's seeds have their turn in the step `tests`.
+    WEB_PUSH_SIMULATION_SEEDS=10 cargo test --locked --lib --all-features
 }
 
 # What the README tells people to type has to exist. `cargo run` is only built: servers do not end.
