@@ -135,7 +135,7 @@ impl Concurrency {
                 }
                 if self.doubles && matches!(speed, Speed::Slower | Speed::Slow) {
                     self.doubles = false;
-                    let first = whole(Self::START).min(self.limit);
+                    let first = whole(Self::START).min(self.limit).max(self.least);
                     self.limit = (self.limit * Self::AFTER_DOUBLING).max(first);
                 }
                 if is_used {

@@ -113,6 +113,12 @@ fn floor_and_ceiling_hold() {
         assert!(origin.full(Reply::Lost) >= 3);
     }
     assert_eq!(origin.limit.limit(), 3);
+    // Nor do answers that become slower bring it below the floor.
+    let mut origin = Origin::new(40, 100);
+    assert_eq!(origin.round(1, Reply::Accepted), 40);
+    for _ in 0..20 {
+        assert!(origin.round_of(40, Reply::Accepted, RTT * 2) >= 40);
+    }
     assert_eq!(Concurrency::new(5, 1).limit(), 5, "no panic");
     assert_eq!(Concurrency::new(0, 0).limit(), 1);
 }
