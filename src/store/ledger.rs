@@ -29,6 +29,9 @@ use crate::subscription::Origin;
 ///
 /// # Contract
 ///
+/// That these sentences keep two processes from sending one row, whatever crashes or stands still, is checked by a model
+/// of them (`src/store/ledger_protocol.rs`).
+///
 /// - **L1** [`open`](Self::open) stores a whole broadcast, and its [first page](NewBroadcast::first_page) if it has one,
 ///   in one transaction: once it returns, both survive a crash (as far as the back end is durable).
 /// - **L2** `open` with a known idempotency key returns [`Opened::Repeat`] with the first broadcast if the

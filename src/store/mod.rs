@@ -74,6 +74,8 @@ pub(crate) mod heartbeat;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod layout;
 mod ledger;
+#[cfg(test)]
+mod ledger_protocol;
 mod ledger_values;
 mod listing;
 mod live_counts;
