@@ -3,6 +3,7 @@
 
 mod clock;
 mod comings_and_goings;
+mod history;
 mod killed;
 mod outage;
 mod outbox;
