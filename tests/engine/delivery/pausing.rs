@@ -497,17 +497,27 @@ async fn rows_that_come_due_one_after_the_other_probe_a_minute_after_the_pause()
 
 #[tokio::test]
 async fn errors_of_the_push_service_itself_pause_it_as_long_as_it_asks() {
-    let world = World::at(MOZILLA).await;
-    world.subscribers(20).await;
-    world.prove().await;
-    let down = Answer::status(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(120);
-    world.service.script(When::any(), down);
-    world.enqueue().await;
-    world.settle().await;
-    world.clock.advance(Duration::from_secs(3));
-    world.enqueue().await;
-    world.settle().await;
-    assert_eq!(world.paused().await, [(MOZILLA.to_owned(), 2 * MINUTE)]);
+    for minutes in [2, 3 * 60, 24 * 60] {
+        let asked = minutes * MINUTE;
+        let world = World::at(MOZILLA).await;
+        world.subscribers(20).await;
+        world.prove().await;
+        let down = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+        let down = down.with_retry_after(minutes * 60);
+        world.service.script(When::any(), down);
+        world.enqueue().await;
+        world.settle().await;
+        world.clock.advance(Duration::from_secs(3));
+        world.enqueue().await;
+        world.settle().await;
+        assert_eq!(world.paused().await, [(MOZILLA.to_owned(), asked)]);
+        // The pauses are read again, here and by others.
+        let passed = Duration::from_secs(6);
+        world.clock.advance(passed);
+        world.settle().await;
+        let left = asked.saturating_sub(passed);
+        assert_eq!(world.paused().await, [(MOZILLA.to_owned(), left)]);
+    }
 }
 
 #[tokio::test]
