@@ -729,3 +729,40 @@ async fn a_claimed_row_does_not_wait_for_outcomes_that_cannot_be_written() {
         assert_eq!(world.counts(id).await.accepted, 1);
     }
 }
+
+/// A panic counts as a failure of the chore in which it was, and of no other.
+#[tokio::test(start_paused = true)]
+async fn a_chore_that_panics_is_put_off_and_multiplies_no_other() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let plan = Plan::Subscriber {
+        subscription: world.record(key).await.id,
+        notify_type: NotifyType::DailyCheck,
+        message: None,
+    };
+    let schedule = Schedule::new(plan, DailyTime::new(8, 0).unwrap(), START);
+    world.store.put_schedule(&schedule).await.unwrap();
+    world.table.panics_at_writes.store(true, Relaxed);
+    world.table.hangs.store(true, Relaxed);
+    let mut worker = Worker::new(world.engine.clone());
+    let end = Instant::now() + 10 * SECOND;
+    let mut rounds = 0;
+    while Instant::now() < end && rounds < 100 {
+        rounds += 1;
+        worker.start_chores(false);
+        let pause = worker.chores.pause(SECOND, START);
+        let _ = timeout(pause, worker.chores.ended()).await;
+    }
+    assert!(rounds < 100, "it spins");
+    let purges = world.table.writes.load(Relaxed);
+    assert!((2..=5).contains(&purges), "{purges}");
+    assert_eq!(world.table.gets.load(Relaxed), 1, "of the schedule's row");
+    assert!(worker.take_error().is_some());
+
+    world.table.panics_at_writes.store(false, Relaxed);
+    world.table.hangs.store(false, Relaxed);
+    tokio::time::advance(60 * SECOND).await;
+    worker.start_chores(false);
+    while let Ok(Some(_)) = timeout(SECOND, worker.chores.ended()).await {}
+    assert_eq!(world.table.writes.load(Relaxed), purges + 1);
+}
