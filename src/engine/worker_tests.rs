@@ -766,3 +766,35 @@ async fn a_chore_that_panics_is_put_off_and_multiplies_no_other() {
     while let Ok(Some(_)) = timeout(SECOND, worker.chores.ended()).await {}
     assert_eq!(world.table.writes.load(Relaxed), purges + 1);
 }
+
+/// The pause may end long before its time.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_meets_a_closed_gate_is_due_again_a_minute_later() {
+    let hour = 3600 * SECOND;
+    for (pause, deferred) in [(hour, 60 * SECOND), (20 * SECOND, 20 * SECOND)] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let id = world.broadcast().await;
+        let gate = world.gate(key).await;
+        let permit = gate.try_acquire().unwrap();
+        let mut worker = Worker::new(world.engine.clone());
+        assert_eq!(worker.step().await.claimed, 1);
+        task::yield_now().await;
+        gate.pause(START + pause, PauseReason::Unreachable);
+        drop(permit);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.service.counts().requests, 0);
+        let stored = world.store.pauses(START).await.unwrap();
+        assert_eq!(stored[0].until, START + pause);
+
+        world.engine.open_gate(gate.origin()).await.unwrap();
+        world.clock.advance(deferred - Duration::from_millis(1));
+        assert_eq!(worker.step().await.claimed, 0);
+        world.clock.advance(Duration::from_millis(1));
+        assert_eq!(worker.step().await.claimed, 1);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.counts(id).await.accepted, 1);
+    }
+}
