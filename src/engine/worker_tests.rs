@@ -633,7 +633,7 @@ async fn a_subscription_that_cannot_be_read_defers_only_its_own_schedule() {
             notify_type: NotifyType::DailyCheck,
             message: None,
         };
-        let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), START);
+        let schedule = Schedule::new(plan, DailyTime::new(8, 0).unwrap(), START);
         world.store.put_schedule(&schedule).await.unwrap();
         ids.push((key, subscription));
     }
