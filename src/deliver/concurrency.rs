@@ -56,7 +56,7 @@ impl Concurrency {
     const AFTER_DOUBLING: f64 = 0.75;
     /// The part by which it grows in a round trip instead, once answers have become slower with the load.
     const PROBING: f64 = 1.0 / 16.0;
-    /// A limit that was not used for this time is halved, down to the first.
+    /// A limit that was not used for this time is halved, down to the first or the least.
     const UNUSED: Duration = Duration::from_secs(60);
 
     /// A limit from `least` to `most`, each at least one.
@@ -102,10 +102,11 @@ impl Concurrency {
             return;
         };
         let mut unused = now.saturating_duration_since(used);
-        while unused >= Self::UNUSED && self.limit > whole(Self::START) {
+        let floor = whole(Self::START).max(self.least);
+        while unused >= Self::UNUSED && self.limit > floor {
             // What it was is still a good guess.
             self.threshold = self.threshold.max(self.limit * 0.75);
-            self.limit = (self.limit / 2.0).max(whole(Self::START));
+            self.limit = (self.limit / 2.0).max(floor);
             unused -= Self::UNUSED;
             self.used_at = Some(now);
         }

@@ -154,6 +154,12 @@ fn it_falls_back_to_the_first_limit_while_it_is_not_used_and_no_further() {
     low.now += Concurrency::UNUSED * 10;
     low.limit.begins(low.now);
     assert_eq!(low.limit.limit(), 1);
+
+    let mut high = Origin::new(40, 1000);
+    while high.full(Reply::Accepted) < 100 {}
+    high.now += Concurrency::UNUSED * 10;
+    high.limit.begins(high.now);
+    assert_eq!(high.limit.limit(), 40, "the floor holds");
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub(super) struct Standing {
     own: Option<Pause>,
     /// What all replicas share, as it was last read.
     shared: Option<Pause>,
+    /// The pause that is probed, with its first end: claims and settlements of probes move the one that is shared.
+    planned: Option<Pause>,
     /// What is to be shared, in order.
     unshared: Vec<Pause>,
     /// Whether the first of it ends a pause.
@@ -78,6 +80,7 @@ impl Standing {
             origin,
             own: None,
             shared: None,
+            planned: None,
             unshared: Vec::new(),
             is_lifted: false,
             paused_at: Timestamp::MIN,
@@ -123,7 +126,7 @@ impl Standing {
     /// Admits one request. After a pause that is probed, this request is the probe, and all others wait for its response.
     ///
     /// In the first minute after the pause only a row that is evidence may be the probe: else rows that are always refused
-    /// would keep the origin closed for all others.
+    /// would keep the origin closed for all others. Probes do not make that minute begin again.
     pub(super) fn admit(
         &mut self,
         row: &Row,
@@ -139,7 +142,11 @@ impl Standing {
             let is_witness = self.evidence.is_witness(row);
             if !is_witness {
                 let probe = self.probe.map_or(Timestamp::MIN, |probe| probe.until);
-                let until = (until + PROBE).max(probe);
+                let ended = match &self.planned {
+                    Some(planned) if reason.is_probed() => until.min(planned.until),
+                    _ => until,
+                };
+                let until = (ended + PROBE).max(probe);
                 if until > now {
                     return Err((until, reason));
                 }
@@ -160,6 +167,9 @@ impl Standing {
     /// Adds a pause that is to be shared.
     pub(super) fn pause(&mut self, pause: &Pause, now: Timestamp) {
         self.own = pause.on_top_of(self.own.as_ref(), now);
+        if let Some(own) = self.own.as_ref().filter(|own| own.reason.is_probed()) {
+            self.planned = Some(own.clone());
+        }
         // Only the latest is shared, after the end of the one before.
         let lift = self
             .is_lifted
@@ -172,6 +182,7 @@ impl Standing {
     pub(super) fn resume(&mut self) {
         self.own = None;
         self.shared = None;
+        self.planned = None;
         self.evidence.clear();
         self.limits = 0;
     }
@@ -183,6 +194,14 @@ impl Standing {
             self.paused_at = now - Duration::from_millis(1);
         }
         self.shared = shared;
+        let mut planned = self.probed().cloned();
+        // A further pause for the same reason has another number.
+        if let (Some(seen), Some(planned)) = (self.planned.take(), &mut planned)
+            && (seen.reason, seen.closures) == (planned.reason, planned.closures)
+        {
+            planned.until = planned.until.min(seen.until);
+        }
+        self.planned = planned;
     }
 
     /// Returns what is to be shared, each once: pauses, and ends of pauses.
@@ -319,6 +338,7 @@ impl Standing {
         if self.closures(reason).is_some() {
             self.own = None;
             self.shared = None;
+            self.planned = None;
             self.probe = None;
             self.evidence.clear();
             self.unshared = vec![Pause::new(self.origin.clone(), now, reason)];

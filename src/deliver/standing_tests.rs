@@ -329,6 +329,56 @@ fn only_a_row_that_is_evidence_is_the_probe_in_the_first_minute() {
     assert!(origin.admit(&stranger(21), at(364)).is_ok());
 }
 
+/// Claims and settlements of probes move the end that is stored.
+#[test]
+fn any_row_is_the_probe_a_minute_after_the_pause_whatever_probes_there_were() {
+    let proven = || {
+        let mut origin = standing();
+        origin.observe(&seen(1, -600, Outcome::Accepted), at(-600));
+        origin
+    };
+    let mut origin = proven();
+    let pause = |until| Pause::new(standing().origin, at(until), UNREACHABLE);
+    origin.load(Some(pause(300)), at(10));
+    let refused = origin.admit(&stranger(21), at(300)).unwrap_err();
+    assert_eq!(refused, (at(360), UNREACHABLE));
+    for (until, now) in [(345, 301), (302, 306), (322, 325)] {
+        origin.load(Some(pause(until)), at(now));
+    }
+    let refused = origin.admit(&stranger(22), at(325)).unwrap_err();
+    assert_eq!(refused, (at(360), UNREACHABLE));
+    origin.load(Some(pause(342)), at(345));
+    origin.admit(&stranger(21), at(360)).unwrap();
+    // Once a minute, and not beside a probe under lease.
+    origin.load(Some(pause(361)), at(365));
+    let refused = origin.admit(&stranger(22), at(365)).unwrap_err();
+    assert_eq!(refused, (at(420), UNREACHABLE));
+    origin.load(Some(pause(430)), at(410));
+    assert_eq!(closed(&origin, 429), Some((430, UNREACHABLE)));
+    origin.admit(&stranger(22), at(430)).unwrap();
+    // After a further pause rows that are evidence come first again.
+    let mut further = pause(900);
+    further.closures = 2;
+    origin.load(Some(further), at(435));
+    assert_eq!(closed(&origin, 899), Some((900, UNREACHABLE)));
+    let refused = origin.admit(&stranger(21), at(900)).unwrap_err();
+    assert_eq!(refused, (at(960), UNREACHABLE));
+    // So it is after one that begins when this one has ended.
+    origin.load(None, at(905));
+    origin.load(Some(pause(1300)), at(1000));
+    let refused = origin.admit(&stranger(21), at(1300)).unwrap_err();
+    assert_eq!(refused, (at(1360), UNREACHABLE));
+
+    // A process that starts meanwhile does not know the end of the pause.
+    let mut late = proven();
+    for (until, now) in [(345, 301), (348, 306), (311, 312), (331, 370)] {
+        late.load(Some(pause(until)), at(now));
+    }
+    assert!(late.admit(&stranger(21), at(370)).is_err());
+    late.load(Some(pause(370)), at(371));
+    late.admit(&stranger(21), at(371)).unwrap();
+}
+
 #[test]
 fn an_origin_that_has_never_accepted_anything_is_paused_for_short_times() {
     for outcome in [Outcome::SenderFault, Outcome::Transient] {

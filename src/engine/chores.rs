@@ -1,9 +1,9 @@
 //! Housekeeping: steps that run beside the deliveries and cannot hold them up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::Engine;
@@ -66,7 +66,9 @@ pub(super) struct Chore {
 #[derive(Debug)]
 pub(super) struct Chores {
     engine: Engine,
-    tasks: JoinSet<(Step, Result<Chore, StoreError>)>,
+    tasks: JoinSet<Result<Chore, StoreError>>,
+    /// What each task does, should it panic.
+    steps: HashMap<task::Id, Step>,
     timings: BTreeMap<Step, Timing>,
     /// When the next schedule is due, as last read.
     next_fire: Option<Timestamp>,
@@ -91,6 +93,7 @@ impl Chores {
         Self {
             engine,
             tasks: JoinSet::new(),
+            steps: HashMap::new(),
             timings: BTreeMap::new(),
             next_fire: None,
             next_purge_of_all: None,
@@ -119,10 +122,10 @@ impl Chores {
                 if all {
                     self.next_purge_of_all = Some((now + PURGE_ALL_EVERY, wall + PURGE_ALL_EVERY));
                 }
-                self.tasks.spawn(async move {
-                    let result = within_limit(run(&engine, step, all)).await;
-                    (step, result)
-                });
+                let task = self
+                    .tasks
+                    .spawn(async move { within_limit(run(&engine, step, all)).await });
+                self.steps.insert(task.id(), step);
             }
         }
     }
@@ -166,22 +169,19 @@ impl Chores {
     ///
     /// Cancel safe: a chore that ended is returned by the next call.
     pub(super) async fn ended(&mut self) -> Option<Chore> {
-        let ended = self.tasks.join_next().await?;
+        let ended = self.tasks.join_next_with_id().await?;
         Some(self.note(ended))
     }
 
-    fn note(&mut self, ended: Result<(Step, Result<Chore, StoreError>), JoinError>) -> Chore {
-        let (step, result) = match ended {
-            Ok(ended) => ended,
-            // The application's store or callback panicked. The kind is unknown, so all may run again.
-            Err(error) => {
-                observe::event!(ERROR, error = %error, "housekeeping panicked");
-                let _ = error;
-                for timing in self.timings.values_mut() {
-                    timing.is_running = false;
-                }
-                return Chore::default();
-            }
+    fn note(&mut self, ended: Result<(task::Id, Result<Chore, StoreError>), JoinError>) -> Chore {
+        let (id, result) = ended.unwrap_or_else(|error| {
+            // The application's store or callback panicked.
+            observe::event!(ERROR, error = %error, "housekeeping panicked");
+            let id = error.id();
+            (id, Err(StoreError::new(StoreErrorKind::Unavailable, error)))
+        });
+        let Some(step) = self.steps.remove(&id) else {
+            return Chore::default();
         };
         let in_pause = |pause| (Instant::now() + pause, self.engine.now() + pause);
         let health = &self.engine.signals.health;

@@ -1,6 +1,7 @@
 //! One attempt for a row of the ledger, or for a message outside of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -13,6 +14,10 @@ use crate::observe;
 use crate::push_service::PushService;
 use crate::store::{Settlement, SubscriptionRecord};
 use crate::subscription::EndpointKey;
+
+/// The longest wait of a row that met a closed gate, which may open long before its pause was to end. It is not claimed
+/// while its origin is paused.
+const CLOSED: Duration = Duration::from_secs(60);
 
 /// The input of one attempt.
 #[derive(Clone, Debug)]
@@ -71,7 +76,7 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
     }
     let number = job.number;
     let (push_service, due_at) = (PushService::of(endpoint), job.due_at);
-    let (consequence, error) = Attempt::new(&job.record, job.message, job.due_at, number, now)
+    let (mut consequence, error) = Attempt::new(&job.record, job.message, job.due_at, number, now)
         .with_deadline(job.deadline)
         .with_policy(engine.retry)
         .with_keys(keys)
@@ -81,6 +86,12 @@ pub(crate) async fn attempt(engine: &Engine, mut job: Job) -> (Consequence, Opti
             engine.request(push, gate, begin.clone())
         })
         .await;
+    let is_closed = error.as_ref().and_then(DeliveryError::closed).is_some();
+    if let (true, Settlement::RetryAt(at) | Settlement::Deferred(at)) =
+        (is_closed, &mut consequence.settlement)
+    {
+        *at = (*at).min(engine.now() + CLOSED);
+    }
     if consequence.settlement == Settlement::Finished(FinalOutcome::Accepted) {
         observe::count_delivery(push_service, engine.now().since(due_at));
     }

@@ -8,6 +8,7 @@ use super::Engine;
 use crate::clock::Timestamp;
 use crate::deliver::OriginGate;
 use crate::observe::event;
+use crate::push_service::PushService;
 use crate::store::{Pause, PauseReason, StoreError, Tally};
 use crate::subscription::Origin;
 use crate::vapid::{Contact, KeyId, VapidError, VapidErrorKind};
@@ -19,7 +20,7 @@ impl Engine {
     /// Loads the pauses that all replicas share.
     pub(crate) async fn load_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         let pauses = self.ledger.pauses(now).await?;
-        let is_legal = |pause: &Pause| pause.until.since(now) <= longest(pause.reason);
+        let is_legal = |pause: &Pause| pause.until.since(now) <= longest(pause);
         let (legal, illegal): (Vec<_>, Vec<_>) = pauses.into_iter().partition(is_legal);
         for mut pause in illegal {
             event!(
@@ -154,11 +155,14 @@ pub(super) fn sender(contact: &Contact, key: Option<KeyId>) -> String {
     }
 }
 
-/// An upper bound of a pause, with a margin for the clocks of other replicas: one hour more than the longest `Retry-After`
-/// that is obeyed, and twice the longest pause for the other reasons.
-const fn longest(reason: PauseReason) -> Duration {
-    Duration::from_secs(match reason {
-        PauseReason::RateLimited => 25 * 3600,
-        PauseReason::Unreachable | PauseReason::SenderFault => 2 * 3600,
-    })
+/// An upper bound of a pause: the longest `Retry-After` that is obeyed, which may come with an error of the push service too,
+/// and an hour more for the clocks of other replicas. No pause that is not asked for is longer.
+fn longest(pause: &Pause) -> Duration {
+    let asked = match pause.reason {
+        PauseReason::RateLimited => Duration::from_secs(24 * 3600),
+        PauseReason::Unreachable | PauseReason::SenderFault => {
+            PushService::of_origin(&pause.origin).longest_wait()
+        }
+    };
+    asked + Duration::from_secs(3600)
 }

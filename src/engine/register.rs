@@ -10,7 +10,8 @@ use crate::clock::Timestamp;
 use crate::deliver::Unverified;
 use crate::error::error_struct;
 use crate::observe::event;
-use crate::schedule::{Daily, Plan};
+use crate::schedule::{Daily, Plan, Schedule};
+use crate::store::rules::merge;
 use crate::store::{
     Change, NewSubscription, StoreError, StoreErrorKind, SubscriptionRecord, SubscriptionRef,
     Upserted,
@@ -154,6 +155,7 @@ impl Engine {
             ),
             None => None,
         };
+        self.share_schedules(&new, now).await?;
         let upserted = self.subscriptions.upsert(&new, &self.limits, now).await?;
         let Upserted::Stored {
             record,
@@ -183,6 +185,47 @@ impl Engine {
             created,
             stale_key: record.vapid_key != active,
         })
+    }
+
+    /// Copies the schedules of the row at the new endpoint to the row that it replaces, whose id stays. If the call is
+    /// interrupted after the upsert, before they are moved, nothing tells any more whose they were.
+    async fn share_schedules(
+        &self,
+        new: &NewSubscription,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(replaces) = new.replaces else {
+            return Ok(());
+        };
+        let keys = [new.key(), replaces].map(SubscriptionRef::Key);
+        let rows: [_; 2] = match self.subscriptions.get(&keys).await?.try_into() {
+            Ok(rows) => rows,
+            Err(_) => return Ok(()),
+        };
+        let [Some(standing), Some(replaced)] = rows else {
+            return Ok(());
+        };
+        let (from, to) = (standing.id, replaced.id);
+        // A registration that is refused shows nobody another's schedules.
+        if from == to || merge(Some(standing), Some(&replaced), new, now).is_none() {
+            return Ok(());
+        }
+        let known = self.ledger.schedules(Some(to)).await?;
+        let known: Vec<_> = known.iter().map(Schedule::name).collect();
+        for mut schedule in self.ledger.schedules(Some(from)).await? {
+            if let Plan::Subscriber { subscription, .. } = &mut schedule.plan {
+                *subscription = to;
+            }
+            if known.contains(&schedule.name()) {
+                continue;
+            }
+            match self.ledger.put_schedule(&schedule).await {
+                // To move them takes no room.
+                Err(error) if error.kind() == StoreErrorKind::Full => break,
+                put => put?,
+            }
+        }
+        Ok(())
     }
 
     async fn live_key(&self, id: KeyId) -> Result<KeyId, RegisterError> {

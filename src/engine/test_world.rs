@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ pub(super) struct Table {
     pub(super) hangs: AtomicBool,
     /// Whether changes hang.
     pub(super) hangs_writes: AtomicBool,
+    /// Whether changes panic.
+    pub(super) panics_at_writes: AtomicBool,
+    /// The calls of `get` and of `apply`.
+    pub(super) gets: AtomicUsize,
+    pub(super) writes: AtomicUsize,
     /// Whether `get` finds no row.
     pub(super) is_empty: AtomicBool,
     /// Rows that cannot be read.
@@ -155,6 +160,7 @@ impl SubscriptionStore for Table {
         &self,
         which: &[SubscriptionRef],
     ) -> Result<Vec<Option<SubscriptionRecord>>, StoreError> {
+        self.gets.fetch_add(1, Relaxed);
         self.check().await?;
         if self.is_empty.load(Relaxed) {
             return Ok(vec![None; which.len()]);
@@ -207,6 +213,9 @@ impl SubscriptionStore for Table {
     }
 
     async fn apply(&self, changes: &[Change], now: Timestamp) -> Result<u64, StoreError> {
+        self.writes.fetch_add(1, Relaxed);
+        let panics = self.panics_at_writes.load(Relaxed);
+        assert!(!panics, "a store that panics");
         self.check().await?;
         if self.hangs_writes.load(Relaxed) {
             std::future::pending::<()>().await;
@@ -250,6 +259,9 @@ impl World {
             fails: AtomicBool::default(),
             hangs: AtomicBool::default(),
             hangs_writes: AtomicBool::default(),
+            panics_at_writes: AtomicBool::default(),
+            gets: AtomicUsize::default(),
+            writes: AtomicUsize::default(),
             is_empty: AtomicBool::default(),
             unreadable: Mutex::default(),
             meanwhile: Mutex::default(),

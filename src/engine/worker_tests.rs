@@ -633,7 +633,7 @@ async fn a_subscription_that_cannot_be_read_defers_only_its_own_schedule() {
             notify_type: NotifyType::DailyCheck,
             message: None,
         };
-        let schedule = Schedule::new(plan, DailyTime::new(9, 0).unwrap(), START);
+        let schedule = Schedule::new(plan, DailyTime::new(8, 0).unwrap(), START);
         world.store.put_schedule(&schedule).await.unwrap();
         ids.push((key, subscription));
     }
@@ -726,6 +726,75 @@ async fn a_claimed_row_does_not_wait_for_outcomes_that_cannot_be_written() {
     drive(&mut worker).await;
     worker.finish().await.unwrap();
     for id in ids {
+        assert_eq!(world.counts(id).await.accepted, 1);
+    }
+}
+
+/// A panic counts as a failure of the chore in which it was, and of no other.
+#[tokio::test(start_paused = true)]
+async fn a_chore_that_panics_is_put_off_and_multiplies_no_other() {
+    let world = World::new().await;
+    let key = world.subscriber().await;
+    let plan = Plan::Subscriber {
+        subscription: world.record(key).await.id,
+        notify_type: NotifyType::DailyCheck,
+        message: None,
+    };
+    let schedule = Schedule::new(plan, DailyTime::new(8, 0).unwrap(), START);
+    world.store.put_schedule(&schedule).await.unwrap();
+    world.table.panics_at_writes.store(true, Relaxed);
+    world.table.hangs.store(true, Relaxed);
+    let mut worker = Worker::new(world.engine.clone());
+    let end = Instant::now() + 10 * SECOND;
+    let mut rounds = 0;
+    while Instant::now() < end && rounds < 100 {
+        rounds += 1;
+        worker.start_chores(false);
+        let pause = worker.chores.pause(SECOND, START);
+        let _ = timeout(pause, worker.chores.ended()).await;
+    }
+    assert!(rounds < 100, "it spins");
+    let purges = world.table.writes.load(Relaxed);
+    assert!((2..=5).contains(&purges), "{purges}");
+    assert_eq!(world.table.gets.load(Relaxed), 1, "of the schedule's row");
+    assert!(worker.take_error().is_some());
+
+    world.table.panics_at_writes.store(false, Relaxed);
+    world.table.hangs.store(false, Relaxed);
+    tokio::time::advance(60 * SECOND).await;
+    worker.start_chores(false);
+    while let Ok(Some(_)) = timeout(SECOND, worker.chores.ended()).await {}
+    assert_eq!(world.table.writes.load(Relaxed), purges + 1);
+}
+
+/// The pause may end long before its time.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_meets_a_closed_gate_is_due_again_a_minute_later() {
+    let hour = 3600 * SECOND;
+    for (pause, deferred) in [(hour, 60 * SECOND), (20 * SECOND, 20 * SECOND)] {
+        let world = World::with(1, TIMEOUT).await;
+        let key = world.subscriber().await;
+        let id = world.broadcast().await;
+        let gate = world.gate(key).await;
+        let permit = gate.try_acquire().unwrap();
+        let mut worker = Worker::new(world.engine.clone());
+        assert_eq!(worker.step().await.claimed, 1);
+        task::yield_now().await;
+        gate.pause(START + pause, PauseReason::Unreachable);
+        drop(permit);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
+        assert_eq!(world.service.counts().requests, 0);
+        let stored = world.store.pauses(START).await.unwrap();
+        assert_eq!(stored[0].until, START + pause);
+
+        world.engine.open_gate(gate.origin()).await.unwrap();
+        world.clock.advance(deferred - Duration::from_millis(1));
+        assert_eq!(worker.step().await.claimed, 0);
+        world.clock.advance(Duration::from_millis(1));
+        assert_eq!(worker.step().await.claimed, 1);
+        drive(&mut worker).await;
+        worker.settle().await.unwrap();
         assert_eq!(world.counts(id).await.accepted, 1);
     }
 }

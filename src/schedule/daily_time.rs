@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::ToSpan as _;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
@@ -96,6 +97,13 @@ impl DailyTime {
             .next()
     }
 
+    /// Returns its last occurrence that is not after a moment. `None` if the zone is unknown.
+    pub(super) fn last_until(&self, moment: Timestamp) -> Option<Timestamp> {
+        // Of a date and the two weeks before it.
+        let from = self.date_of(moment)?.checked_sub(14.days()).ok()?;
+        self.occurrences(from).take_while(|at| *at <= moment).last()
+    }
+
     fn date_of(&self, moment: Timestamp) -> Option<Date> {
         let moment = jiff::Timestamp::from_millisecond(moment.as_millis()).ok()?;
         Some(moment.to_zoned(self.rules()?.clone()).date())
@@ -103,7 +111,7 @@ impl DailyTime {
 
     /// Returns its occurrences from a local date on, for a bounded number of days.
     fn occurrences(&self, from: Date) -> impl Iterator<Item = Timestamp> {
-        from.series(jiff::ToSpan::days(1))
+        from.series(1.day())
             .take(DAYS_LOOKED_AT)
             .filter(|date| self.weekdays.has(date.weekday()))
             .filter_map(|date| self.on_date(date))

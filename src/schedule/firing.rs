@@ -24,7 +24,10 @@ pub(crate) struct Due {
 impl Schedule {
     /// Returns what is due at a moment, or `None` if its zone is unknown.
     pub(crate) fn due(&self, now: Timestamp) -> Option<Due> {
-        let mut at = self.next_fire_at;
+        let mut at = match self.next_fire_at {
+            later if later > now => later,
+            _ => self.occurrence(),
+        };
         let mut skipped = 0;
         // Of several missed occurrences only the latest one is sent, if it is not too late.
         loop {
@@ -46,6 +49,15 @@ impl Schedule {
             skipped += 1;
             at = next_fire_at;
         }
+    }
+
+    /// Returns the occurrence that the stored time is of: that time is within its minute, or later if the occurrence could
+    /// not be fired and was deferred.
+    fn occurrence(&self) -> Timestamp {
+        let stored = self.next_fire_at;
+        let last = self.time.last_until(stored);
+        let deferred = last.filter(|last| stored.since(*last) >= Duration::from_secs(60));
+        deferred.map_or(stored, |last| self.plan.spread(last))
     }
 }
 
@@ -80,6 +92,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
     const HOUR: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
     /// 08:00 UTC, a Friday.
     const EIGHT: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -121,6 +134,52 @@ mod tests {
         };
         assert_eq!(late, Some(expected));
         assert!(weekly.due(EIGHT + 24 * HOUR).unwrap().fires);
+    }
+
+    #[test]
+    fn a_deferral_over_midnight_takes_no_occurrence_away() {
+        let mut late = at_eight();
+        late.time = DailyTime::new(23, 58).unwrap();
+        let its_time = EIGHT + 15 * HOUR + 58 * MINUTE;
+        late.next_fire_at = its_time + 5 * MINUTE;
+        let expected = Due {
+            fires: true,
+            skipped: 0,
+            next_fire_at: its_time + DAY,
+        };
+        assert_eq!(late.due(its_time + 5 * MINUTE), Some(expected));
+    }
+
+    #[test]
+    fn a_deferral_makes_nothing_due_that_is_too_late() {
+        let mut weekly = at_eight();
+        weekly.time = weekly.time.on(Weekdays::parse(["fri"]).unwrap());
+        for (deferred, fires) in [(24 * HOUR, true), (25 * HOUR, false), (3 * DAY, false)] {
+            weekly.next_fire_at = EIGHT + deferred;
+            let expected = Due {
+                fires,
+                skipped: u64::from(!fires),
+                next_fire_at: EIGHT + 7 * DAY,
+            };
+            assert_eq!(weekly.due(EIGHT + deferred), Some(expected), "{deferred:?}");
+        }
+    }
+
+    /// A schedule that another subscription took over has the second of that one.
+    #[test]
+    fn an_occurrence_at_any_second_of_its_minute_is_none_that_was_deferred() {
+        let plan = Plan::Subscriber {
+            subscription: SubscriptionId::from_bytes([7; 16]),
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        for secs in [0, 1, 30, 59] {
+            let stored = EIGHT + Duration::from_secs(secs);
+            let schedule = Schedule::new(plan.clone(), DailyTime::new(8, 0).unwrap(), stored);
+            let due = schedule.due(stored).unwrap();
+            assert!(due.fires && due.skipped == 0);
+            assert_eq!(due.next_fire_at, plan.spread(EIGHT + DAY), "{secs}");
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tower_web_push::broadcast::Tag;
 use tower_web_push::store::ScheduleStore as _;
 
 use super::{Answer, World, news, with};
+use crate::support::tampered_store::TamperedStore;
 
 async fn world() -> World {
     World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await
@@ -135,6 +138,57 @@ async fn two_rows_become_one_with_the_schedules_of_both() {
             .is_empty()
     );
     assert_eq!(world.count().await, 1);
+}
+
+/// Their subscription is gone by then, and nothing tells whose they were.
+#[tokio::test]
+async fn a_renewal_that_is_repeated_after_a_failure_keeps_the_schedules_of_both() {
+    for fails in ["move_schedules", "upsert", "put_schedule", "schedules"] {
+        let tampered = Arc::new(TamperedStore::default());
+        let world = World {
+            store: Arc::new(tampered.memory.clone()),
+            ..World::made(
+                |builder| builder.store(Arc::clone(&tampered)),
+                |s| s.public_tags([Tag::parse("news").unwrap()]),
+            )
+            .await
+        };
+        let (old, before) = old(&world).await;
+        let (_, new) = world.browser();
+        let direct =
+            json!({"notifyTime": {"utcHour": 9, "minute": 0}, "notifyType": "DIRECT_NOTIFICATION"});
+        assert_eq!(
+            world.post("/subscribe", &with(&new, direct)).await.status,
+            200
+        );
+        let body = renewal(&old, &old["keys"]["auth"], &new);
+        tampered.fail(fails);
+        assert_eq!(world.post("/renew", &body).await.status, 503, "{fails}");
+        tampered.fail(None);
+        assert_eq!(world.post("/renew", &body).await.id(), before.id());
+        let schedules = world.store.schedules(Some(before.id())).await.unwrap();
+        assert_eq!(schedules.len(), 2, "{fails}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_refused_moves_no_schedule() {
+    let world = world().await;
+    let (old, before) = old(&world).await;
+    let (_, new) = world.browser();
+    let direct =
+        json!({"notifyTime": {"utcHour": 9, "minute": 0}, "notifyType": "DIRECT_NOTIFICATION"});
+    let theirs = world
+        .post_as("bob", "/subscribe", &with(&new, direct))
+        .await;
+    let (_, other) = world.browser();
+    let keys = with(&new, json!({"keys": other["keys"]}));
+    let body = renewal(&old, &old["keys"]["auth"], &keys);
+    let answer = world.post_as("alice", "/renew", &body).await;
+    answer.is(409, "subscription_conflict");
+    for id in [before.id(), theirs.id()] {
+        assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tower_web_push::Broadcast;
+
 use super::world::*;
 use crate::support::tampered_store::TamperedStore;
 
@@ -457,19 +459,65 @@ async fn an_origin_that_is_down_is_probed_and_any_answer_opens_it() {
     assert!(world.asked() > asked + 2);
 }
 
+/// After a restart no row that has failed is evidence, though each works again.
+#[tokio::test]
+async fn rows_that_come_due_one_after_the_other_probe_a_minute_after_the_pause() {
+    let world = World::at(FCM).await;
+    let rows = world.subscribers(2).await;
+    world.prove().await;
+    let down = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.service.script(When::any(), down);
+    let failed = world.enqueue().await;
+    world.settle().await;
+    world.push.cancel(failed).await.unwrap();
+    world.service.clear_script();
+    world.clock.advance(MINUTE);
+    let world = World {
+        push: world.replica().await,
+        ..world
+    };
+    let (now, second) = (world.clock.now(), Duration::from_secs(1));
+    let until = now + 30 * second;
+    let pause = Pause::new(Origin::parse(FCM).unwrap(), until, PauseReason::Unreachable);
+    world.store.pause(&pause, now).await.unwrap();
+    for (at, (_, record)) in [until, until + 20 * second].into_iter().zip(&rows) {
+        let broadcast = Broadcast::to(record.id, Message::new("y")).at(at);
+        world.push.enqueue_broadcast(broadcast).await.unwrap();
+    }
+    let asked = world.asked();
+    for secs in (0..=300).step_by(5) {
+        world.settle().await;
+        let is_probed = secs >= 90;
+        assert_eq!(world.asked() > asked, is_probed, "{secs} s");
+        assert_eq!(world.paused().await.is_empty(), is_probed, "{secs} s");
+        world.clock.advance(5 * second);
+    }
+    assert_eq!(world.asked(), asked + 2);
+}
+
 #[tokio::test]
 async fn errors_of_the_push_service_itself_pause_it_as_long_as_it_asks() {
-    let world = World::at(MOZILLA).await;
-    world.subscribers(20).await;
-    world.prove().await;
-    let down = Answer::status(StatusCode::SERVICE_UNAVAILABLE).with_retry_after(120);
-    world.service.script(When::any(), down);
-    world.enqueue().await;
-    world.settle().await;
-    world.clock.advance(Duration::from_secs(3));
-    world.enqueue().await;
-    world.settle().await;
-    assert_eq!(world.paused().await, [(MOZILLA.to_owned(), 2 * MINUTE)]);
+    for minutes in [2, 3 * 60, 24 * 60] {
+        let asked = minutes * MINUTE;
+        let world = World::at(MOZILLA).await;
+        world.subscribers(20).await;
+        world.prove().await;
+        let down = Answer::status(StatusCode::SERVICE_UNAVAILABLE);
+        let down = down.with_retry_after(minutes * 60);
+        world.service.script(When::any(), down);
+        world.enqueue().await;
+        world.settle().await;
+        world.clock.advance(Duration::from_secs(3));
+        world.enqueue().await;
+        world.settle().await;
+        assert_eq!(world.paused().await, [(MOZILLA.to_owned(), asked)]);
+        // The pauses are read again, here and by others.
+        let passed = Duration::from_secs(6);
+        world.clock.advance(passed);
+        world.settle().await;
+        let left = asked.saturating_sub(passed);
+        assert_eq!(world.paused().await, [(MOZILLA.to_owned(), left)]);
+    }
 }
 
 #[tokio::test]
