@@ -86,7 +86,9 @@ container = pod["spec"]["containers"][0]
 check(file, {one["name"]: one["value"] for one in container["env"]})
 for probe in ("livenessProbe", "readinessProbe"):
     check_route(file, container[probe]["httpGet"]["path"])
-expect(pod["spec"]["terminationGracePeriodSeconds"] > grace, f"{file}: the drain takes up to {grace} s")
+stop = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
+expect(stop[0] == "sleep" and int(stop[1]) >= 5, f"{file}: requests still arrive while it stops to listen")
+expect(pod["spec"]["terminationGracePeriodSeconds"] > grace + int(stop[1]), f"{file}: the drain takes up to {grace} s")
 expect(int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > grace, f"systemd: the drain takes up to {grace} s")
 for document in ("Service", "PodDisruptionBudget"):
     selector = documents[document]["spec"]["selector"]
