@@ -53,6 +53,13 @@ socket = (DEPLOY / "systemd/web-push.socket").read_text()
 listens = re.search(r"^ListenStream=(.*)$", socket, re.M)[1]
 expect(f"Environment=BIND={listens}\n" in unit, f"{file}: web-push.socket listens on {listens}")
 
+# A socket that a text names has to be one that the service, whose user comes and goes, can have.
+sockets = set(re.findall(r"^#? ?ListenStream=(/\S+)", socket, re.M))
+sockets |= {f"/run/{folder}/http.sock" for folder in re.findall(r"^RuntimeDirectory=(\S+)$", unit, re.M)}
+for text in (DEPLOY / "proxies/nginx.conf", pathlib.Path("src/guide/in_production.md")):
+    for named in re.findall(r"unix:(/[\w./-]+)", text.read_text()):
+        expect(named in sockets, f"{text}: neither web-push.socket nor web-push.service makes {named}")
+
 file = DEPLOY / "docker/Dockerfile"
 image = file.read_text()
 for name in re.findall(r"(\w+)=", "".join(re.findall(r"^ENV (.*)$", image, re.M))):
