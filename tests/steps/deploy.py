@@ -79,12 +79,25 @@ check(file, server["environment"])
 for service in compose["services"].values():
     for name in service.get("secrets", []):
         expect(name in compose["secrets"], f"{file}: there is no secret {name}")
+for name, service in compose["services"].items():
+    expect(service.get("restart") in ("always", "unless-stopped"), f"{file}: {name} stays down after a reboot")
 for name, value in server["environment"].items():
     if name.endswith("_FILE"):
         expect(pathlib.PurePath(value).name in server["secrets"], f"{file}: {name} is not mounted")
 expect(int(server["stop_grace_period"].removesuffix("s")) > grace, f"{file}: the drain takes up to {grace} s")
 dockerfile = DEPLOY / "docker" / server["build"]["context"] / server["build"]["dockerfile"]
 expect(dockerfile.exists(), f"{file}: there is no {dockerfile}")
+
+file = DEPLOY / "proxies/Caddyfile"
+caddy = file.read_text()
+body = int(re.search(r"(\d+) \* 1024", pathlib.Path("src/api/read_body.rs").read_text())[1])
+limit = re.search(r"^\s*max_size (\S+)$", caddy, re.M)[1]
+expect(limit == f"{body}KiB", f"{file}: the server accepts {body} KiB, and it {limit}")
+if server["deploy"]["replicas"] > 1:
+    # One name with the addresses of all: as one upstream they would be up or down together.
+    port = re.search(r"^EXPOSE (\d+)$", image, re.M)[1]
+    expect(re.search(rf"^\s*dynamic a web-push {port} {{$", caddy, re.M), f"{file}: the replicas are one upstream")
+    expect("lb_try_duration" in caddy, f"{file}: a request to a replica that has gone is not tried again")
 
 file = DEPLOY / "kubernetes/web-push.yaml"
 documents = {document["kind"]: document for document in yaml.safe_load_all(file.read_text())}
