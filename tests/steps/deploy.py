@@ -81,6 +81,11 @@ for service in compose["services"].values():
         expect(name in compose["secrets"], f"{file}: there is no secret {name}")
 for name, service in compose["services"].items():
     expect(service.get("restart") in ("always", "unless-stopped"), f"{file}: {name} stays down after a reboot")
+for listed, root in ((".gitignore", "/"), ("deploy/docker/Dockerfile.dockerignore", "")):
+    ignored = pathlib.Path(listed).read_text().splitlines()
+    for secret in compose["secrets"].values():
+        path = f"{root}deploy/docker/{secret['file']}"
+        expect(path in ignored, f"{listed}: the secret {path} is not in it")
 for name, value in server["environment"].items():
     if name.endswith("_FILE"):
         expect(pathlib.PurePath(value).name in server["secrets"], f"{file}: {name} is not mounted")
