@@ -52,6 +52,7 @@ pub struct ApiSettings {
     pub(super) pushes: PeerLimit,
     pub(super) body_limits: BodyLimits,
     pub(super) tests: TestThrottle,
+    pub(super) confirmations: TestThrottle,
 }
 
 impl ApiSettings {
@@ -148,11 +149,12 @@ impl Default for ApiSettings {
             pushes: PeerLimit::per_minute(Self::PUSHES_PER_MINUTE),
             body_limits: BodyLimits::default(),
             tests: TestThrottle::default(),
+            confirmations: TestThrottle::default(),
         }
     }
 }
 
-/// The time of the last test of each subscription.
+/// The time of the last test, or of the last confirmation, of each subscription.
 pub(super) struct TestThrottle(Mutex<LruCache<EndpointKey, Instant>>);
 
 impl TestThrottle {
