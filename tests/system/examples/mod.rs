@@ -111,6 +111,8 @@ both_servers! {
     settings::help_names_every_setting
     silent_names::sigterm_does_not_wait_for_a_silent_name_server
     silent_names::sighup_drains
+    silent_names::a_second_sighup_does_not_end_the_drain
+    silent_names::nohup_keeps_the_server
     strangers::idle_connections_keep_no_one_out
     strangers::answers_that_are_not_read_keep_no_one_out
     strangers::slow_clients_are_closed
