@@ -96,6 +96,7 @@ both_servers! {
     listeners::the_service_manager_is_told
     listeners::https_needs_no_proxy
     listeners::a_renewed_certificate_needs_no_restart
+    listeners::a_key_file_that_cannot_be_read_to_its_end_delays_nobody
     waiting::a_database_that_comes_up_is_waited_for
     waiting::sigterm_ends_the_wait
     namespaces::each_has_its_own_schema_or_prefix
