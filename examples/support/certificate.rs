@@ -3,8 +3,9 @@
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
@@ -15,29 +16,33 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-/// How often the files are read, at most. A renewal replaces them weeks before the certificate expires.
+use super::BoxError;
+
+/// The pause between two reads of the files. A renewal replaces them weeks before the certificate expires.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// A certificate and its key in two PEM files.
 ///
-/// The files are read at a handshake, so a renewed certificate needs no restart and no signal, which would drain the
+/// The files are read again and again, so a renewed certificate needs no restart and no signal, which would drain the
 /// server. Not their times but their contents are compared: a mounted secret that is exchanged may keep its times.
 pub(crate) struct Certificate {
+    pair: Pair,
+    reader: Reader,
+}
+
+/// The pair in the files, or the last valid one: in the middle of a renewal the two may not fit.
+struct Pair(Mutex<Arc<CertifiedKey>>);
+
+struct Reader {
     files: Files,
     provider: Arc<CryptoProvider>,
-    current: Mutex<Current>,
+    /// Of the files when they were read last, whether or not they were valid. A file that cannot be read has none.
+    digest: Option<[u8; 32]>,
 }
 
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
-}
-
-struct Current {
-    pair: Arc<CertifiedKey>,
-    /// Of the files when they were read last, whether or not they were valid. A file that cannot be read has none.
-    digest: Option<[u8; 32]>,
-    read_at: Instant,
 }
 
 impl Certificate {
@@ -55,61 +60,87 @@ impl Certificate {
         let (certificate, key) = files.read()?;
         let pair = files.parse(&certificate, &key, &provider)?;
         Ok(Self {
-            files,
-            current: Mutex::new(Current {
-                pair: Arc::new(pair),
+            pair: Pair(Mutex::new(Arc::new(pair))),
+            reader: Reader {
+                files,
+                provider,
                 digest: Some(digest(&certificate, &key)),
-                read_at: Instant::now(),
-            }),
-            provider,
+            },
         })
     }
 
-    /// Returns the acceptor of TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1.
-    pub(crate) fn acceptor(self) -> Result<TlsAcceptor, rustls::Error> {
-        let provider = Arc::clone(&self.provider);
-        let mut config = ServerConfig::builder_with_provider(provider)
+    /// Returns the acceptor of TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1. The files are read until it is dropped.
+    pub(crate) fn acceptor(self) -> Result<TlsAcceptor, BoxError> {
+        let Self { pair, mut reader } = self;
+        let pair = Arc::new(pair);
+        let shown = Arc::downgrade(&pair);
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&reader.provider))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(self));
+            .with_cert_resolver(pair);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
-    }
-
-    /// The pair in the files, or the last valid one: in the middle of a renewal the two may not fit.
-    fn current(&self) -> Arc<CertifiedKey> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.read_at.elapsed() >= READ_EVERY {
-            current.read_at = Instant::now();
-            let read = self.files.read();
-            let digest = read
-                .as_ref()
-                .ok()
-                .map(|(certificate, key)| digest(certificate, key));
-            // A fault is logged when it begins.
-            if digest != current.digest {
-                current.digest = digest;
-                let parsed = read.and_then(|(certificate, key)| {
-                    self.files.parse(&certificate, &key, &self.provider)
-                });
-                match parsed {
-                    Ok(pair) => {
-                        current.pair = Arc::new(pair);
-                        tracing::info!("the certificate was read again");
-                    }
-                    Err(error) => {
-                        tracing::warn!(error, "the certificate was not replaced");
-                    }
+        // A file on a network that has gone may never be read to its end. So neither handshakes nor the end of the program wait
+        // for this thread, as they would for the runtime's.
+        let thread = thread::Builder::new().name("certificate".to_owned());
+        thread.spawn(move || {
+            loop {
+                thread::sleep(READ_EVERY);
+                let read = reader.read();
+                let Some(shown) = shown.upgrade() else {
+                    return;
+                };
+                if let Some(pair) = read {
+                    *shown.lock() = Arc::new(pair);
                 }
             }
-        }
-        Arc::clone(&current.pair)
+        })?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
 
-impl ResolvesServerCert for Certificate {
+impl Reader {
+    /// Returns the pair in the files if it is another one, and valid.
+    fn read(&mut self) -> Option<CertifiedKey> {
+        let read = self.files.read();
+        let digest = read
+            .as_ref()
+            .ok()
+            .map(|(certificate, key)| digest(certificate, key));
+        // A fault is logged when it begins.
+        if digest == self.digest {
+            return None;
+        }
+        self.digest = digest;
+        let parsed = read
+            .and_then(|(certificate, key)| self.files.parse(&certificate, &key, &self.provider));
+        match parsed {
+            Ok(pair) => {
+                tracing::info!("the certificate was read again");
+                Some(pair)
+            }
+            Err(error) => {
+                tracing::warn!(error, "the certificate was not replaced");
+                None
+            }
+        }
+    }
+}
+
+impl Pair {
+    fn lock(&self) -> MutexGuard<'_, Arc<CertifiedKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ResolvesServerCert for Pair {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
+        Some(Arc::clone(&self.lock()))
+    }
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").finish_non_exhaustive()
     }
 }
 

@@ -18,10 +18,10 @@ impl Shutdown {
         let (begin, begun) = watch::channel(false);
         let mut signals = Signals::new()?;
         tokio::spawn(async move {
-            signals.next().await;
+            signals.first().await;
             begin.send_replace(true);
-            // The second signal exits at once.
-            signals.next().await;
+            // The second one exits at once.
+            signals.second().await;
             std::process::exit(1);
         });
         Ok(Self(begun))
@@ -44,8 +44,9 @@ impl Shutdown {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
-    /// The terminal was closed. By default it ends the process at once.
-    hang_up: tokio::signal::unix::Signal,
+    /// The terminal was closed. By default it ends the process at once. `None` if the process was started to ignore it, as by
+    /// `nohup`.
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
@@ -55,17 +56,40 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: match is_hang_up_ignored() {
+                true => None,
+                false => Some(signal(SignalKind::hangup())?),
+            },
         })
     }
 
-    async fn next(&mut self) {
+    async fn first(&mut self) {
+        let Some(hang_up) = &mut self.hang_up else {
+            return self.second().await;
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = hang_up.recv() => {}
         }
     }
+
+    /// Not the terminal's: when it is closed, both a shell and the kernel say so.
+    async fn second(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Whether SIGHUP was ignored before this program could ask for it. Only Linux tells without unsafe code.
+#[cfg(unix)]
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Its number is 1, and its bit the first one.
+    ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
 }
 
 #[cfg(not(unix))]
@@ -77,7 +101,11 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn first(&mut self) {
         let _ = tokio::signal::ctrl_c().await;
+    }
+
+    async fn second(&mut self) {
+        self.first().await;
     }
 }

@@ -11,14 +11,18 @@ use crate::subscription::Origin;
 /// Refuses a state-changing request that carries credentials which browsers attach on their own (a cookie, Basic
 /// credentials) or a signed-in user, and that another site may have caused.
 ///
+/// An [`Authorizer`](super::Authorizer) may decide by what browsers show without a trace in the head, such as a certificate or
+/// an address. So of a request to an administrator's route only a bearer token, which no browser attaches, counts as none of it.
+///
 /// A listed `Origin` passes: browsers set that header, and the list is for pages of other sites. Else
 /// `Sec-Fetch-Site` decides, and without it an `Origin`, which must be the request's own host. A request with neither
 /// is not from a browser. Two `Origin` headers do not count as listed.
-pub(super) fn check(parts: &Parts, allowed: &[Origin]) -> Result<(), Problem> {
+pub(super) fn check(parts: &Parts, is_admin: bool, allowed: &[Origin]) -> Result<(), Problem> {
     let headers = &parts.headers;
     let is_signed_in = parts.extensions.get::<Principal>().is_some()
         || headers.contains_key(COOKIE)
-        || headers.get_all(AUTHORIZATION).iter().any(is_basic);
+        || headers.get_all(AUTHORIZATION).iter().any(is_basic)
+        || is_admin && !headers.get_all(AUTHORIZATION).iter().any(is_bearer);
     if !is_signed_in {
         return Ok(());
     }
@@ -66,8 +70,16 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 }
 
 fn is_basic(value: &HeaderValue) -> bool {
-    let scheme = value.as_bytes().get(..6);
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "))
+    has_scheme(value, b"basic ")
+}
+
+fn is_bearer(value: &HeaderValue) -> bool {
+    has_scheme(value, b"bearer ")
+}
+
+fn has_scheme(value: &HeaderValue, scheme: &[u8]) -> bool {
+    let given = value.as_bytes().get(..scheme.len());
+    given.is_some_and(|given| given.eq_ignore_ascii_case(scheme))
 }
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -87,7 +99,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let allowed = [Origin::parse("https://listed.example").unwrap()];
-        check(&parts, &allowed).is_ok()
+        check(&parts, false, &allowed).is_ok()
     }
 
     #[test]
@@ -205,7 +217,7 @@ mod tests {
             .extension(Principal::from("alice"))
             .body(())
             .unwrap();
-        assert!(check(&request.into_parts().0, &[]).is_err());
+        assert!(check(&request.into_parts().0, false, &[]).is_err());
     }
 
     #[test]
@@ -214,6 +226,6 @@ mod tests {
         let request = request
             .header("cookie", "a=1")
             .header("origin", "https://app.example");
-        assert!(check(&request.body(()).unwrap().into_parts().0, &[]).is_ok());
+        assert!(check(&request.body(()).unwrap().into_parts().0, false, &[]).is_ok());
     }
 }

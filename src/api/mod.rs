@@ -104,8 +104,8 @@
 //! [`SubscriptionLimits`](crate::store::SubscriptionLimits).
 //!
 //! Bodies are read up to 64 KiB and 10 seconds. State-changing requests that carry a cookie, Basic credentials or a
-//! signed-in user must not come from another site, except from a page of
-//! [`allowed_origins`](crate::api::ApiSettings::allowed_origins): `Sec-Fetch-Site` decides, else `Origin`. Refusals
+//! signed-in user, and those to administrators' routes without a bearer token, must not come from another site, except from a page
+//! of [`allowed_origins`](crate::api::ApiSettings::allowed_origins): `Sec-Fetch-Site` decides, else `Origin`. Refusals
 //! never repeat an endpoint or a key. `/send-test` gives the same answer for an endpoint that the policy refuses and
 //! for one that cannot be reached.
 //!
@@ -342,7 +342,8 @@ where
 {
     let settings = &*api.settings;
     if !parts.method.is_safe() {
-        cross_site::check(parts, &settings.allowed_origins)?;
+        let is_admin = route.admin_action().is_some();
+        cross_site::check(parts, is_admin, &settings.allowed_origins)?;
     }
     let body = if route.takes_json() {
         let is_declared = read_body::check_head(&parts.headers)?;

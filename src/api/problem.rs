@@ -335,11 +335,17 @@ impl From<Refusal> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
         let kind = match error.kind() {
             StoreErrorKind::Full => ProblemKind::StoreFull,
             _ => ProblemKind::StoreUnavailable,
         };
-        Self::from(kind).because(&error)
+        Self::from(kind).because(error)
     }
 }
 

@@ -52,6 +52,7 @@ pub struct ApiSettings {
     pub(super) pushes: PeerLimit,
     pub(super) body_limits: BodyLimits,
     pub(super) tests: TestThrottle,
+    pub(super) confirmations: TestThrottle,
 }
 
 impl ApiSettings {
@@ -77,8 +78,8 @@ impl ApiSettings {
     /// Sets origins of other sites whose pages may change things in the name of the visitor, for example
     /// `https://shop.example`. Default: none.
     ///
-    /// A state-changing request with a cookie, Basic credentials or a signed-in user is refused with `cross_site` if it
-    /// comes from another site. A request whose only `Origin` header is in this list passes, with any
+    /// A state-changing request with a cookie, Basic credentials or a signed-in user, or to an administrator's route without
+    /// a bearer token, is refused with `cross_site` if it comes from another site. A request whose only `Origin` header is in this list passes, with any
     /// `Sec-Fetch-Site`. An entry is compared whole: scheme, host and port, without wildcards, and a subdomain is
     /// an origin of its own. Listed pages are trusted as much as the application's own. The browser also needs the
     /// answers of a CORS layer, which this crate does not set: see `tower_http::cors`.
@@ -148,11 +149,12 @@ impl Default for ApiSettings {
             pushes: PeerLimit::per_minute(Self::PUSHES_PER_MINUTE),
             body_limits: BodyLimits::default(),
             tests: TestThrottle::default(),
+            confirmations: TestThrottle::default(),
         }
     }
 }
 
-/// The time of the last test of each subscription.
+/// The time of the last test, or of the last confirmation, of each subscription.
 pub(super) struct TestThrottle(Mutex<LruCache<EndpointKey, Instant>>);
 
 impl TestThrottle {

@@ -162,6 +162,8 @@ impl Engine {
         let never = if self.has_own_worker() { 0.0 } else { f64::NAN };
         let claimed = claimed.map_or(never, |ago| secs(SystemClock::new().now() - ago));
         show("web_push_last_claim_timestamp_seconds", &[], claimed);
+        let interval = self.poll_interval.as_secs_f64();
+        show("web_push_poll_interval_seconds", &[], interval);
         let failing = signals.health.failing();
         for step in Step::ALL {
             let is_failing = failing.iter().any(|failing| failing.step == *step);

@@ -46,6 +46,8 @@ mod rotate;
 mod run;
 mod schedules;
 mod send_test;
+#[cfg(feature = "api")]
+mod shared_read;
 mod shutdown;
 mod take;
 #[cfg(test)]
@@ -79,6 +81,8 @@ pub(crate) use unreadable::Unreadable;
 use ending::Endings;
 use missing_keys::MissingKeys;
 use responses::Refusals;
+#[cfg(feature = "api")]
+use shared_read::SharedRead;
 
 use std::fmt;
 use std::ops::Deref;
@@ -150,6 +154,11 @@ pub(crate) struct Signals {
     missing_keys: MissingKeys,
     refusals: Refusals,
     endings: Endings,
+    /// What `GET /ready` and `GET /ping` ask the store.
+    #[cfg(feature = "api")]
+    pub(crate) readiness: SharedRead<(bool, Option<Timestamp>)>,
+    #[cfg(feature = "api")]
+    pub(crate) last_run: SharedRead<Result<Option<Timestamp>, Arc<StoreError>>>,
     /// The numbers of subscriptions that the gauges show.
     #[cfg(feature = "metrics")]
     counted: gauges::Counted,
@@ -172,6 +181,10 @@ impl Default for Signals {
             missing_keys: MissingKeys::default(),
             refusals: Refusals::default(),
             endings: Endings::default(),
+            #[cfg(feature = "api")]
+            readiness: SharedRead::default(),
+            #[cfg(feature = "api")]
+            last_run: SharedRead::default(),
             #[cfg(feature = "metrics")]
             counted: gauges::Counted::default(),
             known_keys: Mutex::default(),

@@ -83,6 +83,12 @@ impl Registration {
         self
     }
 
+    /// The key of its endpoint.
+    #[cfg(feature = "api")]
+    pub(crate) fn endpoint_key(&self) -> EndpointKey {
+        self.subscription.endpoint().key()
+    }
+
     #[cfg(feature = "api")]
     pub(crate) const fn has_daily(&self) -> bool {
         self.daily.is_some()

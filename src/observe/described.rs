@@ -40,6 +40,7 @@ pub(crate) const METRICS: &[(Kind, &str, Unit, &str)] = &[
     (Gauge, "web_push_store_up", Unit::Count, "1 if the store answers and the worker's last claim, settlement and write succeeded, else 0."),
     (Gauge, "web_push_worker_running", Unit::Count, "1 if a worker runs in this process, else 0."),
     (Gauge, "web_push_last_claim_timestamp_seconds", Unit::Seconds, "When due rows were last claimed or there were none, since the Unix epoch; 0 before the first time, NaN without a worker."),
+    (Gauge, "web_push_poll_interval_seconds", Unit::Seconds, "The longest pause between two claims while nothing is known to be due."),
     (Gauge, "web_push_step_failing", Unit::Count, "1 for a step of the worker that fails, else 0."),
     (Gauge, "web_push_clock_fault", Unit::Count, "1 if this machine's clock disagrees with its monotonic clock or the store's, so that nothing is delivered; else 0."),
     (Gauge, "web_push_parked_broadcasts", Unit::Count, "Broadcasts that cannot be read or expanded, and are retried slowly."),

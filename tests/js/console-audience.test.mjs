@@ -127,6 +127,59 @@ test("of a filter that few rows match, a bounded number of pages is read at a ti
   assert.ok(page.server.requests.slice(next).filter(({ path }) => path.startsWith("subscriptions?")).every(({ path }) => path.includes("after=on")), "it goes on where it was");
 });
 
+/** Holds up the answer to the first request that fits. */
+function hold(page, fits) {
+  const held = {};
+  const released = new Promise((resolve) => (held.release = resolve));
+  page.server.intercept = async (_, path) => {
+    if (held.path || !fits(path)) return undefined;
+    held.path = path;
+    await released;
+    return held.answer;
+  };
+  return held;
+}
+
+test("a search that is submitted while another one is read shows its own subscriptions only", async () => {
+  const page = await searching([...Array.from({ length: 30 }, (_, place) => ({ id: `o-${place}`, user: "other" })), ...SOME]);
+  for (const failed of [false, true]) {
+    await page.search({ by: "user", text: "bob" });
+    const held = hold(page, (path) => path.startsWith("subscriptions?"));
+    await page.search({ by: "user", text: "" });
+    await page.search({ by: "user", text: "alice" });
+    assert.doesNotMatch(held.path, /alice/);
+    if (failed) held.answer = Response.json({ code: "store_unavailable", detail: "The store is unavailable." }, { status: 503 });
+    held.release();
+    await page.pass(0);
+    assert.deepEqual(page.entries().map(({ textContent }) => /Ids-\d/.exec(textContent)?.[0]), ["Ids-1", "Ids-2"]);
+    assert.equal(page.text("audience-count"), "2 devices of alice.");
+    assert.equal(isHidden(page.byId("audience-more")), true);
+  }
+});
+
+test("a search that failed is read again", async () => {
+  const page = await searching(SOME);
+  const held = hold(page, (path) => path.startsWith("subscriptions?"));
+  held.answer = Response.json({ code: "store_unavailable", detail: "The store is unavailable." }, { status: 503 });
+  held.release();
+  await page.search({ by: "user", text: "alice" });
+  assert.match(page.text("audience-as-of"), /The store is unavailable/);
+  await page.pass(31_000);
+  assert.equal(page.text("audience-count"), "2 devices of alice.");
+});
+
+test("more that was asked for before another search is left out", async () => {
+  const page = await searching([...Array.from({ length: 60 }, (_, place) => ({ id: `o-${place}`, user: "other" })), ...SOME]);
+  const held = hold(page, (path) => path.includes("after="));
+  page.byId("audience-more").click();
+  await page.pass(0);
+  await page.search({ by: "user", text: "alice" });
+  held.release();
+  await page.pass(0);
+  assert.equal(page.entries().length, 2);
+  assert.equal(page.text("audience-count"), "2 devices of alice.");
+});
+
 test("the time is that of the reading", async () => {
   const page = await searching(SOME);
   const asOf = page.text("audience-as-of");

@@ -53,6 +53,13 @@ socket = (DEPLOY / "systemd/web-push.socket").read_text()
 listens = re.search(r"^ListenStream=(.*)$", socket, re.M)[1]
 expect(f"Environment=BIND={listens}\n" in unit, f"{file}: web-push.socket listens on {listens}")
 
+# A socket that a text names has to be one that the service, whose user comes and goes, can have.
+sockets = set(re.findall(r"^#? ?ListenStream=(/\S+)", socket, re.M))
+sockets |= {f"/run/{folder}/http.sock" for folder in re.findall(r"^RuntimeDirectory=(\S+)$", unit, re.M)}
+for text in (DEPLOY / "proxies/nginx.conf", pathlib.Path("src/guide/in_production.md")):
+    for named in re.findall(r"unix:(/[\w./-]+)", text.read_text()):
+        expect(named in sockets, f"{text}: neither web-push.socket nor web-push.service makes {named}")
+
 file = DEPLOY / "docker/Dockerfile"
 image = file.read_text()
 for name in re.findall(r"(\w+)=", "".join(re.findall(r"^ENV (.*)$", image, re.M))):
@@ -72,12 +79,30 @@ check(file, server["environment"])
 for service in compose["services"].values():
     for name in service.get("secrets", []):
         expect(name in compose["secrets"], f"{file}: there is no secret {name}")
+for name, service in compose["services"].items():
+    expect(service.get("restart") in ("always", "unless-stopped"), f"{file}: {name} stays down after a reboot")
+for listed, root in ((".gitignore", "/"), ("deploy/docker/Dockerfile.dockerignore", "")):
+    ignored = pathlib.Path(listed).read_text().splitlines()
+    for secret in compose["secrets"].values():
+        path = f"{root}deploy/docker/{secret['file']}"
+        expect(path in ignored, f"{listed}: the secret {path} is not in it")
 for name, value in server["environment"].items():
     if name.endswith("_FILE"):
         expect(pathlib.PurePath(value).name in server["secrets"], f"{file}: {name} is not mounted")
 expect(int(server["stop_grace_period"].removesuffix("s")) > grace, f"{file}: the drain takes up to {grace} s")
 dockerfile = DEPLOY / "docker" / server["build"]["context"] / server["build"]["dockerfile"]
 expect(dockerfile.exists(), f"{file}: there is no {dockerfile}")
+
+file = DEPLOY / "proxies/Caddyfile"
+caddy = file.read_text()
+body = int(re.search(r"(\d+) \* 1024", pathlib.Path("src/api/read_body.rs").read_text())[1])
+limit = re.search(r"^\s*max_size (\S+)$", caddy, re.M)[1]
+expect(limit == f"{body}KiB", f"{file}: the server accepts {body} KiB, and it {limit}")
+if server["deploy"]["replicas"] > 1:
+    # One name with the addresses of all: as one upstream they would be up or down together.
+    port = re.search(r"^EXPOSE (\d+)$", image, re.M)[1]
+    expect(re.search(rf"^\s*dynamic a web-push {port} {{$", caddy, re.M), f"{file}: the replicas are one upstream")
+    expect("lb_try_duration" in caddy, f"{file}: a request to a replica that has gone is not tried again")
 
 file = DEPLOY / "kubernetes/web-push.yaml"
 documents = {document["kind"]: document for document in yaml.safe_load_all(file.read_text())}
@@ -86,7 +111,9 @@ container = pod["spec"]["containers"][0]
 check(file, {one["name"]: one["value"] for one in container["env"]})
 for probe in ("livenessProbe", "readinessProbe"):
     check_route(file, container[probe]["httpGet"]["path"])
-expect(pod["spec"]["terminationGracePeriodSeconds"] > grace, f"{file}: the drain takes up to {grace} s")
+stop = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
+expect(stop[0] == "sleep" and int(stop[1]) >= 5, f"{file}: requests still arrive while it stops to listen")
+expect(pod["spec"]["terminationGracePeriodSeconds"] > grace + int(stop[1]), f"{file}: the drain takes up to {grace} s")
 expect(int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1]) > grace, f"systemd: the drain takes up to {grace} s")
 for document in ("Service", "PodDisruptionBudget"):
     selector = documents[document]["spec"]["selector"]

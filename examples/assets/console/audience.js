@@ -21,11 +21,14 @@ let rows = [];
 let next = null;
 /** Whether it has to be read from the start. */
 let isOld = true;
+/** How often it was read from the start, or overtaken by another search. */
+let turn = 0;
 
 /** Begins another search. @param {FormData} values */
 function begin(values) {
   search = values;
   isOld = true;
+  turn++;
   // The server makes files of lists, and one subscription is no list.
   byId("audience-file").hidden = ["id", "endpoint"].includes(String(search.get("by"))) && String(search.get("text")).trim() !== "";
 }
@@ -34,9 +37,18 @@ function begin(values) {
 async function load() {
   const reads = isOld;
   if (reads) {
-    [rows, next] = [[], null];
-    await read();
+    // Cleared first: a search that begins meanwhile has to be read, too.
     isOld = false;
+    [rows, next] = [[], null];
+    byId("audience-more").hidden = true;
+    const mine = ++turn;
+    try {
+      await read();
+    } catch (error) {
+      isOld = true;
+      throw error;
+    }
+    if (turn !== mine) return false;
   }
   reconcile(byId("audience-list"), rows, ({ id }) => id, row);
   byId("audience-empty").hidden = rows.length > 0 || next !== null;
@@ -47,11 +59,13 @@ async function load() {
   return reads;
 }
 
-/** Reads about one page more. */
+/** Reads about one page more. What arrives after another search has begun is left out. */
 async function read() {
+  const mine = turn;
   const text = String(search.get("text")).trim();
   if (search.get("by") === "endpoint" && text) {
-    rows = (await authorized("POST", "subscriptions/search", { body: JSON.stringify({ endpoint: text }) })).subscriptions;
+    const { subscriptions } = await authorized("POST", "subscriptions/search", { body: JSON.stringify({ endpoint: text }) });
+    if (turn === mine) rows = subscriptions;
     return;
   }
   const enough = rows.length + PAGE;
@@ -60,6 +74,7 @@ async function read() {
     query.set("limit", String(PAGE));
     if (next !== null) query.set("after", next);
     const answer = await authorized("GET", `subscriptions?${query}`);
+    if (turn !== mine) return;
     rows.push(...answer.subscriptions);
     next = answer.next;
     if (next === null) return;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use tokio::time::timeout;
 
 use crate::api::WebPushService;
 use crate::api::reply::{self, Reply};
 use crate::broadcast::Audience;
+use crate::clock::Timestamp;
+use crate::engine::Engine;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,34 +30,22 @@ struct ReadyAnswer {
 
 /// The shortest time after which a missing poll counts as a failure.
 const POLLS_WITHIN: Duration = Duration::from_secs(60);
-/// Time limit of the store: shorter than the timeouts of load balancers.
-const STORE_RESPONDS_WITHIN: Duration = Duration::from_secs(3);
 
 pub(super) async fn ready(api: &WebPushService) -> Reply {
-    let now = api.engine.now();
-    let ledger = &api.engine.ledger;
-    let reads = async {
-        tokio::join!(
-            ledger.last_run(),
-            api.engine.subscriptions.page(&Audience::All, None, 1, now),
-            ledger.pauses(now)
-        )
-    };
-    let (store, last_run) = match timeout(STORE_RESPONDS_WITHIN, reads).await {
-        Ok((Ok(last_run), Ok(_), Ok(_))) => (true, last_run),
-        // A part of the answers would be misleading.
-        _ => (false, None),
-    };
+    let engine = &api.engine;
+    let read = engine.signals.readiness.get(|| read(engine.clone()));
+    let (store, last_run) = read.await.unwrap_or((false, None));
+    let now = engine.now();
     // A few times the longest pause between two polls.
-    let grace = api.engine.poll_interval.saturating_mul(3).max(POLLS_WITHIN);
-    let health = &api.engine.signals.health;
-    let forget_after = (!api.engine.has_own_worker()).then_some(api.engine.poll_interval);
+    let grace = engine.poll_interval.saturating_mul(3).max(POLLS_WITHIN);
+    let health = &engine.signals.health;
+    let forget_after = (!engine.has_own_worker()).then_some(engine.poll_interval);
     let store = store && health.is_store_usable(forget_after);
     let scheduler = last_run.is_some_and(|at| now.since(at) <= grace)
-        && (!api.engine.has_own_worker() || health.has_claimed_within(grace));
-    let worker = api.engine.has_worker();
-    let clock = api.engine.clock.fault().is_none();
-    let contact = api.engine.has_contact;
+        && (!engine.has_own_worker() || health.has_claimed_within(grace));
+    let worker = engine.has_worker();
+    let clock = engine.clock.fault().is_none();
+    let contact = engine.has_contact;
     let answer = ReadyAnswer {
         ready: store && scheduler && worker && clock && contact,
         store,
@@ -72,4 +61,19 @@ pub(super) async fn ready(api: &WebPushService) -> Reply {
     let wait = HeaderValue::from_static("5");
     reply.headers_mut().insert(RETRY_AFTER, wait);
     reply
+}
+
+/// Whether the store can be read, and the last run.
+async fn read(engine: Engine) -> (bool, Option<Timestamp>) {
+    let now = engine.now();
+    let reads = tokio::join!(
+        engine.ledger.last_run(),
+        engine.subscriptions.page(&Audience::All, None, 1, now),
+        engine.ledger.pauses(now)
+    );
+    match reads {
+        (Ok(last_run), Ok(_), Ok(_)) => (true, last_run),
+        // A part of the answers would be misleading.
+        _ => (false, None),
+    }
 }

@@ -12,7 +12,7 @@ use crate::api::problem::Problem;
 use crate::api::reply::{self, Reply};
 use crate::engine::Registered;
 use crate::observe::event;
-use crate::subscription::SubscriptionId;
+use crate::subscription::{EndpointKey, SubscriptionId};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,9 +32,10 @@ pub(super) async fn subscribe(
     let object = parse_object(body)?;
     let registration = registration::parse(Members::of(&object), parts, &api.settings)?;
     let has_daily = registration.has_daily();
+    let key = registration.endpoint_key();
     let registered = api.engine.register(registration, None).await?;
     if registered.created && has_daily && api.settings.confirmation {
-        confirm(api, parts, registered.id).await;
+        confirm(api, parts, key, registered.id).await;
     }
     Ok(answer(registered))
 }
@@ -50,9 +51,20 @@ pub(super) fn answer(registered: Registered) -> Reply {
     reply::json(StatusCode::OK, &answer)
 }
 
-/// Sends a confirmation push to a new subscriber, within the limit of its peer. An error does not fail the subscribe.
-async fn confirm(api: &WebPushService, parts: &Parts, id: SubscriptionId) {
-    if api.settings.pushes.take(peer(parts)).is_err() {
+/// Sends a confirmation push to a new subscriber, within the limits of its endpoint and its peer. An error does not fail
+/// the subscribe.
+async fn confirm(api: &WebPushService, parts: &Parts, key: EndpointKey, id: SubscriptionId) {
+    let settings = &api.settings;
+    // Whoever knows the endpoint can remove the subscription and make it again.
+    if settings.confirmations.take(key).is_err() {
+        event!(
+            DEBUG,
+            "a confirmation push was not sent: its subscription got one a moment ago"
+        );
+        return;
+    }
+    if settings.pushes.take(peer(parts)).is_err() {
+        settings.confirmations.give_back(&key);
         event!(
             DEBUG,
             "a confirmation push was not sent: the limit of its peer is reached"

@@ -9,10 +9,12 @@ mod metrics;
 mod process;
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::future::pending;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use http::{Request, StatusCode};
+use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_web_push::WebPush;
 
@@ -169,6 +171,25 @@ async fn none_fires_while_all_is_well() {
     );
     for rule in rules(RULES) {
         assert!(!matches(&rule.expression, &history), "{rule:?}: {now:#?}");
+    }
+    running.abort();
+}
+
+/// With a poll interval of its own, at whose end nothing is due.
+#[tokio::test(start_paused = true)]
+async fn none_fires_while_a_worker_that_polls_rarely_has_nothing_to_do() {
+    let metrics = Metrics::default();
+    let _recorder = ::metrics::set_default_local_recorder(&metrics);
+    let interval = 10 * MINUTE;
+    let world = World::with(FCM, |builder| builder.poll_interval(interval)).await;
+    let running = world.push.run(pending());
+    let running = tokio::spawn(async move { running.await.unwrap() });
+    sleep(Duration::from_secs(1)).await;
+    let before = scrape(&metrics, &world.push).await;
+    sleep(interval - Duration::from_secs(2)).await;
+    let now = scrape(&metrics, &world.push).await;
+    for rule in rules(RULES) {
+        assert!(!fires(&rule, &[&before], &now), "{rule:?}: {now:#?}");
     }
     running.abort();
 }

@@ -183,6 +183,52 @@ async fn cached_basic_credentials_do_not_work_for_another_site() {
         .is(403, "cross_site");
 }
 
+/// An application whose administrators are known by what the connection shows: a certificate, an address, Kerberos.
+#[derive(Debug)]
+struct ByConnection;
+
+#[derive(Clone)]
+struct Certificate;
+
+#[async_trait::async_trait]
+impl Authorizer for ByConnection {
+    async fn authorize(&self, _: AdminAction, parts: &Parts) -> Result<(), Denied> {
+        match parts.extensions.get::<Certificate>() {
+            Some(Certificate) => Ok(()),
+            None => Err(Denied::WrongCredentials),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_browsers_show_by_themselves_does_not_work_for_another_site() {
+    let world = World::with_api(|s| s.authorizer(ByConnection)).await;
+    let post = async |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/regenerate-vapid").extension(Certificate);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        world.call(request.body(full("")).unwrap()).await
+    };
+    for another_site in [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("origin", "https://evil.example"),
+    ] {
+        post(&[another_site]).await.is(403, "cross_site");
+        let negotiated = ("authorization", "Negotiate YII=");
+        post(&[another_site, negotiated])
+            .await
+            .is(403, "cross_site");
+        // No form sends it, and no page of another site may set it unless it is allowed to.
+        let answer = post(&[another_site, ("authorization", "Bearer x")]).await;
+        assert_eq!(answer.status, 200, "{another_site:?}");
+    }
+    for own in [&[][..], &[("sec-fetch-site", "same-origin")]] {
+        assert_eq!(post(own).await.status, 200, "{own:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_new_key_is_made_and_the_old_one_keeps_working() {
     let world = World::new().await;

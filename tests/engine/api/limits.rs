@@ -12,6 +12,7 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_web_push::api::{PeerAddr, WebPushService};
 use tower_web_push::broadcast::{Audience, Principal};
@@ -157,6 +158,44 @@ async fn tests_and_confirmations_share_a_bucket_for_each_peer() {
     again.is(429, "too_many_tests");
     let other = world.post_from(OTHER, "/send-test", &subscribers[1]).await;
     assert_eq!(other.status, 200, "a refused turn costs its peer no push");
+}
+
+/// Whoever knows an endpoint can remove it, and register it again.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_is_confirmed_once_in_ten_seconds_whoever_registers_it() {
+    let world = World::with_api(|s| s.public_pushes_per_minute(2)).await;
+    let json = daily(&world);
+    for peer in [STRANGER, OTHER, STRANGER] {
+        let answer = world.post_from(peer, "/subscribe", &json).await;
+        assert_eq!(
+            (answer.status, &answer.json()["created"]),
+            (200, &json!(true))
+        );
+        let removed = world.post_from(peer, "/unsubscribe", &json).await;
+        assert_eq!(removed.status, 200);
+        world.post_from(peer, "/subscribe", &json).await;
+        world.settle().await;
+        assert_eq!(world.service.accepted().len(), 1, "{peer}");
+        world.post_from(peer, "/unsubscribe", &json).await;
+    }
+    // What was not sent took no push of the peers: STRANGER has one left, and OTHER two.
+    for (peer, sent) in [(OTHER, 2), (OTHER, 3), (STRANGER, 4), (STRANGER, 4)] {
+        world.post_from(peer, "/subscribe", &daily(&world)).await;
+        world.settle().await;
+        assert_eq!(world.service.accepted().len(), sent, "{peer}");
+    }
+    // What a peer may not cause takes no turn.
+    let other = daily(&world);
+    for (peer, sent) in [(STRANGER, 4), ("192.0.2.3", 5)] {
+        world.post_from(peer, "/subscribe", &other).await;
+        world.settle().await;
+        assert_eq!(world.service.accepted().len(), sent, "{peer}");
+        world.post_from(peer, "/unsubscribe", &other).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    world.post_from("192.0.2.3", "/subscribe", &json).await;
+    world.settle().await;
+    assert_eq!(world.service.accepted().len(), 6);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower_web_push::WebPush;
 use tower_web_push::clock::Clock as _;
 use tower_web_push::store::{DeliveryLedger as _, Pause, PauseReason, ScheduleStore as _, Tally};
@@ -12,6 +13,9 @@ use tower_web_push::testing::{Answer, When};
 
 use super::{FCM, World, full};
 use crate::support::tampered_store::TamperedStore;
+
+/// How long what `/ready` and `/ping` found in the store is good for.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn the_public_key_has_both_of_its_names() {
@@ -30,7 +34,7 @@ async fn the_public_key_has_both_of_its_names() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ping_tells_version_and_last_run() {
     let world = World::with_api(|s| s.server_version("7.8.9")).await;
     let before = world.get("/ping").await;
@@ -38,6 +42,7 @@ async fn ping_tells_version_and_last_run() {
     assert_eq!(before.text(), format!("{prefix}None"));
     assert_eq!(before.headers["content-type"], "text/plain; charset=utf-8");
     world.store.record_run(world.clock.now()).await.unwrap();
+    sleep(KNOWN_FOR).await;
     assert_eq!(
         world.get("/ping").await.text(),
         format!("{prefix}2027-01-15T08:00:00Z")
@@ -113,10 +118,12 @@ async fn not_ready_while_the_store_fails_or_does_not_answer() {
     store.record_run(world.clock.now()).await.unwrap();
     assert_eq!(world.get("/ready").await.status, 200);
     for call in ["last_run", "page", "pauses"] {
+        sleep(KNOWN_FOR).await;
         store.fail(call);
         let failing = world.get("/ready").await;
         assert_eq!(world.get("/live").await.text(), "live");
         store.fail(None);
+        sleep(KNOWN_FOR).await;
         store.hang(call);
         let began = Instant::now();
         let silent = world.get("/ready").await;
@@ -129,6 +136,71 @@ async fn not_ready_while_the_store_fails_or_does_not_answer() {
         }
         assert_eq!(world.get("/ready").await.status, 200, "{call}");
     }
+}
+
+/// Everybody may call these two, and what they ask the store takes its connections from the worker.
+#[tokio::test(start_paused = true)]
+async fn many_probes_at_once_read_the_store_once_and_not_again_for_a_second() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    store.record_run(world.clock.now()).await.unwrap();
+    for (path, reads) in [("/ready", 3), ("/ping", 1)] {
+        store.take_calls();
+        let answers = join_all((0..1000).map(|_| world.get(path))).await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{path}");
+        sleep(KNOWN_FOR / 2).await;
+        assert_eq!(world.get(path).await.status, 200);
+        assert_eq!(store.take_calls().len(), reads, "{path}");
+        store.fail("last_run");
+        sleep(KNOWN_FOR / 2).await;
+        assert_eq!(world.get(path).await.status, 503, "{path}");
+        store.fail(None);
+        sleep(KNOWN_FOR).await;
+        assert_eq!(world.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_that_go_away_hold_up_no_other() {
+    let store = Arc::new(TamperedStore::default());
+    let world = World::with(|builder| builder.store(Arc::clone(&store))).await;
+    store.record_run(world.clock.now()).await.unwrap();
+    store.delay("pauses", Duration::from_millis(100));
+    store.take_calls();
+    let (gone, answer) = tokio::join!(
+        timeout(Duration::from_millis(50), world.get("/ready")),
+        world.get("/ready")
+    );
+    assert!(gone.is_err());
+    assert_eq!(answer.status, 200);
+    assert_eq!(store.take_calls().len(), 3, "the second went on with it");
+
+    sleep(KNOWN_FOR).await;
+    for _ in 0..50 {
+        let gone = timeout(Duration::from_millis(10), world.get("/ready")).await;
+        assert!(gone.is_err());
+    }
+    assert_eq!(store.take_calls().len(), 3, "the first one's");
+    let began = Instant::now();
+    assert_eq!(world.get("/ready").await.status, 200);
+    assert!(began.elapsed() < KNOWN_FOR);
+
+    // One that waits for a store that hangs has its own three seconds, and leaves nothing behind.
+    store.hang("pauses");
+    sleep(KNOWN_FOR).await;
+    let patient = async {
+        sleep(Duration::from_secs(1)).await;
+        let began = Instant::now();
+        assert_eq!(world.get("/ready").await.status, 503);
+        assert!(began.elapsed() <= Duration::from_secs(3));
+    };
+    let (gone, ()) = tokio::join!(
+        timeout(Duration::from_secs(2), world.get("/ready")),
+        patient
+    );
+    assert!(gone.is_err());
+    store.hang(None);
+    assert_eq!(world.get("/ready").await.status, 200);
 }
 
 /// Waits until `/ready` answers with a status. Returns its answer.
@@ -250,7 +322,7 @@ async fn stats_count_subscriptions_queue_and_closed_gates() {
     assert_eq!(stats["missingKeys"], json!([]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_sender_shows_in_stats_and_not_to_strangers() {
     let world = World::new().await;
     for _ in 0..8 {
@@ -263,6 +335,7 @@ async fn a_refused_sender_shows_in_stats_and_not_to_strangers() {
     world.settle().await;
     world.clock.advance(Duration::from_secs(4));
     world.settle().await;
+    sleep(KNOWN_FOR).await;
     let ready = world.get("/ready").await;
     assert_eq!(ready.status, 200, "the other push services go on");
     assert_eq!(

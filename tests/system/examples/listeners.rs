@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
@@ -403,4 +404,37 @@ pub(crate) async fn a_renewed_certificate_needs_no_restart(name: &str) {
         .expect("the log does not name it");
     let printed = server.printed();
     assert!(!printed.contains("BEGIN"), "{printed}");
+}
+
+/// Files on a network that has gone are like that.
+pub(crate) async fn a_key_file_that_cannot_be_read_to_its_end_delays_nobody(name: &str) {
+    let world = World::new().await;
+    let own = pair();
+    let files = Files::new(world.folder.path(), &own);
+    let (server, _) = world.start(name, &files.settings()).await;
+    let stream = connect(&server, &own, "http/1.1").await.unwrap();
+    let (mut kept, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+
+    fs::remove_file(&files.key).unwrap();
+    let made = Command::new("mkfifo").arg(&files.key).status();
+    assert!(made.await.unwrap().success());
+    sleep(Duration::from_millis(1500)).await;
+    let handshakes = (0..16).map(|_| shown(&server, &own));
+    let shown = timeout(Duration::from_secs(20), join_all(handshakes));
+    let live = async {
+        sleep(Duration::from_millis(500)).await;
+        let answer = kept.send_request(get("/web-push/live"));
+        timeout(Duration::from_secs(10), answer).await
+    };
+    let (shown, live) = tokio::join!(shown, live);
+    let live = live.expect("the server does not answer").unwrap();
+    assert_eq!(live.status(), StatusCode::OK);
+    let shown = shown.expect("handshakes do not end");
+    assert!(
+        shown.iter().all(|one| one.as_ref() == Some(own.cert.der())),
+        "{shown:?}"
+    );
+    drop(kept);
+    assert_eq!(server.terminate().await.code(), Some(0));
 }

@@ -96,6 +96,7 @@ both_servers! {
     listeners::the_service_manager_is_told
     listeners::https_needs_no_proxy
     listeners::a_renewed_certificate_needs_no_restart
+    listeners::a_key_file_that_cannot_be_read_to_its_end_delays_nobody
     waiting::a_database_that_comes_up_is_waited_for
     waiting::sigterm_ends_the_wait
     namespaces::each_has_its_own_schema_or_prefix
@@ -111,6 +112,8 @@ both_servers! {
     settings::help_names_every_setting
     silent_names::sigterm_does_not_wait_for_a_silent_name_server
     silent_names::sighup_drains
+    silent_names::a_second_sighup_does_not_end_the_drain
+    silent_names::nohup_keeps_the_server
     strangers::idle_connections_keep_no_one_out
     strangers::answers_that_are_not_read_keep_no_one_out
     strangers::slow_clients_are_closed

@@ -4,10 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::world::{World, subscription};
 use crate::support::http_client::HttpClient;
@@ -82,4 +83,50 @@ pub(crate) async fn sighup_drains(name: &str) {
     client.get("/web-push/ping").await;
     server.signal("HUP").await;
     assert!(server.ended().await.success());
+}
+
+/// A shell and the kernel each send one when a terminal is closed.
+pub(crate) async fn a_second_sighup_does_not_end_the_drain(name: &str) {
+    let world = World::new().await;
+    let (server, client) = world.start(name, &[]).await;
+    client.get("/web-push/ping").await;
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /web-push/subscribe HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    server.signal("HUP").await;
+    let draining = async {
+        while !server.printed().contains("draining") {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), draining).await.unwrap();
+    server.signal("HUP").await;
+    sleep(Duration::from_millis(300)).await;
+    // The request is in flight still.
+    stream.write_all(b"}").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+    assert!(server.ended().await.success());
+}
+
+pub(crate) async fn nohup_keeps_the_server(name: &str) {
+    let world = World::new().await;
+    let store_url = world.store_url();
+    let mut nohup = command("/bin/sh", &World::settings(&store_url));
+    nohup
+        .args(["-c", "trap '' HUP; exec \"$0\""])
+        .arg(example(name));
+    let server = ServerProcess::start_command(nohup).await;
+    let client = HttpClient::new(&server.url);
+    client.get("/web-push/ping").await;
+    server.signal("HUP").await;
+    sleep(Duration::from_millis(500)).await;
+    client.get("/web-push/ping").await;
+    assert!(!server.printed().contains("draining"));
+    assert!(server.terminate().await.success());
 }
