@@ -53,8 +53,10 @@ use crate::subscription::Origin;
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
 ///   released by its token, and no pause was written meanwhile, `until` becomes that moment: the next claimant may
-///   send one. A message that cannot be read, or whose broadcast's counts cannot be read, is missing from
-///   [`Claims::messages`], and does not keep other rows from being claimed.
+///   send one. A message that cannot be read, or whose broadcast's audience or counts cannot be read, is missing
+///   from [`Claims::messages`], and does not keep other rows from being claimed. A message to a user is
+///   [only for](super::ClaimedMessage::only_for) this user: the claimant sends it to no subscription that has become another
+///   user's since its row was written. Messages to tags and ids are sent to those whose rows were written.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) finishes or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast, [`Settlement::RetryAt`]

@@ -41,6 +41,7 @@ macro_rules! store_conformance {
                 l4_only_a_due_broadcast_gets_a_first_page
                 l4_an_empty_first_page_ends_its_broadcast
                 l5_a_claim_leases_due_rows
+                l5_a_message_to_a_user_is_only_for_this_user
                 l5_a_lease_that_ended_is_claimed_again
                 l5_a_claim_is_fair_over_origins
                 l5_every_origin_gets_its_turn
