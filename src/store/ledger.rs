@@ -136,7 +136,8 @@ use crate::subscription::Origin;
 /// - **L22** A ledger may [have an outbox](Self::has_outbox): entries that an application writes in transactions of its own.
 ///   [`outbox`](Self::outbox) lists committed entries that wait, at most `limit`, in the order of their numbers. One that is
 ///   committed late is listed although those with higher numbers were settled before.
-///   [`settle_outbox`](Self::settle_outbox) settles entries, all in one transaction. [`OutboxSettlement::Open`] removes the
+///   [`settle_outbox`](Self::settle_outbox) settles entries, all in one transaction, in the order given: of several with one idempotency key
+///   the first opens. [`OutboxSettlement::Open`] removes the
 ///   entry and opens its broadcast as `open` does (L1, L2, L4): for a known id or a repeated request it only removes the
 ///   entry, and at a conflict it refuses the entry. [`OutboxSettlement::Refuse`] refuses it. An entry that does not wait, or
 ///   that another call is settling, is [`OutboxSettled::Taken`] and is left as it is: of N concurrent calls one settles it. A

@@ -186,6 +186,7 @@ macro_rules! outbox_conformance {
                 l22_entries_wait_in_their_order
                 l22_settling_opens_and_removes
                 l22_a_repeat_is_removed_and_a_conflict_refused
+                l22_the_first_entry_of_a_key_opens
                 l22_a_refused_entry_is_kept
                 l22_one_of_many_concurrent_calls_settles
                 l22_entries_to_a_user_are_erased
