@@ -83,8 +83,8 @@ use crate::subscription::Origin;
 /// - **L12** [`expire`](Self::expire) finishes rows that are not leased and whose broadcast's deadline is not after
 ///   `now`, paused or not, at most `limit`, and stops the expansion of such broadcasts. Expected recipients that are
 ///   not written yet count as expired. It also makes rows due whose due time, or the end of whose lease, is more than
-///   [`LONGEST_WAIT`](super::LONGEST_WAIT) after `now`: a wrong clock wrote it. One call looks at a part of the origins. A
-///   broadcast whose counts cannot be read is removed after its last row.
+///   [`LONGEST_WAIT`](super::LONGEST_WAIT) after `now`: a wrong clock wrote it. One call looks at a part of the origins, and
+///   at no fewer late broadcasts than [`STEP`](super::STEP), if there are so many. A broadcast whose counts cannot be read is removed after its last row.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
 ///   idempotency keys; also pauses and tallies of origins without pending rows if neither is younger (the age of a
 ///   pause, probed or not, is that of its `until`). One call is a step: it removes at most [`STEP`](super::STEP)
