@@ -426,6 +426,13 @@ impl Worker {
                     .push((row.token, Settlement::Deferred(later)));
                 continue;
             };
+            let only_for = message.only_for.as_ref();
+            if only_for.is_some_and(|user| record.principal.as_ref() != Some(user)) {
+                // Another user has signed in since the row was written.
+                let gone = Settlement::Finished(FinalOutcome::Gone);
+                self.settlements.push((row.token, gone));
+                continue;
+            }
             let gate = self.engine.gates.gate(&row.origin);
             let job = Job {
                 record,

@@ -56,8 +56,10 @@ use crate::subscription::Origin;
 ///   [is probed](crate::store::PauseReason::is_probed) and its `until` has come, it takes one row as the probe and moves
 ///   `until` to the expiry of that row's lease: one of all claimants sends a request. When that row is settled or
 ///   released by its token, and no pause was written meanwhile, `until` becomes that moment: the next claimant may
-///   send one. A message that cannot be read, or whose broadcast's counts cannot be read, is missing from
-///   [`Claims::messages`], and does not keep other rows from being claimed.
+///   send one. A message that cannot be read, or whose broadcast's audience or counts cannot be read, is missing
+///   from [`Claims::messages`], and does not keep other rows from being claimed. A message to a user is
+///   [only for](super::ClaimedMessage::only_for) this user: the claimant sends it to no subscription that has become another
+///   user's since its row was written. Messages to tags and ids are sent to those whose rows were written.
 /// - **L6** Of N concurrent claims each row goes to exactly one.
 /// - **L7** [`settle`](Self::settle) finishes or postpones rows whose token is the latest one given, all in one
 ///   transaction: [`Settlement::Finished`] deletes the row and counts it in the broadcast, [`Settlement::RetryAt`]
@@ -84,8 +86,8 @@ use crate::subscription::Origin;
 /// - **L12** [`expire`](Self::expire) finishes rows that are not leased and whose broadcast's deadline is not after
 ///   `now`, paused or not, at most `limit`, and stops the expansion of such broadcasts. Expected recipients that are
 ///   not written yet count as expired. It also makes rows due whose due time, or the end of whose lease, is more than
-///   [`LONGEST_WAIT`](super::LONGEST_WAIT) after `now`: a wrong clock wrote it. One call looks at a part of the origins. A
-///   broadcast whose counts cannot be read is removed after its last row.
+///   [`LONGEST_WAIT`](super::LONGEST_WAIT) after `now`: a wrong clock wrote it. One call looks at a part of the origins, and
+///   at no fewer late broadcasts than [`STEP`](super::STEP), if there are so many. A broadcast whose counts cannot be read is removed after its last row.
 /// - **L13** [`prune`](Self::prune) removes broadcasts with nothing pending that ended before a moment, with their
 ///   idempotency keys; also pauses and tallies of origins without pending rows if neither is younger (the age of a
 ///   pause, probed or not, is that of its `until`). One call is a step: it removes at most [`STEP`](super::STEP)
@@ -137,7 +139,8 @@ use crate::subscription::Origin;
 /// - **L22** A ledger may [have an outbox](Self::has_outbox): entries that an application writes in transactions of its own.
 ///   [`outbox`](Self::outbox) lists committed entries that wait, at most `limit`, in the order of their numbers. One that is
 ///   committed late is listed although those with higher numbers were settled before.
-///   [`settle_outbox`](Self::settle_outbox) settles entries, all in one transaction. [`OutboxSettlement::Open`] removes the
+///   [`settle_outbox`](Self::settle_outbox) settles entries, all in one transaction, in the order given: of several with one idempotency key
+///   the first opens. [`OutboxSettlement::Open`] removes the
 ///   entry and opens its broadcast as `open` does (L1, L2, L4): for a known id or a repeated request it only removes the
 ///   entry, and at a conflict it refuses the entry. [`OutboxSettlement::Refuse`] refuses it. An entry that does not wait, or
 ///   that another call is settling, is [`OutboxSettled::Taken`] and is left as it is: of N concurrent calls one settles it. A

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::FailureCause;
-use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome};
+use crate::broadcast::{Audience, BroadcastId, BroadcastStatus, FinalOutcome, Principal};
 use crate::clock::Timestamp;
 use crate::message::Message;
 use crate::subscription::{EndpointKey, Origin};
@@ -343,17 +343,30 @@ pub struct ClaimedMessage {
     pub due_at: Timestamp,
     /// When the remaining deliveries expire.
     pub deadline: Timestamp,
+    /// The user whom it is for, if the audience is a user: other users' subscriptions do not get it.
+    pub only_for: Option<Principal>,
 }
 
 impl ClaimedMessage {
-    /// Makes a message with its times.
+    /// Makes a message with its times, for anyone.
     #[must_use]
     pub const fn new(message: Message, due_at: Timestamp, deadline: Timestamp) -> Self {
         Self {
             message,
             due_at,
             deadline,
+            only_for: None,
         }
+    }
+
+    /// Sets whom it is for.
+    #[must_use]
+    pub fn for_audience(mut self, audience: &Audience) -> Self {
+        self.only_for = match audience {
+            Audience::User(principal) => Some(principal.clone()),
+            Audience::All | Audience::Tag(_) | Audience::Ids(_) => None,
+        };
+        self
     }
 }
 

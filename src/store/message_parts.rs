@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use super::reason::corrupt;
+use crate::broadcast::{Audience, Principal};
 use crate::message::{Message, Topic, Ttl};
 
 /// The stored parts of a message.
@@ -28,5 +29,18 @@ impl MessageParts {
             }
             None => Ok(message),
         }
+    }
+}
+
+/// The user whom a message is for, if its stored audience is a user. Ids, which may be many, are not parsed: SQL need not
+/// return them.
+pub(super) fn only_for(audience: Option<&[u8]>) -> Result<Option<Principal>, StoreError> {
+    let Some(audience) = audience.filter(|text| !text.starts_with(br#"{"ids":"#)) else {
+        return Ok(None);
+    };
+    match serde_json::from_slice(audience) {
+        Ok(Audience::User(principal)) => Ok(Some(principal)),
+        Ok(Audience::All | Audience::Tag(_) | Audience::Ids(_)) => Ok(None),
+        Err(_) => Err(corrupt("an audience")),
     }
 }

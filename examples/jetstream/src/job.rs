@@ -1,9 +1,10 @@
 //! A job: one message for at most 500 subscriptions.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tower_web_push::broadcast::BroadcastId;
+use tower_web_push::broadcast::{BroadcastId, Principal};
 use tower_web_push::clock::Timestamp;
 use tower_web_push::message::Message;
+use tower_web_push::store::SubscriptionRecord;
 use tower_web_push::subscription::SubscriptionId;
 
 use crate::Error;
@@ -27,6 +28,9 @@ pub(crate) struct Job {
     /// The attempts that each of the recipients has had.
     pub(crate) attempts: u32,
     pub(crate) recipients: Vec<SubscriptionId>,
+    /// The user whom it is for, if it is for one: meanwhile another one may have signed in in the same browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only_for: Option<Principal>,
 }
 
 impl Job {
@@ -39,6 +43,12 @@ impl Job {
             let (line, column) = (error.line(), error.column());
             format!("not a job: {:?} at {line}:{column}", error.classify()).into()
         })
+    }
+
+    /// Whether a subscription, as it is now, gets the message.
+    pub(crate) fn is_for(&self, record: &SubscriptionRecord) -> bool {
+        let only_for = self.only_for.as_ref();
+        only_for.is_none_or(|user| record.principal.as_ref() == Some(user))
     }
 
     /// Makes the same job for some of its recipients.

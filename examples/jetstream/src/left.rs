@@ -62,6 +62,7 @@ mod tests {
             not_before: now,
             attempts: 0,
             recipients: Vec::new(),
+            only_for: None,
         };
         let waits: Vec<_> = [0, 0, 1, 2, 60, 61, 62, 3_600, 86_400]
             .map(|secs| (SubscriptionId::random(), now + Duration::from_secs(secs)))

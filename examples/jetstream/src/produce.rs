@@ -1,7 +1,7 @@
 //! Accepting a broadcast.
 
 use tower_web_push::Notification;
-use tower_web_push::broadcast::{Audience, BroadcastId};
+use tower_web_push::broadcast::{Audience, BroadcastId, Principal};
 use tower_web_push::clock::{Clock as _, SystemClock};
 use tower_web_push::message::Message;
 
@@ -33,6 +33,7 @@ pub(crate) async fn produce(places: &Places, flags: Produce) -> Result<(), Error
         not_before: due_at,
         attempts: 0,
         recipients: Vec::new(),
+        only_for: flags.user.as_deref().map(Principal::from),
     };
     println!("broadcast {}", job.broadcast);
 

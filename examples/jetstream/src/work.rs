@@ -207,7 +207,7 @@ impl Worker {
 
         // All at once, as far as `Post` allows.
         let ended = join_all(records.into_iter().map(|record| async {
-            let record = record?;
+            let record = record.filter(|record| job.is_for(record))?;
             let consequence = self.post.attempt(job, &record).await;
             Some((self.post.gate(&record), consequence))
         }))
@@ -224,7 +224,7 @@ impl Worker {
         let mut counts = Counts::default();
         for (recipient, ended) in part.iter().zip(ended) {
             let Some((gate, consequence)) = ended else {
-                // Unsubscribed in between.
+                // Unsubscribed in between, or another user's.
                 counts.add(FinalOutcome::Gone, 1);
                 continue;
             };

@@ -1,10 +1,13 @@
 //! L5 to L8: claiming rows, settling and releasing them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::Handles;
-use super::sample::{LEASE, at, broadcast, claim, claim_as, delivery, origin, recipient, sending};
-use crate::broadcast::{BroadcastState, FinalOutcome};
+use super::sample::{
+    LEASE, at, broadcast, claim, claim_as, delivery, origin, recipient, sending, sending_as, tag,
+    unknown_id,
+};
+use crate::broadcast::{Audience, BroadcastState, FinalOutcome, Principal};
 use crate::store::{
     ClaimRequest, Claimed, Cursor, DeliveryLedger, Pause, PauseReason, Settled, Settlement,
 };
@@ -35,6 +38,41 @@ pub async fn l5_a_claim_leases_due_rows<L: DeliveryLedger + ?Sized>(h: &Handles<
     let status = ledger.status(id, at(0)).await.unwrap().unwrap();
     assert_eq!(status.counts.pending, 2);
     assert_eq!(claim(ledger, 0, at(0)).await.len(), 0);
+}
+
+/// L5: a claim says for which user a message is.
+pub async fn l5_a_message_to_a_user_is_only_for_this_user<L: DeliveryLedger + ?Sized>(
+    h: &Handles<L>,
+) {
+    let ledger = h.store();
+    let users = ["alice", "{\"ids\":[\"ä\"]}"];
+    let mut expected = HashMap::new();
+    for (number, audience) in [
+        Audience::user(users[0]),
+        Audience::user(users[1]),
+        Audience::All,
+        Audience::Tag(tag("alice")),
+        Audience::Ids(vec![unknown_id(); 3]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut new = broadcast();
+        new.audience = audience;
+        let row = delivery("a", u32::try_from(number).unwrap());
+        sending_as(ledger, &new, &[row], at(0)).await;
+        expected.insert(new.id, users.get(number).copied().map(Principal::from));
+    }
+    let request = ClaimRequest::new(9, LEASE);
+    for (store, now) in [(ledger, at(0)), (h.second(), at(0) + LEASE)] {
+        let claims = store.claim(&request, now).await.unwrap();
+        assert_eq!(claims.rows.len(), 5);
+        let messages = claims.messages.into_iter();
+        let only_for: HashMap<_, _> = messages
+            .map(|(id, message)| (id, message.only_for))
+            .collect();
+        assert_eq!(only_for, expected);
+    }
 }
 
 /// L5: a row whose lease has ended is claimed again with another token.

@@ -6,8 +6,8 @@ use super::sample::{
 };
 use crate::broadcast::{BroadcastId, BroadcastState, BroadcastStatus, FinalOutcome};
 use crate::store::{
-    Cursor, DeliveryLedger, Idempotency, Opened, Pause, PauseReason, STEP, Settled, Settlement,
-    Tally,
+    Cursor, DeliveryLedger, Idempotency, Opened, Page, Pause, PauseReason, STEP, Settled,
+    Settlement, Tally,
 };
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -241,6 +241,20 @@ pub async fn l12_expire_ends_what_is_late<L: DeliveryLedger + ?Sized>(h: &Handle
     );
     assert_eq!(status(ledger, new.id, 50).await.state, BroadcastState::Done);
     assert_eq!(status(ledger, other, 50).await.counts.expired, 0);
+}
+
+/// L12: a call ends as many rows as it may, of however many broadcasts.
+pub async fn l12_many_late_broadcasts_end_in_one_call<L: DeliveryLedger + ?Sized>(h: &Handles<L>) {
+    let ledger = h.store();
+    for _ in 0..600 {
+        let mut new = broadcast();
+        new.deadline = at(30);
+        new.page = Some(Page::new(vec![delivery("a", 1)], Cursor::End));
+        assert_eq!(ledger.open(&new, at(0)).await.unwrap(), Opened::New);
+    }
+    assert_eq!(ledger.expire(400, at(30)).await.unwrap(), 400);
+    assert_eq!(ledger.expire(400, at(30)).await.unwrap(), 200);
+    assert_eq!(ledger.stats(at(30)).await.unwrap().depth, 0);
 }
 
 /// L12: recipients that were not written by the deadline expire too.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Handles;
 use super::sample::{at, broadcast, claim, delivery, recipient};
-use crate::broadcast::{Audience, Principal};
+use crate::broadcast::{Audience, BroadcastId, Principal};
 use crate::store::{
     Cursor, DeliveryLedger, Idempotency, NewBroadcast, OutboxEntry, OutboxRefusal, OutboxSettled,
     OutboxSettlement, OutboxStats, Page,
@@ -156,6 +156,46 @@ where
     let settled = settle(h.second(), &[(seqs[0], open(&again))]).await;
     assert_eq!(settled, [OutboxSettled::Taken]);
     assert_eq!(ledger.underway(9, at(0)).await.unwrap().len(), 2);
+}
+
+/// L22: of entries with one idempotency key in one call the first one opens, whatever their ids.
+pub async fn l22_the_first_entry_of_a_key_opens<L, W>(h: &Handles<L>, write: W)
+where
+    L: DeliveryLedger + ?Sized,
+    W: AsyncFn(&L, &str, &str, &str),
+{
+    let ledger = h.store();
+    let seqs = written(ledger, &write, 4).await;
+    let with_id = |fingerprint, id| {
+        let mut new = keyed("k", fingerprint);
+        new.id = BroadcastId::from_bytes([id; 16]);
+        new
+    };
+    let (first, other) = (with_id(1, 9), broadcast());
+    let settled = settle(
+        ledger,
+        &[
+            (seqs[0], open(&first)),
+            (seqs[1], open(&with_id(2, 1))),
+            (seqs[2], open(&other)),
+            (seqs[3], open(&with_id(1, 2))),
+        ],
+    )
+    .await;
+    let expected = [
+        OutboxSettled::Opened,
+        OutboxSettled::Conflict,
+        OutboxSettled::Opened,
+        OutboxSettled::Repeat,
+    ];
+    assert_eq!(settled, expected);
+    let underway = ledger.underway(9, at(0)).await.unwrap();
+    let mut opened: Vec<_> = underway.iter().map(|status| status.id).collect();
+    opened.sort_unstable_by_key(|id| *id == other.id);
+    assert_eq!(opened, [first.id, other.id]);
+    let refused = ledger.refused_outbox(9).await.unwrap();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].entry.seq, seqs[1]);
 }
 
 /// L22: a known id and a repeated request only remove the entry; a conflict refuses it.

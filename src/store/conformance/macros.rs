@@ -41,6 +41,7 @@ macro_rules! store_conformance {
                 l4_only_a_due_broadcast_gets_a_first_page
                 l4_an_empty_first_page_ends_its_broadcast
                 l5_a_claim_leases_due_rows
+                l5_a_message_to_a_user_is_only_for_this_user
                 l5_a_lease_that_ended_is_claimed_again
                 l5_a_claim_is_fair_over_origins
                 l5_every_origin_gets_its_turn
@@ -75,6 +76,7 @@ macro_rules! store_conformance {
                 l12_expire_ends_what_is_late
                 l12_what_is_due_later_than_any_wait_is_due
                 l12_no_due_time_is_that_of_a_row_put_aside
+                l12_many_late_broadcasts_end_in_one_call
                 l12_expire_stops_the_expansion
                 l12_expire_counts_rows_of_cancelled_broadcasts
                 l12_a_broadcast_without_rows_expires
@@ -184,6 +186,7 @@ macro_rules! outbox_conformance {
                 $make, $write;
                 l22_entries_wait_in_their_order
                 l22_settling_opens_and_removes
+                l22_the_first_entry_of_a_key_opens
                 l22_a_repeat_is_removed_and_a_conflict_refused
                 l22_a_refused_entry_is_kept
                 l22_one_of_many_concurrent_calls_settles

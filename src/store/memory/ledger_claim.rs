@@ -123,6 +123,7 @@ impl Ledger {
         if let Some(message) = &broadcast.message {
             claims.messages.entry(progress.id).or_insert_with(|| {
                 ClaimedMessage::new(message.clone(), progress.due_at(), progress.deadline)
+                    .for_audience(&broadcast.audience)
             });
         }
     }

@@ -17,8 +17,10 @@ use crate::observe;
 use crate::store::rules::aside_sql;
 use crate::store::{Pruned, STEP, StoreError};
 
-/// Late or cancelled broadcasts per call.
+/// Late or cancelled broadcasts per transaction.
 const BROADCASTS: usize = 256;
+/// Transactions of late broadcasts per call.
+const PARTS: usize = 8;
 /// Waiting rows that a step of pruning reads.
 const READ_AT_ONCE: usize = 10 * STEP;
 
@@ -136,25 +138,47 @@ async fn end_some(
     Ok(locked.get(&seq).map(|stored| stored.progress.status(now)))
 }
 
-pub(super) async fn expire(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<u64, Failed> {
+/// Ends late rows (L12), of one part of the late broadcasts after another: those with one recipient are many.
+pub(super) async fn expire(
+    database: &Database,
+    limit: usize,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let limit = limit.min(STEP);
+    let mut ended = 0;
+    for _ in 0..PARTS {
+        let left = limit - ended;
+        let (rows, has_more) = in_transaction!(database, |tx| expire_some(tx, left, now))?;
+        // Not more than are left.
+        ended += usize::try_from(rows).unwrap_or(left);
+        if !has_more || ended >= limit {
+            break;
+        }
+    }
+    Ok(ended as u64)
+}
+
+/// Returns the number of ended rows, and whether there may be more late broadcasts.
+async fn expire_some(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<(u64, bool), Failed> {
     // Not bounded by `limit`: broadcasts without rows end too, and would hide the others.
     let rows = tx
         .query(LATE, &[&now.as_millis(), &integer(BROADCASTS)])
         .await?;
     let late: Vec<i64> = read(&rows, |columns| columns.get())?;
+    let has_more = late.len() == BROADCASTS;
     if late.is_empty() {
-        return Ok(0);
+        return Ok((0, false));
     }
     // Locked before their rows are read, since a page may still be written.
     let mut locked = Stored::lock_all(tx, &late).await?;
-    let ended = Ended::some(tx, &late, limit.min(STEP), now).await?;
+    let ended = Ended::some(tx, &late, limit, now).await?;
     ended.count(tx, &mut locked, now).await?;
     let unreadable = late.into_iter().filter(|seq| !locked.contains_key(seq));
     let unreadable: Vec<_> = unreadable.collect();
     if !unreadable.is_empty() {
         forget_unreadable(tx, &unreadable).await?;
     }
-    Ok(ended.rows())
+    Ok((ended.rows(), has_more))
 }
 
 /// Removes broadcasts past their deadline whose counts cannot be read, as far as they have no rows.

@@ -187,7 +187,7 @@ impl DeliveryLedger for PostgresStore {
     }
 
     async fn expire(&self, limit: usize, now: Timestamp) -> Result<u64, StoreError> {
-        let expired = in_transaction!(self.database(), |tx| ending::expire(tx, limit, now))?;
+        let expired = ending::expire(self.database(), limit, now).await?;
         far_rows::pull(self.database(), now).await?;
         Ok(expired)
     }

@@ -88,10 +88,12 @@ impl<'a> Openings<'a> {
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let mut openings = Self::default();
-        let mut seen = HashSet::new();
+        let (mut seen, mut keys) = (HashSet::new(), HashSet::new());
         for fresh in broadcasts {
-            // The statement compares ids with those of stored broadcasts only.
-            if seen.insert(fresh.id) {
+            // The statement compares ids and keys with those of stored broadcasts only, and inserts in an order of its own:
+            // of several the first one is left.
+            let key = fresh.idempotency.as_ref().map(|of| of.key.as_str());
+            if seen.insert(fresh.id) && key.is_none_or(|key| keys.insert(key)) {
                 openings.push(fresh, now)?;
             }
         }

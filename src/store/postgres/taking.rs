@@ -10,6 +10,7 @@ use super::ready::Head;
 use super::rows::{Columns, band_number, integer, read};
 use crate::broadcast::BroadcastId;
 use crate::clock::Timestamp;
+use crate::store::message_parts::only_for;
 use crate::store::readable::ReadablePage;
 use crate::store::rules::{BANDS, shares};
 use crate::store::{ClaimToken, Claimed, ClaimedMessage, Claims, STEP, StoreError};
@@ -42,7 +43,8 @@ macro_rules! message_columns {
         "b.id, least(b.expected, b.written, b.accepted, b.gone, b.key_mismatch, b.sender_fault, b.too_large, \
          b.bad_request, b.refused, b.expired, b.failed, b.cancelled) >= 0 \
          AND coalesce(b.pace BETWEEN 1 AND 4294967295, true), b.due_at, b.deadline, \
-         content.payload, content.ttl, content.urgency, content.topic, content.padding"
+         content.payload, content.ttl, content.urgency, content.topic, content.padding, \
+         CASE WHEN left(content.audience, 7) <> '{\"ids\":' THEN content.audience END"
     };
 }
 macro_rules! join_content {
@@ -72,7 +74,7 @@ pub(super) const TAKE_AT_ONCE: &str = concat!(
          SELECT locked.id FROM fresh AS claimed CROSS JOIN LATERAL (SELECT of.id FROM web_push.origin AS of \
              WHERE of.id = claimed.origin FOR NO KEY UPDATE SKIP LOCKED) AS locked))) \
      SELECT place, turn, broadcast, key, fence, attempt, NULL::bytea, NULL::boolean, NULL::bigint, NULL::bigint, \
-         NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::text FROM leased \
+         NULL::bytea, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text FROM leased \
      UNION ALL SELECT NULL, NULL, b.seq, NULL, NULL, NULL, ",
     message_columns!(),
     " FROM (SELECT DISTINCT broadcast FROM leased) AS theirs \
@@ -146,9 +148,15 @@ impl Of {
         let (due_at, deadline) = (columns.time()?, columns.time()?);
         // One that cannot be read is left out, and its rows are claimed all the same (L5). With damaged counts their
         // outcome could not be counted.
-        let message = content::read_message(columns).ok();
-        let message = message.filter(|_| is_countable);
-        let message = message.map(|message| ClaimedMessage::new(message, due_at, deadline));
+        let message = content::read_message(columns).and_then(|message| {
+            let audience: Option<&str> = columns.get()?;
+            let message = ClaimedMessage::new(message, due_at, deadline);
+            Ok(ClaimedMessage {
+                only_for: only_for(audience.map(str::as_bytes))?,
+                ..message
+            })
+        });
+        let message = message.ok().filter(|_| is_countable);
         Ok(Self { seq, id, message })
     }
 

@@ -189,8 +189,12 @@ impl RedisStore {
             let id = BroadcastId::from_bytes(content.array()?);
             let mut read = || {
                 let (due_at, deadline) = (content.time()?, content.time()?);
-                let message = message(content.fields()?)?;
-                Ok::<_, StoreError>(ClaimedMessage::new(message, due_at, deadline))
+                let (message, only_for) = message(content.fields()?)?;
+                let message = ClaimedMessage::new(message, due_at, deadline);
+                Ok::<_, StoreError>(ClaimedMessage {
+                    only_for,
+                    ..message
+                })
             };
             // One that cannot be read is left out, and its rows are claimed all the same (L5).
             if let Ok(message) = read() {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::StoreError;
 use super::reply::{Fields, parse};
 use super::script::Args;
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, Principal};
 use crate::clock::Timestamp;
 use crate::message::{Message, Topic};
-use crate::store::message_parts::MessageParts;
+use crate::store::message_parts::{MessageParts, only_for};
 use crate::store::reason::corrupt;
 use crate::store::{Cursor, NewBroadcast, NewDelivery, Page, StoreErrorKind};
 use crate::subscription::{EndpointKey, Origin};
@@ -87,8 +87,8 @@ pub(super) fn audience(text: &[u8]) -> Result<Audience, StoreError> {
     serde_json::from_slice(text).map_err(|_| corrupt("an audience"))
 }
 
-/// Reads the message of a broadcast's content.
-pub(super) fn message(mut fields: Fields) -> Result<Message, StoreError> {
+/// Reads the message of a broadcast's content, and the user whom it is for.
+pub(super) fn message(mut fields: Fields) -> Result<(Message, Option<Principal>), StoreError> {
     let missing = || corrupt("a pending broadcast without a message");
     let parts = MessageParts {
         payload: fields.take("payload"),
@@ -97,5 +97,6 @@ pub(super) fn message(mut fields: Fields) -> Result<Message, StoreError> {
         topic: fields.text("topic")?,
         padding: fields.text("padding")?.ok_or_else(missing)?,
     };
-    parts.into_message()
+    let audience = fields.take("audience").ok_or_else(missing)?;
+    Ok((parts.into_message()?, only_for(Some(&audience))?))
 }

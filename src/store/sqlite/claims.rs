@@ -214,8 +214,12 @@ impl Claim<'_> {
         if let Of::Live(id) = of {
             let message = Stored::by_seq(self.conn, seq).and_then(|stored| {
                 let (due_at, deadline) = (stored.progress.due_at(), stored.progress.deadline);
-                let message = content::message(self.conn, seq)?;
-                Ok(ClaimedMessage::new(message, due_at, deadline))
+                let (message, only_for) = content::message(self.conn, seq)?;
+                let message = ClaimedMessage::new(message, due_at, deadline);
+                Ok(ClaimedMessage {
+                    only_for,
+                    ..message
+                })
             });
             match message {
                 Ok(message) => drop(self.claims.messages.insert(id, message)),

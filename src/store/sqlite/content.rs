@@ -6,17 +6,17 @@ use rusqlite::params;
 use super::connection::Connection;
 use super::error::corrupt;
 use super::query::{Columns, execute, first};
-use crate::broadcast::Audience;
+use crate::broadcast::{Audience, Principal};
 use crate::message::{Message, Topic};
-use crate::store::message_parts::MessageParts;
+use crate::store::message_parts::{MessageParts, only_for};
 use crate::store::{NewBroadcast, StoreError, StoreErrorKind};
 
 const INSERT: &str = "INSERT INTO content (broadcast, audience, payload, ttl, urgency, topic, padding, \
      forget_when_over) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 pub(super) const DELETE: &str =
     "DELETE FROM content WHERE broadcast = ?1 RETURNING forget_when_over";
-pub(super) const MESSAGE: &str =
-    "SELECT payload, ttl, urgency, topic, padding FROM content WHERE broadcast = ?1";
+pub(super) const MESSAGE: &str = "SELECT payload, ttl, urgency, topic, padding, \
+     CASE WHEN substr(audience, 1, 7) <> '{\"ids\":' THEN audience END FROM content WHERE broadcast = ?1";
 
 pub(super) fn insert(conn: &Connection, seq: i64, new: &NewBroadcast) -> Result<(), StoreError> {
     let audience = audience_text(&new.audience)?;
@@ -52,9 +52,17 @@ pub(super) fn audience(columns: &mut Columns<'_, '_>) -> Result<Audience, StoreE
     serde_json::from_str(&text).map_err(|_| corrupt("an audience"))
 }
 
-pub(super) fn message(conn: &Connection, seq: i64) -> Result<Message, StoreError> {
-    first(conn, MESSAGE, [seq], read_message)?
-        .ok_or_else(|| corrupt("a pending broadcast without a message"))
+/// Reads the message of a broadcast, and the user whom it is for.
+pub(super) fn message(
+    conn: &Connection,
+    seq: i64,
+) -> Result<(Message, Option<Principal>), StoreError> {
+    let read = first(conn, MESSAGE, [seq], |columns| {
+        let message = read_message(columns)?;
+        let audience: Option<String> = columns.get()?;
+        Ok((message, only_for(audience.as_deref().map(str::as_bytes))?))
+    })?;
+    read.ok_or_else(|| corrupt("a pending broadcast without a message"))
 }
 
 /// Reads payload, TTL, urgency, topic and padding.

@@ -15,6 +15,7 @@ mod holding;
 mod keys;
 mod leases;
 mod order;
+mod other_user;
 mod pace;
 mod pausing;
 mod progress;

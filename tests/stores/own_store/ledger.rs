@@ -285,7 +285,8 @@ impl Ledger {
         let claimed = Claimed::new(token, row.origin.clone(), row.attempt, row.at);
         claims.rows.push(claimed);
         let (message, progress) = (broadcast.message.clone().unwrap(), &broadcast.progress);
-        let message = ClaimedMessage::new(message, progress.due_at(), progress.deadline);
+        let message = ClaimedMessage::new(message, progress.due_at(), progress.deadline)
+            .for_audience(&broadcast.audience);
         claims.messages.insert(id, message);
     }
 

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use tower_web_push::broadcast::{Audience, BroadcastId, FinalOutcome};
 use tower_web_push::message::Message;
 use tower_web_push::store::{
-    DeliveryLedger, NewBroadcast, Pause, PauseReason, RedisStore, ScheduleStore, Settled,
-    Settlement, StoreErrorKind, Tally,
+    CountFilter, DeliveryLedger, Liveness, NewBroadcast, Pause, PauseReason, PortableStore as _,
+    RedisStore, ScheduleStore, Settled, Settlement, StoreErrorKind, SubscriptionLimits,
+    SubscriptionRecord, SubscriptionRef, SubscriptionStore as _, Tally,
 };
 
-use super::world::{ask, at, claim, sending, status};
+use super::world::{ask, at, claim, endpoint, sending, status, subscription};
 use crate::support::servers::{Kind, Port, Server};
 
 const ACCEPTED: Settlement = Settlement::Finished(FinalOutcome::Accepted);
@@ -188,6 +189,46 @@ async fn a_full_server_takes_nothing_in_and_goes_on_with_what_it_has() {
         assert_eq!(store.prune(at(3)).await.unwrap().broadcasts, 1);
         let _: String = ask(&server.url(), &["CONFIG", "SET", "maxmemory", "0"]).await;
         store.open(&new, at(4)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_takes_no_subscriptions_in_and_changes_those_it_has() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(server) = Server::start(kind, &[]).await else {
+            continue;
+        };
+        let store = patient(&server).await;
+        let limits = SubscriptionLimits::default();
+        let upsert = async |number| store.upsert(&subscription(number), &limits, at(1)).await;
+        upsert(0).await.unwrap();
+        let filter = CountFilter::new(Audience::All, Liveness::Any);
+        let before = store.count(&filter, at(1)).await.unwrap();
+        let keys: i64 = ask(&server.url(), &["DBSIZE"]).await;
+        let _: String = ask(&server.url(), &["CONFIG", "SET", "maxmemory", "1"]).await;
+        let refused = upsert(1).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Full, "{refused:?}");
+        let standing = SubscriptionRef::Key(endpoint(0).key());
+        let row = store.get(&[standing]).await.unwrap().remove(0).unwrap();
+        let as_row = |number| {
+            let new = subscription(number);
+            SubscriptionRecord::new(new.id, new.subscription, row.vapid_key, at(2))
+        };
+        let newer = SubscriptionRecord {
+            last_seen_at: at(3),
+            ..row
+        };
+        // A row that is written anew makes no room for others.
+        for rows in [vec![as_row(1)], vec![newer.clone(), as_row(1), as_row(2)]] {
+            let refused = store.put(&rows).await.unwrap_err();
+            assert_eq!(refused.kind(), StoreErrorKind::Full, "{refused:?}");
+        }
+        assert_eq!(store.count(&filter, at(1)).await.unwrap(), before);
+        assert_eq!(ask::<i64>(&server.url(), &["DBSIZE"]).await, keys);
+        // What is known changes.
+        upsert(0).await.unwrap();
+        assert_eq!(store.put(&[newer]).await.unwrap(), [true]);
+        assert_eq!(store.count(&filter, at(1)).await.unwrap(), before);
     }
 }
 

@@ -47,6 +47,12 @@ local function even_when_full()
   call('DEL', P .. ':nothing')
 end
 
+-- Ends a script with an error on a full server, before its first write. Operations that add data, and remove some first,
+-- begin with it.
+local function not_when_full()
+  call('ZADD', P .. ':nothing', 'XX', 0, '')
+end
+
 -- Notifies workers of new work. Ignores errors: the user may lack permission to publish.
 local function hint()
   redis.pcall('PUBLISH', P .. ':hints', '')

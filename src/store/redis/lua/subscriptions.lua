@@ -103,8 +103,10 @@ end
 
 -- Deletes a row. Returns whether it existed.
 local function delete_row(key)
+  -- Without a write, after which a full server would refuse no other one.
+  if call('HEXISTS', ROWS, key) == 0 then return false end
   local row = read_row(key)
-  if call('HDEL', ROWS, key) == 0 then return false end
+  call('HDEL', ROWS, key)
   if not row then
     -- A damaged row leaves the sets whose names do not depend on it. Others skip what has no row.
     for _, set in ipairs({ ALL, DEAD, RETIRED, STALE, EXPIRES }) do call('ZREM', set, key) end
@@ -308,20 +310,26 @@ end
 -- has changed since it was read: then nothing is written.
 function operations.put()
   local rows, leaving = {}, {}
+  local added = 0
   for i = 1, #ARGV, 4 do
     local key, standing, named, raw = unpack(ARGV, i, i + 3)
     if (call('HGET', ROWS, key) or '') ~= standing then return 0 end
     leaving[#leaving + 1] = key
+    if standing == '' then added = added + 1 end
     local row = cmsgpack.unpack(raw)
     local owner = call('HGET', IDS, row[ID])
     if owner and owner ~= key then
       if (call('HGET', ROWS, owner) or '') ~= named then return 0 end
       -- A row with another id stays: the index was wrong.
       local theirs = read_row(owner)
-      if not theirs or theirs[ID] == row[ID] then leaving[#leaving + 1] = owner end
+      if not theirs or theirs[ID] == row[ID] then
+        leaving[#leaving + 1] = owner
+        if named ~= '' then added = added - 1 end
+      end
     end
     rows[#rows + 1] = { key, row }
   end
+  if added > 0 then not_when_full() end
   -- All of them first: one may have the key of a row that is written.
   for _, key in ipairs(leaving) do delete_row(key) end
   for _, entry in ipairs(rows) do insert_row(unpack(entry)) end
