@@ -9,6 +9,7 @@ use super::Engine;
 use super::health::Step;
 use crate::broadcast::{Audience, FinalOutcome};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::deliver::Outcome;
 use crate::observe::{DROPPED, begin, begin_histogram, describe_metrics, show};
 use crate::push_service::{Pause, PauseReason, PushService};
 use crate::store::{
@@ -72,6 +73,10 @@ pub(crate) fn describe() {
     for service in PushService::ALL {
         let labels = [("push_service", service.as_str())];
         begin_histogram("web_push_delivery_duration_seconds", &labels);
+        for outcome in Outcome::ALL {
+            let labels = [labels[0], ("outcome", outcome.as_str())];
+            begin("web_push_attempts_total", &labels);
+        }
     }
     for operation in ["claim", "settle"] {
         let labels = [("operation", operation)];

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) name: String,
+    /// `page` or `ticket`.
+    #[allow(dead_code, reason = "one of the tests looks at it")]
+    pub(crate) severity: String,
     pub(crate) expression: String,
     /// How long the expression matches before the alert fires, in seconds.
     pub(crate) pending: f64,
@@ -76,6 +79,7 @@ pub(crate) fn rules(text: &str) -> Vec<Rule> {
             let pending = parts.get("for").map_or(0.0, |text| seconds(text));
             Rule {
                 name,
+                severity: parts["severity"].to_owned(),
                 expression,
                 pending,
             }

@@ -12,8 +12,9 @@ use tower_web_push::Registration;
 use tower_web_push::api::{AdminCredentials, ApiSettings};
 use tower_web_push::store::SqliteStore;
 
-use super::{Alert, Scrape, fires, process, scrape};
+use super::{Alert, RULES, Scrape, fires, process, scrape};
 use crate::delivery::world::*;
+use crate::support::alert_rules::rules;
 use crate::support::tampered_store::TamperedStore;
 
 /// A world with 20 subscribers that accepted a message each, and a worker.
@@ -167,6 +168,28 @@ pub(super) async fn messages_are_too_large(alert: Alert) {
         world.settle().await;
     }
     alert.fires(&before, &world.push).await;
+}
+
+/// Anybody can subscribe with a server of their own: it wakes nobody.
+pub(super) async fn messages_to_a_strangers_server_fail(alert: Alert) {
+    let world = World::at("https://push.stranger.example").await;
+    world.subscribers(25).await;
+    let before = alert.quiet(&world.push).await;
+    world
+        .service
+        .script(When::any(), Answer::status(StatusCode::PAYLOAD_TOO_LARGE));
+    world.enqueue().await;
+    world.settle().await;
+    alert.fires(&before, &world.push).await;
+    let now = scrape(&alert.metrics, &world.push).await;
+    for rule in rules(RULES) {
+        assert!(
+            rule.severity != "page"
+                || rule.name == "WebPushWorkerMissing"
+                || !fires(&rule, &[&before], &now),
+            "{rule:?}"
+        );
+    }
 }
 
 pub(super) async fn the_sender_is_refused(alert: Alert) {

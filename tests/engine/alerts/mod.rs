@@ -125,6 +125,7 @@ alerts! {
     a_message_waits "WebPushMessagesLate"
     messages_are_accepted_late "WebPushDeliverySlow"
     messages_are_too_large "WebPushNotAccepted"
+    messages_to_a_strangers_server_fail "WebPushNotAcceptedAnywhere"
     the_sender_is_refused "WebPushSenderRefused"
     a_push_service_is_down "WebPushPushServiceUnreachable"
     a_push_service_limits_all "WebPushRateLimited"
@@ -259,6 +260,7 @@ fn an_increase_that_leaves_the_range_before_the_alert_fires_is_missed() {
     let (before, now) = (scrape(1), scrape(9));
     let rule = |expression: &str, pending| Rule {
         name: String::new(),
+        severity: String::new(),
         expression: expression.to_owned(),
         pending,
     };
