@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 use super::*;
-use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleName};
+use crate::message::Notification;
+use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::{
     Change, Failure, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason, StoreError,
     StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
@@ -564,17 +565,120 @@ async fn a_later_registration_in_the_target_keeps_its_notifications() {
     assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
 }
 
+fn scheduled(label: &str, hour: u8, text: &str) -> Schedule {
+    let plan = Plan::Application {
+        label: ScheduleLabel::parse(label).unwrap(),
+        to: Audience::All,
+        message: Notification::new(text).into(),
+    };
+    Schedule::new(plan, DailyTime::new(hour, 0).unwrap(), at(0))
+}
+
+/// The names of the application's schedules, with the hour and the number of octets of each.
+async fn of_the_application(store: &MemoryStore) -> Vec<(String, u8, usize)> {
+    let mut all = Vec::new();
+    for schedule in store.schedules(None).await.unwrap() {
+        let Plan::Application { label, .. } = &schedule.plan else {
+            panic!("a subscriber's");
+        };
+        all.push((
+            label.to_string(),
+            schedule.time.hour(),
+            octets_of(&schedule),
+        ));
+    }
+    all
+}
+
 #[tokio::test]
 async fn the_schedules_of_the_application_come_along() {
     let world = World::new();
-    let plan = Plan::Application {
-        label: crate::schedule::ScheduleLabel::parse("morning").unwrap(),
-        to: Audience::All,
-        message: crate::message::Message::new("hello"),
-    };
-    let schedule = Schedule::new(plan, DailyTime::new(7, 0).unwrap(), at(0));
+    let schedule = scheduled("morning", 7, "hello");
     world.from.put_schedule(&schedule).await.unwrap();
     assert_eq!(world.pass().await.schedules, 1);
     assert_eq!(world.to.schedules(None).await.unwrap(), [schedule]);
     assert!(world.pass().await.is_unchanged());
+}
+
+/// By `unschedule`, or by `forget` for its only user.
+#[tokio::test]
+async fn a_schedule_of_the_application_that_the_target_removed_is_not_written_again() {
+    let world = World::new();
+    for label in ["digest", "morning"] {
+        let schedule = scheduled(label, 7, "hello");
+        world.from.put_schedule(&schedule).await.unwrap();
+    }
+    assert_eq!(world.pass().await.schedules, 2);
+    let digest = scheduled("digest", 7, "").name();
+    assert!(world.to.remove_schedule(&digest).await.unwrap());
+    for _ in 0..2 {
+        assert!(world.pass().await.is_unchanged());
+        let left = of_the_application(&world.to).await;
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0, "morning");
+    }
+    // Also if the old servers, which still run, have changed it meanwhile.
+    let changed = scheduled("digest", 8, "hello again");
+    world.from.put_schedule(&changed).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    // It has left both. What is new in the source is copied.
+    world.from.remove_schedule(&digest).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    world.from.put_schedule(&changed).await.unwrap();
+    assert_eq!(world.pass().await.schedules, 1);
+}
+
+#[tokio::test]
+async fn schedules_of_the_application_are_changed_and_removed_as_in_the_source() {
+    let world = World::new();
+    let (from, to) = (&world.from, &world.to);
+    let put = async |store: &MemoryStore, label, hour, text| {
+        let schedule = scheduled(label, hour, text);
+        store.put_schedule(&schedule).await.unwrap();
+    };
+    let name = |label| scheduled(label, 0, "").name();
+    for label in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        put(from, label, 7, "hello").await;
+    }
+    // The target had made one of its own before the first pass.
+    put(to, "h", 9, "of the target").await;
+    assert_eq!(world.pass().await.schedules, 7);
+    // In the source: another time, another text, removed.
+    put(from, "a", 8, "hello").await;
+    put(from, "b", 7, "hello to all").await;
+    from.remove_schedule(&name("c")).await.unwrap();
+    // Only in the target: another text. In both: another one each; removed here and changed there.
+    put(to, "d", 7, "of the target").await;
+    put(from, "e", 8, "hello").await;
+    put(to, "e", 9, "of the target").await;
+    from.remove_schedule(&name("f")).await.unwrap();
+    put(to, "f", 9, "of the target").await;
+    // The same again, as servers that start do: only the drawn tag is another one.
+    put(to, "g", 7, "hello").await;
+    put(from, "h", 7, "hello").await;
+    put(to, "i", 9, "of the target").await;
+    assert_eq!(world.pass().await.schedules, 3);
+    let of_target = octets_of(&scheduled("a", 0, "of the target"));
+    let hello = octets_of(&scheduled("a", 0, "hello"));
+    let expected = [
+        ("a", 8, hello),
+        ("b", 7, octets_of(&scheduled("a", 0, "hello to all"))),
+        ("d", 7, of_target),
+        ("e", 9, of_target),
+        ("f", 9, of_target),
+        ("g", 7, hello),
+        ("h", 9, of_target),
+        ("i", 9, of_target),
+    ];
+    let expected = expected.map(|(label, hour, octets)| (label.to_owned(), hour, octets));
+    assert_eq!(of_the_application(to).await, expected);
+    assert!(world.pass().await.is_unchanged());
+    assert_eq!(of_the_application(to).await, expected);
+}
+
+fn octets_of(schedule: &Schedule) -> usize {
+    let Plan::Application { message, .. } = &schedule.plan else {
+        panic!("a subscriber's");
+    };
+    message.payload().map_or(0, |payload| payload.len())
 }

@@ -1,4 +1,5 @@
-//! The journal of a copy: which rows of the source a pass has read, in the order of their keys.
+//! The journal of a copy: which rows of the source a pass has read, in the order of their keys, and behind them, once the pass
+//! has ended, the schedules of the application.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -16,6 +17,13 @@ pub(super) struct Entry {
     pub(super) last_seen_at: Timestamp,
     /// The types of daily notifications that it had: a bit for each, in the order of `NotifyType::ALL`.
     pub(super) types: u8,
+}
+
+/// A schedule of the application that the source had: hashes of its name, and of its time, audience and message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) name: [u8; 32],
+    pub(super) content: [u8; 8],
 }
 
 /// The journal of this pass, to which pages are appended once the target has them, and that of the last one that ended.
@@ -36,6 +44,7 @@ struct LastPass {
     file: BufReader<File>,
     rows: u64,
     next: Option<Entry>,
+    planned: Vec<Planned>,
 }
 
 /// The rows that the last pass saw in a range of keys.
@@ -66,6 +75,28 @@ impl Entry {
             key: EndpointKey::from_bytes(*key),
             last_seen_at: Timestamp::from_millis(i64::from_be_bytes(*time)),
             types: *rest.first()?,
+        })
+    }
+}
+
+impl Planned {
+    /// In the place of an entry's types: no row has it.
+    const MARK: u8 = 0x80;
+
+    fn to_bytes(self) -> [u8; Entry::LEN] {
+        let mut bytes = [Self::MARK; Entry::LEN];
+        let (name, rest) = bytes.split_at_mut(32);
+        let (content, _) = rest.split_at_mut(8);
+        name.copy_from_slice(&self.name);
+        content.copy_from_slice(&self.content);
+        bytes
+    }
+
+    /// `None` for a row.
+    fn from_entry(entry: &Entry) -> Option<Self> {
+        (entry.types == Self::MARK).then(|| Self {
+            name: *entry.key.as_bytes(),
+            content: entry.last_seen_at.as_millis().to_be_bytes(),
         })
     }
 }
@@ -110,6 +141,11 @@ impl Journal {
         self.last_pass.as_ref().map(|last| last.rows)
     }
 
+    /// The schedules of the application that the last pass saw.
+    pub(super) fn planned(&self) -> &[Planned] {
+        self.last_pass.as_ref().map_or(&[], |last| &last.planned)
+    }
+
     /// Passes over what the last pass saw up to a key.
     fn skip(&mut self, until: &EndpointKey) -> Result<(), CopyError> {
         while self.seen_until(Some(until), 1_000)?.is_cut {}
@@ -151,10 +187,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the pass: the next one compares with it.
-    pub(super) fn finish(self) -> Result<(), CopyError> {
-        let synced = self.file.sync_all();
-        synced
+    /// Ends the pass: the next one compares with it, and with these schedules of the application.
+    pub(super) fn finish(mut self, planned: &[Planned]) -> Result<(), CopyError> {
+        let bytes: Vec<u8> = planned.iter().flat_map(|one| one.to_bytes()).collect();
+        let written = self.file.write_all(&bytes);
+        written
+            .and_then(|()| self.file.sync_all())
             .and_then(|()| fs::rename(&self.part, &self.path))
             .map_err(|error| about(&self.path, error))
     }
@@ -170,23 +208,38 @@ impl LastPass {
         let len = file.metadata()?.len();
         let mut file = BufReader::new(file);
         has_header(&mut file, header)?;
+        let mut rows = rows_in(len, header);
+        let mut planned = Vec::new();
+        // They are the last ones.
+        while let Some(last) = rows.checked_sub(1) {
+            file.seek(SeekFrom::Start(end_of(last, header)))?;
+            let entry = next_entry(&mut file)?;
+            let Some(one) = entry.as_ref().and_then(Planned::from_entry) else {
+                break;
+            };
+            planned.push(one);
+            rows = last;
+        }
+        file.seek(SeekFrom::Start(end_of(0, header)))?;
         let mut last = Self {
             file,
-            rows: rows_in(len, header),
+            rows,
             next: None,
+            planned,
         };
         last.advance()?;
         Ok(Some(last))
     }
 
     fn advance(&mut self) -> io::Result<()> {
-        self.next = next_entry(&mut self.file)?;
+        let next = next_entry(&mut self.file)?;
+        self.next = next.filter(|entry| Planned::from_entry(entry).is_none());
         Ok(())
     }
 }
 
 /// Opens the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what a
-/// loss of power has left as zeros.
+/// loss of power has left as zeros. So are schedules of the application: this pass has not ended.
 fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey>), BoxError> {
     let mut file = OpenOptions::new()
         .read(true)
@@ -209,7 +262,9 @@ fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey
     let mut last = EndpointKey::from_bytes([0; 32]);
     let (mut cursor, mut previous) = (None, None);
     let mut rows: u64 = 0;
-    while let Some(entry) = next_entry(&mut reader)? {
+    while let Some(entry) = next_entry(&mut reader)?
+        && Planned::from_entry(&entry).is_none()
+    {
         if entry.key <= last {
             // Zeros may begin within the entry before.
             (cursor, rows) = (previous, rows.saturating_sub(1));
@@ -219,10 +274,15 @@ fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey
         previous = cursor.replace(last);
         rows += 1;
     }
-    let end = header.len() as u64 + rows * Entry::LEN as u64;
+    let end = end_of(rows, header);
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;
     Ok((file, rows, cursor))
+}
+
+/// Where so many entries end.
+fn end_of(entries: u64, header: &str) -> u64 {
+    header.len() as u64 + entries * Entry::LEN as u64
 }
 
 fn rows_in(len: u64, header: &str) -> u64 {
@@ -236,7 +296,10 @@ fn has_header(file: &mut impl io::BufRead, header: &str) -> Result<(), BoxError>
     }
     match found == header.as_bytes() {
         true => Ok(()),
-        false => Err("it is the journal of a copy between other stores, or no journal".into()),
+        false => Err(
+            "it is the journal of a copy between other stores or of another version, or no journal"
+                .into(),
+        ),
     }
 }
 
