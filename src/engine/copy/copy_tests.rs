@@ -282,9 +282,7 @@ async fn daily_notifications_are_added_changed_and_removed() {
     assert_eq!(world.pass().await.schedules, 3);
     let mut found = Vec::new();
     for id in &ids {
-        let schedules = to.schedules(Some(*id)).await.unwrap();
-        let hours = schedules.iter().map(|schedule| schedule.time.hour());
-        found.push(hours.collect::<Vec<_>>());
+        found.push(hours(to, *id).await);
     }
     assert_eq!(
         found,
@@ -370,6 +368,8 @@ async fn keys_come_first_and_a_rotation_comes_along() {
 struct Failing {
     store: MemoryStore,
     pages: AtomicUsize,
+    /// Whether it has written what it says it has not.
+    loses_answers: bool,
 }
 
 #[async_trait]
@@ -452,6 +452,9 @@ impl PortableStore for Failing {
             .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
             .is_err()
         {
+            if self.loses_answers {
+                self.store.put(rows).await?;
+            }
             return Err(StoreError::new(
                 StoreErrorKind::Unavailable,
                 "the disk is full",
@@ -470,6 +473,7 @@ async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
         copy.to.subscriptions = Arc::new(Failing {
             store: world.to.clone(),
             pages: AtomicUsize::new(1),
+            loses_answers: false,
         });
         let error = copy.pass(|_| {}).await.unwrap_err();
         assert_eq!(error.kind(), CopyErrorKind::Target);
@@ -550,6 +554,59 @@ async fn a_row_that_is_written_again_gets_its_notifications_again() {
     subscribe(&world.from, &new(0), at(10)).await;
     assert_eq!(world.pass().await.schedules, 1);
     assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
+}
+
+/// When the daily notifications of a subscription are.
+async fn hours(store: &MemoryStore, id: SubscriptionId) -> Vec<u8> {
+    let schedules = store.schedules(Some(id)).await.unwrap();
+    schedules.iter().map(|one| one.time.hour()).collect()
+}
+
+/// The endpoint has one id in the source and another one in the target, and the pass stops once the row is written.
+#[tokio::test]
+async fn a_row_whose_id_changes_keeps_its_notifications_when_the_pass_stops() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    let world = World::new();
+    let id = subscribe(&world.from, &new(0), at(0)).await;
+    let schedule = daily(id, DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    unsubscribe(&world.to, 0).await;
+    let other = subscribe(&world.to, &new(0), at(10)).await;
+    assert_ne!(other, id);
+    for schedule in [
+        daily(other, DailyCheck, 7),
+        daily(other, DirectNotification, 8),
+    ] {
+        world.to.put_schedule(&schedule).await.unwrap();
+    }
+    world.pass().await;
+    assert_eq!(row(&world.to, 0).await.unwrap().id, other);
+    // The browser registers with the source again.
+    subscribe(&world.from, &new(0), at(20)).await;
+    for loses_answers in [false, true] {
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(0),
+            loses_answers,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+        let id = row(&world.to, 0).await.unwrap().id;
+        assert_eq!(hours(&world.to, id).await, [7, 8], "{loses_answers}");
+    }
+    world.pass().await;
+    assert_eq!(row(&world.to, 0).await.unwrap().id, id);
+    assert_eq!(hours(&world.to, id).await, [7, 8]);
+    // Without a failure the former id keeps none.
+    unsubscribe(&world.to, 0).await;
+    let other = subscribe(&world.to, &new(0), at(30)).await;
+    let schedule = daily(other, DirectNotification, 8);
+    world.to.put_schedule(&schedule).await.unwrap();
+    subscribe(&world.from, &new(0), at(40)).await;
+    world.pass().await;
+    assert_eq!(hours(&world.to, other).await, [0; 0]);
+    assert_eq!(hours(&world.to, id).await, [8]);
 }
 
 #[tokio::test]

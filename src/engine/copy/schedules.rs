@@ -9,7 +9,7 @@ use super::error::{CopyError, source, target};
 use super::journal::Planned;
 use crate::clock::Timestamp;
 use crate::error::BoxError;
-use crate::schedule::{NotifyType, Plan, Schedule};
+use crate::schedule::{NotifyType, Plan, Schedule, ScheduleName};
 use crate::store::{Firing, ScheduleStore, StoreError, StoreErrorKind};
 use crate::subscription::SubscriptionId;
 
@@ -108,6 +108,27 @@ impl Ledgers {
             }
         }
         Ok(done)
+    }
+
+    /// Gives a subscription of the target those of another one, except for types that it has. Returns the names of the new
+    /// ones.
+    pub(super) async fn give(
+        &self,
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<Vec<ScheduleName>, CopyError> {
+        let theirs = self.to.schedules(Some(from)).await.map_err(target)?;
+        let ours = self.to.schedules(Some(to)).await.map_err(target)?;
+        let mut given = Vec::new();
+        for schedule in theirs {
+            let schedule = with_id(schedule, to);
+            let name = schedule.name();
+            if ours.iter().all(|ours| ours.name() != name) {
+                self.to.put_schedule(&schedule).await.map_err(target)?;
+                given.push(name);
+            }
+        }
+        Ok(given)
     }
 
     /// Copies those of the application: what the source has added, changed or removed since the last pass, except for those
