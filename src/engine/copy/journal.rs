@@ -40,6 +40,9 @@ pub(super) struct Journal {
     last_pass: Option<LastPass>,
 }
 
+const NOT_OURS: &str =
+    "it is the journal of a copy between other stores or of another version, or no journal";
+
 struct LastPass {
     file: BufReader<File>,
     rows: u64,
@@ -109,9 +112,11 @@ impl Journal {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
+        // First: a pass that ends meanwhile gives its journal the other name.
+        let file = lock_part(&part).map_err(|error| about(&part, error))?;
         let last_pass = LastPass::open(path, header).map_err(|error| about(path, error))?;
-        let opened = open_part(&part, header).map_err(|error| about(&part, error))?;
-        let (file, rows, cursor) = opened;
+        let begun = begin_part(&file, header).map_err(|error| about(&part, error))?;
+        let (rows, cursor) = begun;
         let mut journal = Self {
             path: path.to_owned(),
             part,
@@ -238,25 +243,62 @@ impl LastPass {
     }
 }
 
-/// Opens the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what a
-/// loss of power has left as zeros. So are schedules of the application: this pass has not ended.
-fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey>), BoxError> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    file.try_lock()
-        .map_err(|error| format!("another copy uses it: {error}"))?;
+/// Opens the journal of a pass that has begun, or a new one, which no other copy uses until this one closes it.
+fn lock_part(path: &Path) -> Result<File, BoxError> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        file.try_lock()
+            .map_err(|error| format!("another copy uses it: {error}"))?;
+        // Else it had ended between the two calls, and the file has its other name now.
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Other systems refuse to rename an open file.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Continues the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what
+/// a loss of power has left as zeros. So are schedules of the application: this pass has not ended.
+fn begin_part(mut file: &File, header: &str) -> Result<(u64, Option<EndpointKey>), BoxError> {
     let len = file.metadata()?.len();
     if len < header.len() as u64 {
         // Interrupted before the first row.
+        let mut begun = Vec::new();
+        file.read_to_end(&mut begun)?;
+        while begun.last() == Some(&0) {
+            begun.pop();
+        }
+        if !header.as_bytes().starts_with(&begun) {
+            return Err(NOT_OURS.into());
+        }
+        file.rewind()?;
         file.set_len(0)?;
         file.write_all(header.as_bytes())?;
-        return Ok((file, 0, None));
+        return Ok((0, None));
     }
-    let mut reader = BufReader::new(&file);
+    let mut reader = BufReader::new(file);
     has_header(&mut reader, header)?;
     // No hash is all zeros.
     let mut last = EndpointKey::from_bytes([0; 32]);
@@ -277,7 +319,7 @@ fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey
     let end = end_of(rows, header);
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;
-    Ok((file, rows, cursor))
+    Ok((rows, cursor))
 }
 
 /// Where so many entries end.
@@ -296,10 +338,7 @@ fn has_header(file: &mut impl io::BufRead, header: &str) -> Result<(), BoxError>
     }
     match found == header.as_bytes() {
         true => Ok(()),
-        false => Err(
-            "it is the journal of a copy between other stores or of another version, or no journal"
-                .into(),
-        ),
+        false => Err(NOT_OURS.into()),
     }
 }
 

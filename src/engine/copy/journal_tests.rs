@@ -174,6 +174,38 @@ fn a_pass_that_was_killed_at_its_end_goes_on_behind_its_rows() {
     }
 }
 
+/// It is said to be in use: the pass that uses it may be about to write what is wrong with it now.
+#[test]
+fn a_journal_in_use_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::open(&path, HEADER).unwrap();
+    fs::write(&path, "half of a head").unwrap();
+    let error = Journal::open(&path, HEADER).err().unwrap();
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("another copy uses it"), "{why}");
+    drop(journal);
+}
+
+/// Also one with few rows, which is shorter than the head of this copy.
+#[test]
+fn a_short_journal_of_another_copy_is_refused_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let part = folder.path().join("journal.part");
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..1)).unwrap();
+    drop(journal);
+    let whole = fs::read(&part).unwrap();
+    let long = format!("tower-web-push copy 2\n{}\nb\n", "a".repeat(99));
+    let error = Journal::open(&path, &long).err().unwrap();
+    assert_eq!(error.kind(), CopyErrorKind::Journal);
+    assert_eq!(fs::read(&part).unwrap(), whole);
+    // One of which zeros are left is none.
+    fs::write(&part, [&long.as_bytes()[..30], &[0; 20]].concat()).unwrap();
+    assert_eq!(Journal::open(&path, &long).unwrap().rows(), 0);
+}
+
 /// Killed while it wrote the first bytes.
 #[test]
 fn a_journal_without_a_whole_header_begins_anew() {
