@@ -12,15 +12,15 @@ use tokio::sync::oneshot;
 use tower::service_fn;
 use tower_web_push::broadcast::{Audience, Tag};
 use tower_web_push::clock::Timestamp;
-use tower_web_push::copy::{Copy, CopyReport};
+use tower_web_push::copy::{Copy, CopyErrorKind, CopyReport};
 use tower_web_push::deliver::EndpointPolicy;
 use tower_web_push::message::Message;
 use tower_web_push::push_request::PushBody;
 use tower_web_push::schedule::{DailyTime, NotifyType, Plan, Schedule};
 use tower_web_push::store::{
-    Change, CountFilter, Liveness, MemoryStore, NewSubscription, PortableStore, RetireReason,
-    Retired, ScheduleStore, SqliteStore, SubscriptionLimits, SubscriptionRecord, SubscriptionRef,
-    VapidKeyStore,
+    Change, CountFilter, Liveness, MemoryStore, NewSubscription, PortableStore, PostgresStore,
+    RetireReason, Retired, ScheduleStore, SqliteStore, SubscriptionLimits, SubscriptionRecord,
+    SubscriptionRef, VapidKeyStore,
 };
 use tower_web_push::subscription::{
     AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey,
@@ -28,7 +28,7 @@ use tower_web_push::subscription::{
 use tower_web_push::vapid::KeyId;
 use tower_web_push::{Broadcast, WebPush};
 
-use crate::postgres::world::Schema;
+use crate::postgres::world::{Schema, client};
 use crate::redis::world as redis_world;
 use crate::support::servers;
 
@@ -289,6 +289,56 @@ async fn a_copy_loses_nothing(from: Kind, to: Kind) {
         target.store.keys().await.unwrap()[0].public_key
     );
     drop(push);
+}
+
+/// Copies to one store, and then to another one with the journal of the first.
+async fn one_journal_is_not_for_both<S: PortableStore + VapidKeyStore + ScheduleStore>(
+    one: S,
+    other: S,
+) {
+    let (folder, from) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+    let journal = folder.path().join("journal");
+    let right = Copy::new(from.clone(), one, &journal);
+    right.pass(|_| {}).await.unwrap();
+    let wrong = Copy::new(from, other, &journal);
+    let error = wrong.pass(|_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), CopyErrorKind::Journal);
+    assert!(!right.pass(|_| {}).await.unwrap().is_first);
+}
+
+/// Two databases of one server, and the schema has the same name in both.
+#[tokio::test]
+async fn a_journal_belongs_to_one_database_of_a_postgres_server() {
+    let Some(url) = servers::shared(servers::Kind::Postgres) else {
+        return;
+    };
+    let name = format!("copy_{}", uuid::Uuid::new_v4().simple());
+    let client = client(&url).await;
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+    client.batch_execute(&create).await.unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let builder = || PostgresStore::builder().schema(&name).pool_size(2);
+    let one = builder().connect(&url).await.unwrap();
+    let other = builder().connect(&format!("{server}/{name}")).await;
+    one_journal_is_not_for_both(one, other.unwrap()).await;
+    let clean_up = [
+        format!("DROP SCHEMA {name} CASCADE"),
+        format!("DROP DATABASE {name} WITH (FORCE)"),
+    ];
+    for sql in clean_up {
+        client.batch_execute(&sql).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_journal_belongs_to_one_database_of_a_redis_server() {
+    let Some(url) = servers::shared(servers::Kind::Redis) else {
+        return;
+    };
+    let prefix = redis_world::fresh_prefix();
+    let one = redis_world::store(&format!("{url}/0"), &prefix).await;
+    let other = redis_world::store(&format!("{url}/1"), &prefix).await;
+    one_journal_is_not_for_both(one, other).await;
 }
 
 macro_rules! pairs {

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 use super::*;
-use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleName};
+use crate::message::Notification;
+use crate::schedule::{Daily, DailyTime, NotifyType, Plan, Schedule, ScheduleLabel, ScheduleName};
 use crate::store::{
     Change, Failure, Firing, LiveCounts, MemoryStore, NewSubscription, RetireReason, StoreError,
     StoreErrorKind, StoredVapidKey, SubscriptionFilter, SubscriptionLimits, SubscriptionPage,
@@ -281,9 +282,7 @@ async fn daily_notifications_are_added_changed_and_removed() {
     assert_eq!(world.pass().await.schedules, 3);
     let mut found = Vec::new();
     for id in &ids {
-        let schedules = to.schedules(Some(*id)).await.unwrap();
-        let hours = schedules.iter().map(|schedule| schedule.time.hour());
-        found.push(hours.collect::<Vec<_>>());
+        found.push(hours(to, *id).await);
     }
     assert_eq!(
         found,
@@ -369,6 +368,8 @@ async fn keys_come_first_and_a_rotation_comes_along() {
 struct Failing {
     store: MemoryStore,
     pages: AtomicUsize,
+    /// Whether it has written what it says it has not.
+    loses_answers: bool,
 }
 
 #[async_trait]
@@ -451,6 +452,9 @@ impl PortableStore for Failing {
             .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
             .is_err()
         {
+            if self.loses_answers {
+                self.store.put(rows).await?;
+            }
             return Err(StoreError::new(
                 StoreErrorKind::Unavailable,
                 "the disk is full",
@@ -469,6 +473,7 @@ async fn a_pass_that_stopped_continues_behind_what_the_target_has() {
         copy.to.subscriptions = Arc::new(Failing {
             store: world.to.clone(),
             pages: AtomicUsize::new(1),
+            loses_answers: false,
         });
         let error = copy.pass(|_| {}).await.unwrap_err();
         assert_eq!(error.kind(), CopyErrorKind::Target);
@@ -551,6 +556,59 @@ async fn a_row_that_is_written_again_gets_its_notifications_again() {
     assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
 }
 
+/// When the daily notifications of a subscription are.
+async fn hours(store: &MemoryStore, id: SubscriptionId) -> Vec<u8> {
+    let schedules = store.schedules(Some(id)).await.unwrap();
+    schedules.iter().map(|one| one.time.hour()).collect()
+}
+
+/// The endpoint has one id in the source and another one in the target, and the pass stops once the row is written.
+#[tokio::test]
+async fn a_row_whose_id_changes_keeps_its_notifications_when_the_pass_stops() {
+    use NotifyType::{DailyCheck, DirectNotification};
+    let world = World::new();
+    let id = subscribe(&world.from, &new(0), at(0)).await;
+    let schedule = daily(id, DailyCheck, 7);
+    world.from.put_schedule(&schedule).await.unwrap();
+    world.pass().await;
+    unsubscribe(&world.to, 0).await;
+    let other = subscribe(&world.to, &new(0), at(10)).await;
+    assert_ne!(other, id);
+    for schedule in [
+        daily(other, DailyCheck, 7),
+        daily(other, DirectNotification, 8),
+    ] {
+        world.to.put_schedule(&schedule).await.unwrap();
+    }
+    world.pass().await;
+    assert_eq!(row(&world.to, 0).await.unwrap().id, other);
+    // The browser registers with the source again.
+    subscribe(&world.from, &new(0), at(20)).await;
+    for loses_answers in [false, true] {
+        let mut copy = world.copy();
+        copy.to.subscriptions = Arc::new(Failing {
+            store: world.to.clone(),
+            pages: AtomicUsize::new(0),
+            loses_answers,
+        });
+        copy.pass(|_| {}).await.unwrap_err();
+        let id = row(&world.to, 0).await.unwrap().id;
+        assert_eq!(hours(&world.to, id).await, [7, 8], "{loses_answers}");
+    }
+    world.pass().await;
+    assert_eq!(row(&world.to, 0).await.unwrap().id, id);
+    assert_eq!(hours(&world.to, id).await, [7, 8]);
+    // Without a failure the former id keeps none.
+    unsubscribe(&world.to, 0).await;
+    let other = subscribe(&world.to, &new(0), at(30)).await;
+    let schedule = daily(other, DirectNotification, 8);
+    world.to.put_schedule(&schedule).await.unwrap();
+    subscribe(&world.from, &new(0), at(40)).await;
+    world.pass().await;
+    assert_eq!(hours(&world.to, other).await, [0; 0]);
+    assert_eq!(hours(&world.to, id).await, [8]);
+}
+
 #[tokio::test]
 async fn a_later_registration_in_the_target_keeps_its_notifications() {
     let world = World::new();
@@ -564,17 +622,120 @@ async fn a_later_registration_in_the_target_keeps_its_notifications() {
     assert_eq!(world.to.schedules(Some(id)).await.unwrap(), [schedule]);
 }
 
+fn scheduled(label: &str, hour: u8, text: &str) -> Schedule {
+    let plan = Plan::Application {
+        label: ScheduleLabel::parse(label).unwrap(),
+        to: Audience::All,
+        message: Notification::new(text).into(),
+    };
+    Schedule::new(plan, DailyTime::new(hour, 0).unwrap(), at(0))
+}
+
+/// The names of the application's schedules, with the hour and the number of octets of each.
+async fn of_the_application(store: &MemoryStore) -> Vec<(String, u8, usize)> {
+    let mut all = Vec::new();
+    for schedule in store.schedules(None).await.unwrap() {
+        let Plan::Application { label, .. } = &schedule.plan else {
+            panic!("a subscriber's");
+        };
+        all.push((
+            label.to_string(),
+            schedule.time.hour(),
+            octets_of(&schedule),
+        ));
+    }
+    all
+}
+
 #[tokio::test]
 async fn the_schedules_of_the_application_come_along() {
     let world = World::new();
-    let plan = Plan::Application {
-        label: crate::schedule::ScheduleLabel::parse("morning").unwrap(),
-        to: Audience::All,
-        message: crate::message::Message::new("hello"),
-    };
-    let schedule = Schedule::new(plan, DailyTime::new(7, 0).unwrap(), at(0));
+    let schedule = scheduled("morning", 7, "hello");
     world.from.put_schedule(&schedule).await.unwrap();
     assert_eq!(world.pass().await.schedules, 1);
     assert_eq!(world.to.schedules(None).await.unwrap(), [schedule]);
     assert!(world.pass().await.is_unchanged());
+}
+
+/// By `unschedule`, or by `forget` for its only user.
+#[tokio::test]
+async fn a_schedule_of_the_application_that_the_target_removed_is_not_written_again() {
+    let world = World::new();
+    for label in ["digest", "morning"] {
+        let schedule = scheduled(label, 7, "hello");
+        world.from.put_schedule(&schedule).await.unwrap();
+    }
+    assert_eq!(world.pass().await.schedules, 2);
+    let digest = scheduled("digest", 7, "").name();
+    assert!(world.to.remove_schedule(&digest).await.unwrap());
+    for _ in 0..2 {
+        assert!(world.pass().await.is_unchanged());
+        let left = of_the_application(&world.to).await;
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0, "morning");
+    }
+    // Also if the old servers, which still run, have changed it meanwhile.
+    let changed = scheduled("digest", 8, "hello again");
+    world.from.put_schedule(&changed).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    // It has left both. What is new in the source is copied.
+    world.from.remove_schedule(&digest).await.unwrap();
+    assert!(world.pass().await.is_unchanged());
+    world.from.put_schedule(&changed).await.unwrap();
+    assert_eq!(world.pass().await.schedules, 1);
+}
+
+#[tokio::test]
+async fn schedules_of_the_application_are_changed_and_removed_as_in_the_source() {
+    let world = World::new();
+    let (from, to) = (&world.from, &world.to);
+    let put = async |store: &MemoryStore, label, hour, text| {
+        let schedule = scheduled(label, hour, text);
+        store.put_schedule(&schedule).await.unwrap();
+    };
+    let name = |label| scheduled(label, 0, "").name();
+    for label in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        put(from, label, 7, "hello").await;
+    }
+    // The target had made one of its own before the first pass.
+    put(to, "h", 9, "of the target").await;
+    assert_eq!(world.pass().await.schedules, 7);
+    // In the source: another time, another text, removed.
+    put(from, "a", 8, "hello").await;
+    put(from, "b", 7, "hello to all").await;
+    from.remove_schedule(&name("c")).await.unwrap();
+    // Only in the target: another text. In both: another one each; removed here and changed there.
+    put(to, "d", 7, "of the target").await;
+    put(from, "e", 8, "hello").await;
+    put(to, "e", 9, "of the target").await;
+    from.remove_schedule(&name("f")).await.unwrap();
+    put(to, "f", 9, "of the target").await;
+    // The same again, as servers that start do: only the drawn tag is another one.
+    put(to, "g", 7, "hello").await;
+    put(from, "h", 7, "hello").await;
+    put(to, "i", 9, "of the target").await;
+    assert_eq!(world.pass().await.schedules, 3);
+    let of_target = octets_of(&scheduled("a", 0, "of the target"));
+    let hello = octets_of(&scheduled("a", 0, "hello"));
+    let expected = [
+        ("a", 8, hello),
+        ("b", 7, octets_of(&scheduled("a", 0, "hello to all"))),
+        ("d", 7, of_target),
+        ("e", 9, of_target),
+        ("f", 9, of_target),
+        ("g", 7, hello),
+        ("h", 9, of_target),
+        ("i", 9, of_target),
+    ];
+    let expected = expected.map(|(label, hour, octets)| (label.to_owned(), hour, octets));
+    assert_eq!(of_the_application(to).await, expected);
+    assert!(world.pass().await.is_unchanged());
+    assert_eq!(of_the_application(to).await, expected);
+}
+
+fn octets_of(schedule: &Schedule) -> usize {
+    let Plan::Application { message, .. } = &schedule.plan else {
+        panic!("a subscriber's");
+    };
+    message.payload().map_or(0, |payload| payload.len())
 }

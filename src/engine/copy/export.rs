@@ -2,21 +2,25 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead, Seek, Write};
+use std::time::Duration;
 
 use super::error::{CopyError, CopyErrorKind, source, target};
 use super::lines::{Daily, End, Head, Key, Line, Row, VERSION};
 use super::{PAGE, Side};
 use crate::broadcast::Audience;
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::engine::records::{Record, records};
 use crate::error::BoxError;
 use crate::schedule::{Plan, Schedule};
 use crate::store::{PortableStore, ScheduleStore, SubscriptionRecord, Unreachable, VapidKeyStore};
-use crate::subscription::SubscriptionId;
+use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
 /// The longest line that is read, in octets: an endpoint has at most 2,048, and a user has a name.
 const LONGEST_LINE: u64 = 64 * 1024;
+
+/// Servers whose clocks are behind by less write no registration that looks older than the export.
+const CLOCKS: Duration = Duration::from_secs(5 * 60);
 
 /// The numbers of an export, or of its restoration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +28,7 @@ const LONGEST_LINE: u64 = 64 * 1024;
 pub struct ExportReport {
     /// VAPID keys.
     pub vapid_keys: u64,
-    /// Subscriptions. Of a restoration: those that were written.
+    /// Subscriptions, with those that are in it twice. Of a restoration: those that were written.
     pub subscriptions: u64,
     /// Daily notifications of subscribers.
     pub schedules: u64,
@@ -34,7 +38,8 @@ pub struct ExportReport {
 /// by page, while servers use the store. Calls `progress` with the numbers after each page.
 ///
 /// The first line is `{"webPushExport":{"version":1,…}}`, and the last one, `{"end":…}`, has the numbers of the others. Times are
-/// milliseconds since the Unix epoch. [`restore`] reads it. Pending messages are not in it, nor are schedules of the application,
+/// milliseconds since the Unix epoch. A subscription that is registered again meanwhile may be in it twice, in an older and a newer
+/// version, of which the restoration keeps the newer one. [`restore`] reads it. Pending messages are not in it, nor are schedules of the application,
 /// which it makes again when it starts.
 ///
 /// # Errors
@@ -61,30 +66,34 @@ where
 {
     let from = Side::new(store);
     let clock = SystemClock::new();
+    let began = clock.now();
     let mut report = ExportReport::default();
     write(
         out,
         &Line::WebPushExport(Head {
             version: VERSION,
-            at: clock.now().as_millis(),
+            at: began.as_millis(),
             secrets,
         }),
     )?;
     let mut keys = HashSet::new();
     write_keys(&from, out, &mut keys, secrets).await?;
     report.vapid_keys = keys.len() as u64;
+    let mut recent = Recent {
+        since: began - CLOCKS,
+        written: HashMap::new(),
+    };
     let mut after = None;
     loop {
-        let now = clock.now();
-        let page = from
-            .subscriptions
-            .page(&Audience::All, after.as_ref(), PAGE, now);
-        let page = page.await.map_err(source)?;
+        let page = live_page(&from, after, clock.now()).await?;
         write_rows(&from, out, &page, secrets, &mut report).await?;
+        for row in &page {
+            recent.note(row);
+        }
         progress(&report);
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.subscription.endpoint().key()),
-            _ => break,
+        after = next_after(&page);
+        if after.is_none() {
+            break;
         }
     }
     for state in [Unreachable::Retired, Unreachable::Stale] {
@@ -109,6 +118,19 @@ where
             after = last;
         }
     }
+    // Those that were registered meanwhile. A renewal moves a row to another key, from before a walk to behind it.
+    loop {
+        let page = live_page(&from, after, clock.now()).await?;
+        after = next_after(&page);
+        let rows: Vec<_> = page.into_iter().filter(|row| recent.note(row)).collect();
+        if !rows.is_empty() {
+            write_rows(&from, out, &rows, secrets, &mut report).await?;
+            progress(&report);
+        }
+        if after.is_none() {
+            break;
+        }
+    }
     // A rotation meanwhile: subscriptions above may have the new one.
     write_keys(&from, out, &mut keys, secrets).await?;
     report.vapid_keys = keys.len() as u64;
@@ -120,6 +142,39 @@ where
     write(out, &Line::End(end))?;
     out.flush().map_err(file)?;
     Ok(report)
+}
+
+/// The rows registered since the export began, or shortly before: at which endpoint and when.
+struct Recent {
+    since: Timestamp,
+    written: HashMap<EndpointKey, Timestamp>,
+}
+
+impl Recent {
+    /// Whether a row is recent and was not written in this version; it is from now on.
+    fn note(&mut self, row: &SubscriptionRecord) -> bool {
+        row.last_seen_at >= self.since && {
+            let key = row.subscription.endpoint().key();
+            self.written.insert(key, row.last_seen_at) != Some(row.last_seen_at)
+        }
+    }
+}
+
+async fn live_page(
+    from: &Side,
+    after: Option<EndpointKey>,
+    now: Timestamp,
+) -> Result<Vec<SubscriptionRecord>, CopyError> {
+    let page = from
+        .subscriptions
+        .page(&Audience::All, after.as_ref(), PAGE, now);
+    page.await.map_err(source)
+}
+
+/// After which the next page begins; `None` after the last one.
+fn next_after(page: &[SubscriptionRecord]) -> Option<EndpointKey> {
+    let last = page.last().filter(|_| page.len() == PAGE);
+    last.map(|last| last.subscription.endpoint().key())
 }
 
 /// Writes the VAPID keys that were not written yet, the active one first.
@@ -214,11 +269,12 @@ where
                 report.vapid_keys += 1;
             }
             Line::Subscription(row) => {
-                rows.waiting.push(row.read().map_err(file)?);
-                if rows.waiting.len() == PAGE {
+                let row = row.read().map_err(file)?;
+                if rows.waiting.len() == PAGE || rows.has_another_version(&row) {
                     rows.put(&to, &mut report).await?;
                     progress(&report);
                 }
+                rows.waiting.push(row);
             }
             Line::Schedule(daily) => {
                 rows.put(&to, &mut report).await?;
@@ -247,6 +303,13 @@ struct Rows {
 }
 
 impl Rows {
+    /// Whether a row of this endpoint or id waits: one call takes one version of it (C2).
+    fn has_another_version(&self, row: &SubscriptionRecord) -> bool {
+        self.waiting.iter().any(|waiting| {
+            waiting.id == row.id || waiting.subscription.endpoint() == row.subscription.endpoint()
+        })
+    }
+
     /// Writes those that wait.
     async fn put(&mut self, to: &Side, report: &mut ExportReport) -> Result<(), CopyError> {
         if self.waiting.is_empty() {

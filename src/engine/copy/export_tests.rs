@@ -6,7 +6,8 @@ use crate::broadcast::{Principal, Tag};
 use crate::clock::Timestamp;
 use crate::schedule::{DailyTime, NotifyType, Plan, Schedule, Weekdays};
 use crate::store::{
-    MemoryStore, RetireReason, Retired, StoredVapidKey, SubscriptionRef, SubscriptionStore as _,
+    MemoryStore, NewSubscription, RetireReason, Retired, StoredVapidKey, SubscriptionLimits,
+    SubscriptionRef, SubscriptionStore as _,
 };
 use crate::subscription::{AuthSecret, Endpoint, Subscription, SubscriptionId, UaPublicKey};
 use crate::vapid::{KeyEncryptionKeys, VapidKey};
@@ -224,4 +225,119 @@ async fn a_key_that_became_active_during_the_export_comes_along() {
     let other = MemoryStore::new();
     restored(&other, &out, false).await.unwrap();
     assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
+}
+
+/// What is done at once, as all calls of the store in memory are.
+fn at_once<T>(call: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(call).poll(&mut context) {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn registration(number: usize) -> NewSubscription {
+    let endpoint = format!("https://updates.push.services.mozilla.com/{number}");
+    let subscription = Subscription::new(
+        Endpoint::parse(&endpoint).unwrap(),
+        UaPublicKey::parse(P256DH).unwrap(),
+        AuthSecret::from_bytes(&[9; AuthSecret::LEN]).unwrap(),
+    );
+    NewSubscription::new(subscription, KeyId::from_bytes([1; KeyId::LEN]))
+}
+
+/// A browser renews its subscription while the export is between both keys: each walk in the order of keys would miss it.
+#[tokio::test]
+async fn what_is_registered_again_during_the_export_comes_along() {
+    let store = MemoryStore::new();
+    let limits = SubscriptionLimits::default().with_unproven(u64::MAX);
+    let key = |number| registration(number).subscription.endpoint().key();
+    let mut numbers: Vec<_> = (0..PAGE + 20).collect();
+    numbers.sort_unstable_by_key(|number| key(*number));
+    let (first, last) = (numbers[0], numbers[PAGE + 19]);
+    for number in &numbers {
+        let new = registration(*number);
+        store.upsert(&new, &limits, at(-50_000_000)).await.unwrap();
+    }
+    let row = |store: &MemoryStore, number| {
+        at_once(store.get(&[SubscriptionRef::Key(key(number))]))
+            .unwrap()
+            .remove(0)
+    };
+    let id = row(&store, last).unwrap().id;
+    // Behind the first page when it is written.
+    let renewed = (PAGE + 20..).find(|number| key(*number) < key(first));
+    let renewed = renewed.unwrap();
+    let mut out = Vec::new();
+    let mut is_done = false;
+    let report = export(store.clone(), &mut out, true, |_| {
+        if std::mem::replace(&mut is_done, true) {
+            return;
+        }
+        let now = SystemClock::new().now();
+        let mut new = registration(renewed);
+        new.replaces = Some(key(last));
+        at_once(store.upsert(&new, &limits, now)).unwrap();
+        let plan = Plan::Subscriber {
+            subscription: id,
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        let schedule = Schedule::new(plan, DailyTime::new(8, 0).unwrap(), at(77));
+        at_once(store.put_schedule(&schedule)).unwrap();
+        // This one is in the first page, in an earlier version.
+        let mut again = registration(first);
+        again.tags = Some([Tag::parse("news").unwrap()].into());
+        at_once(store.upsert(&again, &limits, now)).unwrap();
+    });
+    let rows = report.await.unwrap().subscriptions;
+    assert_eq!(rows, PAGE as u64 + 21);
+    let other = MemoryStore::new();
+    restored(&other, &out, false).await.unwrap();
+    for number in numbers.into_iter().chain([renewed]) {
+        assert_eq!(row(&other, number), row(&store, number), "{number}");
+    }
+    assert_eq!(row(&other, renewed).unwrap().id, id);
+    let schedules = store.schedules(Some(id)).await.unwrap();
+    assert_eq!(other.schedules(Some(id)).await.unwrap(), schedules);
+}
+
+/// Its id has another endpoint in a later line, and both may be of one page.
+#[tokio::test]
+async fn of_two_lines_with_one_id_the_newer_is_restored() {
+    let (store, rows) = filled().await;
+    let text = String::from_utf8(exported(&store, true).await).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let (end, others) = lines.split_last().unwrap();
+    let mut renewed = rows[4].clone();
+    renewed.subscription = registration(9_999).subscription;
+    renewed.last_seen_at = at(10);
+    let added = Line::Subscription(Box::new(Row::of(&renewed, true)));
+    let added = serde_json::to_string(&added).unwrap();
+    let all = format!("\"subscriptions\":{}", rows.len());
+    let end = end.replace(&all, &format!("\"subscriptions\":{}", rows.len() + 1));
+    let of_id = format!("\"{}\"", renewed.id);
+    let is_of_it = |line: &&&str| line.contains(&of_id);
+    let place = others.iter().find(is_of_it).unwrap();
+    let calls = async |text: String, other: &MemoryStore| {
+        let (mut lines, mut calls) = (Cursor::new(text), 0);
+        let report = restore(other.clone(), &mut lines, false, |_| calls += 1);
+        report.await.unwrap();
+        calls
+    };
+    let usual = calls(text.clone(), &MemoryStore::new()).await;
+    for added_first in [false, true] {
+        let pair = match added_first {
+            true => format!("{added}\n{place}"),
+            false => format!("{place}\n{added}"),
+        };
+        let file = format!("{}\n{end}\n", others.join("\n").replace(place, &pair));
+        let other = MemoryStore::new();
+        // No two rows of a call have the same id.
+        assert_eq!(calls(file, &other).await, usual + 1);
+        let found = other.get(&[renewed.id.into()]).await.unwrap();
+        assert_eq!(found, [Some(renewed.clone())]);
+        let old = SubscriptionRef::from(rows[4].subscription.endpoint());
+        assert_eq!(other.get(&[old]).await.unwrap(), [None]);
+    }
 }

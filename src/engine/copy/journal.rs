@@ -1,4 +1,5 @@
-//! The journal of a copy: which rows of the source a pass has read, in the order of their keys.
+//! The journal of a copy: which rows of the source a pass has read, in the order of their keys, and behind them, once the pass
+//! has ended, the schedules of the application.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -18,6 +19,13 @@ pub(super) struct Entry {
     pub(super) types: u8,
 }
 
+/// A schedule of the application that the source had: hashes of its name, and of its time, audience and message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) name: [u8; 32],
+    pub(super) content: [u8; 8],
+}
+
 /// The journal of this pass, to which pages are appended once the target has them, and that of the last one that ended.
 ///
 /// What the last pass saw is what both stores had in common then. With it a row that only one store has can be told from one
@@ -32,10 +40,14 @@ pub(super) struct Journal {
     last_pass: Option<LastPass>,
 }
 
+const NOT_OURS: &str =
+    "it is the journal of a copy between other stores or of another version, or no journal";
+
 struct LastPass {
     file: BufReader<File>,
     rows: u64,
     next: Option<Entry>,
+    planned: Vec<Planned>,
 }
 
 /// The rows that the last pass saw in a range of keys.
@@ -70,6 +82,28 @@ impl Entry {
     }
 }
 
+impl Planned {
+    /// In the place of an entry's types: no row has it.
+    const MARK: u8 = 0x80;
+
+    fn to_bytes(self) -> [u8; Entry::LEN] {
+        let mut bytes = [Self::MARK; Entry::LEN];
+        let (name, rest) = bytes.split_at_mut(32);
+        let (content, _) = rest.split_at_mut(8);
+        name.copy_from_slice(&self.name);
+        content.copy_from_slice(&self.content);
+        bytes
+    }
+
+    /// `None` for a row.
+    fn from_entry(entry: &Entry) -> Option<Self> {
+        (entry.types == Self::MARK).then(|| Self {
+            name: *entry.key.as_bytes(),
+            content: entry.last_seen_at.as_millis().to_be_bytes(),
+        })
+    }
+}
+
 impl Journal {
     /// Opens the journal of a copy between two stores, and continues an interrupted pass.
     ///
@@ -78,9 +112,11 @@ impl Journal {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
+        // First: a pass that ends meanwhile gives its journal the other name.
+        let file = lock_part(&part).map_err(|error| about(&part, error))?;
         let last_pass = LastPass::open(path, header).map_err(|error| about(path, error))?;
-        let opened = open_part(&part, header).map_err(|error| about(&part, error))?;
-        let (file, rows, cursor) = opened;
+        let begun = begin_part(&file, header).map_err(|error| about(&part, error))?;
+        let (rows, cursor) = begun;
         let mut journal = Self {
             path: path.to_owned(),
             part,
@@ -108,6 +144,11 @@ impl Journal {
     /// The number of rows that the last pass saw; `None` if this is the first one.
     pub(super) fn rows_of_last_pass(&self) -> Option<u64> {
         self.last_pass.as_ref().map(|last| last.rows)
+    }
+
+    /// The schedules of the application that the last pass saw.
+    pub(super) fn planned(&self) -> &[Planned] {
+        self.last_pass.as_ref().map_or(&[], |last| &last.planned)
     }
 
     /// Passes over what the last pass saw up to a key.
@@ -151,10 +192,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the pass: the next one compares with it.
-    pub(super) fn finish(self) -> Result<(), CopyError> {
-        let synced = self.file.sync_all();
-        synced
+    /// Ends the pass: the next one compares with it, and with these schedules of the application.
+    pub(super) fn finish(mut self, planned: &[Planned]) -> Result<(), CopyError> {
+        let bytes: Vec<u8> = planned.iter().flat_map(|one| one.to_bytes()).collect();
+        let written = self.file.write_all(&bytes);
+        written
+            .and_then(|()| self.file.sync_all())
             .and_then(|()| fs::rename(&self.part, &self.path))
             .map_err(|error| about(&self.path, error))
     }
@@ -170,46 +213,100 @@ impl LastPass {
         let len = file.metadata()?.len();
         let mut file = BufReader::new(file);
         has_header(&mut file, header)?;
+        let mut rows = rows_in(len, header);
+        let mut planned = Vec::new();
+        // They are the last ones.
+        while let Some(last) = rows.checked_sub(1) {
+            file.seek(SeekFrom::Start(end_of(last, header)))?;
+            let entry = next_entry(&mut file)?;
+            let Some(one) = entry.as_ref().and_then(Planned::from_entry) else {
+                break;
+            };
+            planned.push(one);
+            rows = last;
+        }
+        file.seek(SeekFrom::Start(end_of(0, header)))?;
         let mut last = Self {
             file,
-            rows: rows_in(len, header),
+            rows,
             next: None,
+            planned,
         };
         last.advance()?;
         Ok(Some(last))
     }
 
     fn advance(&mut self) -> io::Result<()> {
-        self.next = next_entry(&mut self.file)?;
+        let next = next_entry(&mut self.file)?;
+        self.next = next.filter(|entry| Planned::from_entry(entry).is_none());
         Ok(())
     }
 }
 
-/// Opens the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what a
-/// loss of power has left as zeros.
-fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey>), BoxError> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    file.try_lock()
-        .map_err(|error| format!("another copy uses it: {error}"))?;
+/// Opens the journal of a pass that has begun, or a new one, which no other copy uses until this one closes it.
+fn lock_part(path: &Path) -> Result<File, BoxError> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        file.try_lock()
+            .map_err(|error| format!("another copy uses it: {error}"))?;
+        // Else it had ended between the two calls, and the file has its other name now.
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Other systems refuse to rename an open file.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Continues the journal of a pass that has begun, or begins one. What was not written whole is cut off: the last entry, and what
+/// a loss of power has left as zeros. So are schedules of the application: this pass has not ended.
+fn begin_part(mut file: &File, header: &str) -> Result<(u64, Option<EndpointKey>), BoxError> {
     let len = file.metadata()?.len();
     if len < header.len() as u64 {
         // Interrupted before the first row.
+        let mut begun = Vec::new();
+        file.read_to_end(&mut begun)?;
+        while begun.last() == Some(&0) {
+            begun.pop();
+        }
+        if !header.as_bytes().starts_with(&begun) {
+            return Err(NOT_OURS.into());
+        }
+        file.rewind()?;
         file.set_len(0)?;
         file.write_all(header.as_bytes())?;
-        return Ok((file, 0, None));
+        return Ok((0, None));
     }
-    let mut reader = BufReader::new(&file);
+    let mut reader = BufReader::new(file);
     has_header(&mut reader, header)?;
     // No hash is all zeros.
     let mut last = EndpointKey::from_bytes([0; 32]);
     let (mut cursor, mut previous) = (None, None);
     let mut rows: u64 = 0;
-    while let Some(entry) = next_entry(&mut reader)? {
+    while let Some(entry) = next_entry(&mut reader)?
+        && Planned::from_entry(&entry).is_none()
+    {
         if entry.key <= last {
             // Zeros may begin within the entry before.
             (cursor, rows) = (previous, rows.saturating_sub(1));
@@ -219,10 +316,15 @@ fn open_part(path: &Path, header: &str) -> Result<(File, u64, Option<EndpointKey
         previous = cursor.replace(last);
         rows += 1;
     }
-    let end = header.len() as u64 + rows * Entry::LEN as u64;
+    let end = end_of(rows, header);
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;
-    Ok((file, rows, cursor))
+    Ok((rows, cursor))
+}
+
+/// Where so many entries end.
+fn end_of(entries: u64, header: &str) -> u64 {
+    header.len() as u64 + entries * Entry::LEN as u64
 }
 
 fn rows_in(len: u64, header: &str) -> u64 {
@@ -236,7 +338,7 @@ fn has_header(file: &mut impl io::BufRead, header: &str) -> Result<(), BoxError>
     }
     match found == header.as_bytes() {
         true => Ok(()),
-        false => Err("it is the journal of a copy between other stores, or no journal".into()),
+        false => Err(NOT_OURS.into()),
     }
 }
 

@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 
-const HEADER: &str = "tower-web-push copy 1\na\nb\n";
+const HEADER: &str = "tower-web-push copy 2\na\nb\n";
 
 fn entry(number: u8) -> Entry {
     Entry {
@@ -79,7 +79,7 @@ fn the_next_pass_reads_what_the_last_one_saw() {
     let path = folder.path().join("journal");
     let mut first = Journal::open(&path, HEADER).unwrap();
     first.append(&entries(0..5)).unwrap();
-    first.finish().unwrap();
+    first.finish(&[]).unwrap();
     let mut second = Journal::open(&path, HEADER).unwrap();
     assert_eq!(
         (second.cursor(), second.rows_of_last_pass()),
@@ -103,7 +103,7 @@ fn the_next_pass_reads_what_the_last_one_saw() {
 fn the_journal_of_another_copy_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
-    let other = "tower-web-push copy 1\na\nc\n";
+    let other = "tower-web-push copy 2\na\nc\n";
     let mut journal = Journal::open(&path, HEADER).unwrap();
     journal.append(&entries(0..1)).unwrap();
     let refused = |header| Journal::open(&path, header).err().map(|error| error.kind());
@@ -111,10 +111,99 @@ fn the_journal_of_another_copy_is_refused() {
     assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
     drop(journal);
     assert_eq!(refused(other), Some(CopyErrorKind::Journal));
-    Journal::open(&path, HEADER).unwrap().finish().unwrap();
+    Journal::open(&path, HEADER).unwrap().finish(&[]).unwrap();
     assert_eq!(refused(other), Some(CopyErrorKind::Journal));
+    let of_other_version = HEADER.replace("copy 2", "copy 1");
+    fs::write(&path, of_other_version).unwrap();
+    assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
     fs::write(&path, "a letter\n").unwrap();
     assert_eq!(refused(HEADER), Some(CopyErrorKind::Journal));
+}
+
+fn planned(number: u8) -> Planned {
+    Planned {
+        // Before, between and behind the rows.
+        name: [number; 32],
+        content: [number; 8],
+    }
+}
+
+#[test]
+fn schedules_of_the_application_are_kept_behind_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut of_last_pass = Vec::new();
+    for (rows, expected) in [
+        (3, vec![planned(2), planned(200), planned(0)]),
+        (0, vec![planned(7)]),
+        (2, vec![]),
+    ] {
+        let mut journal = Journal::open(&path, HEADER).unwrap();
+        assert_eq!(journal.planned(), of_last_pass);
+        journal.append(&entries(0..rows)).unwrap();
+        journal.finish(&expected).unwrap();
+        let mut journal = Journal::open(&path, HEADER).unwrap();
+        assert_eq!(journal.rows_of_last_pass(), Some(u64::from(rows)));
+        let seen = journal.seen_until(None, 9).unwrap();
+        assert_eq!((seen.entries, seen.is_cut), (entries(0..rows), false));
+        of_last_pass = expected;
+        of_last_pass.reverse();
+        assert_eq!(journal.planned(), of_last_pass);
+    }
+}
+
+/// Between the last write and the new name.
+#[test]
+fn a_pass_that_was_killed_at_its_end_goes_on_behind_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let part = folder.path().join("journal.part");
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..3)).unwrap();
+    journal.finish(&[planned(200), planned(201)]).unwrap();
+    let whole = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    for left in [0, 1, 40] {
+        fs::write(&part, &whole[..whole.len() - left]).unwrap();
+        let journal = Journal::open(&path, HEADER).unwrap();
+        let found = (journal.rows(), journal.cursor());
+        assert_eq!(found, (3, Some(entry(2).key)), "{left}");
+        drop(journal);
+        let len = HEADER.len() + 3 * Entry::LEN;
+        assert_eq!(fs::metadata(&part).unwrap().len(), len as u64);
+    }
+}
+
+/// It is said to be in use: the pass that uses it may be about to write what is wrong with it now.
+#[test]
+fn a_journal_in_use_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::open(&path, HEADER).unwrap();
+    fs::write(&path, "half of a head").unwrap();
+    let error = Journal::open(&path, HEADER).err().unwrap();
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("another copy uses it"), "{why}");
+    drop(journal);
+}
+
+/// Also one with few rows, which is shorter than the head of this copy.
+#[test]
+fn a_short_journal_of_another_copy_is_refused_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let part = folder.path().join("journal.part");
+    let mut journal = Journal::open(&path, HEADER).unwrap();
+    journal.append(&entries(0..1)).unwrap();
+    drop(journal);
+    let whole = fs::read(&part).unwrap();
+    let long = format!("tower-web-push copy 2\n{}\nb\n", "a".repeat(99));
+    let error = Journal::open(&path, &long).err().unwrap();
+    assert_eq!(error.kind(), CopyErrorKind::Journal);
+    assert_eq!(fs::read(&part).unwrap(), whole);
+    // One of which zeros are left is none.
+    fs::write(&part, [&long.as_bytes()[..30], &[0; 20]].concat()).unwrap();
+    assert_eq!(Journal::open(&path, &long).unwrap().rows(), 0);
 }
 
 /// Killed while it wrote the first bytes.
@@ -125,7 +214,7 @@ fn a_journal_without_a_whole_header_begins_anew() {
     fs::write(folder.path().join("journal.part"), "tower-web").unwrap();
     let mut journal = Journal::open(&path, HEADER).unwrap();
     journal.append(&entries(0..2)).unwrap();
-    journal.finish().unwrap();
+    journal.finish(&[]).unwrap();
     let journal = Journal::open(&path, HEADER).unwrap();
     assert_eq!(journal.rows_of_last_pass(), Some(2));
 }

@@ -62,7 +62,8 @@ const PAGE: usize = 250;
 /// Each [`pass`](Self::pass) walks through the source. It writes what the target does not have, or has in an older version,
 /// and deletes in the target what the source has deleted since the last pass. A row that the target has in a newer version
 /// stays, and one that the target has deleted is not written again. So the first pass copies everything, and each later one
-/// what has changed since, in both directions of time: servers may use the source, the target, or both.
+/// what has changed since, in both directions of time: servers may use the source, the target, or both. Schedules of the
+/// application are copied by the same rule, except that one which both have changed stays as it is in the target.
 ///
 /// # What is copied
 ///
@@ -72,7 +73,8 @@ const PAGE: usize = 250;
 ///
 /// # The journal
 ///
-/// A file that records what a pass has read: 41 octets for each subscription, hashes and times without secrets. A pass that was
+/// A file that records what a pass has read: 41 octets for each subscription and each schedule of the application, hashes and times
+/// without secrets. A pass that was
 /// interrupted continues where it was, and the next pass compares with it. It belongs to these two stores: another copy needs
 /// another file.
 pub struct Copy {
@@ -144,7 +146,7 @@ impl Copy {
         mut progress: impl FnMut(&CopyReport) + Send,
     ) -> Result<CopyReport, CopyError> {
         let header = format!(
-            "tower-web-push copy 1\n{}\n{}\n",
+            "tower-web-push copy 2\n{}\n{}\n",
             self.from.ledger.description().escape_default(),
             self.to.ledger.description().escape_default()
         );
@@ -167,13 +169,17 @@ impl Copy {
                 .await?;
         }
         let now = self.clock.now();
-        report.schedules += self.ledgers().copy_those_of_the_application(now).await?;
         if let Some(at) = self.from.ledger.last_run().await.map_err(source)? {
             self.to.ledger.record_run(at).await.map_err(target)?;
         }
         let stats = self.from.ledger.stats(now).await.map_err(source)?;
         report.pending = stats.depth;
-        journal.finish()?;
+        // The last call: what the target removes from then on is not written again.
+        let ledgers = self.ledgers();
+        let copied = ledgers.copy_those_of_the_application(journal.planned(), now);
+        let (planned, changed) = copied.await?;
+        report.schedules += changed;
+        journal.finish(&planned)?;
         progress(&report);
         Ok(report)
     }

@@ -190,16 +190,34 @@ impl Copy {
         let keys: Vec<_> = wanted.iter().map(|row| row.record.vapid_key).collect();
         self.know(keys.into_iter(), known, report).await?;
         let records: Vec<_> = wanted.iter().map(|row| row.record.clone()).collect();
+        // The endpoint has another id there, which names the daily notifications. The new one gets them first: whichever
+        // call fails, the id that the row has names them all. A schedule without a row ends when it is due.
+        let mut given = Vec::new();
+        for row in &wanted {
+            given.push(match &row.there {
+                Record::Found(there) if there.id != row.record.id => {
+                    let ledgers = self.ledgers();
+                    Some((there.id, ledgers.give(there.id, row.record.id).await?))
+                }
+                _ => None,
+            });
+        }
         let written = self.to.subscriptions.put(&records).await.map_err(target)?;
-        for (row, is_written) in wanted.iter_mut().zip(written) {
+        for ((row, is_written), given) in wanted.iter_mut().zip(written).zip(given) {
             row.is_written = is_written;
             report.written += u64::from(is_written);
-            // The endpoint had another id there, which names the daily notifications.
-            if let (true, Record::Found(there)) = (is_written, &row.there)
-                && there.id != row.record.id
-            {
-                let moved = self.to.ledger.move_schedules(there.id, row.record.id);
-                moved.await.map_err(target)?;
+            let ledger = &self.to.ledger;
+            match given {
+                Some((former, _)) if is_written => {
+                    ledger.remove_schedules(former).await.map_err(target)?;
+                }
+                // Another row has the id.
+                Some((_, names)) => {
+                    for name in names {
+                        ledger.remove_schedule(&name).await.map_err(target)?;
+                    }
+                }
+                None => {}
             }
         }
         Ok(())

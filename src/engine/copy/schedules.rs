@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use super::error::{CopyError, source, target};
+use super::journal::Planned;
 use crate::clock::Timestamp;
 use crate::error::BoxError;
-use crate::schedule::{NotifyType, Plan, Schedule};
+use crate::schedule::{NotifyType, Plan, Schedule, ScheduleName};
 use crate::store::{Firing, ScheduleStore, StoreError, StoreErrorKind};
 use crate::subscription::SubscriptionId;
 
@@ -108,23 +110,68 @@ impl Ledgers {
         Ok(done)
     }
 
-    /// Copies those of the application that the target does not have.
-    pub(super) async fn copy_those_of_the_application(
+    /// Gives a subscription of the target those of another one, except for types that it has. Returns the names of the new
+    /// ones.
+    pub(super) async fn give(
         &self,
-        now: Timestamp,
-    ) -> Result<u64, CopyError> {
-        let ours = self.to.schedules(None).await.map_err(target)?;
-        let mut changed = 0;
-        for theirs in self.from.schedules(None).await.map_err(source)? {
-            match ours.iter().find(|ours| ours.name() == theirs.name()) {
-                Some(ours) => changed += self.catch_up(&theirs, ours, now).await?,
-                None => {
-                    self.to.put_schedule(&theirs).await.map_err(target)?;
-                    changed += 1;
-                }
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<Vec<ScheduleName>, CopyError> {
+        let theirs = self.to.schedules(Some(from)).await.map_err(target)?;
+        let ours = self.to.schedules(Some(to)).await.map_err(target)?;
+        let mut given = Vec::new();
+        for schedule in theirs {
+            let schedule = with_id(schedule, to);
+            let name = schedule.name();
+            if ours.iter().all(|ours| ours.name() != name) {
+                self.to.put_schedule(&schedule).await.map_err(target)?;
+                given.push(name);
             }
         }
-        Ok(changed)
+        Ok(given)
+    }
+
+    /// Copies those of the application: what the source has added, changed or removed since the last pass, except for those
+    /// that the target has changed or removed since. Returns those of the source, for the next pass, and the number of
+    /// changes.
+    pub(super) async fn copy_those_of_the_application(
+        &self,
+        before: &[Planned],
+        now: Timestamp,
+    ) -> Result<(Vec<Planned>, u64), CopyError> {
+        let theirs = self.from.schedules(None).await.map_err(source)?;
+        let ours = self.to.schedules(None).await.map_err(target)?;
+        let mut changed = 0;
+        let planned: Vec<_> = theirs.iter().map(Planned::of).collect();
+        let known = |name| before.iter().find(|known| known.name == name);
+        for (theirs, planned) in theirs.iter().zip(&planned) {
+            let known = known(planned.name);
+            match ours.iter().find(|ours| ours.name() == theirs.name()) {
+                Some(ours) => {
+                    let is_changed = known.is_some_and(|known| known.content != planned.content);
+                    if is_changed && known == Some(&Planned::of(ours)) {
+                        self.to.put_schedule(theirs).await.map_err(target)?;
+                        changed += 1;
+                    }
+                    changed += self.catch_up(theirs, ours, now).await?;
+                }
+                None if known.is_none() => {
+                    self.to.put_schedule(theirs).await.map_err(target)?;
+                    changed += 1;
+                }
+                // Removed there.
+                None => {}
+            }
+        }
+        for ours in &ours {
+            let of_target = Planned::of(ours);
+            let is_here = planned.iter().any(|here| here.name == of_target.name);
+            if !is_here && known(of_target.name) == Some(&of_target) {
+                let removed = self.to.remove_schedule(&ours.name()).await;
+                changed += u64::from(removed.map_err(target)?);
+            }
+        }
+        Ok((planned, changed))
     }
 
     /// Moves a schedule on without sending anything: the source has sent what was due until then.
@@ -140,6 +187,29 @@ impl Ledgers {
         let firing = Firing::new(ours, theirs.next_fire_at, None);
         self.to.fire(&[firing], now).await.map_err(target)?;
         Ok(1)
+    }
+}
+
+impl Planned {
+    /// What is recorded of a schedule of the application. The drawn tag of its message is no content: servers that start
+    /// and make a schedule again draw another one.
+    fn of(schedule: &Schedule) -> Self {
+        let Schedule { plan, time, .. } = schedule;
+        let (name, message) = match plan {
+            Plan::Application { label, to, message } => {
+                (label.as_str(), Some((to, message.without_drawn_tag())))
+            }
+            Plan::Subscriber { .. } => ("", None),
+        };
+        let (hour, minute, weekdays) = (time.hour(), time.minute(), time.weekdays().bits());
+        let content = (message, hour, minute, weekdays, time.zone().name());
+        // The values have string keys only: they cannot fail to serialize.
+        let content = serde_json::to_vec(&content).unwrap_or_default();
+        let content: [u8; 32] = Sha256::digest(content).into();
+        Self {
+            name: Sha256::digest(name).into(),
+            content: *content.first_chunk().unwrap_or(&[0; 8]),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
 use rustls::ClientConfig;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::PostgresStore;
@@ -26,6 +28,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The interval and number of further probes. The operating system's defaults add up to eleven minutes.
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(10);
 const KEEPALIVES: u32 = 3;
+const DEFAULT_PORT: u16 = 5432;
 
 /// The settings of a [`PostgresStore`].
 ///
@@ -140,6 +143,7 @@ impl PostgresBuilder {
         let mut url = Url::parse(url)?;
         self.schema = url.schema.take().unwrap_or(self.schema);
         self.pool_size = url.pool_size.unwrap_or(self.pool_size);
+        let hosts = hosts_of(&url.config);
         let listening = self.listening(url)?;
         self.connect_timeout = listening.connect_timeout;
         let manager_config = ManagerConfig {
@@ -162,7 +166,7 @@ impl PostgresBuilder {
             Some(url) => self.listening(Url::parse(url)?)?,
             None => listening,
         };
-        self.open(pool, Some(listening)).await
+        self.open(pool, Some(listening), Some(hosts)).await
     }
 
     /// Uses the application's own pool, and migrates the tables.
@@ -182,13 +186,14 @@ impl PostgresBuilder {
             Some(url) => Some(self.listening(Url::parse(url)?)?),
             None => None,
         };
-        self.open(pool, listening).await
+        self.open(pool, listening, None).await
     }
 
     async fn open(
         self,
         pool: Pool,
         listening: Option<Listening>,
+        hosts: Option<String>,
     ) -> Result<PostgresStore, StoreError> {
         let schema = Schema::parse(&self.schema)?;
         let database = Database::new(pool, schema, self.connect_timeout, self.statement_timeout);
@@ -198,7 +203,10 @@ impl PostgresBuilder {
         } else {
             schema::check(&database).await?;
         }
-        Ok(PostgresStore::new(database, listening.map(Arc::new)))
+        let (database_name, server) = schema::place(&database).await?;
+        // A pool does not say to which host it connects.
+        let place = format!("{}/{database_name}", hosts.unwrap_or(server));
+        Ok(PostgresStore::new(database, place, listening.map(Arc::new)))
     }
 
     /// Returns how to connect to a URL.
@@ -230,6 +238,33 @@ impl PostgresBuilder {
             connect_timeout,
         })
     }
+}
+
+/// The hosts of a URL with their ports, in one order, without user and password.
+fn hosts_of(config: &Config) -> String {
+    let names = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        #[cfg(unix)]
+        Host::Unix(folder) => folder.display().to_string(),
+    });
+    let mut hosts: Vec<_> = names.collect();
+    if hosts.is_empty() {
+        let addresses = config.get_hostaddrs().iter();
+        hosts.extend(addresses.map(ToString::to_string));
+    }
+    // One for each host, or one for all, or none.
+    let ports = config.get_ports();
+    let port = |place| ports.get(place).or(ports.first()).copied();
+    let with_port = |(place, host): (usize, &String)| {
+        let port = port(place).unwrap_or(DEFAULT_PORT);
+        match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        }
+    };
+    let mut hosts: Vec<_> = hosts.iter().enumerate().map(with_port).collect();
+    hosts.sort_unstable();
+    hosts.join(",")
 }
 
 /// Trusts only the certificates of a file, as libpq does with `sslrootcert`.
@@ -278,6 +313,27 @@ mod tests {
             let expected = Duration::from_secs(expected);
             assert_eq!(listening.connect_timeout, expected, "{url}");
             assert_eq!(listening.config.get_connect_timeout(), Some(&expected));
+        }
+    }
+
+    #[test]
+    fn hosts_are_named_in_one_order_and_without_credentials() {
+        for (url, expected) in [
+            ("postgres://u:hunter2@h/d", "h:5432"),
+            ("postgres://u:hunter2@h:1/d", "h:1"),
+            ("postgres://u:hunter2@b:2,a:1/d", "a:1,b:2"),
+            ("postgres://u:hunter2@a:1,b:2/d", "a:1,b:2"),
+            ("postgres://u:hunter2@/d?host=b&host=a&port=7", "a:7,b:7"),
+            ("postgres://u:hunter2@/d?hostaddr=10.0.0.1", "10.0.0.1:5432"),
+            ("postgres://u:hunter2@h/d?hostaddr=10.0.0.1", "h:5432"),
+            ("postgres://u:hunter2@[::1]:4/d", "[::1]:4"),
+            (
+                "postgres://u:hunter2@/d?host=/run/postgresql",
+                "/run/postgresql:5432",
+            ),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(hosts_of(&url.config), expected);
         }
     }
 

@@ -259,8 +259,11 @@ impl DeliveryLedger for PostgresStore {
     }
 
     fn description(&self) -> String {
-        let schema = self.database().schema.name();
-        format!("PostgreSQL schema {schema} (layout {})", schema::KNOWN)
+        let (schema, place) = (self.database().schema.name(), self.place());
+        format!(
+            "PostgreSQL schema {schema} at {place} (layout {})",
+            schema::KNOWN
+        )
     }
 
     fn changes(&self) -> Changes {

@@ -162,6 +162,8 @@ pub struct PostgresStore {
 
 struct Inner {
     database: Database,
+    /// Hosts, ports and the name of the database.
+    place: String,
     listening: Option<Arc<Listening>>,
     hints: Hints,
     heartbeat: Heartbeat,
@@ -218,10 +220,11 @@ impl PostgresStore {
         schema::migrate(self.database()).await
     }
 
-    fn new(database: Database, listening: Option<Arc<Listening>>) -> Self {
+    fn new(database: Database, place: String, listening: Option<Arc<Listening>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 database,
+                place,
                 listening,
                 hints: Hints::default(),
                 heartbeat: Heartbeat::new(),
@@ -229,6 +232,10 @@ impl PostgresStore {
                 listings: AtomicU64::new(0),
             }),
         }
+    }
+
+    fn place(&self) -> &str {
+        &self.inner.place
     }
 
     fn pruned_origin(&self) -> &AtomicI64 {

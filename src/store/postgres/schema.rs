@@ -24,6 +24,9 @@ const OLDEST_SERVER: i64 = 130_000;
 
 const SERVER: &str = "SELECT current_setting('server_version_num')::bigint, \
      current_setting('server_encoding') = 'UTF8'";
+/// The database's name, and the server's address and port. Connected by a Unix socket, a server has no address.
+const PLACE: &str = "SELECT current_database()::text, \
+     coalesce(host(inet_server_addr()), 'local') || ':' || current_setting('port')";
 /// Waits for other processes that migrate. The lock's number depends on the schema.
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtextextended('tower-web-push ' || $1::text, 0))::text";
@@ -113,6 +116,13 @@ pub(super) async fn check(database: &Database) -> Result<(), StoreError> {
 
 async fn look(database: &Database) -> Result<Found, StoreError> {
     in_transaction!(database, |tx| look_in(tx, &database.schema))
+}
+
+/// Where the tables are: the name of the database, and the address of its server.
+pub(super) async fn place(database: &Database) -> Result<(String, String), StoreError> {
+    let rows = database.query(PLACE, &[]).await?;
+    let place = first(&rows, |columns| Ok((columns.get()?, columns.get()?)))?;
+    Ok(place.unwrap_or_default())
 }
 
 async fn look_in(tx: &mut Tx<'_>, schema: &Schema) -> Result<Found, Failed> {

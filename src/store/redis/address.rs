@@ -59,6 +59,14 @@ impl Address {
         })
     }
 
+    /// Host and port.
+    pub(super) fn server(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     /// Connects. Without a timeout of its own.
     pub(super) async fn dial(&self) -> io::Result<Stream> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
@@ -236,6 +244,8 @@ mod tests {
             let address =
                 Address::parse(url, &[]).unwrap_or_else(|error| panic!("{url}: {error:?}"));
             assert_eq!((address.host.as_str(), address.port), (host, port), "{url}");
+            let server = address.server();
+            assert!(server.ends_with(&format!(":{port}")), "{url}: {server}");
             assert_eq!(address.tls.is_some(), tls, "{url}");
             assert_eq!(address.settings.db(), database, "{url}");
             let (user, password) = (address.settings.username(), address.settings.password());

@@ -153,6 +153,8 @@ impl RedisBuilder {
         let inner = Inner::of(link, listen, self.limits, namespace);
         let store = RedisStore::new(Arc::new(inner));
         start::check(&store).await?;
+        let place = start::place(&store).await;
+        store.inner.place.get_or_init(|| place);
         Ok(store)
     }
 }

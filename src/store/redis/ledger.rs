@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::reply::Reply;
 use super::script::{Args, TIME};
-use super::{RedisStore, start};
+use super::{Inner, RedisStore, start};
 use crate::broadcast::{BroadcastId, BroadcastStatus, Principal};
 use crate::clock::Timestamp;
 use crate::store::{
@@ -162,8 +162,14 @@ impl DeliveryLedger for RedisStore {
     }
 
     fn description(&self) -> String {
-        let namespace = &self.inner.namespace;
-        format!("Redis namespace {namespace:?} (layout {})", start::FORMAT)
+        let Inner {
+            namespace, place, ..
+        } = &*self.inner;
+        let place = place.get().map_or("", String::as_str);
+        format!(
+            "Redis namespace {namespace:?} at {place} (layout {})",
+            start::FORMAT
+        )
     }
 
     fn changes(&self) -> Changes {

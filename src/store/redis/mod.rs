@@ -33,7 +33,7 @@ pub use ::redis as redis_rs;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use redis::{ErrorKind, ServerErrorKind, ToRedisArgs, Value};
 
@@ -127,6 +127,8 @@ struct Inner {
     limits: Limits,
     /// `{prefix}`, with which all keys begin.
     namespace: String,
+    /// The server or the nodes, and the database, for the description.
+    place: OnceLock<String>,
     heartbeat: Heartbeat,
     /// The place of the walk that prunes origins: the number of the set, and the cursor in it.
     pruned_origins: Mutex<(usize, u64)>,
@@ -143,6 +145,7 @@ impl Inner {
             listen,
             limits,
             namespace,
+            place: OnceLock::new(),
             heartbeat: Heartbeat::new(),
             pruned_origins: Mutex::default(),
             pulled: AtomicU64::default(),

@@ -1,11 +1,13 @@
 //! Checks of the server at start.
 
 use redis::Value;
+use redis::aio::ConnectionLike as _;
 
+use super::address::Address;
 use super::link::Link;
 use super::reply::{Reply, bytes, parse, text};
 use super::script::{Args, BEGIN, INSPECT};
-use super::{RedisStore, StoreError};
+use super::{Inner, RedisStore, StoreError};
 use crate::observe;
 use crate::store::layout;
 use crate::store::reason::misconfigured;
@@ -57,6 +59,62 @@ pub(super) async fn check(store: &RedisStore) -> Result<(), StoreError> {
     layout::check(parse(&bytes(format)?)?, FORMAT)
 }
 
+/// Where the data are: server and database, or a cluster. The application's connection does not say to which server it
+/// connects: it is the one to listen on, or what the server itself says.
+pub(super) async fn place(store: &RedisStore) -> String {
+    let Inner {
+        link,
+        listen,
+        limits,
+        ..
+    } = &*store.inner;
+    let listens = listen.as_ref().map(Address::server);
+    let said = async |command: [&str; 2], servers: fn(&str) -> Vec<String>| {
+        let mut cmd = redis::cmd(command[0]);
+        cmd.arg(command[1]);
+        let answer = link.send(&cmd, *limits).await.ok()?;
+        let text = text(bytes(answer).ok()?).ok()?;
+        let mut servers = servers(&text);
+        servers.sort_unstable();
+        Some(servers.join(",")).filter(|servers| !servers.is_empty())
+    };
+    let (server, database) = match link {
+        Link::Own(own) => (Some(own.address.server()), own.address.settings.db()),
+        Link::Manager(manager) => {
+            let server = match listens {
+                None => said(["CLIENT", "INFO"], own_address).await,
+                listens => listens,
+            };
+            (server, manager.get_db())
+        }
+        Link::Cluster(_) => {
+            let server = match listens {
+                None => said(["CLUSTER", "NODES"], nodes).await,
+                listens => listens,
+            };
+            (server, 0)
+        }
+    };
+    let server = server.unwrap_or_else(|| "an unknown server".to_owned());
+    format!("{server}/{database}")
+}
+
+/// The server's address in the answer to CLIENT INFO.
+fn own_address(answer: &str) -> Vec<String> {
+    let parts = answer.split_whitespace();
+    let addresses = parts.filter_map(|part| part.strip_prefix("laddr="));
+    addresses.map(str::to_owned).collect()
+}
+
+/// The addresses in the answer to CLUSTER NODES: one node in each line, `id host:port@bus-port,name …`.
+fn nodes(answer: &str) -> Vec<String> {
+    let addresses = answer.lines().filter_map(|line| {
+        let address = line.split(' ').nth(1)?;
+        address.split('@').next()
+    });
+    addresses.map(str::to_owned).collect()
+}
+
 /// Reads the policy from the configuration, if the user may.
 async fn configured_policy(store: &RedisStore) -> Option<String> {
     if matches!(store.inner.link, Link::Cluster(_)) {
@@ -81,6 +139,16 @@ fn is_too_old(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_servers_are_found() {
+        let info = "id=3 addr=127.0.0.1:6 laddr=[::1]:6379 fd=8 name= db=2 user=default\n";
+        assert_eq!(own_address(info), ["[::1]:6379"]);
+        let cluster = "07c3 10.0.0.2:30004@31004,name slave e7d1 0 1426 4 connected\n\
+             67ed 10.0.0.1:30002@31002 myself,master - 0 0 2 connected 0-5460\n";
+        assert_eq!(nodes(cluster), ["10.0.0.2:30004", "10.0.0.1:30002"]);
+        assert!(own_address("").is_empty() && nodes("").is_empty());
+    }
 
     #[test]
     fn servers_before_6_2_are_too_old() {

@@ -132,6 +132,8 @@ async fn a_pool_of_the_applications_own_serves() {
     let pool = Pool::builder(manager).max_size(2).build().unwrap();
     let before = settings(&pool).await;
     let store = schema.builder().with_pool(pool.clone()).await.unwrap();
+    let other = schema.store().await;
+    assert_eq!(store.description(), other.description());
     store.record_run(at(3)).await.unwrap();
     assert_eq!(store.last_run().await.unwrap(), Some(at(3)));
     assert_eq!(settings(&pool).await, before);

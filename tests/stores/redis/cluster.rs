@@ -10,8 +10,8 @@ use tower_web_push::store::redis_rs::cluster::ClusterClientBuilder;
 use tower_web_push::store::redis_rs::cmd;
 use tower_web_push::store::{
     Change, ClaimRequest, CountFilter, DeliveryLedger, Failure, Firing, Liveness, NewBroadcast,
-    RedisStore, RetireReason, ScheduleStore, Settlement, StoreErrorKind, SubscriptionLimits,
-    SubscriptionStore, VapidKeyStore,
+    RedisBuilder, RedisStore, RetireReason, ScheduleStore, Settlement, StoreErrorKind,
+    SubscriptionLimits, SubscriptionStore, VapidKeyStore,
 };
 use tower_web_push::subscription::SubscriptionId;
 
@@ -41,6 +41,11 @@ async fn cluster() -> Option<Vec<Server>> {
 }
 
 async fn connect(nodes: &[Server], prefix: &str) -> RedisStore {
+    let builder = RedisStore::builder().prefix(prefix);
+    connect_with(nodes, &builder.listen(nodes[0].url())).await
+}
+
+async fn connect_with(nodes: &[Server], builder: &RedisBuilder) -> RedisStore {
     let client = ClusterClientBuilder::new(nodes.iter().map(Server::url))
         .retries(3)
         .min_retry_wait(10)
@@ -51,8 +56,7 @@ async fn connect(nodes: &[Server], prefix: &str) -> RedisStore {
     loop {
         // The nodes agree on the slots shortly afterwards.
         if let Ok(connection) = client.get_async_connection().await {
-            let builder = RedisStore::builder().prefix(prefix).listen(nodes[0].url());
-            match builder.with_cluster(connection).await {
+            match builder.clone().with_cluster(connection).await {
                 Ok(store) => return store,
                 Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
             }
@@ -66,6 +70,15 @@ async fn a_whole_round_on_a_cluster() {
     let Some(nodes) = cluster().await else {
         return;
     };
+    let without_listening = connect_with(&nodes, &RedisStore::builder()).await;
+    let mut addresses: Vec<_> = nodes
+        .iter()
+        .map(|node| format!("127.0.0.1:{}", node.port()))
+        .collect();
+    addresses.sort_unstable();
+    let description = without_listening.description();
+    let expected = format!(" at {}/0 (", addresses.join(","));
+    assert!(description.contains(&expected), "{description}");
     // These three prefixes are on three different nodes.
     for prefix in ["a", "b", "c"] {
         let store = connect(&nodes, prefix).await;

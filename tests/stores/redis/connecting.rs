@@ -224,6 +224,7 @@ async fn a_connection_of_the_applications_own_will_do() {
         let own = builder.with_connection(manager).await.unwrap();
         let id = sending(&own, 10, 2).await;
         let other = store(&url, &prefix).await;
+        assert_eq!(own.description(), other.description());
         assert_eq!(super::world::claim(&own, 4, at(1)).await.len(), 4);
         assert_eq!(super::world::claim(&other, 10, at(1)).await.len(), 6);
         assert_eq!(
