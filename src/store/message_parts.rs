@@ -44,3 +44,27 @@ pub(super) fn only_for(audience: Option<&[u8]>) -> Result<Option<Principal>, Sto
         Err(_) => Err(corrupt("an audience")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subscription::SubscriptionId;
+
+    #[test]
+    fn a_stored_audience_says_whom_a_message_is_for() {
+        let alice = Some(Principal::from("alice"));
+        for (audience, expected) in [
+            (Audience::user("alice"), alice),
+            (Audience::All, None),
+            (Audience::id(SubscriptionId::random()), None),
+        ] {
+            let text = serde_json::to_string(&audience).unwrap();
+            assert_eq!(only_for(Some(text.as_bytes())).unwrap(), expected);
+        }
+        assert_eq!(only_for(None).unwrap(), None);
+        // For nobody rather than for anyone.
+        for damaged in ["", "?", r#"{"user":"#, r#"{"user":7}"#, r#"{"id":[]}"#] {
+            assert!(only_for(Some(damaged.as_bytes())).is_err(), "{damaged}");
+        }
+    }
+}
