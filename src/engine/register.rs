@@ -216,9 +216,23 @@ impl Engine {
         if from == to || merge(Some(standing), Some(&replaced), new, now).is_none() {
             return Ok(());
         }
-        let known = self.ledger.schedules(Some(to)).await?;
+        let both = [
+            self.ledger.schedules(Some(to)).await,
+            self.ledger.schedules(Some(from)).await,
+        ];
+        let is_corrupt = |error: &StoreError| error.kind() == StoreErrorKind::Corrupt;
+        // Damaged ones are moved all the same, which does not read them.
+        if both
+            .iter()
+            .filter_map(|read| read.as_ref().err())
+            .any(is_corrupt)
+        {
+            return Ok(());
+        }
+        let [known, theirs] = both;
+        let known = known?;
         let known: Vec<_> = known.iter().map(Schedule::name).collect();
-        for mut schedule in self.ledger.schedules(Some(from)).await? {
+        for mut schedule in theirs? {
             if let Plan::Subscriber { subscription, .. } = &mut schedule.plan {
                 *subscription = to;
             }

@@ -21,6 +21,9 @@ pub(crate) struct Due {
     pub(crate) next_fire_at: Timestamp,
 }
 
+/// The most by which new rules of a zone move an occurrence.
+const MOVED: Duration = Duration::from_secs(3 * 3600);
+
 impl Schedule {
     /// Returns what is due at a moment, or `None` if its zone is unknown.
     pub(crate) fn due(&self, now: Timestamp) -> Option<Due> {
@@ -57,7 +60,13 @@ impl Schedule {
         let stored = self.next_fire_at;
         let last = self.time.last_until(stored);
         let deferred = last.filter(|last| stored.since(*last) >= Duration::from_secs(60));
-        deferred.map_or(stored, |last| self.plan.spread(last))
+        // Newer zone data may have moved the occurrence a little: the last one was sent then, and this is not of it.
+        let next = self.time.first_after(stored);
+        let is_moved = next.is_some_and(|next| next.since(stored) <= MOVED);
+        match deferred.filter(|_| !is_moved) {
+            Some(last) => self.plan.spread(last),
+            None => stored,
+        }
     }
 }
 
@@ -163,6 +172,16 @@ mod tests {
             };
             assert_eq!(weekly.due(EIGHT + deferred), Some(expected), "{deferred:?}");
         }
+    }
+
+    #[test]
+    fn an_occurrence_that_new_rules_of_the_zone_move_is_no_deferral_of_the_one_before() {
+        let mut moved = at_eight();
+        // It was stored while 08:00 was an hour earlier.
+        moved.next_fire_at = EIGHT + 23 * HOUR;
+        let due = moved.due(EIGHT + 23 * HOUR).unwrap();
+        assert!(due.fires && due.skipped == 0);
+        assert_eq!(due.next_fire_at, EIGHT + 2 * DAY);
     }
 
     /// A schedule that another subscription took over has the second of that one.

@@ -485,7 +485,7 @@ impl Model for Rules {
             }),
             Property::always(
                 "no row and no pause waits for ever",
-                |rules: &Rules, state: &State| {
+                |rules: &Self, state: &State| {
                     let latest = state.now + LEASE.max(PAUSE);
                     let can_be_taken = |row: &Row| {
                         row.finished > 0

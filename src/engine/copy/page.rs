@@ -209,7 +209,9 @@ impl Copy {
             let ledger = &self.to.ledger;
             match given {
                 Some((former, _)) if is_written => {
-                    ledger.remove_schedules(former).await.map_err(target)?;
+                    // Not only removed: a worker that met the new id's before their row has removed those.
+                    let moved = ledger.move_schedules(former, row.record.id);
+                    moved.await.map_err(target)?;
                 }
                 // Another row has the id.
                 Some((_, names)) => {

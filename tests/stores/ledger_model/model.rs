@@ -528,7 +528,12 @@ impl Model {
     fn heads(&self, counts: impl Fn(&Row) -> bool) -> Vec<Vec<Timestamp>> {
         let mut lines: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| counts(row)) {
-            if let Some(turn) = row.turn {
+            // One that may have kept its turn over a pause may stand in the line, too.
+            let kept = row.kept.map(|first| Turn {
+                first,
+                last: u64::MAX,
+            });
+            if let Some(turn) = row.turn.or(kept) {
                 let line = lines.entry((row.origin.clone(), row.band)).or_default();
                 line.push((turn, row.at));
                 line.push((turn, row.latest_at()));

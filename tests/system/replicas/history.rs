@@ -44,7 +44,7 @@ enum Step {
 
 /// `None`: no process may do that.
 fn step(event: &Event) -> Option<Step> {
-    let step = match (&event.before, &event.after) {
+    match (&event.before, &event.after) {
         (None, Some(new)) => {
             let is_new = Row {
                 at: new.at,
@@ -91,8 +91,7 @@ fn step(event: &Event) -> Option<Step> {
             }
         }
         (None, None) => None,
-    };
-    step
+    }
 }
 
 /// A life begins once and ends once, and what is finished was claimed.
