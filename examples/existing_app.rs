@@ -71,11 +71,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let public = axum::serve(public, app(shop)).with_graceful_shutdown(interrupted());
     let internal =
         axum::serve(internal, internal_app(&push, operators)).with_graceful_shutdown(interrupted());
+    // The worker counts from here on, so the first request already finds one.
+    let worker = push.run(interrupted());
     // If one of them fails, the process ends. What the worker has claimed is claimed again when its leases end.
     tokio::try_join!(
         async { Ok::<_, Box<dyn Error>>(public.await?) },
         async { Ok(internal.await?) },
-        async { Ok(push.run(interrupted()).await?) }
+        async { Ok(worker.await?) }
     )?;
     Ok(())
 }
