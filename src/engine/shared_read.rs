@@ -24,7 +24,7 @@ struct Latest<T> {
 /// `None` if the store did not answer in time.
 type Found<T> = Option<T>;
 
-/// Whoever holds the lock drives the read.
+/// The caller that has the lock polls the read, and the others wait for the lock.
 type Read<T> = tokio::sync::Mutex<State<T>>;
 
 enum State<T> {

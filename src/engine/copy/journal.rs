@@ -322,7 +322,7 @@ fn begin_part(mut file: &File, header: &str) -> Result<(u64, Option<EndpointKey>
     Ok((rows, cursor))
 }
 
-/// Where so many entries end.
+/// The length of a file with this header and this number of entries, in octets.
 fn end_of(entries: u64, header: &str) -> u64 {
     header.len() as u64 + entries * Entry::LEN as u64
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tower_web_push::broadcast::Tag;
-use tower_web_push::store::ScheduleStore as _;
+use tower_web_push::store::{ScheduleStore as _, StoreErrorKind};
 
 use super::{Answer, World, news, with};
 use crate::support::tampered_store::TamperedStore;
@@ -169,6 +169,31 @@ async fn a_renewal_that_is_repeated_after_a_failure_keeps_the_schedules_of_both(
         let schedules = world.store.schedules(Some(before.id())).await.unwrap();
         assert_eq!(schedules.len(), 2, "{fails}");
     }
+}
+
+/// They are moved without being read.
+#[tokio::test]
+async fn schedules_that_cannot_be_read_keep_no_renewal_from_being_stored() {
+    let tampered = Arc::new(TamperedStore::default());
+    let world = World {
+        store: Arc::new(tampered.memory.clone()),
+        ..World::made(
+            |builder| builder.store(Arc::clone(&tampered)),
+            |s| s.public_tags([Tag::parse("news").unwrap()]),
+        )
+        .await
+    };
+    let (old, before) = old(&world).await;
+    let (_, new) = world.browser();
+    let direct =
+        json!({"notifyTime": {"utcHour": 9, "minute": 0}, "notifyType": "DIRECT_NOTIFICATION"});
+    let body = with(&new, direct);
+    assert_eq!(world.post("/subscribe", &body).await.status, 200);
+    tampered.fail_as(StoreErrorKind::Corrupt, "schedules");
+    let body = renewal(&old, &old["keys"]["auth"], &new);
+    assert_eq!(world.post("/renew", &body).await.id(), before.id());
+    let schedules = world.store.schedules(Some(before.id())).await.unwrap();
+    assert_eq!(schedules.len(), 2);
 }
 
 #[tokio::test]
