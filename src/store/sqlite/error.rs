@@ -56,16 +56,30 @@ pub(super) fn closed() -> StoreError {
 
 /// One error for all changes of one transaction.
 #[derive(Clone, Debug)]
-pub(super) struct CommitError(Arc<Error>);
+pub(super) struct CommitError {
+    kind: StoreErrorKind,
+    source: Arc<dyn std::error::Error + Send + Sync>,
+}
 
 impl CommitError {
     pub(super) fn new(error: Error) -> Self {
-        Self(Arc::new(error))
+        Self {
+            kind: StoreErrorKind::Unavailable,
+            source: Arc::new(error),
+        }
+    }
+
+    /// The file is not to be written any more.
+    pub(super) fn refused(error: StoreError) -> Self {
+        Self {
+            kind: error.kind(),
+            source: Arc::new(error),
+        }
     }
 
     /// The error for one of the changes.
     pub(super) fn to_store_error(&self) -> StoreError {
-        StoreError::new(StoreErrorKind::Unavailable, self.clone())
+        StoreError::new(self.kind, self.clone())
     }
 }
 
@@ -77,6 +91,6 @@ impl fmt::Display for CommitError {
 
 impl std::error::Error for CommitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
+        Some(&*self.source)
     }
 }

@@ -63,8 +63,10 @@ impl Watch {
             };
             match asked {
                 Ok(Asked::Hints(listener)) => {
-                    // What is there already, the worker finds at its first step.
+                    // The worker may have taken its first step before this look: what was committed between them would be
+                    // nobody's news.
                     let _ = self.look();
+                    let _ = listener.try_send(());
                     listeners.push(listener);
                 }
                 Err(RecvTimeoutError::Timeout) => {

@@ -133,13 +133,15 @@ async fn every_commit_of_a_storm_is_followed_by_a_hint() {
     }
 }
 
-/// The thread waits for nothing while nobody listens, and hints are merged.
+/// The thread waits for nothing while nobody listens, and hints are merged. The first hint says that it looks from now on.
 #[tokio::test]
 async fn hints_come_while_they_are_wanted() {
     let world = world("WAL");
     let (asking, asked) = mpsc::channel();
     let thread = std::thread::spawn(move || world.watch.run(&asked));
     let (mut first, mut second) = (changes(&asking), changes(&asking));
+    first.next().await;
+    second.next().await;
     world.theirs.execute_batch(INSERT).unwrap();
     first.next().await;
     second.next().await;

@@ -113,7 +113,7 @@ pub(super) fn write(
                     job.refuse(error);
                     continue;
                 }
-                let took = transaction(conn, job, &mut commands);
+                let took = transaction(conn, job, &mut commands, identity);
                 if conn.is_shared() {
                     give_way(took);
                 }
@@ -138,6 +138,7 @@ fn transaction(
     conn: &Connection,
     first: Box<dyn Job>,
     commands: &mut mpsc::Receiver<Command>,
+    identity: Option<&Identity>,
 ) -> Duration {
     if first.is_abandoned() {
         return Duration::ZERO;
@@ -167,8 +168,16 @@ fn transaction(
             Err(_) => {}
         }
     }
-    let outcome = outcome.and_then(|()| statement(conn, "COMMIT"));
-    let error = outcome.err().map(CommitError::new);
+    // The file was there when the transaction began. A job that joined it may be younger than the end of the file.
+    let outcome = outcome
+        .map_err(CommitError::new)
+        .and_then(|()| {
+            identity
+                .map_or(Ok(()), Identity::check)
+                .map_err(CommitError::refused)
+        })
+        .and_then(|()| statement(conn, "COMMIT").map_err(CommitError::new));
+    let error = outcome.err();
     if error.is_some() && !conn.is_autocommit() {
         // The result does not matter: without a commit the file is unchanged.
         let _ = statement(conn, "ROLLBACK");

@@ -7,6 +7,7 @@ use super::super::identity::Identity;
 use super::super::prefix::Prefix;
 use super::super::query::execute;
 use super::*;
+use crate::store::StoreErrorKind;
 
 const MILLIS_20: Duration = Duration::from_millis(20);
 
@@ -92,9 +93,32 @@ fn the_wait_for_the_applications_transaction_is_no_part_of_ours() {
             answer,
         });
         let (_jobs, mut queue) = mpsc::channel(QUEUE);
-        let took = transaction(&conn, job, &mut queue);
+        let took = transaction(&conn, job, &mut queue, None);
         let ended = Instant::now();
         let end = application.join().unwrap();
         assert!(took <= ended.duration_since(end), "{took:?}");
     });
+}
+
+/// A job that joined the transaction was asked for after the file had gone, and would be lost with the process.
+#[tokio::test]
+async fn nothing_is_accepted_by_a_transaction_that_outlives_the_file() {
+    let (_folder, path, conn) = shared_file();
+    let identity = Identity::of(&path).unwrap();
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let writer = thread::spawn(move || write(&conn, queue, None, Some(&identity)));
+    let deleting = ask(&jobs, move |_| {
+        std::fs::remove_file(&path).unwrap();
+        Ok(())
+    });
+    let joined = ask(&jobs, |conn| {
+        execute(conn, "INSERT INTO worker (id) VALUES (1)", [])
+    });
+    let (deleting, joined) = tokio::join!(deleting, joined);
+    for error in [deleting.unwrap_err(), joined.map(drop).unwrap_err()] {
+        assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{error:?}");
+        assert!(format!("{error:?}").contains("deleted"), "{error:?}");
+    }
+    drop(jobs);
+    writer.join().unwrap();
 }

@@ -180,7 +180,12 @@ pub(crate) async fn a_store_that_fails_is_one_line_for_each_route(name: &str) {
         let call = client.call(Method::POST, "/web-push/subscribe");
         let call = call.header("x-request-id", "of-the-client");
         let refused = call.json(&body).send().await;
-        assert_eq!(refused.json()["code"], "store_unavailable");
+        assert_eq!(
+            refused.json()["code"],
+            "store_unavailable",
+            "{}",
+            refused.text()
+        );
         assert_ne!(refused.header("x-request-id"), "of-the-client");
         ids.push(refused.header("x-request-id").to_owned());
     }
