@@ -56,41 +56,48 @@ pub(super) fn closed() -> StoreError {
 
 /// One error for all changes of one transaction.
 #[derive(Clone, Debug)]
-pub(super) struct CommitError {
-    kind: StoreErrorKind,
-    source: Arc<dyn std::error::Error + Send + Sync>,
+pub(super) enum CommitError {
+    Failed(Arc<Error>),
+    /// The file is not to be written any more. Each change is told so in the words in which later ones are.
+    Refused(Arc<StoreError>),
 }
 
 impl CommitError {
-    pub(super) fn new(error: Error) -> Self {
-        Self {
-            kind: StoreErrorKind::Unavailable,
-            source: Arc::new(error),
-        }
+    pub(super) fn failed(error: Error) -> Self {
+        Self::Failed(Arc::new(error))
     }
 
-    /// The file is not to be written any more.
     pub(super) fn refused(error: StoreError) -> Self {
-        Self {
-            kind: error.kind(),
-            source: Arc::new(error),
-        }
+        Self::Refused(Arc::new(error))
     }
 
     /// The error for one of the changes.
     pub(super) fn to_store_error(&self) -> StoreError {
-        StoreError::new(self.kind, self.clone())
+        let kind = match self {
+            Self::Failed(_) => StoreErrorKind::Unavailable,
+            Self::Refused(error) => error.kind(),
+        };
+        StoreError::new(kind, self.clone())
     }
 }
 
 impl fmt::Display for CommitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the transaction was not committed")
+        match self {
+            Self::Failed(_) => f.write_str("the transaction was not committed"),
+            Self::Refused(error) => match std::error::Error::source(&**error) {
+                Some(source) => fmt::Display::fmt(source, f),
+                None => fmt::Display::fmt(error, f),
+            },
+        }
     }
 }
 
 impl std::error::Error for CommitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.source)
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Refused(error) => std::error::Error::source(&**error)?.source(),
+        }
     }
 }

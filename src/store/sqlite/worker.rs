@@ -170,13 +170,13 @@ fn transaction(
     }
     // The file was there when the transaction began. A job that joined it may be younger than the end of the file.
     let outcome = outcome
-        .map_err(CommitError::new)
+        .map_err(CommitError::failed)
         .and_then(|()| {
             identity
                 .map_or(Ok(()), Identity::check)
                 .map_err(CommitError::refused)
         })
-        .and_then(|()| statement(conn, "COMMIT").map_err(CommitError::new));
+        .and_then(|()| statement(conn, "COMMIT").map_err(CommitError::failed));
     let error = outcome.err();
     if error.is_some() && !conn.is_autocommit() {
         // The result does not matter: without a commit the file is unchanged.
