@@ -47,8 +47,21 @@ step_readme() {
     python3 benches/peers/report.py --check benches/peers/results README.md
 }
 
+# Lints and builds the packages and their tests.
+build_packages() {
+    local manifest
+    for manifest in $(other_packages); do
+        if [[ $manifest = *peers* ]] && ! pkg-config --exists openssl; then continue; fi
+        cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
+        if [ -d "$(dirname "$manifest")/tests" ]; then
+            cargo test --locked --no-run --manifest-path "$manifest"
+        fi
+    done
+}
+
 # Packages with lock files of their own, for what the crate itself must not depend on.
 step_packages() {
+    build_packages
     local manifest
     for manifest in $(other_packages); do
         echo "$manifest"
@@ -56,7 +69,6 @@ step_packages() {
             leave_out "the headers of OpenSSL are missing, so $manifest was not compiled"
             continue
         fi
-        cargo clippy --locked --all-features --all-targets --manifest-path "$manifest" -- -D warnings
         if [ -d "$(dirname "$manifest")/tests" ]; then
             [[ $manifest != *jetstream* ]] || have nats-server || leave_out "nats-server is missing, so no test of $manifest runs"
             cargo test --locked --manifest-path "$manifest"

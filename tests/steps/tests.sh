@@ -3,7 +3,9 @@
 step_tests() {
     start_servers
     if have cargo-nextest; then
-        cargo nextest run --all-features --profile "$nextest_profile"
+        # First what the tests are: the rest may take the lock of the target folder then.
+        cargo nextest run --no-run --all-features
+        while_compiling_ahead cargo nextest run --all-features --profile "$nextest_profile"
     else
         leave_out "cargo-nextest is missing, so cargo test ran instead: no time limits"
         cargo test --all-features --lib --bins --tests
@@ -53,15 +55,21 @@ step_doctests() {
     cargo test --doc --all-features
 }
 
+build_fuzz() (
+    # The sanitizers are switched on by unstable flags; the toolchain stays the stable one.
+    export RUSTC_BOOTSTRAP=1
+    unset CARGO_TARGET_DIR
+    cargo fuzz build
+)
+
 # Each target for a moment, from its seeds: enough to see that it builds and that its invariants hold. fuzz/README.md has the rest.
 step_fuzz() {
     [ -e fuzz/Cargo.toml ] || { leave_out "there are no fuzz targets"; return 0; }
     have cargo-fuzz || { leave_out "cargo-fuzz is missing"; return 0; }
     have c++ || { leave_out "a C++ compiler is missing, which builds libFuzzer"; return 0; }
-    # The sanitizers are switched on by unstable flags; the toolchain stays the stable one.
+    build_fuzz
     export RUSTC_BOOTSTRAP=1
     unset CARGO_TARGET_DIR
-    cargo fuzz build
     local target seeds
     for target in $(cargo fuzz list); do
         mkdir -p "fuzz/corpus/$target"

@@ -1,0 +1,30 @@
+# What later steps compile is compiled while the tests run: half of that time tests only wait, and leave the processors idle.
+
+# Runs until all is compiled. Its failures are those of the steps themselves, which tell of them in their turn.
+compile_ahead() {
+    # A process of this class gets what no other one wants.
+    chrt --idle --pid 0 "$BASHPID"
+    local part
+    # The fuzz targets have a target folder of their own: the tests begin while nothing of theirs is locked.
+    for part in build_fuzz build_packages build_rusqlite_range step_minimal_versions; do
+        (set -e; "$part")
+    done
+}
+
+# Runs a command while that is done, and waits for both.
+while_compiling_ahead() {
+    if [ -z "${CI:-}" ] || ! have chrt; then
+        "$@"
+        return
+    fi
+    local log status=0 compiler
+    log=$(mktemp)
+    # Nothing is left out here that is not left out in its step.
+    left_out=/dev/null compile_ahead >"$log" 2>&1 &
+    compiler=$!
+    "$@" || status=$?
+    wait "$compiler" || true
+    grep -E '^(error|warning: unused)' "$log" | head -n 5 || true
+    rm -f "$log"
+    return "$status"
+}
