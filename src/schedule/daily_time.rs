@@ -104,6 +104,17 @@ impl DailyTime {
         self.occurrences(from).take_while(|at| *at <= moment).last()
     }
 
+    /// Returns the number of its occurrences from the local date of a moment to the date before that of another one. `None` as
+    /// in [`first_after`](Self::first_after).
+    pub(super) fn number_between(&self, from: Timestamp, until: Timestamp) -> Option<u64> {
+        let (from, until) = (self.date_of(from)?, self.date_of(until)?);
+        let days = usize::try_from(from.until(until).ok()?.get_days()).ok()?;
+        let rest = from.series(1.day()).take(days % 7);
+        let rest = rest.filter(|date| self.weekdays.has(date.weekday()));
+        let number = days / 7 * self.weekdays.names().count() + rest.count();
+        u64::try_from(number).ok()
+    }
+
     fn date_of(&self, moment: Timestamp) -> Option<Date> {
         let moment = jiff::Timestamp::from_millisecond(moment.as_millis()).ok()?;
         Some(moment.to_zoned(self.rules()?.clone()).date())

@@ -21,6 +21,10 @@ pub(crate) struct Due {
     pub(crate) next_fire_at: Timestamp,
 }
 
+/// An occurrence that is later than this by far: what was missed before is counted by dates, and not one by one. A stored time may
+/// be thousands of years ago, if it is damaged.
+const FAR: Duration = Duration::from_secs(32 * 24 * 3600);
+
 /// The most by which new rules of a zone move an occurrence.
 const MOVED: Duration = Duration::from_secs(3 * 3600);
 
@@ -32,6 +36,11 @@ impl Schedule {
             _ => self.occurrence(),
         };
         let mut skipped = 0;
+        if now.since(at) > FAR {
+            let recent = self.plan.spread(self.time.last_until(now - FAR / 2)?);
+            skipped = self.time.number_between(at, recent)?;
+            at = recent;
+        }
         // Of several missed occurrences only the latest one is sent, if it is not too late.
         loop {
             if at > now {
@@ -96,7 +105,7 @@ mod tests {
     use super::*;
     use crate::broadcast::Audience;
     use crate::message::Message;
-    use crate::schedule::{NotifyType, ScheduleLabel, Weekdays};
+    use crate::schedule::{NotifyType, ScheduleLabel, Weekdays, Zone};
     use crate::subscription::SubscriptionId;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -129,6 +138,61 @@ mod tests {
     fn of_many_missed_ones_the_latest_is_sent_and_the_others_are_counted() {
         assert_eq!(due(EIGHT + DAY), (true, 1, EIGHT + 2 * DAY));
         assert_eq!(due(EIGHT + 9 * DAY + HOUR), (true, 9, EIGHT + 10 * DAY));
+    }
+
+    /// One occurrence after the other, each by the one before.
+    fn walked(schedule: &Schedule, now: Timestamp) -> Due {
+        let (mut at, mut skipped) = (schedule.next_fire_at, 0);
+        loop {
+            let next_fire_at = schedule.plan.spread(schedule.time.next_after(at).unwrap());
+            let fires = at <= now && next_fire_at > now && now.since(at) <= GRACE;
+            if at > now || fires {
+                let next_fire_at = if fires { next_fire_at } else { at };
+                return Due {
+                    fires,
+                    skipped,
+                    next_fire_at,
+                };
+            }
+            (at, skipped) = (next_fire_at, skipped + 1);
+        }
+    }
+
+    #[test]
+    fn what_was_missed_for_years_is_counted_as_if_one_by_one() {
+        let plan = Plan::Subscriber {
+            subscription: SubscriptionId::from_bytes([7; 16]),
+            notify_type: NotifyType::DailyCheck,
+            message: None,
+        };
+        for bits in [0b111_1111, 0b001_0000, 0b100_0001, 0b010_1010] {
+            for zone in ["UTC", "Europe/Berlin", "Pacific/Apia"] {
+                let time = DailyTime::new(8, 0).unwrap();
+                let time = time.on(Weekdays::from_bits(bits).unwrap());
+                let time = time.in_zone(Zone::parse(zone).unwrap());
+                let first = plan.first_fire_at(&time, EIGHT).unwrap();
+                let schedule = Schedule::new(plan.clone(), time, first);
+                for days in [30, 31, 32, 33, 34, 40, 47, 365, 366, 4000] {
+                    for more in [Duration::ZERO, HOUR, 9 * HOUR, 23 * HOUR] {
+                        let now = first + days * DAY + more;
+                        let due = schedule.due(now).unwrap();
+                        assert_eq!(due, walked(&schedule, now), "{bits:b} {zone} {days}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A damaged time is a matter of its schedule: walking through these years took seconds.
+    #[test]
+    fn a_stored_time_of_any_year_has_a_next_one() {
+        for millis in [0, -62_000_000_000_000, -377_000_000_000_000] {
+            let mut old = at_eight();
+            old.next_fire_at = Timestamp::from_millis(millis);
+            let due = old.due(EIGHT).unwrap();
+            assert!(due.fires && due.skipped > 20_000, "{due:?}");
+            assert_eq!(due.next_fire_at, EIGHT + DAY);
+        }
     }
 
     #[test]
