@@ -3,22 +3,38 @@
 //! Delivery is at least once: after a crash a message can arrive twice. A browser shows one notification per tag, so
 //! a random tag hides the second copy, and replaces no other notification.
 
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::encoding::base64url;
 
-/// The start of a random tag, which distinguishes it from a tag of the application.
+/// The start of a random tag.
 const PREFIX: &str = "auto:";
-/// 72 bits: no two notifications on one device share a tag. They become 12 characters of the payload.
-const OCTETS: usize = 9;
-/// base64url has 4 characters for 3 octets.
-const CHARS: usize = OCTETS / 3 * 4;
+/// 48 bits: no two notifications on one device share a tag.
+const RANDOM: usize = 6;
+/// With the check, 12 characters of the payload: base64url has 4 for 3 octets.
+const OCTETS: usize = RANDOM + CHECK;
+/// A tag of an application that begins alike is taken for a drawn one by chance only, one in 16 million.
+const CHECK: usize = 3;
 
 /// A new tag; `None` if the system has no randomness, since a notification without a tag is better than none.
 pub(super) fn draw() -> Option<String> {
+    let mut random = [0; RANDOM];
+    getrandom::fill(&mut random).ok()?;
+    Some(with_check(&random))
+}
+
+fn with_check(random: &[u8; RANDOM]) -> String {
+    let digest = Sha256::new()
+        .chain_update("tower-web-push drawn tag\0")
+        .chain_update(random)
+        .finalize();
     let mut octets = [0; OCTETS];
-    getrandom::fill(&mut octets).ok()?;
-    Some(format!("{PREFIX}{}", base64url(&octets)))
+    for (to, from) in octets.iter_mut().zip(random.iter().chain(&digest)) {
+        *to = *from;
+    }
+    format!("{PREFIX}{}", base64url(&octets))
 }
 
 /// The same payload with another random tag; `None` if it has no random one.
@@ -42,8 +58,13 @@ fn replace(payload: &[u8], with: impl FnOnce() -> Option<String>) -> Option<Stri
 }
 
 fn is_drawn(tag: &str) -> bool {
-    tag.strip_prefix(PREFIX)
-        .is_some_and(|drawn| drawn.len() == CHARS)
+    let mut octets = [0; OCTETS];
+    let drawn = tag.strip_prefix(PREFIX);
+    drawn.is_some_and(|drawn| {
+        Base64UrlUnpadded::decode(drawn, &mut octets).is_ok_and(|octets| octets.len() == OCTETS)
+    }) && octets
+        .first_chunk()
+        .is_some_and(|random| with_check(random) == tag)
 }
 
 /// The position of the tag in a notification's payload: in the declarative document, or at the top.
@@ -67,13 +88,17 @@ mod tests {
     #[test]
     fn only_a_drawn_tag_is_drawn_again() {
         let again = |payload: &str| redraw(payload.as_bytes());
-        let flat = r#"{"title":"Hi","tag":"auto:AAAAAAAAAAAA"}"#;
-        let other = again(flat).unwrap();
+        let drawn = draw().unwrap();
+        let flat = format!(r#"{{"title":"Hi","tag":"{drawn}"}}"#);
+        let other = again(&flat).unwrap();
         assert_ne!(other, flat);
         assert_eq!(other.len(), flat.len());
-        let declared = r#"{"title":"Hi","notification":{"tag":"auto:AAAAAAAAAAAA"}}"#;
-        assert_ne!(again(declared).unwrap(), declared);
+        let declared = format!(r#"{{"title":"Hi","notification":{{"tag":"{drawn}"}}}}"#);
+        assert_ne!(again(&declared).unwrap(), declared);
         for payload in [
+            r#"{"title":"Hi","tag":"auto:AAAAAAAAAAAA"}"#,
+            r#"{"title":"Hi","tag":"auto:subscription"}"#,
+            r#"{"title":"Hi","tag":"auto:202611290001"}"#,
             r#"{"title":"Hi","tag":"order-7"}"#,
             r#"{"title":"Hi","tag":"auto:7"}"#,
             r#"{"title":"Hi","tag":7}"#,

@@ -206,7 +206,7 @@ fn a_payload_is_not_too_large_because_of_the_tag() {
         (message.payload().unwrap().len(), message.is_too_large())
     };
     let (around, _) = len(0);
-    let tag = r#""tag":"auto:AAAAAAAAAAAA","#.len();
+    let tag = r#""tag":"auto:............","#.len();
     assert_eq!(tag, 26);
     let fits = Message::MAX_PAYLOAD - around;
     assert_eq!(len(fits), (Message::MAX_PAYLOAD, false));
