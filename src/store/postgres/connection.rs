@@ -154,6 +154,9 @@ impl Database {
 /// Begins a transaction.
 pub(super) fn begin(statement: Duration) -> String {
     let millis = statement.as_millis().clamp(1, 2_000_000_000);
+    // A wait for another replica's row lock is part of the statement's time: the time limit of the role for one lock, which may
+    // be short, would fail it.
+    //
     // Settings that must not depend on the database's defaults. Plans by statistics do not fit a queue, which is empty
     // now and has a million rows a minute later: index scans are right at any time. The search path ensures that
     // PostgreSQL's own functions are called, not better matches in a schema that the role uses.
@@ -161,6 +164,7 @@ pub(super) fn begin(statement: Duration) -> String {
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
          SET LOCAL search_path = pg_catalog; \
          SET LOCAL statement_timeout = {millis}; \
+         SET LOCAL lock_timeout = 0; \
          SET LOCAL idle_in_transaction_session_timeout = {millis}; \
          SET LOCAL enable_seqscan = off; \
          SET LOCAL enable_bitmapscan = off; \

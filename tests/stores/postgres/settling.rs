@@ -74,3 +74,41 @@ async fn a_registration_does_not_wait_for_a_settlement() {
     locker.batch_execute("ROLLBACK").await.unwrap();
     assert!(settling.await.unwrap().unwrap().is_some());
 }
+
+/// A role may have a short time for each lock. That of a broadcast, which many processes settle, is worth a wait.
+#[tokio::test]
+async fn a_roles_time_for_a_lock_does_not_hold() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let first = subscription(0);
+    let store = schema.store().await;
+    let limits = SubscriptionLimits::default();
+    store.upsert(&first, &limits, at(0)).await.unwrap();
+    let new = broadcast();
+    store.open(&new, at(0)).await.unwrap();
+    let origin = first.subscription.endpoint().origin().clone();
+    let rows = [NewDelivery::new(first.key(), origin)];
+    let (start, end) = (Cursor::Start, Cursor::End);
+    let written = store.enqueue_page(new.id, &start, &rows, &end, at(0)).await;
+    assert_eq!(written.unwrap(), PageWrite::Stored);
+
+    let separator = if schema.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{separator}options=-c%20lock_timeout%3D1ms", schema.url);
+    let impatient = schema.builder().connect(&url).await.unwrap();
+    let row = impatient.claim(&claim_of(1), at(0)).await.unwrap().rows;
+    let token = row[0].token;
+    let locker = client(&schema.url).await;
+    let lock = format!("BEGIN; SELECT * FROM {}.broadcast FOR UPDATE", schema.name);
+    locker.batch_execute(&lock).await.unwrap();
+    let settling = tokio::spawn(async move {
+        let ends = [(token, Settlement::Finished(FinalOutcome::Gone))];
+        impatient.settle(&ends, at(1)).await
+    });
+    let waiting = "SELECT count(*) FROM pg_locks AS one JOIN pg_locks AS other USING (pid) \
+                   WHERE NOT one.granted AND other.relation = 'web_push.broadcast'::regclass";
+    until(async || (settling.is_finished() || schema.number(waiting).await > 0).then_some(()))
+        .await;
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    assert!(settling.await.unwrap().is_ok());
+}
