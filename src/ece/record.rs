@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 
 use super::{EceError, EceErrorKind, SALT_LEN, TAG_LEN, expand, extract};
 
+/// The longest plaintext of AES-GCM, in octets (NIST SP 800-38D section 5.2.1.1: 2^39 - 256 bits).
+const MAX_PLAINTEXT: u64 = (1 << 36) - 32;
+
 /// The octet behind a record's data (RFC 8188 section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 8188 section 2 closes the set")]
@@ -75,10 +78,15 @@ impl Keys {
         padding: usize,
         body: &mut Vec<u8>,
     ) -> Result<(), EceError> {
+        let len = data.len().checked_add(padding);
+        // Before anything is reserved: a length that cannot be sealed may not be available either.
+        if len.is_none_or(|len| len as u64 >= MAX_PLAINTEXT) {
+            return Err(EceErrorKind::RecordTooLong.into());
+        }
         let start = body.len();
         body.extend_from_slice(data);
         body.push(delimiter.octet());
-        body.resize(body.len().saturating_add(padding), 0);
+        body.resize(body.len() + padding, 0);
         let record = body.get_mut(start..).unwrap_or_default();
         let sealed =
             self.cipher

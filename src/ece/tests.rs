@@ -128,3 +128,15 @@ fn limits_of_the_header_are_errors_of_encrypt() {
 fn keys_are_not_printed() {
     assert_eq!(format!("{:?}", Keys::derive(IKM, &[0; 16])), "Keys(..)");
 }
+
+/// It would be too much to reserve, let alone to encrypt.
+#[test]
+fn a_record_that_no_memory_holds_is_refused_and_changes_nothing() {
+    let keys = Keys::derive(b"ikm", &[7; SALT_LEN]);
+    for padding in [usize::MAX, usize::MAX - 1, 1 << 36, (1 << 36) - 36] {
+        let mut body = b"before".to_vec();
+        let error = keys.seal(0, b"data", Delimiter::Last, padding, &mut body);
+        assert_eq!(error.unwrap_err().kind(), EceErrorKind::RecordTooLong);
+        assert_eq!(body, b"before");
+    }
+}
