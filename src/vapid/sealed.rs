@@ -27,8 +27,8 @@ impl KeyEncryptionKey {
     /// Octets of the key.
     const LEN: usize = 32;
 
-    fn new(key: [u8; Self::LEN]) -> Result<Self, VapidError> {
-        if is_pattern(&key) {
+    fn new(key: &[u8; Self::LEN]) -> Result<Self, VapidError> {
+        if is_pattern(key) {
             return Err(VapidErrorKind::WeakEncryptionKey.into());
         }
         let mut hash = Sha256::new();
@@ -40,7 +40,7 @@ impl KeyEncryptionKey {
             *to = from;
         }
         Ok(Self {
-            key: SecretBytes::new(key),
+            key: SecretBytes::new(*key),
             id,
         })
     }
@@ -51,10 +51,11 @@ impl KeyEncryptionKey {
         let octets = [hex(text), base64_any(text)]
             .into_iter()
             .flatten()
-            .find_map(|octets| <[u8; Self::LEN]>::try_from(octets.as_slice()).ok())
-            .map(Zeroizing::new)
+            .find(|octets| octets.len() == Self::LEN)
             .ok_or(VapidErrorKind::InvalidEncryptionKey)?;
-        Self::new(*octets)
+        let mut key = Zeroizing::new([0; Self::LEN]);
+        key.copy_from_slice(&octets);
+        Self::new(&key)
     }
 
     fn cipher(&self) -> Aes256Gcm {
@@ -293,7 +294,7 @@ enum Parts {
 /// Whether a key is a pattern: few different octets (all alike, short patterns), two equal halves, or octets at one
 /// distance, as in 1, 2, 3.
 fn is_pattern(key: &[u8; KeyEncryptionKey::LEN]) -> bool {
-    let mut different = *key;
+    let mut different = Zeroizing::new(*key);
     different.sort_unstable();
     let different = different.chunk_by(|one, next| one == next).count();
     let steps = || key.iter().zip(key.iter().skip(1));

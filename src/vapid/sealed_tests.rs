@@ -8,7 +8,7 @@ fn keys(octets: &[u8]) -> KeyEncryptionKeys {
 
 /// A key that is neither random nor a pattern.
 fn key(octet: u8) -> KeyEncryptionKey {
-    KeyEncryptionKey::new(Sha256::digest([octet]).into()).unwrap()
+    KeyEncryptionKey::new(&Sha256::digest([octet]).into()).unwrap()
 }
 
 fn kind(result: Result<VapidKey, VapidError>) -> VapidErrorKind {
@@ -135,13 +135,13 @@ fn a_key_encryption_key_that_is_a_pattern_is_refused() {
         of(|at| at % 8),
         *b"0123456789abcdef0123456789abcdef",
     ] {
-        let error = KeyEncryptionKey::new(weak).unwrap_err();
+        let error = KeyEncryptionKey::new(&weak).unwrap_err();
         assert_eq!(error.kind(), VapidErrorKind::WeakEncryptionKey, "{weak:?}");
         let error = KeyEncryptionKeys::parse(&base64url(&weak)).unwrap_err();
         assert_eq!(error.kind(), VapidErrorKind::WeakEncryptionKey, "{weak:?}");
     }
     // The digits of `openssl rand -hex 16`, taken for the octets themselves: 128 bits all the same.
-    assert!(KeyEncryptionKey::new(*b"b71f0c2e9a4d5836e07fa1c4952bd368").is_ok());
+    assert!(KeyEncryptionKey::new(b"b71f0c2e9a4d5836e07fa1c4952bd368").is_ok());
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn debug_shows_no_secret() {
     let clear = KeyEncryptionKeys::none().seal(&key).unwrap();
     assert_eq!(format!("{clear:?}"), "SealedVapidKey(..)");
     let octets: [u8; 32] = Sha256::digest([1]).into();
-    let debug = format!("{:?}", KeyEncryptionKey::new(octets).unwrap());
+    let debug = format!("{:?}", KeyEncryptionKey::new(&octets).unwrap());
     let shown = format!("KeyEncryptionKey({})", base64url(&self::key(1).id));
     assert_eq!(debug, shown);
 }

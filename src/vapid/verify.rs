@@ -45,7 +45,8 @@ pub fn verify(
         .claims(&public_key)?;
 
     let expires = claims.exp().ok_or(VapidErrorKind::InvalidToken)?;
-    if now > expires {
+    // RFC 7519 section 4.1.4: not accepted "on or after" it.
+    if now >= expires {
         return Err(VapidErrorKind::Expired.into());
     }
     if expires.since(now) > MAX_LIFETIME {
@@ -82,7 +83,7 @@ impl Verified {
         self.subject.as_deref()
     }
 
-    /// Returns the last moment at which the token is valid, `exp`.
+    /// Returns the moment from which on the token is invalid, `exp` (RFC 7519 section 4.1.4).
     #[must_use]
     pub const fn expires(&self) -> Timestamp {
         self.expires
@@ -130,7 +131,14 @@ impl<'a> Jws<'a> {
 struct Header {
     alg: String,
     typ: Option<String>,
+    /// Also `null` is one: `Option` would take it for none.
+    #[serde(default, deserialize_with = "present")]
     crit: Option<Value>,
+}
+
+/// Whatever a member is, if it is there.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]

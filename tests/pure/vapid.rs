@@ -78,14 +78,16 @@ fn kind(authorization: &str) -> VapidErrorKind {
 fn the_example_of_rfc_8292_verifies_for_24_hours() {
     let (header, origin) = example();
     let exp = Timestamp::from_secs(EXP);
-    for now in [exp - DAY, exp - DAY / 2, exp] {
+    let tick = Duration::from_millis(1);
+    for now in [exp - DAY, exp - DAY / 2, exp - tick] {
         let verified = vapid::verify(&header, &origin, now).unwrap();
         assert_eq!(verified.subject(), Some("mailto:push@example.com"));
         assert_eq!(verified.expires(), exp);
         assert!(header.ends_with(&verified.public_key().to_base64url()));
     }
     let kind = |now| vapid::verify(&header, &origin, now).unwrap_err().kind();
-    let tick = Duration::from_millis(1);
+    // RFC 7519 section 4.1.4: "on or after" it.
+    assert_eq!(kind(exp), VapidErrorKind::Expired);
     assert_eq!(kind(exp + tick), VapidErrorKind::Expired);
     assert_eq!(kind(exp - DAY - tick), VapidErrorKind::ExpiresTooLate);
     assert_eq!(kind(Timestamp::MAX), VapidErrorKind::Expired);
@@ -100,7 +102,8 @@ fn another_origin_is_refused() {
         "https://push.example.net:8443",
         "http://push.example.net",
     ] {
-        let error = vapid::verify(&header, &origin(other), Timestamp::from_secs(EXP)).unwrap_err();
+        let error =
+            vapid::verify(&header, &origin(other), Timestamp::from_secs(EXP - 1)).unwrap_err();
         assert_eq!(error.kind(), VapidErrorKind::WrongAudience, "{other}");
     }
 }
@@ -114,7 +117,7 @@ fn the_rfc_6979_tokens_verify() {
         let verified = vapid::verify(
             case["authorization"].as_str().unwrap(),
             &origin(claims["aud"].as_str().unwrap()),
-            Timestamp::from_secs(claims["exp"].as_i64().unwrap()),
+            Timestamp::from_secs(claims["exp"].as_i64().unwrap() - 1),
         )
         .unwrap();
         assert_eq!(verified.subject(), claims["sub"].as_str());
@@ -190,7 +193,7 @@ fn an_audience_may_be_a_list_and_exp_a_fraction() {
         json!({"aud": ["https://a.example", "https://push.example.net"], "exp": EXP}),
         json!({"aud": "https://push.example.net", "exp": EXP as f64 + 0.5, "iat": 1, "x": {"y": []}}),
     ] {
-        let now = Timestamp::from_secs(EXP);
+        let now = Timestamp::from_secs(EXP) - Duration::from_millis(1);
         let header = forger.claims(&claims);
         let verified = vapid::verify(&header, &origin("https://push.example.net"), now).unwrap();
         assert_eq!(verified.subject(), None);
@@ -260,6 +263,8 @@ fn headers_that_are_not_es256_are_refused() {
         r#"{"typ":"JWT"}"#,
         r#"{"typ":"JOSE","alg":"ES256"}"#,
         r#"{"alg":"ES256","crit":["b64"],"b64":false}"#,
+        r#"{"alg":"ES256","crit":null}"#,
+        r#"{"alg":"ES256","crit":[]}"#,
         r#"{"alg":"ES256","alg":"ES256"}"#,
         "[]",
         "",
@@ -275,7 +280,7 @@ fn headers_that_are_not_es256_are_refused() {
         r#"{"alg":"ES256"}"#,
         r#"{"alg":"ES256","typ":"jwt","kid":"1"}"#,
     ] {
-        let now = Timestamp::from_secs(EXP);
+        let now = Timestamp::from_secs(EXP - 1);
         let header = forger.authorization(header, &claims);
         assert!(vapid::verify(&header, &origin("https://push.example.net"), now).is_ok());
     }
