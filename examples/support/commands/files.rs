@@ -6,7 +6,9 @@ use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tower_web_push::copy::{Copy, CopyErrorKind, ExportReport, export, restore};
+use tower_web_push::copy::{
+    Copy, CopyErrorKind, ExportReport, RestoreInto, Secrets, export, restore,
+};
 use tower_web_push::store::SqliteStore;
 
 use super::super::causes::with_causes;
@@ -72,7 +74,10 @@ pub(super) async fn write_export(
     let store = stores::open("STORE_URL", store, false, certificates).await?;
     let now = tower_web_push::clock::Timestamp::from(std::time::SystemTime::now());
     let total = stores::count(&*store, now).await.map_err(with_causes)?;
-    let secrets = !arguments.without_secrets;
+    let secrets = match arguments.without_secrets {
+        true => Secrets::LeftOut,
+        false => Secrets::Included,
+    };
     let mut bar = Bar::new("exporting");
     let progress = |report: &ExportReport| bar.show(report.subscriptions, total);
     let to = &arguments.to;
@@ -119,7 +124,11 @@ pub(super) async fn read(
     // About 700 octets for each subscription.
     let progress = |report: &ExportReport| bar.show(report.subscriptions, total / 700);
     let mut lines = BufReader::new(file);
-    let report = restore(store, &mut lines, arguments.into_others, progress).await;
+    let into = match arguments.into_others {
+        true => RestoreInto::Existing,
+        false => RestoreInto::Empty,
+    };
+    let report = restore(store, &mut lines, into, progress).await;
     bar.end();
     let report = report.map_err(|error| match error.kind() {
         CopyErrorKind::NotEmpty => not_empty(),

@@ -363,6 +363,32 @@ async fn keys_come_first_and_a_rotation_comes_along() {
     assert!(report.is_unchanged());
 }
 
+/// A server that uses the target removes keys that no subscription has.
+#[tokio::test]
+async fn a_key_that_is_removed_before_its_rows_come_is_written_again() {
+    let world = World::new();
+    let (old, active) = (key(at(0)), key(at(10)));
+    world.from.insert(&old).await.unwrap();
+    world.from.insert(&active).await.unwrap();
+    for number in 0..PAGE + 1 {
+        let mut new = new(number);
+        new.default_vapid_key = old.id;
+        subscribe(&world.from, &new, at(0)).await;
+    }
+    let copy = world.copy();
+    let pass = copy.pass(|report| {
+        if report.read <= PAGE as u64 {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let removed = std::pin::pin!(world.to.remove(&old.id)).poll(&mut context);
+            assert!(removed.is_ready());
+        }
+    });
+    pass.await.unwrap();
+    let there = world.to.keys().await.unwrap();
+    assert!(there.iter().any(|key| key.id == old.id && !key.active));
+    assert!(there.iter().any(|key| key.id == active.id && key.active));
+}
+
 /// A store whose writes fail from some page on.
 #[derive(Debug)]
 struct Failing {

@@ -12,7 +12,9 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::engine::records::{Record, records};
 use crate::error::BoxError;
 use crate::schedule::{Plan, Schedule};
-use crate::store::{PortableStore, ScheduleStore, SubscriptionRecord, Unreachable, VapidKeyStore};
+use crate::store::{
+    PortableStore, ScheduleStore, StoredVapidKey, SubscriptionRecord, Unreachable, VapidKeyStore,
+};
 use crate::subscription::{EndpointKey, SubscriptionId};
 use crate::vapid::KeyId;
 
@@ -34,8 +36,30 @@ pub struct ExportReport {
     pub schedules: u64,
 }
 
-/// Writes VAPID keys, subscriptions in every state, and daily notifications of subscribers as JSON, an object in each line, page
-/// by page, while servers use the store. Calls `progress` with the numbers after each page.
+/// Whether an export has what is needed to send to its subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
+pub enum Secrets {
+    /// Endpoints, secrets of subscriptions, and VAPID private keys as they are stored: sealed, or in the clear if the store has no
+    /// key-encryption key. Who has the file can send to all subscribers. [`restore`] needs them.
+    Included,
+    /// Push services, users and states only. Such a file cannot be restored.
+    LeftOut,
+}
+
+/// Which store [`restore`] writes into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
+pub enum RestoreInto {
+    /// One without subscriptions and VAPID keys. Any other is refused.
+    Empty,
+    /// Any. A subscription stays that is newer there, with its daily notifications, and so does the active VAPID key.
+    Existing,
+}
+
+/// Writes VAPID keys, subscriptions, and daily notifications of subscribers as JSON, an object in each line, page
+/// by page, while servers use the store. Calls `progress` with the numbers after each page. Subscriptions that have expired and are
+/// not retired yet are left out.
 ///
 /// The first line is `{"webPushExport":{"version":1,…}}`, and the last one, `{"end":…}`, has the numbers of the others. Times are
 /// milliseconds since the Unix epoch. A subscription that is registered again meanwhile may be in it twice, in an older and a newer
@@ -52,18 +76,17 @@ pub struct ExportReport {
 ///
 /// # Security
 ///
-/// With `secrets` the file holds endpoints, secrets of subscriptions, and VAPID private keys as they are stored: sealed, or in the
-/// clear if the store has no key-encryption key. Who has it can send to all subscribers. Without them it names push services, users
-/// and states only, and cannot be restored.
+/// With [`Secrets::Included`] the file is as secret as the store.
 pub async fn export<S>(
     store: S,
     out: &mut (impl Write + Send),
-    secrets: bool,
+    secrets: Secrets,
     mut progress: impl FnMut(&ExportReport) + Send,
 ) -> Result<ExportReport, CopyError>
 where
     S: PortableStore + VapidKeyStore + ScheduleStore,
 {
+    let secrets = secrets == Secrets::Included;
     let from = Side::new(store);
     let clock = SystemClock::new();
     let began = clock.now();
@@ -224,14 +247,11 @@ fn write(out: &mut impl Write, line: &Line) -> Result<(), CopyError> {
 /// Writes what [`export`] has written with its secrets into a store. The whole file is read first, so that a damaged one changes
 /// nothing. Calls `progress` with the numbers after each page.
 ///
-/// The store has to be empty, unless `into_others`: then a subscription stays that is newer there, with its daily notifications,
-/// and the active VAPID key.
-///
 /// # Errors
 ///
 /// [`NotEmpty`](CopyErrorKind::NotEmpty), [`File`](CopyErrorKind::File) if the file is incomplete, of another version, damaged or
 /// without secrets: then nothing was changed. Also if the store fails. What was written by then stays, and the call can be repeated
-/// with `into_others`.
+/// with [`RestoreInto::Existing`].
 ///
 /// # Cancel safety
 ///
@@ -239,7 +259,7 @@ fn write(out: &mut impl Write, line: &Line) -> Result<(), CopyError> {
 pub async fn restore<S>(
     store: S,
     lines: &mut (impl BufRead + Seek + Send),
-    into_others: bool,
+    into: RestoreInto,
     mut progress: impl FnMut(&ExportReport) + Send,
 ) -> Result<ExportReport, CopyError>
 where
@@ -248,7 +268,7 @@ where
     let to = Side::new(store);
     let keys = to.vapid_keys.keys().await.map_err(target)?;
     let rows = to.count(SystemClock::new().now()).await.map_err(target)?;
-    if !into_others && (rows > 0 || !keys.is_empty()) {
+    if into == RestoreInto::Empty && (rows > 0 || !keys.is_empty()) {
         return Err(CopyErrorKind::NotEmpty.into());
     }
     check(lines)?;
@@ -267,6 +287,7 @@ where
                     to.vapid_keys.insert(&key).await.map_err(target)?;
                 }
                 report.vapid_keys += 1;
+                rows.keys.push(key);
             }
             Line::Subscription(row) => {
                 let row = row.read().map_err(file)?;
@@ -284,7 +305,12 @@ where
                     report.schedules += 1;
                 }
             }
-            Line::WebPushExport(_) => {}
+            Line::WebPushExport(head) => {
+                rows.may_be_known = match into {
+                    RestoreInto::Empty => Some(Timestamp::from_millis(head.at) - CLOCKS),
+                    RestoreInto::Existing => None,
+                };
+            }
             Line::End(_) => break,
         }
     }
@@ -300,6 +326,10 @@ struct Rows {
     /// Those of the last two calls of [`put`](Self::put) which the store has as the file has them, and whether they were written.
     /// The daily notifications of a page of the export follow its subscriptions, which are in no more calls.
     put: VecDeque<HashMap<SubscriptionId, bool>>,
+    /// The VAPID keys of the file.
+    keys: Vec<StoredVapidKey>,
+    /// From which registration on the store may have an older version of a row; `None`: of any.
+    may_be_known: Option<Timestamp>,
 }
 
 impl Rows {
@@ -319,6 +349,8 @@ impl Rows {
         let written = written.map_err(target)?;
         let ids: Vec<_> = self.waiting.iter().map(|row| row.id.into()).collect();
         let there = records(&*to.subscriptions, &ids).await.map_err(target)?;
+        self.keep_keys(to).await?;
+        let has_schedules = to.ledger.next_fire_at().await.map_err(target)?.is_some();
         let mut put = HashMap::new();
         for ((row, is_written), there) in self.waiting.drain(..).zip(written).zip(there) {
             let is_newer_there = match there {
@@ -326,12 +358,36 @@ impl Rows {
                 Record::Missing | Record::Unreadable => true,
             };
             report.subscriptions += u64::from(is_written);
+            let may_be_known = self
+                .may_be_known
+                .is_none_or(|since| row.last_seen_at >= since);
+            if is_written && may_be_known && has_schedules {
+                // Its daily notifications follow. Others are of an older version, which had them.
+                let removed = to.ledger.remove_schedules(row.id).await;
+                removed.map_err(target)?;
+            }
             if is_written || !is_newer_there {
                 put.insert(row.id, is_written);
             }
         }
         self.put.push_front(put);
         self.put.truncate(2);
+        Ok(())
+    }
+
+    /// Writes the VAPID keys of the rows that wait again, if the store has lost them: a server that uses it removes a key without
+    /// rows after a while, and these are written now.
+    async fn keep_keys(&self, to: &Side) -> Result<(), CopyError> {
+        let there = to.vapid_keys.keys().await.map_err(target)?;
+        let is_used = |key: &KeyId| self.waiting.iter().any(|row| row.vapid_key == *key);
+        let is_there = |id: &KeyId| there.iter().any(|key| key.id == *id);
+        for key in &self.keys {
+            if !is_there(&key.id) && is_used(&key.id) {
+                let mut key = key.clone();
+                key.active = false;
+                to.vapid_keys.insert(&key).await.map_err(target)?;
+            }
+        }
         Ok(())
     }
 

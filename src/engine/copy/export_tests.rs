@@ -75,7 +75,7 @@ async fn filled() -> (MemoryStore, Vec<SubscriptionRecord>) {
     (store, rows)
 }
 
-async fn exported(store: &MemoryStore, secrets: bool) -> Vec<u8> {
+async fn exported(store: &MemoryStore, secrets: Secrets) -> Vec<u8> {
     let mut out = Vec::new();
     export(store.clone(), &mut out, secrets, |_| {})
         .await
@@ -83,23 +83,23 @@ async fn exported(store: &MemoryStore, secrets: bool) -> Vec<u8> {
     out
 }
 
-async fn restored(store: &MemoryStore, bytes: &[u8], into_others: bool) -> Result<u64, CopyError> {
+async fn restored(store: &MemoryStore, bytes: &[u8], into: RestoreInto) -> Result<u64, CopyError> {
     let mut lines = Cursor::new(bytes);
-    let report = restore(store.clone(), &mut lines, into_others, |_| {}).await?;
+    let report = restore(store.clone(), &mut lines, into, |_| {}).await?;
     Ok(report.subscriptions)
 }
 
 #[tokio::test]
 async fn what_was_exported_is_restored_whole() {
     let (store, rows) = filled().await;
-    let bytes = exported(&store, true).await;
+    let bytes = exported(&store, Secrets::Included).await;
     assert_eq!(
         bytes.iter().filter(|octet| **octet == b'\n').count(),
         rows.len() + 5
     );
     let other = MemoryStore::new();
     assert_eq!(
-        restored(&other, &bytes, false).await.unwrap(),
+        restored(&other, &bytes, RestoreInto::Empty).await.unwrap(),
         rows.len() as u64
     );
     let names: Vec<_> = rows.iter().map(|row| SubscriptionRef::Id(row.id)).collect();
@@ -118,22 +118,29 @@ async fn what_was_exported_is_restored_whole() {
         store.schedules(of).await.unwrap()
     );
     // The same again changes nothing, and only on request.
-    let error = restored(&other, &bytes, false).await.unwrap_err();
+    let error = restored(&other, &bytes, RestoreInto::Empty)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), CopyErrorKind::NotEmpty);
-    assert_eq!(restored(&other, &bytes, true).await.unwrap(), 0);
+    assert_eq!(
+        restored(&other, &bytes, RestoreInto::Existing)
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
 }
 
 #[tokio::test]
 async fn without_secrets_it_names_none_and_is_not_restored() {
     let (store, _) = filled().await;
-    let bytes = exported(&store, false).await;
+    let bytes = exported(&store, Secrets::LeftOut).await;
     let text = String::from_utf8(bytes.clone()).unwrap();
     let sealed = store.keys().await.unwrap();
     for secret in ["https://", P256DH, "CQkJ", sealed[0].sealed.secret_str()] {
         assert!(!text.contains(secret), "{secret}");
     }
-    let error = restored(&MemoryStore::new(), &bytes, false)
+    let error = restored(&MemoryStore::new(), &bytes, RestoreInto::Empty)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), CopyErrorKind::File);
@@ -142,7 +149,7 @@ async fn without_secrets_it_names_none_and_is_not_restored() {
 #[tokio::test]
 async fn a_damaged_file_changes_nothing() {
     let (store, rows) = filled().await;
-    let whole = exported(&store, true).await;
+    let whole = exported(&store, Secrets::Included).await;
     let text = String::from_utf8(whole.clone()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     let without = |left_out: usize| {
@@ -168,7 +175,9 @@ async fn a_damaged_file_changes_nothing() {
         ),
     ] {
         let other = MemoryStore::new();
-        let error = restored(&other, &damaged, false).await.unwrap_err();
+        let error = restored(&other, &damaged, RestoreInto::Empty)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), CopyErrorKind::File, "{name}");
         assert!(other.keys().await.unwrap().is_empty(), "{name}");
         let row = other.get(&[rows[0].id.into()]).await.unwrap();
@@ -179,12 +188,12 @@ async fn a_damaged_file_changes_nothing() {
 #[tokio::test]
 async fn notifications_of_a_newer_subscription_stay_and_missing_ones_are_restored() {
     let (store, rows) = filled().await;
-    let bytes = exported(&store, true).await;
+    let bytes = exported(&store, Secrets::Included).await;
     let of = Some(rows[1].id);
     let stored = store.schedules(of).await.unwrap();
     let restore_again = async || {
         let mut lines = Cursor::new(&bytes);
-        let report = restore(store.clone(), &mut lines, true, |_| {}).await;
+        let report = restore(store.clone(), &mut lines, RestoreInto::Existing, |_| {}).await;
         report.unwrap().schedules
     };
     // As after a restoration that failed between the two.
@@ -213,7 +222,7 @@ async fn a_key_that_became_active_during_the_export_comes_along() {
     let sealed = KeyEncryptionKeys::default().seal(&key).unwrap();
     let key = StoredVapidKey::new(key.id(), *key.public_key(), sealed, at(9), true);
     let mut out = Vec::new();
-    let report = export(store.clone(), &mut out, true, |report| {
+    let report = export(store.clone(), &mut out, Secrets::Included, |report| {
         if report.vapid_keys == 2 {
             // It is done at once.
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -223,7 +232,7 @@ async fn a_key_that_became_active_during_the_export_comes_along() {
     });
     assert_eq!(report.await.unwrap().vapid_keys, 3);
     let other = MemoryStore::new();
-    restored(&other, &out, false).await.unwrap();
+    restored(&other, &out, RestoreInto::Empty).await.unwrap();
     assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
 }
 
@@ -270,7 +279,7 @@ async fn what_is_registered_again_during_the_export_comes_along() {
     let renewed = renewed.unwrap();
     let mut out = Vec::new();
     let mut is_done = false;
-    let report = export(store.clone(), &mut out, true, |_| {
+    let report = export(store.clone(), &mut out, Secrets::Included, |_| {
         if std::mem::replace(&mut is_done, true) {
             return;
         }
@@ -293,7 +302,7 @@ async fn what_is_registered_again_during_the_export_comes_along() {
     let rows = report.await.unwrap().subscriptions;
     assert_eq!(rows, PAGE as u64 + 21);
     let other = MemoryStore::new();
-    restored(&other, &out, false).await.unwrap();
+    restored(&other, &out, RestoreInto::Empty).await.unwrap();
     for number in numbers.into_iter().chain([renewed]) {
         assert_eq!(row(&other, number), row(&store, number), "{number}");
     }
@@ -306,7 +315,7 @@ async fn what_is_registered_again_during_the_export_comes_along() {
 #[tokio::test]
 async fn of_two_lines_with_one_id_the_newer_is_restored() {
     let (store, rows) = filled().await;
-    let text = String::from_utf8(exported(&store, true).await).unwrap();
+    let text = String::from_utf8(exported(&store, Secrets::Included).await).unwrap();
     let lines: Vec<_> = text.lines().collect();
     let (end, others) = lines.split_last().unwrap();
     let mut renewed = rows[4].clone();
@@ -321,7 +330,9 @@ async fn of_two_lines_with_one_id_the_newer_is_restored() {
     let place = others.iter().find(is_of_it).unwrap();
     let calls = async |text: String, other: &MemoryStore| {
         let (mut lines, mut calls) = (Cursor::new(text), 0);
-        let report = restore(other.clone(), &mut lines, false, |_| calls += 1);
+        let report = restore(other.clone(), &mut lines, RestoreInto::Empty, |_| {
+            calls += 1
+        });
         report.await.unwrap();
         calls
     };
@@ -340,4 +351,48 @@ async fn of_two_lines_with_one_id_the_newer_is_restored() {
         let old = SubscriptionRef::from(rows[4].subscription.endpoint());
         assert_eq!(other.get(&[old]).await.unwrap(), [None]);
     }
+}
+
+/// The newer version of a subscription comes later, and with its daily notifications only.
+#[tokio::test]
+async fn a_notification_that_was_switched_off_during_the_export_is_not_restored() {
+    let (store, rows) = filled().await;
+    let text = String::from_utf8(exported(&store, Secrets::Included).await).unwrap();
+    let mut newer = rows[1].clone();
+    newer.last_seen_at = at(50);
+    newer.retired = None;
+    let again = Line::Subscription(Box::new(Row::of(&newer, true)));
+    let again = serde_json::to_string(&again).unwrap();
+    let (number, end) = (rows.len(), "{\"end\":");
+    let text = text.replace(end, &format!("{again}\n{end}")).replace(
+        &format!("\"subscriptions\":{number}"),
+        &format!("\"subscriptions\":{}", number + 1),
+    );
+    for into in [RestoreInto::Empty, RestoreInto::Existing] {
+        let other = MemoryStore::new();
+        restored(&other, text.as_bytes(), into).await.unwrap();
+        let found = other.get(&[newer.id.into()]).await.unwrap();
+        assert_eq!(found, [Some(newer.clone())]);
+        assert_eq!(
+            other.schedules(Some(newer.id)).await.unwrap(),
+            [],
+            "{into:?}"
+        );
+    }
+}
+
+/// A server that uses the store removes keys that no subscription has.
+#[tokio::test]
+async fn a_key_that_is_removed_before_its_rows_come_is_written_again() {
+    let (store, rows) = filled().await;
+    let mut lines = Cursor::new(exported(&store, Secrets::Included).await);
+    let other = MemoryStore::new();
+    let used = rows[0].vapid_key;
+    let report = restore(other.clone(), &mut lines, RestoreInto::Empty, |report| {
+        if report.subscriptions < rows.len() as u64 {
+            at_once(other.remove(&used)).unwrap();
+        }
+    });
+    report.await.unwrap();
+    assert_eq!(other.keys().await.unwrap(), store.keys().await.unwrap());
 }

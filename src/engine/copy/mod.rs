@@ -32,7 +32,7 @@ mod report;
 mod schedules;
 
 pub use error::{CopyError, CopyErrorKind};
-pub use export::{ExportReport, export, restore};
+pub use export::{ExportReport, RestoreInto, Secrets, export, restore};
 pub use report::CopyReport;
 
 use std::collections::HashSet;
@@ -61,7 +61,7 @@ const PAGE: usize = 250;
 ///
 /// Each [`pass`](Self::pass) walks through the source. It writes what the target does not have, or has in an older version,
 /// and deletes in the target what the source has deleted since the last pass. A row that the target has in a newer version
-/// stays, and one that the target has deleted is not written again. So the first pass copies everything, and each later one
+/// stays, and one that the target has deleted is not written again, unless the source has it as retired or stale. So the first pass copies everything, and each later one
 /// what has changed since, in both directions of time: servers may use the source, the target, or both. Schedules of the
 /// application are copied by the same rule, except that one which both have changed stays as it is in the target.
 ///
@@ -232,6 +232,19 @@ impl Copy {
         Ok(())
     }
 
+    /// Makes sure that the target has the VAPID keys of rows that were written: a server that uses it removes a key without rows
+    /// after a while, and may have done so shortly before.
+    async fn keep(
+        &self,
+        keys: impl Iterator<Item = KeyId> + Send,
+        known: &mut HashSet<KeyId>,
+        report: &mut CopyReport,
+    ) -> Result<(), CopyError> {
+        let there = self.to.vapid_keys.keys().await.map_err(target)?;
+        *known = there.iter().map(|key| key.id).collect();
+        self.know(keys, known, report).await
+    }
+
     /// Copies the rows that no page has, since they are in no audience.
     async fn copy_unreachable(
         &self,
@@ -256,6 +269,8 @@ impl Copy {
                 .await?;
             let written = self.to.subscriptions.put(&rows).await.map_err(target)?;
             report.written += written.iter().filter(|written| **written).count() as u64;
+            self.keep(rows.iter().map(|row| row.vapid_key), known, report)
+                .await?;
             self.copy_their_schedules(&rows, report).await?;
             progress(report);
             if is_last {

@@ -188,7 +188,7 @@ impl Copy {
             return Ok(());
         }
         let keys: Vec<_> = wanted.iter().map(|row| row.record.vapid_key).collect();
-        self.know(keys.into_iter(), known, report).await?;
+        self.know(keys.iter().copied(), known, report).await?;
         let records: Vec<_> = wanted.iter().map(|row| row.record.clone()).collect();
         // The endpoint has another id there, which names the daily notifications. The new one gets them first: whichever
         // call fails, the id that the row has names them all. A schedule without a row ends when it is due.
@@ -203,6 +203,7 @@ impl Copy {
             });
         }
         let written = self.to.subscriptions.put(&records).await.map_err(target)?;
+        self.keep(keys.into_iter(), known, report).await?;
         for ((row, is_written), given) in wanted.iter_mut().zip(written).zip(given) {
             row.is_written = is_written;
             report.written += u64::from(is_written);

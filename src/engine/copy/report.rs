@@ -12,7 +12,8 @@ pub struct CopyReport {
     pub read: u64,
     /// Subscriptions that were written to the target: it did not have them, or an older version.
     pub written: u64,
-    /// Subscriptions that the target has deleted since the last pass. They were not written again.
+    /// Subscriptions that the target has deleted since the last pass. They were not written again, unless the
+    /// source has them as retired or stale: then [`written`](Self::written) counts them too.
     pub left_out: u64,
     /// Subscriptions that were deleted in the target, since the source has deleted them after the last pass.
     pub deleted: u64,
