@@ -58,7 +58,8 @@ impl Registration {
     }
 
     /// Sets the owner. The caller has authenticated this user. A stored subscription without an owner gets it; one of
-    /// another user changes its owner if the keys are the same, which only the browser itself knows.
+    /// another user changes its owner if the keys are the same, which only the browser itself knows, and loses its tags and
+    /// daily notifications, unless this registration gives them.
     pub fn principal(mut self, principal: impl Into<Principal>) -> Self {
         self.principal = Some(principal.into());
         self
@@ -161,16 +162,21 @@ impl Engine {
             ),
             None => None,
         };
-        self.share_schedules(&new, now).await?;
+        self.prepare_schedules(&new, now).await?;
         let upserted = self.subscriptions.upsert(&new, &self.limits, now).await?;
         let Upserted::Stored {
             record,
             created,
             superseded,
+            handed_over,
         } = upserted
         else {
             return Err(RegisterErrorKind::Conflict.into());
         };
+        // Again: the rows may have changed since they were read.
+        for id in handed_over {
+            self.ledger.remove_schedules(id).await?;
+        }
         if let Some(superseded) = superseded {
             self.ledger.move_schedules(superseded, record.id).await?;
         }
@@ -193,29 +199,43 @@ impl Engine {
         })
     }
 
-    /// Copies the schedules of the row at the new endpoint to the row that it replaces, whose id stays. If the call is
-    /// interrupted after the upsert, before they are moved, nothing tells any more whose they were.
-    async fn share_schedules(
+    /// Removes the schedules of rows that another principal takes over, and copies those of the row at the new endpoint to the
+    /// row that it replaces, whose id stays. If the call is interrupted after the upsert, nothing tells any more whose they
+    /// were.
+    async fn prepare_schedules(
         &self,
         new: &NewSubscription,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(replaces) = new.replaces else {
-            return Ok(());
-        };
-        let keys = [new.key(), replaces].map(SubscriptionRef::Key);
-        let rows: [_; 2] = match self.subscriptions.get(&keys).await?.try_into() {
-            Ok(rows) => rows,
-            Err(_) => return Ok(()),
-        };
-        let [Some(standing), Some(replaced)] = rows else {
-            return Ok(());
-        };
-        let (from, to) = (standing.id, replaced.id);
-        // A registration that is refused shows nobody another's schedules.
-        if from == to || merge(Some(standing), Some(&replaced), new, now).is_none() {
+        if new.principal.is_none() && new.replaces.is_none() {
             return Ok(());
         }
+        let replaces = new.replaced_key();
+        let keys = [Some(new.key()), replaces].into_iter().flatten();
+        let keys: Vec<_> = keys.map(SubscriptionRef::Key).collect();
+        let mut rows = self.subscriptions.get(&keys).await?.into_iter();
+        let (standing, replaced) = (rows.next().flatten(), rows.next().flatten());
+        let ids = [&standing, &replaced].map(|row| row.as_ref().map(|row| row.id));
+        // A registration that is refused shows nobody another's schedules, and removes none.
+        let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
+            return Ok(());
+        };
+        for id in &merged.handed_over {
+            self.ledger.remove_schedules(*id).await?;
+        }
+        match ids {
+            [Some(from), Some(to)] if !merged.handed_over.contains(&from) => {
+                self.share_schedules(from, to).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn share_schedules(
+        &self,
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<(), StoreError> {
         let both = [
             self.ledger.schedules(Some(to)).await,
             self.ledger.schedules(Some(from)).await,
