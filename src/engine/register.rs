@@ -108,8 +108,8 @@ pub struct Registered {
     pub id: SubscriptionId,
     /// Whether its endpoint was unknown before.
     pub created: bool,
-    /// Whether its VAPID key is not the active one: the page should subscribe again with
-    /// [`vapid_public_key`](crate::WebPush::vapid_public_key).
+    /// Whether its VAPID key is not the active one, or unknown, because no key fitted it and the registration names none: the
+    /// page should subscribe again with [`vapid_public_key`](crate::WebPush::vapid_public_key).
     pub stale_key: bool,
 }
 
@@ -169,6 +169,7 @@ impl Engine {
             created,
             superseded,
             handed_over,
+            was_stale,
         } = upserted
         else {
             return Err(RegisterErrorKind::Conflict.into());
@@ -195,7 +196,8 @@ impl Engine {
         Ok(Registered {
             id: record.id,
             created,
-            stale_key: record.vapid_key != active,
+            // The stored key of a stale row is not the one that its subscription was made with.
+            stale_key: record.vapid_key != active || (was_stale && new.vapid_key.is_none()),
         })
     }
 

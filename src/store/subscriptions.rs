@@ -30,7 +30,7 @@ use crate::vapid::KeyId;
 ///   `last_seen_at`, revives it (clears `retired` and `stale_since`, and the failure streak with `failing_since`), takes over the
 ///   expiration (`None` clears it), and replaces principal, tags and VAPID key if they are given; an absent
 ///   principal, absent tags or an absent VAPID key leave the stored ones. If the principal replaces another one, absent
-///   tags clear the stored ones, and the row's id is in `handed_over`.
+///   tags clear the stored ones, and the row's id is in `handed_over`. `was_stale` is true if this cleared `stale_since`.
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only if the
 ///   row has a principal and `new` names the same one; else it returns [`Upserted::Conflict`] and changes nothing,
 ///   retired or not.

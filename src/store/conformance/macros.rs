@@ -250,6 +250,7 @@ macro_rules! __store_conformance_subscriptions {
             s3_another_principal_gets_no_stored_tags
             s3_absent_parts_leave_the_stored_ones
             s3_a_retired_or_stale_row_revives
+            s3_a_row_is_said_to_have_been_stale
             s4_other_keys_need_the_same_principal
             s4_nobody_changes_the_keys_of_a_row_of_nobody
             s5_a_replacement_takes_over

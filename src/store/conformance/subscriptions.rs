@@ -191,6 +191,38 @@ pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h:
     assert_eq!(second.last_success_at, Some(at(2)), "that stays true");
 }
 
+/// S3, S5: who registers a stale row is told, once.
+pub async fn s3_a_row_is_said_to_have_been_stale<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let limits = SubscriptionLimits::default();
+    let stale = |number| Change::Stale {
+        key: endpoint(number).key(),
+        observed_at: at(1),
+        failure: Failure::default(),
+    };
+    put(store, &new(1), at(0)).await;
+    put(store, &new(2), at(0)).await;
+    assert_eq!(store.apply(&[stale(1), stale(2)], at(2)).await.unwrap(), 2);
+    let mut renewed = new(3);
+    renewed.replaces = Some(endpoint(2).key());
+    for (wanted, expected) in [
+        (new(1), true),
+        (new(1), false),
+        (renewed, true),
+        (new(3), false),
+        (new(4), false),
+    ] {
+        let answer = store.upsert(&wanted, &limits, at(9)).await.unwrap();
+        let Upserted::Stored {
+            record, was_stale, ..
+        } = answer
+        else {
+            panic!("the upsert was refused");
+        };
+        assert_eq!((was_stale, record.stale_since), (expected, None));
+    }
+}
+
 /// S4: other keys are accepted only from the row's own principal.
 pub async fn s4_other_keys_need_the_same_principal<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();

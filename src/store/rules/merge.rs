@@ -20,6 +20,8 @@ pub struct Merged {
     pub superseded: Option<SubscriptionId>,
     /// The ids of the rows that belonged to another principal until now (S3, S5).
     pub handed_over: Vec<SubscriptionId>,
+    /// Whether the row was stale until now (S3, S5).
+    pub was_stale: bool,
     replaces: bool,
 }
 
@@ -37,6 +39,7 @@ impl Merged {
             created: false,
             superseded: None,
             handed_over: Vec::new(),
+            was_stale: false,
             replaces: false,
         }
     }
@@ -78,6 +81,7 @@ impl From<Merged> for Upserted {
             created: merged.created,
             superseded: merged.superseded,
             handed_over: merged.handed_over,
+            was_stale: merged.was_stale,
         }
     }
 }
@@ -112,6 +116,9 @@ pub fn merge(
     let created = standing.is_none();
     let owner = |row: &SubscriptionRecord| Some((row.id, row.principal.clone()?));
     let owners = [standing.as_ref(), replaced].map(|row| row.and_then(owner));
+    // Of the row whose VAPID key stays if none is given.
+    let was_stale = standing.as_ref().or(replaced);
+    let was_stale = was_stale.is_some_and(|row| row.stale_since.is_some());
     let mut record = if let Some(mut record) = standing {
         if *only_if_unknown {
             return None;
@@ -166,6 +173,7 @@ pub fn merge(
         created,
         superseded,
         handed_over,
+        was_stale,
         replaces: replaced.is_some(),
     })
 }
