@@ -286,6 +286,19 @@ function onMessage(type, listener) {
   return () => container.removeEventListener("message", handler);
 }
 
+/** Answers the worker, which cannot see the address that a page has set with `history.pushState`. */
+function tellAddress() {
+  try {
+    navigator.serviceWorker?.addEventListener("message", ({ data, ports }) => {
+      if (data?.type === `${NAME}:address`) ports[0]?.postMessage(location.href);
+    });
+  } catch {
+    // Not in a page that may have workers: a sandboxed frame, or a server that renders it.
+  }
+}
+
+tellAddress();
+
 // ---- Why it cannot work in this browser
 
 /** @returns {WebPushError | null} */
