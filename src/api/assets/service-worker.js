@@ -91,11 +91,15 @@
    */
   function read(event) {
     const payload = parse(event.data);
+    const written = payload.web_push === 8030 && isObject(payload.notification) ? payload.notification : null;
     // A browser with declarative messages has parsed a mutable one already.
-    const declared =
-      /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
+    const declared = /** @type {any} */ (event).notification ?? written;
     /** The declarative part comes first. Null is the same as absent. @param {string} name */
-    const value = (name) => declared?.[name] ?? payload[name];
+    const value = (name) => {
+      // What the browser has parsed has empty texts and lists where the message has nothing.
+      const isAbsent = written !== null && (written[name] ?? null) === null;
+      return (isAbsent ? null : declared?.[name]) ?? payload[name];
+    };
 
     /** @type {any} */
     const options = {};
