@@ -1,11 +1,12 @@
 // The card of this browser: whether notifications are on, and its subscription.
 import { sendTest } from "./web-push/client.js";
-import { enrol, id, leave, look, visit } from "./browser.js";
+import { enrol, id, isUnconfirmed, leave, look, visit } from "./browser.js";
 import { byId } from "./dom.js";
 import { afterEach, onClick, onCopy, say, showAll } from "./status.js";
 
 const TEXTS = {
   on: "Notifications are on. They arrive even when this page is closed.",
+  unconfirmed: "The server has not confirmed this browser's subscription. Until it does, nothing may arrive.",
   off: "Enable notifications to receive messages from this server.",
 };
 
@@ -23,13 +24,15 @@ export async function open() {
 async function show() {
   const { supported, why, subscription } = await look();
   const enabled = subscription !== null;
+  const isOn = enabled && !isUnconfirmed();
   const pill = byId("browser-state");
-  const [name, text] = enabled ? ["on", "On"] : !supported ? ["error", "Not supported"] : why ? ["error", "Blocked"] : ["off", "Off"];
+  const [name, text] = isOn ? ["on", "On"] : enabled ? ["error", "Not registered yet"] : !supported ? ["error", "Not supported"] : why ? ["error", "Blocked"] : ["off", "Off"];
   pill.dataset.state = name;
   pill.textContent = text;
-  byId("browser-text").textContent = why?.message ?? (enabled ? TEXTS.on : TEXTS.off);
-  byId("enable").hidden = enabled || !supported;
-  byId("test").hidden = byId("disable").hidden = !enabled;
+  byId("browser-text").textContent = why?.message ?? TEXTS[isOn ? "on" : enabled ? "unconfirmed" : "off"];
+  byId("enable").hidden = isOn || !supported;
+  byId("test").hidden = !isOn;
+  byId("disable").hidden = !enabled;
   byId("credentials").hidden = !enabled;
   byId("credentials").querySelector("pre").textContent = enabled ? JSON.stringify(sent(subscription), null, 2) : "";
   byId("credentials-id").textContent = id() ?? "Not assigned yet";

@@ -9,10 +9,24 @@ let told = null;
 let ownId = null;
 /** Whether the first visit is done. */
 let hasVisited = false;
+/** Whether the last subscription or visit of this page failed. */
+let hasFailed = false;
 
 /** Subscribes. It can be repeated. @param {object} [options] */
 export async function enrol(options) {
-  return remember(await subscribe(options));
+  return attempt(async () => remember(await subscribe(options)));
+}
+
+/** @template T @param {() => Promise<T>} work @returns {Promise<T>} */
+async function attempt(work) {
+  try {
+    const done = await work();
+    hasFailed = false;
+    return done;
+  } catch (error) {
+    hasFailed = true;
+    throw error;
+  }
 }
 
 /** Ends the subscription. */
@@ -40,6 +54,9 @@ export function self() {
 /** The id on the server; null while it is not known. */
 export const id = () => ownId;
 
+/** Whether the server may not have this browser's subscription: the page has tried to post it in vain. */
+export const isUnconfirmed = () => hasFailed && ownId === null;
+
 /** Whether the server has this browser's subscription; null until the visit is done. @returns {boolean | null} */
 export function isSubscribed() {
   return ownId !== null || (hasVisited ? false : null);
@@ -58,7 +75,7 @@ export async function visit() {
   try {
     const { why, permission } = await look();
     if (why !== null) throw why;
-    const renewed = await renew();
+    const renewed = await attempt(renew);
     if (renewed) remember(renewed);
     // Notifications that are only blocked keep their schedules.
     else if (permission === "granted") scheduled.clear();

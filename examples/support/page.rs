@@ -90,17 +90,21 @@ pub(crate) fn answer(method: &Method, path: &str, has_console: bool) -> Response
         return plain(StatusCode::NOT_FOUND, "not found\n");
     };
     if method != Method::GET && method != Method::HEAD {
-        let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-        refusal
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refusal;
+        return only_get();
     }
     let mut response = plain(StatusCode::OK, content);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+/// The refusal of another method than GET and HEAD.
+pub(crate) fn only_get() -> Response<Full<Bytes>> {
+    let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+    let headers = refusal.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    refusal
 }
 
 /// A short text, with the headers that every response has.

@@ -69,10 +69,14 @@ impl<B> Service<Request<B>> for Site {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_get = request.method() == Method::GET;
-        if request.uri().path() != "/metrics" || !is_get {
-            let answer = page::answer(request.method(), request.uri().path(), self.has_console);
+        let (method, path) = (request.method(), request.uri().path());
+        if path != "/metrics" {
+            let answer = page::answer(method, path, self.has_console);
             return Box::pin(ready(Ok(answer)));
+        }
+        // The HTTP server leaves out the body of an answer to HEAD.
+        if method != Method::GET && method != Method::HEAD {
+            return Box::pin(ready(Ok(page::only_get())));
         }
         let site = self.clone();
         let (head, _) = request.into_parts();

@@ -17,6 +17,14 @@ use crate::moment::rfc3339;
 const MAX_JSON: usize = 65_536;
 /// The member of an outbox's message that holds a whole [`Message`] in its serialized form.
 pub(super) const SERIALIZED: &str = "serialized";
+/// The members of a request beside those of a notification.
+#[cfg(feature = "api")]
+const REQUEST: [&str; 7] = [
+    "payload", "ttl", "urgency", "topic", "sendAt", "pace", "audience",
+];
+/// The longest name of an unknown member that a refusal repeats, in octets. A typing error is shorter.
+#[cfg(feature = "api")]
+const MAX_NAME: usize = 32;
 /// The keys of an outbox's options.
 const OPTIONS: [&str; 5] = ["sendAt", "pace", "idempotencyKey", "id", "notify"];
 
@@ -45,7 +53,7 @@ pub(crate) enum Refusal {
 /// A member of the wrong type or value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidMember {
-    /// Its name, if it is one of those that are known.
+    /// Its name, if it is one of those that are known, or could be one that is misspelt.
     pub(crate) name: Option<String>,
     pub(crate) detail: String,
 }
@@ -104,6 +112,19 @@ impl Refusal {
             detail: format!("{name} is not {expected}."),
         })
     }
+
+    #[cfg(feature = "api")]
+    fn unknown(name: &str) -> Self {
+        let is_name = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-';
+        let is_shown = !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_name);
+        let known: Vec<_> = Notification::MEMBERS.into_iter().chain(REQUEST).collect();
+        let known = known.join(", ");
+        let what = if is_shown { name } else { "A member" };
+        Self::InvalidMember(InvalidMember {
+            name: is_shown.then(|| name.to_owned()),
+            detail: format!("{what} is none of {known}."),
+        })
+    }
 }
 
 impl From<MessageError> for Refusal {
@@ -130,6 +151,7 @@ impl Broadcast {
     /// Reads the members of a request, of which `text` is the whole text.
     #[cfg(feature = "api")]
     pub(crate) fn from_members(members: &Members, text: &[u8]) -> Result<Self, Refusal> {
+        check_names(members)?;
         let message = message(members, text)?;
         let audience = match member(members, "audience") {
             None => Audience::All,
@@ -180,6 +202,17 @@ impl Broadcast {
         let id = member(&opts, "id").map(|id| id.as_str().and_then(|id| id.parse().ok()));
         let id = id.map(|id| id.ok_or(Refusal::InvalidId)).transpose()?;
         Ok((broadcast, id))
+    }
+}
+
+/// Refuses members that a request does not have. A misspelt or misplaced audience would be everybody, and what is meant
+/// to be sent later would be sent now.
+#[cfg(feature = "api")]
+pub(crate) fn check_names(members: &Members) -> Result<(), Refusal> {
+    let is_known = |name: &str| Notification::MEMBERS.contains(&name) || REQUEST.contains(&name);
+    match members.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(Refusal::unknown(name)),
+        None => Ok(()),
     }
 }
 

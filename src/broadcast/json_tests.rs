@@ -143,3 +143,50 @@ fn a_refusal_repeats_no_value() {
         assert!(!format!("{refusal:?} {}", refusal.detail()).contains("s3cret"));
     }
 }
+
+#[cfg(feature = "api")]
+mod requests {
+    use super::*;
+
+    fn requested(body: &str) -> Result<Broadcast, Refusal> {
+        let members = serde_json::from_str(body).unwrap();
+        Broadcast::from_members(&members, body.as_bytes())
+    }
+
+    #[test]
+    fn the_contract_lists_the_members_of_a_request() {
+        let contract: Value = serde_json::from_str(include_str!("../api/openapi.json")).unwrap();
+        let listed = &contract["components"]["schemas"]["Notify"]["properties"];
+        let mut listed: Vec<_> = listed.as_object().unwrap().keys().collect();
+        let mut known: Vec<_> = Notification::MEMBERS.into_iter().chain(REQUEST).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+    }
+
+    #[test]
+    fn a_member_that_is_not_known_is_refused() {
+        let all = requested(TITLE).unwrap();
+        assert_eq!(all.audience, Audience::All);
+        for (body, name) in [
+            (r#"{"title":"a","user":"alice"}"#, Some("user")),
+            (r#"{"title":"a","user":null}"#, Some("user")),
+            (r#"{"title":"a","sendat":"x"}"#, Some("sendat")),
+            (r#"{"titel":"a"}"#, Some("titel")),
+            (r#"{"payload":1,"Audience":"all"}"#, Some("Audience")),
+            (r#"{"title":"a","<b>":1}"#, None),
+            (r#"{"title":"a","":1}"#, None),
+            (
+                r#"{"title":"a","abcdefghijklmnopqrstuvwxyz0123456":1}"#,
+                None,
+            ),
+        ] {
+            let Err(Refusal::InvalidMember(refused)) = requested(body) else {
+                panic!("{body}");
+            };
+            assert_eq!(refused.name.as_deref(), name, "{body}");
+            let is_named = refused.detail.starts_with(name.unwrap_or("A member"));
+            assert!(is_named && refused.detail.contains("audience"), "{body}");
+        }
+    }
+}

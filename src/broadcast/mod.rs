@@ -7,6 +7,8 @@ mod status;
 
 pub use audience::{Audience, Principal, Tag, TagError};
 #[cfg(feature = "api")]
+#[cfg(feature = "api")]
+pub(crate) use json::check_names;
 pub(crate) use json::{InvalidMember, Refusal};
 pub use outbox::{OutboxDialect, OutboxStatement};
 pub use status::{

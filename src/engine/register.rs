@@ -58,7 +58,8 @@ impl Registration {
     }
 
     /// Sets the owner. The caller has authenticated this user. A stored subscription without an owner gets it; one of
-    /// another user changes its owner if the keys are the same, which only the browser itself knows.
+    /// another user changes its owner if the keys are the same, which only the browser itself knows, and loses its tags and
+    /// daily notifications, unless this registration gives them.
     pub fn principal(mut self, principal: impl Into<Principal>) -> Self {
         self.principal = Some(principal.into());
         self
@@ -107,8 +108,8 @@ pub struct Registered {
     pub id: SubscriptionId,
     /// Whether its endpoint was unknown before.
     pub created: bool,
-    /// Whether its VAPID key is not the active one: the page should subscribe again with
-    /// [`vapid_public_key`](crate::WebPush::vapid_public_key).
+    /// Whether its VAPID key is not the active one, or unknown, because no key fitted it and the registration names none: the
+    /// page should subscribe again with [`vapid_public_key`](crate::WebPush::vapid_public_key).
     pub stale_key: bool,
 }
 
@@ -161,16 +162,22 @@ impl Engine {
             ),
             None => None,
         };
-        self.share_schedules(&new, now).await?;
+        self.prepare_schedules(&new, now).await?;
         let upserted = self.subscriptions.upsert(&new, &self.limits, now).await?;
         let Upserted::Stored {
             record,
             created,
             superseded,
+            handed_over,
+            was_stale,
         } = upserted
         else {
             return Err(RegisterErrorKind::Conflict.into());
         };
+        // Again: the rows may have changed since they were read.
+        for id in handed_over {
+            self.ledger.remove_schedules(id).await?;
+        }
         if let Some(superseded) = superseded {
             self.ledger.move_schedules(superseded, record.id).await?;
         }
@@ -189,33 +196,48 @@ impl Engine {
         Ok(Registered {
             id: record.id,
             created,
-            stale_key: record.vapid_key != active,
+            // The stored key of a stale row is not the one that its subscription was made with.
+            stale_key: record.vapid_key != active || (was_stale && new.vapid_key.is_none()),
         })
     }
 
-    /// Copies the schedules of the row at the new endpoint to the row that it replaces, whose id stays. If the call is
-    /// interrupted after the upsert, before they are moved, nothing tells any more whose they were.
-    async fn share_schedules(
+    /// Removes the schedules of rows that another principal takes over, and copies those of the row at the new endpoint to the
+    /// row that it replaces, whose id stays. If the call is interrupted after the upsert, nothing tells any more whose they
+    /// were.
+    async fn prepare_schedules(
         &self,
         new: &NewSubscription,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(replaces) = new.replaces else {
-            return Ok(());
-        };
-        let keys = [new.key(), replaces].map(SubscriptionRef::Key);
-        let rows: [_; 2] = match self.subscriptions.get(&keys).await?.try_into() {
-            Ok(rows) => rows,
-            Err(_) => return Ok(()),
-        };
-        let [Some(standing), Some(replaced)] = rows else {
-            return Ok(());
-        };
-        let (from, to) = (standing.id, replaced.id);
-        // A registration that is refused shows nobody another's schedules.
-        if from == to || merge(Some(standing), Some(&replaced), new, now).is_none() {
+        if new.principal.is_none() && new.replaces.is_none() {
             return Ok(());
         }
+        let replaces = new.replaced_key();
+        let keys = [Some(new.key()), replaces].into_iter().flatten();
+        let keys: Vec<_> = keys.map(SubscriptionRef::Key).collect();
+        let mut rows = self.subscriptions.get(&keys).await?.into_iter();
+        let (standing, replaced) = (rows.next().flatten(), rows.next().flatten());
+        let ids = [&standing, &replaced].map(|row| row.as_ref().map(|row| row.id));
+        // A registration that is refused shows nobody another's schedules, and removes none.
+        let Some(merged) = merge(standing, replaced.as_ref(), new, now) else {
+            return Ok(());
+        };
+        for id in &merged.handed_over {
+            self.ledger.remove_schedules(*id).await?;
+        }
+        match ids {
+            [Some(from), Some(to)] if !merged.handed_over.contains(&from) => {
+                self.share_schedules(from, to).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn share_schedules(
+        &self,
+        from: SubscriptionId,
+        to: SubscriptionId,
+    ) -> Result<(), StoreError> {
         let both = [
             self.ledger.schedules(Some(to)).await,
             self.ledger.schedules(Some(from)).await,

@@ -343,6 +343,12 @@ pub enum Upserted {
         created: bool,
         /// The id that the row at the new endpoint had before it took over another (S5).
         superseded: Option<SubscriptionId>,
+        /// The ids of the rows that belonged to another principal until now, the row's own or `superseded` (S3, S5): the
+        /// caller removes their schedules.
+        handed_over: Vec<SubscriptionId>,
+        /// Whether the row was stale until now (S3), or the row that it replaces if the endpoint was unknown (S5): no live
+        /// VAPID key fitted its subscription.
+        was_stale: bool,
     },
     /// The endpoint is stored with other keys, and the caller may not change them (S4); or it is stored, and only a
     /// new row was wanted (S14).

@@ -29,14 +29,16 @@ use crate::vapid::KeyId;
 /// - **S3** `upsert` of a known endpoint with the same keys keeps its id and `created_at`, sets
 ///   `last_seen_at`, revives it (clears `retired` and `stale_since`, and the failure streak with `failing_since`), takes over the
 ///   expiration (`None` clears it), and replaces principal, tags and VAPID key if they are given; an absent
-///   principal, absent tags or an absent VAPID key leave the stored ones.
+///   principal, absent tags or an absent VAPID key leave the stored ones. If the principal replaces another one, absent
+///   tags clear the stored ones, and the row's id is in `handed_over`. `was_stale` is true if this cleared `stale_since`.
 /// - **S4** `upsert` of a known endpoint with other keys does the same and sets `keys_changed_at`, but only if the
 ///   row has a principal and `new` names the same one; else it returns [`Upserted::Conflict`] and changes nothing,
 ///   retired or not.
 /// - **S5** With `new.replaces` the row of that key is removed in the same transaction. Its id, `created_at`, tags
 ///   and principal pass to the row of the new endpoint (tags and principal only if `new` gives none; its VAPID key if
 ///   `new` gives none and the endpoint had no row). A row that the endpoint had loses its id, which is returned as
-///   `superseded`. If the row to replace is unknown, or is the new endpoint itself, the call is a plain upsert. S4
+///   `superseded`. If the new principal is not the one of a row with a principal, the replaced or the standing one, the id of
+///   that row is in `handed_over`; the tags of the replaced one do not pass to another principal. If the row to replace is unknown, or is the new endpoint itself, the call is a plain upsert. S4
 ///   holds for the row at the new endpoint.
 /// - **S6** If an upsert gives a principal more than `limits.per_principal` rows, it removes the least recently seen
 ///   other rows of this principal in the same transaction.

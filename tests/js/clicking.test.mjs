@@ -34,6 +34,41 @@ test("a tab that shows the address is brought to the front, and no other one", a
   assert.deepEqual([other.focused, wanted.focused, browser.opened], [0, 1, []]);
 });
 
+test("a tab counts by the address that it shows now, not by that of its document", async () => {
+  const browser = new Browser();
+  const { page: elsewhere } = await browser.tab();
+  elsewhere.url = "https://app.example/orders/7";
+  elsewhere.show("https://app.example/orders/8");
+  const worker = await shown(browser, { url: "/orders/7" });
+  await worker.click();
+  assert.deepEqual([elsewhere.focused, browser.opened], [0, ["https://app.example/orders/7"]]);
+
+  const { page: wanted } = await browser.tab();
+  wanted.show("https://app.example/orders/7");
+  await worker.click();
+  assert.deepEqual([elsewhere.focused, wanted.focused, browser.opened.length], [0, 1, 1]);
+});
+
+test("pages that do not answer count by the address of their document, and are waited for shortly", async () => {
+  const browser = new Browser();
+  const silent = page(browser, "https://app.example/orders/7");
+  const worker = await shown(browser, { url: "/orders/7" });
+  const began = performance.now();
+  await worker.click();
+  assert.deepEqual([silent.focused, browser.opened], [1, []]);
+  assert.ok(performance.now() - began < 1000);
+});
+
+test("no page is asked for the address of another site", async () => {
+  const browser = new Browser();
+  const asked = [];
+  page(browser, "https://app.example/").postMessage = (data) => asked.push(data.type);
+  const worker = await shown(browser, { url: "https://shop.example/orders/7" });
+  asked.length = 0;
+  await worker.click();
+  assert.deepEqual([asked, browser.opened], [["tower-web-push:click"], ["https://shop.example/orders/7"]]);
+});
+
 test("without an address any tab of the site is used, or a new one is opened", async () => {
   const browser = new Browser();
   const worker = await shown(browser, {});

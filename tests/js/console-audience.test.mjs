@@ -43,6 +43,21 @@ test("subscriptions are found by user, tag, id, state and push service", async (
   assert.equal(page.byId("audience-empty").hidden, false);
 });
 
+test("an update follows a change of the user, and reads nothing out that is as before", async () => {
+  const page = await searching(SOME);
+  const line = page.byId("audience-count").childNodes[0];
+  const nodes = [...page.entries()];
+  await page.pass(31_000);
+  assert.equal(page.byId("audience-count").childNodes[0], line);
+  page.server.subscriptions[0].user = "dave";
+  await page.go("overview");
+  await page.go("audience");
+  assert.match(page.entries()[0].textContent, /dave/);
+  assert.deepEqual(page.entries().map((node, number) => node === nodes[number]), [false, true, true, true]);
+  await page.press(page.entries()[0], "All devices");
+  assert.equal(page.text("audience-count"), "1 device of dave.");
+});
+
 test("an endpoint, which is a secret, is in no address", async () => {
   const page = await searching(SOME);
   await page.search({ by: "endpoint", text: "https://push.example/secret" });

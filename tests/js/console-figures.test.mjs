@@ -127,6 +127,26 @@ test("each fault is told in words, with its consequence", async () => {
   for (const words of [/Reading due messages fails since .*: the store is unavailable\./, /Broadcast b-1 waits/, /2 more broadcasts wait/, /1 message waits/, /key lost of 40 subscriptions is missing/, /45 of its last 100/]) assert.match(found, words);
 });
 
+test("a server that hangs and a proxy that answers for it are told of, and the view goes on", async () => {
+  const server = new OperatorServer();
+  const page = await openConsole({ hash: "#health", server });
+  const note = () => page.text("health-as-of");
+  server.intercept = (_, path) => (path === "ready" ? new Promise(() => {}) : undefined);
+  await page.pass(16_000);
+  assert.match(note(), /Not updated since: The server did not answer in time\./);
+  server.intercept = (_, path) => (path === "ready" ? new Response("<h1>Bad gateway</h1>", { status: 502 }) : undefined);
+  await page.pass(11_000);
+  assert.match(note(), /Look at the proxy in front of it\./);
+  server.intercept = (_, path) => {
+    if (path === "ready") throw new TypeError("failed");
+  };
+  await page.pass(6_000);
+  assert.match(note(), /The server cannot be reached\./);
+  server.intercept = () => undefined;
+  await page.pass(6_000);
+  assert.doesNotMatch(note(), /Not updated/);
+});
+
 test("this browser's wrong clock is told of, and does not make the queue old", async () => {
   const server = new OperatorServer();
   server.ledger = { depth: 1, leased: 0, oldestDue: ago(server, 0) };

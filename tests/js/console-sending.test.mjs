@@ -208,6 +208,21 @@ test("an undo that came too late says how many may have been sent", async () => 
   }
 });
 
+test("an undo does not count recipients as sent that wait for their cancellation", async () => {
+  for (const [counts, words, kind] of [
+    [{ pending: 180_000, accepted: 0, cancelled: 20_000 }, "Undone: nothing was sent, but a few may have been on their way.", "ok"],
+    [{ pending: 180_000, accepted: 7, cancelled: 20_000 }, "Too late for some: 7 were sent, and a few may be on their way. The others are cancelled.", "error"],
+    [{ pending: 0, accepted: 0, cancelled: 20_000 }, "Undone: nothing was sent.", "ok"],
+  ]) {
+    const page = await composing();
+    await page.submit("notify");
+    await page.confirm("yes");
+    page.server.intercept = (method) => (method === "DELETE" ? Response.json({ ...page.server.broadcasts[0], state: "cancelled", counts }) : undefined);
+    await page.press(page.byId("undo"), "Undo");
+    assert.deepEqual([page.text("status"), page.byId("status").dataset.kind], [words, kind]);
+  }
+});
+
 test("a message for later is sent at its time, and needs no seconds to undo", async () => {
   const page = await composing({ sendAt: "2026-11-29T08:00" });
   await page.submit("notify");

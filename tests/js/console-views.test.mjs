@@ -64,6 +64,32 @@ test("a token that the server no longer accepts locks it", async () => {
   assert.deepEqual([...page.stored], []);
 });
 
+test("a token that is no longer accepted leaves nothing of what was sent or shown, except a draft", async () => {
+  const server = new OperatorServer();
+  const page = await openConsole({ hash: "#compose", server });
+  await page.fill("notify", { title: "A secret", audience: "all" });
+  server.subscribe();
+  await page.submit("notify");
+  await page.confirm("yes");
+  assert.match([...page.stored.values()].join(), /A secret/);
+  server.token = "another";
+  await page.pass(11_000);
+  assert.deepEqual([[...page.stored], page.reloads], [[], 1]);
+
+  server.token = "right";
+  const draft = await openConsole({ hash: "#compose", server });
+  await draft.fill("notify", { title: "Half a sentence" });
+  server.token = "another";
+  await draft.go("health");
+  assert.deepEqual([shownViews(draft), [...draft.stored], draft.reloads], [[], [], 0]);
+  assert.equal(draft.byId("notify").querySelector('[name="title"]').value, "Half a sentence");
+  server.token = "right";
+  draft.byId("operator-token").value = "right";
+  await draft.submit("operator");
+  draft.byId("lock").click();
+  assert.equal(draft.reloads, 1, "who locks it wants nothing to stay");
+});
+
 test("a refusal of earlier credentials does not lock the console with newer ones", async () => {
   const page = await openConsole();
   let release;

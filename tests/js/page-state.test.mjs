@@ -32,10 +32,14 @@ async function browser({ now, why = null, permission = "granted", renewed = null
   const client = {
     state: async () => ({ supported: true, why, permission: world.permission, subscription: world.now }),
     renew: async () => {
+      if (world.fails) throw world.fails;
       world.now = after;
       return renewed;
     },
-    subscribe: async () => ({ id: "id1", created: false, subscription: (world.now ??= A) }),
+    subscribe: async () => {
+      if (world.fails) throw world.fails;
+      return { id: "id1", created: false, subscription: (world.now ??= A) };
+    },
     unsubscribe: async () => void (world.now = null),
     sendTest() {},
   };
@@ -114,6 +118,32 @@ test("changes of another tab show when this one becomes visible", async () => {
   assert.throws(world.self, "whose id it is not");
   await world.enrol();
   assert.equal(world.self(), "id1");
+});
+
+test("a subscription that the server has not confirmed is not shown as on, and can be repeated", async () => {
+  const world = await browser({ now: A });
+  const offline = Object.assign(new Error("The server cannot be reached."), { code: "offline" });
+  world.fails = offline;
+  await world.visit();
+  const state = () => ["browser-state", "browser-text"].map((id) => world.byId(id).textContent);
+  const hidden = () => ["enable", "test", "disable"].map((id) => world.byId(id).hidden);
+  assert.deepEqual(world.said, ["The server cannot be reached."]);
+  assert.equal(state()[0], "Not registered yet");
+  assert.match(state()[1], /has not confirmed/);
+  assert.deepEqual(hidden(), [false, true, false]);
+  await assert.rejects(world.clicks.get("enable")(), offline);
+  for (const work of world.afterEach) await work();
+  assert.deepEqual(hidden(), [false, true, false]);
+  world.fails = null;
+  await world.clicks.get("enable")();
+  for (const work of world.afterEach) await work();
+  assert.equal(state()[0], "On");
+  assert.deepEqual(hidden(), [true, false, false]);
+
+  // What it was told before stays true.
+  world.fails = offline;
+  await world.visit();
+  assert.equal(state()[0], "On");
 });
 
 test("the state of this browser is not shown before it is known", async () => {

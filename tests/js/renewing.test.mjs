@@ -103,6 +103,14 @@ test("replicas with different keys cause no exchange", async () => {
   kept(world);
 });
 
+test("a subscription that no key fits is exchanged by a browser that does not report its key", async () => {
+  const world = await visitor((browser) => (browser.tellsKey = false));
+  for (const row of world.server.rows.values()) row.isStale = true;
+  await world.client.renew();
+  kept(world);
+  assert.equal(world.browser.made, 2);
+});
+
 test("a browser that does not report its key learns it from the server", async () => {
   const world = await visitor((browser) => (browser.tellsKey = false));
   await world.client.renew();

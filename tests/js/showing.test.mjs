@@ -76,6 +76,26 @@ test("a declarative message that the browser has parsed is shown too", async () 
   assert.equal(worker.badge, 3);
 });
 
+test("what the declarative part lacks comes from the flat members, also if the browser has parsed it", async () => {
+  const worker = new Browser().worker();
+  const payload = {
+    web_push: 8030, title: "flat", body: "outside", tag: "order-7", icon: "/flat.svg", requireInteraction: true, lang: "de",
+    actions: [{ action: "track", title: "Track" }],
+    notification: { title: "Declared", navigate: "https://app.example/x", lang: "", icon: null },
+  };
+  const notification = {
+    title: "Declared", navigate: "https://app.example/x", body: "", tag: "", icon: "", badge: "", lang: "", dir: "auto", data: null,
+    silent: null, renotify: false, requireInteraction: false, actions: [],
+  };
+  for (const event of [{}, { notification }]) {
+    const { title, options } = await shown(payload, { worker, event });
+    worker.shown.length = 0;
+    assert.deepEqual([title, options.body, options.tag, options.icon], ["Declared", "outside", "order-7", "/flat.svg"]);
+    assert.deepEqual([options.requireInteraction, options.lang, options.actions.length], [true, "", 1]);
+    assert.equal(options.data.url, "https://app.example/x");
+  }
+});
+
 test("the replaced servers' payloads are shown: `message` is the text", async () => {
   const { title, options } = await shown({ title: "DAILY_CHECK", message: "Look at your tasks" });
   assert.deepEqual([title, options.body], ["DAILY_CHECK", "Look at your tasks"]);

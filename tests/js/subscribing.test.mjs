@@ -306,6 +306,26 @@ test("nothing is posted without a token that cannot be got", async () => {
   const { client } = await browser.tab();
   client.useToken(() => Promise.reject(new Error("signed out")));
   const error = await failure(client.subscribe());
-  assert.deepEqual([error.code, error.cause.message], ["offline", "signed out"]);
+  assert.deepEqual([error.code, error.cause.message], ["no_token", "signed out"]);
   assert.equal(browser.server.requests.length, 0);
+});
+
+test("who has signed out can switch notifications off", async () => {
+  const browser = new Browser();
+  const { client } = await browser.tab();
+  client.useToken(() => "a.b.c");
+  await client.subscribe();
+  browser.server.requests = [];
+  for (const source of [() => Promise.reject(new Error("signed out")), () => { throw new Error("signed out"); }]) {
+    client.useToken(source);
+    assert.equal((await failure(client.renew())).code, "no_token");
+    assert.equal((await failure(client.sendTest())).code, "no_token");
+    assert.equal(browser.server.requests.length, 0);
+  }
+  await client.unsubscribe();
+  assert.deepEqual(
+    browser.server.requests.map(({ path, authorization }) => [path, authorization]),
+    [["unsubscribe", undefined]],
+  );
+  assert.deepEqual([browser.server.rows.size, browser.subscription], [0, null]);
 });

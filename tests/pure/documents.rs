@@ -116,6 +116,24 @@ fn last_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     cells
 }
 
+/// In the files themselves the links to items of the crate lead nowhere.
+#[test]
+fn links_to_the_guide_lead_to_its_rendered_pages() {
+    const GUIDE: &str = "https://docs.rs/tower-web-push/latest/tower_web_push/guide/";
+    let pages = read("src/guide/mod.rs");
+    for (document, at_least) in [("README.md", 5), ("SECURITY.md", 2)] {
+        let text = read(document);
+        assert!(!text.contains("(src/guide/"), "{document}");
+        let links: Vec<_> = text.split(GUIDE).skip(1).collect();
+        assert!(links.len() >= at_least, "{document}: {}", links.len());
+        for link in links {
+            let page = link.split('/').next().unwrap();
+            let is_page = pages.contains(&format!("pub mod {page} {{"));
+            assert!(is_page, "{document}: {page}");
+        }
+    }
+}
+
 #[test]
 fn every_promise_names_a_test_that_exists() {
     for (document, at_least) in WITH_PROOFS {

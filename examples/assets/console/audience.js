@@ -50,12 +50,15 @@ async function load() {
     }
     if (turn !== mine) return false;
   }
-  reconcile(byId("audience-list"), rows, ({ id }) => id, row);
+  // Buttons are for the user: a browser that another user has taken over is another entry.
+  reconcile(byId("audience-list"), rows, ({ id, user }) => `${id} ${user ?? ""}`, row);
   byId("audience-empty").hidden = rows.length > 0 || next !== null;
   byId("audience-more").hidden = next === null;
   const [by, text] = ["by", "text"].map((name) => String(search.get(name)).trim());
   const what = by === "user" && text ? counted(rows.length, `device of ${text}`, `devices of ${text}`) : counted(rows.length, "subscription");
-  byId("audience-count").textContent = next === null ? `${what}.` : `${what} so far, and there may be more.`;
+  const line = next === null ? `${what}.` : `${what} so far, and there may be more.`;
+  // Screen readers read it out each time that it is written.
+  if (byId("audience-count").textContent !== line) byId("audience-count").textContent = line;
   return reads;
 }
 

@@ -29,6 +29,15 @@ const form = byId("notify");
 const NONE = { form: "", body: "", key: "", sendAt: 0 };
 /** A request whose answer was lost is repeated as it was, under the same key, so that it is sent once. */
 let unanswered = NONE;
+/** Whether the form has a message that was changed and not sent. */
+let isDraft = false;
+
+export const hasDraft = () => isDraft;
+
+/** Gives up what is in the form. */
+export function discard() {
+  isDraft = false;
+}
 
 onSubmit("notify", async (values) => {
   const content = read(values);
@@ -60,6 +69,7 @@ onSubmit("notify", async (values) => {
     throw error;
   }
   unanswered = NONE;
+  discard();
   remember({ id: broadcast, title: content.title ?? "Custom JSON payload", fields: texts(values) });
   if (content.sendAt) return `Will be sent on ${moment(content.sendAt)}.`;
   // It may be fewer than were estimated, or this browser's subscription was deleted.
@@ -110,6 +120,7 @@ export function compose(fields) {
     if (choice) choice.checked = true;
     else if (found[place]) found[place].value = value;
   }
+  isDraft = true;
   show();
   open("compose");
 }
@@ -204,12 +215,14 @@ byId("actions-add").addEventListener("click", () => {
 });
 onCopy("request-copy", () => byId("request").querySelector("pre").textContent, "The request is");
 form.addEventListener("input", (event) => {
+  isDraft = true;
   event.target.removeAttribute("aria-invalid");
   show();
   clearTimeout(pause);
   pause = setTimeout(refresh, QUIET);
 });
 form.addEventListener("reset", () => {
+  discard();
   byId("actions").replaceChildren();
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   // The fields are empty only after this event.

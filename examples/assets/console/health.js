@@ -8,6 +8,8 @@ import { PAUSES, STEPS, counted, moment, number, span, word } from "./words.js";
 
 /** A message that waits longer than this is late, in milliseconds. */
 const LATE = 60_000;
+/** The time limit of `/ready`, in milliseconds. */
+const LIMIT = 10_000;
 /** A difference of clocks that the visitor should know of, in milliseconds. */
 const APART = 5_000;
 
@@ -25,8 +27,20 @@ async function load() {
 
 /** The answer of `/ready`, also while it is not. */
 async function readiness() {
-  const response = await fetch("web-push/ready", { cache: "no-store" });
-  return response.json();
+  const options = /** @type {RequestInit} */ ({ cache: "no-store", signal: AbortSignal.timeout?.(LIMIT) });
+  try {
+    const response = await fetch("web-push/ready", options);
+    return await response.json();
+  } catch (cause) {
+    throw new Error(unreadable(cause), { cause });
+  }
+}
+
+/** @param {any} cause */
+function unreadable({ name }) {
+  if (name === "TimeoutError") return "The server did not answer in time.";
+  if (name === "SyntaxError") return "What answered for the server is not the server. Look at the proxy in front of it.";
+  return "The server cannot be reached.";
 }
 
 /**

@@ -9,6 +9,9 @@ export const SECONDS = 5;
 /** How long before the broadcast is due the offer ends, for the way of the request and a clock in whole seconds. */
 export const MARGIN = 1.5;
 
+/** How many waiting recipients the server cancels at once. */
+const STEP = 20_000;
+
 /** Ends the current offer without an answer. */
 let end = () => {};
 
@@ -50,9 +53,15 @@ export function offer(id, to, sendAt) {
 async function undo(id) {
   const { counts } = await authorized("DELETE", `broadcasts/${id}`);
   end();
+  const { pending, cancelled, ...ends } = counts;
+  const sent = Object.values(ends).reduce((sum, count) => sum + count, 0);
+  // Of so many the rest waits for a worker to cancel it.
+  if (cancelled >= STEP && pending > 0) {
+    if (sent > 0) throw new Error(`Too late for some: ${number(sent)} were sent, and a few may be on their way. The others are cancelled.`);
+    return "Undone: nothing was sent, but a few may have been on their way.";
+  }
   // What is pending still is in flight.
-  const { cancelled, ...others } = counts;
-  const late = Object.values(others).reduce((sum, count) => sum + count, 0);
+  const late = sent + pending;
   if (late > 0) throw new Error(`Too late for some: up to ${number(late)} were sent or are being sent. The others are cancelled.`);
   return "Undone: nothing was sent.";
 }

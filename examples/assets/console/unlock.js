@@ -1,6 +1,7 @@
 // The form for the operator's secret, and the button that forgets it.
 import { byId } from "../dom.js";
 import { onSubmit } from "../status.js";
+import { discard, hasDraft } from "./compose.js";
 import { forget } from "./sent.js";
 import { isUnlocked, lock, onLock, unlock } from "./session.js";
 
@@ -20,13 +21,18 @@ onSubmit("operator", async (form) => {
 });
 
 byId("lock").addEventListener("click", () => {
+  discard();
   lock();
-  forget();
-  // The views have texts and users still, though they are hidden.
-  location.reload();
 });
 
 onLock.add(show);
+onLock.add(() => {
+  if (isUnlocked()) return;
+  forget();
+  // The views have texts and users still, though they are hidden. If the server has locked the console, a draft stays in this
+  // page for the operator with the new token.
+  if (!hasDraft()) location.reload();
+});
 show();
 // There is nothing else to do, and "Lock" has loaded the page again.
 if (!isUnlocked()) byId("operator-token").focus();

@@ -67,8 +67,9 @@
 
 /**
  * @typedef {"unsupported" | "insecure" | "needs_home_screen" | "no_service_worker" | "permission_denied"
- *   | "permission_dismissed" | "worker_failed" | "push_service_failed" | "not_subscribed" | "offline" | "refused"} Code
- *   `no_service_worker` usually means a private window. `refused` has the server's `status` and `problem`.
+ *   | "permission_dismissed" | "worker_failed" | "push_service_failed" | "not_subscribed" | "no_token" | "offline" | "refused"} Code
+ *   `no_service_worker` usually means a private window. `no_token`: the source of {@link useToken} failed. `refused` has
+ *   the server's `status` and `problem`.
  */
 
 /** An error with a message for the user. */
@@ -109,7 +110,8 @@ let userToken = null;
  * that takes such tokens, as the example servers do with `PRINCIPAL_TOKEN_KEY`. Call it before the other functions.
  *
  * @param {(() => string | Promise<string>) | null} source Returns the token. It is called before each request, so that
- *   it can get a new one from the backend before the last one expires. `null`: none is sent.
+ *   it can get a new one from the backend before the last one expires. If it throws, the call fails with `no_token`; only
+ *   {@link unsubscribe} goes on without a token. `null`: none is sent.
  * @returns {void}
  */
 export function useToken(source) {
@@ -220,7 +222,8 @@ export async function unsubscribe(options = {}) {
     const known = await recall(scope);
     // Two if the server does not know the newer one.
     for (const endpoint of new Set([known?.endpoint, subscription?.endpoint])) {
-      if (endpoint) await request("POST", "unsubscribe", { endpoint, notifyType });
+      // The endpoint is enough, also for a user who has signed out.
+      if (endpoint) await request("POST", "unsubscribe", { endpoint, notifyType }, true);
     }
     if (notifyType !== undefined) return;
     // If the browser fails now, the next visit continues here instead of subscribing again.
@@ -282,6 +285,19 @@ function onMessage(type, listener) {
   container.startMessages();
   return () => container.removeEventListener("message", handler);
 }
+
+/** Answers the worker, which cannot see the address that a page has set with `history.pushState`. */
+function tellAddress() {
+  try {
+    navigator.serviceWorker?.addEventListener("message", ({ data, ports }) => {
+      if (data?.type === `${NAME}:address`) ports[0]?.postMessage(location.href);
+    });
+  } catch {
+    // Not in a page that may have workers: a sandboxed frame, or a server that renders it.
+  }
+}
+
+tellAddress();
 
 // ---- Why it cannot work in this browser
 
@@ -679,14 +695,15 @@ function result(request) {
  * @param {"GET" | "POST"} method
  * @param {string} path Relative to the mount.
  * @param {unknown} [body]
+ * @param {boolean} [orWithoutToken] Whether to send the request without a token if there is none.
  * @returns {Promise<any>}
  */
-async function request(method, path, body) {
+async function request(method, path, body, orWithoutToken = false) {
+  /** @type {Record<string, string>} */
+  const content = body === undefined ? {} : { "content-type": "application/json" };
+  const headers = { ...content, ...(await credentials(orWithoutToken)) };
   let response, answer;
   try {
-    /** @type {Record<string, string>} */
-    const headers = body === undefined ? {} : { "content-type": "application/json" };
-    if (userToken) headers.authorization = `Bearer ${await within(LIMITS.request, Promise.resolve(userToken()))}`;
     response = await fetch(new URL(path, mount), {
       method,
       headers,
@@ -705,6 +722,17 @@ async function request(method, path, body) {
   if (response.ok && answer !== null) return answer;
   const message = answer?.detail ?? answer?.message ?? `The server answered with status ${response.status}.`;
   throw new WebPushError("refused", message, { status: response.status, problem: answer });
+}
+
+/** @param {boolean} orNone @returns {Promise<{authorization?: string}>} */
+async function credentials(orNone) {
+  if (!userToken) return {};
+  try {
+    return { authorization: `Bearer ${await within(LIMITS.request, Promise.resolve(userToken()))}` };
+  } catch (cause) {
+    if (orNone) return {};
+    throw new WebPushError("no_token", "You are not signed in, or the site cannot be reached. Sign in, then try again.", { cause });
+  }
 }
 
 /**

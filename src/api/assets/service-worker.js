@@ -39,7 +39,7 @@
   const NAME = "tower-web-push";
 
   /** Time limits in milliseconds, shorter than a browser's limit for an event. */
-  const LIMITS = { request: 15_000, turn: 15_000 };
+  const LIMITS = { request: 15_000, turn: 15_000, page: 200 };
 
   /** The options that are passed on unchanged if they have the right type. */
   const OPTIONS = {
@@ -91,11 +91,15 @@
    */
   function read(event) {
     const payload = parse(event.data);
+    const written = payload.web_push === 8030 && isObject(payload.notification) ? payload.notification : null;
     // A browser with declarative messages has parsed a mutable one already.
-    const declared =
-      /** @type {any} */ (event).notification ?? (payload.web_push === 8030 ? payload.notification : null);
+    const declared = /** @type {any} */ (event).notification ?? written;
     /** The declarative part comes first. Null is the same as absent. @param {string} name */
-    const value = (name) => declared?.[name] ?? payload[name];
+    const value = (name) => {
+      // What the browser has parsed has empty texts and lists where the message has nothing.
+      const isAbsent = written !== null && (written[name] ?? null) === null;
+      return (isAbsent ? null : declared?.[name]) ?? payload[name];
+    };
 
     /** @type {any} */
     const options = {};
@@ -210,14 +214,39 @@
    * @param {string | null} url
    */
   async function open(url) {
-    const pages = await openPages();
-    const page = pages.find((candidate) => (url === null ? candidate.url.startsWith(home) : candidate.url === url));
+    const page = await shows(url);
     try {
       if (page) return void (await page.focus());
     } catch {
       // Closed in between, or not allowed for this worker.
     }
     await worker.clients.openWindow(url ?? home);
+  }
+
+  /** @param {string | null} url */
+  async function shows(url) {
+    const pages = await openPages();
+    if (url === null) return pages.find((page) => page.url.startsWith(home));
+    // A worker sees pages of its own origin only.
+    if (new URL(url).origin !== worker.location.origin) return undefined;
+    const addresses = await Promise.all(pages.map(address));
+    return pages.find((_, number) => addresses[number] === url);
+  }
+
+  /**
+   * Asks a page for its address. Its `url` is that of its document, which `history.pushState` leaves: a page that shows
+   * another view by now must not count as the one that was clicked. Pages without client.js do not answer.
+   *
+   * @param {WindowClient} page
+   * @returns {Promise<unknown>}
+   */
+  function address(page) {
+    const { port1, port2 } = new MessageChannel();
+    return new Promise((resolve) => {
+      port1.onmessage = ({ data }) => resolve(data);
+      setTimeout(() => resolve(page.url), LIMITS.page);
+      page.postMessage({ type: `${NAME}:address` }, [port2]);
+    }).finally(() => port1.close());
   }
 
   /** Includes pages outside the scope, which this worker does not control. */

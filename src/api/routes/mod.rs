@@ -316,6 +316,7 @@ pub(super) async fn answer(
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
     use serde_json::Value;
 
     use super::*;
@@ -356,6 +357,21 @@ mod tests {
             .collect();
         let codes: Vec<_> = ProblemKind::ALL.iter().map(|kind| kind.code()).collect();
         assert_eq!(listed, codes);
+    }
+
+    #[test]
+    fn the_contract_says_what_is_malformed() {
+        let contract = contract();
+        let malformed = &contract["components"]["responses"]["Malformed"]["description"];
+        let malformed = malformed.as_str().unwrap();
+        for kind in ProblemKind::ALL {
+            let is_listed = malformed.contains(&format!("`{}`", kind.code()));
+            assert_eq!(
+                kind.status() == StatusCode::BAD_REQUEST,
+                is_listed,
+                "{kind}"
+            );
+        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::api::WebPushService;
 use crate::api::members::{Members, parse_object};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::reply::{self, Reply};
-use crate::schedule::NotifyType;
 use crate::store::SubscriptionRef;
 use crate::subscription::{Endpoint, SubscriptionId};
 
@@ -18,29 +17,13 @@ struct UnsubscribeAnswer {
     message: &'static str,
 }
 
-/// The members that name the subscription. Knowing either is enough to remove it.
-enum Form {
-    /// `client_uuid`, the name in one of the replaced servers, or `id`.
-    Id(SubscriptionId),
-    /// The endpoint, and the one type of daily notification to remove.
-    Endpoint(Endpoint, Option<NotifyType>),
-}
-
 pub(super) async fn unsubscribe(api: &WebPushService, body: &[u8]) -> Result<Reply, Problem> {
     let object = parse_object(body)?;
-    let message = match Form::parse(Members::of(&object))? {
-        Form::Id(id) => {
-            api.engine.unsubscribe(id.into()).await?;
-            "unsubscribed"
-        }
-        Form::Endpoint(endpoint, notify_type) => {
-            let which = SubscriptionRef::from(&endpoint);
-            match notify_type {
-                None => api.engine.unsubscribe(which).await?,
-                Some(notify_type) => api.engine.unsubscribe_daily(which, notify_type).await?,
-            };
-            "Subscription deleted successfully"
-        }
+    let members = Members::of(&object);
+    let (which, message) = named(members)?;
+    match notify_type(members)? {
+        None => api.engine.unsubscribe(which).await?,
+        Some(notify_type) => api.engine.unsubscribe_daily(which, notify_type).await?,
     };
     let answer = UnsubscribeAnswer {
         success: true,
@@ -49,20 +32,20 @@ pub(super) async fn unsubscribe(api: &WebPushService, body: &[u8]) -> Result<Rep
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
-impl Form {
-    fn parse(members: Members<'_>) -> Result<Self, Problem> {
-        if members.has("client_uuid") {
-            let id = members.text("client_uuid")?.unwrap_or_default();
-            if id.is_empty() {
-                return Err(ProblemKind::MissingClientUuid.into());
-            }
-            return Ok(Self::Id(id.parse()?));
-        }
-        if let Some(id) = members.text("id")? {
-            return Ok(Self::Id(id.parse()?));
-        }
-        let endpoint = members.text("endpoint")?.filter(|url| !url.is_empty());
-        let endpoint = Endpoint::parse(endpoint.ok_or(ProblemKind::MissingEndpoint)?)?;
-        Ok(Self::Endpoint(endpoint, notify_type(members)?))
+/// Returns the subscription that the members name, and the text of the response. Knowing the id or the endpoint is enough to
+/// remove it.
+fn named(members: Members<'_>) -> Result<(SubscriptionRef, &'static str), Problem> {
+    let by_id = |id: &str| Ok((id.parse::<SubscriptionId>()?.into(), "unsubscribed"));
+    // The name in one of the replaced servers.
+    if members.has("client_uuid") {
+        let id = members.text("client_uuid")?.filter(|id| !id.is_empty());
+        return by_id(id.ok_or(ProblemKind::MissingClientUuid)?);
     }
+    if let Some(id) = members.text("id")? {
+        return by_id(id);
+    }
+    let endpoint = members.text("endpoint")?.filter(|url| !url.is_empty());
+    let endpoint = Endpoint::parse(endpoint.ok_or(ProblemKind::MissingEndpoint)?)?;
+    let which = SubscriptionRef::from(&endpoint);
+    Ok((which, "Subscription deleted successfully"))
 }

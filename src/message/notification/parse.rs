@@ -13,6 +13,29 @@ use crate::json::whole_number;
 use crate::message::{MessageError, MessageErrorKind};
 
 impl Notification {
+    /// The members that [`from_members`](Self::from_members) reads.
+    #[cfg(feature = "api")]
+    pub(crate) const MEMBERS: [&'static str; 18] = [
+        "title",
+        "body",
+        "url",
+        "dir",
+        "lang",
+        "tag",
+        "image",
+        "icon",
+        "badge",
+        "vibrate",
+        "timestamp",
+        "renotify",
+        "silent",
+        "requireInteraction",
+        "data",
+        "actions",
+        "mutable",
+        "app_badge",
+    ];
+
     /// Reads the members of a JSON object: `title`, `body`, `url`, `dir`, `lang`, `tag`, `image`,
     /// `icon`, `badge`, `vibrate`, `timestamp`, `renotify`, `silent`, `requireInteraction`, `data`,
     /// `actions`, `mutable`, `app_badge`.

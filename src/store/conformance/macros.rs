@@ -247,12 +247,15 @@ macro_rules! __store_conformance_subscriptions {
             s2_an_unknown_endpoint_is_inserted
             s2_one_of_many_concurrent_upserts_inserts
             s3_the_same_keys_update_the_row
+            s3_another_principal_gets_no_stored_tags
             s3_absent_parts_leave_the_stored_ones
             s3_a_retired_or_stale_row_revives
+            s3_a_row_is_said_to_have_been_stale
             s4_other_keys_need_the_same_principal
             s4_nobody_changes_the_keys_of_a_row_of_nobody
             s5_a_replacement_takes_over
             s5_what_is_given_wins
+            s5_another_principal_takes_over_no_tags
             s5_a_row_that_stood_there_is_superseded
             s5_nothing_to_replace_is_a_plain_upsert
             s5_a_conflict_replaces_nothing

@@ -26,11 +26,31 @@ async fn replace<S: SubscriptionStore + ?Sized>(
         record,
         created,
         superseded,
+        ..
     } = answer
     else {
         panic!("the upsert was refused");
     };
     (*record, created, superseded)
+}
+
+/// Returns the row, and the ids of those that changed hands.
+async fn handed<S: SubscriptionStore + ?Sized>(
+    store: &S,
+    new: &NewSubscription,
+    secs: i64,
+) -> (SubscriptionRecord, Vec<SubscriptionId>) {
+    let limits = SubscriptionLimits::default();
+    let answer = store.upsert(new, &limits, at(secs)).await.unwrap();
+    let Upserted::Stored {
+        record,
+        handed_over,
+        ..
+    } = answer
+    else {
+        panic!("the upsert was refused");
+    };
+    (*record, handed_over)
 }
 
 /// S5: id, creation time, tags and principal pass to the new endpoint.
@@ -69,6 +89,36 @@ pub async fn s5_what_is_given_wins<S: SubscriptionStore + ?Sized>(h: &Handles<S>
     assert_eq!(record.principal, Some(Principal::from("bob")));
     assert_eq!(record.tags, tags(&["b"]));
     assert_eq!(record.vapid_key, key_id(4));
+}
+
+/// S5: tags do not pass to another principal, and the rows that change hands are named.
+pub async fn s5_another_principal_takes_over_no_tags<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let (old, _) = put(store, &tagged(&["a"], of("alice", new(1))), at(0)).await;
+    let renewed = replacing(1, of("bob", new(2)));
+    let (record, handed_over) = handed(store, &renewed, 9).await;
+    assert_eq!(record.principal, Some(Principal::from("bob")));
+    assert_eq!(
+        (record.tags.clone(), handed_over),
+        (tags(&[]), vec![old.id])
+    );
+    assert_eq!(row(store, 2).await, Some(record));
+
+    // The row at the new endpoint is that of another principal, and the replaced one decides.
+    let (theirs, _) = put(store, &tagged(&["b"], of("carol", new(3))), at(10)).await;
+    let (record, handed_over) = handed(store, &replacing(2, new(3)), 11).await;
+    assert_eq!(record.principal, Some(Principal::from("bob")));
+    assert_eq!(
+        (record.tags.clone(), handed_over),
+        (tags(&[]), vec![theirs.id])
+    );
+
+    // What has no principal is the next one's.
+    put(store, &tagged(&["a"], new(4)), at(12)).await;
+    let (record, handed_over) = handed(store, &replacing(4, of("bob", new(5))), 13).await;
+    assert_eq!((record.tags, handed_over), (tags(&["a"]), vec![]));
 }
 
 /// S5: an existing row of the new endpoint loses its id.

@@ -107,6 +107,40 @@ pub async fn s3_the_same_keys_update_the_row<S: SubscriptionStore + ?Sized>(h: &
     assert_eq!(row(store, 1).await, Some(second));
 }
 
+/// S3: another principal does not get the tags of the one before.
+pub async fn s3_another_principal_gets_no_stored_tags<S: SubscriptionStore + ?Sized>(
+    h: &Handles<S>,
+) {
+    let store = h.store();
+    let (first, _) = put(store, &tagged(&["a"], new(1)), at(0)).await;
+    let limits = SubscriptionLimits::default();
+    for (secs, wanted, expected, is_handed_over) in [
+        // A row without a principal is that of the first one.
+        (1, of("alice", new(1)), tags(&["a"]), false),
+        (2, of("alice", new(1)), tags(&["a"]), false),
+        (3, new(1), tags(&["a"]), false),
+        (4, of("bob", new(1)), tags(&[]), true),
+        (5, tagged(&["b"], of("carol", new(1))), tags(&["b"]), true),
+    ] {
+        let answer = store.upsert(&wanted, &limits, at(secs)).await.unwrap();
+        let Upserted::Stored {
+            record,
+            handed_over,
+            ..
+        } = answer
+        else {
+            panic!("the upsert was refused");
+        };
+        assert_eq!(record.tags, expected, "{secs}");
+        assert_eq!(handed_over == [first.id], is_handed_over, "{secs}");
+        assert_eq!(handed_over.is_empty(), !is_handed_over, "{secs}");
+        assert_eq!(row(store, 1).await, Some(*record));
+    }
+    // An audience is read where the tags are kept for it.
+    let tagged = CountFilter::new(Audience::Tag(super::sample::tag("a")), Liveness::Any);
+    assert_eq!(store.count(&tagged, at(9)).await.unwrap(), 0);
+}
+
 /// S3: absent values keep stored ones, except the expiration.
 pub async fn s3_absent_parts_leave_the_stored_ones<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
     let store = h.store();
@@ -155,6 +189,38 @@ pub async fn s3_a_retired_or_stale_row_revives<S: SubscriptionStore + ?Sized>(h:
     assert_eq!((second.retired, second.stale_since), (None, None));
     assert_eq!(second.failure_streak, 0);
     assert_eq!(second.last_success_at, Some(at(2)), "that stays true");
+}
+
+/// S3, S5: who registers a stale row is told, once.
+pub async fn s3_a_row_is_said_to_have_been_stale<S: SubscriptionStore + ?Sized>(h: &Handles<S>) {
+    let store = h.store();
+    let limits = SubscriptionLimits::default();
+    let stale = |number| Change::Stale {
+        key: endpoint(number).key(),
+        observed_at: at(1),
+        failure: Failure::default(),
+    };
+    put(store, &new(1), at(0)).await;
+    put(store, &new(2), at(0)).await;
+    assert_eq!(store.apply(&[stale(1), stale(2)], at(2)).await.unwrap(), 2);
+    let mut renewed = new(3);
+    renewed.replaces = Some(endpoint(2).key());
+    for (wanted, expected) in [
+        (new(1), true),
+        (new(1), false),
+        (renewed, true),
+        (new(3), false),
+        (new(4), false),
+    ] {
+        let answer = store.upsert(&wanted, &limits, at(9)).await.unwrap();
+        let Upserted::Stored {
+            record, was_stale, ..
+        } = answer
+        else {
+            panic!("the upsert was refused");
+        };
+        assert_eq!((was_stale, record.stale_since), (expected, None));
+    }
 }
 
 /// S4: other keys are accepted only from the row's own principal.

@@ -1,5 +1,6 @@
 //! The row that an upsert stores, and its limits.
 
+use crate::broadcast::Principal;
 use crate::clock::Timestamp;
 use crate::store::{
     Assignment, NewSubscription, StoreError, StoreErrorKind, SubscriptionLimits,
@@ -17,6 +18,10 @@ pub struct Merged {
     pub created: bool,
     /// The id that the row at the endpoint lost when it took over another (S5).
     pub superseded: Option<SubscriptionId>,
+    /// The ids of the rows that belonged to another principal until now (S3, S5).
+    pub handed_over: Vec<SubscriptionId>,
+    /// Whether the row was stale until now (S3, S5).
+    pub was_stale: bool,
     replaces: bool,
 }
 
@@ -33,6 +38,8 @@ impl Merged {
             record,
             created: false,
             superseded: None,
+            handed_over: Vec::new(),
+            was_stale: false,
             replaces: false,
         }
     }
@@ -73,6 +80,8 @@ impl From<Merged> for Upserted {
             record: Box::new(merged.record),
             created: merged.created,
             superseded: merged.superseded,
+            handed_over: merged.handed_over,
+            was_stale: merged.was_stale,
         }
     }
 }
@@ -105,6 +114,11 @@ pub fn merge(
         return Some(Merged::assigned(record, assignment));
     }
     let created = standing.is_none();
+    let owner = |row: &SubscriptionRecord| Some((row.id, row.principal.clone()?));
+    let owners = [standing.as_ref(), replaced].map(|row| row.and_then(owner));
+    // Of the row whose VAPID key stays if none is given.
+    let was_stale = standing.as_ref().or(replaced);
+    let was_stale = was_stale.is_some_and(|row| row.stale_since.is_some());
     let mut record = if let Some(mut record) = standing {
         if *only_if_unknown {
             return None;
@@ -136,8 +150,18 @@ pub fn merge(
     if let Some(principal) = principal {
         record.principal = Some(principal.clone());
     }
+    let is_another = |owner: &Principal| record.principal.as_ref() != Some(owner);
+    let handed_over: Vec<_> = owners
+        .into_iter()
+        .flatten()
+        .filter(|(_, owner)| is_another(owner))
+        .map(|(id, _)| id)
+        .collect();
     if let Some(tags) = tags {
         record.tags.clone_from(tags);
+    } else if handed_over.contains(&record.id) {
+        // They say what the former principal is, or has chosen.
+        record.tags.clear();
     }
     record.last_seen_at = now;
     record.failure_streak = 0;
@@ -148,6 +172,8 @@ pub fn merge(
         record,
         created,
         superseded,
+        handed_over,
+        was_stale,
         replaces: replaced.is_some(),
     })
 }

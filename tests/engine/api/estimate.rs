@@ -75,3 +75,20 @@ async fn an_estimate_of_no_audience_is_refused() {
         answer.is(400, "invalid_audience");
     }
 }
+
+#[tokio::test]
+async fn an_estimate_refuses_members_that_a_message_does_not_have() {
+    let world = World::new().await;
+    world.subscriber().await;
+    let estimate = async |body: Value| {
+        world
+            .admin(Method::POST, "/broadcasts/estimate", &body)
+            .await
+    };
+    let refused = estimate(json!({"user": "alice"})).await;
+    refused.is(400, "invalid_member");
+    assert_eq!(refused.json()["member"], "user");
+    let whole = json!({"title": "a", "ttl": 60, "audience": {"user": "alice"}});
+    assert_eq!(estimate(whole).await.json()["recipients"], 0);
+    assert_eq!(estimate(json!({})).await.json()["recipients"], 1);
+}

@@ -281,6 +281,29 @@ async fn every_malformed_member_has_its_code_and_queues_nothing() {
     assert!(browser.messages().is_empty());
 }
 
+/// Of `{"user": "alice"}` beside the title the server would make a message to everyone.
+#[tokio::test]
+async fn a_member_that_is_not_known_is_refused_and_queues_nothing() {
+    let world = World::new().await;
+    let (browser, ..) = world.subscriber().await;
+    for (members, name) in [
+        (json!({"user": "alice"}), "user"),
+        (json!({"ids": []}), "ids"),
+        (json!({"audiences": {"user": "alice"}}), "audiences"),
+        (json!({"sendat": "2027-01-16T08:00:00Z"}), "sendat"),
+        (json!({"message": "b"}), "message"),
+    ] {
+        let answer = world.notify(&with(&json!({"title": "a"}), members)).await;
+        answer.is(400, "invalid_member");
+        assert_eq!(answer.json()["member"], name);
+        assert!(answer.message().contains("audience"), "{}", answer.text());
+    }
+    let nulled = world.notify(&json!({"title": "a", "user": null})).await;
+    nulled.is(400, "invalid_member");
+    world.settle().await;
+    assert!(browser.messages().is_empty());
+}
+
 #[tokio::test]
 async fn the_largest_payload_is_exact() {
     let world = World::new().await;

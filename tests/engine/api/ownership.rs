@@ -1,10 +1,14 @@
+use std::sync::Arc;
+
 use http::Request;
 use serde_json::{Value, json};
-use tower_web_push::broadcast::Principal;
-use tower_web_push::store::SubscriptionLimits;
-use tower_web_push::subscription::Origin;
+use tower_web_push::broadcast::{Principal, Tag};
+use tower_web_push::schedule::{NotifyType, Schedule, ScheduleName};
+use tower_web_push::store::{ScheduleStore as _, SubscriptionLimits};
+use tower_web_push::subscription::{Origin, SubscriptionId};
 
-use super::{World, full, with};
+use super::{World, full, news, with};
+use crate::support::tampered_store::TamperedStore;
 
 /// The same endpoint with the keys of another browser.
 fn other_keys(world: &World, json: &Value) -> Value {
@@ -25,6 +29,122 @@ async fn the_same_keys_pass_a_row_on_and_no_other_user_takes_it() {
     assert_eq!(owner(&world, &json).await, Some("alice".into()));
     world.post_as("bob", "/subscribe", &json).await;
     assert_eq!(owner(&world, &json).await, Some("bob".into()));
+}
+
+/// A browser that Alice used, with her tag and her daily text.
+async fn alices(world: &World) -> (Value, SubscriptionId) {
+    let (_, json) = world.browser();
+    let daily = json!({
+        "notifyTime": {"utcHour": 9, "minute": 0},
+        "notifyType": "DIRECT_NOTIFICATION",
+        "message": "Take the tablets",
+        "tags": news(),
+    });
+    let answer = world
+        .post_as("alice", "/subscribe", &with(&json, daily))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    (json, answer.id())
+}
+
+#[tokio::test]
+async fn the_next_user_of_a_browser_inherits_no_tags_and_no_daily_notifications() {
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
+    let daily = async |id| world.store.schedules(Some(id)).await.unwrap().len();
+    let (json, id) = alices(&world).await;
+    // Visits of the same user, and of a page that is signed out.
+    world.post_as("alice", "/subscribe", &json).await;
+    world.post("/subscribe", &json).await;
+    assert_eq!(daily(id).await, 1);
+    assert_eq!(world.row(&json).await.unwrap().tags.len(), 1);
+
+    assert_eq!(world.post_as("bob", "/subscribe", &json).await.id(), id);
+    assert_eq!(daily(id).await, 0);
+    let row = world.row(&json).await.unwrap();
+    assert_eq!((row.principal, row.tags.len()), (Some("bob".into()), 0));
+    // What Bob gives with the same request is his.
+    let (json, id) = alices(&world).await;
+    let own = json!({"tags": news(), "notifyTime": {"utcHour": 7, "minute": 0}});
+    world.post_as("bob", "/subscribe", &with(&json, own)).await;
+    let schedules = world.store.schedules(Some(id)).await.unwrap();
+    let names: Vec<_> = schedules.iter().map(Schedule::name).collect();
+    assert_eq!(
+        names,
+        [ScheduleName::Subscriber(id, NotifyType::DailyCheck)]
+    );
+    assert_eq!(world.row(&json).await.unwrap().tags.len(), 1);
+}
+
+/// A row without a user is that of the first one who signs in.
+#[tokio::test]
+async fn who_signs_in_keeps_what_the_browser_had_before() {
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
+    let (_, json) = world.browser();
+    let own = json!({"tags": news(), "notifyTime": {"utcHour": 7, "minute": 0}});
+    let id = world.post("/subscribe", &with(&json, own)).await.id();
+    world.post_as("bob", "/subscribe", &json).await;
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
+    assert_eq!(world.row(&json).await.unwrap().tags.len(), 1);
+}
+
+#[tokio::test]
+async fn another_user_who_renews_inherits_no_tags_and_no_daily_notifications() {
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
+    let (old, id) = alices(&world).await;
+    let (_, new) = world.browser();
+    let renewal = json!({
+        "oldEndpoint": old["endpoint"], "oldAuth": old["keys"]["auth"], "subscription": new,
+    });
+    assert_eq!(world.post_as("bob", "/renew", &renewal).await.id(), id);
+    assert!(world.store.schedules(Some(id)).await.unwrap().is_empty());
+    assert!(world.row(&new).await.unwrap().tags.is_empty());
+
+    // Her row at the new endpoint is superseded by one of his: what is hers does not move to it.
+    let (hers, superseded) = alices(&world).await;
+    let renewal = json!({"oldEndpoint": new["endpoint"], "subscription": hers});
+    assert_eq!(world.post_as("bob", "/renew", &renewal).await.id(), id);
+    for id in [id, superseded] {
+        assert!(world.store.schedules(Some(id)).await.unwrap().is_empty());
+    }
+    assert!(world.row(&hers).await.unwrap().tags.is_empty());
+}
+
+/// Else the next attempt would find them with a row that is already Bob's.
+#[tokio::test]
+async fn a_takeover_that_fails_midway_leaves_the_next_user_nothing() {
+    for fails in ["remove_schedules", "upsert"] {
+        let tampered = Arc::new(TamperedStore::default());
+        let world = World {
+            store: Arc::new(tampered.memory.clone()),
+            ..World::made(
+                |builder| builder.store(Arc::clone(&tampered)),
+                |s| s.public_tags([Tag::parse("news").unwrap()]),
+            )
+            .await
+        };
+        let (json, id) = alices(&world).await;
+        tampered.fail(fails);
+        let refused = world.post_as("bob", "/subscribe", &json).await;
+        assert_eq!(refused.status, 503, "{fails}");
+        assert_eq!(owner(&world, &json).await, Some("alice".into()), "{fails}");
+        tampered.fail(None);
+        world.post_as("bob", "/subscribe", &json).await;
+        let schedules = world.store.schedules(Some(id)).await.unwrap();
+        assert!(schedules.is_empty(), "{fails}");
+    }
+}
+
+/// The row stays Alice's, with all that is hers.
+#[tokio::test]
+async fn a_takeover_that_is_refused_removes_nothing() {
+    let world = World::with_api(|s| s.public_tags([Tag::parse("news").unwrap()])).await;
+    let (json, id) = alices(&world).await;
+    let refused = world
+        .post_as("bob", "/subscribe", &other_keys(&world, &json))
+        .await;
+    refused.is(409, "subscription_conflict");
+    assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
+    assert_eq!(world.row(&json).await.unwrap().tags.len(), 1);
 }
 
 #[tokio::test]

@@ -328,6 +328,34 @@ async fn unknown_members_and_nulls_are_ignored() {
     assert_eq!(world.post("/subscribe", &later).await.status, 200);
 }
 
+/// The stored key is the active one, and the subscription was made with another.
+#[tokio::test]
+async fn the_page_of_a_stale_row_is_told_to_subscribe_again() {
+    let world = World::new().await;
+    let key = world.push.vapid_public_key().to_base64url();
+    let named = json!({"applicationServerKey": key});
+    for (named, told) in [(json!({}), true), (named, false)] {
+        let (_, json, _) = world.subscriber().await;
+        let stale = Change::Stale {
+            key: world
+                .row(&json)
+                .await
+                .unwrap()
+                .subscription
+                .endpoint()
+                .key(),
+            observed_at: world.clock.now(),
+            failure: Failure::default(),
+        };
+        let now = world.clock.now();
+        assert_eq!(world.store.apply(&[stale], now).await.unwrap(), 1);
+        let answer = world.post("/subscribe", &with(&json, named)).await;
+        assert_eq!(answer.json()["staleKey"], told);
+        let again = world.post("/subscribe", &json).await;
+        assert_eq!(again.json()["staleKey"], false, "it is live");
+    }
+}
+
 #[tokio::test]
 async fn the_named_key_is_stored_and_an_older_one_is_reported() {
     let world = World::new().await;

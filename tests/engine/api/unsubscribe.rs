@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use tower_web_push::broadcast::Tag;
 use tower_web_push::store::ScheduleStore as _;
 
@@ -151,6 +151,40 @@ async fn the_last_schedule_removes_the_subscription_unless_it_has_a_user_or_tags
         world.row(&owned).await.is_none(),
         "the whole subscription goes when asked to"
     );
+}
+
+/// With an id as with an endpoint: to end the daily check is not to end the subscription.
+#[tokio::test]
+async fn a_type_ends_by_id_as_well() {
+    let world = World::new().await;
+    for name in ["id", "client_uuid"] {
+        let (_, json) = world.browser();
+        let daily = json!({"notifyTime": {"utcHour": 8, "minute": 0}});
+        let both = [json!("DAILY_CHECK"), json!("DIRECT_NOTIFICATION")];
+        for notify_type in &both {
+            let body = with(
+                &with(&json, daily.clone()),
+                json!({"notifyType": notify_type}),
+            );
+            world.post("/subscribe", &body).await;
+        }
+        let id = world.row(&json).await.unwrap().id;
+        let end = |notify_type: &Value| json!({name: id, "notifyType": notify_type});
+        world
+            .post("/unsubscribe", &end(&json!("WEEKLY")))
+            .await
+            .is(400, "invalid_notify_type");
+        let answer = world.post("/unsubscribe", &end(&both[0])).await;
+        assert_eq!(
+            (answer.status, answer.message()),
+            (200, "unsubscribed".into())
+        );
+        assert_eq!(world.store.schedules(Some(id)).await.unwrap().len(), 1);
+        assert!(world.row(&json).await.is_some(), "{name}");
+        // The last one of a subscription without user and tags.
+        world.post("/unsubscribe", &end(&both[1])).await;
+        assert!(world.row(&json).await.is_none(), "{name}");
+    }
 }
 
 #[tokio::test]

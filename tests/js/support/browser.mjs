@@ -15,7 +15,7 @@ const [CLIENT, WORKER] = await Promise.all(
 export const MOUNT = "https://app.example/web-push/";
 
 /** The globals of Node in contexts. */
-const NODE = { URL, Response, DOMException, AbortSignal, atob, btoa, setTimeout, clearTimeout };
+const NODE = { URL, Response, DOMException, AbortSignal, MessageChannel, atob, btoa, setTimeout, clearTimeout };
 
 export class Browser {
   server = new Server();
@@ -66,6 +66,7 @@ export class Browser {
       indexedDB: this.database,
       fetch: (url, init) => this.server.fetch(String(url), init),
       navigator: present({ serviceWorker, locks: this.locks, userAgent: "", maxTouchPoints: 0, ...navigator }),
+      location: { href: "https://app.example/" },
       ...globals,
     }));
     context.window = context;
@@ -85,10 +86,13 @@ export class Browser {
       focused: 0,
       messages: [],
       focus: async () => void page.focused++,
-      postMessage(data) {
-        page.messages.push(data);
-        for (const listener of [...listeners]) listener({ data: structuredClone(data) });
+      // Those with a port are questions.
+      postMessage(data, ports = []) {
+        if (ports.length === 0) page.messages.push(data);
+        for (const listener of [...listeners]) listener({ data: structuredClone(data), ports });
       },
+      /** As `history.pushState`. */
+      show: (href) => void (context.location.href = href),
     };
     this.pages.push(page);
     return { client: module.namespace, page };

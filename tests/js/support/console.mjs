@@ -67,6 +67,11 @@ export async function openConsole({ hash = "", token = "right", server = new Ope
     else clock.timers.add(one);
     return one;
   };
+  const timeout = (limit) => {
+    const controller = new AbortController();
+    timer(false)(() => controller.abort(new DOMException("", "TimeoutError")), limit);
+    return controller.signal;
+  };
   const globals = {
     document,
     location,
@@ -76,14 +81,14 @@ export async function openConsole({ hash = "", token = "right", server = new Ope
     Date: Now,
     Intl,
     TextEncoder,
-    AbortSignal: { timeout: () => undefined },
+    AbortSignal: { timeout },
     crypto,
     performance: { now: () => clock.passed },
     btoa,
     navigator: { clipboard: null },
     sessionStorage: storage(stored),
     localStorage: storage(new Map()),
-    fetch: (path, options) => server.fetch(path, options ?? {}),
+    fetch: (path, options = {}) => Promise.race([server.fetch(path, options), aborted(options.signal)]),
     setTimeout: timer(false),
     setInterval: timer(true),
     clearTimeout: (one) => clock.timers.delete(one),
@@ -193,6 +198,11 @@ export async function openConsole({ hash = "", token = "right", server = new Ope
 /** Whether an element or one around it is hidden. */
 export function isHidden(element) {
   return element?.hidden === true || (element?.parent ? isHidden(element.parent) : false);
+}
+
+/** Rejects when the signal aborts; never without one. */
+function aborted(signal) {
+  return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
 }
 
 function storage(values) {

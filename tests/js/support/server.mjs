@@ -67,7 +67,8 @@ export class Server {
       tags: tags ?? before?.tags ?? [],
     };
     this.rows.set(endpoint, row);
-    return json({ success: true, id: row.id, created: !before, staleKey: row.key !== this.key });
+    const isUnknown = before?.isStale === true && applicationServerKey === undefined;
+    return json({ success: true, id: row.id, created: !before, staleKey: isUnknown || row.key !== this.key });
   }
 }
 

@@ -62,3 +62,28 @@ pub(crate) async fn a_click_opens_nothing_twice(w: &mut World) {
     assert_eq!(w.browser.tabs().await.len(), tabs);
     w.browser.close_other_tabs().await;
 }
+
+/// A page is brought to the front for what it shows now, which `history.pushState` may have set.
+pub(crate) async fn a_click_goes_by_the_address_that_a_page_shows(w: &mut World) {
+    let page = format!("{}/", w.server().url());
+    let (first, second) = (format!("{page}?first"), format!("{page}?second"));
+    w.browser.open(&first).await;
+    w.browser
+        .evaluate("history.pushState(null, '', '?second')")
+        .await;
+    let tabs = w.browser.tabs().await.len();
+    let content = |title, url| json!({"title": title, "url": url});
+    w.server().notify(&content("To the first", &first)).await;
+    logged(w, "To the first").await;
+    w.browser.click_notification("To the first", None).await;
+    w.wait_for_tab(&first).await;
+    w.browser.close_other_tabs().await;
+
+    w.server().notify(&content("To the second", &second)).await;
+    logged(w, "To the second").await;
+    w.browser.click_notification("To the second", None).await;
+    // By then a page was opened, or brought to the front.
+    logged(w, &second).await;
+    assert_eq!(w.browser.tabs().await.len(), tabs);
+    w.browser.open(&page).await;
+}

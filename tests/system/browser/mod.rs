@@ -80,6 +80,7 @@ async fn everything(mut world: World) {
     page::a_notification_shows_every_field(w).await;
     clicks::a_click_opens_what_the_notification_says(w).await;
     clicks::a_click_opens_nothing_twice(w).await;
+    clicks::a_click_goes_by_the_address_that_a_page_shows(w).await;
     page::a_scheduled_notification_comes_at_its_time(w).await;
     operator::the_console_sends_to_this_browser(w).await;
     sending::the_console_asks_before_it_sends_to_many(w).await;

@@ -24,6 +24,22 @@ async fn metrics(client: &HttpClient) -> String {
     answer.text().to_owned()
 }
 
+pub(crate) async fn metrics_are_read_with_get_and_head_only(name: &str) {
+    let world = World::new().await;
+    let (_server, client) = world.start(name, &[]).await;
+    let call = |method| client.call(method, "/metrics").bearer(TOKEN).send();
+    let head = call(Method::HEAD).await;
+    assert_eq!(head.status, StatusCode::OK);
+    assert_eq!(head.text(), "");
+    for method in [Method::POST, Method::DELETE] {
+        let refused = call(method).await;
+        assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(refused.header("allow"), "GET, HEAD");
+    }
+    let strange = client.call(Method::HEAD, "/metrics").send().await;
+    assert_eq!(strange.status, StatusCode::UNAUTHORIZED);
+}
+
 pub(crate) async fn every_name_of_the_rules_and_the_dashboard_is_exported(name: &str) {
     let world = World::new().await;
     let (_server, client) = world.start(name, &[]).await;

@@ -103,6 +103,7 @@ both_servers! {
     logs::a_start_and_the_end_of_a_broadcast_are_one_line_each
     logs::administrators_and_wrong_credentials_are_told_without_secrets
     logs::a_store_that_fails_is_one_line_for_each_route
+    metrics::metrics_are_read_with_get_and_head_only
     metrics::every_name_of_the_rules_and_the_dashboard_is_exported
     metrics::the_metrics_tell_what_happened_and_name_no_one
     metrics::the_metrics_answer_while_the_store_is_down
