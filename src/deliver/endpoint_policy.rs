@@ -15,7 +15,7 @@ use super::address::{is_loopback, is_public};
 use crate::error::error_struct;
 use crate::local_names::is_local_name;
 use crate::push_service::{PushService, is_below};
-use crate::subscription::Endpoint;
+use crate::subscription::{Endpoint, Origin};
 
 /// The endpoints that may be sent to. Cheap to clone.
 ///
@@ -197,12 +197,33 @@ impl EndpointPolicy {
 
     /// Returns whether the policy names a host: a known push service, or an entry of the list without `*`. Strangers
     /// cannot add such hosts.
-    #[cfg(feature = "client")]
     pub(super) fn names(&self, host: &str) -> bool {
         let is_exact =
             |pattern: &Pattern| matches!(pattern, Pattern::Exact(..)) && pattern.names(host);
         PushService::of_host(host) != PushService::Other
             || matches!(&self.0, Rule::Hosts(patterns) if patterns.iter().any(is_exact))
+    }
+
+    /// As [`names`](Self::names), for the host of an origin.
+    pub(crate) fn names_origin(&self, origin: &Origin) -> bool {
+        self.names(origin.host())
+    }
+
+    /// The origins that the policy names one by one: those of push services that every browser of a vendor uses, and the
+    /// entries of the list without `*`.
+    pub(crate) fn named_origins(&self) -> impl Iterator<Item = Origin> {
+        let patterns = match &self.0 {
+            Rule::Hosts(patterns) => &**patterns,
+            Rule::Public | Rule::Local | Rule::Nowhere => &[],
+        };
+        let listed = patterns.iter().filter_map(|pattern| match pattern {
+            Pattern::Exact(host, port) => Some(format!("https://{host}:{port}")),
+            Pattern::Known | Pattern::Public(_) | Pattern::Below(..) => None,
+        });
+        let known = PushService::hosts().map(|host| format!("https://{host}"));
+        known
+            .chain(listed)
+            .filter_map(|origin| Origin::parse(&origin).ok())
     }
 
     /// Checks an address before it is dialled. The client checks every address of a name.

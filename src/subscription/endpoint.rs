@@ -171,6 +171,16 @@ impl Origin {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The host; an IPv6 address in brackets.
+    #[cfg(feature = "_engine")]
+    pub(crate) fn host(&self) -> &str {
+        let authority = self.0.split_once("://").map_or(&*self.0, |(_, rest)| rest);
+        let port = authority
+            .rfind(':')
+            .filter(|at| authority.rfind(']') < Some(*at));
+        port.and_then(|at| authority.get(..at)).unwrap_or(authority)
+    }
 }
 
 /// Letters, digits, `-`, `_`, `.`, or a bracketed IPv6 literal: nothing that two parsers could read differently.
