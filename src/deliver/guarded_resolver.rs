@@ -15,6 +15,8 @@ use crate::error::BoxError;
 
 /// A resolver whose addresses are checked by the policy. Cheap to clone; clones share the state.
 ///
+/// If a host that the policy names has an address that is refused, it is not dialled either, but the resolver is at fault.
+///
 /// A resolver that works reports "not found" for a name that does not exist. One that has no network, or only the hosts
 /// file, may report it for every name, and its failures say nothing about a host. So [`NotFound`](ResolveErrorKind::NotFound)
 /// is passed on only if another name was found lately. Otherwise every failure is a [`LocalError`].
@@ -59,14 +61,23 @@ impl GuardedResolver {
             Ok(addrs) => addrs,
             Err(error) => return Err(self.judged(error).await.into()),
         };
+        // One address that is refused refuses the name: a public and a private address together are an attempt at DNS
+        // rebinding, and the next lookup may return the private one only.
+        let refused = addrs
+            .iter()
+            .find_map(|addr| self.policy.check_addr(*addr).err());
+        match refused {
+            // No stranger has a say in the addresses of a host that the policy names. The resolver of a captive portal, or one
+            // that blocks names, answers so for some minutes, and messages of that time are not lost.
+            Some(_) if self.policy.names(host) => {
+                return Err(LocalError::from(Lack::Addresses).into());
+            }
+            Some(refused) => return Err(refused.into()),
+            None => {}
+        }
         // Local names are found without a network.
         if !is_local_host(host) {
             self.was_found(host);
-        }
-        // One address that is refused refuses the name: a public and a private address together are an attempt at DNS
-        // rebinding, and the next lookup may return the private one only.
-        for addr in &addrs {
-            self.policy.check_addr(*addr)?;
         }
         let (mut v4, mut v6) = (0_usize, 0_usize);
         addrs.retain(|addr| {
@@ -197,6 +208,28 @@ mod tests {
             let refusal = find_source::<PolicyError>(error.as_ref()).unwrap();
             assert_eq!(refusal.kind(), PolicyErrorKind::PrivateAddress, "{addrs:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_private_address_of_a_host_that_the_policy_names_is_an_error_of_the_resolver() {
+        let policy = "known, public, push.example.com".parse().unwrap();
+        let (names, _) = Names::of([
+            ("fcm.googleapis.com", &["0.0.0.0"]),
+            ("push.example.com", &["8.8.8.8", "fd00::1"]),
+            ("a.example.com", &["10.0.0.1"]),
+        ]);
+        let guarded = GuardedResolver::new(names, policy);
+        for host in ["fcm.googleapis.com", "push.example.com"] {
+            let error = guarded.look_up(host).await.unwrap_err();
+            let local = find_source::<LocalError>(error.as_ref());
+            assert_eq!(local.unwrap().lack(), Lack::Addresses, "{host}");
+            assert!(find_source::<PolicyError>(error.as_ref()).is_none());
+        }
+        let error = guarded.look_up("a.example.com").await.unwrap_err();
+        assert!(find_source::<PolicyError>(error.as_ref()).is_some());
+        // None of these addresses shows that the resolver works.
+        let expected = ResolveErrorKind::Temporary;
+        assert_eq!(kind(&guarded, "x.example.com").await, expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ pub(super) enum Lack {
     Sockets,
     /// The resolver finds no name at all.
     Resolver,
+    /// The resolver gives a host that the policy names an address that is not public.
+    Addresses,
     /// The runtime of the task that opens or drives the connection has ended, or the task panicked.
     Runtime,
 }
@@ -65,6 +67,9 @@ impl fmt::Display for LocalError {
             Lack::LookupThreads => "all threads for lookups are in use",
             Lack::Sockets => "the operating system has no socket left for this process",
             Lack::Resolver => "the resolver of this process finds no name",
+            Lack::Addresses => {
+                "the resolver of this process gives a push service an address that is not public"
+            }
             Lack::Runtime => "the task of the connection was stopped",
         })
     }
@@ -129,6 +134,7 @@ mod tests {
             Lack::LookupThreads,
             Lack::Sockets,
             Lack::Resolver,
+            Lack::Addresses,
             Lack::Runtime,
         ] {
             let cause = ResolveError::new(ResolveErrorKind::NotFound, "none");
