@@ -45,8 +45,10 @@ use crate::tls::{self, TlsError};
 /// a row for up to 2 s; the requests that wait share its result. Beside an open one the next is tried again after 2 s.
 ///
 /// The number of open connections is limited: see [`max_connections`](HttpClientBuilder::max_connections). One without requests
-/// is closed after 90 s. While requests are under way on an HTTP/2 connection and nothing arrives, it is pinged every 20 s,
-/// and given up if there is no response within 10 s. An idle connection is not pinged.
+/// is closed after 90 s. While requests are under way on an HTTP/2 connection and there is no response, it is pinged after 4 s,
+/// then after 8 s more and so on up to 20 s, and given up if a ping has no response within 4 s. An idle connection is not
+/// pinged: after 20 s without requests it carries one until it has responded, and after 3 s without a response another
+/// connection may be opened beside it.
 ///
 /// Opening a connection may take 5 s ([`connect_timeout`](HttpClientBuilder::connect_timeout)).
 /// [`Deliver`](super::Deliver) limits the whole attempt, with any client.

@@ -30,7 +30,7 @@ pub(super) enum Event {
 }
 
 pub(super) struct Server {
-    port: u16,
+    pub(super) port: u16,
     pub(super) client: HttpClient,
     connections: UnboundedReceiver<Peer>,
     opened: Arc<AtomicUsize>,
@@ -164,8 +164,9 @@ async fn read(
                     let body = bodies.entry(stream).or_default();
                     body.extend(&payload);
                     if head[4] & END != 0 {
-                        let body = String::from_utf8(bodies.remove(&stream).unwrap());
-                        let _ = seen.send(Event::Request(stream, body.unwrap()));
+                        let body = bodies.remove(&stream).unwrap();
+                        let body = String::from_utf8_lossy(&body).into_owned();
+                        let _ = seen.send(Event::Request(stream, body));
                     }
                 }
                 3 => {
