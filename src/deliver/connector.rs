@@ -100,15 +100,17 @@ impl Connector {
             Some(addr) => vec![addr],
             None => self.shared.resolver.look_up(host).await?,
         };
-        let mut tcp = HttpConnector::new_with_resolver(LookedUp(place.at(addrs).await));
+        let addrs = place.at(addrs).await;
+        let mut tcp = HttpConnector::new_with_resolver(LookedUp(addrs.clone()));
         tcp.enforce_http(false);
         // With Nagle's algorithm a request would wait for the acknowledgement of the previous one.
         tcp.set_nodelay(true);
         // hyper-util divides the timeout among the addresses, so that one silent address leaves time for the next.
         tcp.set_connect_timeout(Some(self.shared.timeout));
         let tcp = tcp.call(uri.clone()).await.map_err(|error| {
-            let error = LocalError::of_socket(error.into());
-            if error.is::<LocalError>() {
+            let error = LocalError::of_socket(error.into(), &addrs);
+            let local = error.downcast_ref().map(LocalError::lack);
+            if local == Some(Lack::Sockets) {
                 self.shared.budget.close_idle();
             }
             error
