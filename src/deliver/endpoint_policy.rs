@@ -145,6 +145,13 @@ impl EndpointPolicy {
     /// Checks scheme, host and port: all that is known when a connection is opened.
     pub(super) fn check_uri(&self, uri: &Uri) -> Result<(), PolicyError> {
         let host = uri.host().unwrap_or_default();
+        // One origin would have thousands of spellings, and each endpoint as many keys.
+        if uri
+            .port()
+            .is_some_and(|port| port.as_str().starts_with('0'))
+        {
+            return Err(PolicyErrorKind::Port.into());
+        }
         if self.allows_local() && is_local_host(host) {
             return Ok(());
         }
@@ -403,7 +410,7 @@ error_struct! {
 pub enum PolicyErrorKind {
     /// Not `https`.
     InsecureScheme,
-    /// The port is not listed.
+    /// The port is not listed, or begins with a zero.
     Port,
     /// The host is a literal address.
     LiteralAddress,
