@@ -374,16 +374,16 @@ impl Connection {
     }
 
     /// Whether it is known how many streams it will have. Of one without a response it is not: APNs allows one at first. Nor
-    /// of one that was idle for long.
+    /// of one that was idle for long. One that stays silent has no more.
     fn is_known(&self) -> bool {
-        let may_be_dead = self.is_on_trial && self.unheard_since.is_some_and(is_recent);
-        !may_be_dead && (self.fate.has_answered() || self.allowed() > 1)
+        let is_silent = !self.unheard_since.is_some_and(is_recent);
+        is_silent || (!self.is_on_trial && (self.fate.has_answered() || self.allowed() > 1))
     }
 
     /// When it counts as known, if nothing is heard before.
     fn known_at(&self) -> Option<Instant> {
-        let since = self.unheard_since.filter(|_| self.is_on_trial)?;
-        (self.sender.is_some() && is_recent(since)).then_some(since + Self::PATIENCE)
+        let since = self.unheard_since?;
+        (self.sender.is_some() && !self.is_known()).then_some(since + Self::PATIENCE)
     }
 
     /// Something was heard from the server.

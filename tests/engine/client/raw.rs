@@ -103,9 +103,14 @@ impl Server {
 
     /// The next connection, after the server's SETTINGS. `None` as the number of streams leaves it out.
     pub(super) async fn accept(&mut self, streams: Option<u32>) -> Peer {
-        let mut peer = self.connections.recv().await.unwrap();
+        let mut peer = self.accept_silently().await;
         peer.settings(streams).await;
         peer
+    }
+
+    /// The next connection, before the server's SETTINGS.
+    pub(super) async fn accept_silently(&mut self) -> Peer {
+        self.connections.recv().await.unwrap()
     }
 
     /// Sends a message. Its body tells it from others.

@@ -479,6 +479,33 @@ async fn a_connection_that_was_idle_for_long_has_one_stream_until_it_responds() 
     assert_eq!(server.opened(), 1);
 }
 
+/// Its SETTINGS do not come, or allow no stream.
+#[tokio::test]
+async fn a_new_connection_that_stays_silent_blocks_its_origin_for_three_seconds() {
+    for streams in [None, Some(0)] {
+        let mut server = Server::start().await;
+        let mut requests = Requests::new();
+        post(&mut requests, &server, 0..1);
+        let mut silent = server.accept_silently().await;
+        // It has been sent before the SETTINGS could be here.
+        let _ = silent.request().await;
+        if let Some(streams) = streams {
+            silent.settings(Some(streams)).await;
+        }
+        let mut requests = Requests::new();
+        post(&mut requests, &server, 1..3);
+        pass(Duration::from_secs(2)).await;
+        assert_eq!((silent.most().0, server.opened()), (1, 1));
+        pass(Duration::from_secs(2)).await;
+        let mut second = server.accept(Some(100)).await;
+        for (stream, _) in second.requests(2).await {
+            second.answer(stream).await;
+        }
+        assert!(requests.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(server.opened(), 2);
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_died_while_it_was_idle_takes_one_request_along() {
     let mut server = Server::start().await;
