@@ -132,7 +132,9 @@ impl Clients {
         loop {
             if self.shared.dialled.protocol(request.uri()) == Some(Protocol::Http1) {
                 let under_way = self.shared.budget.request(authority.clone()).await;
+                let authority = authority.clone();
                 let response = self.http1.request(request).await?;
+                self.shared.dialled.answered(&authority);
                 return Ok(response.map(|body| {
                     HttpBody(Inner::Http1 {
                         body,

@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use tower_service::Service;
 
 use super::connection_budget::{ConnectionBudget, Place, Usage};
-use super::dialled::{DialError, Dialled};
+use super::dialled::Dialled;
 use super::endpoint_policy::literal_addr;
 use super::guarded_resolver::GuardedResolver;
 use super::local_error::{Lack, LocalError};
@@ -180,9 +180,14 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let dialled = this.dial(uri, false).await;
-            let (stream, _) = dialled.map_err(DialError::new)?;
-            Ok(stream)
+            let authority = uri.authority().cloned();
+            let authority =
+                authority.ok_or_else(|| PolicyError::from(PolicyErrorKind::MalformedHost))?;
+            let turn = this.shared.dialled.turn(&authority).await?;
+            match this.dial(uri, false).await {
+                Ok((stream, _)) => Ok(stream),
+                Err(error) => Err(turn.failed(error).into()),
+            }
         })
     }
 }
