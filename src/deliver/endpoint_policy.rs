@@ -179,16 +179,20 @@ impl EndpointPolicy {
     }
 
     /// The suffix, in lower case, below which the policy admits any name; `None` for hosts that are listed or well known
-    /// individually, and for local ones. For a host that matches no suffix of a list, as under `public`, it is the last two
-    /// labels.
+    /// individually, and for local ones. For a host that matches no suffix of a list, as under `public`, it is the
+    /// registrable domain with the built-in client, and the last two labels without.
     pub(crate) fn open_suffix(&self, host: &str) -> Option<String> {
         if self.allows_local() && is_local_host(host) {
             return None;
         }
         let is_known = PushService::of_host(host) != PushService::Other;
+        let domain;
         let mut suffix = match is_known {
             true => PushService::suffix_of_host(host),
-            false => Some(last_two_labels(host)),
+            false => {
+                domain = domain_of(host);
+                Some(&*domain)
+            }
         };
         if let Rule::Hosts(patterns) = &self.0 {
             for pattern in patterns.iter().filter(|pattern| pattern.names(host)) {
@@ -362,10 +366,18 @@ pub(super) fn literal_addr(host: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-fn last_two_labels(host: &str) -> &str {
+/// The domain that one owner has, of a host that is a name: as the connections of the client are shared out.
+#[cfg(feature = "client")]
+fn domain_of(host: &str) -> Box<str> {
+    super::shares::registrable_domain(host).unwrap_or_else(|| host.into())
+}
+
+/// The last two labels, for want of the public suffix list.
+#[cfg(not(feature = "client"))]
+fn domain_of(host: &str) -> Box<str> {
     let before = host.rmatch_indices('.').nth(1);
     let labels = before.and_then(|(dot, _)| host.get(dot.saturating_add(1)..));
-    labels.unwrap_or(host)
+    labels.unwrap_or(host).into()
 }
 
 /// Checks a name against the rules of every policy except the local one.

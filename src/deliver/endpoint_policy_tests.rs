@@ -476,6 +476,11 @@ fn hosts_that_are_not_listed_individually_have_a_suffix() {
             "a.example.org",
             Some("example.org"),
         ),
+        // Whose hosts hang takes no places of others.
+        #[cfg(feature = "client")]
+        (&public, "X.Me.DuckDNS.org", Some("me.duckdns.org")),
+        #[cfg(feature = "client")]
+        (&both, "push.example.co.uk", Some("example.co.uk")),
     ] {
         assert_eq!(policy.open_suffix(host).as_deref(), suffix, "{host}");
     }

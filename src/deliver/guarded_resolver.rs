@@ -27,10 +27,12 @@ pub(super) struct GuardedResolver {
     found: Arc<Mutex<Option<Found>>>,
 }
 
-/// The last name that was found.
+/// The last name that was found; the last one that the policy names, if there was one. Strangers can have their names come and
+/// go.
 #[derive(Clone, Debug)]
 struct Found {
     host: Box<str>,
+    is_named: bool,
     at: Instant,
     /// When it was last looked up to check the resolver.
     checked_at: Instant,
@@ -130,12 +132,16 @@ impl GuardedResolver {
 
     fn was_found(&self, host: &str) {
         let at = Instant::now();
-        let found = Found {
-            host: host.into(),
+        let is_named = self.policy.names(host);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = found.take().filter(|kept| kept.is_named && !is_named);
+        let (host, is_named) = kept.map_or((host.into(), is_named), |kept| (kept.host, true));
+        *found = Some(Found {
+            host,
+            is_named,
             at,
             checked_at: at,
-        };
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        });
     }
 }
 
@@ -154,6 +160,7 @@ mod tests {
     struct Names {
         known: HashMap<&'static str, &'static [&'static str]>,
         is_down: AtomicBool,
+        gone: Mutex<Option<&'static str>>,
         asked: AtomicUsize,
     }
 
@@ -175,7 +182,8 @@ mod tests {
     impl Resolver for Names {
         async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
             self.asked.fetch_add(1, Relaxed);
-            let known = self.known.get(host).filter(|_| !self.is_down.load(Relaxed));
+            let is_gone = self.is_down.load(Relaxed) || *self.gone.lock().unwrap() == Some(host);
+            let known = self.known.get(host).filter(|_| !is_gone);
             let addrs = known.ok_or(ResolveErrorKind::NotFound)?;
             Ok(addrs.iter().map(|addr| addr.parse().unwrap()).collect())
         }
@@ -261,6 +269,20 @@ mod tests {
             kind(&guarded, "x.example.com").await,
             ResolveErrorKind::NotFound
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_of_a_stranger_that_goes_does_not_make_the_resolver_one_that_does_not_work() {
+        let (names, guarded) = Names::of([
+            ("fcm.googleapis.com", &["8.8.8.8"]),
+            ("a.example.com", &["8.8.8.8"]),
+        ]);
+        guarded.look_up("fcm.googleapis.com").await.unwrap();
+        guarded.look_up("a.example.com").await.unwrap();
+        tokio::time::advance(GuardedResolver::PROVES_FOR).await;
+        *names.gone.lock().unwrap() = Some("a.example.com");
+        let expected = ResolveErrorKind::NotFound;
+        assert_eq!(kind(&guarded, "a.example.com").await, expected);
     }
 
     #[tokio::test(start_paused = true)]
